@@ -1,0 +1,23 @@
+"""What every long command shares: errors and exit status, atomic writes, the manifest with resuming, and progress."""
+
+from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
+from stedfm_hf.runs.files import atomic_path, read_json, sha256_file, write_json
+from stedfm_hf.runs.manifest import Fate, Manifest, check_same_settings, manifest_path
+from stedfm_hf.runs.progress import Progress
+
+__all__ = [
+    "EXIT_DONE",
+    "EXIT_INTERRUPTED",
+    "EXIT_ITEMS_FAILED",
+    "EXIT_USAGE",
+    "Fate",
+    "Manifest",
+    "Progress",
+    "UserError",
+    "atomic_path",
+    "check_same_settings",
+    "manifest_path",
+    "read_json",
+    "sha256_file",
+    "write_json",
+]

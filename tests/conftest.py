@@ -1,0 +1,81 @@
+"""What holds for every test: no network, no cache of the user's, one thread, the same examples every time."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Before anything imports torch, matplotlib or a library of Hugging Face: they read these once. Children inherit them.
+# A cache of its own for every process keeps parallel workers from writing each other's remote code.
+_CACHE = tempfile.mkdtemp(prefix="stedfm-tests-")
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+os.environ.update(
+    HF_HOME=_CACHE,
+    STEDFM_CACHE=os.path.join(_CACHE, "stedfm"),
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    MPLBACKEND="Agg",
+)
+for _name in ("HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_DATASETS_CACHE", "STEDFM_DEBUG"):
+    os.environ.pop(_name, None)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile(
+    "quick",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+_LOOPBACK = ("127.", "::1", "localhost")
+_connect, _connect_ex, _getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+
+class NetworkBlockedError(RuntimeError):
+    """A test tried to reach another machine."""
+
+
+def _refuse_other_machines(host: object) -> None:
+    name = host.decode() if isinstance(host, bytes) else host
+    if isinstance(name, str) and name and not name.startswith(_LOOPBACK):
+        raise NetworkBlockedError(f"a test tried to reach {name}; tests run offline (mark it `network` if it must)")
+
+
+def _guarded_connect(self: socket.socket, address: Any) -> None:
+    _refuse_other_machines(address[0] if isinstance(address, tuple) else "")
+    _connect(self, address)
+
+
+def _guarded_connect_ex(self: socket.socket, address: Any) -> int:
+    _refuse_other_machines(address[0] if isinstance(address, tuple) else "")
+    return _connect_ex(self, address)
+
+
+def _guarded_getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+    _refuse_other_machines(host)
+    return _getaddrinfo(host, *args, **kwargs)
+
+
+@pytest.fixture(autouse=True)
+def _network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let a test reach this machine only; tests marked `network` are skipped unless STEDFM_TEST_NETWORK is set."""
+    if request.node.get_closest_marker("network") is None:
+        monkeypatch.setattr(socket.socket, "connect", _guarded_connect)
+        monkeypatch.setattr(socket.socket, "connect_ex", _guarded_connect_ex)
+        monkeypatch.setattr(socket, "getaddrinfo", _guarded_getaddrinfo)
+    elif "STEDFM_TEST_NETWORK" not in os.environ:
+        pytest.skip("needs the internet; set STEDFM_TEST_NETWORK=1 to run it")
+    yield
