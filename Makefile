@@ -1,0 +1,45 @@
+# `make help` lists what can be made. Everything runs in a virtual environment of its own (VENV=... chooses another).
+VENV ?= .venv
+PYTHON ?= python3
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+INSTALLED := $(VENV)/.installed
+CODE := stedfm_hf tests
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test quality format bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+# A stamp: redone only when what is to be installed has changed.
+$(INSTALLED): pyproject.toml setup.cfg constraints.txt
+	test -d "$(BIN)" || $(PYTHON) -m venv "$(VENV)"
+	"$(BIN)/python" -m pip install --quiet --constraint constraints.txt --editable ".[all,dev]"
+	touch "$(INSTALLED)"
+
+install: $(INSTALLED) ## Make the virtual environment with everything that demo, test and quality need
+
+demo: $(INSTALLED) ## Simulate, pretrain, embed and write demo/report.html (a few minutes)
+	"$(BIN)/stedfm" demo --output demo
+
+test: $(INSTALLED) ## Run the tests offline (STEDFM_REAL_DATA=DIR adds those on real images)
+	"$(BIN)/python" -m pytest -n 2
+
+quality: $(INSTALLED) ## Check style, format and types
+	"$(BIN)/ruff" check $(CODE)
+	"$(BIN)/ruff" format --check $(CODE)
+	"$(BIN)/mypy" $(CODE)
+
+format: $(INSTALLED) ## Mend what can be mended of style and format
+	"$(BIN)/ruff" check --fix $(CODE)
+	"$(BIN)/ruff" format $(CODE)
+
+bench: $(INSTALLED) ## Measure speed and memory (tests/benchmarks)
+	"$(BIN)/python" -m pytest tests/benchmarks -o python_files='bench_*.py' -s
+
+clean: ## Remove the virtual environment and everything built
+	rm -rf "$(VENV)" build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
