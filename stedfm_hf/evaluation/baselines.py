@@ -1,0 +1,101 @@
+"""What a trained network must beat: an intensity histogram, a log power spectrum, and guessing.
+
+The histogram asks whether brightness alone gives the labels away. The spectrum is a strong hand-made feature for
+images that differ in texture: beating it is an achievement, losing to it is worth saying.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+
+def intensity_histograms(images: Sequence[np.ndarray], *, bins: int = 32) -> np.ndarray:
+    """Square roots of the shares of pixels in equal bins from 0 to 1.
+
+    The root makes the cosine of two vectors the Bhattacharyya similarity of the histograms.
+
+    Args:
+        images: scaled images (H, W) in [0, 1], of any sizes.
+        bins: number of bins.
+
+    Returns:
+        Features (n, bins), each of length 1.
+
+    Example:
+        >>> intensity_histograms([np.array([[0.0, 0.0], [0.0, 1.0]])], bins=2).round(3).tolist()
+        [[0.866, 0.5]]
+    """
+    counts = np.stack([np.histogram(np.clip(image, 0.0, 1.0), bins, (0.0, 1.0))[0] for image in images])
+    return np.sqrt(counts / counts.sum(axis=1, keepdims=True))
+
+
+def log_spectra(images: Sequence[np.ndarray], *, size: int = 64) -> np.ndarray:
+    """Logarithm of the power spectrum, averaged over half-overlapping windows of each image (Welch's method).
+
+    Images smaller than a window are padded by reflection.
+
+    Args:
+        images: scaled images (H, W) in [0, 1], of any sizes.
+        size: side of the windows, in pixels.
+
+    Returns:
+        Features (n, size * (size // 2 + 1)).
+
+    Example:
+        >>> log_spectra([np.zeros((80, 70)), np.ones((16, 16))], size=32).shape
+        (2, 544)
+    """
+    taper = np.hanning(size + 2)[1:-1]
+    taper = taper[:, None] * taper[None, :]
+    spectra = []
+    for image in images:
+        lack = [max(0, size - side) for side in image.shape]
+        padded = np.pad(np.asarray(image, np.float64), [(0, lack[0]), (0, lack[1])], mode="symmetric")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size))[:: size // 2, :: size // 2]
+        windows = windows - windows.mean(axis=(-2, -1), keepdims=True)
+        power = np.abs(np.fft.rfft2(windows * taper)) ** 2
+        spectra.append(np.log(power.mean(axis=(0, 1)) + 1e-8).ravel())
+    return np.stack(spectra)
+
+
+def log_spectrum_pca(
+    gallery: Sequence[np.ndarray], query: Sequence[np.ndarray], *, size: int = 64, components: int = 64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Principal components of the log spectra, fitted on the gallery alone.
+
+    Compare them without z-scoring: equal variances would lift the noisy last components to the rank of the first.
+
+    Args:
+        gallery: scaled images (H, W) in [0, 1].
+        query: scaled images (H, W) in [0, 1].
+        size: side of the spectrum's windows, in pixels.
+        components: components kept; fewer where the gallery is smaller.
+
+    Returns:
+        Features of the gallery (n, c) and of the query (m, c).
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> a, b = log_spectrum_pca(list(rng.random((5, 32, 32))), list(rng.random((2, 32, 32))), size=16)
+        >>> a.shape, b.shape
+        ((5, 5), (2, 5))
+    """
+    spectra = log_spectra(gallery, size=size)
+    pca = PCA(min(components, *spectra.shape), svd_solver="full").fit(spectra)
+    return pca.transform(spectra), pca.transform(log_spectra(query, size=size))
+
+
+def chance_accuracy(gallery_labels: Sequence[str], query_labels: Sequence[str]) -> float:
+    """Accuracy of always answering the gallery's most frequent label (of several, the mean over them).
+
+    Example:
+        >>> chance_accuracy(list("aabb"), list("abbb"))
+        0.5
+    """
+    counts = Counter(gallery_labels)
+    most = [label for label, count in counts.items() if count == max(counts.values())]
+    return float(np.mean([sum(label == guess for label in query_labels) / len(query_labels) for guess in most]))

@@ -1,0 +1,103 @@
+"""Nearest-neighbour accuracy: the vote, its ties, its exclusions and its error bar."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.neighbors import KNeighborsClassifier
+
+from stedfm_hf.evaluation import accuracy_interval, knn_accuracy, knn_leave_one_out, nearest, zscore_by
+
+
+def _clouds(seed: int, n: int = 40, d: int = 6) -> tuple[np.ndarray, list[str]]:
+    rng = np.random.default_rng(seed)
+    labels = [str(name) for name in rng.choice(["a", "b", "c"], n)]
+    centres = {"a": 1.0, "b": -1.0, "c": 0.0}
+    return rng.normal(0, 1.0, (n, d)) + np.array([centres[label] for label in labels])[:, None], labels
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_agrees_with_scikit_learn_where_one_neighbour_decides(seed: int) -> None:
+    gallery, labels = _clouds(seed)
+    query, query_labels = _clouds(seed + 1)
+    ours = knn_accuracy(gallery, labels, query, query_labels, k=1, zscore=False)
+    theirs = KNeighborsClassifier(1, metric="cosine").fit(gallery, labels).predict(query)
+    np.testing.assert_array_equal(ours.predicted, theirs)
+    assert ours.accuracy == np.mean(theirs == np.array(query_labels))
+
+
+def test_majority_wins_and_a_tie_goes_to_the_class_of_the_nearest() -> None:
+    angle = np.deg2rad([1.0, 2.0, 3.0, 4.0])
+    gallery = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    query = np.array([[1.0, 0.0]])
+    three = knn_accuracy(gallery[:3], ["z", "a", "a"], query, ["a"], k=3, zscore=False)
+    assert three.predicted.tolist() == ["a"]
+    tie = knn_accuracy(gallery, ["z", "a", "a", "z"], query, ["z"], k=4, zscore=False)
+    assert tie.predicted.tolist() == ["z"]
+
+
+def test_equal_similarities_keep_the_order_of_the_gallery() -> None:
+    gallery = np.ones((5, 2))
+    rows, similarity = nearest(gallery, gallery[:1], k=3)
+    assert rows.tolist() == [[0, 1, 2]]
+    np.testing.assert_allclose(similarity, 1.0)
+
+
+def test_crops_of_one_image_never_vote_for_each_other() -> None:
+    """Every image has two equal crops: with its twin a crop is always right, without it always wrong."""
+    vectors = np.repeat(np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]), 2, axis=0)
+    labels = list("aabbaabb")
+    sources = list("ssttuuvv")
+    alone = knn_leave_one_out(vectors, labels, [str(number) for number in range(8)], k=1, zscore=False)
+    grouped = knn_leave_one_out(vectors, labels, sources, k=1, zscore=False)
+    assert alone.accuracy == 1.0
+    assert grouped.accuracy == 0.0
+    assert (grouped.images, grouped.sources) == (8, 4)
+
+
+def test_left_out_neighbours_do_not_vote_when_k_exceeds_the_rest() -> None:
+    vectors = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.8, 0.2]])
+    result = knn_leave_one_out(vectors, ["a", "a", "a", "b"], ["s", "s", "s", "t"], k=4, zscore=False)
+    assert result.predicted.tolist() == ["b", "b", "b", "a"]
+
+
+def test_zscore_takes_its_statistics_from_the_gallery_only() -> None:
+    gallery = np.array([[0.0, 5.0], [2.0, 5.0]])
+    scaled, query = zscore_by(gallery, np.array([[4.0, 6.0]]))
+    assert scaled.tolist() == [[-1.0, 0.0], [1.0, 0.0]]
+    assert query.tolist() == [[3.0, 1.0]]
+
+
+@given(n=st.integers(1, 300), seed=st.integers(0, 1000))
+@settings(max_examples=50, deadline=None)
+def test_the_interval_holds_the_accuracy_and_stays_in_bounds(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    correct = rng.random(n) < rng.random()
+    for sources in (None, [str(number // 4) for number in range(n)]):
+        low, high = accuracy_interval(correct, sources)
+        assert 0.0 <= low <= correct.mean() + 1e-12
+        assert correct.mean() - 1e-12 <= high <= 1.0
+
+
+def test_the_error_bar_counts_source_images_not_crops() -> None:
+    correct = np.repeat(np.arange(20) % 2 == 0, 50)
+    by_crop = accuracy_interval(correct)
+    by_source = accuracy_interval(correct, [str(number // 50) for number in range(1000)])
+    assert by_source[1] - by_source[0] > 4 * (by_crop[1] - by_crop[0])
+
+
+def test_wrong_arguments_are_refused() -> None:
+    vectors = np.eye(3)
+    with pytest.raises(ValueError, match="at least one gallery"):
+        knn_accuracy(vectors[:0], [], vectors, list("abc"))
+    with pytest.raises(ValueError, match="one label for every vector"):
+        knn_accuracy(vectors, list("ab"), vectors, list("abc"))
+    with pytest.raises(ValueError, match="two sources"):
+        knn_leave_one_out(vectors, list("abc"), list("sss"))
+    with pytest.raises(ValueError, match="k must be 1"):
+        nearest(vectors, vectors, k=0)
+    with pytest.raises(ValueError, match="both, or neither"):
+        nearest(vectors, vectors, k=1, query_sources=list("abc"))
