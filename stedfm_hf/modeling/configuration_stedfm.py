@@ -1,0 +1,133 @@
+"""Configuration of the STED-FM model family."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+from transformers.backbone_utils import BackboneConfigMixin
+
+ARCHITECTURES: dict[str, dict[str, int]] = {
+    "stedfm-vit-tiny": {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768},
+    "stedfm-vit-small": {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536},
+    "stedfm-vit-base": {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
+    "stedfm-vit-large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+    },
+    "stedfm-vit-64-p8": {
+        "image_size": 64,
+        "patch_size": 8,
+        "hidden_size": 128,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 4,
+        "intermediate_size": 512,
+    },
+}
+"""Fields in which each published architecture differs from `StedFmConfig()`, keyed by its Hub name."""
+
+TARGET_TYPES = ("single_label", "multi_label", "soft", "regression")
+POOLINGS = ("avg", "token")
+
+
+@strict
+class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
+    r"""Configuration of a STED-FM vision transformer and its masked-autoencoder decoder.
+
+    `StedFmConfig()` is `stedfm-vit-small`, the architecture of the published weights (paper: ViT-S/16, 224 px crops,
+    one channel). The other members of the family are in `ARCHITECTURES`.
+
+    Args:
+        image_size (`int`): Side in pixels of the crops the model is trained on. Other sizes work: positions are
+            computed for the grid at hand. Larger images are embedded in tiles of this size.
+        patch_size (`int`): Side of a square patch in pixels.
+        num_channels (`int`): Channels of the input. STED-FM is a single-channel model.
+        hidden_size (`int`): Width D of the encoder.
+        num_hidden_layers (`int`): Encoder layers.
+        num_attention_heads (`int`): Attention heads of an encoder layer; divides `hidden_size`.
+        intermediate_size (`int`): Width of the MLP of an encoder layer.
+        hidden_act (`str`): Activation of the MLPs; `"gelu"` is the exact one.
+        layer_norm_eps (`float`): Epsilon of every LayerNorm.
+        qkv_bias (`bool`): Whether the query, key and value projection has a bias.
+        initializer_range (`float`): Standard deviation of the class and mask tokens at initialisation.
+        pooling (`str`): `"avg"` makes `pooler_output` the mean of the patch tokens, `"token"` the class token.
+        apply_layernorm (`bool`): Whether the backbone applies the final LayerNorm to the feature maps of the inner
+            layers too. The map of the last layer is always normalised.
+        decoder_hidden_size (`int`): Width of the masked-autoencoder decoder.
+        decoder_num_hidden_layers (`int`): Layers of the decoder (1 in STED-FM, 8 in the original MAE).
+        decoder_num_attention_heads (`int`): Attention heads of a decoder layer.
+        decoder_intermediate_size (`int`): Width of the MLP of a decoder layer.
+        mask_ratio (`float`): Share of the patches hidden from the encoder in pretraining, in [0, 1).
+        norm_pix_loss (`bool`): Whether the targets of pretraining are standardised per patch. The reference: no.
+        target_type (`str`): What the labels of the classification head are: `"single_label"` (class index),
+            `"multi_label"` (0/1 per class), `"soft"` (class probabilities) or `"regression"` (real values).
+
+    Example:
+
+    ```python
+    >>> from stedfm_hf import StedFmConfig
+    >>> from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES
+    >>> StedFmConfig().hidden_size
+    384
+    >>> StedFmConfig(**ARCHITECTURES["stedfm-vit-64-p8"]).patch_size
+    8
+
+    ```
+    """
+
+    model_type = "stedfm"
+
+    image_size: int = 224
+    patch_size: int = 16
+    num_channels: int = 1
+    hidden_size: int = 384
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 6
+    intermediate_size: int = 1536
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    qkv_bias: bool = True
+    initializer_range: float = 0.02
+    pooling: str = "avg"
+    apply_layernorm: bool = True
+    decoder_hidden_size: int = 512
+    decoder_num_hidden_layers: int = 1
+    decoder_num_attention_heads: int = 8
+    decoder_intermediate_size: int = 2048
+    mask_ratio: float | int = 0.75
+    norm_pix_loss: bool = False
+    target_type: str = "single_label"
+    _out_features: list[str] | None = None
+    _out_indices: list[int] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self._check()
+        self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, self.num_hidden_layers + 1)]
+        self.set_output_features_output_indices(
+            out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
+        )
+        super().__post_init__(**kwargs)
+
+    def _check(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
+        if self.target_type not in TARGET_TYPES:
+            raise ValueError(f"target_type must be one of {', '.join(TARGET_TYPES)}, got {self.target_type!r}")
+        if not 0 <= self.mask_ratio < 1:
+            raise ValueError(f"mask_ratio must lie in [0, 1), got {self.mask_ratio}")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        for prefix in ("", "decoder_"):
+            width = getattr(self, f"{prefix}hidden_size")
+            heads = getattr(self, f"{prefix}num_attention_heads")
+            if width % heads:
+                raise ValueError(
+                    f"{prefix}hidden_size {width} is not a multiple of {prefix}num_attention_heads {heads}"
+                )
+            # The 2-D sin-cos table gives a quarter of the channels to each of sin x, cos x, sin y and cos y.
+            if width % 4:
+                raise ValueError(f"{prefix}hidden_size {width} is not a multiple of 4")
+
+
+__all__ = ["ARCHITECTURES", "StedFmConfig"]

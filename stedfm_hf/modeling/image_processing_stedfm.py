@@ -1,0 +1,310 @@
+"""Image processor of STED-FM: pixels as the microscope counted them, scaled to [0, 1] without an 8-bit step."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict, cast
+
+import numpy as np
+import torch
+from huggingface_hub.dataclasses import validate_typed_dict
+from transformers import BatchFeature
+from transformers.image_processing_backends import PilBackend
+
+from .io_stedfm import read_image
+
+try:
+    from PIL import Image
+except ImportError:
+    Image = None  # type: ignore[assignment]
+
+NORMALIZATIONS = ("percentile", "minmax", "fixed", "none")
+Normalization = Literal["percentile", "minmax", "fixed", "none"]
+
+
+class StedFmImageProcessorKwargs(TypedDict, total=False):
+    """Settings of `StedFmImageProcessor`; each can be given at construction, is saved, and can be changed per call."""
+
+    normalization: str
+    percentiles: list[float] | tuple[float, float]
+    intensity_range: Any
+    channel: int | None
+    pixel_size_nm: Any
+    target_pixel_size_nm: float | int | None
+    do_pad: bool
+    patch_size: int
+    input_data_format: str | None
+    return_tensors: Any
+
+
+def fit_intensity_range(
+    array: np.ndarray,
+    normalization: str = "percentile",
+    percentiles: Sequence[float] = (0.1, 99.9),
+    intensity_range: Any = None,
+) -> np.ndarray:
+    """Find the intensities that become 0 and 1, for each channel.
+
+    Args:
+        array: (C, H, W), any real dtype; values that are not finite are left out.
+        normalization: `"percentile"`, `"minmax"`, `"fixed"` (takes `intensity_range`) or `"none"` (0 and the largest
+            value of an integer dtype; 0 and 1 for floats, which `apply_intensity_range` then leaves as they are).
+        percentiles: Lower and upper percentile, in percent.
+        intensity_range: (2,) or (C, 2), lower and upper intensity for `"fixed"`.
+
+    Returns:
+        (C, 2) float64. Where the percentiles of a sparse image coincide, its minimum and maximum are taken; the two
+        are equal only for an image without contrast.
+
+    Raises:
+        ValueError: For an unknown `normalization`, or `"fixed"` without a range.
+    """
+    channels = array.shape[0]
+    if normalization == "fixed":
+        if intensity_range is None:
+            raise ValueError('normalization="fixed" needs intensity_range=(low, high)')
+        limits = np.broadcast_to(np.asarray(intensity_range, dtype=np.float64), (channels, 2))
+        if not (np.isfinite(limits).all() and (limits[:, 0] < limits[:, 1]).all()):
+            raise ValueError(
+                f"intensity_range must be finite with low < high, got {np.asarray(intensity_range).tolist()}"
+            )
+        return limits
+    if normalization == "none":
+        high = np.iinfo(array.dtype).max if np.issubdtype(array.dtype, np.integer) else 1.0
+        return np.broadcast_to(np.array([0.0, high]), (channels, 2))
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {normalization!r}")
+    limits = np.zeros((channels, 2))
+    for channel, plane in enumerate(array):
+        values = plane[np.isfinite(plane)] if np.issubdtype(plane.dtype, np.floating) else plane.ravel()
+        if not values.size:
+            continue
+        if normalization == "percentile":
+            limits[channel] = np.percentile(values, percentiles)
+        if limits[channel, 0] >= limits[channel, 1] or normalization == "minmax":
+            limits[channel] = values.min(), values.max()
+    return limits
+
+
+def apply_intensity_range(array: np.ndarray, limits: np.ndarray, clip: bool = True) -> np.ndarray:
+    """Scale each channel so that its `limits` become 0 and 1.
+
+    Args:
+        array: (C, H, W), any real dtype.
+        limits: (C, 2) from `fit_intensity_range`.
+        clip: Whether values outside are cut to [0, 1].
+
+    Returns:
+        (C, H, W) float32, always finite: NaN becomes 0, infinities the ends of the range, and a channel without
+        contrast is 0 everywhere.
+    """
+    # float32 holds 16-bit counts exactly; wider types may sit on an offset that only float64 resolves.
+    exact = np.float32 if array.dtype.itemsize <= 2 or array.dtype == np.float32 else np.float64
+    scaled = np.empty(array.shape, dtype=np.float32)
+    for channel, (low, high) in enumerate(limits):
+        if high <= low:
+            scaled[channel] = 0.0
+            continue
+        plane = array[channel].astype(exact)
+        plane -= exact(low)
+        plane /= exact(high - low)
+        scaled[channel] = np.nan_to_num(plane, copy=False, nan=0.0, posinf=1.0, neginf=0.0)
+        if clip:
+            np.clip(scaled[channel], 0.0, 1.0, out=scaled[channel])
+    return scaled
+
+
+def resample(array: np.ndarray, factors: tuple[float, float]) -> np.ndarray:
+    """Resize (C, H, W) float32 by `factors` (y, x), bilinear with antialiasing, as floats; at least one pixel stays."""
+    height, width = (max(1, round(side * factor)) for side, factor in zip(array.shape[1:], factors, strict=True))
+    if (height, width) == array.shape[1:]:
+        return array
+    resized = torch.nn.functional.interpolate(
+        torch.from_numpy(array)[None], size=(height, width), mode="bilinear", antialias=True
+    )
+    return resized[0].numpy()
+
+
+def pad_to_multiple(array: np.ndarray, multiple: int) -> np.ndarray:
+    """Mirror (C, H, W) at the bottom and right edge until both sides are multiples of `multiple`."""
+    _, height, width = array.shape
+    if height % multiple == 0 and width % multiple == 0:
+        return array
+    return np.pad(array, ((0, 0), (0, -height % multiple), (0, -width % multiple)), mode="symmetric")
+
+
+class StedFmImageProcessor(PilBackend):
+    """Turns microscope images into `pixel_values` for STED-FM.
+
+    Takes 2-D (H, W) and 3-D (C, H, W) arrays and tensors, batches of them (B, C, H, W), PIL images (L, I;16, I, F,
+    RGB), file paths and `StedImage`, 8- or 16-bit, signed or float, alone or in lists. Three equal colour planes count
+    as one channel. Nothing passes through 8 bit.
+
+    Args:
+        normalization: How intensities become [0, 1], fitted once on the whole image, for each channel:
+            `"percentile"` (default: the scaling of the pretraining crops), `"minmax"`, `"fixed"` (`intensity_range`
+            becomes 0 and 1: keeps brightness comparable between images) or `"none"` (already scaled: integers are
+            only divided by the largest value of their dtype, floats are left alone).
+        percentiles: The lower and upper percentile of `"percentile"`; the published crops used 0.1 and 99.9.
+        intensity_range: Lower and upper intensity for `"fixed"`, or one such pair per channel.
+        channel: Index of the channel to keep; None keeps all.
+        pixel_size_nm: Pixel size of the image given, one number or (y, x); read from a `StedImage` by itself.
+        target_pixel_size_nm: Pixel size to resample every image to; None leaves images as they are.
+        do_pad: Whether to mirror the image at the bottom and right edge up to a multiple of `patch_size`.
+        patch_size: Patch size of the model.
+        input_data_format: `"channels_first"` or `"channels_last"` for 3-D arrays; by default the last axis is the
+            channel axis only where it is at most 4 and the first is larger.
+
+    Raises:
+        ValueError: For an image without pixels, of complex or object dtype, without the asked channel, or without a
+            pixel size where `target_pixel_size_nm` needs one.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from stedfm_hf import StedFmImageProcessor
+    >>> processor = StedFmImageProcessor()
+    >>> counts = np.arange(224 * 224, dtype=np.uint16).reshape(224, 224)
+    >>> processor(counts, return_tensors="pt")["pixel_values"].shape
+    torch.Size([1, 1, 224, 224])
+
+    ```
+    """
+
+    valid_kwargs = StedFmImageProcessorKwargs  # type: ignore[assignment]
+    model_input_names = ["pixel_values"]
+    _auto_class = "AutoImageProcessor"
+
+    normalization = "percentile"
+    percentiles = (0.1, 99.9)
+    intensity_range = None
+    channel = None
+    pixel_size_nm = None
+    target_pixel_size_nm = None
+    do_pad = True
+    patch_size = 16
+    input_data_format = None
+    return_tensors = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        validate_typed_dict(self.valid_kwargs, {k: v for k, v in kwargs.items() if k in self._names()})
+        super().__init__(**kwargs)
+        if self.normalization not in NORMALIZATIONS:
+            raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {self.normalization!r}")
+
+    @classmethod
+    def _names(cls) -> tuple[str, ...]:
+        return tuple(StedFmImageProcessorKwargs.__annotations__)
+
+    def _standardize_kwargs(self, **kwargs: Any) -> dict[str, Any]:
+        return kwargs  # the base class would add sizes and colour statistics that mean nothing here
+
+    def preprocess(self, images: Any, **kwargs: Any) -> BatchFeature:  # type: ignore[override]
+        """Prepare one image or several as input of the model; `processor(images, ...)` calls this.
+
+        Args:
+            images: One image or a list, see the class.
+            kwargs: Any setting of the class for this call, and `return_tensors="pt" | "np"`.
+
+        Returns:
+            `pixel_values` (B, C, H, W) float32 in [0, 1]; a list of (C, H, W) without `return_tensors`.
+
+        Raises:
+            ValueError: Also where tensors are asked for images that end up in different sizes.
+        """
+        settings = self._settings(kwargs)
+        prepared = [self._prepare(image, settings) for image in self._flatten(images)]
+        if settings["do_pad"]:
+            prepared = [pad_to_multiple(image, settings["patch_size"]) for image in prepared]
+        shapes = {image.shape for image in prepared}
+        if settings["return_tensors"] is not None and len(shapes) > 1:
+            listed = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes))
+            raise ValueError(f"images of different sizes ({listed}) make no batch: process them one at a time")
+        return BatchFeature({"pixel_values": prepared}, tensor_type=settings["return_tensors"])
+
+    def prepare(self, image: Any, **kwargs: Any) -> np.ndarray:
+        """Scale and resample one image without padding it: what tiling starts from.
+
+        Args:
+            image: One image, see the class.
+            kwargs: Any setting of the class for this call.
+
+        Returns:
+            (C, H, W) float32 in [0, 1], always finite.
+        """
+        return self._prepare(image, self._settings(kwargs))
+
+    def _settings(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        unknown = set(kwargs) - set(self._names())
+        if unknown:
+            raise TypeError(f"unknown setting {', '.join(sorted(unknown))}; there are {', '.join(self._names())}")
+        validate_typed_dict(self.valid_kwargs, kwargs)
+        return {name: kwargs.get(name, getattr(self, name)) for name in self._names()}
+
+    def _prepare(self, image: Any, settings: dict[str, Any]) -> np.ndarray:
+        pixel_size = settings["pixel_size_nm"]
+        if isinstance(image, (str, Path)):
+            image = read_image(image)
+        if hasattr(image, "array"):  # a StedImage, of the package or of a Hub folder
+            pixel_size = image.pixel_size_nm if pixel_size is None else pixel_size
+            image = image.array
+        array = self.process_image(image, input_data_format=settings["input_data_format"])
+        channel = settings["channel"]
+        if channel is not None:
+            if not 0 <= channel < array.shape[0]:
+                raise ValueError(f"there is no channel {channel}: the image has {array.shape[0]}")
+            array = array[channel : channel + 1]
+        normalization = settings["normalization"]
+        limits = fit_intensity_range(array, normalization, settings["percentiles"], settings["intensity_range"])
+        untouched = normalization == "none" and np.issubdtype(array.dtype, np.floating)
+        scaled = apply_intensity_range(array, limits, clip=not untouched)
+        target = settings["target_pixel_size_nm"]
+        if target is not None:
+            if pixel_size is None:
+                raise ValueError(
+                    f"resampling to {target} nm needs the pixel size of the image: give pixel_size_nm=..."
+                )
+            sizes = np.broadcast_to(np.asarray(pixel_size, dtype=np.float64), (2,))
+            scaled = resample(scaled, (float(sizes[0]) / target, float(sizes[1]) / target))
+        return scaled
+
+    def process_image(self, image: Any, input_data_format: str | None = None, **kwargs: Any) -> np.ndarray:  # type: ignore[override]
+        """Bring one raw image to (C, H, W) in its own dtype, without touching a value."""
+        from_pil = Image is not None and isinstance(image, Image.Image)
+        if from_pil:
+            image = image.convert("RGB") if image.mode in ("P", "RGBA", "CMYK", "YCbCr", "LAB", "HSV") else image
+            image = image.getchannel("L") if image.mode == "LA" else image
+        elif isinstance(image, torch.Tensor):
+            image = image.detach().cpu()
+            image = image.float() if image.dtype in (torch.bfloat16, torch.float16) else image
+        array = np.asarray(image)
+        if array.dtype == bool:
+            array = array.astype(np.uint8)
+        if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
+            raise ValueError(f"images must hold real numbers, got dtype {array.dtype}")
+        if array.ndim == 2:
+            array = array[None]
+        elif array.ndim != 3:
+            raise ValueError(f"an image is (H, W) or (C, H, W), got shape {array.shape}")
+        elif from_pil or input_data_format == "channels_last" or (input_data_format is None and _looks_last(array)):
+            array = np.moveaxis(array, -1, 0)
+            if len(array) == 3 and np.array_equal(array[0], array[1]) and np.array_equal(array[0], array[2]):
+                array = array[:1]  # a grey image that was stored in colour
+        if not array.size:
+            raise ValueError(f"the image has no pixels: shape {array.shape}")
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+    def _flatten(self, images: Any) -> list[Any]:
+        """A list of single images out of one image, a batch (B, C, H, W) or a list of such."""
+        if isinstance(images, (list, tuple)):
+            return [single for item in images for single in self._flatten(item)]
+        if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
+            return list(cast(Sequence[Any], images))
+        return [images]
+
+
+def _looks_last(array: np.ndarray) -> bool:
+    return array.shape[-1] <= 4 < array.shape[0]
+
+
+__all__ = ["StedFmImageProcessor"]

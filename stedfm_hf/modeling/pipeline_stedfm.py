@@ -1,0 +1,114 @@
+"""Pipelines that hand the pixels of the file to the model: the stock ones make 8-bit colour images of them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Pipeline
+
+from .io_stedfm import read_image
+from .tiling_stedfm import encode_images
+
+
+class StedFmPipeline(Pipeline):
+    """What the pipelines share: images are read and scaled by the package's own code.
+
+    An image is a path, a `StedImage`, an array (H, W) or (C, H, W), a tensor or a PIL image. The arguments `series`,
+    `channel`, `pixel_size_nm`, `normalization` and `intensity_range` of a call are those of `read_image` and
+    `StedFmImageProcessor`; `tile` is that of `encode_images`. `batch_size` images go through the model at a time.
+    """
+
+    _load_processor = False
+    _load_image_processor = True
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    preprocess_arguments = ("series", "channel", "pixel_size_nm", "normalization", "intensity_range")
+    forward_arguments: tuple[str, ...] = ("tile",)
+    postprocess_arguments: tuple[str, ...] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.model.config.model_type != "stedfm":
+            raise ValueError(f"this pipeline is for STED-FM models, got {type(self.model).__name__}")
+
+    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        stages = (self.preprocess_arguments, self.forward_arguments, self.postprocess_arguments)
+        known = [name for stage in stages for name in stage]
+        unknown = sorted(set(kwargs) - set(known))
+        if unknown:
+            raise TypeError(f"unknown argument {', '.join(unknown)}; this pipeline takes {', '.join(known)}")
+        first, second, third = ({name: kwargs[name] for name in stage if name in kwargs} for stage in stages)
+        return first, second, third
+
+    def preprocess(self, image: Any, series: str | int | None = None, **settings: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Read and scale one image to (C, H, W) float32."""
+        if isinstance(image, (str, Path)):
+            image = read_image(image, series=series, channel=settings.pop("channel", None))
+        return {"image": self.image_processor.prepare(image, **settings)}
+
+    def encode(self, model_inputs: dict[str, Any], **settings: Any) -> list[np.ndarray]:
+        """Embed the image, or the list of images where the pipeline was called with a batch size."""
+        images = model_inputs["image"]
+        images = images if isinstance(images, list) else [images]
+        return list(encode_images(self.model, images, **settings))
+
+
+class StedFmFeatureExtractionPipeline(StedFmPipeline):
+    """Image in, vector out: `stedfm-feature-extraction`.
+
+    `pooling="avg"` (mean of the patch tokens, default), `"token"` (class token): array (D,); `"patch"`: array
+    (rows, cols, D). All float32. `pooling` of the configuration decides where the call does not.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from stedfm_hf import StedFmConfig, StedFmImageProcessor, StedFmModel
+    >>> from stedfm_hf.modeling.pipeline_stedfm import StedFmFeatureExtractionPipeline
+    >>> model = StedFmModel(StedFmConfig(num_hidden_layers=1)).eval()
+    >>> extract = StedFmFeatureExtractionPipeline(model=model, image_processor=StedFmImageProcessor())
+    >>> extract(np.arange(300 * 200, dtype=np.uint16).reshape(300, 200)).shape
+    (384,)
+
+    ```
+    """
+
+    forward_arguments = ("tile", "pooling")
+
+    def _forward(self, model_inputs: dict[str, Any], pooling: str | None = None, **settings: Any) -> dict[str, Any]:  # type: ignore[override]
+        return {"embedding": self.encode(model_inputs, pooling=pooling or self.model.config.pooling, **settings)}
+
+    def postprocess(self, model_outputs: dict[str, Any]) -> np.ndarray:  # type: ignore[override]
+        """The vector or map of the one image."""
+        return model_outputs["embedding"][0]
+
+
+class StedFmImageClassificationPipeline(StedFmPipeline):
+    """Image in, labels with scores out: `stedfm-image-classification`.
+
+    Returns a list of `{"label": str, "score": float}`, best first, at most `top_k` (default 5). Scores are softmax
+    probabilities, sigmoid ones for `target_type="multi_label"`, and the predicted values in the order of the labels
+    for `"regression"`.
+    """
+
+    postprocess_arguments = ("top_k",)
+
+    def _forward(self, model_inputs: dict[str, Any], **settings: Any) -> dict[str, Any]:  # type: ignore[override]
+        features = np.stack(self.encode(model_inputs, pooling=self.model.config.pooling, **settings))
+        logits = self.model.classify(torch.from_numpy(features).to(self.model.device, self.model.dtype))
+        return {"logits": list(logits.float().cpu().numpy())}
+
+    def postprocess(self, model_outputs: dict[str, Any], top_k: int = 5) -> list[dict[str, Any]]:  # type: ignore[override]
+        """Labels and scores of the one image."""
+        config = self.model.config
+        logits = torch.from_numpy(model_outputs["logits"][0])
+        if config.target_type == "regression":
+            return [{"label": config.id2label[i], "score": float(value)} for i, value in enumerate(logits)]
+        scores = logits.sigmoid() if config.target_type == "multi_label" else logits.softmax(dim=0)
+        best = scores.argsort(descending=True)[:top_k].tolist()
+        return [{"label": config.id2label[i], "score": float(scores[i])} for i in best]
+
+
+__all__ = ["StedFmFeatureExtractionPipeline", "StedFmImageClassificationPipeline"]
