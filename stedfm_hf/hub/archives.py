@@ -1,0 +1,93 @@
+"""Taking the checkpoint out of a downloaded zip archive without unpacking anything else."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from stedfm_hf.runs.errors import UserError
+
+__all__ = ["CHECKPOINT_SUFFIXES", "extract_checkpoint", "is_checkpoint_archive"]
+
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
+# The largest honest member is a Lightning file of stedfm-vit-large with its optimiser: 3.7 GB. Float weights hardly
+# compress; only a file of zeros would by more than a hundred times.
+MAX_BYTES = 16 * 2**30
+MAX_RATIO = 100
+_CHUNK_BYTES = 2**20
+
+
+def is_checkpoint_archive(path: Path) -> bool:
+    """Whether a file is a zip archive of files, and not a checkpoint (which `torch.save` writes as a zip, too)."""
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return not any(name.endswith("/data.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return True
+
+
+def extract_checkpoint(path: Path, target: Path) -> str:
+    """Copies the checkpoint in a zip archive to `target`, never to a place the archive chooses.
+
+    Of several checkpoints the last is taken, as the reference does.
+
+    Args:
+        path: The archive.
+        target: The file to write.
+
+    Returns:
+        The name of the member that was taken.
+
+    Raises:
+        UserError: The archive is damaged, encrypted, holds no checkpoint, holds a name that leads out of a folder, or
+            unpacks to far more than its size.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                _refuse_outside_name(path, member.filename)
+            member = _choose(path, archive.infolist())
+            _refuse_bomb(path, member)
+            if shutil.disk_usage(target.parent).free < member.file_size:
+                raise UserError(f"{target.parent}: has no room for the {member.file_size / 1e6:.0f} MB of {path.name}")
+            # zipfile stops at the declared size and compares the checksum at the end.
+            with archive.open(member) as source, target.open("wb") as copy:
+                shutil.copyfileobj(source, copy, _CHUNK_BYTES)
+            return member.filename
+    except UserError:
+        raise
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, ValueError, EOFError, OSError) as error:
+        raise UserError(f"{path}: cannot be unpacked ({error}); get the archive again") from error
+
+
+def _refuse_outside_name(path: Path, name: str) -> None:
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    if posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
+        raise UserError(
+            f"{path}: refused, because its member {name!r} leads out of the archive; do not unpack this file"
+        )
+
+
+def _choose(path: Path, members: list[zipfile.ZipInfo]) -> zipfile.ZipInfo:
+    checkpoints = [
+        member
+        for member in members
+        if member.filename.lower().endswith(CHECKPOINT_SUFFIXES)
+        # What macOS adds to archives beside each file.
+        and not PurePosixPath(member.filename).name.startswith("._")
+    ]
+    if not checkpoints:
+        raise UserError(f"{path}: holds no checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}); is it the right archive?")
+    return checkpoints[-1]
+
+
+def _refuse_bomb(path: Path, member: zipfile.ZipInfo) -> None:
+    ratio = member.file_size / max(member.compress_size, 1)
+    if member.file_size > MAX_BYTES or ratio > MAX_RATIO:
+        raise UserError(
+            f"{path}: refused, because {member.filename} unpacks to {member.file_size / 1e6:.0f} MB, {ratio:.0f} "
+            "times its packed size; weights hardly compress"
+        )

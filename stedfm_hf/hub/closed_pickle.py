@@ -1,0 +1,340 @@
+"""An interpreter of pickle streams that can call nothing.
+
+Python's own unpickler imports what a stream names and calls it. This one walks the opcodes (parsed by the standard
+library's `pickletools`), and knows a name only as a string: the dozen names of `_BUILDERS` rebuild tensors, plain
+containers and numbers through the functions of this file, with checked arguments; every other name, and whatever the
+stream builds with it, becomes an inert `Placeholder`. No import, no attribute access, no call and no `__setstate__`
+of the stream's choosing ever happens, so there is nothing that a hostile stream could reach.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["ClosedUnpickler", "Placeholder"]
+
+_STORAGE_DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+}
+
+_LITERALS = frozenset(
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
+    "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
+)
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_FIXED_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_SCALARS = (str, bytes, int, float, bool, type(None))
+
+
+class Placeholder:
+    """Stands for an object of a checkpoint that is neither a tensor nor plain data; it has a name and does nothing."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<placeholder of {self.name}>"
+
+
+class ClosedUnpickler:
+    """Rebuilds the plain data of one pickle stream.
+
+    Args:
+        data: The whole stream, any pickle protocol.
+        load_storage: Called with `(dtype, key, numel)` of every torch storage in the stream; returns the flat tensor.
+
+    Attributes:
+        placeholders: The names that were not rebuilt, after `load`.
+
+    Example:
+        >>> import pickle
+        >>> ClosedUnpickler(pickle.dumps({"epoch": 3}), load_storage=lambda dtype, key, numel: torch.empty(0)).load()
+        {'epoch': 3}
+    """
+
+    def __init__(self, data: bytes, load_storage: Callable[[torch.dtype, str, int], torch.Tensor]) -> None:
+        self.placeholders: set[str] = set()
+        self._data = data
+        self._load_storage = load_storage
+        self._stack: list[Any] = []
+        self._marked: list[list[Any]] = []
+        self._memo: dict[int, Any] = {}
+
+    def load(self) -> Any:
+        """Interprets the stream.
+
+        Returns:
+            The object it describes, made of dict, list, tuple, set, str, bytes, numbers, NumPy arrays and numbers,
+            tensors, and placeholders.
+
+        Raises:
+            ValueError, TypeError, LookupError, RuntimeError, OverflowError: The stream is broken.
+        """
+        for opcode, argument, _ in pickletools.genops(self._data):
+            if opcode.name == "STOP":
+                break
+            self._step(opcode.name, argument)
+        return self._stack.pop()
+
+    def _step(self, opcode: str, argument: Any) -> None:
+        stack = self._stack
+        if opcode in _LITERALS:
+            stack.append(argument)
+        elif opcode in _CONSTANTS:
+            stack.append(_CONSTANTS[opcode])
+        elif opcode in _FIXED_TUPLES:
+            count = _FIXED_TUPLES[opcode]
+            items = [stack.pop() for _ in range(count)]
+            stack.append(tuple(reversed(items)))
+        else:
+            self._step_on_objects(opcode, argument)
+
+    def _step_on_objects(self, opcode: str, argument: Any) -> None:
+        stack = self._stack
+        match opcode:
+            case "PROTO" | "FRAME":
+                pass
+            case "MARK":
+                self._marked.append(stack)
+                self._stack = []
+            case "POP":
+                stack.pop() if stack else self._pop_mark()
+            case "POP_MARK":
+                self._pop_mark()
+            case "DUP":
+                stack.append(stack[-1])
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self._memo[argument] = stack[-1]
+            case "MEMOIZE":
+                self._memo[len(self._memo)] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(self._memo[argument])
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_SET":
+                stack.append(set())
+            case "TUPLE":
+                self._push(tuple(self._pop_mark()))
+            case "LIST":
+                self._push(self._pop_mark())
+            case "DICT":
+                self._push(_fill_dict({}, self._pop_mark()))
+            case "FROZENSET":
+                self._push(frozenset(map(_key, self._pop_mark())))
+            case "APPEND":
+                self._extend([stack.pop()])
+            case "APPENDS" | "ADDITEMS":
+                self._extend(self._pop_mark())
+            case "SETITEM":
+                value = stack.pop()
+                self._set_items([stack.pop(), value])
+            case "SETITEMS":
+                self._set_items(self._pop_mark())
+            case "GLOBAL":
+                stack.append(self._name(argument))
+            case "STACK_GLOBAL":
+                name = stack.pop()
+                stack.append(self._name(f"{_string(stack.pop())} {_string(name)}"))
+            case "REDUCE" | "NEWOBJ":
+                arguments = stack.pop()
+                stack.append(self._build(stack.pop(), arguments))
+            case "NEWOBJ_EX":
+                del stack[-1]  # keyword arguments: nothing that is rebuilt here takes any
+                arguments = stack.pop()
+                stack.append(self._build(stack.pop(), arguments))
+            case "OBJ":
+                what, *rest = self._pop_mark()
+                self._push(self._build(what, tuple(rest)))
+            case "INST":
+                arguments = tuple(self._pop_mark())
+                self._push(self._build(self._name(argument), arguments))
+            case "BUILD":
+                state = stack.pop()
+                self._set_state(stack[-1], state)
+            case "BINPERSID":
+                stack.append(self._storage(stack.pop()))
+            case "EXT1" | "EXT2" | "EXT4":
+                stack.append(self._name(f"copyreg extension_{argument}"))
+            case _:  # PERSID, NEXT_BUFFER, READONLY_BUFFER: torch writes none of them
+                raise ValueError(f"the pickle opcode {opcode} does not occur in checkpoints")
+
+    def _push(self, value: Any) -> None:
+        self._stack.append(value)
+
+    def _pop_mark(self) -> list[Any]:
+        items = self._stack
+        self._stack = self._marked.pop()
+        return items
+
+    def _extend(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if isinstance(target, list):
+            target.extend(items)
+        elif isinstance(target, set):
+            target.update(map(_key, items))
+
+    def _set_items(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if isinstance(target, dict):
+            _fill_dict(target, items)
+
+    def _name(self, module_and_name: str) -> Placeholder:
+        name = module_and_name.replace(" ", ".").replace("__builtin__.", "builtins.")
+        if name not in _BUILDERS and name not in _NAMES_WITHOUT_LOSS and _storage_dtype(name) is None:
+            self.placeholders.add(name)
+        return Placeholder(name)
+
+    def _build(self, what: Any, arguments: Any) -> Any:
+        """What `what(*arguments)` stands for: rebuilt when it is one of ours, else a placeholder."""
+        if not isinstance(what, Placeholder):
+            raise ValueError("the pickle calls something that is no name")
+        builder = _BUILDERS.get(what.name)
+        if builder is None or not isinstance(arguments, tuple):
+            return Placeholder(what.name)
+        value = builder(*arguments)
+        if isinstance(value, Placeholder):
+            self.placeholders.add(value.name)
+        return value
+
+    def _set_state(self, target: Any, state: Any) -> None:
+        """BUILD: arrays get their numbers; any other state (attributes of containers, placeholders) is dropped."""
+        if isinstance(target, np.dtype):
+            if state[1] not in ("<", "|", "="):
+                raise ValueError("big-endian NumPy data is not supported")
+        elif isinstance(target, np.ndarray):
+            _, shape, dtype, is_fortran, content = state
+            if not isinstance(dtype, np.dtype) or not isinstance(content, bytes):
+                self.placeholders.add("numpy.ndarray of objects")
+                return
+            # Only a numeric dtype of `_numpy_dtype` gets here, so this copies bytes and runs nothing.
+            target.__setstate__((1, tuple(map(int, shape)), dtype, np.bool(is_fortran), content))
+
+    def _storage(self, persistent_id: Any) -> torch.Tensor:
+        kind, storage_type, key, _, numel = persistent_id
+        if kind != "storage" or not isinstance(storage_type, Placeholder) or not isinstance(numel, int) or numel < 0:
+            raise ValueError("a persistent id is no torch storage")
+        dtype = _storage_dtype(storage_type.name)
+        if dtype is None:
+            raise ValueError(f"the storage type {storage_type.name} is not supported")
+        return self._load_storage(dtype, _string(key), numel)
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("the pickle holds an object where a name belongs")
+    return value
+
+
+def _key(value: Any) -> Any:
+    """Keys that are not scalars are replaced: hashing nested tuples can take for ever."""
+    return value if isinstance(value, _SCALARS) else Placeholder("a key that is no string or number")
+
+
+def _fill_dict(target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
+    if len(items) % 2:
+        raise ValueError("the pickle holds a key without a value")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        target[_key(key)] = value
+    return target
+
+
+def _storage_dtype(name: str) -> torch.dtype | None:
+    module, _, storage = name.rpartition(".")
+    if storage == "UntypedStorage" and module in ("torch", "torch.storage"):
+        return torch.uint8
+    return _STORAGE_DTYPES.get(storage) if module in ("torch", "torch.cuda") else None
+
+
+def _ordered_dict(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
+    content: dict[Any, Any] = {}
+    for key, value in pairs:
+        content[_key(key)] = value
+    return content
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
+    numbers = (offset, *size, *stride)
+    if not isinstance(storage, torch.Tensor) or not all(isinstance(n, int) and n >= 0 for n in numbers):
+        raise ValueError("a tensor has an impossible shape")
+    return torch.as_strided(storage, tuple(size), tuple(stride), offset)  # refuses what lies outside the storage
+
+
+def _parameter(tensor: Any, *_: Any) -> Any:
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError("a parameter holds no tensor")
+    return tensor
+
+
+def _numpy_dtype(code: Any, *_: Any) -> np.dtype[Any] | Placeholder:
+    if not isinstance(code, str) or not re.fullmatch(r"[<|=]?([iu][1248]|f[248]|c(8|16)|b1)", code):
+        return Placeholder("numpy.dtype of something else than numbers")
+    return np.dtype(code)
+
+
+def _numpy_scalar(dtype: Any, content: Any = None, *_: Any) -> Any:
+    if not isinstance(dtype, np.dtype) or not isinstance(content, bytes):
+        return Placeholder("numpy scalar of something else than a number")
+    (number,) = np.frombuffer(content, dtype=dtype)
+    return number
+
+
+def _numpy_array(*_: Any) -> np.ndarray:
+    return np.empty(0, dtype=np.uint8)  # filled by the BUILD that follows
+
+
+def _numpy_from_buffer(content: Any, dtype: Any, shape: Any, order: Any, *rest: Any) -> Any:
+    """The form of pickle protocol 5."""
+    if not isinstance(dtype, np.dtype) or not isinstance(content, bytes | bytearray) or any(rest):
+        return Placeholder("numpy.ndarray of objects")
+    return np.frombuffer(content, dtype=dtype).reshape(tuple(map(int, shape)), order="F" if order == "F" else "C")
+
+
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    """Protocol 2 writes bytes as a text and the codec that gives them back; NumPy's data use only this one."""
+    if encoding not in ("latin1", "latin-1"):
+        raise ValueError("bytes in a codec that checkpoints do not use")
+    return _string(text).encode("latin1")
+
+
+_BUILDERS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "collections.defaultdict": lambda *_: {},  # the factory is dropped: it may be anything
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch.Size": lambda sizes=(): tuple(sizes),
+    "builtins.set": lambda items=(): set(map(_key, items)),
+    "_codecs.encode": _encode,
+    "numpy.dtype": _numpy_dtype,
+    **{f"numpy.{core}.multiarray.scalar": _numpy_scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray._reconstruct": _numpy_array for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _numpy_from_buffer for core in ("core", "_core")},
+}
+# Named as arguments of the above, where they are not needed: nothing is lost with them.
+_NAMES_WITHOUT_LOSS = frozenset(
+    ["numpy.ndarray", *(f"builtins.{name}" for name in ("list", "dict", "int", "float", "tuple", "str", "bool"))]
+)

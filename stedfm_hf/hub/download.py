@@ -1,0 +1,249 @@
+"""Downloads that show their progress, go on where they stopped, are checked, and are kept."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import time
+import zipfile
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import httpx2
+from filelock import FileLock
+from huggingface_hub import get_session
+from huggingface_hub.errors import OfflineModeIsEnabled
+
+from stedfm_hf.runs.errors import UserError
+from stedfm_hf.runs.files import read_json, sha256_file, write_json
+from stedfm_hf.runs.progress import Progress
+
+__all__ = ["cache_folder", "fetch", "is_url", "public_url"]
+
+ATTEMPTS = 6
+_CHUNK_BYTES = 2**20
+_MEGABYTE = 10**6
+_TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
+_TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+
+
+class _Interrupted(Exception):
+    """The transfer broke off; another attempt may go on from there."""
+
+
+@dataclass
+class _Record:
+    """What is written beside a download at its first success, and compared ever after."""
+
+    url: str
+    size: int
+    sha256: str
+    downloaded: str
+
+
+def cache_folder() -> Path:
+    """The folder for downloads and converted weights: `STEDFM_CACHE`, else `stedfm` in the user's cache folder.
+
+    The user's cache folder is `XDG_CACHE_HOME`, else `~/.cache`, on every system: where the Hugging Face libraries
+    keep theirs.
+    """
+    if own := os.environ.get("STEDFM_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "stedfm"
+
+
+def is_url(source: str) -> bool:
+    """Whether `source` is an http or https address."""
+    return source.lower().startswith(("http://", "https://"))
+
+
+def public_url(url: str) -> str:
+    """`url` without user, password, query and fragment, which may hold secrets."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def fetch(url: str, *, cache: Path | None = None, expected_sha256: str | None = None) -> Path:
+    """Gives the local copy of a file on the web, downloading it only the first time.
+
+    A transfer that breaks off is resumed, also by a later call, if the server still has the same file (ETag or
+    Last-Modified). Zip archives must have right checksums inside. The SHA-256 is recorded beside the file when it is
+    first downloaded; whenever the file is used or downloaded again it must be the same.
+
+    Args:
+        url: An http or https address.
+        cache: Folder to keep it in; `cache_folder()` by default.
+        expected_sha256: The SHA-256 the file must have, where it is known beforehand.
+
+    Returns:
+        The path of the file. Do not change it.
+
+    Raises:
+        UserError: The address is wrong or cannot be reached, the file is damaged, or it is not what it was.
+    """
+    if not is_url(url):
+        raise UserError(f"{url}: is no http or https address")
+    folder = (cache or cache_folder()) / "downloads" / sha256(url.encode()).hexdigest()[:16]
+    path = folder / _file_name(url)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            return _fetch(url, path, expected_sha256)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error}); set STEDFM_CACHE to another folder") from error
+
+
+def _file_name(url: str) -> str:
+    name = unquote(urlsplit(url).path).rpartition("/")[2]
+    return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII).strip(".")[-100:] or "file"
+
+
+def _fetch(url: str, path: Path, expected_sha256: str | None) -> Path:
+    record_path = path.with_name("record.json")
+    record = _read_record(record_path)
+    expected = expected_sha256 or (record.sha256 if record else None)
+    if path.exists() and record:
+        if sha256_file(path) != expected:
+            raise UserError(f"{path}: is not the file that was downloaded; delete it to download it again")
+        return path
+
+    part = _download(url, path)
+    try:
+        _check_content(url, part)
+        found = sha256_file(part)
+        if expected and found != expected:
+            mend = f"if the change is meant, delete {record_path} and try again" if record else "do not use it"
+            raise UserError(
+                f"{public_url(url)}: is not the file it was (sha256 {found[:12]}…, not {expected[:12]}…); {mend}"
+            )
+    except UserError:
+        _discard(part)
+        raise
+    if record is None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(record_path, asdict(_Record(public_url(url), part.stat().st_size, found, now)))
+    os.replace(part, path)
+    _discard(part)
+    return path
+
+
+def _read_record(path: Path) -> _Record | None:
+    try:
+        return _Record(**read_json(path)) if path.exists() else None
+    except TypeError as error:
+        raise UserError(f"{path}: is no record of a download; delete it to download anew") from error
+
+
+def _check_content(url: str, part: Path) -> None:
+    is_zip = zipfile.is_zipfile(part)
+    if urlsplit(url).path.lower().endswith(".zip") and not is_zip:
+        raise UserError(f"{public_url(url)}: the server sent something that is no zip archive; open it in a browser")
+    if is_zip:
+        try:
+            with zipfile.ZipFile(part) as archive:
+                damaged = archive.testzip()
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError) as error:
+            raise UserError(f"{public_url(url)}: the download cannot be unpacked ({error}); try again") from error
+        if damaged:
+            raise UserError(f"{public_url(url)}: the download is damaged (checksum of {damaged}); try again")
+
+
+def _download(url: str, path: Path) -> Path:
+    """Transfers the file to `<name>.part`, in as many requests as it takes."""
+    part = path.with_name(path.name + ".part")
+    trouble = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(min(2 ** (attempt - 1), 10) * 0.5)
+        try:
+            _request(url, part)
+            return part
+        except _Interrupted as error:
+            trouble = str(error)
+        except httpx2.TimeoutException:
+            trouble = "the server did not answer in time"
+        except httpx2.TransportError as error:
+            trouble = str(error) or type(error).__name__
+        except OfflineModeIsEnabled as error:
+            raise UserError(f"{public_url(url)}: cannot be downloaded while HF_HUB_OFFLINE is set") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise UserError(f"{public_url(url)}: cannot be downloaded ({error})") from error
+    raise UserError(
+        f"{public_url(url)}: cannot be downloaded after {ATTEMPTS} attempts ({trouble}); try again later (it goes on "
+        "where it stopped), or download it elsewhere and give the path of the file"
+    )
+
+
+def _request(url: str, part: Path) -> None:
+    """One GET request that starts or continues `part`."""
+    version_path = part.with_name(part.name + ".version")
+    known = version_path.read_text(encoding="utf-8") if version_path.exists() else ""
+    offset = part.stat().st_size if known and part.exists() else 0
+    headers = {"Accept-Encoding": "identity"}
+    if offset:
+        headers |= {"Range": f"bytes={offset}-", "If-Range": known}
+    with get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT, follow_redirects=True) as response:
+        version = _version(response)
+        start, total = _span(response)
+        if response.status_code == 206 and (start != offset or version != known):
+            _discard(part)  # another file than the one begun, from a server that does not heed If-Range
+            raise _Interrupted("the file on the server changed")
+        if response.status_code == 416:
+            _discard(part)
+            raise _Interrupted("the server has less than what was downloaded before")
+        if response.status_code in _TRY_AGAIN:
+            raise _Interrupted(f"HTTP status {response.status_code}")
+        if response.status_code not in (200, 206):
+            raise UserError(
+                f"{public_url(url)}: cannot be downloaded (HTTP status {response.status_code} "
+                f"{response.reason_phrase}); check the address"
+            )
+        if response.status_code == 200:
+            offset = 0
+            version_path.write_text(version, encoding="utf-8")
+        if total is not None and shutil.disk_usage(part.parent).free < total - offset:
+            raise UserError(
+                f"{part.parent}: has no room for {total / _MEGABYTE:.0f} MB; set STEDFM_CACHE to another folder"
+            )
+        _receive(response, part, offset, total)
+
+
+def _receive(response: httpx2.Response, part: Path, offset: int, total: int | None) -> None:
+    received = offset
+    megabytes = math.ceil(total / _MEGABYTE) if total is not None else None
+    with (
+        part.open("ab" if offset else "wb") as file,
+        Progress(megabytes, description="download", unit="MB", done=offset // _MEGABYTE) as progress,
+    ):
+        for chunk in response.iter_bytes(_CHUNK_BYTES):
+            file.write(chunk)
+            received += len(chunk)
+            done = megabytes if received == total and megabytes is not None else received // _MEGABYTE
+            progress.update(done - progress.count)
+    if total is not None and received != total:
+        raise _Interrupted(f"{received} of {total} bytes arrived")
+
+
+def _version(response: httpx2.Response) -> str:
+    """What names this version of the file and may stand in If-Range: a strong ETag, or the date of change."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
+
+
+def _span(response: httpx2.Response) -> tuple[int, int | None]:
+    """First byte of the response, and size of the whole file if the server says it."""
+    if match := re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "")):
+        return int(match[1]), None if match[2] == "*" else int(match[2])
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdigit() else None
+
+
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    part.with_name(part.name + ".version").unlink(missing_ok=True)

@@ -1,0 +1,95 @@
+"""The weights the authors of STED-FM name, where they are, and what is known about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stedfm_hf.runs.errors import UserError
+
+__all__ = ["OFFICIAL_WEIGHTS", "OfficialWeights", "find_official", "is_official_name"]
+
+
+@dataclass(frozen=True)
+class OfficialWeights:
+    """One named set of weights.
+
+    Attributes:
+        name: The name the reference gives it, such as `MAE_SMALL_STED`.
+        architecture: Our name of its architecture, such as `stedfm-vit-small`.
+        corpus: What it was pretrained on: `STED`, `SIM`, `HPA`, `JUMP`, ...
+        url: Where its file can be downloaded, or None: no public file is known.
+        sha256: Of the downloaded file, or None while nobody has recorded it.
+        training: What is known about the pretraining, one sentence each (source: paper and reference repository).
+        licence: Under which terms it is given.
+    """
+
+    name: str
+    architecture: str
+    corpus: str
+    url: str | None = None
+    sha256: str | None = None
+    training: tuple[str, ...] = ()
+    licence: str = "MIT, the licence of the reference repository; the file itself states none"
+
+
+_SMALL_STED = OfficialWeights(
+    name="MAE_SMALL_STED",
+    architecture="stedfm-vit-small",
+    corpus="STED",
+    url="https://s3.valeria.science/flclab-foundation-models/models/mae-small-sted.zip",
+    training=(
+        "Masked autoencoder, 75 % of the patches hidden, mean squared error on the raw pixels of the hidden patches.",
+        "About one million crops of 224 x 224 pixels out of 37,387 STED images of one channel, from the microscopes "
+        "of one group of laboratories; the pixel sizes of the crops are not recorded.",
+        "Each image was clipped to its 0.1 and 99.9 percentiles and scaled to [0, 1] before cropping; no mean or "
+        "standard deviation is subtracted.",
+        "1,000 epochs.",
+    ),
+)
+
+_UNPUBLISHED = (
+    *(OfficialWeights(f"MAE_{size}_STED", f"stedfm-vit-{size.lower()}", "STED") for size in ("TINY", "BASE", "LARGE")),
+    *(
+        OfficialWeights(f"MAE_{size}_{corpus}", f"stedfm-vit-{size.lower()}", corpus)
+        for corpus in ("HPA", "JUMP")
+        for size in ("TINY", "SMALL", "BASE", "LARGE")
+    ),
+    OfficialWeights("MAE_SMALL_SIM", "stedfm-vit-small", "SIM"),
+    OfficialWeights("MAE_SMALL_HYBRID", "stedfm-vit-small", "HPA + SIM + STED"),
+    OfficialWeights("MAE_64_P8", "stedfm-vit-64-p8", "STED, crops centred on proteins"),
+    OfficialWeights("MAE_224_P16", "stedfm-vit-small", "STED"),
+)
+
+OFFICIAL_WEIGHTS: dict[str, OfficialWeights] = {weights.name: weights for weights in (_SMALL_STED, *_UNPUBLISHED)}
+"""Every named set of weights of the reference that has one of the five architectures, by name."""
+
+
+def is_official_name(name: str) -> bool:
+    """Whether `name` looks like a name of weights (`MAE_…`) and not like a path or a URL."""
+    return name.upper().startswith("MAE_") and not any(mark in name for mark in "./\\:")
+
+
+def find_official(name: str) -> OfficialWeights:
+    """Looks up named weights that can be downloaded.
+
+    Args:
+        name: For example `MAE_SMALL_STED`; upper or lower case.
+
+    Raises:
+        UserError: The name is unknown, or there is no public file for it.
+
+    Example:
+        >>> find_official("mae_small_sted").architecture
+        'stedfm-vit-small'
+    """
+    public = ", ".join(weights.name for weights in OFFICIAL_WEIGHTS.values() if weights.url)
+    weights = OFFICIAL_WEIGHTS.get(name.upper())
+    if weights is None:
+        others = ", ".join(weights.name for weights in OFFICIAL_WEIGHTS.values() if not weights.url)
+        raise UserError(f"{name}: no such weights; public: {public}; named by the authors but not published: {others}")
+    if weights.url is None:
+        raise UserError(
+            f"{weights.name}: the authors name these weights but have published no file of them; "
+            f"public: {public}; if you have the file, give its path instead"
+        )
+    return weights
