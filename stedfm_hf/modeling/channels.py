@@ -29,7 +29,6 @@ def adapt_channels(
         ValueError: For fewer than one channel or an unknown `how`.
 
     Example:
-
     ```python
     >>> from stedfm_hf import StedFmConfig, StedFmModel, adapt_channels
     >>> adapt_channels(StedFmModel(StedFmConfig(num_hidden_layers=1)), 2, how="mean").config.num_channels

@@ -64,7 +64,6 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
             `"multi_label"` (0/1 per class), `"soft"` (class probabilities) or `"regression"` (real values).
 
     Example:
-
     ```python
     >>> from stedfm_hf import StedFmConfig
     >>> from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES

@@ -159,7 +159,6 @@ class StedFmImageProcessor(PilBackend):
             pixel size where `target_pixel_size_nm` needs one.
 
     Example:
-
     ```python
     >>> import numpy as np
     >>> from stedfm_hf import StedFmImageProcessor

@@ -67,7 +67,6 @@ def sincos_position_table(
         (1 + h * w, D): row 0 belongs to the class token and is zero, the others are in raster order.
 
     Example:
-
     ```python
     >>> sincos_position_table(14, 14, 384).shape
     torch.Size([197, 384])
@@ -316,7 +315,6 @@ class StedFmModel(StedFmPreTrainedModel):
     """STED-FM encoder: images in, class and patch tokens out. It never masks.
 
     Example:
-
     ```python
     >>> import torch
     >>> from stedfm_hf import StedFmConfig, StedFmModel
@@ -384,7 +382,6 @@ class StedFmBackbone(BackboneMixin, StedFmPreTrainedModel):
     Stage 0 is `"stem"` (the embedded patches), stage i the output of layer i. All maps have the stride of the patch.
 
     Example:
-
     ```python
     >>> import torch
     >>> from stedfm_hf import StedFmBackbone, StedFmConfig
@@ -451,7 +448,6 @@ class StedFmForImageClassification(StedFmPreTrainedModel):
     """STED-FM with the reference's classification head: BatchNorm without affine parameters, then a linear layer.
 
     Example:
-
     ```python
     >>> import torch
     >>> from stedfm_hf import StedFmConfig, StedFmForImageClassification

@@ -89,7 +89,6 @@ class StedFmForPreTraining(StedFmPreTrainedModel):
     """Masked autoencoder: hides most patches, encodes the rest and predicts the pixels of the hidden ones.
 
     Example:
-
     ```python
     >>> import torch
     >>> from stedfm_hf import StedFmConfig, StedFmForPreTraining

@@ -62,7 +62,6 @@ class StedFmFeatureExtractionPipeline(StedFmPipeline):
     (rows, cols, D). All float32. `pooling` of the configuration decides where the call does not.
 
     Example:
-
     ```python
     >>> import numpy as np
     >>> from stedfm_hf import StedFmConfig, StedFmImageProcessor, StedFmModel

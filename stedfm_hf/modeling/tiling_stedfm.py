@@ -50,7 +50,6 @@ def plan_tiles(rows: int, cols: int, tile: int | None) -> list[Tile]:
         The tiles in raster order; the parts from `new_row`, `new_col` on cover every patch exactly once.
 
     Example:
-
     ```python
     >>> [(t.col, t.cols, t.new_col) for t in plan_tiles(1, 5, 2)]
     [(0, 2, 0), (2, 2, 0), (3, 2, 1)]
