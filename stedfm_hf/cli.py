@@ -1,0 +1,239 @@
+"""`stedfm VERB ...`: one thin function a verb; the work is done by library functions of the same name.
+
+Exit status: 0 done, 1 some or all items failed (each is named), 2 wrong arguments or input, 130 interrupted. What a
+user can mend is told in one line; `STEDFM_DEBUG=1` shows the traceback instead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
+
+app = typer.Typer(
+    name="stedfm",
+    help="STED-FM, the foundation model for STED microscopy: embeddings of microscope images from the command line.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Device(StrEnum):
+    """Where a model runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+OnDevice = Annotated[Device, typer.Option(help="Where the model runs; auto takes a GPU if there is one.")]
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    Args:
+        args: The words after `stedfm`; by default those of the process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console that cannot show a letter shall not end the command
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(args, prog_name="stedfm")
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else EXIT_DONE if end.code is None else EXIT_ITEMS_FAILED
+        if status == EXIT_INTERRUPTED:
+            _complain("interrupted; the same command goes on where it stopped")
+        return status
+    except (ValueError, OSError, ImportError) as error:
+        # An OSError is the world's doing (no permission, no room, no network), an ImportError the installation's;
+        # any other ValueError is a fault of ours, whose traceback is wanted.
+        if os.environ.get("STEDFM_DEBUG") or not isinstance(error, OSError | ImportError | UserError | _image_error()):
+            raise
+        hint = " (`stedfm doctor` looks for the cause)" if isinstance(error, ImportError) else ""
+        _complain(f"error: {_one_line(error)}{hint}")
+        return EXIT_USAGE
+    return EXIT_DONE
+
+
+def _image_error() -> type[ValueError]:
+    from stedfm_hf.modeling.io_stedfm import ImageReadError
+
+    return ImageReadError
+
+
+def _complain(text: str) -> None:
+    print(f"stedfm: {text}", file=sys.stderr)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print(f"stedfm {metadata.version('stedfm-hf')}")
+        except metadata.PackageNotFoundError:
+            print("stedfm (runs from a source tree without being installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def _stedfm(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: stedfm info cell.tif stack.msr")
+def info(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Image files.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show series, channels, size, type and pixel size of image files.
+
+    A file that cannot be read is named, and the others are shown.
+    """
+    from stedfm_hf.images import list_series
+    from stedfm_hf.modeling.io_stedfm import ImageReadError
+
+    found: list[dict[str, Any]] = []
+    failed = 0
+    for path in files:
+        try:
+            found += [{"path": str(path), **asdict(series)} for series in list_series(path)]
+        except (ImageReadError, OSError) as error:
+            if len(files) == 1:
+                raise
+            failed += 1
+            _complain(f"error: {_one_line(error)}")
+    if as_json:
+        _print_json(found)
+    elif found:
+        _print_table(
+            ("file", "series", "channels", "height x width", "type", "pixel size (y x)"),
+            [
+                (
+                    series["path"],
+                    series["name"],
+                    f"{series['shape'][0]}: {', '.join(series['channel_names'])}",
+                    f"{series['shape'][1]} x {series['shape'][2]}",
+                    series["dtype"],
+                    _pixel_size(series["pixel_size_nm"]),
+                )
+                for series in found
+            ],
+        )
+    if failed:
+        raise typer.Exit(EXIT_ITEMS_FAILED)
+
+
+def _pixel_size(nanometres: tuple[float, float] | None) -> str:
+    return "not in the file" if nanometres is None else "{:.4g} x {:.4g} nm".format(*nanometres)
+
+
+@app.command(epilog="Example: stedfm convert MAE_SMALL_STED ./stedfm-vit-small")
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(help="Name of official weights (MAE_SMALL_STED), a .zip or .pth file, or the URL of one."),
+    ],
+    dest: Annotated[Path, typer.Argument(help="The folder to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a STED-FM checkpoint into a folder for transformers.
+
+    The folder holds safetensors, configuration, image processor and the code of the models: the Hub takes it as it is.
+    """
+    from stedfm_hf.hub.convert import convert as convert_checkpoint
+
+    report = convert_checkpoint(source, dest, overwrite=overwrite)
+    if as_json:
+        _print_json(
+            {
+                "architecture": report.architecture,
+                "dest": str(report.dest),
+                "weights_sha256": report.weights_sha256,
+                "dropped": report.dropped,
+            }
+        )
+        return
+    print(f"{report.architecture} written to {report.dest} (sha256 of the weights: {report.weights_sha256})")
+    reasons: dict[str, list[str]] = {}
+    for key, why in report.dropped.items():
+        reasons.setdefault(why, []).append(key)
+    for why, keys in reasons.items():
+        shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+        print(f"left out: {shown}: {why}")
+
+
+@app.command(epilog="Example: stedfm demo --output demo")
+def demo(
+    output: Annotated[Path, typer.Option(help="The folder to write; report.html in it shows the results.")] = Path(
+        "demo"
+    ),
+    images: Annotated[Path | None, typer.Option(help="A folder of your own images to embed as well.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A folder or Hub id of a trained model, instead of training one.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Time for the training.")] = 75.0,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    device: OnDevice = Device.auto,
+) -> None:
+    """Simulate images, train a small model, embed, write a report.
+
+    Compares the trained model with an untrained one and with trivial baselines; takes a few minutes on two cores.
+    """
+    from stedfm_hf.demo import run_demo
+
+    run_demo(output, images=images, model=model, seconds=seconds, seed=seed, device=device.value)
+    print(f"report: {output / 'report.html'}")
+
+
+@app.command(epilog="Example: stedfm doctor")
+def doctor(as_json: AsJson = False) -> None:
+    """Find out what is wrong with this installation."""
+    from stedfm_hf.doctor import diagnose
+
+    checks = diagnose()
+    if as_json:
+        _print_json([asdict(check) for check in checks])
+    else:
+        for check in checks:
+            print(f"{check.status:<5} {check.name}: {check.detail}")
+            if check.mend is not None:
+                print(f"      -> {check.mend}")
+    if any(check.status == "fail" for check in checks):
+        raise typer.Exit(EXIT_ITEMS_FAILED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,275 @@
+"""What this installation has, what is wrong with it, and the command that mends it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import platform
+import shutil
+import subprocess
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+PACKAGE = "stedfm-hf"
+LOW_MEMORY_BYTES = 2 * 10**9
+LOW_DISK_BYTES = 5 * 10**9
+HUB_SECONDS = 5.0
+_CPU_INDEX = "--index-url https://download.pytorch.org/whl/cpu"
+_REMOVE_TORCHVISION = "pip uninstall torchvision"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What was looked at.
+        status: `ok`; `warn`: works, but not as well as it could; `fail`: something will not work.
+        detail: What was found.
+        mend: The command or step that mends it, or adds what is not there.
+    """
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    detail: str
+    mend: str | None = None
+
+
+def diagnose() -> list[Check]:
+    """Look at versions, devices, memory, disk, the Hub and the packages known to do harm.
+
+    Never raises and never waits long: a check that breaks is itself reported as failed, and the Hub has a few seconds.
+
+    Example:
+        >>> all(check.mend for check in diagnose() if check.status == "fail")
+        True
+    """
+    found: list[Check] = []
+    for look in (_python, _packages, _imports, _torchvision, _harmful, _devices, _memory, _disk, _hub, _extras):
+        try:
+            found.extend(look())
+        except Exception as error:  # whatever is broken here is what the user came to learn
+            name = look.__name__.strip("_")
+            found.append(
+                Check(name, "fail", _told(error), "report this as a bug, with the output of `stedfm doctor --json`")
+            )
+    return found
+
+
+def _python() -> Iterator[Check]:
+    yield Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+
+
+def _packages() -> Iterator[Check]:
+    """Every core dependency against the range that the package itself declares."""
+    try:
+        own = metadata.version(PACKAGE)
+    except metadata.PackageNotFoundError:
+        yield Check(PACKAGE, "warn", "runs from a source tree without being installed", "pip install -e .")
+        for name in ("torch", "transformers", "datasets", "huggingface_hub", "safetensors"):
+            yield _against(Requirement(name))
+        return
+    yield Check(PACKAGE, "ok", own)
+    for requirement in map(Requirement, metadata.requires(PACKAGE) or ()):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield _against(requirement)
+
+
+def _against(requirement: Requirement) -> Check:
+    install = f'pip install "{requirement.name}{requirement.specifier}"'
+    try:
+        version = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return Check(requirement.name, "fail", "not installed", install)
+    if requirement.specifier.contains(version, prereleases=True):
+        return Check(requirement.name, "ok", version)
+    return Check(requirement.name, "fail", f"{version}, but {requirement.specifier} is needed", install)
+
+
+def _imports() -> Iterator[Check]:
+    """Installed is not the same as working: these two break on clashing binaries."""
+    for name, mend in (
+        ("torch", f"pip install --force-reinstall torch (without a GPU: add {_CPU_INDEX})"),
+        ("transformers.trainer", f'pip install --upgrade "{PACKAGE}"; and see torchvision below'),
+    ):
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # a broken binary raises whatever it likes
+            yield Check(f"import {name}", "fail", _told(error), mend)
+        else:
+            yield Check(f"import {name}", "ok", "works")
+
+
+def _torchvision() -> Iterator[Check]:
+    """One that does not fit the torch breaks the import of transformers; it is needed for nothing."""
+    if importlib.util.find_spec("torchvision") is None:
+        yield Check("torchvision", "ok", "not installed (and not needed)")
+        return
+    try:
+        importlib.import_module("torchvision")
+    except Exception as error:  # RuntimeError, ImportError and OSError have all been seen
+        detail = f"installed, but does not fit this torch ({_told(error)}): transformers cannot be imported"
+        yield Check("torchvision", "fail", detail, _REMOVE_TORCHVISION)
+    else:
+        yield Check("torchvision", "ok", "installed and fits (not needed)")
+
+
+def _harmful() -> Iterator[Check]:
+    """Both ask for torchvision; timm without it breaks the `accelerate` command."""
+    for name in ("timm", "lightly"):
+        if importlib.util.find_spec(name) is None:
+            yield Check(name, "ok", "not installed (and not needed)")
+        else:
+            yield Check(name, "warn", "installed: not needed, and it pulls in torchvision", f"pip uninstall {name}")
+
+
+def _devices() -> Iterator[Check]:
+    import torch
+
+    features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    fast = any(features.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    speed = "fast bfloat16" if fast else "no fast bfloat16 (float32 is as fast)"
+    yield Check(
+        "cpu", "ok", f"{features.get('cpu_name') or platform.processor()}, {torch.get_num_threads()} threads, {speed}"
+    )
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(index)
+            with torch.cuda.device(index):
+                half = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no bfloat16"
+            detail = f"{torch.cuda.get_device_name(index)}, {_gigabytes(free)} of {_gigabytes(total)} free, {half}"
+            yield Check(f"cuda:{index}", "ok", detail)
+    elif torch.backends.mps.is_available():
+        yield Check("mps", "ok", "Apple GPU")
+    elif _has_nvidia_gpu():
+        mend = "install the torch that fits your driver: https://pytorch.org/get-started/locally"
+        yield Check("cuda", "warn", f"there is an NVIDIA GPU, but torch {torch.__version__} cannot use it", mend)
+    else:
+        yield Check("gpu", "ok", "none: the CPU is used")
+
+
+def _has_nvidia_gpu() -> bool:
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return False
+    try:
+        return b"GPU" in subprocess.run([command, "-L"], capture_output=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
+def _memory() -> Iterator[Check]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    detail = f"{_gigabytes(memory.available)} of {_gigabytes(memory.total)} free"
+    if memory.available < LOW_MEMORY_BYTES:
+        yield Check("memory", "warn", detail, "close other programs, or use --batch-size 1")
+    else:
+        yield Check("memory", "ok", detail)
+
+
+def _disk() -> Iterator[Check]:
+    from huggingface_hub import constants
+
+    from stedfm_hf.hub.download import cache_folder
+
+    yield _folder("Hugging Face cache", Path(constants.HF_HOME), "HF_HOME")
+    yield _folder("stedfm cache", cache_folder(), "STEDFM_CACHE")
+
+
+def _folder(name: str, folder: Path, variable: str) -> Check:
+    """Whether a cache folder, or the nearest folder above it that is there, can be written and has room."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    elsewhere = f"set the environment variable {variable} to a folder with room that you may write"
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+        free = shutil.disk_usage(existing).free
+    except OSError as error:
+        return Check(name, "fail", f"{folder}: cannot be written ({error.strerror})", elsewhere)
+    detail = f"{folder}, {_gigabytes(free)} free"
+    return Check(name, "warn", detail, elsewhere) if free < LOW_DISK_BYTES else Check(name, "ok", detail)
+
+
+def _hub() -> Iterator[Check]:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        yield Check(
+            "hub", "ok", "not asked: HF_HUB_OFFLINE is set, only cached models are used", "unset HF_HUB_OFFLINE"
+        )
+        return
+    address = constants.ENDPOINT
+    trouble = _within(HUB_SECONDS, lambda: _ask(f"{address}/api/models?limit=1"))
+    if trouble is None:
+        yield Check("hub", "ok", f"{address} answers")
+    else:
+        mend = "check the connection (HTTPS_PROXY, HF_ENDPOINT); local folders and cached models work without it"
+        yield Check("hub", "warn", f"{address} does not answer ({trouble})", mend)
+
+
+def _ask(url: str) -> str | None:
+    """Return what is wrong, or None if the server answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=HUB_SECONDS):
+            return None
+    except urllib.error.HTTPError as error:
+        return f"HTTP status {error.code}"
+    except Exception as error:  # no error of the network may end the doctor
+        return _told(error)
+
+
+def _within(seconds: float, ask: Callable[[], str | None]) -> str | None:
+    """Ask in a thread that may be left behind: looking up a name can hang beyond any timeout of the socket."""
+    answers: list[str | None] = []
+    thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers[0] if answers else f"nothing within {seconds:g} s"
+
+
+def _extras() -> Iterator[Check]:
+    """What could be added; an extra that is missing is no fault."""
+    try:
+        requirements = [Requirement(text) for text in metadata.requires(PACKAGE) or ()]
+        extras = metadata.metadata(PACKAGE).get_all("Provides-Extra") or []
+    except metadata.PackageNotFoundError:
+        return
+    for extra in extras:
+        if extra in ("all", "dev"):
+            continue
+        needed = [r.name for r in requirements if r.marker and r.marker.evaluate({"extra": extra})]
+        missing = [name for name in needed if not _installed(name)]
+        if missing:
+            detail = f"not installed ({', '.join(missing)})"
+            yield Check(f"extra [{extra}]", "ok", detail, f'pip install "{PACKAGE}[{extra}]"')
+        else:
+            yield Check(f"extra [{extra}]", "ok", "installed")
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 10**9:.1f} GB"
+
+
+def _told(error: BaseException) -> str:
+    """The first line of an error, with its kind where that says more."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stedfm_hf import doctor
+from stedfm_hf.cli import app, main
+from stedfm_hf.runs import UserError
+
+Captured = pytest.CaptureFixture[str]
+VERBS = sorted(command.callback.__name__ for command in app.registered_commands if command.callback is not None)
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **members: object) -> None:
+    """Put a module with these members in the place of a room, so that only the door is tested."""
+    module = ModuleType(name)
+    module.__dict__.update(members)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+def raising(error: BaseException) -> Any:
+    def diagnose() -> None:
+        raise error
+
+    return diagnose
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    np.save(tmp_path / "cell.npy", np.zeros((2, 5, 7), np.uint16))
+    return tmp_path / "cell.npy"
+
+
+def test_help_names_every_verb(capsys: Captured) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert {"info", "convert", "demo", "doctor"} <= set(VERBS)
+    for verb in VERBS:
+        assert f"\n  {verb} " in shown
+    assert "..." not in shown.partition("Commands:")[2], "a summary is cut off: shorten it"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_every_verb_has_an_example(verb: str, capsys: Captured) -> None:
+    assert main([verb, "--help"]) == 0
+    assert f"Example: stedfm {verb}" in capsys.readouterr().out
+
+
+def test_version(capsys: Captured) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("stedfm ")
+
+
+@pytest.mark.parametrize(
+    "words", [["nonsense"], ["info"], ["demo", "--device", "tpu"], ["info", "--nonsense", "a.tif"]]
+)
+def test_wrong_arguments_end_with_2_and_a_line_on_standard_error(words: list[str], capsys: Captured) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "Error: " in err and "Traceback" not in err
+
+
+def test_info_is_a_table(image: Path, capsys: Captured) -> None:
+    assert main(["info", str(image)]) == 0
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["file", "series"]
+    assert str(image) in row and "2: 0, 1" in row and "5 x 7" in row and "uint16" in row and "not in the file" in row
+
+
+def test_info_as_json(image: Path, capsys: Captured) -> None:
+    assert main(["info", "--json", str(image)]) == 0
+    (series,) = json.loads(capsys.readouterr().out)
+    assert series["path"] == str(image) and series["shape"] == [2, 5, 7] and series["pixel_size_nm"] is None
+
+
+def test_one_unreadable_file_among_several_is_named_and_the_others_are_shown(image: Path, capsys: Captured) -> None:
+    empty = image.with_name("empty.tif")
+    empty.touch()
+    assert main(["info", str(empty), str(image)]) == 1
+    out, err = capsys.readouterr()
+    assert "cell.npy" in out and err.count("\n") == 1 and err.startswith("stedfm: error: ") and "empty.tif" in err
+
+
+@pytest.mark.parametrize("name", ["empty.tif", "gone.tif"])
+def test_an_unreadable_file_alone_is_wrong_input(name: str, tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "empty.tif").touch()
+    assert main(["info", str(tmp_path / name)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and name in err
+
+
+@dataclass
+class Report:
+    architecture: str
+    dest: Path
+    dropped: dict[str, str]
+    weights_sha256: str
+
+
+def test_convert_tells_what_was_left_out_and_why(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    asked: list[object] = []
+
+    def convert(source: str, dest: Path, *, overwrite: bool = False) -> Report:
+        asked.extend((source, dest, overwrite))
+        dropped = {f"optimizer.{i}": "state of the optimizer" for i in range(5)} | {"pos": "computed anew"}
+        return Report("stedfm-vit-tiny", dest, dropped, "ab12")
+
+    stand_in(monkeypatch, "stedfm_hf.hub.convert", convert=convert)
+    assert main(["convert", "a.pth", "out", "--overwrite"]) == 0
+    assert asked == ["a.pth", Path("out"), True]
+    assert capsys.readouterr().out.splitlines() == [
+        "stedfm-vit-tiny written to out (sha256 of the weights: ab12)",
+        "left out: optimizer.0, optimizer.1, optimizer.2 and 2 more: state of the optimizer",
+        "left out: pos: computed anew",
+    ]
+    assert main(["convert", "a.pth", "out", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["architecture"] == "stedfm-vit-tiny"
+
+
+def test_demo_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    asked: dict[str, object] = {}
+    stand_in(monkeypatch, "stedfm_hf.demo", run_demo=lambda output, **options: asked.update(options, output=output))
+    assert main(["demo", "--output", "here", "--seconds", "5", "--device", "cpu"]) == 0
+    assert asked == {
+        "output": Path("here"),
+        "images": None,
+        "model": None,
+        "seconds": 5.0,
+        "seed": 0,
+        "device": "cpu",
+    }
+    assert str(Path("here") / "report.html") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("status", "expected"), [("ok", 0), ("warn", 0), ("fail", 1)])
+def test_doctor_ends_with_1_if_something_will_not_work(
+    status: Any, expected: int, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr(doctor, "diagnose", lambda: [doctor.Check("torchvision", status, "found", "pip uninstall it")])
+    assert main(["doctor"]) == expected
+    assert capsys.readouterr().out.splitlines() == [f"{status:<5} torchvision: found", "      -> pip uninstall it"]
+    assert main(["doctor", "--json"]) == expected
+    assert json.loads(capsys.readouterr().out) == [
+        {"name": "torchvision", "status": status, "detail": "found", "mend": "pip uninstall it"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            UserError("a.pth: is no checkpoint;\nname another file"),
+            "error: a.pth: is no checkpoint; name another file",
+        ),
+        (PermissionError(13, "Permission denied", "out"), "error: [Errno 13] Permission denied: 'out'"),
+        (ImportError("no module"), "error: no module (`stedfm doctor` looks for the cause)"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(
+    error: Exception, line: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr(doctor, "diagnose", raising(error))
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err == f"stedfm: {line}\n"
+    monkeypatch.setenv("STEDFM_DEBUG", "1")
+    with pytest.raises(type(error)):
+        main(["doctor"])
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "diagnose", raising(ValueError("ours")))
+    with pytest.raises(ValueError, match="ours"):
+        main(["doctor"])
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    monkeypatch.setattr(doctor, "diagnose", raising(KeyboardInterrupt()))
+    assert main(["doctor"]) == 130
+    assert "same command" in capsys.readouterr().err
+
+
+def test_a_console_that_cannot_show_a_letter_does_not_end_the_command(tmp_path: Path) -> None:
+    np.save(tmp_path / "zelle_µ.npy", np.zeros((4, 4), np.float32))
+    command = [sys.executable, "-m", "stedfm_hf.cli", "info", str(tmp_path / "zelle_µ.npy")]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    root = Path(__file__).parents[1]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert "zelle_\\xb5.npy" in run.stdout
