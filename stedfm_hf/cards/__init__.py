@@ -1,0 +1,88 @@
+"""Model cards: the README of a converted or trained model, made from a template and the facts about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import ModelCard, ModelCardData
+
+__all__ = ["CardFacts", "render_model_card"]
+
+_TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+_TAGS = ["microscopy", "super-resolution", "sted", "fluorescence", "biology", "vision", "stedfm"]
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card says; nothing that is unknown is said.
+
+    Attributes:
+        name: Title of the card and name of the folder in the examples, such as `stedfm-vit-small`.
+        architecture: Name of the architecture.
+        kind: The head the weights come with.
+        config: Fields of the configuration: `image_size, patch_size, num_channels, hidden_size, num_hidden_layers,
+            num_attention_heads`, and `decoder_hidden_size, decoder_num_hidden_layers` for pretraining.
+        parameters: Parameters of the encoder and of the head.
+        source: Name of the file the weights were converted from.
+        source_sha256: Its SHA-256.
+        dropped: What the conversion left behind, with the reason.
+        weights_name: The authors' name of the weights, or None if they are not the authors'.
+        corpus: What the weights were pretrained on, or None if unknown.
+        training: Sentences about the training; empty if nothing is known.
+        licence: Under which terms the weights are given, or None if unknown.
+        labels: Names of the classes, for classification.
+    """
+
+    name: str
+    architecture: str
+    kind: Literal["pretraining", "classification"]
+    config: dict[str, Any]
+    parameters: dict[str, int]
+    source: str
+    source_sha256: str
+    dropped: dict[str, str] = field(default_factory=dict)
+    weights_name: str | None = None
+    corpus: str | None = None
+    training: tuple[str, ...] = ()
+    licence: str | None = None
+    labels: tuple[str, ...] = ()
+
+
+def render_model_card(facts: CardFacts) -> str:
+    """Writes a model card in the layout of the Hugging Face Hub: YAML front matter and Markdown.
+
+    Args:
+        facts: What to say.
+
+    Returns:
+        The text of `README.md`.
+
+    Example:
+        >>> config = {"image_size": 64, "patch_size": 8, "num_channels": 1, "hidden_size": 128}
+        >>> config |= {"num_hidden_layers": 8, "num_attention_heads": 4}
+        >>> card = render_model_card(
+        ...     CardFacts(
+        ...         name="my-model",
+        ...         architecture="stedfm-vit-64-p8",
+        ...         kind="classification",
+        ...         config=config,
+        ...         parameters={"encoder": 1603200, "head": 516},
+        ...         source="fine_tuned.pth",
+        ...         source_sha256="0" * 64,
+        ...         labels=("actin", "tubulin"),
+        ...     )
+        ... )
+        >>> "1,603,200" in card and "fine_tuned.pth" in card
+        True
+    """
+    is_classifier = facts.kind == "classification"
+    data = ModelCardData(
+        license="mit" if facts.licence else None,
+        library_name="transformers",
+        pipeline_tag="image-classification" if is_classifier else "image-feature-extraction",
+        tags=_TAGS + ([] if is_classifier else ["masked-autoencoder"]),
+    )
+    card = ModelCard.from_template(data, template_path=str(_TEMPLATE), facts=facts, is_classifier=is_classifier)
+    return str(card).strip() + "\n"

@@ -1,0 +1,1 @@
+"""Foreign checkpoints: official weights, downloads, the closed reader, and conversion into Hub folders."""
