@@ -1,0 +1,154 @@
+"""Which image files the inputs of a command name: files, folders and globs."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..modeling.io_stedfm import readable_suffixes
+from ..runs.errors import UserError
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """One image file.
+
+    Attributes:
+        file: where it is.
+        path: what is recorded: relative to the input it was found under, with forward slashes.
+    """
+
+    file: Path
+    path: str
+
+
+@dataclass(frozen=True)
+class FoundImages:
+    """The image files that some inputs name.
+
+    Attributes:
+        images: in the order of the inputs, within one sorted by path; each file once.
+        skipped: how many other files lie beside them, by suffix ("" for none), hidden files not counted.
+    """
+
+    images: tuple[FoundImage, ...]
+    skipped: dict[str, int]
+
+
+def find_images(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> FoundImages:
+    """Find the image files that files, folders and globs name.
+
+    Folders are walked recursively, through links too, but never in a circle. Files of readable suffixes are taken,
+    others counted; hidden files and folders (`.name`) are passed over. A glob (`*`, `?`, `[...]`, and `**` for any
+    depth) names files. A file named directly is always taken: whether it can be read shows at reading. A file that is
+    reached twice is taken once, under the first input. Where different files would get the same path, theirs are
+    made relative to the folder they have in common.
+
+    Args:
+        inputs: one or more of them.
+
+    Raises:
+        UserError: an input does not exist, cannot be listed, or holds no image; the message names it.
+
+    >>> import tempfile
+    ...
+    ... folder = Path(tempfile.mkdtemp())
+    >>> for name in ("b.tif", "a.tif", "notes.txt"):
+    ...     _ = (folder / name).write_bytes(b"")
+    >>> found = find_images(folder)
+    >>> [image.path for image in found.images], found.skipped
+    (['a.tif', 'b.tif'], {'.txt': 1})
+    """
+    if isinstance(inputs, (str, os.PathLike)):
+        inputs = [inputs]
+    images, skipped, known = dict[str, FoundImage](), Counter[str](), readable_suffixes()
+    some = False
+    for one in inputs:
+        some = True
+        candidates, named = _candidates(Path(one))
+        taken = [each for each in candidates if named or each.file.suffix.lower() in known]
+        suffixes = Counter(each.file.suffix.lower() for each in candidates)
+        left = {} if named else {suffix: n for suffix, n in suffixes.items() if suffix not in known}
+        if not taken:
+            others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(left.items())) or "nothing"
+            raise UserError(f"{one}: no image found (there is {others}); name files or folders with {' '.join(known)}")
+        skipped.update(left)
+        for each in taken:
+            images.setdefault(os.path.realpath(each.file), each)
+    if not some:
+        raise UserError("no input: name image files, folders or globs")
+    return FoundImages(tuple(_told_apart(list(images.values()))), dict(sorted(skipped.items())))
+
+
+def _candidates(one: Path) -> tuple[list[FoundImage], bool]:
+    """All files that an input names, and whether it names a file directly."""
+    if one.is_dir():
+        return sorted(_walk(one, None), key=lambda each: each.path), False
+    if one.exists() or one.is_symlink():
+        return [FoundImage(one, one.name)], True
+    first = next((k for k, part in enumerate(one.parts) if any(sign in part for sign in "*?[")), None)
+    if first is None:
+        raise UserError(f"{one}: no such file or folder; check the path")
+    base, pattern = Path(*one.parts[:first]), one.parts[first:]
+    if not base.is_dir():
+        raise UserError(f"{one}: there is no folder {base}; check the path")
+    walk = _walk(base, None if "**" in pattern else len(pattern))
+    return sorted((each for each in walk if _fits(tuple(each.path.split("/")), pattern)), key=lambda e: e.path), False
+
+
+def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether the parts of a path fit those of a glob; `**` stands for any number of folders."""
+    if not pattern:
+        return not parts
+    if pattern == ("**",):
+        return bool(parts)
+    if pattern[0] == "**":
+        return _fits(parts, pattern[1:]) or (bool(parts) and _fits(parts[1:], pattern))
+    return bool(parts) and fnmatch.fnmatch(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
+def _walk(folder: Path, depth: int | None) -> Iterator[FoundImage]:
+    """All files below a folder that are not hidden, at most `depth` levels deep; each real folder is entered once."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: the folder cannot be listed ({error.strerror}); change its access rights")
+
+    entered = set[str]()
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        place = Path(here).relative_to(folder)
+        entered.add(os.path.realpath(here))
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith(".")
+            and (depth is None or len(place.parts) + 1 < depth)
+            and os.path.realpath(os.path.join(here, name)) not in entered
+        ]
+        yield from (FoundImage(Path(here, name), (place / name).as_posix()) for name in files if name[0] != ".")
+
+
+def _told_apart(images: list[FoundImage]) -> list[FoundImage]:
+    """The same images with different paths."""
+    groups = defaultdict[str, list[Path]](list)
+    for each in images:
+        groups[each.path].append(Path(os.path.abspath(each.file)))
+    # Drives of Windows have no folder in common: their files keep the whole path.
+    common = {
+        path: os.path.commonpath(files) if len({file.drive for file in files}) == 1 else None
+        for path, files in groups.items()
+        if len(files) > 1
+    }
+    result, taken = list[FoundImage](), set(groups)
+    for each in images:
+        path = each.path
+        if path in common:
+            whole, folder = Path(os.path.abspath(each.file)), common[path]
+            path = whole.relative_to(folder).as_posix() if folder else whole.as_posix()
+            path = whole.as_posix() if path in taken else path
+            taken.add(path)
+        result.append(FoundImage(each.file, path))
+    return result

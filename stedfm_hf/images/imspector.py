@@ -1,0 +1,162 @@
+"""Imspector files (`.msr`, `.obf`) of Abberior instruments, through obffile: every stack is a series.
+
+A stack's image lies in its axes named Y and X, or, in a section (XZ), in its two fastest axes longer than one. Every
+other axis longer than one makes planes. (Behaviour: ours; the rules stand in docs/formats.md.)
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..modeling.io_types_stedfm import (
+    RGB,
+    ImageReadError,
+    LazySeries,
+    file_size,
+    make_info,
+    one_line,
+    pixel_size,
+    plane_name,
+    unique_names,
+)
+
+if TYPE_CHECKING:
+    import obffile
+
+_ZLIB = 1
+_MAX_STACKS = 10_000
+
+
+def read_imspector(handle: IO[bytes]) -> list[LazySeries]:
+    """List the planes of an Imspector file (a reader for `register_reader`)."""
+    try:
+        import obffile
+    except ImportError as error:
+        raise ImageReadError("Imspector files need obffile, which is not installed; pip install obffile") from error
+    if handle.read(10) != b"OMAS_BF\n\xff\xff":
+        raise ImageReadError("is no OBF file (old .msr files are not); open it in Imspector and save it as .obf")
+    handle.seek(0)
+    stacks = list(_stacks(handle, obffile.ObfFile(handle).header.first_stack_pos))
+    if not stacks:
+        raise ImageReadError("holds no image stack; save the measurement again with its images")
+    names = unique_names(one_line(stack.name) or "stack" for stack in stacks)
+    # A packed stack has no way in but its beginning: the last one unpacked stays for its other planes.
+    pixels = functools.lru_cache(maxsize=1)(lambda number: _pixels(stacks[number], handle))
+    found = list[LazySeries]()
+    for k, (stack, name) in enumerate(zip(stacks, names, strict=True)):
+        found.extend(_planes(stack, name, functools.partial(pixels, k), file_size(handle)))
+    return found
+
+
+def _stacks(handle: IO[bytes], position: int) -> Iterator[obffile.ObfStack]:
+    """Follow the chain of stacks; `ObfFile.stacks` keeps one stack of each name and follows a circle for ever."""
+    import obffile
+
+    seen = set[int]()
+    while position:
+        if position in seen or len(seen) >= _MAX_STACKS:
+            raise ImageReadError(f"damaged: its list of stacks turns in a circle after {len(seen)}; copy it again")
+        seen.add(position)
+        handle.seek(position)
+        stack = obffile.ObfStack(handle, squeeze=False)
+        yield stack
+        position = stack.header.next_stack_pos
+
+
+def _planes(stack: obffile.ObfStack, name: str, pixels: Callable[[], np.ndarray], stored: int) -> Iterator[LazySeries]:
+    header, shape = stack.header, stack.shape
+    packed = header.compression_type == _ZLIB
+    if header.data_pos + header.data_length > stored:
+        raise ImageReadError(f"truncated: the pixels of stack {name!r} are missing; copy the file again")
+    samples = shape[-1] if "S" in stack.dims else 1
+    lengths = shape[:-1] if samples > 1 else shape
+    labels = _labels(stack, len(lengths))
+    y, x = _image_axes(labels, lengths)
+    make_info(name, (1, 1, math.prod(shape)), stack.dtype, None, (), stored=stored, packed=packed)
+
+    spacing = [_spacing(stack, k, len(lengths)) for k in (y, x)]
+    others = [k for k in range(len(lengths)) if k not in (y, x)]
+    metadata: dict[str, Any] = {"format": "Imspector", "axes": labels}
+    if stack.header.description:
+        metadata["description"] = one_line(stack.header.description)[:500]
+    for place in np.ndindex(*(lengths[k] for k in others)):
+        where = {labels[k]: i for k, i in zip(others, place, strict=True) if lengths[k] > 1}
+        info = make_info(
+            plane_name(name, where),
+            (min(samples, 3), lengths[y], lengths[x]),
+            stack.dtype,
+            pixel_size(*spacing),
+            RGB if samples > 1 else (),
+            stored=stored,
+            packed=packed,
+        )
+
+        def load(place: tuple[int, ...] = place) -> np.ndarray:
+            index: list[int | slice] = [slice(None)] * len(shape)
+            for k, i in zip(others, place, strict=True):
+                index[k] = i
+            plane = pixels()[tuple(index)]
+            plane = plane if samples > 1 else plane[..., None]
+            plane = plane if y < x else plane.swapaxes(0, 1)
+            return plane[..., :3].transpose(2, 0, 1).copy()
+
+        yield LazySeries(info, load, metadata | ({"plane": where} if where else {}))
+
+
+def _labels(stack: obffile.ObfStack, rank: int) -> list[str]:
+    """Lower-case axis names in the order of the array: "ExpControl X" is `x`; what has no name is numbered."""
+    given = [(text.split() or [""])[-1].lower() for text in stack.footer.labels[:rank]]
+    given += [""] * (rank - len(given))
+    default = "xyzct"
+    named = [text if text not in ("", "none") else default[k : k + 1] or f"axis{k}" for k, text in enumerate(given)]
+    return list(unique_names(named))[::-1]
+
+
+def _image_axes(labels: list[str], lengths: tuple[int, ...]) -> tuple[int, int]:
+    """Positions of the rows and columns."""
+    if len(lengths) < 2:
+        raise ImageReadError(f"holds a stack with {len(lengths)} axis only, which is no image; name another series")
+    if "y" in labels and "x" in labels:
+        y, x = labels.index("y"), labels.index("x")
+        if lengths[y] > 1 and lengths[x] > 1:
+            return y, x
+    fastest = sorted(range(len(lengths)), key=lambda k: (lengths[k] == 1, -k))[:2]
+    return min(fastest), max(fastest)
+
+
+def _spacing(stack: obffile.ObfStack, axis: int, rank: int) -> float | None:
+    """Nanometres between pixels along an axis of the array, None where its unit is no length."""
+    k = rank - 1 - axis
+    header, units = stack.header, stack.footer.si_dimensions
+    length = abs(header.lengths[k])
+    if k < len(units):
+        unit = units[k]
+        powers = (unit.kilograms, unit.seconds, unit.amperes, unit.kelvin, unit.moles, unit.candela, unit.radian)
+        if unit.meters[0] != unit.meters[1] or any(power[0] for power in powers):
+            return None
+        length *= unit.scale_factor or 1.0
+    return length / header.res[k] * 1e9
+
+
+def _pixels(stack: obffile.ObfStack, handle: IO[bytes]) -> np.ndarray:
+    """All pixels of a stack; what was never measured is zero, what is lost is an error (but in chunked stacks)."""
+    header, footer = stack.header, stack.footer
+    if footer.num_chunk_positions or header.compression_type != _ZLIB:
+        if not footer.num_chunk_positions and not footer.samples_written and header.data_length < stack.nbytes:
+            raise ImageReadError(f"truncated: stack {stack.name!r} lacks pixels; copy the file again")
+        return stack.asarray()
+    # obffile would unpack without a limit, and fill up with zeros where the packed bytes break off.
+    handle.seek(header.data_pos)
+    unpacker = zlib.decompressobj()
+    raw = unpacker.decompress(handle.read(header.data_length), stack.nbytes)
+    if len(raw) < stack.nbytes:
+        if not unpacker.eof or not 0 < (footer.samples_written or 0) < stack.size:
+            raise ImageReadError(f"truncated: stack {stack.name!r} lacks pixels; copy the file again")
+        raw += bytes(stack.nbytes - len(raw))
+    return np.frombuffer(raw, dtype=stack.dtype).reshape(stack.shape)

@@ -1,0 +1,339 @@
+"""Microscope images from files: the pixels as the instrument stored them, never through 8 bit.
+
+`read_image` gives one plane with its channels, `list_series` says which planes a file holds. Read here: TIFF,
+OME-TIFF, ImageJ TIFF, PNG, JPEG, BMP, `.npy` and `.npz`; other formats join through `register_reader`. A file is known
+by its content; its suffix counts only where the content has no mark. Nothing is ever unpickled or executed, and what a
+file says about its own size is checked before memory is asked for. (Behaviour: ours; the rules: docs/formats.md.)
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from .io_tiff_stedfm import read_tiff
+from .io_types_stedfm import (
+    RGB,
+    ImageReadError,
+    LazySeries,
+    SeriesInfo,
+    StedImage,
+    check_dtype,
+    file_size,
+    make_info,
+    one_line,
+    read_exactly,
+    unique_names,
+)
+
+try:
+    from PIL.BmpImagePlugin import BmpImageFile
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
+except ImportError:
+    BmpImageFile = JpegImageFile = PngImageFile = None  # type: ignore[assignment, misc]
+
+__all__ = [
+    "ImageReadError",
+    "LazySeries",
+    "Reader",
+    "SeriesInfo",
+    "StedImage",
+    "list_series",
+    "read_image",
+    "read_series",
+    "readable_suffixes",
+    "register_reader",
+]
+
+Reader = Callable[[IO[bytes]], list[LazySeries]]
+_READERS: dict[str, Reader] = {}  # by suffix
+_MAGIC: dict[bytes, Reader] = {}  # by the first bytes of the file
+
+
+def register_reader(suffixes: Iterable[str], reader: Reader, *, magic: Iterable[bytes] = ()) -> None:
+    """Add a file format to `read_image` and `list_series`.
+
+    Args:
+        suffixes: with the dot, e.g. `(".msr", ".obf")`.
+        reader: takes the open binary file and lists its series without decoding them. It may raise anything;
+            an `ImageReadError("what is wrong; how to mend it")` keeps its words, the file's name is put before it.
+        magic: first bytes that tell the format whatever the suffix says.
+    """
+    _READERS.update({suffix.lower(): reader for suffix in suffixes})
+    _MAGIC.update({mark: reader for mark in magic})
+
+
+def readable_suffixes() -> tuple[str, ...]:
+    """Suffixes (lower case, with the dot) of the formats that can be read now.
+
+    >>> ".tif" in readable_suffixes()
+    True
+    """
+    return tuple(sorted(_READERS))
+
+
+def list_series(path: str | os.PathLike[str]) -> list[SeriesInfo]:
+    """List the series (planes) of an image file without decoding their pixels.
+
+    Only colour images are decoded: three equal planes count as one channel.
+
+    Raises:
+        ImageReadError: one line naming the file, what is wrong and how to mend it.
+
+    >>> import tempfile
+    ...
+    ... path = Path(tempfile.mkdtemp()) / "rings.npy"
+    >>> np.save(path, np.zeros((2, 5, 7), dtype=np.uint16))
+    >>> list_series(path)
+    [SeriesInfo(name='image', shape=(2, 5, 7), dtype='uint16', pixel_size_nm=None, channel_names=('0', '1'))]
+    """
+    with _series_of(path) as found:
+        return [_decode(each)[0] if each.info.channel_names == RGB else each.info for each in found]
+
+
+def read_image(
+    path: str | os.PathLike[str], *, series: str | int | None = None, channel: str | int | None = None
+) -> StedImage:
+    """Read one plane of an image file in its own type.
+
+    Args:
+        path: the file.
+        series: name or index of the series (see `list_series`); None takes the only one.
+        channel: name or index of one channel; None takes all.
+
+    Returns:
+        The image, `array` of shape (C, H, W).
+
+    Raises:
+        ImageReadError: one line naming the file, what is wrong and how to mend it.
+
+    >>> import tempfile
+    ...
+    ... path = Path(tempfile.mkdtemp()) / "rings.npy"
+    >>> np.save(path, np.full((5, 7), 40_000, dtype=np.uint16))
+    >>> image = read_image(path)
+    >>> image.array.shape, image.array.dtype.name, int(image.array.max())
+    ((1, 5, 7), 'uint16', 40000)
+    """
+    with _series_of(path) as found:
+        names = [each.info.name for each in found]
+        return _image(found[_choose("series", names, series, found[0].metadata)], os.fspath(path), channel)
+
+
+def read_series(path: str | os.PathLike[str], *, channel: str | int | None = None) -> Iterator[StedImage]:
+    """Read every series (plane) of a file in turn; the file is opened and its header read only once.
+
+    Args:
+        path: the file.
+        channel: name or index of one channel; None takes all.
+
+    Yields:
+        One image a series, in the order of `list_series`.
+
+    Raises:
+        ImageReadError: as `read_image`, when the damaged plane is reached.
+
+    >>> import tempfile
+    ...
+    ... path = Path(tempfile.mkdtemp()) / "two.npz"
+    >>> np.savez(path, confocal=np.zeros((5, 7)), sted=np.ones((5, 7)))
+    >>> [(image.series, float(image.array.max())) for image in read_series(path)]
+    [('confocal', 0.0), ('sted', 1.0)]
+    """
+    with _series_of(path) as found:
+        for each in found:
+            yield _image(each, os.fspath(path), channel)
+
+
+def _image(chosen: LazySeries, source: str, channel: str | int | None) -> StedImage:
+    info, array = _decode(chosen)
+    names = info.channel_names
+    if channel is not None:
+        k = _choose("channel", names, channel, {})
+        array, names = np.ascontiguousarray(array[k : k + 1]), names[k : k + 1]
+    return StedImage(array, info.pixel_size_nm, names, chosen.metadata, source, info.name)
+
+
+@contextmanager
+def _series_of(path: str | os.PathLike[str]) -> Iterator[list[LazySeries]]:
+    """Open a file, list its series, and turn whatever a library raises on damaged content into one line."""
+    file = Path(path)
+    try:
+        if file.is_dir():
+            raise ImageReadError("is a folder; name the files in it, or use a command that takes folders")
+        if file.exists() and not file.is_file():
+            raise ImageReadError("is no regular file; name an image file")
+        with file.open("rb") as handle:
+            head = handle.read(16)
+            handle.seek(0)
+            if not head:
+                raise ImageReadError("the file is empty (0 bytes); copy or export it again")
+            found = _reader_of(head, file.suffix.lower())(handle)
+            if not found:
+                raise ImageReadError("holds no image; export it again")
+            names = unique_names(each.info.name for each in found)
+            yield [
+                replace(each, info=replace(each.info, name=name, channel_names=unique_names(each.info.channel_names)))
+                for each, name in zip(found, names, strict=True)
+            ]
+    except Exception as error:
+        raise ImageReadError(one_line(f"{path}: {_what_went_wrong(error)}")) from error
+
+
+def _what_went_wrong(error: Exception) -> str:
+    """Problem and mend in a user's words."""
+    if isinstance(error, ImageReadError):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return "no such file; check the path"
+    if isinstance(error, PermissionError):
+        return "no permission to read it; change its access rights"
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is; crop it into smaller files"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be opened ({error.strerror}); check the path and the drive"
+    if "imagecodecs" in str(error):
+        return f"is compressed in a way that needs one more package ({error}); pip install imagecodecs"
+    detail = f"{type(error).__name__}: {error}"[:200]
+    return f"truncated, damaged or not what its suffix says ({detail}); copy or export it again"
+
+
+def _reader_of(head: bytes, suffix: str) -> Reader:
+    for mark, reader in _MAGIC.items():
+        if head.startswith(mark):
+            return reader
+    if suffix in _READERS:
+        return _READERS[suffix]
+    known = " ".join(readable_suffixes())
+    raise ImageReadError(
+        f"not a format that is read here ({suffix or 'no suffix'}); export it as TIFF (read: {known})"
+    )
+
+
+def _choose(kind: str, names: Sequence[str], wanted: str | int | None, notes: dict[str, Any]) -> int:
+    """Index of the wanted name; None takes the only one."""
+    if wanted is None and len(names) == 1:
+        return 0
+    if isinstance(wanted, str) and wanted in names:
+        return list(names).index(wanted)
+    number = int(wanted) if isinstance(wanted, str) and wanted.isdecimal() else wanted
+    if isinstance(number, int) and 0 <= number < len(names):
+        return number
+    shown = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
+    left_out = "".join(f"; {name} {why}" for name, why in notes.get("left_out", {}).items())
+    problem = f"holds {len(names)} series" if wanted is None else f"has no {kind} {wanted!r}"
+    raise ImageReadError(f"{problem}; choose the {kind} by name or index among: {shown}{left_out}")
+
+
+def _decode(chosen: LazySeries) -> tuple[SeriesInfo, np.ndarray]:
+    """Decode a series; three equal colour planes become one channel."""
+    array, info = chosen.load(), chosen.info
+    if info.channel_names == RGB and all(np.array_equal(array[0], plane) for plane in array[1:]):
+        array, info = array[:1], replace(info, shape=(1, *info.shape[1:]), channel_names=("0",))
+    if array.shape != info.shape or not np.can_cast(array.dtype, info.dtype):
+        raise ImageReadError(f"decodes to {array.dtype} {array.shape}, not {info.dtype} {info.shape}; export it again")
+    return info, np.require(array, dtype=np.dtype(info.dtype), requirements=["C", "W"])
+
+
+# ------------------------------------------------------------------------------------- NumPy files
+
+
+def _array_series(open_stream: Callable[[], IO[bytes]], name: str, stored: int, packed: bool) -> LazySeries:
+    """The array of an `.npy` stream: (H, W), (C, H, W), or (H, W, C) with C of 1, 3 or 4 and H larger than that."""
+
+    def header() -> tuple[IO[bytes], tuple[int, ...], bool, np.dtype[Any]]:
+        stream = open_stream()
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            return stream, *np.lib.format.read_array_header_1_0(stream)
+        return stream, *np.lib.format.read_array_header_2_0(stream)
+
+    _, shape, fortran, dtype = header()
+    check_dtype(dtype)
+    if len(shape) not in (2, 3):
+        raise ImageReadError(f"is an array of shape {shape}; save it as (height, width) or (channels, height, width)")
+    last = len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] > shape[2]
+    channels_first = (shape[2], *shape[:2]) if last else (1,) * (3 - len(shape)) + shape
+    colours = RGB if last and shape[2] == 3 else ()
+    info = make_info(name, channels_first, dtype, None, colours, stored=stored, packed=packed)
+
+    def load() -> np.ndarray:
+        stream = header()[0]
+        pixels = read_exactly(stream, math.prod(shape) * dtype.itemsize).view(dtype)
+        stream.read(1)  # the end of a member of an archive: here its checksum is compared
+        array = pixels.reshape(shape[::-1]).T if fortran else pixels.reshape(shape)
+        return array.transpose(2, 0, 1) if last else array.reshape(channels_first)
+
+    return LazySeries(info, load, {"format": "NumPy", "numpy_shape": list(shape)})
+
+
+def _read_npy(handle: IO[bytes]) -> list[LazySeries]:
+    def rewound() -> IO[bytes]:
+        handle.seek(0)
+        return handle
+
+    return [_array_series(rewound, "image", file_size(handle), packed=False)]
+
+
+def _read_npz(handle: IO[bytes]) -> list[LazySeries]:
+    """Every array that can be an image; the others are named in the metadata (`left_out`) and in errors."""
+    archive, size = zipfile.ZipFile(handle), file_size(handle)
+    found, left_out = list[LazySeries](), dict[str, str]()
+    for member in archive.infolist():
+        if not member.filename.endswith(".npy"):
+            continue
+        name = member.filename.removesuffix(".npy")
+        stored, packed = min(member.compress_size, size), member.compress_type != zipfile.ZIP_STORED
+        try:
+            found.append(_array_series(partial(archive.open, member), name, stored, packed))
+        except ImageReadError as error:
+            left_out[name] = str(error)
+    if not found:
+        reasons = "".join(f" ({name} {why})" for name, why in left_out.items())
+        raise ImageReadError(f"holds no array that can be an image{reasons}; save one with numpy.savez")
+    return [replace(each, metadata=each.metadata | {"left_out": left_out}) for each in found] if left_out else found
+
+
+# ------------------------------------------------------------------------------------- PNG, JPEG, BMP
+
+
+def _read_pillow(handle: IO[bytes]) -> list[LazySeries]:
+    """One image. The plugins are called by name: no other decoder of Pillow ever sees the file."""
+    if PngImageFile is None:
+        raise ImageReadError("needs Pillow, which is not installed; pip install pillow")
+    head = handle.read(26)
+    handle.seek(0)
+    if head.startswith(b"\x89PNG") and head[24:25] == b"\x10" and head[25:26] != b"\x00":
+        raise ImageReadError("a 16-bit colour PNG would be cut to 8 bit by Pillow; save it as TIFF, or as 16-bit grey")
+    plugin = PngImageFile if head.startswith(b"\x89PNG") else BmpImageFile if head.startswith(b"BM") else JpegImageFile
+    picture = plugin(handle)
+    mode = "L" if picture.mode == "LA" else "RGB" if picture.mode in ("P", "PA", "RGBA", "RGBX") else picture.mode
+    deep = mode == "I" or mode.startswith("I;16")  # the one deep PNG is 16-bit grey, in whatever mode Pillow puts it
+    if not (deep or mode in ("1", "L", "RGB")):
+        raise ImageReadError(f"colours of kind {picture.mode} are not read; save it as grey or RGB, or as TIFF")
+    channels, dtype = 3 if mode == "RGB" else 1, np.dtype(np.uint16 if deep else np.uint8)
+    shape = (channels, picture.height, picture.width)
+    colours = RGB if channels == 3 else ()
+    info = make_info("image", shape, dtype, None, colours, stored=file_size(handle), packed=True)
+
+    def load() -> np.ndarray:
+        array = np.asarray(picture if picture.mode == mode else picture.convert(mode)).astype(dtype)
+        return array.transpose(2, 0, 1) if channels == 3 else array[None]
+
+    return [LazySeries(info, load, {"format": str(picture.format)})]
+
+
+register_reader((".tif", ".tiff", ".btf", ".tf8"), read_tiff, magic=(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+register_reader((".png", ".jpg", ".jpeg", ".bmp"), _read_pillow, magic=(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"))
+register_reader((".npy",), _read_npy, magic=(b"\x93NUMPY",))
+register_reader((".npz",), _read_npz, magic=(b"PK\x03\x04", b"PK\x05\x06"))
