@@ -1,0 +1,108 @@
+"""The rooms of docs/architecture.md: which may import which."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "stedfm_hf"
+FILES = sorted(PACKAGE.rglob("*.py"))
+STOREYS = [
+    {"modeling"},
+    {"runs"},
+    {"images", "reports", "cards"},
+    {"data"},
+    {"inference"},
+    {"evaluation"},
+    {"training"},
+    {"discovery", "interpretability", "generation", "acquisition", "studies"},
+    {"hub"},
+    {"demo", "doctor"},
+    {"cli"},
+]
+STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
+HUB_CODE_MAY_IMPORT = {"torch", "transformers", "huggingface_hub", "numpy"} | sys.stdlib_module_names
+HUB_CODE_MAY_TRY = {"PIL", "tifffile"}
+
+
+def imported(tree: ast.AST, module: list[str], is_package: bool) -> Iterator[tuple[ast.stmt, list[str]]]:
+    """Every import with the full name of what it takes, relative ones resolved."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node, alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            depth = node.level - is_package if node.level else 0
+            base = module[: len(module) - depth] if node.level else []
+            base = base + (node.module.split(".") if node.module else [])
+            yield from ((node, [*base, alias.name]) for alias in node.names)
+
+
+def parse(path: Path) -> tuple[ast.Module, list[str], bool]:
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    is_package = parts[-1] == "__init__"
+    return ast.parse(path.read_text(encoding="utf-8")), parts[:-1] if is_package else parts, is_package
+
+
+def wrong_imports(path: Path) -> list[str]:
+    tree, module, is_package = parse(path)
+    if len(module) == 1:  # the front door shows names of several rooms
+        return []
+    room, wrong = module[1], []
+    for node, name in imported(tree, module, is_package):
+        if name[0] == "stedfm_hf":
+            other = name[1] if len(name) > 1 else ""
+            if other != room and STOREY.get(other, len(STOREYS)) >= STOREY[room]:
+                wrong.append(f"line {node.lineno}: {'.'.join(name)}")
+    return wrong
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_room_imports_only_from_storeys_below(path: Path) -> None:
+    assert wrong_imports(path) == []
+
+
+def test_every_room_has_a_storey() -> None:
+    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES} - {"__init__", "__main__"}
+    assert rooms <= set(STOREY)
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "modeling").glob("*_stedfm*.py")), ids=lambda path: path.name)
+def test_code_for_the_hub_stands_alone(path: Path) -> None:
+    """These files are copied into Hub folders, where there is no stedfm_hf and maybe no Pillow and no tifffile."""
+    tree, module, is_package = parse(path)
+    tried = {
+        id(statement)
+        for node in tree.body
+        if isinstance(node, ast.Try)
+        and any(isinstance(handler.type, ast.Name) and handler.type.id == "ImportError" for handler in node.handlers)
+        for statement in node.body
+    }
+    for node, name in imported(tree, module, is_package):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert node.level == 1 and node.module is not None and "." not in node.module, f"line {node.lineno}"
+            assert (PACKAGE / "modeling" / f"{node.module}.py").exists()
+        else:
+            allowed = HUB_CODE_MAY_IMPORT | (HUB_CODE_MAY_TRY if id(node) in tried else set())
+            assert name[0] in allowed, f"line {node.lineno}: {'.'.join(name)}"
+
+
+def test_an_import_upwards_would_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    path = tmp_path / "stedfm_hf" / "data" / "simulate.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        "from ..runs import UserError\nfrom ..hub import convert\nfrom .. import cli\n"
+        "import stedfm_hf.training.quick\nfrom .structures import rings\nimport stedfm_hf\n",
+        encoding="utf-8",
+    )
+    assert wrong_imports(path) == [
+        "line 2: stedfm_hf.hub.convert",
+        "line 3: stedfm_hf.cli",
+        "line 4: stedfm_hf.training.quick",
+        "line 6: stedfm_hf",
+    ]
