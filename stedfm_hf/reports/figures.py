@@ -1,0 +1,245 @@
+"""Figures in one style: colours every eye can tell apart, scale bars in micrometres, PNG and SVG side by side."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from matplotlib.patches import Rectangle
+
+from stedfm_hf.runs.files import atomic_path
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D3A9B", "#7A7A7A")
+"""Colours after Okabe and Ito, ordered so that the first four differ most; without black and the illegible yellow."""
+
+IMAGE_MAP = "inferno"
+"""Colour map of intensities: even steps of brightness, and dark background as STED images are usually shown."""
+
+INK, MUTED = "#1F2933", "#616E7C"
+
+_STYLE: Any = {
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.titlecolor": INK,
+    "axes.titleweight": "medium",
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "text.color": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "stedfm",
+}
+
+_SCALE_BARS_UM = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The style of all figures; draw inside this context.
+
+    Figures are made with `matplotlib.figure.Figure`, not pyplot, so that no window system and no global state is used.
+    """
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def label_colours(labels: Iterable[str]) -> dict[str, str]:
+    """Gives every label a colour, in the order the labels first appear.
+
+    Example:
+        >>> label_colours(["rings", "puncta", "rings"])
+        {'rings': '#0072B2', 'puncta': '#D55E00'}
+    """
+    names = list(dict.fromkeys(labels))
+    if len(names) <= len(PALETTE):
+        return dict(zip(names, PALETTE, strict=False))
+    wheel = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(names)))
+    return {name: matplotlib.colors.to_hex(colour) for name, colour in zip(names, wheel, strict=True)}
+
+
+def display_limits(image: np.ndarray) -> tuple[float, float]:
+    """Black and white of an image on display: its minimum and its 99.8th percentile."""
+    low, high = float(image.min()), float(np.percentile(image, 99.8))
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def show_image(
+    axes: Axes,
+    image: np.ndarray,
+    *,
+    limits: tuple[float, float] | None = None,
+    pixel_size_nm: float | None = None,
+    frame: str | None = None,
+) -> None:
+    """Shows an image (H, W) without ticks.
+
+    Args:
+        axes: where to draw.
+        image: intensities; masked arrays show their masked pixels in grey.
+        limits: intensities shown as black and white; None takes :func:`display_limits`.
+        pixel_size_nm: draws a scale bar if given.
+        frame: colour of a frame around the image, usually that of its label.
+    """
+    low, high = limits or display_limits(np.ma.compressed(image))
+    colours = matplotlib.colormaps[IMAGE_MAP].with_extremes(bad="#D7DCE1")
+    axes.imshow(image, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(frame is not None)
+        spine.set_edgecolor(frame or "none")
+        spine.set_linewidth(2.0)
+    if pixel_size_nm is not None:
+        scale_bar(axes, (image.shape[0], image.shape[1]), pixel_size_nm)
+
+
+def scale_bar(axes: Axes, shape: tuple[int, int], pixel_size_nm: float) -> None:
+    """Draws a scale bar of a round length, about a quarter of the width, with its length in µm.
+
+    Args:
+        axes: axes an image of `shape` is shown in.
+        shape: rows and columns of the image.
+        pixel_size_nm: side of a pixel.
+    """
+    height, width = shape
+    fitting = [length for length in _SCALE_BARS_UM if length * 1000.0 / pixel_size_nm <= 0.4 * width]
+    length = fitting[-1] if fitting else _SCALE_BARS_UM[0]
+    pixels = length * 1000.0 / pixel_size_nm
+    right, bottom = 0.95 * width - 0.5, 0.94 * height - 0.5
+    thickness = 0.022 * height
+    axes.add_patch(Rectangle((right - pixels, bottom - thickness), pixels, thickness, color="white", lw=0))
+    text = axes.text(
+        right - pixels / 2,
+        bottom - 1.6 * thickness,
+        f"{length:g} µm",
+        color="white",
+        ha="center",
+        va="bottom",
+        fontsize=7.5,
+    )
+    text.set_path_effects([patheffects.withStroke(linewidth=1.5, foreground="black", alpha=0.6)])
+
+
+def scatter_images(
+    axes: Axes,
+    points: np.ndarray,
+    images: list[np.ndarray],
+    colours: list[str],
+    *,
+    thumbnail: float = 0.085,
+    most: int = 40,
+) -> None:
+    """Draws a map of images: a dot for each, and the picture itself where there is room.
+
+    Args:
+        axes: where to draw.
+        points: positions (n, 2), any scale.
+        images: the images (H, W); their middle is shown.
+        colours: colour of each dot and frame.
+        thumbnail: side of a picture as a share of the axes.
+        most: pictures at most.
+    """
+    low, spread = points.min(axis=0), np.maximum(np.ptp(points, axis=0), 1e-12)
+    place = (points - low) / spread
+    axes.scatter(place[:, 0], place[:, 1], s=16, c=colours, linewidths=0, alpha=0.85)
+    axes.set(xlim=(-0.08, 1.08), ylim=(-0.08, 1.08), xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    box = axes.get_window_extent()
+    side = thumbnail * min(box.width, box.height)
+    reach = 1.16 * 1.12 * side / np.array([box.width, box.height])
+    shown: list[np.ndarray] = []
+    for index in np.random.default_rng(0).permutation(len(points)):
+        if len(shown) == most:
+            break
+        if any((np.abs(place[index] - other) < reach).all() for other in shown):
+            continue
+        shown.append(place[index])
+        picture = middle(images[index], 96)
+        low_high = display_limits(picture)
+        coloured = matplotlib.colormaps[IMAGE_MAP]((picture - low_high[0]) / (low_high[1] - low_high[0]))
+        # An OffsetImage of zoom 1 has one point per pixel.
+        zoom = side / max(picture.shape) * 72.0 / axes.figure.dpi
+        axes.add_artist(
+            AnnotationBbox(
+                OffsetImage(coloured, zoom=zoom, interpolation="antialiased"),
+                tuple(place[index]),
+                frameon=True,
+                pad=0.12,
+                bboxprops={"edgecolor": colours[index], "linewidth": 1.6},
+            )
+        )
+
+
+def middle(image: np.ndarray, side: int) -> np.ndarray:
+    """The central square of an image (H, W), at most `side` pixels wide.
+
+    Example:
+        >>> middle(np.zeros((10, 4)), 6).shape
+        (4, 4)
+    """
+    side = min(side, *image.shape)
+    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+def legend(axes: Axes, colours: Mapping[str, str], **options: Any) -> None:
+    """A legend of coloured dots, one for each label."""
+    for name, colour in colours.items():
+        axes.plot([], [], "o", markersize=5.5, color=colour, label=name)
+    axes.legend(**{"handletextpad": 0.2, "columnspacing": 1.2, **options})
+
+
+def save_figure(figure: Figure, folder: str | Path, name: str) -> Path:
+    """Writes `FOLDER/NAME.png` and `FOLDER/NAME.svg`.
+
+    Args:
+        figure: what to save.
+        folder: made if missing.
+        name: file name without suffix.
+
+    Returns:
+        Path of the PNG.
+    """
+    png = Path(folder) / f"{name}.png"
+    for path in (png, png.with_suffix(".svg")):
+        # No date and no version inside, so that the same figure is the same file.
+        metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
+        with style(), atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=160, bbox_inches="tight", pad_inches=0.06, metadata=metadata)
+    return png
+
+
+def figure_uri(figure: Figure) -> str:
+    """The figure as a PNG data URI."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight", pad_inches=0.06, metadata={"Software": None})
+    return png_uri(buffer.getvalue())
+
+
+def png_uri(png: bytes | Path) -> str:
+    """The bytes of a PNG, or the file at a path, as a data URI.
+
+    Example:
+        >>> png_uri(b"x")
+        'data:image/png;base64,eA=='
+    """
+    content = png.read_bytes() if isinstance(png, Path) else png
+    return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,0 +1,111 @@
+"""Reports: one self-contained HTML file, nothing to install and nothing fetched when it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from stedfm_hf.runs.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with its words.
+
+    Args:
+        uri: data URI of the image.
+        alt: what is to be seen, for those who cannot see it.
+        caption: text below it.
+    """
+
+    uri: str
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; columns after the first are set as numbers.
+
+    Args:
+        header: names of the columns.
+        rows: cells, one sequence a row.
+        caption: text below it.
+        strong: number of the row to stress, or None.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    strong: int | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: a title, paragraphs, then pictures and a table.
+
+    Args:
+        title: heading.
+        text: paragraphs, plain text.
+        pictures: pictures in order.
+        table: a table after the pictures.
+    """
+
+    title: str
+    text: Sequence[str] = ()
+    pictures: Sequence[Picture] = ()
+    table: Table | None = None
+
+
+def render_page(
+    *, title: str, lead: str, facts: Mapping[str, str], sections: Sequence[Section], footer: str = ""
+) -> str:
+    """Renders a report; all text is escaped.
+
+    Args:
+        title: title of the page.
+        lead: one paragraph that says what this is and how it came out.
+        facts: short named figures shown at the top.
+        sections: the parts.
+        footer: last line.
+
+    Returns:
+        The HTML.
+
+    Example:
+        >>> page = render_page(title="A & B", lead="", facts={}, sections=[Section("Loss", ["It fell."])])
+        >>> "A &amp; B" in page and "It fell." in page
+        True
+    """
+    environment = Environment(
+        loader=PackageLoader("stedfm_hf.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("page.html")
+    return template.render(title=title, lead=lead, facts=facts, sections=sections, footer=footer)
+
+
+def write_page(
+    path: str | Path,
+    *,
+    title: str,
+    lead: str,
+    facts: Mapping[str, str],
+    sections: Sequence[Section],
+    footer: str = "",
+) -> Path:
+    """Renders a report and writes it as one UTF-8 file; arguments as in :func:`render_page`.
+
+    Returns:
+        The path.
+    """
+    page = render_page(title=title, lead=lead, facts=facts, sections=sections, footer=footer)
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", newline="\n")
+    return Path(path)
