@@ -55,8 +55,7 @@ def find_images(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
         UserError: an input does not exist, cannot be listed, or holds no image; the message names it.
 
     >>> import tempfile
-    ...
-    ... folder = Path(tempfile.mkdtemp())
+    >>> folder = Path(tempfile.mkdtemp())
     >>> for name in ("b.tif", "a.tif", "notes.txt"):
     ...     _ = (folder / name).write_bytes(b"")
     >>> found = find_images(folder)

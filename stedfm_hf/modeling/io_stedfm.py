@@ -91,8 +91,7 @@ def list_series(path: str | os.PathLike[str]) -> list[SeriesInfo]:
         ImageReadError: one line naming the file, what is wrong and how to mend it.
 
     >>> import tempfile
-    ...
-    ... path = Path(tempfile.mkdtemp()) / "rings.npy"
+    >>> path = Path(tempfile.mkdtemp()) / "rings.npy"
     >>> np.save(path, np.zeros((2, 5, 7), dtype=np.uint16))
     >>> list_series(path)
     [SeriesInfo(name='image', shape=(2, 5, 7), dtype='uint16', pixel_size_nm=None, channel_names=('0', '1'))]
@@ -118,8 +117,7 @@ def read_image(
         ImageReadError: one line naming the file, what is wrong and how to mend it.
 
     >>> import tempfile
-    ...
-    ... path = Path(tempfile.mkdtemp()) / "rings.npy"
+    >>> path = Path(tempfile.mkdtemp()) / "rings.npy"
     >>> np.save(path, np.full((5, 7), 40_000, dtype=np.uint16))
     >>> image = read_image(path)
     >>> image.array.shape, image.array.dtype.name, int(image.array.max())
@@ -144,8 +142,7 @@ def read_series(path: str | os.PathLike[str], *, channel: str | int | None = Non
         ImageReadError: as `read_image`, when the damaged plane is reached.
 
     >>> import tempfile
-    ...
-    ... path = Path(tempfile.mkdtemp()) / "two.npz"
+    >>> path = Path(tempfile.mkdtemp()) / "two.npz"
     >>> np.savez(path, confocal=np.zeros((5, 7)), sted=np.ones((5, 7)))
     >>> [(image.series, float(image.array.max())) for image in read_series(path)]
     [('confocal', 0.0), ('sted', 1.0)]
