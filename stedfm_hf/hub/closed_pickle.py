@@ -229,8 +229,9 @@ class ClosedUnpickler:
             if not isinstance(dtype, np.dtype) or not isinstance(content, bytes):
                 self.placeholders.add("numpy.ndarray of objects")
                 return
-            # Only a numeric dtype of `_numpy_dtype` gets here, so this copies bytes and runs nothing.
-            target.__setstate__((1, tuple(map(int, shape)), dtype, np.bool(is_fortran), content))
+            # Only a numeric dtype of `_numpy_dtype` gets here, so this takes bytes and runs nothing. NumPy's type hint
+            # asks for a numpy.bool, its code for an int.
+            target.__setstate__((1, tuple(map(int, shape)), dtype, bool(is_fortran), content))  # type: ignore[arg-type]
 
     def _storage(self, persistent_id: Any) -> torch.Tensor:
         kind, storage_type, key, _, numel = persistent_id
@@ -328,6 +329,7 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch.Size": lambda sizes=(): tuple(sizes),
     "builtins.set": lambda items=(): set(map(_key, items)),
+    "builtins.bytes": lambda *content: Placeholder("builtins.bytes") if content else b"",
     "_codecs.encode": _encode,
     "numpy.dtype": _numpy_dtype,
     **{f"numpy.{core}.multiarray.scalar": _numpy_scalar for core in ("core", "_core")},

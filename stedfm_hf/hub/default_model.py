@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx2
 from filelock import FileLock
-from huggingface_hub import hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 
 from stedfm_hf.hub.convert import convert
@@ -36,23 +36,31 @@ def default_model() -> str:
         UserError: None of them can be had; the message names the ways out.
     """
     folder = cache_folder() / "models" / HUB_ID.rpartition("/")[2]
-    if _is_on_hub(local_files_only=True):
+    if _is_cached():
         return HUB_ID
     if (folder / RECORD_NAME).is_file():
         return str(folder)
-    if _is_on_hub(local_files_only=False):
+    if _is_on_hub():
         return HUB_ID
     _convert_once(folder)
     return str(folder)
 
 
-def _is_on_hub(local_files_only: bool) -> bool:
-    """Whether the whole model is in the cache, after getting it there if that is allowed."""
+def _is_cached() -> bool:
     try:
         for name in _FILES:
-            hf_hub_download(HUB_ID, name, local_files_only=local_files_only)
+            hf_hub_download(HUB_ID, name, local_files_only=True)
+    except OSError:  # LocalEntryNotFoundError is one
+        return False
+    return True
+
+
+def _is_on_hub() -> bool:
+    try:
+        # One request: downloading at once would retry for half a minute where there is no network.
+        HfApi().model_info(HUB_ID, timeout=10)
     except (HfHubHTTPError, httpx2.HTTPError, OSError):
-        return False  # not published, not cached, or no network
+        return False  # not published, no network, or HF_HUB_OFFLINE
     return True
 
 

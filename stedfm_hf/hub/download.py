@@ -26,6 +26,7 @@ from stedfm_hf.runs.progress import Progress
 __all__ = ["cache_folder", "fetch", "is_url", "public_url"]
 
 ATTEMPTS = 6
+CONNECT_ATTEMPTS = 3
 _CHUNK_BYTES = 2**20
 _MEGABYTE = 10**6
 _TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
@@ -157,15 +158,19 @@ def _check_content(url: str, part: Path) -> None:
 def _download(url: str, path: Path) -> Path:
     """Transfers the file to `<name>.part`, in as many requests as it takes."""
     part = path.with_name(path.name + ".part")
-    trouble = ""
-    for attempt in range(ATTEMPTS):
+    trouble, attempt, most = "", 0, ATTEMPTS
+    while attempt < most:
         if attempt:
-            time.sleep(min(2 ** (attempt - 1), 10) * 0.5)
+            time.sleep(2.0 ** (attempt - 2))
+        attempt += 1
         try:
             _request(url, part)
             return part
         except _Interrupted as error:
             trouble = str(error)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            # Mostly no network at all: do not let the user wait for long.
+            trouble, most = str(error) or type(error).__name__, CONNECT_ATTEMPTS
         except httpx2.TimeoutException:
             trouble = "the server did not answer in time"
         except httpx2.TransportError as error:
@@ -175,7 +180,7 @@ def _download(url: str, path: Path) -> Path:
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise UserError(f"{public_url(url)}: cannot be downloaded ({error})") from error
     raise UserError(
-        f"{public_url(url)}: cannot be downloaded after {ATTEMPTS} attempts ({trouble}); try again later (it goes on "
+        f"{public_url(url)}: cannot be downloaded after {attempt} attempts ({trouble}); try again later (it goes on "
         "where it stopped), or download it elsewhere and give the path of the file"
     )
 
