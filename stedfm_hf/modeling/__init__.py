@@ -1,1 +1,1 @@
-"""The model family. The files named `*_stedfm*.py` are copied as they are into every saved folder and Hub repository."""
+"""The model family. The files named `*_stedfm*.py` are copied as they are into every saved folder and Hub repo."""

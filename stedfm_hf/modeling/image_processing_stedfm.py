@@ -25,7 +25,7 @@ class StedFmImageProcessorKwargs(TypedDict, total=False):
     """Settings of `StedFmImageProcessor`; each can be given at construction, is saved, and can be changed per call."""
 
     normalization: str
-    percentiles: list[float] | tuple[float, float]
+    percentiles: list[float | int] | tuple[float | int, float | int]
     intensity_range: Any
     channel: int | None
     pixel_size_nm: Any
@@ -97,8 +97,9 @@ def apply_intensity_range(array: np.ndarray, limits: np.ndarray, clip: bool = Tr
         (C, H, W) float32, always finite: NaN becomes 0, infinities the ends of the range, and a channel without
         contrast is 0 everywhere.
     """
-    # float32 holds 16-bit counts exactly; wider types may sit on an offset that only float64 resolves.
-    exact = np.float32 if array.dtype.itemsize <= 2 or array.dtype == np.float32 else np.float64
+    # float32 holds integers up to 2^24 exactly; larger ones, and float64, may sit on an offset that it cannot resolve.
+    narrow = array.dtype != np.float64 and (array.dtype.kind == "f" or np.abs(limits).max() < 2**24)
+    exact = np.float32 if narrow else np.float64
     scaled = np.empty(array.shape, dtype=np.float32)
     for channel, (low, high) in enumerate(limits):
         if high <= low:
@@ -114,7 +115,7 @@ def apply_intensity_range(array: np.ndarray, limits: np.ndarray, clip: bool = Tr
 
 
 def resample(array: np.ndarray, factors: tuple[float, float]) -> np.ndarray:
-    """Resize (C, H, W) float32 by `factors` (y, x), bilinear with antialiasing, as floats; at least one pixel stays."""
+    """Resize (C, H, W) float32 by `factors` (y, x), bilinear with antialiasing; at least one pixel stays."""
     height, width = (max(1, round(side * factor)) for side, factor in zip(array.shape[1:], factors, strict=True))
     if (height, width) == array.shape[1:]:
         return array
