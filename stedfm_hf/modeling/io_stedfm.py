@@ -199,7 +199,7 @@ def _what_went_wrong(error: Exception) -> str:
         return "needs more memory than there is; crop it into smaller files"
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be opened ({error.strerror}); check the path and the drive"
-    if "imagecodecs" in str(error):
+    if isinstance(error, ImportError) or "imagecodecs" in str(error):
         return f"is compressed in a way that needs one more package ({error}); pip install imagecodecs"
     detail = f"{type(error).__name__}: {error}"[:200]
     return f"truncated, damaged or not what its suffix says ({detail}); copy or export it again"
