@@ -27,7 +27,7 @@ __all__ = ["cache_folder", "fetch", "is_url", "public_url"]
 
 ATTEMPTS = 6
 CONNECT_ATTEMPTS = 3
-_CHUNK_BYTES = 2**20
+_CHUNK_BYTES = 2**16
 _MEGABYTE = 10**6
 _TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
 _TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
