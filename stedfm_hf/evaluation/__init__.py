@@ -3,6 +3,7 @@
 from stedfm_hf.evaluation.baselines import chance_accuracy, intensity_histograms, log_spectra, log_spectrum_pca
 from stedfm_hf.evaluation.knn import (
     KnnResult,
+    accuracy_difference,
     accuracy_interval,
     knn_accuracy,
     knn_leave_one_out,
@@ -12,6 +13,7 @@ from stedfm_hf.evaluation.knn import (
 
 __all__ = [
     "KnnResult",
+    "accuracy_difference",
     "accuracy_interval",
     "chance_accuracy",
     "intensity_histograms",

@@ -229,9 +229,44 @@ def accuracy_interval(correct: np.ndarray, sources: Sequence[str] | None = None)
         middle = (p + z2 / (2 * n)) / (1 + z2 / n)
         half = _Z95 * np.sqrt(p * (1 - p) / n + z2 / (4 * n**2)) / (1 + z2 / n)
         return max(0.0, float(middle - half)), min(1.0, float(middle + half))
-    _, source = np.unique(np.asarray(sources), return_inverse=True)
-    right = np.bincount(source, weights=correct)
-    size = np.bincount(source)
+    return _bootstrap(np.asarray(correct, dtype=float), np.asarray(sources))
+
+
+def accuracy_difference(one: KnnResult, other: KnnResult, sources: Sequence[str] | None = None) -> tuple[float, ...]:
+    """How much more accurate one method is than another on the same queries.
+
+    A paired bootstrap over source images (2000 draws, fixed seed): both methods meet the same easy and hard images,
+    so their difference is known better than their two separate intervals suggest.
+
+    Args:
+        one: result of a method.
+        other: result of another method on the same queries in the same order.
+        sources: source image of each query; None: each is a source of its own.
+
+    Returns:
+        The difference of the accuracies and the ends of its 95 % interval.
+
+    Raises:
+        ValueError: the results are of different numbers of queries.
+
+    Example:
+        >>> labels = list("ab") * 20
+        >>> vectors = np.array([[1.0, 0.0], [0.0, 1.0]] * 20)
+        >>> right = knn_accuracy(vectors, labels, vectors, labels, k=3)
+        >>> accuracy_difference(right, right)
+        (0.0, 0.0, 0.0)
+    """
+    if len(one.correct) != len(other.correct):
+        raise ValueError(f"the results are of {len(one.correct)} and {len(other.correct)} queries, not of the same")
+    gain = one.correct.astype(float) - other.correct
+    low, high = _bootstrap(gain, np.arange(len(gain)).astype(str) if sources is None else np.asarray(sources))
+    return float(gain.mean()), low, high
+
+
+def _bootstrap(values: np.ndarray, sources: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean of (n,) values whose independent units are sources."""
+    _, source = np.unique(sources, return_inverse=True)
+    total, size = np.bincount(source, weights=values), np.bincount(source)
     drawn = np.random.default_rng(0).integers(0, len(size), (2000, len(size)))
-    low, high = np.percentile(right[drawn].sum(axis=1) / size[drawn].sum(axis=1), [2.5, 97.5])
+    low, high = np.percentile(total[drawn].sum(axis=1) / size[drawn].sum(axis=1), [2.5, 97.5])
     return float(low), float(high)

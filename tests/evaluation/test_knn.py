@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
-from stedfm_hf.evaluation import accuracy_interval, knn_accuracy, knn_leave_one_out, nearest, zscore_by
+from stedfm_hf.evaluation import (
+    KnnResult,
+    accuracy_difference,
+    accuracy_interval,
+    knn_accuracy,
+    knn_leave_one_out,
+    nearest,
+    zscore_by,
+)
 
 
 def _clouds(seed: int, n: int = 40, d: int = 6) -> tuple[np.ndarray, list[str]]:
@@ -87,6 +95,24 @@ def test_the_error_bar_counts_source_images_not_crops() -> None:
     by_crop = accuracy_interval(correct)
     by_source = accuracy_interval(correct, [str(number // 50) for number in range(1000)])
     assert by_source[1] - by_source[0] > 4 * (by_crop[1] - by_crop[0])
+
+
+def test_methods_are_compared_on_the_same_queries() -> None:
+    """One method is right wherever the other is and on one query in ten more: a clear gain, small as it is."""
+    rng = np.random.default_rng(0)
+    correct = rng.random(200) < 0.5
+    more = correct.copy()
+    more[np.flatnonzero(~correct)[:20]] = True
+
+    def result(right: np.ndarray) -> KnnResult:
+        return KnnResult(float(right.mean()), *accuracy_interval(right), len(right), len(right), 1, right, right)
+
+    gain, low, high = accuracy_difference(result(more), result(correct))
+    assert gain == pytest.approx(0.1)
+    assert 0.05 < low < gain < high < 0.15
+    assert accuracy_interval(more)[0] < correct.mean() + 0.05  # the separate intervals would not tell
+    with pytest.raises(ValueError, match="200 and 10 queries"):
+        accuracy_difference(result(more), result(correct[:10]))
 
 
 def test_wrong_arguments_are_refused() -> None:
