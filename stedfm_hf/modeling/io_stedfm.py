@@ -8,6 +8,7 @@ file says about its own size is checked before memory is asked for. (Behaviour: 
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import zipfile
@@ -197,7 +198,7 @@ def _what_went_wrong(error: Exception) -> str:
         return "no permission to read it; change its access rights"
     if isinstance(error, MemoryError):
         return "needs more memory than there is; crop it into smaller files"
-    if isinstance(error, OSError) and error.errno is not None:
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: sought a place a file made up
         return f"cannot be opened ({error.strerror}); check the path and the drive"
     if isinstance(error, ImportError) or "imagecodecs" in str(error):
         return f"is compressed in a way that needs one more package ({error}); pip install imagecodecs"

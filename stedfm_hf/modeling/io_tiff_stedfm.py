@@ -36,6 +36,8 @@ except ImportError:  # an environment of the Hub may have only torch, transforme
 
 PLAUSIBLE_PIXEL_NM = 10_000.0  # printing resolutions (72 ... 2400 dpi) mean larger pixels: no microscope wrote them
 MAX_PLANES = 10**6  # a file that declares more planes is damaged: refused before tifffile makes lists of that length
+_HEADER_TAGS = (270, 282, 283)  # description (the headers of OME and ImageJ), resolution in x and y
+_TYPE_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # by TIFF's number of it
 _ALPHA = (1, 2)  # ExtraSamples: associated and unassociated alpha
 _PHOTOMETRIC_RGB = (2, 6)  # RGB, and YCbCr, which decodes to RGB
 
@@ -58,16 +60,20 @@ def read_tiff(handle: IO[bytes]) -> list[LazySeries]:
 
 
 def _check_pages(tif: tifffile.TiffFile, handle: IO[bytes]) -> None:
-    """Follow the chain of pages to its end; tifffile would silently read the part of it that is there."""
+    """Follow the chain of pages and headers to its end; tifffile would silently read the part that is there."""
     form, size = tif.tiff, file_size(handle)
     offset, seen = tif.pages.first.offset, set[int]()
+    entry = f"{form.byteorder}HH{form.offsetformat[-1] * 2}"
     while offset:
         if offset in seen or offset >= size or len(seen) >= MAX_PLANES:
             raise ImageReadError(f"truncated or damaged after {len(seen)} page(s); copy or export it again")
         seen.add(offset)
         handle.seek(offset)
         (tags,) = struct.unpack(form.tagnoformat, handle.read(form.tagnosize))
-        handle.seek(tags * form.tagsize, 1)
+        for code, kind, count, place in struct.iter_unpack(entry, handle.read(tags * form.tagsize)):
+            length = count * _TYPE_BYTES.get(kind, 1)
+            if code in _HEADER_TAGS and length > form.offsetsize and place + length > size:
+                raise ImageReadError(f"truncated: the header of page {len(seen) - 1} is cut; copy or export it again")
         (offset,) = struct.unpack(form.offsetformat, handle.read(form.offsetsize))
 
 
@@ -108,7 +114,7 @@ def _planes(
     axes, shape, page = series.get_axes(squeeze=False), series.get_shape(squeeze=False), series.keyframe
     imagej = dict(tif.imagej_metadata or {}) if tif.is_imagej else {}
     if axes.count("Y") != 1 or axes.count("X") != 1 or not page.size:
-        raise ImageReadError(f"has no image plane (axes {axes}); export it as a plain TIFF")
+        raise ImageReadError(f"has no image plane (axes {axes} {shape}); export it as a plain TIFF")
     if series.kind in ("uniform", "generic") and _declared_planes(imagej) > math.prod(shape) // page.size:
         raise ImageReadError("truncated: holds fewer planes than its ImageJ header declares; export it again")
 

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def same(array: np.ndarray, expected: np.ndarray) -> None:
 
 def error_of(path: Path, **wanted: str | int) -> str:
     with pytest.raises(ImageReadError) as caught:
-        read_image(path, **wanted)  # type: ignore[arg-type]
+        read_image(path, **wanted)
     text = str(caught.value)
     assert "\n" not in text
     assert text.startswith(str(path))
@@ -163,7 +164,7 @@ class Bomb:
 def test_nothing_is_unpickled(tmp_path: Path, suffix: str) -> None:
     trap = np.array([[Bomb(tmp_path / "executed")]], dtype=object)
     buffer = io.BytesIO()
-    (np.savez if suffix == ".npz" else np.save)(buffer, trap)  # type: ignore[operator]
+    (np.savez if suffix == ".npz" else np.save)(buffer, trap)
     (tmp_path / f"trap{suffix}").write_bytes(buffer.getvalue())
     assert "pickled" in error_of(tmp_path / f"trap{suffix}")
     (tmp_path / f"plain{suffix}").write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
@@ -220,7 +221,8 @@ def test_damaged_member_of_an_archive_is_found_by_its_checksum(tmp_path: Path) -
 
 
 def test_choice_of_series_and_channel(tmp_path: Path) -> None:
-    np.savez(tmp_path / "many.npz", **{f"a{k}": np.zeros((2, 3, 4)) for k in range(15)})
+    arrays: dict[str, Any] = {f"a{k}": np.zeros((2, 3, 4)) for k in range(15)}
+    np.savez(tmp_path / "many.npz", **arrays)
     text = error_of(tmp_path / "many.npz")
     assert "15 series" in text and "a11, ..." in text and "a12" not in text
     assert "no series 'b'" in error_of(tmp_path / "many.npz", series="b")
@@ -255,7 +257,10 @@ def test_paths_that_are_no_image_file(tmp_path: Path) -> None:
     assert "0 bytes" in error_of(tmp_path / "empty.tif")
     (tmp_path / "notes.txt").write_text("hello", encoding="utf-8")
     assert "(.txt)" in error_of(tmp_path / "notes.txt")
-    (tmp_path / "broken.tif").symlink_to(tmp_path / "nowhere.tif")
+    try:
+        (tmp_path / "broken.tif").symlink_to(tmp_path / "nowhere.tif")
+    except OSError:
+        return  # this system makes no links
     assert "no such file" in error_of(tmp_path / "broken.tif")
 
 
@@ -304,6 +309,7 @@ def samples() -> dict[str, tuple[bytes, np.ndarray]]:
 
 
 SAMPLES = samples()
+MARKS = (b"II*\0\x08\0\0\0", b"MM\0+\0\x08\0\0", b"\x89PNG\r\n\x1a\n", b"BM", b"\x93NUMPY\x01\0", b"PK\x03\x04")
 
 
 @given(data=st.data(), kind=st.sampled_from(sorted(SAMPLES)))
@@ -336,7 +342,7 @@ def test_flipped_bytes_never_raise_anything_else(tmp_path: Path, data: st.DataOb
 
 @given(
     content=st.binary(min_size=1, max_size=200),
-    head=st.sampled_from([b"", b"II*\0\x08\0\0\0", b"MM\0+\0\x08\0\0", b"\x89PNG\r\n\x1a\n", b"BM", b"\x93NUMPY\x01\0"]),
+    head=st.sampled_from([b"", *MARKS]),
     suffix=st.sampled_from([*readable_suffixes(), ".xyz"]),
 )
 def test_random_bytes(tmp_path: Path, content: bytes, head: bytes, suffix: str) -> None:

@@ -1,0 +1,223 @@
+"""Imspector files, made here byte by byte as the format's description has it (OBF version 6 and 2)."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stedfm_hf.images import ImageReadError, list_series, read_image, read_series
+
+CODES = {"u1": 0x01, "i1": 0x02, "u2": 0x04, "i2": 0x08, "u4": 0x10, "f4": 0x40, "f8": 0x80, "c8": 0x40000040}
+METRE, SECOND, NOTHING = (1, 0), (0, 1), (0, 0)  # powers of metre and second
+
+
+@dataclass
+class Stack:
+    """A stack to be written: array in the order of NumPy, everything else per axis in that order, too."""
+
+    array: np.ndarray
+    labels: tuple[str, ...] = ("ExpControl Y", "ExpControl X")
+    lengths: tuple[float, ...] = ()
+    units: tuple[tuple[int, int], ...] = ()
+    name: str = "Ch1 {0}"
+    packed: bool = True
+    samples_written: int = 0
+    lost: int = 0  # bytes of pixels that are left out
+
+
+def unit(powers: tuple[int, int]) -> bytes:
+    metre, second = powers
+    return struct.pack("<18id", metre, 1, 0, 1, second, 1, *([0, 1] * 6), 1.0)
+
+
+def stack_bytes(stack: Stack, start: int, last: bool) -> bytes:
+    array = stack.array
+    rank, sizes = array.ndim, array.shape[::-1]
+    lengths = (stack.lengths or tuple(20e-9 * n for n in array.shape))[::-1]
+    units = (stack.units or (METRE,) * rank)[::-1]
+    pixels = array.tobytes()[: array.nbytes - stack.lost]
+    data = zlib.compress(pixels) if stack.packed else pixels
+    name = stack.name.encode()
+    labels = b"".join(struct.pack("<I", len(label)) + label.encode() for label in stack.labels[::-1])
+    fixed = struct.pack("<31I", *([0] * 31))
+    footer = struct.pack("<I", 128) + fixed[:-4] + struct.pack("<I", 0)
+    body = unit(NOTHING) + b"".join(unit((units + (NOTHING,) * 15)[k]) for k in range(15))
+    body += struct.pack("<2Q", 0, 0) + struct.pack("<Q", 0) + struct.pack("<QI", 0, 6) + struct.pack("<Q", 0)
+    body += struct.pack("<2Q", stack.samples_written, 0)
+    footer = struct.pack("<I", 128 + len(body)) + footer[4:] + body + labels
+    size = struct.calcsize("<16s17I30d5I3Q") + len(name) + len(data) + len(footer)
+    header = struct.pack(
+        "<16s17I30d5I3Q",
+        b"OMAS_BF_STACK\n\xff\xff",
+        6,
+        rank,
+        *(sizes + (0,) * 15)[:15],
+        *(lengths + (0.0,) * 15)[:15],
+        *([0.0] * 15),
+        CODES[array.dtype.str[1:]],
+        int(stack.packed),
+        5,
+        len(name),
+        0,
+        0,
+        len(data),
+        0 if last else start + size,
+    )
+    return header + name + data + footer
+
+
+def write_obf(path: Path, *stacks: Stack) -> Path:
+    start = 10 + 4 + 8 + 4 + 8 + 4
+    content = b""
+    for k, stack in enumerate(stacks):
+        content += stack_bytes(stack, start + len(content), last=k == len(stacks) - 1)
+    head = b"OMAS_BF\n\xff\xff" + struct.pack("<IQI", 2, start if stacks else 0, 0) + struct.pack("<Q", 34)
+    path.write_bytes(head + struct.pack("<I", 0) + content)
+    return path
+
+
+PIXELS = np.arange(30, dtype=np.int16).reshape(5, 6) - 7
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "f4", "f8"])
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("suffix", [".msr", ".obf", ".tif"])  # by content, whatever the suffix says
+def test_round_trip(tmp_path: Path, dtype: str, packed: bool, suffix: str) -> None:
+    pixels = np.abs(PIXELS).astype(dtype)
+    path = write_obf(tmp_path / f"a{suffix}", Stack(pixels, packed=packed, lengths=(5 * 30e-9, 6 * 20e-9)))
+    image = read_image(path)
+    assert image.array.dtype == pixels.dtype and image.array.flags.writeable
+    np.testing.assert_array_equal(image.array, pixels[None])
+    assert image.pixel_size_nm == pytest.approx((30.0, 20.0))
+    assert image.series == "Ch1 {0}"
+    (info,) = list_series(path)
+    assert (info.shape, info.dtype, info.pixel_size_nm) == ((1, 5, 6), dtype_name(dtype), image.pixel_size_nm)
+    json.dumps(image.metadata, allow_nan=False)
+
+
+def dtype_name(dtype: str) -> str:
+    return np.dtype(dtype).name
+
+
+def test_stacks_are_series_and_equal_names_are_told_apart(tmp_path: Path) -> None:
+    stacks = [Stack(PIXELS + k, name=name) for k, name in enumerate(["STED", "Confocal", "STED", ""])]
+    path = write_obf(tmp_path / "a.msr", *stacks)
+    assert [each.name for each in list_series(path)] == ["STED", "Confocal", "STED#2", "stack"]
+    np.testing.assert_array_equal(read_image(path, series="STED#2").array[0], PIXELS + 2)
+    with pytest.raises(ImageReadError, match="4 series.*STED, Confocal, STED#2"):
+        read_image(path)
+
+
+def test_depth_and_time_make_planes(tmp_path: Path) -> None:
+    stack = np.arange(2 * 3 * 5 * 6, dtype=np.uint16).reshape(2, 3, 5, 6)
+    labels = ("ExpControl T", "ExpControl Z", "ExpControl Y", "ExpControl X")
+    path = write_obf(tmp_path / "a.msr", Stack(stack, labels))
+    names = [each.name for each in list_series(path)]
+    assert names == [f"Ch1 {{0}}[t={t},z={z}]" for t in range(2) for z in range(3)]
+    for image, plane in zip(read_series(path), stack.reshape(6, 5, 6), strict=True):
+        np.testing.assert_array_equal(image.array[0], plane)
+    assert read_image(path, series=5).metadata["plane"] == {"t": 1, "z": 2}
+
+
+def test_a_section_is_an_image_of_its_two_long_axes(tmp_path: Path) -> None:
+    section = np.arange(24, dtype=np.uint16).reshape(4, 1, 6)
+    labels = ("ExpControl Z", "ExpControl Y", "ExpControl X")
+    stack = Stack(section, labels, lengths=(4 * 50e-9, 1e-6, 6 * 20e-9))
+    image = read_image(write_obf(tmp_path / "a.msr", stack))
+    np.testing.assert_array_equal(image.array, section.transpose(1, 0, 2))
+    assert image.pixel_size_nm == pytest.approx((50.0, 20.0))
+
+
+def test_named_axes_in_another_order(tmp_path: Path) -> None:
+    stack = np.arange(2 * 5 * 6, dtype=np.uint16).reshape(6, 5, 2)
+    path = write_obf(tmp_path / "a.msr", Stack(stack, ("X", "Y", "Z")))
+    np.testing.assert_array_equal(read_image(path, series=1).array[0], stack[:, :, 1].T)
+    path = write_obf(tmp_path / "b.msr", Stack(PIXELS, ("", "None")))
+    np.testing.assert_array_equal(read_image(path).array[0], PIXELS)
+
+
+def test_pixel_size_is_none_where_axes_are_no_lengths(tmp_path: Path) -> None:
+    for units in ((SECOND, METRE), (NOTHING, NOTHING)):
+        assert read_image(write_obf(tmp_path / "a.msr", Stack(PIXELS, units=units))).pixel_size_nm is None
+    assert read_image(write_obf(tmp_path / "a.msr", Stack(PIXELS, lengths=(0.0, 1e-6)))).pixel_size_nm is None
+
+
+def test_no_stack_is_one_clear_error(tmp_path: Path) -> None:
+    path = write_obf(tmp_path / "a.msr")
+    for read in (read_image, list_series):
+        with pytest.raises(ImageReadError, match="holds no image stack") as caught:
+            read(path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_other_msr_files_and_odd_stacks(tmp_path: Path) -> None:
+    (tmp_path / "a.msr").write_bytes(b"CDataDoc" + bytes(100))
+    with pytest.raises(ImageReadError, match="no OBF file"):
+        read_image(tmp_path / "a.msr")
+    with pytest.raises(ImageReadError, match="complex64"):
+        read_image(write_obf(tmp_path / "b.msr", Stack(PIXELS.astype(np.complex64))))
+    with pytest.raises(ImageReadError, match="no image"):
+        read_image(write_obf(tmp_path / "c.msr", Stack(PIXELS.ravel(), ("X",))))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_lost_pixels_are_an_error_unmeasured_ones_are_zero(tmp_path: Path, packed: bool) -> None:
+    lost = Stack(PIXELS + 50, packed=packed, lost=20)
+    with pytest.raises(ImageReadError, match="truncated"):
+        read_image(write_obf(tmp_path / "a.msr", lost))
+    lost.samples_written = 20
+    array = read_image(write_obf(tmp_path / "a.msr", lost)).array
+    np.testing.assert_array_equal(array.ravel()[:20], (PIXELS + 50).ravel()[:20])
+    assert not array.ravel()[20:].any()
+
+
+def test_a_packed_bomb_is_unpacked_to_the_declared_size_only(tmp_path: Path) -> None:
+    path = write_obf(tmp_path / "a.msr", Stack(np.zeros((3000, 1000), np.uint8)))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"OMAS_BF_STACK") + 16 + 8
+    struct.pack_into("<2I", content, place, 10, 3)
+    path.write_bytes(content)
+    assert read_image(path).array.shape == (1, 3, 10)
+    struct.pack_into("<2I", content, place, 2**31, 2**31)
+    path.write_bytes(content)
+    with pytest.raises(ImageReadError, match="too large"):
+        list_series(path)
+
+
+def test_stacks_in_a_circle(tmp_path: Path) -> None:
+    path = write_obf(tmp_path / "a.msr", Stack(PIXELS))
+    content = bytearray(path.read_bytes())
+    start = content.index(b"OMAS_BF_STACK")
+    struct.pack_into("<Q", content, start + struct.calcsize("<16s17I30d5I2Q"), start)
+    path.write_bytes(content)
+    with pytest.raises(ImageReadError, match="circle"):
+        list_series(path)
+
+
+@given(data=st.data())
+def test_cut_or_damaged_anywhere(tmp_path: Path, data: st.DataObject) -> None:
+    path = write_obf(tmp_path / "a.msr", Stack(PIXELS), Stack(PIXELS, name="Ch2", packed=False))
+    content = bytearray(path.read_bytes())
+    cut = data.draw(st.booleans())
+    if cut:
+        content = content[: data.draw(st.integers(1, len(content) - 1))]
+    else:
+        for _ in range(3):
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    try:
+        images = list(read_series(path))
+    except ImageReadError as error:
+        assert "\n" not in str(error)
+    else:
+        if cut:
+            assert [image.series for image in images] == ["Ch1 {0}", "Ch2"]
+            assert all(np.array_equal(image.array[0], PIXELS) for image in images)
