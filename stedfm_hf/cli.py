@@ -195,6 +195,74 @@ def convert(
         print(f"left out: {shown}: {why}")
 
 
+@app.command(epilog="Example: stedfm embed images/ --model ./stedfm-vit-small --output emb.parquet")
+def embed(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Files, folders, globs, dataset repositories.")],
+    output: Annotated[Path, typer.Option(help="The table to write, *.parquet or *.csv.")] = Path("embeddings.parquet"),
+    model: Annotated[str | None, typer.Option(help="A model folder or Hub id; by default the official one.")] = None,
+    pooling: Annotated[str, typer.Option(help="avg (mean of the patches), token (class token) or patch.")] = "avg",
+    precision: Annotated[
+        str, typer.Option(help="float32 (the same everywhere), bfloat16, float16 or auto (fastest safe one).")
+    ] = "float32",
+    device: OnDevice = Device.auto,
+    tile: Annotated[str, typer.Option(help="Side of a tile in pixels, auto (the model's crop) or none.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Tiles in one forward pass.")] = 32,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that read images.")] = None,
+    series: Annotated[str | None, typer.Option(help="Take this series of every file; by default all.")] = None,
+    channel: Annotated[str | None, typer.Option(help="Take this channel of every image; by default all.")] = None,
+    normalization: Annotated[
+        str | None, typer.Option(help="percentile, minmax, fixed or none; by default as the model says.")
+    ] = None,
+    intensity_range: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Intensities that become 0 and 1 (fixed).")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin an existing table anew.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Embed images into a table: one row per image and channel.
+
+    Stopped, the same command goes on where it was. Files that cannot be read are named, the others are done.
+    """
+    from stedfm_hf.inference import embed as embed_images
+    from stedfm_hf.runs import manifest_path
+
+    if tile not in ("auto", "none") and not tile.isdecimal():
+        raise UserError(f"--tile {tile!r} is no tile size; give auto, none or a number of pixels")
+    if model is None:
+        from stedfm_hf.hub.default_model import default_model
+
+        model = default_model()
+    result = embed_images(
+        inputs,
+        model=model,
+        output=output,
+        pooling=pooling,
+        precision=precision,
+        device=device.value,
+        tile={"auto": "auto", "none": None}[tile] if not tile.isdecimal() else int(tile),
+        batch_size=batch_size,
+        workers=workers,
+        series=_index_or_name(series),
+        channel=_index_or_name(channel),
+        normalization=normalization,
+        intensity_range=intensity_range,
+        overwrite=overwrite,
+    )
+    counts, rows = result.manifest.counts(), result.table.num_rows
+    if as_json:
+        record = manifest_path(output, folder=False)
+        _print_json({"output": str(output), "manifest": str(record), "rows": rows, **counts})
+    else:
+        failed = f", {counts['failed']} failed" if counts["failed"] else ""
+        print(f"{output}: {rows} rows from {counts['done']} files{failed}")
+    if result.manifest.exit_status:
+        raise typer.Exit(result.manifest.exit_status)
+
+
+def _index_or_name(text: str | None) -> str | int | None:
+    return int(text) if text is not None and text.isdecimal() else text
+
+
 @app.command(epilog="Example: stedfm demo --output demo")
 def demo(
     output: Annotated[Path, typer.Option(help="The folder to write; report.html in it shows the results.")] = Path(

@@ -1,0 +1,116 @@
+"""Loading an encoder for inference: device, precision, processor and the fingerprint of the weights."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoImageProcessor, AutoModel
+from transformers.utils import cached_file
+
+from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
+from stedfm_hf.modeling.modeling_stedfm import StedFmModel
+from stedfm_hf.runs import UserError, sha256_file
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder ready for use.
+
+    Attributes:
+        model: On its device, in its precision, in evaluation mode.
+        processor: The image processor of its folder.
+        name: Hub id, or the name of the folder.
+        weights_sha256: Of `model.safetensors` as it lies in the folder, whatever precision it runs in.
+    """
+
+    model: StedFmModel
+    processor: StedFmImageProcessor
+    name: str
+    weights_sha256: str
+
+
+def load_encoder(model: str | Path, *, device: str = "auto", precision: str = "float32") -> Encoder:
+    """Load the encoder of a folder or Hub repository.
+
+    Args:
+        model: A folder as `save_pretrained` or `stedfm convert` write it, or a Hub id.
+        device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"` or `"mps"`; `"cuda:1"` and the like too.
+        precision: `"float32"` (the same vectors on every machine), `"bfloat16"`, `"float16"`, or `"auto"`: bfloat16
+            where the hardware computes it fast, else float32.
+
+    Raises:
+        UserError: If the model, the device or the precision is not to be had; says how to mend it.
+    """
+    place = choose_device(device)
+    dtype = choose_precision(precision, place)
+    source = str(model)
+    try:
+        network = AutoModel.from_pretrained(source, dtype=dtype)
+        processor = AutoImageProcessor.from_pretrained(source)
+        digest = weights_sha256(source)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"model {source}: cannot be loaded ({reason}); give a folder written by `stedfm convert` or a Hub id"
+        ) from error
+    if not isinstance(network, StedFmModel) or not isinstance(processor, StedFmImageProcessor):
+        raise UserError(f"model {source}: is a {type(network).__name__}, not a STED-FM model")
+    name = Path(source).resolve().name if Path(source).exists() else source
+    return Encoder(network.to(place).eval(), processor, name, digest)
+
+
+def choose_device(device: str) -> torch.device:
+    """Resolve `"auto"` and check that the device is there.
+
+    Raises:
+        UserError: If it is not.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return torch.device(next((name for name in ("cuda", "mps") if available[name]), "cpu"))
+    kind = device.partition(":")[0]
+    if kind not in available:
+        raise UserError(f"device {device!r} is unknown; choose {', '.join(DEVICES)}")
+    if not available[kind]:
+        raise UserError(f"device {device!r} is not available here; use --device cpu, or see `stedfm doctor`")
+    return torch.device(device)
+
+
+def choose_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Resolve `"auto"` to the fastest precision whose vectors stay at cosine 0.9999 or more to those of float32.
+
+    Raises:
+        UserError: If the precision is unknown.
+    """
+    if precision == "auto":
+        return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+    if precision not in PRECISIONS:
+        raise UserError(f"precision {precision!r} is unknown; choose auto, {', '.join(PRECISIONS)}")
+    return PRECISIONS[precision]
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 matrices itself, which makes it about three times as fast."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        features = torch.cpu.get_capabilities()
+        return any(features.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False
+
+
+def weights_sha256(source: str) -> str:
+    """Return the SHA-256 of the weights of a folder or Hub id; of the list of shards where there are several."""
+    single = cached_file(source, "model.safetensors", _raise_exceptions_for_missing_entries=False)
+    if single is not None:
+        return sha256_file(single)
+    index = cached_file(source, "model.safetensors.index.json")
+    shards = sorted(Path(str(index)).parent.glob("model-*.safetensors"))
+    listed = "".join(f"{sha256_file(shard)}  {shard.name}\n" for shard in shards)
+    return hashlib.sha256(listed.encode()).hexdigest()
