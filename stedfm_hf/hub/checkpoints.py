@@ -29,6 +29,7 @@ _BROKEN: tuple[type[Exception], ...] = (
     OSError,
     EOFError,
     MemoryError,
+    pickle.PickleError,
     zipfile.BadZipFile,
 )
 
@@ -80,15 +81,15 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols: what torch cannot read, we read
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
-    except pickle.UnpicklingError as error:
+    except _BROKEN as error:
         if pickle_name is None:
             raise UserError(
                 f"{path}: is no PyTorch checkpoint, or one of PyTorch before 1.6 that holds more than tensors; "
                 "save its state_dict() anew with a current PyTorch"
             ) from error
+        if not isinstance(error, pickle.UnpicklingError):
+            raise UserError(f"{path}: is no readable PyTorch checkpoint ({_first_line(error)})") from error
         content, placeholders = _read_closed(path, pickle_name)
-    except _BROKEN as error:
-        raise UserError(f"{path}: is no readable PyTorch checkpoint ({_first_line(error)})") from error
     if isinstance(content, Placeholder):
         raise UserError(f"{path}: holds a whole object of {content.name}, not weights; save its state_dict() instead")
     if not isinstance(content, dict):

@@ -168,6 +168,7 @@ def repack(path: Path, change: dict[str, bytes | None], compression: int = zipfi
                 archive.writestr(name, data)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_wrong_files_are_named_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
 
@@ -205,6 +206,7 @@ def test_a_checkpoint_that_grows_when_read_is_refused(tmp_path: Path) -> None:
         read_checkpoint(path)
 
 
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
 @pytest.mark.parametrize(
     "shape, stride, offset",
     [((1000,), (1,), 0), ((2,), (1,), 10**9), ((4,), (-1,), 0), ((2**62, 8), (1, 1), 0), ((2**70,), (1,), 0)],

@@ -6,6 +6,8 @@ import socket
 import zipfile
 from pathlib import Path
 
+import httpx2
+import huggingface_hub.constants
 import pytest
 
 from stedfm_hf.hub import download
@@ -104,14 +106,14 @@ def test_a_refused_connection_is_a_bounded_one_line_error(loopback: Path) -> Non
 
 
 def test_a_silent_server_is_a_bounded_one_line_error(loopback: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "_TIMEOUT", download.httpx2.Timeout(0.05))
+    monkeypatch.setattr(download, "_TIMEOUT", httpx2.Timeout(0.05))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with pytest.raises(UserError, match="did not answer in time"):
             fetch(f"http://127.0.0.1:{listener.getsockname()[1]}/weights.pth")
 
 
 def test_offline_mode_is_named(loopback: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download.get_session.__globals__["constants"], "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="HF_HUB_OFFLINE"):
         fetch("http://127.0.0.1:9/weights.pth")
 
