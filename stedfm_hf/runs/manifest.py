@@ -175,9 +175,9 @@ def check_same_settings(old: Manifest, new: Manifest) -> None:
         ...     print(str(error).partition(";")[0])
         the output was begun with other settings (pooling: 'avg' then, 'token' now)
     """
-    before, now = _identity(old), _identity(new)
     differences = [
         f"{key}: {_shown(before, key)} then, {_shown(now, key)} now"
+        for before, now in ((_made_with(old), _made_with(new)), (old.settings, new.settings))
         for key in before | now
         if before.get(key, _MISSING) != now.get(key, _MISSING)
     ]
@@ -191,14 +191,8 @@ def check_same_settings(old: Manifest, new: Manifest) -> None:
 _MISSING = object()
 
 
-def _identity(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "verb": manifest.verb,
-        "model": manifest.model,
-        "weights_sha256": manifest.weights_sha256,
-        "seed": manifest.seed,
-        **manifest.settings,
-    }
+def _made_with(manifest: Manifest) -> dict[str, Any]:
+    return {key: getattr(manifest, key) for key in ("verb", "model", "weights_sha256", "seed")}
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:
