@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
+import transformers
 import typer
 
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
@@ -52,6 +53,7 @@ def main(args: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console that cannot show a letter shall not end the command
             stream.reconfigure(errors="backslashreplace")
+    transformers.logging.disable_progress_bar()  # each verb has its own, and loading a model takes a moment only
     try:
         app(args, prog_name="stedfm")
     except SystemExit as end:

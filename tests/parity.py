@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 FIXTURES = Path(__file__).parent / "fixtures" / "parity"
 ARCHITECTURES = ("64-p8", "tiny", "small", "base", "large")
-REFERENCE: dict[str, dict[str, dict[str, object]]] = json.loads((FIXTURES / "reference.json").read_text())
+REFERENCE: dict[str, dict[str, dict[str, Any]]] = json.loads((FIXTURES / "reference.json").read_text())
 
 _OURS = (
     ("backbone.vit.cls_token", "stedfm.embeddings.cls_token"),
@@ -73,7 +74,7 @@ def classic_table(grid: int, dim: int) -> torch.Tensor:
 
 def reference_state_dict(architecture: str) -> dict[str, torch.Tensor]:
     """A checkpoint's `state_dict` with the reference's keys, position tables and left-overs included."""
-    shapes = {key: tuple(shape) for key, (shape, _) in REFERENCE[architecture]["state_dict"].items()}  # type: ignore[misc]
+    shapes = {key: tuple(shape) for key, (shape, _) in REFERENCE[architecture]["state_dict"].items()}
     return {
         key: classic_table(round((shape[1] - 1) ** 0.5), shape[2]) if key.endswith("pos_embed") else tensor(key, shape)
         for key, shape in shapes.items()

@@ -244,8 +244,8 @@ def _embed_chunk(
             manifest.done(path)
         else:
             manifest.failed(path, error)
-            reason = manifest.items[path].reason or ""
-            progress.note(f"stedfm: error: {reason if reason.startswith(path) else f'{path}: {reason}'}")
+            reason = (manifest.items[path].reason or "").removeprefix(f"{Path(path).name}: ")
+            progress.note(f"stedfm: error: {path}: {reason}")
     kept = [(fact, vector) for fact, vector in zip(facts, vectors, strict=True) if errors[fact["path"]] is None]
     patch_size = encoder.model.config.patch_size
     rows = [_patch_rows(fact, vector, patch_size) if pooling == "patch" else [fact] for fact, vector in kept]

@@ -171,7 +171,7 @@ class StedFmImageProcessor(PilBackend):
     ```
     """
 
-    valid_kwargs = StedFmImageProcessorKwargs  # type: ignore[assignment]
+    valid_kwargs: Any = StedFmImageProcessorKwargs
     model_input_names = ["pixel_values"]
     _auto_class = "AutoImageProcessor"
 
@@ -199,7 +199,7 @@ class StedFmImageProcessor(PilBackend):
     def _standardize_kwargs(self, **kwargs: Any) -> dict[str, Any]:
         return kwargs  # the base class would add sizes and colour statistics that mean nothing here
 
-    def preprocess(self, images: Any, **kwargs: Any) -> BatchFeature:  # type: ignore[override]
+    def preprocess(self, images: Any, **kwargs: Any) -> BatchFeature:
         """Prepare one image or several as input of the model; `processor(images, ...)` calls this.
 
         Args:
@@ -268,7 +268,7 @@ class StedFmImageProcessor(PilBackend):
             scaled = resample(scaled, (float(sizes[0]) / target, float(sizes[1]) / target))
         return scaled
 
-    def process_image(self, image: Any, input_data_format: str | None = None, **kwargs: Any) -> np.ndarray:  # type: ignore[override]
+    def process_image(self, image: Any, input_data_format: str | None = None, **kwargs: Any) -> np.ndarray:
         """Bring one raw image to (C, H, W) in its own dtype, without touching a value."""
         from_pil = Image is not None and isinstance(image, Image.Image)
         if from_pil:

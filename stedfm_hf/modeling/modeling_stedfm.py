@@ -273,7 +273,7 @@ class StedFmPreTrainedModel(PreTrainedModel):
         elif isinstance(module, StedFmEmbeddings):
             init.normal_(module.cls_token, std=self.config.initializer_range)
 
-    def save_pretrained(  # type: ignore[override]
+    def save_pretrained(
         self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **kwargs: Any
     ) -> None:
         """Save a folder that is complete: weights, configuration, image processor and all code files.

@@ -209,6 +209,7 @@ class StedFmForPreTraining(StedFmPreTrainedModel):
             mean and spread of each hidden patch are taken from the input, as the prediction does not hold them.
         """
         patch_size = self.config.patch_size
+        assert output.ids_masked is not None and output.logits is not None
         patches = patchify(pixel_values, patch_size).float()
         index = output.ids_masked[:, :, None].expand(-1, -1, patches.shape[2])
         predictions = output.logits.float()

@@ -42,7 +42,7 @@ class StedFmPipeline(Pipeline):
         first, second, third = ({name: kwargs[name] for name in stage if name in kwargs} for stage in stages)
         return first, second, third
 
-    def preprocess(self, image: Any, series: str | int | None = None, **settings: Any) -> dict[str, Any]:  # type: ignore[override]
+    def preprocess(self, image: Any, series: str | int | None = None, **settings: Any) -> dict[str, Any]:
         """Read and scale one image to (C, H, W) float32."""
         if isinstance(image, (str, Path)):
             image = read_image(image, series=series, channel=settings.pop("channel", None))
@@ -76,10 +76,10 @@ class StedFmFeatureExtractionPipeline(StedFmPipeline):
 
     forward_arguments = ("tile", "pooling")
 
-    def _forward(self, model_inputs: dict[str, Any], pooling: str | None = None, **settings: Any) -> dict[str, Any]:  # type: ignore[override]
+    def _forward(self, model_inputs: dict[str, Any], pooling: str | None = None, **settings: Any) -> dict[str, Any]:
         return {"embedding": self.encode(model_inputs, pooling=pooling or self.model.config.pooling, **settings)}
 
-    def postprocess(self, model_outputs: dict[str, Any]) -> np.ndarray:  # type: ignore[override]
+    def postprocess(self, model_outputs: dict[str, Any]) -> np.ndarray:
         """The vector or map of the one image."""
         return model_outputs["embedding"][0]
 
@@ -94,12 +94,12 @@ class StedFmImageClassificationPipeline(StedFmPipeline):
 
     postprocess_arguments = ("top_k",)
 
-    def _forward(self, model_inputs: dict[str, Any], **settings: Any) -> dict[str, Any]:  # type: ignore[override]
+    def _forward(self, model_inputs: dict[str, Any], **settings: Any) -> dict[str, Any]:
         features = np.stack(self.encode(model_inputs, pooling=self.model.config.pooling, **settings))
         logits = self.model.classify(torch.from_numpy(features).to(self.model.device, self.model.dtype))
         return {"logits": list(logits.float().cpu().numpy())}
 
-    def postprocess(self, model_outputs: dict[str, Any], top_k: int = 5) -> list[dict[str, Any]]:  # type: ignore[override]
+    def postprocess(self, model_outputs: dict[str, Any], top_k: int = 5) -> list[dict[str, Any]]:
         """Labels and scores of the one image."""
         config = self.model.config
         logits = torch.from_numpy(model_outputs["logits"][0])

@@ -182,8 +182,10 @@ def encode_images(
     pending: deque[_Pending] = deque()
     batches = _Batches(batch_size)
     for pixels in images:
-        coverage = patch_coverage(*pixels.shape[1:], patch_size)
-        tiles = plan_tiles(*coverage.shape, None if side is None else side // patch_size)
+        _, height, width = pixels.shape
+        coverage = patch_coverage(height, width, patch_size)
+        rows, cols = coverage.shape
+        tiles = plan_tiles(rows, cols, None if side is None else side // patch_size)
         image = _Pending(coverage, len(tiles))
         pending.append(image)
         padded = pad_to_multiple(pixels, patch_size)

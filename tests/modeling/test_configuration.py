@@ -23,7 +23,7 @@ def test_parameter_counts_are_those_of_the_reference(name: str) -> None:
     shapes = parity.REFERENCE[name]["state_dict"]
     expected = sum(
         parity.tensor(key, tuple(shape)).numel()
-        for key, (shape, _) in shapes.items()  # type: ignore[misc]
+        for key, (shape, _) in shapes.items()
         if parity.our_key(key) is not None
     )
     assert sum(p.numel() for p in model.parameters()) == expected

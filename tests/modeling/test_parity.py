@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def test_tokens_predictions_and_loss(architecture: str, model: StedFmForPreTrain
         ids_keep = expected["idx_keep"][:, 1:] - 1
         encoded = model.stedfm.encoder(model.stedfm.embeddings(pixel_values, ids_keep=ids_keep)).last_hidden_state
         output = model(pixel_values, noise=expected["noise"])
-    within = {"rtol": 0, "atol": 1e-5}
+    within: Any = {"rtol": 0, "atol": 1e-5}
     torch.testing.assert_close(tokens, expected["tokens"], **within)
     torch.testing.assert_close(model.stedfm.norm(encoded), expected["encoded_keep"], **within)
     assert torch.equal(output.ids_masked, expected["idx_mask"] - 1)

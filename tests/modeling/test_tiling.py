@@ -109,7 +109,8 @@ def test_a_task_model_lends_its_encoder(model: StedFmModel) -> None:
     autoencoder = StedFmForPreTraining(tiny_config()).eval()
     autoencoder.stedfm.load_state_dict(model.state_dict())
     pixels = image(40, 40)
-    assert np.array_equal(*(next(encode_images(m, [pixels])) for m in (model, autoencoder)))
+    first, second = (next(encode_images(m, [pixels])) for m in (model, autoencoder))
+    assert np.array_equal(first, second)
 
 
 @pytest.mark.parametrize(
