@@ -101,7 +101,8 @@ def _is_zip(path: Path) -> bool:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: is empty (0 bytes)")
-        return zipfile.is_zipfile(path)
+        with path.open("rb") as file:  # by its path, zipfile takes what it may not read for no archive
+            return zipfile.is_zipfile(file)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
