@@ -4,35 +4,31 @@ Importing the package registers `stedfm` with the Auto classes of transformers a
 `stedfm-feature-extraction` and `stedfm-image-classification`.
 """
 
-import transformers
-from transformers.pipelines import PIPELINE_REGISTRY
+import importlib
+import warnings
+from typing import TYPE_CHECKING, Any
 
-from .images import SeriesInfo, StedImage, list_series, read_image
-from .modeling.channels import adapt_channels
-from .modeling.configuration_stedfm import StedFmConfig
-from .modeling.hub_stedfm import AUTO_CLASSES, PIPELINES
-from .modeling.image_processing_stedfm import StedFmImageProcessor
-from .modeling.modeling_stedfm import StedFmBackbone, StedFmForImageClassification, StedFmModel
-from .modeling.modeling_stedfm_mae import StedFmForPreTraining
+if TYPE_CHECKING:
+    from .images import SeriesInfo, StedImage, list_series, read_image
+    from .modeling.channels import adapt_channels
+    from .modeling.configuration_stedfm import StedFmConfig
+    from .modeling.image_processing_stedfm import StedFmImageProcessor
+    from .modeling.modeling_stedfm import StedFmBackbone, StedFmForImageClassification, StedFmModel
+    from .modeling.modeling_stedfm_mae import StedFmForPreTraining
 
-__version__ = "0.1.0"
-
-
-def _register() -> None:
-    transformers.AutoConfig.register(StedFmConfig.model_type, StedFmConfig, exist_ok=True)
-    for auto, cls in AUTO_CLASSES.items():
-        if auto == "AutoImageProcessor":
-            transformers.AutoImageProcessor.register(StedFmConfig, image_processor_classes={"pil": cls}, exist_ok=True)
-        elif auto != "AutoConfig":
-            getattr(transformers, auto).register(StedFmConfig, cls, exist_ok=True)
-    for name, (_, pipeline, auto) in PIPELINES.items():
-        # Our own task names: the stock tasks stay what they are.
-        PIPELINE_REGISTRY.register_pipeline(
-            name, pipeline_class=pipeline, pt_model=getattr(transformers, auto), type="image"
-        )
-
-
-_register()
+_HOMES = {
+    "SeriesInfo": "images",
+    "StedFmBackbone": "modeling.modeling_stedfm",
+    "StedFmConfig": "modeling.configuration_stedfm",
+    "StedFmForImageClassification": "modeling.modeling_stedfm",
+    "StedFmForPreTraining": "modeling.modeling_stedfm_mae",
+    "StedFmImageProcessor": "modeling.image_processing_stedfm",
+    "StedFmModel": "modeling.modeling_stedfm",
+    "StedImage": "images",
+    "adapt_channels": "modeling.channels",
+    "list_series": "images",
+    "read_image": "images",
+}
 
 __all__ = [
     "SeriesInfo",
@@ -47,3 +43,17 @@ __all__ = [
     "list_series",
     "read_image",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+try:
+    from .modeling import registration as registration
+except Exception as error:
+    # transformers itself cannot be imported (a torchvision that does not fit the torch does that). The package stays
+    # importable, so that `stedfm doctor` can say what is wrong.
+    warnings.warn(f"STED-FM is not registered with transformers: {error}; run `stedfm doctor`", stacklevel=2)

@@ -15,7 +15,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
-import transformers
 import typer
 
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
@@ -53,7 +52,6 @@ def main(args: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console that cannot show a letter shall not end the command
             stream.reconfigure(errors="backslashreplace")
-    transformers.logging.disable_progress_bar()  # each verb has its own, and loading a model takes a moment only
     try:
         app(args, prog_name="stedfm")
     except SystemExit as end:
@@ -177,6 +175,7 @@ def convert(
     """
     from stedfm_hf.hub.convert import convert as convert_checkpoint
 
+    _without_foreign_bars()
     report = convert_checkpoint(source, dest, overwrite=overwrite)
     if as_json:
         _print_json(
@@ -228,6 +227,7 @@ def embed(
     from stedfm_hf.inference import embed as embed_images
     from stedfm_hf.runs import manifest_path
 
+    _without_foreign_bars()
     if tile not in ("auto", "none") and not tile.isdecimal():
         raise UserError(f"--tile {tile!r} is no tile size; give auto, none or a number of pixels")
     if model is None:
@@ -261,6 +261,13 @@ def embed(
         raise typer.Exit(result.manifest.exit_status)
 
 
+def _without_foreign_bars() -> None:
+    """Silence the bars of transformers: a verb has its own, and loading a model takes a moment only."""
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+
+
 def _index_or_name(text: str | None) -> str | int | None:
     return int(text) if text is not None and text.isdecimal() else text
 
@@ -284,6 +291,7 @@ def demo(
     """
     from stedfm_hf.demo import run_demo
 
+    _without_foreign_bars()
     run_demo(output, images=images, model=model, seconds=seconds, seed=seed, device=device.value)
     print(f"report: {output / 'report.html'}")
 

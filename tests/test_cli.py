@@ -196,3 +196,20 @@ def test_a_console_that_cannot_show_a_letter_does_not_end_the_command(tmp_path: 
     run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, timeout=120)
     assert run.returncode == 0, run.stderr
     assert "zelle_\\xb5.npy" in run.stdout
+
+
+def test_doctor_works_when_torchvision_breaks_transformers(tmp_path: Path) -> None:
+    """The very case it is for: importing stedfm_hf, which imports transformers, must not end it."""
+    info = tmp_path / "torchvision-0.29.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.29.2\n", encoding="utf-8")
+    (tmp_path / "torchvision").mkdir()
+    broken = "raise RuntimeError('operator torchvision::nms does not exist')"
+    (tmp_path / "torchvision" / "__init__.py").write_text(broken, encoding="utf-8")
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)])}
+    command = [sys.executable, "-m", "stedfm_hf.cli", "doctor", "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120)
+    assert run.returncode == 1, run.stderr
+    found = {check["name"]: check for check in json.loads(run.stdout)}
+    assert found["torchvision"]["status"] == "fail" and found["torchvision"]["mend"] == "pip uninstall torchvision"
