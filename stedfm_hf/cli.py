@@ -178,22 +178,17 @@ def convert(
     _without_foreign_bars()
     report = convert_checkpoint(source, dest, overwrite=overwrite)
     if as_json:
-        _print_json(
-            {
-                "architecture": report.architecture,
-                "dest": str(report.dest),
-                "weights_sha256": report.weights_sha256,
-                "dropped": report.dropped,
-            }
-        )
+        _print_json(asdict(report) | {"dest": str(report.dest)})
         return
-    print(f"{report.architecture} written to {report.dest} (sha256 of the weights: {report.weights_sha256})")
+    print(f"{report.architecture} ({report.kind}) written to {report.dest} (sha256 of the weights: {report.weights_sha256})")
     reasons: dict[str, list[str]] = {}
     for key, why in report.dropped.items():
         reasons.setdefault(why, []).append(key)
     for why, keys in reasons.items():
         shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
         print(f"left out: {shown}: {why}")
+    if report.placeholders:
+        print(f"named in the file and not run: {', '.join(report.placeholders)}")
 
 
 @app.command(epilog="Example: stedfm embed images/ --model ./stedfm-vit-small --output emb.parquet")
