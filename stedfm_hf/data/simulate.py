@@ -112,7 +112,7 @@ def _take_intensities(
     # which ones, as out-of-focus light would; a whiff of noise orders the rest, else they would be lit row by row.
     side = 1 + 2 * int(_HAZE_NM / settings.pixel_size_nm / 2)
     haze = ndimage.uniform_filter(ndimage.uniform_filter(field, side, mode="constant"), side, mode="constant")
-    ranked = field + 0.05 * haze
+    ranked = field + 0.05 * np.maximum(haze, 0.0)  # the running sums of the filter can end a hair below 0
     ranked += np.float32(1e-4 * ranked.max()) * rng.random(field.shape, dtype=np.float32)
     # 16-bit keys are sorted by radix, several times faster than floats; the root spends the levels on the dim pixels.
     keys = (np.sqrt(ranked / max(ranked.max(), _TINY)) * 65535.0).astype(np.uint16)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,13 +24,14 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5
 IMAGE_MAP = "inferno"
 """Colour map of intensities: even steps of brightness, and dark background as STED images are usually shown."""
 
+FIGURE_DPI = 160
+
 INK, MUTED = "#1F2933", "#616E7C"
 
 _STYLE: Any = {
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.titlecolor": INK,
-    "axes.titleweight": "medium",
     "axes.labelcolor": INK,
     "axes.edgecolor": MUTED,
     "axes.linewidth": 0.8,
@@ -122,7 +122,7 @@ def scale_bar(axes: Axes, shape: tuple[int, int], pixel_size_nm: float) -> None:
     fitting = [length for length in _SCALE_BARS_UM if length * 1000.0 / pixel_size_nm <= 0.4 * width]
     length = fitting[-1] if fitting else _SCALE_BARS_UM[0]
     pixels = length * 1000.0 / pixel_size_nm
-    right, bottom = 0.95 * width - 0.5, 0.94 * height - 0.5
+    right, bottom = 0.94 * width - 0.5, 0.93 * height - 0.5
     thickness = 0.022 * height
     axes.add_patch(Rectangle((right - pixels, bottom - thickness), pixels, thickness, color="white", lw=0))
     text = axes.text(
@@ -223,23 +223,15 @@ def save_figure(figure: Figure, folder: str | Path, name: str) -> Path:
         # No date and no version inside, so that the same figure is the same file.
         metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
         with style(), atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=160, bbox_inches="tight", pad_inches=0.06, metadata=metadata)
+            figure.savefig(temporary, dpi=FIGURE_DPI, bbox_inches="tight", pad_inches=0.06, metadata=metadata)
     return png
 
 
-def figure_uri(figure: Figure) -> str:
-    """The figure as a PNG data URI."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight", pad_inches=0.06, metadata={"Software": None})
-    return png_uri(buffer.getvalue())
-
-
-def png_uri(png: bytes | Path) -> str:
-    """The bytes of a PNG, or the file at a path, as a data URI.
+def png_uri(png: bytes) -> str:
+    """The bytes of a PNG file as a data URI.
 
     Example:
         >>> png_uri(b"x")
         'data:image/png;base64,eA=='
     """
-    content = png.read_bytes() if isinstance(png, Path) else png
-    return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"

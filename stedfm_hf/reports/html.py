@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from stedfm_hf.reports.figures import FIGURE_DPI, png_uri
 from stedfm_hf.runs.files import atomic_path
 
 
@@ -19,11 +20,20 @@ class Picture:
         uri: data URI of the image.
         alt: what is to be seen, for those who cannot see it.
         caption: text below it.
+        width: width on the page in CSS pixels; None takes that of the image.
     """
 
     uri: str
     alt: str
     caption: str = ""
+    width: int | None = None
+
+    @classmethod
+    def of_figure(cls, png: Path, alt: str, caption: str = "") -> Picture:
+        """A figure that `save_figure` wrote, at its true size: text in all figures is equally large."""
+        content = png.read_bytes()
+        pixels = int.from_bytes(content[16:20], "big")  # width in the header that every PNG begins with
+        return cls(png_uri(content), alt, caption, round(pixels * 96 / FIGURE_DPI))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from stedfm_hf.reports import Picture, Section, Table, label_colours, png_uri, save_figure, show_image, style
-from stedfm_hf.reports.figures import PALETTE, display_limits, figure_uri, middle, scale_bar, scatter_images
+from stedfm_hf.reports.figures import PALETTE, display_limits, middle, scale_bar, scatter_images
 from stedfm_hf.reports.html import write_page
 
 
@@ -31,8 +31,9 @@ def test_a_figure_is_written_as_png_and_svg_and_the_same_every_time(tmp_path: Pa
     assert "<svg" in png.with_suffix(".svg").read_text(encoding="utf-8")
     assert png.read_bytes() == again.read_bytes()
     assert png.with_suffix(".svg").read_bytes() == again.with_suffix(".svg").read_bytes()
-    assert png_uri(png).startswith("data:image/png;base64,iVBOR")
-    assert figure_uri(_figure()).startswith("data:image/png;base64,iVBOR")
+    picture = Picture.of_figure(png, "noise")
+    assert picture.uri.startswith("data:image/png;base64,iVBOR")
+    assert picture.width == round(Image.open(png).width * 96 / 160)
 
 
 @pytest.mark.parametrize(
