@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 from stedfm_hf import doctor
 from stedfm_hf.cli import app, main
+from stedfm_hf.hub.convert import ConversionReport
 from stedfm_hf.runs import UserError
 
 Captured = pytest.CaptureFixture[str]
@@ -98,29 +98,24 @@ def test_an_unreadable_file_alone_is_wrong_input(name: str, tmp_path: Path, caps
     assert out == "" and err.count("\n") == 1 and name in err
 
 
-@dataclass
-class Report:
-    architecture: str
-    dest: Path
-    dropped: dict[str, str]
-    weights_sha256: str
-
-
 def test_convert_tells_what_was_left_out_and_why(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     asked: list[object] = []
 
-    def convert(source: str, dest: Path, *, overwrite: bool = False) -> Report:
+    def convert(source: str, dest: Path, *, overwrite: bool = False) -> ConversionReport:
         asked.extend((source, dest, overwrite))
         dropped = {f"optimizer.{i}": "state of the optimizer" for i in range(5)} | {"pos": "computed anew"}
-        return Report("stedfm-vit-tiny", dest, dropped, "ab12")
+        return ConversionReport(
+            "stedfm-vit-tiny", "pretraining", dest, dropped, "ab12", source, "cd34", placeholders=("os.system",)
+        )
 
     stand_in(monkeypatch, "stedfm_hf.hub.convert", convert=convert)
     assert main(["convert", "a.pth", "out", "--overwrite"]) == 0
     assert asked == ["a.pth", Path("out"), True]
     assert capsys.readouterr().out.splitlines() == [
-        "stedfm-vit-tiny written to out (sha256 of the weights: ab12)",
+        "stedfm-vit-tiny (pretraining) written to out (sha256 of the weights: ab12)",
         "left out: optimizer.0, optimizer.1, optimizer.2 and 2 more: state of the optimizer",
         "left out: pos: computed anew",
+        "named in the file and not run: os.system",
     ]
     assert main(["convert", "a.pth", "out", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["architecture"] == "stedfm-vit-tiny"
