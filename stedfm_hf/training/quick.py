@@ -184,12 +184,12 @@ class _Trainer(Trainer):
         self.budget = budget
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.train_dataset, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(self.train_dataset, batch_size=None)
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, self.budget.rate)  # type: ignore[arg-type]
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, self.budget.rate)
         return self.lr_scheduler
 
 
@@ -337,7 +337,7 @@ def pretrain_quickly(
         trainer.train()
         took = budget.elapsed()
         steps, trained_on = trainer.state.global_step, str(arguments.device)
-    model.to("cpu")  # type: ignore[arg-type]
+    model.to("cpu")
     save_folder(model, processor, output / "model")
     return QuickResult(
         folder=output / "model",

@@ -34,6 +34,7 @@ def test_the_simulated_sets_share_no_field(tmp_path: Path) -> None:
     assert {path.split("/")[0] for path, _, _ in pixels} == {"gallery", "query"}
     for plane, size in pixels.values():
         assert size == pytest.approx(20.0)
+        assert plane.shape == (128, 128)
         assert plane.dtype == np.float32
         assert 0.0 <= plane.min() <= plane.max() <= 1.0
 
