@@ -38,8 +38,8 @@ format: $(INSTALLED) ## Mend what can be mended of style and format
 	"$(BIN)/ruff" check --fix $(CODE)
 	"$(BIN)/ruff" format $(CODE)
 
-bench: $(INSTALLED) ## Measure speed and memory (tests/benchmarks)
-	"$(BIN)/python" -m pytest tests/benchmarks -o python_files='bench_*.py' -s
+bench: $(INSTALLED) ## Measure speed and memory and write docs/benchmarks.md (tests/benchmarks)
+	"$(BIN)/python" -m tests.benchmarks
 
 clean: ## Remove the virtual environment and everything built
 	rm -rf "$(VENV)" build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -118,6 +118,8 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         for prefix in ("", "decoder_"):
+            if getattr(self, f"{prefix}num_hidden_layers") < 1:
+                raise ValueError(f"{prefix}num_hidden_layers must be at least 1")
             width = getattr(self, f"{prefix}hidden_size")
             heads = getattr(self, f"{prefix}num_attention_heads")
             if width % heads:

@@ -117,8 +117,9 @@ class StedFmAttention(nn.Module):
         self.out_proj = nn.Linear(hidden_size, hidden_size)
 
     def forward(
-        self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+        self, hidden_states: torch.Tensor, last: int = 0, **kwargs: Unpack[TransformersKwargs]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Let the `last` tokens (0: all) of (B, T, width) attend to all; returns theirs alone, and the weights."""
         batch, tokens, width = hidden_states.shape
         qkv = self.qkv(hidden_states).view(batch, tokens, 3, self.num_attention_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -129,8 +130,9 @@ class StedFmAttention(nn.Module):
         attend: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
             implementation, eager_attention_forward
         )
+        query = query[:, :, -last:]
         output, weights = attend(self, query, key, value, None, dropout=0.0, scaling=self.scaling, **kwargs)
-        return self.out_proj(output.reshape(batch, tokens, width)), weights
+        return self.out_proj(output.reshape(batch, -1, width)), weights
 
 
 class StedFmMLP(nn.Module):
@@ -158,9 +160,12 @@ class StedFmLayer(GradientCheckpointingLayer):
         self.norm2 = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.mlp = StedFmMLP(config, hidden_size, intermediate_size)
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
-        attended, _ = self.attention(self.norm1(hidden_states), **kwargs)
-        hidden_states = hidden_states + attended
+    def forward(
+        self, hidden_states: torch.Tensor, last: int = 0, **kwargs: Unpack[TransformersKwargs]
+    ) -> torch.Tensor:
+        """Update the `last` tokens (0: all) in the light of all, and return those."""
+        attended, _ = self.attention(self.norm1(hidden_states), last=last, **kwargs)
+        hidden_states = hidden_states[:, -last:] + attended
         return hidden_states + self.mlp(self.norm2(hidden_states))
 
 

@@ -80,9 +80,11 @@ class StedFmDecoder(nn.Module):
         hidden_states = torch.cat(
             [visible[:, :1], visible[:, 1:] + positions[:, :kept], masked.to(visible.dtype)], dim=1
         )
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             hidden_states = layer(hidden_states)
-        return self.head(self.norm(hidden_states[:, 1 + kept :]))
+        # Nobody reads what the last layer would make of the visible tokens.
+        hidden_states = self.layers[-1](hidden_states, last=masked.shape[1])
+        return self.head(self.norm(hidden_states))
 
 
 class StedFmForPreTraining(StedFmPreTrainedModel):

@@ -44,6 +44,7 @@ def test_round_trip(tmp_path: Path) -> None:
         ({"pooling": "max"}, "pooling must be one of avg, token"),
         ({"target_type": "many"}, "target_type must be one of"),
         ({"mask_ratio": 1}, "mask_ratio"),
+        ({"decoder_num_hidden_layers": 0}, "decoder_num_hidden_layers must be at least 1"),
         ({"image_size": 30}, "multiple of patch_size"),
         ({"num_attention_heads": 3}, "hidden_size 32 is not a multiple of num_attention_heads 3"),
         ({"hidden_size": "wide"}, "hidden_size"),

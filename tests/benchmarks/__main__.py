@@ -1,0 +1,171 @@
+"""`python -m tests.benchmarks`: measure everything and write docs/benchmarks.md (`make bench`)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+
+from stedfm_hf import StedFmConfig, StedFmForPreTraining
+from stedfm_hf.inference import embed, load_encoder
+from stedfm_hf.modeling.tiling_stedfm import encode_images
+from tests.benchmarks import models
+from tests.benchmarks.timing import machine, matmul, peak_memory, spread, table, take_turns
+
+BATCH = 32
+ENCODERS = {
+    "vit": "transformers `ViTModel`, sdpa, float32",
+    "ours": "`StedFmModel`, sdpa, float32",
+    "ours-eager": "`StedFmModel`, eager, float32",
+    "ours-compiled": "`StedFmModel`, sdpa, float32, `torch.compile`",
+    "vit-bf16": "transformers `ViTModel`, sdpa, bfloat16",
+    "ours-bf16": "`StedFmModel`, sdpa, bfloat16",
+    "ours-bf16-compiled": "`StedFmModel`, sdpa, bfloat16, `torch.compile`",
+}
+STEPS = {
+    "vitmae": "transformers `ViTMAEForPreTraining`, float32",
+    "oursmae": "`StedFmForPreTraining`, float32",
+    "oursmae-compiled": "`StedFmForPreTraining`, float32, `torch.compile`",
+    "vitmae-bf16": "transformers `ViTMAEForPreTraining`, bfloat16 autocast",
+    "oursmae-bf16": "`StedFmForPreTraining`, bfloat16 autocast",
+}
+
+
+def encoders(rounds: int) -> str:
+    """Encoder: kinds of attention and precision beside ViTModel and a matrix product of the same round."""
+    cases = {name: models.encoder(name, BATCH) for name in ENCODERS}
+    rates = take_turns({"matmul": matmul(torch.float32), "matmul-bf16": matmul(torch.bfloat16), **cases}, rounds, 2)
+    flops = models.operations()
+    rows = [
+        [
+            label,
+            spread(rates.values[name], 1),
+            spread(rates.ratios(name, "vit")),
+            spread(rates.ratios(name, "matmul-bf16" if "bf16" in name else "matmul", flops)),
+            f"{peak_memory('tests.benchmarks.models', name, str(BATCH)):.0f}",
+        ]
+        for name, label in ENCODERS.items()
+    ]
+    peaks = ", ".join(f"{rates.median(name) / 1e9:.0f} ({name})" for name in ("matmul", "matmul-bf16"))
+    return (
+        f"## Encoder, vit-small, batch {BATCH}\n\n"
+        f"Forward pass of 224 x 224 images, {flops / 1e9:.2f} GFLOP each. "
+        f"Matrix product of the machine, median: {peaks} GFLOP/s.\n\n"
+        + table(["", "images/s", "x ViTModel float32", "share of the matmul of its precision", "peak MB"], rows)
+    )
+
+
+def steps(rounds: int) -> str:
+    """Training step of the masked autoencoder beside ViTMAE."""
+    cases = {name: models.mae_step(name, BATCH) for name in STEPS}
+    rates = take_turns(cases, rounds, 2)
+    rows = [
+        [
+            label,
+            spread(rates.values[name], 1),
+            spread(rates.ratios(name, "vitmae")),
+            f"{peak_memory('tests.benchmarks.models', name, str(BATCH)):.0f}",
+        ]
+        for name, label in STEPS.items()
+    ]
+    return (
+        f"## Masked-autoencoder step, vit-small, batch {BATCH}\n\n"
+        "Forward, backward and fused AdamW; 75 % of the patches masked, decoder 512 x 1 layer x 8 heads for both.\n\n"
+        + table(["", "images/s", "x ViTMAE float32", "peak MB"], rows)
+    )
+
+
+def batches(rounds: int) -> str:
+    """Batch sweep of the encoder and the step."""
+    sizes = (1, 8, 32, 64)
+    cases = {f"encoder {size}": models.encoder("ours", size) for size in sizes}
+    cases |= {f"encoder bfloat16 {size}": models.encoder("ours-bf16", size) for size in sizes}
+    cases |= {f"step {size}": models.mae_step("oursmae", size) for size in sizes}
+    rates = take_turns(cases, rounds)
+    kinds = ("encoder", "encoder bfloat16", "step")
+    rows = [[kind, *(spread(rates.values[f"{kind} {size}"], 1) for size in sizes)] for kind in kinds]
+    return "## Batch size, images/s\n\n" + table(["", *map(str, sizes)], rows)
+
+
+def agreement() -> str:
+    """Vectors of bfloat16 beside those of float32."""
+    torch.manual_seed(0)
+    model = StedFmForPreTraining(StedFmConfig()).eval()
+    images = [np.random.default_rng(i).random((1, 224, 224), dtype=np.float32) for i in range(32)]
+    exact, half = (np.stack(list(encode_images(model.to(dtype), images))) for dtype in (torch.float32, torch.bfloat16))
+    cosine = (exact * half).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(half, axis=1)
+    return (
+        "## bfloat16 beside float32\n\n"
+        f"Cosine of the pooled vectors of {len(images)} random images, untrained network: least {cosine.min():.6f}."
+    )
+
+
+def folder(rounds: int) -> str:
+    """`embed` of a folder beside the model alone on the same images in memory."""
+    count = 128
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        torch.manual_seed(0)
+        StedFmForPreTraining(StedFmConfig()).save_pretrained(root / "model")
+        images = [np.random.default_rng(i).poisson(20, (224, 224)).astype(np.uint16) for i in range(count)]
+        (root / "images").mkdir()
+        for index, image in enumerate(images):
+            tifffile.imwrite(root / "images" / f"{index:03d}.tif", image)
+        rows = []
+        for precision in ("float32", "bfloat16"):
+            encoder = load_encoder(root / "model", device="cpu", precision=precision)
+            prepared = [encoder.processor.prepare(image) for image in images]
+
+            def alone() -> object:
+                return list(encode_images(encoder.model, prepared, batch_size=BATCH))  # noqa: B023
+
+            def whole() -> object:
+                return embed(root / "images", model=root / "model", device="cpu", precision=precision)  # noqa: B023
+
+            rates = take_turns({"alone": (alone, count), "embed": (whole, count)}, rounds)
+            rows.append(
+                [
+                    precision,
+                    *(spread(rates.values[name], 1) for name in rates.values),
+                    spread(rates.ratios("embed", "alone")),
+                ]
+            )
+    return (
+        f"## `embed` of a folder of {count} 16-bit TIFF files\n\n"
+        "Reading, scaling, the model loaded anew, the table and the manifest written.\n\n"
+        + table(["", "model alone, images/s", "`embed`, images/s", "ratio"], rows)
+    )
+
+
+def main() -> None:
+    """Measure the parts asked for and write the page."""
+    parts = {"encoders": encoders, "steps": steps, "batches": batches, "folder": folder}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds of everything")
+    parser.add_argument("--only", choices=parts, action="append", help="measure this part only, and write no page")
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks.md"))
+    arguments = parser.parse_args()
+    print(machine(), file=sys.stderr)
+    pages = [parts[name](arguments.rounds) for name in arguments.only or parts]
+    text = "\n\n".join([INTRODUCTION.format(machine=machine()), agreement(), *pages]) + "\n"
+    print(text)
+    if not arguments.only:
+        arguments.output.write_text(text, encoding="utf-8")
+
+
+INTRODUCTION = """# Benchmarks
+
+Made by `make bench` (`tests/benchmarks/`) on: {machine}.
+
+Everything in a table ran in turn, round by round, in one process, because shared machines change their speed from
+minute to minute: ratios are formed inside a round. Given is the **median** and, in brackets, every round. Peak memory
+is that of a process that does nothing else."""
+
+
+if __name__ == "__main__":
+    main()

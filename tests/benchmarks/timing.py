@@ -1,0 +1,105 @@
+"""Fair timing on a shared machine: the things compared take turns, and ratios are formed inside a round."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import torch
+import transformers
+
+MATMUL = (4096, 4096, 2048)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Measured rates of several cases, round by round.
+
+    Attributes:
+        values: Case to one rate per round; rounds correspond.
+    """
+
+    values: dict[str, list[float]]
+
+    def median(self, case: str) -> float:
+        """Median rate of a case."""
+        return statistics.median(self.values[case])
+
+    def ratios(self, case: str, base: str, factor: float = 1.0) -> list[float]:
+        """Ratio of two cases in every round, times `factor`."""
+        return [factor * a / b for a, b in zip(self.values[case], self.values[base], strict=True)]
+
+
+def take_turns(cases: dict[str, tuple[Callable[[], object], float]], rounds: int, warmup: int = 1) -> Rates:
+    """Run every case once per round, in turn.
+
+    Args:
+        cases: Name to the call and the amount of work it does (images, operations).
+        rounds: Counted rounds.
+        warmup: Rounds before them.
+
+    Returns:
+        Work per second.
+    """
+    rates: dict[str, list[float]] = {name: [] for name in cases}
+    for number in range(-warmup, rounds):
+        for name, (call, work) in cases.items():
+            start = time.perf_counter()
+            call()
+            seconds = time.perf_counter() - start
+            if number >= 0:
+                rates[name].append(work / seconds)
+        print(f"round {number + 1}/{rounds}", file=sys.stderr, flush=True)
+    return Rates(rates)
+
+
+def matmul(dtype: torch.dtype) -> tuple[Callable[[], object], float]:
+    """A plain matrix product, as a case: what the machine gives at best, in operations."""
+    m, k, n = MATMUL
+    a, b = torch.randn(m, k).to(dtype), torch.randn(k, n).to(dtype)
+    return lambda: torch.mm(a, b), 2.0 * m * k * n
+
+
+def peak_memory(module: str, *arguments: str) -> float:
+    """Run `python -m module arguments` in a process of its own and return its peak resident memory in MB."""
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
+    printed, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{module} {' '.join(arguments)} ended with {process.returncode}")
+    return float(printed.split()[-1])
+
+
+def own_peak() -> float:
+    """Peak resident memory of this process in MB (Linux and macOS count in different units)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
+
+
+def machine() -> str:
+    """One line on the machine and the versions."""
+    name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}; {name}, {torch.get_num_threads()} threads of {os.cpu_count()}; "
+        f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}, "
+        f"NumPy {np.__version__}"
+    )
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def spread(values: list[float], digits: int = 2) -> str:
+    """Median, then every value."""
+    each = " ".join(f"{value:.{digits}f}" for value in values)
+    return f"**{statistics.median(values):.{digits}f}** ({each})"
