@@ -18,7 +18,7 @@ from stedfm_hf.reports.figures import middle
 LARGEST_SIDE = 2048
 
 PHYSICS = SimulationSettings(height=128, width=128, photons=(20.0, 80.0), background=(0.3, 1.5), coverage=(0.45, 0.65))
-"""Small dense fields with the counts real STED images have: empty patches would teach a network nothing in a minute."""
+"""Small dense fields with the counts of real STED images: a minute of training has none to spare for empty patches."""
 
 Key = tuple[str, str, str]
 

@@ -12,6 +12,9 @@ from stedfm_hf.reports.html import write_page
 from stedfm_hf.training import QuickResult
 
 
+FEW_STEPS = 500
+
+
 @dataclass(frozen=True)
 class Story:
     """What happened in a demo, as far as the report tells it.
@@ -42,8 +45,8 @@ class Story:
 
 
 def percent(value: float) -> str:
-    """A share in whole percent."""
-    return f"{100 * value:.0f} %"
+    """A share in whole percent, with a space that breaks no line."""
+    return f"{100 * value:.0f}\u00a0%"
 
 
 def summary(story: Story) -> list[str]:
@@ -56,13 +59,15 @@ def summary(story: Story) -> list[str]:
             f"After {training.seconds:.0f} s of training on {story.trained_on - len(training.held_out)} images, the "
             f"network's loss on held-out images is {end:.4f}, {gap} that of a constant prediction ({constant:.4f})."
         )
+        if training.steps < FEW_STEPS:
+            lines.append(f"That were only {training.steps} steps: on this machine a longer --seconds shows more.")
     if (scores := story.scores) is not None:
         network, *others = scores.methods
         result = network.result
         lines.append(
             f"Its vectors give {percent(result.accuracy)} of {result.images} images the right one of "
             f"{len(set(scores.labels))} labels by their nearest neighbours "
-            f"(95 % interval {percent(result.low)} to {percent(result.high)}); chance is {percent(scores.chance)}."
+            f"(95\u00a0% interval {percent(result.low)} to {percent(result.high)}); chance is {percent(scores.chance)}."
         )
         names = ("the same network untrained", "a log-spectrum PCA", "an intensity histogram")
         groups: dict[str, list[str]] = {}
@@ -141,7 +146,7 @@ def _what(story: Story) -> list[str]:
         + ("other such images" if story.simulated else "these same images, without their labels")
         + ", saved as a Hugging Face folder, loaded back with AutoModel.from_pretrained, and used through the same "
         "embed function that users call. A minute or two shows that everything works, not what the published weights "
-        "can do: those were trained for days on a million crops."
+        "can do: those were trained on about a million crops of real images."
     )
     return [source, network]
 
@@ -155,7 +160,7 @@ def _training(story: Story, training: QuickResult) -> Section:
     caption = (
         f"{training.steps} steps of 32 crops on {training.device} in {training.precision}, "
         f"{training.crops_per_second:.0f} crops per second; {len(training.held_out)} of {story.trained_on} images "
-        "held out, the same crops and masks at every check."
+        "held out, the same crops and masks at every check and for the constant prediction."
     )
     alt = "Loss on training crops and held-out images over time, beside the loss of a constant prediction"
     return Section("Did it learn anything?", text, [_picture(story, "loss", alt, caption)])
