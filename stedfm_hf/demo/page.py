@@ -11,7 +11,6 @@ from stedfm_hf.reports import Picture, Section, Table
 from stedfm_hf.reports.html import write_page
 from stedfm_hf.training import QuickResult
 
-
 FEW_STEPS = 500
 
 
@@ -60,14 +59,15 @@ def summary(story: Story) -> list[str]:
             f"network's loss on held-out images is {end:.4f}, {gap} that of a constant prediction ({constant:.4f})."
         )
         if training.steps < FEW_STEPS:
-            lines.append(f"That were only {training.steps} steps: on this machine a longer --seconds shows more.")
+            lines.append(f"Those were only {training.steps} steps: on this machine a longer --seconds shows more.")
     if (scores := story.scores) is not None:
         network, *others = scores.methods
         result = network.result
         lines.append(
             f"Its vectors give {percent(result.accuracy)} of {result.images} images the right one of "
             f"{len(set(scores.labels))} labels by their nearest neighbours "
-            f"(95\u00a0% interval {percent(result.low)} to {percent(result.high)}); chance is {percent(scores.chance)}."
+            f"(95\u00a0% interval {percent(result.low)} to {percent(result.high)}); "
+            f"chance is {percent(scores.chance)}."
         )
         names = ("the same network untrained", "a log-spectrum PCA", "an intensity histogram")
         groups: dict[str, list[str]] = {}
