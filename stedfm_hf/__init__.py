@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .modeling.modeling_stedfm import StedFmBackbone, StedFmForImageClassification, StedFmModel
     from .modeling.modeling_stedfm_mae import StedFmForPreTraining
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "SeriesInfo": "images",
     "StedFmBackbone": "modeling.modeling_stedfm",

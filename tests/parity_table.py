@@ -68,7 +68,7 @@ def classifier() -> float:
 def tables() -> float:
     """Largest difference of the sin-cos position tables."""
     found = []
-    for key, expected in parity.results("sincos_tables").items():
+    for expected in parity.results("sincos_tables").values():
         side = round((expected.shape[1] - 1) ** 0.5)
         found.append(
             (sincos_position_table(side, side, expected.shape[2]) - torch.from_numpy(expected[0])).abs().max()
