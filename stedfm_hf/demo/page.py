@@ -214,6 +214,11 @@ def _accuracy(story: Story, scores: Scores) -> Section:
         "included: what it reaches comes from the architecture, not from learning. The log-spectrum PCA is a strong "
         "hand-made feature for textures like these.",
     ]
+    if not story.simulated:
+        text.append(
+            "Folders that differ in how they were acquired can be told apart by that alone: the intensity histogram "
+            "shows how far. Several images of one sample or one day are not independent, whatever the intervals say."
+        )
     rows = []
     for method in scores.methods:
         result = method.result

@@ -226,24 +226,17 @@ def loss_figure(result: QuickResult) -> Figure:
         axes = figure.subplots()
         train = [(point.seconds, point.loss) for point in result.train_loss]
         if train:
-            axes.plot(*zip(*train, strict=True), color="#B6C1CC", lw=1.2, label="training crops, mean of 10 steps")
+            axes.plot(*zip(*train, strict=True), color="#B6C1CC", lw=1.2, label="training, mean of 10 steps")
         held = [(point.seconds, point.loss) for point in result.held_out_loss]
-        axes.plot(*zip(*held, strict=True), "o-", color=PALETTE[0], markersize=4.5, label="held-out images")
-        axes.axhline(result.constant_loss, color=PALETTE[1], ls=(0, (5, 3)), lw=1.5)
-        axes.annotate(
-            "predicting the mean pixel everywhere",
-            (held[-1][0], result.constant_loss),
-            xytext=(0, 4),
-            textcoords="offset points",
-            ha="right",
-            va="bottom",
-            color=PALETTE[1],
+        axes.plot(*zip(*held, strict=True), "o-", color=PALETTE[0], markersize=4.5, label="held-out")
+        axes.axhline(
+            result.constant_loss, color=PALETTE[1], ls=(0, (5, 3)), lw=1.5, label="held-out, mean pixel predicted"
         )
         everything = [loss for _, loss in train + held]
         low, high = min(everything), max(result.constant_loss, *(loss for _, loss in held))
         axes.set(xlabel="seconds of training", ylabel="loss (mean squared error)", xlim=(0, held[-1][0] * 1.01))
-        axes.set_ylim(max(0.0, low - 0.15 * (high - low)), high + 0.25 * (high - low))
-        axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.88))
+        axes.set_ylim(max(0.0, low - 0.1 * (high - low)), high + 0.1 * (high - low))
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, columnspacing=1.2, handlelength=1.6)
         return figure
 
 
