@@ -91,7 +91,7 @@ def render_page(
         True
     """
     environment = Environment(
-        loader=PackageLoader("stedfm_hf.reports"),
+        loader=PackageLoader("stedfm_hf.reports", package_path=""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
