@@ -96,11 +96,19 @@ def eager_attention_forward(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention written out, the only kind that returns its weights; (B, heads, N, d) in, (B, N, heads, d) out."""
-    weights = (query @ key.transpose(2, 3)) * scaling
+    weights = (query * scaling) @ key.transpose(2, 3)
     if attention_mask is not None:
         weights = weights + attention_mask
     weights = weights.softmax(dim=-1)
     return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+def _is_slow_for_sdpa(query: torch.Tensor) -> bool:
+    """Whether torch's fused attention is slower than two matrix products: on CPUs in half precision (torch 2.13).
+
+    Written out, the weights take memory that grows with the square of the sequence, so that long ones stay with it.
+    """
+    return query.device.type == "cpu" and query.dtype != torch.float32 and query.shape[2] <= 1024
 
 
 class StedFmAttention(nn.Module):
@@ -125,7 +133,8 @@ class StedFmAttention(nn.Module):
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         implementation = self.config._attn_implementation
         # Fused kernels never form the weights: whoever asks for them gets the written-out attention for this call.
-        if kwargs.get("output_attentions", self.config.output_attentions):
+        wants_weights = kwargs.get("output_attentions", self.config.output_attentions)
+        if wants_weights or (implementation == "sdpa" and _is_slow_for_sdpa(query)):
             implementation = "eager"
         attend: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
             implementation, eager_attention_forward
