@@ -289,8 +289,9 @@ def demo(
     from stedfm_hf.demo import run_demo
 
     _without_foreign_bars()
-    run_demo(output, images=images, model=model, seconds=seconds, seed=seed, device=device.value)
-    print(f"report: {output / 'report.html'}")
+    result = run_demo(output, images=images, model=model, seconds=seconds, seed=seed, device=device.value)
+    if result.manifest.exit_status:
+        raise typer.Exit(result.manifest.exit_status)
 
 
 @app.command(epilog="Example: stedfm doctor")

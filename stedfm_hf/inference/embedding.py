@@ -244,7 +244,8 @@ def _embed_chunk(
             manifest.done(path)
         else:
             manifest.failed(path, error)
-            reason = (manifest.items[path].reason or "").removeprefix(f"{Path(path).name}: ")
+            # Readers name the file in their own way; it is named here by the path of the table.
+            reason = (manifest.items[path].reason or "").rpartition(f"{Path(path).name}: ")[2]
             progress.note(f"stedfm: error: {path}: {reason}")
     kept = [(fact, vector) for fact, vector in zip(facts, vectors, strict=True) if errors[fact["path"]] is None]
     patch_size = encoder.model.config.patch_size

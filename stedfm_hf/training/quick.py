@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from stedfm_hf.inference.loading import choose_device, has_fast_bfloat16
 from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES, StedFmConfig
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm import patchify
@@ -321,7 +322,8 @@ def pretrain_quickly(
             weight_decay=0.05,
             max_grad_norm=1.0,
             bf16=use_bf16,
-            use_cpu=device == "cpu",
+            # Said explicitly where there is nothing else: bfloat16 on a CPU is refused without it.
+            use_cpu=choose_device(device).type == "cpu",
             seed=seed % 2**32,
             logging_steps=10,
             save_strategy="no",
@@ -397,13 +399,9 @@ def save_folder(model: StedFmForPreTraining, processor: StedFmImageProcessor, fo
 
 def _bf16_pays(model: StedFmForPreTraining, batch: dict[str, torch.Tensor], device: str) -> bool:
     """Whether bfloat16 autocast is there and faster: on a CPU by a measurement of a second."""
-    if device != "cpu" and torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    if device not in ("auto", "cpu") or torch.backends.mps.is_available():
-        return False
-    found = torch.cpu.get_capabilities()
-    if not any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
-        return False
+    place = choose_device(device)
+    if place.type != "cpu" or not has_fast_bfloat16(place):
+        return has_fast_bfloat16(place)
     best = {True: float("inf"), False: float("inf")}
     for _ in range(4):
         for enabled in best:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -79,7 +80,11 @@ def peak_memory(module: str, *arguments: str) -> float:
 
 
 def own_peak() -> float:
-    """Peak resident memory of this process in MB (Linux and macOS count in different units)."""
+    """Peak resident memory of this process in MB."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage: on Linux it begins with what the parent process held at the start.
+        return next(float(line.split()[1]) / 1024 for line in status.read_text().splitlines() if "VmHWM" in line)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
 
 

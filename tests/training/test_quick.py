@@ -65,6 +65,22 @@ def test_the_same_seed_gives_the_same_weights_and_losses_and_another_does_not(tm
     assert one.constant_loss == same.constant_loss
 
 
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_bfloat16_trains_too(tmp_path: Path, device: str) -> None:
+    result = pretrain_quickly(
+        _images(),
+        config=_config(),
+        output_dir=tmp_path,
+        max_steps=2,
+        device=device,
+        precision="bfloat16",
+        batch_size=4,
+        log=lambda _: None,
+    )
+    assert result.precision == "bfloat16" and np.isfinite(result.held_out_loss[-1].loss)
+    assert StedFmForPreTraining.from_pretrained(result.folder).dtype == torch.float32
+
+
 def test_the_callers_generators_are_left_alone(tmp_path: Path) -> None:
     torch.manual_seed(5)
     random.seed(5)

@@ -1,0 +1,47 @@
+"""Every file of a folder of real microscope data, if STEDFM_REAL_DATA names one, through a network of the real shape."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stedfm_hf import StedFmConfig, StedFmForPreTraining
+from stedfm_hf.inference import EmbedResult, embed
+from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES
+
+ROOT = os.environ.get("STEDFM_REAL_DATA")
+pytestmark = pytest.mark.skipif(not ROOT, reason="STEDFM_REAL_DATA does not name a folder of real data")
+# This Imspector file was saved without its images.
+WITHOUT_IMAGES = "msr/dummy_4channel.msr"
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> EmbedResult:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    StedFmForPreTraining(StedFmConfig(**ARCHITECTURES["stedfm-vit-64-p8"])).save_pretrained(folder)
+    return embed(str(ROOT), model=folder, output=folder / "emb.parquet", device="cpu")
+
+
+def test_every_file_but_the_empty_one_has_finite_vectors(result: EmbedResult) -> None:
+    vectors = np.array(result.table["embedding"].to_pylist())
+    assert np.isfinite(vectors).all() and len(np.unique(vectors, axis=0)) > 70
+    readable = {".tif", ".tiff", ".npy", ".msr"}
+    files = {p.relative_to(str(ROOT)).as_posix() for p in Path(str(ROOT)).rglob("*") if p.suffix in readable}
+    assert set(result.table["path"].to_pylist()) == files - {WITHOUT_IMAGES}
+
+
+def test_the_empty_file_is_named(result: EmbedResult) -> None:
+    assert result.manifest.exit_status == 1
+    assert list(result.manifest.failures()) == [WITHOUT_IMAGES]
+    assert "holds no image" in result.manifest.failures()[WITHOUT_IMAGES]
+
+
+def test_pixel_sizes_come_along(result: EmbedResult) -> None:
+    sizes = dict(zip(result.table["path"].to_pylist(), result.table["pixel_size_nm"].to_pylist(), strict=True))
+    assert sizes["actin_raw/01_Block_1.tif"] == pytest.approx([20, 20], rel=1e-4)
+    assert sizes["actin_raw/actin_1.tiff"] is None
