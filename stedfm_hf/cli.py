@@ -180,9 +180,8 @@ def convert(
     if as_json:
         _print_json(asdict(report) | {"dest": str(report.dest)})
         return
-    print(
-        f"{report.architecture} ({report.kind}) written to {report.dest} (sha256 of the weights: {report.weights_sha256})"
-    )
+    print(f"{report.architecture} ({report.kind}) written to {report.dest}")
+    print(f"sha256 of the weights: {report.weights_sha256}")
     reasons: dict[str, list[str]] = {}
     for key, why in report.dropped.items():
         reasons.setdefault(why, []).append(key)

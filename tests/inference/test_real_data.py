@@ -1,4 +1,4 @@
-"""Every file of a folder of real microscope data, if STEDFM_REAL_DATA names one, through a network of the real shape."""
+"""Every file of a folder of real microscope data, where STEDFM_REAL_DATA names one, becomes a finite vector."""
 
 from __future__ import annotations
 
