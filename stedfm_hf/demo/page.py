@@ -193,7 +193,7 @@ def _neighbours(story: Story) -> Section:
     caption += ", other files only." if not story.simulated else "; images left, neighbours from the gallery."
     if story.scores is not None:
         caption += " Frames show the label: a frame of another colour than the first is a mistake."
-    caption += " The first images of each label in order of file, not picked by outcome; their middle 224 pixels."
+    caption += " The first images of each label in order of file, not picked by outcome; of large ones the middle."
     return Section("Nearest neighbours", (), [_picture(story, "neighbours", "Images and their neighbours", caption)])
 
 
@@ -225,7 +225,8 @@ def _accuracy(story: Story, scores: Scores) -> Section:
         gain = ""
         if method is not scores.methods[0]:
             value, low, high = scores.gain(method.key)
-            gain = f"{100 * value:+.0f} ({100 * low:+.0f} to {100 * high:+.0f})"
+            points = [f"{round(100 * part):+d}" for part in (value, low, high)]
+            gain = f"{points[0]} ({points[1]} to {points[2]})"
         interval = f"{percent(result.low)} to {percent(result.high)}"
         rows.append((method.name, percent(result.accuracy), interval, str(result.images), gain))
     rows.append(("Chance", percent(scores.chance), "", "", ""))
