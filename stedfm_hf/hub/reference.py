@@ -11,10 +11,10 @@ from typing import Any, Literal
 import torch
 
 from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES, StedFmConfig
+from stedfm_hf.modeling.layers_stedfm import sincos_position_table
 from stedfm_hf.modeling.modeling_stedfm import (
     StedFmForImageClassification,
     StedFmPreTrainedModel,
-    sincos_position_table,
 )
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.runs.errors import UserError

@@ -5,7 +5,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from .modeling_stedfm import StedFmEmbeddings, StedFmPatchEmbeddings, StedFmPreTrainedModel
+from .layers_stedfm import StedFmEmbeddings, StedFmPatchEmbeddings
+from .modeling_stedfm import StedFmPreTrainedModel
 from .modeling_stedfm_mae import StedFmDecoder
 
 

@@ -10,14 +10,8 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_stedfm import StedFmConfig
-from .modeling_stedfm import (
-    StedFmLayer,
-    StedFmModel,
-    StedFmPreTrainedModel,
-    patchify,
-    sincos_position_table,
-    unpatchify,
-)
+from .layers_stedfm import StedFmLayer, patchify, sincos_position_table, unpatchify
+from .modeling_stedfm import StedFmModel, StedFmPreTrainedModel
 
 
 @dataclass

@@ -27,7 +27,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from stedfm_hf.inference.loading import choose_device, has_fast_bfloat16
 from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES, StedFmConfig
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
-from stedfm_hf.modeling.modeling_stedfm import patchify
+from stedfm_hf.modeling.layers_stedfm import patchify
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.training.crops import RandomCrops
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stedfm_hf import StedFmForPreTraining
-from stedfm_hf.modeling.modeling_stedfm import patchify
+from stedfm_hf.modeling.layers_stedfm import patchify
 from tests.models import pixels, tiny_config
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import AutoBackbone, AutoModel, UperNetConfig, UperNetForSemanticSegmentation
 
 from stedfm_hf import StedFmBackbone, StedFmForImageClassification, StedFmForPreTraining, StedFmModel
-from stedfm_hf.modeling.modeling_stedfm import patchify, sincos_position_table, unpatchify
+from stedfm_hf.modeling.layers_stedfm import patchify, sincos_position_table, unpatchify
 from tests.models import pixels, tiny_config
 
 

@@ -8,7 +8,7 @@ import torch
 
 from stedfm_hf import StedFmConfig, StedFmForImageClassification, StedFmForPreTraining
 from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES
-from stedfm_hf.modeling.modeling_stedfm import sincos_position_table
+from stedfm_hf.modeling.layers_stedfm import sincos_position_table
 from tests import parity
 
 

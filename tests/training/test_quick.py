@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,27 +11,11 @@ import torch
 from transformers import AutoModel, AutoModelForPreTraining
 
 from stedfm_hf.data import SimulationSettings, simulate_image
-from stedfm_hf.modeling.configuration_stedfm import StedFmConfig
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.training import QuickResult, pretrain_quickly, quick_config
 from stedfm_hf.training.crops import RandomCrops
 from stedfm_hf.training.quick import constant_loss, fold_standardisation, new_model
-
-TINY: dict[str, Any] = {
-    "image_size": 32,
-    "patch_size": 8,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "decoder_hidden_size": 32,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 64,
-}
-
-
-def _config(**changes: Any) -> StedFmConfig:
-    return StedFmConfig(**{**TINY, **changes})
+from tests.models import tiny_config
 
 
 def _images(count: int = 12) -> list[np.ndarray]:
@@ -44,7 +27,7 @@ def _images(count: int = 12) -> list[np.ndarray]:
 def _train(folder: Path, steps: int = 4, seed: int = 0) -> QuickResult:
     return pretrain_quickly(
         _images(),
-        config=_config(),
+        config=tiny_config(),
         output_dir=folder,
         seconds=1e6,
         max_steps=steps,
@@ -69,7 +52,7 @@ def test_the_same_seed_gives_the_same_weights_and_losses_and_another_does_not(tm
 def test_bfloat16_trains_too(tmp_path: Path, device: str) -> None:
     result = pretrain_quickly(
         _images(),
-        config=_config(),
+        config=tiny_config(),
         output_dir=tmp_path,
         max_steps=2,
         device=device,
@@ -98,7 +81,7 @@ def test_it_learns_saves_both_networks_and_says_so(tmp_path: Path) -> None:
     lines: list[str] = []
     result = pretrain_quickly(
         [np.tile(np.linspace(0, 1, 48, dtype=np.float32), (48, 1))] * 8,
-        config=_config(),
+        config=tiny_config(),
         output_dir=tmp_path,
         seconds=1e6,
         max_steps=60,
@@ -124,7 +107,7 @@ def test_it_learns_saves_both_networks_and_says_so(tmp_path: Path) -> None:
 
 def test_time_ends_the_training(tmp_path: Path) -> None:
     result = pretrain_quickly(
-        _images(), config=_config(), output_dir=tmp_path, seconds=0.5, device="cpu", log=lambda _: None
+        _images(), config=tiny_config(), output_dir=tmp_path, seconds=0.5, device="cpu", log=lambda _: None
     )
     assert result.seconds >= 0.5
     assert result.steps >= 1
@@ -133,9 +116,9 @@ def test_time_ends_the_training(tmp_path: Path) -> None:
 
 def test_standardisation_is_folded_into_the_patch_embedding() -> None:
     torch.manual_seed(0)
-    plain = StedFmForPreTraining(_config())
+    plain = StedFmForPreTraining(tiny_config())
     torch.manual_seed(0)
-    folded = StedFmForPreTraining(_config())
+    folded = StedFmForPreTraining(tiny_config())
     fold_standardisation(folded, mean=0.2, std=0.1)
     pixels = torch.rand(2, 1, 32, 32)
     noise = torch.rand(2, 16)
@@ -146,13 +129,13 @@ def test_standardisation_is_folded_into_the_patch_embedding() -> None:
 
 
 def test_a_new_network_predicts_the_mean() -> None:
-    model = new_model(_config(), mean=0.3, std=0.1, seed=0)
+    model = new_model(tiny_config(), mean=0.3, std=0.1, seed=0)
     batch = RandomCrops(_images(), size=32, patches=16, batch_size=4, seed=0).batch(0)
     assert model(**batch).loss.item() == pytest.approx(constant_loss(model, batch, 0.3), rel=0.02)
 
 
 def test_constant_loss_is_the_masked_mean_square() -> None:
-    model = new_model(_config(), mean=0.0, std=1.0, seed=0)
+    model = new_model(tiny_config(), mean=0.0, std=1.0, seed=0)
     pixels = torch.zeros(1, 1, 32, 32)
     pixels[..., :16, :] = 1.0
     noise = torch.arange(16.0)[None]  # keeps the first row of patches, masks rows 1 to 3
@@ -179,11 +162,11 @@ def test_small_images_are_mirrored_and_wrong_ones_refused(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="shape \\(1, 5, 5\\)"):
         RandomCrops([np.ones((1, 5, 5))], size=32, patches=16, batch_size=1, seed=0)
     with pytest.raises(ValueError, match="two images or more"):
-        pretrain_quickly(_images(1), config=_config(), output_dir=tmp_path)
+        pretrain_quickly(_images(1), config=tiny_config(), output_dir=tmp_path)
     with pytest.raises(ValueError, match="one channel"):
-        pretrain_quickly(_images(2), config=_config(num_channels=2), output_dir=tmp_path)
+        pretrain_quickly(_images(2), config=tiny_config(num_channels=2), output_dir=tmp_path)
     with pytest.raises(ValueError, match="norm_pix_loss"):
-        new_model(_config(norm_pix_loss=True), mean=0.0, std=1.0, seed=0)
+        new_model(tiny_config(norm_pix_loss=True), mean=0.0, std=1.0, seed=0)
 
 
 def test_the_quick_architecture_keeps_the_encoder_and_narrows_the_decoder() -> None:
