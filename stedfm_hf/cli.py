@@ -277,7 +277,7 @@ def demo(
     model: Annotated[
         str | None, typer.Option(help="A folder or Hub id of a trained model, instead of training one.")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="Time for the training.")] = 75.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Time for the training.")] = 120.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     device: OnDevice = Device.auto,
 ) -> None:

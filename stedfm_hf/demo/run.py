@@ -79,7 +79,7 @@ def run_demo(
     *,
     images: str | Path | None = None,
     model: str | Path | None = None,
-    seconds: float = 75.0,
+    seconds: float = 120.0,
     seed: int = 0,
     device: str = "auto",
     sizes: Sizes | None = None,

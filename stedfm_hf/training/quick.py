@@ -246,7 +246,7 @@ def pretrain_quickly(
     *,
     output_dir: str | Path,
     config: StedFmConfig | None = None,
-    seconds: float = 75.0,
+    seconds: float = 120.0,
     max_steps: int | None = None,
     seed: int = 0,
     device: str = "auto",

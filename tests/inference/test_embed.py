@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import tifffile
 import torch
+from PIL import Image
 
 from stedfm_hf import StedFmForPreTraining, StedFmImageProcessor, StedFmModel, adapt_channels
 from stedfm_hf.cli import main
@@ -254,14 +255,14 @@ def test_a_deleted_table_is_made_again(folder: Path, images: Path, tmp_path: Pat
 
 
 def test_a_dataset(folder: Path, model: StedFmModel, tmp_path: Path) -> None:
-    pictures = [counts(seed=i) for i in range(3)]
+    pictures = [Image.fromarray(counts(seed=i)) for i in range(3)]
     rows = datasets.Dataset.from_dict({"image": pictures, "label": [0, 1, 0]}).cast_column("image", datasets.Image())
     (tmp_path / "repo" / "data").mkdir(parents=True)
     rows.to_parquet(tmp_path / "repo" / "data" / "train-00000-of-00001.parquet")
     frame: Any = embed(tmp_path / "repo", model=folder).table.to_pandas()
     assert frame["path"].tolist() == ["train/0", "train/1", "train/2"]
     for row, picture in zip(frame.itertuples(), pictures, strict=True):
-        np.testing.assert_allclose(row.embedding, vector(model, picture), atol=1e-5)
+        np.testing.assert_allclose(row.embedding, vector(model, np.asarray(picture)), atol=1e-5)
     datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "repo" / "data" / "train-00000-of-00001.parquet")
     with pytest.raises(UserError, match="no image column among text"):
         embed(tmp_path / "repo", model=folder)
