@@ -116,30 +116,27 @@ def folder(rounds: int) -> str:
         (root / "images").mkdir()
         for index, image in enumerate(images):
             tifffile.imwrite(root / "images" / f"{index:03d}.tif", image)
-        rows = []
-        for precision in ("float32", "bfloat16"):
-            encoder = load_encoder(root / "model", device="cpu", precision=precision)
-            prepared = [encoder.processor.prepare(image) for image in images]
-
-            def alone() -> object:
-                return list(encode_images(encoder.model, prepared, batch_size=BATCH))  # noqa: B023
-
-            def whole() -> object:
-                return embed(root / "images", model=root / "model", device="cpu", precision=precision)  # noqa: B023
-
-            rates = take_turns({"alone": (alone, count), "embed": (whole, count)}, rounds)
-            rows.append(
-                [
-                    precision,
-                    *(spread(rates.values[name], 1) for name in rates.values),
-                    spread(rates.ratios("embed", "alone")),
-                ]
-            )
+        rows = [_folder_row(root, images, precision, rounds) for precision in ("float32", "bfloat16")]
     return (
         f"## `embed` of a folder of {count} 16-bit TIFF files\n\n"
         "Reading, scaling, the model loaded anew, the table and the manifest written.\n\n"
         + table(["", "model alone, images/s", "`embed`, images/s", "ratio"], rows)
     )
+
+
+def _folder_row(root: Path, images: list[np.ndarray], precision: str, rounds: int) -> list[str]:
+    encoder = load_encoder(root / "model", device="cpu", precision=precision)
+    prepared = [encoder.processor.prepare(image) for image in images]
+
+    def alone() -> object:
+        return list(encode_images(encoder.model, prepared, batch_size=BATCH))
+
+    def whole() -> object:
+        return embed(root / "images", model=root / "model", device="cpu", precision=precision)
+
+    rates = take_turns({"alone": (alone, len(images)), "embed": (whole, len(images))}, rounds)
+    both = [spread(values, 1) for values in rates.values.values()]
+    return [precision, *both, spread(rates.ratios("embed", "alone"))]
 
 
 def main() -> None:
