@@ -241,6 +241,47 @@ class _Watch(TrainerCallback):
         )
 
 
+class _Threads(TrainerCallback):
+    """Keeps trying whether one thread or all of them are faster, and goes on with what is.
+
+    On a machine that others use too, a thread that waits for one that is not running can make two threads ten times
+    slower than one, and a minute later that is over. So now and then two steps are timed with each.
+    """
+
+    def __init__(self) -> None:
+        self.all = torch.get_num_threads()
+        self.began = self.next_trial = 0.0
+        self.pause = 10.0
+        self.plan: list[int] = []
+        self.took: dict[int, float] = {}
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.began = time.perf_counter()
+        if not self.plan and self.all > 1 and self.began >= self.next_trial:
+            self.plan, self.took = [1, 1, self.all, self.all], {}
+        if self.plan:
+            torch.set_num_threads(self.plan[0])
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not self.plan:
+            return
+        now = time.perf_counter()
+        count = self.plan.pop(0)
+        self.took[count] = min(self.took.get(count, float("inf")), now - self.began)
+        if not self.plan:
+            torch.set_num_threads(min(self.took, key=self.took.__getitem__))
+            self.next_trial = now + self.pause
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        torch.set_num_threads(self.all)
+
+
 def pretrain_quickly(
     images: Sequence[np.ndarray],
     *,
@@ -261,7 +302,8 @@ def pretrain_quickly(
 
     Recipe: raw pixels as target, AdamW (0.9, 0.95) with weight decay 0.05, gradient norm clipped at 1, 8 % warm-up and
     then a cosine over the elapsed time, the eight rotations and reflections. One image in ten is held out.
-    With `max_steps` in float32 on a CPU the result is a function of the arguments alone.
+    With `max_steps` in float32 on a CPU the result is a function of the arguments alone; without it, the number of
+    threads follows what is fastest at the moment.
 
     Args:
         images: scaled images (H, W) in [0, 1] as the processor gives them, two or more.
@@ -336,6 +378,8 @@ def pretrain_quickly(
         trainer = _Trainer(budget=budget, model=model, args=arguments, train_dataset=stream, callbacks=[watch])
         # The library prints its logs as dictionaries; ours are lines.
         trainer.remove_callback(PrinterCallback)
+        if max_steps is None and arguments.device.type == "cpu":
+            trainer.add_callback(_Threads())
         trainer.train()
         took = budget.elapsed()
         steps, trained_on = trainer.state.global_step, str(arguments.device)
@@ -403,6 +447,8 @@ def _bf16_pays(model: StedFmForPreTraining, batch: dict[str, torch.Tensor], devi
     if place.type != "cpu" or not has_fast_bfloat16(place):
         return has_fast_bfloat16(place)
     best = {True: float("inf"), False: float("inf")}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # what is compared is the arithmetic, not how busy the other cores are
     for _ in range(4):
         for enabled in best:
             began = time.perf_counter()
@@ -411,4 +457,5 @@ def _bf16_pays(model: StedFmForPreTraining, batch: dict[str, torch.Tensor], devi
             loss.backward()
             model.zero_grad(set_to_none=True)
             best[enabled] = min(best[enabled], time.perf_counter() - began)
+    torch.set_num_threads(threads)
     return best[True] < best[False]

@@ -106,12 +106,14 @@ def test_it_learns_saves_both_networks_and_says_so(tmp_path: Path) -> None:
 
 
 def test_time_ends_the_training(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
     result = pretrain_quickly(
         _images(), config=tiny_config(), output_dir=tmp_path, seconds=0.5, device="cpu", log=lambda _: None
     )
     assert result.seconds >= 0.5
     assert result.steps >= 1
     assert len(result.held_out) == 1
+    assert torch.get_num_threads() == threads
 
 
 def test_standardisation_is_folded_into_the_patch_embedding() -> None:
