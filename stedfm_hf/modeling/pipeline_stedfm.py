@@ -23,6 +23,8 @@ class StedFmPipeline(Pipeline):
     _load_image_processor = True
     _load_feature_extractor = False
     _load_tokenizer = False
+    # Left open, transformers looks for one, and asks on the terminal whether it may run the folder's code for that.
+    _load_video_processor = False
 
     preprocess_arguments = ("series", "channel", "pixel_size_nm", "normalization", "intensity_range")
     forward_arguments: tuple[str, ...] = ("tile",)

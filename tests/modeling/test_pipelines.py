@@ -38,7 +38,18 @@ def classify(folder: Path) -> Pipeline:
     return pipeline("stedfm-image-classification", model=str(folder), device="cpu")
 
 
-def test_our_task_names_need_no_remote_code(extract: Pipeline, classify: Pipeline) -> None:
+def test_our_task_names_need_no_remote_code(
+    folder: Path, extract: Pipeline, classify: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def answer(prompt: str = "") -> str:
+        asked.append(prompt)
+        return "n"
+
+    monkeypatch.setattr("builtins.input", answer)
+    pipeline("stedfm-feature-extraction", model=str(folder), device="cpu")
+    assert not asked, "transformers asks whether it may run the code of the folder"
     assert type(extract) is StedFmFeatureExtractionPipeline and type(extract.model) is StedFmModel
     assert type(classify) is StedFmImageClassificationPipeline
     assert type(classify.model) is StedFmForImageClassification
