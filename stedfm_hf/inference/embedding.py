@@ -22,7 +22,7 @@ from stedfm_hf.inference.tables import Parts, embedding_schema, read_table
 from stedfm_hf.modeling.tiling_stedfm import POOLINGS, encode_images
 from stedfm_hf.runs import Manifest, Progress, UserError
 
-CHUNK = 128
+CHUNK = 64
 """Files between two steps of writing: what a kill can cost."""
 AHEAD = 64, 128 * 2**20
 """How many files, and of how many bytes, are read ahead of the model."""
@@ -311,5 +311,5 @@ def _check_tile(encoder: Encoder, tile: int | str | None) -> None:
 
 def _speed_hint(encoder: Encoder) -> str | None:
     if encoder.model.dtype == torch.float32 and has_fast_bfloat16(encoder.model.device):
-        return "stedfm: this takes a while; --precision auto computes in bfloat16 here, about three times as fast"
+        return "stedfm: this takes a while; --precision auto computes in bfloat16 here, two to three times as fast"
     return None

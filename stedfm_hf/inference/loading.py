@@ -96,7 +96,7 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 matrices itself, which makes it about three times as fast."""
+    """Whether the hardware multiplies bfloat16 matrices itself, which makes it two to three times as fast."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":

@@ -184,7 +184,7 @@ def check_same_settings(old: Manifest, new: Manifest) -> None:
     if differences:
         raise UserError(
             f"the output was begun with other settings ({'; '.join(differences)}); "
-            "use the old settings, another output, or delete the old one"
+            "use the old settings, another output, or --overwrite"
         )
 
 
