@@ -50,6 +50,10 @@ def load_encoder(model: str | Path, *, device: str = "auto", precision: str = "f
     place = choose_device(device)
     dtype = choose_precision(precision, place)
     source = str(model)
+    if Path(source).is_file():
+        raise UserError(f"model {source}: is a file; if it is a checkpoint: stedfm convert {source} FOLDER")
+    if source.startswith((".", "/", "~")) and not Path(source).exists():
+        raise UserError(f"model {source}: no such folder; check the path")
     try:
         network = AutoModel.from_pretrained(source, dtype=dtype)
         processor = AutoImageProcessor.from_pretrained(source)

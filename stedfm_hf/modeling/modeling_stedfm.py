@@ -1,6 +1,7 @@
 """STED-FM vision transformer: encoder, multi-layer backbone and image classifier."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,9 @@ class StedFmPreTrainedModel(PreTrainedModel):
         # Before the weights are written, because a push to the Hub happens at the end of the call below.
         complete_folder(self, Path(save_directory), write=is_main_process)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        for weights in Path(save_directory).glob("*.safetensors"):
+            # safetensors lets only the owner read what it writes; a shared folder shall be readable as a whole.
+            shutil.copymode(Path(save_directory) / "config.json", weights)
 
 
 class StedFmEncoder(StedFmPreTrainedModel):

@@ -296,6 +296,8 @@ def test_precision(folder: Path, images: Path) -> None:
         ({"device": "cuda:99"}, "not available|invalid"),
         ({"tile": 12}, "multiple of 8"),
         ({"model": "nowhere/at-all"}, "model nowhere/at-all: cannot be loaded"),
+        ({"model": "./no-such-folder"}, "no-such-folder: no such folder"),
+        ({"model": __file__}, "is a file; if it is a checkpoint: stedfm convert"),
         ({"output": "table.xlsx"}, "parquet or"),
         ({"normalization": "fixed"}, "intensity_range"),
         ({"batch_size": 0}, "batch size 0"),

@@ -93,6 +93,12 @@ def test_the_processor_goes_along(tmp_path: Path) -> None:
         assert (processor.normalization, processor.intensity_range) == ("fixed", [0, 99])
 
 
+def test_who_may_read_the_folder_may_read_the_weights(tmp_path: Path) -> None:
+    saved(StedFmModel, tmp_path)
+    modes = {(tmp_path / name).stat().st_mode for name in ("config.json", "model.safetensors")}
+    assert len(modes) == 1
+
+
 def test_half_precision_is_kept(tmp_path: Path) -> None:
     saved(StedFmModel, tmp_path / "first").to(torch.bfloat16).save_pretrained(tmp_path / "half")
     assert StedFmModel.from_pretrained(tmp_path / "half").dtype == torch.bfloat16
