@@ -181,7 +181,7 @@ def _memory() -> Iterator[Check]:
 def _disk() -> Iterator[Check]:
     from huggingface_hub import constants
 
-    from stedfm_hf.hub.download import cache_folder
+    from stedfm_hf.runs.download import cache_folder
 
     yield _folder("Hugging Face cache", Path(constants.HF_HOME), "HF_HOME")
     yield _folder("stedfm cache", cache_folder(), "STEDFM_CACHE")

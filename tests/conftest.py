@@ -7,7 +7,9 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,3 +81,15 @@ def _network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     elif "STEDFM_TEST_NETWORK" not in os.environ:
         pytest.skip("needs the internet; set STEDFM_TEST_NETWORK=1 to run it")
     yield
+
+
+@pytest.fixture
+def loopback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Lets downloads reach this machine, without waiting between attempts; gives an empty cache folder."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("STEDFM_CACHE", str(cache))
+    return cache

@@ -1,4 +1,4 @@
-"""Model cards: the README of a converted or trained model, made from a template and the facts about it."""
+"""Cards: the README of a model or of a data set, made from a template and the facts about it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 
-__all__ = ["CardFacts", "render_model_card"]
+__all__ = ["CardFacts", "render_dataset_card", "render_model_card"]
 
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+_DATASET_TEMPLATE = Path(__file__).with_name("dataset_card.md.jinja")
 _TAGS = ["microscopy", "super-resolution", "sted", "fluorescence", "biology", "vision", "stedfm"]
 
 
@@ -85,4 +86,18 @@ def render_model_card(facts: CardFacts) -> str:
         tags=_TAGS + ([] if is_classifier else ["masked-autoencoder"]),
     )
     card = ModelCard.from_template(data, template_path=str(_TEMPLATE), facts=facts, is_classifier=is_classifier)
+    return str(card).strip() + "\n"
+
+
+def render_dataset_card(data: DatasetCardData, **facts: Any) -> str:
+    """Writes the card of a data set in the layout of the Hugging Face Hub: YAML front matter and Markdown.
+
+    Args:
+        data: The front matter.
+        facts: What the template asks for; see :func:`stedfm_hf.data.card.write_card`.
+
+    Returns:
+        The text of `README.md`.
+    """
+    card = DatasetCard.from_template(data, template_path=str(_DATASET_TEMPLATE), **facts)
     return str(card).strip() + "\n"

@@ -1,83 +1,21 @@
 """The structures the simulator can draw, one small function each.
 
 Every structure is a cloud of fluorescent emitters: positions in pixels and a brightness each. Blur, photons and noise
-are the same for all of them and live in :mod:`stedfm_hf.data.simulate`, so two structures differ in their geometry
+are the same for all of them and live in :mod:`stedfm_hf.data.fields`, so two structures differ in their geometry
 only. Geometry follows what STED shows in cultured neurons: actin rings every 190 nm around an axon (Xu et al. 2013),
-actin fibres along a dendrite, a mesh of microtubules, and clusters of a postsynaptic protein beside a dendrite.
+actin fibres along a dendrite, a mesh of microtubules, postsynaptic puncta and larger, diffuse assemblies beside a
+dendrite, the outer membranes of mitochondria; and rings of a polymer. Sizes are typical ones, not fitted to images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
+from stedfm_hf.data.scene import Emitters, Scene, anywhere, centre_lines, how_many, neurite_widths, turned
+
 RING_PERIOD_NM = 190.0
-
-
-@dataclass(frozen=True)
-class Scene:
-    """The piece of sample a structure is drawn into.
-
-    Args:
-        height: rows, in pixels.
-        width: columns, in pixels.
-        pixel_size_nm: side of a pixel.
-        coverage: share of the pixels the structure should touch, 0 to 1.
-    """
-
-    height: int
-    width: int
-    pixel_size_nm: float
-    coverage: float
-
-    @property
-    def reach(self) -> float:
-        """Length in pixels of a curve that crosses the whole field whatever its direction."""
-        return 1.3 * float(np.hypot(self.height, self.width))
-
-    @property
-    def area(self) -> float:
-        """Pixels the structure should touch."""
-        return self.coverage * self.height * self.width
-
-    def pixels(self, nanometres: float) -> float:
-        """A length in pixels."""
-        return nanometres / self.pixel_size_nm
-
-
-@dataclass(frozen=True, eq=False)
-class Emitters:
-    """Fluorescent emitters: `position` (n, 2) as (y, x) in pixels, `brightness` (n,)."""
-
-    position: np.ndarray
-    brightness: np.ndarray
-
-
-def _centre_lines(rng: np.random.Generator, scene: Scene, count: int, persistence_nm: float) -> tuple[np.ndarray, ...]:
-    """Worm-like chains through random points of the field, one point every half pixel.
-
-    Returns:
-        Positions (count, points, 2) as (y, x) in pixels and unit normals of the same shape.
-    """
-    step = 0.5
-    points = int(scene.reach / step)
-    turn = np.sqrt(step / scene.pixels(persistence_nm))
-    heading = rng.normal(0.0, turn, (count, points)).cumsum(axis=1)
-    heading += rng.uniform(0.0, 2.0 * np.pi, (count, 1)) - heading[:, points // 2, None]
-    along = np.stack([np.sin(heading), np.cos(heading)], axis=-1)
-    position = step * along.cumsum(axis=1)
-    middle = rng.uniform(0.0, 1.0, (count, 1, 2)) * (scene.height, scene.width)
-    position += middle - position[:, points // 2, None, :]
-    return position, np.stack([along[..., 1], -along[..., 0]], axis=-1)
-
-
-def _neurite_widths(rng: np.random.Generator, scene: Scene) -> np.ndarray:
-    """Widths in pixels (240 to 900 nm) of as many neurites as the wanted coverage takes."""
-    widths = scene.pixels(240.0) + scene.pixels(660.0) * rng.uniform(0.0, 1.0, 16) ** 2
-    covered = widths.cumsum() * 0.75 * max(scene.height, scene.width)
-    return widths[: 1 + int(np.searchsorted(covered, scene.area))]
 
 
 def rings(rng: np.random.Generator, scene: Scene) -> Emitters:
@@ -90,8 +28,8 @@ def rings(rng: np.random.Generator, scene: Scene) -> Emitters:
     Returns:
         The emitters, some of them outside the field.
     """
-    widths = _neurite_widths(rng, scene)
-    position, normal = _centre_lines(rng, scene, len(widths), persistence_nm=14_000.0)
+    widths = neurite_widths(rng, scene)
+    position, normal = centre_lines(rng, scene, len(widths), persistence_nm=14_000.0)
     period = scene.pixels(RING_PERIOD_NM)
     per_ring, per_gap = 30, 8
     clouds, brightness = [], []
@@ -120,8 +58,8 @@ def fibres(rng: np.random.Generator, scene: Scene) -> Emitters:
     Returns:
         The emitters, some of them outside the field.
     """
-    widths = _neurite_widths(rng, scene)
-    position, normal = _centre_lines(rng, scene, len(widths), persistence_nm=14_000.0)
+    widths = neurite_widths(rng, scene)
+    position, normal = centre_lines(rng, scene, len(widths), persistence_nm=14_000.0)
     clouds, brightness = [], []
     points = position.shape[1]
     for centre, across, width in zip(position, normal, widths, strict=True):
@@ -145,7 +83,7 @@ def microtubules(rng: np.random.Generator, scene: Scene) -> Emitters:
         The emitters, some of them outside the field.
     """
     count = 3 + int(scene.area / (scene.pixels(85.0) * max(scene.height, scene.width)))
-    position, _ = _centre_lines(rng, scene, count, persistence_nm=8_000.0)
+    position, _ = centre_lines(rng, scene, count, persistence_nm=8_000.0)
     label = rng.gamma(3.0, 1.0 / 3.0, (count, 1)) * rng.exponential(1.0, position.shape[:2])
     return Emitters(position.reshape(-1, 2), label.ravel())
 
@@ -161,23 +99,120 @@ def puncta(rng: np.random.Generator, scene: Scene) -> Emitters:
         The emitters, some of them outside the field.
     """
     spread = scene.pixels(38.0) * rng.lognormal(0.0, 0.4, 400)
-    covered = (np.pi * (2.0 * spread) ** 2).cumsum()
-    spread = spread[: 3 + int(np.searchsorted(covered, scene.area))]
+    spread = spread[: how_many((np.pi * (1.6 * spread) ** 2).cumsum(), scene)]
     count, per_cluster = len(spread), 50
-    lines, normals = _centre_lines(rng, scene, 2, persistence_nm=14_000.0)
+    lines, normals = centre_lines(rng, scene, 2, persistence_nm=14_000.0)
     line = rng.integers(0, 2, count)
     at = rng.integers(0, lines.shape[1], count)
     beside = scene.pixels(300.0) * rng.normal(0.0, 1.0, (count, 1))
-    anywhere = rng.uniform(0.0, 1.0, (count, 2)) * (scene.height, scene.width)
-    centre = np.where(rng.uniform(size=(count, 1)) < 0.4, anywhere, lines[line, at] + beside * normals[line, at])
+    centre = np.where(
+        rng.random((count, 1)) < 0.4, anywhere(rng, scene, count), lines[line, at] + beside * normals[line, at]
+    )
     # An ellipse with a random axis ratio and direction: scaffolds are seen face on and edge on.
     axes = spread[:, None] * np.stack([np.ones(count), rng.uniform(0.4, 1.0, count)], axis=-1)
     turn = rng.uniform(0.0, np.pi, count)
-    local = rng.normal(0.0, 1.0, (count, per_cluster, 2)) * axes[:, None, :]
-    cos, sin = np.cos(turn)[:, None], np.sin(turn)[:, None]
-    rotated = np.stack([cos * local[..., 0] - sin * local[..., 1], sin * local[..., 0] + cos * local[..., 1]], axis=-1)
-    label = rng.gamma(2.0, 0.5, (count, 1)) * spread[:, None] ** 2 * rng.exponential(1.0, (count, per_cluster))
+    rotated = turned(rng.normal(0.0, 1.0, (count, per_cluster, 2)) * axes[:, None, :], turn)
+    label = rng.gamma(5.0, 0.2, (count, 1)) * spread[:, None] ** 2 * rng.exponential(1.0, (count, per_cluster))
     return Emitters((centre[:, None, :] + rotated).reshape(-1, 2), label.ravel() / per_cluster)
+
+
+def clusters(rng: np.random.Generator, scene: Scene) -> Emitters:
+    """CaMKII-like assemblies: irregular, diffuse patches of 300 to 900 nm along a dendrite, uneven inside.
+
+    Args:
+        rng: source of randomness.
+        scene: field to draw into.
+
+    Returns:
+        The emitters, some of them outside the field.
+    """
+    radius = scene.pixels(150.0) * rng.lognormal(0.0, 0.4, 200)
+    radius = radius[: how_many((1.7 * np.pi * radius**2).cumsum(), scene)]
+    count, lumps, per_lump = len(radius), 8, 80
+    lines, normals = centre_lines(rng, scene, 2, persistence_nm=14_000.0)
+    line, at = rng.integers(0, 2, count), rng.integers(0, lines.shape[1], count)
+    beside = scene.pixels(350.0) * rng.normal(0.0, 1.0, (count, 1))
+    centre = np.where(
+        rng.random((count, 1)) < 0.4, anywhere(rng, scene, count), lines[line, at] + beside * normals[line, at]
+    )
+    # A chain of overlapping lumps has the ragged outline of an assembly, which no single blob has.
+    steps = rng.normal(0.0, 0.62, (count, lumps, 2)).cumsum(axis=1)
+    lump = centre[:, None] + radius[:, None, None] * (steps - steps.mean(axis=1, keepdims=True))
+    spread = radius[:, None] * rng.uniform(0.3, 0.75, (count, lumps))
+    local = rng.normal(0.0, 1.0, (count, lumps, per_lump, 2)) * spread[..., None, None]
+    label = rng.gamma(5.0, 0.2, (count, 1, 1)) * rng.gamma(3.0, 1.0 / 3.0, (count, lumps, 1))
+    label = label * radius[:, None, None] ** 2 * rng.exponential(1.0, (count, lumps, per_lump))
+    return Emitters((lump[:, :, None] + local).reshape(-1, 2), label.ravel())
+
+
+def mitochondria(rng: np.random.Generator, scene: Scene) -> Emitters:
+    """Outlines of mitochondria: outer membranes of closed bent tubes, 250 to 500 nm wide and 0.6 to 3 um long.
+
+    Args:
+        rng: source of randomness.
+        scene: field to draw into.
+
+    Returns:
+        The emitters, some of them outside the field.
+    """
+    width = scene.pixels(250.0) + scene.pixels(250.0) * rng.random(200)
+    length = width + scene.pixels(350.0) + scene.pixels(2_200.0) * rng.random(200) ** 2
+    count = how_many((0.75 * width * length).cumsum(), scene)
+    width, length = width[:count], length[:count]
+    points = 2 * int(scene.pixels(3_100.0))
+    turn = np.sqrt(0.5 / scene.pixels(2_500.0))
+    heading = rng.normal(0.0, turn, (count, points)).cumsum(axis=1) + rng.uniform(0.0, 2.0 * np.pi, (count, 1))
+    along = np.stack([np.sin(heading), np.cos(heading)], axis=-1)
+    path = 0.5 * along.cumsum(axis=1)
+    middle = np.take_along_axis(path, length.astype(np.intp)[:, None, None], axis=1)
+    path += anywhere(rng, scene, count)[:, None] - middle
+    # The import pores of the outer membrane, in patches: that is what an antibody against TOM20 shows.
+    per_patch, patches = 4, 220
+    place = rng.random((count, patches)) * length[:, None]
+    half = 0.5 * width[:, None]
+    to_end = np.minimum(place, length[:, None] - place).clip(0.0, half)
+    swelling = 1.0 + 0.12 * np.sin(place / scene.pixels(180.0) + rng.uniform(0.0, 2.0 * np.pi, (count, 1)))
+    outline = swelling * np.sqrt(half**2 - (half - to_end) ** 2)
+    # The focal plane cuts the tube: most of the light comes from its two walls, some from above and below.
+    wall = np.where(
+        rng.random(place.shape) < 0.7, rng.choice([-1.0, 1.0], place.shape), rng.uniform(-1.0, 1.0, place.shape)
+    )
+    at = np.clip(2.0 * place, 0, points - 1).astype(np.intp)
+    centre = np.take_along_axis(path, at[..., None], axis=1)
+    direction = np.take_along_axis(along, at[..., None], axis=1)
+    across = np.stack([direction[..., 1], -direction[..., 0]], axis=-1)
+    position = centre + (outline * wall)[..., None] * across
+    cloud = position[:, :, None] + rng.normal(0.0, scene.pixels(14.0), (count, patches, per_patch, 2))
+    label = rng.gamma(5.0, 0.2, (count, 1, 1)) * rng.gamma(3.0, 1.0 / 3.0, (count, patches, 1))
+    label = label * length[:, None, None] * rng.exponential(1.0, (count, patches, per_patch))
+    return Emitters(cloud.reshape(-1, 2), label.ravel())
+
+
+def polymer_rings(rng: np.random.Generator, scene: Scene) -> Emitters:
+    """Polymer rings: closed, nearly round loops of 250 to 700 nm, single or in small heaps.
+
+    Args:
+        rng: source of randomness.
+        scene: field to draw into.
+
+    Returns:
+        The emitters, some of them outside the field.
+    """
+    radius = scene.pixels(125.0) + scene.pixels(225.0) * rng.random(300) ** 1.5
+    count = how_many((2.0 * np.pi * radius * scene.pixels(85.0)).cumsum(), scene)
+    radius, per_ring = radius[:count, None], 160
+    place = anywhere(rng, scene, count)
+    heap = rng.random((count, 1)) < 0.4
+    neighbour = place[rng.integers(0, count, count)] + scene.pixels(420.0) * rng.normal(0.0, 1.0, (count, 2))
+    centre = np.where(heap, neighbour, place)
+    angle = rng.uniform(0.0, 2.0 * np.pi, (count, per_ring))
+    shape = rng.normal(0.0, 0.05, (2, count, 1))
+    phase = rng.uniform(0.0, 2.0 * np.pi, (2, count, 1))
+    loop = radius * (1.0 + shape[0] * np.cos(2.0 * angle + phase[0]) + shape[1] * np.cos(3.0 * angle + phase[1]))
+    loop = loop + rng.normal(0.0, scene.pixels(10.0), loop.shape)
+    local = np.stack([loop * np.sin(angle), loop * np.cos(angle)], axis=-1)
+    label = rng.gamma(3.0, 1.0 / 3.0, (count, 1)) * radius * rng.exponential(1.0, (count, per_ring))
+    return Emitters((centre[:, None] + local).reshape(-1, 2), label.ravel())
 
 
 STRUCTURES: dict[str, Callable[[np.random.Generator, Scene], Emitters]] = {
@@ -185,5 +220,8 @@ STRUCTURES: dict[str, Callable[[np.random.Generator, Scene], Emitters]] = {
     "fibres": fibres,
     "microtubules": microtubules,
     "puncta": puncta,
+    "clusters": clusters,
+    "mitochondria": mitochondria,
+    "polymer_rings": polymer_rings,
 }
-"""Name of a structure -> the function that draws it."""
+"""Name of a structure -> the function that draws it. The order numbers the classes of a mask from 1: only append."""

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from stedfm_hf.data import SimulationSettings, write_images
+from stedfm_hf.data.fields import SimulationSettings
+from stedfm_hf.data.labels import folder_labels
+from stedfm_hf.data.simulation import simulate as simulate_set
 from stedfm_hf.images import ImageReadError, find_images, read_series
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.reports.figures import middle
 
 LARGEST_SIDE = 2048
 
-PHYSICS = SimulationSettings(height=128, width=128, photons=(20.0, 80.0), background=(0.3, 1.5), coverage=(0.45, 0.65))
+STRUCTURES = ("rings", "fibres", "microtubules", "puncta")
+"""Four of the seven structures: those that a minute or two of training can begin to tell apart."""
+
+PHYSICS = SimulationSettings(
+    height=128,
+    width=128,
+    photons=(20.0, 80.0),
+    background=(0.3, 1.5),
+    coverage=(0.45, 0.65),
+    match_with=STRUCTURES,
+)
 """Small dense fields with the counts of real STED images: a minute of training has none to spare for empty patches."""
 
 Key = tuple[str, str, str]
@@ -57,11 +68,16 @@ def simulate(folder: Path, *, sizes: Sizes, seed: int) -> tuple[Path, Path]:
     Returns:
         The folder to train on, and the folder to embed, with `gallery` and `query` in it.
     """
-    first = 0
-    for name, count in (("train", sizes.train), ("test/gallery", sizes.gallery), ("test/query", sizes.query)):
-        write_images(folder / name, per_structure=count, seed=seed, first_index=first, settings=PHYSICS)
-        first += count
-    return folder / "train", folder / "test"
+    parts: dict[str, dict[str, Any]] = {
+        "train": {"splits": None, "per_structure": sizes.train},
+        "test": {"splits": {"gallery": sizes.gallery, "query": sizes.query}, "first_index": sizes.train},
+    }
+    for name, fields in parts.items():
+        # One process: a notebook's or a script's own code must not run again for the sake of a demo.
+        simulate_set(
+            folder / name, structures=STRUCTURES, seed=seed, settings=PHYSICS, masks=False, workers=1, **fields
+        )
+    return folder / "train" / "images", folder / "test" / "images"
 
 
 def load_pixels(
@@ -100,25 +116,3 @@ def pictures_of(
         part = row["path"].split("/")[0] if simulated else "all"
         pictures.append(Picture(row["path"], plane, size, label, part))
     return pictures
-
-
-def folder_labels(paths: Sequence[str], *, simulated: bool = False) -> list[str | None]:
-    """Labels from folder names: the first folder of a path (behind `gallery` or `query` of a simulated one).
-
-    Images have labels only where all of them lie in folders, of which there are two or more with two files or more.
-
-    Example:
-        >>> folder_labels(["a/1.tif", "a/2.tif", "b/1.tif", "b/2.tif"])
-        ['a', 'a', 'b', 'b']
-        >>> folder_labels(["1.tif", "2.tif"])
-        [None, None]
-    """
-    depth = 1 if simulated else 0
-    parts = [path.split("/") for path in paths]
-    if any(len(part) < depth + 2 for part in parts):
-        return [None] * len(paths)
-    names = [part[depth] for part in parts]
-    files = Counter(name for _, name in set(zip(paths, names, strict=True)))
-    if len(files) < 2 or min(files.values()) < 2:
-        return [None] * len(paths)
-    return list(names)

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from stedfm_hf.hub.closed_pickle import ClosedUnpickler, Placeholder
+from stedfm_hf.hub.torch_pickle import TorchUnpickler
+from stedfm_hf.runs.closed_pickle import Placeholder
 from stedfm_hf.runs.errors import UserError
 
 __all__ = ["Checkpoint", "Placeholder", "read_checkpoint"]
@@ -153,7 +154,7 @@ def _read_closed(path: Path, pickle_name: str) -> tuple[Any, set[str]]:
                     torch.frombuffer(storages[key], dtype=dtype, count=numel) if numel else torch.empty(0, dtype=dtype)
                 )
 
-            unpickler = ClosedUnpickler(archive.read(pickle_name), load_storage)
+            unpickler = TorchUnpickler(archive.read(pickle_name), load_storage)
             return unpickler.load(), unpickler.placeholders
     except _BROKEN as error:
         raise UserError(f"{path}: is no readable PyTorch checkpoint ({_first_line(error)})") from error

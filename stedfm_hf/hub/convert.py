@@ -14,10 +14,10 @@ from torch import nn
 from stedfm_hf.cards import CardFacts, render_model_card
 from stedfm_hf.hub.archives import CHECKPOINT_SUFFIXES, extract_checkpoint, is_checkpoint_archive
 from stedfm_hf.hub.checkpoints import Checkpoint, read_checkpoint
-from stedfm_hf.hub.download import fetch, is_url, public_url
 from stedfm_hf.hub.folders import RECORD_NAME, new_folder, refuse_occupied
 from stedfm_hf.hub.official import OfficialWeights, find_official, is_official_name
 from stedfm_hf.hub.reference import Kind, Translation, find_state_dict, translate
+from stedfm_hf.runs.download import fetch, is_url, public_url
 from stedfm_hf.runs.errors import UserError
 from stedfm_hf.runs.files import sha256_file, write_json
 from stedfm_hf.runs.manifest import versions

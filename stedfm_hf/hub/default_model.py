@@ -11,8 +11,8 @@ from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 
 from stedfm_hf.hub.convert import convert
-from stedfm_hf.hub.download import cache_folder
 from stedfm_hf.hub.folders import RECORD_NAME
+from stedfm_hf.runs.download import cache_folder
 from stedfm_hf.runs.errors import UserError
 
 __all__ = ["HUB_ID", "OFFICIAL_NAME", "default_model"]

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from stedfm_hf.data.decoding import decode
+from stedfm_hf.data.layout import crop_features
 from stedfm_hf.images import StedImage, find_images, read_image, read_series
 from stedfm_hf.runs import UserError
 
@@ -78,6 +80,37 @@ class DatasetRow:
         return [StedImage(array, None, names, {}, self.path, self.column)]
 
 
+@dataclass(frozen=True)
+class CropRow:
+    """A row of a data set of crops, as `stedfm data build` makes them: scaled once, with its source."""
+
+    rows: Any
+    index: int
+    path: str
+    size: int = 0
+
+    def read(self, series: str | int | None, channel: str | int | None) -> list[StedImage]:
+        """Decode the row; it is an image of its own, so `series` and `channel` can only say whether it is wanted."""
+        stored = self.rows[self.index]
+        row = decode(stored)
+        for kind, wanted in (("series", series), ("channel", channel)):
+            if wanted is not None and str(wanted) not in (row[kind], "0"):
+                raise ValueError(f"{self.path}: is {kind} {row[kind]!r}, not {wanted!r}")
+        size = row["pixel_size_nm"]
+        low, high = stored["intensity_low"], stored["intensity_high"]  # decoded, they would be rounded to 32 bit
+        return [
+            StedImage(
+                row["pixels"].numpy(),
+                None if size is None else (size[0], size[1]),
+                (row["channel"],),
+                {"source": row["source"]},
+                self.path,
+                row["series"],
+                intensity_range=(low, high) if low < high else None,
+            )
+        ]
+
+
 def find_sources(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
 ) -> tuple[list[Source], dict[str, int]]:
@@ -116,7 +149,7 @@ def is_dataset(name: str | os.PathLike[str]) -> bool:
     return looks_like_id and not path.suffix and not path.exists() and not path.parent.exists()
 
 
-def dataset_rows(name: str) -> Iterator[DatasetRow]:
+def dataset_rows(name: str) -> Iterator[DatasetRow | CropRow]:
     """Go through the pictures of all splits of a dataset.
 
     Raises:
@@ -131,6 +164,9 @@ def dataset_rows(name: str) -> Iterator[DatasetRow]:
         raise UserError(f"{name}: is no image or folder, and cannot be loaded as a dataset ({reason})") from error
     pictures = (datasets.Image, datasets.Array2D, datasets.Array3D)
     for split, rows in splits.items():
+        if set(crop_features()) <= set(rows.features):
+            yield from (CropRow(rows, index, f"{split}/{index}") for index in range(len(rows)))
+            continue
         columns = [key for key, feature in rows.features.items() if isinstance(feature, pictures)]
         if not columns:
             raise UserError(f"dataset {name}, split {split}: no image column among {', '.join(rows.features)}")

@@ -138,7 +138,8 @@ class StedFmImageProcessor(PilBackend):
 
     Takes 2-D (H, W) and 3-D (C, H, W) arrays and tensors, batches of them (B, C, H, W), PIL images (L, I;16, I, F,
     RGB), file paths and `StedImage`, 8- or 16-bit, signed or float, alone or in lists. Three equal colour planes count
-    as one channel. Nothing passes through 8 bit.
+    as one channel. Nothing passes through 8 bit. A `StedImage` with an `intensity_range` (a crop of a data set) is
+    scaled by that instead of by `"percentile"` or `"minmax"`: it is a piece of an image that was scaled as a whole.
 
     Args:
         normalization: How intensities become [0, 1], fitted once on the whole image, for each channel:
@@ -242,11 +243,12 @@ class StedFmImageProcessor(PilBackend):
         return {name: kwargs.get(name, getattr(self, name)) for name in self._names()}
 
     def _prepare(self, image: Any, settings: dict[str, Any]) -> np.ndarray:
-        pixel_size = settings["pixel_size_nm"]
+        pixel_size, known_range = settings["pixel_size_nm"], None
         if isinstance(image, (str, Path)):
             image = read_image(image)
         if hasattr(image, "array"):  # a StedImage, of the package or of a Hub folder
             pixel_size = image.pixel_size_nm if pixel_size is None else pixel_size
+            known_range = getattr(image, "intensity_range", None)
             image = image.array
         array = self.process_image(image, input_data_format=settings["input_data_format"])
         channel = settings["channel"]
@@ -254,8 +256,11 @@ class StedFmImageProcessor(PilBackend):
             if not 0 <= channel < array.shape[0]:
                 raise ValueError(f"there is no channel {channel}: the image has {array.shape[0]}")
             array = array[channel : channel + 1]
-        normalization = settings["normalization"]
-        limits = fit_intensity_range(array, normalization, settings["percentiles"], settings["intensity_range"])
+        normalization, intensity_range = settings["normalization"], settings["intensity_range"]
+        if known_range is not None and normalization in ("percentile", "minmax"):
+            # A piece of an image that was scaled as a whole, or whose scaling as a whole is known: not fitted again.
+            normalization, intensity_range = "fixed", known_range
+        limits = fit_intensity_range(array, normalization, settings["percentiles"], intensity_range)
         untouched = normalization == "none" and np.issubdtype(array.dtype, np.floating)
         scaled = apply_intensity_range(array, limits, clip=not untouched)
         target = settings["target_pixel_size_nm"]

@@ -129,12 +129,19 @@ def read_image(
         return _image(found[_choose("series", names, series, found[0].metadata)], os.fspath(path), channel)
 
 
-def read_series(path: str | os.PathLike[str], *, channel: str | int | None = None) -> Iterator[StedImage]:
+def read_series(
+    path: str | os.PathLike[str],
+    *,
+    channel: str | int | None = None,
+    wanted: Callable[[SeriesInfo], bool] | None = None,
+) -> Iterator[StedImage]:
     """Read every series (plane) of a file in turn; the file is opened and its header read only once.
 
     Args:
         path: the file.
         channel: name or index of one channel; None takes all.
+        wanted: asked once for every series, in order; where it says no, the pixels are not decoded. Colour images
+            may turn out to be grey only afterwards.
 
     Yields:
         One image a series, in the order of `list_series`.
@@ -150,7 +157,8 @@ def read_series(path: str | os.PathLike[str], *, channel: str | int | None = Non
     """
     with _series_of(path) as found:
         for each in found:
-            yield _image(each, os.fspath(path), channel)
+            if wanted is None or wanted(each.info):
+                yield _image(each, os.fspath(path), channel)
 
 
 def _image(chosen: LazySeries, source: str, channel: str | int | None) -> StedImage:

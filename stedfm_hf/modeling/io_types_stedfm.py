@@ -60,6 +60,8 @@ class StedImage:
         metadata: what else the file says, ready for JSON (`format`, `plane`, `calibration`, ...).
         source: the path as it was given.
         series: name of the series.
+        intensity_range: the intensities that mean 0 and 1, where they are known from the image this one was cut from;
+            the image processor then fits none to this piece alone.
     """
 
     array: np.ndarray
@@ -68,6 +70,7 @@ class StedImage:
     metadata: dict[str, Any]
     source: str
     series: str
+    intensity_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -182,8 +185,11 @@ def one_line(text: str) -> str:
 
 
 def file_size(handle: IO[bytes]) -> int:
-    """Size in bytes of an open file."""
-    return os.fstat(handle.fileno()).st_size
+    """Size in bytes of an open file or stream; it stays where it is."""
+    here = handle.tell()
+    size = handle.seek(0, os.SEEK_END)
+    handle.seek(here)
+    return size
 
 
 def read_exactly(stream: IO[bytes], count: int) -> np.ndarray:

@@ -25,7 +25,10 @@ _FOLDERS = re.compile(r"(?<![\w.~:/\\])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\":,;]+[/\\
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of one item: `done`, `failed` (the reason is the error) or `skipped` (the reason says why)."""
+    """What became of one item: `done`, `failed` (the reason is the error) or `skipped` (the reason says why).
+
+    Of an item that is done the reason, if there is one, is a note.
+    """
 
     state: Literal["done", "failed", "skipped"]
     reason: str | None = None
@@ -79,9 +82,9 @@ class Manifest:
         self._clock_began = time.monotonic()
         self._seconds_before = self.seconds
 
-    def done(self, item: str) -> None:
-        """Record that an item is in the output."""
-        self._record(item, Fate("done"))
+    def done(self, item: str, note: str | None = None) -> None:
+        """Record that an item is in the output, with a note where there is something to say."""
+        self._record(item, Fate("done", None if note is None else _one_line(note)))
 
     def failed(self, item: str, message: str | BaseException) -> None:
         """Record that an item could not be done, with the one-line error."""

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import collections
 import os
-import pickle
 import sys
 import zipfile
 from pathlib import Path
@@ -11,44 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from stedfm_hf.hub.checkpoints import read_checkpoint
-from stedfm_hf.hub.closed_pickle import ClosedUnpickler, Placeholder
+from stedfm_hf.runs.closed_pickle import Placeholder
 from stedfm_hf.runs.errors import UserError
-
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
-PLAIN = st.recursive(
-    SCALARS | st.binary(max_size=8),
-    lambda children: (
-        st.lists(children, max_size=4)
-        | st.tuples(children, children)
-        | st.dictionaries(SCALARS, children, max_size=4)
-        | st.sets(SCALARS, max_size=4)
-    ),
-    max_leaves=12,
-)
-
-
-def no_storage(dtype: torch.dtype, key: str, numel: int) -> torch.Tensor:
-    raise ValueError("no storages here")
-
-
-@given(PLAIN, st.integers(0, pickle.HIGHEST_PROTOCOL))
-def test_plain_data_comes_back_as_it_was(value: Any, protocol: int) -> None:
-    assert ClosedUnpickler(pickle.dumps(value, protocol), no_storage).load() == value
-
-
-@given(PLAIN, st.integers(0, pickle.HIGHEST_PROTOCOL), st.data())
-def test_broken_streams_end_in_a_plain_error(value: Any, protocol: int, data: st.DataObject) -> None:
-    stream = bytearray(pickle.dumps(value, protocol))
-    for _ in range(data.draw(st.integers(1, 3))):
-        stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        ClosedUnpickler(bytes(stream), no_storage).load()
-    except (ValueError, TypeError, LookupError, RuntimeError, OverflowError):
-        pass
 
 
 def adam_after_one_step(model: torch.nn.Module) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from stedfm_hf.hub.checkpoints import read_checkpoint
-from stedfm_hf.hub.closed_pickle import ClosedUnpickler
+from stedfm_hf.hub.torch_pickle import TorchUnpickler
 from stedfm_hf.runs.errors import UserError
 
 EXTENSION = 240
@@ -142,7 +142,7 @@ def test_nothing_runs(name: str, sentinel: Path, tmp_path: Path) -> None:
 def test_nothing_runs_even_without_the_first_line_of_defence(name: str, sentinel: Path) -> None:
     """The interpreter itself, without the `weights_only` attempt before it."""
     stream = ATTACKS[name](str(sentinel))
-    unpickler = ClosedUnpickler(stream, lambda dtype, key, numel: torch.zeros(numel, dtype=dtype))
+    unpickler = TorchUnpickler(stream, lambda dtype, key, numel: torch.zeros(numel, dtype=dtype))
     try:
         unpickler.load()
     except (ValueError, TypeError, LookupError, RuntimeError):

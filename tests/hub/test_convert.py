@@ -22,7 +22,7 @@ from stedfm_hf.hub import archives, official
 from stedfm_hf.hub.convert import ConversionReport, convert
 from stedfm_hf.runs.errors import UserError
 from tests import parity
-from tests.hub.server import Site, serve
+from tests.server import Site, serve
 
 LEFT_OVERS = {
     "backbone.mask_token",

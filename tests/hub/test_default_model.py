@@ -13,7 +13,7 @@ from stedfm_hf.hub import official
 from stedfm_hf.hub.default_model import HUB_ID, default_model
 from stedfm_hf.runs.errors import UserError
 from tests import parity
-from tests.hub.server import Site, serve
+from tests.server import Site, serve
 
 
 @pytest.fixture

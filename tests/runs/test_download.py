@@ -10,10 +10,10 @@ import httpx2
 import huggingface_hub.constants
 import pytest
 
-from stedfm_hf.hub import download
-from stedfm_hf.hub.download import cache_folder, fetch, public_url
+from stedfm_hf.runs import download
+from stedfm_hf.runs.download import cache_folder, fetch, public_url
 from stedfm_hf.runs.errors import UserError
-from tests.hub.server import Site, serve
+from tests.server import Site, serve
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 

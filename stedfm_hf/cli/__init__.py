@@ -6,17 +6,17 @@ user can mend is told in one line; `STEDFM_DEBUG=1` shows the traceback instead.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import asdict
-from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from stedfm_hf.cli.data import data
+from stedfm_hf.cli.shared import AsJson, Device, OnDevice, complain, index_or_name, one_line, print_json, print_table
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
 
 app = typer.Typer(
@@ -28,19 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Device(StrEnum):
-    """Where a model runs."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
-OnDevice = Annotated[Device, typer.Option(help="Where the model runs; auto takes a GPU if there is one.")]
+app.add_typer(data)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -57,7 +45,7 @@ def main(args: list[str] | None = None) -> int:
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else EXIT_DONE if end.code is None else EXIT_ITEMS_FAILED
         if status == EXIT_INTERRUPTED:
-            _complain("interrupted; the same command goes on where it stopped")
+            complain("interrupted; the same command goes on where it stopped")
         return status
     except (ValueError, OSError, ImportError) as error:
         # An OSError is the world's doing (no permission, no room, no network), an ImportError the installation's;
@@ -65,7 +53,7 @@ def main(args: list[str] | None = None) -> int:
         if os.environ.get("STEDFM_DEBUG") or not isinstance(error, OSError | ImportError | UserError | _image_error()):
             raise
         hint = " (`stedfm doctor` looks for the cause)" if isinstance(error, ImportError) else ""
-        _complain(f"error: {_one_line(error)}{hint}")
+        complain(f"error: {one_line(error)}{hint}")
         return EXIT_USAGE
     return EXIT_DONE
 
@@ -74,24 +62,6 @@ def _image_error() -> type[ValueError]:
     from stedfm_hf.modeling.io_stedfm import ImageReadError
 
     return ImageReadError
-
-
-def _complain(text: str) -> None:
-    print(f"stedfm: {text}", file=sys.stderr)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _print_version(wanted: bool) -> None:
@@ -133,11 +103,11 @@ def info(
             if len(files) == 1:
                 raise
             failed += 1
-            _complain(f"error: {_one_line(error)}")
+            complain(f"error: {one_line(error)}")
     if as_json:
-        _print_json(found)
+        print_json(found)
     elif found:
-        _print_table(
+        print_table(
             ("file", "series", "channels", "height x width", "type", "pixel size (y x)"),
             [
                 (
@@ -178,7 +148,7 @@ def convert(
     _without_foreign_bars()
     report = convert_checkpoint(source, dest, overwrite=overwrite)
     if as_json:
-        _print_json(asdict(report) | {"dest": str(report.dest)})
+        print_json(asdict(report) | {"dest": str(report.dest)})
         return
     print(f"{report.architecture} ({report.kind}) written to {report.dest}")
     print(f"sha256 of the weights: {report.weights_sha256}")
@@ -240,8 +210,8 @@ def embed(
         tile={"auto": "auto", "none": None}[tile] if not tile.isdecimal() else int(tile),
         batch_size=batch_size,
         workers=workers,
-        series=_index_or_name(series),
-        channel=_index_or_name(channel),
+        series=index_or_name(series),
+        channel=index_or_name(channel),
         normalization=normalization,
         intensity_range=intensity_range,
         overwrite=overwrite,
@@ -249,7 +219,7 @@ def embed(
     counts, rows = result.manifest.counts(), result.table.num_rows
     if as_json:
         record = manifest_path(output, folder=False)
-        _print_json({"output": str(output), "manifest": str(record), "rows": rows, **counts})
+        print_json({"output": str(output), "manifest": str(record), "rows": rows, **counts})
     else:
         failed = f", {counts['failed']} failed" if counts["failed"] else ""
         print(f"{output}: {rows} rows from {counts['done']} files{failed}")
@@ -262,10 +232,6 @@ def _without_foreign_bars() -> None:
     import transformers
 
     transformers.logging.disable_progress_bar()
-
-
-def _index_or_name(text: str | None) -> str | int | None:
-    return int(text) if text is not None and text.isdecimal() else text
 
 
 @app.command(epilog="Example: stedfm demo --output demo")
@@ -300,7 +266,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     checks = diagnose()
     if as_json:
-        _print_json([asdict(check) for check in checks])
+        print_json([asdict(check) for check in checks])
     else:
         for check in checks:
             print(f"{check.status:<5} {check.name}: {check.detail}")
@@ -308,7 +274,3 @@ def doctor(as_json: AsJson = False) -> None:
                 print(f"      -> {check.mend}")
     if any(check.status == "fail" for check in checks):
         raise typer.Exit(EXIT_ITEMS_FAILED)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,38 +1,24 @@
 """An interpreter of pickle streams that can call nothing.
 
 Python's own unpickler imports what a stream names and calls it. This one walks the opcodes (parsed by the standard
-library's `pickletools`), and knows a name only as a string: the dozen names of `_BUILDERS` rebuild tensors, plain
-containers and numbers through the functions of this file, with checked arguments; every other name, and whatever the
-stream builds with it, becomes an inert `Placeholder`. No import, no attribute access, no call and no `__setstate__`
-of the stream's choosing ever happens, so there is nothing that a hostile stream could reach.
+library's `pickletools`), and knows a name only as a string: the dozen names of `PLAIN_BUILDERS` rebuild plain
+containers, numbers and arrays through the functions of this file, with checked arguments; every other name, and
+whatever the stream builds with it, becomes an inert `Placeholder`. No import, no attribute access, no call and no
+`__setstate__` of the stream's choosing ever happens, so there is nothing that a hostile stream could reach.
+(`stedfm_hf.hub.torch_pickle` adds tensors.)
 """
 
 from __future__ import annotations
 
+import math
 import pickletools
 import re
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
-__all__ = ["ClosedUnpickler", "Placeholder"]
-
-_STORAGE_DTYPES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-    "ComplexFloatStorage": torch.complex64,
-    "ComplexDoubleStorage": torch.complex128,
-}
+__all__ = ["PLAIN_BUILDERS", "ClosedUnpickler", "Placeholder"]
 
 _LITERALS = frozenset(
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
@@ -44,7 +30,7 @@ _SCALARS = (str, bytes, int, float, bool, type(None))
 
 
 class Placeholder:
-    """Stands for an object of a checkpoint that is neither a tensor nor plain data; it has a name and does nothing."""
+    """Stands for an object that is not rebuilt; it has a name and does nothing."""
 
     __slots__ = ("name",)
 
@@ -56,25 +42,29 @@ class Placeholder:
 
 
 class ClosedUnpickler:
-    """Rebuilds the plain data of one pickle stream.
+    r"""Rebuilds the plain data of one pickle stream.
 
     Args:
         data: The whole stream, any pickle protocol.
-        load_storage: Called with `(dtype, key, numel)` of every torch storage in the stream; returns the flat tensor.
 
     Attributes:
-        placeholders: The names that were not rebuilt, after `load`.
+        placeholders: The names that were not rebuilt, after `load`. A strict caller refuses a stream that has any.
+        builders: Names that are rebuilt, and by what function; subclasses may add to them.
 
     Example:
         >>> import pickle
-        >>> ClosedUnpickler(pickle.dumps({"epoch": 3}), load_storage=lambda dtype, key, numel: torch.empty(0)).load()
-        {'epoch': 3}
+        >>> ClosedUnpickler(pickle.dumps({"epoch": 3, "area": np.float32(0.5)})).load()
+        {'epoch': 3, 'area': np.float32(0.5)}
+        >>> unpickler = ClosedUnpickler(b"cos\nsystem\n(S'rm -r .'\ntR.")
+        >>> unpickler.load(), unpickler.placeholders
+        (<placeholder of os.system>, {'os.system'})
     """
 
-    def __init__(self, data: bytes, load_storage: Callable[[torch.dtype, str, int], torch.Tensor]) -> None:
+    builders: ClassVar[Mapping[str, Callable[..., Any]]]
+
+    def __init__(self, data: bytes) -> None:
         self.placeholders: set[str] = set()
         self._data = data
-        self._load_storage = load_storage
         self._stack: list[Any] = []
         self._marked: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
@@ -83,8 +73,8 @@ class ClosedUnpickler:
         """Interprets the stream.
 
         Returns:
-            The object it describes, made of dict, list, tuple, set, str, bytes, numbers, NumPy arrays and numbers,
-            tensors, and placeholders.
+            The object it describes, made of dict, list, tuple, set, str, bytes, numbers, NumPy arrays and numbers, and
+            placeholders.
 
         Raises:
             ValueError, TypeError, LookupError, RuntimeError, OverflowError: The stream is broken.
@@ -175,11 +165,11 @@ class ClosedUnpickler:
                 state = stack.pop()
                 self._set_state(stack[-1], state)
             case "BINPERSID":
-                stack.append(self._storage(stack.pop()))
+                stack.append(self.persistent(stack.pop()))
             case "EXT1" | "EXT2" | "EXT4":
                 stack.append(self._name(f"copyreg extension_{argument}"))
-            case _:  # PERSID, NEXT_BUFFER, READONLY_BUFFER: torch writes none of them
-                raise ValueError(f"the pickle opcode {opcode} does not occur in checkpoints")
+            case _:  # PERSID, NEXT_BUFFER, READONLY_BUFFER: neither torch nor NumPy writes them to files
+                raise ValueError(f"the pickle opcode {opcode} does not occur in plain data")
 
     def _push(self, value: Any) -> None:
         self._stack.append(value)
@@ -203,15 +193,27 @@ class ClosedUnpickler:
 
     def _name(self, module_and_name: str) -> Placeholder:
         name = module_and_name.replace(" ", ".").replace("__builtin__.", "builtins.")
-        if name not in _BUILDERS and name not in _NAMES_WITHOUT_LOSS and _storage_dtype(name) is None:
+        if not self.knows(name):
             self.placeholders.add(name)
         return Placeholder(name)
+
+    def knows(self, name: str) -> bool:
+        """Whether nothing is lost where the stream names this."""
+        return name in self.builders or name in _NAMES_WITHOUT_LOSS
+
+    def persistent(self, persistent_id: Any) -> Any:
+        """What an object that is kept outside the stream stands for.
+
+        Raises:
+            ValueError: Plain data have none.
+        """
+        raise ValueError("the pickle names an object outside itself")
 
     def _build(self, what: Any, arguments: Any) -> Any:
         """What `what(*arguments)` stands for: rebuilt when it is one of ours, else a placeholder."""
         if not isinstance(what, Placeholder):
             raise ValueError("the pickle calls something that is no name")
-        builder = _BUILDERS.get(what.name)
+        builder = self.builders.get(what.name)
         if builder is None or not isinstance(arguments, tuple):
             return Placeholder(what.name)
         value = builder(*arguments)
@@ -226,21 +228,15 @@ class ClosedUnpickler:
                 raise ValueError("big-endian NumPy data is not supported")
         elif isinstance(target, np.ndarray):
             _, shape, dtype, is_fortran, content = state
-            if not isinstance(dtype, np.dtype) or not isinstance(content, bytes):
-                self.placeholders.add("numpy.ndarray of objects")
-                return
-            # Only a numeric dtype of `_numpy_dtype` gets here, so this takes bytes and runs nothing. NumPy's type hint
-            # asks for a numpy.bool, its code for an int.
-            target.__setstate__((1, tuple(map(int, shape)), dtype, bool(is_fortran), content))  # type: ignore[arg-type]
-
-    def _storage(self, persistent_id: Any) -> torch.Tensor:
-        kind, storage_type, key, _, numel = persistent_id
-        if kind != "storage" or not isinstance(storage_type, Placeholder) or not isinstance(numel, int) or numel < 0:
-            raise ValueError("a persistent id is no torch storage")
-        dtype = _storage_dtype(storage_type.name)
-        if dtype is None:
-            raise ValueError(f"the storage type {storage_type.name} is not supported")
-        return self._load_storage(dtype, _string(key), numel)
+            shape = tuple(map(int, shape))
+            if not isinstance(dtype, np.dtype) or not isinstance(content, list if dtype.hasobject else bytes):
+                raise ValueError("an array does not hold what its type says")
+            # NumPy checks the count of bytes, but not that of objects.
+            if dtype.hasobject and (len(content) != math.prod(shape) or min(shape, default=0) < 0):
+                raise ValueError("an array of objects does not hold as many as its shape says")
+            # Only a dtype of `_numpy_dtype` gets here, so this takes bytes, or objects that were rebuilt, and runs
+            # nothing. NumPy's type hint asks for a numpy.bool, its code for an int.
+            target.__setstate__((1, shape, dtype, bool(is_fortran), content))  # type: ignore[arg-type]
 
 
 def _string(value: Any) -> str:
@@ -262,13 +258,6 @@ def _fill_dict(target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
     return target
 
 
-def _storage_dtype(name: str) -> torch.dtype | None:
-    module, _, storage = name.rpartition(".")
-    if storage == "UntypedStorage" and module in ("torch", "torch.storage"):
-        return torch.uint8
-    return _STORAGE_DTYPES.get(storage) if module in ("torch", "torch.cuda") else None
-
-
 def _ordered_dict(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
     content: dict[Any, Any] = {}
     for key, value in pairs:
@@ -276,28 +265,15 @@ def _ordered_dict(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
     return content
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
-    numbers = (offset, *size, *stride)
-    if not isinstance(storage, torch.Tensor) or not all(isinstance(n, int) and n >= 0 for n in numbers):
-        raise ValueError("a tensor has an impossible shape")
-    return torch.as_strided(storage, tuple(size), tuple(stride), offset)  # refuses what lies outside the storage
-
-
-def _parameter(tensor: Any, *_: Any) -> Any:
-    if not isinstance(tensor, torch.Tensor):
-        raise ValueError("a parameter holds no tensor")
-    return tensor
-
-
 def _numpy_dtype(code: Any, *_: Any) -> np.dtype[Any] | Placeholder:
-    if not isinstance(code, str) or not re.fullmatch(r"[<|=]?([iu][1248]|f[248]|c(8|16)|b1)", code):
-        return Placeholder("numpy.dtype of something else than numbers")
-    return np.dtype(code)
+    if not isinstance(code, str) or not re.fullmatch(r"[<|=]?([iu][1248]|f[248]|c(8|16)|b1|O[48]?|[SU]\d{1,4})", code):
+        return Placeholder("numpy.dtype of something else than numbers, texts and objects")
+    return np.dtype("O" if "O" in code else code)
 
 
 def _numpy_scalar(dtype: Any, content: Any = None, *_: Any) -> Any:
-    if not isinstance(dtype, np.dtype) or not isinstance(content, bytes):
-        return Placeholder("numpy scalar of something else than a number")
+    if not isinstance(dtype, np.dtype) or dtype.hasobject or not isinstance(content, bytes):
+        return Placeholder("numpy scalar of something else than a number or a text")
     (number,) = np.frombuffer(content, dtype=dtype)
     return number
 
@@ -308,7 +284,7 @@ def _numpy_array(*_: Any) -> np.ndarray:
 
 def _numpy_from_buffer(content: Any, dtype: Any, shape: Any, order: Any, *rest: Any) -> Any:
     """The form of pickle protocol 5."""
-    if not isinstance(dtype, np.dtype) or not isinstance(content, bytes | bytearray) or any(rest):
+    if not isinstance(dtype, np.dtype) or dtype.hasobject or not isinstance(content, bytes | bytearray) or any(rest):
         return Placeholder("numpy.ndarray of objects")
     return np.frombuffer(content, dtype=dtype).reshape(tuple(map(int, shape)), order="F" if order == "F" else "C")
 
@@ -316,18 +292,13 @@ def _numpy_from_buffer(content: Any, dtype: Any, shape: Any, order: Any, *rest: 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     """Protocol 2 writes bytes as a text and the codec that gives them back; NumPy's data use only this one."""
     if encoding not in ("latin1", "latin-1"):
-        raise ValueError("bytes in a codec that checkpoints do not use")
+        raise ValueError("bytes in a codec that is not known here")
     return _string(text).encode("latin1")
 
 
-_BUILDERS: dict[str, Callable[..., Any]] = {
+PLAIN_BUILDERS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered_dict,
     "collections.defaultdict": lambda *_: {},  # the factory is dropped: it may be anything
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch.Size": lambda sizes=(): tuple(sizes),
     "builtins.set": lambda items=(): set(map(_key, items)),
     "builtins.bytes": lambda *content: Placeholder("builtins.bytes") if content else b"",
     "_codecs.encode": _encode,
@@ -336,6 +307,8 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
     **{f"numpy.{core}.multiarray._reconstruct": _numpy_array for core in ("core", "_core")},
     **{f"numpy.{core}.numeric._frombuffer": _numpy_from_buffer for core in ("core", "_core")},
 }
+"""Name of a class or function -> what rebuilds its objects here."""
+ClosedUnpickler.builders = PLAIN_BUILDERS
 # Named as arguments of the above, where they are not needed: nothing is lost with them.
 _NAMES_WITHOUT_LOSS = frozenset(
     ["numpy.ndarray", *(f"builtins.{name}" for name in ("list", "dict", "int", "float", "tuple", "str", "bool"))]

@@ -1,0 +1,314 @@
+"""`stedfm data VERB ...`: making, looking at and publishing data sets."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stedfm_hf.cli.shared import AsJson, complain, index_or_name, print_json, print_table
+
+data = typer.Typer(
+    name="data",
+    help="Build, import, simulate, describe and publish data sets.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@data.command(epilog="Example: stedfm data stats my-crops --output my-crops-stats")
+def stats(
+    repo: Annotated[str, typer.Argument(help="A folder, or the id of a data set on the Hub.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for stats.json, the histogram and the contact sheet.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count crops, labels and source images, and measure intensities.
+
+    Reads the whole data set once, with little memory; from the Hub, nothing is stored.
+    """
+    from stedfm_hf.data.stats import dataset_stats
+    from stedfm_hf.data.summary import count_table, pixel_table
+
+    record = dataset_stats(repo, output=output)
+    if as_json:
+        print_json(record)
+        return
+    for table in (count_table(record), pixel_table(record)):
+        print_table(tuple(table.header), [tuple(row) for row in table.rows])
+        print()
+    if shared := record["sources"]["shared_between_splits"]:
+        examples = ", ".join(record["sources"]["examples"])
+        complain(f"warning: crops of {shared} source images are in more than one split ({examples})")
+    if output is not None:
+        print(f"figures and stats.json written to {output}")
+
+
+@data.command(epilog="Example: stedfm data push my-crops my-lab/my-crops")
+def push(
+    repo: Annotated[Path, typer.Argument(help="The folder of the data set.")],
+    hub_id: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub; made if it is not there.")],
+    public: Annotated[bool, typer.Option("--public", help="Let everybody see it; by default it is private.")] = False,
+    manifest: Annotated[
+        bool, typer.Option("--manifest", help="Publish manifest.json, too: it names every input file.")
+    ] = False,
+    allow_paths: Annotated[
+        bool, typer.Option("--allow-paths", help="Publish even if absolute paths stand in it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Publish a data set on the Hugging Face Hub.
+
+    Checked first, private unless you say otherwise; interrupted, the same command goes on where it stopped.
+    """
+    from stedfm_hf.data.push import push as push_dataset
+
+    pushed = push_dataset(repo, hub_id, private=not public, manifest=manifest, allow_paths=allow_paths)
+    if as_json:
+        print_json(asdict(pushed))
+    else:
+        seen = "private" if pushed.private else "public"
+        print(f"{pushed.url}: {sum(pushed.crops.values()):,} crops in {pushed.shards} shards, {seen}")
+
+
+@data.command("import-archive", epilog="Example: stedfm data import-archive STED-FM-dataset-crops.zip --output crops")
+def import_archive(
+    archive: Annotated[str, typer.Argument(help="A tar or zip of crops, or its http(s) address.")],
+    output: Annotated[Path, typer.Option(help="The folder of the data set to write.")],
+    label: Annotated[str, typer.Option(help="Entry of the metadata that is the class; 'none' for no classes.")] = (
+        "protein-id"
+    ),
+    validation: Annotated[float, typer.Option(help="Share of the source images for validation.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share of the source images for the test.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the splits and of the order of the crops.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Look at so many members only, from the first.")] = None,
+    include_user: Annotated[
+        bool, typer.Option("--include-user", help="Keep names of people, paths and file names in the metadata.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin a data set that is there anew.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a data set of the official STED-FM crop archives, without running the pickles in them.
+
+    A run that was stopped goes on where it was when the same command is given again.
+    """
+    from stedfm_hf.data.archives import import_archive as import_
+    from stedfm_hf.data.splits import SplitShares
+
+    summary = import_(
+        archive,
+        output,
+        shares=SplitShares(validation, test),
+        seed=seed,
+        label_key=None if label == "none" else label,
+        include_user=include_user,
+        limit=limit,
+        overwrite=overwrite,
+    )
+    failures = summary.manifest.failures()
+    if as_json:
+        print_json(
+            {
+                "output": str(output),
+                "crops": summary.crops,
+                "sources": summary.sources,
+                "labels": list(summary.labels),
+                "failed": failures,
+            }
+        )
+    else:
+        splits = ", ".join(f"{rows} {split}" for split, rows in summary.crops.items())
+        failed = f"; {len(failures)} members failed, see manifest.json" if failures else ""
+        print(f"{output}: {sum(summary.crops.values())} crops ({splits}){failed}")
+    for item, reason in list(failures.items())[:10]:
+        complain(f"{item}: {reason}")
+    if failures:
+        raise typer.Exit(summary.manifest.exit_status)
+
+
+@data.command(epilog="Example: stedfm data simulate --preset benchmark-v1 --format dataset --output benchmark-v1")
+def simulate(
+    output: Annotated[Path, typer.Option(help="The folder to write.")],
+    preset: Annotated[str | None, typer.Option(help="benchmark-v1: the frozen set behind our tables.")] = None,
+    structure: Annotated[
+        list[str] | None, typer.Option(help="Take this structure; may be given several times. By default all.")
+    ] = None,
+    per_structure: Annotated[
+        int | None, typer.Option(min=1, help="Images of each structure (with --mixed: in all); by default 100.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Names the set; by default 0.")] = None,
+    first_index: Annotated[int, typer.Option(min=0, help="Number of the first image.")] = 0,
+    image_format: Annotated[str, typer.Option("--format", help="tiff (files) or dataset (a repository).")] = "tiff",
+    mixed: Annotated[bool, typer.Option("--mixed", help="Scenes of two to four structures.")] = False,
+    masks: Annotated[bool, typer.Option(help="Write masks: 0 background, else the number of the structure.")] = True,
+    confocal: Annotated[bool, typer.Option("--confocal", help="Write confocal partners as well.")] = False,
+    engine: Annotated[str, typer.Option(help="ours, or pysted where it is installed.")] = "ours",
+    height: Annotated[int | None, typer.Option(help="Rows of an image; by default 224.")] = None,
+    width: Annotated[int | None, typer.Option(help="Columns of an image; by default 224.")] = None,
+    pixel_size: Annotated[float | None, typer.Option(help="Side of a pixel in nm; by default 20.")] = None,
+    fwhm: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Width of the blur in nm; 45 80.")
+    ] = None,
+    photons: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Counts at bright places; 12 60.")
+    ] = None,
+    background: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Counts of the background; 0.3 2.5.")
+    ] = None,
+    coverage: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Share of pixels touched; 0.12 0.3.")
+    ] = None,
+    depletion: Annotated[float | None, typer.Option(help="Share of the depletion power, 0 (confocal) to 1.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; by default one a core, fewer for a small set.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin an existing folder anew.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate labelled STED-like images with masks.
+
+    Structures: rings, fibres, microtubules, puncta, clusters, mitochondria, polymer_rings. Stopped, the same command
+    goes on where it was.
+    """
+    from stedfm_hf.data.fields import SimulationSettings
+    from stedfm_hf.data.simulation import simulate as simulate_images
+
+    physics = {
+        "height": height,
+        "width": width,
+        "pixel_size_nm": pixel_size,
+        "fwhm_nm": fwhm,
+        "photons": photons,
+        "background": background,
+        "coverage": coverage,
+        "depletion": depletion,
+    }
+    changed: dict[str, Any] = {name: value for name, value in physics.items() if value is not None}
+    made = simulate_images(
+        output,
+        preset=preset,
+        structures=structure or None,
+        per_structure=per_structure,
+        seed=seed,
+        first_index=first_index,
+        settings=SimulationSettings(**changed) if changed else None,
+        format=image_format,
+        mixed=mixed,
+        masks=masks,
+        confocal=confocal,
+        engine=engine,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    if as_json:
+        print_json({"output": str(output), "images": made.images, **made.manifest.counts()})
+    else:
+        print(f"{output}: {made.images} simulated images")
+
+
+@data.command(epilog="Example: stedfm data build recordings/ --labels folder --output my-crops")
+def build(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Files, folders and globs.")],
+    output: Annotated[Path, typer.Option(help="The folder of the data set to write.")],
+    crop: Annotated[int, typer.Option(min=1, help="Side of a crop in pixels.")] = 224,
+    stride: Annotated[int | None, typer.Option(min=1, help="Pixels to the next crop; by default the crop.")] = None,
+    min_foreground: Annotated[
+        float | None, typer.Option(help="Keep crops with more foreground than this share; by default 0.01.")
+    ] = None,
+    legacy: Annotated[bool, typer.Option("--legacy", help="Keep crops as the reference did: above 0.001.")] = False,
+    pixels: Annotated[
+        str, typer.Option(help="8bit (scaled by the field's 0.1 and 99.9 percentile) or raw (as in the file).")
+    ] = "8bit",
+    series: Annotated[
+        str | None, typer.Option(help="Take this series only: its name, a pattern (STED*) or its number.")
+    ] = None,
+    channel: Annotated[str | None, typer.Option(help="Take this channel only: its name or number.")] = None,
+    min_size: Annotated[
+        int | None, typer.Option(help="Least length of both sides of a field; by default the crop.")
+    ] = None,
+    max_size: Annotated[int | None, typer.Option(help="Greatest length of both sides of a field.")] = None,
+    snr: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Take this range of signal to noise only.")
+    ] = None,
+    reference_selection: Annotated[
+        bool, typer.Option("--reference-selection", help="Take what the reference took: series called *sted*, 2-D.")
+    ] = False,
+    labels: Annotated[
+        str | None, typer.Option(metavar="folder|TABLE", help="folder, or a CSV or Parquet table of path and label.")
+    ] = None,
+    keep_unlabelled: Annotated[
+        bool, typer.Option("--keep-unlabelled", help="Take files without a label as well.")
+    ] = False,
+    masks: Annotated[Path | None, typer.Option(help="Folder with the masks, named like the images.")] = None,
+    pixel_size_nm: Annotated[float | None, typer.Option(help="Resample every field to this pixel size.")] = None,
+    assume_pixel_size_nm: Annotated[
+        float | None, typer.Option(help="Pixel size of files that do not say theirs.")
+    ] = None,
+    validation: Annotated[float, typer.Option(help="Share of the source images for validation.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share of the source images for the test.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the splits and of the order of the crops.")] = 0,
+    rows_per_shard: Annotated[int, typer.Option(min=1, help="Crops in one Parquet file at most.")] = 1024,
+    keep_names: Annotated[
+        bool, typer.Option("--keep-names", help="Keep names of files in the data; by default they get a code.")
+    ] = False,
+    keep_metadata: Annotated[
+        bool, typer.Option("--keep-metadata", help="Keep free text of the files, which may name people.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin a data set that is there anew.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a data set of crops out of folders of microscope images.
+
+    Stopped, the same command goes on where it was. What is left out or fails is named, the others are done.
+    """
+    from stedfm_hf.data.building import build as build_dataset
+    from stedfm_hf.data.splits import SplitShares
+
+    summary = build_dataset(
+        inputs,
+        output,
+        crop=crop,
+        stride=stride,
+        min_foreground=min_foreground,
+        legacy=legacy,
+        pixels=pixels,
+        series=index_or_name(series),
+        channel=index_or_name(channel),
+        min_size=min_size,
+        max_size=max_size,
+        snr=snr,
+        reference_selection=reference_selection,
+        labels=labels,
+        keep_unlabelled=keep_unlabelled,
+        masks=masks,
+        pixel_size_nm=pixel_size_nm,
+        assume_pixel_size_nm=assume_pixel_size_nm,
+        shares=SplitShares(validation, test),
+        seed=seed,
+        rows_per_shard=rows_per_shard,
+        keep_names=keep_names,
+        keep_metadata=keep_metadata,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    counts = summary.manifest.counts()
+    if as_json:
+        print_json(
+            {
+                "output": str(output),
+                "crops": summary.crops,
+                "sources": summary.sources,
+                "labels": list(summary.labels),
+                "files": counts,
+            }
+        )
+    else:
+        splits = ", ".join(f"{rows} {split}" for split, rows in summary.crops.items())
+        others = "".join(f", {counts[state]} {state}" for state in ("skipped", "failed") if counts[state])
+        print(f"{output}: {sum(summary.crops.values())} crops ({splits}) of {counts['done']} files{others}")
+    if summary.manifest.exit_status:
+        raise typer.Exit(summary.manifest.exit_status)

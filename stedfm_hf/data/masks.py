@@ -1,0 +1,103 @@
+"""Masks of images: which file is the mask of which, and its pixels (ours)."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from stedfm_hf.images import FoundImage, ImageReadError, find_images, read_image
+
+LARGEST = 65535
+
+
+@dataclass(frozen=True)
+class MaskedImages:
+    """Images apart from masks.
+
+    Args:
+        images: the files that are no masks.
+        masks: of an image's path, the files that could be its mask, best first; more than one is a fault.
+    """
+
+    images: tuple[FoundImage, ...]
+    masks: Mapping[str, tuple[Path, ...]]
+
+
+def pair_masks(images: Sequence[FoundImage], folder: str | os.PathLike[str]) -> MaskedImages:
+    """Finds the mask of every image, and takes the masks out of the images.
+
+    The mask of `a/b.tif` is `a/b.*` in the folder of masks, or `a/b_mask.*`; that of `a/b_image.tif` is also
+    `a/b_mask.*`. The folder may be the input itself, where only the names with `_mask` count.
+
+    Args:
+        images: what the inputs hold.
+        folder: with the masks, laid out like the input.
+
+    Raises:
+        UserError: the folder is not there or holds no image.
+    """
+    found = find_images(folder)
+    real = {each.path: os.path.realpath(each.file) for each in found.images}
+    below = set(real.values())
+    shared = {each.path for each in images if os.path.realpath(each.file) in below}
+    beside = len(shared) == len(images)
+    by_stem: defaultdict[str, list[FoundImage]] = defaultdict(list)
+    for each in found.images:
+        by_stem[_stem(each.path)].append(each)
+    # A folder of masks within the input holds no images. Where masks lie beside the images, their names tell them.
+    no_images = {path for path in shared if not beside or _stem(path).endswith("_mask")}
+    kept = tuple(each for each in images if each.path not in no_images)
+    masks = {}
+    for image in kept:
+        own = os.path.realpath(image.file)
+        names = mask_stems(image.path)[1 if beside else 0 :]
+        files = next((files for name in names if (files := by_stem.get(name))), [])
+        if candidates := tuple(each.file for each in files if real[each.path] != own):
+            masks[image.path] = candidates
+    return MaskedImages(kept, masks)
+
+
+def _stem(path: str) -> str:
+    return PurePosixPath(path).with_suffix("").as_posix()
+
+
+def mask_stems(path: str) -> list[str]:
+    """What the mask of an image may be called, without suffix; best first.
+
+    >>> mask_stems("a/b.tif"), mask_stems("c_image.png")
+    (['a/b', 'a/b_mask'], ['c_image', 'c_image_mask', 'c_mask'])
+    """
+    stem = _stem(path)
+    names = [stem, f"{stem}_mask"]
+    if stem.endswith("_image"):
+        names.append(f"{stem.removesuffix('_image')}_mask")
+    return names
+
+
+def read_mask(file: Path) -> np.ndarray:
+    """Reads a mask.
+
+    Returns:
+        (H, W) uint8, or uint16 where it holds numbers above 255.
+
+    Raises:
+        ImageReadError: it cannot be read, has several series or channels, or holds anything but whole numbers from 0
+            to 65535.
+    """
+    try:
+        array = read_image(file).array
+    except ImageReadError as error:
+        raise ImageReadError(f"its mask {str(error).removeprefix(f'{file.parent}{os.sep}')}") from error
+    problem = ""
+    if len(array) != 1:
+        problem = f"has {len(array)} channels; save it with one"
+    elif not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= LARGEST and not (array % 1).any()):
+        problem = f"does not hold whole numbers from 0 to {LARGEST} only; save the labels as they are"
+    if problem:
+        raise ImageReadError(f"its mask {file.name} {problem}")
+    return array[0].astype(np.uint16 if array.max() > 255 else np.uint8)

@@ -1,0 +1,59 @@
+"""Small data set repositories for the tests, made as every producer makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stedfm_hf.data.assembly import DatasetSummary, assemble
+from stedfm_hf.data.card import CardFacts
+from stedfm_hf.data.layout import Crop, Scaling, crop_features, crops_to_table
+from stedfm_hf.data.splits import SplitShares
+from stedfm_hf.data.staging import Part, StagedImage, Staging
+from stedfm_hf.runs import Fate, Manifest
+
+FACTS = CardFacts("cells", "stedfm data build")
+SHARES = SplitShares(validation=0.25, test=0.25)
+
+
+def noisy_crop(number: int, **changes: Any) -> Crop:
+    """A crop (8, 8) uint8 of its own; two make a source image."""
+    pixels = np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)
+    known: dict[str, Any] = {
+        "pixels": pixels,
+        "scaling": Scaling(0.0, 900.0, applied=True, quantiles=(0.001, 0.999)),
+        "source": f"folder/{number // 2}.tif",
+        "x": 8 * (number % 2),
+        "pixel_size_nm": (20.0, 20.0),
+        "foreground": 0.25,
+        "metadata": {"number": number},
+    }
+    return Crop(**known | changes)
+
+
+def labelled_crops(count: int, labels: Sequence[str] = ("rings", "puncta")) -> list[Crop]:
+    """Crops whose source images have the labels in turn."""
+    return [noisy_crop(number, label=labels[number // 2 % len(labels)]) for number in range(count)]
+
+
+def write_repo(output: Path, crops: Sequence[Crop], facts: CardFacts = FACTS, **options: Any) -> DatasetSummary:
+    """A repository of these crops, neighbours of one source in one image."""
+    staging = Staging(output)
+    for number, source in enumerate(dict.fromkeys(crop.source for crop in crops)):
+        mine = [crop for crop in crops if crop.source == source]
+        image = StagedImage(source, source, "", len(mine), mine[0].label)
+        staging.write(number, mine, Part((image,), {source: Fate("done")}))
+    options = {"manifest": Manifest("data build"), "shares": SHARES, "seed": 0, "rows_per_shard": 4, **options}
+    return assemble(staging, output, card=facts, **options)
+
+
+def as_table(crops: Sequence[Crop], labels: Sequence[str] = ()) -> pa.Table:
+    """Crops as rows of `crop_features`, the labels as numbers."""
+    table = crops_to_table(crops)
+    codes = [None if crop.label is None else list(labels).index(crop.label) for crop in crops]
+    place = table.schema.get_field_index("label")
+    return table.set_column(place, "label", pa.array(codes, pa.int64())).cast(crop_features(labels).arrow_schema)
