@@ -26,6 +26,14 @@ STOREYS = [
     {"cli"},
 ]
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
+# The rooms inside the room `data`, from the ground up.
+DATA_STOREYS = [
+    {"repository"},
+    {"publishing", "streaming"},
+    {"assembly"},
+    {"building", "archives", "simulation"},
+]
+DATA_STOREY = {room: number for number, rooms in enumerate(DATA_STOREYS) for room in rooms}
 HUB_CODE_MAY_IMPORT = {"torch", "transformers", "huggingface_hub", "numpy"} | sys.stdlib_module_names
 HUB_CODE_MAY_TRY = {"PIL", "tifffile"}
 
@@ -64,6 +72,17 @@ def wrong_imports(path: Path) -> list[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_a_room_imports_only_from_storeys_below(path: Path) -> None:
     assert wrong_imports(path) == []
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "data").glob("*/*.py")), ids=lambda path: path.as_posix()[-40:])
+def test_a_room_of_data_imports_only_from_those_below(path: Path) -> None:
+    tree, _, _ = parse(path)
+    room, wrong = path.parent.name, []
+    for node, name in imported(tree, [], False):
+        other = name[2] if name[:2] == ["stedfm_hf", "data"] and len(name) > 3 else room
+        if other != room and DATA_STOREY[other] >= DATA_STOREY[room]:
+            wrong.append(f"line {node.lineno}: {'.'.join(name)}")
+    assert wrong == []
 
 
 def test_every_room_has_a_storey() -> None:

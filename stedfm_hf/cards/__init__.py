@@ -94,7 +94,7 @@ def render_dataset_card(data: DatasetCardData, **facts: Any) -> str:
 
     Args:
         data: The front matter.
-        facts: What the template asks for; see :func:`stedfm_hf.data.card.write_card`.
+        facts: What the template asks for; see :func:`stedfm_hf.data.publishing.card.write_card`.
 
     Returns:
         The text of `README.md`.

@@ -30,8 +30,8 @@ def stats(
 
     Reads the whole data set once, with little memory; from the Hub, nothing is stored.
     """
-    from stedfm_hf.data.stats import dataset_stats
-    from stedfm_hf.data.summary import count_table, pixel_table
+    from stedfm_hf.data.publishing.stats import dataset_stats
+    from stedfm_hf.data.publishing.summary import count_table, pixel_table
 
     record = dataset_stats(repo, output=output)
     if as_json:
@@ -64,7 +64,7 @@ def push(
 
     Checked first, private unless you say otherwise; interrupted, the same command goes on where it stopped.
     """
-    from stedfm_hf.data.push import push as push_dataset
+    from stedfm_hf.data.publishing.push import push as push_dataset
 
     pushed = push_dataset(repo, hub_id, private=not public, manifest=manifest, allow_paths=allow_paths)
     if as_json:
@@ -95,8 +95,8 @@ def import_archive(
 
     A run that was stopped goes on where it was when the same command is given again.
     """
-    from stedfm_hf.data.archives import import_archive as import_
-    from stedfm_hf.data.splits import SplitShares
+    from stedfm_hf.data.archives.import_archive import import_archive as import_
+    from stedfm_hf.data.assembly.splits import SplitShares
 
     summary = import_(
         archive,
@@ -173,8 +173,8 @@ def simulate(
     Structures: rings, fibres, microtubules, puncta, clusters, mitochondria, polymer_rings. Stopped, the same command
     goes on where it was.
     """
-    from stedfm_hf.data.fields import SimulationSettings
-    from stedfm_hf.data.simulation import simulate as simulate_images
+    from stedfm_hf.data.simulation.fields import SimulationSettings
+    from stedfm_hf.data.simulation.simulate import simulate as simulate_images
 
     physics = {
         "height": height,
@@ -265,8 +265,8 @@ def build(
 
     Stopped, the same command goes on where it was. What is left out or fails is named, the others are done.
     """
-    from stedfm_hf.data.building import build as build_dataset
-    from stedfm_hf.data.splits import SplitShares
+    from stedfm_hf.data.assembly.splits import SplitShares
+    from stedfm_hf.data.building.build import build as build_dataset
 
     summary = build_dataset(
         inputs,

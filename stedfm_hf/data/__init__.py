@@ -6,30 +6,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stedfm_hf.data.archives import import_archive
-    from stedfm_hf.data.building import build
-    from stedfm_hf.data.decoding import decode, to_unit_range
-    from stedfm_hf.data.fields import SimulatedField, SimulationSettings, simulate_field, simulate_image
-    from stedfm_hf.data.local import EpochBatches, LocalCrops
-    from stedfm_hf.data.simulation import simulate
-    from stedfm_hf.data.streaming import CropStream, stream
-    from stedfm_hf.data.structures import STRUCTURES
+    from stedfm_hf.data.archives.import_archive import import_archive
+    from stedfm_hf.data.building.build import build
+    from stedfm_hf.data.repository.decoding import decode, to_unit_range
+    from stedfm_hf.data.simulation.fields import SimulatedField, SimulationSettings, simulate_field, simulate_image
+    from stedfm_hf.data.simulation.simulate import simulate
+    from stedfm_hf.data.simulation.structures import STRUCTURES
+    from stedfm_hf.data.streaming.local import EpochBatches, LocalCrops
+    from stedfm_hf.data.streaming.stream import CropStream, stream
 
 _HOMES = {
-    "STRUCTURES": "structures",
-    "CropStream": "streaming",
-    "EpochBatches": "local",
-    "LocalCrops": "local",
-    "SimulatedField": "fields",
-    "SimulationSettings": "fields",
-    "build": "building",
-    "decode": "decoding",
-    "import_archive": "archives",
-    "simulate": "simulation",
-    "simulate_field": "fields",
-    "simulate_image": "fields",
-    "stream": "streaming",
-    "to_unit_range": "decoding",
+    "STRUCTURES": "simulation.structures",
+    "CropStream": "streaming.stream",
+    "EpochBatches": "streaming.local",
+    "LocalCrops": "streaming.local",
+    "SimulatedField": "simulation.fields",
+    "SimulationSettings": "simulation.fields",
+    "build": "building.build",
+    "decode": "repository.decoding",
+    "import_archive": "archives.import_archive",
+    "simulate": "simulation.simulate",
+    "simulate_field": "simulation.fields",
+    "simulate_image": "simulation.fields",
+    "stream": "streaming.stream",
+    "to_unit_range": "repository.decoding",
 }
 
 __all__ = [

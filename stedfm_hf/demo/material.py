@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stedfm_hf.data.fields import SimulationSettings
-from stedfm_hf.data.labels import folder_labels
-from stedfm_hf.data.simulation import simulate as simulate_set
+from stedfm_hf.data.building.labels import folder_labels
+from stedfm_hf.data.simulation.fields import SimulationSettings
+from stedfm_hf.data.simulation.simulate import simulate as simulate_set
 from stedfm_hf.images import ImageReadError, find_images, read_series
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.reports.figures import middle

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stedfm_hf.data.decoding import decode
-from stedfm_hf.data.layout import crop_features
+from stedfm_hf.data.repository.decoding import decode
+from stedfm_hf.data.repository.layout import crop_features
 from stedfm_hf.images import StedImage, find_images, read_image, read_series
 from stedfm_hf.runs import UserError
 

@@ -23,8 +23,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from stedfm_hf.data import SimulationSettings, simulate_image, stream, to_unit_range
-from stedfm_hf.data.layout import INDEX_FILE, Crop, Scaling, crop_features, crops_to_table
-from stedfm_hf.data.shards import SplitWriter
+from stedfm_hf.data.repository.layout import INDEX_FILE, Crop, Scaling, crop_features, crops_to_table
+from stedfm_hf.data.repository.shards import SplitWriter
 from tests.benchmarks.timing import machine, own_peak, peak_memory, spread, table, take_turns
 from tests.data.repos import CARD
 

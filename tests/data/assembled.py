@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stedfm_hf.data.assembly import DatasetSummary, assemble
-from stedfm_hf.data.card import CardFacts
-from stedfm_hf.data.layout import Crop, Scaling, crop_features, crops_to_table
-from stedfm_hf.data.splits import SplitShares
-from stedfm_hf.data.staging import Part, StagedImage, Staging
+from stedfm_hf.data.assembly.assemble import DatasetSummary, assemble
+from stedfm_hf.data.assembly.splits import SplitShares
+from stedfm_hf.data.assembly.staging import Part, StagedImage, Staging
+from stedfm_hf.data.publishing.card import CardFacts
+from stedfm_hf.data.repository.layout import Crop, Scaling, crop_features, crops_to_table
 from stedfm_hf.runs import Fate, Manifest
 
 FACTS = CardFacts("cells", "stedfm data build")

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stedfm_hf.data.layout import INDEX_FILE, Crop, Scaling, crop_features, crops_to_table, shard_name
+from stedfm_hf.data.repository.layout import INDEX_FILE, Crop, Scaling, crop_features, crops_to_table, shard_name
 
 CARD = """---
 configs:

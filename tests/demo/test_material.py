@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stedfm_hf.data.labels import folder_labels
+from stedfm_hf.data.building.labels import folder_labels
 from stedfm_hf.demo.material import Picture, Sizes, load_pixels, simulate
 from stedfm_hf.demo.pictures import one_of_each, place_on_map
 from stedfm_hf.demo.scores import score, standardised

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stedfm_hf import StedFmConfig, StedFmImageProcessor, StedFmModel
-from stedfm_hf.data.layout import Crop, Scaling
+from stedfm_hf.data.repository.layout import Crop, Scaling
 from stedfm_hf.inference import embed
 from stedfm_hf.modeling.image_processing_stedfm import fit_intensity_range
 from tests.data.repos import write_crops

@@ -1,0 +1,1 @@
+"""From staged crops to a repository: the last step of every producer."""

@@ -1,0 +1,1 @@
+"""A repository out of one's own image files."""

@@ -1,0 +1,257 @@
+"""Publishing a repository on the Hugging Face Hub: checked first, private unless asked, resumable (ours)."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stedfm_hf.data.repository.layout import CONFIG, INDEX_FILE, preview_name
+from stedfm_hf.runs import Progress, UserError, read_json
+
+_CARD, _MANIFEST = "README.md", "manifest.json"
+_DATA = ("data/*.parquet", "preview/*.parquet")
+_LAST = (_CARD, INDEX_FILE, "figures/*.png", "figures/*.svg")
+"""The card and the index go last: where they are, everything is."""
+_HIDDEN = (".*", "*/.*")
+_TELLING = ("source", "series", "channel", "metadata")
+# A path from the root, as a whole value or a value in JSON; folders of people also in the middle of a text.
+_PATH = re.compile(r'(?:^|")(?:/[^"/\s]+/|~/|[A-Za-z]:[\\/]|\\\\)|(?<![\w.])/(?:home|Users)/\w|(?<!\w)[A-Za-z]:\\')
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What was published.
+
+    Args:
+        url: where it is.
+        crops: rows of every split.
+        shards: number of Parquet files with crops.
+        private: whether only you and those you invite see it.
+    """
+
+    url: str
+    crops: dict[str, int]
+    shards: int
+    private: bool
+
+
+def push(
+    repo: str | os.PathLike[str],
+    hub_id: str,
+    *,
+    private: bool = True,
+    manifest: bool = False,
+    allow_paths: bool = False,
+    api: Any = None,
+) -> Pushed:
+    """Uploads a repository to the Hub; interrupted, the same call goes on where it stopped.
+
+    Shards and previews go first, in several commits where they are many; then, in one commit, the card, the index and
+    the figures come, and shards of an earlier version that are no longer in the index go.
+
+    Args:
+        repo: the folder that `build`, `simulate` or `import_archive` wrote.
+        hub_id: `owner/name` on the Hub; made if it is not there.
+        private: whether a repository that is made is private. One that is there must be as asked.
+        manifest: whether `manifest.json`, with the names of all input files, is uploaded too.
+        allow_paths: whether sources and metadata may hold absolute paths.
+        api: a `huggingface_hub.HfApi` with another endpoint or token than the usual ones.
+
+    Raises:
+        UserError: the folder is not whole, names folders of this computer, or the Hub does not take it.
+
+    Example:
+        >>> push("my-crops", "my-lab/my-crops").url  # doctest: +SKIP
+        'https://huggingface.co/datasets/my-lab/my-crops'
+    """
+    from huggingface_hub import HfApi, get_token
+
+    folder = Path(repo)
+    hub_id = hub_id.removeprefix("hf://datasets/").rstrip("/")
+    if hub_id.count("/") != 1:
+        raise UserError(f"{hub_id!r} is no place on the Hub; name it as OWNER/NAME, such as my-lab/{folder.name}")
+    index = check_repository(folder, allow_paths=allow_paths, manifest=manifest)
+    if api is None:
+        if get_token() is None:
+            raise UserError("not logged in to the Hub; run `hf auth login`, or set HF_TOKEN to a token that may write")
+        api = HfApi()
+    with _explained(hub_id):
+        there = _prepare(api, hub_id, _local_files(folder), private)
+        common: dict[str, Any] = {"repo_id": hub_id, "repo_type": "dataset", "folder_path": folder}
+        # A fresh list each time: the library adds to the one it is given.
+        api.upload_folder(
+            **common, allow_patterns=list(_DATA), ignore_patterns=list(_HIDDEN), commit_message="Upload crops"
+        )
+        api.upload_folder(
+            **common,
+            allow_patterns=[*_LAST, *([_MANIFEST] if manifest else [])],
+            ignore_patterns=list(_HIDDEN),
+            delete_patterns=[glob.escape(name) for name in there] or None,
+            commit_message="Upload card and index",
+        )
+    crops = {split: sum(sum(shard["groups"]) for shard in shards) for split, shards in index.items()}
+    url = f"{api.endpoint}/datasets/{hub_id}"
+    return Pushed(url, crops, sum(map(len, index.values())), private)
+
+
+def check_repository(folder: Path, *, allow_paths: bool = False, manifest: bool = False) -> dict[str, Any]:
+    """Makes sure that a repository is whole and tells no secrets.
+
+    Args:
+        folder: the repository.
+        allow_paths: whether sources and metadata may hold absolute paths.
+        manifest: whether the manifest will be published, too.
+
+    Returns:
+        The splits as the index has them.
+
+    Raises:
+        UserError: a file is missing, truncated or unexpected, or a text holds an absolute path.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is no folder; name one that `stedfm data build` wrote")
+    for name in (INDEX_FILE, _CARD, *([_MANIFEST] if manifest else [])):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: has no {name}; run the command that made the data set again")
+    if (folder / ".staging").exists():
+        raise UserError(f"{folder}: is being built; run the command that makes it until it is done")
+    index = _read_index(folder / INDEX_FILE)
+    _check_card(folder / _CARD)
+    for split in index:
+        if not (folder / preview_name(split)).is_file():
+            raise UserError(f"{folder / preview_name(split)}: is missing; build the data set again")
+    shards = [shard for each in index.values() for shard in each]
+    known = {shard["file"] for shard in shards}
+    for name in _local_files(folder):
+        if name.startswith("data/") and name not in known:
+            raise UserError(f"{folder / name}: is not in {INDEX_FILE}; move it out of the folder")
+    with Progress(len(shards), description="check", unit="shards") as progress:
+        for shard in shards:
+            _check_shard(folder / shard["file"], shard["groups"], allow_paths)
+            progress.update()
+    if not allow_paths:
+        for name in (_CARD, *([_MANIFEST] if manifest else [])):
+            _refuse_paths(folder / name, "it", (folder / name).read_text(encoding="utf-8").splitlines())
+    return index
+
+
+def _local_files(folder: Path) -> set[str]:
+    patterns = (*_DATA, *_LAST)
+    names = {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
+    return {name for name in names if not name.rpartition("/")[2].startswith(".")}
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    index = read_json(path)
+    try:
+        splits: dict[str, Any] = index["splits"]
+        if not all(isinstance(shard["file"], str) and sum(shard["groups"]) for s in splits.values() for shard in s):
+            raise ValueError("a shard without a name or rows")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: is no index of this version; build the data set again") from error
+    return splits
+
+
+def _check_card(path: Path) -> None:
+    from huggingface_hub import DatasetCard
+
+    try:
+        configs = DatasetCard(path.read_text(encoding="utf-8")).data.to_dict().get("configs") or []
+        names = [config["config_name"] for config in configs]
+    except Exception as error:  # whatever the YAML library makes of a text
+        raise UserError(f"{path}: its front matter cannot be read; build the data set again") from error
+    if CONFIG not in names:
+        raise UserError(f"{path}: its front matter has no configuration {CONFIG!r}; build the data set again")
+
+
+def _check_shard(path: Path, groups: list[int], allow_paths: bool) -> None:
+    try:
+        with pq.ParquetFile(path) as file:
+            rows = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+            telling = [] if allow_paths else [name for name in _TELLING if name in file.schema_arrow.names]
+            table = file.read(columns=telling) if telling else None
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: is missing or damaged ({_line(error)}); build the data set again") from error
+    if rows != groups:
+        raise UserError(
+            f"{path}: holds {sum(rows)} crops where {INDEX_FILE} says {sum(groups)}; build the data set again"
+        )
+    for name, column in zip(table.schema.names, table.columns, strict=True) if table else ():
+        _refuse_paths(path, f"column {name!r}", [text or "" for text in column.unique().to_pylist()])
+
+
+def _refuse_paths(path: Path, where: str, texts: list[str]) -> None:
+    for text in texts:
+        if found := _PATH.search(text):
+            shown = text[max(0, found.start() - 10) : found.end() + 30]
+            raise UserError(
+                f"{path}: {where} names a folder of a computer ({shown}); build the data set without it, or allow it "
+                "with --allow-paths"
+            )
+
+
+def _prepare(api: Any, hub_id: str, local: set[str], private: bool) -> list[str]:
+    """Makes the repository, or makes sure that the one that is there is meant; returns its files that must go."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        info = api.repo_info(hub_id, repo_type="dataset")
+    except GatedRepoError:
+        raise
+    except RepositoryNotFoundError:
+        api.create_repo(hub_id, repo_type="dataset", private=private)
+        return []
+    if bool(info.private) != private:
+        is_now, ask = ("private", "leave --public out") if info.private else ("public", "give --public")
+        raise UserError(f"{hub_id} is there and {is_now}; {ask}, or change it in its settings on the Hub")
+    there = {sibling.rfilename for sibling in info.siblings or ()}
+    old = sorted(name for name in there - local if re.fullmatch(r"(data|preview)/[^/]+\.parquet", name))
+    if old and INDEX_FILE not in there:
+        raise UserError(f"{hub_id} holds another data set ({old[0]}); choose another name")
+    return old
+
+
+@contextmanager
+def _explained(hub_id: str) -> Iterator[None]:
+    """Turns what the Hub and the network answer into one line."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        yield
+    except UserError:
+        raise
+    except HFValidationError as error:
+        raise UserError(f"{hub_id!r} is no name on the Hub ({_line(error)})") from error
+    except OfflineModeIsEnabled as error:
+        raise UserError("the Hub is switched off here (HF_HUB_OFFLINE is set); unset it") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        if status == 401:
+            reason = "the Hub does not take the token; run `hf auth login` again"
+        elif status in (403, 404):
+            reason = "the token may not write there; check the owner, or log in with a token that may write"
+        elif status == 409:
+            reason = "the name is taken by a repository that you cannot see; choose another one"
+        else:
+            reason = f"the Hub answered {error.server_message or _line(error)}; the same command goes on later"
+        raise UserError(f"{hub_id}: {reason}") from error
+    except ValueError as error:  # the Hub finds fault with the front matter of the card
+        raise UserError(f"{hub_id}: {_line(error)}") from error
+    except (httpx2.HTTPError, OSError, RuntimeError) as error:  # RuntimeError: of the uploads in the background
+        raise UserError(
+            f"{hub_id}: the upload broke off ({_line(error)}); the same command goes on where it stopped"
+        ) from error
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,1 @@
+"""What a repository of crops is: its columns, its files, writing and reading them."""

@@ -1,0 +1,151 @@
+"""The one decoder: a row or a batch of a data set, as tensors (ours)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from stedfm_hf.runs.errors import UserError
+
+UNLABELLED = -1
+
+
+def decode(rows: Mapping[str, Any] | pa.Table | pa.RecordBatch) -> dict[str, Any]:
+    """Turns a row or a batch of a data set into tensors; other columns stay as they are.
+
+    Args:
+        rows: one row, as iterating over a `datasets` data set gives it; a batch of rows as a dictionary of lists
+            (`dataset[0:8]`, `map(batched=True)`, `with_transform`) or as an Arrow table.
+
+    Returns:
+        `pixels` (B, 1, H, W) in the stored dtype (uint8 or uint16, say); `intensity_range` (B, 2) float32, the stored
+        values that mean 0 and 1 (see :func:`to_unit_range`); and, where the columns are there, `label` (B,) int64 with
+        -1 for none and `mask` (B, H, W) uint8 or uint16, left out where no row has one. Of one row: without B.
+
+    Raises:
+        UserError: bytes and sizes do not fit (a damaged row), or the crops of a batch differ in size or dtype.
+
+    Example:
+        >>> from stedfm_hf.data.repository.layout import Crop, Scaling, crops_to_table
+        >>> crop = Crop(np.full((2, 3), 255, np.uint8), Scaling(0, 90, applied=True), source="a")
+        >>> batch = decode(crops_to_table([crop, crop]))
+        >>> batch["pixels"].shape, to_unit_range(batch["pixels"], batch["intensity_range"]).max().item()
+        (torch.Size([2, 1, 2, 3]), 1.0)
+    """
+    if isinstance(rows, pa.Table | pa.RecordBatch):
+        return _decode_batch({name: rows[name] for name in rows.schema.names})
+    if isinstance(rows["height"], int | np.integer):
+        batch = _decode_batch({name: [value] for name, value in rows.items()})
+        return {name: value[0] for name, value in batch.items()}
+    return _decode_batch(dict(rows))
+
+
+def to_unit_range(pixels: torch.Tensor, intensity_range: torch.Tensor) -> torch.Tensor:
+    """Scales stored pixels to [0, 1], on whatever device they are.
+
+    Args:
+        pixels: (B, C, H, W) or (C, H, W), as :func:`decode` gives them.
+        intensity_range: (B, 2) or (2,).
+
+    Returns:
+        float32 of the same shape, clipped to [0, 1]; zeros where the range is empty.
+    """
+    low, high = (part[..., None, None, None].float() for part in intensity_range.unbind(-1))
+    spread = torch.where(high > low, high - low, torch.inf)
+    # In place: on a CPU every pass over fresh memory costs as much as the reading.
+    return pixels.to(torch.float32, copy=True).sub_(low).div_(spread).clamp_(0.0, 1.0)
+
+
+def _decode_batch(columns: dict[str, Any]) -> dict[str, Any]:
+    pixels = stack_pixels(columns["pixels"], columns["height"], columns["width"], columns["dtype"])
+    decoded = {name: _plain(values) for name, values in columns.items() if name not in _DECODED}
+    decoded["pixels"] = torch.from_numpy(pixels)[:, None]
+    if "intensity_low" in columns:
+        ends = [np.asarray(_plain(columns[f"intensity_{end}"]), np.float32) for end in ("low", "high")]
+        decoded["intensity_range"] = torch.from_numpy(np.stack(ends, axis=-1))
+    if "label" in columns:
+        labels = [UNLABELLED if label is None else label for label in _plain(columns["label"])]
+        if not any(isinstance(label, str) for label in labels):
+            decoded["label"] = torch.tensor(labels, dtype=torch.int64)
+    if "mask" in columns:
+        masks = stack_masks(columns["mask"], pixels.shape[1:])
+        if masks is not None:
+            decoded["mask"] = torch.from_numpy(masks)
+    return decoded
+
+
+_DECODED = frozenset({"pixels", "height", "width", "dtype", "mask", "intensity_low", "intensity_high"})
+
+
+def _plain(values: Any) -> Any:
+    return values.to_pylist() if isinstance(values, pa.Array | pa.ChunkedArray) else values
+
+
+def view_pixels(pixels: Any, heights: Any, widths: Any, dtypes: Any) -> np.ndarray:
+    """The pixels of rows of one size as an array (B, H, W), read-only; without a copy for Arrow data.
+
+    Args:
+        pixels: bytes of every row, a list or an Arrow array.
+        heights: of every row.
+        widths: of every row.
+        dtypes: NumPy name of every row's dtype.
+
+    Raises:
+        UserError: the rows differ in size or dtype, or a row has not the bytes its size asks for.
+    """
+    shapes = set(zip(_plain(heights), _plain(widths), _plain(dtypes), strict=True))
+    if len(shapes) > 1:
+        listed = ", ".join(f"{height} x {width} {dtype}" for height, width, dtype in sorted(shapes))
+        raise UserError(f"crops of different kinds ({listed}) make no batch; decode them one by one")
+    if not shapes:
+        return np.empty((0, 0, 0), np.uint8)
+    ((height, width, name),) = shapes
+    dtype = np.dtype(name).newbyteorder("<")
+    count = len(pixels)
+    whole = _joined(pixels)
+    if len(whole) != count * height * width * dtype.itemsize:
+        raise UserError(f"damaged rows: {len(whole)} bytes for {count} crops of {height} x {width} {name}")
+    return np.frombuffer(whole, dtype).reshape(count, height, width)
+
+
+def stack_pixels(pixels: Any, heights: Any, widths: Any, dtypes: Any) -> np.ndarray:
+    """As :func:`view_pixels`, but a copy that can be written to."""
+    view = view_pixels(pixels, heights, widths, dtypes)
+    return view.astype(view.dtype.newbyteorder("="), copy=True)
+
+
+def _joined(values: Any) -> Any:
+    """The bytes of all rows one after the other."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
+    if not isinstance(values, pa.Array):
+        return b"".join(values)
+    kind = np.int64 if pa.types.is_large_binary(values.type) else np.int32
+    _, ends, content = values.buffers()
+    edges = np.frombuffer(ends, kind)[values.offset : values.offset + len(values) + 1]
+    return memoryview(content)[edges[0] : edges[-1]] if len(values) else b""
+
+
+def stack_masks(masks: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The masks of rows as (B, H, W); zeros where a row has none, None where no row has one.
+
+    Raises:
+        UserError: a mask has not the size of its crop.
+    """
+    rows = _plain(masks)
+    if not any(row is not None for row in rows):
+        return None
+    size = int(np.prod(shape))
+    wide = any(row is not None and len(row) == 2 * size for row in rows)
+    stacked = np.zeros((len(rows), *shape), np.uint16 if wide else np.uint8)
+    for place, row in enumerate(rows):
+        if row is None:
+            continue
+        if len(row) not in (size, 2 * size):
+            raise UserError(f"damaged row: a mask of {len(row)} bytes for a crop of {shape[0]} x {shape[1]}")
+        stacked[place] = np.frombuffer(row, "<u2" if len(row) == 2 * size else "u1").reshape(shape)
+    return stacked

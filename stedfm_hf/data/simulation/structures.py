@@ -1,0 +1,228 @@
+"""The structures the simulator can draw, one small function each.
+
+Every structure is a cloud of fluorescent emitters: positions in pixels and a brightness each. Blur, photons and noise
+are the same for all of them and live in :mod:`stedfm_hf.data.simulation.fields`, so two structures differ in their
+geometry only. Geometry follows what STED shows in cultured neurons: actin rings every 190 nm around an axon (Xu et
+al. 2013), actin fibres along a dendrite, a mesh of microtubules, postsynaptic puncta and larger, diffuse assemblies
+beside a dendrite, the outer membranes of mitochondria; and rings of a polymer. Sizes are typical ones, not fitted to
+images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from stedfm_hf.data.simulation.scene import Emitters, Scene, anywhere, centre_lines, how_many, neurite_widths, turned
+
+RING_PERIOD_NM = 190.0
+
+
+def rings(rng: np.random.Generator, scene: Scene) -> Emitters:
+    """Periodic actin: rings every 190 nm around axons, each a circle seen from the side.
+
+    Args:
+        rng: source of randomness.
+        scene: field to draw into.
+
+    Returns:
+        The emitters, some of them outside the field.
+    """
+    widths = neurite_widths(rng, scene)
+    position, normal = centre_lines(rng, scene, len(widths), persistence_nm=14_000.0)
+    period = scene.pixels(RING_PERIOD_NM)
+    per_ring, per_gap = 30, 8
+    clouds, brightness = [], []
+    for centre, across, width in zip(position, normal, widths, strict=True):
+        places = np.arange(rng.uniform(0.0, period), scene.reach - 1.0, period)
+        places = places + rng.normal(0.0, 0.05 * period, len(places))
+        # Most emitters sit on the rings, some on the membrane between them.
+        along = np.repeat(places, per_ring + per_gap).reshape(len(places), -1)
+        along[:, :per_ring] += rng.normal(0.0, scene.pixels(9.0), (len(places), per_ring))
+        along[:, per_ring:] += rng.uniform(0.0, period, (len(places), per_gap))
+        at = np.clip(2.0 * along, 0, len(centre) - 1).astype(np.intp).ravel()
+        around = np.sin(rng.uniform(0.0, 2.0 * np.pi, (at.size, 1)))
+        clouds.append(centre[at] + 0.5 * width * around * across[at])
+        label = rng.gamma(4.0, 0.25, (len(places), 1)) * rng.exponential(width, along.shape)
+        brightness.append(label.ravel())
+    return Emitters(np.concatenate(clouds), np.concatenate(brightness))
+
+
+def fibres(rng: np.random.Generator, scene: Scene) -> Emitters:
+    """Longitudinal actin: bundles of fibres that follow a neurite and wander across it.
+
+    Args:
+        rng: source of randomness.
+        scene: field to draw into.
+
+    Returns:
+        The emitters, some of them outside the field.
+    """
+    widths = neurite_widths(rng, scene)
+    position, normal = centre_lines(rng, scene, len(widths), persistence_nm=14_000.0)
+    clouds, brightness = [], []
+    points = position.shape[1]
+    for centre, across, width in zip(position, normal, widths, strict=True):
+        count = 2 + int(width / scene.pixels(110.0))
+        drift = rng.normal(0.0, 0.035, (count, points)).cumsum(axis=1) + rng.uniform(0.0, 2.0 * np.pi, (count, 1))
+        fibre = centre + 0.5 * width * np.sin(drift)[..., None] * across
+        clouds.append(fibre.reshape(-1, 2))
+        label = rng.gamma(2.0, 0.5, (count, 1)) * rng.exponential(1.0, (count, points))
+        brightness.append(label.ravel())
+    return Emitters(np.concatenate(clouds), np.concatenate(brightness))
+
+
+def microtubules(rng: np.random.Generator, scene: Scene) -> Emitters:
+    """Microtubules: single smooth filaments that cross the field in every direction.
+
+    Args:
+        rng: source of randomness.
+        scene: field to draw into.
+
+    Returns:
+        The emitters, some of them outside the field.
+    """
+    count = 3 + int(scene.area / (scene.pixels(85.0) * max(scene.height, scene.width)))
+    position, _ = centre_lines(rng, scene, count, persistence_nm=8_000.0)
+    label = rng.gamma(3.0, 1.0 / 3.0, (count, 1)) * rng.exponential(1.0, position.shape[:2])
+    return Emitters(position.reshape(-1, 2), label.ravel())
+
+
+def puncta(rng: np.random.Generator, scene: Scene) -> Emitters:
+    """PSD95-like synaptic puncta: clusters of 80 to 350 nm, most of them beside a dendrite.
+
+    Args:
+        rng: source of randomness.
+        scene: field to draw into.
+
+    Returns:
+        The emitters, some of them outside the field.
+    """
+    spread = scene.pixels(38.0) * rng.lognormal(0.0, 0.4, 400)
+    spread = spread[: how_many((np.pi * (1.6 * spread) ** 2).cumsum(), scene)]
+    count, per_cluster = len(spread), 50
+    lines, normals = centre_lines(rng, scene, 2, persistence_nm=14_000.0)
+    line = rng.integers(0, 2, count)
+    at = rng.integers(0, lines.shape[1], count)
+    beside = scene.pixels(300.0) * rng.normal(0.0, 1.0, (count, 1))
+    centre = np.where(
+        rng.random((count, 1)) < 0.4, anywhere(rng, scene, count), lines[line, at] + beside * normals[line, at]
+    )
+    # An ellipse with a random axis ratio and direction: scaffolds are seen face on and edge on.
+    axes = spread[:, None] * np.stack([np.ones(count), rng.uniform(0.4, 1.0, count)], axis=-1)
+    turn = rng.uniform(0.0, np.pi, count)
+    rotated = turned(rng.normal(0.0, 1.0, (count, per_cluster, 2)) * axes[:, None, :], turn)
+    label = rng.gamma(5.0, 0.2, (count, 1)) * spread[:, None] ** 2 * rng.exponential(1.0, (count, per_cluster))
+    return Emitters((centre[:, None, :] + rotated).reshape(-1, 2), label.ravel() / per_cluster)
+
+
+def clusters(rng: np.random.Generator, scene: Scene) -> Emitters:
+    """CaMKII-like assemblies: irregular, diffuse patches of 300 to 900 nm along a dendrite, uneven inside.
+
+    Args:
+        rng: source of randomness.
+        scene: field to draw into.
+
+    Returns:
+        The emitters, some of them outside the field.
+    """
+    radius = scene.pixels(150.0) * rng.lognormal(0.0, 0.4, 200)
+    radius = radius[: how_many((1.7 * np.pi * radius**2).cumsum(), scene)]
+    count, lumps, per_lump = len(radius), 8, 80
+    lines, normals = centre_lines(rng, scene, 2, persistence_nm=14_000.0)
+    line, at = rng.integers(0, 2, count), rng.integers(0, lines.shape[1], count)
+    beside = scene.pixels(350.0) * rng.normal(0.0, 1.0, (count, 1))
+    centre = np.where(
+        rng.random((count, 1)) < 0.4, anywhere(rng, scene, count), lines[line, at] + beside * normals[line, at]
+    )
+    # A chain of overlapping lumps has the ragged outline of an assembly, which no single blob has.
+    steps = rng.normal(0.0, 0.62, (count, lumps, 2)).cumsum(axis=1)
+    lump = centre[:, None] + radius[:, None, None] * (steps - steps.mean(axis=1, keepdims=True))
+    spread = radius[:, None] * rng.uniform(0.3, 0.75, (count, lumps))
+    local = rng.normal(0.0, 1.0, (count, lumps, per_lump, 2)) * spread[..., None, None]
+    label = rng.gamma(5.0, 0.2, (count, 1, 1)) * rng.gamma(3.0, 1.0 / 3.0, (count, lumps, 1))
+    label = label * radius[:, None, None] ** 2 * rng.exponential(1.0, (count, lumps, per_lump))
+    return Emitters((lump[:, :, None] + local).reshape(-1, 2), label.ravel())
+
+
+def mitochondria(rng: np.random.Generator, scene: Scene) -> Emitters:
+    """Outlines of mitochondria: outer membranes of closed bent tubes, 250 to 500 nm wide and 0.6 to 3 um long.
+
+    Args:
+        rng: source of randomness.
+        scene: field to draw into.
+
+    Returns:
+        The emitters, some of them outside the field.
+    """
+    width = scene.pixels(250.0) + scene.pixels(250.0) * rng.random(200)
+    length = width + scene.pixels(350.0) + scene.pixels(2_200.0) * rng.random(200) ** 2
+    count = how_many((0.75 * width * length).cumsum(), scene)
+    width, length = width[:count], length[:count]
+    points = 2 * int(scene.pixels(3_100.0))
+    turn = np.sqrt(0.5 / scene.pixels(2_500.0))
+    heading = rng.normal(0.0, turn, (count, points)).cumsum(axis=1) + rng.uniform(0.0, 2.0 * np.pi, (count, 1))
+    along = np.stack([np.sin(heading), np.cos(heading)], axis=-1)
+    path = 0.5 * along.cumsum(axis=1)
+    middle = np.take_along_axis(path, length.astype(np.intp)[:, None, None], axis=1)
+    path += anywhere(rng, scene, count)[:, None] - middle
+    # The import pores of the outer membrane, in patches: that is what an antibody against TOM20 shows.
+    per_patch, patches = 4, 220
+    place = rng.random((count, patches)) * length[:, None]
+    half = 0.5 * width[:, None]
+    to_end = np.minimum(place, length[:, None] - place).clip(0.0, half)
+    swelling = 1.0 + 0.12 * np.sin(place / scene.pixels(180.0) + rng.uniform(0.0, 2.0 * np.pi, (count, 1)))
+    outline = swelling * np.sqrt(half**2 - (half - to_end) ** 2)
+    # The focal plane cuts the tube: most of the light comes from its two walls, some from above and below.
+    wall = np.where(
+        rng.random(place.shape) < 0.7, rng.choice([-1.0, 1.0], place.shape), rng.uniform(-1.0, 1.0, place.shape)
+    )
+    at = np.clip(2.0 * place, 0, points - 1).astype(np.intp)
+    centre = np.take_along_axis(path, at[..., None], axis=1)
+    direction = np.take_along_axis(along, at[..., None], axis=1)
+    across = np.stack([direction[..., 1], -direction[..., 0]], axis=-1)
+    position = centre + (outline * wall)[..., None] * across
+    cloud = position[:, :, None] + rng.normal(0.0, scene.pixels(14.0), (count, patches, per_patch, 2))
+    label = rng.gamma(5.0, 0.2, (count, 1, 1)) * rng.gamma(3.0, 1.0 / 3.0, (count, patches, 1))
+    label = label * length[:, None, None] * rng.exponential(1.0, (count, patches, per_patch))
+    return Emitters(cloud.reshape(-1, 2), label.ravel())
+
+
+def polymer_rings(rng: np.random.Generator, scene: Scene) -> Emitters:
+    """Polymer rings: closed, nearly round loops of 250 to 700 nm, single or in small heaps.
+
+    Args:
+        rng: source of randomness.
+        scene: field to draw into.
+
+    Returns:
+        The emitters, some of them outside the field.
+    """
+    radius = scene.pixels(125.0) + scene.pixels(225.0) * rng.random(300) ** 1.5
+    count = how_many((2.0 * np.pi * radius * scene.pixels(85.0)).cumsum(), scene)
+    radius, per_ring = radius[:count, None], 160
+    place = anywhere(rng, scene, count)
+    heap = rng.random((count, 1)) < 0.4
+    neighbour = place[rng.integers(0, count, count)] + scene.pixels(420.0) * rng.normal(0.0, 1.0, (count, 2))
+    centre = np.where(heap, neighbour, place)
+    angle = rng.uniform(0.0, 2.0 * np.pi, (count, per_ring))
+    shape = rng.normal(0.0, 0.05, (2, count, 1))
+    phase = rng.uniform(0.0, 2.0 * np.pi, (2, count, 1))
+    loop = radius * (1.0 + shape[0] * np.cos(2.0 * angle + phase[0]) + shape[1] * np.cos(3.0 * angle + phase[1]))
+    loop = loop + rng.normal(0.0, scene.pixels(10.0), loop.shape)
+    local = np.stack([loop * np.sin(angle), loop * np.cos(angle)], axis=-1)
+    label = rng.gamma(3.0, 1.0 / 3.0, (count, 1)) * radius * rng.exponential(1.0, (count, per_ring))
+    return Emitters((centre[:, None] + local).reshape(-1, 2), label.ravel())
+
+
+STRUCTURES: dict[str, Callable[[np.random.Generator, Scene], Emitters]] = {
+    "rings": rings,
+    "fibres": fibres,
+    "microtubules": microtubules,
+    "puncta": puncta,
+    "clusters": clusters,
+    "mitochondria": mitochondria,
+    "polymer_rings": polymer_rings,
+}
+"""Name of a structure -> the function that draws it. The order numbers the classes of a mask from 1: only append."""

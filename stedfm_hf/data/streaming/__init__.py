@@ -1,0 +1,1 @@
+"""Batches for training: one order for everybody, each crop once, resumable."""

@@ -1,0 +1,163 @@
+"""From parts to a repository: copies out, splits by source, everything or nothing in its place."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from stedfm_hf.data.assembly import assemble as assembly
+from stedfm_hf.data.assembly.assemble import assemble
+from stedfm_hf.data.assembly.splits import SplitShares
+from stedfm_hf.data.assembly.staging import Part, StagedImage, Staging
+from stedfm_hf.data.publishing.card import CardFacts
+from stedfm_hf.data.repository.layout import Crop, Scaling
+from stedfm_hf.runs import Fate, Manifest, UserError
+
+SCALING = Scaling(0.0, 90.0, applied=True)
+
+
+def image(
+    item: str, rows: int = 2, *, source: str | None = None, content: str | None = None, **facts: Any
+) -> StagedImage:
+    return StagedImage(item, source or item, content or item, rows, **facts)
+
+
+def stage(output: Path, *parts: list[StagedImage]) -> Staging:
+    """Parts with these images; the pixels of a crop tell its image, and its y its number in the part."""
+    staging, numbers = Staging(output), dict[str, int]()
+    for number, images in enumerate(parts):
+        crops: list[Crop] = []
+        for each in images:
+            value = numbers.setdefault(each.item, len(numbers))
+            for _ in range(each.rows):
+                pixels = np.full((4, 4), value, np.uint8)
+                crops.append(Crop(pixels, SCALING, each.source, each.label, y=len(crops)))
+        fates = {each.item: Fate("done") for each in images}
+        staging.write(number, crops, Part(tuple(images), fates))
+    return staging
+
+
+def run(staging: Staging, output: Path, **options: Any) -> assembly.DatasetSummary:
+    arguments: dict[str, Any] = {"manifest": Manifest("data build"), "card": CardFacts("Test", "stedfm data build")}
+    return assemble(staging, output, **arguments | {"shares": SplitShares(), "seed": 0} | options)
+
+
+def sources_of(output: Path) -> dict[str, set[str]]:
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for path in output.glob("data/*.parquet"):
+        found[path.name.split("-")[0]].update(pq.read_table(path)["source"].to_pylist())
+    return dict(found)
+
+
+def test_every_crop_of_every_part_is_in_the_repository(tmp_path: Path) -> None:
+    parts = [[image(f"{part}{number}.tif", number % 4) for number in range(8)] for part in "abc"]
+    summary = run(stage(tmp_path, *parts), tmp_path)
+    assert sum(summary.crops.values()) == 3 * (0 + 1 + 2 + 3) * 2
+    rows = datasets.load_dataset(str(tmp_path))
+    assert {split: len(rows[split]) for split in rows} == summary.crops
+    every = sorted((row["source"], row["y"]) for split in rows for row in rows[split])
+    assert len(set(every)) == len(every) == 36
+    assert not (tmp_path / ".staging").exists()
+    assert summary.manifest.counts()["done"] == 24 and (tmp_path / "manifest.json").exists()
+
+
+def test_no_source_is_on_two_sides(tmp_path: Path) -> None:
+    parts = [[image(f"{number}.tif[{series}]", source=f"s{number}") for number in range(40)] for series in range(3)]
+    summary = run(stage(tmp_path, *parts), tmp_path, shares=SplitShares(0.2, 0.2))
+    found = sources_of(tmp_path)
+    assert set(found) == {"train", "validation", "test"}
+    assert sum(map(len, found.values())) == len(set.union(*found.values())) == 40
+    assert summary.sources == {split: len(sources) for split, sources in found.items()}
+
+
+def test_exact_copies_are_taken_once_and_named(tmp_path: Path) -> None:
+    first = [image("a.tif", content="x"), image("two.msr", content="y"), image("two.msr", content="z")]
+    second = [image("b.tif", content="x"), image("half.msr", content="y"), image("half.msr", content="w")]
+    summary = run(stage(tmp_path, first, second), tmp_path, shares=SplitShares(0, 0))
+    assert sources_of(tmp_path) == {"train": {"a.tif", "two.msr", "half.msr"}} and summary.crops == {"train": 8}
+    assert summary.manifest.items["b.tif"] == Fate("skipped", "exact copy of a.tif")
+    assert summary.manifest.items["half.msr"].reason == "1 of 2 images are exact copies (two.msr)"
+    assert summary.manifest.items["half.msr"].state == "done"
+
+
+def test_images_without_content_are_never_copies(tmp_path: Path) -> None:
+    images = [StagedImage(name, name, "", 1) for name in "ab"]
+    assert run(stage(tmp_path, images), tmp_path, shares=SplitShares(0, 0)).crops == {"train": 2}
+
+
+def test_labels_become_classes_in_their_order(tmp_path: Path) -> None:
+    images = [image(f"{number}", label=["rings", "fibres", None][number % 3]) for number in range(9)]
+    summary = run(stage(tmp_path, images), tmp_path, shares=SplitShares(0, 0))
+    rows = datasets.load_dataset(str(tmp_path), split="train")
+    assert rows.features["label"] == datasets.ClassLabel(names=["fibres", "rings"]) and summary.labels == (
+        "fibres",
+        "rings",
+    )
+    for row in rows:
+        assert row["label"] == [1, 0, None][int(row["source"]) % 3]
+    run(stage(tmp_path, images), tmp_path, shares=SplitShares(0, 0), labels=("rings", "fibres", "puncta"))
+    assert datasets.load_dataset(str(tmp_path), split="train").features["label"].names == ["rings", "fibres", "puncta"]
+
+
+def test_a_split_that_the_producer_chose_is_kept(tmp_path: Path) -> None:
+    images = [image(f"{number}", split=["train", "test", "pretrain"][number % 3]) for number in range(9)]
+    run(stage(tmp_path, images), tmp_path)
+    assert sources_of(tmp_path) == {"train": set("036"), "test": set("147"), "pretrain": set("258")}
+
+
+def test_the_same_parts_give_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
+    images = [image(f"{number}", rows=5) for number in range(20)]
+
+    def content(name: str, seed: int) -> dict[str, bytes]:
+        output = tmp_path / name
+        run(stage(output, images[:12], images[12:]), output, seed=seed, rows_per_shard=10)
+        return {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*.parquet")}
+
+    one = content("one", 0)
+    assert one == content("two", 0)
+    assert one != content("three", 1)
+    assert len([name for name in one if name.startswith("data/train")]) == 8
+
+
+def test_an_interrupted_assembly_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    staging = stage(tmp_path, [image("a"), image("b")])
+    with monkeypatch.context() as patch:
+        patch.setattr(assembly, "write_card", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space left"):
+            run(staging, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".staging"]
+    assert run(staging, tmp_path, shares=SplitShares(0, 0)).crops == {"train": 4}
+
+
+def test_a_repository_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    many = [image(f"{number}", rows=8) for number in range(10)]
+    run(stage(tmp_path, many), tmp_path, rows_per_shard=8)
+    run(stage(tmp_path, [image("a"), image("b")]), tmp_path, shares=SplitShares(0, 0))
+    assert [path.name for path in tmp_path.glob("data/*")] == ["train-00000-of-00001.parquet"]
+    assert list(json.loads((tmp_path / "index.json").read_text())["splits"]) == ["train"]
+    assert [path.name for path in tmp_path.glob("preview/*")] == ["train.parquet"]
+
+
+def test_no_crop_at_all_is_said_with_the_reasons(tmp_path: Path) -> None:
+    staging = Staging(tmp_path)
+    fates = {f"{number}.tif": Fate("skipped", "no contrast") for number in range(3)} | {
+        "x.tif": Fate("failed", "empty")
+    }
+    staging.write(0, [], Part((), fates))
+    with pytest.raises(UserError, match=r"no crop is left of 4 inputs \(3 x no contrast; 1 x empty\)"):
+        run(staging, tmp_path)
+    assert json.loads((tmp_path / "manifest.json").read_text())["counts"] == {"done": 0, "failed": 1, "skipped": 3}
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_part_must_hold_what_it_says(tmp_path: Path) -> None:
+    crop = Crop(np.zeros((2, 2), np.uint8), SCALING, "a")
+    with pytest.raises(ValueError, match="1 crops, but the images say 2"):
+        Staging(tmp_path).write(0, [crop], Part((image("a"),), {}))

@@ -1,0 +1,75 @@
+"""Shards: of equal size, mixed, whole or not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stedfm_hf.data.repository import shards
+from stedfm_hf.data.repository.shards import SplitWriter, shard_sizes
+
+
+def rows(start: int, count: int) -> pa.Table:
+    return pa.table({"x": np.arange(start, start + count)})
+
+
+@given(count=st.integers(0, 10**7), most=st.integers(1, 3000))
+def test_shards_are_as_few_and_as_equal_as_can_be(count: int, most: int) -> None:
+    sizes = shard_sizes(count, most)
+    assert sum(sizes) == count and all(0 < size <= most for size in sizes)
+    assert not sizes or (max(sizes) - min(sizes) <= 1 and (len(sizes) - 1) * most < count)
+
+
+@given(chunks=st.lists(st.integers(0, 40), max_size=8), most=st.integers(1, 20), wave=st.integers(1, 4))
+def test_every_row_is_in_one_shard(
+    tmp_path_factory: pytest.TempPathFactory, chunks: list[int], most: int, wave: int
+) -> None:
+    folder, total = tmp_path_factory.mktemp("split"), sum(chunks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "WAVE", wave)
+        with SplitWriter(folder, "train", total, rows(0, 0).schema, seed=1, rows_per_shard=most) as writer:
+            for number, count in enumerate(chunks):
+                writer.add(rows(sum(chunks[:number]), count))
+    found = []
+    for shard in writer.shards:
+        file = pq.ParquetFile(folder / shard.file)
+        assert shard.groups == tuple(file.metadata.row_group(k).num_rows for k in range(file.num_row_groups))
+        found += file.read()["x"].to_pylist()
+    assert sorted(found) == list(range(total))
+    assert sorted(path.name for path in folder.rglob("*.parquet")) == sorted(Path(s.file).name for s in writer.shards)
+
+
+def test_neighbours_are_dealt_to_different_shards_by_the_seed(tmp_path: Path) -> None:
+    def written(name: str, seed: int) -> list[list[int]]:
+        folder = tmp_path / name
+        with SplitWriter(folder, "train", 4000, rows(0, 0).schema, seed=seed, rows_per_shard=500) as writer:
+            for start in range(0, 4000, 100):
+                writer.add(rows(start, 100))
+        return [pq.read_table(folder / shard.file)["x"].to_pylist() for shard in writer.shards]
+
+    one = written("one", 0)
+    assert all(len({row // 100 for row in shard}) == 40 for shard in one)
+    assert one == written("again", 0) != written("other", 1)
+    assert len(pq.ParquetFile(next((tmp_path / "one").rglob("*.parquet"))).metadata.to_dict()["row_groups"]) == 63
+
+
+@pytest.mark.parametrize("arriving", [3, 12])
+def test_another_number_of_rows_than_announced_leaves_nothing(tmp_path: Path, arriving: int) -> None:
+    with pytest.raises(ValueError, match=f"{arriving} rows came for a split of 10"):
+        with SplitWriter(tmp_path, "train", 10, rows(0, 0).schema, seed=0, rows_per_shard=4) as writer:
+            writer.add(rows(0, arriving))
+    assert list(tmp_path.rglob("*.parquet")) == []
+
+
+def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no room"):
+        with SplitWriter(tmp_path, "train", 10, rows(0, 0).schema, seed=0, rows_per_shard=4) as writer:
+            writer.add(rows(0, 9))
+            raise OSError("no room")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -1,0 +1,27 @@
+"""Processes that work, fail and end; that none is left behind is tested where `build` is killed."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import pytest
+
+from stedfm_hf.runs import UserError
+from stedfm_hf.runs.pool import work
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_calls_are_done_until_one_raises(workers: int) -> None:
+    done = []
+    with pytest.raises(ZeroDivisionError):
+        for result in work(divmod, [*((n, 4) for n in range(9)), (1, 0)], workers=workers):
+            done.append(result)
+    assert set(done) <= {divmod(n, 4) for n in range(9)}
+    assert len(done) >= 9 - 2 * workers
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills a process the POSIX way")
+def test_a_process_that_was_killed_is_told_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"a worker process died.*goes on where it stopped"):
+        list(work(signal.raise_signal, [(signal.SIGKILL,)] * 2, workers=2))
