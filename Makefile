@@ -10,10 +10,10 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quality format bench clean
+.PHONY: help install demo test quality format bench bench-data clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 # A stamp: redone only when what is to be installed has changed.
 $(INSTALLED): pyproject.toml setup.cfg constraints.txt
@@ -40,6 +40,9 @@ format: $(INSTALLED) ## Mend what can be mended of style and format
 
 bench: $(INSTALLED) ## Measure speed and memory and write docs/benchmarks.md (tests/benchmarks)
 	"$(BIN)/python" -m tests.benchmarks
+
+bench-data: $(INSTALLED) ## Measure reading, building and streaming of data sets and write docs/benchmarks_data.md
+	"$(BIN)/python" -m tests.benchmarks.data
 
 clean: ## Remove the virtual environment and everything built
 	rm -rf "$(VENV)" build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
