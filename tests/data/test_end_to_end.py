@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -23,7 +24,8 @@ def assert_streams_what_the_library_loads(repo: Path, split: str) -> None:
         assert row["pixels"] == loaded[number]["pixels"]
     seen: list[int] = []
     for rank in (0, 1):
-        batches = stream(repo, split, batch_size=3, rank=rank, world_size=2, drop_last=False, columns=("label", "mask"))
+        wanted: dict[str, Any] = {"drop_last": False, "columns": ("label", "mask")}
+        batches = stream(repo, split, batch_size=3, rank=rank, world_size=2, **wanted)
         for batch in DataLoader(batches, batch_size=None):
             index = batch["index"]
             np.testing.assert_array_equal(batch["pixels"].numpy(), rows["pixels"].numpy()[index])
