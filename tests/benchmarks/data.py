@@ -22,7 +22,8 @@ import tifffile
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from stedfm_hf.data import SimulationSettings, simulate_image, stream, to_unit_range
+from stedfm_hf.data import STRUCTURES as STRUCTURE_FUNCTIONS
+from stedfm_hf.data import SimulationSettings, simulate_field, simulate_image, stream, to_unit_range
 from stedfm_hf.data.repository.layout import INDEX_FILE, Crop, Scaling, crop_features, crops_to_table
 from stedfm_hf.data.repository.shards import SplitWriter
 from tests.benchmarks.timing import machine, own_peak, peak_memory, spread, table, take_turns
@@ -240,6 +241,33 @@ def building(rounds: int) -> str:
     )
 
 
+def simulating(rounds: int) -> str:
+    """Fields of the simulator, in one thread of this process."""
+    per_structure = 20
+
+    def fields(mixed: bool, confocal: bool) -> object:
+        names = list(STRUCTURE_FUNCTIONS)
+        for index in range(per_structure):
+            for place, name in enumerate(names):
+                chosen = [name, names[(place + 1 + index) % len(names)]] if mixed else [name]
+                simulate_field(sorted(set(chosen), key=names.index), seed=1, index=index, confocal=confocal)
+        return None
+
+    count = float(per_structure * len(STRUCTURE_FUNCTIONS))
+    labels = {
+        "one structure": partial(fields, False, False),
+        "one structure, with its confocal partner": partial(fields, False, True),
+        "two structures": partial(fields, True, False),
+    }
+    rates = take_turns({name: (call, count) for name, call in labels.items()}, rounds)
+    rows = [[name, spread(values, 0)] for name, values in rates.values.items()]
+    return (
+        "## Simulating fields of 224 x 224\n\n"
+        "Seven structures in turn, intensities matched, masks included; one process, one thread, nothing written.\n\n"
+        + table(["", "fields/s"], rows)
+    )
+
+
 def ranks(rounds: int) -> str:
     """What each of several ranks reads, as the system counts it."""
     del rounds
@@ -303,7 +331,7 @@ def memory(rounds: int) -> str:
 
 def main() -> None:
     """Measure the parts asked for and write the page."""
-    parts = {"reading": reading, "building": building, "ranks": ranks, "memory": memory}
+    parts = {"reading": reading, "building": building, "simulating": simulating, "ranks": ranks, "memory": memory}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds of everything")
     parser.add_argument("--only", choices=parts, action="append", help="measure this part only, and write no page")

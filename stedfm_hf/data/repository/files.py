@@ -182,17 +182,18 @@ class ShardReader:
     Args:
         files: the split.
         columns: names of the columns to read.
+        shards_in_use: shards that are read at a time: their footers are kept.
 
     Attributes:
         bytes_read: compressed bytes of the column chunks read so far, footers not counted.
     """
 
-    def __init__(self, files: SplitFiles, columns: Sequence[str]) -> None:
+    def __init__(self, files: SplitFiles, columns: Sequence[str], *, shards_in_use: int = 1) -> None:
         self.files, self.columns = files, list(columns)
         self.bytes_read = 0
         self._lock = threading.Lock()
-        # Footers of the shards in use: parsed once, and fetched once where they come over the network.
-        self._footer = functools.lru_cache(maxsize=64)(self._read_footer)
+        # Parsed once, and fetched once where they come over the network; a footer takes half a megabyte.
+        self._footer = functools.lru_cache(maxsize=shards_in_use)(self._read_footer)
 
     def read(self, shard: int, groups: Sequence[int]) -> pa.Table:
         """Reads row groups of a shard.

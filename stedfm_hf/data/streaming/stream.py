@@ -199,6 +199,11 @@ class CropStream(IterableDataset[Batch]):
         self.set_epoch(int(state["epoch"]))
         self._begin = self._position = int(state["position"])
 
+    def go_to(self, epoch: int, batches: int) -> None:
+        """Goes to a batch of an epoch: the next iteration begins with it."""
+        self.set_epoch(epoch)
+        self._begin = self._position = batches * self.batching.global_batch
+
     def _identity(self) -> dict[str, Any]:
         """What the order depends on besides the epoch."""
         return {
@@ -222,7 +227,8 @@ class CropStream(IterableDataset[Batch]):
 
     def _batches(self, begin: int, number: int, step: int) -> Iterator[Batch]:
         """Every `step`-th batch of the rank from batch `number` on, reading one block ahead."""
-        reader = ShardReader(self.files, [*PIXEL_COLUMNS, "intensity_low", "intensity_high", *self.columns])
+        columns = [*PIXEL_COLUMNS, "intensity_low", "intensity_high", *self.columns]
+        reader = ShardReader(self.files, columns, shards_in_use=2 * self.open_shards)
         blocks = BlockReader(reader, self.workers)
         try:
             mine = range(number, self.batching.batches_from(begin), step)
