@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stedfm_hf.cli.shared import AsJson, complain, index_or_name, print_json, print_table
+
+if TYPE_CHECKING:
+    from stedfm_hf.data.assembly.assemble import DatasetSummary
 
 data = typer.Typer(
     name="data",
@@ -16,6 +20,17 @@ data = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+
+def _tell_what_is_missing(summary: DatasetSummary) -> None:
+    """Why inputs were left out, the most frequent reasons first, and what the splits lack."""
+    reasons = Counter(fate.reason or "" for fate in summary.manifest.items.values() if fate.state == "skipped")
+    for reason, count in reasons.most_common(5):
+        print(f"  left out: {count} x {reason}")
+    if len(reasons) > 5:
+        print(f"  and {len(reasons) - 5} more reasons: see {summary.folder / 'manifest.json'}")
+    for note in summary.notes:
+        complain(f"note: {note}")
 
 
 @data.command(epilog="Example: stedfm data stats my-crops --output my-crops-stats")
@@ -123,6 +138,7 @@ def import_archive(
         splits = ", ".join(f"{rows} {split}" for split, rows in summary.crops.items())
         failed = f"; {len(failures)} members failed, see manifest.json" if failures else ""
         print(f"{output}: {sum(summary.crops.values())} crops ({splits}){failed}")
+        _tell_what_is_missing(summary)
     for item, reason in list(failures.items())[:10]:
         complain(f"{item}: {reason}")
     if failures:
@@ -263,7 +279,8 @@ def build(
 ) -> None:
     """Make a data set of crops out of folders of microscope images.
 
-    Stopped, the same command goes on where it was. What is left out or fails is named, the others are done.
+    Stopped, the same command goes on where it was. Files that fail are named, the others are done; manifest.json has
+    the fate of every file.
     """
     from stedfm_hf.data.assembly.splits import SplitShares
     from stedfm_hf.data.building.build import build as build_dataset
@@ -310,5 +327,6 @@ def build(
         splits = ", ".join(f"{rows} {split}" for split, rows in summary.crops.items())
         others = "".join(f", {counts[state]} {state}" for state in ("skipped", "failed") if counts[state])
         print(f"{output}: {sum(summary.crops.values())} crops ({splits}) of {counts['done']} files{others}")
+        _tell_what_is_missing(summary)
     if summary.manifest.exit_status:
         raise typer.Exit(summary.manifest.exit_status)

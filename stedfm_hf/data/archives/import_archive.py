@@ -220,7 +220,7 @@ class _OpenPart:
     def write(self, staging: Staging, number: int, archive: str) -> None:
         item = f"{archive}#{self.first}-{self.first + self.members - 1}"
         if self.crops:
-            self.fates[item] = Fate("done", f"{len(self.crops)} crops")
+            self.fates[item] = Fate("done", f"{len(self.crops)} of {self.members} members are in")
         images = tuple(StagedImage(item, crop.source, _content(crop), 1, crop.label) for crop in self.crops)
         staging.write(number, self.crops, Part(images, self.fates))
 

@@ -44,6 +44,7 @@ class DatasetSummary:
         sources: source images of every split.
         labels: names of the classes.
         manifest: the record of the run.
+        notes: what one should know about the splits, a sentence each.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class DatasetSummary:
     sources: dict[str, int]
     labels: tuple[str, ...]
     manifest: Manifest
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class _Plan:
         splits: of every place.
         crops: rows of every split.
         sources: source images of every split.
+        dealt: whether splits were made here, not by the producer.
     """
 
     labels: tuple[str, ...]
@@ -70,6 +73,7 @@ class _Plan:
     splits: np.ndarray
     crops: dict[str, int]
     sources: dict[str, int]
+    dealt: bool
 
     def targets(self, number: int) -> np.ndarray:
         """The split of each row of a part, "" for none."""
@@ -109,6 +113,7 @@ def assemble(
     record = manifest_path(output, folder=True)
     if not sum(plan.crops.values()):
         manifest.save(record)
+        staging.remove()  # so that other settings may be tried at once
         reasons = Counter(fate.reason for fate in manifest.items.values() if fate.state != "done")
         often = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
         raise UserError(f"{output}: no crop is left of {len(manifest.items)} inputs ({often}); see {record}")
@@ -133,7 +138,19 @@ def assemble(
     manifest.finish()
     manifest.save(record)
     staging.remove()
-    return DatasetSummary(output, plan.crops, plan.sources, plan.labels, manifest)
+    notes = _gaps(plan, shares, statistics)
+    return DatasetSummary(output, plan.crops, plan.sources, plan.labels, manifest, notes)
+
+
+def _gaps(plan: _Plan, shares: SplitShares, statistics: Statistics) -> tuple[str, ...]:
+    """Splits that were asked for and are not there, and classes that a split has no crop of."""
+    asked = [name for name in SPLITS if plan.dealt and getattr(shares, name) > 0]
+    notes = [f"too few source images for a split {name!r}" for name in asked if name not in plan.crops]
+    for split, figures in statistics.to_json()["splits"].items():
+        if missing := [label for label, count in figures["labels"].items() if not count]:
+            shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+            notes.append(f"split {split!r} has no crop of {shown}")
+    return tuple(notes)
 
 
 def read_summary(output: Path, manifest: Manifest) -> DatasetSummary:
@@ -173,7 +190,7 @@ def index_of(shards: dict[str, Sequence[Shard]]) -> dict[str, Any]:
 
 
 def _plan(staging: Staging, manifest: Manifest, shares: SplitShares, seed: int, labels: Sequence[str] | None) -> _Plan:
-    originals: dict[bytes, str] = {}
+    originals: dict[bytes, tuple[str, str | None]] = {}
     copies: dict[str, list[str]] = {}
     images_of: Counter[str] = Counter()
     places: dict[tuple[str, str | None, str | None], int] = {}
@@ -187,7 +204,9 @@ def _plan(staging: Staging, manifest: Manifest, shares: SplitShares, seed: int, 
             item = sys.intern(image.item)
             images_of[item] += 1
             if (original := _original(image, item, originals)) is not None:
-                copies.setdefault(item, []).append(original)
+                other, label = original
+                conflict = f", which is labelled {label!r}, not {image.label!r}" if label != image.label else ""
+                copies.setdefault(item, []).append(other + conflict)
                 place_of.append(-1)
             elif image.rows:
                 place = places.setdefault((image.source, image.label, image.split), len(places))
@@ -213,17 +232,20 @@ def _plan(staging: Staging, manifest: Manifest, shares: SplitShares, seed: int, 
         np.array(splits, dtype=np.str_),
         {split: crops[split] for split in present},
         {split: len(sources[split]) for split in present},
+        any(split is None for _, _, split in places),
     )
 
 
-def _original(image: StagedImage, item: str, originals: dict[bytes, str]) -> str | None:
-    """The item with the same content that came before; else this becomes the original."""
+def _original(
+    image: StagedImage, item: str, originals: dict[bytes, tuple[str, str | None]]
+) -> tuple[str, str | None] | None:
+    """The item with the same content that came before, and its label; else this becomes the original."""
     if not image.content:
         return None
     key = hashlib.blake2b(image.content.encode(), digest_size=16).digest()  # a fifth of the memory of the text
     original = originals.get(key)
     if original is None:
-        originals[key] = item
+        originals[key] = item, None if image.label is None else sys.intern(image.label)
     return original
 
 

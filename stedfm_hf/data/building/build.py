@@ -13,7 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from stedfm_hf.data.building.masks import mask_stems, pair_masks
 from stedfm_hf.data.building.reading import InputFile, ReadingRules, write_part
 from stedfm_hf.data.building.selection import Selection
 from stedfm_hf.data.publishing.card import CardFacts
+from stedfm_hf.data.repository.layout import INDEX_FILE
 from stedfm_hf.data.repository.shards import ROWS_PER_SHARD
 from stedfm_hf.images import find_images
 from stedfm_hf.runs import Manifest, Progress, UserError, manifest_path, sha256_file
@@ -223,17 +224,24 @@ def _find(
     found, images = _Found(), find_images(inputs)
     found.notes["skipped_files"] = images.skipped
     made = os.path.realpath(output)
-    # Pictures of an earlier run are no inputs of this one.
-    taken = [each for each in images.images if made not in map(str, Path(os.path.realpath(each.file)).parents)]
+    # Pictures of an earlier run, or of any other data set, are no inputs.
+    taken = [each for each in images.images if not _of_a_data_set(each.file, made)]
+    if left := len(images.images) - len(taken):
+        found.notes["pictures_of_data_sets"] = left
+        _tell(f"note: {left} pictures that belong to data sets are passed over")
     pairs: dict[str, tuple[Path, ...]] = {}
     if masks is not None and taken:
+        if not Path(masks).is_dir():
+            raise UserError(f"--masks {masks}: is no folder")
         paired = pair_masks(taken, masks)
         taken, pairs = list(paired.images), dict(paired.masks)
         if not pairs:
             wanted = " or ".join(f"{stem}.*" for stem in mask_stems(taken[0].path)) if taken else "an image"
             raise UserError(f"--masks {masks}: holds the mask of no image; that of the first would be {wanted}")
     if not taken:
-        raise UserError(f"{output}: the inputs hold no image besides; name a folder of images")
+        raise UserError(f"{output}: all images of the inputs lie in it or in other data sets; name another --output")
+    if masks is None and (called := sum(Path(each.path).stem.endswith("_mask") for each in taken)):
+        _tell(f"note: {called} files are called *_mask and are taken as images; --masks FOLDER takes them as masks")
     named = None if labels is None else label_files([each.path for each in taken], labels)
     if named is not None and named.unused:
         found.notes["label_rows_without_file"] = len(named.unused)
@@ -246,6 +254,17 @@ def _find(
         else:
             found.files.append(InputFile(each.file, each.path, label, pairs.get(each.path, ())))
     return found
+
+
+def _of_a_data_set(file: Path, output: str) -> bool:
+    """Whether a file lies in a repository, or in the folder that is to become one."""
+    folders = Path(os.path.realpath(file)).parents
+    return any(str(folder) == output or _is_repository(folder) for folder in folders)
+
+
+@lru_cache(maxsize=4096)
+def _is_repository(folder: Path) -> bool:
+    return (folder / INDEX_FILE).is_file() and (folder / "data").is_dir()
 
 
 def _labels_setting(labels: Input | None) -> str | None:
@@ -284,6 +303,9 @@ def _begin(output: Path, manifest: Manifest, overwrite: bool) -> bool:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     else:
         old = Manifest.load(record)
+        if old.ended is None and not Staging(output).numbers():
+            manifest.save(record)  # nothing is there yet that the settings could have decided
+            return False
         manifest.resume_from(old)
         if old.ended is not None:
             if old.options.get("inputs") != manifest.options["inputs"]:

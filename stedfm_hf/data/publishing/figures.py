@@ -115,7 +115,9 @@ def intensity_histogram(record: dict[str, Any]) -> Figure:
             counts = np.asarray(levels, np.float64).reshape(_BINS, -1).sum(axis=1)
             share = counts / max(1.0, counts.sum())
             middles = (np.arange(_BINS) + 0.5) / _BINS
-            axis.plot(middles, np.where(share > 0, share, np.nan), color=colours[name], label=_shortened(name, 28))
+            # Dots as well: a level between two empty ones has no line.
+            known = np.where(share > 0, share, np.nan)
+            axis.plot(middles, known, ".-", markersize=4.5, color=colours[name], label=_shortened(name, 28))
         axis.set(xlim=(0.0, 1.0), yscale="log", xlabel="intensity, scaled to 0 to 1")
         axis.set_ylabel(f"share of the pixels, {_BINS} bins")
         if len(curves) > 1:

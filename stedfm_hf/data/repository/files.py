@@ -107,6 +107,8 @@ def _name_and_revision(repo: str | os.PathLike[str]) -> tuple[str, str | None]:
     name = os.fspath(repo)
     if Path(name).exists():
         return str(Path(name).absolute()), None
+    if "/" not in name.removeprefix(_HUB):
+        raise UserError(f"{name}: there is no such folder here (an id on the Hub has the form OWNER/NAME)")
     base, _, revision = name.removeprefix(_HUB).rstrip("/").partition("@")
     return base, revision or None
 

@@ -27,10 +27,14 @@ from stedfm_hf.data.streaming.order import Batching, EpochOrder, Rows
 from stedfm_hf.runs.errors import UserError
 
 OPEN_SHARDS = 4
+TRAINING = "train"
+"""The split of which the stream leaves out, by default, what fills no whole batch."""
 AHEAD = 4
 """Batches that are put together before they are asked for."""
 MUCH = 1.2
 """What a rank may read, times the ranks, before it is worth a word."""
+MANY = 0.1
+"""Share of the crops that an epoch may leave out before it is worth a word."""
 
 Batch = dict[str, Any]
 
@@ -44,7 +48,7 @@ def stream(
     epoch: int = 0,
     rank: int | None = None,
     world_size: int | None = None,
-    drop_last: bool = True,
+    drop_last: bool | None = None,
     open_shards: int = OPEN_SHARDS,
     columns: Sequence[str] = ("label",),
     workers: int = 2,
@@ -70,7 +74,8 @@ def stream(
         world_size: processes in all; None takes that of `torch.distributed`, 1 without it.
         drop_last: True for training: what is left below one global batch at the end is left out, in every epoch
             something else. False: every crop exactly once; the last batch is filled up with copies whose `valid` is
-            False, so that all ranks get equally many batches of one size.
+            False, so that all ranks get equally many batches of one size. None: True for the split `train`, False
+            for all others.
         open_shards: shards that are mixed at a time.
         columns: columns beside the pixels, see `layout.crop_features`; `mask` and `label` come as tensors, numbers as
             tensors, text as lists.
@@ -103,7 +108,7 @@ def stream(
         epoch=epoch,
         rank=rank,
         world_size=world_size,
-        drop_last=drop_last,
+        drop_last=split == TRAINING if drop_last is None else drop_last,
         open_shards=open_shards,
         columns=columns,
         workers=workers,
@@ -151,6 +156,13 @@ class CropStream(IterableDataset[Batch]):
         self._begin = self._position = 0
         self.set_epoch(epoch)
         self._warn_of_reading()
+        left_out = files.rows % self.batching.global_batch
+        if drop_last and not rank and left_out > MANY * files.rows:
+            warnings.warn(
+                f"{files.repo}: every epoch leaves out {left_out} of {files.rows} crops of split {files.split!r}, "
+                f"which fill no batch of {self.batching.global_batch}; use smaller batches or drop_last=False",
+                stacklevel=3,
+            )
 
     def set_epoch(self, epoch: int) -> None:
         """Goes to an epoch, to its begin if it is another one than before."""
