@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
+from huggingface_hub import DatasetCardData, ModelCardData
 
-__all__ = ["CardFacts", "render_dataset_card", "render_model_card"]
+from stedfm_hf.cards.pretrained import PretrainedCardFacts, TrainingData, render_pretrained_card
+from stedfm_hf.cards.rendering import MODEL_TAGS, render
 
-_TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
-_DATASET_TEMPLATE = Path(__file__).with_name("dataset_card.md.jinja")
-_TAGS = ["microscopy", "super-resolution", "sted", "fluorescence", "biology", "vision", "stedfm"]
+__all__ = [
+    "CardFacts",
+    "PretrainedCardFacts",
+    "TrainingData",
+    "render_dataset_card",
+    "render_model_card",
+    "render_pretrained_card",
+]
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,9 @@ def render_model_card(facts: CardFacts) -> str:
         license="mit" if facts.licence else None,
         library_name="transformers",
         pipeline_tag="image-classification" if is_classifier else "image-feature-extraction",
-        tags=_TAGS + ([] if is_classifier else ["masked-autoencoder"]),
+        tags=[*MODEL_TAGS, *([] if is_classifier else ["masked-autoencoder"])],
     )
-    card = ModelCard.from_template(data, template_path=str(_TEMPLATE), facts=facts, is_classifier=is_classifier)
-    return str(card).strip() + "\n"
+    return render("model_card.md.jinja", data, facts=facts, is_classifier=is_classifier)
 
 
 def render_dataset_card(data: DatasetCardData, **facts: Any) -> str:
@@ -99,5 +103,4 @@ def render_dataset_card(data: DatasetCardData, **facts: Any) -> str:
     Returns:
         The text of `README.md`.
     """
-    card = DatasetCard.from_template(data, template_path=str(_DATASET_TEMPLATE), **facts)
-    return str(card).strip() + "\n"
+    return render("dataset_card.md.jinja", data, **facts)

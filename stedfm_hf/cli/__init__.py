@@ -17,6 +17,7 @@ import typer
 
 from stedfm_hf.cli.data import data
 from stedfm_hf.cli.shared import AsJson, Device, OnDevice, complain, index_or_name, one_line, print_json, print_table
+from stedfm_hf.cli.training import FORWARDED, pretrain
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
 
 app = typer.Typer(
@@ -232,6 +233,9 @@ def _without_foreign_bars() -> None:
     import transformers
 
     transformers.logging.disable_progress_bar()
+
+
+app.command(add_help_option=False, context_settings=FORWARDED)(pretrain)
 
 
 @app.command(epilog="Example: stedfm demo --output demo")

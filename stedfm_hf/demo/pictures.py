@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
@@ -20,7 +19,6 @@ from stedfm_hf.reports.figures import (
     INK,
     MUTED,
     PALETTE,
-    display_limits,
     label_colours,
     legend,
     middle,
@@ -28,19 +26,10 @@ from stedfm_hf.reports.figures import (
     show_image,
     style,
 )
+from stedfm_hf.reports.reconstructions import Reconstruction, draw_reconstructions, spread_over_pixels
 from stedfm_hf.training import QuickResult
 
 UNLABELLED = PALETTE[0]
-
-
-@dataclass(frozen=True, eq=False)
-class Reconstruction:
-    """A picture, what the network saw of it, and what it made of that; all (H, W), `seen` a masked array."""
-
-    picture: Picture
-    original: np.ndarray
-    seen: np.ma.MaskedArray
-    predicted: np.ndarray
 
 
 def reconstruct(
@@ -70,14 +59,13 @@ def reconstruct(
         with torch.inference_mode():
             output = model(pixels, noise=noise)
             filled = model.reconstruct(pixels, output)[:, 0].numpy()
-        mask = output.mask.reshape(-1, tile // patch, tile // patch).numpy()
-        mask = mask.repeat(patch, axis=1).repeat(patch, axis=2)
+        mask = spread_over_pixels(output.mask.numpy(), (tile // patch, tile // patch), patch)
 
         def whole(parts: np.ndarray, tiles: int = tiles) -> np.ndarray:
             return parts.reshape(tiles, tiles, tile, tile).transpose(0, 2, 1, 3).reshape(tiles * tile, tiles * tile)
 
         seen = np.ma.masked_array(square, whole(mask))
-        results.append(Reconstruction(picture, square, seen, whole(filled)))
+        results.append(Reconstruction(square, seen, whole(filled), picture.label, picture.pixel_size_nm))
     return results
 
 
@@ -120,35 +108,12 @@ def _colours(pictures: Sequence[Picture]) -> tuple[list[str], dict[str, str]]:
     return [named.get(picture.label or "", UNLABELLED) for picture in pictures], named
 
 
-def draw_reconstructions(target: Figure | SubFigure, reconstructions: Sequence[Reconstruction]) -> None:
-    """Rows of image, what the network sees, and its reconstruction."""
-    axes = target.subplots(len(reconstructions), 3, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04})
-    _, named = _colours([each.picture for each in reconstructions])
-    for row, each in zip(axes, reconstructions, strict=True):
-        limits = display_limits(each.original)
-        show_image(row[0], each.original, limits=limits, pixel_size_nm=each.picture.pixel_size_nm)
-        show_image(row[1], each.seen, limits=limits)
-        show_image(row[2], each.predicted, limits=limits)
-        if each.picture.label is not None:
-            row[0].set_ylabel(each.picture.label, color=named[each.picture.label], fontsize=9.5)
-    for column, title in zip(axes[0], ("image", "masked", "reconstruction"), strict=True):
-        column.set_title(title)
-
-
 def draw_map(axes: Axes, pictures: Sequence[Picture], places: np.ndarray) -> None:
     """Every image at the place of its vector, with a picture of it where there is room."""
     colours, named = _colours(pictures)
     scatter_images(axes, places, [picture.pixels for picture in pictures], colours)
     if named:
         legend(axes, named, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=min(4, len(named)), fontsize=9.5)
-
-
-def reconstruction_figure(reconstructions: Sequence[Reconstruction]) -> Figure:
-    """Reconstructions alone."""
-    with style():
-        figure = Figure(figsize=(6.6, 2.2 * len(reconstructions)))
-        draw_reconstructions(figure, reconstructions)
-        return figure
 
 
 def map_figure(pictures: Sequence[Picture], places: np.ndarray) -> Figure:

@@ -25,6 +25,7 @@ from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.reports import save_figure
+from stedfm_hf.reports.reconstructions import reconstruction_figure
 from stedfm_hf.runs import Manifest, UserError, manifest_path, write_json
 from stedfm_hf.training import QuickResult, pretrain_quickly, quick_config
 from stedfm_hf.training.quick import new_model, save_folder
@@ -294,7 +295,7 @@ def _figures(
         chosen = [shown[place] for place in draw.one_of_each(shown, most=4, part=part)]
         with torch.inference_mode():
             filled = draw.reconstruct(autoencoder, chosen, seed=seed)
-        figures["reconstructions"] = draw.reconstruction_figure(filled)
+        figures["reconstructions"] = reconstruction_figure(filled)
         figures["overview"] = draw.overview_figure(filled, shown, places)
     if len({picture.path for picture in shown}) > 1:
         figures["neighbours"] = draw.neighbour_figure(shown, vectors)

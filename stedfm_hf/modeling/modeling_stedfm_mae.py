@@ -149,10 +149,7 @@ class StedFmForPreTraining(StedFmPreTrainedModel):
         encoded = self.stedfm.encoder(embeddings(pixel_values, ids_keep=ids_shuffle[:, :kept]), **kwargs)
         logits = self.decoder(self.stedfm.norm(encoded.last_hidden_state), ids_shuffle, grid)
 
-        targets = patchify(pixel_values, self.config.patch_size)
-        targets = targets.gather(1, ids_masked[:, :, None].expand(-1, -1, targets.shape[2])).float()
-        if self.config.norm_pix_loss:
-            targets = (targets - _mean(targets)) / _std(targets)
+        targets = self.targets(pixel_values, ids_masked)
         mask = torch.ones(ids_shuffle.shape, dtype=torch.bool, device=ids_shuffle.device)
         return StedFmForPreTrainingOutput(
             loss=nn.functional.mse_loss(logits.float(), targets),
@@ -163,6 +160,20 @@ class StedFmForPreTraining(StedFmPreTrainedModel):
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
+
+    def targets(self, pixel_values: torch.Tensor, ids_masked: torch.Tensor) -> torch.Tensor:
+        """What the decoder is to predict: the pixels of masked patches, normalised with `norm_pix_loss`.
+
+        Args:
+            pixel_values: (B, C, H, W), the input of the forward pass.
+            ids_masked: (B, M) raster indices of the masked patches.
+
+        Returns:
+            (B, M, p * p * C) float32, in the order of `ids_masked`.
+        """
+        patches = patchify(pixel_values, self.config.patch_size)
+        targets = patches.gather(1, ids_masked[:, :, None].expand(-1, -1, patches.shape[2])).float()
+        return (targets - _mean(targets)) / _std(targets) if self.config.norm_pix_loss else targets
 
     def _choose(
         self,

@@ -87,6 +87,7 @@ def show_image(
     limits: tuple[float, float] | None = None,
     pixel_size_nm: float | None = None,
     frame: str | None = None,
+    colour_map: str = IMAGE_MAP,
 ) -> None:
     """Shows an image (H, W) without ticks.
 
@@ -96,9 +97,10 @@ def show_image(
         limits: intensities shown as black and white; None takes :func:`display_limits`.
         pixel_size_nm: draws a scale bar if given.
         frame: colour of a frame around the image, usually that of its label.
+        colour_map: matplotlib's name of the colours.
     """
     low, high = limits or display_limits(np.ma.compressed(image))
-    colours = matplotlib.colormaps[IMAGE_MAP].with_extremes(bad="#D7DCE1")
+    colours = matplotlib.colormaps[colour_map].with_extremes(bad="#D7DCE1")
     axes.imshow(image, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])

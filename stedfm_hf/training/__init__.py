@@ -1,4 +1,4 @@
-"""Training: for now a short pretraining on images in memory."""
+"""Training: the pretraining of `stedfm pretrain` (`pretrain.py`), and a short one on images in memory for the demo."""
 
 from stedfm_hf.training.quick import LossPoint, QuickResult, pretrain_quickly, quick_config
 

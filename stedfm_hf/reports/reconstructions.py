@@ -1,0 +1,90 @@
+"""Reconstructions of masked images: rows of image, what the network saw, what it made of that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure, SubFigure
+
+from stedfm_hf.reports.figures import display_limits, label_colours, show_image, style
+
+DIFFERENCE_MAP = "RdBu_r"
+"""Colour map of a difference: red where the prediction is too bright, blue where it is too dark."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """An image, what the network saw of it, and what it made of that.
+
+    Args:
+        original: (H, W), scaled to [0, 1].
+        seen: the same as a masked array, hidden pixels masked.
+        predicted: (H, W): visible pixels as they were, hidden ones as predicted.
+        label: name of its class, if it has one.
+        pixel_size_nm: side of a pixel, for a scale bar, if it is known.
+    """
+
+    original: np.ndarray
+    seen: np.ma.MaskedArray
+    predicted: np.ndarray
+    label: str | None = None
+    pixel_size_nm: float | None = None
+
+
+def spread_over_pixels(mask: np.ndarray, grid: tuple[int, int], patch_size: int) -> np.ndarray:
+    """A mask of patches as one of pixels.
+
+    Args:
+        mask: (B, N), raster order.
+        grid: rows and columns of patches, N in all.
+        patch_size: side of a patch in pixels.
+
+    Returns:
+        (B, H, W).
+
+    Example:
+        >>> spread_over_pixels(np.array([[True, False]]), (1, 2), 2).astype(int)[0]
+        array([[1, 1, 0, 0],
+               [1, 1, 0, 0]])
+    """
+    return mask.reshape(-1, *grid).repeat(patch_size, axis=1).repeat(patch_size, axis=2)
+
+
+def draw_reconstructions(
+    target: Figure | SubFigure, reconstructions: Sequence[Reconstruction], *, difference: bool = False
+) -> None:
+    """Rows of image, what the network sees, and its reconstruction.
+
+    Args:
+        target: where to draw.
+        reconstructions: one for each row.
+        difference: adds reconstruction minus image, in colours that reach from minus to plus the white of the image.
+    """
+    titles = ("image", "masked", "reconstruction", *["difference"] * difference)
+    axes = target.subplots(
+        len(reconstructions), len(titles), squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04}
+    )
+    colours = label_colours(each.label for each in reconstructions if each.label is not None)
+    for row, each in zip(axes, reconstructions, strict=True):
+        limits = display_limits(each.original)
+        show_image(row[0], each.original, limits=limits, pixel_size_nm=each.pixel_size_nm)
+        show_image(row[1], each.seen, limits=limits)
+        show_image(row[2], each.predicted, limits=limits)
+        if difference:
+            reach = limits[1] - limits[0]
+            away = each.predicted - each.original
+            show_image(row[3], away, limits=(-reach, reach), colour_map=DIFFERENCE_MAP)
+        if each.label is not None:
+            row[0].set_ylabel(each.label, color=colours[each.label], fontsize=9.5)
+    for column, title in zip(axes[0], titles, strict=True):
+        column.set_title(title)
+
+
+def reconstruction_figure(reconstructions: Sequence[Reconstruction], *, difference: bool = False) -> Figure:
+    """Reconstructions as a figure of their own; arguments as of :func:`draw_reconstructions`."""
+    with style():
+        figure = Figure(figsize=(2.2 * (4 if difference else 3), 2.2 * len(reconstructions)))
+        draw_reconstructions(figure, reconstructions, difference=difference)
+        return figure

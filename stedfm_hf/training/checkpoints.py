@@ -1,0 +1,66 @@
+"""Checkpoints that can be trusted: whole ones are marked, half-written ones are passed over (ours)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from stedfm_hf.runs import read_json, write_json
+
+MARK = "whole.json"
+"""Written last, when every process has written its part."""
+
+
+def checkpoint_folder(output: Path, step: int) -> Path:
+    """Where the checkpoint of a step belongs."""
+    return output / f"{PREFIX_CHECKPOINT_DIR}-{step}"
+
+
+def mark_whole(folder: Path, step: int) -> None:
+    """Says that a checkpoint is complete."""
+    write_json(folder / MARK, {"step": step, "files": sorted(path.name for path in folder.iterdir())})
+
+
+def steps_of(output: Path) -> list[int]:
+    """Steps of all checkpoints that are there, whole or not, in order."""
+    names = (path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-") for path in output.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint is marked, and every file is there that was when it was."""
+    mark = folder / MARK
+    return mark.exists() and all((folder / name).exists() for name in read_json(mark)["files"])
+
+
+def newest_whole(output: Path, say: Callable[[str], None] = print) -> Path | None:
+    """The newest checkpoint that is whole, or None; those that are not are named.
+
+    Args:
+        output: folder of the run.
+        say: called with a line for every checkpoint that is passed over.
+    """
+    for step in reversed(steps_of(output)):
+        folder = checkpoint_folder(output, step)
+        if is_whole(folder):
+            return folder
+        say(f"{folder.name} was not written to its end: it is passed over")
+    return None
+
+
+def rotate(output: Path, keep: int | None) -> None:
+    """Removes what is older than the newest `keep` whole checkpoints, and all that are not whole but the newest.
+
+    Args:
+        output: folder of the run.
+        keep: whole checkpoints to keep, 1 or more; None keeps them all.
+    """
+    folders = [checkpoint_folder(output, step) for step in steps_of(output)]
+    whole = [folder for folder in folders if is_whole(folder)]
+    kept = whole if keep is None else whole[-keep:]
+    for folder in folders:
+        if folder not in kept and folder != folders[-1]:
+            shutil.rmtree(folder)

@@ -1,0 +1,80 @@
+"""Sharing an effective batch out to processes and accumulated batches: it stays the same on any machine (ours)."""
+
+from __future__ import annotations
+
+from itertools import count
+
+from stedfm_hf.runs import UserError
+
+
+def split_batch(
+    effective: int, world_size: int, *, most: int, per_device: int | None = None, accumulation: int | None = None
+) -> tuple[int, int]:
+    """Finds how many crops a process takes at a time, and how many times it does so before an optimiser step.
+
+    Args:
+        effective: crops of an optimiser step, of all processes together.
+        world_size: processes.
+        most: crops a process can take at a time at most, where neither of the next two is given.
+        per_device: crops of a process at a time; None finds as many as `most` allows.
+        accumulation: batches of a process in a step; None finds it.
+
+    Returns:
+        Crops of a process at a time, and batches it accumulates. Their product with `world_size` is `effective`.
+
+    Raises:
+        UserError: it cannot be done; names the nearest values with which it can.
+
+    Example:
+        >>> split_batch(1024, 2, most=256)
+        (256, 2)
+    """
+    if min(number for number in (effective, world_size, most, per_device, accumulation) if number is not None) < 1:
+        raise UserError(
+            f"effective_batch {effective}, per_device_train_batch_size {per_device}, gradient_accumulation_steps "
+            f"{accumulation} and the bound {most} must be 1 or more"
+        )
+    found = _split(effective, world_size, most, per_device, accumulation)
+    if found is None:
+        near = _nearest(effective, world_size, most, per_device, accumulation)
+        size = f"{per_device} crops" if per_device else f"{most} crops at most"
+        times = "" if accumulation is None else f", {accumulation} times"
+        raise UserError(
+            f"effective_batch {effective} cannot be shared evenly by {world_size} process(es) that take {size}{times}"
+            f"; the nearest that can: {' or '.join(map(str, near))}"
+        )
+    return found
+
+
+def _split(
+    effective: int, world_size: int, most: int, per_device: int | None, accumulation: int | None
+) -> tuple[int, int] | None:
+    share, rest = divmod(effective, world_size)
+    if rest or not share:
+        return None
+    if per_device is None and accumulation is not None:
+        per_device = share // accumulation
+    elif per_device is None:
+        fullest = min(share, most)
+        per_device = next(size for size in range(fullest, 0, -1) if share % size == 0)
+        if 4 * per_device < fullest:  # a prime number in crumbs would take for ever, and nobody would know why
+            return None
+    if not per_device or share % per_device:
+        return None
+    times = share // per_device
+    return (per_device, times) if accumulation in (None, times) else None
+
+
+def _nearest(
+    effective: int, world_size: int, most: int, per_device: int | None, accumulation: int | None
+) -> tuple[int, ...]:
+    """The nearest effective batches below (if there is one) and above that can be shared out."""
+    if per_device is not None and accumulation is not None:
+        return (world_size * per_device * accumulation,)
+
+    def works(value: int) -> bool:
+        return _split(value, world_size, most, per_device, accumulation) is not None
+
+    below = next((value for value in range(effective - 1, 0, -1) if works(value)), None)
+    above = next(value for value in count(effective + 1) if works(value))
+    return (above,) if below is None else (below, above)

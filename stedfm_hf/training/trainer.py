@@ -1,0 +1,245 @@
+"""The library's trainer for masked autoencoders: our batches, masks by sample, decay of matrices, whole checkpoints.
+
+What it changes of `transformers.Trainer` is here, and only that (ours).
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
+from transformers.trainer_utils import IntervalStrategy, TrainOutput
+
+from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
+from stedfm_hf.runs import UserError
+from stedfm_hf.training.batches import EndlessBatches
+from stedfm_hf.training.checkpoints import checkpoint_folder, mark_whole, newest_whole, rotate
+from stedfm_hf.training.preparation import Preparation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stedfm_hf.reports.reconstructions import Reconstruction
+    from stedfm_hf.training.arguments import PretrainArguments
+    from stedfm_hf.training.averaging import EncoderAverage
+    from stedfm_hf.training.held_out import HeldOut
+
+LEGACY_PERIOD_EPOCHS = 20
+
+
+class PretrainingTrainer(Trainer):
+    """Trains a `StedFmForPreTraining` on the batches of `EndlessBatches`.
+
+    Args:
+        model: the masked autoencoder.
+        args: of the run; `max_steps` must be set.
+        batches: what it is fed.
+        preparation: makes the input of a step out of a batch.
+        held_out: crops to look at now and then; None: no checks.
+        average: follows the weights; it is saved with every checkpoint.
+        kwargs: of `transformers.Trainer`.
+    """
+
+    args: PretrainArguments
+    control: Any
+    lr_scheduler: Any
+
+    def __init__(
+        self,
+        *,
+        model: StedFmForPreTraining,
+        args: PretrainArguments,
+        batches: EndlessBatches,
+        preparation: Preparation,
+        held_out: HeldOut | None = None,
+        average: EncoderAverage | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # The library would rotate before a checkpoint is marked as whole: we do it after.
+        self.checkpoints_kept, args.save_total_limit = args.save_total_limit, None
+        # On resuming, `batches` begins where the run was: nothing is to be read and thrown away.
+        args.ignore_data_skip = True
+        if held_out is None:
+            args.eval_strategy = IntervalStrategy.NO
+        # The library only looks whether there is something to evaluate on; `evaluate` is ours.
+        super().__init__(model=model, args=args, train_dataset=batches, eval_dataset=held_out, **kwargs)
+        self.remove_callback(PrinterCallback)
+        self.model_accepts_loss_kwargs = False
+        self.batches, self.preparation, self.held_out, self.average = batches, preparation, held_out, average
+        self._checked_at = -1
+        if average is not None:
+            self.add_callback(average)
+
+    # ------------------------------------------------------------------------------------- the step
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The batches as they are: they are those of this rank already."""
+        return DataLoader(_Resumed(self), batch_size=None, pin_memory=self.args.device.type == "cuda")
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Scales, augments and masks on the device, and takes the loss of the model."""
+        ready = [self.preparation(part, epoch=part["epoch"]) for part in inputs["parts"]]
+        whole = {name: torch.cat([part[name] for part in ready]) for name in ready[0]}
+        output = model(**whole)
+        return (output.loss, output) if return_outputs else output.loss
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """Matrices only; no biases, norms and tokens. `legacy` decays everything, as the reference does."""
+        # ZeRO-3 leaves a flat piece of every parameter and remembers its shape.
+        shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in model.named_parameters()}
+        return [name for name, shape in shapes.items() if self.args.legacy or len(shape) == 2]
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        """Warm-up and one cosine; `legacy` swings with a half period of 20 epochs, as the reference does."""
+        if not self.args.legacy:
+            return super().create_scheduler(num_training_steps, optimizer)
+        if self.lr_scheduler is None:
+            per_epoch = self.batches.batches_per_epoch[0] / (self.args.gradient_accumulation_steps or 1)
+
+            def rate(step: int) -> float:
+                return 0.5 * (1.0 + math.cos(math.pi * int(step / per_epoch) / LEGACY_PERIOD_EPOCHS))
+
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    # ------------------------------------------------------------------------------------- is it going well
+
+    @property
+    def network(self) -> StedFmForPreTraining:
+        """The masked autoencoder without what wraps it."""
+        return cast(StedFmForPreTraining, self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
+
+    @property
+    def check_dtype(self) -> torch.dtype | None:
+        """Precision of autocast in checks: that of the training."""
+        return torch.bfloat16 if self.args.bf16 else None
+
+    @property
+    def samples(self) -> int:
+        """Samples of all ranks seen so far."""
+        return self.state.global_step * self.args.effective_batch
+
+    @property
+    def epoch(self) -> float:
+        """Epochs of the first data set seen so far."""
+        batches = self.state.global_step * self.args.gradient_accumulation_steps
+        return batches / self.batches.batches_per_epoch[0]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Says the epoch of the data, which the library cannot know of batches without end."""
+        self.state.epoch = self.epoch
+        super().log(logs, start_time)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Looks at the held-out crops."""
+        if self.held_out is None:
+            return {}
+        self._checked_at = self.state.global_step
+        found = self.held_out.check(
+            self.network,
+            step=self.state.global_step,
+            epoch=self.epoch,
+            samples=self.samples,
+            device=self.args.device,
+            dtype=self.check_dtype,
+        )
+        metrics = found.metrics()
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def reconstructions(self) -> list[Reconstruction]:
+        """What the model makes of some held-out crops; none without any."""
+        if self.held_out is None:
+            return []
+        return self.held_out.reconstructions(self.network, device=self.args.device, dtype=self.check_dtype)
+
+    # ------------------------------------------------------------------------------------- checkpoints
+
+    def newest_checkpoint(self, say: Callable[[str], None]) -> str | None:
+        """The newest whole checkpoint of the output folder, after a look at whether it is of this model.
+
+        Raises:
+            UserError: it is of another architecture.
+        """
+        folder = newest_whole(Path(str(self.args.output_dir)), say)
+        if folder is None:
+            return None
+        kind = type(self.model.config)
+        theirs, ours = kind.from_pretrained(folder).to_dict(), self.model.config.to_dict()
+        # Fields of the configuration itself: others come and go with saving and with the library.
+        differing = [key for key in kind.__annotations__ if key in ours and theirs.get(key) != ours[key]]
+        if differing:
+            shown = "; ".join(f"{key}: {theirs.get(key)!r} there, {ours[key]!r} now" for key in differing[:4])
+            raise UserError(f"{folder}: is a checkpoint of another model ({shown}); name another output_dir")
+        return str(folder)
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        # A run that was stopped between its last checkpoint and its end: the library would take one step more.
+        checkpoint = kwargs.get("resume_from_checkpoint")
+        if checkpoint is not None and int(Path(checkpoint).name.rpartition("-")[2]) >= self.args.max_steps:
+            self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+            self._load_from_checkpoint(checkpoint)
+            return TrainOutput(self.state.global_step, 0.0, {})
+        self.args.eval_on_start = self.held_out is not None and checkpoint is None
+        outcome = super()._inner_training_loop(*args, **kwargs)
+        if self.held_out is not None and self._checked_at != self.state.global_step:
+            self.evaluate()
+        return outcome
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        output, step = Path(str(self.args.output_dir)), self.state.global_step
+        folder = checkpoint_folder(output, step)
+        with _room_for(folder, self.args.should_save):
+            super()._save_checkpoint(model, trial)
+            if self.average is not None and self.args.should_save:
+                self.average.save(folder)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            mark_whole(folder, step)
+            rotate(output, self.checkpoints_kept)
+
+
+class _Resumed(torch.utils.data.IterableDataset[Any]):
+    """The batches behind the step that the trainer is at when it begins to iterate."""
+
+    def __init__(self, trainer: PretrainingTrainer) -> None:
+        self.trainer = trainer
+
+    def __iter__(self) -> Iterator[Any]:
+        batches, args = self.trainer.batches, self.trainer.args
+        batches.start = self.trainer.state.global_step * args.gradient_accumulation_steps
+        return iter(batches)
+
+
+@contextmanager
+def _room_for(folder: Path, is_writer: bool) -> Iterator[None]:
+    """A checkpoint that cannot be written leaves nothing, and a line that says how to go on."""
+    try:
+        yield
+    except Exception as error:
+        # safetensors and torch have errors of their own for a full disk.
+        if is_writer and (isinstance(error, OSError) or "o space left" in str(error) or "write" in str(error).lower()):
+            shutil.rmtree(folder, ignore_errors=True)
+            raise UserError(
+                f"{folder}: the checkpoint cannot be written ({' '.join(str(error).split())[:200]}); make room, and "
+                "the same command goes on from the one before"
+            ) from error
+        raise

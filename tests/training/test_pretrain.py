@@ -1,0 +1,260 @@
+"""Pretraining: exact after any stop, the same however it is shared, and a folder that loads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import astuple, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModel
+
+from stedfm_hf.runs import UserError
+from stedfm_hf.training.arguments import parse_arguments
+from stedfm_hf.training.checkpoints import checkpoint_folder, newest_whole, steps_of
+from stedfm_hf.training.curve import Curve
+from stedfm_hf.training.output import PretrainResult
+from stedfm_hf.training.pretrain import pretrain
+from tests.data.assembled import noisy_crop, write_repo
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*leaves out")
+SHORT = (
+    "--recipe 64-p8 --effective_batch 8 --logging_steps 2 --save_steps 4 --check_steps 4 --max_steps 10 --device cpu"
+)
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("crops")
+    rng = np.random.default_rng(0)
+    shape = (64, 64)
+    # Blobs: something a network can learn in a few steps.
+    rows = []
+    for number in range(60):
+        y, x = rng.uniform(8, 56, 2)
+        blob = 200 * np.exp(-((np.arange(64)[:, None] - y) ** 2 + (np.arange(64)[None] - x) ** 2) / 90)
+        pixels = rng.poisson(blob + 5).clip(0, 255).astype(np.uint8).reshape(shape)
+        rows.append(noisy_crop(number, pixels=pixels, x=64 * (number % 2)))
+    write_repo(folder, rows, rows_per_shard=8)
+    return folder
+
+
+def run(crops: Path, output: Path, words: str = "") -> PretrainResult:
+    return pretrain(
+        *parse_arguments([*SHORT.split(), "--dataset", str(crops), "--output_dir", str(output), *words.split()])
+    )
+
+
+def curve_of(output: Path) -> list[tuple[Any, ...]]:
+    """Everything but the speed, to the last bit."""
+    return [astuple(replace(row, images_per_second=None)) for row in Curve(output / "curve.csv").rows()]
+
+
+@pytest.fixture(scope="module")
+def unbroken(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "unbroken"
+    run(crops, output)
+    return output
+
+
+def test_the_folder_holds_all_of_a_run_and_loads(unbroken: Path) -> None:
+    model, processor = AutoModel.from_pretrained(unbroken), AutoImageProcessor.from_pretrained(unbroken)
+    pixels = processor(np.arange(64 * 64).reshape(64, 64), return_tensors="pt")
+    assert model(**pixels).pooler_output.shape == (1, 128)
+    assert steps_of(unbroken) == [8, 10] or steps_of(unbroken) == [4, 8]
+    for name in ("recipe.yaml", "manifest.json", "figures/curve.png", "figures/reconstructions.png"):
+        assert (unbroken / name).exists()
+    rows = Curve(unbroken / "curve.csv").rows()
+    assert [row.step for row in rows if row.loss is not None] == [2, 4, 6, 8, 10]
+    assert [row.step for row in rows if row.held_out_loss is not None] == [0, 4, 8, 10]
+    card = (unbroken / "README.md").read_text(encoding="utf-8")
+    assert "stedfm-vit-64-p8" in card and not (unbroken / "training_args.bin").exists()
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [1, 5, 8, 9])
+def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
+    crops: Path, unbroken: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stedfm_hf.training.watching import Watch
+
+    with monkeypatch.context() as patch:
+
+        def stop(self: Watch, args: Any, state: Any, *_: Any, **__: Any) -> None:
+            if state.global_step == step:
+                raise Stopped
+
+        patch.setattr(Watch, "on_step_end", stop)
+        with pytest.raises(Stopped):
+            run(crops, tmp_path / "run")
+    result = run(crops, tmp_path / "run")
+    assert result.steps == 10
+    assert curve_of(tmp_path / "run") == curve_of(unbroken)
+    weights, wanted = load_file(tmp_path / "run" / "model.safetensors"), load_file(unbroken / "model.safetensors")
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+
+
+def test_a_killed_run_ends_as_the_unbroken_one(crops: Path, unbroken: Path, tmp_path: Path) -> None:
+    words = [*SHORT.split(), "--dataset", str(crops), "--output_dir", str(tmp_path / "run")]
+    command = [sys.executable, "stedfm_hf/training/pretrain.py", *words]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step 6/"):
+                break
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    assert curve_of(tmp_path / "run") == curve_of(unbroken)
+
+
+def test_a_finished_run_is_not_trained_again(crops: Path, unbroken: Path) -> None:
+    before = curve_of(unbroken)
+    began = time.monotonic()
+    assert run(crops, unbroken).steps == 10
+    assert curve_of(unbroken) == before and time.monotonic() - began < 60
+
+
+def test_a_run_that_was_stopped_behind_its_last_step_is_only_finished(
+    crops: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stedfm_hf.training.output import Output
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Output, "end", lambda *_, **__: (_ for _ in ()).throw(Stopped()))
+        with pytest.raises(Stopped):
+            run(crops, tmp_path / "run", "--save_steps 10 --check_steps 10")
+    assert run(crops, tmp_path / "run", "--save_steps 10 --check_steps 10").steps == 10
+    weights, wanted = load_file(tmp_path / "run" / "model.safetensors"), load_file(unbroken / "model.safetensors")
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+
+
+def test_accumulated_batches_give_the_same_losses(crops: Path, unbroken: Path, tmp_path: Path) -> None:
+    run(crops, tmp_path / "run", "--per_device_train_batch_size 2")
+    for row, wanted in zip(curve_of(tmp_path / "run"), curve_of(unbroken), strict=True):
+        assert row[:3] == wanted[:3]
+        if row[3] is not None:
+            assert row[3] == pytest.approx(wanted[3], rel=1e-5)
+
+
+def test_two_processes_give_the_same_losses(crops: Path, unbroken: Path, tmp_path: Path) -> None:
+    words = [*SHORT.split(), "--dataset", str(crops), "--output_dir", str(tmp_path / "run")]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launch, "stedfm_hf/training/pretrain.py", *words]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert "2 processes x 4 crops" in ended.stdout
+    for row, wanted in zip(curve_of(tmp_path / "run"), curve_of(unbroken), strict=True):
+        assert row[:3] == wanted[:3]
+        if row[3] is not None:
+            assert row[3] == pytest.approx(wanted[3], rel=1e-5)
+
+
+def test_a_half_written_checkpoint_is_passed_over(unbroken: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(unbroken, copy)
+    last = checkpoint_folder(copy, steps_of(copy)[-1])
+    (last / "optimizer.pt").unlink()
+    lines: list[str] = []
+    found = newest_whole(copy, lines.append)
+    assert found == checkpoint_folder(copy, steps_of(copy)[-2])
+    assert lines == [f"{last.name} was not written to its end: it is passed over"]
+
+
+def test_a_run_is_not_mixed_with_another(crops: Path, unbroken: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="mask_ratio: 0.75 then, 0.6 now"):
+        run(crops, unbroken, "--mask_ratio 0.6")
+    (tmp_path / "other.txt").touch()
+    with pytest.raises(UserError, match="holds other files"):
+        run(crops, tmp_path)
+
+
+def test_the_average_is_kept_through_a_stop(crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stedfm_hf.training.watching import Watch
+
+    run(crops, tmp_path / "whole", "--ema_decay 0.9")
+    with monkeypatch.context() as patch:
+
+        def stop(self: Watch, args: Any, state: Any, *_: Any, **__: Any) -> None:
+            if state.global_step == 7:
+                raise Stopped
+
+        patch.setattr(Watch, "on_step_end", stop)
+        with pytest.raises(Stopped):
+            run(crops, tmp_path / "run", "--ema_decay 0.9")
+    run(crops, tmp_path / "run", "--ema_decay 0.9")
+    weights, wanted = (load_file(tmp_path / name / "average" / "model.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+    final = load_file(tmp_path / "whole" / "model.safetensors")
+    assert not torch.equal(final["stedfm.norm.weight"], wanted["norm.weight"])
+    assert AutoModel.from_pretrained(tmp_path / "whole" / "average").config.hidden_size == 128
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("--architecture stedfm-vit-tiny", "crops of 64 x 64 are smaller than the 224 x 224"),
+        ("--effective_batch 4096", "less than the 4096 of one effective batch"),
+        ("--train_split trian", "has no split 'trian'"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_anything_is_written(
+    crops: Path, tmp_path: Path, words: str, error: str
+) -> None:
+    with pytest.raises(UserError, match=error):
+        run(crops, tmp_path / "run", words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(
+    crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import Trainer
+
+    real = Trainer._save_checkpoint
+
+    def full(self: Any, model: Any, trial: Any) -> None:
+        if self.state.global_step == 8:
+            checkpoint_folder(tmp_path / "run", 8).mkdir()
+            raise OSError(28, "No space left on device")
+        real(self, model, trial)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save_checkpoint", full)
+        with pytest.raises(UserError, match="checkpoint-8: the checkpoint cannot be written .*No space left"):
+            run(crops, tmp_path / "run")
+    assert steps_of(tmp_path / "run") == [4]
+    assert run(crops, tmp_path / "run").steps == 10
+
+
+def test_a_finished_folder_goes_to_the_hub_without_checkpoints(crops: Path, tmp_path: Path) -> None:
+    from stedfm_hf.training.output import push
+
+    asked: dict[str, Any] = {}
+
+    class Api:
+        def create_repo(self, name: str, **options: Any) -> None:
+            asked.update(options, name=name)
+
+        def upload_folder(self, **options: Any) -> None:
+            asked.update(options)
+
+    push(tmp_path, "lab/run", private=True, api=Api())  # type: ignore[arg-type]
+    assert asked["name"] == asked["repo_id"] == "lab/run" and asked["private"] is True
+    assert "checkpoint-*" in asked["ignore_patterns"] and "manifest.json" in asked["ignore_patterns"]
