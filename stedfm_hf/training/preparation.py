@@ -20,6 +20,8 @@ MASK, TURN, CROP = 1, 2, 3
 FLIPS = (0, 2, 5, 7)
 """Of the eight turns those that mirror rows, columns, both or none."""
 CROP_TRIES = 10
+SPARSE = 4
+"""Rows and columns from one that is looked at to the next, in the search for foreground."""
 FOREGROUND = 0.02
 """A pixel above this is foreground for the choice of a crop (reference protocol)."""
 MIN_FOREGROUND = 0.01
@@ -65,14 +67,14 @@ class Preparation:
             `pixel_values` (B, 1, S, S) float32 in [0, 1] and `noise` (B, N) int64, whose order is the mask.
         """
         keys = sample_keys(self.seed, epoch, batch["index"])
-        images = to_unit_range(batch["pixels"], batch["intensity_range"])
-        images = self._crop(images, keys)
+        # Cut first, scaled then: of a field of 224 pixels a model of 64 sees a twelfth.
+        images = to_unit_range(self._crop(batch["pixels"], batch["intensity_range"], keys), batch["intensity_range"])
         if self.augment:
             turns = torch.tensor(FLIPS if self.flips_only else range(8), device=images.device)
             images = turn(images, turns[draw(keys, 1, purpose=TURN)[:, 0] % len(turns)])
         return {"pixel_values": images, "noise": draw_ranks(keys, self.patches, purpose=MASK)}
 
-    def _crop(self, images: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    def _crop(self, images: torch.Tensor, intensity_range: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """The best of some random places: the first with enough foreground, else the one with most of it."""
         size, (height, width) = self.image_size, images.shape[2:]
         if (height, width) == (size, size):
@@ -81,23 +83,29 @@ class Preparation:
             return middle(images, size)
         places = draw(keys, 2 * CROP_TRIES, purpose=CROP).reshape(-1, CROP_TRIES, 2)
         tops, lefts = places[..., 0] % (height - size + 1), places[..., 1] % (width - size + 1)
-        # Sums over every square by an integral image: whole numbers, so that every device finds the same.
-        lit = torch.nn.functional.pad((images[:, 0] > FOREGROUND).to(torch.int32), (1, 0, 1, 0))
+        # Sums over every square by an integral image of every fourth row and column, enough for a share; whole
+        # numbers, so that every device finds the same.
+        low, high = intensity_range.unbind(1)
+        level = (low + FOREGROUND * (high - low))[:, None, None]
+        stored = images[:, 0, ::SPARSE, ::SPARSE]
+        stored = stored if images.is_floating_point() else stored.to(torch.int32)
+        lit = torch.nn.functional.pad((stored > level).to(torch.int32), (1, 0, 1, 0))
         sums = lit.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
         one = torch.arange(len(images), device=images.device)[:, None]
+        side, above, before = max(1, size // SPARSE), tops // SPARSE, lefts // SPARSE
         inside = (
-            sums[one, tops + size, lefts + size]
-            - sums[one, tops, lefts + size]
-            - sums[one, tops + size, lefts]
-            + sums[one, tops, lefts]
+            sums[one, above + side, before + side]
+            - sums[one, above, before + side]
+            - sums[one, above + side, before]
+            + sums[one, above, before]
         )
-        enough = (inside > MIN_FOREGROUND * size * size).to(torch.int32)
+        enough = (inside > MIN_FOREGROUND * side * side).to(torch.int32)
         # The first with enough; if there is none, the fullest.
-        rank = enough * (2 * size * size + CROP_TRIES) - enough * torch.arange(CROP_TRIES, device=images.device)
+        rank = enough * (2 * side * side + CROP_TRIES) - enough * torch.arange(CROP_TRIES, device=images.device)
         chosen = (torch.where(enough.bool(), rank, inside)).argmax(dim=1, keepdim=True)
         top, left = tops.gather(1, chosen), lefts.gather(1, chosen)
-        side = torch.arange(size, device=images.device)
-        rows, columns = (top + side)[:, :, None], (left + side)[:, None, :]
+        span = torch.arange(size, device=images.device)
+        rows, columns = (top + span)[:, :, None], (left + span)[:, None, :]
         return images[:, 0][one[:, :, None], rows, columns][:, None]
 
 
