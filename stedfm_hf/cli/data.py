@@ -22,15 +22,34 @@ data = typer.Typer(
 )
 
 
-def _tell_what_is_missing(summary: DatasetSummary) -> None:
-    """Why inputs were left out, the most frequent reasons first, and what the splits lack."""
-    reasons = Counter(fate.reason or "" for fate in summary.manifest.items.values() if fate.state == "skipped")
-    for reason, count in reasons.most_common(5):
-        print(f"  left out: {count} x {reason}")
-    if len(reasons) > 5:
-        print(f"  and {len(reasons) - 5} more reasons: see {summary.folder / 'manifest.json'}")
+def _report(summary: DatasetSummary, inputs: str, as_json: bool) -> None:
+    """What was made of files or members of an archive, what was left out and why, and what the splits lack.
+
+    Raises:
+        Exit: with status 1 if some of them failed.
+    """
+    manifest = summary.manifest
+    counts = manifest.counts()
+    if as_json:
+        known = {"output": str(summary.folder), "crops": summary.crops, "sources": summary.sources}
+        print_json(known | {"labels": list(summary.labels), inputs: counts, "failed": manifest.failures()})
+    else:
+        splits = ", ".join(f"{rows} {split}" for split, rows in summary.crops.items())
+        # Of an archive whole ranges are done: only what is not can be counted.
+        of = f" of {counts['done']} files" if inputs == "files" else ""
+        others = of + "".join(f", {counts[state]} {state}" for state in ("skipped", "failed") if counts[state])
+        print(f"{summary.folder}: {sum(summary.crops.values())} crops ({splits}){others}")
+        reasons = Counter(fate.reason or "" for fate in manifest.items.values() if fate.state == "skipped")
+        for reason, count in reasons.most_common(5):
+            print(f"  left out: {count} x {reason}")
+        if len(reasons) > 5:
+            print(f"  and {len(reasons) - 5} more reasons: see {summary.folder / 'manifest.json'}")
     for note in summary.notes:
         complain(f"note: {note}")
+    for item, error in list(manifest.failures().items())[:10]:
+        complain(f"failed: {item}: {error}")
+    if manifest.exit_status:
+        raise typer.Exit(manifest.exit_status)
 
 
 @data.command(epilog="Example: stedfm data stats my-crops --output my-crops-stats")
@@ -123,26 +142,7 @@ def import_archive(
         limit=limit,
         overwrite=overwrite,
     )
-    failures = summary.manifest.failures()
-    if as_json:
-        print_json(
-            {
-                "output": str(output),
-                "crops": summary.crops,
-                "sources": summary.sources,
-                "labels": list(summary.labels),
-                "failed": failures,
-            }
-        )
-    else:
-        splits = ", ".join(f"{rows} {split}" for split, rows in summary.crops.items())
-        failed = f"; {len(failures)} members failed, see manifest.json" if failures else ""
-        print(f"{output}: {sum(summary.crops.values())} crops ({splits}){failed}")
-        _tell_what_is_missing(summary)
-    for item, reason in list(failures.items())[:10]:
-        complain(f"{item}: {reason}")
-    if failures:
-        raise typer.Exit(summary.manifest.exit_status)
+    _report(summary, "members", as_json)
 
 
 @data.command(epilog="Example: stedfm data simulate --preset benchmark-v1 --format dataset --output benchmark-v1")
@@ -312,21 +312,4 @@ def build(
         workers=workers,
         overwrite=overwrite,
     )
-    counts = summary.manifest.counts()
-    if as_json:
-        print_json(
-            {
-                "output": str(output),
-                "crops": summary.crops,
-                "sources": summary.sources,
-                "labels": list(summary.labels),
-                "files": counts,
-            }
-        )
-    else:
-        splits = ", ".join(f"{rows} {split}" for split, rows in summary.crops.items())
-        others = "".join(f", {counts[state]} {state}" for state in ("skipped", "failed") if counts[state])
-        print(f"{output}: {sum(summary.crops.values())} crops ({splits}) of {counts['done']} files{others}")
-        _tell_what_is_missing(summary)
-    if summary.manifest.exit_status:
-        raise typer.Exit(summary.manifest.exit_status)
+    _report(summary, "files", as_json)
