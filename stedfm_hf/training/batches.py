@@ -128,7 +128,7 @@ class EndlessBatches(IterableDataset[Parts]):
         before = sum(other.files.rows for other in self.sources[:number])
         while True:
             stream.go_to(epoch, taken)
-            with closing(iter(stream)) as batches:  # type: ignore[type-var]
+            with closing(iter(stream)) as batches:
                 for batch in batches:
                     batch["index"] += before
                     yield batch | {"epoch": epoch}

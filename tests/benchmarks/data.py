@@ -75,7 +75,7 @@ class TarOfNpz(Dataset[torch.Tensor]):
     """
 
     def __init__(self, path: Path) -> None:
-        self.archive = tarfile.open(path)  # noqa: SIM115
+        self.archive = tarfile.open(path)
         self.members = sorted(self.archive.getmembers(), key=lambda member: member.name)
 
     def __len__(self) -> int:

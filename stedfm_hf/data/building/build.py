@@ -13,7 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -223,9 +223,10 @@ def _find(
 ) -> _Found:
     found, images = _Found(), find_images(inputs)
     found.notes["skipped_files"] = images.skipped
-    made = os.path.realpath(output)
     # Pictures of an earlier run, or of any other data set, are no inputs.
-    taken = [each for each in images.images if not _of_a_data_set(each.file, made)]
+    folders = {folder for each in images.images for folder in Path(os.path.realpath(each.file)).parents}
+    made = {Path(os.path.realpath(output)), *filter(_is_repository, folders)}
+    taken = [each for each in images.images if made.isdisjoint(Path(os.path.realpath(each.file)).parents)]
     if left := len(images.images) - len(taken):
         found.notes["pictures_of_data_sets"] = left
         _tell(f"note: {left} pictures that belong to data sets are passed over")
@@ -256,13 +257,6 @@ def _find(
     return found
 
 
-def _of_a_data_set(file: Path, output: str) -> bool:
-    """Whether a file lies in a repository, or in the folder that is to become one."""
-    folders = Path(os.path.realpath(file)).parents
-    return any(str(folder) == output or _is_repository(folder) for folder in folders)
-
-
-@lru_cache(maxsize=4096)
 def _is_repository(folder: Path) -> bool:
     return (folder / INDEX_FILE).is_file() and (folder / "data").is_dir()
 

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +37,8 @@ MANY = 0.1
 """Share of the crops that an epoch may leave out before it is worth a word."""
 
 Batch = dict[str, Any]
+Batches = Generator[Batch, None, None]
+"""A generator: closing it ends its threads."""
 
 
 def stream(
@@ -226,7 +228,7 @@ class CropStream(IterableDataset[Batch]):
             "open_shards": self.open_shards,
         }
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Batches:
         worker = get_worker_info()
         number, step = (worker.id, worker.num_workers) if worker is not None else (0, 1)
         begin = self._begin
@@ -237,7 +239,7 @@ class CropStream(IterableDataset[Batch]):
             yield batch
         self._begin = self._position = 0
 
-    def _batches(self, begin: int, number: int, step: int) -> Iterator[Batch]:
+    def _batches(self, begin: int, number: int, step: int) -> Batches:
         """Every `step`-th batch of the rank from batch `number` on, reading one block ahead."""
         columns = [*PIXEL_COLUMNS, "intensity_low", "intensity_high", *self.columns]
         reader = ShardReader(self.files, columns, shards_in_use=2 * self.open_shards)
@@ -358,7 +360,7 @@ def _check(
         )
 
 
-def _ahead(items: Iterator[Batch], count: int) -> Iterator[Batch]:
+def _ahead(items: Batches, count: int) -> Batches:
     """Makes items in a thread of its own, up to `count` before they are asked for."""
     ready: queue.Queue[tuple[Batch | None, BaseException | None]] = queue.Queue(maxsize=count)
     stopped = threading.Event()
@@ -381,7 +383,7 @@ def _ahead(items: Iterator[Batch], count: int) -> Iterator[Batch]:
         except BaseException as error:  # handed over to the thread that asks
             hand_over(None, error)
         finally:
-            items.close()  # type: ignore[attr-defined]
+            items.close()
 
     thread = threading.Thread(target=work, name="stedfm-stream-batches", daemon=True)
     thread.start()

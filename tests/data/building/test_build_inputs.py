@@ -9,7 +9,6 @@ import pytest
 
 from stedfm_hf.cli import main
 from stedfm_hf.data import build
-from stedfm_hf.data.building.build import _is_repository
 from tests.data.building.small_fields import NO_SPLIT, spots, write
 
 
@@ -21,9 +20,7 @@ def build_words(folder: Path) -> list[str]:
 def test_pictures_of_another_data_set_are_no_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(3):
         write(tmp_path / "in", **{f"n{number}": spots(number)})
-    _is_repository.cache_clear()
     first = build(tmp_path / "in", tmp_path / "in" / "made", crop=32, shares=NO_SPLIT, workers=1)
-    _is_repository.cache_clear()
     second = build(tmp_path / "in", tmp_path / "other", crop=32, shares=NO_SPLIT, workers=1)
     assert second.crops == first.crops
     assert "pictures that belong to data sets are passed over" in capsys.readouterr().err

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,12 +30,12 @@ def chosen(preview: Preview, split: str = "train") -> list[tuple[str, int]]:
     st.integers(1, 7),
 )
 def test_the_choice_depends_on_neither_order_nor_batches(
-    labels: list[str | None], most: int, random: object, size: int
+    labels: list[str | None], most: int, random: Random, size: int
 ) -> None:
     crops = [noisy_crop(number, label=label) for number, label in enumerate(labels)]
     first = Preview(LABELS, seed=3, most=most)
     first.add("train", as_table(crops, LABELS))
-    random.shuffle(crops)  # type: ignore[attr-defined]
+    random.shuffle(crops)
     other = Preview(LABELS, seed=3, most=most)
     for start in range(0, len(crops), size):
         other.add("train", as_table(crops[start : start + size], LABELS))
