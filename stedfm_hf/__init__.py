@@ -1,12 +1,14 @@
 """STED-FM, a foundation model for super-resolution STED microscopy, in the Hugging Face ecosystem.
 
 Importing the package registers `stedfm` with the Auto classes of transformers and the pipelines
-`stedfm-feature-extraction` and `stedfm-image-classification`.
+`stedfm-feature-extraction` and `stedfm-image-classification`. It imports neither transformers nor torch: that is done
+by what needs them, and STED-FM is registered at that moment.
 """
 
 import importlib
-import warnings
 from typing import TYPE_CHECKING, Any
+
+from .modeling.late_registration import register_late
 
 if TYPE_CHECKING:
     from .images import SeriesInfo, StedImage, list_series, read_image
@@ -53,9 +55,4 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
 
 
-try:
-    from .modeling import registration as registration
-except Exception as error:
-    # transformers itself cannot be imported (a torchvision that does not fit the torch does that). The package stays
-    # importable, so that `stedfm doctor` can say what is wrong.
-    warnings.warn(f"STED-FM is not registered with transformers: {error}; run `stedfm doctor`", stacklevel=2)
+register_late()

@@ -55,6 +55,19 @@ def test_the_help_of_every_verb_has_an_example(verb: str, capsys: Captured) -> N
     assert f"Example: stedfm {verb}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("words", [["--help"], ["data", "simulate", "--help"]], ids=" ".join)
+def test_help_imports_neither_torch_nor_transformers(words: list[str]) -> None:
+    """They take seconds, for which nobody wants to wait who only asks how a command is called."""
+    code = (
+        "import sys; from stedfm_hf.cli import main; status = main(sys.argv[1:]); "
+        "print(sorted({'torch', 'transformers'}.intersection(sys.modules)), file=sys.stderr); sys.exit(status)"
+    )
+    root = Path(__file__).parents[1]
+    run = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=root, timeout=120)
+    assert run.returncode == 0 and f"Usage: stedfm {' '.join(words[:-1])}" in run.stdout, run.stderr
+    assert run.stderr.strip() == "[]"
+
+
 def test_version(capsys: Captured) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("stedfm ")
@@ -227,7 +240,7 @@ def test_a_console_that_cannot_show_a_letter_does_not_end_the_command(tmp_path: 
 
 
 def test_doctor_works_when_torchvision_breaks_transformers(tmp_path: Path) -> None:
-    """The very case it is for: importing stedfm_hf, which imports transformers, must not end it."""
+    """The very case it is for: that STED-FM cannot be registered with transformers must not end it."""
     info = tmp_path / "torchvision-0.29.2.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.29.2\n", encoding="utf-8")
@@ -239,5 +252,6 @@ def test_doctor_works_when_torchvision_breaks_transformers(tmp_path: Path) -> No
     command = [sys.executable, "-m", "stedfm_hf.cli", "doctor", "--json"]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120)
     assert run.returncode == 1, run.stderr
+    assert "not registered with transformers: " in run.stderr
     found = {check["name"]: check for check in json.loads(run.stdout)}
     assert found["torchvision"]["status"] == "fail" and found["torchvision"]["mend"] == "pip uninstall torchvision"

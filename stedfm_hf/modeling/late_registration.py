@@ -1,0 +1,75 @@
+"""Registers STED-FM with transformers once that is imported: it takes seconds, and many commands never need it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+
+def register_late() -> None:
+    """Import `registration` now if transformers is imported, else as soon as it is, whoever imports it."""
+    if "transformers" in sys.modules:
+        _register()
+    else:
+        sys.meta_path.insert(0, _Watch())
+
+
+def _register() -> None:
+    try:
+        importlib.import_module(".registration", __package__)
+    except Exception as error:
+        # Part of transformers cannot be imported (a torchvision that does not fit the torch does that). What does not
+        # need it still works, `stedfm doctor` above all, which says what is wrong.
+        warnings.warn(f"STED-FM is not registered with transformers: {error}; run `stedfm doctor`", stacklevel=2)
+
+
+class _Watch(MetaPathFinder):
+    """Registers when transformers is imported and no module of this room is only half imported.
+
+    They import transformers, and `registration` imports them: were it called from within, it would find half of them.
+    """
+
+    def __init__(self) -> None:
+        self.running = 0
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None, /
+    ) -> ModuleSpec | None:
+        if name != "transformers" and not name.startswith(f"{__package__}."):
+            return None
+        found = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, found), None)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _WatchedLoader(spec.loader, self)
+        return spec
+
+    def after_a_module(self) -> None:
+        if self.running == 0 and "transformers" in sys.modules:
+            sys.meta_path.remove(self)
+            _register()
+
+
+class _WatchedLoader(Loader):
+    """Tells the watch when a module begins and ends to run; the module itself keeps its own loader."""
+
+    def __init__(self, loader: Loader, watch: _Watch) -> None:
+        self.loader, self.watch = loader, watch
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self.loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
+        self.watch.running += 1
+        try:
+            self.loader.exec_module(module)
+        finally:
+            self.watch.running -= 1
+        self.watch.after_a_module()
