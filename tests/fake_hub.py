@@ -1,7 +1,8 @@
-"""A loopback stand-in for the Hub: serves local folders as data set repositories, and counts the bytes."""
+"""A loopback stand-in for the Hub: serves local folders as data set repositories, counts the bytes, takes models."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -26,12 +27,18 @@ class FakeHub:
         repos: folder of every repository id.
         requests: method and path of every request.
         sent: bytes of file contents sent.
+        created: what was asked for every model repository that was made.
+        pushed: contents of the files of those, by name.
+        refuses: whether nothing may be pushed.
     """
 
     url: str
     repos: dict[str, Path] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     sent: int = 0
+    created: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pushed: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    refuses: bool = False
 
 
 @contextmanager
@@ -71,9 +78,34 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             self._answer(body=True)
 
         def do_POST(self) -> None:
-            length = int(self.headers.get("Content-Length", 0))
-            self._paths = json.loads(self.rfile.read(length) or b"{}").get("paths", [])
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if match := re.fullmatch(
+                r"/api/(?:repos/create|(validate-yaml)|models/(.+)/(preupload|commit)/main)", self.path
+            ):
+                self._push(match[2], match[1] or match[3], content)
+                return
+            self._paths = json.loads(content or b"{}").get("paths", [])
             self._answer(body=True)
+
+        def _push(self, repo: str | None, kind: str | None, content: bytes) -> None:
+            hub.requests.append(f"{self.command} {self.path}")
+            # JSON, or lines of it: a commit has one for every file.
+            records = [json.loads(line) for line in content.splitlines()]
+            if hub.refuses:
+                self._json({"error": "you may not write here"}, 403)
+            elif kind == "validate-yaml":
+                self._json({"errors": [], "warnings": []})
+            elif repo is None:
+                repo = f"{records[0]['organization']}/{records[0]['name']}"
+                hub.created[repo], hub.pushed[repo] = records[0], {}
+                self._json({"url": f"{hub.url}/{repo}"})
+            elif kind == "preupload":
+                answers = {"uploadMode": "regular", "shouldIgnore": False}
+                self._json({"files": [{"path": file["path"], **answers} for file in records[0]["files"]]})
+            else:
+                files = [record["value"] for record in records if record["key"] == "file"]
+                hub.pushed[repo] |= {file["path"]: base64.b64decode(file["content"]) for file in files}
+                self._json({"commitUrl": f"{hub.url}/{repo}/commit/{SHA}", "commitOid": SHA})
 
         def _answer(self, *, body: bool) -> None:
             hub.requests.append(f"{self.command} {self.path}")

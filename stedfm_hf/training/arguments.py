@@ -59,6 +59,9 @@ class DataArguments:
     weights: list[float] | None = HfArg(default=None, help="Shares of the data sets in a batch; by default equal.")
     train_split: str = HfArg(default="train", help="Split that is trained on.")
     validation_split: str = HfArg(default="validation", help="Split that the held-out checks use.")
+    validation_dataset: list[str] = HfArg(
+        default_factory=list, help="Other data sets for the held-out checks; by default those that are trained on."
+    )
     open_shards: int = HfArg(default=4, help="Shards that are mixed at a time; the order depends on it.")
     reader_threads: int = HfArg(default=2, help="Threads of a process that read ahead.")
 
@@ -256,8 +259,8 @@ class PretrainArguments(TrainingArguments):
 
 KINDS: tuple[type, ...] = (DataArguments, ModelArguments, PretrainArguments)
 LOCAL = frozenset(
-    "dataset reader_threads init_from output_dir max_per_device_batch per_device_train_batch_size deepspeed "
-    "gradient_accumulation_steps hub_private_repo report_to disable_tqdm save_total_limit "
+    "dataset validation_dataset reader_threads init_from output_dir max_per_device_batch per_device_train_batch_size "
+    "deepspeed gradient_accumulation_steps hub_private_repo report_to disable_tqdm save_total_limit "
     "remove_unused_columns label_names logging_nan_inf_filter ddp_find_unused_parameters".split()
 )
 """Fields of ours that belong to a machine or a place: no part of a recipe that others shall repeat."""

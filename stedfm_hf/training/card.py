@@ -54,6 +54,7 @@ def write_card(
     architecture: str,
     recipe: Mapping[str, Any],
     begun_from: str | None = None,
+    name: str | None = None,
     machine: str | None = None,
     precision: str | None = None,
     held_out_crops: int | None = None,
@@ -70,6 +71,7 @@ def write_card(
         architecture: name of the architecture.
         recipe: the settings, as they are in `recipe.yaml`.
         begun_from: folder or Hub id of the model whose weights were the start.
+        name: by which the model will be loaded, such as its id on the Hub; None takes that of the folder.
         machine: see :func:`describe_machine`.
         precision: "float32" or "bfloat16".
         held_out_crops: crops of the checks in `rows`.
@@ -85,14 +87,14 @@ def write_card(
     speed, hours = _speed_and_hours(rows, samples)
     pictures = {name: f"{FIGURES}/{name}.png" for name in (CURVE, RECONSTRUCTIONS)}
     facts = PretrainedCardFacts(
-        name=output.resolve().name,
+        name=name or output.resolve().name,
         architecture=architecture,
         config=model.config.to_dict(),
         parameters={"encoder": encoder, "decoder": _count(model) - encoder},
         data=tuple(describe_data(files) for files in train),
         steps=steps,
         samples=samples,
-        begun_from=None if begun_from is None else _name_of(begun_from),
+        begun_from=None if begun_from is None else name_of(begun_from),
         epochs=samples / train[0].rows if len(train) == 1 else None,
         hours=hours,
         images_per_second=speed,
@@ -119,7 +121,7 @@ def write_card(
 def describe_data(files: SplitFiles) -> TrainingData:
     """What the card of a data set says of it: its name without a path, and whether its images were computed."""
     on_hub = not Path(files.repo).exists()
-    return TrainingData(_name_of(files.repo), files.rows, _is_simulated(files, on_hub), on_hub)
+    return TrainingData(name_of(files.repo), files.rows, _is_simulated(files, on_hub), on_hub)
 
 
 def describe_machine(processes: int, device: torch.device) -> str:
@@ -136,7 +138,7 @@ def describe_machine(processes: int, device: torch.device) -> str:
     return f"CPU ({name}, {os.cpu_count()} cores{many})" if device.type == "cpu" else f"{device.type} ({name})"
 
 
-def _name_of(place: str) -> str:
+def name_of(place: str) -> str:
     """Id on the Hub without its revision, or the last part of a path."""
     if Path(place).exists():
         return Path(place).resolve().name
@@ -147,7 +149,7 @@ def _is_simulated(files: SplitFiles, on_hub: bool) -> bool | None:
     """As the tags of the data set's card say; None where there is no card of ours."""
     try:
         if on_hub:
-            card = DatasetCard.load(_name_of(files.repo), token=files.token)
+            card = DatasetCard.load(name_of(files.repo), token=files.token)
         else:
             card = DatasetCard.load(Path(files.repo) / CARD_FILE)
     except Exception:  # no card, no front matter, no network: then it is not known

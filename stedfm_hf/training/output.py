@@ -15,7 +15,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from stedfm_hf.data.repository.files import SplitFiles
 from stedfm_hf.runs import Manifest, UserError, check_same_settings, manifest_path
 from stedfm_hf.training.arguments import DataArguments, ModelArguments, PretrainArguments, used_recipe
-from stedfm_hf.training.card import describe_machine, write_card
+from stedfm_hf.training.card import describe_machine, name_of, write_card
 from stedfm_hf.training.checkpoints import newest_whole, steps_of
 from stedfm_hf.training.curve import CURVE_FILE, Curve
 from stedfm_hf.training.figures import save_figures
@@ -75,9 +75,10 @@ class Output:
         self.is_writer = arguments.process_index == 0
         self.steps, self.effective_batch = arguments.max_steps, arguments.effective_batch
         self.hub_id = (arguments.hub_model_id or self.folder.name) if arguments.push_to_hub else None
-        self.private = arguments.hub_private_repo is not False
+        self.private, self.hub_token = arguments.hub_private_repo is not False, arguments.hub_token
         # The library would send checkpoints on its way, and put its own card in the place of ours.
         arguments.push_to_hub = False
+        self.train = train
         self.recipe = used_recipe(data, model, arguments)
         settings = {name: value for name, value in self.recipe.items() if name not in MAY_CHANGE}
         self.manifest = Manifest(
@@ -94,12 +95,15 @@ class Output:
             What was made, if the run is finished already: nothing is left to do.
 
         Raises:
-            UserError: the folder cannot be written, holds something else, or was begun with other settings.
+            UserError: the folder cannot be written, holds something else, was begun with other settings, or is
+                finished and cannot be sent to the Hub.
         """
         record = manifest_path(self.folder, folder=True)
         if record.exists() and (old := Manifest.load(record)).ended is not None:
             check_same_settings(old, self.manifest)
             say(f"{self.folder}: is finished; another output_dir begins a new run")
+            if self.hub_id is not None and self.is_writer:
+                push(self.folder, self.hub_id, private=self.private, token=self.hub_token)
             return PretrainResult(self.folder, self.steps, self.steps * self.effective_batch, 0.0)
         if not self.is_writer:
             return None
@@ -116,7 +120,8 @@ class Output:
         except OSError as error:
             raise UserError(f"{self.folder}: cannot be written ({error.strerror}); name another folder") from error
         self.manifest.save(record)
-        write_recipe(self.folder / RECIPE_FILE, self.recipe)
+        names = ", ".join(name_of(files.repo) for files in self.train)
+        write_recipe(self.folder / RECIPE_FILE, self.recipe, note=f"trained on {names}")
         if steps_of(self.folder) and newest_whole(self.folder, lambda line: None) is None:
             say("no checkpoint is whole: the run begins anew")
         return None
@@ -131,6 +136,9 @@ class Output:
             train: the training splits.
             model: what was trained.
             seconds: time of the training in this call.
+
+        Raises:
+            UserError: all is done, but cannot be sent to the Hub.
         """
         trainer.save_model(str(self.folder))
         reconstructions = trainer.reconstructions()
@@ -152,31 +160,34 @@ class Output:
                 architecture=model.architecture,
                 recipe=self.recipe,
                 begun_from=model.init_from,
+                name=self.hub_id,
                 machine=describe_machine(trainer.args.world_size, trainer.args.device),
                 precision="bfloat16" if trainer.args.bf16 else "float32",
                 held_out_crops=None if trainer.held_out is None else len(trainer.held_out),
             )
-            if self.hub_id is not None:
-                push(self.folder, self.hub_id, private=self.private)
+            # Before it is sent: the run is finished whatever the Hub says.
             self.manifest.finish()
             self.manifest.save(manifest_path(self.folder, folder=True))
+            if self.hub_id is not None:
+                push(self.folder, self.hub_id, private=self.private, token=self.hub_token)
         return PretrainResult(self.folder, trainer.state.global_step, trainer.samples, seconds)
 
 
-def push(folder: Path, hub_id: str, *, private: bool, api: HfApi | None = None) -> None:
-    """Sends the final folder to the Hub, without checkpoints and manifest.
+def push(folder: Path, hub_id: str, *, private: bool, token: str | None = None) -> None:
+    """Sends the final folder to the Hub, without checkpoints, and without the events of TensorBoard.
 
     Raises:
         UserError: it cannot be sent; the folder is as it was.
     """
-    api = api or HfApi()
+    api = HfApi(token=token)
     try:
         api.create_repo(hub_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=hub_id, folder_path=folder, ignore_patterns=["checkpoint-*", "manifest.json"])
+        # The events name the host and its folders; the curve says the same.
+        api.upload_folder(repo_id=hub_id, folder_path=folder, ignore_patterns=["checkpoint-*", "runs/*"])
     except Exception as error:  # the errors of the Hub have no base but this
         raise UserError(
             f"{folder}: is finished, but cannot be sent to {hub_id} ({' '.join(str(error).split())[:200]}); "
-            f"`hf upload {hub_id} {folder}` sends it later"
+            "the same command, given again, only sends it"
         ) from error
 
 

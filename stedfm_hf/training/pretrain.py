@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from transformers.utils import logging
 
 from stedfm_hf.data.repository.files import SplitFiles, find_split
@@ -56,6 +58,18 @@ def new_network(model: ModelArguments, *, mean: float, std: float, seed: int) ->
         with own_randomness(seed):
             return StedFmForPreTraining(config)
     return new_model(config, mean=mean, std=std, seed=seed)
+
+
+@contextmanager
+def whole_weights(arguments: PretrainArguments) -> Iterator[None]:
+    """Lets a model be loaded as a new one is made: whole. ZeRO-3 spreads it when the training begins.
+
+    Spread while it is loaded it would need DeepSpeed's own group of processes, which on a CPU is not there yet.
+    """
+    unset_hf_deepspeed_config()
+    yield
+    if (config := getattr(arguments, "hf_deepspeed_config", None)) is not None:
+        set_hf_deepspeed_config(config)
 
 
 def pixel_statistics(files: SplitFiles, preparation: Preparation, seed: int) -> tuple[float, float]:
@@ -139,7 +153,8 @@ def pretrain(data: DataArguments, model: ModelArguments, arguments: PretrainArgu
     preparation = preparation_for(model, arguments)
     check_sizes(train, preparation.image_size)
     mean, std = pixel_statistics(train[0], preparation, arguments.seed)
-    network = new_network(model, mean=mean, std=std, seed=arguments.seed)
+    with whole_weights(arguments):
+        network = new_network(model, mean=mean, std=std, seed=arguments.seed)
     if arguments.max_steps <= 0:
         steps_per_epoch = batches.batches_per_epoch[0] // accumulation
         arguments.max_steps = max(1, round(arguments.num_train_epochs * steps_per_epoch))
@@ -149,7 +164,9 @@ def pretrain(data: DataArguments, model: ModelArguments, arguments: PretrainArgu
     say(f"{arguments.describe_batch()}, learning rate {arguments.learning_rate:.3g}, {arguments.max_steps} steps")
     held_out = None
     if arguments.check_steps:
-        held_out = find_held_out(train, preparation, split=data.validation_split, say=say)
+        # Of another data set the training split is not trained on, but its labels vote all the same.
+        checked = [find_split(name, data.train_split) for name in data.validation_dataset] or train
+        held_out = find_held_out(checked, preparation, split=data.validation_split, say=say)
     average = EncoderAverage(network.stedfm, arguments.ema_decay) if arguments.ema_decay else None
     trainer = PretrainingTrainer(
         model=network,
@@ -159,8 +176,9 @@ def pretrain(data: DataArguments, model: ModelArguments, arguments: PretrainArgu
         held_out=held_out,
         average=average,
         processing_class=StedFmImageProcessor(patch_size=network.config.patch_size),
-        callbacks=[Watch(output.curve, say=say)],
     )
+    # Before those of --report_to, which are told the speed that it measures.
+    trainer.callback_handler.callbacks.insert(0, Watch(output.curve, say=say))
     checkpoint = trainer.newest_checkpoint(say)
     if checkpoint is not None and average is not None:
         average.load(Path(checkpoint))

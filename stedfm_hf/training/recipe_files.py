@@ -66,15 +66,18 @@ def load_recipe(recipe: str | os.PathLike[str], fields: Mapping[str, Any]) -> di
     return values
 
 
-def write_recipe(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
+def write_recipe(path: str | os.PathLike[str], values: Mapping[str, Any], *, note: str = "") -> None:
     """Writes a recipe as YAML, whole or not at all.
 
     Args:
         path: the file.
         values: plain data by key.
+        note: a line for the reader, above them.
     """
+    text = f"# {' '.join(note.split())}\n" if note else ""
+    text += yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
     with atomic_path(path) as temporary:
-        temporary.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

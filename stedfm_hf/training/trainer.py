@@ -16,6 +16,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import IntervalStrategy, TrainOutput
@@ -77,6 +78,8 @@ class PretrainingTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.batches, self.preparation, self.held_out, self.average = batches, preparation, held_out, average
         self._checked_at = -1
+        if average is not None and (self.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
+            raise UserError("ema_decay needs all weights in every process; leave it out, or ZeRO-3 or FSDP")
         if average is not None:
             self.add_callback(average)
 
@@ -196,7 +199,8 @@ class PretrainingTrainer(Trainer):
         checkpoint = kwargs.get("resume_from_checkpoint")
         if checkpoint is not None and int(Path(checkpoint).name.rpartition("-")[2]) >= self.args.max_steps:
             self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-            self._load_from_checkpoint(checkpoint)
+            # As for a step: DeepSpeed and FSDP load and save through what they wrap the model in.
+            self._prepare_for_training(self.args.max_steps, self.get_train_dataloader(), checkpoint)
             return TrainOutput(self.state.global_step, 0.0, {})
         self.args.eval_on_start = self.held_out is not None and checkpoint is None
         outcome = super()._inner_training_loop(*args, **kwargs)

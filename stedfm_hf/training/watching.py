@@ -78,6 +78,8 @@ class Watch(TrainerCallback):
         if "loss" in logs:
             speed = self.speed.since_last(state.global_step)
             per_second = None if speed is None else speed * samples_per_step(args)
+            if per_second is not None:
+                logs["images_per_second"] = per_second  # for the callbacks behind this one, such as TensorBoard's
             self._write(args, state, logs, per_second)
             if state.is_world_process_zero:
                 self.say(_training_line(state, logs, per_second))

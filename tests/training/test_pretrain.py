@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +17,16 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel
 
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.arguments import parse_arguments
 from stedfm_hf.training.checkpoints import checkpoint_folder, newest_whole, steps_of
 from stedfm_hf.training.curve import Curve
-from stedfm_hf.training.output import PretrainResult
-from stedfm_hf.training.pretrain import pretrain
-from tests.data.assembled import noisy_crop, write_repo
+from tests.training.pretraining import ROOT, SCRIPT, assert_same_weights, curve_of, run, words_of, write_blobs
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*leaves out")
-SHORT = (
-    "--recipe 64-p8 --effective_batch 8 --logging_steps 2 --save_steps 4 --check_steps 4 --max_steps 10 --device cpu"
-)
 
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("crops")
-    rng = np.random.default_rng(0)
-    shape = (64, 64)
-    # Blobs: something a network can learn in a few steps.
-    rows = []
-    for number in range(60):
-        y, x = rng.uniform(8, 56, 2)
-        blob = 200 * np.exp(-((np.arange(64)[:, None] - y) ** 2 + (np.arange(64)[None] - x) ** 2) / 90)
-        pixels = rng.poisson(blob + 5).clip(0, 255).astype(np.uint8).reshape(shape)
-        rows.append(noisy_crop(number, pixels=pixels, x=64 * (number % 2)))
-    write_repo(folder, rows, rows_per_shard=8)
-    return folder
-
-
-def run(crops: Path, output: Path, words: str = "") -> PretrainResult:
-    return pretrain(
-        *parse_arguments([*SHORT.split(), "--dataset", str(crops), "--output_dir", str(output), *words.split()])
-    )
-
-
-def curve_of(output: Path) -> list[tuple[Any, ...]]:
-    """Everything but the speed, to the last bit."""
-    return [astuple(replace(row, images_per_second=None)) for row in Curve(output / "curve.csv").rows()]
+    return write_blobs(tmp_path_factory.mktemp("crops"))
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +72,11 @@ def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
     result = run(crops, tmp_path / "run")
     assert result.steps == 10
     assert curve_of(tmp_path / "run") == curve_of(unbroken)
-    weights, wanted = load_file(tmp_path / "run" / "model.safetensors"), load_file(unbroken / "model.safetensors")
-    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+    assert_same_weights(tmp_path / "run", unbroken)
 
 
 def test_a_killed_run_ends_as_the_unbroken_one(crops: Path, unbroken: Path, tmp_path: Path) -> None:
-    words = [*SHORT.split(), "--dataset", str(crops), "--output_dir", str(tmp_path / "run")]
-    command = [sys.executable, "stedfm_hf/training/pretrain.py", *words]
+    command = [sys.executable, SCRIPT, *words_of(crops, tmp_path / "run")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -139,29 +107,7 @@ def test_a_run_that_was_stopped_behind_its_last_step_is_only_finished(
         with pytest.raises(Stopped):
             run(crops, tmp_path / "run", "--save_steps 10 --check_steps 10")
     assert run(crops, tmp_path / "run", "--save_steps 10 --check_steps 10").steps == 10
-    weights, wanted = load_file(tmp_path / "run" / "model.safetensors"), load_file(unbroken / "model.safetensors")
-    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
-
-
-def test_accumulated_batches_give_the_same_losses(crops: Path, unbroken: Path, tmp_path: Path) -> None:
-    run(crops, tmp_path / "run", "--per_device_train_batch_size 2")
-    for row, wanted in zip(curve_of(tmp_path / "run"), curve_of(unbroken), strict=True):
-        assert row[:3] == wanted[:3]
-        if row[3] is not None:
-            assert row[3] == pytest.approx(wanted[3], rel=1e-5)
-
-
-def test_two_processes_give_the_same_losses(crops: Path, unbroken: Path, tmp_path: Path) -> None:
-    words = [*SHORT.split(), "--dataset", str(crops), "--output_dir", str(tmp_path / "run")]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launch, "stedfm_hf/training/pretrain.py", *words]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert "2 processes x 4 crops" in ended.stdout
-    for row, wanted in zip(curve_of(tmp_path / "run"), curve_of(unbroken), strict=True):
-        assert row[:3] == wanted[:3]
-        if row[3] is not None:
-            assert row[3] == pytest.approx(wanted[3], rel=1e-5)
+    assert_same_weights(tmp_path / "run", unbroken)
 
 
 def test_a_half_written_checkpoint_is_passed_over(unbroken: Path, tmp_path: Path) -> None:
@@ -243,18 +189,10 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert run(crops, tmp_path / "run").steps == 10
 
 
-def test_a_finished_folder_goes_to_the_hub_without_checkpoints(crops: Path, tmp_path: Path) -> None:
-    from stedfm_hf.training.output import push
-
-    asked: dict[str, Any] = {}
-
-    class Api:
-        def create_repo(self, name: str, **options: Any) -> None:
-            asked.update(options, name=name)
-
-        def upload_folder(self, **options: Any) -> None:
-            asked.update(options)
-
-    push(tmp_path, "lab/run", private=True, api=Api())  # type: ignore[arg-type]
-    assert asked["name"] == asked["repo_id"] == "lab/run" and asked["private"] is True
-    assert "checkpoint-*" in asked["ignore_patterns"] and "manifest.json" in asked["ignore_patterns"]
+def test_the_held_out_checks_may_be_of_another_data_set(crops: Path, tmp_path: Path) -> None:
+    other = write_blobs(tmp_path / "other", 40, seed=1)
+    run(crops, tmp_path / "run", f"--max_steps 4 --validation_dataset {other}")
+    run(crops, tmp_path / "own", "--max_steps 4")
+    rows, own = (Curve(tmp_path / name / "curve.csv").rows() for name in ("run", "own"))
+    assert [row.loss for row in rows] == [row.loss for row in own]
+    assert rows[0].held_out_loss is not None and rows[0].held_out_loss != own[0].held_out_loss
