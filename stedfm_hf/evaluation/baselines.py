@@ -1,4 +1,4 @@
-"""What a trained network must beat: an intensity histogram, a log power spectrum, and guessing.
+"""What a trained network must beat: an intensity histogram, the pixels, a log power spectrum, and guessing.
 
 The histogram asks whether brightness alone gives the labels away. The spectrum is a strong hand-made feature for
 images that differ in texture: beating it is an achievement, losing to it is worth saying.
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from sklearn.decomposition import PCA
 
 
@@ -89,6 +90,30 @@ def log_spectrum_pca(
     return pca.transform(spectra), pca.transform(log_spectra(query, size=size))
 
 
+def pixel_pca(
+    gallery: Sequence[np.ndarray], query: Sequence[np.ndarray], *, components: int = 64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Principal components of the pixels themselves, fitted on the gallery alone.
+
+    Args:
+        gallery: scaled images (H, W), all of one size.
+        query: further ones of that size.
+        components: components kept; fewer where the gallery is smaller.
+
+    Returns:
+        Features of the gallery (n, c) and of the query (m, c).
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> a, b = pixel_pca(list(rng.random((5, 8, 8))), list(rng.random((2, 8, 8))))
+        >>> a.shape, b.shape
+        ((5, 5), (2, 5))
+    """
+    rows = np.stack([np.asarray(image, np.float32).ravel() for image in gallery])
+    pca = PCA(min(components, *rows.shape), random_state=0).fit(rows)
+    return pca.transform(rows), pca.transform(np.stack([np.asarray(image, np.float32).ravel() for image in query]))
+
+
 def chance_accuracy(gallery_labels: Sequence[str], query_labels: Sequence[str]) -> float:
     """Accuracy of always answering the gallery's most frequent label (of several, the mean over them).
 
@@ -99,3 +124,77 @@ def chance_accuracy(gallery_labels: Sequence[str], query_labels: Sequence[str]) 
     counts = Counter(gallery_labels)
     most = [label for label, count in counts.items() if count == max(counts.values())]
     return float(np.mean([sum(label == guess for label in query_labels) / len(query_labels) for guess in most]))
+
+
+GREY_LEVELS = 32
+GLCM_DISTANCES = (1, 2, 4)
+GLCM_PROPERTIES = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation", "ASM")
+LBP_RINGS = ((8, 1), (16, 2))
+"""Points and radius of the rings that local binary patterns are taken on."""
+
+
+def texture_features(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Grey-level co-occurrence and local binary patterns of scikit-image, in one fixed setting.
+
+    Co-occurrence: 32 grey levels, distances 1, 2 and 4 pixels, mean over four directions of six properties. Patterns:
+    shares of the rotation-invariant uniform ones on rings of radius 1 and 2.
+
+    Args:
+        images: scaled images (H, W) in [0, 1], of any sizes.
+
+    Returns:
+        Features (n, 46), finite.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> texture_features([rng.random((32, 32)), np.zeros((16, 16))]).shape
+        (2, 46)
+    """
+    from skimage.feature import graycomatrix, graycoprops, local_binary_pattern
+
+    angles = np.arange(4) * np.pi / 4
+    rows = []
+    for image in images:
+        clipped = np.clip(image, 0.0, 1.0)
+        levels = np.minimum(clipped * GREY_LEVELS, GREY_LEVELS - 1).astype(np.uint8)
+        matrix = graycomatrix(levels, GLCM_DISTANCES, angles, GREY_LEVELS, symmetric=True, normed=True)
+        parts = [graycoprops(matrix, name).mean(axis=1) for name in GLCM_PROPERTIES]
+        # Of whole numbers: patterns compare neighbours, and rounding of floats would decide where they are equal.
+        whole = (clipped * 65535).astype(np.uint16)
+        for points, radius in LBP_RINGS:
+            patterns = local_binary_pattern(whole, points, radius, "uniform")
+            parts.append(np.bincount(patterns.astype(np.int64).ravel(), minlength=points + 2) / patterns.size)
+        rows.append(np.concatenate(parts))
+    return np.nan_to_num(np.stack(rows))
+
+
+def small_pixels(images: Sequence[np.ndarray], *, side: int = 64) -> np.ndarray:
+    """The pixels of images made small, so that images of all sizes can be compared pixel by pixel.
+
+    Args:
+        images: scaled images (H, W), of any sizes.
+        side: rows and columns they are resized to, bilinear with antialiasing.
+
+    Returns:
+        Features (n, side * side), float32.
+
+    Example:
+        >>> small_pixels([np.ones((10, 20)), np.zeros((64, 64))]).shape
+        (2, 4096)
+    """
+    rows = []
+    for image in images:
+        pixels = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]
+        small = torch.nn.functional.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+        rows.append(small.numpy().ravel())
+    return np.stack(rows)
+
+
+def fit_components(features: np.ndarray, *, components: int = 64) -> PCA:
+    """Principal components of features, to be fitted on the training part alone.
+
+    Args:
+        features: (n, d).
+        components: components kept; fewer where there are fewer images.
+    """
+    return PCA(min(components, *features.shape), random_state=0).fit(features)

@@ -1,7 +1,7 @@
 """Nearest-neighbour accuracy: how well the vectors of images group by label, with nothing trained on the labels.
 
-Ours, not the reference protocol: one fixed k and a gallery of its own, where the reference averages over several k and
-takes its small validation split as the gallery.
+Ours: one fixed k for each figure, and the training split as the gallery. The reference protocol, which averages over
+several k and takes its small validation split as the gallery, is :func:`reference_protocol`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from sklearn.metrics.pairwise import cosine_similarity
+import torch
 from sklearn.preprocessing import StandardScaler
 
-_CHUNK = 1024
-_Z95 = 1.959964
+from stedfm_hf.evaluation.neighbours import nearest
+from stedfm_hf.evaluation.statistics import accuracy_interval, bootstrap_interval
+from stedfm_hf.evaluation.votes import VOTES, Vote, reference_decide
+
+REFERENCE_KS = tuple(range(3, 11))
+Labels = Sequence[str] | Sequence[int] | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +46,25 @@ class KnnResult:
     correct: np.ndarray = field(repr=False)
 
 
+@dataclass(frozen=True, eq=False)
+class ReferenceResult:
+    """Accuracy by the reference protocol.
+
+    Args:
+        mean: mean of the accuracies over all k.
+        std: their standard deviation (of the population, as NumPy has it).
+        low: the lowest of them.
+        high: the highest.
+        accuracies: k to accuracy.
+    """
+
+    mean: float
+    std: float
+    low: float
+    high: float
+    accuracies: dict[int, float]
+
+
 def zscore_by(gallery: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
     """Centres and scales every feature by the mean and standard deviation of the gallery.
 
@@ -63,72 +86,74 @@ def zscore_by(gallery: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...
     return tuple(scaler.transform(vectors.astype(np.float64)) for vectors in (gallery, *others))
 
 
-def nearest(
+def knn_votes(
     gallery: np.ndarray,
+    gallery_labels: Labels,
     query: np.ndarray,
+    query_labels: Labels,
     *,
-    k: int,
-    gallery_sources: Sequence[str] | None = None,
-    query_sources: Sequence[str] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the k most similar gallery vectors of every query by cosine similarity.
+    votes: Sequence[Vote] = VOTES,
+    zscore: bool = False,
+    gallery_sources: Sequence[str] | np.ndarray | None = None,
+    query_sources: Sequence[str] | np.ndarray | None = None,
+    device: str | torch.device = "cpu",
+) -> dict[Vote, KnnResult]:
+    """Predicts the labels of queries in several ways by their nearest gallery vectors (cosine), searched once.
+
+    Between classes with equal votes the one with the nearest member wins. Without `gallery_sources`, gallery and query
+    must not share source images.
 
     Args:
-        gallery: vectors (n, d).
+        gallery: vectors (n, d); without `zscore` it is never copied and may be a memory-mapped file.
+        gallery_labels: their labels, names or class numbers.
         query: vectors (m, d).
-        k: neighbours wanted; at most n come back.
-        gallery_sources: source image of each gallery row; with `query_sources`, rows of a query's own source are
-            left out.
-        query_sources: source image of each query row.
+        query_labels: the true labels.
+        votes: ways to vote; where k is above n, all vote.
+        zscore: scale every feature by the gallery first, in a copy.
+        gallery_sources: source image of each gallery vector: with it, those of a query's own source do not vote.
+        query_sources: source image of each query, for the error bar; None: each query is a source of its own.
+        device: where neighbours are searched.
 
     Returns:
-        Row numbers in the gallery and similarities, both (m, min(k, n)), most similar first; equal similarities keep
-        the gallery's order. A neighbour that had to be left out has similarity minus infinity.
+        The accuracy of every vote with its 95 % interval.
 
     Raises:
-        ValueError: k is below 1, or only one of the sources is given.
+        ValueError: a set is empty, lengths differ, a value is not finite, or a query has nobody to ask.
+
+    Example:
+        >>> gallery = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> found = knn_votes(gallery, list("aabb"), gallery + 0.01, list("aabb"), votes=[Vote(1), Vote(2, 0.07)])
+        >>> [result.accuracy for result in found.values()]
+        [1.0, 1.0]
     """
-    if k < 1:
-        raise ValueError(f"k must be 1 or more, not {k}")
-    if (gallery_sources is None) != (query_sources is None):
-        raise ValueError("give gallery_sources and query_sources both, or neither")
-    own = None if gallery_sources is None else np.asarray(gallery_sources)
-    rows, similarities = [], []
-    for start in range(0, len(query), _CHUNK):
-        similarity = cosine_similarity(query[start : start + _CHUNK], gallery)
-        if own is not None:
-            similarity[np.asarray(query_sources)[start : start + _CHUNK, None] == own[None, :]] = -np.inf
-        order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-        rows.append(order)
-        similarities.append(np.take_along_axis(similarity, order, axis=1))
-    return np.concatenate(rows), np.concatenate(similarities)
-
-
-def _vote(neighbour_labels: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Plain majority of (m, k) labels; between classes with equal votes the one with the nearest member wins."""
-    classes, codes = np.unique(neighbour_labels, return_inverse=True)
-    member = (codes.reshape(neighbour_labels.shape)[..., None] == np.arange(len(classes))) & counted[..., None]
-    votes = member.sum(axis=1)
-    first = np.where(votes > 0, member.argmax(axis=1), member.shape[1])
-    return classes[np.argmax(votes * (member.shape[1] + 1) - first, axis=1)]
-
-
-def _result(predicted: np.ndarray, labels: np.ndarray, sources: Sequence[str] | None, k: int) -> KnnResult:
-    correct = predicted == labels
-    low, high = accuracy_interval(correct, sources)
-    count = len(labels) if sources is None else len(set(sources))
-    return KnnResult(float(correct.mean()), low, high, len(labels), count, k, predicted, correct)
+    _check(gallery, gallery_labels, query, query_labels)
+    if zscore:
+        gallery, query = zscore_by(gallery, query)
+    rows, similarity = nearest(
+        gallery,
+        query,
+        k=max(vote.k for vote in votes),
+        gallery_sources=gallery_sources,
+        query_sources=None if gallery_sources is None else query_sources,
+        device=device,
+    )
+    if not np.isfinite(similarity[:, 0]).all():
+        raise ValueError("a query has no gallery vector of another source; leaving sources out needs at least two")
+    classes, numbers = np.unique(np.asarray(gallery_labels), return_inverse=True)
+    truth = np.asarray(query_labels)
+    found = {vote: classes[vote.decide(numbers[rows], similarity)] for vote in votes}
+    return {vote: _result(predicted, truth, query_sources, vote.k) for vote, predicted in found.items()}
 
 
 def knn_accuracy(
     gallery: np.ndarray,
-    gallery_labels: Sequence[str],
+    gallery_labels: Labels,
     query: np.ndarray,
-    query_labels: Sequence[str],
+    query_labels: Labels,
     *,
     k: int = 10,
     zscore: bool = True,
-    query_sources: Sequence[str] | None = None,
+    query_sources: Sequence[str] | np.ndarray | None = None,
 ) -> KnnResult:
     """Predicts the labels of queries by a plain vote of their k nearest gallery vectors (cosine).
 
@@ -155,21 +180,17 @@ def knn_accuracy(
         >>> knn_accuracy(gallery, list("aabb"), gallery + 0.01, list("aabb"), k=1).accuracy
         1.0
     """
-    if not len(gallery) or not len(query):
-        raise ValueError("a nearest-neighbour accuracy needs at least one gallery and one query vector")
-    if len(gallery) != len(gallery_labels) or len(query) != len(query_labels):
-        raise ValueError("there must be one label for every vector")
-    if zscore:
-        gallery, query = zscore_by(gallery, query)
-    rows, similarity = nearest(gallery, query, k=k)
-    predicted = _vote(np.asarray(gallery_labels)[rows], np.isfinite(similarity))
-    return _result(predicted, np.asarray(query_labels), query_sources, k)
+    vote = Vote(k)
+    found = knn_votes(
+        gallery, gallery_labels, query, query_labels, votes=[vote], zscore=zscore, query_sources=query_sources
+    )
+    return found[vote]
 
 
 def knn_leave_one_out(
     vectors: np.ndarray,
-    labels: Sequence[str],
-    sources: Sequence[str],
+    labels: Labels,
+    sources: Sequence[str] | np.ndarray,
     *,
     k: int = 10,
     zscore: bool = True,
@@ -194,45 +215,106 @@ def knn_leave_one_out(
         >>> knn_leave_one_out(vectors, list("aabb"), list("wxyz"), k=1).accuracy
         1.0
     """
+    vote = Vote(k)
+    return knn_votes_leave_one_out(vectors, labels, sources, votes=[vote], zscore=zscore)[vote]
+
+
+def knn_votes_leave_one_out(
+    vectors: np.ndarray,
+    labels: Labels,
+    sources: Sequence[str] | np.ndarray,
+    *,
+    votes: Sequence[Vote] = VOTES,
+    zscore: bool = False,
+    device: str | torch.device = "cpu",
+) -> dict[Vote, KnnResult]:
+    """:func:`knn_votes` within one set: every vector asks all others but those of its own source image.
+
+    Args:
+        vectors: vectors (n, d).
+        labels: their labels.
+        sources: the image each vector was cut from.
+        votes: ways to vote.
+        zscore: scale every feature by the whole set first.
+        device: where neighbours are searched.
+
+    Returns:
+        The accuracy of every vote with its 95 % interval.
+
+    Raises:
+        ValueError: as :func:`knn_votes`.
+
+    Example:
+        >>> vectors = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> [each.accuracy for each in knn_votes_leave_one_out(vectors, list("aabb"), list("ssuu")).values()]
+        [0.0, 0.0, 0.0, 0.0]
+    """
     if not len(vectors) == len(labels) == len(sources):
         raise ValueError("there must be one label and one source for every vector")
     if len(set(sources)) < 2:
         raise ValueError("leaving a source out needs vectors of at least two sources")
-    if zscore:
-        (vectors,) = zscore_by(vectors)
-    rows, similarity = nearest(vectors, vectors, k=k, gallery_sources=sources, query_sources=sources)
-    predicted = _vote(np.asarray(labels)[rows], np.isfinite(similarity))
-    return _result(predicted, np.asarray(labels), sources, k)
+    return knn_votes(
+        vectors,
+        labels,
+        vectors,
+        labels,
+        votes=votes,
+        zscore=zscore,
+        gallery_sources=sources,
+        query_sources=sources,
+        device=device,
+    )
 
 
-def accuracy_interval(correct: np.ndarray, sources: Sequence[str] | None = None) -> tuple[float, float]:
-    """95 % interval of an accuracy whose independent units are source images.
+def reference_protocol(
+    gallery: np.ndarray,
+    gallery_labels: Labels,
+    query: np.ndarray,
+    query_labels: Labels,
+    *,
+    ks: Sequence[int] = REFERENCE_KS,
+    device: str | torch.device = "cpu",
+) -> ReferenceResult:
+    """Accuracy as the reference protocol has it, for comparison with published figures.
 
-    One query per source: the Wilson interval, which stays honest near 0 and 1. Several: a bootstrap over sources
-    (2000 draws, fixed seed), because crops of one image succeed and fail together.
+    Cosine similarity of the vectors as they are, a plain vote for every k from 3 to 10; of several classes with the
+    most votes the lowest; a prediction with fewer than two votes is wrong.
 
     Args:
-        correct: right or wrong, (n,) bool.
-        sources: source image of each entry; None: each is a source of its own.
+        gallery: vectors (n, d) of the validation split: the protocol looks for neighbours there, not in the
+            training split.
+        gallery_labels: their labels. Class numbers keep the order of the data set for ties; names go by the alphabet.
+        query: vectors (m, d) of the test split.
+        query_labels: the true labels.
+        ks: numbers of neighbours.
+        device: where neighbours are searched.
 
     Returns:
-        Lower and upper end.
+        Mean, standard deviation, lowest and highest accuracy over all k.
+
+    Raises:
+        ValueError: a set is empty, lengths differ, or a value is not finite.
 
     Example:
-        >>> low, high = accuracy_interval(np.array([True] * 80 + [False] * 20))
-        >>> round(low, 3), round(high, 3)
-        (0.711, 0.867)
+        >>> gallery = np.array([[1.0, 0.0], [0.9, 0.1], [0.8, 0.1], [0.0, 1.0], [0.1, 0.9], [0.1, 0.8]])
+        >>> found = reference_protocol(gallery, [0, 0, 0, 1, 1, 1], gallery, [0, 0, 0, 1, 1, 1], ks=[3, 6])
+        >>> found.accuracies, found.mean
+        ({3: 1.0, 6: 0.5}, 0.75)
     """
-    n = len(correct)
-    if sources is None or len(set(sources)) == n:
-        p, z2 = float(np.mean(correct)), _Z95**2
-        middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-        half = _Z95 * np.sqrt(p * (1 - p) / n + z2 / (4 * n**2)) / (1 + z2 / n)
-        return max(0.0, float(middle - half)), min(1.0, float(middle + half))
-    return _bootstrap(np.asarray(correct, dtype=float), np.asarray(sources))
+    _check(gallery, gallery_labels, query, query_labels)
+    rows, _ = nearest(gallery, query, k=max(ks), device=device)
+    classes, numbers = np.unique(np.asarray(gallery_labels), return_inverse=True)
+    truth, accuracies = np.asarray(query_labels), {}
+    for k in ks:
+        predicted, counts = reference_decide(numbers[rows], k)
+        accuracies[k] = float(((classes[predicted] == truth) & counts).mean())
+    each = list(accuracies.values())
+    return ReferenceResult(float(np.mean(each)), float(np.std(each)), min(each), max(each), accuracies)
 
 
-def accuracy_difference(one: KnnResult, other: KnnResult, sources: Sequence[str] | None = None) -> tuple[float, ...]:
+def accuracy_difference(
+    one: KnnResult, other: KnnResult, sources: Sequence[str] | np.ndarray | None = None
+) -> tuple[float, ...]:
     """How much more accurate one method is than another on the same queries.
 
     A paired bootstrap over source images (2000 draws, fixed seed): both methods meet the same easy and hard images,
@@ -259,14 +341,20 @@ def accuracy_difference(one: KnnResult, other: KnnResult, sources: Sequence[str]
     if len(one.correct) != len(other.correct):
         raise ValueError(f"the results are of {len(one.correct)} and {len(other.correct)} queries, not of the same")
     gain = one.correct.astype(float) - other.correct
-    low, high = _bootstrap(gain, np.arange(len(gain)).astype(str) if sources is None else np.asarray(sources))
-    return float(gain.mean()), low, high
+    return float(gain.mean()), *bootstrap_interval(gain, sources)
 
 
-def _bootstrap(values: np.ndarray, sources: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean of (n,) values whose independent units are sources."""
-    _, source = np.unique(sources, return_inverse=True)
-    total, size = np.bincount(source, weights=values), np.bincount(source)
-    drawn = np.random.default_rng(0).integers(0, len(size), (2000, len(size)))
-    low, high = np.percentile(total[drawn].sum(axis=1) / size[drawn].sum(axis=1), [2.5, 97.5])
-    return float(low), float(high)
+def _check(gallery: np.ndarray, gallery_labels: Labels, query: np.ndarray, query_labels: Labels) -> None:
+    if not len(gallery) or not len(query):
+        raise ValueError("a nearest-neighbour accuracy needs at least one gallery and one query vector")
+    if len(gallery) != len(gallery_labels) or len(query) != len(query_labels):
+        raise ValueError("there must be one label for every vector")
+
+
+def _result(
+    predicted: np.ndarray, labels: np.ndarray, sources: Sequence[str] | np.ndarray | None, k: int
+) -> KnnResult:
+    correct = predicted == labels
+    low, high = accuracy_interval(correct, sources)
+    count = len(labels) if sources is None else len(set(sources))
+    return KnnResult(float(correct.mean()), low, high, len(labels), count, k, predicted, correct)

@@ -79,24 +79,6 @@ def test_zscore_takes_its_statistics_from_the_gallery_only() -> None:
     assert query.tolist() == [[3.0, 1.0]]
 
 
-@given(n=st.integers(1, 300), seed=st.integers(0, 1000))
-@settings(max_examples=50, deadline=None)
-def test_the_interval_holds_the_accuracy_and_stays_in_bounds(n: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    correct = rng.random(n) < rng.random()
-    for sources in (None, [str(number // 4) for number in range(n)]):
-        low, high = accuracy_interval(correct, sources)
-        assert 0.0 <= low <= correct.mean() + 1e-12
-        assert correct.mean() - 1e-12 <= high <= 1.0
-
-
-def test_the_error_bar_counts_source_images_not_crops() -> None:
-    correct = np.repeat(np.arange(20) % 2 == 0, 50)
-    by_crop = accuracy_interval(correct)
-    by_source = accuracy_interval(correct, [str(number // 50) for number in range(1000)])
-    assert by_source[1] - by_source[0] > 4 * (by_crop[1] - by_crop[0])
-
-
 def test_methods_are_compared_on_the_same_queries() -> None:
     """One method is right wherever the other is and on one query in ten more: a clear gain, small as it is."""
     rng = np.random.default_rng(0)

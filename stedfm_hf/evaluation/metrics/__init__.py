@@ -1,0 +1,8 @@
+"""Metrics of the library `evaluate` that need neither network nor cache folder: to be called, never loaded."""
+
+from stedfm_hf.evaluation.metrics.calibration import CalibrationMetrics
+from stedfm_hf.evaluation.metrics.classification import ClassificationMetrics
+from stedfm_hf.evaluation.metrics.multilabel import MultiLabelMetrics
+from stedfm_hf.evaluation.metrics.regression import RegressionMetrics
+
+__all__ = ["CalibrationMetrics", "ClassificationMetrics", "MultiLabelMetrics", "RegressionMetrics"]

@@ -1,0 +1,184 @@
+"""Linear probes on vectors: how well labels can be read off them, with few parameters and in seconds.
+
+One of several classes: multinomial logistic regression. Several classes at once: a logistic regression for each.
+Numbers: ridge regression in closed form. All have an L2 penalty, whose strength is chosen on other source images than
+those of the training and the test. (Ours; the paper trains a linear layer by gradient descent.)
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+from stedfm_hf.evaluation.labelled import Task
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+"""Inverse strengths of the penalty that are tried (scikit-learn's C; 1 / alpha of the ridge), the strongest first."""
+FALLBACK = 0.1
+"""Where there are too few sources to choose."""
+FOLDS = 5
+_ITERATIONS = 1000
+_LEAST_PROBABILITY = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The strength of the penalty and how it was found.
+
+    Args:
+        strength: inverse strength of the penalty.
+        how: `"validation"`, `"cross-validation"` over sources of the training part, or `"fixed"`.
+        losses: mean loss for each of the strengths tried; empty where none was.
+    """
+
+    strength: float
+    how: str
+    losses: tuple[float, ...] = ()
+
+
+def fit_predict(
+    train: np.ndarray,
+    labels: np.ndarray,
+    query: np.ndarray,
+    *,
+    task: Task,
+    classes: int,
+    strength: float,
+) -> np.ndarray:
+    """Fits a probe and predicts.
+
+    Args:
+        train: vectors (n, d), scaled.
+        labels: as :class:`~stedfm_hf.evaluation.labelled.LabelledImages` has them.
+        query: vectors (m, d), scaled alike.
+        task: what is predicted.
+        classes: number of classes, 0 for a regression.
+        strength: inverse strength of the penalty.
+
+    Returns:
+        Probabilities (m, classes), or predicted numbers (m,). A class that `labels` lack has probability 0.
+
+    Example:
+        >>> vectors = np.array([[-1.0], [-0.9], [0.9], [1.0]])
+        >>> found = fit_predict(vectors, np.array([0, 0, 1, 1]), vectors, task="classes", classes=2, strength=10.0)
+        >>> found.argmax(axis=1).tolist()
+        [0, 0, 1, 1]
+    """
+    return next(_predictions(train, labels, query, task, classes, (strength,)))
+
+
+def _predictions(
+    train: np.ndarray,
+    labels: np.ndarray,
+    query: np.ndarray,
+    task: Task,
+    classes: int,
+    strengths: Sequence[float],
+) -> Iterator[np.ndarray]:
+    """Predictions for several strengths, each fit beginning where the one before ended."""
+    if task == "regression":
+        for strength in strengths:
+            yield Ridge(alpha=1 / strength).fit(train, labels).predict(query)
+    elif task == "several":
+        columns = [_logistic(train, labels[:, number], query, 2, strengths) for number in range(classes)]
+        for parts in zip(*columns, strict=True):
+            yield np.stack([part[:, 1] for part in parts], axis=1)
+    else:
+        yield from _logistic(train, labels, query, classes, strengths)
+
+
+def _logistic(
+    train: np.ndarray, labels: np.ndarray, query: np.ndarray, classes: int, strengths: Sequence[float]
+) -> Iterator[np.ndarray]:
+    there = np.unique(labels)
+    if len(there) == 1:
+        for _ in strengths:
+            yield np.eye(classes)[np.full(len(query), there[0])]
+        return
+    model = LogisticRegression(max_iter=_ITERATIONS, warm_start=True)
+    with warnings.catch_warnings():
+        # A weak penalty on classes that a plane divides has its optimum far out: near enough is good enough.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for strength in strengths:
+            model.set_params(C=strength).fit(train, labels)
+            probabilities = np.zeros((len(query), classes))
+            probabilities[:, there] = model.predict_proba(query)
+            yield probabilities
+
+
+def choose_strength(
+    train: np.ndarray,
+    labels: np.ndarray,
+    sources: np.ndarray,
+    *,
+    task: Task,
+    classes: int,
+    validation: tuple[np.ndarray, np.ndarray] | None = None,
+    strengths: Sequence[float] = STRENGTHS,
+) -> Choice:
+    """Chooses the strength of the penalty: the one with the least loss on images of other sources.
+
+    Args:
+        train: vectors of the training part (n, d), scaled.
+        labels: of the training part.
+        sources: source image of each.
+        task: what is predicted.
+        classes: number of classes.
+        validation: vectors and labels of the validation part; None: cross-validation within the training part, whose
+            folds share no source.
+        strengths: to try, the strongest penalty first; of equal ones the strongest is taken.
+
+    Returns:
+        The choice. Losses are log losses of the probabilities, or mean squared errors.
+    """
+    if validation is not None and len(validation[1]):
+        pairs, how = [(np.arange(len(train)), validation)], "validation"
+    else:
+        pairs, how = (
+            [(fit, (train[rest], labels[rest])) for fit, rest in _folds(labels, sources, task)],
+            "cross-validation",
+        )
+    if not pairs:
+        return Choice(FALLBACK, "fixed")
+    total, count = np.zeros(len(strengths)), 0
+    for fit, (query, truth) in pairs:
+        found = _predictions(train[fit], labels[fit], query, task, classes, strengths)
+        total += [_loss(predicted, truth, task) * len(truth) for predicted in found]
+        count += len(truth)
+    losses = total / count
+    # Of losses that are equal but for rounding, the first: the strongest penalty.
+    best = int(np.flatnonzero(losses <= losses.min() * (1 + 1e-9))[0])
+    return Choice(float(strengths[best]), how, tuple(float(loss) for loss in losses))
+
+
+def _folds(labels: np.ndarray, sources: np.ndarray, task: Task) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Folds over sources, and over the classes alike; none where some class would be missing in a training."""
+    folds = min(FOLDS, len(np.unique(sources)))
+    if task == "classes":
+        least = min(len(np.unique(sources[labels == label])) for label in np.unique(labels))
+        folds = min(folds, least)
+    if folds < 2:
+        return []
+    rows = np.zeros(len(labels))
+    if task != "classes":
+        return list(GroupKFold(folds).split(rows, groups=sources))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer members than folds
+        split = list(StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(rows, labels, sources))
+    there = len(np.unique(labels))
+    return [(fit, rest) for fit, rest in split if len(rest) and len(np.unique(labels[fit])) == there]
+
+
+def _loss(predicted: np.ndarray, truth: np.ndarray, task: Task) -> float:
+    if task == "regression":
+        return float(np.mean((predicted - truth) ** 2))
+    probabilities = np.clip(predicted, _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
+    if task == "several":
+        return float(-np.mean(truth * np.log(probabilities) + (1 - truth) * np.log(1 - probabilities)))
+    return float(-np.mean(np.log(probabilities[np.arange(len(truth)), truth])))

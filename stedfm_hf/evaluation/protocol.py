@@ -1,0 +1,389 @@
+"""Whole comparisons of models on labelled images, each beside what it must beat (ours)."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stedfm_hf.evaluation.extractors import BASELINES, Extractor, load_extractors
+from stedfm_hf.evaluation.features import features_folder, prepare_for_probe
+from stedfm_hf.evaluation.knn import REFERENCE_KS, zscore_by
+from stedfm_hf.evaluation.labelled import LabelledImages, read_labelled
+from stedfm_hf.evaluation.neighbours import nearest
+from stedfm_hf.evaluation.parts import Parts, make_parts, vectors_of, without_failed
+from stedfm_hf.evaluation.probe import choose_strength, fit_predict
+from stedfm_hf.evaluation.report import Contestant, Evaluation, is_finished, prepare_folder, write_report
+from stedfm_hf.evaluation.scoring import Run, compare, measure, summarise
+from stedfm_hf.evaluation.splits import draw_per_class
+from stedfm_hf.evaluation.votes import TEMPERATURE, Vote, reference_decide
+from stedfm_hf.runs import Manifest, UserError, read_json
+
+ALL = "all"
+USUAL_COUNTS = (10, 25, 50, 100)
+"""Labels per class of the paper's figures."""
+KS = (1, 5, 20)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is compared, on what, and where the report goes.
+
+    Args:
+        data: a data set repository, or a folder with one folder for each class.
+        models: folders, Hub ids or packaged encoders.
+        report: folder to write.
+        baselines: of :data:`~stedfm_hf.evaluation.extractors.BASELINES`.
+        split: the only split to take, or None for all.
+        target: column of the labels, or entry of the metadata; None: `label`.
+        series: of files: the one to take.
+        channel: of files: the one to take.
+        source_pattern: of files: regular expression that finds the source image in the path.
+        seed: of a split that has to be made, and of the untrained network.
+        device: where models run.
+        precision: they run in.
+        batch_size: images in one forward pass.
+        cache: folder vectors are kept in; None keeps none.
+        overwrite: whether other results in `report` are replaced.
+    """
+
+    data: str | os.PathLike[str]
+    models: Sequence[str]
+    report: Path
+    baselines: Sequence[str] = BASELINES
+    split: str | None = None
+    target: str | None = None
+    series: str | int | None = None
+    channel: str | int | None = None
+    source_pattern: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "float32"
+    batch_size: int = 32
+    cache: Path | None = field(default_factory=features_folder)
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came out.
+
+    Args:
+        record: all figures, as they stand in `results.json`.
+        manifest: versions, settings and the fate of every image.
+        folder: where the report is.
+    """
+
+    record: dict[str, Any]
+    manifest: Manifest
+    folder: Path
+
+
+def evaluate_probe(
+    request: Request,
+    *,
+    labels_per_class: Sequence[int | str] | None = None,
+    seeds: int = 5,
+    say: Callable[[str], None] = print,
+) -> Outcome:
+    """Compares models by linear probes on their vectors, with few labels and with all.
+
+    Args:
+        request: what is compared.
+        labels_per_class: numbers of labelled images of every class (for a regression: in all), and `"all"`. None: of
+            10, 25, 50 and 100 what there is, and all.
+        seeds: draws of each number; `all` has one run, as there is nothing to draw.
+        say: called with a line about what is done.
+
+    Returns:
+        The outcome; the report is written.
+
+    Raises:
+        UserError: bad input; a class has fewer images than asked for; the folder holds other results.
+
+    Example:
+        >>> evaluate_probe(Request("benchmark-v1", ["demo"], Path("report")))  # doctest: +SKIP
+    """
+    if seeds < 1:
+        raise UserError(f"{seeds} seeds are too few; the least is 1")
+    parts = _read(request, leave_one_out=False)
+    counts = _counts(parts.train, labels_per_class)
+
+    def run(parts: Parts, vectors: Mapping[str, Mapping[str, np.ndarray]], found: Sequence[Extractor]) -> list[Run]:
+        return _probe_runs(parts, vectors, found, counts, seeds, chance="chance" in request.baselines)
+
+    settings = {"labels_per_class": [str(count) for count in counts], "seeds": seeds}
+    return _evaluate("evaluate probe", request, parts, settings, run, say)
+
+
+def evaluate_knn(
+    request: Request,
+    *,
+    k: Sequence[int] = KS,
+    protocol: str = "ours",
+    zscore: bool = False,
+    say: Callable[[str], None] = print,
+) -> Outcome:
+    """Compares models by the labels of nearest neighbours (cosine): nothing is trained.
+
+    Args:
+        request: what is compared.
+        k: numbers of neighbours of plain votes; the largest votes by similarity as well (T = 0.07).
+        protocol: `"ours"`: the train split is asked about the test, or, where there is one split, each image asks all
+            images of other sources; `"reference"`: the validation split is asked, for every k from 3 to 10, and a
+            prediction needs two votes.
+        zscore: scale every feature by the spread of the images that are asked. Texture features, which have different
+            units, always are; principal components never.
+        say: called with a line about what is done.
+
+    Returns:
+        The outcome; the report is written.
+
+    Raises:
+        UserError: bad input; labels are no classes; the folder holds other results.
+    """
+    if protocol not in ("ours", "reference"):
+        raise UserError(f"protocol {protocol!r} is unknown; choose ours or reference")
+    if not k or min(k) < 1:
+        raise UserError("numbers of neighbours are 1 or more")
+    parts = _read(request, leave_one_out=protocol == "ours")
+    if parts.test.task != "classes":
+        raise UserError(f"{parts.test.name}: neighbours vote on one class for each image; use stedfm evaluate probe")
+    if protocol == "reference" and "validation" not in parts.sides:
+        raise UserError(f"{parts.test.name}: the reference protocol asks the validation split, and there is none")
+
+    def run(parts: Parts, vectors: Mapping[str, Mapping[str, np.ndarray]], found: Sequence[Extractor]) -> list[Run]:
+        return _knn_runs(parts, vectors, found, k, protocol, zscore, chance="chance" in request.baselines)
+
+    settings = {"k": list(k), "protocol": protocol, "zscore": zscore}
+    return _evaluate("evaluate knn", request, parts, settings, run, say)
+
+
+def _read(request: Request, *, leave_one_out: bool) -> Parts:
+    if not request.models:
+        raise UserError("no model to evaluate; name one (--model), such as demo")
+    splits = read_labelled(
+        request.data,
+        request.split,
+        target=request.target,
+        series=request.series,
+        channel=request.channel,
+        source_pattern=request.source_pattern,
+    )
+    return make_parts(splits, seed=request.seed, leave_one_out=leave_one_out)
+
+
+def _counts(train: LabelledImages, asked: Sequence[int | str] | None) -> list[int | str]:
+    """Labels per class, from few to all; refuses what there is not."""
+    if asked is None:
+        least = len(train) if train.task == "regression" else min(train.counts().values())
+        return [*(count for count in USUAL_COUNTS if count < least), ALL]
+    found: list[int | str] = []
+    for each in dict.fromkeys(map(str, asked)):
+        if each != ALL and not each.isdecimal():
+            raise UserError(f"--labels-per-class {each!r} is no number of images; give numbers, or all")
+        found.append(each if each == ALL else int(each))
+    for count in found:
+        if isinstance(count, int):
+            draw_per_class(train, count, 0)  # complains before anything is embedded
+    return sorted(found, key=lambda count: count if isinstance(count, int) else len(train) + 1)
+
+
+Runs = Callable[[Parts, Mapping[str, Mapping[str, np.ndarray]], Sequence[Extractor]], list[Run]]
+
+
+def _evaluate(
+    verb: str, request: Request, parts: Parts, settings: dict[str, Any], run: Runs, say: Callable[[str], None]
+) -> Outcome:
+    """What both protocols share: load, check the folder, embed, run, compare, write."""
+    extractors = load_extractors(
+        request.models,
+        request.baselines,
+        data=parts.train,
+        device=request.device,
+        precision=request.precision,
+        batch_size=request.batch_size,
+        seed=request.seed,
+        say=say,
+    )
+    manifest = Manifest(
+        verb,
+        settings={
+            "data": parts.train.name,
+            "fingerprint": {name: data.fingerprint for name, data in parts.sides.items()},
+            "models": {each.key: each.identity.get("weights") for each in extractors},
+            "chance": "chance" in request.baselines,
+            "precision": request.precision,
+            **settings,
+        },
+        options={"device": request.device, "batch_size": request.batch_size},
+        model=", ".join(each.name for each in extractors if each.kind == "model"),
+        weights_sha256=extractors[0].identity.get("weights"),
+        seed=request.seed,
+    )
+    folder = prepare_folder(request.report, manifest, overwrite=request.overwrite)
+    if (old := is_finished(folder)) is not None:
+        say(f"{folder}: these results are there already")
+        return Outcome(read_json(folder / "results.json"), old, folder)
+    began = time.monotonic()
+    for name, data in parts.whole.items():
+        for place, reason in data.failed.items():
+            say(f"stedfm: error: {place}: {reason}")
+            manifest.failed(place, reason)
+        say(f"{data.name}: {len(data)} labelled images{'' if name == ALL else f' in {name}'}")
+    vectors: dict[str, dict[str, np.ndarray]] = {}
+    for extractor in extractors:
+        vectors[extractor.key], failed = vectors_of(parts, extractor, request.cache)
+        for place, reason in failed.items():
+            if place not in manifest.items:
+                say(f"stedfm: error: {place}: {reason}")
+                manifest.failed(place, reason)
+    embedded = time.monotonic()
+    parts, vectors = without_failed(parts, vectors)
+    runs = run(parts, vectors, extractors)
+    models = [each.key for each in extractors if each.kind == "model"]
+    contestants = [Contestant(each.key, each.name, each.kind, each.identity.get("weights")) for each in extractors]
+    if "chance" in request.baselines:
+        contestants.append(Contestant("chance", "Chance", "baseline", None))
+    evaluation = Evaluation(
+        verb=verb,
+        parts=parts,
+        contestants=contestants,
+        runs=runs,
+        summary=summarise(parts.test, runs, population=settings.get("protocol") == "reference"),
+        comparisons=compare(parts.test, runs, models),
+        settings=json.loads(json.dumps(manifest.settings)),
+        failed=manifest.failures(),
+        seconds={"embedding": embedded - began, "evaluation": time.monotonic() - embedded},
+    )
+    for data in parts.sides.values():
+        for place in data.places.tolist():
+            manifest.done(place)
+    record = write_report(evaluation, folder, manifest)
+    say(f"{folder / 'report.html'}: {len(runs)} runs of {len(contestants)} models and baselines")
+    return Outcome(record, manifest, folder)
+
+
+def _probe_runs(
+    parts: Parts,
+    vectors: Mapping[str, Mapping[str, np.ndarray]],
+    extractors: Sequence[Extractor],
+    counts: Sequence[int | str],
+    seeds: int,
+    *,
+    chance: bool,
+) -> list[Run]:
+    train, test, validation = parts.train, parts.test, parts.sides.get("validation")
+    task, classes = train.task, len(train.classes)
+    draws: dict[tuple[int | str, int], np.ndarray] = {
+        (count, seed): np.searchsorted(train.rows, draw_per_class(train, count, seed).rows)
+        for count in counts
+        if isinstance(count, int)
+        for seed in range(seeds)
+    }
+    draws |= {(count, 0): np.arange(len(train)) for count in counts if count == ALL}
+    runs = []
+    for extractor in extractors:
+        own = vectors[extractor.key]
+        rest = [own["test"], *([own["validation"]] if validation is not None else [])]
+        scaled, query, *chosen_on = prepare_for_probe(own["train"], extractor, *rest)
+        held = (chosen_on[0], validation.labels) if validation is not None else None
+        for (count, seed), numbers in draws.items():
+            some, labels = scaled[numbers], train.labels[numbers]
+            choice = choose_strength(some, labels, train.sources[numbers], task=task, classes=classes, validation=held)
+            found = fit_predict(some, labels, query, task=task, classes=classes, strength=choice.strength)
+            runs.append(_run(test, extractor.key, str(count), seed, found, len(numbers), choice.strength, choice.how))
+    if chance:
+        for (count, seed), numbers in draws.items():
+            constant = _constant(train, numbers, len(test))
+            runs.append(_run(test, "chance", str(count), seed, constant, len(numbers), None, None))
+    return runs
+
+
+def _run(
+    test: LabelledImages,
+    model: str,
+    setting: str,
+    seed: int,
+    found: np.ndarray,
+    images: int,
+    strength: float | None,
+    chosen_by: str | None,
+) -> Run:
+    """A run of probabilities, or of predicted numbers."""
+    if test.task == "regression":
+        predicted, probabilities = found, None
+    elif test.task == "several":
+        predicted, probabilities = (found >= 0.5).astype(np.int64), found
+    else:
+        predicted, probabilities = found.argmax(axis=1), found
+    metrics = measure(test, predicted, probabilities)
+    return Run(model, setting, seed, predicted, probabilities, images, strength, chosen_by, metrics)
+
+
+def _constant(train: LabelledImages, numbers: np.ndarray, count: int) -> np.ndarray:
+    """The same answer for all: how often each class was in the draw (of equals: in train), or the mean."""
+    if train.task == "regression":
+        return np.full(count, train.labels[numbers].mean())
+    if train.task == "several":
+        return np.tile(train.labels[numbers].mean(axis=0), (count, 1))
+    shares, whole = (
+        np.bincount(labels, minlength=len(train.classes)) / len(labels)
+        for labels in (train.labels[numbers], train.labels)
+    )
+    leaning = shares + 1e-6 * whole
+    return np.tile(leaning / leaning.sum(), (count, 1))
+
+
+def _knn_runs(
+    parts: Parts,
+    vectors: Mapping[str, Mapping[str, np.ndarray]],
+    extractors: Sequence[Extractor],
+    ks: Sequence[int],
+    protocol: str,
+    zscore: bool,
+    *,
+    chance: bool,
+) -> list[Run]:
+    reference, test = protocol == "reference", parts.test
+    asked_side = "validation" if reference else "train" if "train" in parts.sides else ALL
+    asked, alone = parts.sides[asked_side], asked_side == ALL
+    most = max(REFERENCE_KS) if reference else max(ks)
+    votes = [Vote(each) for each in ks] + [Vote(max(ks), TEMPERATURE)]
+    runs = []
+    for extractor in extractors:
+        own = vectors[extractor.key]
+        gallery, query = own[asked_side], own[ALL if alone else "test"]
+        if extractor.components is not None:
+            gallery, query = prepare_for_probe(gallery, extractor, query)
+        elif (zscore or extractor.key == "texture") and not reference:
+            gallery, query = zscore_by(gallery, query)
+        sources = (asked.sources, test.sources) if alone else (None, None)
+        rows, similarity = nearest(gallery, query, k=most, gallery_sources=sources[0], query_sources=sources[1])
+        if not np.isfinite(similarity[:, 0]).all():
+            raise UserError(f"{test.name}: all images are of one source image; neighbours must be of another")
+        numbers = asked.labels[rows]
+        if reference:
+            for k in REFERENCE_KS:
+                predicted, counts = reference_decide(numbers, k)
+                predicted = np.where(counts, predicted, -1)
+                name = f"k = {REFERENCE_KS[0]} to {REFERENCE_KS[-1]} (reference)"
+                metrics = {"accuracy": float((predicted == test.labels).mean())}
+                runs.append(Run(extractor.key, name, k, predicted, None, len(asked), metrics=metrics))
+            continue
+        for vote in votes:
+            predicted = vote.decide(numbers, similarity)
+            metrics = measure(test, predicted, None)
+            runs.append(Run(extractor.key, vote.name, 0, predicted, None, len(asked), metrics=metrics))
+    if chance:
+        predicted = _constant(asked, np.arange(len(asked)), len(test)).argmax(axis=1)
+        for setting in dict.fromkeys(run.setting for run in runs):
+            metrics = measure(test, predicted, None)
+            runs.append(Run("chance", setting, 0, predicted, None, len(asked), metrics=metrics))
+    return runs

@@ -1,0 +1,153 @@
+"""All that a report tells of an evaluation, and its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from stedfm_hf.evaluation.labelled import LabelledImages
+from stedfm_hf.evaluation.parts import Parts
+from stedfm_hf.evaluation.scoring import PRIMARY, SHOWN, Run
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model or baseline.
+
+    Args:
+        key: what it is called in commands and tables.
+        name: what it is called on the page.
+        kind: a model that was asked for, or a baseline.
+        weights_sha256: of its weights, if it has some.
+    """
+
+    key: str
+    name: str
+    kind: Literal["model", "baseline"]
+    weights_sha256: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A finished evaluation.
+
+    Args:
+        verb: evaluate probe or evaluate knn.
+        parts: what was learned from and tested on.
+        contestants: models first, then baselines.
+        runs: all runs.
+        summary: of every model in every setting, see :func:`~stedfm_hf.evaluation.scoring.summarise`.
+        comparisons: see :func:`~stedfm_hf.evaluation.scoring.compare`.
+        settings: that decide the result, plain data.
+        failed: images that could not be read, with the reason.
+        seconds: embedding and the rest.
+    """
+
+    verb: str
+    parts: Parts
+    contestants: Sequence[Contestant]
+    runs: Sequence[Run]
+    summary: Sequence[dict[str, Any]]
+    comparisons: Sequence[dict[str, Any]]
+    settings: Mapping[str, Any]
+    failed: Mapping[str, str]
+    seconds: Mapping[str, float]
+
+    @property
+    def test(self) -> LabelledImages:
+        """What was tested on."""
+        return self.parts.test
+
+    @property
+    def primary(self) -> str:
+        """The metric that intervals are of."""
+        return PRIMARY[self.test.task]
+
+    @property
+    def order(self) -> list[str]:
+        """The settings, from few labels to all."""
+        return list(dict.fromkeys(run.setting for run in self.runs))
+
+    def name(self, key: str) -> str:
+        """The name of a model."""
+        return next(each.name for each in self.contestants if each.key == key)
+
+    def row(self, model: str, setting: str) -> dict[str, Any]:
+        """The summary of a model in a setting."""
+        return next(row for row in self.summary if (row["model"], row["setting"]) == (model, setting))
+
+    def record(self) -> dict[str, Any]:
+        """All figures as plain data."""
+        doubts = self.parts.doubts()
+        unlabelled = sum(data.unlabelled for data in self.parts.whole.values())
+        return {
+            "verb": self.verb,
+            "data": {
+                "name": self.test.name,
+                "task": self.test.task,
+                "classes": list(self.test.classes),
+                "simulated": self.test.simulated,
+                "unlabelled_images": unlabelled,
+                "failed": dict(self.failed),
+            },
+            "split": {"how": self.parts.how, "sides": self.parts.facts(), "source_on_two_sides": False},
+            "conclusion": {"possible": not doubts, "doubts": doubts},
+            "models": [asdict(each) for each in self.contestants],
+            "metric_of_intervals": self.primary,
+            "summary": list(self.summary),
+            "comparisons": list(self.comparisons),
+            "settings": dict(self.settings),
+            "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
+        }
+
+    def results_table(self) -> pa.Table:
+        """One row for each run, with all metrics."""
+        scalars = [name for name in SHOWN[self.test.task] if any(name in run.metrics for run in self.runs)]
+        columns: dict[str, Any] = {
+            "model": [run.model for run in self.runs],
+            "name": [self.name(run.model) for run in self.runs],
+            "setting": [run.setting for run in self.runs],
+            "seed": [run.seed for run in self.runs],
+            "train_images": [run.train_images for run in self.runs],
+            "strength": pa.array([run.strength for run in self.runs], pa.float64()),
+            "strength_chosen_by": pa.array([run.chosen_by for run in self.runs], pa.string()),
+        }
+        columns |= {name: pa.array([run.metrics.get(name) for run in self.runs], pa.float64()) for name in scalars}
+        for name in ("recall_per_class", "f1_per_class", "average_precision_per_class"):
+            if any(name in run.metrics for run in self.runs):
+                values = [run.metrics.get(name) for run in self.runs]
+                columns[name] = pa.array(values, pa.list_(pa.float64()))
+        if any("confusion_matrix" in run.metrics for run in self.runs):
+            matrices = [run.metrics.get("confusion_matrix") for run in self.runs]
+            columns["confusion_matrix"] = pa.array(matrices, pa.list_(pa.list_(pa.int64())))
+        return pa.table(columns)
+
+    def predictions_table(self) -> pa.Table:
+        """One row for each run and image of the test."""
+        test, count = self.test, len(self.test)
+        names = np.array(["", *test.classes], dtype=object)
+
+        def shown(values: np.ndarray) -> Any:
+            if test.task == "regression":
+                return values.astype(np.float64)
+            if test.task == "several":
+                return [[test.classes[number] for number in np.flatnonzero(row)] for row in values]
+            return names[values + 1]
+
+        table: dict[str, Any] = {
+            "model": np.repeat([run.model for run in self.runs], count),
+            "setting": np.repeat([run.setting for run in self.runs], count),
+            "seed": np.repeat([run.seed for run in self.runs], count),
+            "image": np.tile(test.places, len(self.runs)),
+            "source": np.tile(test.sources, len(self.runs)),
+            "truth": list(shown(test.labels)) * len(self.runs),
+            "predicted": [value for run in self.runs for value in shown(run.predicted)],
+        }
+        if all(run.probabilities is not None for run in self.runs):
+            rows = [row for run in self.runs for row in np.asarray(run.probabilities, np.float32)]
+            table["probabilities"] = pa.array(rows, pa.list_(pa.float32()))
+        return pa.table(table)

@@ -1,0 +1,335 @@
+"""The page of a report: one self-contained HTML file, which says what was done and how far it can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stedfm_hf.evaluation.probe import STRENGTHS
+from stedfm_hf.evaluation.report.evaluation import Evaluation
+from stedfm_hf.evaluation.report.figures import LEAST_ANSWERS, WORDS
+from stedfm_hf.reports import Picture, Section, Table, write_page
+
+LEVEL = 0.05
+NONE = "–"
+IN_TABLE = {
+    "classes": ("accuracy", "balanced_accuracy", "macro_f1"),
+    "several": ("label_accuracy", "macro_f1", "micro_f1", "mean_average_precision"),
+    "regression": ("r2", "pearson_r", "mae", "rmse"),
+}
+"""Metrics of the table of scores; of calibration there is a section of its own."""
+_IN_PERCENT = {"accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "label_accuracy", "mean_average_precision"}
+
+
+def write_page_of(evaluation: Evaluation, figures: Mapping[str, Path], path: Path) -> Path:
+    """Writes `report.html`.
+
+    Args:
+        evaluation: what is told.
+        figures: PNG files by name.
+        path: of the page.
+    """
+    sections = [_material(evaluation), _scores(evaluation, figures)]
+    if evaluation.comparisons:
+        sections.append(_comparisons(evaluation))
+    sections += _classes(evaluation, figures)
+    if "calibration" in figures:
+        sections.append(_calibration(evaluation, figures))
+    sections.append(_method(evaluation))
+    if evaluation.failed:
+        rows = [(place, reason) for place, reason in evaluation.failed.items()]
+        sections.append(Section("Images that could not be read", table=Table(("image", "why"), rows)))
+    what = "Probe" if evaluation.verb == "evaluate probe" else "Nearest neighbours"
+    simulated = " (simulated images)" if evaluation.test.simulated else ""
+    return write_page(
+        path,
+        title=f"{what}: {evaluation.test.name}{simulated}",
+        lead=" ".join(summary(evaluation)),
+        facts=_facts(evaluation),
+        sections=sections,
+        footer=f"Made by `stedfm {evaluation.verb}` of the package stedfm-hf. This file holds all it shows; the "
+        "figures lie beside it as PNG and SVG in the folder figures, all numbers in results.json and results.parquet, "
+        "every answer in predictions.parquet.",
+    )
+
+
+def summary(evaluation: Evaluation) -> list[str]:
+    """What came out, one sentence a line; the page opens with it."""
+    lines = []
+    if doubts := evaluation.parts.doubts():
+        lines.append(f"No conclusion can be drawn: {'; '.join(doubts)}. The figures only show that everything works.")
+    if evaluation.test.simulated:
+        lines.append("The images are simulated: what holds for them need not hold for real ones.")
+    first, setting = evaluation.contestants[0], evaluation.order[-1]
+    row = evaluation.row(first.key, setting)
+    lines.append(f"{first.name} reaches {_with_interval(evaluation, row)}{_setting_words(evaluation, setting)}.")
+    if not doubts:
+        beaten = [
+            each
+            for each in evaluation.comparisons
+            if (each["model"], each["setting"]) == (first.key, setting) and each["other"] != "chance"
+        ]
+        groups: dict[str, list[str]] = {}
+        for each in beaten:
+            groups.setdefault(_verdict(each), []).append(evaluation.name(each["other"]))
+        if groups:
+            lines.append("It is " + "; ".join(f"{word} {', '.join(names)}" for word, names in groups.items()) + ".")
+    return lines
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    if row["p_holm"] >= LEVEL:
+        return "not clearly different from"
+    return "better than" if row["difference"] > 0 else "worse than"
+
+
+def _setting_words(evaluation: Evaluation, setting: str) -> str:
+    if evaluation.verb != "evaluate probe":
+        return f" by {setting}" if setting[0].isdigit() else f" with {setting}"
+    if setting == "all":
+        return f" with all {evaluation.parts.facts()['train']['images']} labelled images of train"
+    return f" with {setting} labelled images" + (" of each class" if evaluation.test.task != "regression" else "")
+
+
+def _with_interval(evaluation: Evaluation, row: Mapping[str, Any]) -> str:
+    value = _number(evaluation.primary, row[evaluation.primary]["mean"])
+    ends = row["interval"]
+    name = {"r2": "an R² of", "label_accuracy": "a share of labels right of"}.get(evaluation.primary, "an accuracy of")
+    if ends is None:
+        return f"{name} {value}"
+    low, high = (_number(evaluation.primary, end) for end in ends)
+    return f"{name} {value} (95\u00a0% interval {low} to {high})"
+
+
+def _number(metric: str, value: float | None) -> str:
+    if value is None:
+        return NONE
+    return f"{100 * value:.1f}\u00a0%" if metric in _IN_PERCENT else f"{value:.3g}"
+
+
+def _mean_sd(metric: str, found: Mapping[str, Any] | None) -> str:
+    if found is None or found["mean"] is None:
+        return NONE
+    if metric not in _IN_PERCENT:
+        text, spread = f"{found['mean']:.3f}", found["sd"]
+        return text if spread is None else f"{text} ± {spread:.3f}"
+    return f"{100 * found['mean']:.1f}" + ("" if found["sd"] is None else f" ± {100 * found['sd']:.1f}")
+
+
+def _facts(evaluation: Evaluation) -> dict[str, str]:
+    sides = evaluation.parts.facts()
+    facts = {
+        f"{name} images": f"{side['images']} of {side['sources']} source{'s' * (side['sources'] != 1)}"
+        for name, side in sides.items()
+    }
+    if evaluation.test.classes:
+        facts["classes"] = str(len(evaluation.test.classes))
+    return facts | ({"images": "simulated"} if evaluation.test.simulated else {})
+
+
+def _material(evaluation: Evaluation) -> Section:
+    parts = evaluation.parts
+    names = list(parts.sides)
+    text = [parts.how + (" No source image is on two sides; this was checked." if len(names) > 1 else "")]
+    if all(data.sources.tolist() == data.places.tolist() for data in parts.sides.values()):
+        text.append(
+            "Every image counts as a source of its own. If several were cut from one field of view, or are of one "
+            "sample, give their sources: otherwise scores come out too high, and intervals too narrow."
+        )
+    if evaluation.test.simulated:
+        text.append("The images are simulated. Nothing here is a statement about real images.")
+    if unlabelled := sum(data.unlabelled for data in parts.whole.values()):
+        text.append(f"{unlabelled} images without a label were left out.")
+    if evaluation.failed:
+        text.append(f"{len(evaluation.failed)} images could not be read and were left out; they are named below.")
+    facts = parts.facts()
+    rows = [(name, *(str(facts[side]["classes"][name]) for side in names)) for name in evaluation.test.classes]
+    rows.append(("images", *(str(facts[side]["images"]) for side in names)))
+    rows.append(("source images", *(str(facts[side]["sources"]) for side in names)))
+    return Section("What was learned from and tested on", text, table=Table(("class", *names), rows))
+
+
+def _scores(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section:
+    probe = evaluation.verb == "evaluate probe"
+    name = "curve" if probe else "votes"
+    alt = f"{WORDS[evaluation.primary]} of all models and baselines over {'labelled images' if probe else 'votes'}"
+    metrics = [metric for metric in IN_TABLE[evaluation.test.task] if any(metric in row for row in evaluation.summary)]
+    header = (
+        "model",
+        ("labelled" if evaluation.test.task == "regression" else "labels") if probe else "vote",
+        *(WORDS[metric] + (", %" if metric in _IN_PERCENT else "") for metric in metrics),
+        "95 % interval",
+    )
+    rows = []
+    for setting in reversed(evaluation.order):
+        for each in evaluation.contestants:
+            row = evaluation.row(each.key, setting)
+            ends = row["interval"]
+            interval = NONE if ends is None else f"{_bare(evaluation, ends[0])} to {_bare(evaluation, ends[1])}"
+            rows.append(
+                (_unbroken(each.name), setting, *(_mean_sd(metric, row.get(metric)) for metric in metrics), interval)
+            )
+    runs = max(row["runs"] for row in evaluation.summary)
+    spread = f"Mean ± standard deviation over {runs} draws of the labelled images. " if probe and runs > 1 else ""
+    if "reference" in evaluation.order[0]:
+        spread = f"Mean ± standard deviation over {runs} values of k. "
+    caption = (
+        f"{spread}Intervals (95 %) are of the {WORDS[evaluation.primary]}: over source images of the test, which are "
+        "the independent units; another draw of the labelled images is not in them."
+    )
+    picture = Picture.of_figure(figures[name], alt, "Bars: one standard deviation over draws." if spread else "")
+    return Section("Scores", (), [picture], Table(header, rows, caption, strong=0))
+
+
+def _bare(evaluation: Evaluation, value: float) -> str:
+    return f"{100 * value:.1f}" if evaluation.primary in _IN_PERCENT else f"{value:.3f}"
+
+
+def _comparisons(evaluation: Evaluation) -> Section:
+    regression, probe = evaluation.test.task == "regression", evaluation.verb == "evaluate probe"
+    alone = sum(each.kind == "model" for each in evaluation.contestants) == 1
+    factor, unit = (1.0, "gain in squared error") if regression else (100.0, "difference, points")
+    rows = []
+    for each in evaluation.comparisons:
+        ends = " to ".join(
+            f"{factor * each[end]:+.3g}" if regression else f"{100 * each[end]:+.1f}" for end in ("low", "high")
+        )
+        value = f"{each['difference']:+.3g}" if regression else f"{100 * each['difference']:+.1f}"
+        one, other = (_unbroken(evaluation.name(each[which])) for which in ("model", "other"))
+        label = "different" if each["p_holm"] < LEVEL else "not clearly"
+        rows.append(
+            (
+                other if alone else f"{one} − {other}",
+                each["setting"],
+                value,
+                ends,
+                _p(each["p"]),
+                _p(each["p_holm"]),
+                label,
+            )
+        )
+    text = [
+        "Both models meet the same images, with the same labelled images drawn. The score of an image is its mean "
+        "over the draws. If two models were alike, swapping their scores on a source image would change nothing: p "
+        "is the share of 10,000 random swaps with a difference as large (two-sided). All tests of this page are one "
+        f"family, corrected by Holm's method; below {LEVEL} they are called different.",
+    ]
+    if evaluation.parts.doubts():
+        text.append("There are too few source images for these tests to say anything.")
+    first = evaluation.contestants[0].name
+    header = (
+        f"{first} against" if alone else "models",
+        "labels" if probe else "vote",
+        unit,
+        "95 % interval",
+        "p",
+        "p, corrected",
+        "",
+    )
+    return Section("Which differ?", text, table=Table(header, rows))
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _classes(evaluation: Evaluation, figures: Mapping[str, Path]) -> list[Section]:
+    last = evaluation.order[-1]
+    sections = []
+    if "confusion" in figures:
+        rows = []
+        for each in evaluation.contestants:
+            recall = evaluation.row(each.key, last)["recall"]
+            rows.append((_unbroken(each.name), *(NONE if value is None else f"{100 * value:.0f}" for value in recall)))
+        table = Table(
+            ("recall, %", *evaluation.test.classes), rows, "Share of the images of a class that were found.", strong=0
+        )
+        words = f"{'labels per class' if evaluation.verb == 'evaluate probe' else 'vote'}: {last}"
+        caption = f"Each row is a true class, in percent of its images; columns are the answers ({words})."
+        picture = Picture.of_figure(figures["confusion"], "Confusion matrices of all models", caption)
+        sections.append(Section("Which classes are mistaken for which", (), [picture], table))
+    if "predicted" in figures:
+        picture = Picture.of_figure(figures["predicted"], "Predicted against true numbers", "The first draw of each.")
+        sections.append(Section("Predicted and true", (), [picture]))
+    return sections
+
+
+def _calibration(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section:
+    text = [
+        "An answer's confidence is its probability. On the dotted line, answers of a confidence are right as often as "
+        "it says; below it the model is too sure of itself. The calibration error is the mean distance from the line."
+    ]
+    last = evaluation.order[-1]
+    caption = f"Labels per class: {last}. Every point stands for {LEAST_ANSWERS} answers or more."
+    picture = Picture.of_figure(figures["calibration"], "Share of right answers over confidence", caption)
+    metrics = ("expected_calibration_error", "brier_score")
+    settings = (evaluation.order[0], last) if len(evaluation.order) > 1 else (last,)
+    header = ("model", *(f"{WORDS[metric]}, {setting} labels" for setting in settings for metric in metrics))
+    rows = []
+    for each in evaluation.contestants:
+        found = [evaluation.row(each.key, setting).get(metric) for setting in settings for metric in metrics]
+        rows.append((_unbroken(each.name), *(_mean_sd("", value) for value in found)))
+    table = Table(
+        header, rows, "Lower is better. The Brier score is the squared error of the probabilities, 0 to 2.", 0
+    )
+    return Section("Can the probabilities be taken at their word?", text, [picture], table)
+
+
+def _unbroken(name: str) -> str:
+    """A name that stays on one line of a table."""
+    return name.replace(" ", "\u00a0").replace("-", "\u2011")
+
+
+def _method(evaluation: Evaluation) -> Section:
+    keys = {each.key for each in evaluation.contestants}
+    text = [_how(evaluation)]
+    words = {
+        "untrained": "The untrained network has the architecture of the first model, random weights, and an input "
+        "standardised to these images: what it reaches comes from the architecture, not from learning.",
+        "histogram": "The intensity histogram (32 bins) asks whether brightness alone gives the labels away.",
+        "texture": "Texture: grey-level co-occurrence (32 levels, distances 1, 2, 4) and local binary patterns "
+        "(radius 1 and 2) of scikit-image.",
+        "pixels": "Raw-pixel PCA: 64 components of the images resized to 64 x 64 pixels.",
+        "log-spectrum": "Log-spectrum PCA: 64 components of the logarithm of the power spectrum of 64 x 64 windows.",
+        "imagenet": "The ImageNet ViT-S was trained on photographs; images are resized for it, as three channels.",
+        "chance": "Chance always gives the same answer: the most frequent class of the labelled images, or the mean.",
+    }
+    text += [" ".join(sentence for key, sentence in words.items() if key in keys)] if keys & set(words) else []
+    if "imagenet" not in keys:
+        text.append("No ViT-S trained on photographs stands beside them: it was not to be had, or not wanted.")
+    rows = [(each.name, each.key, each.weights_sha256 or NONE) for each in evaluation.contestants]
+    return Section("How it was done", text, table=Table(("model", "named", "sha256 of the weights"), rows))
+
+
+def _how(evaluation: Evaluation) -> str:
+    if evaluation.verb != "evaluate probe":
+        if evaluation.settings["protocol"] == "reference":
+            return (
+                "The reference protocol: the validation split is asked, by cosine similarity, with a plain vote for "
+                "every k from 3 to 10; ties go to the first class, and an answer needs two votes. It is repeated for "
+                "comparison with published figures; the small gallery and the mean over k are its own."
+            )
+        return (
+            "Nothing is trained on the labels: each image asks the k images with the most similar vectors (cosine), "
+            "which vote; of several classes with the most votes, the one with the nearest image wins. Weighted votes "
+            "count exp(similarity / 0.07). Images of the same source image do not vote for each other."
+        )
+    chosen = {run.chosen_by for run in evaluation.runs if run.chosen_by}
+    on = {
+        "validation": "by the loss on the validation part",
+        "cross-validation": "by cross-validation over the source images of the labelled images",
+        "fixed": "as 0.1, as there were too few source images to choose",
+    }
+    how = " or ".join(on[each] for each in sorted(chosen))
+    kind = {
+        "classes": "a multinomial logistic regression",
+        "several": "a logistic regression for each class",
+        "regression": "a ridge regression",
+    }[evaluation.test.task]
+    return (
+        f"The networks are frozen. On their vectors (mean over patches), {kind} is fitted to the labelled images. "
+        f"Vectors are standardised by all images of train, whose labels this does not use. The strength of its L2 "
+        f"penalty was chosen of {len(STRENGTHS)} values, for every draw anew, {how}; never on the test. Draws are "
+        "without replacement from train, the same for all models, and a smaller one is part of a larger one."
+    )

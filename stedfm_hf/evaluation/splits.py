@@ -1,0 +1,188 @@
+"""Splits that keep every source image on one side, and draws of a few labelled images (ours).
+
+Crops of one image resemble each other in everything, so that a crop whose neighbour was trained on is no test.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+
+from stedfm_hf.evaluation.labelled import LabelledImages
+from stedfm_hf.runs.errors import UserError
+
+_STRATA = 4
+"""Parts of equal size that the targets of a regression are cut into, to be spread over the splits alike."""
+
+
+def split_by_source(data: LabelledImages, shares: Mapping[str, float], seed: int) -> dict[str, LabelledImages]:
+    """Deals the source images out to splits, each class for itself as far as its sources allow.
+
+    Sources are dealt in random order, the largest deviation first: each goes to the split that lacks most of the
+    images of its class. A source whose crops are of several classes counts as one of its most frequent class. Every
+    split gets a source of every class that has at least as many sources as there are splits.
+
+    Args:
+        data: what to split.
+        shares: share of the images for every split; they are scaled to sum to 1.
+        seed: of the order.
+
+    Returns:
+        The splits in the order of `shares`.
+
+    Raises:
+        UserError: a share is not positive, or there are fewer sources than splits.
+
+    Example:
+        >>> from stedfm_hf.evaluation.labelled import from_arrays
+        >>> data = from_arrays("d", [np.eye(4)] * 8, list("ab") * 4, sources=list("wwxxyyzz"))
+        >>> parts = split_by_source(data, {"train": 0.5, "test": 0.5}, seed=0)
+        >>> sorted({*parts["train"].sources} & {*parts["test"].sources}), len(parts["train"])
+        ([], 4)
+    """
+    if not shares or min(shares.values()) <= 0:
+        raise UserError(f"shares {dict(shares)} are no shares of a data set; give positive numbers")
+    names, weights = list(shares), np.array(list(shares.values())) / sum(shares.values())
+    members = defaultdict[str, list[int]](list)
+    for number, source in enumerate(data.sources.tolist()):
+        members[source].append(number)
+    if len(members) < len(names):
+        raise UserError(
+            f"{data.name}: has {len(members)} source image{'s' * (len(members) != 1)}, too few for the splits "
+            f"{', '.join(names)}; crops of one image cannot be on two sides"
+        )
+    strata = _strata(data)
+    groups = defaultdict[int, list[str]](list)
+    for source in sorted(members):
+        groups[Counter(strata[members[source]].tolist()).most_common(1)[0][0]].append(source)
+    rng = np.random.default_rng([seed, 0])
+    side: dict[str, int] = {}
+    total = np.zeros(len(names))
+    for stratum in sorted(groups):
+        sources = [groups[stratum][place] for place in rng.permutation(len(groups[stratum]))]
+        wanted = weights * sum(len(members[source]) for source in sources)
+        got, empty = np.zeros(len(names)), set(range(len(names))) if len(sources) >= len(names) else set()
+        for left, source in zip(range(len(sources), 0, -1), sources, strict=True):
+            # The last sources of a class go where there is none of it yet; ties to where least is in all.
+            allowed = sorted(empty) if left <= len(empty) else range(len(names))
+            place = max(allowed, key=lambda number: (wanted[number] - got[number], -total[number], -number))
+            side[source] = place
+            empty.discard(place)
+            got[place] += len(members[source])
+            total[place] += len(members[source])
+    _fill_empty(side, members, len(names))
+    numbers = np.array([side[source] for source in data.sources.tolist()])
+    return {name: data.take(np.flatnonzero(numbers == number)) for number, name in enumerate(names)}
+
+
+def _strata(data: LabelledImages) -> np.ndarray:
+    """What is to be spread alike: the class, the combination of classes, or a quarter of the range of targets."""
+    if data.task == "classes":
+        return data.labels
+    if data.task == "several":
+        return np.unique(data.labels, axis=0, return_inverse=True)[1].reshape(-1)
+    edges = np.quantile(data.labels, np.arange(1, _STRATA) / _STRATA)
+    return np.searchsorted(edges, data.labels, side="right")
+
+
+def _fill_empty(side: dict[str, int], members: Mapping[str, list[int]], splits: int) -> None:
+    """Gives a split that came out empty the smallest source of the one that has most sources."""
+    for number in range(splits):
+        held = Counter(side.values())
+        if not held[number]:
+            rich = max(held, key=lambda each: (held[each], -each))
+            side[min((s for s in side if side[s] == rich), key=lambda s: (len(members[s]), s))] = number
+
+
+def draw_per_class(data: LabelledImages, n: int, seed: int) -> LabelledImages:
+    """Draws n images of every class without replacement; of images with several classes, until each has n.
+
+    With one seed, a smaller draw is part of a larger one: a learning curve adds images.
+
+    Args:
+        data: what to draw from.
+        n: images of each class; for a regression, images in all.
+        seed: of the draw.
+
+    Raises:
+        UserError: a class has fewer than n; the message names it and how many it has.
+
+    Example:
+        >>> from stedfm_hf.evaluation.labelled import from_arrays
+        >>> data = from_arrays("d", [np.eye(4)] * 6, list("aaabbb"))
+        >>> draw_per_class(data, 2, seed=0).counts()
+        {'a': 2, 'b': 2}
+    """
+    if n < 1:
+        raise UserError(f"{n} images per class are too few; the least is 1")
+    order = np.random.default_rng([seed, 1]).permutation(len(data))
+    if data.task == "regression":
+        if len(data) < n:
+            raise UserError(f"{data.name}: {n} images were asked for, and there are {len(data)}; ask for fewer")
+        return data.take(np.sort(order[:n]))
+    few = {name: count for name, count in data.counts().items() if count < n}
+    if few:
+        listed = ", ".join(f"{name} has {count}" for name, count in few.items())
+        raise UserError(f"{data.name}: {n} images of every class were asked for, but {listed}; ask for fewer")
+    table = data.labels if data.task == "several" else np.eye(len(data.classes), dtype=np.int64)[data.labels]
+    got, chosen = np.zeros(len(data.classes), np.int64), []
+    for number in order:
+        if ((table[number] > 0) & (got < n)).any():
+            chosen.append(number)
+            got += table[number]
+    return data.take(np.sort(chosen))
+
+
+def draw_fraction(data: LabelledImages, fraction: float, seed: int) -> LabelledImages:
+    """Draws a share of the images, of every class alike, at least one of each.
+
+    Args:
+        data: what to draw from.
+        fraction: share, above 0 and at most 1.
+        seed: of the draw; with one seed, a smaller draw is part of a larger one.
+
+    Raises:
+        UserError: the fraction is none.
+
+    Example:
+        >>> from stedfm_hf.evaluation.labelled import from_arrays
+        >>> data = from_arrays("d", [np.eye(4)] * 6, list("aaaabb"))
+        >>> draw_fraction(data, 0.5, seed=0).counts()
+        {'a': 2, 'b': 1}
+    """
+    if not 0 < fraction <= 1:
+        raise UserError(f"fraction {fraction} is no share of the images; give a number above 0 and at most 1")
+    order = np.random.default_rng([seed, 1]).permutation(len(data))
+    strata = _strata(data)[order]
+    kept = [order[strata == stratum] for stratum in np.unique(strata)]
+    parts = [numbers[: max(1, round(fraction * len(numbers)))] for numbers in kept]
+    return data.take(np.sort(np.concatenate(parts)))
+
+
+def check_no_leakage(splits: Mapping[str, LabelledImages]) -> None:
+    """Refuses splits of which one source image is on two sides.
+
+    Raises:
+        UserError: names such a source and the splits it is in.
+
+    Example:
+        >>> from stedfm_hf.evaluation.labelled import from_arrays
+        >>> data = from_arrays("d", [np.eye(4)] * 2, list("ab"), sources=["cell 1", "cell 1"])
+        >>> try:
+        ...     check_no_leakage({"train": data.take([0]), "test": data.take([1])})
+        ... except UserError as error:
+        ...     print(str(error).partition(";")[0])
+        d: source image 'cell 1' is in train and in test
+    """
+    names = list(splits)
+    for place, name in enumerate(names):
+        for other in names[place + 1 :]:
+            shared = sorted({*splits[name].sources.tolist()} & {*splits[other].sources.tolist()})
+            if shared:
+                more = f", as are {len(shared) - 1} more" if len(shared) > 1 else ""
+                raise UserError(
+                    f"{splits[name].name}: source image {shared[0]!r} is in {name} and in {other}{more}; a test must "
+                    "know nothing of the training: split the data set again, by source image"
+                )

@@ -1,0 +1,163 @@
+"""Vectors are computed once for each model and data set, and come out the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import ViTConfig, ViTModel
+
+from stedfm_hf import StedFmModel
+from stedfm_hf.evaluation.extractors import BASELINES, EncoderExtractor, Extractor, load_extractors
+from stedfm_hf.evaluation.features import compute_features, features_folder, prepare_for_probe
+from stedfm_hf.evaluation.labelled import LabelledImages, read_labelled
+from stedfm_hf.inference import embed
+from stedfm_hf.runs import UserError
+from tests.evaluation.labelled_data import arrays, class_folder
+from tests.models import tiny_config
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    StedFmModel(tiny_config()).save_pretrained(folder)
+    return str(folder)
+
+
+def extractors(model: str, data: LabelledImages, *baselines: str) -> list[Extractor]:
+    return load_extractors([model], baselines, data=data, device="cpu", say=lambda line: None)
+
+
+def test_vectors_are_those_that_embed_gives(model: str, tmp_path: Path) -> None:
+    folder = class_folder(tmp_path / "set", {"a": 2, "b": 1}, side=72)
+    data = read_labelled(folder)["all"]
+    (extractor,) = extractors(model, data)
+    found = compute_features(data, extractor)
+    rows = embed(folder, model=model, device="cpu").table["embedding"].to_pylist()
+    np.testing.assert_allclose(found.vectors, rows, atol=1e-6)
+
+
+def test_kept_vectors_are_not_computed_again(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = arrays(2)
+    (extractor,) = extractors(model, data)
+    first = compute_features(data, extractor, cache=tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+
+    def refuse(self: EncoderExtractor, images: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(EncoderExtractor, "vectors", refuse)
+    np.testing.assert_array_equal(compute_features(data, extractor, cache=tmp_path).vectors, first.vectors)
+    with pytest.raises(AssertionError, match="computed again"):
+        compute_features(data, extractor)  # without a cache
+    with pytest.raises(AssertionError, match="computed again"):
+        compute_features(data.take([0, 1]), extractor, cache=tmp_path)  # other images
+
+
+def test_other_weights_or_settings_have_vectors_of_their_own(model: str, tmp_path: Path) -> None:
+    data = arrays(2)
+    torch.manual_seed(1)
+    StedFmModel(tiny_config()).save_pretrained(tmp_path / "other")
+    for name in (model, str(tmp_path / "other")):
+        compute_features(data, extractors(name, data)[0], cache=tmp_path / "cache")
+    (extractor,) = extractors(model, data)
+    extractor.encoder.processor.normalization = "minmax"  # type: ignore[attr-defined]
+    changed = load_extractors([model], (), data=data, device="cpu")[0]
+    changed.identity = {**changed.identity, "processor": {**changed.identity["processor"], "normalization": "minmax"}}
+    compute_features(data, changed, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_a_damaged_file_of_the_cache_is_made_anew(model: str, tmp_path: Path) -> None:
+    data = arrays(2)
+    (extractor,) = extractors(model, data)
+    first = compute_features(data, extractor, cache=tmp_path)
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(kept.read_bytes()[:40])
+    np.testing.assert_array_equal(compute_features(data, extractor, cache=tmp_path).vectors, first.vectors)
+    assert kept.stat().st_size > 40
+
+
+def test_an_image_that_cannot_be_read_is_a_row_of_nan(model: str, tmp_path: Path) -> None:
+    folder = class_folder(tmp_path / "set", {"a": 2, "b": 2})
+    data = read_labelled(folder)["all"]
+    (folder / "a" / "001.tif").write_bytes(b"gone bad since")
+    for extractor in extractors(model, data, "histogram"):
+        found = compute_features(data, extractor, cache=tmp_path / "cache")
+        assert list(found.failed) == [1] and "001.tif" in found.failed[1]
+        assert np.isnan(found.vectors[1]).all() and np.isfinite(found.vectors[[0, 2, 3]]).all()
+        assert compute_features(data, extractor, cache=tmp_path / "cache").failed == found.failed
+
+
+def test_the_untrained_network_is_of_the_first_model_with_standardised_input(model: str) -> None:
+    data = arrays(3)
+    first, untrained = extractors(model, data, "untrained")
+    assert isinstance(first, EncoderExtractor) and isinstance(untrained, EncoderExtractor)
+    trained, fresh = first.encoder.model, untrained.encoder.model
+    assert fresh.config.to_dict() == trained.config.to_dict()
+    pixels = torch.from_numpy(np.stack([data.image(number) for number in range(9)]))
+    patches = fresh.embeddings.patch_embeddings
+    mean, std = untrained.identity["mean"], untrained.identity["std"]
+    assert (mean, std) == pytest.approx((pixels.mean().item(), pixels.std().item()), abs=0.01)
+    # An image of the mean brightness is zero for it, and one that is a standard deviation brighter is one.
+    torch.manual_seed(0)
+    plain = StedFmModel(trained.config).embeddings.patch_embeddings
+    for value, seen in ((mean, 0.0), (mean + std, 1.0)):
+        torch.testing.assert_close(
+            *(
+                torch.nn.functional.linear(torch.full((1, plain.weight.shape[1]), level), each.weight, each.bias)
+                for level, each in ((value, patches), (seen, plain))
+            ),
+            atol=1e-4,
+            rtol=1e-4,
+        )
+    again = extractors(model, data, "untrained")[1]
+    np.testing.assert_array_equal(compute_features(data, untrained).vectors, compute_features(data, again).vectors)
+
+
+def test_any_vision_model_of_transformers_can_be_compared(model: str, tmp_path: Path) -> None:
+    ViTModel(
+        ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32)
+    ).save_pretrained(tmp_path / "vit")
+    data = arrays(2, side=48)
+    found = load_extractors([model, str(tmp_path / "vit")], (), data=data, device="cpu")
+    assert compute_features(data, found[1]).vectors.shape == (6, 16) and found[1].name == "vit"
+
+
+def test_baselines_and_what_is_not_to_be_had(model: str) -> None:
+    data, lines = arrays(3), list[str]()
+    found = load_extractors([model], BASELINES, data=data, device="cpu", say=lines.append)
+    assert [each.key for each in found[1:]] == ["untrained", "histogram", "texture", "pixels", "log-spectrum"]
+    assert len(lines) == 1 and lines[0].startswith("imagenet: left out")  # tests are offline
+    for extractor in found:
+        assert np.isfinite(compute_features(data, extractor).vectors).all()
+
+
+def test_wrong_names_are_refused(model: str) -> None:
+    data = arrays(2)
+    with pytest.raises(UserError, match="baseline 'histogramm' is unknown"):
+        extractors(model, data, "histogramm")
+    with pytest.raises(UserError, match="is named twice"):
+        load_extractors([model, model], (), data=data)
+    with pytest.raises(UserError, match="no such folder"):
+        load_extractors(["./nowhere"], (), data=data)
+
+
+def test_scaling_is_that_of_the_training_part_and_components_keep_their_order(model: str) -> None:
+    rng = np.random.default_rng(0)
+    train, query = rng.normal(3, 5, (40, 6)) * np.arange(1, 7), rng.normal(size=(4, 6))
+    each, pixels = extractors(model, arrays(2), "pixels")
+    scaled, other = prepare_for_probe(train, each, query)
+    np.testing.assert_allclose(scaled.std(axis=0), 1)
+    np.testing.assert_allclose(other, (query - train.mean(axis=0)) / train.std(axis=0))
+    components, _ = prepare_for_probe(train, pixels, query)
+    spread = components.std(axis=0)
+    assert (np.diff(spread) < 0).all() and np.sqrt(np.mean(spread**2)) == pytest.approx(1)
+
+
+def test_vectors_are_kept_in_the_cache_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEDFM_CACHE", str(tmp_path))
+    assert features_folder() == tmp_path / "features"

@@ -1,0 +1,231 @@
+"""Whole comparisons: what is refused, what is written, and that nothing of the test leaks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tifffile
+import torch
+
+from stedfm_hf import StedFmModel
+from stedfm_hf.cli import main
+from stedfm_hf.evaluation.knn import reference_protocol
+from stedfm_hf.evaluation.labelled import from_arrays, read_labelled
+from stedfm_hf.evaluation.parts import make_parts
+from stedfm_hf.evaluation.protocol import Outcome, Request, evaluate_knn, evaluate_probe
+from stedfm_hf.evaluation.splits import check_no_leakage
+from stedfm_hf.inference import embed
+from stedfm_hf.runs import UserError
+from tests.evaluation.labelled_data import arrays, class_folder, crop_repo, picture
+from tests.models import tiny_config
+
+CHEAP = ("untrained", "texture", "chance")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    StedFmModel(tiny_config()).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return class_folder(tmp_path_factory.mktemp("data") / "set", {"a": 24, "b": 24})
+
+
+def probe(data: Path, model: str, report: Path, **options: Any) -> Outcome:
+    how = {name: options.pop(name) for name in ("labels_per_class", "seeds") if name in options}
+    request = Request(data, [model], report, **{"baselines": CHEAP, "device": "cpu", **options})
+    return evaluate_probe(request, **{"labels_per_class": [2, "all"], "seeds": 2, **how}, say=lambda line: None)
+
+
+def knn(data: Path, model: str, report: Path, **options: Any) -> Outcome:
+    how = {name: options.pop(name) for name in ("k", "protocol", "zscore") if name in options}
+    request = Request(data, [model], report, **{"baselines": CHEAP, "device": "cpu", **options})
+    return evaluate_knn(request, **{"k": [1, 3], **how}, say=lambda line: None)
+
+
+def test_a_probe_compares_models_and_says_how(folder: Path, model: str, tmp_path: Path) -> None:
+    outcome = probe(folder, model, tmp_path / "out")
+    record = outcome.record
+    assert [each["key"] for each in record["models"]] == [model, *CHEAP]
+    best = next(row for row in record["summary"] if (row["model"], row["setting"]) == ("texture", "all"))
+    assert best["accuracy"]["mean"] == 1.0 and best["accuracy"]["sd"] is None
+    sides = record["split"]["sides"]
+    assert {name: side["images"] for name, side in sides.items()} == {"train": 28, "validation": 10, "test": 10}
+    assert "dealt out at random" in record["split"]["how"] and record["split"]["source_on_two_sides"] is False
+    assert not record["conclusion"]["possible"] and "only 10 source images" in record["conclusion"]["doubts"][0]
+    pairs = {(row["setting"], row["other"]) for row in record["comparisons"]}
+    assert pairs == {(setting, other) for setting in ("2", "all") for other in CHEAP}
+    assert all(row["p"] <= row["p_holm"] <= 1 for row in record["comparisons"])
+    assert outcome.manifest.counts()["done"] == 48 and outcome.manifest.exit_status == 0
+
+    results = pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
+    assert len(results) == 4 * (2 + 1)  # models, two draws of two labels each and one run with all
+    assert {(row["setting"], row["train_images"]) for row in results} == {("2", 4), ("all", 28)}
+    answers = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
+    assert len(answers) == 12 * 10 and answers[0].keys() >= {"image", "source", "truth", "predicted", "probabilities"}
+    right = np.mean([row["truth"] == row["predicted"] for row in answers[:10]])
+    assert right == pytest.approx(results[0]["accuracy"])
+
+
+def test_every_seed_gives_the_same_figures_again(folder: Path, model: str, tmp_path: Path) -> None:
+    one, other = (probe(folder, model, tmp_path / name).record for name in ("one", "other"))
+    assert one["summary"] == other["summary"] and one["comparisons"] == other["comparisons"]
+
+
+def test_the_same_command_finds_its_results_and_another_is_refused(folder: Path, model: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = probe(folder, model, out)
+    written = (out / "results.json").stat().st_mtime_ns
+    assert probe(folder, model, out).record == first.record
+    assert (out / "results.json").stat().st_mtime_ns == written
+    with pytest.raises(UserError, match=r"begun with other settings \(seeds: 2 then, 3 now\)"):
+        probe(folder, model, out, seeds=3)
+    assert probe(folder, model, out, seeds=3, overwrite=True).record["settings"]["seeds"] == 3
+    (out / "report.html").unlink()  # as after a kill: the same command makes it whole
+    assert (probe(folder, model, out, seeds=3).folder / "report.html").is_file()
+
+
+def test_a_folder_of_other_things_is_left_alone(folder: Path, model: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(UserError, match="not empty"):
+        probe(folder, model, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_published_splits_are_kept_and_leaking_ones_refused(model: str, tmp_path: Path) -> None:
+    def rows(prefix: str, count: int) -> list[tuple[str | None, str]]:
+        return [("ab"[number % 2], f"{prefix}{number}") for number in range(count)]
+
+    repo = crop_repo(tmp_path / "good", {"train": rows("t", 8), "validation": rows("v", 4), "test": rows("x", 6)})
+    record = probe(repo, model, tmp_path / "out").record
+    assert record["split"]["how"] == "The splits are those of the data set."
+    assert record["split"]["sides"]["test"] == {"images": 6, "sources": 6, "classes": {"a": 3, "b": 3}}
+    bad = crop_repo(tmp_path / "bad", {"train": rows("t", 8), "test": [("a", "t0"), ("b", "new")]})
+    with pytest.raises(UserError, match="source image 't0' is in train and in test"):
+        probe(bad, model, tmp_path / "other")
+
+
+def test_no_split_that_is_made_has_a_source_on_two_sides() -> None:
+    for seed in range(5):
+        parts = make_parts({"all": arrays(12, per_source=2)}, seed=seed)
+        check_no_leakage(parts.sides)
+        assert set(parts.sides) == {"train", "validation", "test"}
+    few = make_parts({"all": arrays(2)})  # two sources of each class: no validation for all of them
+    assert min(few.train.counts().values()) >= 1 and few.doubts()
+    with pytest.raises(UserError, match="has 1 source image, too few"):
+        make_parts({"all": from_arrays("set", [np.eye(8)] * 4, list("abab"), sources=["x"] * 4)})
+
+
+def test_too_few_images_of_a_class_are_named_before_anything_is_embedded(model: str, tmp_path: Path) -> None:
+    data = class_folder(tmp_path / "set", {"rings": 20, "6hMeOH": 6})
+    with pytest.raises(UserError, match="5 images of every class were asked for, but 6hMeOH has [34]; ask for fewer"):
+        probe(data, model, tmp_path / "out", labels_per_class=[5])
+    with pytest.raises(UserError, match="no number of images"):
+        probe(data, model, tmp_path / "out", labels_per_class=["many"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_corrupt_image_is_named_and_the_status_is_1(
+    folder: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = class_folder(tmp_path / "set", {"a": 12, "b": 12})
+    (data / "b" / "005.tif").write_bytes(b"II*\0no image")
+    words = ["evaluate", "probe", str(data), "--model", model, "--labels-per-class", "2", "--seeds", "1"]
+    words += ["--baseline", "histogram", "--report", str(tmp_path / "out"), "--json"]
+    assert main(words) == 1
+    captured = capsys.readouterr()
+    record = json.loads(captured.out)
+    assert list(record["data"]["failed"]) == ["b/005.tif"] and "b/005.tif" in captured.err
+    assert sum(side["images"] for side in record["split"]["sides"].values()) == 23
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))["counts"]["failed"] == 1
+
+
+def test_wrong_commands_have_status_2(
+    folder: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "knn", str(folder), "--model", model, "--report", str(tmp_path / "out")]
+    for more, message in (
+        (["--baseline", "nothing"], "baseline 'nothing' is unknown"),
+        (["--baseline", "none", "--baseline", "chance"], "excludes all others"),
+        (["--protocol", "theirs"], "protocol 'theirs' is unknown"),
+        (["--protocol", "reference", "--split", "all", "--target", "x"], "whose names are the labels"),
+        (["--cache", "c", "--no-cache"], "exclude each other"),
+    ):
+        assert main([*words, *more]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_neighbours_of_one_split_are_of_other_sources(model: str, tmp_path: Path) -> None:
+    """Every image is there twice and the classes are made up: only a neighbour of the same source would be right."""
+    data = tmp_path / "set"
+    for number in range(24):
+        (data / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        for copy in range(2):
+            tifffile.imwrite(data / "ab"[number % 2] / f"cell{number}_{copy}.tif", picture(0, number))
+    leaking = knn(data, model, tmp_path / "leaking").record
+    honest = knn(data, model, tmp_path / "honest", source_pattern=r"cell\d+").record
+    assert [row["setting"] for row in honest["summary"]][:3] == [
+        "1 neighbour",
+        "3 neighbours",
+        "3 neighbours, weighted (T = 0.07)",
+    ]
+    assert honest["split"]["how"].startswith("There is one split")
+    assert honest["split"]["sides"]["all"]["sources"] == 24 and leaking["split"]["sides"]["all"]["sources"] == 48
+    assert leaking["summary"][0]["accuracy"]["mean"] == 1.0 and honest["summary"][0]["accuracy"]["mean"] < 0.8
+
+
+def test_the_reference_protocol_asks_the_validation_split(model: str, tmp_path: Path) -> None:
+    def rows(prefix: str, count: int) -> list[tuple[str | None, str]]:
+        return [("ab"[number % 2], f"{prefix}{number}") for number in range(count)]
+
+    repo = crop_repo(tmp_path / "set", {"train": rows("t", 4), "validation": rows("v", 12), "test": rows("x", 10)})
+    record = knn(repo, model, tmp_path / "out", protocol="reference").record
+    table = embed(repo, model=model, device="cpu").table.to_pylist()
+    sides: dict[str, list[Any]] = {}
+    for row in table:
+        sides.setdefault(row["path"].split("/")[0], []).append(row["embedding"])
+    splits = read_labelled(repo)
+    expected = reference_protocol(
+        np.array(sides["validation"]), splits["validation"].labels, np.array(sides["test"]), splits["test"].labels
+    )
+    found = record["summary"][0]
+    assert (found["accuracy"]["mean"], found["accuracy"]["sd"]) == pytest.approx((expected.mean, expected.std))
+    for split in ("train", "val"):
+        class_folder(tmp_path / "two" / split, {"a": 3, "b": 3})
+    with pytest.raises(UserError, match="asks the validation split, and there is none"):
+        knn(tmp_path / "two", model, tmp_path / "other", protocol="reference")
+
+
+def test_numbers_are_predicted_by_a_ridge_regression(model: str, tmp_path: Path) -> None:
+    metadata = [{"nm": 20.0 * (number % 3) + 0.1 * number} for number in range(30)]
+    rows: list[tuple[str | None, str]] = [(None, f"s{number}") for number in range(30)]
+    repo = crop_repo(tmp_path / "set", {"train": rows}, metadata)
+    record = probe(repo, model, tmp_path / "out", target="nm", labels_per_class=[10, "all"]).record
+    assert record["data"]["task"] == "regression" and record["metric_of_intervals"] == "r2"
+    assert {"r2", "pearson_r", "mae"} <= set(record["summary"][0])
+    with pytest.raises(UserError, match="neighbours vote on one class"):
+        knn(repo, model, tmp_path / "other", target="nm")
+
+
+def test_several_classes_at_once(model: str, tmp_path: Path) -> None:
+    import datasets
+
+    labels = [["grain"] * (number % 2) + ["bright"] * (number % 4 > 1) for number in range(40)]
+    images = [(picture(number % 2, number) // (1 + (number % 4 < 2))).astype(np.uint8) for number in range(40)]
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.List(datasets.Value("string"))})
+    datasets.Dataset.from_dict({"image": images, "label": labels}, features=features).to_parquet(
+        tmp_path / "set" / "data" / "train-00000-of-00001.parquet"
+    )
+    record = probe(tmp_path / "set", model, tmp_path / "out").record
+    assert record["data"]["task"] == "several" and record["data"]["classes"] == ["bright", "grain"]
+    assert {"label_accuracy", "macro_f1", "mean_average_precision"} <= set(record["summary"][0])

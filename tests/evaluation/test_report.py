@@ -1,0 +1,131 @@
+"""The report: every figure is there, and the page says what can be believed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from stedfm_hf.evaluation.labelled import LabelledImages, from_arrays
+from stedfm_hf.evaluation.parts import Parts, make_parts
+from stedfm_hf.evaluation.report import Contestant, Evaluation, write_report
+from stedfm_hf.evaluation.scoring import Run, compare, measure, summarise
+from stedfm_hf.runs import Manifest
+from tests.evaluation.labelled_data import arrays
+
+
+def evaluation(data: LabelledImages, *, right: float = 0.9, verb: str = "evaluate probe") -> Evaluation:
+    """Of a model that is right as often as said, and of a baseline that guesses."""
+    parts = make_parts({"all": data})
+    test, rng = parts.test, np.random.default_rng(0)
+    count, runs = len(test.classes), []
+    for key, share in (("good", right), ("guess", 1 / max(count, 2))):
+        for setting, seed in (("5", 0), ("5", 1), ("all", 0)):
+            if test.task == "regression":
+                found = test.labels + rng.normal(size=len(test)) * (1 - share)
+                runs.append(Run(key, setting, seed, found, None, 5, 0.1, "validation", measure(test, found, None)))
+                continue
+            answer = np.where(rng.random(len(test)) < share, test.labels, rng.integers(0, count, len(test)))
+            shares = np.full((len(test), count), 0.1 / (count - 1))
+            shares[np.arange(len(test)), answer] = 0.9
+            metrics = measure(test, answer, shares)
+            runs.append(Run(key, setting, seed, answer, shares, 5, 0.1, "validation", metrics))
+    return Evaluation(
+        verb=verb,
+        parts=parts,
+        contestants=[
+            Contestant("good", "A <good> model", "model", "abc"),
+            Contestant("guess", "Guess", "baseline", None),
+        ],
+        runs=runs,
+        summary=summarise(test, runs),
+        comparisons=compare(test, runs, ["good"]),
+        settings={"protocol": "ours"},
+        failed={"a/bad.tif": "is empty"},
+        seconds={"embedding": 1.0},
+    )
+
+
+def written(each: Evaluation, folder: Path) -> str:
+    write_report(each, folder, Manifest(each.verb))
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def simulated(parts: Parts) -> Parts:
+    sides = {name: dataclasses.replace(data, simulated=True) for name, data in parts.sides.items()}
+    return dataclasses.replace(parts, sides=sides)
+
+
+def test_the_page_holds_everything_and_says_how_it_was_made(tmp_path: Path) -> None:
+    page = written(evaluation(arrays(120, per_source=2)), tmp_path)
+    assert "A &lt;good&gt; model" in page and "<good>" not in page
+    assert "No source image is on two sides; this was checked." in page and "dealt out at random (seed 0" in page
+    assert page.count("data:image/png") == 3 and not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "better than Guess" in page and "No conclusion" not in page and "imulated" not in page
+    assert "a/bad.tif" in page and "Holm" in page
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    figures = {f"figures/{name}.{kind}" for name in ("curve", "confusion", "calibration") for kind in ("png", "svg")}
+    assert files == figures | {
+        "report.html",
+        "results.json",
+        "results.parquet",
+        "predictions.parquet",
+        "manifest.json",
+    }
+
+
+def test_few_sources_allow_no_conclusion(tmp_path: Path) -> None:
+    page = written(evaluation(arrays(12)), tmp_path)
+    assert "No conclusion can be drawn: the test has only 7 source images" in page
+    assert "fewer than 5 source images: a (2), b (3), c (2)" in page and "better than" not in page
+    record = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert record["conclusion"]["possible"] is False
+
+
+def test_simulated_images_are_called_simulated(tmp_path: Path) -> None:
+    each = evaluation(arrays(120))
+    page = written(dataclasses.replace(each, parts=simulated(each.parts)), tmp_path)
+    assert "(simulated images)" in page and "need not hold for real ones" in page
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["data"]["simulated"] is True
+
+
+def test_votes_and_numbers_have_pages_of_their_own(tmp_path: Path) -> None:
+    page = written(evaluation(arrays(60), verb="evaluate knn"), tmp_path / "knn")
+    assert "Nothing is trained on the labels" in page and not (tmp_path / "knn" / "figures" / "curve.png").exists()
+    values = np.random.default_rng(0).normal(size=120)
+    numbers = from_arrays("sizes", [np.eye(8)] * 120, list(values))
+    page = written(evaluation(numbers), tmp_path / "numbers")
+    assert "an R² of" in page and "ridge regression" in page
+    assert (tmp_path / "numbers" / "figures" / "predicted.png").is_file()
+
+
+def test_tables_have_one_row_for_each_run_and_each_answer(tmp_path: Path) -> None:
+    each = evaluation(arrays(60))
+    written(each, tmp_path)
+    results = pq.read_table(tmp_path / "results.parquet")
+    assert results.num_rows == 6 and {"accuracy", "macro_f1", "confusion_matrix"} <= set(results.column_names)
+    answers = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
+    assert len(answers) == 6 * len(each.test)
+    assert {row["truth"] for row in answers} == {"a", "b", "c"}
+    assert all(sum(row["probabilities"]) == pytest.approx(1, abs=1e-5) for row in answers)
+
+
+def test_means_and_spreads_are_over_the_draws() -> None:
+    each = evaluation(arrays(60))
+    row = each.row("good", "5")
+    values = [run.metrics["accuracy"] for run in each.runs if (run.model, run.setting) == ("good", "5")]
+    assert row["accuracy"] == {"mean": pytest.approx(np.mean(values)), "sd": pytest.approx(np.std(values, ddof=1))}
+    assert row["interval"][0] <= row["accuracy"]["mean"] <= row["interval"][1] and row["runs"] == 2
+    assert each.row("good", "all")["accuracy"]["sd"] is None
+
+
+def test_only_what_differs_is_called_different() -> None:
+    same = evaluation(arrays(120), right=1 / 3)
+    assert all(row["p_holm"] > 0.05 for row in same.comparisons)
+    other = evaluation(arrays(120))
+    assert all(row["p_holm"] < 0.01 and row["low"] > 0 for row in other.comparisons)
