@@ -32,6 +32,7 @@ DATA_STOREYS = [
     {"publishing", "streaming"},
     {"assembly"},
     {"building", "archives", "simulation"},
+    {"official"},
 ]
 DATA_STOREY = {room: number for number, rooms in enumerate(DATA_STOREYS) for room in rooms}
 HUB_CODE_MAY_IMPORT = {"torch", "transformers", "huggingface_hub", "numpy"} | sys.stdlib_module_names

@@ -1,0 +1,157 @@
+"""The published sets: what they are, and where their files come from.
+
+Sizes and addresses are those of the authors' page and notebooks as the project noted them in July 2025.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stedfm_hf.runs.errors import UserError
+
+NOT_STATED = "not stated"
+PREPRINT = "Bilodeau et al., bioRxiv 10.1101/2025.06.06.656993 (2025)"
+_ROOT = "https://s3.valeria.science/flclab-foundation-models/evaluation-data"
+_ASK = "no public address is known; ask the authors of STED-FM"
+
+
+@dataclass(frozen=True)
+class OfficialSet:
+    """One published set.
+
+    Args:
+        name: as `stedfm data import-set` takes it.
+        reference_name: its name in the reference's `get_dataset`.
+        task: what is to be told.
+        files: what the authors' files are.
+        size: images, as far as recorded.
+        where: how to come by the files.
+        url: a public address of them, or None.
+        licence: of the images.
+        citation: where it was published.
+        module: of `stedfm_hf.data.official` that imports it.
+        options: what that is called with.
+    """
+
+    name: str
+    reference_name: str
+    task: str
+    files: str
+    size: str
+    where: str
+    url: str | None = None
+    licence: str = NOT_STATED
+    citation: str = PREPRINT
+    module: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_POLYMER = OfficialSet(
+    "polymer-rings",
+    "polymer-rings",
+    "classes CdvB1, CdvB2",
+    "TIFF files, three text lists",
+    "test 79 (inferred)",
+    _ASK,
+    module="polymer_rings",
+)
+_SETS = (
+    OfficialSet(
+        "optim",
+        "optim",
+        "classes actin, tubulin, CaMKII_Neuron, PSD95_Neuron",
+        "folders optim_train, optim_valid, optim-data of .npz files; a zip",
+        "train 1536, validation 147, test 438",
+        "the address holds the test set; for the other two folders, ask the authors of STED-FM",
+        url=f"{_ROOT}/optim-data.zip",
+        citation=f"Durand et al., Nature Communications 9, 5247 (2018); {PREPRINT}",
+        module="optim",
+    ),
+    OfficialSet(
+        "neural-activity-states",
+        "neural-activity-states",
+        "classes Block, 0MgGlyBic, GluGly, 48hTTX",
+        "NAS_PSD95_{train,valid,test}_v2.tar of .npz files",
+        "train 6021, validation 1176, test 1510 before balancing",
+        "the address holds the test set; for the other two tars, ask the authors of STED-FM",
+        url=f"{_ROOT}/NeuralActivityStates/NAS_PSD95_test_v2.tar",
+        module="neural_activity_states",
+    ),
+    OfficialSet(
+        "peroxisome",
+        "peroxisome",
+        "classes 4hMeOH, 6hMeOH, 8hMeOH, 16hMeOH",
+        "TIFF files, three text lists",
+        "test 244 (inferred)",
+        _ASK,
+        module="peroxisome",
+    ),
+    _POLYMER,
+    OfficialSet(
+        "polymer-rings-4",
+        "polymer-rings (superclasses=False)",
+        "classes CdvB1 and CdvB2, with and without CdvB",
+        _POLYMER.files,
+        _POLYMER.size,
+        _ASK,
+        module="polymer_rings",
+        options={"four_classes": True},
+    ),
+    OfficialSet(
+        "dl-sim",
+        "dl-sim",
+        "classes adhesion, factin, microtubule, mitochondrial",
+        "TIFF files, three text lists",
+        "train 5863, validation 2535, test 1242",
+        "the images are those of DL-SIM; no public address of the authors' selection is known",
+        citation=f"Jin et al., Nature Communications 11, 1934 (2020); {PREPRINT}",
+        module="dl_sim",
+    ),
+    OfficialSet(
+        "synaptic-proteins",
+        "synaptic-proteins",
+        "four proteins",
+        "{train,valid,test}_v2.hdf5 with images, proteins, conditions",
+        NOT_STATED,
+        _ASK,
+        module="synaptic_proteins",
+    ),
+    OfficialSet(
+        "resolution",
+        "resolution",
+        "regression: resolution in nm",
+        "HDF5 with data, labels",
+        NOT_STATED,
+        _ASK,
+        module="resolution",
+    ),
+    OfficialSet(
+        "low-high-quality",
+        "low-high-quality",
+        "classes low, high",
+        "HDF5 with groups low, high; a zip",
+        NOT_STATED,
+        "at the address",
+        url=f"{_ROOT}/low-high-quality.zip",
+        module="low_high_quality",
+    ),
+)
+OFFICIAL_SETS: dict[str, OfficialSet] = {each.name: each for each in _SETS}
+"""The published sets by name."""
+
+
+def official_set(name: str) -> OfficialSet:
+    """The set of that name.
+
+    Raises:
+        UserError: there is none.
+
+    Example:
+        >>> official_set("dl-sim").task
+        'classes adhesion, factin, microtubule, mitochondrial'
+    """
+    if name not in OFFICIAL_SETS:
+        raise UserError(f"{name!r} is no published set; there are {', '.join(OFFICIAL_SETS)}")
+    return OFFICIAL_SETS[name]

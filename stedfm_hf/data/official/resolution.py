@@ -1,0 +1,60 @@
+"""resolution: crops and the resolution that an estimator found in them, for a regression.
+
+HDF5 files with the data sets `data` (photons summed over the time bins 10 to 110) and `labels`. The target is the
+entry `resolution_nm` of the metadata. A file whose name says train, valid or test is that split; others are dealt 70,
+15 and 15 of a hundred. Pixels are taken as they are in the file. (Reference protocol; which images the authors' split
+put where is not published.)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from stedfm_hf.data.official.files import SourceFiles
+from stedfm_hf.data.official.hdf5 import hdf5_names, image, images, open_hdf5, values
+from stedfm_hf.data.official.pixels import crop_as_stored
+from stedfm_hf.data.official.plan import Item, Plan, split_in
+from stedfm_hf.data.repository.layout import Crop
+from stedfm_hf.runs import UserError
+
+TARGET = "resolution_nm"
+CORRECTED = (
+    "An image that lies in two splits with the same pixels stays in the test set, else in validation.",
+    "The files do not say which recording a crop is of, so every crop counts as a source of its own.",
+)
+
+
+def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
+    """Plans the import.
+
+    Raises:
+        UserError: there is no such file, no target is a number, or h5py is not installed.
+    """
+    found = Plan(())
+    for name in hdf5_names(files):
+        try:
+            file = open_hdf5(files, name)
+            pixels = images(file, "data")
+            targets = values(file, "labels", len(pixels)).astype(float).tolist()
+        except (ValueError, KeyError, OSError, RuntimeError) as error:
+            found.failed[name] = f"cannot be read ({error}); get it again"
+            continue
+        for row, target in enumerate(targets):
+            item = f"{name}#{row}"
+            if math.isfinite(target):
+                found.items.append(Item(item, item, split_in(name), None, partial(_read, pixels, row, target)))
+            else:
+                found.left_out[item] = "its target is NaN or infinite: the estimator did not converge"
+    if not found.items:
+        failures = "; ".join(f"{name} {reason}" for name, reason in found.failed.items())
+        raise UserError(f"{files.identity['name']}: holds no crop with a target ({failures or 'all are NaN'})")
+    if any(item.split is None for item in found.items):
+        found.notes.append("a file whose name says no split was dealt 70, 15 and 15 of a hundred, by seed 42")
+    return found
+
+
+def _read(pixels: Any, row: int, target: float) -> list[Crop]:
+    return [replace(crop_as_stored(image(pixels, row)), metadata={TARGET: target})]

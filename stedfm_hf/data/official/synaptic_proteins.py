@@ -1,0 +1,60 @@
+"""synaptic-proteins: images of four synaptic proteins.
+
+HDF5 files `train_v2.hdf5`, `valid_v2.hdf5` and `test_v2.hdf5` with the data sets `images`, `proteins` and
+`conditions`. Pixels are taken as they are in the file: no scaling of them is stated. (Reference protocol; the order of
+the classes, sorted by name, is ours, for the reference's class has none.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from stedfm_hf.data.official.files import SourceFiles
+from stedfm_hf.data.official.hdf5 import hdf5_names, image, images, open_hdf5, values
+from stedfm_hf.data.official.pixels import crop_as_stored
+from stedfm_hf.data.official.plan import Item, Plan, split_in
+from stedfm_hf.data.repository.layout import Crop
+from stedfm_hf.runs import UserError
+
+CLASSES = ()
+CORRECTED = (
+    "The classes are named; the reference's own script fails at this set, because it has no names.",
+    "An image that lies in two splits with the same pixels stays in the test set, else in validation.",
+    "The files do not say which recording an image is of, so every image counts as a source of its own.",
+)
+
+
+def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
+    """Plans the import.
+
+    Raises:
+        UserError: there is no such file, or h5py is not installed.
+    """
+    found = Plan(CLASSES)
+    for name in hdf5_names(files):
+        if (split := split_in(name)) is None:
+            found.left_out[name] = "its name says no split (train, valid, test)"
+            continue
+        try:
+            file = open_hdf5(files, name)
+            pixels = images(file, "images")
+            proteins = values(file, "proteins", len(pixels)).tolist()
+            conditions = values(file, "conditions", len(pixels)).tolist()
+        except (ValueError, KeyError, OSError, RuntimeError) as error:
+            found.failed[name] = f"cannot be read ({error}); get it again"
+            continue
+        for row, (protein, condition) in enumerate(zip(proteins, conditions, strict=True)):
+            read = partial(_read, pixels, row, condition)
+            found.items.append(Item(f"{name}#{row}", f"{name}#{row}", split, str(protein), read))
+    if not found.items:
+        failures = "; ".join(f"{name} {reason}" for name, reason in found.failed.items())
+        raise UserError(
+            f"{files.identity['name']}: holds no image in a file of a split ({failures or 'no such file'})"
+        )
+    return replace(found, classes=tuple(sorted({item.label for item in found.items if item.label is not None})))
+
+
+def _read(pixels: Any, row: int, condition: str | int | float) -> list[Crop]:
+    return [replace(crop_as_stored(image(pixels, row)), metadata={"condition": condition})]

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import pytest
+
+from stedfm_hf.data.assembly import assemble as assembly
+
+
+@pytest.fixture(autouse=True)
+def _without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing the card takes longer than all the rest."""
+    if "card" not in request.fixturenames:
+        monkeypatch.setattr(assembly, "write_card", lambda *arguments: None)
+
+
+@pytest.fixture
+def card() -> None:
+    """Asks for the card and its figures."""

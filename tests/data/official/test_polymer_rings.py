@@ -1,0 +1,91 @@
+"""polymer-rings: the channel is told by the name of the file; two classes or four."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stedfm_hf.data.official.import_set import import_set
+from stedfm_hf.data.official.polymer_rings import FOUR_CLASSES
+from tests.data.official.fabricated import (
+    by_source,
+    counted,
+    minmax,
+    padded,
+    picture,
+    shared_sources,
+    unit,
+    write_lists,
+    write_tiff,
+)
+
+FILES = {
+    "training": ["with_CdvB/2020_a_1_CdvB_CdvB1_CdvB2.tif", "no_CdvB/2020_a_2_CdvB2_CdvB1.tif"],
+    "validation": ["with_CdvB/2020_b_1_CdvB1_CdvB.tif", "no_CdvB/2020_b_2_CdvB2.tif"],
+    "testing": ["no_CdvB/2020_c_1_CdvB1_DNA.tif", "no_CdvB/2020_c_2_DNA_CdvB2.tif", "no_CdvB/2020_c_3_DNA.tif"],
+}
+
+
+def write_set(root: Path) -> Path:
+    for number, path in enumerate(path for paths in FILES.values() for path in paths):
+        channels = len(path.split("_")) - len(path.partition("/")[0].split("_")) - 2
+        write_tiff(root / path, picture(number, *((channels,) if channels > 1 else ()), 90, 120))
+    write_lists(root, "polymer-rings", **FILES)
+    return root
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_classes_splits_and_channels(tmp_path: Path, legacy: bool) -> None:
+    summary = import_set("polymer-rings", write_set(tmp_path / "set"), tmp_path / "repo", legacy=legacy)
+    assert summary.labels == ("CdvB1", "CdvB2")
+    assert counted(summary) == {
+        "train": {"CdvB1": 2, "CdvB2": 2},
+        "validation": {"CdvB1": 1, "CdvB2": 1},
+        "test": {"CdvB1": 1, "CdvB2": 1},
+    }
+    rows = {row["label"]: row for row in by_source(summary)["with_CdvB/2020_a_1_CdvB_CdvB1_CdvB2.tif"]}
+    planes = picture(0, 3, 90, 120)
+    for label, channel in ((0, 1), (1, 2)):
+        np.testing.assert_allclose(unit(rows[label]), padded(minmax(planes[channel])), atol=1e-6)
+    reason = summary.manifest.items["no_CdvB/2020_c_3_DNA.tif"].reason
+    assert reason == "names none of the proteins from its fourth word on" and not shared_sources(summary)
+
+
+def test_four_classes(tmp_path: Path) -> None:
+    summary = import_set("polymer-rings-4", write_set(tmp_path / "set"), tmp_path / "repo")
+    assert (
+        summary.labels
+        == FOUR_CLASSES
+        == (
+            "CdvB1 (with_CdvB)",
+            "CdvB1 (no_CdvB)",
+            "CdvB2 (with_CdvB)",
+            "CdvB2 (no_CdvB)",
+        )
+    )
+    assert counted(summary)["train"] == dict.fromkeys(FOUR_CLASSES, 1)
+
+
+def test_without_lists_files_are_dealt_by_the_published_shares(tmp_path: Path) -> None:
+    for n in range(20):
+        write_tiff(tmp_path / "set" / f"2020_a_{n}_CdvB1_CdvB2.tif", picture(n, 2, 30, 30))
+    summary = import_set("polymer-rings", tmp_path / "set", tmp_path / "repo")
+    assert summary.sources == {"train": 14, "validation": 3, "test": 3} and not shared_sources(summary)
+
+
+def test_a_file_without_the_channel_it_names_fails(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set")
+    write_tiff(root / FILES["testing"][1], picture(9, 90, 120))
+    summary = import_set("polymer-rings", root, tmp_path / "repo")
+    assert summary.manifest.failures() == {FILES["testing"][1]: "has 1 planes, and the set takes plane 2"}
+
+
+def test_a_flat_image_is_zeros_and_in_legacy_nan(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set")
+    write_tiff(root / FILES["validation"][1], np.full((90, 120), 3, np.uint16))
+    for legacy in (False, True):
+        summary = import_set("polymer-rings", root, tmp_path / f"repo{legacy}", legacy=legacy)
+        (row,) = by_source(summary)[FILES["validation"][1]]
+        assert np.isnan(unit(row)[:90, :120]).all() if legacy else (unit(row) == 0).all()
