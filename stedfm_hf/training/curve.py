@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from stedfm_hf.runs import UserError, atomic_path
 
@@ -21,7 +21,22 @@ CURVE_FILE = "curve.csv"
 
 
 @dataclass(frozen=True)
-class CurveRow:
+class Moment:
+    """When something was measured.
+
+    Args:
+        step: optimiser steps done.
+        epoch: epochs of the data done.
+        samples: images seen, of all processes.
+    """
+
+    step: int
+    epoch: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class CurveRow(Moment):
     """A moment of a training; what was not measured then is None.
 
     Args:
@@ -38,9 +53,6 @@ class CurveRow:
         images_per_second: crops of all processes a second, without checks and savings.
     """
 
-    step: int
-    epoch: float
-    samples: int
     loss: float | None = None
     learning_rate: float | None = None
     grad_norm: float | None = None
@@ -53,28 +65,23 @@ class CurveRow:
 
 COLUMNS = tuple(field.name for field in fields(CurveRow))
 _WHOLE = ("step", "samples")
+Row = TypeVar("Row", bound=Moment)
 
 
-class Curve:
-    """A curve in a file. One process writes it: the first.
+class RowsFile(Generic[Row]):
+    """Rows of one kind in a file. One process writes it: the first.
 
     Args:
         path: the CSV file; made with the first row.
-
-    Example:
-        >>> curve = Curve("curve.csv")
-        >>> for step in (0, 10, 20):
-        ...     curve.append(CurveRow(step, epoch=step / 10, samples=4 * step, loss=1.0 / (1 + step)))
-        >>> curve.cut_back(10)
-        >>> [row.step for row in curve.rows()]
-        [0, 10]
+        kind: dataclass of a row; beside those of a moment its fields are numbers or None.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], kind: type[Row]) -> None:
+        self.path, self.kind = Path(path), kind
+        self.columns = tuple(field.name for field in fields(kind))
         self._tidy = False
 
-    def append(self, row: CurveRow) -> None:
+    def append(self, row: Row) -> None:
         """Writes a row, at once.
 
         Raises:
@@ -100,12 +107,12 @@ class Curve:
         kept = [row for row in self.rows() if row.step <= step]
         try:
             with atomic_path(self.path) as temporary:
-                temporary.write_text(",".join(COLUMNS) + "\n" + _lines(kept), encoding="utf-8", newline="")
+                temporary.write_text(",".join(self.columns) + "\n" + _lines(kept), encoding="utf-8", newline="")
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); make room and go on") from error
         self._tidy = True
 
-    def rows(self) -> list[CurveRow]:
+    def rows(self) -> list[Row]:
         """The rows as they are in the file now; none where there is no file.
 
         Raises:
@@ -122,7 +129,7 @@ class Curve:
         rows = []
         for cells in lines:
             try:
-                rows.append(CurveRow(**{name: _number(name, cells.get(name)) for name in COLUMNS}))
+                rows.append(self.kind(**{name: _number(name, cells.get(name)) for name in self.columns}))
             except (TypeError, ValueError) as error:
                 raise UserError(
                     f"{self.path}: line {lines.line_num} is no row of a curve; mend it or move the file away"
@@ -130,7 +137,26 @@ class Curve:
         return rows
 
 
-def _lines(rows: Iterable[CurveRow]) -> str:
+class Curve(RowsFile[CurveRow]):
+    """The curve of a pretraining.
+
+    Args:
+        path: the CSV file; made with the first row.
+
+    Example:
+        >>> curve = Curve("curve.csv")
+        >>> for step in (0, 10, 20):
+        ...     curve.append(CurveRow(step, epoch=step / 10, samples=4 * step, loss=1.0 / (1 + step)))
+        >>> curve.cut_back(10)
+        >>> [row.step for row in curve.rows()]
+        [0, 10]
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path, CurveRow)
+
+
+def _lines(rows: Iterable[Moment]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(astuple(row) for row in rows)
     return text.getvalue()

@@ -1,0 +1,129 @@
+"""The card of a classifier, or of a regression, that was trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from stedfm_hf.cards.rendering import MODEL_TAGS, render
+
+
+@dataclass(frozen=True)
+class ClassifierCardFacts:
+    """What a card says of a fine-tuning; what is None or empty is not known, and nothing is said of it.
+
+    Args:
+        name: title of the card and name of the folder in the examples.
+        task: `classes`, `several` (classes at once) or `regression`.
+        classes: their names; empty for a regression.
+        target: what a regression predicts.
+        config: fields of the configuration, as for `CardFacts`.
+        parameters: parameters of the encoder and of the head.
+        base: name of the model whose weights were the start, or, from scratch, whose architecture was taken.
+        base_note: what must be said of it.
+        mode: of the fine-tuning.
+        mode_words: what was trained, in a sentence.
+        data: name of the data set.
+        simulated: whether its images were computed.
+        split: how the sides were made.
+        images: images of `train`, `validation` and, if there is one, `test`.
+        sources: source images, likewise.
+        per_class: training images of each class; empty for a regression.
+        drawn: whether these are only some of those there are.
+        chosen_by: validation figure of the best model.
+        seeds: of all runs.
+        best_seed: of this model.
+        best_step: optimiser step of its weights.
+        steps: optimiser steps of its run.
+        figures: by side and figure: mean and standard deviation over the seeds, and the value of this model.
+        recall: of each class of this model, on `shown`; None where a class has no image.
+        shown: `test`, or `validation` where there is none.
+        settings: of the training, by name; no paths.
+        machine: what computed it; no name of a host.
+        precision: `float32` or `bfloat16`.
+        pictures: paths inside the folder, by name.
+        files: other files of the folder, with a word each.
+        licence: identifier of the terms of the weights.
+    """
+
+    name: str
+    task: str
+    classes: tuple[str, ...]
+    config: Mapping[str, Any]
+    parameters: Mapping[str, int]
+    base: str
+    mode: str
+    mode_words: str
+    data: str
+    split: str
+    images: Mapping[str, int]
+    sources: Mapping[str, int]
+    chosen_by: str
+    seeds: tuple[int, ...]
+    best_seed: int
+    best_step: int | None
+    steps: int
+    figures: Mapping[str, Mapping[str, tuple[float, float | None, float]]]
+    shown: str
+    simulated: bool = False
+    target: str | None = None
+    base_note: str | None = None
+    per_class: Mapping[str, int] = field(default_factory=dict)
+    drawn: bool = False
+    recall: Mapping[str, float | None] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    machine: str | None = None
+    precision: str | None = None
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    licence: str | None = None
+
+
+def render_classifier_card(facts: ClassifierCardFacts) -> str:
+    """Writes the card of a classifier that was trained here.
+
+    Args:
+        facts: what to say.
+
+    Returns:
+        The text of `README.md`.
+
+    Example:
+        >>> config = {"image_size": 64, "patch_size": 8, "num_channels": 1, "hidden_size": 128}
+        >>> config |= {"num_hidden_layers": 8, "num_attention_heads": 4}
+        >>> card = render_classifier_card(
+        ...     ClassifierCardFacts(
+        ...         name="my-classifier",
+        ...         task="classes",
+        ...         classes=("actin", "tubulin"),
+        ...         config=config,
+        ...         parameters={"encoder": 1603200, "head": 258},
+        ...         base="demo",
+        ...         mode="linear-probe",
+        ...         mode_words="only the head was trained",
+        ...         data="my-crops",
+        ...         split="the splits of the data set",
+        ...         images={"train": 100, "validation": 20},
+        ...         sources={"train": 10, "validation": 2},
+        ...         chosen_by="balanced_accuracy",
+        ...         seeds=(42,),
+        ...         best_seed=42,
+        ...         best_step=10,
+        ...         steps=20,
+        ...         figures={"validation": {"accuracy": (0.9, None, 0.9)}},
+        ...         shown="validation",
+        ...     )
+        ... )
+        >>> "There is no test split" in card, "accuracy | 0.9000" in card
+        (True, True)
+    """
+    data = ModelCardData(
+        license=facts.licence,
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=[*MODEL_TAGS, *["synthetic"] * facts.simulated],
+    )
+    return render("classifier_card.md.jinja", data, facts=facts)

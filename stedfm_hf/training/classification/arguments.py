@@ -1,0 +1,346 @@
+"""Arguments of a fine-tuning for classification: typed, from flags and recipes (ours)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import torch
+from transformers import HfArgumentParser, TrainingArguments
+from transformers.hf_argparser import HfArg
+
+from stedfm_hf.inference.loading import DEVICES, choose_device, has_fast_bfloat16
+from stedfm_hf.runs import UserError
+from stedfm_hf.training.arguments import _at_least, _HelpFormatter, _Parser, _underscored
+from stedfm_hf.training.effective_batch import split_batch
+from stedfm_hf.training.recipe_files import SUFFIXES, load_recipe, nearest
+
+EXAMPLE = "Example: stedfm finetune classification --model demo --dataset my-crops --output_dir classifier"
+MODES = ("linear-probe", "last-blocks", "full", "lora", "from-scratch")
+LEARNING_RATES = {"linear-probe": 3e-3, "last-blocks": 3e-4, "full": 2e-4, "lora": 1e-3, "from-scratch": 5e-4}
+"""The highest rate where none is given, for 64 images in a step (ours)."""
+MOST_EPOCHS = 1000
+"""Passes over a few drawn images at most (reference protocol)."""
+
+
+@dataclass
+class DataArguments:
+    """What is trained on.
+
+    Raises:
+        UserError: no data set, or two ways to draw a few labels.
+
+    Example:
+        >>> DataArguments(dataset="my-crops", labels_per_class=10).validation_split
+        'validation'
+    """
+
+    _argument_group_name = "data"
+
+    dataset: str = HfArg(
+        default="",
+        help="Folder of a data set, its id on the Hub, or a folder with one folder of images for each class.",
+    )
+    target: str | None = HfArg(
+        default=None,
+        help="Column of the labels, or entry of the column metadata; by default label. Decimal numbers: a regression.",
+    )
+    train_split: str = HfArg(default="train", help="Split that is trained on.")
+    validation_split: str = HfArg(
+        default="validation",
+        help="Split the best model is chosen on; without one it is cut from train by source image.",
+    )
+    test_split: str = HfArg(default="test", help="Split the result is told of; never used before.")
+    split_seed: int = HfArg(default=0, help="Of the cut where splits are missing; the same for all seeds.")
+    labels_per_class: int | None = HfArg(default=None, help="Draw as many training images of each class.")
+    label_fraction: float | None = HfArg(default=None, help="Draw this share of the training images of each class.")
+    series: str | None = HfArg(default=None, help="Of image files: the series to take.")
+    channel: str | None = HfArg(default=None, help="Of image files: the channel to take.")
+    source_pattern: str | None = HfArg(
+        default=None, help="Of image files: regular expression for the part of the path that names the source image."
+    )
+
+    def __post_init__(self) -> None:
+        if not self.dataset:
+            raise UserError("no data set is named; give --dataset FOLDER")
+        if self.labels_per_class is not None and self.label_fraction is not None:
+            raise UserError("labels_per_class and label_fraction are two ways to draw images; give one of them")
+        _at_least(0, split_seed=self.split_seed)
+
+
+@dataclass
+class ModelArguments:
+    """What is trained.
+
+    Raises:
+        UserError: no model, or a number of blocks where none is wanted or missing.
+
+    Example:
+        >>> ModelArguments(model="demo", mode="last-blocks", blocks=2).mode
+        'last-blocks'
+    """
+
+    _argument_group_name = "model"
+
+    model: str = HfArg(
+        default="", help="Folder, Hub id or demo; from scratch also the name of an architecture: only that is taken."
+    )
+    mode: Literal["linear-probe", "last-blocks", "full", "lora", "from-scratch"] = HfArg(
+        default="linear-probe", help="The head alone, the last blocks, all weights, adapters of low rank, or anew."
+    )
+    blocks: int | None = HfArg(default=None, help="Blocks that last-blocks trains.")
+    lora_rank: int = HfArg(default=8, help="Rank of the adapters of lora.")
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise UserError("no model is named; give --model FOLDER, a Hub id or demo")
+        if self.mode not in MODES:
+            raise UserError(f"mode {self.mode!r} is unknown{nearest(self.mode, MODES)}; choose {', '.join(MODES)}")
+        if (self.mode == "last-blocks") != (self.blocks is not None):
+            raise UserError(
+                f"mode {self.mode} and blocks {self.blocks} do not fit; give --mode last-blocks --blocks 2"
+            )
+        _at_least(1, lora_rank=self.lora_rank, blocks=1 if self.blocks is None else self.blocks)
+
+
+@dataclass(repr=False)  # the library's own hides tokens
+class ClassificationArguments(TrainingArguments):
+    """How it is trained: `transformers.TrainingArguments` with our defaults.
+
+    Making one sets the device up and, under a launcher, joins the other processes.
+
+    Raises:
+        UserError: values that cannot be, alone or together.
+
+    Example:
+        >>> arguments = ClassificationArguments(output_dir="run", use_cpu=True)
+        >>> arguments.seeds, arguments.describe_batch()
+        ([42], 'effective batch 64 = 1 process x 64 images x 1 accumulated')
+    """
+
+    _argument_group_name = "training"
+
+    output_dir: str | None = HfArg(
+        default=None, aliases=["--output"], help="Folder for the best model; a run that is there is continued."
+    )
+    seeds: list[int] | None = HfArg(
+        default=None, help="One run for each: of the drawn labels, new weights, order and augmentation (default: 42)."
+    )
+    num_train_epochs: float = HfArg(
+        default=30.0,
+        help="Passes over all training images; a few drawn ones are seen more often, as many images in all.",
+    )
+    sample_budget: int | None = HfArg(default=None, help="Images seen in all, instead of num_train_epochs.")
+    max_steps: int = HfArg(default=-1, help="Optimiser steps; above 0 it replaces both.")
+    effective_batch: int = HfArg(default=64, help="Images of an optimiser step, whatever the number of processes.")
+    max_per_device_batch: int = HfArg(default=64, help="Most images of a process at a time.")
+    per_device_train_batch_size: int | None = HfArg(
+        default=None, help="Images of a process at a time; by default as many as the bound allows."
+    )
+    gradient_accumulation_steps: int | None = HfArg(
+        default=None, help="Batches of a process in an optimiser step; by default what effective_batch leaves."
+    )
+    learning_rate: float | None = HfArg(default=None, help="The highest one; by default that of the mode.")
+    layer_decay: float = HfArg(default=1.0, help="Factor of the learning rate from a block to the one before it.")
+    lr_scheduler_type: str = HfArg(default="cosine", help="Course of the learning rate after the warm-up.")
+    warmup_share: float = HfArg(default=0.1, help="Share of the steps in which the learning rate rises.")
+    weight_decay: float = HfArg(default=0.05, help="Decay of the matrices; biases, norms and tokens have none.")
+    max_grad_norm: float = HfArg(default=1.0, help="Norm at which gradients are clipped; 0: never.")
+    augment: bool = HfArg(
+        default=True,
+        help="Turn and mirror the images and change their intensity a little, at random, and crop larger ones.",
+    )
+    class_weights: Literal["none", "balanced"] = HfArg(
+        default="none", help="balanced: classes count alike in the loss, however many images they have."
+    )
+    choose_by: str | None = HfArg(
+        default=None,
+        help="Validation figure of the best model; by default balanced_accuracy, macro_f1 or r2 by the task.",
+    )
+    early_stopping_patience: int | None = HfArg(
+        default=None, help="Stop after as many checks without a better one; by default never."
+    )
+    checks: int = HfArg(default=20, help="Checks on the validation images in a training.")
+    save_checks: int = HfArg(default=5, help="Checks from one checkpoint to the next.")
+    bf16: bool | None = HfArg(
+        default=None,
+        metadata={"nargs": "?", "const": True},
+        help="Compute in bfloat16; by default on GPUs that have it. On a CPU float32 is exact to the bit.",
+    )
+    report_to: None | str | list[str] = HfArg(default="none", help="Where curves are sent, too, such as tensorboard.")
+    disable_tqdm: bool | None = HfArg(default=True, help="No bars: progress is told in lines.")
+    save_total_limit: int | None = 1
+    remove_unused_columns: bool = False
+    label_names: list[str] | None = HfArg(default_factory=list)
+    logging_nan_inf_filter: bool = False
+    ddp_find_unused_parameters: bool | None = False
+
+    def __post_init__(self) -> None:
+        self._check()
+        if self.seeds is None:
+            self.seeds = [self.seed]
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # type: ignore[has-type]
+        if self.bf16 is None:
+            gpu = torch.cuda.is_available() and not self.use_cpu and not self.fp16
+            self.bf16 = gpu and has_fast_bfloat16(torch.device("cuda"))
+        if self.learning_rate is None:
+            self.learning_rate = 0.0  # settled by the mode, see `settle`
+        self.warmup_steps = self.warmup_share
+        _ = self.device  # the first look at it joins the processes
+        self.per_device_train_batch_size, self.gradient_accumulation_steps = split_batch(
+            self.effective_batch,
+            self.world_size,
+            most=self.max_per_device_batch,
+            per_device=self.per_device_train_batch_size,
+            accumulation=self.gradient_accumulation_steps,
+        )
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise UserError(f"the arguments do not fit together: {' '.join(str(error).split())}") from error
+        self._n_gpu = min(1, self._n_gpu)  # type: ignore[has-type]
+
+    def _check(self) -> None:
+        if not self.output_dir:
+            raise UserError("no output folder is named; give --output_dir FOLDER")
+        _at_least(1, effective_batch=self.effective_batch, checks=self.checks, save_checks=self.save_checks)
+        _at_least(0, seed=self.seed, **{f"seeds: {seed}": seed for seed in self.seeds or ()})
+        if self.seeds is not None and len(set(self.seeds)) != len(self.seeds):
+            raise UserError(f"seeds {self.seeds} name one twice; give each once")
+        if self.early_stopping_patience is not None:
+            _at_least(1, early_stopping_patience=self.early_stopping_patience)
+        if not 0 <= self.warmup_share < 1:
+            raise UserError(f"warmup_share is {self.warmup_share}; give 0 or more, below 1")
+        if not 0 < self.layer_decay <= 1:
+            raise UserError(f"layer_decay is {self.layer_decay}; give a number above 0, at most 1")
+        if self.metric_for_best_model is not None or self.load_best_model_at_end:
+            raise UserError("the best model is always kept; say by which figure with --choose_by")
+        if self.push_to_hub:
+            raise UserError("a finished folder is sent with `hf upload NAME FOLDER`; leave --push_to_hub out")
+        if self.deepspeed or self.fsdp:
+            raise UserError(
+                "a classifier is trained on one GPU or several alike (torchrun); leave deepspeed and fsdp out"
+            )
+
+    def describe_batch(self) -> str:
+        """The effective batch and who shares it, in one line."""
+        processes = f"{self.world_size} process{'es' if self.world_size > 1 else ''}"
+        return (
+            f"effective batch {self.effective_batch} = {processes} x {self.per_device_train_batch_size} images "
+            f"x {self.gradient_accumulation_steps} accumulated"
+        )
+
+    def steps_for(self, images: int, drawn: int) -> int:
+        """Optimiser steps of a run: as many images are seen however few of them were drawn.
+
+        Args:
+            images: training images in all.
+            drawn: those of the run.
+        """
+        if self.max_steps > 0:
+            return self.max_steps
+        budget = self.num_train_epochs * images if self.sample_budget is None else self.sample_budget
+        return max(1, round(min(budget, MOST_EPOCHS * drawn) / self.effective_batch))
+
+
+KINDS: tuple[type, ...] = (DataArguments, ModelArguments, ClassificationArguments)
+LOCAL = frozenset(
+    "dataset model output_dir seeds max_per_device_batch per_device_train_batch_size gradient_accumulation_steps "
+    "report_to disable_tqdm save_total_limit remove_unused_columns label_names logging_nan_inf_filter "
+    "ddp_find_unused_parameters".split()
+)
+"""Fields of ours that belong to a machine or a place: no part of a recipe that others shall repeat."""
+
+
+def parse_arguments(
+    argv: Sequence[str] | None = None,
+) -> tuple[DataArguments, ModelArguments, ClassificationArguments]:
+    """Reads the arguments of a fine-tuning: flags, over the values of `--recipe`, over the defaults.
+
+    Args:
+        argv: words of the command line; None takes those of the process.
+
+    Returns:
+        What is trained on, what is trained, and how.
+
+    Raises:
+        UserError: an unknown flag or key (names the nearest), a wrong type, or values that cannot be.
+        SystemExit: after `--help`.
+
+    Example:
+        >>> words = "--model demo --dataset crops --output_dir run --mode full --seeds 1 2 --device cpu"
+        >>> data, model, training = parse_arguments(words.split())
+        >>> model.mode, training.seeds, training.learning_rate
+        ('full', [1, 2], 0.0002)
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    parser = _parser()
+    # Once to find the recipe, whose values become the defaults of the second time.
+    recipe = parser.parse_known_args(words)[0].recipe
+    if recipe is not None:
+        if Path(recipe).suffix not in SUFFIXES:
+            raise UserError(f"recipe {recipe!r} is no file ({', '.join(SUFFIXES)}); recipe.yaml of a run is one")
+        parser.set_defaults(**load_recipe(recipe, _field_types()))
+    namespace, unknown = parser.parse_known_args(words)
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        raise UserError(f"{unknown[0]} is no argument{nearest(_underscored(unknown[0]), flags)}; see --help")
+    values = vars(namespace)
+    if values["device"] != "auto":
+        values["use_cpu"] = choose_device(values["device"]).type == "cpu"
+    data, model, training = (
+        kind(**{field.name: values[field.name] for field in fields(kind) if field.init}) for kind in KINDS
+    )
+    return data, model, settle(model, training)
+
+
+def settle(model: ModelArguments, training: ClassificationArguments) -> ClassificationArguments:
+    """Gives the arguments the learning rate of the mode, where none was given."""
+    training.learning_rate = training.learning_rate or LEARNING_RATES[model.mode]
+    return training
+
+
+def used_recipe(data: DataArguments, model: ModelArguments, arguments: ClassificationArguments) -> dict[str, Any]:
+    """The values that, as a recipe, repeat a run on the same data from the same model; none names a place."""
+    values = {
+        field.name: getattr(part, field.name)
+        for part, kind in zip((data, model, arguments), KINDS, strict=True)
+        for field in fields(kind)
+        if field.name in kind.__annotations__ and field.name not in LOCAL
+    }
+    values["lr_scheduler_type"] = getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)
+    return {name: value for name, value in values.items() if value is not None and (name, value) != ("max_steps", -1)}
+
+
+def _field_types() -> dict[str, Any]:
+    types: dict[str, Any] = {}
+    for kind in KINDS:
+        hints = get_type_hints(kind)
+        types |= {field.name: hints[field.name] for field in fields(kind) if field.init}
+    return types
+
+
+def _parser() -> HfArgumentParser:
+    parser = _Parser(
+        KINDS,
+        prog="stedfm finetune classification",
+        usage="stedfm finetune classification --model MODEL --dataset DATA --output_dir FOLDER [--OPTION VALUE ...]",
+        description="Train a classifier or a regression on labelled images. Stopped, the same command goes on.\n"
+        "torchrun starts stedfm_hf/training/classify.py with the same options.",
+        epilog=f"The other fields of transformers.TrainingArguments are options, too.\n\n{EXAMPLE}",
+        allow_abbrev=False,
+        formatter_class=_HelpFormatter,
+    )
+    parser.add_argument("--recipe", help="A YAML or JSON file with values for these options; flags override it.")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="auto takes a GPU if there is one.")
+    ours = {field.name for kind in KINDS for field in fields(kind) if field.name in kind.__annotations__}
+    for action in parser._actions:
+        if not action.help or action.dest not in ours | {"help", "recipe", "device", "seed"}:
+            action.help = argparse.SUPPRESS
+        # --label-fraction is taken as well as --label_fraction; the help is shorter with one of them.
+        action.option_strings = [flag for flag in action.option_strings if "-" not in flag[2:]]
+    return parser

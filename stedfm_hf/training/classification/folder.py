@@ -1,0 +1,118 @@
+"""The folder of a fine-tuning: what it was begun with, a run for each seed, and the best model with its card."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stedfm_hf.runs import Manifest, UserError, check_same_settings, manifest_path, read_json
+from stedfm_hf.training.classification.arguments import (
+    ClassificationArguments,
+    DataArguments,
+    ModelArguments,
+    used_recipe,
+)
+from stedfm_hf.training.classification.card import write_card
+from stedfm_hf.training.classification.feeding import Side
+from stedfm_hf.training.classification.material import Material
+from stedfm_hf.training.classification.network import name_of_model
+from stedfm_hf.training.classification.outcome import METRICS_FILE
+from stedfm_hf.training.classification.summary import write_summary
+from stedfm_hf.training.recipe_files import write_recipe
+
+VERB = "finetune classification"
+RECIPE_FILE = "recipe.yaml"
+MAY_CHANGE = ("save_checks", "bf16")
+"""Values of a recipe that do not change what is computed; the others must stay when a run goes on."""
+
+
+class Folder:
+    """The output folder; only the first process writes.
+
+    Args:
+        data: what is trained on.
+        model: what is trained.
+        arguments: how.
+        material: the images.
+        weights: SHA-256 of the weights that are begun from; None from scratch.
+    """
+
+    def __init__(
+        self,
+        data: DataArguments,
+        model: ModelArguments,
+        arguments: ClassificationArguments,
+        material: Material,
+        *,
+        weights: str | None,
+    ) -> None:
+        self.path = Path(str(arguments.output_dir))
+        self.model, self.material, self.arguments = model, material, arguments
+        self.is_writer = arguments.process_index == 0
+        self.recipe = used_recipe(data, model, arguments)
+        parts = {"train": material.train} | material.sides()
+        settings = {name: value for name, value in self.recipe.items() if name not in MAY_CHANGE}
+        self.manifest = Manifest(
+            VERB,
+            settings=settings | {"data": {name: part.fingerprint for name, part in parts.items()}},
+            options={"processes": arguments.world_size, "batch": arguments.describe_batch(), "seeds": arguments.seeds},
+            model=name_of_model(model.model),
+            weights_sha256=weights,
+        )
+
+    def begin(self, seeds: Sequence[int], say: Callable[[str], None]) -> dict[str, Any] | None:
+        """Takes up what an earlier call left, or makes the folder.
+
+        Returns:
+            The figures, if all is finished already.
+
+        Raises:
+            UserError: the folder cannot be written, holds something else, or was begun with other settings.
+        """
+        record = manifest_path(self.path, folder=True)
+        if record.exists():
+            old = Manifest.load(record)
+            check_same_settings(old, self.manifest)
+            if old.ended is not None and (self.path / METRICS_FILE).exists():
+                found = dict(read_json(self.path / METRICS_FILE))
+                if found["seeds"] == list(seeds):
+                    say(f"{self.path}: is finished; another output_dir begins a new run")
+                    return found
+        if not self.is_writer:
+            return None
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path}: is a file; name a folder")
+        if record.exists():
+            self.manifest.resume_from(Manifest.load(record))
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise UserError(f"{self.path}: holds other files; name a new folder")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.path, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); name another folder") from error
+        self.manifest.save(record)
+        note = f"trained on {self.material.train.name} from {name_of_model(self.model.model)}"
+        write_recipe(self.path / RECIPE_FILE, self.recipe, note=note)
+        return None
+
+    def end(self, seeds: Sequence[int], failed: Mapping[str, str], sides: Mapping[str, Side]) -> dict[str, Any]:
+        """Puts the best model to the top, writes figures of all seeds and the card; records that all is finished.
+
+        Args:
+            seeds: of the runs, all of them finished.
+            failed: images that could not be read, with the reason.
+            sides: validation, and test where there is one.
+        """
+        if not self.is_writer:
+            return {}
+        summary = write_summary(self.path, seeds, how=self.material.how)
+        write_card(self.path, summary, self.recipe, self.model, self.material, self.arguments, sides)
+        for place, reason in failed.items():
+            self.manifest.failed(place, reason)
+        self.manifest.finish()
+        self.manifest.save(manifest_path(self.path, folder=True))
+        return summary

@@ -1,0 +1,102 @@
+"""Several seeds as one result: mean and standard deviation, and the best model at the top of the folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stedfm_hf.runs import read_json, write_json
+from stedfm_hf.training.classification.outcome import METRICS_FILE
+from stedfm_hf.training.classification.scoring import is_better
+
+NO_FIGURES = ("images", "absent_classes", "undefined", "undefined_f1", "undefined_average_precision")
+OWN = ("manifest.json", "recipe.yaml", "README.md", METRICS_FILE)
+"""Files of the top that are not those of the best run."""
+
+
+def run_folder(output: Path, seed: int) -> Path:
+    """Where the run of a seed belongs."""
+    return output / f"seed-{seed}"
+
+
+def is_finished(output: Path, seed: int) -> bool:
+    """Whether the run of a seed is complete."""
+    return (run_folder(output, seed) / METRICS_FILE).exists()
+
+
+def summarise(runs: Sequence[Mapping[str, Any]], *, how: str) -> dict[str, Any]:
+    """The figures of all runs: of each its mean and standard deviation over the seeds, and the best run.
+
+    Args:
+        runs: `metrics.json` of every run.
+        how: how the sides were made.
+
+    Returns:
+        `chosen_by`, `best_seed`, `split`, `seeds`, and for `validation` and, if it is there, `test`: `mean` and `sd`
+        (with n - 1; None of a single run) by figure. A figure that a run does not have is left out.
+    """
+    figure = str(runs[0]["chosen_by"])
+    best = runs[0]
+    for run in runs[1:]:
+        value, before = run["validation"].get(figure), best["validation"].get(figure)
+        if value is not None and (before is None or is_better(figure, value, before)):
+            best = run
+    summary: dict[str, Any] = {
+        "chosen_by": figure,
+        "best_seed": best["seed"],
+        "split": how,
+        "seeds": [run["seed"] for run in runs],
+    }
+    for side in ("validation", "test"):
+        if all(side in run for run in runs):
+            names = [
+                name
+                for name in runs[0][side]
+                if name not in NO_FIGURES and all(isinstance(run[side].get(name), int | float) for run in runs)
+            ]
+            table = {name: np.array([run[side][name] for run in runs], float) for name in names}
+            summary[side] = {
+                "images": runs[0][side]["images"],
+                "mean": {name: float(values.mean()) for name, values in table.items()},
+                "sd": {name: float(values.std(ddof=1)) if len(values) > 1 else None for name, values in table.items()},
+            }
+    return summary | {"runs": list(runs)}
+
+
+def write_summary(output: Path, seeds: Sequence[int], *, how: str) -> dict[str, Any]:
+    """Writes `metrics.json` of all runs, and puts the best one's model and figures to the top.
+
+    Args:
+        output: holds a folder for each seed.
+        seeds: of the runs.
+        how: how the sides were made.
+    """
+    summary = summarise([read_json(run_folder(output, seed) / METRICS_FILE) for seed in seeds], how=how)
+    best = run_folder(output, summary["best_seed"])
+    for path in sorted(best.iterdir()):
+        if path.name in OWN:
+            continue
+        if path.is_dir():
+            shutil.copytree(path, output / path.name, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(path, output / path.name)
+    write_json(output / METRICS_FILE, summary)
+    return summary
+
+
+def describe(summary: Mapping[str, Any], folder: Path) -> str:
+    """One line for the terminal."""
+    side = "test" if "test" in summary else "validation"
+    figures = summary[side]
+    shown = []
+    for name in dict.fromkeys((summary["chosen_by"], "accuracy", "macro_f1", "pearson_r", "r2")):
+        if name in figures["mean"]:
+            sd = figures["sd"][name]
+            shown.append(f"{name} {figures['mean'][name]:.4f}" + ("" if sd is None else f" ± {sd:.4f}"))
+    count = len(summary["seeds"])
+    seeds = f"{count} seed{'s' * (count > 1)}, best {summary['best_seed']}"
+    return f"{folder}: {side} {', '.join(shown)} ({seeds}; {figures['images']:,} images)"

@@ -1,0 +1,92 @@
+"""Small fine-tunings for the tests: images whose classes can be learned, a model, and how a run is started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stedfm_hf import StedFmForPreTraining
+from stedfm_hf.training.classification.arguments import parse_arguments
+from stedfm_hf.training.classification.summary import run_folder
+from stedfm_hf.training.classification.watching import CheckRow
+from stedfm_hf.training.classify import ClassificationResult, finetune_classification
+from stedfm_hf.training.curve import CURVE_FILE, RowsFile
+from tests.data.assembled import noisy_crop, write_repo
+from tests.models import tiny_config
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = "stedfm_hf/training/classify.py"
+SHORT = "--max_steps 12 --effective_batch 8 --checks 4 --save_checks 1 --learning_rate 2e-3 --device cpu"
+
+
+def draw_image(kind: str, size: float, number: int) -> np.ndarray:
+    """A ring or a dot (40, 40) uint8 somewhere in noise."""
+    rng = np.random.default_rng(number)
+    y, x = rng.uniform(14, 26, 2)
+    distance = np.hypot(np.arange(40)[:, None] - y, np.arange(40)[None] - x)
+    signal = 40 * np.exp(-((distance - (size if kind == "rings" else 0)) ** 2) / 8)
+    return rng.poisson(signal + 12).clip(0, 255).astype(np.uint8)
+
+
+def write_crops(folder: Path, count: int = 96) -> Path:
+    """Crops of two classes, with a number to predict (`size`) and several classes at once (`parts`)."""
+    rows = []
+    for number in range(count):
+        source = number // 2
+        kind, size = ("rings", "dots")[source % 2], 4.0 + 0.25 * (source % 13)
+        parts = [kind] if source % 3 else [kind, "large"] if size > 5.5 else []
+        rows.append(
+            noisy_crop(
+                number,
+                pixels=draw_image(kind, size, number),
+                x=40 * (number % 2),
+                label=kind,
+                metadata={"size": size, "parts": parts},
+            )
+        )
+    write_repo(folder, rows, rows_per_shard=16)
+    return folder
+
+
+def write_model(folder: Path) -> Path:
+    """A masked autoencoder that knows nothing."""
+    torch.manual_seed(0)
+    StedFmForPreTraining(tiny_config()).save_pretrained(folder)
+    return folder
+
+
+def words_of(model: Path | str, data: Path, output: Path, words: str = "") -> list[str]:
+    """The words of a short fine-tuning; later ones count."""
+    named = ["--model", str(model), "--dataset", str(data), "--output_dir", str(output)]
+    return [*SHORT.split(), *named, *words.split()]
+
+
+def run(model: Path | str, data: Path, output: Path, words: str = "") -> ClassificationResult:
+    """A short fine-tuning in this process."""
+    return finetune_classification(*parse_arguments(words_of(model, data, output, words)))
+
+
+def launch(words: Sequence[str], *, processes: int = 2) -> str:
+    """A fine-tuning under torchrun; gives what it printed."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    ended = subprocess.run(
+        [*launcher, SCRIPT, *words],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return ended.stdout
+
+
+def curve_of(output: Path, seed: int = 42) -> list[CheckRow]:
+    """The rows of a run."""
+    return RowsFile(run_folder(output, seed) / CURVE_FILE, CheckRow).rows()

@@ -1,0 +1,272 @@
+"""Fine-tuning: a folder that loads, the same bits again and after any stop, and what cannot be trained is said."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tifffile
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification, pipeline
+
+from stedfm_hf.evaluation.labelled import read_labelled
+from stedfm_hf.runs import UserError, read_json
+from stedfm_hf.training.classification.outcome import METRICS_FILE
+from stedfm_hf.training.classification.summary import run_folder
+from tests.training.classification.small_runs import ROOT, SCRIPT, curve_of, draw_image, run, words_of
+
+
+def weights_of(output: Path, seed: int = 42) -> dict[str, torch.Tensor]:
+    return load_file(run_folder(output, seed) / "model.safetensors")
+
+
+def assert_same_run(output: Path, wanted: Path, seed: int = 42) -> None:
+    """Weights and figures, bit for bit."""
+    ours, theirs = weights_of(output, seed), weights_of(wanted, seed)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    first, second = (read_json(run_folder(folder, seed) / METRICS_FILE) for folder in (output, wanted))
+    assert first == second
+
+
+def test_the_folder_holds_the_best_model_and_loads(full: Path, crops: Path) -> None:
+    model = AutoModelForImageClassification.from_pretrained(full)
+    assert model.config.id2label == {0: "dots", 1: "rings"}
+    metrics = read_json(full / METRICS_FILE)
+    assert metrics["seeds"] == [42, 43] and len(metrics["runs"]) == 2
+    figures = [each["validation"]["balanced_accuracy"] for each in metrics["runs"]]
+    assert metrics["best_seed"] == metrics["seeds"][int(np.argmax(figures))]
+    accuracies = [each["test"]["accuracy"] for each in metrics["runs"]]
+    assert metrics["test"]["mean"]["accuracy"] == pytest.approx(np.mean(accuracies))
+    assert metrics["test"]["sd"]["accuracy"] == pytest.approx(np.std(accuracies, ddof=1))
+    for name in ("README.md", "recipe.yaml", "manifest.json", "curve.csv", "figures/confusion_matrix.png"):
+        assert (full / name).exists(), name
+    assert not list(full.glob("*/checkpoint-*")) and not list(full.rglob("*.bin"))
+    best = run_folder(full, metrics["best_seed"]) / "model.safetensors"
+    assert best.read_bytes() == (full / "model.safetensors").read_bytes()
+
+
+def test_the_pipeline_gives_the_predictions_of_the_report(full: Path, crops: Path) -> None:
+    classify = pipeline("stedfm-image-classification", model=str(full))
+    test = read_labelled(crops)["test"]
+    rows = pq.read_table(full / "predictions.parquet").to_pylist()
+    rows = [row for row in rows if row["split"] == "test"]
+    assert [row["image"] for row in rows] == test.places.tolist() and len(rows) == len(test)
+    for number in range(0, len(test), 5):
+        found = {each["label"]: each["score"] for each in classify(test.stored(number))}
+        for name in test.classes:
+            assert found[name] == pytest.approx(rows[number][f"probability of {name}"], abs=1e-5)
+        assert rows[number]["prediction"] == max(found, key=lambda name: found[name])
+    right = [row["label"] == row["prediction"] for row in rows]
+    best = read_json(run_folder(full, read_json(full / METRICS_FILE)["best_seed"]) / METRICS_FILE)
+    assert best["test"]["accuracy"] == pytest.approx(np.mean(right))
+
+
+def test_a_seed_gives_the_same_bits_whatever_ran_before_it(
+    full: Path, encoder: Path, crops: Path, tmp_path: Path
+) -> None:
+    torch.rand(3)
+    run(encoder, crops, tmp_path / "again", "--mode full --seeds 43")
+    assert_same_run(tmp_path / "again", full, 43)
+    assert not torch.equal(weights_of(full, 42)["classifier.weight"], weights_of(full, 43)["classifier.weight"])
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [2, 5, 10, 12])
+def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
+    full: Path, encoder: Path, crops: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stedfm_hf.training.classification import watching
+
+    with monkeypatch.context() as patch:
+        real = watching.CheckWatch.on_step_end
+
+        def stop(self: Any, args: Any, state: Any, *rest: Any, **more: Any) -> None:
+            if state.global_step == step:
+                raise Stopped
+            real(self, args, state, *rest, **more)
+
+        patch.setattr(watching.CheckWatch, "on_step_end", stop)
+        with pytest.raises(Stopped):
+            run(encoder, crops, tmp_path / "run", "--mode full")
+    run(encoder, crops, tmp_path / "run", "--mode full")
+    assert_same_run(tmp_path / "run", full)
+    rows, wanted = (
+        [(row.step, row.loss, row.validation_loss) for row in curve_of(output)] for output in (tmp_path / "run", full)
+    )
+    assert rows == wanted
+
+
+def test_a_run_that_was_stopped_behind_its_last_step_is_only_finished(
+    full: Path, encoder: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stedfm_hf.training import classify
+
+    with monkeypatch.context() as patch:
+        patch.setattr(classify, "finish_run", lambda *_, **__: (_ for _ in ()).throw(Stopped()))
+        with pytest.raises(Stopped):
+            run(encoder, crops, tmp_path / "run", "--mode full")
+    run(encoder, crops, tmp_path / "run", "--mode full")
+    assert_same_run(tmp_path / "run", full)
+
+
+def test_a_killed_run_ends_with_the_same_figures(full: Path, encoder: Path, crops: Path, tmp_path: Path) -> None:
+    command = [sys.executable, SCRIPT, *words_of(encoder, crops, tmp_path / "run", "--mode full")]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step 6/12  validation"):
+                break
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (run_folder(tmp_path / "run", 42) / METRICS_FILE).exists()
+    result = run(encoder, crops, tmp_path / "run", "--mode full")
+    assert_same_run(tmp_path / "run", full)
+    assert not result.failed
+
+
+def test_more_seeds_join_those_that_are_finished(full: Path, encoder: Path, crops: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    run(encoder, crops, output, "--mode full --seeds 42")
+    before = (run_folder(output, 42) / "model.safetensors").stat().st_mtime_ns
+    result = run(encoder, crops, output, "--mode full --seeds 42 43")
+    assert (run_folder(output, 42) / "model.safetensors").stat().st_mtime_ns == before
+    assert result.metrics == read_json(full / METRICS_FILE)
+    assert "± " in result.summary() and "2 seeds" in result.summary()
+
+
+def test_a_run_is_not_mixed_with_another(full: Path, encoder: Path, crops: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="mode: 'full' then, 'linear-probe' now"):
+        run(encoder, crops, full, "--seeds 42 43")
+    (tmp_path / "other.txt").touch()
+    with pytest.raises(UserError, match="holds other files"):
+        run(encoder, crops, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("--labels_per_class 500", r"500 images of every class were asked for, but dots has \d+"),
+        ("--target nothing", "there is no target 'nothing'"),
+        ("--train_split trian", "has no split 'trian'"),
+        ("--test_split tset", "has no split 'tset'"),
+        ("--choose_by r2", "choose_by 'r2' is no figure of this task"),
+        ("--mode last-blocks --blocks 7", "blocks is 7, but .* has 2"),
+        ("--model nowhere", "model nowhere: cannot be loaded"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(encoder: Path, crops: Path, tmp_path: Path, words: str, error: str) -> None:
+    with pytest.raises(UserError, match=error):
+        run(encoder, crops, tmp_path / "run", words)
+    assert not (tmp_path / "run" / METRICS_FILE).exists()
+
+
+def test_few_labels_are_seen_as_often_as_many(encoder: Path, crops: Path, tmp_path: Path) -> None:
+    words = "--max_steps -1 --num_train_epochs 2 --checks 2"
+    run(encoder, crops, tmp_path / "all", words)
+    run(encoder, crops, tmp_path / "few", f"{words} --labels_per_class 3")
+    whole, few = (read_json(tmp_path / name / METRICS_FILE)["runs"][0] for name in ("all", "few"))
+    assert few["training_images"] == 6 and few["training_images_per_class"] == {"dots": 3, "rings": 3}
+    assert whole["images_seen"] == few["images_seen"] == 2 * whole["training_images"]
+
+
+def test_a_number_is_predicted_in_its_own_unit(encoder: Path, crops: Path, tmp_path: Path) -> None:
+    result = run(encoder, crops, tmp_path / "run", "--target size --mode full --max_steps 40")
+    assert result.metrics["chosen_by"] == "r2" and {"pearson_r", "r2", "mae"} <= set(result.metrics["test"]["mean"])
+    rows = pq.read_table(tmp_path / "run" / "predictions.parquet").to_pylist()
+    assert np.mean([row["prediction"] for row in rows]) == pytest.approx(5.5, abs=1.0)
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "run")
+    assert model.config.target_type == "regression" and model.config.num_labels == 1
+    classify = pipeline("stedfm-image-classification", model=str(tmp_path / "run"))
+    (found,) = classify(read_labelled(crops, target="size")["test"].stored(0))
+    test = [row for row in rows if row["split"] == "test"]
+    assert found["score"] == pytest.approx(test[0]["prediction"], rel=1e-4)
+
+
+def test_several_classes_at_once(encoder: Path, crops: Path, tmp_path: Path) -> None:
+    result = run(
+        encoder, crops, tmp_path / "run", "--target parts --mode last-blocks --blocks 1 --class_weights balanced"
+    )
+    assert result.metrics["chosen_by"] == "macro_f1" and "mean_average_precision" in result.metrics["test"]["mean"]
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "run")
+    assert model.config.target_type == "multi_label" and set(model.config.id2label.values()) == {
+        "dots",
+        "large",
+        "rings",
+    }
+
+
+def test_adapters_are_merged_into_an_ordinary_model(encoder: Path, crops: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    run(encoder, crops, tmp_path / "run", "--mode lora --lora_rank 2")
+    ours, before = weights_of(tmp_path / "run"), load_file(encoder / "model.safetensors")
+    assert not any("lora" in name or "base_layer" in name for name in ours)
+    changed = {name for name in before if name in ours and not torch.equal(ours[name], before[name])}
+    assert changed and all(name.endswith(("qkv.weight", "out_proj.weight")) for name in changed)
+
+
+def test_without_peft_it_is_said_how_to_get_it(
+    encoder: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stedfm_hf.training.classification import network
+
+    monkeypatch.setattr(network, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'pip install "stedfm-hf\[peft\]"'):
+        run(encoder, crops, tmp_path / "run", "--mode lora")
+
+
+def test_from_scratch_takes_the_architecture_alone(encoder: Path, crops: Path, tmp_path: Path) -> None:
+    run(encoder, crops, tmp_path / "run", "--mode from-scratch --learning_rate 1e-9")
+    ours, before = weights_of(tmp_path / "run"), load_file(encoder / "model.safetensors")
+    name = "stedfm.encoder.layers.0.attention.qkv.weight"
+    assert ours[name].shape == before[name].shape and not torch.allclose(ours[name], before[name], atol=1e-2)
+
+
+def test_a_folder_of_images_with_a_damaged_one(encoder: Path, tmp_path: Path) -> None:
+    for kind in ("ring", "rings"):  # one name is a part of the other
+        (tmp_path / "images" / kind).mkdir(parents=True)
+        for number in range(10):
+            image = draw_image("rings" if kind == "rings" else "dots", 6.0, number)
+            tifffile.imwrite(tmp_path / "images" / kind / f"cell_{number}.tif", image)
+    (tmp_path / "images" / "ring" / "cell_5.tif").write_bytes(b"II*\0 damaged")
+    result = run(encoder, tmp_path / "images", tmp_path / "run", "--mode full")
+    assert list(result.failed) == ["ring/cell_5.tif"]
+    metrics = read_json(tmp_path / "run" / METRICS_FILE)
+    sides = pq.read_table(tmp_path / "run" / "predictions.parquet").to_pandas()
+    assert set(sides["label"]) <= {"ring", "rings"} and metrics["runs"][0]["training_images"] + len(sides) == 19
+    assert "cut by source image" in metrics["split"]
+    assert "cut by source image" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+
+
+def test_it_stops_early_and_stays_stopped(
+    encoder: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stedfm_hf.training import classify
+
+    # Weights that do not move: no check is better than the first by more than rounding.
+    words = "--max_steps 40 --checks 20 --early_stopping_patience 2 --learning_rate 1e-12"
+    (whole,) = run(encoder, crops, tmp_path / "whole", words).metrics["runs"]
+    assert whole["steps"] < 40 and whole["best_step"] == whole["steps"] - 4
+    with monkeypatch.context() as patch:
+        patch.setattr(classify, "finish_run", lambda *_, **__: (_ for _ in ()).throw(Stopped()))
+        with pytest.raises(Stopped):
+            run(encoder, crops, tmp_path / "run", words)
+    run(encoder, crops, tmp_path / "run", words)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")

@@ -1,0 +1,101 @@
+"""Which weights are trained, and a head that is a probe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from stedfm_hf.evaluation.labelled import LabelledImages, read_labelled
+from stedfm_hf.evaluation.probe import fit_predict
+from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
+from stedfm_hf.runs import UserError
+from stedfm_hf.training.classification.arguments import ModelArguments
+from stedfm_hf.training.classification.network import merge_adapters, new_network, set_head
+from stedfm_hf.training.classification.prediction import logits_of, vectors_of
+from stedfm_hf.training.classification.scoring import probabilities_of
+
+
+@pytest.fixture(scope="module")
+def train(crops: Path) -> LabelledImages:
+    return read_labelled(crops)["train"]
+
+
+def network_of(encoder: Path, train: LabelledImages, mode: Any, **more: Any) -> StedFmForImageClassification:
+    return new_network(ModelArguments(model=str(encoder), mode=mode, **more), train, seed=1, images=train)
+
+
+def trained(network: StedFmForImageClassification) -> set[str]:
+    return {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+
+def test_what_is_trained(encoder: Path, train: LabelledImages) -> None:
+    head = {"classifier.weight", "classifier.bias"}
+    assert trained(network_of(encoder, train, "linear-probe")) == head
+    last = trained(network_of(encoder, train, "last-blocks", blocks=1))
+    assert head < last and "stedfm.norm.weight" in last
+    assert {name.split(".")[3] for name in last if ".layers." in name} == {
+        "1"
+    } and "stedfm.embeddings.cls_token" not in last
+    whole = network_of(encoder, train, "full")
+    assert trained(whole) == {name for name, _ in whole.named_parameters()}
+
+
+def test_adapters_change_nothing_at_first_and_are_merged_exactly(encoder: Path, train: LabelledImages) -> None:
+    pytest.importorskip("peft")
+    images = [train.image(number) for number in range(4)]
+    plain = network_of(encoder, train, "linear-probe")
+    adapted = network_of(encoder, train, "lora", lora_rank=2)
+    before = vectors_of(adapted, images)
+    assert before == pytest.approx(vectors_of(plain, images), abs=1e-6)
+    adapters = [name for name in trained(adapted) if "lora" in name]
+    assert len(adapters) == 2 * 2 * 2 and trained(adapted) - set(adapters) == {"classifier.weight", "classifier.bias"}
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    moved = vectors_of(adapted, images)
+    merge_adapters(adapted)
+    assert np.abs(moved - before).max() > 1e-3 and vectors_of(adapted, images) == pytest.approx(moved, abs=1e-5)
+    assert adapted.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_the_head_is_new_also_where_the_model_has_one(encoder: Path, train: LabelledImages, tmp_path: Path) -> None:
+    first = network_of(encoder, train, "full")
+    set_head(first, mean=np.ones(32), variance=np.ones(32), weight=np.full((2, 32), 7.0), bias=np.zeros(2))
+    first.save_pretrained(tmp_path)
+    again = network_of(tmp_path, train, "linear-probe")
+    assert (
+        float(again.classifier.weight.detach().abs().max()) < 1
+        and float(dict(again.named_buffers())["batch_norm.running_mean"].abs().max()) == 0
+    )
+    assert torch.equal(network_of(tmp_path, train, "full").classifier.weight, again.classifier.weight)
+
+
+def test_a_probe_on_kept_features_and_through_the_network_are_one(encoder: Path, crops: Path) -> None:
+    splits = read_labelled(crops)
+    train, test = splits["train"], splits["test"]
+    network = network_of(encoder, train, "linear-probe")
+    vectors, queries = (vectors_of(network, [*part]).astype(np.float64) for part in (train, test))
+    mean, spread = vectors.mean(axis=0), vectors.std(axis=0)
+    scaled, asked = (vectors - mean) / spread, (queries - mean) / spread
+    found = fit_predict(scaled, train.labels, asked, task="classes", classes=2, strength=0.1)
+    probe = LogisticRegression(C=0.1, max_iter=1000).fit(scaled, train.labels)
+    # Two classes have one row of coefficients, for the difference of the logits.
+    weight = np.concatenate([-probe.coef_, probe.coef_]) / 2
+    bias = np.concatenate([-probe.intercept_, probe.intercept_]) / 2
+    variance = spread**2 - network.batch_norm.eps
+    set_head(network, mean=mean, variance=variance, weight=weight, bias=bias)
+    through = logits_of(network, vectors_of(network, [*test]))
+    assert through[:, 1] - through[:, 0] == pytest.approx(probe.decision_function(asked), abs=1e-3)
+    assert probabilities_of(through, "classes") == pytest.approx(found, abs=1e-3)
+    assert np.ptp(found[:, 0]) > 0.1
+
+
+def test_a_folder_that_is_no_model_is_said(train: LabelledImages, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be loaded"):
+        network_of(tmp_path, train, "full")
