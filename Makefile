@@ -10,10 +10,10 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quality format bench bench-data clean
+.PHONY: help install demo demo-encoder test quality format bench bench-data clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 # A stamp: redone only when what is to be installed has changed.
 $(INSTALLED): pyproject.toml setup.cfg constraints.txt
@@ -25,6 +25,9 @@ install: $(INSTALLED) ## Make the virtual environment with everything that demo,
 
 demo: $(INSTALLED) ## Simulate, pretrain, embed and write demo/report.html (a few minutes)
 	"$(BIN)/stedfm" demo --output demo
+
+demo-encoder: $(INSTALLED) ## Simulate images and train the encoder `demo` of the package anew (WORK=FOLDER; an hour)
+	"$(BIN)/python" -m stedfm_hf.training.demo_encoder "$(or $(WORK),demo-encoder)"
 
 test: $(INSTALLED) ## Run the tests offline (STEDFM_REAL_DATA=DIR adds those on real images)
 	"$(BIN)/python" -m pytest -n 2

@@ -8,17 +8,32 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stedfm_hf.cli.data import data
-from stedfm_hf.cli.shared import AsJson, Device, OnDevice, complain, index_or_name, one_line, print_json, print_table
-from stedfm_hf.cli.training import FORWARDED, pretrain
+from stedfm_hf.cli.evaluation import evaluate
+from stedfm_hf.cli.shared import (
+    AsJson,
+    Device,
+    OnDevice,
+    chosen_model,
+    complain,
+    index_or_name,
+    one_line,
+    print_json,
+    print_table,
+)
+from stedfm_hf.cli.training import FORWARDED, finetune, pretrain
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
+
+if TYPE_CHECKING:
+    from stedfm_hf.inference import ClassifyResult, EmbedResult
 
 app = typer.Typer(
     name="stedfm",
@@ -30,6 +45,26 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data)
+app.add_typer(evaluate)
+
+# The options that `embed` and `classify` share.
+Inputs = Annotated[list[str], typer.Argument(metavar="INPUT", help="Files, folders, globs, dataset repositories.")]
+Output = Annotated[Path, typer.Option(help="The table to write, *.parquet or *.csv.")]
+Precision = Annotated[
+    str, typer.Option(help="float32 (the same everywhere), bfloat16, float16 or auto (fastest safe one).")
+]
+TileSide = Annotated[str, typer.Option(help="Side of a tile in pixels, auto (the model's crop) or none.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Tiles in one forward pass.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Threads that read images.")]
+OneSeries = Annotated[str | None, typer.Option(help="Take this series of every file; by default all.")]
+OneChannel = Annotated[str | None, typer.Option(help="Take this channel of every image; by default all.")]
+Normalization = Annotated[
+    str | None, typer.Option(help="percentile, minmax, fixed or none; by default as the model says.")
+]
+IntensityRange = Annotated[
+    tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Intensities that become 0 and 1 (fixed).")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin an existing table anew.")]
 
 
 def main(args: list[str] | None = None) -> int:
@@ -165,50 +200,40 @@ def convert(
 
 @app.command(epilog="Example: stedfm embed images/ --model ./stedfm-vit-small --output emb.parquet")
 def embed(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Files, folders, globs, dataset repositories.")],
-    output: Annotated[Path, typer.Option(help="The table to write, *.parquet or *.csv.")] = Path("embeddings.parquet"),
-    model: Annotated[str | None, typer.Option(help="A model folder or Hub id; by default the official one.")] = None,
+    inputs: Inputs,
+    output: Output = Path("embeddings.parquet"),
+    model: Annotated[
+        str | None, typer.Option(help="A model folder, Hub id or demo; by default the official one.")
+    ] = None,
     pooling: Annotated[str, typer.Option(help="avg (mean of the patches), token (class token) or patch.")] = "avg",
-    precision: Annotated[
-        str, typer.Option(help="float32 (the same everywhere), bfloat16, float16 or auto (fastest safe one).")
-    ] = "float32",
+    precision: Precision = "float32",
     device: OnDevice = Device.auto,
-    tile: Annotated[str, typer.Option(help="Side of a tile in pixels, auto (the model's crop) or none.")] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Tiles in one forward pass.")] = 32,
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads that read images.")] = None,
-    series: Annotated[str | None, typer.Option(help="Take this series of every file; by default all.")] = None,
-    channel: Annotated[str | None, typer.Option(help="Take this channel of every image; by default all.")] = None,
-    normalization: Annotated[
-        str | None, typer.Option(help="percentile, minmax, fixed or none; by default as the model says.")
-    ] = None,
-    intensity_range: Annotated[
-        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Intensities that become 0 and 1 (fixed).")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin an existing table anew.")] = False,
+    tile: TileSide = "auto",
+    batch_size: BatchSize = 32,
+    workers: Workers = None,
+    series: OneSeries = None,
+    channel: OneChannel = None,
+    normalization: Normalization = None,
+    intensity_range: IntensityRange = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Embed images into a table: one row per image and channel.
 
     Stopped, the same command goes on where it was. Files that cannot be read are named, the others are done.
     """
+    side = _tile_side(tile)
     from stedfm_hf.inference import embed as embed_images
-    from stedfm_hf.runs import manifest_path
 
     _without_foreign_bars()
-    if tile not in ("auto", "none") and not tile.isdecimal():
-        raise UserError(f"--tile {tile!r} is no tile size; give auto, none or a number of pixels")
-    if model is None:
-        from stedfm_hf.hub.default_model import default_model
-
-        model = default_model()
     result = embed_images(
         inputs,
-        model=model,
+        model=chosen_model(model),
         output=output,
         pooling=pooling,
         precision=precision,
         device=device.value,
-        tile={"auto": "auto", "none": None}[tile] if not tile.isdecimal() else int(tile),
+        tile=side,
         batch_size=batch_size,
         workers=workers,
         series=index_or_name(series),
@@ -217,13 +242,86 @@ def embed(
         intensity_range=intensity_range,
         overwrite=overwrite,
     )
+    _tell(output, result, as_json)
+
+
+@app.command(epilog="Example: stedfm classify images/ --model ./my-classifier --output classes.parquet --maps maps")
+def classify(
+    inputs: Inputs,
+    model: Annotated[str, typer.Option(help="A folder of `stedfm finetune classification`, or a Hub id.")],
+    output: Output = Path("classes.parquet"),
+    maps: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for a map of every image larger than the model's crop.")
+    ] = None,
+    map_stride: Annotated[
+        int | None, typer.Option(min=1, help="Pixels from window to window of a map; by default half a window.")
+    ] = None,
+    precision: Precision = "float32",
+    device: OnDevice = Device.auto,
+    tile: TileSide = "auto",
+    batch_size: BatchSize = 32,
+    workers: Workers = None,
+    series: OneSeries = None,
+    channel: OneChannel = None,
+    normalization: Normalization = None,
+    intensity_range: IntensityRange = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Classify images into a table, and large fields into maps.
+
+    Stopped, the same command goes on where it was. Files that cannot be read are named, the others are done.
+    """
+    side = _tile_side(tile)
+    from stedfm_hf.inference import classify as classify_images
+
+    _without_foreign_bars()
+    result = classify_images(
+        inputs,
+        model=model,
+        output=output,
+        maps=maps,
+        map_stride=map_stride,
+        precision=precision,
+        device=device.value,
+        tile=side,
+        batch_size=batch_size,
+        workers=workers,
+        series=index_or_name(series),
+        channel=index_or_name(channel),
+        normalization=normalization,
+        intensity_range=intensity_range,
+        overwrite=overwrite,
+    )
+    more: dict[str, Any] = {}
+    if "label" in result.table.column_names:
+        more["labels"] = dict(Counter(result.table["label"].to_pylist()).most_common())
+    if maps is not None:
+        more["maps"] = sum(name is not None for name in result.table["map"].to_pylist())
+    _tell(output, result, as_json, **more)
+
+
+def _tile_side(tile: str) -> int | str | None:
+    if tile not in ("auto", "none") and not tile.isdecimal():
+        raise UserError(f"--tile {tile!r} is no tile size; give auto, none or a number of pixels")
+    return {"auto": "auto", "none": None}[tile] if not tile.isdecimal() else int(tile)
+
+
+def _tell(output: Path, result: EmbedResult | ClassifyResult, as_json: bool, **more: Any) -> None:
+    """Say what a table holds and how many files failed, and end with the exit status of that."""
+    from stedfm_hf.runs import manifest_path
+
     counts, rows = result.manifest.counts(), result.table.num_rows
     if as_json:
         record = manifest_path(output, folder=False)
-        print_json({"output": str(output), "manifest": str(record), "rows": rows, **counts})
+        print_json({"output": str(output), "manifest": str(record), "rows": rows, **counts, **more})
     else:
         failed = f", {counts['failed']} failed" if counts["failed"] else ""
         print(f"{output}: {rows} rows from {counts['done']} files{failed}")
+        if more.get("labels"):
+            print(", ".join(f"{label}: {count}" for label, count in more["labels"].items()))
+        if "maps" in more:
+            print(f"maps: {more['maps']}, of images larger than the model's crop")
     if result.manifest.exit_status:
         raise typer.Exit(result.manifest.exit_status)
 
@@ -236,6 +334,7 @@ def _without_foreign_bars() -> None:
 
 
 app.command(add_help_option=False, context_settings=FORWARDED)(pretrain)
+app.add_typer(finetune)
 
 
 @app.command(epilog="Example: stedfm demo --output demo")
@@ -245,7 +344,7 @@ def demo(
     ),
     images: Annotated[Path | None, typer.Option(help="A folder of your own images to embed as well.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="A folder or Hub id of a trained model, instead of training one.")
+        str | None, typer.Option(help="A folder, Hub id or demo: a trained model, instead of training one.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="Time for the training.")] = 120.0,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -258,7 +357,14 @@ def demo(
     from stedfm_hf.demo import run_demo
 
     _without_foreign_bars()
-    result = run_demo(output, images=images, model=model, seconds=seconds, seed=seed, device=device.value)
+    result = run_demo(
+        output,
+        images=images,
+        model=chosen_model(model) if model else None,
+        seconds=seconds,
+        seed=seed,
+        device=device.value,
+    )
     if result.manifest.exit_status:
         raise typer.Exit(result.manifest.exit_status)
 

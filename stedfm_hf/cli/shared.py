@@ -28,6 +28,16 @@ def complain(text: str) -> None:
     print(f"stedfm: {text}", file=sys.stderr)
 
 
+def chosen_model(model: str | None) -> str:
+    """The model to use: the official one where none is named; of a packaged one, what must be said is said."""
+    from stedfm_hf.hub.default_model import default_model
+    from stedfm_hf.inference.packaged import PACKAGED
+
+    if model in PACKAGED:
+        complain(f"{model}: {PACKAGED[model]}")
+    return default_model() if model is None else model
+
+
 def one_line(error: BaseException) -> str:
     """The words of an error on one line, or its kind where it has none."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,10 +1,12 @@
-"""`stedfm pretrain`: the same words as the script that torchrun starts, read by the same parser."""
+"""`stedfm pretrain`, `stedfm finetune`: the words of the scripts that torchrun starts, read by the same parsers."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import typer
+
+from stedfm_hf.runs.errors import EXIT_ITEMS_FAILED
 
 FORWARDED: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of a verb whose options are those of transformers' arguments."""
@@ -22,3 +24,30 @@ def pretrain(context: typer.Context) -> None:
 
     result = pretrain_model(*parsed)
     print(result.summary())
+
+
+finetune = typer.Typer(
+    name="finetune", help="Train a model for a task on labelled images.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@finetune.callback()
+def _several_tasks() -> None:
+    """Train a model for a task on labelled images."""
+
+
+@finetune.command(add_help_option=False, context_settings=FORWARDED)
+def classification(context: typer.Context) -> None:
+    """Train a classifier, or a regression, on labelled images.
+
+    Stopped, the same command goes on where it was. `stedfm finetune classification --help` shows the options.
+    """
+    from stedfm_hf.training.classification.arguments import parse_arguments
+
+    parsed = parse_arguments(context.args)
+    from stedfm_hf.training.classify import finetune_classification
+
+    result = finetune_classification(*parsed)
+    print(result.summary())
+    if result.failed:
+        raise typer.Exit(EXIT_ITEMS_FAILED)

@@ -21,6 +21,7 @@ from stedfm_hf.demo.material import Picture, Sizes, load_pixels, pictures_of, si
 from stedfm_hf.demo.page import Story, summary, write_report
 from stedfm_hf.demo.scores import score, standardised
 from stedfm_hf.inference import embed, load_encoder
+from stedfm_hf.inference.packaged import packaged_folder
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
@@ -263,7 +264,8 @@ def _save_untrained(
 
 def _masked_autoencoder(model: str | Path) -> StedFmForPreTraining | None:
     """The model with its decoder, or None where the folder holds no decoder."""
-    network, loading = AutoModelForPreTraining.from_pretrained(model, output_loading_info=True)
+    folder = packaged_folder(str(model)) or model
+    network, loading = AutoModelForPreTraining.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
     if any(key.startswith("decoder.") for key in loading["missing_keys"]):
         return None
     return cast(StedFmForPreTraining, network.eval())

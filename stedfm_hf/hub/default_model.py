@@ -79,6 +79,7 @@ def _convert_once(folder: Path) -> None:
     except (UserError, OSError) as error:
         raise UserError(
             f"no model is named, {HUB_ID} cannot be had from the Hub, and neither can the authors' file ({error}); "
-            "name a folder or Hub id with --model, or make a folder with: "
+            "name a folder or Hub id with --model, try things out with --model demo (small, comes with the package, "
+            "trained on simulated images only), or make a folder with: "
             f"stedfm convert {OFFICIAL_NAME} ./stedfm-vit-small"
         ) from error

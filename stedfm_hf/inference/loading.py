@@ -1,17 +1,19 @@
-"""Loading an encoder for inference: device, precision, processor and the fingerprint of the weights."""
+"""Loading a model for inference: device, precision, processor and the fingerprint of the weights."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 from transformers.utils import cached_file
 
+from stedfm_hf.inference.packaged import PACKAGED, packaged_folder
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
-from stedfm_hf.modeling.modeling_stedfm import StedFmModel
+from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification, StedFmModel, StedFmPreTrainedModel
 from stedfm_hf.runs import UserError, sha256_file
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -19,27 +21,42 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """An encoder ready for use.
+class Loaded:
+    """A model ready for use.
 
     Attributes:
         model: On its device, in its precision, in evaluation mode.
         processor: The image processor of its folder.
-        name: Hub id, or the name of the folder.
+        name: Hub id, or the name of the folder; of a packaged encoder the id, with what must be said of it.
         weights_sha256: Of `model.safetensors` as it lies in the folder, whatever precision it runs in.
     """
 
-    model: StedFmModel
+    model: StedFmPreTrainedModel
     processor: StedFmImageProcessor
     name: str
     weights_sha256: str
+
+
+@dataclass(frozen=True)
+class Encoder(Loaded):
+    """An encoder ready for use, see `Loaded`."""
+
+    model: StedFmModel
+
+
+@dataclass(frozen=True)
+class Classifier(Loaded):
+    """A classifier (or a model of several labels, or of values) ready for use, see `Loaded`."""
+
+    model: StedFmForImageClassification
 
 
 def load_encoder(model: str | Path, *, device: str = "auto", precision: str = "float32") -> Encoder:
     """Load the encoder of a folder or Hub repository.
 
     Args:
-        model: A folder as `save_pretrained` or `stedfm convert` write it, or a Hub id.
+        model: A folder as `save_pretrained` or `stedfm convert` write it, a Hub id, or `"demo"`: a small encoder that
+            comes with the package, trained on simulated images only.
         device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"` or `"mps"`; `"cuda:1"` and the like too.
         precision: `"float32"` (the same vectors on every machine), `"bfloat16"`, `"float16"`, or `"auto"`: bfloat16
             where the hardware computes it fast, else float32.
@@ -47,26 +64,86 @@ def load_encoder(model: str | Path, *, device: str = "auto", precision: str = "f
     Raises:
         UserError: If the model, the device or the precision is not to be had; says how to mend it.
     """
+    place, dtype = _where(device, precision)
+    source = _source(model)
+    try:
+        network = AutoModel.from_pretrained(source, dtype=dtype)
+        facts = _facts(model, source)
+    except (OSError, ValueError) as error:
+        raise _cannot_load(source, error, "give a folder written by `stedfm convert`, a Hub id or demo") from error
+    if not isinstance(network, StedFmModel) or not isinstance(facts["processor"], StedFmImageProcessor):
+        raise UserError(f"model {source}: is a {type(network).__name__}, not a STED-FM model")
+    return Encoder(network.to(place).eval(), **facts)
+
+
+def load_classifier(model: str | Path, *, device: str = "auto", precision: str = "float32") -> Classifier:
+    """Load a model with a classification head from a folder or Hub repository.
+
+    Args:
+        model: A folder as `stedfm finetune classification` or `save_pretrained` write it, or a Hub id.
+        device: As for `load_encoder`.
+        precision: As for `load_encoder`.
+
+    Raises:
+        UserError: Also for a model without such a head, which would be drawn at random otherwise.
+    """
+    place, dtype = _where(device, precision)
+    source = _source(model)
+    try:
+        # Asked first, for transformers would draw a head at random and print a page about it.
+        architectures = AutoConfig.from_pretrained(source).architectures or []
+        network, loading = None, {}
+        if any(name.endswith("ForImageClassification") for name in architectures):
+            network, loading = AutoModelForImageClassification.from_pretrained(
+                source, dtype=dtype, output_loading_info=True
+            )
+        facts = _facts(model, source)
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other sizes than configured
+        raise _cannot_load(
+            source, error, "give a folder written by `stedfm finetune classification` or a Hub id"
+        ) from error
+    if network is None:
+        held = ", ".join(architectures) or "no known model"
+        raise UserError(f"model {model}: has no classifier, it is a {held}; train one: stedfm finetune classification")
+    if loading["missing_keys"]:
+        raise UserError(f"model {source}: weights are missing ({', '.join(sorted(loading['missing_keys'])[:3])}, ...)")
+    if not isinstance(network, StedFmForImageClassification) or not isinstance(
+        facts["processor"], StedFmImageProcessor
+    ):
+        raise UserError(f"model {source}: is a {type(network).__name__}, not a STED-FM model")
+    return Classifier(network.to(place).eval(), **facts)
+
+
+def _where(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
     place = choose_device(device)
-    dtype = choose_precision(precision, place)
-    source = str(model)
+    return place, choose_precision(precision, place)
+
+
+def _source(model: str | Path) -> str:
+    """What `from_pretrained` takes for what a user named, checked as far as it can be without opening it."""
+    source = str(packaged_folder(str(model)) or model)
     if Path(source).is_file():
         raise UserError(f"model {source}: is a file; if it is a checkpoint: stedfm convert {source} FOLDER")
     if source.startswith((".", "/", "~")) and not Path(source).exists():
         raise UserError(f"model {source}: no such folder; check the path")
-    try:
-        network = AutoModel.from_pretrained(source, dtype=dtype)
-        processor = AutoImageProcessor.from_pretrained(source)
-        digest = weights_sha256(source)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"model {source}: cannot be loaded ({reason}); give a folder written by `stedfm convert` or a Hub id"
-        ) from error
-    if not isinstance(network, StedFmModel) or not isinstance(processor, StedFmImageProcessor):
-        raise UserError(f"model {source}: is a {type(network).__name__}, not a STED-FM model")
-    name = Path(source).resolve().name if Path(source).exists() else source
-    return Encoder(network.to(place).eval(), processor, name, digest)
+    return source
+
+
+def _facts(model: str | Path, source: str) -> dict[str, Any]:
+    """What stands beside the network: processor, name and checksum."""
+    if str(model) in PACKAGED:
+        name = f"{model} ({PACKAGED[str(model)]})"
+    else:
+        name = Path(source).resolve().name if Path(source).exists() else source
+    return {
+        "processor": AutoImageProcessor.from_pretrained(source),
+        "name": name,
+        "weights_sha256": weights_sha256(source),
+    }
+
+
+def _cannot_load(source: str, error: Exception, mend: str) -> UserError:
+    return UserError(f"model {source}: cannot be loaded ({' '.join(str(error).split())}); {mend}")
 
 
 def choose_device(device: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""Tables of embeddings: their columns, and writing them in steps that survive being stopped."""
+"""Tables of results: their columns, and writing them in steps that survive being stopped."""
 
 from __future__ import annotations
 
@@ -18,20 +18,24 @@ SUFFIXES = (".parquet", ".csv")
 _FATES = b"stedfm_fates"
 
 
+OF_IMAGE = (
+    ("path", pa.string()),
+    ("series", pa.string()),
+    ("channel", pa.string()),
+    ("height", pa.int64()),
+    ("width", pa.int64()),
+    ("pixel_size_nm", pa.list_(pa.float64())),
+)
+"""Columns that say which image a row is about; the first of every table."""
+
+OF_MODEL = (("model", pa.string()), ("weights_sha256", pa.string()))
+"""Columns that say what made a row; the last of every table."""
+
+
 def embedding_schema(dim: int, *, patches: bool) -> pa.Schema:
     """Columns of a table of embeddings of length `dim`, one row per image or per patch."""
-    fields = [
-        ("path", pa.string()),
-        ("series", pa.string()),
-        ("channel", pa.string()),
-        ("height", pa.int64()),
-        ("width", pa.int64()),
-        ("pixel_size_nm", pa.list_(pa.float64())),
-    ]
-    if patches:
-        fields += [("row", pa.int64()), ("col", pa.int64()), ("y_px", pa.float64()), ("x_px", pa.float64())]
-    fields += [("embedding", pa.list_(pa.float32(), dim)), ("model", pa.string()), ("weights_sha256", pa.string())]
-    return pa.schema(fields)
+    place = (("row", pa.int64()), ("col", pa.int64()), ("y_px", pa.float64()), ("x_px", pa.float64()))
+    return pa.schema([*OF_IMAGE, *(place if patches else ()), ("embedding", pa.list_(pa.float32(), dim)), *OF_MODEL])
 
 
 class Parts:
@@ -110,7 +114,7 @@ class Parts:
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read a table that `embed` wrote, from Parquet or CSV."""
+    """Read a table that `Parts` wrote, from Parquet or CSV."""
     if path.suffix.lower() == ".csv":
         types = {field.name: field.type for field in _flatten(schema.empty_table()).schema}
         options = pyarrow.csv.ConvertOptions(

@@ -52,7 +52,7 @@ def recipe(tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_there_is_a_recipe_for_every_architecture_and_the_published_one() -> None:
-    assert set(recipe_names()) == {"tiny", "small", "base", "large", "64-p8", "legacy"}
+    assert set(recipe_names()) == {"tiny", "small", "base", "large", "64-p8", "legacy", "demo"}
     assert set(MAX_PER_DEVICE_BATCH) == set(ARCHITECTURES)
 
 
@@ -68,7 +68,7 @@ def test_every_recipe_of_the_package_works_and_says_where_its_values_are_from(
         (holder,) = [part for part in (model, training) if key in {field.name for field in fields(part)}]
         assert getattr(holder, key) == (float(value) if isinstance(value, str) and value[0].isdigit() else value), key
     assert training.legacy == (name == "legacy")
-    if name != "legacy":
+    if name not in ("legacy", "demo"):
         assert model.architecture.endswith(f"-{name}")
     decoder = {key: value for key, value in vars(model).items() if key.startswith("decoder_") and value is not None}
     StedFmConfig(**ARCHITECTURES[model.architecture], **decoder)  # width and heads go together

@@ -1,0 +1,169 @@
+"""Maps of what a classifier answers over large fields: TIFF that ImageJ opens in place, and a PNG to look at."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from matplotlib.figure import Figure
+
+from stedfm_hf.inference.stepwise import Fact
+from stedfm_hf.modeling.image_processing_stedfm import resample
+from stedfm_hf.reports.figures import FIGURE_DPI, show_image, style
+from stedfm_hf.runs import atomic_path
+
+PANELS = 23
+"""Classes shown in the PNG at most; the TIFF holds all."""
+THUMBNAIL = 480
+"""Longer side of the field in the PNG, in pixels."""
+
+Compute = Callable[[Iterator[np.ndarray]], Iterable[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class MapWriter:
+    """Writes a map of every image that is larger than a window: `look` of `work_through`.
+
+    Attributes:
+        folder: Where to write; `<path of the image>.map<number>.tif` and `.png` in it.
+        compute: Answers (C,) of prepared images.
+        names: What the C answers are called.
+        window: Side of a window in pixels the model sees.
+        stride: Side of a cell of the map in pixels the model sees.
+        limits: Black and white of the map on display; None takes its own minimum and maximum.
+    """
+
+    folder: Path
+    compute: Compute
+    names: Sequence[str]
+    window: int
+    stride: int
+    limits: tuple[float, float] | None
+    _counts: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, fact: Fact, pixels: np.ndarray) -> Fact:
+        """Write the map of one image; its name in the folder is what the row shall say, or null."""
+        self._counts[fact["path"]] += 1
+        if max(pixels.shape[1:]) <= self.window:
+            return {"map": None}
+        values = window_map(self.compute, pixels, self.window, self.stride)
+        if not np.isfinite(values).all():
+            raise ValueError("the map is not finite; try --precision float32")
+        low, high = self.limits or (float(values.min()), float(values.max()))
+        limits = (low, high) if low < high else (low, low + 1.0)
+        name = f"{fact['path']}.map{self._counts[fact['path']]}"
+        _write_tiff(self.folder / f"{name}.tif", values, self.names, limits, self._cell(fact, pixels), fact)
+        _write_png(self.folder / f"{name}.png", pixels, values, self.names, limits, self.stride, fact)
+        return {"map": f"{name}.tif"}
+
+    def _cell(self, fact: Fact, pixels: np.ndarray) -> tuple[float, float]:
+        """Height and width of a cell in pixels of the file, which resampling may have changed."""
+        height, width = pixels.shape[1:]
+        return self.stride * fact["height"] / height, self.stride * fact["width"] / width
+
+
+def window_map(compute: Compute, pixels: np.ndarray, window: int, stride: int) -> np.ndarray:
+    """Answers over a field, one a cell of `stride` x `stride` pixels.
+
+    The cells cover the field from its top left corner. The answer of a cell is that of the window centred on it,
+    moved inward where it would reach over the border; a field smaller than a window is taken whole in that direction.
+
+    Args:
+        compute: Answers (A,) of images, in their order.
+        pixels: (C, H, W), scaled.
+        window: Side of a window in pixels.
+        stride: Side of a cell in pixels.
+
+    Returns:
+        (A, ceil(H / stride), ceil(W / stride)) float32.
+
+    Example:
+        >>> field = np.repeat(np.arange(6, dtype=np.float32), 2)[None, None]
+        >>> window_map(lambda images: (image.mean(axis=(1, 2)) for image in images), field, window=4, stride=2)
+        array([[[0.5, 1. , 2. , 3. , 4. , 4.5]]], dtype=float32)
+    """
+    # Windows moved inward may coincide: each is computed once.
+    (tops, rows), (lefts, cols) = (
+        np.unique(_starts(length, window, stride), return_inverse=True) for length in pixels.shape[1:]
+    )
+    windows = (pixels[:, top : top + window, left : left + window] for top in tops for left in lefts)
+    answers = np.stack(list(compute(windows))).astype(np.float32, copy=False)
+    grid = answers.reshape(len(tops), len(lefts), -1)
+    return np.ascontiguousarray(grid[rows][:, cols].transpose(2, 0, 1))
+
+
+def _starts(length: int, window: int, stride: int) -> np.ndarray:
+    centred = np.arange(math.ceil(length / stride)) * stride + (stride - window) // 2
+    return np.clip(centred, 0, max(0, length - window))
+
+
+def _write_tiff(
+    path: Path,
+    values: np.ndarray,
+    names: Sequence[str],
+    limits: tuple[float, float],
+    cell: tuple[float, float],
+    fact: Fact,
+) -> None:
+    """An ImageJ hyperstack (C, rows, cols) whose pixels are as large as the cells, so that it lies on the image."""
+    size = fact["pixel_size_nm"]
+    y, x = cell if size is None else (cell[0] * size[0] / 1000.0, cell[1] * size[1] / 1000.0)
+    about = {key: fact[key] for key in ("path", "series", "channel")} | {"answers": list(names)}
+    with atomic_path(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            values,
+            imagej=True,
+            resolution=(1.0 / x, 1.0 / y),
+            metadata={
+                "axes": "CYX",
+                "unit": "pixel" if size is None else "um",
+                "mode": "grayscale",
+                "min": limits[0],
+                "max": limits[1],
+                "Labels": list(names),
+                "Info": json.dumps(about, ensure_ascii=False),
+            },
+        )
+
+
+def _write_png(
+    path: Path,
+    pixels: np.ndarray,
+    values: np.ndarray,
+    names: Sequence[str],
+    limits: tuple[float, float],
+    stride: int,
+    fact: Fact,
+) -> None:
+    """The field and beside it the map of every class, or of those that are largest on average."""
+    _, height, width = pixels.shape
+    shown = sorted(np.argsort(-values.mean(axis=(1, 2)), kind="stable")[:PANELS])
+    factor = min(1.0, THUMBNAIL / max(height, width))
+    field = resample(pixels[:1], (factor, factor))[0]
+    size = fact["pixel_size_nm"]
+    columns = min(4, len(shown) + 1)
+    lines = math.ceil((len(shown) + 1) / columns)
+    aspect = min(max(height / width, 0.25), 4.0)
+    with style():
+        figure = Figure(figsize=(2.6 * columns, (2.5 * aspect + 0.4) * lines), layout="constrained")
+        panels = figure.subplots(lines, columns, squeeze=False)
+        first, *others = panels.flat
+        show_image(first, field, pixel_size_nm=size and size[1] * fact["width"] / field.shape[1])
+        first.set_title(f"{fact['path']}, {fact['channel']}"[-40:], parse_math=False)
+        for axes, number in zip(others, shown, strict=False):
+            show_image(axes, values[number], limits=limits, colour_map="viridis")
+            # The last cells reach over the border: cut where the field ends.
+            axes.set(xlim=(-0.5, width / stride - 0.5), ylim=(height / stride - 0.5, -0.5))
+            axes.set_title(names[number], parse_math=False)
+        for axes in others[len(shown) :]:
+            axes.set_axis_off()
+        figure.colorbar(others[0].images[0], ax=panels, shrink=0.8)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=FIGURE_DPI, metadata={"Software": None})

@@ -1,0 +1,217 @@
+"""Images of many sources read ahead, computed and written in steps: what `embed` and `classify` share."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from stedfm_hf.inference.loading import Loaded, has_fast_bfloat16
+from stedfm_hf.inference.sources import Source, chunks
+from stedfm_hf.inference.tables import Parts
+from stedfm_hf.runs import Manifest, Progress, UserError
+
+CHUNK = 64
+"""Files between two steps of writing: what a kill can cost."""
+AHEAD = 64, 128 * 2**20
+"""How many files, and of how many bytes, are read ahead of the model."""
+LONG = 60.0
+"""Seconds still to come from which on a faster precision is worth a word."""
+Fact = dict[str, Any]
+"""What the rows of an image say of it: path, series, channel and so on; `size` is what the model saw of it."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A source that was read: the images in it, each with what its rows will say of it; or the error."""
+
+    path: str
+    images: tuple[tuple[dict[str, Any], np.ndarray], ...]
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Reads a source and scales its images; runs in the reading threads."""
+
+    loaded: Loaded
+    series: str | int | None
+    channel: str | int | None
+    scaling: dict[str, Any]
+
+    def __call__(self, source: Source) -> Prepared:
+        """Read and scale, and turn whatever goes wrong into the error of this source alone."""
+        try:
+            return Prepared(source.path, tuple(self._images(source)))
+        except (ValueError, OSError, MemoryError) as error:
+            return Prepared(source.path, (), str(error) or type(error).__name__)
+
+    def _images(self, source: Source) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+        channels = self.loaded.model.config.num_channels
+        for image in source.read(self.series, self.channel):
+            scaled = self.loaded.processor.prepare(image, channel=None, **self.scaling)
+            facts = {
+                "path": source.path,
+                "series": image.series,
+                "height": image.array.shape[1],
+                "width": image.array.shape[2],
+                "pixel_size_nm": list(image.pixel_size_nm) if image.pixel_size_nm else None,
+            }
+            if channels == 1:
+                for name, plane in zip(image.channel_names, scaled, strict=True):
+                    yield facts | {"channel": name}, plane[None]
+            elif len(scaled) == channels:
+                yield facts | {"channel": "+".join(image.channel_names)}, scaled
+            else:
+                raise ValueError(f"has {len(scaled)} channels, and the model takes {channels}")
+
+
+def work_through(
+    parts: Parts,
+    sources: Sequence[Source],
+    prepare: Preparation,
+    compute: Callable[[Iterator[np.ndarray]], Iterable[np.ndarray]],
+    tabulate: Callable[[list[tuple[Fact, np.ndarray]]], pa.Table],
+    *,
+    workers: int | None,
+    look: Callable[[Fact, np.ndarray], Fact] | None = None,
+) -> None:
+    """Read, compute and write in steps what of the sources is not done yet; what fails is recorded and named.
+
+    Args:
+        parts: The table to write; its manifest knows what is done.
+        sources: All sources.
+        prepare: Reads and scales a source.
+        compute: One array for every prepared image, in their order.
+        tabulate: The table of images with their arrays.
+        workers: Threads that read.
+        look: Called with every prepared image before it is computed; returns what else its rows shall say. A
+            ValueError is the error of its source.
+    """
+    manifest = parts.manifest
+    left = [source for source in sources if source.path not in manifest.items]
+    threads = workers or min(os.cpu_count() or 1, 8)
+    with (
+        Progress(len(sources), description=manifest.verb, done=len(sources) - len(left)) as progress,
+        ThreadPoolExecutor(threads, thread_name_prefix="stedfm-read") as pool,
+    ):
+        ready = _read_ahead(pool, prepare, left)
+        hint = _speed_hint(prepare.loaded)
+        for chunk in chunks(left, CHUNK):
+            results = _compute(islice(ready, len(chunk)), compute, look, manifest, progress)
+            parts.add(tabulate(results), [source.path for source in chunk])
+            if hint and progress.rate and (len(sources) - progress.count) / progress.rate > LONG:
+                progress.note(hint)
+                hint = None
+    parts.finish()
+
+
+def _compute(
+    prepared: Iterable[Prepared],
+    compute: Callable[[Iterator[np.ndarray]], Iterable[np.ndarray]],
+    look: Callable[[Fact, np.ndarray], Fact] | None,
+    manifest: Manifest,
+    progress: Progress,
+) -> list[tuple[Fact, np.ndarray]]:
+    """Compute the images of some sources, record the fate of each source and return what came of the good ones."""
+    facts: list[Fact] = []
+    errors: dict[str, str | None] = {}
+
+    def images() -> Iterator[np.ndarray]:
+        for source in prepared:
+            errors[source.path] = source.error
+            for fact, pixels in source.images:
+                try:
+                    more = look(fact, pixels) if look else {}
+                except ValueError as error:
+                    errors[source.path] = str(error)
+                    break
+                facts.append(fact | more | {"size": pixels.shape[1:]})
+                yield pixels
+            progress.update()
+
+    values = list(compute(images()))
+    for fact, value in zip(facts, values, strict=True):
+        if not np.isfinite(value).all():
+            errors[fact["path"]] = "the result is not finite; try --precision float32"
+    for path, error in errors.items():
+        if error is None:
+            manifest.done(path)
+        else:
+            manifest.failed(path, error)
+            # Readers name the file in their own way; it is named here by the path of the table.
+            reason = (manifest.items[path].reason or "").rpartition(f"{Path(path).name}: ")[2]
+            progress.note(f"stedfm: error: {path}: {reason}")
+    return [(fact, value) for fact, value in zip(facts, values, strict=True) if errors[fact["path"]] is None]
+
+
+def table_of(rows: list[Fact], schema: pa.Schema, loaded: Loaded, columns: dict[str, Any]) -> pa.Table:
+    """A table of `schema`: `columns` as given, what made the rows, and the rest from what the rows say."""
+    columns = columns | {
+        "model": [loaded.name] * len(rows),
+        "weights_sha256": [loaded.weights_sha256] * len(rows),
+    }
+    columns |= {name: [row[name] for row in rows] for name in schema.names if name not in columns}
+    return pa.table({name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema=schema)
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor, read: Callable[[Source], Prepared], sources: Iterable[Source]
+) -> Iterator[Prepared]:
+    """Read sources in order, some ahead of the one that is asked for."""
+    waiting: deque[tuple[Future[Prepared], int]] = deque()
+    most, room = AHEAD
+    for source in sources:
+        while waiting and (len(waiting) >= most or sum(size for _, size in waiting) + source.size > room):
+            yield waiting.popleft()[0].result()
+        waiting.append((pool.submit(read, source), source.size))
+    while waiting:
+        yield waiting.popleft()[0].result()
+
+
+def chosen_scaling(
+    loaded: Loaded, normalization: str | None, intensity_range: tuple[float, float] | None
+) -> dict[str, Any]:
+    """How intensities become [0, 1]: as the processor says unless told otherwise."""
+    processor = loaded.processor
+    if normalization is None:
+        normalization = processor.normalization if intensity_range is None else "fixed"
+    scaling = {
+        "normalization": normalization,
+        "percentiles": processor.percentiles,
+        "intensity_range": processor.intensity_range if intensity_range is None else list(intensity_range),
+        "target_pixel_size_nm": processor.target_pixel_size_nm,
+    }
+    try:
+        processor.prepare(np.zeros((1, 1)), pixel_size_nm=1, **scaling)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return scaling
+
+
+def check_tile(loaded: Loaded, tile: int | str | None) -> None:
+    """Refuse a tile size that the model cannot take."""
+    patch_size = loaded.model.config.patch_size
+    if tile not in ("auto", None) and (not isinstance(tile, int) or tile <= 0 or tile % patch_size):
+        raise UserError(f"tile {tile!r} is no tile size; choose auto, none or a multiple of {patch_size} pixels")
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuse a batch of no tile."""
+    if batch_size < 1:
+        raise UserError(f"batch size {batch_size} is too small; the least is 1")
+
+
+def _speed_hint(loaded: Loaded) -> str | None:
+    if loaded.model.dtype == torch.float32 and has_fast_bfloat16(loaded.model.device):
+        return "stedfm: this takes a while; --precision auto computes in bfloat16 here, two to three times as fast"
+    return None

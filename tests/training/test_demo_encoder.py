@@ -1,0 +1,46 @@
+"""How the packaged encoder is made: simulated, trained, exported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel
+
+from stedfm_hf import StedFmImageProcessor
+from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
+from stedfm_hf.training import demo_encoder
+from stedfm_hf.training.demo_encoder import export_encoder, train_demo_encoder
+from tests.models import tiny_config
+
+SHORT = "--max_steps 2 --effective_batch 8 --logging_steps 1 --save_steps 2 --check_steps 2 --device cpu --bf16 false"
+
+
+def test_the_export_is_the_encoder_in_half_precision(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    whole = StedFmForPreTraining(tiny_config())
+    whole.save_pretrained(tmp_path / "run")
+    StedFmImageProcessor(patch_size=8).save_pretrained(tmp_path / "run")
+    folder = export_encoder(tmp_path / "run", tmp_path / "demo")
+    (folder / "README.md").write_text("kept")
+    export_encoder(tmp_path / "run", folder)
+    names = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert not {"auto_map", "custom_pipelines"} & set(json.loads((folder / "config.json").read_text()))
+    encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
+    for name, value in whole.stedfm.state_dict().items():
+        assert torch.equal(encoder.state_dict()[name], value.half().float()), name
+
+
+def test_images_training_and_encoder_come_from_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_encoder, "FIELDS_PER_STRUCTURE", 3)
+    monkeypatch.setattr(demo_encoder, "simulate_benchmark", lambda output: demo_encoder.simulate_pool(output))
+    # A validation split is what the benchmark has and this pool has not: the held-out checks say so and are left out.
+    run = train_demo_encoder(tmp_path, options=SHORT.split())
+    folder = export_encoder(run, tmp_path / "demo")
+    assert AutoModel.from_pretrained(folder).config.hidden_size == 128
+    card = (run / "README.md").read_text(encoding="utf-8")
+    assert "Trained on simulated images alone" in card
+    assert "architecture: stedfm-vit-64-p8" in (run / "recipe.yaml").read_text()
