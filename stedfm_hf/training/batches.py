@@ -14,6 +14,7 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from stedfm_hf.data.repository.files import SplitFiles
+from stedfm_hf.data.streaming.ahead import ahead
 from stedfm_hf.data.streaming.stream import OPEN_SHARDS, CropStream
 from stedfm_hf.runs import UserError
 
@@ -105,7 +106,12 @@ class EndlessBatches(IterableDataset[Parts]):
     def __iter__(self) -> Iterator[Parts]:
         """Gives `parts`, one batch of each data set, as the stream has it, with its `epoch`."""
         with ExitStack() as stack:
-            each = [stack.enter_context(closing(self._batches(number))) for number in range(len(self.sources))]
+            each = [self._batches(number) for number in range(len(self.sources))]
+            if self.threads:
+                # Over the end of an epoch, too: the stream of the next one begins while the last batches are used.
+                each = [ahead(batches) for batches in each]
+            for batches in each:
+                stack.enter_context(closing(batches))
             for parts in zip(*each, strict=True):
                 yield {"parts": list(parts)}
 

@@ -8,8 +8,6 @@ is the next piece of it, however many ranks there are.
 from __future__ import annotations
 
 import os
-import queue
-import threading
 import warnings
 from collections.abc import Generator, Sequence
 from functools import cached_property
@@ -22,6 +20,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from stedfm_hf.data.repository.decoding import stack_masks
 from stedfm_hf.data.repository.files import ShardReader, SplitFiles, find_split
 from stedfm_hf.data.repository.layout import crop_features
+from stedfm_hf.data.streaming.ahead import AHEAD, ahead
 from stedfm_hf.data.streaming.blocks import PIXEL_COLUMNS, BlockReader
 from stedfm_hf.data.streaming.order import Batching, EpochOrder, Rows
 from stedfm_hf.runs.errors import UserError
@@ -29,8 +28,6 @@ from stedfm_hf.runs.errors import UserError
 OPEN_SHARDS = 4
 TRAINING = "train"
 """The split of which the stream leaves out, by default, what fills no whole batch."""
-AHEAD = 4
-"""Batches that are put together before they are asked for."""
 MUCH = 1.2
 """What a rank may read, times the ranks, before it is worth a word."""
 MANY = 0.1
@@ -233,7 +230,7 @@ class CropStream(IterableDataset[Batch]):
         number, step = (worker.id, worker.num_workers) if worker is not None else (0, 1)
         begin = self._begin
         batches = self._batches(begin, number, step)
-        for count, batch in enumerate(_ahead(batches, AHEAD) if self.workers else batches):
+        for count, batch in enumerate(ahead(batches, AHEAD) if self.workers else batches):
             taken = begin + (count * step + number + 1) * self.batching.global_batch
             self._position = min(taken, self.files.rows)
             yield batch
@@ -251,8 +248,8 @@ class CropStream(IterableDataset[Batch]):
                 first, last = int(rows.block.min()), int(rows.block.max())
                 blocks.forget_before(first)
                 # Two blocks at most: the next but one waits until no batch needs the one before.
-                ahead = min(last + 1, self._order.blocks - 1) if self.workers and first == last else last
-                for block in range(first, ahead + 1):
+                end = min(last + 1, self._order.blocks - 1) if self.workers and first == last else last
+                for block in range(first, end + 1):
                     if not blocks.has_begun(block):
                         blocks.begin(block, self._groups(begin, mine[place:], block))
                 yield self._tensors(_gather(blocks, rows), rows.index, valid)
@@ -358,43 +355,3 @@ def _check(
             f"{files.repo}: split {files.split!r} has {files.rows} crops, less than one batch of {world_size} x "
             f"{batch_size}; use smaller batches or drop_last=False"
         )
-
-
-def _ahead(items: Batches, count: int) -> Batches:
-    """Makes items in a thread of its own, up to `count` before they are asked for."""
-    ready: queue.Queue[tuple[Batch | None, BaseException | None]] = queue.Queue(maxsize=count)
-    stopped = threading.Event()
-
-    def hand_over(item: Batch | None, error: BaseException | None) -> None:
-        while not stopped.is_set():
-            try:
-                ready.put((item, error), timeout=0.1)
-                return
-            except queue.Full:
-                pass
-
-    def work() -> None:
-        try:
-            for item in items:
-                hand_over(item, None)
-                if stopped.is_set():
-                    break
-            hand_over(None, None)
-        except BaseException as error:  # handed over to the thread that asks
-            hand_over(None, error)
-        finally:
-            items.close()
-
-    thread = threading.Thread(target=work, name="stedfm-stream-batches", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is None:
-                return
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
