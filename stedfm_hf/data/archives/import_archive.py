@@ -18,6 +18,7 @@ from typing import Any
 from stedfm_hf.data.archives.crops import LABEL_KEY, NotACrop, looks_like_crop, read_crop
 from stedfm_hf.data.archives.members import MAX_MEMBER_BYTES, ArchiveDamaged, Member, printable, walk
 from stedfm_hf.data.assembly.assemble import DatasetSummary, assemble, read_summary
+from stedfm_hf.data.assembly.begin import begin_output
 from stedfm_hf.data.assembly.splits import SplitShares
 from stedfm_hf.data.assembly.staging import Part, StagedImage, Staging
 from stedfm_hf.data.publishing.card import CardFacts
@@ -115,8 +116,9 @@ def import_archive(
     first = next(members, Fate("failed", "it is empty"))
     if isinstance(first, Fate):
         raise UserError(f"{path}: is neither a tar nor a zip with something in it ({first.reason})")
-    if _begin(output, manifest, overwrite):
+    if begin_output(output, manifest, overwrite=overwrite):
         return read_summary(output, manifest)
+    manifest.save(manifest_path(output, folder=True))
     staging = Staging(output)
     reading = _Reading(path.name, label_key, include_user)
     try:
@@ -140,27 +142,6 @@ def _identity(path: Path) -> dict[str, Any]:
     status = path.stat()
     changed = datetime.fromtimestamp(status.st_mtime, UTC).isoformat(timespec="seconds")
     return {"name": path.name, "bytes": status.st_size, "modified": changed}
-
-
-def _begin(output: Path, manifest: Manifest, overwrite: bool) -> bool:
-    """Takes up what an earlier run left; whether that had come to its end."""
-    record = manifest_path(output, folder=True)
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: is a file; name a folder")
-    if not record.exists():
-        if output.is_dir() and any(output.iterdir()):
-            raise UserError(f"{output}: holds other files; name a new folder")
-    elif overwrite:
-        Staging(output).remove()
-    else:
-        manifest.resume_from(old := Manifest.load(record))
-        if old.ended is not None:
-            Staging(output).remove()  # a run may be killed just before it does
-            manifest.items, manifest.ended, manifest.seconds = old.items, old.ended, old.seconds
-            return True
-        manifest.items.clear()  # the parts tell
-    manifest.save(record)
-    return False
 
 
 # ------------------------------------------------------------------------------------- archive to parts

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 from stedfm_hf.data.assembly.assemble import DatasetSummary, assemble, read_summary
+from stedfm_hf.data.assembly.begin import begin_output
 from stedfm_hf.data.assembly.staging import Part, StagedImage, Staging
 from stedfm_hf.data.official.files import SourceFiles
 from stedfm_hf.data.official.plan import SEED, Item, Plan, in_order_of_strength
@@ -89,7 +90,7 @@ def import_set(
             options={"from": public_url(address) if address else path.name},
             seed=SEED,
         )
-        if _begin(output, manifest, overwrite):
+        if begin_output(output, manifest, overwrite=overwrite):
             return read_summary(output, manifest)
         plan: Plan = importer.plan(files, legacy=legacy, keep_all=keep_all, **spec.options)
         manifest.save(manifest_path(output, folder=True))
@@ -112,26 +113,6 @@ def import_set(
             ) from error
     missing = [f"the source has no image of the split {split!r}" for split in SPLITS if split not in summary.crops]
     return replace(summary, notes=(*plan.notes, *missing, *summary.notes))
-
-
-def _begin(output: Path, manifest: Manifest, overwrite: bool) -> bool:
-    """Takes up what an earlier run left; whether that had come to its end."""
-    record = manifest_path(output, folder=True)
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: is a file; name a folder")
-    if not record.exists():
-        if output.is_dir() and any(output.iterdir()):
-            raise UserError(f"{output}: holds other files; name a new folder")
-    elif overwrite:
-        Staging(output).remove()
-    else:
-        manifest.resume_from(old := Manifest.load(record))
-        if old.ended is not None:
-            Staging(output).remove()  # a run may be killed just before it does
-            manifest.items, manifest.ended, manifest.seconds = old.items, old.ended, old.seconds
-            return True
-        manifest.items.clear()  # the parts tell
-    return False
 
 
 def _stage(plan: Plan, staging: Staging, name: str, *, one_side: bool) -> None:
