@@ -7,6 +7,7 @@ transformers), a packaged encoder (`demo`), or one of `BASELINES`.
 from __future__ import annotations
 
 import json
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -269,7 +270,8 @@ def _imagenet(device: str, batch_size: int, say: Callable[[str], None]) -> Visio
             continue
         found.key, found.name, found.kind = "imagenet", f"ImageNet ViT-S ({name})", "baseline"
         return found
-    say(f"imagenet: left out, as no ViT-S trained on photographs is to be had here ({reason[:160]})")
+    why = textwrap.shorten(reason, 160, placeholder=" ...")
+    say(f"imagenet: left out, as no ViT-S trained on photographs is to be had here ({why}); see --baseline")
     return None
 
 

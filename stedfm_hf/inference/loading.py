@@ -122,6 +122,8 @@ def _where(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
 def _source(model: str | Path) -> str:
     """What `from_pretrained` takes for what a user named, checked as far as it can be without opening it."""
     source = str(packaged_folder(str(model)) or model)
+    if source.lower() in PACKAGED and not Path(source).exists():
+        raise UserError(f"model {source}: did you mean {source.lower()}?")
     if Path(source).is_file():
         raise UserError(f"model {source}: is a file; if it is a checkpoint: stedfm convert {source} FOLDER")
     if source.startswith((".", "/", "~")) and not Path(source).exists():

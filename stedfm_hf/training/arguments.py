@@ -19,6 +19,7 @@ from typing import Any, get_type_hints
 import torch
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import HfArg
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from stedfm_hf.inference.loading import DEVICES, choose_device, has_fast_bfloat16
 from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES
@@ -197,6 +198,7 @@ class PretrainArguments(TrainingArguments):
             self.learning_rate = self.base_learning_rate * self.effective_batch / 256
         if self.warmup_steps is None:
             self.warmup_steps = self.warmup_share
+        self._check_reports()
         self.eval_strategy = "steps" if self.check_steps else "no"
         self.eval_steps: int | None = self.check_steps or None
         for package in (
@@ -247,6 +249,13 @@ class PretrainArguments(TrainingArguments):
                 f"logging_steps {self.logging_steps} does not divide save_steps {self.save_steps} and check_steps "
                 f"{self.check_steps}; the nearest that does: {near}"
             )
+
+    def _check_reports(self) -> None:
+        wanted = [self.report_to] if isinstance(self.report_to, str) else self.report_to or []
+        known = [*INTEGRATION_TO_CALLBACK, "none", "all"]
+        for name in wanted:
+            if name not in known:
+                raise UserError(f"report_to {name!r} is unknown{nearest(name, known)}; tensorboard is the usual one")
 
     def describe_batch(self) -> str:
         """The effective batch and who shares it, in one line."""

@@ -58,7 +58,8 @@ two standard deviations. The seeds of the recipe one by one, the packaged one fi
 REAL = f"""## Real images (too few for any claim)
 
 The 5 nearest neighbours among the {REAL_CROP} x {REAL_CROP} crops of all other images, z-scored. Independent are the
-images, not the crops: read nothing into differences."""
+images, not the crops: read nothing into differences. The emitter maps differ in brightness, which the histogram sees;
+below guessing lies what tells images apart rather than classes, as no crop may ask its own image."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from stedfm_hf.cli import main
 from stedfm_hf.inference import embed, load_encoder
 from stedfm_hf.inference.packaged import PACKAGED, packaged_folder
+from stedfm_hf.runs import UserError
 
 
 @pytest.fixture
@@ -62,3 +63,8 @@ def test_a_folder_of_the_same_name_does_not_come_in_its_place(
     (tmp_path / "demo").mkdir()
     monkeypatch.chdir(tmp_path)
     assert load_encoder("demo", device="cpu").model.config.hidden_size == 128
+
+
+def test_another_way_to_write_it_is_not_looked_for_on_the_hub() -> None:
+    with pytest.raises(UserError, match="did you mean demo"):
+        load_encoder("Demo", device="cpu")

@@ -332,3 +332,8 @@ def test_the_slurm_script_is_valid_and_hands_everything_on(tmp_path: Path) -> No
     assert given[-len(words) - 2 :] == ["-m", "stedfm_hf.training.pretrain", *words]
     assert given[given.index("--rdzv_endpoint") + 1].startswith("node1:")
     assert given[given.index("--nnodes") + 1] == "2" and given[given.index("--nproc_per_node") + 1] == "8"
+
+
+def test_a_report_that_there_is_not_is_refused_with_the_nearest(parse: Callable[[str], Parsed]) -> None:
+    with pytest.raises(UserError, match="'tensorbord' is unknown; did you mean tensorboard"):
+        parse("--recipe tiny --report_to tensorbord")
