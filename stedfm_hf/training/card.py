@@ -37,7 +37,7 @@ _SETTINGS = (
 )
 """What of a recipe a reader of a card asks for; the rest is in the recipe."""
 _FILES = {
-    "recipe.yaml": "all settings; `stedfm pretrain --recipe recipe.yaml --dataset DATA --output_dir NEW` repeats the run",
+    "recipe.yaml": "settings; `stedfm pretrain --recipe recipe.yaml --dataset DATA --output_dir NEW` repeats it",
     CURVE_FILE: "the losses and checks of the whole training",
     "manifest.json": "versions, settings and data",
 }

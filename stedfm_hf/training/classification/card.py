@@ -41,7 +41,7 @@ _SETTINGS = (
 )
 """What of a recipe a reader of a card asks for; the rest is in the recipe."""
 _FILES = {
-    "recipe.yaml": "all settings; `--recipe recipe.yaml --model MODEL --dataset DATA --output_dir NEW` repeats the run",
+    "recipe.yaml": "settings; `--recipe recipe.yaml --model MODEL --dataset DATA --output_dir NEW` repeats it",
     METRICS_FILE: "all figures of all seeds",
     PREDICTIONS_FILE: "what this model says of every validation and test image",
     CURVE_FILE: "losses and checks of the training of this model",
