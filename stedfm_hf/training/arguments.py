@@ -6,26 +6,30 @@ recipe or a flag does not say has the default that stands here.
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.util import find_spec
 from math import gcd
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-import torch
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from stedfm_hf.inference.loading import DEVICES, choose_device, has_fast_bfloat16
 from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.effective_batch import split_batch
-from stedfm_hf.training.recipe_files import load_recipe, nearest, recipe_names
+from stedfm_hf.training.parsing import (
+    ArgumentParser,
+    at_least,
+    describe_batch,
+    recipe_values,
+    settle_device,
+    settle_library,
+)
+from stedfm_hf.training.recipe_files import nearest, recipe_names
 
 EXAMPLE = "Example: stedfm pretrain --recipe small --dataset my-crops --output_dir run"
 DEEPSPEED_CONFIGS = Path(__file__).parent / "deepspeed_configs"
@@ -73,7 +77,7 @@ class DataArguments:
             raise UserError(
                 f"weights {self.weights} must be above 0 and one for each of {len(self.dataset)} data sets"
             )
-        _at_least(1, open_shards=self.open_shards, reader_threads=self.reader_threads)
+        at_least(1, open_shards=self.open_shards, reader_threads=self.reader_threads)
 
 
 @dataclass
@@ -209,11 +213,7 @@ class PretrainArguments(TrainingArguments):
                 raise UserError(f"{package} is not installed; pip install 'stedfm-hf[{package}]'")
         if isinstance(self.deepspeed, str) and not self.deepspeed.lstrip().startswith("{"):
             self.deepspeed = str(_deepspeed_file(self.deepspeed))
-        # Said explicitly: without it processes on CPUs do not find each other, and bfloat16 is refused there.
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # type: ignore[has-type]
-        if self.bf16 is None:
-            gpu = torch.cuda.is_available() and not self.use_cpu and not self.fp16
-            self.bf16 = gpu and has_fast_bfloat16(torch.device("cuda"))
+        settle_device(self)
         # Before the rest, for DeepSpeed reads the batch there: the first look at the device joins the processes.
         _ = self.device
         self.per_device_train_batch_size, self.gradient_accumulation_steps = split_batch(
@@ -223,20 +223,13 @@ class PretrainArguments(TrainingArguments):
             per_device=self.per_device_train_batch_size,
             accumulation=self.gradient_accumulation_steps,
         )
-        try:
-            super().__post_init__()
-        except ValueError as error:
-            raise UserError(f"the arguments do not fit together: {' '.join(str(error).split())}") from error
-        # Without a launcher one process takes one GPU; the library would copy the model to all of them at every step.
-        self._n_gpu = min(1, self._n_gpu)  # type: ignore[has-type]
+        settle_library(self, super().__post_init__)
 
     def _check(self) -> None:
         if not self.output_dir:
             raise UserError("no output folder is named; give --output_dir FOLDER")
-        _at_least(
-            1, effective_batch=self.effective_batch, logging_steps=self.logging_steps, save_steps=self.save_steps
-        )
-        _at_least(0, check_steps=self.check_steps, seed=self.seed)
+        at_least(1, effective_batch=self.effective_batch, logging_steps=self.logging_steps, save_steps=self.save_steps)
+        at_least(0, check_steps=self.check_steps, seed=self.seed)
         if not 0 <= self.warmup_share < 1:
             raise UserError(f"warmup_share is {self.warmup_share}; give 0 or more, below 1")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
@@ -259,11 +252,7 @@ class PretrainArguments(TrainingArguments):
 
     def describe_batch(self) -> str:
         """The effective batch and who shares it, in one line."""
-        processes = f"{self.world_size} process{'es' if self.world_size > 1 else ''}"
-        return (
-            f"effective batch {self.effective_batch} = {processes} x {self.per_device_train_batch_size} crops "
-            f"x {self.gradient_accumulation_steps} accumulated"
-        )
+        return describe_batch(self, "crops")
 
 
 KINDS: tuple[type, ...] = (DataArguments, ModelArguments, PretrainArguments)
@@ -296,24 +285,20 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[DataArguments, M
         >>> data.dataset, model.architecture, model.mask_ratio
         (['sted-crops'], 'stedfm-vit-tiny', 0.6)
     """
-    words = sys.argv[1:] if argv is None else list(argv)
-    parser = _parser()
-    # Once to find the recipe, whose values become the defaults of the second time.
-    recipe = parser.parse_known_args(words)[0].recipe
-    if recipe is not None:
-        parser.set_defaults(**load_recipe(recipe, _field_types()))
-    namespace, unknown = parser.parse_known_args(words)
-    if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        raise UserError(f"{unknown[0]} is no argument{nearest(_underscored(unknown[0]), flags)}; see --help")
-    values = vars(namespace)
-    if values["device"] != "auto":
-        values["use_cpu"] = choose_device(values["device"]).type == "cpu"
+    parser = ArgumentParser(
+        KINDS,
+        prog="stedfm pretrain",
+        usage="[--recipe NAME] --dataset DATA [DATA ...] --output_dir FOLDER [--OPTION VALUE ...]",
+        description="Pretrain a masked autoencoder on data sets of crops. The same command goes on where it stopped.\n"
+        "torchrun, accelerate and SLURM start stedfm_hf/training/pretrain.py with the same options.",
+        example=EXAMPLE,
+        recipe=f"{', '.join(recipe_names())}, or a YAML or JSON file; flags override it.",
+        shown=SHOWN,
+    )
+    values = parser.read(argv)
     if values["max_per_device_batch"] is None:
         values["max_per_device_batch"] = MAX_PER_DEVICE_BATCH.get(values["architecture"])
-    data, model, training = (
-        kind(**{field.name: values[field.name] for field in fields(kind) if field.init}) for kind in KINDS
-    )
+    data, model, training = parser.build(values)
     return data, model, training
 
 
@@ -328,70 +313,12 @@ def used_recipe(data: DataArguments, model: ModelArguments, arguments: PretrainA
     Returns:
         Plain data by key, for :func:`stedfm_hf.training.recipe_files.write_recipe`.
     """
-    values = {
-        field.name: getattr(part, field.name)
-        for part, kind in zip((data, model, arguments), KINDS, strict=True)
-        for field in fields(kind)
-        if field.name in kind.__annotations__ and field.name not in LOCAL
-    }
-    values["lr_scheduler_type"] = getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)
+    values = recipe_values((data, model, arguments), LOCAL)
     # Of two ways to say the same, the one that still holds when the effective batch or the length is changed.
     by_rule = arguments.learning_rate == arguments.base_learning_rate * arguments.effective_batch / 256
-    del values["learning_rate" if by_rule else "base_learning_rate"]
-    del values["warmup_steps" if arguments.warmup_steps == arguments.warmup_share else "warmup_share"]
-    return {name: value for name, value in values.items() if value is not None and (name, value) != ("max_steps", -1)}
-
-
-def _field_types() -> dict[str, Any]:
-    types: dict[str, Any] = {}
-    for kind in KINDS:
-        hints = get_type_hints(kind)
-        types |= {field.name: hints[field.name] for field in fields(kind) if field.init}
-    return types
-
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        unsaid = action.default is None or action.default == [] or action.nargs == 0
-        return action.help if unsaid else super()._get_help_string(action)
-
-
-class _Parser(HfArgumentParser):
-    def error(self, message: str) -> Any:
-        raise UserError(f"{message}; see --help")
-
-
-def _parser() -> HfArgumentParser:
-    parser = _Parser(
-        KINDS,
-        prog="stedfm pretrain",
-        usage="stedfm pretrain [--recipe NAME] --dataset DATA [DATA ...] --output_dir FOLDER [--OPTION VALUE ...]",
-        description="Pretrain a masked autoencoder on data sets of crops. The same command goes on where it stopped.\n"
-        "torchrun, accelerate and SLURM start stedfm_hf/training/pretrain.py with the same options.",
-        epilog=f"The other fields of transformers.TrainingArguments are options, too.\n\n{EXAMPLE}",
-        allow_abbrev=False,
-        formatter_class=_HelpFormatter,
-    )
-    parser.add_argument("--recipe", help=f"{', '.join(recipe_names())}, or a YAML or JSON file; flags override it.")
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="auto takes a GPU if there is one.")
-    ours = {field.name for kind in KINDS for field in fields(kind) if field.name in kind.__annotations__}
-    for action in parser._actions:
-        if not action.help or action.dest not in ours | SHOWN | {"help", "recipe", "device"}:
-            action.help = argparse.SUPPRESS
-        # --mask-ratio is taken as well as --mask_ratio; the help is shorter with one of them.
-        action.option_strings = [flag for flag in action.option_strings if "-" not in flag[2:]]
-    return parser
-
-
-def _underscored(word: str) -> str:
-    flag = word.partition("=")[0]
-    return flag[:2] + flag[2:].replace("-", "_")
-
-
-def _at_least(least: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < least:
-            raise UserError(f"{name} is {value}; give {least} or more")
+    values.pop("learning_rate" if by_rule else "base_learning_rate")
+    values.pop("warmup_steps" if arguments.warmup_steps == arguments.warmup_share else "warmup_share")
+    return values
 
 
 def _deepspeed_file(name: str) -> Path:

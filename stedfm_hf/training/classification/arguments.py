@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
-import torch
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 
-from stedfm_hf.inference.loading import DEVICES, choose_device, has_fast_bfloat16
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.arguments import _at_least, _HelpFormatter, _Parser, _underscored
 from stedfm_hf.training.effective_batch import split_batch
-from stedfm_hf.training.recipe_files import SUFFIXES, load_recipe, nearest
+from stedfm_hf.training.parsing import (
+    ArgumentParser,
+    at_least,
+    describe_batch,
+    recipe_values,
+    settle_device,
+    settle_library,
+)
+from stedfm_hf.training.recipe_files import SUFFIXES, nearest
 
 EXAMPLE = "Example: stedfm finetune classification --model demo --dataset my-crops --output_dir classifier"
 MODES = ("linear-probe", "last-blocks", "full", "lora", "from-scratch")
@@ -69,7 +72,7 @@ class DataArguments:
             raise UserError("no data set is named; give --dataset FOLDER")
         if self.labels_per_class is not None and self.label_fraction is not None:
             raise UserError("labels_per_class and label_fraction are two ways to draw images; give one of them")
-        _at_least(0, split_seed=self.split_seed)
+        at_least(0, split_seed=self.split_seed)
 
 
 @dataclass
@@ -104,7 +107,7 @@ class ModelArguments:
             raise UserError(
                 f"mode {self.mode} and blocks {self.blocks} do not fit; give --mode last-blocks --blocks 2"
             )
-        _at_least(1, lora_rank=self.lora_rank, blocks=1 if self.blocks is None else self.blocks)
+        at_least(1, lora_rank=self.lora_rank, blocks=1 if self.blocks is None else self.blocks)
 
 
 @dataclass(repr=False)  # the library's own hides tokens
@@ -183,10 +186,7 @@ class ClassificationArguments(TrainingArguments):
         self._check()
         if self.seeds is None:
             self.seeds = [self.seed]
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # type: ignore[has-type]
-        if self.bf16 is None:
-            gpu = torch.cuda.is_available() and not self.use_cpu and not self.fp16
-            self.bf16 = gpu and has_fast_bfloat16(torch.device("cuda"))
+        settle_device(self)
         if self.learning_rate is None:
             self.learning_rate = 0.0  # settled by the mode, see `settle`
         self.warmup_steps = self.warmup_share
@@ -198,21 +198,17 @@ class ClassificationArguments(TrainingArguments):
             per_device=self.per_device_train_batch_size,
             accumulation=self.gradient_accumulation_steps,
         )
-        try:
-            super().__post_init__()
-        except ValueError as error:
-            raise UserError(f"the arguments do not fit together: {' '.join(str(error).split())}") from error
-        self._n_gpu = min(1, self._n_gpu)  # type: ignore[has-type]
+        settle_library(self, super().__post_init__)
 
     def _check(self) -> None:
         if not self.output_dir:
             raise UserError("no output folder is named; give --output_dir FOLDER")
-        _at_least(1, effective_batch=self.effective_batch, checks=self.checks, save_checks=self.save_checks)
-        _at_least(0, seed=self.seed, **{f"seeds: {seed}": seed for seed in self.seeds or ()})
+        at_least(1, effective_batch=self.effective_batch, checks=self.checks, save_checks=self.save_checks)
+        at_least(0, seed=self.seed, **{f"seeds: {seed}": seed for seed in self.seeds or ()})
         if self.seeds is not None and len(set(self.seeds)) != len(self.seeds):
             raise UserError(f"seeds {self.seeds} name one twice; give each once")
         if self.early_stopping_patience is not None:
-            _at_least(1, early_stopping_patience=self.early_stopping_patience)
+            at_least(1, early_stopping_patience=self.early_stopping_patience)
         if not 0 <= self.warmup_share < 1:
             raise UserError(f"warmup_share is {self.warmup_share}; give 0 or more, below 1")
         if not 0 < self.layer_decay <= 1:
@@ -228,11 +224,7 @@ class ClassificationArguments(TrainingArguments):
 
     def describe_batch(self) -> str:
         """The effective batch and who shares it, in one line."""
-        processes = f"{self.world_size} process{'es' if self.world_size > 1 else ''}"
-        return (
-            f"effective batch {self.effective_batch} = {processes} x {self.per_device_train_batch_size} images "
-            f"x {self.gradient_accumulation_steps} accumulated"
-        )
+        return describe_batch(self, "images")
 
     def steps_for(self, images: int, drawn: int) -> int:
         """Optimiser steps of a run: as many images are seen however few of them were drawn.
@@ -277,25 +269,23 @@ def parse_arguments(
         >>> model.mode, training.seeds, training.learning_rate
         ('full', [1, 2], 0.0002)
     """
-    words = sys.argv[1:] if argv is None else list(argv)
-    parser = _parser()
-    # Once to find the recipe, whose values become the defaults of the second time.
-    recipe = parser.parse_known_args(words)[0].recipe
-    if recipe is not None:
-        if Path(recipe).suffix not in SUFFIXES:
-            raise UserError(f"recipe {recipe!r} is no file ({', '.join(SUFFIXES)}); recipe.yaml of a run is one")
-        parser.set_defaults(**load_recipe(recipe, _field_types()))
-    namespace, unknown = parser.parse_known_args(words)
-    if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        raise UserError(f"{unknown[0]} is no argument{nearest(_underscored(unknown[0]), flags)}; see --help")
-    values = vars(namespace)
-    if values["device"] != "auto":
-        values["use_cpu"] = choose_device(values["device"]).type == "cpu"
-    data, model, training = (
-        kind(**{field.name: values[field.name] for field in fields(kind) if field.init}) for kind in KINDS
+    parser = ArgumentParser(
+        KINDS,
+        prog="stedfm finetune classification",
+        usage="--model MODEL --dataset DATA --output_dir FOLDER [--OPTION VALUE ...]",
+        description="Train a classifier or a regression on labelled images. Stopped, the same command goes on.\n"
+        "torchrun starts stedfm_hf/training/classify.py with the same options.",
+        example=EXAMPLE,
+        recipe="A YAML or JSON file with values for these options; flags override it.",
+        shown=frozenset({"seed"}),
     )
+    data, model, training = parser.build(parser.read(argv, check_recipe=_check_recipe))
     return data, model, settle(model, training)
+
+
+def _check_recipe(recipe: str) -> None:
+    if Path(recipe).suffix not in SUFFIXES:
+        raise UserError(f"recipe {recipe!r} is no file ({', '.join(SUFFIXES)}); recipe.yaml of a run is one")
 
 
 def settle(model: ModelArguments, training: ClassificationArguments) -> ClassificationArguments:
@@ -306,41 +296,4 @@ def settle(model: ModelArguments, training: ClassificationArguments) -> Classifi
 
 def used_recipe(data: DataArguments, model: ModelArguments, arguments: ClassificationArguments) -> dict[str, Any]:
     """The values that, as a recipe, repeat a run on the same data from the same model; none names a place."""
-    values = {
-        field.name: getattr(part, field.name)
-        for part, kind in zip((data, model, arguments), KINDS, strict=True)
-        for field in fields(kind)
-        if field.name in kind.__annotations__ and field.name not in LOCAL
-    }
-    values["lr_scheduler_type"] = getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)
-    return {name: value for name, value in values.items() if value is not None and (name, value) != ("max_steps", -1)}
-
-
-def _field_types() -> dict[str, Any]:
-    types: dict[str, Any] = {}
-    for kind in KINDS:
-        hints = get_type_hints(kind)
-        types |= {field.name: hints[field.name] for field in fields(kind) if field.init}
-    return types
-
-
-def _parser() -> HfArgumentParser:
-    parser = _Parser(
-        KINDS,
-        prog="stedfm finetune classification",
-        usage="stedfm finetune classification --model MODEL --dataset DATA --output_dir FOLDER [--OPTION VALUE ...]",
-        description="Train a classifier or a regression on labelled images. Stopped, the same command goes on.\n"
-        "torchrun starts stedfm_hf/training/classify.py with the same options.",
-        epilog=f"The other fields of transformers.TrainingArguments are options, too.\n\n{EXAMPLE}",
-        allow_abbrev=False,
-        formatter_class=_HelpFormatter,
-    )
-    parser.add_argument("--recipe", help="A YAML or JSON file with values for these options; flags override it.")
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="auto takes a GPU if there is one.")
-    ours = {field.name for kind in KINDS for field in fields(kind) if field.name in kind.__annotations__}
-    for action in parser._actions:
-        if not action.help or action.dest not in ours | {"help", "recipe", "device", "seed"}:
-            action.help = argparse.SUPPRESS
-        # --label-fraction is taken as well as --label_fraction; the help is shorter with one of them.
-        action.option_strings = [flag for flag in action.option_strings if "-" not in flag[2:]]
-    return parser
+    return recipe_values((data, model, arguments), LOCAL)
