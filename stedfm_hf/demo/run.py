@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
-from transformers.utils import logging
 
 from stedfm_hf.demo import pictures as draw
 from stedfm_hf.demo.material import Picture, Sizes, load_pixels, pictures_of, simulate
@@ -28,6 +26,7 @@ from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.reports import save_figure
 from stedfm_hf.reports.reconstructions import reconstruction_figure
 from stedfm_hf.runs import Manifest, UserError, manifest_path, write_json
+from stedfm_hf.runs.quiet import quiet_transformers
 from stedfm_hf.training import QuickResult, pretrain_quickly, quick_config
 from stedfm_hf.training.quick import new_model, save_folder
 
@@ -63,19 +62,7 @@ class DemoResult:
     manifest: Manifest
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides the bars of transformers for loading and saving, which tear the lines of the demo."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-@_quiet()
+@quiet_transformers()
 def run_demo(
     output: str | Path,
     *,

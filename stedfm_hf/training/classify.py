@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoImageProcessor
-from transformers.utils import logging
 
 from stedfm_hf.inference.loading import weights_sha256
 from stedfm_hf.inference.packaged import PACKAGED
 from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.runs import EXIT_DONE, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
+from stedfm_hf.runs.quiet import quiet_transformers
 from stedfm_hf.training.classification.arguments import (
     ClassificationArguments,
     DataArguments,
@@ -60,6 +60,7 @@ class ClassificationResult:
         return describe(self.metrics, self.folder)
 
 
+@quiet_transformers(errors_only=True)
 def finetune_classification(
     data: DataArguments, model: ModelArguments, arguments: ClassificationArguments
 ) -> ClassificationResult:
@@ -81,8 +82,6 @@ def finetune_classification(
         >>> finetune_classification(*parse_arguments(words.split())).metrics["test"]["mean"]  # doctest: +SKIP
         {'accuracy': 0.93, 'balanced_accuracy': 0.92, 'macro_f1': 0.92}
     """
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     say = _say_on_first(arguments)
     seeds = list(arguments.seeds or [arguments.seed])
     config = network_config(model)

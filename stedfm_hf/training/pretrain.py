@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
-from transformers.utils import logging
 
 from stedfm_hf.data.repository.files import SplitFiles, find_split
 from stedfm_hf.data.streaming.stream import CropStream
@@ -22,6 +21,7 @@ from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES, StedFmConfig
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.runs import EXIT_DONE, EXIT_USAGE, UserError
+from stedfm_hf.runs.quiet import quiet_transformers
 from stedfm_hf.training.arguments import DataArguments, ModelArguments, PretrainArguments, parse_arguments
 from stedfm_hf.training.averaging import EncoderAverage
 from stedfm_hf.training.batches import EndlessBatches, Source, share_batch
@@ -67,9 +67,11 @@ def whole_weights(arguments: PretrainArguments) -> Iterator[None]:
     Spread while it is loaded it would need DeepSpeed's own group of processes, which on a CPU is not there yet.
     """
     unset_hf_deepspeed_config()
-    yield
-    if (config := getattr(arguments, "hf_deepspeed_config", None)) is not None:
-        set_hf_deepspeed_config(config)
+    try:
+        yield
+    finally:
+        if (config := getattr(arguments, "hf_deepspeed_config", None)) is not None:
+            set_hf_deepspeed_config(config)
 
 
 def pixel_statistics(files: SplitFiles, preparation: Preparation, seed: int) -> tuple[float, float]:
@@ -113,6 +115,7 @@ def say_on_first(arguments: PretrainArguments) -> Callable[[str], None]:
     return (lambda line: print(line, flush=True)) if arguments.process_index == 0 else (lambda line: None)
 
 
+@quiet_transformers()
 def pretrain(data: DataArguments, model: ModelArguments, arguments: PretrainArguments) -> PretrainResult:
     """Pretrains a masked autoencoder on data sets of crops.
 
@@ -137,7 +140,6 @@ def pretrain(data: DataArguments, model: ModelArguments, arguments: PretrainArgu
         PosixPath('run')
     """
     say = say_on_first(arguments)
-    logging.disable_progress_bar()  # a bar at every checkpoint would tear the lines
     train = [find_split(name, data.train_split) for name in data.dataset]
     accumulation = arguments.gradient_accumulation_steps or 1
     shares = share_batch(arguments.per_device_train_batch_size or 1, data.weights or [1.0] * len(train))
