@@ -184,6 +184,7 @@ class PretrainArguments(TrainingArguments):
     report_to: None | str | list[str] = HfArg(
         default="none", help="Where curves are sent, too, such as tensorboard (with the extra of that name)."
     )
+    # The library's own annotation, bare `dict` and all: its parser looks for these very types.
     deepspeed: dict | str | None = HfArg(  # type: ignore[type-arg]
         default=None, help="zero1, zero2, zero3, or a file of one's own (with the extra `deepspeed`)."
     )

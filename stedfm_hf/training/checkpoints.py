@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from stedfm_hf.runs import read_json, write_json
+from stedfm_hf.runs import UserError, read_json, write_json
 
 MARK = "whole.json"
 """Written last, when every process has written its part."""
@@ -64,3 +65,19 @@ def rotate(output: Path, keep: int | None) -> None:
     for folder in folders:
         if folder not in kept and folder != folders[-1]:
             shutil.rmtree(folder)
+
+
+@contextmanager
+def room_for(folder: Path, is_writer: bool) -> Iterator[None]:
+    """A checkpoint that cannot be written leaves nothing, and a line that says how to go on."""
+    try:
+        yield
+    except Exception as error:
+        # safetensors and torch have errors of their own for a full disk.
+        if is_writer and (isinstance(error, OSError) or "o space left" in str(error) or "write" in str(error).lower()):
+            shutil.rmtree(folder, ignore_errors=True)
+            raise UserError(
+                f"{folder}: the checkpoint cannot be written ({' '.join(str(error).split())[:200]}); make room, and "
+                "the same command goes on from the one before"
+            ) from error
+        raise

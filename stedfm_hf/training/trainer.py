@@ -1,21 +1,14 @@
-"""The library's trainer for masked autoencoders: our batches, masks by sample, decay of matrices, whole checkpoints.
-
-What it changes of `transformers.Trainer` is here, and only that (ours).
-"""
+"""The library's trainer for masked autoencoders: masks by sample, decay of matrices, held-out checks (ours)."""
 
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
@@ -24,7 +17,8 @@ from transformers.trainer_utils import IntervalStrategy, TrainOutput
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.batches import EndlessBatches
-from stedfm_hf.training.checkpoints import checkpoint_folder, mark_whole, newest_whole, rotate
+from stedfm_hf.training.checkpoints import newest_whole
+from stedfm_hf.training.exact import ExactTrainer
 from stedfm_hf.training.preparation import Preparation
 
 if TYPE_CHECKING:
@@ -38,7 +32,7 @@ if TYPE_CHECKING:
 LEGACY_PERIOD_EPOCHS = 20
 
 
-class PretrainingTrainer(Trainer):
+class PretrainingTrainer(ExactTrainer):
     """Trains a `StedFmForPreTraining` on the batches of `EndlessBatches`.
 
     Args:
@@ -52,7 +46,6 @@ class PretrainingTrainer(Trainer):
     """
 
     args: PretrainArguments
-    control: Any
     lr_scheduler: Any
 
     def __init__(
@@ -66,16 +59,10 @@ class PretrainingTrainer(Trainer):
         average: EncoderAverage | None = None,
         **kwargs: Any,
     ) -> None:
-        # The library would rotate before a checkpoint is marked as whole: we do it after.
-        self.checkpoints_kept, args.save_total_limit = args.save_total_limit, None
-        # On resuming, `batches` begins where the run was: nothing is to be read and thrown away.
-        args.ignore_data_skip = True
         if held_out is None:
             args.eval_strategy = IntervalStrategy.NO
         # The library only looks whether there is something to evaluate on; `evaluate` is ours.
-        super().__init__(model=model, args=args, train_dataset=batches, eval_dataset=held_out, **kwargs)
-        self.remove_callback(PrinterCallback)
-        self.model_accepts_loss_kwargs = False
+        super().__init__(model=model, args=args, batches=batches, eval_dataset=held_out, **kwargs)
         self.batches, self.preparation, self.held_out, self.average = batches, preparation, held_out, average
         self._checked_at = -1
         if average is not None and (self.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
@@ -84,10 +71,6 @@ class PretrainingTrainer(Trainer):
             self.add_callback(average)
 
     # ------------------------------------------------------------------------------------- the step
-
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """The batches as they are: they are those of this rank already."""
-        return DataLoader(_Resumed(self), batch_size=None, pin_memory=self.args.device.type == "cuda")
 
     def compute_loss(
         self,
@@ -144,11 +127,6 @@ class PretrainingTrainer(Trainer):
         """Epochs of the first data set seen so far."""
         batches = self.state.global_step * self.args.gradient_accumulation_steps
         return batches / self.batches.batches_per_epoch[0]
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Says the epoch of the data, which the library cannot know of batches without end."""
-        self.state.epoch = self.epoch
-        super().log(logs, start_time)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Looks at the held-out crops."""
@@ -208,42 +186,12 @@ class PretrainingTrainer(Trainer):
             self.evaluate()
         return outcome
 
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        output, step = Path(str(self.args.output_dir)), self.state.global_step
-        folder = checkpoint_folder(output, step)
-        with _room_for(folder, self.args.should_save):
-            super()._save_checkpoint(model, trial)
-            if self.average is not None and self.args.should_save:
-                self.average.save(folder)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            mark_whole(folder, step)
-            rotate(output, self.checkpoints_kept)
+    def batches_from(self, step: int) -> Iterator[Any]:
+        """The batches of this rank behind an optimiser step."""
+        self.batches.start = step * (self.args.gradient_accumulation_steps or 1)
+        return iter(self.batches)
 
-
-class _Resumed(torch.utils.data.IterableDataset[Any]):
-    """The batches behind the step that the trainer is at when it begins to iterate."""
-
-    def __init__(self, trainer: PretrainingTrainer) -> None:
-        self.trainer = trainer
-
-    def __iter__(self) -> Iterator[Any]:
-        batches, args = self.trainer.batches, self.trainer.args
-        batches.start = self.trainer.state.global_step * args.gradient_accumulation_steps
-        return iter(batches)
-
-
-@contextmanager
-def _room_for(folder: Path, is_writer: bool) -> Iterator[None]:
-    """A checkpoint that cannot be written leaves nothing, and a line that says how to go on."""
-    try:
-        yield
-    except Exception as error:
-        # safetensors and torch have errors of their own for a full disk.
-        if is_writer and (isinstance(error, OSError) or "o space left" in str(error) or "write" in str(error).lower()):
-            shutil.rmtree(folder, ignore_errors=True)
-            raise UserError(
-                f"{folder}: the checkpoint cannot be written ({' '.join(str(error).split())[:200]}); make room, and "
-                "the same command goes on from the one before"
-            ) from error
-        raise
+    def save_beside(self, folder: Path) -> None:
+        """Saves the average."""
+        if self.average is not None:
+            self.average.save(folder)

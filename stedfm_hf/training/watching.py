@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.checkpoints import newest_whole
-from stedfm_hf.training.curve import Curve, CurveRow
+from stedfm_hf.training.curve import CurveRow, RowsFile
 
 TOO_HIGH = 3.0
 """A loss this many times that of a constant prediction, or the lowest so far, is no fluctuation."""
@@ -42,7 +42,7 @@ class Watch(TrainerCallback):
     """
 
     def __init__(
-        self, curve: Curve, *, say: Callable[[str], None] = print, clock: Callable[[], float] = time.monotonic
+        self, curve: RowsFile[Any], *, say: Callable[[str], None] = print, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.curve, self.say, self.speed = curve, say, _Speed(clock)
         self._began_at = 0
@@ -109,20 +109,24 @@ class Watch(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero:
             return
-        row = CurveRow(
-            step=state.global_step,
-            epoch=float(state.epoch or 0.0),
-            samples=state.global_step * samples_per_step(args),
-            loss=logs.get("loss"),
-            learning_rate=logs.get("learning_rate"),
-            grad_norm=logs.get("grad_norm"),
+        common = {
+            "step": state.global_step,
+            "epoch": float(state.epoch or 0.0),
+            "samples": state.global_step * samples_per_step(args),
+            "images_per_second": per_second,
+            **{name: logs.get(name) for name in ("loss", "learning_rate", "grad_norm")},
+        }
+        self.curve.append(self._row(common, logs))
+
+    def _row(self, common: dict[str, Any], logs: dict[str, float]) -> Any:
+        """A row of the curve: what all trainings have, and what this one found."""
+        return CurveRow(
+            **common,
             held_out_loss=logs.get("eval_loss"),
             constant_loss=logs.get("eval_constant_loss"),
             psnr=logs.get("eval_psnr"),
             knn=logs.get("eval_knn"),
-            images_per_second=per_second,
         )
-        self.curve.append(row)
 
     def _stop_if_wrong(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float]

@@ -1,7 +1,4 @@
-"""The library's trainer for classifiers: our batches, our checks on whole images, the best weights kept.
-
-What it changes of `transformers.Trainer` is here, and only that (ours).
-"""
+"""The library's trainer for classifiers: checks on whole images, the best weights kept (ours)."""
 
 from __future__ import annotations
 
@@ -9,18 +6,16 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset
-from transformers import PrinterCallback, Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import TrainOutput
 
 from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
-from stedfm_hf.training.checkpoints import checkpoint_folder, mark_whole, newest_whole, rotate
+from stedfm_hf.training.checkpoints import newest_whole
 from stedfm_hf.training.classification.arguments import ClassificationArguments
 from stedfm_hf.training.classification.augmentation import augment
 from stedfm_hf.training.classification.best import Best
@@ -29,7 +24,7 @@ from stedfm_hf.training.classification.network import learning_rate_scale, set_h
 from stedfm_hf.training.classification.objective import Objective
 from stedfm_hf.training.classification.prediction import logits_of, vectors_of
 from stedfm_hf.training.classification.scoring import best_check, checks_of, is_past_patience, score
-from stedfm_hf.training.trainer import _room_for
+from stedfm_hf.training.exact import ExactTrainer
 
 NORMALISED_BY = 2048
 """Training images, at most, whose vectors the head is normalised by at a check."""
@@ -51,7 +46,7 @@ class Checked:
         return len(self.labels)
 
 
-class ClassificationTrainer(Trainer):
+class ClassificationTrainer(ExactTrainer):
     """Trains a `StedFmForImageClassification`.
 
     The head begins with a batch normalisation. With a frozen encoder it is that of the training vectors from the first
@@ -72,7 +67,6 @@ class ClassificationTrainer(Trainer):
     """
 
     args: ClassificationArguments
-    control: Any
     optimizer: Any
 
     def __init__(
@@ -88,13 +82,7 @@ class ClassificationTrainer(Trainer):
         frozen: bool,
         **kwargs: Any,
     ) -> None:
-        # The library would rotate before a checkpoint is marked as whole: we do it after.
-        self.checkpoints_kept, args.save_total_limit = args.save_total_limit, None
-        # On resuming, the feed begins where the run was: nothing is to be read and thrown away.
-        args.ignore_data_skip = True
-        super().__init__(model=model, args=args, train_dataset=feed, eval_dataset=cast(Any, validation), **kwargs)
-        self.remove_callback(PrinterCallback)
-        self.model_accepts_loss_kwargs = False
+        super().__init__(model=model, args=args, batches=feed, eval_dataset=validation, **kwargs)
         self.feed, self.objective, self.training, self.validation = feed, objective, training, validation
         self.figure, self.frozen, self.best = figure, frozen, Best(model)
 
@@ -104,10 +92,6 @@ class ClassificationTrainer(Trainer):
         return self.best.network
 
     # ------------------------------------------------------------------------------------- the step
-
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """The batches as they are: they are those of this rank already."""
-        return DataLoader(_Resumed(self), batch_size=None, pin_memory=self.args.device.type == "cuda")
 
     def compute_loss(
         self,
@@ -147,11 +131,6 @@ class ClassificationTrainer(Trainer):
     def epoch(self) -> float:
         """Epochs of the training images of the run seen so far."""
         return self.state.global_step * self.args.effective_batch / len(self.feed.samples.images)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Says the epoch of the data, which the library cannot know of batches without end."""
-        self.state.epoch = self.epoch
-        super().log(logs, start_time)
 
     # ------------------------------------------------------------------------------------- checks
 
@@ -215,25 +194,11 @@ class ClassificationTrainer(Trainer):
                 return TrainOutput(state.global_step, 0.0, {})
         return super()._inner_training_loop(*args, **kwargs)
 
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        output, step = Path(str(self.args.output_dir)), self.state.global_step
-        folder = checkpoint_folder(output, step)
-        with _room_for(folder, self.args.should_save):
-            super()._save_checkpoint(model, trial)
-            if self.args.should_save:
-                self.best.save(folder)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            mark_whole(folder, step)
-            rotate(output, self.checkpoints_kept)
+    def batches_from(self, step: int) -> Iterator[Any]:
+        """The batches of this rank behind an optimiser step."""
+        self.feed.step = step
+        return iter(self.feed)
 
-
-class _Resumed(IterableDataset[Any]):
-    """The batches behind the step that the trainer is at when it begins to iterate."""
-
-    def __init__(self, trainer: ClassificationTrainer) -> None:
-        self.trainer = trainer
-
-    def __iter__(self) -> Iterator[Any]:
-        self.trainer.feed.step = self.trainer.state.global_step
-        return iter(self.trainer.feed)
+    def save_beside(self, folder: Path) -> None:
+        """Saves the best weights so far."""
+        self.best.save(folder)

@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from stedfm_hf.training.checkpoints import newest_whole
 from stedfm_hf.training.classification.scoring import is_past_patience
 from stedfm_hf.training.curve import Moment, RowsFile
-from stedfm_hf.training.watching import TrainingDiverged, Watch, samples_per_step
+from stedfm_hf.training.watching import TrainingDiverged, Watch
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class CheckWatch(Watch):
     def __init__(
         self, curve: RowsFile[CheckRow], *, figure: str, patience: int | None, say: Callable[[str], None] = print
     ) -> None:
-        super().__init__(cast(Any, curve), say=say)
-        self.checks, self.figure, self.patience = curve, figure, patience
+        super().__init__(curve, say=say)
+        self.figure, self.patience = figure, patience
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -89,23 +89,9 @@ class CheckWatch(Watch):
             if state.is_world_process_zero:
                 self.say(f"step {state.global_step}: {self.patience} checks without a better one: stopped")
 
-    def _write(
-        self, args: TrainingArguments, state: TrainerState, logs: dict[str, float], per_second: float | None
-    ) -> None:
-        if not state.is_world_process_zero:
-            return
-        row = CheckRow(
-            step=state.global_step,
-            epoch=float(state.epoch or 0.0),
-            samples=state.global_step * samples_per_step(args),
-            loss=logs.get("loss"),
-            learning_rate=logs.get("learning_rate"),
-            grad_norm=logs.get("grad_norm"),
-            validation_loss=logs.get("eval_loss"),
-            validation_figure=logs.get(f"eval_{self.figure}"),
-            images_per_second=per_second,
-        )
-        self.checks.append(row)
+    def _row(self, common: dict[str, Any], logs: dict[str, float]) -> CheckRow:
+        found = logs.get(f"eval_{self.figure}")
+        return CheckRow(**common, validation_loss=logs.get("eval_loss"), validation_figure=found)
 
     def _diverged(self, args: TrainingArguments, state: TrainerState, what: str) -> TrainingDiverged:
         good = newest_whole(Path(str(args.output_dir)), lambda line: None)
