@@ -14,7 +14,7 @@ from .io_stedfm import read_image
 
 try:
     from PIL import Image
-except ImportError:
+except ImportError:  # Pillow is optional here; a checker does not know a module that may be None
     Image = None  # type: ignore[assignment]
 
 NORMALIZATIONS = ("percentile", "minmax", "fixed", "none")

@@ -40,7 +40,7 @@ try:
     from PIL.BmpImagePlugin import BmpImageFile
     from PIL.JpegImagePlugin import JpegImageFile
     from PIL.PngImagePlugin import PngImageFile
-except ImportError:
+except ImportError:  # Pillow is optional here; a checker does not know classes that may be None
     BmpImageFile = JpegImageFile = PngImageFile = None  # type: ignore[assignment, misc]
 
 __all__ = [

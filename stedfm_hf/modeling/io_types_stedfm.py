@@ -197,6 +197,7 @@ def read_exactly(stream: IO[bytes], count: int) -> np.ndarray:
     data = np.empty(count, dtype=np.uint8)
     view, done = data.data, 0
     while done < count:
+        # Every binary file has it, though the type IO[bytes] does not.
         got = stream.readinto(view[done:])  # type: ignore[attr-defined]
         if not got:
             raise ImageReadError(f"truncated: {done} of {count} bytes of pixels are there; copy or export it again")

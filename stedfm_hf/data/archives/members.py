@@ -126,7 +126,8 @@ def _tar_members(source: Path | IO[bytes]) -> Iterator[Member]:
 
     with closing(_open_tar(source, Header)) as tar:
         while (info := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # else it keeps a million of them
+            # Else it keeps a million of them. The type stubs know only getmembers(), which would read them all.
+            tar.members.clear()  # type: ignore[attr-defined]
             yield _member(info.name, info.size, info.isreg(), partial(_read_tar_member, tar, info))
     if len(Header.block) < tarfile.BLOCKSIZE:
         raise ArchiveDamaged("it ends too early: the mark of its end is missing")

@@ -7,6 +7,7 @@ pySTED (Turcotte, Bilodeau, Lavoie-Cardinal and Durand, CC BY 4.0), an optional 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -37,7 +38,7 @@ _MANY = 10_000_000
 def check_pysted() -> None:
     """Raises UserError where pySTED cannot be imported."""
     try:
-        import pysted  # noqa: F401
+        importlib.import_module("pysted")
     except ImportError as error:
         raise UserError('the engine pysted is not installed; pip install "stedfm-hf[sim]"') from error
 

@@ -67,6 +67,7 @@ def curated(number: int, protein: str, dtype: str = "uint8") -> tuple[str, bytes
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]], mode: str = "w") -> Path:
+    # The stubs know modes written out only; here they are put together of parts.
     with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
         for name, content in members:
             header = tarfile.TarInfo(name)

@@ -6,6 +6,7 @@ import json
 import shutil
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,19 +68,19 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     whole = import_set("optim", tmp_path / "set", tmp_path / "whole")
     read, write = list[int](), importing._write_part
 
-    def stop_at_the_third(staging: Staging, number: int, *rest: object) -> None:
+    def stop_at_the_third(staging: Staging, number: int, *rest: Any) -> None:
         read.append(number)
         if number == 3:
             raise KeyboardInterrupt
-        write(staging, number, *rest)  # type: ignore[arg-type]
+        write(staging, number, *rest)
 
     monkeypatch.setattr(importing, "_write_part", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         import_set("optim", tmp_path / "set", tmp_path / "repo")
 
-    def go_on(staging: Staging, number: int, *rest: object) -> None:
+    def go_on(staging: Staging, number: int, *rest: Any) -> None:
         read.append(number)
-        write(staging, number, *rest)  # type: ignore[arg-type]
+        write(staging, number, *rest)
 
     monkeypatch.setattr(importing, "_write_part", go_on)
     resumed = import_set("optim", tmp_path / "set", tmp_path / "repo")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,9 +96,9 @@ def test_mean_brightness_is_the_same_for_every_class() -> None:
         ({"per_structure": 5}, "are for scoring; give first_index 1000 or more"),
     ],
 )
-def test_the_preset_leaves_no_choice(tmp_path: Path, change: dict[str, object], words: str) -> None:
+def test_the_preset_leaves_no_choice(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        simulate(tmp_path / "new", preset="benchmark-v1", **change)  # type: ignore[arg-type]
+        simulate(tmp_path / "new", preset="benchmark-v1", **change)
     assert not (tmp_path / "new").exists()
 
 

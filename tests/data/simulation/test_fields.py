@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,9 +173,9 @@ def test_the_numbers_of_the_classes_never_change() -> None:
         ({"match_with": ("ring",)}, "unknown structure 'ring'"),
     ],
 )
-def test_wrong_settings_are_named(change: dict[str, object], words: str) -> None:
+def test_wrong_settings_are_named(change: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        SimulationSettings(**change)  # type: ignore[arg-type]
+        SimulationSettings(**change)
 
 
 def test_an_unknown_structure_is_named_with_the_known_ones() -> None:
