@@ -14,7 +14,6 @@ from stedfm_hf.evaluation.knn import (
     knn_accuracy,
     knn_leave_one_out,
     knn_votes,
-    knn_votes_leave_one_out,
     reference_protocol,
     zscore_by,
 )
@@ -42,7 +41,6 @@ __all__ = [
     "knn_accuracy",
     "knn_leave_one_out",
     "knn_votes",
-    "knn_votes_leave_one_out",
     "log_spectra",
     "log_spectrum_pca",
     "nearest",

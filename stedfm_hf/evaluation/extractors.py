@@ -16,8 +16,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx2
 import numpy as np
 import torch
+from huggingface_hub import model_info, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 
 from stedfm_hf.evaluation.baselines import intensity_histograms, log_spectra, small_pixels, texture_features
 from stedfm_hf.evaluation.labelled import LabelledImages
@@ -264,6 +267,7 @@ def _imagenet(device: str, batch_size: int, say: Callable[[str], None]) -> Visio
     reason = ""
     for name in IMAGENET:
         try:
+            _check_reachable(name)
             found = _load_vision(name, name, device, batch_size)
         except UserError as error:
             reason = str(error)
@@ -273,6 +277,20 @@ def _imagenet(device: str, batch_size: int, say: Callable[[str], None]) -> Visio
     why = textwrap.shorten(reason, 160, placeholder=" ...")
     say(f"imagenet: left out, as no ViT-S trained on photographs is to be had here ({why}); see --baseline")
     return None
+
+
+def _check_reachable(name: str) -> None:
+    """Asks the Hub once, where transformers would try again for most of a minute.
+
+    Raises:
+        UserError: the model is neither in the cache nor to be had from the Hub.
+    """
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    try:
+        model_info(name, timeout=10)
+    except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
+        raise UserError(f"model {name}: the Hub cannot be reached ({' '.join(str(error).split())})") from error
 
 
 def _untrained(first: EncoderExtractor, data: LabelledImages, seed: int) -> EncoderExtractor:

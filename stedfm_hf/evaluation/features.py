@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from stedfm_hf.evaluation.baselines import fit_components
 from stedfm_hf.evaluation.extractors import Extractor
-from stedfm_hf.evaluation.labelled import LabelledImages
+from stedfm_hf.evaluation.labelled import LabelledImages, Parts
 from stedfm_hf.images import StedImage
 from stedfm_hf.runs import Progress, UserError, atomic_path
 from stedfm_hf.runs.download import cache_folder
@@ -63,6 +63,21 @@ def compute_features(data: LabelledImages, extractor: Extractor, *, cache: Path 
         with atomic_path(path) as temporary:
             save_file({"vectors": features.vectors}, temporary, metadata=metadata)
     return features
+
+
+def vectors_of(parts: Parts, extractor: Extractor, cache: Path | None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Vectors of all sides, and the images that could not be read."""
+    found = {name: compute_features(parts.whole[name], extractor, cache=cache) for name in set(parts.origin.values())}
+    failed = {
+        str(parts.whole[name].places[number]): reason
+        for name, features in found.items()
+        for number, reason in features.failed.items()
+    }
+    sides = {}
+    for side, data in parts.sides.items():
+        name = parts.origin[side]
+        sides[side] = found[name].vectors[np.searchsorted(parts.whole[name].rows, data.rows)]
+    return sides, failed
 
 
 def features_folder() -> Path:

@@ -215,55 +215,22 @@ def knn_leave_one_out(
         >>> knn_leave_one_out(vectors, list("aabb"), list("wxyz"), k=1).accuracy
         1.0
     """
-    vote = Vote(k)
-    return knn_votes_leave_one_out(vectors, labels, sources, votes=[vote], zscore=zscore)[vote]
-
-
-def knn_votes_leave_one_out(
-    vectors: np.ndarray,
-    labels: Labels,
-    sources: Sequence[str] | np.ndarray,
-    *,
-    votes: Sequence[Vote] = VOTES,
-    zscore: bool = False,
-    device: str | torch.device = "cpu",
-) -> dict[Vote, KnnResult]:
-    """:func:`knn_votes` within one set: every vector asks all others but those of its own source image.
-
-    Args:
-        vectors: vectors (n, d).
-        labels: their labels.
-        sources: the image each vector was cut from.
-        votes: ways to vote.
-        zscore: scale every feature by the whole set first.
-        device: where neighbours are searched.
-
-    Returns:
-        The accuracy of every vote with its 95 % interval.
-
-    Raises:
-        ValueError: as :func:`knn_votes`.
-
-    Example:
-        >>> vectors = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
-        >>> [each.accuracy for each in knn_votes_leave_one_out(vectors, list("aabb"), list("ssuu")).values()]
-        [0.0, 0.0, 0.0, 0.0]
-    """
     if not len(vectors) == len(labels) == len(sources):
         raise ValueError("there must be one label and one source for every vector")
     if len(set(sources)) < 2:
         raise ValueError("leaving a source out needs vectors of at least two sources")
-    return knn_votes(
+    vote = Vote(k)
+    found = knn_votes(
         vectors,
         labels,
         vectors,
         labels,
-        votes=votes,
+        votes=[vote],
         zscore=zscore,
         gallery_sources=sources,
         query_sources=sources,
-        device=device,
     )
+    return found[vote]
 
 
 def reference_protocol(

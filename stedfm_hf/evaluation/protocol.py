@@ -13,19 +13,21 @@ from typing import Any
 import numpy as np
 
 from stedfm_hf.evaluation.extractors import BASELINES, Extractor, load_extractors
-from stedfm_hf.evaluation.features import features_folder, prepare_for_probe
-from stedfm_hf.evaluation.knn import REFERENCE_KS, zscore_by
-from stedfm_hf.evaluation.labelled import LabelledImages, read_labelled
-from stedfm_hf.evaluation.neighbours import nearest
-from stedfm_hf.evaluation.parts import Parts, make_parts, vectors_of, without_failed
-from stedfm_hf.evaluation.probe import choose_strength, fit_predict
+from stedfm_hf.evaluation.features import features_folder, vectors_of
+from stedfm_hf.evaluation.labelled import (
+    LabelledImages,
+    Parts,
+    draw_per_class,
+    make_parts,
+    read_labelled,
+    without_failed,
+)
 from stedfm_hf.evaluation.report import Contestant, Evaluation, is_finished, prepare_folder, write_report
-from stedfm_hf.evaluation.scoring import Run, compare, measure, summarise
-from stedfm_hf.evaluation.splits import draw_per_class
-from stedfm_hf.evaluation.votes import TEMPERATURE, Vote, reference_decide
+from stedfm_hf.evaluation.scoring import Run, compare, summarise
+from stedfm_hf.evaluation.trials import ALL, knn_runs, probe_runs
+from stedfm_hf.inference.loading import choose_device
 from stedfm_hf.runs import Manifest, UserError, read_json
 
-ALL = "all"
 USUAL_COUNTS = (10, 25, 50, 100)
 """Labels per class of the paper's figures."""
 KS = (1, 5, 20)
@@ -46,7 +48,7 @@ class Request:
         channel: of files: the one to take.
         source_pattern: of files: regular expression that finds the source image in the path.
         seed: of a split that has to be made, and of the untrained network.
-        device: where models run.
+        device: where models run and neighbours are searched.
         precision: they run in.
         batch_size: images in one forward pass.
         cache: folder vectors are kept in; None keeps none.
@@ -116,7 +118,7 @@ def evaluate_probe(
     counts = _counts(parts.train, labels_per_class)
 
     def run(parts: Parts, vectors: Mapping[str, Mapping[str, np.ndarray]], found: Sequence[Extractor]) -> list[Run]:
-        return _probe_runs(parts, vectors, found, counts, seeds, chance="chance" in request.baselines)
+        return probe_runs(parts, vectors, found, counts, seeds, chance="chance" in request.baselines)
 
     settings = {"labels_per_class": [str(count) for count in counts], "seeds": seeds}
     return _evaluate("evaluate probe", request, parts, settings, run, say)
@@ -159,7 +161,10 @@ def evaluate_knn(
         raise UserError(f"{parts.test.name}: the reference protocol asks the validation split, and there is none")
 
     def run(parts: Parts, vectors: Mapping[str, Mapping[str, np.ndarray]], found: Sequence[Extractor]) -> list[Run]:
-        return _knn_runs(parts, vectors, found, k, protocol, zscore, chance="chance" in request.baselines)
+        chance, device = "chance" in request.baselines, choose_device(request.device)
+        # The search falls back on double precision, which Apple's GPUs do not have.
+        searching = device if device.type == "cuda" else "cpu"
+        return knn_runs(parts, vectors, found, k, protocol, zscore, chance=chance, device=searching)
 
     settings = {"k": list(k), "protocol": protocol, "zscore": zscore}
     return _evaluate("evaluate knn", request, parts, settings, run, say)
@@ -268,122 +273,3 @@ def _evaluate(
     record = write_report(evaluation, folder, manifest)
     say(f"{folder / 'report.html'}: {len(runs)} runs of {len(contestants)} models and baselines")
     return Outcome(record, manifest, folder)
-
-
-def _probe_runs(
-    parts: Parts,
-    vectors: Mapping[str, Mapping[str, np.ndarray]],
-    extractors: Sequence[Extractor],
-    counts: Sequence[int | str],
-    seeds: int,
-    *,
-    chance: bool,
-) -> list[Run]:
-    train, test, validation = parts.train, parts.test, parts.sides.get("validation")
-    task, classes = train.task, len(train.classes)
-    draws: dict[tuple[int | str, int], np.ndarray] = {
-        (count, seed): np.searchsorted(train.rows, draw_per_class(train, count, seed).rows)
-        for count in counts
-        if isinstance(count, int)
-        for seed in range(seeds)
-    }
-    draws |= {(count, 0): np.arange(len(train)) for count in counts if count == ALL}
-    runs = []
-    for extractor in extractors:
-        own = vectors[extractor.key]
-        rest = [own["test"], *([own["validation"]] if validation is not None else [])]
-        scaled, query, *chosen_on = prepare_for_probe(own["train"], extractor, *rest)
-        held = (chosen_on[0], validation.labels) if validation is not None else None
-        for (count, seed), numbers in draws.items():
-            some, labels = scaled[numbers], train.labels[numbers]
-            choice = choose_strength(some, labels, train.sources[numbers], task=task, classes=classes, validation=held)
-            found = fit_predict(some, labels, query, task=task, classes=classes, strength=choice.strength)
-            runs.append(_run(test, extractor.key, str(count), seed, found, len(numbers), choice.strength, choice.how))
-    if chance:
-        for (count, seed), numbers in draws.items():
-            constant = _constant(train, numbers, len(test))
-            runs.append(_run(test, "chance", str(count), seed, constant, len(numbers), None, None))
-    return runs
-
-
-def _run(
-    test: LabelledImages,
-    model: str,
-    setting: str,
-    seed: int,
-    found: np.ndarray,
-    images: int,
-    strength: float | None,
-    chosen_by: str | None,
-) -> Run:
-    """A run of probabilities, or of predicted numbers."""
-    if test.task == "regression":
-        predicted, probabilities = found, None
-    elif test.task == "several":
-        predicted, probabilities = (found >= 0.5).astype(np.int64), found
-    else:
-        predicted, probabilities = found.argmax(axis=1), found
-    metrics = measure(test, predicted, probabilities)
-    return Run(model, setting, seed, predicted, probabilities, images, strength, chosen_by, metrics)
-
-
-def _constant(train: LabelledImages, numbers: np.ndarray, count: int) -> np.ndarray:
-    """The same answer for all: how often each class was in the draw (of equals: in train), or the mean."""
-    if train.task == "regression":
-        return np.full(count, train.labels[numbers].mean())
-    if train.task == "several":
-        return np.tile(train.labels[numbers].mean(axis=0), (count, 1))
-    shares, whole = (
-        np.bincount(labels, minlength=len(train.classes)) / len(labels)
-        for labels in (train.labels[numbers], train.labels)
-    )
-    leaning = shares + 1e-6 * whole
-    return np.tile(leaning / leaning.sum(), (count, 1))
-
-
-def _knn_runs(
-    parts: Parts,
-    vectors: Mapping[str, Mapping[str, np.ndarray]],
-    extractors: Sequence[Extractor],
-    ks: Sequence[int],
-    protocol: str,
-    zscore: bool,
-    *,
-    chance: bool,
-) -> list[Run]:
-    reference, test = protocol == "reference", parts.test
-    asked_side = "validation" if reference else "train" if "train" in parts.sides else ALL
-    asked, alone = parts.sides[asked_side], asked_side == ALL
-    most = max(REFERENCE_KS) if reference else max(ks)
-    votes = [Vote(each) for each in ks] + [Vote(max(ks), TEMPERATURE)]
-    runs = []
-    for extractor in extractors:
-        own = vectors[extractor.key]
-        gallery, query = own[asked_side], own[ALL if alone else "test"]
-        if extractor.components is not None:
-            gallery, query = prepare_for_probe(gallery, extractor, query)
-        elif (zscore or extractor.key == "texture") and not reference:
-            gallery, query = zscore_by(gallery, query)
-        sources = (asked.sources, test.sources) if alone else (None, None)
-        rows, similarity = nearest(gallery, query, k=most, gallery_sources=sources[0], query_sources=sources[1])
-        if not np.isfinite(similarity[:, 0]).all():
-            raise UserError(f"{test.name}: all images are of one source image; neighbours must be of another")
-        numbers = asked.labels[rows]
-        if reference:
-            for k in REFERENCE_KS:
-                predicted, counts = reference_decide(numbers, k)
-                predicted = np.where(counts, predicted, -1)
-                name = f"k = {REFERENCE_KS[0]} to {REFERENCE_KS[-1]} (reference)"
-                metrics = {"accuracy": float((predicted == test.labels).mean())}
-                runs.append(Run(extractor.key, name, k, predicted, None, len(asked), metrics=metrics))
-            continue
-        for vote in votes:
-            predicted = vote.decide(numbers, similarity)
-            metrics = measure(test, predicted, None)
-            runs.append(Run(extractor.key, vote.name, 0, predicted, None, len(asked), metrics=metrics))
-    if chance:
-        predicted = _constant(asked, np.arange(len(asked)), len(test)).argmax(axis=1)
-        for setting in dict.fromkeys(run.setting for run in runs):
-            metrics = measure(test, predicted, None)
-            runs.append(Run("chance", setting, 0, predicted, None, len(asked), metrics=metrics))
-    return runs

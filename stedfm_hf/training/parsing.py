@@ -56,6 +56,8 @@ class ArgumentParser(HfArgumentParser):
         for action in self._actions:
             if not action.help or action.dest not in ours | shown | {"help", "recipe", "device"}:
                 action.help = argparse.SUPPRESS
+            if isinstance(action.default, bool) and action.nargs == 0 and action.help is not argparse.SUPPRESS:
+                action.help = f"Not so: {action.option_strings[0].removeprefix('--no_')}."
             # --mask-ratio is taken as well as --mask_ratio; the help is shorter with one of them.
             action.option_strings = [flag for flag in action.option_strings if "-" not in flag[2:]]
 

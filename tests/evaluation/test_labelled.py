@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stedfm_hf.evaluation.labelled import from_arrays, read_labelled
-from stedfm_hf.evaluation.targets import read_targets
+from stedfm_hf.evaluation.labelled.targets import read_targets
 from stedfm_hf.runs import UserError
 from tests.evaluation.labelled_data import arrays, class_folder, crop_repo, picture
 

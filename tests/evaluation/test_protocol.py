@@ -16,9 +16,9 @@ from stedfm_hf import StedFmModel
 from stedfm_hf.cli import main
 from stedfm_hf.evaluation.knn import reference_protocol
 from stedfm_hf.evaluation.labelled import from_arrays, read_labelled
-from stedfm_hf.evaluation.parts import make_parts
+from stedfm_hf.evaluation.labelled.parts import make_parts
+from stedfm_hf.evaluation.labelled.splits import check_no_leakage
 from stedfm_hf.evaluation.protocol import Outcome, Request, evaluate_knn, evaluate_probe
-from stedfm_hf.evaluation.splits import check_no_leakage
 from stedfm_hf.inference import embed
 from stedfm_hf.runs import UserError
 from tests.evaluation.labelled_data import arrays, class_folder, crop_repo, picture

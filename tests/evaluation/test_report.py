@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stedfm_hf.evaluation.labelled import LabelledImages, from_arrays
-from stedfm_hf.evaluation.parts import Parts, make_parts
+from stedfm_hf.evaluation.labelled.parts import Parts, make_parts
 from stedfm_hf.evaluation.report import Contestant, Evaluation, write_report
 from stedfm_hf.evaluation.scoring import Run, compare, measure, summarise
 from stedfm_hf.runs import Manifest

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stedfm_hf.evaluation.labelled import LabelledImages, from_arrays
-from stedfm_hf.evaluation.splits import check_no_leakage, draw_fraction, draw_per_class, split_by_source
+from stedfm_hf.evaluation.labelled.splits import check_no_leakage, draw_fraction, draw_per_class, split_by_source
 from stedfm_hf.runs import UserError
 from tests.evaluation.labelled_data import arrays
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
-from stedfm_hf.evaluation import VOTES, Vote, knn_votes, knn_votes_leave_one_out, reference_protocol
+from stedfm_hf.evaluation import VOTES, Vote, knn_votes, reference_protocol
 from stedfm_hf.evaluation.votes import reference_decide
 
 
@@ -83,7 +83,7 @@ def test_all_votes_come_from_one_search_and_can_leave_the_own_source_out() -> No
     vectors = np.repeat(np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]), 2, axis=0)
     labels, sources = list("aabbaabb"), list("ssttuuvv")
     within = knn_votes(vectors, labels, vectors, labels, query_sources=sources)
-    left_out = knn_votes_leave_one_out(vectors, labels, sources)
+    left_out = knn_votes(vectors, labels, vectors, labels, gallery_sources=sources, query_sources=sources)
     assert tuple(within) == tuple(left_out) == VOTES
     assert (within[Vote(1)].accuracy, left_out[Vote(1)].accuracy) == (1.0, 0.0)
     assert all((each.images, each.sources) == (8, 4) for each in [*within.values(), *left_out.values()])

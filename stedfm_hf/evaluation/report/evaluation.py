@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from stedfm_hf.evaluation.labelled import LabelledImages
-from stedfm_hf.evaluation.parts import Parts
+from stedfm_hf.evaluation.labelled.parts import Parts
 from stedfm_hf.evaluation.scoring import PRIMARY, SHOWN, Run
 
 
@@ -29,6 +29,18 @@ class Contestant:
     name: str
     kind: Literal["model", "baseline"]
     weights_sha256: str | None
+
+
+def in_short(setting: str) -> str:
+    """A setting in few words, for axes and columns.
+
+    Example:
+        >>> in_short("20 neighbours, weighted (T = 0.07)"), in_short("1 neighbour"), in_short("all")
+        ('20, weighted', '1', 'all')
+    """
+    vote, weighted = (part.strip() for part in (setting.partition(",")[0], setting.partition(",")[2]))
+    number = vote.removesuffix("s").removesuffix(" neighbour")
+    return f"{number}, weighted" if weighted.startswith("weighted") else number if number.isdecimal() else setting
 
 
 @dataclass(frozen=True, eq=False)

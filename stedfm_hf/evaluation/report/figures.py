@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stedfm_hf.evaluation.report.evaluation import Evaluation
+from stedfm_hf.evaluation.report.evaluation import Evaluation, in_short
 from stedfm_hf.reports import label_colours, save_figure, style
 from stedfm_hf.reports.figures import INK, MUTED
 
@@ -89,7 +89,7 @@ def _scores(evaluation: Evaluation) -> Figure:
             zorder=3 if model else 2,
             **line,
         )
-    axes.set_xticks(places, [_tick(setting) for setting in order])
+    axes.set_xticks(places, [in_short(setting) for setting in order])
     probe = evaluation.verb == "evaluate probe"
     regression = evaluation.test.task == "regression"
     axes.set_xlabel(("labelled images" if regression else "labelled images of each class") if probe else "vote")
@@ -111,11 +111,6 @@ def _scores(evaluation: Evaluation) -> Figure:
         borderaxespad=0,
     )
     return figure
-
-
-def _tick(setting: str) -> str:
-    """A setting in few words."""
-    return setting.replace(" neighbours", "").replace(" neighbour", "").replace(", weighted", ",\nweighted")
 
 
 def _confusion(evaluation: Evaluation, setting: str) -> Figure:

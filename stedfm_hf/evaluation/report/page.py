@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stedfm_hf.evaluation.probe import STRENGTHS
-from stedfm_hf.evaluation.report.evaluation import Evaluation
+from stedfm_hf.evaluation.report.evaluation import Evaluation, in_short
 from stedfm_hf.evaluation.report.figures import LEAST_ANSWERS, WORDS
 from stedfm_hf.reports import Picture, Section, Table, write_page
 
@@ -157,7 +157,7 @@ def _scores(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section:
     metrics = [metric for metric in IN_TABLE[evaluation.test.task] if any(metric in row for row in evaluation.summary)]
     header = (
         "model",
-        ("labelled" if evaluation.test.task == "regression" else "labels") if probe else "vote",
+        ("labelled" if evaluation.test.task == "regression" else "labels") if probe else "neighbours",
         *(WORDS[metric] + (", %" if metric in _IN_PERCENT else "") for metric in metrics),
         "95 % interval",
     )
@@ -168,7 +168,12 @@ def _scores(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section:
             ends = row["interval"]
             interval = NONE if ends is None else f"{_bare(evaluation, ends[0])} to {_bare(evaluation, ends[1])}"
             rows.append(
-                (_unbroken(each.name), setting, *(_mean_sd(metric, row.get(metric)) for metric in metrics), interval)
+                (
+                    _unbroken(each.name),
+                    in_short(setting),
+                    *(_mean_sd(metric, row.get(metric)) for metric in metrics),
+                    interval,
+                )
             )
     runs = max(row["runs"] for row in evaluation.summary)
     spread = f"Mean ± standard deviation over {runs} draws of the labelled images. " if probe and runs > 1 else ""
@@ -179,7 +184,21 @@ def _scores(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section:
         "the independent units; another draw of the labelled images is not in them."
     )
     picture = Picture.of_figure(figures[name], alt, "Bars: one standard deviation over draws." if spread else "")
-    return Section("Scores", (), [picture], Table(header, rows, caption, strong=0))
+    return Section("Scores", _outvoted(evaluation), [picture], Table(header, rows, caption, strong=0))
+
+
+def _outvoted(evaluation: Evaluation) -> list[str]:
+    """Says so where more neighbours vote than a class has images: it is outvoted then, whatever the vectors."""
+    side, alone = evaluation.parts.train, "all" in evaluation.parts.sides
+    ks = [k for k in evaluation.settings.get("k", ()) if evaluation.settings.get("protocol") == "ours"]
+    label, least = min(side.counts().items(), key=lambda each: each[1]) if ks else ("", 0)
+    many = [str(k) for k in ks if k > 2 * (least - alone)]
+    if not many:
+        return []
+    return [
+        f"The smallest class, {label}, has {least} images: where {' or '.join(many)} neighbours vote, most "
+        "are of other classes however good the vectors are. Look at fewer neighbours."
+    ]
 
 
 def _bare(evaluation: Evaluation, value: float) -> str:
@@ -201,7 +220,7 @@ def _comparisons(evaluation: Evaluation) -> Section:
         rows.append(
             (
                 other if alone else f"{one} − {other}",
-                each["setting"],
+                in_short(each["setting"]),
                 value,
                 ends,
                 _p(each["p"]),
@@ -220,7 +239,7 @@ def _comparisons(evaluation: Evaluation) -> Section:
     first = evaluation.contestants[0].name
     header = (
         f"{first} against" if alone else "models",
-        "labels" if probe else "vote",
+        "labels" if probe else "neighbours",
         unit,
         "95 % interval",
         "p",
@@ -298,8 +317,11 @@ def _method(evaluation: Evaluation) -> Section:
     text += [" ".join(sentence for key, sentence in words.items() if key in keys)] if keys & set(words) else []
     if "imagenet" not in keys:
         text.append("No ViT-S trained on photographs stands beside them: it was not to be had, or not wanted.")
-    rows = [(each.name, each.key, each.weights_sha256 or NONE) for each in evaluation.contestants]
-    return Section("How it was done", text, table=Table(("model", "named", "sha256 of the weights"), rows))
+    rows = [
+        (each.name, each.key, each.weights_sha256[:12] if each.weights_sha256 else NONE)
+        for each in evaluation.contestants
+    ]
+    return Section("How it was done", text, table=Table(("model", "named", "weights (sha256)"), rows))
 
 
 def _how(evaluation: Evaluation) -> str:

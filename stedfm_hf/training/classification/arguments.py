@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,7 +81,7 @@ class ModelArguments:
     """What is trained.
 
     Raises:
-        UserError: no model, or a number of blocks where none is wanted or missing.
+        UserError: no model, a number of blocks where none is wanted or missing, or `peft` is not installed.
 
     Example:
         >>> ModelArguments(model="demo", mode="last-blocks", blocks=2).mode
@@ -107,6 +108,8 @@ class ModelArguments:
             raise UserError(
                 f"mode {self.mode} and blocks {self.blocks} do not fit; give --mode last-blocks --blocks 2"
             )
+        if self.mode == "lora" and find_spec("peft") is None:
+            raise UserError('mode lora needs peft, which is not installed; pip install "stedfm-hf[peft]"')
         at_least(1, lora_rank=self.lora_rank, blocks=1 if self.blocks is None else self.blocks)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stedfm_hf.evaluation.labelled import LabelledImages, read_labelled
-from stedfm_hf.evaluation.reading import ONE_SPLIT
-from stedfm_hf.evaluation.splits import check_no_leakage, draw_fraction, draw_per_class, split_by_source
+from stedfm_hf.evaluation.labelled.reading import ONE_SPLIT
+from stedfm_hf.evaluation.labelled.splits import check_no_leakage, draw_fraction, draw_per_class, split_by_source
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.classification.arguments import DataArguments
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def new_network(
         images: what is trained on; a new encoder has their mean and spread folded into its patch embedding.
 
     Raises:
-        UserError: the model cannot be loaded, or `peft` is missing.
+        UserError: the model cannot be loaded.
     """
     config = network_config(model)
     config.target_type = TARGET_TYPES[data.task]
@@ -115,7 +114,7 @@ def choose_trained(network: StedFmForImageClassification, model: ModelArguments)
     """Freezes what is not trained; for `lora` puts adapters beside the frozen matrices of every block.
 
     Raises:
-        UserError: more blocks are asked for than there are, or `peft` is not installed.
+        UserError: more blocks are asked for than there are.
     """
     blocks = network.stedfm.encoder.layers
     if model.mode in ("full", "from-scratch"):
@@ -129,8 +128,6 @@ def choose_trained(network: StedFmForImageClassification, model: ModelArguments)
             block.requires_grad_(True)
         network.stedfm.norm.requires_grad_(True)
     if model.mode == "lora":
-        if find_spec("peft") is None:
-            raise UserError('mode lora needs peft, which is not installed; pip install "stedfm-hf[peft]"')
         from peft import LoraConfig, inject_adapter_in_model
 
         pattern = rf"stedfm\.encoder\.layers\.\d+\..*\b({'|'.join(ADAPTED)})"

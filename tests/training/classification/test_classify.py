@@ -225,9 +225,9 @@ def test_adapters_are_merged_into_an_ordinary_model(encoder: Path, crops: Path, 
 def test_without_peft_it_is_said_how_to_get_it(
     encoder: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stedfm_hf.training.classification import network
+    from stedfm_hf.training.classification import arguments
 
-    monkeypatch.setattr(network, "find_spec", lambda name: None)
+    monkeypatch.setattr(arguments, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'pip install "stedfm-hf\[peft\]"'):
         run(encoder, crops, tmp_path / "run", "--mode lora")
 

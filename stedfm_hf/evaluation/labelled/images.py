@@ -14,8 +14,15 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from stedfm_hf.evaluation.reading import Read, Rows, is_class_folder, is_simulated, read_class_folder, read_repository
-from stedfm_hf.evaluation.targets import Targets, read_targets
+from stedfm_hf.evaluation.labelled.reading import (
+    Read,
+    Rows,
+    is_class_folder,
+    is_simulated,
+    read_class_folder,
+    read_repository,
+)
+from stedfm_hf.evaluation.labelled.targets import Targets, read_targets
 from stedfm_hf.images import StedImage
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.runs import UserError
@@ -133,7 +140,7 @@ def from_arrays(
         name: of the data set.
         images: (H, W) or (C, H, W) each; scaled as the models' default, floats in [0, 1] too.
         labels: a name or whole number, a list of names, or a decimal number each; see
-            :func:`stedfm_hf.evaluation.targets.read_targets`.
+            :func:`stedfm_hf.evaluation.labelled.targets.read_targets`.
         sources: source image of each; None: each is a source of its own.
     """
     places = [str(number) for number in range(len(images))]

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from stedfm_hf.evaluation.extractors import Extractor
-from stedfm_hf.evaluation.features import compute_features
-from stedfm_hf.evaluation.labelled import LabelledImages
-from stedfm_hf.evaluation.splits import check_no_leakage, split_by_source
+from stedfm_hf.evaluation.labelled.images import LabelledImages
+from stedfm_hf.evaluation.labelled.splits import check_no_leakage, split_by_source
 from stedfm_hf.runs.errors import UserError
 
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -117,21 +115,6 @@ def _least_sources(data: LabelledImages) -> int:
     if data.task != "classes":
         return len(set(data.sources.tolist()))
     return min(len(set(data.sources[data.labels == number].tolist())) for number in range(len(data.classes)))
-
-
-def vectors_of(parts: Parts, extractor: Extractor, cache: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Vectors of all sides, and the images that could not be read."""
-    found = {name: compute_features(parts.whole[name], extractor, cache=cache) for name in set(parts.origin.values())}
-    failed = {
-        str(parts.whole[name].places[number]): reason
-        for name, features in found.items()
-        for number, reason in features.failed.items()
-    }
-    sides = {}
-    for side, data in parts.sides.items():
-        name = parts.origin[side]
-        sides[side] = found[name].vectors[np.searchsorted(parts.whole[name].rows, data.rows)]
-    return sides, failed
 
 
 def without_failed(

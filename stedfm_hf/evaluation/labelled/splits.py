@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from stedfm_hf.evaluation.labelled import LabelledImages
+from stedfm_hf.evaluation.labelled.images import LabelledImages
 from stedfm_hf.runs.errors import UserError
 
 _STRATA = 4
@@ -36,7 +36,7 @@ def split_by_source(data: LabelledImages, shares: Mapping[str, float], seed: int
         UserError: a share is not positive, or there are fewer sources than splits.
 
     Example:
-        >>> from stedfm_hf.evaluation.labelled import from_arrays
+        >>> from stedfm_hf.evaluation.labelled.images import from_arrays
         >>> data = from_arrays("d", [np.eye(4)] * 8, list("ab") * 4, sources=list("wwxxyyzz"))
         >>> parts = split_by_source(data, {"train": 0.5, "test": 0.5}, seed=0)
         >>> sorted({*parts["train"].sources} & {*parts["test"].sources}), len(parts["train"])
@@ -110,7 +110,7 @@ def draw_per_class(data: LabelledImages, n: int, seed: int) -> LabelledImages:
         UserError: a class has fewer than n; the message names it and how many it has.
 
     Example:
-        >>> from stedfm_hf.evaluation.labelled import from_arrays
+        >>> from stedfm_hf.evaluation.labelled.images import from_arrays
         >>> data = from_arrays("d", [np.eye(4)] * 6, list("aaabbb"))
         >>> draw_per_class(data, 2, seed=0).counts()
         {'a': 2, 'b': 2}
@@ -147,7 +147,7 @@ def draw_fraction(data: LabelledImages, fraction: float, seed: int) -> LabelledI
         UserError: the fraction is none.
 
     Example:
-        >>> from stedfm_hf.evaluation.labelled import from_arrays
+        >>> from stedfm_hf.evaluation.labelled.images import from_arrays
         >>> data = from_arrays("d", [np.eye(4)] * 6, list("aaaabb"))
         >>> draw_fraction(data, 0.5, seed=0).counts()
         {'a': 2, 'b': 1}
@@ -168,7 +168,7 @@ def check_no_leakage(splits: Mapping[str, LabelledImages]) -> None:
         UserError: names such a source and the splits it is in.
 
     Example:
-        >>> from stedfm_hf.evaluation.labelled import from_arrays
+        >>> from stedfm_hf.evaluation.labelled.images import from_arrays
         >>> data = from_arrays("d", [np.eye(4)] * 2, list("ab"), sources=["cell 1", "cell 1"])
         >>> try:
         ...     check_no_leakage({"train": data.take([0]), "test": data.take([1])})

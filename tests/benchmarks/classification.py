@@ -1,0 +1,143 @@
+"""`python -m tests.benchmarks.classification DATA WORK`: what fine-tuning of `demo` gives; writes a page of docs.
+
+Runs the commands of the page one after another; those that are finished in WORK are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from stedfm_hf.runs import read_json
+from tests.benchmarks.timing import machine, table
+
+PAGE = Path("docs/benchmarks_classification.md")
+MODES = {
+    "full": "fine-tuned, all weights",
+    "last-blocks": "fine-tuned, last two blocks",
+    "linear-probe": "linear probe in the network",
+    "from-scratch": "from scratch",
+}
+FEW = 10
+SEEDS = ("42", "43", "44")
+SCHEDULE = ("--num_train_epochs", "10", "--checks", "5", "--device", "cpu")
+HEAD = """# Fine-tuning on simulated images
+
+What `demo`, the packaged encoder that was trained on simulated images alone, gives when it is fine-tuned, beside the
+same network from scratch and beside features that need no network. **Simulated images** (`benchmark-v1`: {sizes}
+images of train, validation and test, 7 classes, every image a source of its own; chance is 14.3 %): this says that the
+training works, not how well a model does on images of a microscope.
+
+Made by `python -m tests.benchmarks.classification` on: {machine}.
+
+{table}
+
+Accuracy on the {test} test images, mean ± standard deviation (n − 1): over {seeds} seeds in the first {trained} rows
+(new labels, head, order and augmentation), over 5 draws of the labels in the others, which have nothing to draw with
+all labels. The weights of the best validation check were kept; penalties were chosen on the validation images.
+
+{leads}
+
+```
+{commands}
+```
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs what is not there yet, and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, help="benchmark-v1, made by `stedfm data simulate`")
+    parser.add_argument("work", type=Path, help="folder of the runs")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    arguments = parser.parse_args(argv)
+    done = {
+        (mode, few): _run(_fine_tuning(mode, few), arguments.data, arguments.work)
+        for mode in MODES
+        for few in (0, FEW)
+    }
+    report = arguments.work / "probe"
+    _run(_probe(), arguments.data, arguments.work)
+    arguments.page.write_text(_page(done, pq.read_table(report / "results.parquet").to_pylist()), encoding="utf-8")
+    print(arguments.page)
+
+
+def _fine_tuning(mode: str, few: int) -> list[str]:
+    """Words of the command after `stedfm`; DATA and WORK stand for the places."""
+    words = ["finetune", "classification", "--model", "demo", "--dataset", "DATA"]
+    words += ["--output_dir", f"WORK/{mode}-{few or 'all'}", "--mode", mode, "--seeds", *SEEDS, *SCHEDULE]
+    words += ["--blocks", "2"] if mode == "last-blocks" else []
+    return words + (["--labels_per_class", str(few)] if few else [])
+
+
+def _probe() -> list[str]:
+    words = ["evaluate", "probe", "DATA", "--model", "demo", "--report", "WORK/probe"]
+    return words + ["--labels-per-class", str(FEW), "--labels-per-class", "all"]
+
+
+def _run(words: Sequence[str], data: Path, work: Path) -> Mapping[str, Any]:
+    """Runs a command and returns the figures of a fine-tuning; of a probe nothing."""
+    placed = [word.replace("DATA", str(data)).replace("WORK", str(work)) for word in words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", "stedfm_hf.cli", *placed], check=True, env=environment)
+    if words[0] == "evaluate":
+        return {}
+    folder = Path(placed[placed.index("--output_dir") + 1])
+    runs = [read_json(folder / f"seed-{seed}" / "metrics.json") for seed in SEEDS]
+    return {
+        "accuracies": [run["test"]["accuracy"] for run in runs],
+        "sizes": [runs[0]["training_images"], runs[0]["validation"]["images"], runs[0]["test"]["images"]],
+    }
+
+
+def _page(done: Mapping[tuple[str, int], Mapping[str, Any]], probe: Sequence[Mapping[str, Any]]) -> str:
+    fine_tuned = {(mode, few): each["accuracies"] for (mode, few), each in done.items()}
+    rows = [[MODES[mode], _spread(fine_tuned[mode, FEW]), _spread(fine_tuned[mode, 0])] for mode in MODES]
+    by_model: dict[str, dict[str, list[float]]] = {}
+    for run in probe:
+        by_model.setdefault(run["name"], {}).setdefault(run["setting"], []).append(run["accuracy"])
+    for name, settings in by_model.items():
+        title = "chance" if name == "Chance" else f"logistic regression on: {name}"
+        rows.append([title, _spread(settings[str(FEW)]), _spread(settings["all"])])
+    sizes = done["full", 0]["sizes"]
+    return HEAD.format(
+        sizes=", ".join(map(str, sizes)),
+        machine=machine(),
+        table=table(["", f"{FEW} labels of each class", "all labels"], rows),
+        test=sizes[-1],
+        seeds=len(SEEDS),
+        trained=len(MODES),
+        leads=_lead(fine_tuned, FEW) + " " + _lead(fine_tuned, 0),
+        commands="\n".join(
+            f"stedfm {' '.join(words)}"
+            for words in [*(_fine_tuning(mode, few) for mode in MODES for few in (FEW, 0)), _probe()]
+        ),
+    )
+
+
+def _lead(accuracies: Mapping[tuple[str, int], Sequence[float]], few: int) -> str:
+    ours, scratch = accuracies["full", few], accuracies["from-scratch", few]
+    lead = statistics.mean(ours) - statistics.mean(scratch)
+    spread = max(statistics.stdev(ours), statistics.stdev(scratch))
+    labels = f"{few} labels of each class" if few else "all labels"
+    return (
+        f"With {labels} fine-tuning all weights leads training from scratch by {100 * lead:.1f} points, "
+        f"{lead / spread:.1f} times the larger standard deviation."
+    )
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = f"{100 * statistics.mean(values):.1f}"
+    return f"{mean} ± {100 * statistics.stdev(values):.1f} %" if len(values) > 1 else f"{mean} %"
+
+
+if __name__ == "__main__":
+    main()
