@@ -170,7 +170,7 @@ class ClassificationArguments(TrainingArguments):
     early_stopping_patience: int | None = HfArg(
         default=None, help="Stop after as many checks without a better one; by default never."
     )
-    checks: int = HfArg(default=20, help="Checks on the validation images in a training.")
+    checks: int = HfArg(default=10, help="Checks on the validation images in a training.")
     save_checks: int = HfArg(default=5, help="Checks from one checkpoint to the next.")
     bf16: bool | None = HfArg(
         default=None,

@@ -26,7 +26,7 @@ from stedfm_hf.training.classification.prediction import logits_of, vectors_of
 from stedfm_hf.training.classification.scoring import best_check, checks_of, is_past_patience, score
 from stedfm_hf.training.exact import ExactTrainer
 
-NORMALISED_BY = 2048
+NORMALISED_BY = 256
 """Training images, at most, whose vectors the head is normalised by at a check."""
 
 
