@@ -1,8 +1,8 @@
 """STED-FM, a foundation model for super-resolution STED microscopy, in the Hugging Face ecosystem.
 
 Importing the package registers `stedfm` with the Auto classes of transformers and the pipelines
-`stedfm-feature-extraction` and `stedfm-image-classification`. It imports neither transformers nor torch: that is done
-by what needs them, and STED-FM is registered at that moment.
+`stedfm-feature-extraction`, `stedfm-image-classification` and `stedfm-segmentation`. It imports neither transformers
+nor torch: that is done by what needs them, and STED-FM is registered at that moment.
 """
 
 import importlib
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .modeling.image_processing_stedfm import StedFmImageProcessor
     from .modeling.modeling_stedfm import StedFmBackbone, StedFmForImageClassification, StedFmModel
     from .modeling.modeling_stedfm_mae import StedFmForPreTraining
+    from .modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ _HOMES = {
     "StedFmConfig": "modeling.configuration_stedfm",
     "StedFmForImageClassification": "modeling.modeling_stedfm",
     "StedFmForPreTraining": "modeling.modeling_stedfm_mae",
+    "StedFmForSemanticSegmentation": "modeling.modeling_stedfm_segmentation",
     "StedFmImageProcessor": "modeling.image_processing_stedfm",
     "StedFmModel": "modeling.modeling_stedfm",
     "StedImage": "images",
@@ -40,6 +42,7 @@ __all__ = [
     "StedFmConfig",
     "StedFmForImageClassification",
     "StedFmForPreTraining",
+    "StedFmForSemanticSegmentation",
     "StedFmImageProcessor",
     "StedFmModel",
     "StedImage",

@@ -90,6 +90,19 @@ def classifier_state_dict() -> dict[str, torch.Tensor]:
     }
 
 
+def segmentation_state_dict(decoder: str) -> dict[str, torch.Tensor]:
+    """The `model` of a `result.pt` of a small segmentation model with two classes, with the reference's keys.
+
+    Args:
+        decoder: `"linear"` or `"unetr"`.
+    """
+    shapes: dict[str, list[int]] = json.loads((FIXTURES / "segmentation_keys.json").read_text())[decoder]
+    return {
+        key: classic_table(14, 384) if key.endswith("pos_embed") else tensor(key, tuple(shape))
+        for key, shape in shapes.items()
+    }
+
+
 def our_key(key: str) -> str | None:
     """Our name of a reference key; None for what has no place in our models."""
     if key.endswith("pos_embed") or key == "backbone.mask_token" or ".head." in key:

@@ -17,22 +17,24 @@ from stedfm_hf.modeling.modeling_stedfm import (
     StedFmPreTrainedModel,
 )
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
+from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
 from stedfm_hf.runs.errors import UserError
 
 __all__ = ["Kind", "Translation", "find_state_dict", "translate"]
 
-Kind = Literal["pretraining", "classification"]
+Kind = Literal["pretraining", "classification", "segmentation"]
 
 _EXPECTED = (
-    "expected a STED-FM masked autoencoder (keys backbone.vit.… and decoder.…) or a classifier of it "
-    "(keys backbone.… and classification_head.…)"
+    "expected a STED-FM masked autoencoder (keys backbone.vit.… and decoder.…), or a classifier or a segmentation "
+    "model of it (keys backbone.… and classification_head.… or decoder0_predict.…)"
 )
 _CLASSES: dict[Kind, type[StedFmPreTrainedModel]] = {
     "pretraining": StedFmForPreTraining,
     "classification": StedFmForImageClassification,
+    "segmentation": StedFmForSemanticSegmentation,
 }
-# timm writes the encoder straight into the backbone of a classifier, lightly one level deeper into that of an MAE.
-_ENCODER: dict[Kind, str] = {"pretraining": "backbone.vit.", "classification": "backbone."}
+# timm writes the encoder straight into the backbone of a model, lightly one level deeper.
+_ENCODERS = ("backbone.vit.", "backbone.")
 _LAYER = {"attn.qkv": "attention.qkv", "attn.proj": "attention.out_proj"}
 _ENCODER_NAMES = {
     "cls_token": "stedfm.embeddings.cls_token",
@@ -46,7 +48,24 @@ _HEAD_NAMES = {
     "decoder.decoder_pred": "decoder.head",
     "classification_head.0": "batch_norm",
     "classification_head.1": "classifier",
+    "classification_head": "decode_head.projection",
+    "decoder12_upsampler.block": "decode_head.deepest",
+    "decoder0_predict.2.block": "decode_head.classifier",
 }
+_LEVELS = {"9": 0, "6": 1, "3": 2}
+# Of the full decoder of segmentation: pattern of the reference's module, and ours.
+_BLOCKS = (
+    (r"decoder([963])\.(\d)\.block\.0\.block", "laterals.{}.{}.up"),
+    (r"decoder([963])\.(\d)\.block\.1\.block", "laterals.{}.{}.block.conv"),
+    (r"decoder([963])\.(\d)\.block\.2", "laterals.{}.{}.block.batch_norm"),
+    (r"decoder([963])_upsampler\.(\d)\.block\.0\.block", "merges.{}.{}.conv"),
+    (r"decoder([963])_upsampler\.(\d)\.block\.1", "merges.{}.{}.batch_norm"),
+    (r"decoder([963])_upsampler\.(\d)\.block", "merges.{}.{}"),
+    (r"decoder0\.(\d)\.block\.0\.block", "image.{}.conv"),
+    (r"decoder0\.(\d)\.block\.1", "image.{}.batch_norm"),
+    (r"decoder0_predict\.(\d)\.block\.0\.block", "predict.{}.conv"),
+    (r"decoder0_predict\.(\d)\.block\.1", "predict.{}.batch_norm"),
+)
 _LEFT_OVER_HEAD = "classifier that the reference leaves in its backbone: random, never trained, never used"
 _LEFT_OVER_TOKEN = "mask token of the encoder: zeros, never used, the decoder has its own"
 _TABLE = "sin-cos position table: equal to the one the model computes"
@@ -86,14 +105,10 @@ def find_state_dict(checkpoint: Mapping[str, Any], source: str) -> dict[str, tor
         source: Name of the file, for messages.
 
     Raises:
-        UserError: There are none, or they are those of a segmentation model.
+        UserError: There are none.
     """
-    if "model" in checkpoint and "model_state_dict" not in checkpoint and "state_dict" not in checkpoint:
-        raise UserError(
-            f"{source}: looks like a segmentation result (keys {_names(checkpoint)}), which cannot be converted yet; "
-            "convert the pretrained weights it was made from"
-        )
-    state: Any = checkpoint.get("state_dict", checkpoint.get("model_state_dict", checkpoint))
+    places = ("state_dict", "model_state_dict", "model")
+    state: Any = next((checkpoint[place] for place in places if place in checkpoint), checkpoint)
     if not isinstance(state, Mapping) or not state:
         raise UserError(f"{source}: holds no weights; {_EXPECTED}")
     strangers = [str(key) for key, value in state.items() if not _is_plain_tensor(value)]
@@ -113,16 +128,16 @@ def translate(state: Mapping[str, torch.Tensor], source: str) -> Translation:
         UserError: Another architecture, a missing or unexpected key, a wrong shape, a position table that is not the
             sin-cos one, NaN or infinite weights.
     """
-    kind = _kind(state, source)
-    architecture, config = _architecture(state, kind, source)
+    kind, prefix = _kind(state, source)
+    architecture, config = _architecture(state, kind, prefix, source)
     named: dict[str, torch.Tensor] = {}
     dropped: dict[str, str] = {}
     unexpected: list[str] = []
     origin: dict[str, str] = {}
     for key, tensor in state.items():
-        if reason := _left_over(key, kind):
+        if reason := _left_over(key, prefix):
             dropped[key] = reason
-        elif name := _our_name(key, kind):
+        elif name := _our_name(key, prefix):
             named[name], origin[name] = tensor, key
         else:
             unexpected.append(key)
@@ -131,7 +146,7 @@ def translate(state: Mapping[str, torch.Tensor], source: str) -> Translation:
     with torch.device("meta"):
         wanted = _CLASSES[kind](config).state_dict()
     unexpected += [origin[name] for name in named if name not in wanted]
-    tables = [f"{_ENCODER[kind]}pos_embed", *(["decoder.decoder_pos_embed"] if kind == "pretraining" else [])]
+    tables = [f"{prefix}pos_embed", *(["decoder.decoder_pos_embed"] if kind == "pretraining" else [])]
     missing = [name for name in wanted if name not in named] + [key for key in tables if key not in state]
     if missing or unexpected:
         what = [f"{len(missing)} missing ({_names(missing)})"] if missing else []
@@ -165,23 +180,24 @@ def _is_plain_tensor(value: Any) -> bool:
     )
 
 
-def _kind(state: Mapping[str, torch.Tensor], source: str) -> Kind:
-    if "classification_head.1.weight" in state and "backbone.patch_embed.proj.weight" in state:
-        return "classification"
-    if "backbone.vit.patch_embed.proj.weight" in state and any(key.startswith("decoder.") for key in state):
-        return "pretraining"
-    if "backbone.patch_embed.proj.weight" in state and "classification_head.weight" in state:
-        raise UserError(
-            f"{source}: is a segmentation model (keys classification_head.…), which cannot be converted yet; "
-            "convert the pretrained weights it was made from"
-        )
+def _kind(state: Mapping[str, torch.Tensor], source: str) -> tuple[Kind, str]:
+    """Which model it is, and what the keys of its encoder begin with."""
+    heads: dict[str, Kind] = {
+        "classification_head.1.weight": "classification",
+        "decoder.decoder_pred.weight": "pretraining",
+        "classification_head.weight": "segmentation",
+        "decoder0_predict.2.block.weight": "segmentation",
+    }
+    for prefix in _ENCODERS:
+        for head, kind in heads.items():
+            if head in state and f"{prefix}patch_embed.proj.weight" in state:
+                return kind, prefix
     some = ", ".join(f"{key} {tuple(tensor.shape)}" for key, tensor in list(state.items())[:2])
     raise UserError(f"{source}: holds {len(state)} tensors such as {some}; {_EXPECTED}")
 
 
-def _architecture(state: Mapping[str, torch.Tensor], kind: Kind, source: str) -> tuple[str, StedFmConfig]:
+def _architecture(state: Mapping[str, torch.Tensor], kind: Kind, prefix: str, source: str) -> tuple[str, StedFmConfig]:
     """Name and configuration, from the shapes alone."""
-    prefix = _ENCODER[kind]
     patch_embed = state[f"{prefix}patch_embed.proj.weight"]
     if patch_embed.ndim != 4 or patch_embed.shape[2] != patch_embed.shape[3] or 0 in patch_embed.shape:
         raise UserError(f"{source}: {prefix}patch_embed.proj.weight has shape {tuple(patch_embed.shape)}; {_EXPECTED}")
@@ -196,12 +212,21 @@ def _architecture(state: Mapping[str, torch.Tensor], kind: Kind, source: str) ->
         known = ", ".join(f"{name} {size}" for size, name in sizes.items())
         raise UserError(f"{source}: (width, layers, patch size) is {found}, of another architecture; known: {known}")
     architecture = sizes[found]
-    options = {"num_channels": channels}
+    options: dict[str, Any] = {"num_channels": channels}
     table = state.get(f"{prefix}pos_embed")
     if table is not None and table.ndim == 3 and table.shape[1] > 1:
         options["image_size"] = math.isqrt(table.shape[1] - 1) * patch_size
     if kind == "classification":
         options["num_labels"] = len(torch.atleast_1d(state["classification_head.1.weight"]))
+    if kind == "segmentation":
+        # Masks that may overlap, trained with the squared error: so are all of the reference's.
+        options |= {"target_type": "multi_label", "segmentation_loss": "mse"}
+        if "classification_head.weight" in state:
+            rows = len(torch.atleast_1d(state["classification_head.weight"]))
+            options |= {"decoder": "linear", "num_labels": max(1, rows // patch_size**2)}
+        else:
+            rows = len(torch.atleast_1d(state["decoder0_predict.2.block.weight"]))
+            options |= {"decoder": "unetr", "num_labels": rows}
     return architecture, _config(architecture, **options)
 
 
@@ -209,8 +234,7 @@ def _config(architecture: str, **options: Any) -> StedFmConfig:
     return StedFmConfig(**{**ARCHITECTURES[architecture], **options})
 
 
-def _left_over(key: str, kind: Kind) -> str | None:
-    prefix = _ENCODER[kind]
+def _left_over(key: str, prefix: str) -> str | None:
     if key in (f"{prefix}pos_embed", "decoder.decoder_pos_embed"):
         return _TABLE
     if key in (f"{prefix}head.weight", f"{prefix}head.bias"):
@@ -218,15 +242,19 @@ def _left_over(key: str, kind: Kind) -> str | None:
     return _LEFT_OVER_TOKEN if key == "backbone.mask_token" else None
 
 
-def _our_name(key: str, kind: Kind) -> str | None:
+def _our_name(key: str, prefix: str) -> str | None:
     """Our name of a reference key, or None if there is none."""
-    prefix = _ENCODER[kind]
     if match := re.fullmatch(r"(.+blocks)\.(\d+)\.(.+)\.(weight|bias)", key):
         blocks, index, layer, parameter = match.groups()
         ours = {f"{prefix}blocks": "stedfm.encoder", "decoder.decoder_blocks": "decoder"}.get(blocks)
         return f"{ours}.layers.{index}.{_LAYER.get(layer, layer)}.{parameter}" if ours else None
     names = {prefix + theirs: ours for theirs, ours in _ENCODER_NAMES.items()} | _HEAD_NAMES
     module, _, parameter = key.rpartition(".")
+    for pattern, ours in _BLOCKS:
+        if match := re.fullmatch(pattern, module):
+            level = "{}.{}" in ours
+            numbers = [_LEVELS[n] if level and at == 0 else n for at, n in enumerate(match.groups())]
+            return f"decode_head.{ours.format(*numbers)}.{parameter}"
     return names.get(key) or (f"{names[module]}.{parameter}" if module in names else None)
 
 

@@ -29,6 +29,8 @@ ARCHITECTURES: dict[str, dict[str, int]] = {
 
 TARGET_TYPES = ("single_label", "multi_label", "soft", "regression")
 POOLINGS = ("avg", "token")
+DECODERS = ("upernet", "unetr", "linear")
+SEGMENTATION_LOSSES = ("auto", "cross_entropy", "bce_dice", "mse")
 
 
 @strict
@@ -60,8 +62,20 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
         decoder_intermediate_size (`int`): Width of the MLP of a decoder layer.
         mask_ratio (`float`): Share of the patches hidden from the encoder in pretraining, in [0, 1).
         norm_pix_loss (`bool`): Whether the targets of pretraining are standardised per patch. The reference: no.
-        target_type (`str`): What the labels of the classification head are: `"single_label"` (class index),
-            `"multi_label"` (0/1 per class), `"soft"` (class probabilities) or `"regression"` (real values).
+        target_type (`str`): What the labels of a head are: `"single_label"` (class index), `"multi_label"` (0/1 per
+            class), `"soft"` (class probabilities; of masks: shares of votes, each class for itself) or
+            `"regression"` (real values).
+        decoder (`str`): Decoder of `StedFmForSemanticSegmentation`: `"upernet"` (a pyramid of four layers and
+            transformers' UperNet head), `"unetr"` (the reference's full decoder) or `"linear"` (the reference's
+            default: pixels of a patch from its token).
+        decode_head_hidden_size (`int`, *optional*): Channels of the UperNet head; by default a quarter of
+            `hidden_size`, in multiples of 16, with which the decoder costs less than the encoder.
+        use_auxiliary_head (`bool`): Whether the UperNet decoder has a second head on the third layer in training.
+        auxiliary_loss_weight (`float`): Weight of the loss of that head.
+        segmentation_loss (`str`): `"auto"` takes the cross-entropy of single labels, the mean squared error of
+            regressions, and BCE + Dice of the others; `"cross_entropy"`, `"bce_dice"` and `"mse"` say which. The
+            reference trains all masks with `"mse"`.
+        semantic_loss_ignore_index (`int`): Value of labels of pixels that are left out.
 
     Example:
     ```python
@@ -97,6 +111,12 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
     mask_ratio: float | int = 0.75
     norm_pix_loss: bool = False
     target_type: str = "single_label"
+    decoder: str = "upernet"
+    decode_head_hidden_size: int | None = None
+    use_auxiliary_head: bool = False
+    auxiliary_loss_weight: float = 0.4
+    segmentation_loss: str = "auto"
+    semantic_loss_ignore_index: int = 255
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
 
@@ -109,10 +129,19 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def _check(self) -> None:
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
-        if self.target_type not in TARGET_TYPES:
-            raise ValueError(f"target_type must be one of {', '.join(TARGET_TYPES)}, got {self.target_type!r}")
+        choices = {
+            "pooling": POOLINGS,
+            "target_type": TARGET_TYPES,
+            "decoder": DECODERS,
+            "segmentation_loss": SEGMENTATION_LOSSES,
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if (self.segmentation_loss == "cross_entropy") != (self.target_type == "single_label") and (
+            self.segmentation_loss in ("cross_entropy", "bce_dice")
+        ):
+            raise ValueError(f"segmentation_loss {self.segmentation_loss!r} is none of {self.target_type} targets")
         if not 0 <= self.mask_ratio < 1:
             raise ValueError(f"mask_ratio must lie in [0, 1), got {self.mask_ratio}")
         if self.image_size % self.patch_size:

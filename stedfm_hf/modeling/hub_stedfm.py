@@ -11,13 +11,19 @@ from .configuration_stedfm import StedFmConfig
 from .image_processing_stedfm import StedFmImageProcessor
 from .modeling_stedfm import StedFmBackbone, StedFmForImageClassification, StedFmModel
 from .modeling_stedfm_mae import StedFmForPreTraining
-from .pipeline_stedfm import StedFmFeatureExtractionPipeline, StedFmImageClassificationPipeline
+from .modeling_stedfm_segmentation import StedFmForSemanticSegmentation
+from .pipeline_stedfm import (
+    StedFmFeatureExtractionPipeline,
+    StedFmImageClassificationPipeline,
+    StedFmImageSegmentationPipeline,
+)
 
 AUTO_CLASSES: dict[str, type[Any]] = {
     "AutoConfig": StedFmConfig,
     "AutoModel": StedFmModel,
     "AutoModelForPreTraining": StedFmForPreTraining,
     "AutoModelForImageClassification": StedFmForImageClassification,
+    "AutoModelForSemanticSegmentation": StedFmForSemanticSegmentation,
     "AutoBackbone": StedFmBackbone,
     "AutoImageProcessor": StedFmImageProcessor,
 }
@@ -31,6 +37,7 @@ PIPELINES: dict[str, tuple[str, type[Any], str]] = {
         StedFmImageClassificationPipeline,
         "AutoModelForImageClassification",
     ),
+    "stedfm-segmentation": ("image-segmentation", StedFmImageSegmentationPipeline, "AutoModelForSemanticSegmentation"),
 }
 """Our task name to the stock task a folder answers to, the pipeline and the Auto class of its model."""
 

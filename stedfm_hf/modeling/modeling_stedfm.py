@@ -56,6 +56,11 @@ class StedFmPreTrainedModel(PreTrainedModel):
                 init.xavier_uniform_(module.weight)
                 if isinstance(module, StedFmPatchEmbeddings):
                     init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            init.kaiming_uniform_(module.weight, a=5**0.5)
+            if module.bias is not None:
+                inputs = module.weight[0].numel()  # as torch counts them, of transposed convolutions too
+                init.uniform_(module.bias, -(inputs**-0.5), inputs**-0.5)
         elif isinstance(module, StedFmEmbeddings):
             init.normal_(module.cls_token, std=self.config.initializer_range)
 
@@ -116,7 +121,12 @@ class StedFmModel(StedFmPreTrainedModel):
     """
 
     # The decoder and heads of the folder an encoder is taken out of are not its business.
-    _keys_to_ignore_on_load_unexpected = [r"^decoder\.", r"^classifier\.", r"^batch_norm\."]
+    _keys_to_ignore_on_load_unexpected = [
+        r"^decoder\.",
+        r"^classifier\.",
+        r"^batch_norm\.",
+        r"^decode_head\.",
+    ]
 
     def __init__(self, config: StedFmConfig) -> None:
         super().__init__(config)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from transformers import Pipeline
 
+from .blending_stedfm import segment_image
 from .io_stedfm import read_image
 from .tiling_stedfm import encode_images
 
@@ -112,4 +113,44 @@ class StedFmImageClassificationPipeline(StedFmPipeline):
         return [{"label": config.id2label[i], "score": float(scores[i])} for i in best]
 
 
-__all__ = ["StedFmFeatureExtractionPipeline", "StedFmImageClassificationPipeline"]
+class StedFmImageSegmentationPipeline(StedFmPipeline):
+    """Image in, a map of every class out: `stedfm-segmentation`.
+
+    Returns a list of `{"label": str, "score": float, "mask": (H, W) bool, "probability": (H, W) float32}`, in the
+    order of the labels and of the size of the image. A pixel of `target_type="single_label"` is in the mask of its
+    most probable class; else it is in the masks of all classes of probability above `threshold` (default 0.5), as
+    they may overlap. The score is the mean probability inside the mask, 0 where it is empty. `window` and `halo` of a
+    call are those of `segment_rows`.
+    """
+
+    forward_arguments = ("window", "halo")
+    postprocess_arguments = ("threshold",)
+
+    def _forward(self, model_inputs: dict[str, Any], **settings: Any) -> dict[str, Any]:
+        images = model_inputs["image"]
+        images = images if isinstance(images, list) else [images]
+        return {"probabilities": [segment_image(self.model, image, **settings) for image in images]}
+
+    def postprocess(self, model_outputs: dict[str, Any], threshold: float = 0.5) -> list[dict[str, Any]]:
+        """The maps of the one image."""
+        probabilities = model_outputs["probabilities"][0]
+        if self.model.config.target_type == "single_label":
+            masks = probabilities.argmax(axis=0) == np.arange(len(probabilities))[:, None, None]
+        else:
+            masks = probabilities > threshold
+        return [
+            {
+                "label": self.model.config.id2label[number],
+                "score": float(map[mask].mean()) if mask.any() else 0.0,
+                "mask": mask,
+                "probability": map,
+            }
+            for number, (map, mask) in enumerate(zip(probabilities, masks, strict=True))
+        ]
+
+
+__all__ = [
+    "StedFmFeatureExtractionPipeline",
+    "StedFmImageClassificationPipeline",
+    "StedFmImageSegmentationPipeline",
+]

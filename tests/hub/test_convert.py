@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -15,6 +17,7 @@ from transformers import (
     AutoModel,
     AutoModelForImageClassification,
     AutoModelForPreTraining,
+    AutoModelForSemanticSegmentation,
 )
 
 from stedfm_hf import StedFmBackbone
@@ -180,12 +183,12 @@ WIDTH = 128
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "ResNet": ({"conv1.weight": torch.ones(64, 1, 7, 7), "fc.bias": torch.ones(4)}, r"conv1\.weight \(64, 1, 7, 7\)"),
     "other depth": ({key: value for key, value in STATE.items() if ".blocks.7." not in key}, r"\(128, 7, 8\)"),
-    "segmentation head": (
+    "segmentation head of a piece of an encoder": (
         {
             "backbone.patch_embed.proj.weight": torch.ones(128, 1, 8, 8),
             "classification_head.weight": torch.ones(8, 128),
         },
-        "cannot be converted yet",
+        r"\(128, 0, 8\)",
     ),
     "missing key": (changed(decoder__decoder_norm__bias=None), r"1 missing \(decoder\.norm\.bias\)"),
     "missing table": (changed(backbone__vit__pos_embed=None), r"1 missing \(backbone\.vit\.pos_embed\)"),
@@ -229,10 +232,21 @@ def test_other_models_and_broken_weights_are_named_in_one_line(tmp_path: Path, n
     assert os.listdir(tmp_path) == ["weights.pth"]
 
 
-def test_a_segmentation_result_is_named(tmp_path: Path) -> None:
-    torch.save({"model": STATE, "optimizer": {}, "stats": {}}, tmp_path / "result.pt")
-    with pytest.raises(UserError, match="segmentation"):
-        convert(tmp_path / "result.pt", tmp_path / "model")
+@pytest.mark.parametrize("decoder", ["linear", "unetr"])
+def test_a_segmentation_result_gives_the_same_maps(tmp_path: Path, decoder: str) -> None:
+    """As the reference saves it: with the optimizer, and a dictionary of NumPy numbers that says what is missing."""
+    stats: dict[str, list[Any]] = defaultdict(list)
+    stats["valid-loss"].append(np.float64(0.25))
+    state = parity.segmentation_state_dict(decoder)
+    torch.save({"model": state, "optimizer": {}, "stats": stats}, tmp_path / "result.pt")
+    report = convert(tmp_path / "result.pt", tmp_path / "model")
+    model = AutoModelForSemanticSegmentation.from_pretrained(report.dest).eval()
+    assert (model.config.decoder, model.config.num_labels, model.config.target_type) == (decoder, 2, "multi_label")
+    with torch.no_grad():
+        logits = model(parity.images(2, 224)).logits
+    found = logits if decoder == "linear" else model.probabilities(logits)
+    expected = torch.from_numpy(parity.results("segmentation_small")[decoder])
+    torch.testing.assert_close(found[:, :, 3::7, 3::7], expected, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize(

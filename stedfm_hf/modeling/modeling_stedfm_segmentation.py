@@ -1,0 +1,181 @@
+"""STED-FM for semantic segmentation: the encoder, one of three decoders, and losses for masks of every kind."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_stedfm import StedFmConfig
+from .decoders_stedfm import DECODERS, StedFmLinearDecoder
+from .modeling_stedfm import StedFmModel, StedFmPreTrainedModel
+
+
+@dataclass
+class StedFmSegmenterOutput(ModelOutput):
+    """Output of `StedFmForSemanticSegmentation`.
+
+    Attributes:
+        loss: Scalar, if labels were given.
+        logits: (B, num_labels, H, W), of the size of the input; see `probabilities` of the model.
+        hidden_states: Input of the first layer and output of each layer, (B, 1 + N, D), if asked for.
+        attentions: (B, heads, 1 + N, 1 + N) of each layer, if asked for.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
+    """STED-FM with the decoder of `config.decoder`: logits of every class at every pixel.
+
+    Example:
+    ```python
+    >>> import torch
+    >>> from stedfm_hf import StedFmConfig, StedFmForSemanticSegmentation
+    >>> config = StedFmConfig(num_hidden_layers=4, num_labels=2, target_type="multi_label")
+    >>> model = StedFmForSemanticSegmentation(config).eval()
+    >>> model(torch.rand(1, 1, 96, 64), labels=torch.zeros(1, 2, 96, 64)).logits.shape
+    torch.Size([1, 2, 96, 64])
+
+    ```
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^decoder\.", r"^classifier\.", r"^batch_norm\."]
+
+    def __init__(self, config: StedFmConfig) -> None:
+        super().__init__(config)
+        self.stedfm = StedFmModel(config)
+        self.decode_head = DECODERS[config.decoder](config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        region: torch.Tensor | None = None,
+        *,
+        interpolate_pos_encoding: bool = True,
+        output_hidden_states: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> StedFmSegmenterOutput:
+        """Segment images.
+
+        Args:
+            pixel_values: (B, C, H, W) float in [0, 1]; H and W are any multiples of the patch size.
+            labels: (B, H, W) class indices for `target_type="single_label"`, else (B, num_labels, H, W): 0/1 for
+                `"multi_label"`, shares of votes in [0, 1] for `"soft"`, real values for `"regression"`. Pixels of
+                value `config.semantic_loss_ignore_index` are left out.
+            region: (B, H, W), true where pixels count; None: everywhere.
+            interpolate_pos_encoding: As in `StedFmModel.forward`.
+            output_hidden_states: Whether they are returned.
+            kwargs: `output_attentions`, `return_dict`.
+
+        Returns:
+            A `StedFmSegmenterOutput`.
+        """
+        output = self.stedfm(
+            pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, output_hidden_states=True, **kwargs
+        )
+        rows, cols = self.stedfm.embeddings.grid(pixel_values)
+        maps = [self._map(output, layer, rows, cols) for layer in self.decode_head.layers]
+        logits, auxiliary = self.decode_head(maps, pixel_values)
+        loss = None
+        if labels is not None:
+            loss = self.target_loss(logits, labels, region)
+            if auxiliary is not None:
+                loss = loss + self.config.auxiliary_loss_weight * self.target_loss(auxiliary, labels, region)
+        shown = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        return StedFmSegmenterOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=output.hidden_states if shown else None,
+            attentions=output.attentions,
+        )
+
+    def _map(self, output: ModelOutput, layer: int, rows: int, cols: int) -> torch.Tensor:
+        """Patch tokens of a layer as a map (B, D, rows, cols)."""
+        tokens = output.hidden_states[layer] if layer else output.last_hidden_state
+        if layer and self.config.decoder == "upernet":
+            tokens = self.stedfm.norm(tokens)
+        return tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, cols)).contiguous()
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """What logits (B, L, H, W) say, of the same shape: probabilities, or the values of a regression.
+
+        Softmax for `target_type="single_label"`, else a sigmoid for each class. The reference's linear head, trained
+        with the squared error, gives values without a sigmoid: they are cut to [0, 1].
+        """
+        if self.config.target_type == "regression":
+            return self._values(logits)
+        if self._loss != "mse" and self.config.target_type == "single_label":
+            return logits.softmax(dim=1)
+        return self._values(logits).clamp(0, 1)
+
+    def _values(self, logits: torch.Tensor) -> torch.Tensor:
+        """What the squared error is taken of, and what is reported of classes that do not exclude each other."""
+        plain = self.config.target_type == "regression" or (
+            self._loss == "mse" and isinstance(self.decode_head, StedFmLinearDecoder)
+        )
+        return logits if plain else logits.sigmoid()
+
+    @property
+    def _loss(self) -> str:
+        if self.config.segmentation_loss != "auto":
+            return self.config.segmentation_loss
+        return {"single_label": "cross_entropy", "regression": "mse"}.get(self.config.target_type, "bce_dice")
+
+    def target_loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, region: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Mean loss over the pixels that count, in float32; 0 where there are none.
+
+        Args:
+            logits: (B, L, H, W).
+            labels: As in `forward`.
+            region: (B, H, W), true where pixels count.
+
+        Raises:
+            ValueError: Labels of another shape than `target_type` says.
+        """
+        logits, single = logits.float(), self.config.target_type == "single_label"
+        expected = (logits.shape[0], *logits.shape[2:]) if single else tuple(logits.shape)
+        if tuple(labels.shape) != expected:
+            raise ValueError(
+                f"{self.config.target_type} labels must have the shape {expected}, got {tuple(labels.shape)}"
+            )
+        counts = labels != self.config.semantic_loss_ignore_index
+        if region is not None:
+            counts = counts & (region.bool() if single else region.bool()[:, None])
+        number = counts.sum().clamp(min=1)
+        if self._loss == "cross_entropy":
+            each = nn.functional.cross_entropy(logits, labels.long().where(counts, 0), reduction="none")
+            return each.where(counts, 0.0).sum() / number
+        if single:  # trained as the reference trains all masks: one plane of 0 and 1 for each class
+            planes = nn.functional.one_hot(labels.long().where(counts, 0), logits.shape[1])
+            labels, counts = planes.movedim(-1, 1), counts[:, None].expand_as(logits)
+            number = counts.sum().clamp(min=1)
+        targets = labels.to(logits.dtype).where(counts, 0.0)
+        if self._loss == "mse":
+            return ((self._values(logits) - targets) ** 2).where(counts, 0.0).sum() / number
+        each = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return each.where(counts, 0.0).sum() / number + _dice_loss(logits.sigmoid() * counts, targets)
+
+
+def _dice_loss(predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """One minus the Dice coefficient of each class over the batch, averaged over the classes; both (B, L, H, W).
+
+    The squares in the denominator let soft targets reach 0. A class that is in no image counts with a pixel's weight.
+    """
+    over = (0, 2, 3)
+    shared = (predicted * targets).sum(over)
+    both = (predicted**2).sum(over) + (targets**2).sum(over)
+    return (1 - (2 * shared + 1) / (both + 1)).mean()
+
+
+__all__ = ["StedFmForSemanticSegmentation", "StedFmSegmenterOutput"]
