@@ -40,6 +40,7 @@ class ClassifierCardFacts:
         steps: optimiser steps of its run.
         figures: by side and figure: mean and standard deviation over the seeds, and the value of this model.
         recall: of each class of this model, on `shown`; None where a class has no image.
+        doubts: why the figures allow no conclusion, such as too few source images.
         shown: `test`, or `validation` where there is none.
         settings: of the training, by name; no paths.
         machine: what computed it; no name of a host.
@@ -68,6 +69,7 @@ class ClassifierCardFacts:
     steps: int
     figures: Mapping[str, Mapping[str, tuple[float, float | None, float]]]
     shown: str
+    doubts: tuple[str, ...] = ()
     simulated: bool = False
     target: str | None = None
     base_note: str | None = None

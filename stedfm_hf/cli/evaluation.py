@@ -188,6 +188,8 @@ def _answer(outcome: Outcome, as_json: bool) -> None:
         }
         rows = [(names[key], *(cells[key, setting] for setting in settings)) for key in names]
         print_table((metric, *settings), rows)
+        for note in record["notes"]:
+            complain(f"note: {note}")
         for doubt in record["conclusion"]["doubts"]:
             complain(f"note: no conclusion can be drawn: {doubt}")
         if record["data"]["simulated"]:

@@ -290,7 +290,7 @@ def _check_reachable(name: str) -> None:
     try:
         model_info(name, timeout=10)
     except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
-        raise UserError(f"model {name}: the Hub cannot be reached ({' '.join(str(error).split())})") from error
+        raise UserError(f"the Hub cannot be reached, or lacks {name}") from error
 
 
 def _untrained(first: EncoderExtractor, data: LabelledImages, seed: int) -> EncoderExtractor:

@@ -43,7 +43,8 @@ Images = list[np.ndarray]
 HEAD = """# What the packaged encoder has learned
 
 **`demo` was trained on simulated images alone**, by the recipe `demo`, on fields of the kind of `benchmark-v1` that
-are in none of its splits. `make demo-encoder` makes it again. It is for trying things out, not for results.
+are in none of its splits. `make demo-encoder` makes it again: in one trial, stopped and resumed halfway
+on a CPU of the same kind, bit for bit. It is for trying things out, not for results.
 
 Made by `python -m tests.benchmarks.demo_encoder` on: {machine}.
 

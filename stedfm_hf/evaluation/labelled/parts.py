@@ -52,19 +52,23 @@ class Parts:
 
     def doubts(self) -> list[str]:
         """Why no conclusion can be drawn; empty where one can."""
-        test, found = self.test, []
-        count = len(set(test.sources.tolist()))
-        if count < FEW_SOURCES:
-            found.append(f"the test has only {count} source image{'s' * (count != 1)}")
-        if test.task != "regression":
-            table = test.labels if test.task == "several" else np.eye(len(test.classes))[test.labels]
-            each = {
-                name: len(set(test.sources[table[:, number] > 0].tolist())) for number, name in enumerate(test.classes)
-            }
-            few = [f"{name} ({number})" for name, number in each.items() if number < FEW_PER_CLASS]
-            if few:
-                found.append(f"of these classes it has fewer than {FEW_PER_CLASS} source images: {', '.join(few)}")
-        return found
+        return doubts_about(self.test)
+
+
+def doubts_about(test: LabelledImages) -> list[str]:
+    """Why no conclusion can be drawn from figures of these images; empty where one can."""
+    count, found = len(set(test.sources.tolist())), []
+    if count < FEW_SOURCES:
+        found.append(f"the test has only {count} source image{'s' * (count != 1)}")
+    if test.task != "regression":
+        table = test.labels if test.task == "several" else np.eye(len(test.classes))[test.labels]
+        each = {
+            name: len(set(test.sources[table[:, number] > 0].tolist())) for number, name in enumerate(test.classes)
+        }
+        few = [f"{name} ({number})" for name, number in each.items() if number < FEW_PER_CLASS]
+        if few:
+            found.append(f"of these classes it has fewer than {FEW_PER_CLASS} source images: {', '.join(few)}")
+    return found
 
 
 def make_parts(splits: Mapping[str, LabelledImages], *, seed: int = 0, leave_one_out: bool = False) -> Parts:

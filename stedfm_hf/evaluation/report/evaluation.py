@@ -84,6 +84,41 @@ class Evaluation:
         """The settings, from few labels to all."""
         return list(dict.fromkeys(run.setting for run in self.runs))
 
+    @property
+    def main_setting(self) -> str:
+        """The one that is told first: all labels, or the most neighbours that outvote no class."""
+        outvoted = self.outvoted()
+        if not outvoted:
+            return self.order[-1]
+        good = [place for place, k in enumerate(self.settings["k"]) if k not in outvoted]
+        return self.order[good[-1] if good else 0]
+
+    def outvoted(self) -> list[int]:
+        """Numbers of neighbours above half of what the smallest class has: whatever the vectors, it loses votes."""
+        if self.settings.get("protocol") != "ours" or "k" not in self.settings:
+            return []
+        least = min(self.parts.train.counts().values()) - ("all" in self.parts.sides)
+        return [k for k in self.settings["k"] if 2 * k > least and k > 1]
+
+    def notes(self) -> list[str]:
+        """What a reader must know of how the figures came about, a sentence or two each."""
+        found = [self.parts.how]
+        if all(data.sources.tolist() == data.places.tolist() for data in self.parts.sides.values()):
+            found.append(
+                "Every image counts as a source of its own. If several were cut from one field of view, or are of one "
+                "sample, give their sources: otherwise scores come out too high, and intervals too narrow."
+            )
+        if many := self.outvoted():
+            counts = self.parts.train.counts()
+            label = min(counts, key=lambda name: counts[name])
+            alone = ", and none asks itself" if "all" in self.parts.sides else ""
+            found.append(
+                f"The smallest class, {label}, has {counts[label]} images{alone}: where {' or '.join(map(str, many))} "
+                "neighbours vote, others outvote it however good the vectors are, and scores can fall below guessing. "
+                "Look at fewer neighbours."
+            )
+        return found
+
     def name(self, key: str) -> str:
         """The name of a model."""
         return next(each.name for each in self.contestants if each.key == key)
@@ -109,6 +144,7 @@ class Evaluation:
             "split": {"how": self.parts.how, "sides": self.parts.facts(), "source_on_two_sides": False},
             "conclusion": {"possible": not doubts, "doubts": doubts},
             "models": [asdict(each) for each in self.contestants],
+            "notes": self.notes(),
             "metric_of_intervals": self.primary,
             "summary": list(self.summary),
             "comparisons": list(self.comparisons),

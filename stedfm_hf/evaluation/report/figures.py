@@ -39,7 +39,7 @@ def draw_figures(evaluation: Evaluation, folder: Path) -> dict[str, Path]:
     """Draws and saves all figures there is material for; returns their PNG files by name."""
     with style():
         drawn = {"curve" if evaluation.verb == "evaluate probe" else "votes": _scores(evaluation)}
-        last = evaluation.order[-1]
+        last = evaluation.main_setting
         rows = [evaluation.row(each.key, last) for each in evaluation.contestants if each.key != "chance"]
         if all("confusion" in row for row in rows):
             drawn["confusion"] = _confusion(evaluation, last)

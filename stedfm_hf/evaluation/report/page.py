@@ -61,7 +61,7 @@ def summary(evaluation: Evaluation) -> list[str]:
         lines.append(f"No conclusion can be drawn: {'; '.join(doubts)}. The figures only show that everything works.")
     if evaluation.test.simulated:
         lines.append("The images are simulated: what holds for them need not hold for real ones.")
-    first, setting = evaluation.contestants[0], evaluation.order[-1]
+    first, setting = evaluation.contestants[0], evaluation.main_setting
     row = evaluation.row(first.key, setting)
     lines.append(f"{first.name} reaches {_with_interval(evaluation, row)}{_setting_words(evaluation, setting)}.")
     if not doubts:
@@ -131,12 +131,8 @@ def _facts(evaluation: Evaluation) -> dict[str, str]:
 def _material(evaluation: Evaluation) -> Section:
     parts = evaluation.parts
     names = list(parts.sides)
-    text = [parts.how + (" No source image is on two sides; this was checked." if len(names) > 1 else "")]
-    if all(data.sources.tolist() == data.places.tolist() for data in parts.sides.values()):
-        text.append(
-            "Every image counts as a source of its own. If several were cut from one field of view, or are of one "
-            "sample, give their sources: otherwise scores come out too high, and intervals too narrow."
-        )
+    how, *notes = evaluation.notes()
+    text = [how + (" No source image is on two sides; this was checked." if len(names) > 1 else ""), *notes]
     if evaluation.test.simulated:
         text.append("The images are simulated. Nothing here is a statement about real images.")
     if unlabelled := sum(data.unlabelled for data in parts.whole.values()):
@@ -184,21 +180,7 @@ def _scores(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section:
         "the independent units; another draw of the labelled images is not in them."
     )
     picture = Picture.of_figure(figures[name], alt, "Bars: one standard deviation over draws." if spread else "")
-    return Section("Scores", _outvoted(evaluation), [picture], Table(header, rows, caption, strong=0))
-
-
-def _outvoted(evaluation: Evaluation) -> list[str]:
-    """Says so where more neighbours vote than a class has images: it is outvoted then, whatever the vectors."""
-    side, alone = evaluation.parts.train, "all" in evaluation.parts.sides
-    ks = [k for k in evaluation.settings.get("k", ()) if evaluation.settings.get("protocol") == "ours"]
-    label, least = min(side.counts().items(), key=lambda each: each[1]) if ks else ("", 0)
-    many = [str(k) for k in ks if k > 2 * (least - alone)]
-    if not many:
-        return []
-    return [
-        f"The smallest class, {label}, has {least} images: where {' or '.join(many)} neighbours vote, most "
-        "are of other classes however good the vectors are. Look at fewer neighbours."
-    ]
+    return Section("Scores", (), [picture], Table(header, rows, caption, strong=0))
 
 
 def _bare(evaluation: Evaluation, value: float) -> str:
@@ -254,7 +236,7 @@ def _p(value: float) -> str:
 
 
 def _classes(evaluation: Evaluation, figures: Mapping[str, Path]) -> list[Section]:
-    last = evaluation.order[-1]
+    last = evaluation.main_setting
     sections = []
     if "confusion" in figures:
         rows = []
@@ -309,8 +291,9 @@ def _method(evaluation: Evaluation) -> Section:
         "histogram": "The intensity histogram (32 bins) asks whether brightness alone gives the labels away.",
         "texture": "Texture: grey-level co-occurrence (32 levels, distances 1, 2, 4) and local binary patterns "
         "(radius 1 and 2) of scikit-image.",
-        "pixels": "Raw-pixel PCA: 64 components of the images resized to 64 x 64 pixels.",
-        "log-spectrum": "Log-spectrum PCA: 64 components of the logarithm of the power spectrum of 64 x 64 windows.",
+        "pixels": "Raw-pixel PCA: at most 64 components of the images resized to 64 x 64 pixels.",
+        "log-spectrum": "Log-spectrum PCA: at most 64 components of the logarithm of the power spectrum of windows of "
+        "64 x 64 pixels.",
         "imagenet": "The ImageNet ViT-S was trained on photographs; images are resized for it, as three channels.",
         "chance": "Chance always gives the same answer: the most frequent class of the labelled images, or the mean.",
     }

@@ -89,6 +89,7 @@ def write_card(
         data=material.train.name,
         simulated=material.train.simulated,
         split=str(summary["split"]),
+        doubts=tuple(summary["doubts"]),
         images={"train": best["training_images"]} | {name: len(side.data) for name, side in sides.items()},
         sources={"train": best["training_sources"]} | {name: _sources(side) for name, side in sides.items()},
         per_class=best["training_images_per_class"],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stedfm_hf.evaluation.labelled import doubts_about
 from stedfm_hf.runs import Manifest, UserError, check_same_settings, manifest_path, read_json
 from stedfm_hf.training.classification.arguments import (
     ClassificationArguments,
@@ -109,7 +110,8 @@ class Folder:
         """
         if not self.is_writer:
             return {}
-        summary = write_summary(self.path, seeds, how=self.material.how)
+        doubts = doubts_about((sides.get("test") or sides["validation"]).data)
+        summary = write_summary(self.path, seeds, how=self.material.how, doubts=doubts)
         write_card(self.path, summary, self.recipe, self.model, self.material, self.arguments, sides)
         for place, reason in failed.items():
             self.manifest.failed(place, reason)

@@ -109,7 +109,7 @@ def _write_predictions(path: Path, sides: Mapping[str, Side], outputs: Mapping[s
             else:
                 columns["label"] = [names[row == 1].tolist() for row in data.labels]
                 columns["prediction"] = [names[row >= 0.5].tolist() for row in found]
-            columns |= {f"probability of {each}": found[:, number] for number, each in enumerate(data.classes)}
+            columns |= {f"p_{each}": found[:, number] for number, each in enumerate(data.classes)}
         tables.append(pa.table(columns))
     with atomic_path(path) as temporary:
         pq.write_table(pa.concat_tables(tables), temporary)

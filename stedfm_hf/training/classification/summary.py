@@ -28,16 +28,17 @@ def is_finished(output: Path, seed: int) -> bool:
     return (run_folder(output, seed) / METRICS_FILE).exists()
 
 
-def summarise(runs: Sequence[Mapping[str, Any]], *, how: str) -> dict[str, Any]:
+def summarise(runs: Sequence[Mapping[str, Any]], *, how: str, doubts: Sequence[str] = ()) -> dict[str, Any]:
     """The figures of all runs: of each its mean and standard deviation over the seeds, and the best run.
 
     Args:
         runs: `metrics.json` of every run.
         how: how the sides were made.
+        doubts: why no conclusion can be drawn of the images of the last side.
 
     Returns:
-        `chosen_by`, `best_seed`, `split`, `seeds`, and for `validation` and, if it is there, `test`: `mean` and `sd`
-        (with n - 1; None of a single run) by figure. A figure that a run does not have is left out.
+        `chosen_by`, `best_seed`, `split`, `doubts`, `seeds`, and for `validation` and, if it is there, `test`: `mean`
+        and `sd` (with n - 1; None of a single run) by figure. A figure that a run does not have is left out.
     """
     figure = str(runs[0]["chosen_by"])
     best = runs[0]
@@ -49,6 +50,7 @@ def summarise(runs: Sequence[Mapping[str, Any]], *, how: str) -> dict[str, Any]:
         "chosen_by": figure,
         "best_seed": best["seed"],
         "split": how,
+        "doubts": list(doubts),
         "seeds": [run["seed"] for run in runs],
     }
     for side in ("validation", "test"):
@@ -67,15 +69,17 @@ def summarise(runs: Sequence[Mapping[str, Any]], *, how: str) -> dict[str, Any]:
     return summary | {"runs": list(runs)}
 
 
-def write_summary(output: Path, seeds: Sequence[int], *, how: str) -> dict[str, Any]:
+def write_summary(output: Path, seeds: Sequence[int], *, how: str, doubts: Sequence[str] = ()) -> dict[str, Any]:
     """Writes `metrics.json` of all runs, and puts the best one's model and figures to the top.
 
     Args:
         output: holds a folder for each seed.
         seeds: of the runs.
         how: how the sides were made.
+        doubts: why no conclusion can be drawn of the images of the last side.
     """
-    summary = summarise([read_json(run_folder(output, seed) / METRICS_FILE) for seed in seeds], how=how)
+    runs = [read_json(run_folder(output, seed) / METRICS_FILE) for seed in seeds]
+    summary = summarise(runs, how=how, doubts=doubts)
     best = run_folder(output, summary["best_seed"])
     for path in sorted(best.iterdir()):
         if path.name in OWN:
@@ -89,7 +93,7 @@ def write_summary(output: Path, seeds: Sequence[int], *, how: str) -> dict[str, 
 
 
 def describe(summary: Mapping[str, Any], folder: Path) -> str:
-    """One line for the terminal."""
+    """What the terminal shows: a line, and one for each doubt."""
     side = "test" if "test" in summary else "validation"
     figures = summary[side]
     shown = []
@@ -99,4 +103,5 @@ def describe(summary: Mapping[str, Any], folder: Path) -> str:
             shown.append(f"{name} {figures['mean'][name]:.4f}" + ("" if sd is None else f" ± {sd:.4f}"))
     count = len(summary["seeds"])
     seeds = f"{count} seed{'s' * (count > 1)}, best {summary['best_seed']}"
-    return f"{folder}: {side} {', '.join(shown)} ({seeds}; {figures['images']:,} images)"
+    line = f"{folder}: {side} {', '.join(shown)} ({seeds}; {figures['images']:,} images)"
+    return "\n".join([line, *(f"no conclusion can be drawn: {doubt}" for doubt in summary.get("doubts", ()))])

@@ -62,7 +62,7 @@ def test_the_pipeline_gives_the_predictions_of_the_report(full: Path, crops: Pat
     for number in range(0, len(test), 5):
         found = {each["label"]: each["score"] for each in classify(test.stored(number))}
         for name in test.classes:
-            assert found[name] == pytest.approx(rows[number][f"probability of {name}"], abs=1e-5)
+            assert found[name] == pytest.approx(rows[number][f"p_{name}"], abs=1e-5)
         assert rows[number]["prediction"] == max(found, key=lambda name: found[name])
     right = [row["label"] == row["prediction"] for row in rows]
     best = read_json(run_folder(full, read_json(full / METRICS_FILE)["best_seed"]) / METRICS_FILE)
