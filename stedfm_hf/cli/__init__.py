@@ -301,6 +301,76 @@ def classify(
     _tell(output, result, as_json, **more)
 
 
+@app.command(epilog="Example: stedfm segment images/ --model ./my-segmenter --output segmented")
+def segment(
+    inputs: Inputs,
+    model: Annotated[str, typer.Option(help="A folder of `stedfm finetune segmentation`, or a Hub id.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.")] = Path("segmented"),
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Where classes may overlap: probability above which a pixel is of one [0.5]."),
+    ] = None,
+    min_area_px: Annotated[int, typer.Option(min=1, help="Objects of fewer pixels are left out.")] = 1,
+    window: Annotated[
+        int | None, typer.Option(help="Side of a window in pixels; by default that of the crops.")
+    ] = None,
+    halo: Annotated[
+        int | None, typer.Option(help="Half of what windows overlap by, in pixels; by default an eighth of a window.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows in one forward pass.")] = 8,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities/--no-probabilities", help="Whether the maps of probability are written.")
+    ] = True,
+    probability_type: Annotated[str, typer.Option(help="float32, or uint8 (255 is 1).")] = "float32",
+    no_overlay: Annotated[bool, typer.Option("--no-overlay", help="Write no pictures.")] = False,
+    precision: Precision = "float32",
+    device: OnDevice = Device.auto,
+    series: Annotated[
+        str | None, typer.Option(help="Take this series of every file; all takes each, so every plane of a stack.")
+    ] = None,
+    channel: OneChannel = None,
+    normalization: Normalization = None,
+    intensity_range: IntensityRange = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Segment fields of any size into maps and a table of objects.
+
+    Stopped, the same command goes on where it was. Files that cannot be read are named, the others are done.
+    """
+    from stedfm_hf.inference import segment as segment_images
+    from stedfm_hf.inference.field_records import count_rows
+
+    _without_foreign_bars()
+    manifest = segment_images(
+        inputs,
+        output,
+        model=model,
+        threshold=threshold,
+        min_area_px=min_area_px,
+        window=window,
+        halo=halo,
+        batch_size=batch_size,
+        probabilities=probability_type if probabilities else None,
+        overlay=not no_overlay,
+        precision=precision,
+        device=device.value,
+        series=index_or_name(series),
+        channel=index_or_name(channel),
+        normalization=normalization,
+        intensity_range=intensity_range,
+        overwrite=overwrite,
+    )
+    counts, rows = manifest.counts(), count_rows(output)
+    if as_json:
+        print_json({"output": str(output), "manifest": str(output / "manifest.json"), **rows, **counts})
+    else:
+        failed = f", {counts['failed']} failed" if counts["failed"] else ""
+        print(f"{output}: {rows['objects']} objects in {rows['fields']} fields from {counts['done']} files{failed}")
+    if manifest.exit_status:
+        raise typer.Exit(manifest.exit_status)
+
+
 def _tile_side(tile: str) -> int | str | None:
     if tile not in ("auto", "none") and not tile.isdecimal():
         raise UserError(f"--tile {tile!r} is no tile size; give auto, none or a number of pixels")

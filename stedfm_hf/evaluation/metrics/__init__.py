@@ -4,5 +4,12 @@ from stedfm_hf.evaluation.metrics.calibration import CalibrationMetrics
 from stedfm_hf.evaluation.metrics.classification import ClassificationMetrics
 from stedfm_hf.evaluation.metrics.multilabel import MultiLabelMetrics
 from stedfm_hf.evaluation.metrics.regression import RegressionMetrics
+from stedfm_hf.evaluation.metrics.segmentation import SegmentationMetrics
 
-__all__ = ["CalibrationMetrics", "ClassificationMetrics", "MultiLabelMetrics", "RegressionMetrics"]
+__all__ = [
+    "CalibrationMetrics",
+    "ClassificationMetrics",
+    "MultiLabelMetrics",
+    "RegressionMetrics",
+    "SegmentationMetrics",
+]

@@ -1,0 +1,121 @@
+"""What is known of segmented fields, kept field by field: a stopped run loses the one it was at and no more."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stedfm_hf.runs import Manifest, UserError, atomic_path, manifest_path
+
+FIELDS, OBJECTS = "fields.parquet", "objects.parquet"
+_FIELD = b"stedfm_field"
+_SAVE_EVERY = 5.0  # seconds between two saves of the manifest: it lists every file
+
+
+def count_rows(folder: Path) -> dict[str, int]:
+    """How many fields and objects the tables of a folder hold."""
+    tables = {"fields": FIELDS, "objects": OBJECTS}
+    return {what: pq.read_metadata(folder / name).num_rows for what, name in tables.items()}
+
+
+class FieldRecords:
+    """The tables of a folder, a part for every field until all are put together.
+
+    Args:
+        folder: Output folder, made if missing.
+        manifest: Record of the run; takes up what earlier runs have done.
+        fields: Columns of the table of fields.
+        objects: Columns of the table of objects.
+        overwrite: Whether the tables that are there are begun anew.
+
+    Raises:
+        UserError: For a folder that holds such tables without a manifest, or was begun with other settings.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, fields: pa.Schema, objects: pa.Schema, *, overwrite: bool = False
+    ) -> None:
+        self.manifest, self.record = manifest, manifest_path(folder, folder=True)
+        self._schemas = {folder / FIELDS: fields, folder / OBJECTS: objects}
+        self._parts = folder / "fields.parts"
+        if overwrite:
+            for file in (*self._schemas, self.record):
+                file.unlink(missing_ok=True)
+            shutil.rmtree(self._parts, ignore_errors=True)
+        there = [table.exists() for table in self._schemas]
+        if self.record.exists():
+            manifest.resume_from(Manifest.load(self.record))
+            if not (all(there) or self._parts.exists()):
+                manifest.items.clear()  # someone has deleted a table
+        elif any(there) or self._parts.exists():
+            raise UserError(f"{folder}: holds results without {self.record.name}; choose another output")
+        try:
+            self._parts.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"output {folder}: cannot be made ({error.strerror}); choose another") from error
+        manifest.ended = None
+        self.save()
+
+    def save(self) -> None:
+        """Write the manifest."""
+        self.manifest.save(self.record)
+        self._saved = time.monotonic()
+
+    def save_at_times(self) -> None:
+        """Write the manifest if it is a while ago."""
+        if time.monotonic() - self._saved > _SAVE_EVERY:
+            self.save()
+
+    def has(self, path: str, number: int) -> bool:
+        """Whether a field is done: the `number`th of the file `path`."""
+        return self._part(path, number).exists()
+
+    def add(self, path: str, number: int, field: Mapping[str, Any], objects: pa.Table) -> None:
+        """Record a field whose files are written: its row of the table of fields, and its objects."""
+        metadata = {_FIELD: json.dumps({"order": [path, number], "row": field}).encode()}
+        with atomic_path(self._part(path, number)) as temporary:
+            pq.write_table(objects.replace_schema_metadata(metadata), temporary, compression="zstd")
+
+    def finish(self, order: Sequence[str]) -> None:
+        """Put the parts of the files that are done behind what the tables held, and write tables and manifest.
+
+        Args:
+            order: Paths of the files in the order of the rows.
+        """
+        place = {path: number for number, path in enumerate(order)}
+        parts: list[tuple[tuple[int, str, int], Path, dict[str, Any]]] = []
+        for part in self._parts.rglob("*.parquet"):
+            known = json.loads(pq.read_schema(part).metadata[_FIELD])
+            path, number = known["order"]
+            if path in self.manifest.items and self.manifest.items[path].state == "done":
+                parts.append(((place.get(path, len(place)), path, number), part, known["row"]))
+        parts.sort(key=lambda each: each[0])
+        new = pa.array([path for (_, path, _), _, _ in parts], pa.string())
+        for table, schema in self._schemas.items():
+            with atomic_path(table) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+                if table.exists():
+                    # Rows of the new parts are there already where the run was stopped between the two tables.
+                    before = pq.read_table(table).cast(schema)
+                    writer.write_table(before.filter(pc.invert(pc.is_in(before["path"], new))))
+                if table.name == FIELDS:
+                    writer.write_table(pa.Table.from_pylist([row for _, _, row in parts], schema))
+                else:
+                    for _, part, _ in parts:
+                        writer.write_table(pq.read_table(part).replace_schema_metadata(None).cast(schema))
+        self.manifest.finish()
+        self.save()
+        for _, part, _ in parts:
+            part.unlink()
+        if not any(self._parts.rglob("*.parquet")):
+            shutil.rmtree(self._parts)
+
+    def _part(self, path: str, number: int) -> Path:
+        return self._parts / f"{path}.{number}.parquet"

@@ -1,0 +1,164 @@
+"""A whole field for segmentation: scaled once, given to the model in rows, its maps brought to the file's pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stedfm_hf.images import StedImage, read_image, read_series
+from stedfm_hf.inference.segmenter import Segmenter
+from stedfm_hf.inference.sources import ImageFile, Source
+from stedfm_hf.modeling.blending_stedfm import segment_rows
+from stedfm_hf.modeling.image_processing_stedfm import apply_intensity_range, fit_intensity_range, resample
+
+ALL_SERIES = "all"
+"""Instead of the name of a series: every one, for itself."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """What is segmented in one piece: a channel of an image, or all where the model takes several.
+
+    Attributes:
+        series: Name in the file.
+        channel: Name in the file; several are joined by `+`.
+        pixels: (C, H, W) as the file has them.
+        limits: (C, 2), the intensities that become 0 and 1.
+        clip: Whether scaled values are cut to [0, 1].
+        pixel_size_nm: (y, x), or None.
+        resampled: The scaled image in the model's pixel size, (C, h, w) float32, where the processor asks for one.
+    """
+
+    series: str
+    channel: str
+    pixels: np.ndarray
+    limits: np.ndarray
+    clip: bool
+    pixel_size_nm: tuple[float, float] | None
+    resampled: np.ndarray | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) in the file."""
+        return self.pixels.shape[1], self.pixels.shape[2]
+
+    def scaled(self, top: int, bottom: int) -> np.ndarray:
+        """Rows of the file, scaled, (C, n, W) float32: what `StedFmImageProcessor.prepare` makes of them."""
+        return apply_intensity_range(self.pixels[:, top:bottom], self.limits, clip=self.clip)
+
+
+def read_fields(
+    source: Source, segmenter: Segmenter, series: str | int | None, channel: str | int | None, scaling: dict[str, Any]
+) -> Iterator[Field]:
+    """Read the fields of a source, one after the other.
+
+    Args:
+        source: A file or a row of a dataset.
+        segmenter: Its processor scales, its model says how many channels make a field.
+        series: Name or index; None takes the only one; `"all"` takes each, so every plane of a stack.
+        channel: Name or index; None takes all.
+        scaling: Settings of the processor.
+
+    Raises:
+        ValueError: A file that cannot be read or holds several series, an image of other channels than the model's,
+            or one without a pixel size where images are resampled.
+    """
+    for image in _images(source, series, channel):
+        yield from fields_of(image, segmenter, scaling)
+
+
+def _images(source: Source, series: str | int | None, channel: str | int | None) -> Iterator[StedImage]:
+    if not isinstance(source, ImageFile):
+        try:
+            yield from source.read(None if series == ALL_SERIES else series, channel)
+        except OSError as error:  # of the decoder: the row is damaged, the disk is not
+            raise ValueError(str(error)) from error
+    elif series == ALL_SERIES:
+        yield from read_series(source.file, channel=channel)
+    else:
+        yield read_image(source.file, series=series, channel=channel)
+
+
+def fields_of(image: StedImage, segmenter: Segmenter, scaling: dict[str, Any]) -> Iterator[Field]:
+    """The fields of an image; the range of intensities is fitted on each channel as a whole."""
+    processor = segmenter.processor
+    array = processor.process_image(image.array, input_data_format="channels_first")
+    channels, wanted = len(array), segmenter.model.config.num_channels
+    if wanted not in (1, channels):
+        raise ValueError(f"has {channels} channels, and the model takes {wanted}")
+    normalization, known = scaling["normalization"], scaling["intensity_range"]
+    if image.intensity_range is not None and normalization in ("percentile", "minmax"):
+        normalization, known = "fixed", image.intensity_range
+    limits = fit_intensity_range(array, normalization, scaling["percentiles"], known)
+    clip = not (normalization == "none" and np.issubdtype(array.dtype, np.floating))
+    target, size = scaling["target_pixel_size_nm"], image.pixel_size_nm
+    if target is not None and size is None:
+        raise ValueError(
+            f"the file does not say its pixel size, and the model wants {target} nm; write it into the file"
+        )
+    groups = [[number] for number in range(channels)] if wanted == 1 else [list(range(channels))]
+    for group in groups:
+        part = slice(group[0], group[-1] + 1)
+        resampled = None
+        if target is not None and size is not None:
+            whole = apply_intensity_range(array[part], limits[part], clip=clip)
+            resampled = resample(whole, (size[0] / target, size[1] / target))
+        names = "+".join(image.channel_names[number] for number in group)
+        yield Field(image.series, names, array[part], limits[part], clip, size, resampled)
+
+
+def probability_bands(
+    segmenter: Segmenter, field: Field, *, window: int, halo: int, batch_size: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Probabilities at the pixels of the file, from the top to the bottom: first row and band (L, n, W) float32.
+
+    Raises:
+        ValueError: If the model answers with what is no number.
+    """
+    image = field.resampled
+    shape = field.shape if image is None else (image.shape[1], image.shape[2])
+    rows = field.scaled if image is None else lambda top, bottom: image[:, top:bottom]
+    bands = segment_rows(segmenter.model, rows, shape, window=window, halo=halo, batch_size=batch_size)
+    for top, band in resized_bands(bands, shape, field.shape):
+        if not np.isfinite(band).all():
+            raise ValueError("the maps are not finite; try --precision float32")
+        yield top, band
+
+
+def resized_bands(
+    bands: Iterator[tuple[int, np.ndarray]], source: tuple[int, int], target: tuple[int, int]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Bands of a map (L, h, w) as bands of a map (L, H, W), linear in between; the borders of both lie on each other.
+
+    Example:
+        >>> halves = iter([(0, np.array([[[0.0]]])), (1, np.array([[[1.0]]]))])
+        >>> np.concatenate([band for _, band in resized_bands(halves, (2, 1), (4, 1))], axis=1)[0, :, 0].tolist()
+        [0.0, 0.25, 0.75, 1.0]
+    """
+    if source == target:
+        yield from bands
+        return
+    (above, down), (left, across) = (_places(*lengths) for lengths in zip(source, target, strict=True))
+    below, right = np.minimum(above + 1, source[0] - 1), np.minimum(left + 1, source[1] - 1)
+    held, first, done = None, 0, 0
+    for top, band in bands:
+        held = band if held is None else np.concatenate([held, band], axis=1)
+        end = top + band.shape[1]
+        ready = int(np.searchsorted(below, end))
+        if ready > done:
+            weight = down[done:ready, None]
+            rows = held[:, above[done:ready] - first] * (1 - weight) + held[:, below[done:ready] - first] * weight
+            yield done, rows[:, :, left] * (1 - across) + rows[:, :, right] * across
+            done = ready
+        keep = min(int(above[done]), end) if done < target[0] else end
+        held, first = held[:, keep - first :], keep
+
+
+def _places(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
+    """For every pixel of the target the one before it in the source, and how far it is past that."""
+    centres = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+    before = centres.astype(np.int64)
+    return before, (centres - before).astype(np.float32)

@@ -1,0 +1,204 @@
+"""Objects of a mask of any size: connected regions found band by band, and what is measured of each.
+
+Pixels touch at their sides and corners (8 neighbours). Sums are kept for the pieces that lie in a band and added up
+over the pieces of an object, so that memory depends on the number of pieces and not on the size of the field.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import ndimage, sparse
+from scipy.spatial import ConvexHull
+
+NEIGHBOURS = np.ones((3, 3), dtype=bool)
+MOST_RUNS = 5_000_000
+"""Runs of pixels up to which the solidity is found: the hulls of a field full of specks would take longer than all."""
+
+
+@dataclass
+class Components:
+    """Connected regions of one class.
+
+    Example:
+        >>> found = Components()
+        >>> for top in (0, 2):
+        ...     band = np.array([[1, 0, 0, 1], [1, 0, 0, 0]], dtype=bool)
+        ...     found.add(top, band, band.astype(np.float32), np.full((1, 2, 4), 7.0))
+        >>> found.finish()["area_px"].tolist()
+        [4, 1, 1]
+    """
+
+    _sums: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    _joined: list[np.ndarray] = field(default_factory=list)
+    _offsets: dict[int, int] = field(default_factory=dict)
+    _last: np.ndarray | None = None
+    _count: int = 0
+    _numbers: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+
+    def add(self, top: int, mask: np.ndarray, probability: np.ndarray, pixels: np.ndarray) -> None:
+        """Take the next band.
+
+        Args:
+            top: Its first row.
+            mask: (n, W) bool.
+            probability: (n, W).
+            pixels: (C, n, W) as the file has them; what is not finite is left out.
+        """
+        labels, count = ndimage.label(mask, NEIGHBOURS)
+        self._offsets[top] = self._count
+        first, last = (np.where(row > 0, row.astype(np.int64) + self._count, 0) for row in (labels[0], labels[-1]))
+        if self._last is not None:
+            self._join(self._last, first)
+        self._last = last
+        self._count += count
+        place = np.flatnonzero(mask)
+        piece = labels.ravel()[place] - 1
+        y, x = (axis.astype(np.float64) for axis in np.divmod(place, mask.shape[1]))
+        y += top
+        measured = {"area": None, "y": y, "x": x, "yy": y * y, "xx": x * x, "yx": y * x}
+        measured["probability"] = probability.ravel()[place].astype(np.float64)
+        for name, values in measured.items():
+            self._sums[name].append(np.bincount(piece, values, count))
+        for name, values in (("top", y), ("left", x)):
+            self._sums[name].append(_extreme(np.fmin, piece, values, count))
+        for name, values in (("bottom", y), ("right", x)):
+            self._sums[name].append(_extreme(np.fmax, piece, values, count))
+        for channel, plane in enumerate(pixels):
+            values = plane.ravel()[place].astype(np.float64)
+            good = np.isfinite(values)
+            self._sums[f"known_{channel}"].append(np.bincount(piece[good], None, count))
+            self._sums[f"intensity_{channel}"].append(np.bincount(piece[good], values[good], count))
+            self._sums[f"highest_{channel}"].append(_extreme(np.fmax, piece[good], values[good], count))
+
+    def _join(self, above: np.ndarray, below: np.ndarray) -> None:
+        """Note which pieces touch over the border of two bands; both (W,), 0 where there is none."""
+        width = len(above)
+        for shift in (-1, 0, 1):
+            upper, lower = above[max(0, shift) : width + min(0, shift)], below[max(0, -shift) : width - max(0, shift)]
+            both = (upper > 0) & (lower > 0)
+            self._joined.append(np.unique(np.stack([upper[both], lower[both]]), axis=1))
+
+    def finish(self, min_area_px: int = 1) -> dict[str, np.ndarray]:
+        """Put the pieces together and number the objects from 1, in the order in which rows meet them.
+
+        Args:
+            min_area_px: Smaller objects are left out.
+
+        Returns:
+            A column for each measure: `number`, `area_px`, `centroid_y_px`, `centroid_x_px`, `top_px`, `left_px`,
+            `bottom_px`, `right_px` (behind the last pixel), `equivalent_diameter_px`, `eccentricity` (of the ellipse
+            with the same second moments, as scikit-image has it), `mean_probability`, and `mean_intensity_<c>`,
+            `max_intensity_<c>` for every channel, NaN where no pixel is finite.
+        """
+        pairs = np.concatenate([np.empty((2, 0), np.int64), *self._joined], axis=1) - 1
+        graph = sparse.coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), (self._count, self._count))
+        groups = (
+            sparse.csgraph.connected_components(graph, directed=False)[1] if self._count else np.empty(0, np.int64)
+        )
+        _, begin, inverse = np.unique(groups, return_index=True, return_inverse=True)
+        rank = np.empty(len(begin), np.int64)
+        rank[np.argsort(begin)] = np.arange(len(begin))
+        whole = rank[inverse]
+        total: dict[str, np.ndarray] = {}
+        for name, parts in self._sums.items():
+            values = np.concatenate(parts)
+            if name in ("top", "left"):
+                total[name] = _extreme(np.fmin, whole, values, len(begin))
+            elif name in ("bottom", "right") or name.startswith("highest"):
+                total[name] = _extreme(np.fmax, whole, values, len(begin))
+            else:
+                total[name] = np.bincount(whole, values, len(begin))
+        self._sums.clear()
+        if not total:
+            total = defaultdict(lambda: np.empty(0))
+        kept = total["area"] >= min_area_px
+        number = np.where(kept, np.cumsum(kept), 0)
+        self._numbers = np.concatenate([[0], number[whole]]) if self._count else np.zeros(1, np.int64)
+        return _measures({name: values[kept] for name, values in total.items()}, number[kept])
+
+    def numbers(self, top: int, mask: np.ndarray) -> np.ndarray:
+        """Numbers of the objects at the pixels of a band that was added, (n, W); 0 where there is none."""
+        labels, _ = ndimage.label(mask, NEIGHBOURS)
+        return self._numbers[np.where(labels > 0, labels.astype(np.int64) + self._offsets[top], 0)]
+
+
+def _extreme(which: np.ufunc, piece: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """Smallest or largest value of every piece; NaN where it has none."""
+    found = np.full(count, np.inf if which is np.fmin else -np.inf)
+    which.at(found, piece, values)
+    found[np.isinf(found)] = np.nan
+    return found
+
+
+def _measures(total: dict[str, np.ndarray], number: np.ndarray) -> dict[str, np.ndarray]:
+    if not len(number):
+        total = defaultdict(lambda: np.empty(0), total)
+    area = total["area"]
+    y, x = total["y"] / area, total["x"] / area
+    yy, xx, yx = total["yy"] / area - y * y, total["xx"] / area - x * x, total["yx"] / area - y * x
+    middle, spread = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
+    long, short = middle + spread, np.maximum(middle - spread, 0)
+    # Sums over a large field leave rounding errors of this size: a single pixel has no length at all.
+    long = np.where(long < 1e-6, 0, long)
+    measures = {
+        "number": number,
+        "area_px": area.astype(np.int64),
+        "centroid_y_px": y,
+        "centroid_x_px": x,
+        "top_px": total["top"].astype(np.int64),
+        "left_px": total["left"].astype(np.int64),
+        "bottom_px": total["bottom"].astype(np.int64) + 1,
+        "right_px": total["right"].astype(np.int64) + 1,
+        "equivalent_diameter_px": np.sqrt(4 * area / np.pi),
+        "eccentricity": np.sqrt(np.where(long > 0, 1 - short / np.where(long > 0, long, 1), 0)),
+        "mean_probability": total["probability"] / area,
+    }
+    for name in [name for name in total if name.startswith("known_")]:
+        channel = name.removeprefix("known_")
+        known = np.where(total[name] > 0, total[name], np.nan)
+        measures[f"mean_intensity_{channel}"] = total[f"intensity_{channel}"] / known
+        measures[f"max_intensity_{channel}"] = total[f"highest_{channel}"]
+    return measures
+
+
+@dataclass
+class Hulls:
+    """Convex hulls of numbered objects, from the ends of their rows."""
+
+    _runs: list[np.ndarray] = field(default_factory=list)
+    _count: int = 0
+
+    def add(self, top: int, numbers: np.ndarray) -> None:
+        """Take the next band of numbers (n, W)."""
+        if self._count > MOST_RUNS:
+            return
+        edges = np.pad(numbers, ((0, 0), (1, 1)))
+        change = edges[:, 1:] != edges[:, :-1]
+        y, x = np.nonzero(change & (edges[:, 1:] > 0))
+        _, end = np.nonzero(change & (edges[:, :-1] > 0))
+        self._runs.append(np.stack([numbers[y, x], y + top, x, end]).astype(np.int32))
+        self._count += len(y)
+
+    def solidity(self, area: np.ndarray) -> np.ndarray:
+        """Area of each object by that of its convex hull, pixels taken as squares: 1 for a rectangle.
+
+        Args:
+            area: Of the objects 1, 2, ..., in pixels.
+
+        Returns:
+            One value an object; NaN where there were too many to look at.
+        """
+        if self._count > MOST_RUNS or not len(area):
+            return np.full(len(area), np.nan)
+        runs = np.concatenate(self._runs, axis=1)
+        runs = runs[:, np.argsort(runs[0], kind="stable")]
+        ends = np.searchsorted(runs[0], np.arange(1, len(area) + 2))
+        hulls = []
+        for begin, end in zip(ends[:-1], ends[1:], strict=True):
+            _, y, left, right = runs[:, begin:end]
+            corners = np.concatenate([[y, left], [y, right], [y + 1, left], [y + 1, right]], axis=1)
+            hulls.append(ConvexHull(corners.T).volume)
+        return area / np.array(hulls)

@@ -1,0 +1,108 @@
+"""Loading a segmentation model: a head that is drawn at random is refused, and classes have names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForSemanticSegmentation
+
+from stedfm_hf.inference.loading import Loaded, _cannot_load, _facts, _source, _where
+from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
+from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
+from stedfm_hf.runs import UserError
+
+
+@dataclass(frozen=True)
+class Segmenter(Loaded):
+    """A segmentation model ready for use, see `Loaded`."""
+
+    model: StedFmForSemanticSegmentation
+
+    @property
+    def single(self) -> bool:
+        """Whether every pixel has one class, the most probable; else classes may overlap."""
+        return self.model.config.target_type == "single_label"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the maps.
+
+        Raises:
+            UserError: If a class has no name, or two have the same.
+        """
+        config = self.model.config
+        if sorted(config.id2label) != list(range(config.num_labels)):
+            raise UserError(
+                f"model {self.name}: id2label in its config.json names the labels {sorted(config.id2label)}; "
+                f"it must name 0 to {config.num_labels - 1}"
+            )
+        names = tuple(str(config.id2label[number]) for number in range(config.num_labels))
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise UserError(
+                f"model {self.name}: several classes are called {twice[0]!r} and could not be told apart; "
+                "give each a name of its own in id2label of its config.json"
+            )
+        return names
+
+    @property
+    def object_classes(self) -> dict[int, str]:
+        """Classes whose connected regions are objects: all but class 0 where it is the background of the others."""
+        return {
+            number: name
+            for number, name in enumerate(self.classes)
+            if not (self.single and number == 0 and name.strip().casefold() == "background")
+        }
+
+
+def load_segmenter(model: str | Path, *, device: str = "auto", precision: str = "float32") -> Segmenter:
+    """Load a model with a decoder for masks from a folder or Hub repository.
+
+    Args:
+        model: A folder as `stedfm finetune segmentation`, `stedfm convert` or `save_pretrained` write it, or a Hub id.
+        device: As for `load_encoder`.
+        precision: As for `load_encoder`.
+
+    Raises:
+        UserError: Also for a model without such a decoder, which would be drawn at random otherwise.
+
+    Example:
+        >>> import tempfile
+        >>> from stedfm_hf import StedFmConfig
+        >>> config = StedFmConfig(num_hidden_layers=4, id2label={0: "background", 1: "rings"})
+        >>> folder = tempfile.mkdtemp()
+        >>> StedFmForSemanticSegmentation(config).save_pretrained(folder)
+        >>> load_segmenter(folder, device="cpu").object_classes
+        {1: 'rings'}
+    """
+    place, dtype = _where(device, precision)
+    source = _source(model)
+    network: Any = None
+    loading: dict[str, Any] = {}
+    try:
+        # Asked first, for transformers would draw a decoder at random and print a page about it.
+        architectures = AutoConfig.from_pretrained(source).architectures or []
+        if any(name.endswith("ForSemanticSegmentation") for name in architectures):
+            network, loading = AutoModelForSemanticSegmentation.from_pretrained(
+                source, dtype=dtype, output_loading_info=True
+            )
+        facts = _facts(model, source)
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other sizes than configured
+        raise _cannot_load(
+            source, error, "give a folder written by `stedfm finetune segmentation` or a Hub id"
+        ) from error
+    if network is None:
+        held = ", ".join(architectures) or "no known model"
+        raise UserError(
+            f"model {model}: has no decoder for masks, it is a {held}; train one: stedfm finetune segmentation"
+        )
+    if loading["missing_keys"]:
+        raise UserError(f"model {source}: weights are missing ({', '.join(sorted(loading['missing_keys'])[:3])}, ...)")
+    if not isinstance(network, StedFmForSemanticSegmentation) or not isinstance(
+        facts["processor"], StedFmImageProcessor
+    ):
+        raise UserError(f"model {source}: is a {type(network).__name__}, not a STED-FM model")
+    return Segmenter(network.to(place).eval(), **facts)

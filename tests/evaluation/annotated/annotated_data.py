@@ -1,0 +1,60 @@
+"""Small annotated data for the tests: folders of images and masks, and repositories of crops with masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import tifffile
+
+from stedfm_hf.data.repository.layout import Crop, Scaling
+from tests.data.assembled import as_table
+from tests.data.repos import CARD
+
+SHAPE = (12, 16)
+
+
+def picture(seed: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    """Noise, uint16."""
+    return np.random.default_rng(seed).poisson(50, shape).astype(np.uint16)
+
+
+def label_mask(*values: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    """A mask whose first rows hold these values, one row each; 0 below."""
+    mask = np.zeros(shape, np.uint8)
+    for row, value in enumerate(values):
+        mask[row] = value
+    return mask
+
+
+def pair_folder(folder: Path, masks: Mapping[str, np.ndarray | None]) -> Path:
+    """`images/` and `masks/` with a pair of TIFFs of every name; None makes no mask."""
+    for number, (name, mask) in enumerate(masks.items()):
+        for kind, array in (("images", picture(number)), ("masks", mask)):
+            file = folder / kind / f"{name}.tif"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if array is not None:
+                tifffile.imwrite(file, array, photometric="minisblack")
+    return folder
+
+
+def masked_repo(
+    folder: Path, splits: Mapping[str, Sequence[tuple[np.ndarray | None, str]]], mask_names: str = ""
+) -> Path:
+    """A repository with crops of these masks and sources in each split."""
+    (folder / "data").mkdir(parents=True)
+    lines, number = [], 0
+    for split, rows in splits.items():
+        crops = []
+        for mask, source in rows:
+            crops.append(Crop(picture(number), Scaling(0.0, 100.0, applied=False), source, mask=mask))
+            number += 1
+        pq.write_table(as_table(crops), folder / "data" / f"{split}-00000-of-00001.parquet", row_group_size=2)
+        lines.append(f"  - split: {split}\n    path: data/{split}-*.parquet\n")
+    # The stock library keeps rows by name and version: each test has its own.
+    card = CARD.format(version=abs(hash(str(folder))) % 10**6).partition("  - split")[0]
+    said = f"\n| `mask` | a number for every pixel, one byte each{mask_names} |\n"
+    (folder / "README.md").write_text(card + "".join(lines) + "---\n" + said, encoding="utf-8")
+    return folder
