@@ -43,7 +43,7 @@ class CardFacts:
 
     name: str
     architecture: str
-    kind: Literal["pretraining", "classification"]
+    kind: Literal["pretraining", "classification", "segmentation"]
     config: dict[str, Any]
     parameters: dict[str, int]
     source: str
@@ -83,14 +83,15 @@ def render_model_card(facts: CardFacts) -> str:
         >>> "1,603,200" in card and "fine_tuned.pth" in card
         True
     """
-    is_classifier = facts.kind == "classification"
+    is_classifier, is_segmenter = facts.kind == "classification", facts.kind == "segmentation"
+    tasks = {"classification": "image-classification", "segmentation": "image-segmentation"}
     data = ModelCardData(
         license="mit" if facts.licence else None,
         library_name="transformers",
-        pipeline_tag="image-classification" if is_classifier else "image-feature-extraction",
-        tags=[*MODEL_TAGS, *([] if is_classifier else ["masked-autoencoder"])],
+        pipeline_tag=tasks.get(facts.kind, "image-feature-extraction"),
+        tags=[*MODEL_TAGS, *(["masked-autoencoder"] if facts.kind == "pretraining" else [])],
     )
-    return render("model_card.md.jinja", data, facts=facts, is_classifier=is_classifier)
+    return render("model_card.md.jinja", data, facts=facts, is_classifier=is_classifier, is_segmenter=is_segmenter)
 
 
 def render_dataset_card(data: DatasetCardData, **facts: Any) -> str:

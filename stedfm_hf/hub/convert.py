@@ -146,7 +146,7 @@ def _card_facts(
     report: ConversionReport, translation: Translation, model: nn.Module, official: OfficialWeights | None
 ) -> CardFacts:
     encoder = _count(model.get_submodule("stedfm"))
-    rest = "decoder" if report.kind == "pretraining" else "classification head"
+    rest = "classification head" if report.kind == "classification" else "decoder"
     config = translation.config
     return CardFacts(
         name=report.dest.resolve().name,
@@ -161,7 +161,7 @@ def _card_facts(
         corpus=official.corpus if official else None,
         training=official.training if official else (),
         licence=official.licence if official else None,
-        labels=tuple((config.id2label or {}).values()) if report.kind == "classification" else (),
+        labels=tuple((config.id2label or {}).values()) if report.kind != "pretraining" else (),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ Predict = Callable[[torch.Tensor], torch.Tensor]
 
 
 def whole(predict: Predict, field: np.ndarray, **changes: int) -> np.ndarray:
-    arguments = {"window": 32, "halo": 8, "multiple": 8, "batch_size": 3, **changes}
+    arguments: dict[str, Any] = {"window": 32, "halo": 8, "multiple": 8, "batch_size": 3, **changes}
     bands = list(blend_windows(predict, lambda top, bottom: field[:, top:bottom], field.shape[1:], **arguments))
     assert [top for top, _ in bands] == list(np.cumsum([0, *(band.shape[1] for _, band in bands[:-1])]))
     return np.concatenate([band for _, band in bands], axis=1)
