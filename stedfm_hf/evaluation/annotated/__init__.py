@@ -2,16 +2,14 @@
 
 from stedfm_hf.evaluation.annotated.drawing import draw_fraction, draw_per_class, keep_annotated
 from stedfm_hf.evaluation.annotated.images import AnnotatedImages, from_arrays, read_annotated
-from stedfm_hf.evaluation.annotated.splits import check_no_leakage, class_warnings, split_by_source
+from stedfm_hf.evaluation.annotated.splits import class_warnings
 
 __all__ = [
     "AnnotatedImages",
-    "check_no_leakage",
     "class_warnings",
     "draw_fraction",
     "draw_per_class",
     "from_arrays",
     "keep_annotated",
     "read_annotated",
-    "split_by_source",
 ]

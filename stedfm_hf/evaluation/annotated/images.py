@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
@@ -24,7 +23,9 @@ from stedfm_hf.evaluation.annotated.reading import (
 )
 from stedfm_hf.evaluation.annotated.stored import StoredMask, count, whole_numbers
 from stedfm_hf.evaluation.annotated.targets import Classes, Rule, TargetType, make_rule
+from stedfm_hf.evaluation.labelled import SourcedImages
 from stedfm_hf.evaluation.labelled.reading import is_class_folder, is_simulated
+from stedfm_hf.evaluation.labelled.sourced import sha256_of
 from stedfm_hf.images import ImageReadError, StedImage
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.runs.errors import UserError
@@ -32,24 +33,16 @@ from stedfm_hf.runs.errors import UserError
 _SCALING = StedFmImageProcessor()
 
 
-@dataclass(frozen=True, eq=False)
-class AnnotatedImages(Sequence[tuple[np.ndarray, np.ndarray]]):
-    """Images with their masks and sources; item k is (image, target).
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AnnotatedImages(SourcedImages[tuple[np.ndarray, np.ndarray]]):
+    """Images with their masks and sources; item k is (image, target). See :class:`SourcedImages` for other fields.
 
     Args:
-        name: of the data set.
-        fingerprint: sha256 of what it is: pixels, masks, what they mean, and sources; not of where it lies.
         rule: what the masks mean.
-        sources: (n,) str, the source image of every row; rows of one source are never on two sides of a split.
-        places: (n,) str, name of every image in its data set.
         reads: reads the image and the mask of a row of the data set.
-        rows: (n,) int64, the number of every row for `reads`.
         pixels: (n, L) int64, pixels of every class; of soft masks those above 0.
         annotated: (n,) float64, share of the pixels of any class but the background.
         sizes: (n,) int64, pixels of every image.
-        simulated: whether the data set says that its images were simulated.
-        failed: images of this split that could not be read, or whose mask could not, with the reason; they are no
-            rows.
         unmasked: images that were left out because they have no mask.
 
     Example:
@@ -61,39 +54,16 @@ class AnnotatedImages(Sequence[tuple[np.ndarray, np.ndarray]]):
         (('background', 'rings'), (1, 4, 4), 8, {'background': 8, 'rings': 8})
     """
 
-    name: str
-    fingerprint: str
     rule: Rule
-    sources: np.ndarray
-    places: np.ndarray = field(repr=False)
     reads: Reads = field(repr=False)
-    rows: np.ndarray = field(repr=False)
     pixels: np.ndarray = field(repr=False)
     annotated: np.ndarray = field(repr=False)
     sizes: np.ndarray = field(repr=False)
-    simulated: bool = False
-    failed: Mapping[str, str] = field(default_factory=dict, repr=False)
     unmasked: int = 0
 
-    def __post_init__(self) -> None:
-        columns = (self.sources, self.places, self.pixels, self.annotated, self.sizes)
-        if any(len(column) != len(self.rows) for column in columns):
-            raise ValueError("there must be one source, place and count for every row")
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]: ...
-    @overload
-    def __getitem__(self, number: slice) -> AnnotatedImages: ...
-    def __getitem__(self, number: int | slice) -> tuple[np.ndarray, np.ndarray] | AnnotatedImages:
-        if isinstance(number, slice):
-            return self.take(np.arange(len(self))[number])
+    def item(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image and target."""
         return self.image(number), self.target(number)
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return (self[number] for number in range(len(self)))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -144,25 +114,15 @@ class AnnotatedImages(Sequence[tuple[np.ndarray, np.ndarray]]):
         """How many pixels every class has; of soft masks those above 0."""
         return {name: int(each) for name, each in zip(self.classes, self.pixels.sum(axis=0), strict=True)}
 
-    def take(self, numbers: Sequence[int] | np.ndarray) -> AnnotatedImages:
-        """Some of the images, with the same classes.
-
-        Args:
-            numbers: which, in the order wanted, or whether each is wanted (bool).
-        """
-        chosen = np.asarray(numbers)
-        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
-        whole = len(chosen) == len(self) and bool((chosen == np.arange(len(self))).all())
-        return replace(
-            self,
-            fingerprint=self.fingerprint if whole else _sha256(self.fingerprint, chosen.tobytes()),
-            sources=self.sources[chosen],
-            places=self.places[chosen],
-            rows=self.rows[chosen],
-            pixels=self.pixels[chosen],
-            annotated=self.annotated[chosen],
-            sizes=self.sizes[chosen],
-        )
+    @property
+    def strata(self) -> np.ndarray:
+        """The class that has most of an image's pixels, measured by how many it has in all."""
+        shares = self.pixels / np.maximum(self.pixels.sum(axis=0), 1)
+        if self.background is not None:
+            shares[:, self.background] = 0
+        # A stratum of its own for images without annotation, where there is no background to count them to.
+        nothing = len(self.classes) if self.background is None else self.background
+        return np.where(shares.any(axis=1), shares.argmax(axis=1), nothing)
 
 
 def from_arrays(
@@ -332,7 +292,7 @@ def _of_split(rows: MaskedRows, rule: Rule, name: str, simulated: bool) -> Annot
     content = f"{rule}{list(rows.sources)}{list(rows.rows)}".encode()
     return AnnotatedImages(
         name=name,
-        fingerprint=_sha256(rows.digest, content),
+        fingerprint=sha256_of(rows.digest, content),
         rule=rule,
         sources=np.array(list(rows.sources), dtype=str),
         places=np.array(list(rows.places), dtype=str),
@@ -345,7 +305,3 @@ def _of_split(rows: MaskedRows, rule: Rule, name: str, simulated: bool) -> Annot
         failed=rows.failed,
         unmasked=rows.unmasked,
     )
-
-
-def _sha256(text: str, content: bytes) -> str:
-    return hashlib.sha256(text.encode() + content).hexdigest()

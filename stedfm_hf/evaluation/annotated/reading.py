@@ -23,7 +23,7 @@ from stedfm_hf.data.simulation.structures import STRUCTURES
 from stedfm_hf.evaluation.annotated.annotation_files import check_shape, drop_equal_planes, read_mask
 from stedfm_hf.evaluation.annotated.pairing import Pair, find_pairs
 from stedfm_hf.evaluation.annotated.stored import BACKGROUND, MaskFacts, StoredMask, count, whole_numbers
-from stedfm_hf.evaluation.labelled.reading import CropReader, _source, read_repository
+from stedfm_hf.evaluation.labelled.reading import CropReader, read_repository, source_of
 from stedfm_hf.images import ImageReadError, StedImage, read_image
 from stedfm_hf.inference.sources import DatasetRow, dataset_rows
 from stedfm_hf.runs import UserError, read_json, sha256_file
@@ -106,7 +106,7 @@ def read_folder(
         places = [pair.image.path for pair in with_mask]
         found[split] = MaskedRows(
             facts=[each.facts for each in kept],
-            sources=[_source(places[number], source_pattern) for number in good],
+            sources=[source_of(places[number], source_pattern) for number in good],
             places=[places[number] for number in good],
             rows=range(len(good)),
             digest=_digest([series, channel], *(each.digest for each in kept)),
@@ -215,19 +215,13 @@ class CropReads(CropReader):
         files: the split.
     """
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return CropReads, (self.files,)
-
     def image(self, number: int) -> StedImage:
         """The crop of a row, with the intensities that mean 0 and 1."""
         return self(number)
 
     def mask(self, number: int) -> StoredMask:
         """The mask of a row."""
-        group = int(np.searchsorted(self._ends, number, side="right"))
-        before = int(self._ends[group - 1]) if group else 0
-        row = self._table(group).select(["mask", "height", "width"]).slice(number - before, 1).to_pylist()[0]
-        return StoredMask(_mask_of(row)[None])
+        return StoredMask(_mask_of(self.stored(number, ["mask", "height", "width"]))[None])
 
 
 def _columns(files: SplitFiles) -> set[str]:

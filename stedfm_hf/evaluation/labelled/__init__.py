@@ -2,12 +2,14 @@
 
 from stedfm_hf.evaluation.labelled.images import LabelledImages, Task, from_arrays, read_labelled
 from stedfm_hf.evaluation.labelled.parts import Parts, doubts_about, make_parts, without_failed
+from stedfm_hf.evaluation.labelled.sourced import SourcedImages
 from stedfm_hf.evaluation.labelled.splits import check_no_leakage, draw_fraction, draw_per_class, split_by_source
 from stedfm_hf.evaluation.labelled.targets import read_targets
 
 __all__ = [
     "LabelledImages",
     "Parts",
+    "SourcedImages",
     "Task",
     "check_no_leakage",
     "doubts_about",

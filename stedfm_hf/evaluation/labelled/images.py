@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from stedfm_hf.evaluation.labelled.reading import (
     read_class_folder,
     read_repository,
 )
+from stedfm_hf.evaluation.labelled.sourced import SourcedImages, sha256_of
 from stedfm_hf.evaluation.labelled.targets import Targets, read_targets
 from stedfm_hf.images import StedImage
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
@@ -29,24 +30,19 @@ from stedfm_hf.runs import UserError
 
 Task = Literal["classes", "several", "regression"]
 _LABEL = "label"
+_STRATA = 4
+"""Parts of equal size that the targets of a regression are cut into, to be spread over the splits alike."""
 
 
-@dataclass(frozen=True, eq=False)
-class LabelledImages(Sequence[np.ndarray]):
-    """Images with their labels and sources.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LabelledImages(SourcedImages[np.ndarray]):
+    """Images with their labels and sources; see :class:`SourcedImages` for the other fields.
 
     Args:
-        name: of the data set.
-        fingerprint: sha256 of what it is: pixels, their scaling, labels and sources; not of where it lies.
         classes: names of the classes; empty for a regression.
         labels: (n,) int64 number of the class, (n,) float64 for a regression, (n, C) int64 of 0 and 1 where an image
             has several classes.
-        sources: (n,) str, the source image of every row; rows of one source are never on two sides of a split.
-        places: (n,) str, name of every image in its data set.
         reads: reads the image of a row of the data set, not scaled.
-        rows: (n,) int64, the number of every row for `reads`.
-        simulated: whether the data set says that its images were simulated.
-        failed: images of this split that could not be read, with the reason; they are no rows.
         unlabelled: images that were left out because they have no label.
 
     Example:
@@ -56,34 +52,10 @@ class LabelledImages(Sequence[np.ndarray]):
         (3, ('bright', 'dark'), [1, 0, 0], ['b'])
     """
 
-    name: str
-    fingerprint: str
     classes: tuple[str, ...]
     labels: np.ndarray
-    sources: np.ndarray
-    places: np.ndarray = field(repr=False)
     reads: Read = field(repr=False)
-    rows: np.ndarray = field(repr=False)
-    simulated: bool = False
-    failed: Mapping[str, str] = field(default_factory=dict, repr=False)
     unlabelled: int = 0
-
-    def __post_init__(self) -> None:
-        if not len(self.labels) == len(self.sources) == len(self.places) == len(self.rows):
-            raise ValueError("there must be one label, source and place for every row")
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, number: int) -> np.ndarray: ...
-    @overload
-    def __getitem__(self, number: slice) -> LabelledImages: ...
-    def __getitem__(self, number: int | slice) -> np.ndarray | LabelledImages:
-        return self.take(np.arange(len(self))[number]) if isinstance(number, slice) else self.image(number)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self.image(number) for number in range(len(self)))
 
     @property
     def task(self) -> Task:
@@ -98,23 +70,17 @@ class LabelledImages(Sequence[np.ndarray]):
         """An image (C, H, W) float32 in [0, 1], scaled as the repository says; of files, as the models' default."""
         return _SCALING.prepare(self.stored(number))
 
-    def take(self, numbers: Sequence[int] | np.ndarray) -> LabelledImages:
-        """Some of the images, with the same classes.
+    item = image
 
-        Args:
-            numbers: which, in the order wanted, or whether each is wanted (bool).
-        """
-        chosen = np.asarray(numbers)
-        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
-        whole = len(chosen) == len(self) and bool((chosen == np.arange(len(self))).all())
-        return replace(
-            self,
-            fingerprint=self.fingerprint if whole else _sha256(self.fingerprint, chosen.tobytes()),
-            labels=self.labels[chosen],
-            sources=self.sources[chosen],
-            places=self.places[chosen],
-            rows=self.rows[chosen],
-        )
+    @property
+    def strata(self) -> np.ndarray:
+        """The class, the combination of classes, or a quarter of the range of targets."""
+        if self.task == "classes":
+            return self.labels
+        if self.task == "several":
+            return np.unique(self.labels, axis=0, return_inverse=True)[1].reshape(-1)
+        edges = np.quantile(self.labels, np.arange(1, _STRATA) / _STRATA)
+        return np.searchsorted(edges, self.labels, side="right")
 
     def counts(self) -> dict[str, int]:
         """How many images every class has; empty for a regression."""
@@ -240,7 +206,7 @@ def _of_split(rows: Rows, targets: Targets, before: int, name: str, simulated: b
     content = f"{targets.classes}{sources.tolist()}".encode() + values.tobytes() + chosen.tobytes()
     return LabelledImages(
         name=name,
-        fingerprint=_sha256(rows.digest, content),
+        fingerprint=sha256_of(rows.digest, content),
         classes=targets.classes,
         labels=values,
         sources=sources,
@@ -264,7 +230,3 @@ def _check_train(splits: Mapping[str, LabelledImages], name: str) -> None:
             f"{name}: no image of class {', '.join(missing)} is in train, but there are some in {split}; move some "
             "source images of it to train, or leave the class out"
         )
-
-
-def _sha256(text: str, content: bytes) -> str:
-    return hashlib.sha256(text.encode() + content).hexdigest()

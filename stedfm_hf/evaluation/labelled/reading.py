@@ -120,7 +120,7 @@ def read_class_folder(
         split: Rows(
             entries=[parts[image.path][depth - 1] for image, _ in groups[split]],
             names=(),
-            sources=[_source(image.path, source_pattern) for image, _ in groups[split]],
+            sources=[source_of(image.path, source_pattern) for image, _ in groups[split]],
             places=[image.path for image, _ in groups[split]],
             digest=_digest([series, channel], *(digest for _, digest in groups[split])),
             read=_FileReader(tuple(image for image, _ in groups[split]), series, channel),
@@ -150,7 +150,12 @@ def _check(image: FoundImage, *, series: str | int | None, channel: str | int | 
         return "", reason.rpartition(f"{image.file.name}: ")[2]
 
 
-def _source(path: str, pattern: str | None) -> str:
+def source_of(path: str, pattern: str | None) -> str:
+    """The source image of a file: what the pattern's first group (or the whole) matches in its path, else the path.
+
+    Raises:
+        UserError: the pattern is none, or does not fit.
+    """
     if pattern is None:
         return path
     try:
@@ -250,14 +255,11 @@ class CropReader:
         self._table = functools.lru_cache(maxsize=kept)(self._read_group)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CropReader, (self.files,)  # what was read stays in the process that read it
+        return type(self), (self.files,)  # what was read stays in the process that read it
 
     def __call__(self, number: int) -> StedImage:
         """The crop of a row, with the intensities that mean 0 and 1."""
-        group = int(np.searchsorted(self._ends, number, side="right"))
-        before = int(self._ends[group - 1]) if group else 0
-        rows = self._table(group).slice(number - before, 1)
-        stored = rows.to_pylist()[0]
+        stored = self.stored(number)
         try:
             row = decode(stored)
         except UserError as error:
@@ -273,6 +275,13 @@ class CropReader:
             row["series"],
             intensity_range=(low, high) if low < high else None,
         )
+
+    def stored(self, number: int, columns: Sequence[str] | None = None) -> dict[str, Any]:
+        """A row as it is stored, or some of its columns."""
+        group = int(np.searchsorted(self._ends, number, side="right"))
+        before = int(self._ends[group - 1]) if group else 0
+        table = self._table(group)
+        return dict((table if columns is None else table.select(columns)).slice(number - before, 1).to_pylist()[0])
 
     def _read_group(self, number: int) -> pa.Table:
         shard, group = self._groups[number]

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
 from stedfm_hf.evaluation.labelled.images import LabelledImages
+from stedfm_hf.evaluation.labelled.sourced import SourcedImages
 from stedfm_hf.runs.errors import UserError
 
-_STRATA = 4
-"""Parts of equal size that the targets of a regression are cut into, to be spread over the splits alike."""
+Images = TypeVar("Images", bound=SourcedImages[Any])
 
 
-def split_by_source(data: LabelledImages, shares: Mapping[str, float], seed: int) -> dict[str, LabelledImages]:
-    """Deals the source images out to splits, each class for itself as far as its sources allow.
+def split_by_source(data: Images, shares: Mapping[str, float], seed: int) -> dict[str, Images]:
+    """Deals the source images out to splits, each class (stratum) for itself as far as its sources allow.
 
     Sources are dealt in random order, the largest deviation first: each goes to the split that lacks most of the
     images of its class. A source whose crops are of several classes counts as one of its most frequent class. Every
@@ -53,7 +54,7 @@ def split_by_source(data: LabelledImages, shares: Mapping[str, float], seed: int
             f"{data.name}: has {len(members)} source image{'s' * (len(members) != 1)}, too few for the splits "
             f"{', '.join(names)}; crops of one image cannot be on two sides"
         )
-    strata = _strata(data)
+    strata = data.strata
     groups = defaultdict[int, list[str]](list)
     for source in sorted(members):
         groups[Counter(strata[members[source]].tolist()).most_common(1)[0][0]].append(source)
@@ -75,16 +76,6 @@ def split_by_source(data: LabelledImages, shares: Mapping[str, float], seed: int
     _fill_empty(side, members, len(names))
     numbers = np.array([side[source] for source in data.sources.tolist()])
     return {name: data.take(np.flatnonzero(numbers == number)) for number, name in enumerate(names)}
-
-
-def _strata(data: LabelledImages) -> np.ndarray:
-    """What is to be spread alike: the class, the combination of classes, or a quarter of the range of targets."""
-    if data.task == "classes":
-        return data.labels
-    if data.task == "several":
-        return np.unique(data.labels, axis=0, return_inverse=True)[1].reshape(-1)
-    edges = np.quantile(data.labels, np.arange(1, _STRATA) / _STRATA)
-    return np.searchsorted(edges, data.labels, side="right")
 
 
 def _fill_empty(side: dict[str, int], members: Mapping[str, list[int]], splits: int) -> None:
@@ -155,13 +146,13 @@ def draw_fraction(data: LabelledImages, fraction: float, seed: int) -> LabelledI
     if not 0 < fraction <= 1:
         raise UserError(f"fraction {fraction} is no share of the images; give a number above 0 and at most 1")
     order = np.random.default_rng([seed, 1]).permutation(len(data))
-    strata = _strata(data)[order]
+    strata = data.strata[order]
     kept = [order[strata == stratum] for stratum in np.unique(strata)]
     parts = [numbers[: max(1, round(fraction * len(numbers)))] for numbers in kept]
     return data.take(np.sort(np.concatenate(parts)))
 
 
-def check_no_leakage(splits: Mapping[str, LabelledImages]) -> None:
+def check_no_leakage(splits: Mapping[str, SourcedImages[Any]]) -> None:
     """Refuses splits of which one source image is on two sides.
 
     Raises:

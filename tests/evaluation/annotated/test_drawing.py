@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 from stedfm_hf.evaluation.annotated import (
     AnnotatedImages,
-    check_no_leakage,
     draw_fraction,
     draw_per_class,
     from_arrays,
     keep_annotated,
-    split_by_source,
 )
+from stedfm_hf.evaluation.labelled import check_no_leakage, split_by_source
 from stedfm_hf.runs import UserError
 from tests.evaluation.annotated.annotated_data import label_mask, picture
 

@@ -1,0 +1,84 @@
+"""Images that know the source image they were cut from: what labelled and annotated ones share (ours)."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self, TypeVar, overload
+
+import numpy as np
+
+Item = TypeVar("Item", covariant=True)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SourcedImages(Sequence[Item]):
+    """Images of a data set; every array among the fields has an entry for each.
+
+    Args:
+        name: of the data set.
+        fingerprint: sha256 of what it is: pixels, what is known of them, and sources; not of where it lies.
+        sources: (n,) str, the source image of every row; rows of one source are never on two sides of a split.
+        places: (n,) str, name of every image in its data set.
+        rows: (n,) int64, the number of every row in the data set.
+        simulated: whether the data set says that its images were simulated.
+        failed: images of this split that could not be read, with the reason; they are no rows.
+    """
+
+    name: str
+    fingerprint: str
+    sources: np.ndarray
+    places: np.ndarray = field(repr=False)
+    rows: np.ndarray = field(repr=False)
+    simulated: bool = False
+    failed: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if any(len(column) != len(self.rows) for column in self._columns().values()):
+            raise ValueError("every array must have an entry for every row")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, number: int) -> Item: ...
+    @overload
+    def __getitem__(self, number: slice) -> Self: ...
+    def __getitem__(self, number: int | slice) -> Item | Self:
+        return self.take(np.arange(len(self))[number]) if isinstance(number, slice) else self.item(number)
+
+    def __iter__(self) -> Iterator[Item]:
+        return (self.item(number) for number in range(len(self)))
+
+    @abstractmethod
+    def item(self, number: int) -> Item:
+        """What an image is as an element of the sequence."""
+
+    @property
+    @abstractmethod
+    def strata(self) -> np.ndarray:
+        """What splits should have alike (n,) int64: images of one number are dealt out among themselves."""
+
+    def take(self, numbers: Sequence[int] | np.ndarray) -> Self:
+        """Some of the images, with the same classes.
+
+        Args:
+            numbers: which, in the order wanted, or whether each is wanted (bool).
+        """
+        chosen = np.asarray(numbers)
+        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
+        whole = len(chosen) == len(self) and bool((chosen == np.arange(len(self))).all())
+        fingerprint = self.fingerprint if whole else sha256_of(self.fingerprint, chosen.tobytes())
+        columns: dict[str, Any] = {name: column[chosen] for name, column in self._columns().items()}
+        return replace(self, fingerprint=fingerprint, **columns)
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+
+def sha256_of(text: str, content: bytes) -> str:
+    """SHA-256 of a text and the bytes behind it, hexadecimal."""
+    return hashlib.sha256(text.encode() + content).hexdigest()
