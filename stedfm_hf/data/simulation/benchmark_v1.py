@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -31,6 +31,7 @@ class Preset:
         splits: fields of each structure in each split; their indices follow each other, from 0.
         free_from: first index of fields that are in no split and never will be: for pretraining.
         physics: arguments of :class:`~stedfm_hf.data.simulation.fields.SimulationSettings`, none left to a default.
+        mixed: whether a field shows two to four of the structures; `splits` then counts all fields.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Preset:
     splits: Mapping[str, int]
     free_from: int
     physics: Mapping[str, Any]
+    mixed: bool = False
 
     @property
     def settings(self) -> SimulationSettings:
@@ -48,6 +50,8 @@ class Preset:
     def definition_sha256(self) -> str:
         """Fingerprint of all of the above."""
         record = {each.name: getattr(self, each.name) for each in fields(self)}
+        if not self.mixed:
+            del record["mixed"]  # it came after the first preset was frozen
         return hashlib.sha256(json.dumps(record, sort_keys=True, default=dict).encode()).hexdigest()
 
 
@@ -77,7 +81,16 @@ BENCHMARK_V1 = Preset(
 )
 """2100 fields for training, 350 for validation and 1050 for testing, of 224 x 224 pixels."""
 
-PRESETS = MappingProxyType({BENCHMARK_V1.name: BENCHMARK_V1})
+BENCHMARK_V1_SCENES = replace(
+    BENCHMARK_V1,
+    name="benchmark-v1-scenes",
+    structures=("rings", "fibres", "puncta"),
+    splits=MappingProxyType({"train": 300, "validation": 50, "test": 150}),
+    mixed=True,
+)
+"""500 fields that show two or three of rings, fibres and puncta, each in a territory: for segmentation."""
+
+PRESETS = MappingProxyType({preset.name: preset for preset in (BENCHMARK_V1, BENCHMARK_V1_SCENES)})
 
 
 def find_preset(name: str) -> Preset:

@@ -175,7 +175,7 @@ def simulate(
     known = None if preset is None else find_preset(preset)
     if known is not None:
         _check_preset(known, chosen, per_structure, first_index, engine)
-        structures, seed, settings = known.structures, known.seed, known.settings
+        structures, seed, settings, mixed = known.structures, known.seed, known.settings, known.mixed
         splits = known.splits if per_structure is None else {"train": per_structure}
     names = in_order(tuple(STRUCTURES) if structures is None else structures)
     settings, seed = settings or SimulationSettings(), seed or 0

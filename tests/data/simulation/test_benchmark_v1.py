@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from stedfm_hf.data import simulate_field
-from stedfm_hf.data.simulation.benchmark_v1 import BENCHMARK_V1, find_preset
+from stedfm_hf.data.simulation.benchmark_v1 import BENCHMARK_V1, BENCHMARK_V1_SCENES, find_preset
 from stedfm_hf.data.simulation.simulate import simulate
 from stedfm_hf.runs import UserError
 
@@ -33,6 +33,8 @@ FIRST_OF_TEST = {
     "polymer_rings": "e9ea02e16ba607fd3b5b721daa6a51daa0420f19de74d6a043be3e73c21392bd",
 }
 """SHA-256 of the counts (little-endian uint16) and the mask of field 350 of every structure."""
+
+SCENES_DEFINITION = "59de404d175690b07019937f72fa98f5b43c3503e0434265fe18bf17c6a59fc0"
 
 
 def fingerprint(structure: str) -> str:
@@ -111,3 +113,10 @@ def test_other_fields_of_the_preset_can_be_made_to_train_on(tmp_path: Path) -> N
 def test_an_unknown_preset_is_named() -> None:
     with pytest.raises(UserError, match="unknown preset 'v2'; known are benchmark-v1"):
         find_preset("v2")
+
+
+def test_scenes_for_segmentation_have_the_same_physics(tmp_path: Path) -> None:
+    assert BENCHMARK_V1_SCENES.physics == BENCHMARK_V1.physics and BENCHMARK_V1_SCENES.seed == BENCHMARK_V1.seed
+    assert BENCHMARK_V1_SCENES.definition_sha256() == SCENES_DEFINITION
+    made = simulate(tmp_path, preset="benchmark-v1-scenes", per_structure=2, first_index=1000, workers=1)
+    assert sorted(made.manifest.items) == ["train/mixed_01000.tif", "train/mixed_01001.tif"]
