@@ -187,7 +187,9 @@ def import_set(
 @data.command(epilog="Example: stedfm data simulate --preset benchmark-v1 --format dataset --output benchmark-v1")
 def simulate(
     output: Annotated[Path, typer.Option(help="The folder to write.")],
-    preset: Annotated[str | None, typer.Option(help="benchmark-v1 or benchmark-v1-scenes: the frozen sets behind our tables.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="benchmark-v1 or benchmark-v1-scenes: the frozen sets behind our tables.")
+    ] = None,
     structure: Annotated[
         list[str] | None, typer.Option(help="Take this structure; may be given several times. By default all.")
     ] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from transformers import PrinterCallback, Trainer
 from stedfm_hf.training.checkpoints import checkpoint_folder, mark_whole, room_for, rotate
 
 
-class ExactTrainer(Trainer):
+class ExactTrainer(Trainer, ABC):
     """Batches that begin behind the step of a checkpoint, and checkpoints that count only when they are whole.
 
     Args:
@@ -36,13 +37,13 @@ class ExactTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
 
     @property
+    @abstractmethod
     def epoch(self) -> float:
         """Epochs of the data seen so far, which the library cannot know of batches without end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def batches_from(self, step: int) -> Iterator[Any]:
         """The batches of this rank behind an optimiser step."""
-        raise NotImplementedError
 
     def save_beside(self, folder: Path) -> None:
         """Saves what else a checkpoint needs; the first process calls it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -52,7 +53,7 @@ class ArgumentParser(HfArgumentParser):
         self.kinds = tuple(kinds)
         self.add_argument("--recipe", help=recipe)
         self.add_argument("--device", choices=DEVICES, default="auto", help="auto takes a GPU if there is one.")
-        ours = {field.name for kind in kinds for field in fields(kind) if field.name in kind.__annotations__}
+        ours = set().union(*map(own_fields, kinds))
         for action in self._actions:
             if not action.help or action.dest not in ours | shown | {"help", "recipe", "device"}:
                 action.help = argparse.SUPPRESS
@@ -119,6 +120,13 @@ def _underscored(word: str) -> str:
     return flag[:2] + flag[2:].replace("-", "_")
 
 
+def own_fields(kind: type) -> set[str]:
+    """Names of the fields that are ours: defined, or defined anew, in a class that is none of the library's."""
+    ours = [each for each in kind.__mro__ if each not in TrainingArguments.__mro__]
+    annotated = set().union(*map(inspect.get_annotations, ours))
+    return {field.name for field in fields(kind)} & annotated
+
+
 def recipe_values(parts: Sequence[Any], local: frozenset[str]) -> dict[str, Any]:
     """The values of our own fields that, as a recipe, repeat a run on the same data.
 
@@ -133,7 +141,7 @@ def recipe_values(parts: Sequence[Any], local: frozenset[str]) -> dict[str, Any]
         field.name: getattr(part, field.name)
         for part in parts
         for field in fields(part)
-        if field.name in type(part).__annotations__ and field.name not in local
+        if field.name in own_fields(type(part)) and field.name not in local
     }
     values = {name: getattr(value, "value", value) for name, value in values.items()}  # of an enumeration
     return {name: value for name, value in values.items() if value is not None and (name, value) != ("max_steps", -1)}

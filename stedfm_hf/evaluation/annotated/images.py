@@ -110,6 +110,10 @@ class AnnotatedImages(SourcedImages[tuple[np.ndarray, np.ndarray]]):
         """Share of the pixels of an image that are of any class but the background; nothing is read for it."""
         return float(self.annotated[number])
 
+    def shown(self) -> dict[str, np.ndarray]:
+        """Of every class which images have pixels of it."""
+        return {name: self.pixels[:, number] > 0 for number, name in enumerate(self.classes)}
+
     def counts(self) -> dict[str, int]:
         """How many pixels every class has; of soft masks those above 0."""
         return {name: int(each) for name, each in zip(self.classes, self.pixels.sum(axis=0), strict=True)}

@@ -82,6 +82,11 @@ class LabelledImages(SourcedImages[np.ndarray]):
         edges = np.quantile(self.labels, np.arange(1, _STRATA) / _STRATA)
         return np.searchsorted(edges, self.labels, side="right")
 
+    def shown(self) -> dict[str, np.ndarray]:
+        """Of every class which images are of it; empty for a regression."""
+        table = self.labels > 0 if self.task == "several" else self.labels[:, None] == np.arange(len(self.classes))
+        return {name: table[:, number] for number, name in enumerate(self.classes)}
+
     def counts(self) -> dict[str, int]:
         """How many images every class has; empty for a regression."""
         if self.task == "regression":

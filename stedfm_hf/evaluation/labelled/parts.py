@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from stedfm_hf.evaluation.labelled.images import LabelledImages
+from stedfm_hf.evaluation.labelled.sourced import SourcedImages
 from stedfm_hf.evaluation.labelled.splits import check_no_leakage, split_by_source
 from stedfm_hf.runs.errors import UserError
 
@@ -55,19 +56,15 @@ class Parts:
         return doubts_about(self.test)
 
 
-def doubts_about(test: LabelledImages) -> list[str]:
+def doubts_about(test: SourcedImages[Any]) -> list[str]:
     """Why no conclusion can be drawn from figures of these images; empty where one can."""
     count, found = len(set(test.sources.tolist())), []
     if count < FEW_SOURCES:
         found.append(f"the test has only {count} source image{'s' * (count != 1)}")
-    if test.task != "regression":
-        table = test.labels if test.task == "several" else np.eye(len(test.classes))[test.labels]
-        each = {
-            name: len(set(test.sources[table[:, number] > 0].tolist())) for number, name in enumerate(test.classes)
-        }
-        few = [f"{name} ({number})" for name, number in each.items() if number < FEW_PER_CLASS]
-        if few:
-            found.append(f"of these classes it has fewer than {FEW_PER_CLASS} source images: {', '.join(few)}")
+    each = {name: len(set(test.sources[there].tolist())) for name, there in test.shown().items()}
+    few = [f"{name} ({number})" for name, number in each.items() if number < FEW_PER_CLASS]
+    if few:
+        found.append(f"of these classes it has fewer than {FEW_PER_CLASS} source images: {', '.join(few)}")
     return found
 
 

@@ -61,6 +61,14 @@ class SourcedImages(Sequence[Item]):
     def strata(self) -> np.ndarray:
         """What splits should have alike (n,) int64: images of one number are dealt out among themselves."""
 
+    @abstractmethod
+    def shown(self) -> dict[str, np.ndarray]:
+        """Of every class which images show it, (n,) bool; empty where there are no classes."""
+
+    @abstractmethod
+    def counts(self) -> dict[str, int]:
+        """How much there is of every class, images or pixels; empty where there are no classes."""
+
     def take(self, numbers: Sequence[int] | np.ndarray) -> Self:
         """Some of the images, with the same classes.
 

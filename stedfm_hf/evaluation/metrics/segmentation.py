@@ -12,7 +12,7 @@ import numpy as np
 from stedfm_hf.evaluation.metrics.offline import OfflineMetric
 from stedfm_hf.evaluation.segmentation.objects import ObjectScores, score_objects
 from stedfm_hf.evaluation.segmentation.scores import ImageScores, Rules, planes_of, predicted_pixels, score_image
-from stedfm_hf.evaluation.segmentation.summary import ALL, DRAWS, summarise
+from stedfm_hf.evaluation.segmentation.summary import DRAWS, flatten, summarise
 from stedfm_hf.runs import UserError
 
 PLANES = datasets.Sequence(datasets.Sequence(datasets.Sequence(datasets.Value("float32"))))
@@ -169,14 +169,7 @@ class SegmentationMetrics(OfflineMetric):
         found: dict[str, Any] = {"images": len(self._pixels)}
         kinds: list[Sequence[Any]] = [self._pixels, *([self._objects] if self.objects else [])]
         for scores in kinds:
-            for row in summarise(scores, names, self._sources, left_out=left_out, draws=self.draws):
-                name = row["score"]
-                if row["class"] == ALL:
-                    found[name] = row["mean"]
-                    found[f"{name}_interval"] = None if row["low"] is None else [row["low"], row["high"]]
-                else:
-                    found.setdefault(f"{name}_per_class", []).append(row["mean"])
-                    found.setdefault(f"undefined_{name}", []).append(row["undefined"])
+            found |= flatten(summarise(scores, names, self._sources, left_out=left_out, draws=self.draws))
         return found
 
     def _forget(self) -> None:

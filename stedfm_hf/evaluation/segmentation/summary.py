@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,30 @@ def summarise(
         row = {"score": name, "class": ALL}
         rows.append(row | _all_row(values[:, kept], defined[:, kept], origin, draws, seed))
     return rows
+
+
+def flatten(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The rows of :func:`summarise` by name: of a score `s`, `s` itself is the mean over classes.
+
+    Returns:
+        `s`, `s_interval` ([low, high] or None), and in the order of the classes `s_per_class` and `undefined_s`.
+
+    Example:
+        >>> from stedfm_hf.evaluation.segmentation.scores import score_image
+        >>> full = np.ones((1, 2, 2))
+        >>> flatten(summarise([score_image(full, full)], ["ring"]))["iou_per_class"]
+        [1.0]
+    """
+    found: dict[str, Any] = {}
+    for row in rows:
+        name = row["score"]
+        if row["class"] == ALL:
+            found[name] = row["mean"]
+            found[f"{name}_interval"] = None if row["low"] is None else [row["low"], row["high"]]
+        else:
+            found.setdefault(f"{name}_per_class", []).append(row["mean"])
+            found.setdefault(f"undefined_{name}", []).append(row["undefined"])
+    return found
 
 
 def pool_objects(

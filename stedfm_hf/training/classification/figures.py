@@ -1,4 +1,4 @@
-"""The figures of a fine-tuning: its curve, and its predictions beside the truth."""
+"""The figures of a classifier: its predictions beside the truth."""
 
 from __future__ import annotations
 
@@ -8,46 +8,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from stedfm_hf.reports.figures import INK, MUTED, PALETTE, save_figure, style
-from stedfm_hf.training.classification.watching import CheckRow
-from stedfm_hf.training.figures import CURVE, FIGURES
+from stedfm_hf.training.figures import FIGURES
 
 CONFUSION, SCATTER = "confusion_matrix", "predictions"
-
-
-def draw_curve(rows: Sequence[CheckRow], figure_name: str, *, best_step: int | None = None) -> Figure:
-    """Losses over the steps, and what the best model was chosen by.
-
-    Args:
-        rows: of the curve, one at least.
-        figure_name: name of the validation figure.
-        best_step: is marked.
-    """
-    with style():
-        figure = Figure(figsize=(7.2, 3.0), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for name, label, colour in (
-            ("loss", "training", MUTED),
-            ("validation_loss", "validation", PALETTE[0]),
-        ):
-            known = [(row.step, getattr(row, name)) for row in rows if getattr(row, name) is not None]
-            if known:
-                left.plot(*zip(*known, strict=True), "o-", markersize=3.0, color=colour, label=label)
-        left.set(xlabel="step", title="loss")
-        left.legend()
-        known = [(row.step, row.validation_figure) for row in rows if row.validation_figure is not None]
-        finite = [(step, value) for step, value in known if np.isfinite(value)]
-        if finite:
-            right.plot(*zip(*finite, strict=True), "o-", markersize=3.0, color=PALETTE[0])
-        if best_step is not None:
-            right.axvline(best_step, color=PALETTE[1], ls=(0, (5, 3)), lw=1.2, label=f"best: step {best_step}")
-            right.legend()
-        right.set(xlabel="step", title=f"validation {figure_name.replace('_', ' ')}")
-        for axes in (left, right):
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        return figure
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
@@ -89,31 +54,18 @@ def draw_scatter(predicted: np.ndarray, true: np.ndarray, title: str) -> Figure:
 
 
 def save_result_figures(
-    folder: Path,
-    rows: Sequence[CheckRow],
-    figure_name: str,
-    *,
-    best_step: int | None,
-    classes: Sequence[str],
-    result: dict[str, Any],
-    predicted: np.ndarray,
-    true: np.ndarray,
-    side: str,
+    folder: Path, *, classes: Sequence[str], result: dict[str, Any], predicted: np.ndarray, true: np.ndarray, side: str
 ) -> None:
-    """Writes `FOLDER/figures/`, as PNG and SVG each.
+    """Writes into `FOLDER/figures/`, as PNG and SVG each.
 
     Args:
         folder: of the run.
-        rows: of the curve.
-        figure_name: what the best model was chosen by.
-        best_step: of the best model.
         classes: empty for a regression.
         result: figures of the side that is shown.
         predicted: numbers predicted there, for a regression.
         true: the true ones.
         side: `test` or `validation`.
     """
-    save_figure(draw_curve(rows, figure_name, best_step=best_step), folder / FIGURES, CURVE)
     if "confusion_matrix" in result:
         title = f"{side}: {len(true)} images"
         save_figure(draw_confusion(result["confusion_matrix"], classes, title), folder / FIGURES, CONFUSION)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,86 +11,52 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stedfm_hf.evaluation.labelled import LabelledImages
-from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
-from stedfm_hf.runs import atomic_path, write_json
-from stedfm_hf.training.checkpoints import checkpoint_folder, steps_of
+from stedfm_hf.runs import atomic_path
 from stedfm_hf.training.classification.feeding import Side
 from stedfm_hf.training.classification.figures import save_result_figures
-from stedfm_hf.training.classification.network import merge_adapters
-from stedfm_hf.training.classification.scoring import best_check, checks_of, probabilities_of, score
+from stedfm_hf.training.classification.scoring import probabilities_of, score
 from stedfm_hf.training.classification.trainer import ClassificationTrainer
-from stedfm_hf.training.classification.watching import CheckRow
-from stedfm_hf.training.curve import RowsFile
+from stedfm_hf.training.finetuning.network import merge_adapters
+from stedfm_hf.training.finetuning.outcome import Finished, finish
 
-METRICS_FILE, PREDICTIONS_FILE = "metrics.json", "predictions.parquet"
+PREDICTIONS_FILE = "predictions.parquet"
 
 
 def finish_run(
-    folder: Path,
-    trainer: ClassificationTrainer,
-    processor: StedFmImageProcessor,
-    curve: RowsFile[CheckRow],
-    *,
-    seed: int,
-    drawn: LabelledImages,
-    sides: Mapping[str, Side],
+    run: Finished, trainer: ClassificationTrainer, *, drawn: LabelledImages, sides: Mapping[str, Side]
 ) -> None:
     """Writes the folder of a run; `metrics.json` last, which says that it is finished.
 
     The figures are those of the model that is saved, on whole images of any size.
 
     Args:
-        folder: of the run.
+        run: which.
         trainer: after its last step, with the best weights; every process must come here.
-        processor: scales what the model is given later.
-        curve: of the run.
-        seed: of the run.
         drawn: what was trained on.
         sides: validation, and test where there is one.
     """
-    network, objective, figure = trainer.network, trainer.objective, trainer.figure
-    merge_adapters(network)
-    objective.fold(network)
+    objective = trainer.objective
+    merge_adapters(trainer.network)
+    objective.fold(trainer.network)
     found: dict[str, dict[str, Any]] = {}
     outputs: dict[str, np.ndarray] = {}
     for name, side in sides.items():
-        outputs[name] = trainer.logits(side.images)
+        outputs[name] = trainer.logits(side.items)
         found[name] = {"images": len(side.data), **score(outputs[name], side.data.labels, objective.task)}
     if not trainer.args.should_save:
         return
-    network.requires_grad_(True)
-    processor.save_pretrained(folder)
-    network.save_pretrained(folder)
-    history = trainer.state.log_history
-    best = best_check(history, figure)
-    best_step = None if best is None else checks_of(history, figure)[best].step
     shown = "test" if "test" in sides else "validation"
     save_result_figures(
-        folder,
-        curve.rows(),
-        figure,
-        best_step=best_step,
+        run.folder,
         classes=drawn.classes,
         result=found[shown],
         predicted=probabilities_of(outputs[shown], objective.task),
         true=sides[shown].data.labels,
         side=shown,
     )
-    _write_predictions(folder / PREDICTIONS_FILE, sides, outputs)
-    for step in steps_of(folder):
-        shutil.rmtree(checkpoint_folder(folder, step))
-    metrics = {
-        "seed": seed,
-        "chosen_by": figure,
-        "best_step": best_step,
-        "steps": trainer.state.global_step,
-        "images_seen": trainer.state.global_step * trainer.args.effective_batch,
-        "training_images": len(drawn),
-        "training_images_per_class": drawn.counts(),
-        "training_sources": len(set(drawn.sources.tolist())),
-        **found,
-    }
-    write_json(folder / METRICS_FILE, metrics)
+    _write_predictions(run.folder / PREDICTIONS_FILE, sides, outputs)
+    drawn_facts = {"training_images": len(drawn), "training_images_per_class": drawn.counts()}
+    finish(run, trainer, drawn_facts | {"training_sources": len(set(drawn.sources.tolist())), **found})
 
 
 def _write_predictions(path: Path, sides: Mapping[str, Side], outputs: Mapping[str, np.ndarray]) -> None:

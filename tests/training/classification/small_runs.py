@@ -13,10 +13,11 @@ import torch
 
 from stedfm_hf import StedFmForPreTraining
 from stedfm_hf.training.classification.arguments import parse_arguments
-from stedfm_hf.training.classification.summary import run_folder
-from stedfm_hf.training.classification.watching import CheckRow
-from stedfm_hf.training.classify import ClassificationResult, finetune_classification
+from stedfm_hf.training.classify import finetune_classification
 from stedfm_hf.training.curve import CURVE_FILE, RowsFile
+from stedfm_hf.training.finetuning.running import FinetuningResult
+from stedfm_hf.training.finetuning.summary import run_folder
+from stedfm_hf.training.finetuning.watching import CheckRow
 from tests.data.assembled import noisy_crop, write_repo
 from tests.models import tiny_config
 
@@ -67,7 +68,7 @@ def words_of(model: Path | str, data: Path, output: Path, words: str = "") -> li
     return [*SHORT.split(), *named, *words.split()]
 
 
-def run(model: Path | str, data: Path, output: Path, words: str = "") -> ClassificationResult:
+def run(model: Path | str, data: Path, output: Path, words: str = "") -> FinetuningResult:
     """A short fine-tuning in this process."""
     return finetune_classification(*parse_arguments(words_of(model, data, output, words)))
 

@@ -12,8 +12,9 @@ from stedfm_hf.training.classification.arguments import (
     MODES,
     ClassificationArguments,
     parse_arguments,
-    used_recipe,
 )
+from stedfm_hf.training.finetuning.arguments import LOCAL
+from stedfm_hf.training.parsing import recipe_values
 from stedfm_hf.training.recipe_files import write_recipe
 
 LEAST = "--model demo --dataset crops --output_dir run --device cpu"
@@ -45,11 +46,11 @@ def test_a_recipe_gives_the_values_again(tmp_path: Path) -> None:
     data, model, arguments = parse_arguments(
         f"{LEAST} --mode last-blocks --blocks 3 --layer_decay 0.8 --labels_per_class 9 --no_augment".split()
     )
-    recipe = used_recipe(data, model, arguments)
+    recipe = recipe_values((data, model, arguments), LOCAL)
     assert not {"model", "dataset", "output_dir", "seeds"} & set(recipe)
     write_recipe(tmp_path / "recipe.yaml", recipe)
     again = parse_arguments(f"{LEAST} --recipe {tmp_path / 'recipe.yaml'}".split())
-    assert used_recipe(*again) == recipe and again[1].blocks == 3 and not again[2].augment
+    assert recipe_values(again, LOCAL) == recipe and again[1].blocks == 3 and not again[2].augment
 
 
 @pytest.mark.parametrize(

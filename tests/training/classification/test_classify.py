@@ -19,8 +19,7 @@ from transformers import AutoModelForImageClassification, pipeline
 
 from stedfm_hf.evaluation.labelled import read_labelled
 from stedfm_hf.runs import UserError, read_json
-from stedfm_hf.training.classification.outcome import METRICS_FILE
-from stedfm_hf.training.classification.summary import run_folder
+from stedfm_hf.training.finetuning.summary import METRICS_FILE, run_folder
 from tests.training.classification.small_runs import ROOT, SCRIPT, curve_of, draw_image, run, words_of
 
 
@@ -86,7 +85,7 @@ class Stopped(Exception):
 def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
     full: Path, encoder: Path, crops: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stedfm_hf.training.classification import watching
+    from stedfm_hf.training.finetuning import watching
 
     with monkeypatch.context() as patch:
         real = watching.CheckWatch.on_step_end
@@ -225,7 +224,7 @@ def test_adapters_are_merged_into_an_ordinary_model(encoder: Path, crops: Path, 
 def test_without_peft_it_is_said_how_to_get_it(
     encoder: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stedfm_hf.training.classification import arguments
+    from stedfm_hf.training.finetuning import arguments
 
     monkeypatch.setattr(arguments, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'pip install "stedfm-hf\[peft\]"'):

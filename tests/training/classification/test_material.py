@@ -12,7 +12,8 @@ from stedfm_hf.evaluation.labelled import LabelledImages, from_arrays
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.classification import material
 from stedfm_hf.training.classification.arguments import DataArguments
-from stedfm_hf.training.classification.material import read_material
+from stedfm_hf.training.classification.material import draw, read_material
+from stedfm_hf.training.finetuning.sides import Material
 
 
 def labelled(sources: int = 20) -> LabelledImages:
@@ -21,7 +22,7 @@ def labelled(sources: int = 20) -> LabelledImages:
     return from_arrays("d", [np.eye(8)] * len(names), [number // 2 % 2 for number in range(len(names))], sources=names)
 
 
-def read(monkeypatch: pytest.MonkeyPatch, splits: dict[str, LabelledImages], **words: Any) -> material.Material:
+def read(monkeypatch: pytest.MonkeyPatch, splits: dict[str, LabelledImages], **words: Any) -> Material[LabelledImages]:
     monkeypatch.setattr(material, "read_labelled", lambda *_, **__: splits)
     return read_material(DataArguments(dataset="d", **words))
 
@@ -43,7 +44,7 @@ def test_the_cut_does_not_depend_on_the_seed_of_a_run_and_draws_do(monkeypatch: 
     found = read(monkeypatch, {"train": labelled(20)})
     again = read(monkeypatch, {"train": labelled(20)})
     assert found.train.places.tolist() == again.train.places.tolist()
-    draws = [found.drawn(words, seed).places.tolist() for seed in (1, 1, 2)]
+    draws = [draw(found.train, words, seed).places.tolist() for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2] and len(draws[0]) == 6
 
 

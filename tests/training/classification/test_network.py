@@ -15,9 +15,10 @@ from stedfm_hf.evaluation.probe import fit_predict
 from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.classification.arguments import ModelArguments
-from stedfm_hf.training.classification.network import merge_adapters, new_network, set_head
+from stedfm_hf.training.classification.network import new_network, set_head
 from stedfm_hf.training.classification.prediction import logits_of, vectors_of
 from stedfm_hf.training.classification.scoring import probabilities_of
+from stedfm_hf.training.finetuning.network import merge_adapters
 
 
 @pytest.fixture(scope="module")

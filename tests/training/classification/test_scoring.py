@@ -1,46 +1,11 @@
-"""Which check is the best, and when it is time to stop: in the direction that is better."""
+"""Figures of every task."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
 
-from stedfm_hf.runs import UserError
-from stedfm_hf.training.classification.scoring import best_check, chosen_figure, is_past_patience, score
-
-
-def history(figure: str, *values: float) -> list[dict[str, float]]:
-    found: list[dict[str, float]] = []
-    for number, value in enumerate(values):
-        found.append({"step": number, "loss": 1.0})
-        found.append({"step": number, "eval_loss": 1.0} | {f"eval_{figure}": value})
-    return found
-
-
-@pytest.mark.parametrize(
-    ("figure", "values", "best"),
-    [
-        ("balanced_accuracy", (0.5, 0.8, 0.7), 1),
-        ("loss", (0.5, 0.8, 0.3), 2),
-        ("mae", (9.0, 2.0, 3.0), 1),
-        ("r2", (-math.inf, -2.0, -3.0), 1),
-        ("accuracy", (0.9, 0.9, 0.9), 0),
-    ],
-)
-def test_the_best_check(figure: str, values: tuple[float, ...], best: int) -> None:
-    assert best_check(history(figure, *values), figure) == best
-    assert best_check([], figure) is None
-
-
-def test_patience_runs_out_where_nothing_gets_better() -> None:
-    # The reference's stopper is fed a loss and waits for a higher one: it would go on with the first of these.
-    assert is_past_patience(history("loss", 1.0, 1.1, 1.2, 1.3), "loss", 3)
-    assert not is_past_patience(history("loss", 1.0, 0.9, 0.8, 0.7), "loss", 1)
-    assert not is_past_patience(history("accuracy", 0.5, 0.6, 0.5), "accuracy", 2)
-    assert is_past_patience(history("accuracy", 0.5, 0.6, 0.5, 0.6), "accuracy", 2)
-    assert not is_past_patience(history("loss", 1.0, 2.0, 3.0), "loss", None)
+from stedfm_hf.training.classification.scoring import score
 
 
 def test_every_task_has_its_figures() -> None:
@@ -51,9 +16,3 @@ def test_every_task_has_its_figures() -> None:
     assert several["micro_f1"] == pytest.approx(8 / 9)  # a logit of 0 is a probability of a half: a yes
     numbers = score(np.array([[50.0], [70.0]]), np.array([52.0, 70.0]), "regression")
     assert numbers["mae"] == pytest.approx(1.0) and numbers["pearson_r"] == pytest.approx(1.0)
-
-
-def test_a_figure_of_another_task_is_refused() -> None:
-    assert chosen_figure("regression", None) == "r2" and chosen_figure("classes", "loss") == "loss"
-    with pytest.raises(UserError, match="give one of macro_f1, micro_f1"):
-        chosen_figure("several", "accuracy")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stedfm_hf.runs import read_json
-from stedfm_hf.training.classification.outcome import METRICS_FILE
+from stedfm_hf.training.finetuning.summary import METRICS_FILE
 from tests.training.classification.small_runs import curve_of, launch, run, words_of
 
 

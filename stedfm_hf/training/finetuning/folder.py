@@ -9,21 +9,14 @@ from typing import Any
 
 from stedfm_hf.evaluation.labelled import doubts_about
 from stedfm_hf.runs import Manifest, UserError, check_same_settings, manifest_path, read_json
-from stedfm_hf.training.classification.arguments import (
-    ClassificationArguments,
-    DataArguments,
-    ModelArguments,
-    used_recipe,
-)
-from stedfm_hf.training.classification.card import write_card
-from stedfm_hf.training.classification.feeding import Side
-from stedfm_hf.training.classification.material import Material
-from stedfm_hf.training.classification.network import name_of_model
-from stedfm_hf.training.classification.outcome import METRICS_FILE
-from stedfm_hf.training.classification.summary import write_summary
+from stedfm_hf.training.finetuning.arguments import LOCAL, FinetuningArguments, SplitArguments, WeightArguments
+from stedfm_hf.training.finetuning.feeding import Side
+from stedfm_hf.training.finetuning.network import name_of_model
+from stedfm_hf.training.finetuning.sides import Material
+from stedfm_hf.training.finetuning.summary import METRICS_FILE, write_summary
+from stedfm_hf.training.parsing import recipe_values
 from stedfm_hf.training.recipe_files import write_recipe
 
-VERB = "finetune classification"
 RECIPE_FILE = "recipe.yaml"
 MAY_CHANGE = ("save_checks", "bf16")
 """Values of a recipe that do not change what is computed; the others must stay when a run goes on."""
@@ -33,6 +26,7 @@ class Folder:
     """The output folder; only the first process writes.
 
     Args:
+        verb: that makes it.
         data: what is trained on.
         model: what is trained.
         arguments: how.
@@ -42,21 +36,22 @@ class Folder:
 
     def __init__(
         self,
-        data: DataArguments,
-        model: ModelArguments,
-        arguments: ClassificationArguments,
-        material: Material,
+        verb: str,
+        data: SplitArguments,
+        model: WeightArguments,
+        arguments: FinetuningArguments,
+        material: Material[Any],
         *,
         weights: str | None,
     ) -> None:
         self.path = Path(str(arguments.output_dir))
         self.model, self.material, self.arguments = model, material, arguments
         self.is_writer = arguments.process_index == 0
-        self.recipe = used_recipe(data, model, arguments)
+        self.recipe = recipe_values((data, model, arguments), LOCAL)
         parts = {"train": material.train} | material.sides()
         settings = {name: value for name, value in self.recipe.items() if name not in MAY_CHANGE}
         self.manifest = Manifest(
-            VERB,
+            verb,
             settings=settings | {"data": {name: part.fingerprint for name, part in parts.items()}},
             options={"processes": arguments.world_size, "batch": arguments.describe_batch(), "seeds": arguments.seeds},
             model=name_of_model(model.model),
@@ -100,19 +95,26 @@ class Folder:
         write_recipe(self.path / RECIPE_FILE, self.recipe, note=note)
         return None
 
-    def end(self, seeds: Sequence[int], failed: Mapping[str, str], sides: Mapping[str, Side]) -> dict[str, Any]:
+    def end(
+        self,
+        seeds: Sequence[int],
+        failed: Mapping[str, str],
+        sides: Mapping[str, Side[Any, Any]],
+        write_card: Callable[[Mapping[str, Any]], None],
+    ) -> dict[str, Any]:
         """Puts the best model to the top, writes figures of all seeds and the card; records that all is finished.
 
         Args:
             seeds: of the runs, all of them finished.
             failed: images that could not be read, with the reason.
             sides: validation, and test where there is one.
+            write_card: called with the figures of all seeds, when all else is there.
         """
         if not self.is_writer:
             return {}
         doubts = doubts_about((sides.get("test") or sides["validation"]).data)
         summary = write_summary(self.path, seeds, how=self.material.how, doubts=doubts)
-        write_card(self.path, summary, self.recipe, self.model, self.material, self.arguments, sides)
+        write_card(summary)
         for place, reason in failed.items():
             self.manifest.failed(place, reason)
         self.manifest.finish()

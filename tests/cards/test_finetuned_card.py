@@ -8,9 +8,9 @@ import re
 import pytest
 from huggingface_hub import ModelCard
 
-from stedfm_hf.cards.classifier import ClassifierCardFacts, render_classifier_card
+from stedfm_hf.cards.finetuned import FinetunedCardFacts, render_finetuned_card
 
-LEAST = ClassifierCardFacts(
+LEAST = FinetunedCardFacts(
     name="my-classifier",
     task="classes",
     classes=("actin", "tub|ulin"),
@@ -48,7 +48,7 @@ MOST = dataclasses.replace(
     sources={**LEAST.sources, "test": 30},
     figures={name: {"accuracy": (0.9, 0.0123, 0.95)} for name in ("validation", "test")},
     shown="test",
-    recall={"actin": 0.5, "tub|ulin": None},
+    of_class={"actin": 0.5, "tub|ulin": None},
     per_class={"actin": 400, "tub|ulin": 600},
     drawn=True,
     settings={"learning_rate": 0.001},
@@ -64,14 +64,14 @@ NUMBERS = dataclasses.replace(
 
 
 def test_the_front_matter_is_what_the_hub_reads() -> None:
-    data = ModelCard(render_classifier_card(MOST)).data.to_dict()
+    data = ModelCard(render_finetuned_card(MOST)).data.to_dict()
     assert data["license"] == "mit" and data["pipeline_tag"] == "image-classification" and "synthetic" in data["tags"]
-    least = ModelCard(render_classifier_card(LEAST)).data.to_dict()
+    least = ModelCard(render_finetuned_card(LEAST)).data.to_dict()
     assert "license" not in least and "synthetic" not in least["tags"]
 
 
 def test_the_card_says_what_is_known() -> None:
-    card = render_classifier_card(MOST)
+    card = render_finetuned_card(MOST)
     for words in (
         "tells 2 classes",
         "`demo` (trained on simulated images only): all weights were trained.",
@@ -90,26 +90,26 @@ def test_the_card_says_what_is_known() -> None:
 
 
 def test_figures_of_the_images_it_was_chosen_on_are_called_so() -> None:
-    card = render_classifier_card(LEAST)
+    card = render_finetuned_card(LEAST)
     assert "**There is no test split**" in card and "| validation, 200 images | seed 42 | this model |" in card
     for words in ("simulated", "None", "![", "license:", "recall of this model"):
         assert words not in card, words
 
 
 def test_a_regression_is_no_classifier_of_anything() -> None:
-    card = render_classifier_card(NUMBERS)
+    card = render_finetuned_card(NUMBERS)
     assert "predicts the number `resolution`" in card and "| r2 | 0.5000 | 0.5000 |" in card
     assert "one of the classes" not in card
 
 
 def test_from_scratch_no_weights_are_claimed() -> None:
-    card = render_classifier_card(dataclasses.replace(LEAST, mode="from-scratch"))
+    card = render_finetuned_card(dataclasses.replace(LEAST, mode="from-scratch"))
     assert "from scratch, with the architecture of `stedfm-vit-small`" in card and "from the weights of" not in card
 
 
 @pytest.mark.parametrize("facts", [LEAST, MOST, NUMBERS, dataclasses.replace(MOST, pictures={}, files={})])
-def test_the_example_is_python_and_the_markdown_tidy(facts: ClassifierCardFacts) -> None:
-    card = render_classifier_card(facts)
+def test_the_example_is_python_and_the_markdown_tidy(facts: FinetunedCardFacts) -> None:
+    card = render_finetuned_card(facts)
     (code,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
     compile(code, "card", "exec")
     assert "{{" not in card and "{%" not in card

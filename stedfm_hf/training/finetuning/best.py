@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
+from stedfm_hf.modeling.modeling_stedfm import StedFmPreTrainedModel
 from stedfm_hf.runs import UserError, atomic_path
 
 BEST_FILE = "best.safetensors"
@@ -20,13 +20,13 @@ class Best:
     """Weights of the check that was the best.
 
     Args:
-        network: not wrapped; what requires a gradient when this is made is kept, and the statistics of the head.
+        network: not wrapped; what is not frozen when this is made is kept, statistics of batch norms as well.
     """
 
-    def __init__(self, network: StedFmForImageClassification) -> None:
+    def __init__(self, network: StedFmPreTrainedModel) -> None:
         self.network = network
-        trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
-        self.names = [*trained, *(f"batch_norm.{name}" for name, _ in network.batch_norm.named_buffers())]
+        frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+        self.names = [name for name in network.state_dict() if name not in frozen]
         self.weights: dict[str, torch.Tensor] = {}
 
     def keep(self) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from stedfm_hf.training.checkpoints import newest_whole
-from stedfm_hf.training.classification.scoring import is_past_patience
 from stedfm_hf.training.curve import Moment, RowsFile
+from stedfm_hf.training.finetuning.checks import is_past_patience
 from stedfm_hf.training.watching import TrainingDiverged, Watch
 
 

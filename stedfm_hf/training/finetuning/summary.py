@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from stedfm_hf.runs import read_json, write_json
-from stedfm_hf.training.classification.outcome import METRICS_FILE
-from stedfm_hf.training.classification.scoring import is_better
+from stedfm_hf.training.finetuning.checks import is_better
 
+METRICS_FILE = "metrics.json"
 NO_FIGURES = ("images", "absent_classes", "undefined", "undefined_f1", "undefined_average_precision")
 OWN = ("manifest.json", "recipe.yaml", "README.md", METRICS_FILE)
 """Files of the top that are not those of the best run."""
@@ -92,12 +92,18 @@ def write_summary(output: Path, seeds: Sequence[int], *, how: str, doubts: Seque
     return summary
 
 
-def describe(summary: Mapping[str, Any], folder: Path) -> str:
-    """What the terminal shows: a line, and one for each doubt."""
+def describe(summary: Mapping[str, Any], folder: Path, headline: Sequence[str]) -> str:
+    """What the terminal shows: a line, and one for each doubt.
+
+    Args:
+        summary: of all runs.
+        folder: where they are.
+        headline: figures that are shown, if there, behind the one the model was chosen by.
+    """
     side = "test" if "test" in summary else "validation"
     figures = summary[side]
     shown = []
-    for name in dict.fromkeys((summary["chosen_by"], "accuracy", "macro_f1", "pearson_r", "r2")):
+    for name in dict.fromkeys((summary["chosen_by"], *headline)):
         if name in figures["mean"]:
             sd = figures["sd"][name]
             shown.append(f"{name} {figures['mean'][name]:.4f}" + ("" if sd is None else f" ± {sd:.4f}"))

@@ -1,4 +1,4 @@
-"""The card of a classifier, or of a regression, that was trained here."""
+"""The card of a model that was trained here for a task."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from stedfm_hf.cards.rendering import MODEL_TAGS, render
 
 
 @dataclass(frozen=True)
-class ClassifierCardFacts:
+class FinetunedCardFacts:
     """What a card says of a fine-tuning; what is None or empty is not known, and nothing is said of it.
 
     Args:
         name: title of the card and name of the folder in the examples.
-        task: `classes`, `several` (classes at once) or `regression`.
+        task: `classes`, `several` (classes at once), `regression` or `segmentation`.
         classes: their names; empty for a regression.
         target: what a regression predicts.
         config: fields of the configuration, as for `CardFacts`.
@@ -31,7 +31,7 @@ class ClassifierCardFacts:
         split: how the sides were made.
         images: images of `train`, `validation` and, if there is one, `test`.
         sources: source images, likewise.
-        per_class: training images of each class; empty for a regression.
+        per_class: training images that show each class; empty for a regression.
         drawn: whether these are only some of those there are.
         chosen_by: validation figure of the best model.
         seeds: of all runs.
@@ -39,8 +39,10 @@ class ClassifierCardFacts:
         best_step: optimiser step of its weights.
         steps: optimiser steps of its run.
         figures: by side and figure: mean and standard deviation over the seeds, and the value of this model.
-        recall: of each class of this model, on `shown`; None where a class has no image.
+        class_figure: what `of_class` is, such as recall.
+        of_class: figure of each class of this model, on `shown`; None where it has no value.
         doubts: why the figures allow no conclusion, such as too few source images.
+        decoder: of a segmentation, in words.
         shown: `test`, or `validation` where there is none.
         settings: of the training, by name; no paths.
         machine: what computed it; no name of a host.
@@ -75,7 +77,9 @@ class ClassifierCardFacts:
     base_note: str | None = None
     per_class: Mapping[str, int] = field(default_factory=dict)
     drawn: bool = False
-    recall: Mapping[str, float | None] = field(default_factory=dict)
+    class_figure: str = "recall"
+    of_class: Mapping[str, float | None] = field(default_factory=dict)
+    decoder: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     machine: str | None = None
     precision: str | None = None
@@ -84,8 +88,8 @@ class ClassifierCardFacts:
     licence: str | None = None
 
 
-def render_classifier_card(facts: ClassifierCardFacts) -> str:
-    """Writes the card of a classifier that was trained here.
+def render_finetuned_card(facts: FinetunedCardFacts) -> str:
+    """Writes the card of a model that was trained here.
 
     Args:
         facts: what to say.
@@ -96,8 +100,8 @@ def render_classifier_card(facts: ClassifierCardFacts) -> str:
     Example:
         >>> config = {"image_size": 64, "patch_size": 8, "num_channels": 1, "hidden_size": 128}
         >>> config |= {"num_hidden_layers": 8, "num_attention_heads": 4}
-        >>> card = render_classifier_card(
-        ...     ClassifierCardFacts(
+        >>> card = render_finetuned_card(
+        ...     FinetunedCardFacts(
         ...         name="my-classifier",
         ...         task="classes",
         ...         classes=("actin", "tubulin"),
@@ -125,7 +129,7 @@ def render_classifier_card(facts: ClassifierCardFacts) -> str:
     data = ModelCardData(
         license=facts.licence,
         library_name="transformers",
-        pipeline_tag="image-classification",
+        pipeline_tag="image-segmentation" if facts.task == "segmentation" else "image-classification",
         tags=[*MODEL_TAGS, *["synthetic"] * facts.simulated],
     )
-    return render("classifier_card.md.jinja", data, facts=facts)
+    return render("finetuned_card.md.jinja", data, facts=facts)
