@@ -27,13 +27,16 @@ def pretrain(context: typer.Context) -> None:
 
 
 finetune = typer.Typer(
-    name="finetune", help="Train a model for a task on labelled images.", no_args_is_help=True, rich_markup_mode=None
+    name="finetune",
+    help="Train a model for a task.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
 @finetune.callback()
 def _several_tasks() -> None:
-    """Train a model for a task on labelled images."""
+    """Train a model for a task."""
 
 
 @finetune.command(add_help_option=False, context_settings=FORWARDED)
@@ -48,6 +51,23 @@ def classification(context: typer.Context) -> None:
     from stedfm_hf.training.classify import finetune_classification
 
     result = finetune_classification(*parsed)
+    print(result.summary())
+    if result.failed:
+        raise typer.Exit(EXIT_ITEMS_FAILED)
+
+
+@finetune.command(add_help_option=False, context_settings=FORWARDED)
+def segmentation(context: typer.Context) -> None:
+    """Train a segmenter on images with masks.
+
+    Stopped, the same command goes on where it was. `stedfm finetune segmentation --help` shows the options.
+    """
+    from stedfm_hf.training.segmentation.arguments import parse_arguments
+
+    parsed = parse_arguments(context.args)
+    from stedfm_hf.training.segment import finetune_segmentation
+
+    result = finetune_segmentation(*parsed)
     print(result.summary())
     if result.failed:
         raise typer.Exit(EXIT_ITEMS_FAILED)

@@ -117,12 +117,21 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
             return logits.softmax(dim=1)
         return self._values(logits).clamp(0, 1)
 
+    def logits_of(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Logits of which `probabilities` gives these: its inverse, but for values that are all but 0 or 1."""
+        if self._loss == "cross_entropy":
+            return probabilities.clamp(min=1e-7).log()
+        return probabilities if self._is_plain else probabilities.logit(eps=1e-6)
+
     def _values(self, logits: torch.Tensor) -> torch.Tensor:
         """What the squared error is taken of, and what is reported of classes that do not exclude each other."""
-        plain = self.config.target_type == "regression" or (
+        return logits if self._is_plain else logits.sigmoid()
+
+    @property
+    def _is_plain(self) -> bool:
+        return self.config.target_type == "regression" or (
             self._loss == "mse" and isinstance(self.decode_head, StedFmLinearDecoder)
         )
-        return logits if plain else logits.sigmoid()
 
     @property
     def _loss(self) -> str:

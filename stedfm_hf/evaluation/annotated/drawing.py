@@ -66,7 +66,7 @@ def draw_fraction(images: AnnotatedImages, fraction: float, seed: int) -> Annota
         raise UserError(f"fraction {fraction} is no share of the crops; give a number above 0 and at most 1")
     # 0.29 * 100 is a little less than 29 in floating point.
     number = math.floor(fraction * len(images) + 1e-9)
-    return images.take(np.sort(_order(images, seed)[: max(1, number)]))
+    return images.take(np.sort(shuffled(images, seed)[: max(1, number)]))
 
 
 def draw_per_class(images: AnnotatedImages, n: int, seed: int, *, least: float = 0.0) -> AnnotatedImages:
@@ -99,12 +99,13 @@ def draw_per_class(images: AnnotatedImages, n: int, seed: int, *, least: float =
         shows[:, images.background] = False
     if not shows.any():
         raise UserError(f"{images.name}: no crop shows any class on more than {100 * least:g} %; ask for less")
-    order = _order(images, seed)
+    order = shuffled(images, seed)
     chosen = {int(each) for column in shows.T for each in order[column[order]][:n]}
     return images.take(sorted(chosen))
 
 
-def _order(images: AnnotatedImages, seed: int) -> np.ndarray:
+def shuffled(images: AnnotatedImages, seed: int) -> np.ndarray:
+    """Numbers of the images (n,) int64 in a random order; draws take the first of them."""
     order = np.arange(len(images))
     np.random.default_rng(seed).shuffle(order)
     return order

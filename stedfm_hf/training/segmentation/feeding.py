@@ -1,0 +1,142 @@
+"""What a segmenter is fed: crops of annotated images with their masks (ours)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from stedfm_hf.evaluation.annotated import AnnotatedImages
+from stedfm_hf.training.finetuning import feeding
+from stedfm_hf.training.finetuning.augmentation import choose_place
+from stedfm_hf.training.finetuning.feeding import Remembered, Samples
+
+IGNORED = 255
+
+
+@dataclass(frozen=True, eq=False)
+class Annotated:
+    """An image and what is known of its pixels.
+
+    Args:
+        image: (C, H, W) float32 in [0, 1].
+        target: (H, W) uint8 of a single label, else (L, H, W), see
+            :meth:`~stedfm_hf.evaluation.annotated.AnnotatedImages.target`.
+        region: (H, W) bool, where the target counts; None: everywhere.
+    """
+
+    image: np.ndarray
+    target: np.ndarray
+    region: np.ndarray | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        return self.image.nbytes + self.target.nbytes + (0 if self.region is None else self.region.nbytes)
+
+    def annotated(self, background: int | None) -> np.ndarray:
+        """Which pixels are of any class but the background, (H, W) bool."""
+        if self.target.ndim == 2:
+            there = (self.target != IGNORED) & (self.target != (-1 if background is None else background))
+        else:
+            there = (self.target > 0).any(axis=0)
+        return there if self.region is None else there & self.region
+
+
+Side = feeding.Side[AnnotatedImages, Annotated]
+
+
+def remember(data: AnnotatedImages) -> Remembered[Annotated]:
+    """The images with their masks, read once."""
+
+    def read(number: int) -> Annotated:
+        image = np.asarray(data.image(number), np.float32)
+        target, region = data.annotation(number)
+        # Numbers of classes are below 255, which is what is left out.
+        return Annotated(image, target.astype(np.uint8) if data.target_type == "single_label" else target, region)
+
+    return Remembered(read, len(data), size=lambda item: item.nbytes)
+
+
+def read_side(data: AnnotatedImages, *, channels: int) -> Side:
+    """Reads all images once; see :func:`stedfm_hf.training.finetuning.feeding.read_side`.
+
+    Args:
+        data: the images.
+        channels: of the model.
+
+    Raises:
+        UserError: an image has other channels, or none that shows a class can be read.
+    """
+    return feeding.read_side(data, remember, channels=channels, channels_of=lambda item: len(item.image))
+
+
+def crops_in(pixels: int, side: int) -> int:
+    """How many crops have as many pixels as an image, one at least: as often it is seen in an epoch.
+
+    Example:
+        >>> crops_in(224 * 224, 224), crops_in(1000 * 1000, 224), crops_in(100 * 60, 224)
+        (1, 20, 1)
+    """
+    return max(1, round(pixels / side**2))
+
+
+class _Slots(Sequence[Annotated]):
+    """Every item as many times as it is seen in an epoch."""
+
+    def __init__(self, items: Sequence[Annotated], times: Sequence[int]) -> None:
+        self.items, self.rows = items, np.repeat(np.arange(len(items)), times)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.items[int(self.rows[number])]
+
+
+class TrainingCrops(Samples[Annotated]):
+    """Samples of a training by their number, without end; a large image is seen at several places in an epoch.
+
+    Args:
+        items: images with their masks.
+        crops: how many of each are seen in an epoch.
+        side: of the squares that are fed.
+        seed: of the order and the places.
+        augment: whether places are random; else they are the middle.
+        background: number of the class that is no annotation.
+        min_annotated: share of a square to be annotated.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Annotated],
+        *,
+        crops: Sequence[int],
+        side: int,
+        seed: int,
+        augment: bool,
+        background: int | None,
+        min_annotated: float,
+    ) -> None:
+        super().__init__(_Slots(items, crops), seed=seed)
+        self.side, self.augment, self.background, self.min_annotated = side, augment, background, min_annotated
+
+    def sample(self, row: int, item: Annotated, keys: torch.Tensor) -> dict[str, torch.Tensor]:
+        """A square of the image, of its target, and of its region."""
+        height, width = item.image.shape[1:]
+        if self.augment:
+            wanted = torch.from_numpy(item.annotated(self.background))
+            top, left = choose_place(wanted, self.side, keys, share=self.min_annotated)
+        else:
+            top, left = (height - self.side) // 2, (width - self.side) // 2
+        place = (slice(top, top + self.side), slice(left, left + self.side))
+        region = np.ones((self.side, self.side), bool) if item.region is None else item.region[place]
+        target = item.target[(..., *place)]
+        return {
+            "pixel_values": torch.tensor(item.image[(..., *place)]),
+            "labels": torch.tensor(target),
+            "region": torch.tensor(region),
+        }

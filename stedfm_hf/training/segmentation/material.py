@@ -1,0 +1,73 @@
+"""Which annotated images a segmenter is trained, chosen and tested on (ours)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from stedfm_hf.evaluation.annotated import AnnotatedImages, draw_fraction, draw_per_class, read_annotated
+from stedfm_hf.evaluation.annotated.drawing import shuffled
+from stedfm_hf.runs import UserError
+from stedfm_hf.training.finetuning.sides import Material, index_or_name, make_sides
+from stedfm_hf.training.segmentation.arguments import DataArguments
+
+
+def read_material(data: DataArguments, *, image_size: int) -> Material[AnnotatedImages]:
+    """Reads annotated images and makes three sides of them.
+
+    Training images of which no crop can be annotated as much as asked for are left out; of validation and test all
+    count.
+
+    Args:
+        data: which.
+        image_size: side of the crops.
+
+    Raises:
+        UserError: the data set has no such split, one source image on two sides, or a class that train lacks.
+    """
+    splits = read_annotated(
+        data.dataset,
+        masks=data.masks,
+        classes=data.classes,
+        target_type=data.target_type,
+        series=index_or_name(data.series),
+        channel=index_or_name(data.channel),
+        source_pattern=data.source_pattern,
+    )
+    material = make_sides(splits, data)
+    train = material.train
+    enough = train.annotated * train.sizes >= data.min_annotated * np.minimum(image_size**2, train.sizes)
+    if not enough.any():
+        raise UserError(
+            f"{train.name}: none of {len(train)} training images has a crop of which {100 * data.min_annotated:g} % "
+            "are annotated; lower --min_annotated"
+        )
+    material = replace(material, train=train.take(enough))
+    missing = [name for name, count in material.train.counts().items() if not count]
+    if missing:
+        elsewhere = any(side.counts()[name] for side in material.sides().values() for name in missing)
+        raise UserError(
+            f"{train.name}: no pixel of class {', '.join(missing)} is in the training images"
+            f"{', but there are some in other splits' if elsewhere else ''}; annotate some there, or leave it out "
+            "with --classes"
+        )
+    return material
+
+
+def draw(train: AnnotatedImages, data: DataArguments, seed: int) -> AnnotatedImages:
+    """The images a run of this seed may see.
+
+    Raises:
+        UserError: more images are asked for than there are.
+    """
+    if data.labels_per_class is not None:
+        return draw_per_class(train, data.labels_per_class, seed)
+    if data.label_count is not None:
+        if data.label_count > len(train):
+            raise UserError(
+                f"{train.name}: {data.label_count} training images were asked for, but there are {len(train)}; ask "
+                "for fewer"
+            )
+        return train.take(np.sort(shuffled(train, seed)[: data.label_count]))
+    return train if data.label_fraction is None else draw_fraction(train, data.label_fraction, seed)
