@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +17,6 @@ from stedfm_hf.training.finetuning.watching import CheckRow
 from tests.data.assembled import noisy_crop, write_repo
 from tests.models import tiny_config
 
-ROOT = Path(__file__).parents[3]
 SCRIPT = "stedfm_hf/training/classify.py"
 SHORT = "--max_steps 12 --effective_batch 8 --checks 4 --save_checks 1 --learning_rate 2e-3 --device cpu"
 
@@ -71,21 +66,6 @@ def words_of(model: Path | str, data: Path, output: Path, words: str = "") -> li
 def run(model: Path | str, data: Path, output: Path, words: str = "") -> FinetuningResult:
     """A short fine-tuning in this process."""
     return finetune_classification(*parse_arguments(words_of(model, data, output, words)))
-
-
-def launch(words: Sequence[str], *, processes: int = 2) -> str:
-    """A fine-tuning under torchrun; gives what it printed."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    ended = subprocess.run(
-        [*launcher, SCRIPT, *words],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return ended.stdout
 
 
 def curve_of(output: Path, seed: int = 42) -> list[CheckRow]:

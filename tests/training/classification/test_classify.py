@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,8 @@ from transformers import AutoModelForImageClassification, pipeline
 from stedfm_hf.evaluation.labelled import read_labelled
 from stedfm_hf.runs import UserError, read_json
 from stedfm_hf.training.finetuning.summary import METRICS_FILE, run_folder
-from tests.training.classification.small_runs import ROOT, SCRIPT, curve_of, draw_image, run, words_of
+from tests.training.classification.small_runs import SCRIPT, curve_of, draw_image, run, words_of
+from tests.training.launching import kill_at
 
 
 def weights_of(output: Path, seed: int = 42) -> dict[str, torch.Tensor]:
@@ -120,21 +117,7 @@ def test_a_run_that_was_stopped_behind_its_last_step_is_only_finished(
 
 
 def test_a_killed_run_ends_with_the_same_figures(full: Path, encoder: Path, crops: Path, tmp_path: Path) -> None:
-    command = [sys.executable, SCRIPT, *words_of(encoder, crops, tmp_path / "run", "--mode full")]
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("step 6/12  validation"):
-                break
-        os.kill(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    kill_at(SCRIPT, words_of(encoder, crops, tmp_path / "run", "--mode full"), "step 6/12  validation")
     assert not (run_folder(tmp_path / "run", 42) / METRICS_FILE).exists()
     result = run(encoder, crops, tmp_path / "run", "--mode full")
     assert_same_run(tmp_path / "run", full)

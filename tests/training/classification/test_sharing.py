@@ -8,7 +8,8 @@ import pytest
 
 from stedfm_hf.runs import read_json
 from stedfm_hf.training.finetuning.summary import METRICS_FILE
-from tests.training.classification.small_runs import curve_of, launch, run, words_of
+from tests.training.classification.small_runs import SCRIPT, curve_of, run, words_of
+from tests.training.launching import launch
 
 
 def assert_same_losses(output: Path, wanted: Path) -> None:
@@ -24,7 +25,7 @@ def test_two_processes_give_the_losses_of_two_accumulated_batches(
     encoder: Path, crops: Path, tmp_path: Path, mode: str
 ) -> None:
     run(encoder, crops, tmp_path / "one", f"--mode {mode} --per_device_train_batch_size 4")
-    said = launch(words_of(encoder, crops, tmp_path / "two", f"--mode {mode}"))
+    said = launch(SCRIPT, words_of(encoder, crops, tmp_path / "two", f"--mode {mode}"))
     assert "2 processes x 4 images x 1 accumulated" in said and said.count("test balanced_accuracy") == 1
     assert_same_losses(tmp_path / "two", tmp_path / "one")
     ours, theirs = (read_json(tmp_path / name / METRICS_FILE)["test"]["mean"] for name in ("two", "one"))

@@ -1,0 +1,47 @@
+"""Scripts of the room `training`, started as people start them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+def launch(script: str, words: Sequence[str], *, processes: int = 2) -> str:
+    """A training under torchrun; gives what it printed."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    ended = subprocess.run(
+        [*launcher, script, *words],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return ended.stdout
+
+
+def kill_at(script: str, words: Sequence[str], line: str) -> None:
+    """A training that is killed as soon as it prints a line that begins so."""
+    with subprocess.Popen(
+        [sys.executable, script, *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+    ) as process:
+        assert process.stdout is not None
+        for said in process.stdout:
+            if said.startswith(line):
+                break
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL

@@ -1,0 +1,71 @@
+"""Small fine-tunings for the tests: images whose masks can be learned, and how a run is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+
+from stedfm_hf import StedFmForPreTraining
+from stedfm_hf.training.curve import CURVE_FILE, RowsFile
+from stedfm_hf.training.finetuning.running import FinetuningResult
+from stedfm_hf.training.finetuning.summary import run_folder
+from stedfm_hf.training.finetuning.watching import CheckRow
+from stedfm_hf.training.segment import finetune_segmentation
+from stedfm_hf.training.segmentation.arguments import parse_arguments
+from tests.models import tiny_config
+
+SCRIPT = "stedfm_hf/training/segment.py"
+SHORT = "--max_steps 8 --effective_batch 4 --checks 4 --save_checks 1 --learning_rate 2e-3 --overlays 1 --device cpu"
+SPLITS = {"train": 10, "validation": 4, "test": 4}
+
+
+def draw_scene(number: int, shape: tuple[int, int] = (40, 48)) -> tuple[np.ndarray, np.ndarray]:
+    """An image uint16 of a bright square (1) and a bright line (2) in noise, and its mask."""
+    rng = np.random.default_rng(number)
+    mask = np.zeros(shape, np.uint8)
+    top, left = rng.integers(2, shape[0] - 14), rng.integers(2, shape[1] // 2 - 10)
+    mask[top : top + 10, left : left + 10] = 1
+    column = rng.integers(shape[1] // 2 + 2, shape[1] - 4)
+    mask[:, column : column + 3] = 2
+    return rng.poisson(20 + 60 * (mask > 0)).astype(np.uint16), mask
+
+
+def write_scenes(folder: Path, shape: tuple[int, int] = (40, 48), planes: bool = False) -> Path:
+    """Splits of images and masks: numbers of classes, or a plane for each class, where the two overlap."""
+    number = 0
+    for split, count in SPLITS.items():
+        for _ in range(count):
+            image, mask = draw_scene(number, shape)
+            stack = np.stack([mask == 1, mask > 0]).astype(np.uint8)
+            for kind, array in (("images", image), ("masks", stack if planes else mask)):
+                file = folder / kind / split / f"cell_{number}.tif"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                tifffile.imwrite(file, array, photometric="minisblack")
+            number += 1
+    return folder
+
+
+def write_encoder(folder: Path) -> Path:
+    """A masked autoencoder that knows nothing."""
+    torch.manual_seed(0)
+    StedFmForPreTraining(tiny_config()).save_pretrained(folder)
+    return folder
+
+
+def words_of(model: Path | str, data: Path, output: Path, words: str = "") -> list[str]:
+    """The words of a short fine-tuning; later ones count."""
+    named = ["--model", str(model), "--dataset", str(data), "--output_dir", str(output)]
+    return [*SHORT.split(), *named, *words.split()]
+
+
+def run(model: Path | str, data: Path, output: Path, words: str = "") -> FinetuningResult:
+    """A short fine-tuning in this process."""
+    return finetune_segmentation(*parse_arguments(words_of(model, data, output, words)))
+
+
+def curve_of(output: Path, seed: int = 42) -> list[CheckRow]:
+    """The rows of a run."""
+    return RowsFile(run_folder(output, seed) / CURVE_FILE, CheckRow).rows()

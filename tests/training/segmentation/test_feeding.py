@@ -1,0 +1,48 @@
+"""Crops hold what is annotated, with their masks, from every part of a large image."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from stedfm_hf.evaluation.annotated import from_arrays
+from stedfm_hf.training.segmentation.feeding import TrainingCrops, remember
+
+
+def one_corner() -> TrainingCrops:
+    """A large image of which a corner is annotated."""
+    image, mask = np.random.default_rng(0).random((200, 200)), np.zeros((200, 200), np.uint8)
+    image[150:, 150:] += 3
+    mask[150:, 150:] = 1
+    data = from_arrays("d", [image], [mask])
+    return TrainingCrops(
+        remember(data), crops=[30], side=32, seed=1, augment=True, background=data.background, min_annotated=0.01
+    )
+
+
+def test_crops_are_where_the_annotation_is_and_fit_their_masks() -> None:
+    crops = one_corner()
+    found = [crops[number] for number in range(60)]
+    assert all(each["labels"].shape == (32, 32) and each["region"].all() for each in found)
+    shares = [float(each["labels"].float().mean()) for each in found]
+    assert sum(share > 0.01 for share in shares) > 30  # a twentieth of random places would have it
+    for each in found:
+        bright = each["pixel_values"][0] > 0.5
+        assert torch.equal(bright, each["labels"].bool())
+
+
+def test_all_places_are_taken_where_nothing_is_asked_for() -> None:
+    crops = one_corner()
+    crops.min_annotated = 0.0
+    shares = [float(crops[number]["labels"].float().mean()) for number in range(60)]
+    assert sum(share > 0 for share in shares) < 20
+
+
+def test_every_image_is_seen_as_often_as_it_is_large() -> None:
+    images = [np.full((16, 16), 0.2), np.full((32, 48), 0.8)]
+    masks = [np.ones((16, 16), np.uint8), np.full((32, 48), 2, np.uint8)]
+    data = from_arrays("d", images, masks)
+    crops = TrainingCrops(remember(data), crops=[1, 6], side=16, seed=1, augment=True, background=0, min_annotated=0.0)
+    for epoch in range(3):
+        seen = [int(crops[7 * epoch + place]["labels"].max()) for place in range(7)]
+        assert sorted(seen) == [1, 2, 2, 2, 2, 2, 2]

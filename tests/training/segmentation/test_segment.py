@@ -1,0 +1,189 @@
+"""Fine-tuning for segmentation: a folder that loads, the same after any stop, and what cannot be trained is said."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tifffile
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSemanticSegmentation, pipeline
+
+from stedfm_hf.evaluation.annotated import read_annotated
+from stedfm_hf.runs import UserError, read_json
+from stedfm_hf.training.finetuning.summary import METRICS_FILE, run_folder
+from tests.training.launching import kill_at, launch
+from tests.training.segmentation.small_segmentations import (
+    SCRIPT,
+    curve_of,
+    draw_scene,
+    run,
+    words_of,
+    write_scenes,
+)
+
+
+def assert_same_run(output: Path, wanted: Path, seed: int = 42) -> None:
+    """Weights and figures, bit for bit."""
+    ours, theirs = (load_file(run_folder(each, seed) / "model.safetensors") for each in (output, wanted))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    first, second = (read_json(run_folder(folder, seed) / METRICS_FILE) for folder in (output, wanted))
+    assert first == second
+
+
+def test_the_folder_holds_the_best_model_and_its_maps_are_those_of_the_figures(full: Path, scenes: Path) -> None:
+    model = AutoModelForSemanticSegmentation.from_pretrained(full)
+    assert model.config.id2label == {0: "background", 1: "class 1", 2: "class 2"}
+    metrics = read_json(full / METRICS_FILE)
+    assert metrics["seeds"] == [42, 43] and metrics["chosen_by"] == "iou"
+    assert metrics["test"]["mean"]["iou"] > 0.2  # what is bright is found, if not which of the two it is
+    for name in ("README.md", "recipe.yaml", "manifest.json", "curve.csv", "figures/examples.png"):
+        assert (full / name).exists(), name
+    assert list((full / "figures" / "checks").glob("step-*.png")) and not list(full.glob("*/checkpoint-*"))
+    segment = pipeline("stedfm-segmentation", model=str(full))
+    test = read_annotated(scenes)["test"]
+    rows = pq.read_table(full / "per_image.parquet").to_pylist()
+    for number in range(len(test)):
+        found = {each["label"]: np.asarray(each["mask"]) > 0 for each in segment(test.stored(number))}
+        for place, name in enumerate(test.classes):
+            mask, truth = found.get(name, np.zeros((40, 48), bool)), test.target(number) == place
+            iou = (mask & truth).sum() / (mask | truth).sum()
+            (row,) = (row for row in rows if row["image"] == test.places[number] and row["class"] == name)
+            assert row["split"] == "test" and row["iou"] == pytest.approx(iou)
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [5, 8])
+def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
+    encoder: Path, scenes: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stedfm_hf.training.finetuning import watching
+
+    words = "--decoder unetr"
+    run(encoder, scenes, tmp_path / "whole", words)
+    with monkeypatch.context() as patch:
+        real = watching.CheckWatch.on_step_end
+
+        def stop(self: Any, args: Any, state: Any, *rest: Any, **more: Any) -> None:
+            if state.global_step == step:
+                raise Stopped
+            real(self, args, state, *rest, **more)
+
+        patch.setattr(watching.CheckWatch, "on_step_end", stop)
+        with pytest.raises(Stopped):
+            run(encoder, scenes, tmp_path / "run", words)
+    run(encoder, scenes, tmp_path / "run", words)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_killed_run_ends_with_the_same_figures(encoder: Path, scenes: Path, tmp_path: Path) -> None:
+    run(encoder, scenes, tmp_path / "whole")
+    kill_at(SCRIPT, words_of(encoder, scenes, tmp_path / "run"), "step 4/8  validation")
+    assert not (run_folder(tmp_path / "run", 42) / METRICS_FILE).exists()
+    run(encoder, scenes, tmp_path / "run")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_two_processes_give_the_losses_of_two_accumulated_batches(encoder: Path, scenes: Path, tmp_path: Path) -> None:
+    # With a frozen encoder, several classes at once and an auxiliary head: no parameter may be without a gradient.
+    words = "--mode frozen --auxiliary --max_steps 4 --checks 2 --segmentation_loss mse"
+    run(encoder, scenes, tmp_path / "one", f"{words} --per_device_train_batch_size 2")
+    said = launch(SCRIPT, words_of(encoder, scenes, tmp_path / "two", words))
+    assert "2 processes x 2 crops x 1 accumulated" in said and said.count("test iou") == 1
+    for row, other in zip(curve_of(tmp_path / "two"), curve_of(tmp_path / "one"), strict=True):
+        assert (row.step, row.epoch, row.samples) == (other.step, other.epoch, other.samples)
+        for loss, expected in ((row.loss, other.loss), (row.validation_loss, other.validation_loss)):
+            assert loss == (None if expected is None else pytest.approx(expected, rel=1e-4))
+
+
+@pytest.mark.parametrize("words", ["--mode frozen --decoder linear", "--mode last-blocks --blocks 1", "--mode lora"])
+def test_what_is_trained(encoder: Path, scenes: Path, tmp_path: Path, words: str) -> None:
+    if "lora" in words:
+        pytest.importorskip("peft")
+    run(encoder, scenes, tmp_path / "run", f"{words} --max_steps 2 --checks 1")
+    ours, before = load_file(tmp_path / "run" / "model.safetensors"), load_file(encoder / "model.safetensors")
+    assert not any("lora" in name or "base_layer" in name for name in ours)
+    changed = {name for name in ours if name in before and not torch.equal(ours[name], before[name])}
+    moved = {"frozen": (), "last-blocks": ("stedfm.encoder.layers.1.", "stedfm.norm."), "lora": ("stedfm.encoder",)}
+    allowed = moved[words.split()[1]]
+    assert bool(changed) == bool(allowed) and all(name.startswith(allowed) for name in changed)
+
+
+@pytest.mark.parametrize("mode", ["from-scratch", "untrained"])
+def test_a_new_encoder_takes_the_architecture_alone(encoder: Path, scenes: Path, tmp_path: Path, mode: str) -> None:
+    run(encoder, scenes, tmp_path / "run", f"--mode {mode} --max_steps 2 --checks 1 --learning_rate 1e-9")
+    ours, before = load_file(tmp_path / "run" / "model.safetensors"), load_file(encoder / "model.safetensors")
+    name = "stedfm.encoder.layers.0.attention.qkv.weight"
+    assert ours[name].shape == before[name].shape and not torch.allclose(ours[name], before[name], atol=1e-2)
+
+
+def test_classes_that_overlap_and_names(encoder: Path, tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data", planes=True)
+    words = "--classes squares bright --augmentation legacy --choose_by dice"
+    result = run(encoder, data, tmp_path / "run", words)
+    assert result.metrics["chosen_by"] == "dice" and len(result.metrics["runs"][0]["test"]["iou_per_class"]) == 2
+    model = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "run")
+    assert model.config.target_type == "multi_label" and model.config.id2label == {0: "squares", 1: "bright"}
+
+
+def test_few_images_are_seen_as_often_as_many_and_large_ones_at_several_places(encoder: Path, tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data", shape=(64, 96))  # six crops of 32 pixels each
+    words = "--max_steps -1 --num_train_epochs 2 --checks 1"
+    whole = run(encoder, data, tmp_path / "all", words).metrics["runs"][0]
+    few = run(encoder, data, tmp_path / "few", f"{words} --label_count 2").metrics["runs"][0]
+    assert whole["images_seen"] == few["images_seen"] == 2 * 6 * 10 and few["training_images"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("--label_count 50", "50 training images were asked for, but there are 10"),
+        ("--min_annotated 0.9", "none of 10 training images has a crop of which 90 % are annotated"),
+        ("--classes squares", r"the mask of .* holds 2, which no class is"),
+        ("--train_split trian", "has no split 'trian'"),
+        ("--choose_by accuracy", "choose_by 'accuracy' is no figure of this task"),
+        ("--segmentation_loss bce_dice", "segmentation_loss 'bce_dice' is none of single_label targets"),
+        ("--mode last-blocks --blocks 7", "blocks is 7, but .* has 2"),
+        ("--model nowhere", "model nowhere: cannot be loaded"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(encoder: Path, scenes: Path, tmp_path: Path, words: str, error: str) -> None:
+    with pytest.raises(UserError, match=error):
+        run(encoder, scenes, tmp_path / "run", words)
+    assert not (tmp_path / "run" / METRICS_FILE).exists()
+
+
+def test_damaged_input_is_named_and_left_out(encoder: Path, scenes: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(scenes, tmp_path / "data")
+    (data / "images" / "train" / "cell_3.tif").write_bytes(b"II*\0 damaged")
+    tifffile.imwrite(data / "masks" / "train" / "cell_4.tif", np.zeros((5, 5), np.uint8))
+    holed = draw_scene(5)[0].astype(np.float32)
+    holed[3:6, 3:6] = np.nan
+    tifffile.imwrite(data / "images" / "train" / "cell_5.tif", holed)
+    result = run(encoder, data, tmp_path / "run", "--max_steps 2 --checks 1")
+    assert (
+        len(result.failed) == 2 and "cell_3.tif" in " ".join(result.failed) and "cell_4.tif" in " ".join(result.failed)
+    )
+    assert result.metrics["runs"][0]["training_images"] == 8 and np.isfinite(result.metrics["test"]["mean"]["loss"])
+
+
+def test_a_class_that_train_lacks_is_said(encoder: Path, scenes: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(scenes, tmp_path / "data")
+    for path in (data / "masks" / "train").iterdir():
+        tifffile.imwrite(path, np.minimum(tifffile.imread(path), 1), photometric="minisblack")
+    with pytest.raises(UserError, match="no pixel of class class 2 is in the training images, but there are some"):
+        run(encoder, data, tmp_path / "run")
+
+
+def test_a_batch_of_one(encoder: Path, scenes: Path, tmp_path: Path) -> None:
+    for decoder in ("upernet", "unetr", "linear"):
+        words = f"--decoder {decoder} --effective_batch 1 --label_count 1 --max_steps 2 --checks 1"
+        assert run(encoder, scenes, tmp_path / decoder, words).metrics["seeds"] == [42]
