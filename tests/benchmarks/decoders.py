@@ -70,16 +70,16 @@ def operations(case: str) -> float:
 
 def decoders(rounds: int) -> str:
     """Size, speed and memory of every decoder beside the encoder alone."""
-    passes = take_turns({case: forward(case) for case in CASES}, rounds, 2)
-    steps = take_turns({case: step(case) for case in CASES}, rounds, 2)
+    passes = take_turns({case: forward(case) for case in CASES}, rounds)
+    steps = take_turns({case: step(case) for case in CASES}, rounds)
     rows = [
         [
             label,
             f"{_millions(network(case)):.1f}",
             f"{operations(case) / 1e9:.1f}",
-            spread(passes.values[case], 1),
+            spread(passes.values[case]),
             spread(passes.ratios(case, "encoder")),
-            spread(steps.values[case], 1),
+            spread(steps.values[case]),
             spread(steps.ratios(case, "encoder")),
             f"{peak_memory('tests.benchmarks.decoders', case):.0f}",
         ]
