@@ -10,10 +10,10 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-encoder test quality format bench bench-data clean
+.PHONY: help install demo demo-encoder test quality format bench bench-data bench-segmentation clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 # A stamp: redone only when what is to be installed has changed.
 $(INSTALLED): pyproject.toml setup.cfg constraints.txt
@@ -46,6 +46,15 @@ bench: $(INSTALLED) ## Measure speed and memory and write docs/benchmarks.md (te
 
 bench-data: $(INSTALLED) ## Measure reading, building and streaming of data sets and write docs/benchmarks_data.md
 	"$(BIN)/python" -m tests.benchmarks.data
+
+# Compared with, and no dependency of ours: it has a folder of its own beside the environment.
+MONAI := build/monai
+$(MONAI): $(INSTALLED)
+	"$(BIN)/python" -m pip install --quiet --no-deps --upgrade --target "$(MONAI)" monai==1.6.1
+	touch "$(MONAI)"
+
+bench-segmentation: $(MONAI) ## Measure decoders, whole fields and MONAI and write docs/benchmarks_segmentation.md
+	PYTHONPATH="$(MONAI)" "$(BIN)/python" -m tests.benchmarks.segmentation
 
 clean: ## Remove the virtual environment and everything built
 	rm -rf "$(VENV)" build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

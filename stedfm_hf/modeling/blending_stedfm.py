@@ -180,7 +180,13 @@ def segment_image(model: PreTrainedModel, image: np.ndarray, **settings: int | N
     """
     _, height, width = image.shape
     bands = segment_rows(model, lambda top, bottom: image[:, top:bottom], (height, width), **settings)  # type: ignore[arg-type]  # batch_size is never None
-    return np.concatenate([band for _, band in bands], axis=1)
+    maps: np.ndarray | None = None
+    for top, band in bands:
+        if maps is None:
+            maps = np.empty((band.shape[0], height, width), band.dtype)
+        maps[:, top : top + band.shape[1]] = band
+    assert maps is not None
+    return maps
 
 
 __all__ = ["blend_windows", "default_halo", "plan_windows", "segment_image", "segment_rows", "window_weights"]

@@ -1,0 +1,124 @@
+"""A field of many windows: blending beside the network alone, and beside MONAI's sliding windows.
+
+`python -m tests.benchmarks.fields CASE SIDE` segments one field and prints the peak memory in MB. MONAI is needed for
+this alone and is no dependency of ours: `MISSING` says how to get it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from stedfm_hf import StedFmConfig, StedFmForSemanticSegmentation
+from stedfm_hf.modeling.blending_stedfm import default_halo, plan_windows, segment_image, segment_rows
+from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES
+from tests.benchmarks.timing import own_peak, peak_memory, spread, table, take_turns
+
+SIDE = 4096
+BATCH = 8
+CLASSES = 2
+LAYERS = 4
+CONFIG = StedFmConfig(**ARCHITECTURES["stedfm-vit-tiny"], num_hidden_layers=LAYERS, num_labels=CLASSES)
+WINDOW = CONFIG.image_size
+HALO = default_halo(WINDOW, CONFIG.patch_size)
+CASES = {
+    "alone": "network alone, maps dropped",
+    "rows": "`segment_rows`, bands dropped",
+    "image": "`segment_image`",
+    "monai": "MONAI `sliding_window_inference`, `gaussian`",
+}
+MISSING = """MONAI is missing. `make bench-segmentation` gets it by itself. By hand, not into the environment:
+  pip install --no-deps --target build/monai monai==1.6.1
+  PYTHONPATH=build/monai python -m tests.benchmarks.segmentation"""
+
+
+def monai() -> Any:
+    """The package MONAI, from wherever it is.
+
+    Raises:
+        SystemExit: It is nowhere; says how to get it.
+    """
+    try:
+        importlib.import_module("monai.inferers.utils")
+        return importlib.import_module("monai")
+    except ImportError as error:
+        raise SystemExit(f"{MISSING}\n({error})") from error
+
+
+def cases(side: int) -> dict[str, Callable[[], object]]:
+    """A field through the network in four ways, all with the same windows and the same batch."""
+    sliding_window_inference = monai().inferers.utils.sliding_window_inference
+    torch.manual_seed(0)
+    model = StedFmForSemanticSegmentation(CONFIG).eval()
+    image = np.random.default_rng(0).random((1, side, side), dtype=np.float32)
+
+    def predict(pixels: torch.Tensor) -> torch.Tensor:
+        return model.probabilities(model(pixels).logits)
+
+    def alone() -> object:
+        with torch.inference_mode():
+            for first in range(0, number, BATCH):
+                predict(batch[: number - first])
+        return None
+
+    def rows() -> object:
+        bands = segment_rows(model, lambda top, bottom: image[:, top:bottom], (side, side), batch_size=BATCH)
+        return sum(1 for _ in bands)
+
+    def whole() -> object:
+        return segment_image(model, image, batch_size=BATCH)
+
+    def sliding() -> object:
+        pixels = torch.from_numpy(image)[None]
+        with torch.inference_mode():
+            return sliding_window_inference(
+                pixels, (WINDOW, WINDOW), BATCH, predict, overlap=2 * HALO / WINDOW, mode="gaussian"
+            )
+
+    number = len(plan_windows(side, WINDOW, HALO)) ** 2
+    batch = torch.rand(BATCH, 1, WINDOW, WINDOW)
+    return {"alone": alone, "rows": rows, "image": whole, "monai": sliding}
+
+
+def fields(rounds: int, side: int = SIDE) -> str:
+    """Time of a field in four ways, round by round, and the memory of each in a process of its own."""
+    calls = cases(side)
+    rates = take_turns({name: (call, 1.0) for name, call in calls.items()}, rounds)
+    rows = [
+        [
+            label,
+            spread([1 / rate for rate in rates.values[name]], 1),
+            spread(rates.ratios("alone", name), 3),
+            spread(rates.ratios("monai", name), 3),
+            f"{peak_memory('tests.benchmarks.fields', name, str(side)):.0f}",
+        ]
+        for name, label in CASES.items()
+    ]
+    windows = len(plan_windows(side, WINDOW, HALO))
+    model = StedFmForSemanticSegmentation(CONFIG)
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    return (
+        f"## A field of {side} x {side}, beside MONAI {monai().__version__}\n\n"
+        f"The same network (vit-tiny of {LAYERS} layers, `{CONFIG.decoder}`, {CLASSES} classes, {millions:.2f} M "
+        f"parameters, float32, probabilities included), the same {windows} x {windows} windows of {WINDOW} with an "
+        f"overlap of {2 * HALO}, batch {BATCH}. It is smaller than any published one: what blending costs shows most. "
+        "The network alone is given batches of noise, as many windows as the field has. The image, MONAI and the "
+        "network are in memory in all four processes, so that the first row is what the others begin with.\n\n"
+        + table(["", "seconds", "x time of the network", "x time of MONAI", "peak MB"], rows)
+    )
+
+
+def main() -> None:
+    """Segment one field and print the peak memory."""
+    name, side = sys.argv[1:]
+    cases(int(side))[name]()
+    print(own_peak())
+
+
+if __name__ == "__main__":
+    main()

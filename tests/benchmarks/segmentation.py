@@ -1,0 +1,43 @@
+"""`python -m tests.benchmarks.segmentation`: decoders and whole fields (`make bench-segmentation`)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tests.benchmarks.decoders import decoders
+from tests.benchmarks.fields import fields, monai
+from tests.benchmarks.large_field import large
+from tests.benchmarks.timing import machine
+
+INTRODUCTION = """# Benchmarks of segmentation
+
+Made by `make bench-segmentation` (`python -m tests.benchmarks.segmentation`) on: {machine}.
+
+Everything in a table ran in turn, round by round, because shared machines change their speed from minute to minute:
+ratios are formed inside a round. Given is the **median** and, in brackets, every round. Peak memory is that of a
+process that does nothing else. Networks are untrained and images random, which changes neither speed nor memory."""
+
+
+def main() -> None:
+    """Measure the parts asked for and write the page."""
+    parts = {"decoders": decoders, "fields": fields, "large": large}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds of everything")
+    parser.add_argument("--only", choices=parts, action="append", help="measure this part only, and write no page")
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks_segmentation.md"))
+    arguments = parser.parse_args()
+    chosen = arguments.only or list(parts)
+    if "fields" in chosen:
+        monai()  # Said now rather than after the other parts.
+    print(machine(), file=sys.stderr)
+    pages = [parts[name](arguments.rounds) for name in chosen]
+    text = "\n\n".join([INTRODUCTION.format(machine=machine()), *pages]) + "\n"
+    print(text)
+    if not arguments.only:
+        arguments.output.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
