@@ -160,13 +160,22 @@ def segment_rows(
     )
 
 
-def segment_image(model: PreTrainedModel, image: np.ndarray, **settings: int | None) -> np.ndarray:
+def segment_image(
+    model: PreTrainedModel,
+    image: np.ndarray,
+    *,
+    window: int | None = None,
+    halo: int | None = None,
+    batch_size: int = 8,
+) -> np.ndarray:
     """Probabilities of every class over an image of any size, (L, H, W) float32.
 
     Args:
         model: A `StedFmForSemanticSegmentation` in evaluation mode.
         image: (C, H, W) float32 in [0, 1], from `StedFmImageProcessor.prepare`.
-        settings: `window`, `halo` and `batch_size` of `segment_rows`.
+        window: As for `segment_rows`.
+        halo: As for `segment_rows`.
+        batch_size: Windows at a time.
 
     Example:
     ```python
@@ -179,7 +188,11 @@ def segment_image(model: PreTrainedModel, image: np.ndarray, **settings: int | N
     ```
     """
     _, height, width = image.shape
-    bands = segment_rows(model, lambda top, bottom: image[:, top:bottom], (height, width), **settings)  # type: ignore[arg-type]  # batch_size is never None
+
+    def rows(top: int, bottom: int) -> np.ndarray:
+        return image[:, top:bottom]
+
+    bands = segment_rows(model, rows, (height, width), window=window, halo=halo, batch_size=batch_size)
     return np.concatenate([band for _, band in bands], axis=1)
 
 

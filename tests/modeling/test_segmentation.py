@@ -121,8 +121,18 @@ def test_settings_that_cannot_be_are_refused() -> None:
         build(decoder="unetr", patch_size=6, image_size=36)
     with pytest.raises(ValueError, match="decoder must be one of"):
         build(decoder="unet")
-    with pytest.raises(ValueError, match="is none of"):
-        build(target_type="multi_label", segmentation_loss="cross_entropy")
+
+
+@pytest.mark.parametrize("target_type", ["single_label", "multi_label", "soft", "regression"])
+@pytest.mark.parametrize("loss", ["auto", "cross_entropy", "bce_dice", "mse"])
+def test_every_loss_has_its_targets(loss: str, target_type: str) -> None:
+    meant = {"cross_entropy": ["single_label"], "bce_dice": ["multi_label", "soft"]}
+    if target_type in meant.get(loss, [target_type]):
+        labels = labels_for(target_type, 1, 32, 32)
+        assert build(target_type=target_type, segmentation_loss=loss)(pixels(1), labels).loss.isfinite()
+    else:
+        with pytest.raises(ValueError, match=f"'{loss}' is one of .* targets, not of {target_type} ones"):
+            build(target_type=target_type, segmentation_loss=loss)
 
 
 def test_folders_load_as_one_another(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

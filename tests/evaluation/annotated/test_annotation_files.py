@@ -24,7 +24,7 @@ from tests.evaluation.annotated.annotated_data import SHAPE, label_mask, pair_fo
 roifile = pytest.importorskip("roifile")
 
 
-def rectangle(name: str, top: int, left: int, bottom: int, right: int, group: int = 0) -> object:
+def rectangle(name: str, top: int, left: int, bottom: int, right: int, group: int = 0) -> Any:
     roi = roifile.ImagejRoi(
         roitype=roifile.ROI_TYPE.RECT, top=top, left=left, bottom=bottom, right=right, name=name, version=228
     )
@@ -110,7 +110,7 @@ def test_the_group_of_a_roi_is_its_class(tmp_path: Path) -> None:
     for number, name in enumerate("abc"):
         tifffile.imwrite(tmp_path / f"images/{name}.tif", picture(number))
     roifile.roiwrite(tmp_path / "masks/a_RoiSet.zip", [rectangle("x", 0, 0, 2, 2, group=2)])
-    rectangle("y", 0, 0, 2, 2, group=1).tofile(tmp_path / "masks/b.roi")  # type: ignore[attr-defined]
+    rectangle("y", 0, 0, 2, 2, group=1).tofile(tmp_path / "masks/b.roi")
     data = read_annotated(tmp_path, classes=["rings", "fibres"])["all"]
     assert data.classes == ("rings", "fibres") and data.target_type == "multi_label" and data.unmasked == 1
     assert data.counts() == {"rings": 4, "fibres": 4}
@@ -126,7 +126,7 @@ def test_rois_that_are_no_areas_or_of_several_planes_are_refused(tmp_path: Path)
     with pytest.raises(ImageReadError, match=r"its mask a\.roi holds ROI 'axis', which is no area \(line\)"):
         read_mask(tmp_path / "a.roi", SHAPE)
     first, second = rectangle("x", 0, 0, 2, 2), rectangle("y", 0, 0, 2, 2)
-    first.position, second.position = 1, 2  # type: ignore[attr-defined]
+    first.position, second.position = 1, 2
     roifile.roiwrite(tmp_path / "b.zip", [first, second])
     with pytest.raises(ImageReadError, match="2 planes of a stack"):
         read_mask(tmp_path / "b.zip", SHAPE)
@@ -136,7 +136,7 @@ def test_rois_that_are_no_areas_or_of_several_planes_are_refused(tmp_path: Path)
 
 
 def test_without_roifile_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rectangle("x", 0, 0, 2, 2).tofile(tmp_path / "a.roi")  # type: ignore[attr-defined]
+    rectangle("x", 0, 0, 2, 2).tofile(tmp_path / "a.roi")
     tifffile.imwrite(tmp_path / "a.tif", picture(0))
     monkeypatch.setitem(sys.modules, "roifile", None)
     with pytest.raises(UserError, match=r'a\.roi: .*pip install "stedfm-hf\[roi\]"'):
