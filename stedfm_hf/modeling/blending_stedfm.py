@@ -83,11 +83,13 @@ def blend_windows(
         First row of the band, and the band (L, n, W) float32.
 
     Raises:
-        ValueError: Windows that overlap entirely, or a field without pixels.
+        ValueError: Windows that overlap entirely, a field without pixels, or a batch without windows.
     """
     height, width = shape
     if not 0 <= 2 * halo < window:
         raise ValueError(f"a halo of {halo} pixels leaves nothing of windows of {window}; take less than half of them")
+    if batch_size < 1:
+        raise ValueError(f"a batch of {batch_size} windows is too small; the least is 1")
     if height < 1 or width < 1:
         raise ValueError(f"a field of {height} x {width} pixels has nothing to segment")
     sides = [min(window, -(-length // multiple) * multiple) for length in shape]

@@ -14,7 +14,7 @@ import torch
 
 from stedfm_hf import StedFmModel
 from stedfm_hf.cli import main
-from stedfm_hf.evaluation import protocol, trials
+from stedfm_hf.evaluation import nearest, protocol, trials
 from stedfm_hf.evaluation.knn import reference_protocol
 from stedfm_hf.evaluation.labelled import from_arrays, read_labelled
 from stedfm_hf.evaluation.labelled.parts import make_parts
@@ -189,11 +189,11 @@ def test_neighbours_are_searched_where_the_model_ran(
     device: str, searched: str, folder: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for GPUs of Apple, which lack the double precision that the search falls back on."""
-    search, places = trials.nearest, []
+    places = []
 
     def here(*vectors: Any, device: torch.device | str, **options: Any) -> Any:
         places.append(str(device))
-        return search(*vectors, **options)
+        return nearest(*vectors, **options)
 
     monkeypatch.setattr(protocol, "choose_device", lambda asked: torch.device(device))
     monkeypatch.setattr(trials, "nearest", here)

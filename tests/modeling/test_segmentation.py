@@ -116,6 +116,13 @@ def test_labels_of_another_shape_are_refused(changes: dict[str, Any], shape: tup
         build(**changes).target_loss(torch.zeros(1, 3, 8, 8), torch.zeros(shape))
 
 
+@pytest.mark.parametrize("target_type", ["single_label", "multi_label"])
+def test_a_region_of_another_shape_is_refused(target_type: str) -> None:
+    model, labels = build(target_type=target_type), labels_for(target_type, 2, 8, 8)
+    with pytest.raises(ValueError, match=r"a region is \(B, H, W\), .*\(2, 1, 8, 8\)"):
+        model.target_loss(torch.zeros(2, 3, 8, 8), labels, torch.ones(2, 1, 8, 8))
+
+
 def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="power|doubles"):
         build(decoder="unetr", patch_size=6, image_size=36)

@@ -120,6 +120,15 @@ def test_the_group_of_a_roi_is_its_class(tmp_path: Path) -> None:
         read_annotated(tmp_path, classes=["rings"])
 
 
+def test_names_of_rois_lose_the_number_of_the_roi_manager_and_no_other(tmp_path: Path) -> None:
+    names = ["VGLUT1", "VGLUT2", "VGLUT2-1", "Region", "region-1", "Background"]
+    rois = [rectangle(name, 0, 3 * place, 2, 3 * place + 2) for place, name in enumerate(names[:5])]
+    roifile.roiwrite(tmp_path / "a.zip", [*rois, rectangle(names[5], 4, 0, 6, 2)])
+    mask = read_mask(tmp_path / "a.zip", SHAPE)
+    assert mask.keys == ("VGLUT1", "VGLUT2") and mask.planes.sum(axis=(1, 2)).tolist() == [4, 8]
+    assert mask.region is not None and mask.region.sum() == 8
+
+
 def test_rois_that_are_no_areas_or_of_several_planes_are_refused(tmp_path: Path) -> None:
     line = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.LINE, name="axis", version=228)
     line.tofile(tmp_path / "a.roi")
