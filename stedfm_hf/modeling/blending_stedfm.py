@@ -51,8 +51,16 @@ def window_weights(length: int, window: int, halo: int) -> np.ndarray:
 
 
 def default_halo(window: int, patch_size: int) -> int:
-    """An eighth of a window, in whole patches."""
-    return patch_size * max(1, round(window / 8 / patch_size))
+    """An eighth of a window, in whole patches; of a window of few patches no more than a quarter.
+
+    Example:
+    ```python
+    >>> default_halo(224, 16), default_halo(32, 16)
+    (32, 8)
+
+    ```
+    """
+    return min(patch_size * max(1, round(window / 8 / patch_size)), window // 4)
 
 
 @torch.inference_mode()
@@ -136,7 +144,7 @@ def segment_rows(
         rows: Gives the scaled rows of the field.
         shape: (H, W) of the field.
         window: Side of a window; None: the model's `image_size`.
-        halo: Half of what windows overlap by; None: an eighth of a window in whole patches.
+        halo: Half of what windows overlap by; None: see `default_halo`.
         batch_size: Windows at a time.
 
     Raises:

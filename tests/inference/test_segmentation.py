@@ -436,6 +436,23 @@ def test_regression_gives_values(images: Path, tmp_path: Path) -> None:
         segment(images, tmp_path / "two", model=model, probabilities="uint8", device="cpu")
 
 
+def test_a_gpu_without_room_is_told(
+    single: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: FieldTask, field: Any, path: str, number: int) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(FieldTask, "__call__", full)
+    with pytest.raises(UserError, match="no room for 64 windows of 32; lower --batch-size"):
+        segment(images, tmp_path / "out", model=single, device="cpu", batch_size=64)
+
+
+@pytest.mark.parametrize("window", [8, 16])
+def test_windows_of_few_patches(window: int, single: Path, images: Path, tmp_path: Path) -> None:
+    manifest = segment(images / "a" / "1.tif", tmp_path / "out", model=single, device="cpu", window=window)
+    assert manifest.exit_status == 0 and manifest.settings["halo"] == window // 4
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
