@@ -89,7 +89,7 @@ def fit_intensity_range(
 
 def _finite_parts(plane: np.ndarray) -> Iterator[np.ndarray]:
     """The finite values of a plane (H, W), flat, some rows at a time."""
-    step = max(1, _AT_ONCE // plane.shape[1])
+    step = max(1, _AT_ONCE * len(plane) // max(1, plane.size))
     for top in range(0, len(plane), step):
         rows = plane[top : top + step]
         yield rows[np.isfinite(rows)] if rows.dtype.kind == "f" else rows.ravel()
