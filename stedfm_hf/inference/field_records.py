@@ -46,6 +46,9 @@ class FieldRecords:
         self.manifest, self.record = manifest, manifest_path(folder, folder=True)
         self._schemas = {folder / FIELDS: fields, folder / OBJECTS: objects}
         self._parts = folder / "fields.parts"
+        if self.record.exists():
+            for leftover in folder.rglob(".*.tmp.*"):  # of a run that was killed: as large as the field it was at
+                leftover.unlink(missing_ok=True)
         if overwrite:
             for file in (*self._schemas, self.record):
                 file.unlink(missing_ok=True)

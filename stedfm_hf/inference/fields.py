@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from stedfm_hf.images import StedImage, read_image, read_series
 from stedfm_hf.inference.segmenter import Segmenter
 from stedfm_hf.inference.sources import ImageFile, Source
 from stedfm_hf.modeling.blending_stedfm import segment_rows
-from stedfm_hf.modeling.image_processing_stedfm import apply_intensity_range, fit_intensity_range, resample
+from stedfm_hf.modeling.image_processing_stedfm import apply_intensity_range, fit_scaling, resampled_size
 
 ALL_SERIES = "all"
 """Instead of the name of a series: every one, for itself."""
@@ -29,7 +31,7 @@ class Field:
         limits: (C, 2), the intensities that become 0 and 1.
         clip: Whether scaled values are cut to [0, 1].
         pixel_size_nm: (y, x), or None.
-        resampled: The scaled image in the model's pixel size, (C, h, w) float32, where the processor asks for one.
+        seen: (h, w) of what the model is given: of the file, or in the pixel size that the processor asks for.
     """
 
     series: str
@@ -38,7 +40,7 @@ class Field:
     limits: np.ndarray
     clip: bool
     pixel_size_nm: tuple[float, float] | None
-    resampled: np.ndarray | None
+    seen: tuple[int, int]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -48,6 +50,16 @@ class Field:
     def scaled(self, top: int, bottom: int) -> np.ndarray:
         """Rows of the file, scaled, (C, n, W) float32: what `StedFmImageProcessor.prepare` makes of them."""
         return apply_intensity_range(self.pixels[:, top:bottom], self.limits, clip=self.clip)
+
+    def rows(self, top: int, bottom: int) -> np.ndarray:
+        """Rows of what the model is given, (C, n, w) float32: made for each call, a large field is never whole."""
+        if self.seen == self.shape:
+            return self.scaled(top, bottom)
+        down, across = (resampling(*lengths) for lengths in zip(self.shape, self.seen, strict=True))
+        down = down[top:bottom]
+        first, last = int(down.indices.min()), int(down.indices.max()) + 1
+        planes = self.scaled(first, last)
+        return np.stack([(across @ (down[:, first:last] @ plane).T).T for plane in planes])
 
 
 def read_fields(
@@ -89,25 +101,41 @@ def fields_of(image: StedImage, segmenter: Segmenter, scaling: dict[str, Any]) -
     channels, wanted = len(array), segmenter.model.config.num_channels
     if wanted not in (1, channels):
         raise ValueError(f"has {channels} channels, and the model takes {wanted}")
-    normalization, known = scaling["normalization"], scaling["intensity_range"]
-    if image.intensity_range is not None and normalization in ("percentile", "minmax"):
-        normalization, known = "fixed", image.intensity_range
-    limits = fit_intensity_range(array, normalization, scaling["percentiles"], known)
-    clip = not (normalization == "none" and np.issubdtype(array.dtype, np.floating))
+    limits, clip = fit_scaling(array, scaling, image.intensity_range)
     target, size = scaling["target_pixel_size_nm"], image.pixel_size_nm
-    if target is not None and size is None:
-        raise ValueError(
-            f"the file does not say its pixel size, and the model wants {target} nm; write it into the file"
-        )
+    shape = seen = (array.shape[1], array.shape[2])
+    if target is not None:
+        if size is None:
+            raise ValueError(
+                f"the file does not say its pixel size, and the model wants {target} nm; write it into the file"
+            )
+        seen = resampled_size(shape, (size[0] / target, size[1] / target))
     groups = [[number] for number in range(channels)] if wanted == 1 else [list(range(channels))]
     for group in groups:
         part = slice(group[0], group[-1] + 1)
-        resampled = None
-        if target is not None and size is not None:
-            whole = apply_intensity_range(array[part], limits[part], clip=clip)
-            resampled = resample(whole, (size[0] / target, size[1] / target))
         names = "+".join(image.channel_names[number] for number in group)
-        yield Field(image.series, names, array[part], limits[part], clip, size, resampled)
+        yield Field(image.series, names, array[part], limits[part], clip, size, seen)
+
+
+@lru_cache(maxsize=2)
+def resampling(source: int, target: int) -> sparse.csr_array:
+    """Weights (target, source) by which `resample` makes the pixels of an axis: linear, with antialiasing.
+
+    Example:
+        >>> resampling(2, 4).toarray().tolist()
+        [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
+    """
+    scale = source / target
+    reach = max(scale, 1.0)
+    centres = (np.arange(target) + 0.5) * scale
+    first = np.maximum((centres - reach + 0.5).astype(np.int64), 0)
+    last = np.minimum((centres + reach + 0.5).astype(np.int64), source)
+    place = first[:, None] + np.arange((last - first).max())
+    weights = np.where(place < last[:, None], 1 - np.abs(place + 0.5 - centres[:, None]) / reach, 0).clip(min=0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    row, tap = np.nonzero(weights)
+    entries = (weights[row, tap].astype(np.float32), (row, place[row, tap]))
+    return sparse.csr_array(entries, shape=(target, source))
 
 
 def probability_bands(
@@ -118,11 +146,8 @@ def probability_bands(
     Raises:
         ValueError: If the model answers with what is no number.
     """
-    image = field.resampled
-    shape = field.shape if image is None else (image.shape[1], image.shape[2])
-    rows = field.scaled if image is None else lambda top, bottom: image[:, top:bottom]
-    bands = segment_rows(segmenter.model, rows, shape, window=window, halo=halo, batch_size=batch_size)
-    for top, band in resized_bands(bands, shape, field.shape):
+    bands = segment_rows(segmenter.model, field.rows, field.seen, window=window, halo=halo, batch_size=batch_size)
+    for top, band in resized_bands(bands, field.seen, field.shape):
         if not np.isfinite(band).all():
             raise ValueError("the maps are not finite; try --precision float32")
         yield top, band

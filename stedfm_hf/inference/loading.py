@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
@@ -18,6 +20,7 @@ from stedfm_hf.runs import UserError, sha256_file
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("auto", "cpu", "cuda", "mps")
+Network = TypeVar("Network", bound=StedFmPreTrainedModel)
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,10 @@ def load_encoder(model: str | Path, *, device: str = "auto", precision: str = "f
     """
     place, dtype = _where(device, precision)
     source = _source(model)
-    try:
+    with _told(source, "give a folder written by `stedfm convert`, a Hub id or demo"):
         network = AutoModel.from_pretrained(source, dtype=dtype)
         facts = _facts(model, source)
-    except (OSError, ValueError) as error:
-        raise _cannot_load(source, error, "give a folder written by `stedfm convert`, a Hub id or demo") from error
-    if not isinstance(network, StedFmModel) or not isinstance(facts["processor"], StedFmImageProcessor):
-        raise UserError(f"model {source}: is a {type(network).__name__}, not a STED-FM model")
+    _check_is_ours(source, network, StedFmModel, facts)
     return Encoder(network.to(place).eval(), **facts)
 
 
@@ -87,31 +87,62 @@ def load_classifier(model: str | Path, *, device: str = "auto", precision: str =
     Raises:
         UserError: Also for a model without such a head, which would be drawn at random otherwise.
     """
+    network, facts = load_headed(
+        model,
+        StedFmForImageClassification,
+        AutoModelForImageClassification,
+        head="classifier",
+        verb="stedfm finetune classification",
+        device=device,
+        precision=precision,
+    )
+    return Classifier(network, **facts)
+
+
+def load_headed(
+    model: str | Path,
+    kind: type[Network],
+    auto: Any,
+    *,
+    head: str,
+    verb: str,
+    device: str,
+    precision: str,
+) -> tuple[Network, dict[str, Any]]:
+    """Load a model with a head from a folder or Hub repository; one without it is refused, not given a random one.
+
+    Args:
+        model: As for `load_encoder`.
+        kind: What the model must be, `StedFmFor...`.
+        auto: The Auto class of transformers that loads it.
+        head: What such a model has, in words.
+        verb: The command that trains one.
+        device: As for `load_encoder`.
+        precision: As for `load_encoder`.
+
+    Returns:
+        The network on its device, in evaluation mode, and what else `Loaded` holds.
+
+    Raises:
+        UserError: If there is no such model, or it has no such head; says how to mend it.
+    """
     place, dtype = _where(device, precision)
     source = _source(model)
-    try:
-        # Asked first, for transformers would draw a head at random and print a page about it.
+    mend = f"give a folder written by `{verb}` or a Hub id"
+    # Asked first, for transformers would draw a head at random and print a page about it.
+    with _told(source, mend):
         architectures = AutoConfig.from_pretrained(source).architectures or []
-        network, loading = None, {}
-        if any(name.endswith("ForImageClassification") for name in architectures):
-            network, loading = AutoModelForImageClassification.from_pretrained(
-                source, dtype=dtype, output_loading_info=True
-            )
-        facts = _facts(model, source)
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other sizes than configured
-        raise _cannot_load(
-            source, error, "give a folder written by `stedfm finetune classification` or a Hub id"
-        ) from error
-    if network is None:
+    task = kind.__name__[kind.__name__.index("For") :]
+    if not any(name.endswith(task) for name in architectures):
         held = ", ".join(architectures) or "no known model"
-        raise UserError(f"model {model}: has no classifier, it is a {held}; train one: stedfm finetune classification")
-    if loading["missing_keys"]:
-        raise UserError(f"model {source}: weights are missing ({', '.join(sorted(loading['missing_keys'])[:3])}, ...)")
-    if not isinstance(network, StedFmForImageClassification) or not isinstance(
-        facts["processor"], StedFmImageProcessor
-    ):
-        raise UserError(f"model {source}: is a {type(network).__name__}, not a STED-FM model")
-    return Classifier(network.to(place).eval(), **facts)
+        raise UserError(f"model {model}: has no {head}, it is a {held}; train one: {verb}")
+    with _told(source, mend):
+        network, loading = auto.from_pretrained(source, dtype=dtype, output_loading_info=True)
+        facts = _facts(model, source)
+    if missing := sorted(loading["missing_keys"]):
+        raise UserError(f"model {source}: weights are missing ({', '.join(missing[:3])}, ...); {mend}")
+    _check_is_ours(source, network, kind, facts)
+    return network.to(place).eval(), facts
 
 
 def _where(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
@@ -144,8 +175,19 @@ def _facts(model: str | Path, source: str) -> dict[str, Any]:
     }
 
 
-def _cannot_load(source: str, error: Exception, mend: str) -> UserError:
-    return UserError(f"model {source}: cannot be loaded ({' '.join(str(error).split())}); {mend}")
+@contextmanager
+def _told(source: str, mend: str) -> Iterator[None]:
+    """Turn what goes wrong in loading a model into an error that says how to mend it."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other sizes than configured
+        raise UserError(f"model {source}: cannot be loaded ({' '.join(str(error).split())}); {mend}") from error
+
+
+def _check_is_ours(source: str, network: Any, kind: type[StedFmPreTrainedModel], facts: dict[str, Any]) -> None:
+    for found, wanted in ((network, kind), (facts["processor"], StedFmImageProcessor)):
+        if not isinstance(found, wanted):
+            raise UserError(f"model {source}: is a {type(found).__name__}, not a STED-FM model")
 
 
 def choose_device(device: str) -> torch.device:

@@ -236,9 +236,11 @@ class Hulls:
         runs = self._runs.values
         runs = runs[:, np.argsort(runs[0], kind="stable")]
         ends = np.searchsorted(runs[0], np.arange(1, len(area) + 2))
-        hulls = []
-        for begin, end in zip(ends[:-1], ends[1:], strict=True):
+        hulls = area.astype(np.float64)
+        for number, (begin, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
             _, y, left, right = runs[:, begin:end]
-            corners = np.concatenate([[y, left], [y, right], [y + 1, left], [y + 1, right]], axis=1)
-            hulls.append(ConvexHull(corners.T).volume)
-        return area / np.array(hulls)
+            # Most objects of a noisy mask are specks that fill their box; a hull takes a hundred times as long.
+            if (y[-1] + 1 - y[0]) * (right.max() - left.min()) > area[number]:
+                corners = np.concatenate([[y, left], [y, right], [y + 1, left], [y + 1, right]], axis=1)
+                hulls[number] = ConvexHull(corners.T).volume
+        return area / hulls

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+
 from stedfm_hf.inference.field_records import FieldRecords
 from stedfm_hf.inference.field_task import FieldTask, field_schema, object_schema
 from stedfm_hf.inference.fields import Field, read_fields
@@ -148,6 +150,9 @@ def segment(
                 )
                 progress.update()
                 records.save_at_times()
+    except torch.OutOfMemoryError as error:
+        records.save()
+        raise UserError(f"the GPU has no room for {batch_size} windows of {side}; lower --batch-size") from error
     except BaseException:
         records.save()
         raise

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from transformers import AutoConfig, AutoModelForSemanticSegmentation
+from transformers import AutoModelForSemanticSegmentation
 
-from stedfm_hf.inference.loading import Loaded, _cannot_load, _facts, _source, _where
-from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
+from stedfm_hf.inference.loading import Loaded, load_headed
 from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
 from stedfm_hf.runs import UserError
 
@@ -78,31 +76,13 @@ def load_segmenter(model: str | Path, *, device: str = "auto", precision: str = 
         >>> load_segmenter(folder, device="cpu").object_classes
         {1: 'rings'}
     """
-    place, dtype = _where(device, precision)
-    source = _source(model)
-    network: Any = None
-    loading: dict[str, Any] = {}
-    try:
-        # Asked first, for transformers would draw a decoder at random and print a page about it.
-        architectures = AutoConfig.from_pretrained(source).architectures or []
-        if any(name.endswith("ForSemanticSegmentation") for name in architectures):
-            network, loading = AutoModelForSemanticSegmentation.from_pretrained(
-                source, dtype=dtype, output_loading_info=True
-            )
-        facts = _facts(model, source)
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other sizes than configured
-        raise _cannot_load(
-            source, error, "give a folder written by `stedfm finetune segmentation` or a Hub id"
-        ) from error
-    if network is None:
-        held = ", ".join(architectures) or "no known model"
-        raise UserError(
-            f"model {model}: has no decoder for masks, it is a {held}; train one: stedfm finetune segmentation"
-        )
-    if loading["missing_keys"]:
-        raise UserError(f"model {source}: weights are missing ({', '.join(sorted(loading['missing_keys'])[:3])}, ...)")
-    if not isinstance(network, StedFmForSemanticSegmentation) or not isinstance(
-        facts["processor"], StedFmImageProcessor
-    ):
-        raise UserError(f"model {source}: is a {type(network).__name__}, not a STED-FM model")
-    return Segmenter(network.to(place).eval(), **facts)
+    network, facts = load_headed(
+        model,
+        StedFmForSemanticSegmentation,
+        AutoModelForSemanticSegmentation,
+        head="decoder for masks",
+        verb="stedfm finetune segmentation",
+        device=device,
+        precision=precision,
+    )
+    return Segmenter(network, **facts)

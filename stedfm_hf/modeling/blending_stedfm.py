@@ -51,8 +51,16 @@ def window_weights(length: int, window: int, halo: int) -> np.ndarray:
 
 
 def default_halo(window: int, patch_size: int) -> int:
-    """An eighth of a window, in whole patches."""
-    return patch_size * max(1, round(window / 8 / patch_size))
+    """An eighth of a window, in whole patches; of a window of few patches no more than a quarter.
+
+    Example:
+    ```python
+    >>> default_halo(224, 16), default_halo(32, 16)
+    (32, 8)
+
+    ```
+    """
+    return min(patch_size * max(1, round(window / 8 / patch_size)), window // 4)
 
 
 @torch.inference_mode()
@@ -83,11 +91,13 @@ def blend_windows(
         First row of the band, and the band (L, n, W) float32.
 
     Raises:
-        ValueError: Windows that overlap entirely, or a field without pixels.
+        ValueError: Windows that overlap entirely, a field without pixels, or a batch without windows.
     """
     height, width = shape
     if not 0 <= 2 * halo < window:
         raise ValueError(f"a halo of {halo} pixels leaves nothing of windows of {window}; take less than half of them")
+    if batch_size < 1:
+        raise ValueError(f"a batch of {batch_size} windows is too small; the least is 1")
     if height < 1 or width < 1:
         raise ValueError(f"a field of {height} x {width} pixels has nothing to segment")
     sides = [min(window, -(-length // multiple) * multiple) for length in shape]
@@ -100,8 +110,7 @@ def blend_windows(
     for number, top in enumerate(tops):
         strip = pad_to_multiple(np.asarray(rows(top, min(top + sides[0], height)), np.float32), multiple)
         strip = strip if len(lefts) == 1 else strip[:, :, :width]
-        for first in range(0, len(lefts), batch_size):
-            some = range(first, min(first + batch_size, len(lefts)))
+        for some in np.array_split(np.arange(len(lefts)), -(-len(lefts) // batch_size)):  # a small rest is slow
             batch = np.stack([strip[:, :, lefts[at] : lefts[at] + sides[1]] for at in some])
             maps = predict(torch.from_numpy(batch).to(device)).float()
             if band is None:
@@ -134,7 +143,7 @@ def segment_rows(
         rows: Gives the scaled rows of the field.
         shape: (H, W) of the field.
         window: Side of a window; None: the model's `image_size`.
-        halo: Half of what windows overlap by; None: an eighth of a window in whole patches.
+        halo: Half of what windows overlap by; None: see `default_halo`.
         batch_size: Windows at a time.
 
     Raises:
@@ -160,13 +169,22 @@ def segment_rows(
     )
 
 
-def segment_image(model: PreTrainedModel, image: np.ndarray, **settings: int | None) -> np.ndarray:
+def segment_image(
+    model: PreTrainedModel,
+    image: np.ndarray,
+    *,
+    window: int | None = None,
+    halo: int | None = None,
+    batch_size: int = 8,
+) -> np.ndarray:
     """Probabilities of every class over an image of any size, (L, H, W) float32.
 
     Args:
         model: A `StedFmForSemanticSegmentation` in evaluation mode.
         image: (C, H, W) float32 in [0, 1], from `StedFmImageProcessor.prepare`.
-        settings: `window`, `halo` and `batch_size` of `segment_rows`.
+        window: As for `segment_rows`.
+        halo: As for `segment_rows`.
+        batch_size: Windows at a time.
 
     Example:
     ```python
@@ -179,11 +197,14 @@ def segment_image(model: PreTrainedModel, image: np.ndarray, **settings: int | N
     ```
     """
     _, height, width = image.shape
-    bands = segment_rows(model, lambda top, bottom: image[:, top:bottom], (height, width), **settings)  # type: ignore[arg-type]  # batch_size is never None
+
+    def rows(top: int, bottom: int) -> np.ndarray:
+        return image[:, top:bottom]
+
     maps: np.ndarray | None = None
-    for top, band in bands:
+    for top, band in segment_rows(model, rows, (height, width), window=window, halo=halo, batch_size=batch_size):
         if maps is None:
-            maps = np.empty((band.shape[0], height, width), band.dtype)
+            maps = np.empty((len(band), height, width), band.dtype)
         maps[:, top : top + band.shape[1]] = band
     assert maps is not None
     return maps

@@ -30,7 +30,13 @@ ARCHITECTURES: dict[str, dict[str, int]] = {
 TARGET_TYPES = ("single_label", "multi_label", "soft", "regression")
 POOLINGS = ("avg", "token")
 DECODERS = ("upernet", "unetr", "linear")
-SEGMENTATION_LOSSES = ("auto", "cross_entropy", "bce_dice", "mse")
+SEGMENTATION_LOSSES = {
+    "auto": TARGET_TYPES,
+    "cross_entropy": ("single_label",),
+    "bce_dice": ("multi_label", "soft"),
+    "mse": TARGET_TYPES,
+}
+"""The targets that each loss is one of."""
 
 
 @strict
@@ -138,10 +144,12 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
-        if (self.segmentation_loss == "cross_entropy") != (self.target_type == "single_label") and (
-            self.segmentation_loss in ("cross_entropy", "bce_dice")
-        ):
-            raise ValueError(f"segmentation_loss {self.segmentation_loss!r} is none of {self.target_type} targets")
+        targets = SEGMENTATION_LOSSES[self.segmentation_loss]
+        if self.target_type not in targets:
+            raise ValueError(
+                f"segmentation_loss {self.segmentation_loss!r} is one of {' and '.join(targets)} targets, "
+                f"not of {self.target_type} ones"
+            )
         if not 0 <= self.mask_ratio < 1:
             raise ValueError(f"mask_ratio must lie in [0, 1), got {self.mask_ratio}")
         if self.image_size % self.patch_size:

@@ -1,6 +1,6 @@
 """Image processor of STED-FM: pixels as the microscope counted them, scaled to [0, 1] without an 8-bit step."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
@@ -19,6 +19,8 @@ except ImportError:  # Pillow is optional here; a checker does not know a module
 
 NORMALIZATIONS = ("percentile", "minmax", "fixed", "none")
 Normalization = Literal["percentile", "minmax", "fixed", "none"]
+_AT_ONCE = 2**22
+"""Pixels that percentiles are found of in one piece; of more in several, for they are copied."""
 
 
 class StedFmImageProcessorKwargs(TypedDict, total=False):
@@ -75,14 +77,71 @@ def fit_intensity_range(
         raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {normalization!r}")
     limits = np.zeros((channels, 2))
     for channel, plane in enumerate(array):
-        values = plane[np.isfinite(plane)] if np.issubdtype(plane.dtype, np.floating) else plane.ravel()
-        if not values.size:
+        if not (count := sum(values.size for values in _finite_parts(plane))):
             continue
         if normalization == "percentile":
-            limits[channel] = np.percentile(values, percentiles)
+            limits[channel] = _percentiles(plane, count, percentiles)
         if limits[channel, 0] >= limits[channel, 1] or normalization == "minmax":
-            limits[channel] = values.min(), values.max()
+            ends = [(values.min(), values.max()) for values in _finite_parts(plane) if values.size]
+            limits[channel] = min(low for low, _ in ends), max(high for _, high in ends)
     return limits
+
+
+def _finite_parts(plane: np.ndarray) -> Iterator[np.ndarray]:
+    """The finite values of a plane (H, W), flat, some rows at a time."""
+    step = max(1, _AT_ONCE * len(plane) // max(1, plane.size))
+    for top in range(0, len(plane), step):
+        rows = plane[top : top + step]
+        yield rows[np.isfinite(rows)] if rows.dtype.kind == "f" else rows.ravel()
+
+
+def _percentiles(plane: np.ndarray, count: int, percentiles: Sequence[float]) -> np.ndarray:
+    """`np.percentile` of the `count` finite values of a plane, to the bit; a large one is not copied for it."""
+    if plane.size <= _AT_ONCE:
+        return np.percentile(next(_finite_parts(plane)), percentiles)
+    found = []
+    for place in np.true_divide(percentiles, 100) * (count - 1):
+        first = int(place)
+        last = min(first + 1, count - 1)
+        # Only the rarer side is held: for the usual percentiles a thousandth of the values.
+        if place < count / 2:
+            low, high = _outermost(plane, last + 1, lowest=True)[[first, last]]
+        else:
+            low, high = _outermost(plane, count - first, lowest=False)[[0, last - first]]
+        step, share = high - low, place - first
+        found.append(low + step * share if share < 0.5 else high - step * (1 - share))
+    return np.array(found)
+
+
+def _outermost(plane: np.ndarray, number: int, lowest: bool) -> np.ndarray:
+    """The lowest or highest `number` of the finite values of a plane, sorted."""
+    held = np.empty(0, plane.dtype)
+    for values in _finite_parts(plane):
+        if len(held) == number:
+            values = values[values < held.max() if lowest else values > held.min()]
+        held = np.concatenate([held, values])
+        if len(held) > number:
+            held = (np.partition(held, number)[:number] if lowest else np.partition(held, -number)[-number:]).copy()
+    return np.sort(held)
+
+
+def fit_scaling(array: np.ndarray, settings: Mapping[str, Any], known_range: Any = None) -> tuple[np.ndarray, bool]:
+    """Find how an image is scaled, as the settings of a processor say.
+
+    Args:
+        array: (C, H, W), any real dtype.
+        settings: `normalization`, `percentiles` and `intensity_range`.
+        known_range: What became of a larger image that this is a piece of, as `StedImage.intensity_range`: it is not
+            fitted again.
+
+    Returns:
+        `limits` and `clip` of `apply_intensity_range`.
+    """
+    normalization, intensity_range = settings["normalization"], settings["intensity_range"]
+    if known_range is not None and normalization in ("percentile", "minmax"):
+        normalization, intensity_range = "fixed", known_range
+    limits = fit_intensity_range(array, normalization, settings["percentiles"], intensity_range)
+    return limits, not (normalization == "none" and np.issubdtype(array.dtype, np.floating))
 
 
 def apply_intensity_range(array: np.ndarray, limits: np.ndarray, clip: bool = True) -> np.ndarray:
@@ -114,13 +173,18 @@ def apply_intensity_range(array: np.ndarray, limits: np.ndarray, clip: bool = Tr
     return scaled
 
 
+def resampled_size(size: tuple[int, int], factors: tuple[float, float]) -> tuple[int, int]:
+    """Height and width that `resample` makes of `size`."""
+    return max(1, round(size[0] * factors[0])), max(1, round(size[1] * factors[1]))
+
+
 def resample(array: np.ndarray, factors: tuple[float, float]) -> np.ndarray:
     """Resize (C, H, W) float32 by `factors` (y, x), bilinear with antialiasing; at least one pixel stays."""
-    height, width = (max(1, round(side * factor)) for side, factor in zip(array.shape[1:], factors, strict=True))
-    if (height, width) == array.shape[1:]:
+    size = resampled_size((array.shape[1], array.shape[2]), factors)
+    if size == array.shape[1:]:
         return array
     resized = torch.nn.functional.interpolate(
-        torch.from_numpy(array)[None], size=(height, width), mode="bilinear", antialias=True
+        torch.from_numpy(array)[None], size=size, mode="bilinear", antialias=True
     )
     return resized[0].numpy()
 
@@ -256,13 +320,8 @@ class StedFmImageProcessor(PilBackend):
             if not 0 <= channel < array.shape[0]:
                 raise ValueError(f"there is no channel {channel}: the image has {array.shape[0]}")
             array = array[channel : channel + 1]
-        normalization, intensity_range = settings["normalization"], settings["intensity_range"]
-        if known_range is not None and normalization in ("percentile", "minmax"):
-            # A piece of an image that was scaled as a whole, or whose scaling as a whole is known: not fitted again.
-            normalization, intensity_range = "fixed", known_range
-        limits = fit_intensity_range(array, normalization, settings["percentiles"], intensity_range)
-        untouched = normalization == "none" and np.issubdtype(array.dtype, np.floating)
-        scaled = apply_intensity_range(array, limits, clip=not untouched)
+        limits, clip = fit_scaling(array, settings, known_range)
+        scaled = apply_intensity_range(array, limits, clip)
         target = settings["target_pixel_size_nm"]
         if target is not None:
             if pixel_size is None:

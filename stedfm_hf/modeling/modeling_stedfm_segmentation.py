@@ -150,7 +150,7 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
             region: (B, H, W), true where pixels count.
 
         Raises:
-            ValueError: Labels of another shape than `target_type` says.
+            ValueError: Labels of another shape than `target_type` says, or a region of another one than the logits.
         """
         logits, single = logits.float(), self.config.target_type == "single_label"
         expected = (logits.shape[0], *logits.shape[2:]) if single else tuple(logits.shape)
@@ -160,6 +160,11 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
             )
         counts = labels != self.config.semantic_loss_ignore_index
         if region is not None:
+            if tuple(region.shape) != (logits.shape[0], *logits.shape[2:]):
+                # It would be broadcast, and images would count where others' regions are.
+                raise ValueError(
+                    f"a region is (B, H, W), here for logits {tuple(logits.shape)}: {tuple(region.shape)}"
+                )
             counts = counts & (region.bool() if single else region.bool()[:, None])
         number = counts.sum().clamp(min=1)
         if self._loss == "cross_entropy":

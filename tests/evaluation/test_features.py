@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
 import torch
 from transformers import ViTConfig, ViTModel
 
 from stedfm_hf import StedFmModel
+from stedfm_hf.evaluation import extractors as module
 from stedfm_hf.evaluation.extractors import BASELINES, EncoderExtractor, Extractor, load_extractors
 from stedfm_hf.evaluation.features import compute_features, features_folder, prepare_for_probe
 from stedfm_hf.evaluation.labelled import LabelledImages, read_labelled
@@ -134,6 +136,26 @@ def test_baselines_and_what_is_not_to_be_had(model: str) -> None:
     assert len(lines) == 1 and lines[0].startswith("imagenet: left out")  # tests are offline
     for extractor in found:
         assert np.isfinite(compute_features(data, extractor).vectors).all()
+
+
+def test_the_hub_is_asked_once_and_not_at_all_for_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a network transformers would try again and again for each of the models it is asked for."""
+    asked: list[str] = []
+
+    def unreachable(name: str, *, timeout: float) -> None:
+        asked.append(name)
+        raise httpx2.ConnectError("no route to host")
+
+    monkeypatch.setattr(module, "model_info", unreachable)
+    monkeypatch.setattr(module, "try_to_load_from_cache", lambda name, file: None)
+    with pytest.raises(UserError, match="cannot be reached, or lacks some/model"):
+        module._check_reachable("some/model")
+    assert asked == ["some/model"]
+    monkeypatch.setattr(module, "try_to_load_from_cache", lambda name, file: str(tmp_path / file))
+    module._check_reachable("some/model")
+    assert asked == ["some/model"]
 
 
 def test_wrong_names_are_refused(model: str) -> None:

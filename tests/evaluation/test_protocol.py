@@ -14,6 +14,7 @@ import torch
 
 from stedfm_hf import StedFmModel
 from stedfm_hf.cli import main
+from stedfm_hf.evaluation import nearest, protocol, trials
 from stedfm_hf.evaluation.knn import reference_protocol
 from stedfm_hf.evaluation.labelled import from_arrays, read_labelled
 from stedfm_hf.evaluation.labelled.parts import make_parts
@@ -181,6 +182,23 @@ def test_neighbours_of_one_split_are_of_other_sources(model: str, tmp_path: Path
     assert honest["split"]["how"].startswith("There is one split")
     assert honest["split"]["sides"]["all"]["sources"] == 24 and leaking["split"]["sides"]["all"]["sources"] == 48
     assert leaking["summary"][0]["accuracy"]["mean"] == 1.0 and honest["summary"][0]["accuracy"]["mean"] < 0.8
+
+
+@pytest.mark.parametrize(("device", "searched"), [("cuda:1", "cuda:1"), ("mps", "cpu"), ("cpu", "cpu")])
+def test_neighbours_are_searched_where_the_model_ran(
+    device: str, searched: str, folder: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for GPUs of Apple, which lack the double precision that the search falls back on."""
+    places = []
+
+    def here(*vectors: Any, device: torch.device | str, **options: Any) -> Any:
+        places.append(str(device))
+        return nearest(*vectors, **options)
+
+    monkeypatch.setattr(protocol, "choose_device", lambda asked: torch.device(device))
+    monkeypatch.setattr(trials, "nearest", here)
+    knn(folder, model, tmp_path / "out", baselines=["histogram"])
+    assert places == [searched] * 2
 
 
 def test_the_reference_protocol_asks_the_validation_split(model: str, tmp_path: Path) -> None:

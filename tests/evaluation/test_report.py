@@ -129,3 +129,49 @@ def test_only_what_differs_is_called_different() -> None:
     assert all(row["p_holm"] > 0.05 for row in same.comparisons)
     other = evaluation(arrays(120))
     assert all(row["p_holm"] < 0.01 and row["low"] > 0 for row in other.comparisons)
+
+
+def votes(per_class: int, k: list[int], *, alone: bool = True, protocol: str = "ours") -> Evaluation:
+    """Of neighbours, of a data set with so many images of each class."""
+    each = evaluation(arrays(per_class), verb="evaluate knn")
+    if alone:
+        whole = {"all": arrays(per_class)}
+        each = dataclasses.replace(each, parts=make_parts(whole, leave_one_out=True))
+    names = [f"{number} neighbours" for number in k] + [f"{max(k)} neighbours, weighted (T = 0.07)"]
+    runs = [dataclasses.replace(each.runs[0], setting=name) for name in names]
+    return dataclasses.replace(each, runs=runs, settings={"protocol": protocol, "k": k})
+
+
+def test_neighbours_that_must_outvote_a_class_are_named_and_not_told_first(tmp_path: Path) -> None:
+    each = votes(10, [1, 4, 5, 20])
+    # An image has nine others of its class: of five neighbours, three would have to be of it.
+    assert each.outvoted() == [5, 20] and each.main_setting == "4 neighbours"
+    (note,) = [line for line in each.notes() if "outvote" in line]
+    assert "a, has 10 images, and none asks itself: where 5 or 20 neighbours vote" in note
+    assert each.record()["notes"] == each.notes()
+    every = votes(3, [2, 5])
+    assert every.outvoted() == [2, 5] and every.main_setting == "2 neighbours", "where all outvote, the fewest"
+
+
+def test_one_neighbour_outvotes_nobody_and_nor_do_few_of_many() -> None:
+    assert votes(2, [1]).outvoted() == []
+    many = votes(60, [1, 5, 20])
+    assert many.outvoted() == [] and many.main_setting == "20 neighbours, weighted (T = 0.07)"
+    assert not any("outvote" in line for line in many.notes())
+    assert votes(10, [20], protocol="reference").outvoted() == [], "its numbers of neighbours are given"
+    probe = evaluation(arrays(6))
+    assert probe.outvoted() == [] and probe.main_setting == "all"
+
+
+def test_an_image_of_the_train_side_has_its_whole_class_to_ask() -> None:
+    each = votes(50, [14, 16], alone=False)
+    assert set(each.parts.train.counts().values()) == {30} and each.outvoted() == [16]
+    assert "none asks itself" not in " ".join(each.notes())
+
+
+def test_images_without_sources_are_said_to_be_their_own() -> None:
+    def warned(data: LabelledImages) -> bool:
+        return any("counts as a source of its own" in line for line in evaluation(data).notes())
+
+    assert not warned(arrays(60, per_source=2))
+    assert warned(from_arrays("set", [np.eye(8)] * 60, list("ab") * 30))

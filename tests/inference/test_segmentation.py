@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,10 +23,11 @@ from stedfm_hf.cli import main
 from stedfm_hf.images import read_image
 from stedfm_hf.inference import load_segmenter, segment
 from stedfm_hf.inference.field_task import FieldTask
-from stedfm_hf.inference.fields import resized_bands
+from stedfm_hf.inference.fields import Field, resized_bands
 from stedfm_hf.inference.objects import NEIGHBOURS, Components, Hulls
 from stedfm_hf.inference.overlay import thumbnail
-from stedfm_hf.inference.plane_files import new_planes
+from stedfm_hf.inference.plane_files import Planes, new_planes
+from stedfm_hf.modeling.image_processing_stedfm import resample, resampled_size
 from stedfm_hf.runs import Manifest, UserError
 from tests.models import tiny_config
 
@@ -208,6 +209,20 @@ def test_maps_are_brought_to_the_pixels_of_the_file(
     np.testing.assert_allclose(np.concatenate([band for _, band in found], axis=1), expected, atol=1e-5)
 
 
+@trials(deadline=None, max_examples=30)
+@given(st.tuples(*[st.integers(2, 60)] * 2), st.tuples(*[st.floats(0.2, 4)] * 2), st.integers(1, 9))
+def test_rows_of_another_pixel_size_are_those_of_the_whole_image(
+    shape: tuple[int, int], factors: tuple[float, float], step: int
+) -> None:
+    seen = resampled_size(shape, factors)
+    assume(seen[1] > 1)  # torch does not look at the other rows of an image that becomes one pixel wide
+    image = np.random.default_rng(0).random((2, *shape), dtype=np.float32)
+    expected = resample(image, factors)
+    field = Field("", "", image, np.array([[0.0, 1.0]] * 2), True, None, seen)
+    rows = [field.rows(top, min(top + step, seen[0])) for top in range(0, seen[0], step)]
+    np.testing.assert_allclose(np.concatenate(rows, axis=1), expected, atol=2e-5)
+
+
 def test_a_model_with_a_pixel_size_of_its_own(several: Path, images: Path, tmp_path: Path) -> None:
     StedFmForSemanticSegmentation.from_pretrained(several).save_pretrained(tmp_path / "finer")
     StedFmImageProcessor(patch_size=8, target_pixel_size_nm=12.5).save_pretrained(tmp_path / "finer")
@@ -338,6 +353,24 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
     assert len(done) == 14
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_a_killed_run_left_half_written_goes(
+    overwrite: bool, several: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal that cannot be caught leaves the map it was at, under the name it had until it was whole."""
+    options: dict[str, Any] = {"model": several, "device": "cpu", "overlay": False}
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+        patch.setattr(Planes, "write", lambda self, top, band: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            segment(images, tmp_path / "out", **options)
+    left = sorted((tmp_path / "out").rglob(".*"))
+    assert left and all(file.name.endswith(".tmp.tif") for file in left)
+    (tmp_path / "out" / "notes.tmp.txt").touch()
+    segment(images, tmp_path / "out", overwrite=overwrite, **options)
+    assert not list((tmp_path / "out").rglob(".*")) and (tmp_path / "out" / "notes.tmp.txt").exists()
+
+
 def test_a_stack_with_a_damaged_plane_has_no_rows_until_it_is_mended(
     several: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,6 +434,23 @@ def test_regression_gives_values(images: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(tifffile.imread(tmp_path / "out" / "1.tif.probabilities1.tif"), expected, atol=1e-5)
     with pytest.raises(UserError, match="8 bit cannot hold"):
         segment(images, tmp_path / "two", model=model, probabilities="uint8", device="cpu")
+
+
+def test_a_gpu_without_room_is_told(
+    single: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: FieldTask, field: Any, path: str, number: int) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(FieldTask, "__call__", full)
+    with pytest.raises(UserError, match="no room for 64 windows of 32; lower --batch-size"):
+        segment(images, tmp_path / "out", model=single, device="cpu", batch_size=64)
+
+
+@pytest.mark.parametrize("window", [8, 16])
+def test_windows_of_few_patches(window: int, single: Path, images: Path, tmp_path: Path) -> None:
+    manifest = segment(images / "a" / "1.tif", tmp_path / "out", model=single, device="cpu", window=window)
+    assert manifest.exit_status == 0 and manifest.settings["halo"] == window // 4
 
 
 @pytest.mark.parametrize(

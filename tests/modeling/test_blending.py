@@ -92,7 +92,12 @@ def test_only_the_rows_of_a_window_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "match"), [({"window": 20}, "multiple of the patch size 8"), ({"halo": 16}, "leaves nothing")]
+    ("changes", "match"),
+    [
+        ({"window": 20}, "multiple of the patch size 8"),
+        ({"halo": 16}, "leaves nothing"),
+        ({"batch_size": 0}, "a batch of 0 windows"),
+    ],
 )
 def test_windows_that_cannot_be_are_refused(changes: dict[str, int], match: str) -> None:
     model = StedFmForSemanticSegmentation(tiny_config()).eval()

@@ -13,6 +13,8 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from stedfm_hf import StedFmImageProcessor, StedImage
+from stedfm_hf.modeling import image_processing_stedfm as module
+from stedfm_hf.modeling.image_processing_stedfm import fit_intensity_range
 
 REAL = st.sampled_from(
     ["uint8", "int8", "uint16", "int16", "int32", "uint32", "int64", "float32", "float64", ">u2", "bool"]
@@ -85,6 +87,23 @@ def test_an_image_without_contrast_is_zero(image: np.ndarray, expected: float) -
 def test_what_is_not_finite_is_left_out_of_the_fit() -> None:
     image = np.array([[0.0, 1.0, 2.0, np.nan, np.inf, -np.inf]])
     assert StedFmImageProcessor(normalization="minmax").prepare(image).ravel().tolist() == [0, 0.5, 1, 0, 1, 0]
+
+
+@given(
+    REAL.flatmap(lambda dtype: arrays(dtype, st.tuples(st.just(1), st.integers(1, 20), st.integers(1, 20)))),
+    st.tuples(*[st.floats(0, 100)] * 2).map(sorted),
+    st.integers(1, 50),
+)
+def test_a_large_image_is_scaled_in_parts_by_the_same_percentiles(
+    image: np.ndarray, percentiles: list[float], at_once: int
+) -> None:
+    image = image.astype(np.uint8) if image.dtype == bool else image
+    with np.errstate(all="ignore"):
+        whole = fit_intensity_range(image, percentiles=percentiles)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_AT_ONCE", at_once)
+            parts = fit_intensity_range(image, percentiles=percentiles)
+    np.testing.assert_array_equal(parts, whole)
 
 
 def test_a_sparse_image_keeps_its_contrast() -> None:

@@ -116,13 +116,30 @@ def test_labels_of_another_shape_are_refused(changes: dict[str, Any], shape: tup
         build(**changes).target_loss(torch.zeros(1, 3, 8, 8), torch.zeros(shape))
 
 
+@pytest.mark.parametrize("target_type", ["single_label", "multi_label"])
+def test_a_region_of_another_shape_is_refused(target_type: str) -> None:
+    model, labels = build(target_type=target_type), labels_for(target_type, 2, 8, 8)
+    with pytest.raises(ValueError, match=r"a region is \(B, H, W\), .*\(2, 1, 8, 8\)"):
+        model.target_loss(torch.zeros(2, 3, 8, 8), labels, torch.ones(2, 1, 8, 8))
+
+
 def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="power|doubles"):
         build(decoder="unetr", patch_size=6, image_size=36)
     with pytest.raises(ValueError, match="decoder must be one of"):
         build(decoder="unet")
-    with pytest.raises(ValueError, match="is none of"):
-        build(target_type="multi_label", segmentation_loss="cross_entropy")
+
+
+@pytest.mark.parametrize("target_type", ["single_label", "multi_label", "soft", "regression"])
+@pytest.mark.parametrize("loss", ["auto", "cross_entropy", "bce_dice", "mse"])
+def test_every_loss_has_its_targets(loss: str, target_type: str) -> None:
+    meant = {"cross_entropy": ["single_label"], "bce_dice": ["multi_label", "soft"]}
+    if target_type in meant.get(loss, [target_type]):
+        labels = labels_for(target_type, 1, 32, 32)
+        assert build(target_type=target_type, segmentation_loss=loss)(pixels(1), labels).loss.isfinite()
+    else:
+        with pytest.raises(ValueError, match=f"'{loss}' is one of .* targets, not of {target_type} ones"):
+            build(target_type=target_type, segmentation_loss=loss)
 
 
 def test_folders_load_as_one_another(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -98,25 +98,30 @@ def _read_planes(file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """All planes of a file, and their names: () where not all have one."""
     if file.suffix.lower() in _LOSSY:
         raise ImageReadError("is a JPEG, which changes numbers; save it as PNG or TIFF")
-    if file.open("rb").read(4) == _PNG and (numbers := _palette_numbers(file)) is not None:
+    if (numbers := _palette_numbers(file)) is not None:
         return numbers, ()
     found = list(read_series(file))
     sizes = {image.array.shape[1:] for image in found}
     if len(sizes) > 1:
         raise ImageReadError("holds planes of different sizes; save those of the mask alone")
-    if any(image.channel_names == RGB for image in found) and not _is_planar(file):
-        drop_equal_planes(np.moveaxis(found[0].array, 0, -1))
+    planar = _is_planar(file)
+    for image in found:
+        if image.channel_names == RGB and not planar:
+            drop_equal_planes(np.moveaxis(image.array, 0, -1))  # refuses it: equal ones are one already
     planes = np.concatenate([image.array for image in found])
-    if len(planes) == 1 and _is_planar(file):
+    if len(planes) == 1 and planar:
         # The reader takes three equal planes for a grey picture; here they are three classes.
         planes = np.repeat(planes, 3, axis=0)
     return planes, _plane_names(found, len(planes))
 
 
 def _palette_numbers(file: Path) -> np.ndarray | None:
-    """(1, H, W) numbers of a PNG with a palette; None for one without."""
+    """(1, H, W) numbers of a PNG with a palette; None for any other file."""
     from PIL import Image
 
+    with file.open("rb") as stream:
+        if stream.read(len(_PNG)) != _PNG:
+            return None
     try:
         with Image.open(file, formats=("PNG",)) as picture:
             return np.asarray(picture)[None] if picture.mode == "P" else None

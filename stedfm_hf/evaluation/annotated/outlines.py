@@ -20,7 +20,7 @@ TEXT_SUFFIXES = (".txt",)
 OUTLINE_SUFFIXES = (*ROI_SUFFIXES, *TEXT_SUFFIXES)
 NAMELESS = "object"
 """Class of outlines that have neither a name nor a group."""
-_NUMBERED = re.compile(r"[-_ ]?\d+$")
+_NUMBERED = re.compile(r"[-_ ]\d+$")
 _AUTOMATIC = re.compile(r"(roi)?[-_ ]?\d+(-\d+)*", re.IGNORECASE)
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _PAIR = re.compile(rf"[(\[]\s*({_NUMBER})\s*,\s*({_NUMBER})\s*[)\]]")
@@ -44,8 +44,8 @@ def read_outlines(file: Path) -> list[Outline]:
     """Reads the outlines of a file; none is a mask without objects.
 
     Of ImageJ ROIs (`.roi`, or a `.zip` of them) the class is the group, where one is set, else the name without the
-    number that the ROI manager puts behind it (`rings-2` is of `rings`), else `object`. Names that ImageJ made itself
-    (`0012-0034`) count as none.
+    number that the ROI manager puts behind it (`rings-2`, `rings_2` and `rings 2` are of `rings`; `VGLUT2` stays
+    `VGLUT2`), else `object`. Names that ImageJ made itself (`0012-0034`) count as none.
 
     Text files hold one polygon a line, in either of two layouts; lines that are empty or start with `#` are passed
     over:
@@ -87,7 +87,9 @@ def fill(outlines: Sequence[Outline], shape: tuple[int, int]) -> StoredMask:
     """
     planes: dict[Key, np.ndarray] = {}
     for outline in outlines:
-        if outline.key == BACKGROUND:
+        # Classes are told apart by the case of their names, these two are no classes.
+        key = lower if (lower := str(outline.key).lower()) in (BACKGROUND, REGION) else outline.key
+        if key == BACKGROUND:
             continue
         points = np.concatenate(outline.paths)
         low, high = points.min(axis=0), points.max(axis=0)
@@ -99,7 +101,7 @@ def fill(outlines: Sequence[Outline], shape: tuple[int, int]) -> StoredMask:
         area = np.zeros(shape, bool)
         for path in outline.paths:
             area[polygon(path[:, 1], path[:, 0], shape)] ^= True
-        planes.setdefault(outline.key, np.zeros(shape, np.uint8))[area] = 1
+        planes.setdefault(key, np.zeros(shape, np.uint8))[area] = 1
     region = planes.pop(REGION, None)
     stack = np.stack(list(planes.values())) if planes else np.zeros((1, *shape), np.uint8)
     return StoredMask(stack, tuple(planes), outlines=True, region=None if region is None else as_region(region))

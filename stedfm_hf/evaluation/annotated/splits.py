@@ -12,6 +12,7 @@ def class_warnings(parts: Mapping[str, AnnotatedImages]) -> list[str]:
 
     Example:
         >>> from stedfm_hf.evaluation.annotated.images import from_arrays
+        >>> import numpy as np
         >>> data = from_arrays("d", [np.eye(4)], [np.eye(4, dtype=np.uint8)], classes=["rings", "fibres"])
         >>> class_warnings({"train": data})
         ['d: no pixel of class fibres is in train: it cannot be learned']

@@ -6,7 +6,7 @@ maps of one image: see :class:`Baseline`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Protocol, Self
 
 import numpy as np
@@ -38,7 +38,18 @@ class Baseline(Protocol):
         ...
 
 
-class Constant:
+class _Counting:
+    """What baselines share that learn no more than how frequent each class is."""
+
+    shares: np.ndarray = np.zeros(0)
+
+    def fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions | None = None) -> Self:
+        """Count the pixels of each class."""
+        self.shares = class_shares(targets, regions)
+        return self
+
+
+class Constant(_Counting):
     """The same answer everywhere: every class, or of classes that exclude each other the most frequent one.
 
     Its IoU is the share of the pixels that are true: what guessing achieves on dense masks.
@@ -56,12 +67,6 @@ class Constant:
 
     def __init__(self, *, exclusive: bool = False) -> None:
         self.exclusive = exclusive
-        self.shares = np.zeros(0)
-
-    def fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions | None = None) -> Self:
-        """Count the pixels of each class."""
-        self.shares = class_shares(targets, regions)
-        return self
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         """1 for each class that training pixels were of; its share where classes exclude each other."""
@@ -70,7 +75,7 @@ class Constant:
         return np.broadcast_to(values[:, None, None], (len(values), *image.shape[1:])).astype(np.float32)
 
 
-class Otsu:
+class Otsu(_Counting):
     """Pixels above Otsu's threshold of the image are of every class; it only learns how many there are.
 
     Of classes that exclude each other the most frequent one has the bright pixels, and the background the others.
@@ -90,12 +95,6 @@ class Otsu:
 
     def __init__(self, *, exclusive: bool = False, background: int = 0, channel: int = 0) -> None:
         self.exclusive, self.background, self.channel = exclusive, background, channel
-        self.shares = np.zeros(0)
-
-    def fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions | None = None) -> Self:
-        """Count the pixels of each class."""
-        self.shares = class_shares(targets, regions)
-        return self
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         """The bright pixels, for each class."""
@@ -169,11 +168,11 @@ def settle(claims: np.ndarray, shares: np.ndarray, background: int | None) -> np
     return maps.astype(np.float32)
 
 
-def check_fitted(learned: object) -> None:
+def check_fitted(learned: Sized) -> None:
     """Refuses to predict before anything was learned.
 
     Raises:
         UserError: `learned` is empty.
     """
-    if not len(learned):  # type: ignore[arg-type]
+    if not len(learned):
         raise UserError("this baseline has not been fitted; call fit(images, targets) first")

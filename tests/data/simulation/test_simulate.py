@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,11 +96,11 @@ def _interrupt_after(monkeypatch: pytest.MonkeyPatch, fields: int) -> list[int]:
     """Lets that many fields be simulated and then fails as a full disk would; counts the fields."""
     drawn = [0]
 
-    def counting(*arguments: object, **options: object) -> object:
+    def counting(*arguments: Any, **options: Any) -> object:
         drawn[0] += 1
         if drawn[0] > fields:
             raise OSError(28, "No space left on device")
-        return simulate_field(*arguments, **options)  # type: ignore[arg-type]
+        return simulate_field(*arguments, **options)
 
     monkeypatch.setattr(module, "simulate_field", counting)
     return drawn
@@ -177,9 +178,9 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
         ({"seed": -1}, "0 or more"),
     ],
 )
-def test_wrong_arguments_are_named(tmp_path: Path, change: dict[str, object], words: str) -> None:
+def test_wrong_arguments_are_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        simulate(tmp_path / "new", **change)  # type: ignore[arg-type]
+        simulate(tmp_path / "new", **change)
     assert not (tmp_path / "new").exists()
 
 

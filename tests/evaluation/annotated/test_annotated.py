@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 
 import datasets
@@ -201,3 +202,19 @@ def test_real_spots(tmp_path: Path) -> None:
     actin = read_annotated(root / "actin_raw", masks=root / "actin_masks", classes=rings)["all"]
     assert actin.places.tolist() == ["actin_1.tiff", "actin_2.tiff", "tubulin.tiff"] and actin.unmasked == 3
     assert actin.annotated[2] == 0 < actin.annotated[0]
+
+
+def test_the_code_of_the_page_on_annotations_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[3] / "docs" / "annotations.md").read_text(encoding="utf-8")
+    exec("".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)), {})
+    lines = capsys.readouterr().out.splitlines()
+    counts = "{'background': 11220, 'rings': 300, 'fibres': 768}"
+    assert lines == [f"3 ('background', 'rings', 'fibres') single_label {counts} {{}}", "1 1"]
+    mask = np.full((64, 64), 7, np.uint8)
+    tifffile.imwrite("cells/masks/2.tif", mask)
+    with pytest.raises(UserError) as refused:
+        read_annotated("cells", classes=["rings", "fibres"])
+    assert str(refused.value) in page

@@ -24,7 +24,7 @@ from tests.evaluation.annotated.annotated_data import SHAPE, label_mask, pair_fo
 roifile = pytest.importorskip("roifile")
 
 
-def rectangle(name: str, top: int, left: int, bottom: int, right: int, group: int = 0) -> object:
+def rectangle(name: str, top: int, left: int, bottom: int, right: int, group: int = 0) -> Any:
     roi = roifile.ImagejRoi(
         roitype=roifile.ROI_TYPE.RECT, top=top, left=left, bottom=bottom, right=right, name=name, version=228
     )
@@ -110,7 +110,7 @@ def test_the_group_of_a_roi_is_its_class(tmp_path: Path) -> None:
     for number, name in enumerate("abc"):
         tifffile.imwrite(tmp_path / f"images/{name}.tif", picture(number))
     roifile.roiwrite(tmp_path / "masks/a_RoiSet.zip", [rectangle("x", 0, 0, 2, 2, group=2)])
-    rectangle("y", 0, 0, 2, 2, group=1).tofile(tmp_path / "masks/b.roi")  # type: ignore[attr-defined]
+    rectangle("y", 0, 0, 2, 2, group=1).tofile(tmp_path / "masks/b.roi")
     data = read_annotated(tmp_path, classes=["rings", "fibres"])["all"]
     assert data.classes == ("rings", "fibres") and data.target_type == "multi_label" and data.unmasked == 1
     assert data.counts() == {"rings": 4, "fibres": 4}
@@ -120,13 +120,22 @@ def test_the_group_of_a_roi_is_its_class(tmp_path: Path) -> None:
         read_annotated(tmp_path, classes=["rings"])
 
 
+def test_names_of_rois_lose_the_number_of_the_roi_manager_and_no_other(tmp_path: Path) -> None:
+    names = ["VGLUT1", "VGLUT2", "VGLUT2-1", "Region", "region-1", "Background"]
+    rois = [rectangle(name, 0, 3 * place, 2, 3 * place + 2) for place, name in enumerate(names[:5])]
+    roifile.roiwrite(tmp_path / "a.zip", [*rois, rectangle(names[5], 4, 0, 6, 2)])
+    mask = read_mask(tmp_path / "a.zip", SHAPE)
+    assert mask.keys == ("VGLUT1", "VGLUT2") and mask.planes.sum(axis=(1, 2)).tolist() == [4, 8]
+    assert mask.region is not None and mask.region.sum() == 8
+
+
 def test_rois_that_are_no_areas_or_of_several_planes_are_refused(tmp_path: Path) -> None:
     line = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.LINE, name="axis", version=228)
     line.tofile(tmp_path / "a.roi")
     with pytest.raises(ImageReadError, match=r"its mask a\.roi holds ROI 'axis', which is no area \(line\)"):
         read_mask(tmp_path / "a.roi", SHAPE)
     first, second = rectangle("x", 0, 0, 2, 2), rectangle("y", 0, 0, 2, 2)
-    first.position, second.position = 1, 2  # type: ignore[attr-defined]
+    first.position, second.position = 1, 2
     roifile.roiwrite(tmp_path / "b.zip", [first, second])
     with pytest.raises(ImageReadError, match="2 planes of a stack"):
         read_mask(tmp_path / "b.zip", SHAPE)
@@ -136,7 +145,7 @@ def test_rois_that_are_no_areas_or_of_several_planes_are_refused(tmp_path: Path)
 
 
 def test_without_roifile_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rectangle("x", 0, 0, 2, 2).tofile(tmp_path / "a.roi")  # type: ignore[attr-defined]
+    rectangle("x", 0, 0, 2, 2).tofile(tmp_path / "a.roi")
     tifffile.imwrite(tmp_path / "a.tif", picture(0))
     monkeypatch.setitem(sys.modules, "roifile", None)
     with pytest.raises(UserError, match=r'a\.roi: .*pip install "stedfm-hf\[roi\]"'):
