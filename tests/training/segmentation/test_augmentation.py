@@ -45,7 +45,7 @@ def test_the_reference_darkens_by_a_factor_and_brightens_by_gamma() -> None:
 
 def test_it_does_not_depend_on_the_batch() -> None:
     images, keys = crops(64), sample_keys(7, 2, torch.arange(64))
-    arguments = (images, images[:, 0].long(), images[:, 0].bool())
-    whole = augment(*arguments, keys, "legacy")[0]
-    alone = augment(*(each[40:41] for each in arguments), keys[40:41], "legacy")[0]
+    labels, region = images[:, 0].long(), images[:, 0].bool()
+    whole = augment(images, labels, region, keys, "legacy")[0]
+    alone = augment(images[40:41], labels[40:41], region[40:41], keys[40:41], "legacy")[0]
     assert torch.equal(alone[0], whole[40])
