@@ -147,7 +147,7 @@ def import_archive(
 
 @data.command("list", epilog="Example: stedfm data list --json")
 def list_sets(as_json: AsJson = False) -> None:
-    """List the published classification sets, and where their files come from."""
+    """List the published sets, and where their files come from."""
     from stedfm_hf.data.official.registry import OFFICIAL_SETS
 
     sets = list(OFFICIAL_SETS.values())
@@ -173,7 +173,7 @@ def import_set(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin a data set that is there anew.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a data set of a published classification set, with its classes, splits and scaling.
+    """Make a data set of a published set, with its classes or masks, splits and scaling.
 
     Flaws of the reference are corrected; docs/official_sets.md lists them. Stopped, the same command goes on where it
     was.

@@ -66,6 +66,7 @@ class _Plan:
         crops: rows of every split.
         sources: source images of every split.
         dealt: whether splits were made here, not by the producer.
+        planes: whether a crop has planes or a region.
     """
 
     labels: tuple[str, ...]
@@ -74,6 +75,7 @@ class _Plan:
     crops: dict[str, int]
     sources: dict[str, int]
     dealt: bool
+    planes: bool
 
     def targets(self, number: int) -> np.ndarray:
         """The split of each row of a part, "" for none."""
@@ -119,7 +121,7 @@ def assemble(
         raise UserError(f"{output}: no crop is left of {len(manifest.items)} inputs ({often}); see {record}")
     fresh = staging.folder / "assembled"
     shutil.rmtree(fresh, ignore_errors=True)
-    features = crop_features(plan.labels)
+    features = crop_features(plan.labels, planes=plan.planes)
     statistics, preview = Statistics(plan.labels), Preview(plan.labels, seed=seed)
     shards: dict[str, Sequence[Shard]] = {}
     writers = {
@@ -196,9 +198,11 @@ def _plan(staging: Staging, manifest: Manifest, shares: SplitShares, seed: int, 
     places: dict[tuple[str, str | None, str | None], int] = {}
     rows: Counter[int] = Counter()
     rows_of_parts: dict[int, np.ndarray] = {}
+    planes = False
     for number in staging.numbers():
         part = staging.read_part(number)
         manifest.items.update(part.fates)
+        planes = planes or part.planes
         place_of = []
         for image in part.images:
             item = sys.intern(image.item)
@@ -233,6 +237,7 @@ def _plan(staging: Staging, manifest: Manifest, shares: SplitShares, seed: int, 
         {split: crops[split] for split in present},
         {split: len(sources[split]) for split in present},
         any(split is None for _, _, split in places),
+        planes,
     )
 
 
@@ -292,7 +297,8 @@ def _rows(staging: Staging, number: int, targets: np.ndarray) -> Iterator[tuple[
 
 
 def _labelled(table: pa.Table, labels: tuple[str, ...], schema: pa.Schema) -> pa.Table:
-    """Names of classes as their numbers."""
+    """Names of classes as their numbers, and the columns of the repository."""
+    table = table.select(schema.names)
     number = {name: place for place, name in enumerate(labels)}
     codes = pa.array([number.get(name) for name in table["label"].to_pylist()], pa.int64())
     return table.set_column(table.schema.get_field_index("label"), "label", codes).cast(schema)

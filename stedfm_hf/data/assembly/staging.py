@@ -10,14 +10,14 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stedfm_hf.data.repository.layout import Crop, crops_to_table, staged_schema
+from stedfm_hf.data.repository.layout import Crop, crops_to_table, staged_schema, with_planes
 from stedfm_hf.data.repository.shards import ONE_OF_A_KIND
 from stedfm_hf.runs import Fate, atomic_path
 
@@ -54,11 +54,13 @@ class Part:
         images: in the order of the rows.
         fates: what became of every input the part covers.
         notes: plain data of the producer, such as sizes and dates of the inputs.
+        planes: whether a crop has planes or a region; the writer knows it.
     """
 
     images: tuple[StagedImage, ...]
     fates: dict[str, Fate]
     notes: dict[str, Any] = field(default_factory=dict)
+    planes: bool = False
 
 
 class PartWriter:
@@ -74,11 +76,13 @@ class PartWriter:
     def __init__(self, file: pq.ParquetWriter) -> None:
         self.rows = 0
         self._file = file
+        self._planes = False
 
     def add(self, crops: Sequence[Crop] | pa.Table) -> None:
         """Writes the next crops."""
         table = crops if isinstance(crops, pa.Table) else crops_to_table(crops)
-        self._file.write_table(table.replace_schema_metadata(None), row_group_size=512)
+        self._planes = self._planes or "mask_planes" in table.schema.names
+        self._file.write_table(with_planes(table.replace_schema_metadata(None)), row_group_size=512)
         self.rows += table.num_rows
 
     def finish(self, part: Part) -> None:
@@ -89,7 +93,7 @@ class PartWriter:
         """
         if (rows := sum(image.rows for image in part.images)) != self.rows:
             raise ValueError(f"{self.rows} crops, but the images say {rows}")
-        self._file.add_key_value_metadata({_KEY: json.dumps(asdict(part))})
+        self._file.add_key_value_metadata({_KEY: json.dumps(asdict(replace(part, planes=self._planes)))})
 
 
 class Staging:
@@ -123,7 +127,7 @@ class Staging:
     @contextmanager
     def open(self, number: int) -> Iterator[PartWriter]:
         """Gives a part to be written piece by piece; it is there when the block ends, or not at all after an error."""
-        schema = staged_schema()
+        schema = staged_schema(planes=True)
         plain = [name for name in schema.names if name not in ONE_OF_A_KIND]
         with atomic_path(self.path(number)) as temporary:
             with pq.ParquetWriter(
@@ -138,13 +142,16 @@ class Staging:
             tuple(StagedImage(**image) for image in record["images"]),
             {item: Fate(**fate) for item, fate in record["fates"].items()},
             record["notes"],
+            record.get("planes", False),
         )
 
     def read_rows(self, number: int) -> Iterator[pa.Table]:
-        """The rows of a part, at most 512 at a time."""
+        """The rows of a part, at most 512 at a time, with the columns of planes."""
         with pq.ParquetFile(self.path(number)) as file:
             for group in range(file.num_row_groups):
-                yield file.read_row_group(group, use_threads=False).replace_schema_metadata(None).cast(staged_schema())
+                rows = file.read_row_group(group, use_threads=False).replace_schema_metadata(None)
+                # A part of an earlier version of the package has none.
+                yield with_planes(rows).cast(staged_schema(planes=True))
 
     def remove(self) -> None:
         """Removes all parts."""

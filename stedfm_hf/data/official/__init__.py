@@ -1,1 +1,1 @@
-"""The published classification sets, out of the authors' own files, as repositories that anyone can read."""
+"""The published sets, out of the authors' own files, as repositories that anyone can read."""

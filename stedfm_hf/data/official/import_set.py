@@ -210,6 +210,7 @@ def _card(spec: OfficialSet, corrected: Sequence[str], output: Path, manifest: M
         settings={"set": spec.name, "legacy": legacy, "keep_all": manifest.settings["keep_all"], "seed": SEED},
         source_note=f"{spec.files}; {spec.url or spec.where}. Licence of the images: {spec.licence}.",
         licence=None if spec.licence == NOT_STATED else spec.licence,
+        mask_names=plan.mask_names,
         limits=(
             *(f"Not corrected here: {each}" if legacy else each for each in corrected),
             *map(_sentence, plan.notes),

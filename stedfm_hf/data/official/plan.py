@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -66,6 +67,7 @@ class Plan:
         failed: files that cannot be read, with the reason.
         notes: what the user should know, a sentence each.
         shares: of the splits, for images that have none.
+        mask_names: what the numbers in plain masks mean.
     """
 
     classes: tuple[str, ...]
@@ -74,6 +76,7 @@ class Plan:
     failed: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     shares: SplitShares = field(default_factory=lambda: SplitShares(0.15, 0.15))
+    mask_names: Mapping[int, str] = field(default_factory=dict)
 
     def require_classes(self, where: str) -> None:
         """Raises UserError if a class has no image and no damaged file can be why."""
@@ -169,8 +172,8 @@ def split_in(name: str) -> str | None:
 def listed_splits(files: SourceFiles, set_name: str, plan: Plan) -> list[tuple[str, str]] | None:
     """The files of the lists `<set>-training.txt`, `-validation.txt` and `-testing.txt`, with their split.
 
-    A line is a path from the authors' root folder; it is found by its last parts, wherever the files lie now. What is
-    not there is noted in the plan.
+    A line is a path from the authors' root folder, or the end of one; the file is found by the last parts, wherever it
+    lies now. What is not there is noted in the plan.
 
     Returns:
         Names of files and splits in the order of the lists; None where there are no lists.
@@ -189,13 +192,19 @@ def listed_splits(files: SourceFiles, set_name: str, plan: Plan) -> list[tuple[s
     if not lists:
         return None
     there, found = set(files.names), list[tuple[str, str]]()
+    of_name = defaultdict[str, list[str]](list)
+    for name in files.names:
+        of_name[name.rpartition("/")[2]].append(name)
     for split in (split for split in SPLITS if split in lists):
         for line in files.read(lists[split]).decode("utf-8", "replace").splitlines():
             if not (path := line.strip().replace("\\", "/")):
                 continue
             parts = path.strip("/").split("/")
             tails = ("/".join(parts[start:]) for start in range(len(parts)))
-            if (present := next((tail for tail in tails if tail in there), None)) is not None:
+            longer = [name for name in of_name[parts[-1]] if f"/{name}".endswith(f"/{'/'.join(parts)}")]
+            if len(longer) == 1:
+                found.append((longer[0], split))
+            elif (present := next((tail for tail in tails if tail in there), None)) is not None:
                 found.append((present, split))
             else:
                 plan.failed[f"{lists[split]}: {'/'.join(parts)}"] = "is in the list, but no such file is there"

@@ -6,14 +6,16 @@ Sizes and addresses are those of the authors' page and notebooks as the project 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stedfm_hf.runs.errors import UserError
 
 NOT_STATED = "not stated"
 PREPRINT = "Bilodeau et al., bioRxiv 10.1101/2025.06.06.656993 (2025)"
-_ROOT = "https://s3.valeria.science/flclab-foundation-models/evaluation-data"
+_BUCKET = "https://s3.valeria.science/flclab-foundation-models"
+_ROOT = f"{_BUCKET}/evaluation-data"
+_ZENODO = "the test file is in the record 10.5281/zenodo.15480470; for the others, ask the authors of STED-FM"
 _ASK = "no public address is known; ask the authors of STED-FM"
 
 
@@ -56,6 +58,16 @@ _POLYMER = OfficialSet(
     "test 79 (inferred)",
     _ASK,
     module="polymer_rings",
+)
+_SYNAPTIC = OfficialSet(
+    "synaptic-semantic-segmentation",
+    "synaptic-semantic-segmentation",
+    "votes for round, elongated, perforated, multidomains",
+    "{train,valid,test}_2024-05-16.hdf5 with crops, labels, masks, original_images",
+    "train 1191, validation 354, test 375 crops",
+    _ZENODO,
+    citation=f"Synaptic Protein Zoo, 10.5281/zenodo.15480470; {PREPRINT}",
+    module="synaptic",
 )
 _SETS = (
     OfficialSet(
@@ -136,6 +148,60 @@ _SETS = (
         "at the address",
         url=f"{_ROOT}/low-high-quality.zip",
         module="low_high_quality",
+    ),
+    OfficialSet(
+        "factin",
+        "factin (segmentation)",
+        "masks of rings and fibres, which overlap; the dendrite",
+        "{training,validation,testing}_small-dataset_20240418.hdf5; a zip",
+        NOT_STATED,
+        "at the address",
+        url=f"{_BUCKET}/segmentation-data/factin-segmentation-data.zip",
+        module="factin",
+    ),
+    OfficialSet(
+        "footprocess",
+        "footprocess",
+        "masks of foot processes (FP) and slit diaphragms (SD)",
+        "TIFF files in images, labels and test; training.txt, validation.txt",
+        NOT_STATED,
+        _ASK,
+        module="footprocess",
+    ),
+    OfficialSet(
+        "lioness",
+        "lioness",
+        "masks of cells and their boundaries, which overlap",
+        "folders train, valid, test of HDF5 and TIFF volumes",
+        NOT_STATED,
+        _ASK,
+        module="lioness",
+    ),
+    _SYNAPTIC,
+    replace(
+        _SYNAPTIC,
+        name="perforated-segmentation",
+        reference_name="perforated-segmentation",
+        task="votes for perforated",
+        size=NOT_STATED,
+        options={"task": "perforated"},
+    ),
+    replace(
+        _SYNAPTIC,
+        name="multidomain-detection",
+        reference_name="multidomain-detection",
+        task="map of the density of domains",
+        size=NOT_STATED,
+        options={"task": "multidomain"},
+    ),
+    OfficialSet(
+        "mitochondria",
+        "mitochondria",
+        "masks of mitochondria that divide",
+        "Mito.h5 and Proc.h5 in training_data",
+        "train 24000, validation 6000, test 7000 frames",
+        _ASK,
+        module="mitochondria",
     ),
 )
 OFFICIAL_SETS: dict[str, OfficialSet] = {each.name: each for each in _SETS}

@@ -103,6 +103,7 @@ def _front_matter(
         }
         for split in statistics.splits
     ]
+    features = crop_features(statistics.labels, planes=statistics.planes)
     shards, previews = (sorted(folder.glob(f"{name}/*.parquet")) for name in ("data", "preview"))
     return DatasetCardData(
         license=facts.licence,
@@ -124,7 +125,7 @@ def _front_matter(
             },
         ],
         dataset_info=[
-            _info(CONFIG, crop_features(statistics.labels), crops, sum(path.stat().st_size for path in shards)),
+            _info(CONFIG, features, crops, sum(path.stat().st_size for path in shards)),
             _info(PREVIEW, preview.features, pictures, sum(split["num_bytes"] for split in pictures)),
         ],
     )

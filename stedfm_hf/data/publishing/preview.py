@@ -205,9 +205,15 @@ def _display(row: dict[str, Any]) -> np.ndarray:
 
 
 def _mask_png(row: dict[str, Any]) -> bytes:
-    """The mask with a colour for every number; up to 255 the numbers themselves are the pixels of the PNG."""
-    names = ("pixels", "height", "width", "dtype", "mask")
-    mask = decode({name: row[name] for name in names})["mask"].numpy().astype(np.int64)
+    """The mask with a colour for every number; up to 255 the numbers themselves are the pixels of the PNG.
+
+    Of planes that overlap the strongest is shown, of equally strong ones the last: its number from 1.
+    """
+    names = ("pixels", "height", "width", "dtype", "mask", "mask_planes", "mask_dtype")
+    mask = decode({name: row[name] for name in names if name in row})["mask"].numpy()
+    if mask.ndim == 3:
+        mask = np.where(mask.any(axis=0), len(mask) - mask[::-1].argmax(axis=0), 0)
+    mask = mask.astype(np.int64)
     picture = Image.fromarray(np.where(mask > 255, 1 + (mask - 1) % 255, mask).astype(np.uint8))
     picture.putpalette(_MASK_COLOURS)
     return _png(picture)

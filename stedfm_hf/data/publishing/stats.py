@@ -56,7 +56,9 @@ class Statistics:
         self._pixel_sizes: Counter[tuple[float, float]] = Counter()
         self._foreground: list[np.ndarray] = []
         self._memory: Counter[str] = Counter()
-        self._masks = self._scaled = 0
+        self._masks = self._scaled = self._regions = 0
+        self._planes: Counter[tuple[str, ...]] = Counter()
+        self.planes = False
 
     def add(self, split: str, table: pa.Table) -> None:
         """Counts rows of a split.
@@ -71,6 +73,10 @@ class Statistics:
         """
         self._memory[split] += table.nbytes
         self._masks += table.num_rows - table["mask"].null_count
+        if "mask_planes" in table.schema.names:
+            self.planes = True
+            self._planes.update(map(tuple, table["mask_planes"].drop_null().to_pylist()))
+            self._regions += table.num_rows - table["region"].null_count
         self._add_sources(split, table["source"])
         self._add_pixel_sizes(table["pixel_size_nm"])
         self._foreground.append(table["foreground"].drop_null().to_numpy())
@@ -130,8 +136,9 @@ class Statistics:
             and with the crops of each of their `labels`, too; `unlabelled`; `sources` in all and
             `shared_between_splits` (must be 0); `intensity` with `mean`, `sd`, the `histogram` of 256 levels from 0 to
             1 and those of the labels; `sizes`, `dtypes`, `pixel_sizes_nm` with their crops, the most frequent first;
-            `with_mask`; `scaled`, the crops whose stored pixels are scaled already; `foreground`, the quantiles of its
-            share, or None where it is not known; `pixel_bytes`, uncompressed.
+            `with_mask`; `mask_planes`, the kinds of masks with planes, each with `names` and `crops`; `with_region`;
+            `scaled`, the crops whose stored pixels are scaled already; `foreground`, the quantiles of its share, or
+            None where it is not known; `pixel_bytes`, uncompressed.
         """
         labels, splits = self._sum_by(1), self._sum_by(0)
         total = sum(splits.values(), _Intensities())
@@ -165,6 +172,8 @@ class Statistics:
             "dtypes": {dtype: count for (dtype,), count in self._count_kinds(slice(2, 3))},
             "pixel_sizes_nm": [{"y": y, "x": x, "crops": n} for (y, x), n in self._pixel_sizes.most_common()],
             "with_mask": self._masks,
+            "mask_planes": [{"names": list(names), "crops": n} for names, n in self._planes.most_common()],
+            "with_region": self._regions,
             "scaled": self._scaled,
             "foreground": {f"{q:g}": round(float(value), 4) for q, value in zip(QUANTILES, bounds, strict=False)}
             or None,
@@ -286,7 +295,8 @@ def dataset_stats(
 
     splits = [find_split(repo, split, token=token) for split in find_split_names(repo, token=token)]
     labels = splits[0].labels
-    columns = [name for name in crop_features() if name != "metadata"]
+    planes = bool(splits[0].plane_columns)
+    columns = [name for name in crop_features(planes=planes) if name != "metadata"]
     statistics, preview = Statistics(labels), Preview(labels, seed=0)
     with Progress(sum(split.rows for split in splits), description="stats", unit="crops") as progress:
         for files in splits:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from stedfm_hf.data.repository.planes import read_planes, read_region
 from stedfm_hf.runs.errors import UserError
 
 UNLABELLED = -1
@@ -24,10 +25,14 @@ def decode(rows: Mapping[str, Any] | pa.Table | pa.RecordBatch) -> dict[str, Any
     Returns:
         `pixels` (B, 1, H, W) in the stored dtype (uint8 or uint16, say); `intensity_range` (B, 2) float32, the stored
         values that mean 0 and 1 (see :func:`to_unit_range`); and, where the columns are there, `label` (B,) int64 with
-        -1 for none and `mask` (B, H, W) uint8 or uint16, left out where no row has one. Of one row: without B.
+        -1 for none and `mask` (B, H, W) uint8 or uint16, left out where no row has one. A mask with planes is
+        (B, P, H, W), float32 where it holds fractions, and `mask_planes` has the names; `region` (B, H, W) bool is
+        where the annotation counts, True everywhere for rows without one, left out where no row has one. Of one row:
+        without B.
 
     Raises:
-        UserError: bytes and sizes do not fit (a damaged row), or the crops of a batch differ in size or dtype.
+        UserError: bytes and sizes do not fit (a damaged row), or the crops of a batch differ in size or dtype, or
+            their masks in planes.
 
     Example:
         >>> from stedfm_hf.data.repository.layout import Crop, Scaling, crops_to_table
@@ -72,13 +77,19 @@ def _decode_batch(columns: dict[str, Any]) -> dict[str, Any]:
         if not any(isinstance(label, str) for label in labels):
             decoded["label"] = torch.tensor(labels, dtype=torch.int64)
     if "mask" in columns:
-        masks = stack_masks(columns["mask"], pixels.shape[1:])
+        masks = stack_masks(columns["mask"], pixels.shape[1:], columns.get("mask_planes"), columns.get("mask_dtype"))
         if masks is not None:
             decoded["mask"] = torch.from_numpy(masks)
+    if "region" in columns:
+        regions = stack_regions(columns["region"], pixels.shape[1:])
+        if regions is not None:
+            decoded["region"] = torch.from_numpy(regions)
     return decoded
 
 
-_DECODED = frozenset({"pixels", "height", "width", "dtype", "mask", "intensity_low", "intensity_high"})
+_DECODED = frozenset(
+    {"pixels", "height", "width", "dtype", "mask", "mask_dtype", "region", "intensity_low", "intensity_high"}
+)
 
 
 def _plain(values: Any) -> Any:
@@ -130,15 +141,23 @@ def _joined(values: Any) -> Any:
     return memoryview(content)[edges[0] : edges[-1]] if len(values) else b""
 
 
-def stack_masks(masks: Any, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The masks of rows as (B, H, W); zeros where a row has none, None where no row has one.
+def stack_masks(masks: Any, shape: tuple[int, ...], planes: Any = None, dtypes: Any = None) -> np.ndarray | None:
+    """The masks of rows as (B, H, W), or (B, P, H, W); zeros where a row has none, None where no row has one.
+
+    Args:
+        masks: the column `mask`.
+        shape: (H, W) of the crops.
+        planes: the column `mask_planes`, where there is one.
+        dtypes: the column `mask_dtype`, where there is one.
 
     Raises:
-        UserError: a mask has not the size of its crop.
+        UserError: a mask has not the size of its crop, or the masks have different planes.
     """
-    rows = _plain(masks)
+    rows, names = _plain(masks), _plain(planes)
     if not any(row is not None for row in rows):
         return None
+    if names is not None and any(each is not None for each in names):
+        return _stack_planes(rows, shape, names, _plain(dtypes))
     size = int(np.prod(shape))
     wide = any(row is not None and len(row) == 2 * size for row in rows)
     stacked = np.zeros((len(rows), *shape), np.uint16 if wide else np.uint8)
@@ -149,3 +168,38 @@ def stack_masks(masks: Any, shape: tuple[int, ...]) -> np.ndarray | None:
             raise UserError(f"damaged row: a mask of {len(row)} bytes for a crop of {shape[0]} x {shape[1]}")
         stacked[place] = np.frombuffer(row, "<u2" if len(row) == 2 * size else "u1").reshape(shape)
     return stacked
+
+
+def _stack_planes(rows: Any, shape: tuple[int, ...], names: Any, dtypes: Any) -> np.ndarray:
+    kinds = {tuple(each or ()) for row, each in zip(rows, names, strict=True) if row is not None}
+    if len(kinds) > 1:
+        listed = "; ".join(", ".join(each) or "a number for every pixel" for each in sorted(kinds))
+        raise UserError(f"masks of different planes ({listed}) make no batch; decode them one by one")
+    try:
+        read = [
+            None if row is None else read_planes(row, each, dtype, shape)
+            for row, each, dtype in zip(rows, names, dtypes, strict=True)
+        ]
+    except ValueError as error:
+        raise UserError(f"damaged row: {error}") from error
+    dtype = np.result_type(*(each.dtype for each in read if each is not None))
+    stacked = np.zeros((len(rows), len(kinds.pop()), *shape), dtype)
+    for place, planes in enumerate(read):
+        if planes is not None:
+            stacked[place] = planes
+    return stacked
+
+
+def stack_regions(regions: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The regions of rows as (B, H, W) bool; all True where a row has none, None where no row has one.
+
+    Raises:
+        UserError: a region has not the size of its crop.
+    """
+    rows = _plain(regions)
+    if not any(row is not None for row in rows):
+        return None
+    try:
+        return np.stack([np.ones(shape, bool) if row is None else read_region(row, shape) for row in rows])
+    except ValueError as error:
+        raise UserError(f"damaged row: {error}") from error

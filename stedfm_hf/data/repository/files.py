@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stedfm_hf.data.repository.layout import CONFIG, INDEX_FILE, PREVIEW
+from stedfm_hf.data.repository.planes import PLANE_COLUMNS
 from stedfm_hf.data.repository.shards import Shard
 from stedfm_hf.runs.errors import UserError
 
@@ -38,6 +39,7 @@ class SplitFiles:
         shards: rows of their row groups; `file` is the whole path or address.
         labels: names of the classes, empty where there are none.
         token: of the Hub, or None for that of the login.
+        columns: names of the columns.
     """
 
     repo: str
@@ -45,6 +47,12 @@ class SplitFiles:
     shards: tuple[Shard, ...]
     labels: tuple[str, ...]
     token: str | None = field(default=None, repr=False)
+    columns: tuple[str, ...] = ()
+
+    @property
+    def plane_columns(self) -> tuple[str, ...]:
+        """Columns of masks with planes and of regions, where the split has them."""
+        return tuple(name for name in PLANE_COLUMNS if name in self.columns)
 
     @property
     def rows(self) -> int:
@@ -75,7 +83,8 @@ def find_split(repo: str | os.PathLike[str], split: str, *, token: str | None = 
     shards = tuple(Shard(path, each) for path, each in zip(paths, groups, strict=True))
     if not any(shard.rows for shard in shards):
         raise UserError(f"{repo}: split {split!r} holds no crop")
-    return SplitFiles(os.fspath(repo), split, shards, _labels(paths[0], open_file), token)
+    labels, columns = _labels_and_columns(paths[0], open_file)
+    return SplitFiles(os.fspath(repo), split, shards, labels, token, columns)
 
 
 def find_split_names(repo: str | os.PathLike[str], *, token: str | None = None) -> tuple[str, ...]:
@@ -148,13 +157,13 @@ def _groups_of_footer(path: str, open_file: OpenFile) -> tuple[int, ...]:
         return tuple(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
 
 
-def _labels(path: str, open_file: OpenFile) -> tuple[str, ...]:
+def _labels_and_columns(path: str, open_file: OpenFile) -> tuple[tuple[str, ...], tuple[str, ...]]:
     from datasets import ClassLabel, Features
 
     with _named(path), open_file(path) as file:
         features = Features.from_arrow_schema(pq.read_schema(file))
     label = features.get("label")
-    return tuple(label.names) if isinstance(label, ClassLabel) else ()
+    return (tuple(label.names) if isinstance(label, ClassLabel) else ()), tuple(features)
 
 
 class _named:

@@ -1,8 +1,9 @@
 """The layout of a data set repository: what a row holds, and what the files are called.
 
 One row is one crop of one channel. Pixels are raw bytes, compressed by Parquet itself (zstd): several times faster to
-read than pictures, and smaller than PNG. Every producer (`build`, `import_archive`, `simulate`) makes :class:`Crop`
-objects, and nothing else knows the columns. (Layout: ours.)
+read than pictures, and smaller than PNG. Every producer (`build`, `import_archive`, `import_set`, `simulate`) makes
+:class:`Crop` objects, and nothing else knows the columns. A data set whose masks are plain, a number for every pixel,
+has the columns it always had; only planes and regions need more. (Layout: ours.)
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Features, List, Value
+
+from stedfm_hf.data.repository.planes import PLANE_COLUMNS, mask_bytes, planes_columns
 
 CONFIG = "crops"
 """Name of the configuration that holds the crops; the default of the repository."""
@@ -68,7 +71,8 @@ class Crop:
         scaling: how they relate to the pixels of the source.
         source: id of the source image; crops of one source are never on two sides of a split.
         label: name of its class, or None.
-        mask: (H, W) of whole numbers from 0 to 65535, or None.
+        mask: (H, W) of whole numbers from 0 to 65535; (P, H, W) of a plane for each class, whole numbers or fractions
+            from 0 to 1; or None.
         pixel_size_nm: (y, x), or None where it is not known.
         series: name of the series in the source.
         channel: name of the channel in the series.
@@ -76,6 +80,8 @@ class Crop:
         x: its column.
         foreground: share of the crop that is foreground, 0 to 1, or None.
         metadata: what is known of the microscope, plain data.
+        mask_planes: names of the planes of the mask, which are those of the classes; () of a plain one.
+        region: (H, W), above 0 where the annotation counts; None: everywhere.
     """
 
     pixels: np.ndarray
@@ -90,21 +96,33 @@ class Crop:
     x: int = 0
     foreground: float | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    mask_planes: tuple[str, ...] = ()
+    region: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 2 or self.pixels.dtype.name not in STORED_DTYPES:
             raise ValueError(
                 f"a crop is (height, width) of {', '.join(STORED_DTYPES)}, not {self.pixels.dtype} {self.pixels.shape}"
             )
-        if self.mask is not None and self.mask.shape != self.pixels.shape:
-            raise ValueError(f"the mask is {self.mask.shape}, the crop {self.pixels.shape}")
+        planes = (len(self.mask_planes),) if self.mask_planes else ()
+        if self.mask is not None and self.mask.shape != (*planes, *self.pixels.shape):
+            named = f" with {len(self.mask_planes)} names" if self.mask.ndim == 3 or planes else ""
+            raise ValueError(f"the mask is {self.mask.shape}{named}, the crop {self.pixels.shape}")
+        if self.region is not None and self.region.shape != self.pixels.shape:
+            raise ValueError(f"the region is {self.region.shape}, the crop {self.pixels.shape}")
+
+    @property
+    def has_planes(self) -> bool:
+        """Whether the columns of a plain mask are not enough."""
+        return bool(self.mask_planes) or self.region is not None
 
 
-def crop_features(labels: Sequence[str] = ()) -> Features:
+def crop_features(labels: Sequence[str] = (), *, planes: bool = False) -> Features:
     """The columns of a data set.
 
     Args:
         labels: names of the classes; without any, `label` is a column of nulls.
+        planes: whether there are those of masks with planes and of regions.
     """
     return Features(
         {
@@ -125,20 +143,34 @@ def crop_features(labels: Sequence[str] = ()) -> Features:
             "intensity_high": Value("float64"),
             "scaling": Value("string"),
             "metadata": Value("string"),
+            **(_PLANE_FEATURES if planes else {}),
         }
     )
 
 
-def staged_schema() -> pa.Schema:
+_PLANE_FEATURES = {"mask_planes": List(Value("string")), "mask_dtype": Value("string"), "region": Value("binary")}
+
+
+def staged_schema(*, planes: bool = False) -> pa.Schema:
     """The same columns before the classes are known: `label` is a name."""
-    schema = crop_features().arrow_schema.remove_metadata()
+    schema = crop_features(planes=planes).arrow_schema.remove_metadata()
     return schema.set(schema.get_field_index("label"), pa.field("label", pa.string()))
 
 
 def crops_to_table(crops: Sequence[Crop]) -> pa.Table:
-    """Crops as rows of `staged_schema`."""
+    """Crops as rows of `staged_schema`, with planes if a crop has any."""
+    planes = any(crop.has_planes for crop in crops)
     rows = [_row(crop) for crop in crops]
-    return pa.Table.from_pylist(rows, schema=staged_schema())
+    return pa.Table.from_pylist(rows, schema=staged_schema(planes=planes))
+
+
+def with_planes(table: pa.Table) -> pa.Table:
+    """Rows with the columns of planes, empty where they had none."""
+    schema = staged_schema(planes=True)
+    for name in PLANE_COLUMNS:
+        if name not in table.schema.names:
+            table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
+    return table
 
 
 def _row(crop: Crop) -> dict[str, Any]:
@@ -152,7 +184,7 @@ def _row(crop: Crop) -> dict[str, Any]:
         "width": pixels.shape[1],
         "dtype": pixels.dtype.name,
         "label": crop.label,
-        "mask": None if crop.mask is None else _mask_bytes(crop.mask),
+        "mask": None if crop.mask is None or crop.mask_planes else mask_bytes(crop.mask),
         "pixel_size_nm": None if crop.pixel_size_nm is None else list(crop.pixel_size_nm),
         "source": crop.source,
         "series": crop.series,
@@ -164,18 +196,12 @@ def _row(crop: Crop) -> dict[str, Any]:
         "intensity_high": stored_high,
         "scaling": crop.scaling.to_json(),
         "metadata": json.dumps(crop.metadata, ensure_ascii=False),
+        **planes_columns(crop.mask, crop.mask_planes, crop.region),
     }
 
 
 def _largest(dtype: np.dtype[Any]) -> float:
     return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
-
-
-def _mask_bytes(mask: np.ndarray) -> bytes:
-    """A byte a pixel where that is enough, else two: the length tells which."""
-    if mask.dtype.kind not in "biu" or mask.min() < 0 or mask.max() > 65535:
-        raise ValueError("a mask holds whole numbers from 0 to 65535")
-    return np.ascontiguousarray(mask, dtype="<u2" if mask.max() > 255 else "u1").tobytes()
 
 
 def shard_name(split: str, number: int, count: int) -> str:

@@ -25,7 +25,7 @@ ROWS_PER_GROUP = 16
 """Row groups are what a reader reads: small ones let many ranks share the work without reading much of the same."""
 WAVE = 64
 """Shards that are open at once while a split is written."""
-ONE_OF_A_KIND = frozenset({"pixels", "mask"})
+ONE_OF_A_KIND = frozenset({"pixels", "mask", "region"})
 """Columns whose values never repeat: a dictionary would only cost time."""
 
 

@@ -62,7 +62,9 @@ class LocalCrops(Dataset[dict[str, Any]]):
         if not os.path.isdir(repo):
             raise UserError(f"{repo}: is no local folder; stream() reads data sets of the Hub")
         self.files: SplitFiles = find_split(repo, split)
-        kept = [*PIXEL_COLUMNS, "intensity_low", "intensity_high", *columns]
+        # What a mask needs to be read comes with it.
+        beside = self.files.plane_columns[:2] if "mask" in columns else ()
+        kept = [*PIXEL_COLUMNS, "intensity_low", "intensity_high", *dict.fromkeys((*columns, *beside))]
         files = [shard.file for shard in self.files.shards]
         rows = datasets.Dataset.from_parquet(files, split=datasets.Split(split), columns=kept)
         self.rows = rows.with_format("arrow")

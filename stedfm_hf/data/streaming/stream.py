@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from stedfm_hf.data.repository.decoding import stack_masks
+from stedfm_hf.data.repository.decoding import stack_masks, stack_regions
 from stedfm_hf.data.repository.files import ShardReader, SplitFiles, find_split
 from stedfm_hf.data.repository.layout import crop_features
 from stedfm_hf.data.streaming.ahead import AHEAD, ahead
@@ -76,8 +76,9 @@ def stream(
             False, so that all ranks get equally many batches of one size. None: True for the split `train`, False
             for all others.
         open_shards: shards that are mixed at a time.
-        columns: columns beside the pixels, see `layout.crop_features`; `mask` and `label` come as tensors, numbers as
-            tensors, text as lists.
+        columns: columns beside the pixels, see `layout.crop_features`; `mask`, `region` and `label` come as tensors
+            (see `decode`; where no crop of a batch has a mask or region: zeros, or True), numbers as tensors, text as
+            lists.
         workers: threads that read and decompress ahead; 0 reads when a batch is asked for. They share what they read,
             which processes of a `DataLoader` cannot.
         token: of the Hub; None takes that of the login.
@@ -238,7 +239,10 @@ class CropStream(IterableDataset[Batch]):
 
     def _batches(self, begin: int, number: int, step: int) -> Batches:
         """Every `step`-th batch of the rank from batch `number` on, reading one block ahead."""
-        columns = [*PIXEL_COLUMNS, "intensity_low", "intensity_high", *self.columns]
+        # What a mask needs to be read comes with it.
+        beside = self.files.plane_columns[:2] if "mask" in self.columns else ()
+        wanted = dict.fromkeys((*self.columns, *beside))
+        columns = [*PIXEL_COLUMNS, "intensity_low", "intensity_high", *wanted]
         reader = ShardReader(self.files, columns, shards_in_use=2 * self.open_shards)
         blocks = BlockReader(reader, self.workers)
         try:
@@ -281,11 +285,17 @@ class CropStream(IterableDataset[Batch]):
             "index": torch.from_numpy(index),
             "valid": torch.from_numpy(valid),
         }
+        kinds = {name: columns[name].tolist() for name in ("mask_planes", "mask_dtype") if name in columns}
         for name, values in columns.items():
             if name == "mask":
-                masks = stack_masks(values.tolist(), pixels.shape[1:])
+                masks = stack_masks(
+                    values.tolist(), pixels.shape[1:], kinds.get("mask_planes"), kinds.get("mask_dtype")
+                )
                 batch[name] = torch.from_numpy(np.zeros(pixels.shape, np.uint8) if masks is None else masks)
-            else:
+            elif name == "region":
+                regions = stack_regions(values.tolist(), pixels.shape[1:])
+                batch[name] = torch.from_numpy(np.ones(pixels.shape, bool) if regions is None else regions)
+            elif name in self.columns:
                 batch[name] = values.tolist() if values.dtype == object else torch.from_numpy(values)
         return batch
 
@@ -344,8 +354,9 @@ def _check(
     ):
         if value < least:
             raise UserError(f"{name} must be {least} or more, not {value}")
-    if unknown := set(columns) - set(crop_features()):
-        raise UserError(f"unknown column {', '.join(sorted(unknown))}; there are {', '.join(crop_features())}")
+    known = (*crop_features(), *files.plane_columns)
+    if unknown := set(columns) - set(known):
+        raise UserError(f"unknown column {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if files.rows < world_size:
         raise UserError(
             f"{files.repo}: split {files.split!r} has {files.rows} crops for {world_size} ranks; use fewer ranks"

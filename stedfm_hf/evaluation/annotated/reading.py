@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from stedfm_hf.data.repository.files import ShardReader, SplitFiles, find_split, find_split_names
 from stedfm_hf.data.repository.layout import crop_features
+from stedfm_hf.data.repository.planes import read_planes, read_region
 from stedfm_hf.data.simulation.fields import class_id
 from stedfm_hf.data.simulation.structures import STRUCTURES
 from stedfm_hf.evaluation.annotated.annotation_files import check_shape, drop_equal_planes, read_mask
@@ -184,7 +184,7 @@ def read_masked_repository(repo: str | os.PathLike[str]) -> dict[str, MaskedRows
     """
     try:
         splits = {name: find_split(repo, name) for name in find_split_names(repo)}
-        is_crops = all(set(crop_features()) <= _columns(files) for files in splits.values())
+        is_crops = all(set(crop_features()) <= set(files.columns) for files in splits.values())
     except UserError:
         is_crops = False
     if not is_crops:
@@ -208,6 +208,9 @@ def read_masked_repository(repo: str | os.PathLike[str]) -> dict[str, MaskedRows
     return found
 
 
+_MASK_OF_CROP = ("mask", "height", "width")
+
+
 class CropReads(CropReader):
     """Reads crops and their masks one by one; row groups that were read are kept, as far as there is room.
 
@@ -215,24 +218,53 @@ class CropReads(CropReader):
         files: the split.
     """
 
+    def __init__(self, files: SplitFiles) -> None:
+        super().__init__(files)
+        self._mask_columns = (*_MASK_OF_CROP, *files.plane_columns)
+        if files.plane_columns:
+            # Planes may be larger than the pixels, so that fewer row groups are kept.
+            before = self._read_group(0).nbytes
+            self._rows = ShardReader(files, [*crop_features(), *files.plane_columns], shards_in_use=len(files.shards))
+            kept = max(4, int(self._table.cache_parameters()["maxsize"] * before / self._read_group(0).nbytes))
+            self._table = functools.lru_cache(maxsize=kept)(self._read_group)
+
     def image(self, number: int) -> StedImage:
         """The crop of a row, with the intensities that mean 0 and 1."""
         return self(number)
 
     def mask(self, number: int) -> StoredMask:
         """The mask of a row."""
-        return StoredMask(_mask_of(self.stored(number, ["mask", "height", "width"]))[None])
+        return stored_mask(self.stored(number, self._mask_columns))
 
 
-def _columns(files: SplitFiles) -> set[str]:
-    import fsspec
+def stored_mask(row: Mapping[str, Any]) -> StoredMask:
+    """The mask of a row of crops that has one, with its planes and its region where there are any.
 
-    with fsspec.open(files.shards[0].file, "rb") as file:
-        return set(pq.read_schema(file).names)
+    Args:
+        row: as it is stored; a data set whose masks are all plain has no column of planes or regions.
+
+    Raises:
+        ImageReadError: the row is damaged.
+
+    Example:
+        >>> row = {"mask": bytes([0, 3]), "height": 1, "width": 2}
+        >>> stored_mask(row).planes.tolist()
+        [[[0, 3]]]
+    """
+    shape = row["height"], row["width"]
+    names = tuple(row.get("mask_planes") or ())
+    try:
+        planes = read_planes(row["mask"], names, row["mask_dtype"], shape) if names else _mask_of(row)[None]
+        region = None if row.get("region") is None else read_region(row["region"], shape)
+    except ImageReadError:
+        raise
+    except ValueError as error:
+        raise ImageReadError(f"has {error}; build the data set again") from error
+    return StoredMask(planes, names, region=region)
 
 
 def _mask_of(row: Mapping[str, Any]) -> np.ndarray:
-    """(H, W) of a row that has a mask: a byte a pixel, or two."""
+    """(H, W) of a row that has a plain mask: a byte a pixel, or two."""
     stored, height, width = row["mask"], row["height"], row["width"]
     if len(stored) not in (height * width, 2 * height * width):
         raise ImageReadError(
@@ -243,7 +275,8 @@ def _mask_of(row: Mapping[str, Any]) -> np.ndarray:
 
 def _facts_of_crops(files: SplitFiles) -> tuple[list[MaskFacts | None], dict[str, str]]:
     """What is known of the mask of every row, a row group at a time: None for rows without one and damaged ones."""
-    reader = ShardReader(files, ["mask", "height", "width"], shards_in_use=len(files.shards))
+    columns = [*_MASK_OF_CROP, *files.plane_columns]
+    reader = ShardReader(files, columns, shards_in_use=len(files.shards))
     facts: list[MaskFacts | None] = []
     failed = {}
     for shard, each in enumerate(files.shards):
@@ -253,7 +286,7 @@ def _facts_of_crops(files: SplitFiles) -> tuple[list[MaskFacts | None], dict[str
                 if row["mask"] is None:
                     continue
                 try:
-                    facts[-1] = count(StoredMask(_mask_of(row)[None]))
+                    facts[-1] = count(stored_mask(row))
                 except ImageReadError as error:
                     failed[f"{files.split}/{len(facts) - 1}"] = str(error)
     return facts, failed
