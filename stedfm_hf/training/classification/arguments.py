@@ -132,5 +132,5 @@ def parse_arguments(
         shown=frozenset({"seed"}),
     )
     data, model, training = parser.build(parser.read(argv, check_recipe=check_recipe))
-    training.settle_rate(LEARNING_RATES[model.mode])
+    training.settle(LEARNING_RATES[model.mode])
     return data, model, training

@@ -111,7 +111,10 @@ class FinetuningArguments(TrainingArguments):
         default=None, help="Batches of a process in an optimiser step; by default what effective_batch leaves."
     )
     learning_rate: float | None = HfArg(default=None, help="The highest one; by default that of the mode.")
-    layer_decay: float = HfArg(default=1.0, help="Factor of the learning rate from a block to the one before it.")
+    layer_decay: float | None = HfArg(
+        default=None,
+        help="Factor of the learning rate from a block to the one before it; by default that of the mode.",
+    )
     lr_scheduler_type: str = HfArg(default="cosine", help="Course of the learning rate after the warm-up.")
     warmup_share: float = HfArg(default=0.1, help="Share of the steps in which the learning rate rises.")
     weight_decay: float = HfArg(default=0.05, help="Decay of the matrices; biases, norms and tokens have none.")
@@ -145,7 +148,7 @@ class FinetuningArguments(TrainingArguments):
             self.seeds = [self.seed]
         settle_device(self)
         if self.learning_rate is None:
-            self.learning_rate = 0.0  # settled by the mode, see `settle_rate`
+            self.learning_rate = 0.0  # settled by the mode, see `settle`
         self.warmup_steps = self.warmup_share
         _ = self.device  # the first look at it joins the processes
         self.per_device_train_batch_size, self.gradient_accumulation_steps = split_batch(
@@ -168,7 +171,7 @@ class FinetuningArguments(TrainingArguments):
             at_least(1, early_stopping_patience=self.early_stopping_patience)
         if not 0 <= self.warmup_share < 1:
             raise UserError(f"warmup_share is {self.warmup_share}; give 0 or more, below 1")
-        if not 0 < self.layer_decay <= 1:
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise UserError(f"layer_decay is {self.layer_decay}; give a number above 0, at most 1")
         if self.metric_for_best_model is not None or self.load_best_model_at_end:
             raise UserError("the best model is always kept; say by which figure with --choose_by")
@@ -193,9 +196,10 @@ class FinetuningArguments(TrainingArguments):
         budget = self.num_train_epochs * images if self.sample_budget is None else self.sample_budget
         return max(1, round(min(budget, MOST_EPOCHS * drawn) / self.effective_batch))
 
-    def settle_rate(self, rate: float) -> None:
-        """Takes the learning rate of the mode, where none was given."""
-        self.learning_rate = self.learning_rate or rate
+    def settle(self, learning_rate: float, layer_decay: float = 1.0) -> None:
+        """Takes what is usual in the mode, where nothing was given."""
+        self.learning_rate = self.learning_rate or learning_rate
+        self.layer_decay = layer_decay if self.layer_decay is None else self.layer_decay
 
 
 LOCAL = frozenset(

@@ -54,7 +54,7 @@ class FinetuningTrainer(ExactTrainer, Generic[Network]):
             layers, groups = self.network.config.num_hidden_layers, dict[tuple[float, float], list[Any]]()
             for name, parameter in self.network.named_parameters():
                 if parameter.requires_grad:
-                    scale = learning_rate_scale(name, layers, self.args.layer_decay)
+                    scale = learning_rate_scale(name, layers, self.args.layer_decay or 1.0)
                     decay = self.args.weight_decay if parameter.ndim in (2, 4) else 0.0  # tokens have three
                     groups.setdefault((scale, decay), []).append(parameter)
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.network)

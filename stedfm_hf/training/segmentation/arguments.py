@@ -21,14 +21,16 @@ from stedfm_hf.training.recipe_files import nearest
 EXAMPLE = "Example: stedfm finetune segmentation --model demo --dataset annotated --output_dir segmenter"
 MODES = ("frozen", "last-blocks", "full", "lora", "from-scratch", "untrained")
 LEARNING_RATES = {
-    "frozen": 1e-3,
-    "last-blocks": 5e-4,
-    "full": 5e-4,
-    "lora": 1e-3,
-    "from-scratch": 5e-4,
-    "untrained": 1e-3,
+    "frozen": 2e-3,
+    "last-blocks": 1e-3,
+    "full": 2e-3,
+    "lora": 2e-3,
+    "from-scratch": 1e-3,
+    "untrained": 2e-3,
 }
 """The highest rate where none is given, for 16 crops in a step (ours)."""
+LAYER_DECAYS = {"full": 0.75}
+"""Factor of the rate from a block to the one before: what was pretrained moves less than a new decoder (ours)."""
 
 
 @dataclass
@@ -183,5 +185,5 @@ def parse_arguments(
         shown=frozenset({"seed"}),
     )
     data, model, training = parser.build(parser.read(argv, check_recipe=check_recipe))
-    training.settle_rate(LEARNING_RATES[model.mode])
+    training.settle(LEARNING_RATES[model.mode], LAYER_DECAYS.get(model.mode, 1.0))
     return data, model, training
