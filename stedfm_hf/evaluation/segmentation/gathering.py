@@ -130,13 +130,15 @@ def _examples(
     scores: Mapping[str, Sequence[Scored]],
     scoring: Scoring,
 ) -> list[Example]:
-    """The best, the median and the worst image of the first method, with the outlines of some methods."""
-    means = image_means(scores[methods[0].key], test.background)
+    """The best, the median and the worst image of the method that is told first, with the outlines of some."""
+    shown = _shown(methods, scores, test)
+    means = image_means(scores[shown[0].key], test.background)
     order = np.argsort(-means, kind="stable")[: int(np.isfinite(means).sum())].tolist()
     if not order:
         return []
     chosen = {order[-1]: "worst", order[len(order) // 2]: "median", order[0]: "best"}
-    shown = _shown(methods, scores, test)
+    for method in shown:
+        method.prepare()
     planes = [number for number in range(len(test.classes)) if number != test.background]
     number_of = {place: number for number, place in enumerate(whole.places.tolist())}
     found = []

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from stedfm_hf.evaluation.annotated import AnnotatedImages
 from stedfm_hf.evaluation.segmentation.baselines import Baseline
 from stedfm_hf.evaluation.segmentation.class_matching import ClassMatch, match_classes
 from stedfm_hf.evaluation.segmentation.crossvalidation import Folded
+from stedfm_hf.evaluation.segmentation.fitting import fit_on
 from stedfm_hf.images import StedImage
 from stedfm_hf.inference.fields import fields_of, probability_bands
 
@@ -45,6 +46,10 @@ class Method(ABC):
     def order(self, data: AnnotatedImages) -> Sequence[int]:
         """In which order images are best asked for."""
         return range(len(data))
+
+    def prepare(self) -> Self:
+        """Do what has to be done once before images are asked for; a run that only takes up scores does without."""
+        return self
 
     @abstractmethod
     def maps(self, data: AnnotatedImages, number: int) -> np.ndarray:
@@ -104,9 +109,24 @@ class ModelMethod(Method):
 
 @dataclass(eq=False, kw_only=True)
 class BaselineMethod(Method):
-    """A fitted baseline."""
+    """A baseline.
+
+    Args:
+        baseline: which.
+        train: what it is fitted on, when it is first needed; None: it is fitted already.
+        seed: of the draw of what is fitted on, where there is too much.
+    """
 
     baseline: Baseline = field(repr=False)
+    train: AnnotatedImages | None = field(repr=False)
+    seed: int = 0
+
+    def prepare(self) -> Self:
+        """Fit it."""
+        if self.train is not None:
+            fit_on([self.baseline], self.train, seed=self.seed)
+            self.train = None
+        return self
 
     def maps(self, data: AnnotatedImages, number: int) -> np.ndarray:
         """Ask it."""

@@ -19,7 +19,6 @@ from stedfm_hf.evaluation.segmentation.crossvalidation import Folded, deal_folds
 from stedfm_hf.evaluation.segmentation.fitting import (
     BASELINES,
     MOST_IMAGES,
-    fit_on,
     make_baselines,
     without_training,
 )
@@ -161,8 +160,6 @@ def evaluate_segmentation(request: SegmentationRequest, *, say: Callable[[str], 
     began = time.monotonic()
     baselines, notes = _baselines(request, sides)
     methods: list[Method] = [*models, *baselines]
-    if not methods:
-        raise UserError(f"{test.name}: there is nothing to score; name a model (--model), or leave --no-baselines out")
     ledger = Ledger(folder / PER_IMAGE, test.classes, scoring)
     _score_all(methods, test, scoring, ledger, manifest, say)
     kept = np.array([place not in manifest.failures() for place in test.places.tolist()])
@@ -182,6 +179,8 @@ def evaluate_segmentation(request: SegmentationRequest, *, say: Callable[[str], 
 def _check_request(request: SegmentationRequest) -> None:
     if request.folds is not None and request.models:
         raise UserError("a model is not trained here, and folds are of baselines alone; leave out --folds or --model")
+    if not request.models and not request.baselines:
+        raise UserError("there is nothing to score; name a model (--model), or leave --no-baselines out")
     if not request.models and request.folds is None:
         raise UserError("no model to evaluate; name one (--model), or cross-validate the baselines alone (--folds 5)")
 
@@ -226,19 +225,21 @@ def _baselines(request: SegmentationRequest, sides: Sides) -> tuple[list[Method]
         found = make_baselines(test, names, seed=request.seed)
         if not found:
             return [], []
-        fit_on(list(found.values()), sides.train, seed=request.seed)
-        used = min(len(sides.train), MOST_IMAGES)
+        train, used = sides.train, min(len(sides.train), MOST_IMAGES)
         drawn = f", drawn of {len(sides.train)}" if used < len(sides.train) else ""
         notes = [f"Baselines were fitted on {used} images of train{drawn}, and saw nothing of what was scored."]
     else:
-        found, notes = without_training(test, names), []
+        train, found, notes = None, without_training(test, names), []
         if left_out := [name for name in names if name not in found]:
             notes = [
                 f"There is no train split to fit baselines on: {', '.join(left_out)} were left out, and the others "
                 "have fixed settings."
             ]
     methods: list[Method] = [
-        BaselineMethod(key=key, name=_titled(each.name), kind="baseline", baseline=each) for key, each in found.items()
+        BaselineMethod(
+            key=key, name=_titled(each.name), kind="baseline", baseline=each, train=train, seed=request.seed
+        )
+        for key, each in found.items()
     ]
     return methods, notes
 
@@ -262,6 +263,8 @@ def _score_all(
     try:
         with Progress(len(methods) * len(data), description="evaluate", unit="images", done=known) as progress:
             for method in methods:
+                if not all(ledger.has(method.key, place) for place in places):
+                    method.prepare()
                 for number in method.order(data):
                     place = places[number]
                     if ledger.has(method.key, place):

@@ -60,7 +60,7 @@ def _scores(findings: Findings) -> Figure:
             values = values[np.isfinite(values)][:MOST_POINTS]
             # Spread by a fixed pattern, so that the figure is the same every time.
             apart = 0.3 * (((np.arange(len(values)) * 0.618) % 1) - 0.5)
-            each_axes.plot(values, number + apart, ".", color=colour, ms=3, alpha=0.35, mew=0, zorder=1)
+            each_axes.plot(values, number + apart, ".", color=colour, ms=4.5, alpha=0.45, mew=0, zorder=1)
             if row["mean"] is None:
                 continue
             if row["low"] is not None:
@@ -72,10 +72,10 @@ def _scores(findings: Findings) -> Figure:
         each_axes.grid(axis="x", color=_GRID, lw=0.7)
         each_axes.set_axisbelow(True)
         each_axes.spines["left"].set_visible(False)
-        for label, each in zip(each_axes.get_yticklabels(), findings.contestants, strict=True):
-            label.set_color(INK)
-            label.set_parse_math(False)
-            label.set_fontweight("bold" if each.kind == "model" else "normal")
+    for label, each in zip(axes[0].get_yticklabels(), findings.contestants, strict=True):
+        label.set_color(INK)
+        label.set_parse_math(False)
+        label.set_fontweight("bold" if each.kind == "model" else "normal")
     return figure
 
 

@@ -110,6 +110,14 @@ class Findings:
         wanted = (method, score, each_class)
         return next(row for row in self.summary if (row["method"], row["score"], row["class"]) == wanted)
 
+    @property
+    def lead(self) -> Contestant:
+        """The one that is told first: the first model; of baselines alone the best."""
+        first, best = self.contestants[0], self.best_baseline()
+        if first.kind == "model" or best is None:
+            return first
+        return next(each for each in self.contestants if each.key == best)
+
     def best_baseline(self) -> str | None:
         """Key of the baseline with the highest mean, guessing left out; None where there is none with a score."""
         found = {

@@ -40,7 +40,15 @@ def draw_examples(examples: Sequence[Example], classes: Sequence[str]) -> Figure
             len(examples),
             len(titles),
             squeeze=False,
-            gridspec_kw={"wspace": 0.035, "hspace": 0.04, "height_ratios": heights},
+            gridspec_kw={
+                "wspace": 0.035,
+                "hspace": 0.04,
+                "height_ratios": heights,
+                "left": 0.35 / (_PANEL * len(titles) + 0.35),
+                "right": 1.0,
+                "bottom": 0.35 / (sum(heights) + 0.35),
+                "top": 1.0,
+            },
         )
         for row, each in zip(grid, examples, strict=True):
             limits = display_limits(each.image)
@@ -63,7 +71,7 @@ def draw_examples(examples: Sequence[Example], classes: Sequence[str]) -> Figure
             handles=[Line2D([], [], color=colour_of(number), lw=2.5) for number in range(len(classes))],
             labels=list(classes),
             loc="upper center",
-            bbox_to_anchor=(0.5, 0.085),
+            bbox_to_anchor=(0.5, 0.3 / (sum(heights) + 0.35)),
             ncols=min(len(classes), 5),
             fontsize=8.5,
             facecolor="#3A3F45",

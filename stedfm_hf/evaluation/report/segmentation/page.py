@@ -68,7 +68,7 @@ def summary(findings: Findings) -> list[str]:
         )
     if findings.test.simulated:
         lines.append("The images are simulated: what holds for them need not hold for real ones.")
-    first, best = findings.contestants[0], findings.best_baseline()
+    first, best = findings.lead, findings.best_baseline()
     lines.append(f"{first.name} reaches a mean IoU of {_with_interval(findings.row(first.key, PRIMARY))}.")
     if first.kind == "model" and best is not None:
         mean = _number(findings.row(best, PRIMARY)["mean"])
@@ -147,7 +147,8 @@ def _share(side: Mapping[str, Any], name: str) -> str:
 
 
 def _scores(findings: Findings, figures: Mapping[str, Path]) -> Section:
-    names = findings.score_names
+    names = [name for name in findings.score_names if name != "sq"]
+    lead = [each.key for each in findings.contestants].index(findings.lead.key)
     left_out = [name for name in findings.test.classes if name not in findings.shown_classes]
     rows = []
     for each in findings.contestants:
@@ -172,11 +173,11 @@ def _scores(findings: Findings, figures: Mapping[str, Path]) -> Section:
         "Mean scores of all methods with their intervals",
         "Large dots: means; bars: 95 % intervals; small dots: single images.",
     )
-    return Section("Scores", (), [picture], Table(header, rows, caption, strong=0))
+    return Section("Scores", (), [picture], Table(header, rows, caption, strong=lead))
 
 
 def _undefined(findings: Findings) -> str:
-    first = findings.contestants[0]
+    first = findings.lead
     found = [
         (WORDS[name], row["undefined"], row["images"] + row["undefined"])
         for name in findings.score_names
@@ -230,7 +231,7 @@ def _p(value: float) -> str:
 
 
 def _examples(findings: Findings, figure: Path) -> Section:
-    first = findings.contestants[0].name
+    first = findings.lead.name
     names = ", ".join(f"{each.word}: {each.place}" for each in findings.examples)
     text = [
         f"The images on which {first} has its best, median and worst IoU: not a choice of pretty ones. Outlines of "
@@ -286,6 +287,8 @@ def _objects(findings: Findings) -> Section:
     several = len(findings.shown_classes) > 1
     for each_class in findings.shown_classes:
         for each in findings.contestants:
+            if each.key in ("constant", "chance"):
+                continue  # their regions are no objects anybody would take for some
             found = {
                 row["score"]: row
                 for row in findings.objects
