@@ -62,7 +62,7 @@ class Scoring:
         >>> data = from_arrays("cells", [np.eye(4)], [np.eye(4, dtype=np.uint8)], classes=["rings"])
         >>> found = Scoring()(data, 0, np.stack([1 - np.eye(4), np.eye(4)]), "perfect")
         >>> found.pixels.plain()["iou"], found.objects.plain()["f1"]
-        ([1.0, 1.0], [1.0, 1.0])
+        ([1.0, 1.0], [None, 1.0])
     """
 
     threshold: float | None = None

@@ -35,7 +35,7 @@ def draw_examples(examples: Sequence[Example], classes: Sequence[str]) -> Figure
     shapes = [each.image.shape for each in examples]
     heights = [_PANEL * height / width for height, width in shapes]
     with style():
-        figure = Figure(figsize=(_PANEL * len(titles) + 0.35, sum(heights) + 0.35))
+        figure = Figure(figsize=(_PANEL * len(titles) + 0.45, sum(heights) + 0.35))
         grid = figure.subplots(
             len(examples),
             len(titles),
@@ -44,7 +44,7 @@ def draw_examples(examples: Sequence[Example], classes: Sequence[str]) -> Figure
                 "wspace": 0.035,
                 "hspace": 0.04,
                 "height_ratios": heights,
-                "left": 0.35 / (_PANEL * len(titles) + 0.35),
+                "left": 0.45 / (_PANEL * len(titles) + 0.45),
                 "right": 1.0,
                 "bottom": 0.35 / (sum(heights) + 0.35),
                 "top": 1.0,
@@ -63,7 +63,7 @@ def draw_examples(examples: Sequence[Example], classes: Sequence[str]) -> Figure
                 if number:
                     planes = each.truth if number == 1 else each.predicted[titles[number]]
                     _outline(axes, planes, each.region)
-            label = row[0].set_ylabel(f"{each.word}, IoU {each.score:.2f}", fontsize=9)
+            label = row[0].set_ylabel(f"{each.word}\nIoU {each.score:.2f}", fontsize=9)
             label.set_parse_math(False)
         for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(_wrapped(title), fontsize=8.5).set_parse_math(False)

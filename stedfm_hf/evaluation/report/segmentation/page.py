@@ -237,10 +237,12 @@ def _examples(findings: Findings, figure: Path) -> Section:
         f"The images on which {first} has its best, median and worst IoU: not a choice of pretty ones. Outlines of "
         "the annotation, and of what was found."
     ]
-    caption = (
-        f"{names}. Of images above {MOST_PIXELS} pixels a side the part with most annotation is shown; the IoU is "
-        "that of the whole image."
-    )
+    caption = f"{names}."
+    if any(max(each.image.shape) > MOST_PIXELS for each in findings.examples):
+        caption += (
+            f" Of images above {MOST_PIXELS} pixels a side the part with most annotation is shown; the IoU is that of "
+            "the whole image."
+        )
     if any(each.region is not None for each in findings.examples):
         caption += " Lightened: outside of the region where the annotation counts."
     picture = Picture.of_figure(figure, "Images with outlines of the annotation and of the predictions", caption)
