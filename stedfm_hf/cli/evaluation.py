@@ -21,10 +21,11 @@ from stedfm_hf.runs.errors import UserError
 
 if TYPE_CHECKING:
     from stedfm_hf.evaluation.protocol import Outcome, Request
+    from stedfm_hf.evaluation.segmentation.protocol import SegmentationOutcome
 
 evaluate = typer.Typer(
     name="evaluate",
-    help="Compare models and simple features on labelled images.",
+    help="Compare models on labelled or annotated images.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -131,6 +132,84 @@ def probe(
     _answer(found, as_json)
 
 
+@evaluate.command(epilog="Example: stedfm evaluate segmentation annotated/ --model my-segmenter --report my-masks")
+def segmentation(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A data set with masks (folder or Hub id), or images and masks.")
+    ],
+    report: Report,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="A folder or Hub id; may be given several times.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Score this split; by default test. Without splits a test is dealt out by source."),
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option(help="Otsu, wavelet spots, a forest of pixels, a constant answer and chance beside them.")
+    ] = True,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Without --model: cross-validate the baselines over source images.")
+    ] = None,
+    legacy: Annotated[
+        bool, typer.Option("--legacy", help="Score by the reference's rules: IoU at > 0.25, weak AUPR, -1 undefined.")
+    ] = False,
+    threshold: Annotated[
+        float | None, typer.Option(help="A pixel of this probability is predicted, where classes may overlap; 0.5.")
+    ] = None,
+    min_area_px: Annotated[int, typer.Option(min=1, help="Smaller regions are no objects.")] = 1,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of the masks, if they are not in masks/ or beside.")
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(help="Name of a class, in the order of their numbers or planes; or NUMBER=NAME. Several times."),
+    ] = None,
+    target_type: Annotated[str | None, typer.Option(help="single_label, multi_label or soft; by the masks.")] = None,
+    series: Series = None,
+    channel: Channel = None,
+    source_pattern: Pattern = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of a split that has to be made, of folds and baselines.")] = 0,
+    device: OnDevice = Device.auto,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows in one forward pass.")] = 8,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score the masks of models on annotated images, by pixels and objects.
+
+    The same command goes on where it was stopped.
+    """
+    import transformers
+
+    from stedfm_hf.evaluation.annotated import parse_classes
+    from stedfm_hf.evaluation.segmentation import BASELINES
+    from stedfm_hf.evaluation.segmentation.protocol import SegmentationRequest, evaluate_segmentation
+
+    transformers.logging.disable_progress_bar()
+    request = SegmentationRequest(
+        data=data,
+        models=model or [],
+        report=report,
+        split=split,
+        baselines=BASELINES if baselines else (),
+        masks=masks,
+        classes=parse_classes(classes),
+        target_type=target_type,
+        series=index_or_name(series),
+        channel=index_or_name(channel),
+        source_pattern=source_pattern,
+        threshold=threshold,
+        legacy=legacy,
+        folds=folds,
+        least_pixels=min_area_px,
+        seed=seed,
+        device=device.value,
+        batch_size=batch_size,
+        overwrite=overwrite,
+    )
+    _answer_masks(evaluate_segmentation(request, say=complain_plainly), as_json)
+
+
 def _request(given: dict[str, Any]) -> Request:
     import transformers
 
@@ -197,6 +276,43 @@ def _answer(outcome: Outcome, as_json: bool) -> None:
         print(f"{outcome.folder / 'report.html'}")
     if outcome.manifest.exit_status:
         raise typer.Exit(outcome.manifest.exit_status)
+
+
+def _answer_masks(outcome: SegmentationOutcome, as_json: bool) -> None:
+    """The means of every method, as JSON all figures.
+
+    Raises:
+        Exit: with status 1 if some images failed.
+    """
+    record, status = outcome.record, outcome.manifest.exit_status
+    if as_json:
+        print_json({"report": str(outcome.folder / "report.html"), **record})
+    else:
+        from stedfm_hf.evaluation.segmentation.summary import ALL
+
+        means = {(row["method"], row["score"]): row for row in record["scores"] if row["class"] == ALL}
+        scores = [name for name in dict.fromkeys(name for _, name in means) if name != "sq"]
+        rows = [
+            (each["name"], *(_mean_cell(means[each["key"], name], name == scores[0]) for name in scores))
+            for each in record["methods"]
+        ]
+        print_table(("mean", *scores), rows)
+        for note in (*record["warnings"], *record["notes"]):
+            complain(f"note: {note}")
+        for doubt in record["conclusion"]["doubts"]:
+            complain(f"note: no conclusion can be drawn: {doubt}")
+        if record["data"]["simulated"]:
+            complain("note: the images are simulated; this is no statement about real ones")
+        print(f"{outcome.folder / 'report.html'}")
+    if status:
+        raise typer.Exit(status)
+
+
+def _mean_cell(row: dict[str, Any], with_interval: bool) -> str:
+    if row["mean"] is None:
+        return "–"
+    ends = f" ({row['low']:.3f} to {row['high']:.3f})" if with_interval and row["low"] is not None else ""
+    return f"{row['mean']:.3f}{ends}"
 
 
 def _cell(found: dict[str, Any], interval: list[float] | None) -> str:

@@ -3,6 +3,7 @@
 from stedfm_hf.evaluation.annotated.drawing import draw_fraction, draw_per_class, keep_annotated
 from stedfm_hf.evaluation.annotated.images import AnnotatedImages, from_arrays, read_annotated
 from stedfm_hf.evaluation.annotated.splits import class_warnings
+from stedfm_hf.evaluation.annotated.targets import parse_classes
 
 __all__ = [
     "AnnotatedImages",
@@ -11,5 +12,6 @@ __all__ = [
     "draw_per_class",
     "from_arrays",
     "keep_annotated",
+    "parse_classes",
     "read_annotated",
 ]

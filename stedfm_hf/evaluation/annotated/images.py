@@ -111,8 +111,8 @@ class AnnotatedImages(SourcedImages[tuple[np.ndarray, np.ndarray]]):
         return float(self.annotated[number])
 
     def shown(self) -> dict[str, np.ndarray]:
-        """Of every class which images have pixels of it."""
-        return {name: self.pixels[:, number] > 0 for number, name in enumerate(self.classes)}
+        """Of every class but the background which images have pixels of it."""
+        return {name: self.pixels[:, n] > 0 for n, name in enumerate(self.classes) if n != self.background}
 
     def counts(self) -> dict[str, int]:
         """How many pixels every class has; of soft masks those above 0."""

@@ -117,6 +117,18 @@ class Rule:
         return any(key in keys for keys in self.keys)
 
 
+def parse_classes(words: Sequence[str] | None) -> Classes | None:
+    """Names of classes as a command line has them: in order, or `NUMBER=NAME` each.
+
+    Example:
+        >>> parse_classes(["rings", "fibres"]), parse_classes(["0=background", "4=puncta"])
+        (['rings', 'fibres'], {0: 'background', 4: 'puncta'})
+    """
+    if words is None or not all(word.partition("=")[0].isdecimal() and "=" in word for word in words):
+        return None if words is None else list(words)
+    return {int(word.partition("=")[0]): word.partition("=")[2] for word in words}
+
+
 def make_rule(
     masks: Masks,
     *,

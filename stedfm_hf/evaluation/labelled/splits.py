@@ -15,6 +15,9 @@ from stedfm_hf.evaluation.labelled.images import LabelledImages
 from stedfm_hf.evaluation.labelled.sourced import SourcedImages
 from stedfm_hf.runs.errors import UserError
 
+DEALT = {"train": 0.7, "validation": 0.15, "test": 0.15}
+"""Shares of the source images of a data set without splits, where a model is trained on it and tested."""
+
 Images = TypeVar("Images", bound=SourcedImages[Any])
 
 

@@ -9,10 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stedfm_hf.evaluation.report.evaluation import Evaluation
-from stedfm_hf.evaluation.report.figures import draw_figures
-from stedfm_hf.evaluation.report.page import write_page_of
-from stedfm_hf.runs import Manifest, UserError, atomic_path, check_same_settings, write_json
+from stedfm_hf.runs import Manifest, UserError, atomic_path, check_same_settings
 
 MANIFEST, RESULTS = "manifest.json", "results.json"
 
@@ -45,39 +42,28 @@ def prepare_folder(folder: str | Path, manifest: Manifest, *, overwrite: bool) -
     return place
 
 
-def is_finished(folder: Path) -> Manifest | None:
-    """The manifest of results that are whole; None where something is missing or failed."""
+def is_finished(folder: Path, results: str = RESULTS) -> Manifest | None:
+    """The manifest of results that are whole; None where something is missing or failed.
+
+    Args:
+        folder: of the report.
+        results: name of the file with all figures.
+    """
     old = Manifest.load(folder / MANIFEST)
-    whole = old.ended is not None and all((folder / name).is_file() for name in (RESULTS, "report.html"))
+    whole = old.ended is not None and all((folder / name).is_file() for name in (results, "report.html"))
     return old if whole and not old.exit_status else None
 
 
-def write_report(evaluation: Evaluation, folder: Path, manifest: Manifest) -> dict[str, Any]:
-    """Writes `results.json`, `results.parquet`, `predictions.parquet`, `figures/`, `report.html`, `manifest.json`.
-
-    Returns:
-        The figures, as they stand in `results.json`.
-    """
-    record = _finite(evaluation.record())
-    _write_table(evaluation.results_table(), folder / "results.parquet")
-    _write_table(evaluation.predictions_table(), folder / "predictions.parquet")
-    figures = draw_figures(evaluation, folder / "figures")
-    write_page_of(evaluation, figures, folder / "report.html")
-    write_json(folder / RESULTS, record)
-    manifest.finish()
-    manifest.save(folder / MANIFEST)
-    return record
-
-
-def _write_table(table: pa.Table, path: Path) -> None:
+def write_table(table: pa.Table, path: Path) -> None:
+    """Writes a Parquet file, whole or not at all."""
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same data without NaN and infinities, which are no JSON."""
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,21 +1,33 @@
 """Scores of masks, by pixels and by objects, and the baselines that a trained segmenter stands beside."""
 
 from stedfm_hf.evaluation.segmentation.baselines import Baseline, Constant, Otsu
+from stedfm_hf.evaluation.segmentation.chance import Chance
+from stedfm_hf.evaluation.segmentation.crossvalidation import cross_validate, deal_folds
+from stedfm_hf.evaluation.segmentation.fitting import BASELINES, fit_on, make_baselines
 from stedfm_hf.evaluation.segmentation.forest import PixelForest
 from stedfm_hf.evaluation.segmentation.objects import ObjectScores, match_objects, score_objects
+from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring
 from stedfm_hf.evaluation.segmentation.scores import ImageScores, planes_of, predicted_pixels, score_image
 from stedfm_hf.evaluation.segmentation.summary import flatten, pool_objects, summarise
 from stedfm_hf.evaluation.segmentation.wavelets import WaveletSpots, wavelet_spots
 
 __all__ = [
+    "BASELINES",
     "Baseline",
+    "Chance",
     "Constant",
     "ImageScores",
     "ObjectScores",
     "Otsu",
     "PixelForest",
+    "Scored",
+    "Scoring",
     "WaveletSpots",
+    "cross_validate",
+    "deal_folds",
+    "fit_on",
     "flatten",
+    "make_baselines",
     "match_objects",
     "planes_of",
     "pool_objects",

@@ -15,6 +15,8 @@ from stedfm_hf.runs import UserError
 ALL = "mean over classes"
 """In the place of a class, the row of all of them."""
 DRAWS = 2000
+_AT_ONCE = 2**22
+"""Drawn sources at a time."""
 
 
 def summarise(
@@ -141,16 +143,18 @@ def pool_objects(
         raise UserError("there are no scores of images to summarise")
     names = ("matched", "spurious", "missed", "shared")
     counts = np.stack([[getattr(each, name) for name in names] for each in scores]).astype(float)
+    if sources is not None and len(sources) != len(scores):
+        raise UserError(f"there are {len(scores)} images and {len(sources)} sources of images")
+    origin = np.arange(len(scores)) if sources is None else np.unique(np.asarray(sources), return_inverse=True)[1]
     rows = []
     for number, each_class in enumerate(classes):
         own = counts[..., number]
-        for score, values in _pooled(own).values.items():
+        by_source = np.zeros((int(origin.max()) + 1, len(names)))
+        np.add.at(by_source, origin, own)
+        drawn = ObjectScores(*_drawn_sums(by_source, draws, seed).T).values
+        for score, values in ObjectScores(*own.sum(axis=0, keepdims=True).T).values.items():
             figure = float(values[0])
-            ends = (
-                _interval(own, sources, lambda some, score=score: float(_pooled(some).values[score][0]), draws, seed)
-                if not np.isnan(figure)
-                else (None, None)
-            )
+            ends = (None, None) if np.isnan(figure) else _ends(drawn[score])
             row: dict[str, Any] = {"score": score, "class": each_class, "mean": None if np.isnan(figure) else figure}
             row["low"], row["high"] = ends
             rows.append(row | {name: int(own[:, place].sum()) for place, name in enumerate(names[:3])})
@@ -159,7 +163,7 @@ def pool_objects(
 
 def _class_row(values: np.ndarray, origin: np.ndarray, population: bool, draws: int, seed: int) -> dict[str, Any]:
     few = len(values) < (1 if population else 2)
-    low, high = _interval(values, origin, None, draws, seed)
+    low, high = _interval(values, origin, draws, seed)
     return {
         "mean": float(values.mean()) if len(values) else None,
         "median": float(np.median(values)) if len(values) else None,
@@ -179,10 +183,13 @@ def _all_row(values: np.ndarray, defined: np.ndarray, origin: np.ndarray, draws:
     sums, sizes = np.zeros((2, count, int(known.sum())))
     np.add.at(sums, origin, np.where(defined, values, 0.0)[:, known])
     np.add.at(sizes, origin, defined[:, known])
-    figure = _mean_of_means(np.stack([sums, sizes], axis=1)) if known.any() else None
-    low, high = (
-        _interval(np.stack([sums, sizes], axis=1), None, _mean_of_means, draws, seed) if known.any() else (None,) * 2
-    )
+    figure: float | None = None
+    low, high = None, None
+    if known.any():
+        both = np.stack([sums, sizes], axis=1)
+        figure = float(_mean_of_means(both.sum(axis=0, keepdims=True))[0])
+        drawn = _drawn_sums(both, draws, seed)
+        low, high = _ends(_mean_of_means(drawn))
     return {
         "mean": figure,
         "median": None,
@@ -195,26 +202,41 @@ def _all_row(values: np.ndarray, defined: np.ndarray, origin: np.ndarray, draws:
     }
 
 
-def _mean_of_means(rows: np.ndarray) -> float:
-    """Of sums and sizes (sources, 2, classes); NaN where a class has no image."""
-    sums, sizes = rows.sum(axis=0)
+def _mean_of_means(totals: np.ndarray) -> np.ndarray:
+    """Of sums and sizes (draws, 2, classes), for each draw; NaN where a class has no image."""
     with np.errstate(invalid="ignore"):
-        return float((sums / sizes).mean())
+        means: np.ndarray = (totals[:, 0] / totals[:, 1]).mean(axis=1)
+    return means
 
 
-def _pooled(counts: np.ndarray) -> ObjectScores:
-    """Of counts (images, 4) of one class."""
-    return ObjectScores(*(np.array([each]) for each in counts.sum(axis=0)))
+def _drawn_sums(by_source: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """Sums (draws, ...) over sources drawn with replacement, of their sums (sources, ...); none of fewer than two.
+
+    What `bootstrap_interval` does for any figure, for figures of sums alone: thousands of draws at once.
+    """
+    count = len(by_source)
+    if count < 2:
+        return np.zeros((0, *by_source.shape[1:]))
+    rng, found = np.random.default_rng(seed), []
+    step = max(1, _AT_ONCE // count)
+    for first in range(0, draws, step):
+        drawn = rng.integers(0, count, (min(step, draws - first), count))
+        times = np.zeros(drawn.shape)
+        np.add.at(times, (np.arange(len(drawn))[:, None], drawn), 1)
+        found.append(np.tensordot(times, by_source, axes=1))
+    return np.concatenate(found) if found else np.zeros((0, *by_source.shape[1:]))
 
 
-def _interval(
-    values: np.ndarray, sources: Sources | None, statistic: Any, draws: int, seed: int
-) -> tuple[float | None, float | None]:
-    """95 % interval over sources; none of fewer than two, of which a bootstrap would say that it is certain."""
-    if not draws or (len(values) if sources is None else len(np.unique(np.asarray(sources)))) < 2:
+def _ends(figures: np.ndarray) -> tuple[float | None, float | None]:
+    """The middle 95 % of the figures of draws; none where no draw has a figure."""
+    if np.isnan(figures).all():
         return None, None
-    options = {} if statistic is None else {"statistic": statistic}
-    try:
-        return bootstrap_interval(values, sources, draws=draws, seed=seed, **options)
-    except ValueError:  # no draw of sources had an image of every class
+    low, high = np.nanpercentile(figures, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _interval(values: np.ndarray, sources: np.ndarray, draws: int, seed: int) -> tuple[float | None, float | None]:
+    """95 % interval of a mean over sources; none of fewer than two, of which a bootstrap would say it is certain."""
+    if not draws or len(np.unique(sources)) < 2:
         return None, None
+    return bootstrap_interval(values, sources, draws=draws, seed=seed)

@@ -11,13 +11,11 @@ from typing import Any, Generic, TypeVar
 
 from stedfm_hf.evaluation.labelled import SourcedImages, check_no_leakage, split_by_source
 from stedfm_hf.evaluation.labelled.reading import ONE_SPLIT
+from stedfm_hf.evaluation.labelled.splits import DEALT
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.finetuning.arguments import SplitArguments
 
 Images = TypeVar("Images", bound=SourcedImages[Any])
-
-CHECKED, TESTED = 0.15, 0.15
-"""Shares of the source images of a data set without splits that go to validation and test."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +63,8 @@ def make_sides(splits: Mapping[str, Images], data: SplitArguments) -> Material[I
 def _cut(splits: Mapping[str, Images], data: SplitArguments) -> Material[Images]:
     if set(splits) == {ONE_SPLIT}:
         whole = splits[ONE_SPLIT]
-        shares = {"train": 1 - CHECKED - TESTED, "validation": CHECKED, "test": TESTED}
-        parts = split_by_source(whole, shares, data.split_seed)
-        how = f"no splits: cut by source image into {_percent(shares)} with split_seed {data.split_seed}"
+        parts = split_by_source(whole, DEALT, data.split_seed)
+        how = f"no splits: cut by source image into {_percent(DEALT)} with split_seed {data.split_seed}"
         return Material(parts["train"], parts["validation"], parts["test"], how)
     for name, flag in ((data.train_split, "train_split"), (data.validation_split, "validation_split")):
         if name not in splits and (flag == "train_split" or name != "validation"):
@@ -80,7 +77,7 @@ def _cut(splits: Mapping[str, Images], data: SplitArguments) -> Material[Images]
     without = "" if test is not None else "; there is no test split"
     if data.validation_split in splits:
         return Material(train, splits[data.validation_split], test, f"the splits of the data set{without}")
-    shares = {"train": 1 - CHECKED, "validation": CHECKED}
+    shares = {"train": 1 - DEALT["validation"], "validation": DEALT["validation"]}
     parts = split_by_source(train, shares, data.split_seed)
     how = f"no validation split: train was cut by source image into {_percent(shares)}, split_seed {data.split_seed}"
     return Material(parts["train"], parts["validation"], test, how + without)

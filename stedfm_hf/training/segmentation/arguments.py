@@ -51,7 +51,8 @@ class DataArguments(SplitArguments):
     )
     masks: str | None = HfArg(default=None, help="Of a folder of images: another folder with the masks.")
     classes: list[str] | None = HfArg(
-        default=None, help="Names of the classes 1, 2, ... of label images, or of the planes, in their order."
+        default=None,
+        help="Names of the classes 1, 2, ... of label images, or of the planes, in their order; or NUMBER=NAME each.",
     )
     target_type: str | None = HfArg(
         default=None, help="single_label, multi_label (classes overlap) or soft (votes); by default what masks are."

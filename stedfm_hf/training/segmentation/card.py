@@ -42,8 +42,8 @@ def write_card(folder: Folder, summary: Mapping[str, Any], sides: Mapping[str, S
         pictures=(EXAMPLES,),
         files={SCORES_FILE: "scores of this model of every validation and test image"},
         task="segmentation",
-        classes=tuple(name for number, name in enumerate(train.classes) if number != train.background),
+        classes=tuple(train.shown()),
         decoder=DECODERS[network.config.decoder],
         class_figure="IoU",
-        of_class=ious,
+        of_class={name: value for name, value in ious.items() if name in train.shown()},
     )

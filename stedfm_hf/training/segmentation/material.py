@@ -6,7 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from stedfm_hf.evaluation.annotated import AnnotatedImages, draw_fraction, draw_per_class, read_annotated
+from stedfm_hf.evaluation.annotated import (
+    AnnotatedImages,
+    draw_fraction,
+    draw_per_class,
+    parse_classes,
+    read_annotated,
+)
 from stedfm_hf.evaluation.annotated.drawing import shuffled
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.finetuning.sides import Material, index_or_name, make_sides
@@ -29,7 +35,7 @@ def read_material(data: DataArguments, *, image_size: int) -> Material[Annotated
     splits = read_annotated(
         data.dataset,
         masks=data.masks,
-        classes=data.classes,
+        classes=parse_classes(data.classes),
         target_type=data.target_type,
         series=index_or_name(data.series),
         channel=index_or_name(data.channel),

@@ -1,0 +1,362 @@
+"""The page of an evaluation of segmentation: what was scored, how well, and how far it can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stedfm_hf.evaluation.report.segmentation.figures import WORDS
+from stedfm_hf.evaluation.report.segmentation.findings import PRIMARY, Findings
+from stedfm_hf.evaluation.report.segmentation.overlays import MOST_PIXELS
+from stedfm_hf.reports import Picture, Section, Table, write_page
+
+LEVEL = 0.05
+NONE = "–"
+_BASELINES = {
+    "otsu": "Otsu's threshold of each image takes its bright pixels for every class, or, where classes exclude each "
+    "other, for the most frequent one.",
+    "wavelets": "Wavelet spots are pixels bright at several scales at once; scales and threshold are those with the "
+    "highest mean IoU on the training images.",
+    "forest": "The pixel forest (100 trees) learns from intensity, gradients and Hessian at five scales of 20,000 "
+    "pixels of the training images.",
+    "constant": "The constant answer takes every pixel for every class, or, where classes exclude each other, for the "
+    "most frequent one: its IoU is the share of true pixels.",
+    "chance": "Chance draws each pixel, of every class as often as in the training images.",
+}
+
+
+def write_page_of(findings: Findings, figures: Mapping[str, Path], path: Path) -> Path:
+    """Writes `report.html`.
+
+    Args:
+        findings: what is told.
+        figures: PNG files by name.
+        path: of the page.
+    """
+    sections = [_material(findings), _scores(findings, figures)]
+    if findings.comparisons:
+        sections.append(_comparisons(findings))
+    if "examples" in figures:
+        sections.append(_examples(findings, figures["examples"]))
+    sections.append(_classes(findings, figures))
+    if findings.objects:
+        sections.append(_objects(findings))
+    sections.append(_method(findings))
+    if findings.failed:
+        rows = [(place, reason) for place, reason in findings.failed.items()]
+        sections.append(Section("Images that were left out", table=Table(("image", "why"), rows)))
+    simulated = " (simulated images)" if findings.test.simulated else ""
+    return write_page(
+        path,
+        title=f"Segmentation: {findings.test.name}{simulated}",
+        lead=" ".join(summary(findings)),
+        facts=_facts(findings),
+        sections=sections,
+        footer=f"Made by `stedfm {findings.verb}` of the package stedfm-hf. This file holds all it shows; the figures "
+        "lie beside it as PNG and SVG in the folder figures, all numbers in metrics.json, the scores of every image "
+        "in per_image.parquet.",
+    )
+
+
+def summary(findings: Findings) -> list[str]:
+    """What came out, a sentence each; the page opens with it."""
+    lines = []
+    if findings.doubts:
+        lines.append(
+            f"No conclusion can be drawn: {'; '.join(findings.doubts)}. The figures only show that everything works."
+        )
+    if findings.test.simulated:
+        lines.append("The images are simulated: what holds for them need not hold for real ones.")
+    first, best = findings.lead, findings.best_baseline()
+    lines.append(f"{first.name} reaches a mean IoU of {_with_interval(findings.row(first.key, PRIMARY))}.")
+    if first.kind == "model" and best is not None:
+        mean = _number(findings.row(best, PRIMARY)["mean"])
+        lines.append(f"The best baseline, {findings.name(best)}, reaches {mean}.")
+    if not findings.doubts and first.kind == "model":
+        groups: dict[str, list[str]] = {}
+        for row in findings.comparisons:
+            if row["model"] == first.key and row["other"] not in ("constant", "chance"):
+                groups.setdefault(_verdict(row), []).append(findings.name(row["other"]))
+        if groups:
+            words = "; ".join(f"{word} {', '.join(names)}" for word, names in groups.items())
+            lines.append(f"On the same images {first.name} is {words}.")
+    return lines
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    if row["p_holm"] >= LEVEL:
+        return "not clearly different from"
+    return "better than" if row["difference"] > 0 else "worse than"
+
+
+def _with_interval(row: Mapping[str, Any]) -> str:
+    text = _number(row["mean"])
+    if row["low"] is None:
+        return text
+    return f"{text} (95\u00a0% interval {_number(row['low'])} to {_number(row['high'])})"
+
+
+def _ends(row: Mapping[str, Any]) -> str:
+    return NONE if row["low"] is None else f"{_number(row['low'])} to {_number(row['high'])}"
+
+
+def _number(value: float | None) -> str:
+    return NONE if value is None else f"{value:.3f}"
+
+
+def _unbroken(name: str) -> str:
+    """A name that stays on one line of a table."""
+    return name.replace(" ", "\u00a0").replace("-", "\u2011")
+
+
+def _facts(findings: Findings) -> dict[str, str]:
+    facts = {
+        f"{name} images": f"{side['images']} of {side['sources']} source{'s' * (side['sources'] != 1)}"
+        for name, side in findings.sides.items()
+    }
+    facts["classes"] = str(len(findings.shown_classes))
+    rules = {"ours": "ours", "reference": "the reference's"}[findings.scoring.rules]
+    facts["rules"] = rules
+    return facts | ({"images": "simulated"} if findings.test.simulated else {})
+
+
+def _material(findings: Findings) -> Section:
+    test = findings.test
+    text = [f"{findings.how} No source image is on two sides; this was checked.", *findings.notes]
+    if test.simulated:
+        text.append("The images are simulated. Nothing here is a statement about real images.")
+    if findings.warnings:
+        text.append("Mind: " + ". ".join(findings.warnings) + ".")
+    if test.unmasked:
+        text.append(f"{test.unmasked} images without a mask were left out.")
+    if findings.failed:
+        text.append(f"{len(findings.failed)} images failed and were left out, for all methods; they are named below.")
+    sides, rows = list(findings.sides), []
+    for number, name in enumerate(test.classes):
+        shares = (_share(findings.sides[side], name) for side in sides)
+        rows.append((name, str(int((test.pixels[:, number] > 0).sum())), *shares))
+    header = ("class", "test images with it", *(f"pixels of {side}, %" for side in sides))
+    caption = "Pixels of soft masks count where they are above 0." if test.target_type == "soft" else ""
+    return Section("What was scored", text, table=Table(header, rows, caption))
+
+
+def _share(side: Mapping[str, Any], name: str) -> str:
+    share = 100 * side["pixels"][name] / max(side["all_pixels"], 1)
+    return f"{share:.2g}" if 0 < share < 1 else f"{share:.1f}"
+
+
+def _scores(findings: Findings, figures: Mapping[str, Path]) -> Section:
+    names = [name for name in findings.score_names if name != "sq"]
+    lead = [each.key for each in findings.contestants].index(findings.lead.key)
+    left_out = [name for name in findings.test.classes if name not in findings.shown_classes]
+    rows = []
+    for each in findings.contestants:
+        found = {name: findings.row(each.key, name) for name in names}
+        cells = [
+            cell
+            for name in names
+            for cell in ([_number(found[name]["mean"])] + ([_ends(found[name])] if name == PRIMARY else []))
+        ]
+        rows.append((_unbroken(each.name), *cells))
+    header = (
+        "method",
+        *(head for name in names for head in ([WORDS[name]] + (["95 % interval"] if name == PRIMARY else []))),
+    )
+    over = "over classes" + (f" (without {', '.join(left_out)})" if left_out else "")
+    caption = (
+        f"Means over images, then {over}. Intervals: 95 %, over source images, which are the independent units; "
+        "another training of the model is not in them. " + _undefined(findings)
+    )
+    picture = Picture.of_figure(
+        figures["scores"],
+        "Mean scores of all methods with their intervals",
+        "Large dots: means; bars: 95 % intervals; small dots: single images.",
+    )
+    return Section("Scores", (), [picture], Table(header, rows, caption, strong=lead))
+
+
+def _undefined(findings: Findings) -> str:
+    first = findings.lead
+    found = [
+        (WORDS[name], row["undefined"], row["images"] + row["undefined"])
+        for name in findings.score_names
+        if name != "sq" and (row := findings.row(first.key, name))["undefined"]
+    ]
+    if not found:
+        return "Every score of every image and class had a value."
+    listed = ", ".join(f"{word} {count} of {total}" for word, count, total in found)
+    return f"Scores without a value are not averaged in; of {first.name}, pairs of image and class: {listed}."
+
+
+def _comparisons(findings: Findings) -> Section:
+    alone = sum(each.kind == "model" for each in findings.contestants) == 1
+    rows = []
+    for each in findings.comparisons:
+        one, other = (_unbroken(findings.name(each[which])) for which in ("model", "other"))
+        rows.append(
+            (
+                other if alone else f"{one} − {other}",
+                f"{each['difference']:+.3f}",
+                f"{each['low']:+.3f} to {each['high']:+.3f}",
+                str(each["images"]),
+                _p(each["p"]),
+                _p(each["p_holm"]),
+                "different" if each["p_holm"] < LEVEL else "not clearly",
+            )
+        )
+    text = [
+        "Both methods meet the same images; the score of an image is its mean IoU over the classes. If two methods "
+        "were alike, swapping their scores on a source image would change nothing: p is the share of 10,000 random "
+        "swaps with a difference as large (two-sided), corrected by Holm's method for all tests of this page; below "
+        f"{LEVEL} they are called different. Images of which a method has no IoU are left out of its pairs."
+    ]
+    if findings.doubts:
+        text.append("There are too few source images for these tests to say anything.")
+    first = findings.contestants[0].name
+    header = (
+        f"{first} against" if alone else "methods",
+        "difference of IoU",
+        "95 % interval",
+        "images",
+        "p",
+        "p, corrected",
+        "",
+    )
+    return Section("Which differ?", text, table=Table(header, rows))
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _examples(findings: Findings, figure: Path) -> Section:
+    first = findings.lead.name
+    names = ", ".join(f"{each.word}: {each.place}" for each in findings.examples)
+    text = [
+        f"The images on which {first} has its best, median and worst IoU: not a choice of pretty ones. Outlines of "
+        "the annotation, and of what was found."
+    ]
+    caption = f"{names}."
+    if any(max(each.image.shape) > MOST_PIXELS for each in findings.examples):
+        caption += (
+            f" Of images above {MOST_PIXELS} pixels a side the part with most annotation is shown; the IoU is that of "
+            "the whole image."
+        )
+    if any(each.region is not None for each in findings.examples):
+        caption += " Lightened: outside of the region where the annotation counts."
+    picture = Picture.of_figure(figure, "Images with outlines of the annotation and of the predictions", caption)
+    return Section("The best, the median and the worst image", text, [picture])
+
+
+def _classes(findings: Findings, figures: Mapping[str, Path]) -> Section:
+    names = [name for name in findings.score_names if name not in ("f1", "pq", "sq")]
+    rows = []
+    for each_class in findings.test.classes:
+        for each in findings.contestants:
+            found = {name: findings.row(each.key, name, each_class) for name in names}
+            primary = found[PRIMARY]
+            rows.append(
+                (
+                    f"{each_class}: {_unbroken(each.name)}",
+                    *(_number(found[name]["mean"]) for name in names[:1]),
+                    _ends(primary),
+                    *(_number(found[name]["mean"]) for name in names[1:]),
+                    str(primary["images"]),
+                    str(primary["undefined"]),
+                )
+            )
+    header = (
+        "class and method",
+        WORDS[PRIMARY],
+        "95 % interval",
+        *(WORDS[name] for name in names[1:]),
+        "images",
+        "undefined",
+    )
+    caption = (
+        "The last columns: images whose IoU has a value, and those where the class is neither there nor predicted. "
+        "AUPR and AUROC of an image without the class, or full of it, have no value either."
+    )
+    pictures: Sequence[Picture] = ()
+    if "classes" in figures:
+        pictures = [Picture.of_figure(figures["classes"], "IoU of every class and method", "Bars: 95 % intervals.")]
+    return Section("Class by class", (), pictures, Table(header, rows, caption))
+
+
+def _objects(findings: Findings) -> Section:
+    rows = []
+    several = len(findings.shown_classes) > 1
+    for each_class in findings.shown_classes:
+        for each in findings.contestants:
+            if each.key in ("constant", "chance"):
+                continue  # their regions are no objects anybody would take for some
+            found = {
+                row["score"]: row
+                for row in findings.objects
+                if (row["method"], row["class"]) == (each.key, each_class)
+            }
+            counts = found["f1"]
+            rows.append(
+                (
+                    f"{each_class}: {_unbroken(each.name)}" if several else _unbroken(each.name),
+                    _number(counts["mean"]),
+                    _ends(counts),
+                    _number(found["pq"]["mean"]),
+                    _number(found["sq"]["mean"]),
+                    *(f"{counts[name]:,}" for name in ("matched", "missed", "spurious")),
+                )
+            )
+    text = [
+        "Objects are connected regions, over sides and corners; two match where their IoU is above 0.5. Here the "
+        "objects of all images count alike; above, each image does. F1 counts matches, SQ is the mean IoU of the "
+        "matches, and PQ, the panoptic quality, their product."
+        + (
+            f" Regions of fewer than {findings.scoring.least_pixels} pixels are no objects."
+            if findings.scoring.least_pixels > 1
+            else ""
+        ),
+        "A structure that touches itself everywhere, as a network of fibres, is one object or few: then look at the "
+        "pixels.",
+    ]
+    header = ("class and method" if several else "method", "F1", "95 % interval", "PQ", "SQ")
+    return Section("Object by object", text, table=Table((*header, "matched", "missed", "spurious"), rows))
+
+
+def _method(findings: Findings) -> Section:
+    keys = {each.key for each in findings.contestants}
+    text = []
+    if any(each.kind == "model" for each in findings.contestants):
+        text.append(
+            "Models segment each image as `stedfm segment` does: scaled once as a whole, in windows of the model's "
+            "crop that overlap by a quarter and are blended."
+        )
+    text += (
+        [" ".join(sentence for key, sentence in _BASELINES.items() if key in keys)] if keys & set(_BASELINES) else []
+    )
+    text.append(_rules(findings))
+    rows = [
+        (each.name, each.key, each.weights_sha256[:12] if each.weights_sha256 else NONE)
+        for each in findings.contestants
+    ]
+    return Section("How it was done", text, table=Table(("method", "named", "weights (sha256)"), rows))
+
+
+def _rules(findings: Findings) -> str:
+    if findings.scoring.rules == "reference":
+        return (
+            f"The reference's rules, for comparison with published figures: a pixel is predicted above "
+            f"{findings.threshold:g}; areas under curves are trapezoids; a score that is undefined is -1 in the table "
+            "of images and left out of the means; the weak AUPR of an object's box can be -1 and is averaged in."
+        )
+    pixel = (
+        "Each pixel is of its most probable class"
+        if findings.test.target_type == "single_label"
+        else f"A pixel is predicted from a probability of {findings.threshold:g} on"
+    )
+    soft = " A soft mask is true above 0.5." if findings.test.target_type == "soft" else ""
+    return (
+        f"{pixel}.{soft} IoU and Dice are undefined where a class is neither there nor predicted, and 0 where it is "
+        "predicted for nothing. AUPR is the average precision; it and AUROC ask how well probabilities order the "
+        "pixels, and depend on no threshold. Where an annotation has a region, only its pixels count."
+    )

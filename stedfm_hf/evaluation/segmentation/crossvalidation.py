@@ -1,0 +1,110 @@
+"""Cross-validation over source images: with few annotated images, each is scored once by what never saw it (ours)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from stedfm_hf.evaluation.annotated import AnnotatedImages
+from stedfm_hf.evaluation.labelled.splits import split_by_source
+from stedfm_hf.evaluation.segmentation.baselines import Baseline
+from stedfm_hf.evaluation.segmentation.fitting import fit_on
+from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring
+from stedfm_hf.runs import UserError
+
+
+def deal_folds(data: AnnotatedImages, folds: int, seed: int = 0) -> np.ndarray:
+    """Number of the fold of each image (n,): source images are dealt out, each class for itself.
+
+    Args:
+        data: what is dealt out.
+        folds: how many.
+        seed: of the order.
+
+    Raises:
+        UserError: fewer than two folds, or more than source images.
+
+    Example:
+        >>> from stedfm_hf.evaluation.annotated import from_arrays
+        >>> data = from_arrays("cells", [np.eye(8)] * 6, [np.eye(8, dtype=np.uint8)] * 6, sources=list("aabbcc"))
+        >>> np.ptp(deal_folds(data, 3).reshape(3, 2), axis=1).tolist()
+        [0, 0, 0]
+    """
+    count = len(set(data.sources.tolist()))
+    if not 2 <= folds <= count:
+        raise UserError(
+            f"{data.name}: {folds} folds were asked for; 2 to {count} can be made of {count} source images"
+        )
+    numbered = {str(number): 1 / folds for number in range(folds)}
+    fold_of = {
+        source: int(name) for name, part in split_by_source(data, numbered, seed).items() for source in part.sources
+    }
+    return np.array([fold_of[source] for source in data.sources])
+
+
+class Folded:
+    """A baseline that answers for each image of a data set with what it learned of the other folds.
+
+    It is fitted anew when an image of another fold is asked for: ask in the order of `order`.
+
+    Args:
+        baseline: what is fitted.
+        data: the images.
+        fold: number of the fold of each (n,).
+        seed: of the draw of what is fitted on, where there is too much.
+    """
+
+    def __init__(self, baseline: Baseline, data: AnnotatedImages, fold: np.ndarray, seed: int = 0) -> None:
+        self.baseline, self.data, self.fold, self.seed = baseline, data, fold, seed
+        self.order: list[int] = np.argsort(fold, kind="stable").tolist()
+        self._fitted: int | None = None
+
+    def predict(self, number: int) -> np.ndarray:
+        """Maps (L, H, W) of an image of the data set."""
+        fold = int(self.fold[number])
+        if self._fitted != fold:
+            fit_on([self.baseline], self.data.take(self.fold != fold), seed=self.seed)
+            self._fitted = fold
+        return self.baseline.predict(self.data.image(number))
+
+
+def cross_validate(
+    data: AnnotatedImages,
+    methods: Mapping[str, Baseline],
+    folds: int = 5,
+    seed: int = 0,
+    *,
+    scoring: Scoring | None = None,
+) -> dict[str, list[Scored]]:
+    """Fits each method on the other folds and scores every image once.
+
+    Args:
+        data: annotated images.
+        methods: by the names of the tables; each is fitted anew for every fold.
+        folds: how many; no source image is in two.
+        seed: of the dealing.
+        scoring: the rules; None: ours.
+
+    Returns:
+        The scores of every method, in the order of the images.
+
+    Raises:
+        UserError: fewer than two folds, or more than source images.
+
+    Example:
+        >>> from stedfm_hf.evaluation.annotated import from_arrays
+        >>> from stedfm_hf.evaluation.segmentation import Otsu
+        >>> images = [np.random.default_rng(seed).random((8, 8)) for seed in range(4)]
+        >>> data = from_arrays("cells", images, [(each > 0.5).astype(np.uint8) for each in images])
+        >>> found = cross_validate(data, {"otsu": Otsu(exclusive=True)}, folds=2)
+        >>> [each.image for each in found["otsu"]]
+        ['0', '1', '2', '3']
+    """
+    score, fold = scoring or Scoring(), deal_folds(data, folds, seed)
+    found: dict[str, list[Scored]] = {}
+    for name, method in methods.items():
+        folded = Folded(method, data, fold, seed)
+        scores = {number: score(data, number, folded.predict(number), name) for number in folded.order}
+        found[name] = [scores[number] for number in sorted(scores)]
+    return found

@@ -1,0 +1,184 @@
+"""From the scores of images to what a report tells."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stedfm_hf.evaluation.annotated import AnnotatedImages
+from stedfm_hf.evaluation.labelled import doubts_about
+from stedfm_hf.evaluation.report import Contestant
+from stedfm_hf.evaluation.report.segmentation import Example, Findings
+from stedfm_hf.evaluation.segmentation.comparing import compare, image_means
+from stedfm_hf.evaluation.segmentation.ledger import Ledger
+from stedfm_hf.evaluation.segmentation.methods import FoldedMethod, Method
+from stedfm_hf.evaluation.segmentation.objects import ObjectScores
+from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring, annotated_planes
+from stedfm_hf.evaluation.segmentation.scores import predicted_pixels
+from stedfm_hf.evaluation.segmentation.sides import Sides
+from stedfm_hf.evaluation.segmentation.summary import pool_objects, summarise
+from stedfm_hf.runs import Manifest
+
+
+def gather(
+    sides: Sides,
+    methods: Sequence[Method],
+    ledger: Ledger,
+    scoring: Scoring,
+    *,
+    kept: np.ndarray,
+    manifest: Manifest,
+    notes: Sequence[str],
+    seconds: float,
+) -> Findings:
+    """Makes findings of scores: means, objects, comparisons, doubts and examples.
+
+    Args:
+        sides: what was scored.
+        methods: models first.
+        ledger: the scores.
+        scoring: their rules.
+        kept: which images were scored by all methods (n,) bool.
+        manifest: of the run.
+        notes: what must be said of it.
+        seconds: that segmenting and scoring took.
+    """
+    began = time.monotonic()
+    whole = sides.test
+    test = whole.take(kept)
+    scores = {each.key: ledger.of(each.key, test.places.tolist()) for each in methods}
+    facts = sides.facts()
+    facts["test"] |= {"images": len(test), "sources": len(set(test.sources.tolist())), "pixels": test.counts()}
+    for name, data in {"test": test, "train": sides.train}.items():
+        if data is not None:
+            facts[name]["all_pixels"] = int(data.sizes.sum())
+    models = [each.key for each in methods if each.kind == "model"]
+    return Findings(
+        test=test,
+        split=sides.split,
+        how=sides.how,
+        sides=facts,
+        contestants=[Contestant(each.key, each.name, each.kind, each.weights_sha256) for each in methods],
+        scores=scores,
+        scoring=scoring,
+        threshold=scoring.cut,
+        summary=[row for key, each in scores.items() for row in _summary(key, each, test)],
+        objects=[row for key, each in scores.items() for row in _objects(key, each, test)],
+        comparisons=compare(scores, models, test.background),
+        doubts=doubts_about(test),
+        warnings=sides.warnings(),
+        notes=[*_notes(sides, methods), *notes],
+        examples=_examples(methods, whole, test, scores, scoring),
+        settings=json.loads(json.dumps(manifest.settings)),
+        failed=manifest.failures(),
+        seconds={"segmenting_and_scoring": seconds, "summary": time.monotonic() - began},
+    )
+
+
+def _summary(key: str, scored: Sequence[Scored], test: AnnotatedImages) -> list[dict[str, Any]]:
+    left_out = [] if test.background is None else [test.classes[test.background]]
+    sources = [each.source for each in scored]
+    rows = summarise([each.pixels for each in scored], test.classes, sources, left_out=left_out)
+    objects, names = _of_shown(scored, test)
+    if objects:
+        rows += summarise(objects, names, sources)
+    return [{"method": key, **row} for row in rows]
+
+
+def _objects(key: str, scored: Sequence[Scored], test: AnnotatedImages) -> list[dict[str, Any]]:
+    objects, names = _of_shown(scored, test)
+    if not objects:
+        return []
+    return [{"method": key, **row} for row in pool_objects(objects, names, [each.source for each in scored])]
+
+
+def _of_shown(scored: Sequence[Scored], test: AnnotatedImages) -> tuple[list[ObjectScores], list[str]]:
+    """Objects of the classes that are no background: its regions are no objects."""
+    shown = [number for number in range(len(test.classes)) if number != test.background]
+    found = [each.objects for each in scored if each.objects is not None]
+    return [
+        ObjectScores(each.matched[shown], each.spurious[shown], each.missed[shown], each.shared[shown])
+        for each in found
+    ], [test.classes[number] for number in shown]
+
+
+def _notes(sides: Sides, methods: Sequence[Method]) -> list[str]:
+    found = [each.note for each in methods if each.note]
+    if any(each.kind == "model" for each in methods):
+        found.append(
+            "Whether a model was trained on these images cannot be known here. One that was fine-tuned on this data "
+            "set with its own splits, or with the same split seed, has not seen the test; any other may have."
+        )
+    data = sides.test
+    if data.sources.tolist() == data.places.tolist():
+        found.append(
+            "Every image counts as a source of its own. If several were cut from one field of view, or are of one "
+            "sample, give their sources: otherwise intervals are too narrow, and splits may leak."
+        )
+    if any(isinstance(each, FoldedMethod) for each in methods):
+        found.append("Images of different folds were scored by fits that share images: intervals do not know this.")
+    return found
+
+
+def _examples(
+    methods: Sequence[Method],
+    whole: AnnotatedImages,
+    test: AnnotatedImages,
+    scores: Mapping[str, Sequence[Scored]],
+    scoring: Scoring,
+) -> list[Example]:
+    """The best, the median and the worst image of the method that is told first, with the outlines of some."""
+    shown = _shown(methods, scores, test)
+    means = image_means(scores[shown[0].key], test.background)
+    order = np.argsort(-means, kind="stable")[: int(np.isfinite(means).sum())].tolist()
+    if not order:
+        return []
+    chosen = {order[-1]: "worst", order[len(order) // 2]: "median", order[0]: "best"}
+    for method in shown:
+        method.prepare()
+    planes = [number for number in range(len(test.classes)) if number != test.background]
+    number_of = {place: number for number, place in enumerate(whole.places.tolist())}
+    found = []
+    for number in sorted(chosen, key=order.index):
+        place = str(test.places[number])
+        there = number_of[place]
+        stored = whole.stored(there)
+        truth, counted = annotated_planes(whole, there)
+        predicted = {
+            method.name: predicted_pixels(
+                method.maps(whole, there),
+                threshold=scoring.cut,
+                exclusive=whole.target_type == "single_label",
+            )[planes]
+            for method in shown
+        }
+        found.append(
+            Example(
+                place=place,
+                word=chosen[number],
+                score=float(means[number]),
+                image=whole.image(there)[0],
+                truth=truth[planes] > 0.5,
+                predicted=predicted,
+                region=None if counted.all() else counted,
+                pixel_size_nm=None if stored.pixel_size_nm is None else stored.pixel_size_nm[1],
+            )
+        )
+    return found
+
+
+def _shown(methods: Sequence[Method], scores: Mapping[str, Sequence[Scored]], test: AnnotatedImages) -> list[Method]:
+    """At most three: two models, and the baseline with the highest mean IoU, guessing left out."""
+    models = [each for each in methods if each.kind == "model"]
+    others = [each for each in methods if each.kind == "baseline" and each.key not in ("constant", "chance")]
+    means = {each.key: image_means(scores[each.key], test.background) for each in others}
+    ranked = sorted(
+        (each for each in others if np.isfinite(means[each.key]).any()),
+        key=lambda each: -float(np.nanmean(means[each.key])),
+    )
+    found = [*models[:2], *ranked[: 1 if models else 3]]
+    return found or list(methods[:1])

@@ -1,0 +1,192 @@
+"""The scores of one image by one method, and a table of them: a row for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stedfm_hf.evaluation.annotated import AnnotatedImages
+from stedfm_hf.evaluation.segmentation.objects import OBJECT_SCORES, ObjectScores, score_objects
+from stedfm_hf.evaluation.segmentation.reference import REFERENCE_SCORES
+from stedfm_hf.evaluation.segmentation.reference import THRESHOLD as REFERENCE_THRESHOLD
+from stedfm_hf.evaluation.segmentation.scores import (
+    PIXEL_SCORES,
+    THRESHOLD,
+    ImageScores,
+    Rules,
+    planes_of,
+    predicted_pixels,
+    score_image,
+)
+from stedfm_hf.runs import UserError
+
+_COUNTS = {"matched": "matched", "spurious": "spurious", "missed": "missed", "shared": "shared_iou"}
+"""Of `ObjectScores`, and their columns."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Scores of one image by one method.
+
+    Args:
+        method: its key.
+        image: name of the image in its data set.
+        source: its source image.
+        pixels: scores of the pixels.
+        objects: of the objects; None by the reference's rules, which know none.
+    """
+
+    method: str
+    image: str
+    source: str
+    pixels: ImageScores
+    objects: ObjectScores | None
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """By which rules maps are scored.
+
+    Args:
+        threshold: of a predicted pixel; None: 0.5, by the reference's rules 0.25. Of images of one class a pixel the
+            most probable class is predicted, whatever the threshold.
+        rules: "ours" or "reference".
+        least_pixels: components of fewer pixels are no objects.
+
+    Example:
+        >>> from stedfm_hf.evaluation.annotated import from_arrays
+        >>> data = from_arrays("cells", [np.eye(4)], [np.eye(4, dtype=np.uint8)], classes=["rings"])
+        >>> found = Scoring()(data, 0, np.stack([1 - np.eye(4), np.eye(4)]), "perfect")
+        >>> found.pixels.plain()["iou"], found.objects.plain()["f1"]
+        ([1.0, 1.0], [None, 1.0])
+    """
+
+    threshold: float | None = None
+    rules: Rules = "ours"
+    least_pixels: int = 1
+
+    @property
+    def cut(self) -> float:
+        """The threshold that is used."""
+        if self.threshold is not None:
+            return self.threshold
+        return REFERENCE_THRESHOLD if self.rules == "reference" else THRESHOLD
+
+    def __call__(self, data: AnnotatedImages, number: int, maps: np.ndarray, method: str) -> Scored:
+        """Score the maps (L, H, W) of an image.
+
+        Raises:
+            UserError: they do not fit its annotation.
+        """
+        exclusive = data.target_type == "single_label"
+        planes, inside = annotated_planes(data, number)
+        pixels = score_image(maps, planes, inside, threshold=self.threshold, exclusive=exclusive, rules=self.rules)
+        objects = None
+        if self.rules == "ours":
+            predicted = predicted_pixels(maps, threshold=self.cut, exclusive=exclusive)
+            objects = score_objects(predicted, planes, inside, least_pixels=self.least_pixels)
+            if data.background is not None:
+                objects = _without(objects, data.background)
+        return Scored(method, str(data.places[number]), str(data.sources[number]), pixels, objects)
+
+
+def annotated_planes(data: AnnotatedImages, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Planes of the target of an image (L, H, W), and where they count (H, W) bool."""
+    target, region = data.annotation(number)
+    planes, counted = planes_of(target, data.target_type, len(data.classes))
+    return planes, counted if region is None else counted & region
+
+
+def check_rules(scoring: Scoring, data: AnnotatedImages) -> None:
+    """Refuses rules that cannot be applied to these images, before anything is predicted.
+
+    Raises:
+        UserError: says which, and what to do instead.
+    """
+    if scoring.threshold is not None and not 0 < scoring.threshold < 1:
+        raise UserError(f"threshold {scoring.threshold:g} is no probability; give a number between 0 and 1")
+    if scoring.least_pixels < 1:
+        raise UserError(f"objects of {scoring.least_pixels} pixels are too small; the least is 1 pixel")
+    if data.target_type != "single_label":
+        return
+    if scoring.rules == "reference":
+        raise UserError(
+            f"{data.name}: has one class for each pixel, and the reference's rules (--legacy) know planes of classes "
+            "that may overlap; read the masks as such: --target-type multi_label"
+        )
+    if scoring.threshold is not None:
+        raise UserError(
+            f"{data.name}: has one class for each pixel, the most probable one is taken; leave --threshold out"
+        )
+
+
+def table_of(scored: Sequence[Scored], classes: Sequence[str]) -> pa.Table:
+    """One row for each method, image and class.
+
+    Columns: `method, image, source, class`, the scores (null where undefined; by the reference's rules -1), and of
+    objects `f1, pq, sq` with the counts they come from.
+
+    Args:
+        scored: in the order of the rows.
+        classes: names (L,).
+    """
+    ours = not scored or scored[0].pixels.rules == "ours"
+    names = PIXEL_SCORES if ours else REFERENCE_SCORES
+    columns: dict[str, Any] = {
+        "method": [each.method for each in scored for _ in classes],
+        "image": [each.image for each in scored for _ in classes],
+        "source": [each.source for each in scored for _ in classes],
+        "class": [name for _ in scored for name in classes],
+    }
+    for name in names:
+        columns[name] = _column([each.pixels.values[name] for each in scored])
+    if ours:
+        objects = [each.objects for each in scored if each.objects is not None]
+        for name in OBJECT_SCORES:
+            columns[name] = _column([each.values[name] for each in objects])
+        for name, column in _COUNTS.items():
+            columns[column] = _column([getattr(each, name) for each in objects])
+    texts = ("method", "image", "source", "class")
+    schema = pa.schema([(name, pa.string() if name in texts else pa.float64()) for name in columns])
+    return pa.table(columns, schema=schema)
+
+
+def scored_of(table: pa.Table, classes: Sequence[str], scoring: Scoring) -> list[Scored]:
+    """The scores that a table of :func:`table_of` holds.
+
+    Args:
+        table: as it was written.
+        classes: as of the table.
+        scoring: as of the table.
+    """
+    rows, count, found = table.to_pylist(), len(classes), []
+    names = PIXEL_SCORES if scoring.rules == "ours" else REFERENCE_SCORES
+    for start in range(0, len(rows), count):
+        some = rows[start : start + count]
+        values = {name: _numbers(some, name) for name in names}
+        counts = [_numbers(some, name) for name in _COUNTS.values() if name in some[0]]
+        method, image, source = (some[0][name] for name in ("method", "image", "source"))
+        objects = ObjectScores(*counts) if counts else None
+        found.append(Scored(method, image, source, ImageScores(values, scoring.rules, scoring.cut), objects))
+    return found
+
+
+def _without(objects: ObjectScores, background: int) -> ObjectScores:
+    """Objects without those of the background, whose regions are none: undefined."""
+    kept = np.arange(len(objects.matched)) != background
+    return ObjectScores(*(np.where(kept, getattr(objects, name), np.nan) for name in _COUNTS))
+
+
+def _numbers(rows: Sequence[dict[str, Any]], name: str) -> np.ndarray:
+    """A column of rows as numbers, null as NaN."""
+    return np.array([np.nan if row[name] is None else row[name] for row in rows], np.float64)
+
+
+def _column(values: Sequence[np.ndarray]) -> pa.Array:
+    """Numbers of all images and classes; NaN is null."""
+    flat = np.concatenate([np.asarray(each, np.float64) for each in values]) if values else np.zeros(0)
+    return pa.array(flat, pa.float64(), mask=np.isnan(flat))

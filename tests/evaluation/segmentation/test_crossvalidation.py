@@ -1,0 +1,144 @@
+"""Folds, and that nothing is scored by what was fitted on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stedfm_hf.evaluation.annotated import AnnotatedImages, from_arrays
+from stedfm_hf.evaluation.labelled import doubts_about
+from stedfm_hf.evaluation.segmentation import Chance, Otsu, Scoring, cross_validate, deal_folds, make_baselines
+from stedfm_hf.evaluation.segmentation.fitting import without_training
+from stedfm_hf.evaluation.segmentation.scored import scored_of, table_of
+from stedfm_hf.evaluation.segmentation.scores import Rules
+from stedfm_hf.evaluation.segmentation.sides import choose_sides
+from stedfm_hf.runs import UserError
+
+
+def squares(count: int, per_source: int = 1, classes: Sequence[str] | None = None) -> AnnotatedImages:
+    """Bright squares on noise; every second image has a square of the second class where there are two."""
+    rng, images, masks = np.random.default_rng(0), [], []
+    for number in range(count):
+        image, mask = rng.random((24, 24)), np.zeros((24, 24), np.uint8)
+        for each in range(1, 1 + len(classes or ["one"])):
+            top = 2 + 10 * (each - 1)
+            image[top : top + 6, 4:10] += 3 * each
+            mask[top : top + 6, 4:10] = each if number % 2 or each == 1 else 0
+        images.append(image.astype(np.float32))
+        masks.append(mask)
+    sources = [f"cell {number // per_source}" for number in range(count)]
+    return from_arrays("squares", images, masks, classes=classes, sources=sources)
+
+
+class Remembers:
+    """Answers perfectly for images it was fitted on, and with nothing for all others."""
+
+    name = "memory"
+
+    def fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: object = None) -> Self:
+        self.known = {image.tobytes(): np.asarray(target) for image, target in zip(images, targets, strict=True)}
+        return self
+
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        nothing = np.zeros((2, *image.shape[1:]))
+        nothing[0] = 1
+        return self.known.get(image.tobytes(), nothing)
+
+
+@given(st.integers(2, 5), st.integers(0, 3))
+def test_no_source_is_in_two_folds_and_none_is_empty(folds: int, seed: int) -> None:
+    data = squares(10, per_source=2)
+    fold = deal_folds(data, folds, seed)
+    assert set(fold.tolist()) == set(range(folds))
+    assert all(len(set(fold[data.sources == source].tolist())) == 1 for source in set(data.sources.tolist()))
+
+
+def test_every_image_is_scored_once_by_what_never_saw_it() -> None:
+    data = squares(6)
+    found = cross_validate(data, {"memory": Remembers(), "otsu": Otsu(exclusive=True)}, folds=3)
+    assert [each.image for each in found["memory"]] == data.places.tolist()
+    assert all(each.pixels.values["iou"][1] == 0 for each in found["memory"])
+    assert all(each.pixels.values["iou"][1] > 0.9 for each in found["otsu"])
+    again = cross_validate(data, {"otsu": Otsu(exclusive=True)}, folds=3)
+    assert again["otsu"][0].pixels.plain() == found["otsu"][0].pixels.plain()
+
+
+@pytest.mark.parametrize("folds", [1, 7])
+def test_too_few_or_too_many_folds_are_refused(folds: int) -> None:
+    with pytest.raises(UserError, match=f"{folds} folds were asked for; 2 to 6 can be made of 6 source images"):
+        deal_folds(squares(6), folds)
+
+
+def test_a_set_without_splits_is_dealt_out_as_by_a_fine_tuning() -> None:
+    data = squares(40, per_source=2)
+    sides = choose_sides({"all": data}, None)
+    assert sides.train is not None and (len(sides.train), len(sides.test)) == (28, 6)
+    assert not {*sides.train.sources.tolist()} & {*sides.test.sources.tolist()} and "70 % train" in sides.how
+    whole = choose_sides({"all": data}, "all")
+    assert whole.train is None and len(whole.test) == 40
+    assert doubts_about(sides.test)[0] == "the test has only 3 source images"
+
+
+def test_splits_are_taken_as_they_are() -> None:
+    data = squares(12)
+    parts = {"train": data.take(range(6)), "validation": data.take(range(6, 9))}
+    sides = choose_sides(parts, None)
+    assert sides.split == "validation" and "no test" in sides.how and sides.train is parts["train"]
+    with pytest.raises(UserError, match="has no split 'test'; there are train, validation"):
+        choose_sides(parts, "test")
+    with pytest.raises(UserError, match="has the splits train, none of them a test"):
+        choose_sides({"train": data}, None)
+    with pytest.raises(UserError, match="is in train and in test"):
+        choose_sides({"train": data, "test": data.take([0])}, None)
+
+
+def test_chance_draws_each_class_as_often_as_it_is() -> None:
+    share = np.array([0.7, 0.3])
+    target = (np.arange(10_000).reshape(1, 100, 100) < 3000).astype(float)
+    image = np.random.default_rng(0).random((1, 100, 100))
+    for exclusive in (False, True):
+        planes = np.concatenate([1 - target, target])
+        maps = Chance(exclusive=exclusive).fit([image], [planes]).predict(image)
+        np.testing.assert_allclose((maps >= 0.5).mean(axis=(1, 2)), share, atol=0.02)
+        assert maps.min() >= 0 and maps.max() <= 1
+        np.testing.assert_array_equal(maps, Chance(exclusive=exclusive).fit([image], [planes]).predict(image))
+    for certain in (0.0, 1.0):
+        maps = Chance().fit([image], [np.full((1, 100, 100), certain)]).predict(image)
+        assert ((maps >= 0.5) == certain).all()
+
+
+def test_without_a_train_split_only_what_learns_nothing_is_left() -> None:
+    one, two = squares(2), squares(2, classes=["a", "b"])
+    found = without_training(one, ["otsu", "wavelets", "forest", "constant", "chance"])
+    assert list(found) == ["otsu", "wavelets"]
+    assert found["otsu"].predict(one.image(0)).argmax(axis=0).sum() == 36
+    assert not without_training(two, ["otsu", "wavelets"])
+    with pytest.raises(UserError, match="baseline 'magic' is unknown"):
+        make_baselines(one, ["magic"])
+
+
+@pytest.mark.parametrize("rules", ["ours", "reference"])
+def test_scores_come_back_from_their_table(rules: Rules) -> None:
+    data = squares(2, classes=["a", "b"])
+    if rules == "reference":
+        planes = [np.stack([data.target(number) == each for each in (1, 2)]).astype(np.uint8) for number in range(2)]
+        data = from_arrays("squares", [data.image(0), data.image(1)], planes, target_type="multi_label")
+    scoring = Scoring(rules=rules)
+    maps = np.full((len(data.classes), 24, 24), 0.1)
+    scored = [scoring(data, number, maps, "flat") for number in range(2)]
+    table = table_of(scored, data.classes)
+    again = scored_of(table, data.classes, scoring)
+    assert table_of(again, data.classes).equals(table) and len(table) == 2 * len(data.classes)
+    assert again[0].pixels.plain() == scored[0].pixels.plain()
+    row = table.to_pylist()[-2 if rules == "reference" else 2]
+    assert row["class"] == data.classes[-2 if rules == "reference" else 2]
+    if rules == "ours":
+        assert table.to_pylist()[0]["matched"] is None, "regions of the background are no objects"
+    else:
+        absent = [row for row in table.to_pylist() if row["image"] == "0"][-1]
+        assert absent["iou"] == absent["weak_aupr"] == -1

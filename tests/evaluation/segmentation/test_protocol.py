@@ -1,0 +1,233 @@
+"""Whole evaluations: what is refused, what is written, and that a run goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tifffile
+import torch
+
+from stedfm_hf import StedFmForSemanticSegmentation
+from stedfm_hf.cli import main
+from stedfm_hf.evaluation.segmentation import methods
+from stedfm_hf.evaluation.segmentation.protocol import (
+    SegmentationOutcome,
+    SegmentationRequest,
+    evaluate_segmentation,
+)
+from stedfm_hf.inference import segment
+from stedfm_hf.runs import UserError
+from tests.models import tiny_config
+
+CHEAP = ("otsu", "constant")
+
+
+def save(folder: Path, seed: int = 0, **changes: Any) -> str:
+    """A model whose maps follow the image."""
+    torch.manual_seed(seed)
+    changes = {"decoder": "linear", "id2label": {0: "background", 1: "spots"}, **changes}
+    model = StedFmForSemanticSegmentation(tiny_config(**changes)).eval()
+    with torch.no_grad():
+        for weights in model.decode_head.parameters():
+            if weights.ndim > 1:
+                weights.normal_(0, 0.5)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def annotated(folder: Path, count: int = 20, empty: tuple[int, ...] = (), planes: bool = False) -> Path:
+    """Images of a bright square on noise, with a mask each; with planes, the second class has none."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        image, mask = rng.poisson(5, (40, 32)).astype(np.uint16), np.zeros((40, 32), np.uint8)
+        if number not in empty:
+            image[5 : 15 + number % 3, 6:18] += 200
+            mask[5 : 15 + number % 3, 6:18] = 255
+        for kind, array in (("images", image), ("masks", np.stack([mask, 0 * mask]) if planes else mask)):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            file = folder / kind / f"cell{number:02d}.tif"
+            tifffile.imwrite(
+                file, array, photometric="minisblack", planarconfig="separate" if array.ndim > 2 else None
+            )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return annotated(tmp_path_factory.mktemp("data") / "set", empty=(3,))
+
+
+def evaluate(data: Path, models: list[str], report: Path, **options: Any) -> SegmentationOutcome:
+    options = {"baselines": CHEAP, "classes": ["spots"], "device": "cpu", **options}
+    return evaluate_segmentation(SegmentationRequest(data, models, report, **options), say=lambda line: None)
+
+
+def scores(record: dict[str, Any], method: str, each_class: str = "mean over classes") -> dict[str, Any]:
+    return {row["score"]: row for row in record["scores"] if (row["method"], row["class"]) == (method, each_class)}
+
+
+def test_a_report_says_what_was_scored_and_how_well(folder: Path, model: str, tmp_path: Path) -> None:
+    outcome = evaluate(folder, [model], tmp_path / "out", split="all", baselines=("otsu", "wavelets", "forest"))
+    record = outcome.record
+    assert [each["key"] for each in record["methods"]] == ["tiny", "otsu", "wavelets"]
+    assert "forest were left out" in " ".join(record["notes"]) and record["split"]["sides"].keys() == {"test"}
+    otsu = scores(record, "otsu", "spots")
+    assert otsu["iou"]["mean"] > 0.9 and otsu["aupr"]["undefined"] == 1, "an empty image has no AUPR"
+    assert record["data"]["left_out_of_means"] == ["background"] and outcome.manifest.counts()["done"] == 20
+    assert {row["class"] for row in record["objects_of_all_images"]} == {"spots"}
+    table = pq.read_table(outcome.folder / "per_image.parquet").to_pylist()
+    assert len(table) == 3 * 20 * 2
+    assert {"image", "source", "method", "class", "iou", "dice", "aupr", "auroc", "f1", "pq"} <= table[0].keys()
+    page = (outcome.folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png") == 2 and not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "best" in page and "Otsu" in page and "imulated" not in page
+    files = {path.name for path in (outcome.folder / "figures").iterdir()}
+    assert files == {f"{name}.{kind}" for name in ("scores", "examples") for kind in ("png", "svg")}
+
+
+def test_the_maps_are_those_of_stedfm_segment(folder: Path, model: str, tmp_path: Path) -> None:
+    record = evaluate(folder, [model], tmp_path / "out", split="all", baselines=()).record
+    segment(folder / "images", tmp_path / "masks", model=model, device="cpu")
+    ious = []
+    for file in sorted((folder / "masks").iterdir()):
+        found = tifffile.imread(tmp_path / "masks" / f"{file.name}.labels1.tif") == 1
+        true = tifffile.imread(file) > 0
+        if (found | true).any():
+            ious.append((found & true).sum() / (found | true).sum())
+    assert scores(record, "tiny", "spots")["iou"]["mean"] == pytest.approx(np.mean(ious))
+
+
+def test_a_set_without_splits_is_dealt_out_and_few_images_allow_no_conclusion(
+    folder: Path, model: str, tmp_path: Path
+) -> None:
+    record = evaluate(folder, [model], tmp_path / "out").record
+    sides = record["split"]["sides"]
+    assert (sides["train"]["images"], sides["test"]["images"]) == (14, 3) and "dealt out at random" in record["split"][
+        "how"
+    ]
+    assert not record["conclusion"]["possible"] and "only 3 source images" in record["conclusion"]["doubts"][0]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "No conclusion can be drawn" in page and "better than" not in page
+
+
+def test_the_same_command_finds_its_results_and_another_is_refused(folder: Path, model: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = evaluate(folder, [model], out)
+    written = (out / "metrics.json").stat().st_mtime_ns
+    assert evaluate(folder, [model], out).record == first.record
+    assert (out / "metrics.json").stat().st_mtime_ns == written
+    with pytest.raises(UserError, match=r"begun with other settings \(least_object_pixels: 1 then, 4 now\)"):
+        evaluate(folder, [model], out, least_pixels=4)
+    assert evaluate(folder, [model], out, least_pixels=4, overwrite=True).record["rules"]["least_object_pixels"] == 4
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(UserError, match="not empty"):
+        evaluate(folder, [model], tmp_path / "mine")
+
+
+def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
+    folder: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = evaluate(folder, [model], tmp_path / "whole", split="all").record
+    asked: list[int] = []
+    real = methods.ModelMethod.maps
+
+    def stopping(self: methods.ModelMethod, data: Any, number: int) -> np.ndarray:
+        asked.append(number)
+        if len(asked) == 8:
+            raise KeyboardInterrupt
+        return real(self, data, number)
+
+    monkeypatch.setattr(methods.ModelMethod, "maps", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(folder, [model], tmp_path / "out", split="all")
+    assert not (tmp_path / "out" / "report.html").exists()
+    found = evaluate(folder, [model], tmp_path / "out", split="all").record
+    assert asked[8] == 7 and found["scores"] == whole["scores"]
+    one, other = (pq.read_table(tmp_path / name / "per_image.parquet") for name in ("whole", "out"))
+    assert one.equals(other)
+
+
+def test_an_image_that_fails_is_left_out_of_all_methods_and_named(
+    folder: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = methods.ModelMethod.maps
+
+    def failing(self: methods.ModelMethod, data: Any, number: int) -> np.ndarray:
+        if number == 2:
+            raise ValueError("the maps are not finite")
+        return real(self, data, number)
+
+    monkeypatch.setattr(methods.ModelMethod, "maps", failing)
+    outcome = evaluate(folder, [model], tmp_path / "out", split="all")
+    (place,) = outcome.record["data"]["failed"]
+    assert outcome.manifest.exit_status == 1 and outcome.manifest.counts()["done"] == 19
+    table = pq.read_table(tmp_path / "out" / "per_image.parquet").to_pylist()
+    assert place not in {row["image"] for row in table} and len(table) == 2 * 19 * 2
+    assert place in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_wrong_requests_are_refused_before_anything_is_written(folder: Path, model: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for models, options, message in (
+        ([], {}, "no model to evaluate; name one"),
+        ([model], {"folds": 3}, "a model is not trained here"),
+        ([model], {"classes": ["rings"]}, "knows the classes background, spots, and set has background, rings"),
+        ([model], {"threshold": 0.3}, "leave --threshold out"),
+        ([model], {"legacy": True}, "--target-type multi_label"),
+        ([model], {"split": "tests"}, "has no split 'tests'"),
+        ([model, model], {}, "is named twice"),
+        ([model], {"baselines": ("magic",)}, "baseline 'magic' is unknown"),
+        ([save(tmp_path / "two", num_channels=2)], {}, "the number of its channels is 1, and two takes 2"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            evaluate(folder, models, out, **options)
+    assert not out.exists()
+
+
+def test_the_rules_of_the_reference(tmp_path: Path) -> None:
+    data = annotated(tmp_path / "set", count=8, planes=True)
+    model = save(tmp_path / "several", target_type="multi_label", id2label={0: "spots", 1: "rings"})
+    options: dict[str, Any] = {"split": "all", "classes": ["spots", "rings"], "baselines": ("otsu",)}
+    outcome = evaluate(data, [model], tmp_path / "out", legacy=True, **options)
+    assert outcome.record["rules"] == {"name": "reference", "threshold": 0.25, "least_object_pixels": 1}
+    assert scores(outcome.record, "several").keys() == {"iou", "aupr", "auroc", "auap", "weak_aupr"}
+    assert not outcome.record["objects_of_all_images"] and "cannot be" not in outcome.record["warnings"]
+    rings = scores(outcome.record, "otsu", "rings")
+    assert rings["weak_aupr"]["undefined"] == 8 and rings["weak_aupr"]["mean"] is None
+    table = pq.read_table(tmp_path / "out" / "per_image.parquet").to_pylist()
+    assert {row["weak_aupr"] for row in table if row["class"] == "rings"} == {-1.0}
+    assert any("no pixel of class rings is in test" in each for each in outcome.record["warnings"])
+    ours = evaluate(data, [model], tmp_path / "ours", threshold=0.25, **options).record
+    assert scores(ours, "several", "spots")["iou"]["mean"] == pytest.approx(
+        scores(outcome.record, "several", "spots")["iou"]["mean"]
+    )
+    assert (tmp_path / "ours" / "figures" / "classes.png").is_file()
+
+
+def test_the_command_cross_validates_baselines_and_answers_in_json(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stedfm_hf.evaluation.segmentation.BASELINES", ("otsu", "wavelets"))
+    words = ["evaluate", "segmentation", str(folder), "--folds", "4", "--report", str(tmp_path / "out")]
+    assert main([*words, "--classes", "spots", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert "4-fold cross-validation" in record["split"]["how"] and record["settings"]["folds"] == 4
+    assert scores(record, "wavelets")["iou"]["mean"] > 0.5 and record["split"]["sides"]["test"]["images"] == 20
+    assert main([*words, "--classes", "spots"]) == 0
+    shown = capsys.readouterr()
+    assert "Wavelet spots" in shown.out and "report.html" in shown.out and "there already" in shown.err
+    assert main([*words, "--no-baselines"]) == 2 and "there is nothing to score" in capsys.readouterr().err
+    assert main([*words, "--classes", "0=background", "--classes", "255=spots"]) == 0, "the same classes by number"
+    assert main([*words, "--classes", "blobs"]) == 2 and "other settings" in capsys.readouterr().err
