@@ -53,7 +53,7 @@ $(MONAI): $(INSTALLED)
 	"$(BIN)/python" -m pip install --quiet --no-deps --upgrade --target "$(MONAI)" monai==1.6.1
 	touch "$(MONAI)"
 
-bench-segmentation: $(MONAI) ## Measure decoders, whole fields and MONAI and write docs/benchmarks_segmentation.md
+bench-segmentation: $(MONAI) ## Measure decoders, whole fields and MONAI and write docs/benchmarks_fields.md
 	PYTHONPATH="$(MONAI)" "$(BIN)/python" -m tests.benchmarks.segmentation
 
 clean: ## Remove the virtual environment and everything built
