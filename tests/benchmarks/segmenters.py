@@ -84,9 +84,9 @@ SPOTS = """
 ## Real spots
 
 `spot_segmentation`: {images} pairs of real images and masks of 224 x 224 pixels, each a source of its own. 5-fold
-cross-validation: every image was segmented once, by what had seen none of it; of the other folds one chose the weights,
-three were trained on. **No conclusion can be drawn from ten images.** Intervals are 95 % over images. A mean IoU of 0.83 was
-published for a network of the authors on figures of this kind: a landmark, not measured on these images.
+cross-validation: every image was segmented once, by what had seen none of it; one other fold chose the weights,
+three were trained on. **No conclusion can be drawn from ten images.** Intervals are 95 % over images. A mean IoU of
+0.83 was published for a network of the authors on figures of this kind: a landmark, not measured on these images.
 
 {table}
 
