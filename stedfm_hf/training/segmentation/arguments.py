@@ -61,7 +61,6 @@ class DataArguments(SplitArguments):
         default=0.01,
         help="Share of a training crop that is to be annotated (reference: 0.1); 0: crops are taken anywhere.",
     )
-    label_fraction: float | None = HfArg(default=None, help="Draw this share of the training images.")
     label_count: int | None = HfArg(default=None, help="Draw as many training images, whatever they show.")
     labels_per_class: int | None = HfArg(default=None, help="Draw as many training images that show each class.")
 
@@ -173,7 +172,7 @@ def parse_arguments(
         >>> words = "--model demo --dataset crops --output_dir run --mode frozen --decoder linear --device cpu"
         >>> data, model, training = parse_arguments(words.split())
         >>> model.decoder, training.seeds, training.learning_rate
-        ('linear', [42], 0.001)
+        ('linear', [42], 0.002)
     """
     parser = ArgumentParser(
         (DataArguments, ModelArguments, SegmentationArguments),
