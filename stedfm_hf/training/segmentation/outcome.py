@@ -71,8 +71,8 @@ def _examples(trainer: SegmentationTrainer, side: Side, scored: Sequence[Scored]
         chosen = {"image": order[0]}
     found = []
     for word, number in chosen.items():
-        (maps,) = trainer.maps(side, range(int(number), int(number) + 1))
-        found.append(Shown(f"{word} of {len(order)}: IoU {means[number]:.2f}", side.items[int(number)], maps))
+        item = side.items[int(number)]
+        found.append(Shown(f"{word} of {len(order)}: IoU {means[number]:.2f}", item, trainer.maps(item)))
     return found
 
 

@@ -15,8 +15,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSemanticSegmentation, pipeline
 
 from stedfm_hf.evaluation.annotated import read_annotated
+from stedfm_hf.modeling.blending_stedfm import segment_image
 from stedfm_hf.runs import UserError, read_json
 from stedfm_hf.training.finetuning.summary import METRICS_FILE, run_folder
+from stedfm_hf.training.segmentation.feeding import read_side
+from stedfm_hf.training.segmentation.scoring import score
 from tests.training.launching import kill_at, launch
 from tests.training.segmentation.small_segmentations import (
     SCRIPT,
@@ -102,6 +105,20 @@ def test_two_processes_give_the_losses_of_two_accumulated_batches(encoder: Path,
         assert (row.step, row.epoch, row.samples) == (other.step, other.epoch, other.samples)
         for loss, expected in ((row.loss, other.loss), (row.validation_loss, other.validation_loss)):
             assert loss == (None if expected is None else pytest.approx(expected, rel=1e-4))
+
+
+def test_figures_of_two_processes_are_those_of_the_saved_batch_norms(
+    encoder: Path, scenes: Path, tmp_path: Path
+) -> None:
+    words = "--decoder unetr --max_steps 4 --checks 1 --learning_rate 1e-2"
+    launch(SCRIPT, words_of(encoder, scenes, tmp_path / "run", words))
+    saved = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "run").eval()
+    side = read_side(read_annotated(scenes)["validation"], channels=1)
+    losses = [
+        score(segment_image(saved, item.image), item, side.data, saved, areas=False).loss for item in side.items
+    ]
+    figures = read_json(tmp_path / "run" / METRICS_FILE)["validation"]["mean"]
+    assert figures["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 @pytest.mark.parametrize("words", ["--mode frozen --decoder linear", "--mode last-blocks --blocks 1", "--mode lora"])
