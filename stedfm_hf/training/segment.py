@@ -31,7 +31,7 @@ from stedfm_hf.training.segmentation.arguments import (
 )
 from stedfm_hf.training.segmentation.card import write_card
 from stedfm_hf.training.segmentation.feeding import Side, TrainingCrops, crops_in, read_side
-from stedfm_hf.training.segmentation.material import draw, read_material
+from stedfm_hf.training.segmentation.material import check_choice, draw, read_material
 from stedfm_hf.training.segmentation.network import new_network
 from stedfm_hf.training.segmentation.outcome import finish_run
 from stedfm_hf.training.segmentation.scoring import FIGURES
@@ -68,6 +68,7 @@ def finetune_segmentation(
     config = network_config(model)
     material = read_material(data, image_size=config.image_size)
     figure = chosen_figure(FIGURES, arguments.choose_by)
+    check_choice(material.validation, figure)
     draws = {seed: draw(material.train, data, seed) for seed in seeds}
     is_new = model.mode in DRAWN
     weights = None if is_new else weights_sha256(source_of(model))

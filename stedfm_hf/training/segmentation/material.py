@@ -61,6 +61,23 @@ def read_material(data: DataArguments, *, image_size: int) -> Material[Annotated
     return material
 
 
+def check_choice(validation: AnnotatedImages, figure: str) -> None:
+    """Refuses to choose by the overlap with masks that are empty: only what is marked wrongly would have a value.
+
+    Args:
+        validation: images the best model is chosen on.
+        figure: by which it is.
+
+    Raises:
+        UserError: there is no pixel of any class.
+    """
+    if figure != "loss" and not any(there.any() for there in validation.shown().values()):
+        raise UserError(
+            f"{validation.name}: no pixel of any class is in validation, and nothing can be chosen by {figure}; "
+            "annotate some of its images, or choose by the loss (--choose_by loss)"
+        )
+
+
 def draw(train: AnnotatedImages, data: DataArguments, seed: int) -> AnnotatedImages:
     """The images a run of this seed may see.
 

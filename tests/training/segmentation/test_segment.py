@@ -200,6 +200,20 @@ def test_a_class_that_train_lacks_is_said(encoder: Path, scenes: Path, tmp_path:
         run(encoder, data, tmp_path / "run")
 
 
+def test_sides_without_any_class(encoder: Path, scenes: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(scenes, tmp_path / "data")
+    for path in [*(data / "masks" / "validation").iterdir(), *(data / "masks" / "test").iterdir()]:
+        tifffile.imwrite(path, np.zeros_like(tifffile.imread(path)), photometric="minisblack")
+    with pytest.raises(UserError, match="no pixel of any class is in validation, and nothing can be chosen by iou"):
+        run(encoder, data, tmp_path / "run")
+    # Nothing is marked, hence no image has an overlap: the run ends, and says so.
+    words = "--choose_by loss --max_steps 30 --checks 1 --learning_rate 1e-2 --decoder linear"
+    result = run(encoder, data, tmp_path / "run", words)
+    assert result.metrics["runs"][0]["test"]["iou"] is None and "iou" not in result.metrics["test"]["mean"]
+    assert not (tmp_path / "run" / "figures" / "examples.png").exists()
+    assert "| no image |" in (tmp_path / "run" / "README.md").read_text()
+
+
 def test_a_batch_of_one(encoder: Path, scenes: Path, tmp_path: Path) -> None:
     for decoder in ("upernet", "unetr", "linear"):
         words = f"--decoder {decoder} --effective_batch 1 --label_count 1 --max_steps 2 --checks 1"
