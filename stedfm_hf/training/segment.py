@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from itertools import islice
 
 from stedfm_hf.evaluation.annotated import class_warnings
 from stedfm_hf.inference.loading import weights_sha256
@@ -129,7 +128,7 @@ def _run(
     say: Callable[[str], None],
 ) -> None:
     """The run of one seed, from its newest checkpoint to its finished folder."""
-    network = new_network(model, train.data, seed=run.seed, images=[item.image for item in islice(train.items, 512)])
+    network = new_network(model, train.data, seed=run.seed, images=(item.image for item in train.items))
     trainer = SegmentationTrainer(
         model=network,
         args=args,

@@ -37,13 +37,14 @@ class Annotated:
         """Bytes of memory."""
         return self.image.nbytes + self.target.nbytes + (0 if self.region is None else self.region.nbytes)
 
-    def annotated(self, background: int | None) -> np.ndarray:
-        """Which pixels are of any class but the background, (H, W) bool."""
-        if self.target.ndim == 2:
-            there = (self.target != IGNORED) & (self.target != (-1 if background is None else background))
+    def annotated(self, background: int | None, place: tuple[slice, slice]) -> int:
+        """How many pixels of a rectangle are of any class but the background."""
+        target = self.target[(..., *place)]
+        if target.ndim == 2:
+            there = (target != IGNORED) & (target != (-1 if background is None else background))
         else:
-            there = (self.target > 0).any(axis=0)
-        return there if self.region is None else there & self.region
+            there = (target > 0).any(axis=0)
+        return int(np.count_nonzero(there if self.region is None else there & self.region[place]))
 
 
 Side = feeding.Side[AnnotatedImages, Annotated]
@@ -128,8 +129,13 @@ class TrainingCrops(Samples[Annotated]):
         """A square of the image, of its target, and of its region."""
         height, width = item.image.shape[1:]
         if self.augment:
-            wanted = torch.from_numpy(item.annotated(self.background))
-            top, left = choose_place(wanted, self.side, keys, share=self.min_annotated)
+            top, left = choose_place(
+                (height, width),
+                self.side,
+                keys,
+                share=self.min_annotated,
+                wanted_in=lambda place: item.annotated(self.background, place),
+            )
         else:
             top, left = (height - self.side) // 2, (width - self.side) // 2
         place = (slice(top, top + self.side), slice(left, left + self.side))

@@ -114,9 +114,7 @@ def test_figures_of_two_processes_are_those_of_the_saved_batch_norms(
     launch(SCRIPT, words_of(encoder, scenes, tmp_path / "run", words))
     saved = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "run").eval()
     side = read_side(read_annotated(scenes)["validation"], channels=1)
-    losses = [
-        score(segment_image(saved, item.image), item, side.data, saved, areas=False).loss for item in side.items
-    ]
+    losses = [score(segment_image(saved, item.image), item, side.data, saved, areas=False).loss for item in side.items]
     figures = read_json(tmp_path / "run" / METRICS_FILE)["validation"]["mean"]
     assert figures["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
