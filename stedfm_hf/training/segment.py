@@ -29,7 +29,7 @@ from stedfm_hf.training.segmentation.arguments import (
     parse_arguments,
 )
 from stedfm_hf.training.segmentation.card import write_card
-from stedfm_hf.training.segmentation.feeding import Side, TrainingCrops, crops_in, read_side
+from stedfm_hf.training.segmentation.feeding import Side, TrainingCrops, crops_in, read_side, warnings_of
 from stedfm_hf.training.segmentation.material import check_choice, draw, read_material
 from stedfm_hf.training.segmentation.network import new_network
 from stedfm_hf.training.segmentation.outcome import finish_run
@@ -89,12 +89,10 @@ def finetune_segmentation(
             continue
         train = read_side(draws[seed], channels=config.num_channels)
         failed |= train.failed
-        side = training_side(
-            [item.image.shape[1:] for item in train.items],
-            train.data.places.tolist(),
-            image_size=config.image_size,
-            patch_size=config.patch_size,
-        )
+        shapes, places = [item.image.shape[1:] for item in train.items], train.data.places.tolist()
+        side = training_side(shapes, places, image_size=config.image_size, patch_size=config.patch_size)
+        for warning in warnings_of(train, shapes, side=side, image_size=config.image_size):
+            say(f"seed {seed}: {warning}")
         crops = [crops_in(int(size), side) for size in train.data.sizes]
         run = run_folder(folder.path, seed)
         steps = arguments.steps_for(sum(crops_in(int(size), side) for size in material.train.sizes), sum(crops))

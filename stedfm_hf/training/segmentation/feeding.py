@@ -12,7 +12,7 @@ import torch
 from stedfm_hf.evaluation.annotated import AnnotatedImages
 from stedfm_hf.training.finetuning import feeding
 from stedfm_hf.training.finetuning.augmentation import choose_place
-from stedfm_hf.training.finetuning.feeding import Remembered, Samples
+from stedfm_hf.training.finetuning.feeding import IN_MEMORY, Remembered, Samples
 
 IGNORED = 255
 
@@ -83,6 +83,35 @@ def crops_in(pixels: int, side: int) -> int:
         (1, 20, 1)
     """
     return max(1, round(pixels / side**2))
+
+
+def warnings_of(train: Side, shapes: Sequence[tuple[int, int]], *, side: int, image_size: int) -> list[str]:
+    """What a user should know of the images of a run before it begins.
+
+    Args:
+        train: the images, all of them read.
+        shapes: (H, W) of each.
+        side: of the crops.
+        image_size: side of the model's images.
+    """
+    found = [
+        f"no training image that was drawn shows {name}: it cannot be learned"
+        for name, there in train.data.shown().items()
+        if not there.any()
+    ]
+    if side < image_size:
+        smallest = min(range(len(shapes)), key=lambda number: min(shapes[number]))
+        size = " x ".join(map(str, shapes[smallest]))
+        found.append(
+            f"crops have {side} pixels and not {image_size}, because {train.data.places[smallest]} has {size}; leave "
+            "small images out, if there are larger ones"
+        )
+    if again := len(train.items) - train.items.kept:
+        found.append(
+            f"{again:,} of {len(train.items):,} training images are not kept in memory ({IN_MEMORY >> 20:,} MiB), and "
+            "read again for every crop; cut large fields into pieces, if that is slow"
+        )
+    return found
 
 
 class _Slots(Sequence[Annotated]):

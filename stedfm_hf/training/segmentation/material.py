@@ -49,7 +49,14 @@ def read_material(data: DataArguments, *, image_size: int) -> Material[Annotated
             f"{train.name}: none of {len(train)} training images has a crop of which {100 * data.min_annotated:g} % "
             "are annotated; lower --min_annotated"
         )
-    material = replace(material, train=train.take(enough))
+    # Said of the run and in the card: what it was never trained on.
+    how = material.how
+    if unmasked := sum(each.unmasked for each in splits.values()):
+        how += f"; images without a mask, left out: {unmasked:,}"
+    if few := int((~enough).sum()):
+        least = f"{100 * data.min_annotated:g} %"
+        how += f"; training images no crop of which can be annotated to {least}, left out: {few:,} of {len(train):,}"
+    material = replace(material, train=train.take(enough), how=how)
     missing = [name for name, count in material.train.counts().items() if not count]
     if missing:
         elsewhere = any(side.counts()[name] for side in material.sides().values() for name in missing)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from stedfm_hf.evaluation.annotated import from_arrays
-from stedfm_hf.training.segmentation.feeding import TrainingCrops, remember
+from stedfm_hf.evaluation.annotated import AnnotatedImages, from_arrays
+from stedfm_hf.training.finetuning.feeding import Remembered
+from stedfm_hf.training.segmentation.feeding import Annotated, Side, TrainingCrops, remember, warnings_of
 
 
 def one_corner() -> TrainingCrops:
@@ -46,3 +47,26 @@ def test_every_image_is_seen_as_often_as_it_is_large() -> None:
     for epoch in range(3):
         seen = [int(crops[7 * epoch + place]["labels"].max()) for place in range(7)]
         assert sorted(seen) == [1, 2, 2, 2, 2, 2, 2]
+
+
+def test_what_a_run_should_know_of_its_images_is_said() -> None:
+    masks = [np.ones((40, 40), np.uint8), np.full((40, 30), 2, np.uint8)]
+    data = from_arrays("d", [np.eye(40), np.eye(40, 30)], masks)
+    side = Side(data, remember(data), {})
+    shapes = [item.image.shape[1:] for item in side.items]
+    assert not warnings_of(side, shapes, side=24, image_size=24)
+    (small,) = warnings_of(side, shapes, side=24, image_size=64)
+    assert "crops have 24 pixels and not 64, because 1 has 40 x 30" in small
+    drawn = data.take([0])
+    (missing,) = warnings_of(Side(drawn, _read(drawn), {}), shapes[:1], side=40, image_size=40)
+    assert missing == "no training image that was drawn shows class 2: it cannot be learned"
+    (again,) = warnings_of(
+        Side(data, Remembered(remember(data).read, 2, size=lambda _: 2**40), {}), shapes, side=24, image_size=24
+    )
+    assert again.startswith("2 of 2 training images are not kept in memory (1,024 MiB)")
+
+
+def _read(data: AnnotatedImages) -> Remembered[Annotated]:
+    items = remember(data)
+    assert len(list(items)) == items.kept == len(data)
+    return items
