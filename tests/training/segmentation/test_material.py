@@ -22,7 +22,8 @@ def test_images_that_are_left_out_are_counted(scenes: Path, tmp_path: Path) -> N
     material = read_material(DataArguments(dataset=str(data)), image_size=32)
     assert len(material.train) == 7
     assert material.how.endswith(
-        "; images without a mask, left out: 1; training images no crop of which can be annotated to 1 %, left out: 2 of 9"
+        "; images without a mask, left out: 1; training images no crop of which can be annotated to 1 %, left out: 2 "
+        "of 9"
     )
 
 
