@@ -104,7 +104,6 @@ def finetune_segmentation(
             crops=crops,
             side=side,
             seed=seed,
-            augment=args.augment,
             background=train.data.background,
             min_annotated=data.min_annotated,
         )

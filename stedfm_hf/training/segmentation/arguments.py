@@ -135,6 +135,10 @@ class SegmentationArguments(FinetuningArguments):
     sample_budget: int | None = HfArg(default=None, help="Crops seen in all, instead of num_train_epochs.")
     effective_batch: int = HfArg(default=16, help="Crops of an optimiser step, whatever the number of processes.")
     max_per_device_batch: int = HfArg(default=16, help="Most crops of a process at a time.")
+    augment: bool = HfArg(
+        default=True,
+        help="Turn and mirror the crops and change their intensity a little, at random; their places always are.",
+    )
     augmentation: Literal["sound", "legacy"] = HfArg(
         default="sound",
         help="legacy: the reference's, whose changes of intensity only darken and whose gamma only brightens.",

@@ -135,7 +135,6 @@ class TrainingCrops(Samples[Annotated]):
         crops: how many of each are seen in an epoch.
         side: of the squares that are fed.
         seed: of the order and the places.
-        augment: whether places are random; else they are the middle.
         background: number of the class that is no annotation.
         min_annotated: share of a square to be annotated.
     """
@@ -147,26 +146,21 @@ class TrainingCrops(Samples[Annotated]):
         crops: Sequence[int],
         side: int,
         seed: int,
-        augment: bool,
         background: int | None,
         min_annotated: float,
     ) -> None:
         super().__init__(_Slots(items, crops), seed=seed)
-        self.side, self.augment, self.background, self.min_annotated = side, augment, background, min_annotated
+        self.side, self.background, self.min_annotated = side, background, min_annotated
 
     def sample(self, row: int, item: Annotated, keys: torch.Tensor) -> dict[str, torch.Tensor]:
         """A square of the image, of its target, and of its region."""
-        height, width = item.image.shape[1:]
-        if self.augment:
-            top, left = choose_place(
-                (height, width),
-                self.side,
-                keys,
-                share=self.min_annotated,
-                wanted_in=lambda place: item.annotated(self.background, place),
-            )
-        else:
-            top, left = (height - self.side) // 2, (width - self.side) // 2
+        top, left = choose_place(
+            item.image.shape[1:],
+            self.side,
+            keys,
+            share=self.min_annotated,
+            wanted_in=lambda place: item.annotated(self.background, place),
+        )
         place = (slice(top, top + self.side), slice(left, left + self.side))
         region = np.ones((self.side, self.side), bool) if item.region is None else item.region[place]
         target = item.target[(..., *place)]

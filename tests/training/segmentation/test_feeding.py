@@ -16,9 +16,7 @@ def one_corner() -> TrainingCrops:
     image[150:, 150:] += 3
     mask[150:, 150:] = 1
     data = from_arrays("d", [image], [mask])
-    return TrainingCrops(
-        remember(data), crops=[30], side=32, seed=1, augment=True, background=data.background, min_annotated=0.01
-    )
+    return TrainingCrops(remember(data), crops=[30], side=32, seed=1, background=data.background, min_annotated=0.01)
 
 
 def test_crops_are_where_the_annotation_is_and_fit_their_masks() -> None:
@@ -43,7 +41,7 @@ def test_every_image_is_seen_as_often_as_it_is_large() -> None:
     images = [np.full((16, 16), 0.2), np.full((32, 48), 0.8)]
     masks = [np.ones((16, 16), np.uint8), np.full((32, 48), 2, np.uint8)]
     data = from_arrays("d", images, masks)
-    crops = TrainingCrops(remember(data), crops=[1, 6], side=16, seed=1, augment=True, background=0, min_annotated=0.0)
+    crops = TrainingCrops(remember(data), crops=[1, 6], side=16, seed=1, background=0, min_annotated=0.0)
     for epoch in range(3):
         seen = [int(crops[7 * epoch + place]["labels"].max()) for place in range(7)]
         assert sorted(seen) == [1, 2, 2, 2, 2, 2, 2]
