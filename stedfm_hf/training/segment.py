@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from itertools import islice
 
 from stedfm_hf.evaluation.annotated import class_warnings
 from stedfm_hf.inference.loading import weights_sha256
@@ -30,8 +29,8 @@ from stedfm_hf.training.segmentation.arguments import (
     parse_arguments,
 )
 from stedfm_hf.training.segmentation.card import write_card
-from stedfm_hf.training.segmentation.feeding import Side, TrainingCrops, crops_in, read_side
-from stedfm_hf.training.segmentation.material import draw, read_material
+from stedfm_hf.training.segmentation.feeding import Side, TrainingCrops, crops_in, read_side, warnings_of
+from stedfm_hf.training.segmentation.material import check_choice, draw, read_material
 from stedfm_hf.training.segmentation.network import new_network
 from stedfm_hf.training.segmentation.outcome import finish_run
 from stedfm_hf.training.segmentation.scoring import FIGURES
@@ -68,6 +67,7 @@ def finetune_segmentation(
     config = network_config(model)
     material = read_material(data, image_size=config.image_size)
     figure = chosen_figure(FIGURES, arguments.choose_by)
+    check_choice(material.validation, figure)
     draws = {seed: draw(material.train, data, seed) for seed in seeds}
     is_new = model.mode in DRAWN
     weights = None if is_new else weights_sha256(source_of(model))
@@ -89,12 +89,10 @@ def finetune_segmentation(
             continue
         train = read_side(draws[seed], channels=config.num_channels)
         failed |= train.failed
-        side = training_side(
-            [item.image.shape[1:] for item in train.items],
-            train.data.places.tolist(),
-            image_size=config.image_size,
-            patch_size=config.patch_size,
-        )
+        shapes, places = [item.image.shape[1:] for item in train.items], train.data.places.tolist()
+        side = training_side(shapes, places, image_size=config.image_size, patch_size=config.patch_size)
+        for warning in warnings_of(train, shapes, side=side, image_size=config.image_size):
+            say(f"seed {seed}: {warning}")
         crops = [crops_in(int(size), side) for size in train.data.sizes]
         run = run_folder(folder.path, seed)
         steps = arguments.steps_for(sum(crops_in(int(size), side) for size in material.train.sizes), sum(crops))
@@ -106,7 +104,6 @@ def finetune_segmentation(
             crops=crops,
             side=side,
             seed=seed,
-            augment=args.augment,
             background=train.data.background,
             min_annotated=data.min_annotated,
         )
@@ -128,7 +125,7 @@ def _run(
     say: Callable[[str], None],
 ) -> None:
     """The run of one seed, from its newest checkpoint to its finished folder."""
-    network = new_network(model, train.data, seed=run.seed, images=[item.image for item in islice(train.items, 512)])
+    network = new_network(model, train.data, seed=run.seed, images=(item.image for item in train.items))
     trainer = SegmentationTrainer(
         model=network,
         args=args,

@@ -19,7 +19,10 @@ def crop_with_foreground(image: torch.Tensor, size: int, keys: torch.Tensor) -> 
         size: rows and columns wanted.
         keys: of the sample, (1, 2), see :func:`stedfm_hf.training.counters.sample_keys`.
     """
-    top, left = choose_place(image.amax(dim=0) > FOREGROUND, size, keys, share=MIN_FOREGROUND)
+    lit = image.amax(dim=0) > FOREGROUND
+    top, left = choose_place(
+        lit.shape, size, keys, share=MIN_FOREGROUND, wanted_in=lambda place: int(lit[place].sum())
+    )
     return image[:, top : top + size, left : left + size]
 
 

@@ -203,9 +203,9 @@ class FinetuningArguments(TrainingArguments):
 
 
 LOCAL = frozenset(
-    "dataset model output_dir seeds max_per_device_batch per_device_train_batch_size gradient_accumulation_steps "
-    "report_to disable_tqdm save_total_limit remove_unused_columns label_names logging_nan_inf_filter "
-    "ddp_find_unused_parameters".split()
+    "dataset masks model output_dir seeds max_per_device_batch per_device_train_batch_size "
+    "gradient_accumulation_steps report_to disable_tqdm save_total_limit remove_unused_columns label_names "
+    "logging_nan_inf_filter ddp_find_unused_parameters".split()
 )
 """Fields of ours that belong to a machine or a place: no part of a recipe that others shall repeat."""
 

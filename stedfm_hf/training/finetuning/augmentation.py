@@ -5,6 +5,8 @@ All of it is a function of (seed, epoch, sample).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 
 from stedfm_hf.training.counters import draw, draw_uniform
@@ -16,26 +18,36 @@ GAIN, GAMMA, OFFSET = 0.2, 0.2, 0.02
 """Largest logarithm of the factor and of the exponent, and largest shift, of intensities in [0, 1]."""
 
 
-def choose_place(wanted: torch.Tensor, size: int, keys: torch.Tensor, *, share: float) -> tuple[int, int]:
+def choose_place(
+    shape: Sequence[int],
+    size: int,
+    keys: torch.Tensor,
+    *,
+    share: float,
+    wanted_in: Callable[[tuple[slice, slice]], int],
+) -> tuple[int, int]:
     """First row and column of a square: the first of some random places with enough in it, else that with most.
 
     Args:
-        wanted: (H, W) bool, no smaller than `size`.
+        shape: (H, W) of the image, no smaller than `size`.
         size: rows and columns of the square.
         keys: of the sample, (1, 2), see :func:`stedfm_hf.training.counters.sample_keys`.
         share: of the pixels of a square; more than this is enough. 0: any place is.
+        wanted_in: counts the pixels that are wanted in a square; a large image is not looked at as a whole.
     """
-    height, width = wanted.shape
+    height, width = shape
     if (height, width) == (size, size):
         return 0, 0
     places = draw(keys, 2 * CROP_TRIES, purpose=CROP).reshape(-1, 2)
     fullest, best = -1, (0, 0)
     for place in places:
         top, left = int(place[0]) % (height - size + 1), int(place[1]) % (width - size + 1)
-        inside = int(wanted[top : top + size, left : left + size].sum())
+        if share == 0:
+            return top, left
+        inside = wanted_in((slice(top, top + size), slice(left, left + size)))
         if inside > fullest:
             fullest, best = inside, (top, left)
-        if share == 0 or inside > share * size * size:
+        if inside > share * size * size:
             break
     return best
 

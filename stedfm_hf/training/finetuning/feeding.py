@@ -47,6 +47,11 @@ class Remembered(Sequence[Item]):
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def kept(self) -> int:
+        """How many items are kept so far."""
+        return len(self._known)
+
     def __getitem__(self, number: Any) -> Any:
         if number in self._known:
             return self._known[number]
@@ -68,13 +73,13 @@ class Side(Generic[Images, Item]):
     """
 
     data: Images
-    items: Sequence[Item]
+    items: Remembered[Item]
     failed: Mapping[str, str]
 
 
 def read_side(
     data: Images,
-    remember: Callable[[Images], Sequence[Item]],
+    remember: Callable[[Images], Remembered[Item]],
     *,
     channels: int,
     channels_of: Callable[[Item], int],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -79,17 +80,21 @@ def load_weights(kind: type[Network], model: WeightArguments, config: StedFmConf
         raise UserError(f"model {source}: cannot be loaded ({reason}); give a folder, a Hub id or demo") from error
 
 
-def standardise_input(encoder: StedFmModel, images: Sequence[np.ndarray]) -> None:
+def standardise_input(encoder: StedFmModel, images: Iterable[np.ndarray]) -> None:
     """Lets a new patch embedding see (x - mean) / std, as a pretraining begins: else it would learn from ripples.
 
     Args:
         encoder: new; changed in place.
-        images: (C, H, W) each, what is trained on.
+        images: (C, H, W) each, what is trained on; the first 512 are looked at, one at a time.
     """
-    pixels = [np.asarray(images[number], np.float64) for number in range(min(len(images), 512))]
-    count = sum(image.size for image in pixels)
-    mean = sum(float(image.sum()) for image in pixels) / count
-    std = max((sum(float((image**2).sum()) for image in pixels) / count - mean**2) ** 0.5, 1e-3)
+    sizes, sums, squares = [], [], []
+    for image in islice(images, 512):
+        pixels = np.asarray(image, np.float64)
+        sizes.append(pixels.size)
+        sums.append(float(pixels.sum()))
+        squares.append(float((pixels**2).sum()))
+    mean = sum(sums) / sum(sizes)
+    std = max((sum(squares) / sum(sizes) - mean**2) ** 0.5, 1e-3)
     embedding = encoder.embeddings.patch_embeddings
     with torch.no_grad():
         embedding.weight.div_(std)

@@ -103,6 +103,8 @@ def describe(summary: Mapping[str, Any], folder: Path, headline: Sequence[str]) 
     side = "test" if "test" in summary else "validation"
     figures = summary[side]
     shown = []
+    if summary["chosen_by"] not in figures["mean"]:
+        shown.append(f"{summary['chosen_by']} has no value")
     for name in dict.fromkeys((summary["chosen_by"], *headline)):
         if name in figures["mean"]:
             sd = figures["sd"][name]

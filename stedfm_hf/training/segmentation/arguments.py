@@ -61,7 +61,6 @@ class DataArguments(SplitArguments):
         default=0.01,
         help="Share of a training crop that is to be annotated (reference: 0.1); 0: crops are taken anywhere.",
     )
-    label_fraction: float | None = HfArg(default=None, help="Draw this share of the training images.")
     label_count: int | None = HfArg(default=None, help="Draw as many training images, whatever they show.")
     labels_per_class: int | None = HfArg(default=None, help="Draw as many training images that show each class.")
 
@@ -136,6 +135,10 @@ class SegmentationArguments(FinetuningArguments):
     sample_budget: int | None = HfArg(default=None, help="Crops seen in all, instead of num_train_epochs.")
     effective_batch: int = HfArg(default=16, help="Crops of an optimiser step, whatever the number of processes.")
     max_per_device_batch: int = HfArg(default=16, help="Most crops of a process at a time.")
+    augment: bool = HfArg(
+        default=True,
+        help="Turn and mirror the crops and change their intensity a little, at random; their places always are.",
+    )
     augmentation: Literal["sound", "legacy"] = HfArg(
         default="sound",
         help="legacy: the reference's, whose changes of intensity only darken and whose gamma only brightens.",
@@ -173,7 +176,7 @@ def parse_arguments(
         >>> words = "--model demo --dataset crops --output_dir run --mode frozen --decoder linear --device cpu"
         >>> data, model, training = parse_arguments(words.split())
         >>> model.decoder, training.seeds, training.learning_rate
-        ('linear', [42], 0.001)
+        ('linear', [42], 0.002)
     """
     parser = ArgumentParser(
         (DataArguments, ModelArguments, SegmentationArguments),

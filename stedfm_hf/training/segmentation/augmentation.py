@@ -74,7 +74,6 @@ _TURN_OF = _find_turns()
 def _legacy_intensities(images: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     chosen = draw_uniform(keys, 6, purpose=INTENSITY)
     factor = torch.where(chosen[:, 0] < 0.5, _lognormal(chosen[:, 1], chosen[:, 2], *FACTOR).clamp(0, 1), 1.0)
-    # The same two uniform numbers give a second normal one, independent of the first.
     exponent = _lognormal(chosen[:, 4], chosen[:, 5], *EXPONENT).clamp(0, 1)
     exponent = torch.where(chosen[:, 3] < 0.5, exponent, 1.0)
     shape = (-1, 1, 1, 1)

@@ -12,7 +12,7 @@ import torch
 from stedfm_hf.evaluation.annotated import AnnotatedImages
 from stedfm_hf.training.finetuning import feeding
 from stedfm_hf.training.finetuning.augmentation import choose_place
-from stedfm_hf.training.finetuning.feeding import Remembered, Samples
+from stedfm_hf.training.finetuning.feeding import IN_MEMORY, Remembered, Samples
 
 IGNORED = 255
 
@@ -37,13 +37,14 @@ class Annotated:
         """Bytes of memory."""
         return self.image.nbytes + self.target.nbytes + (0 if self.region is None else self.region.nbytes)
 
-    def annotated(self, background: int | None) -> np.ndarray:
-        """Which pixels are of any class but the background, (H, W) bool."""
-        if self.target.ndim == 2:
-            there = (self.target != IGNORED) & (self.target != (-1 if background is None else background))
+    def annotated(self, background: int | None, place: tuple[slice, slice]) -> int:
+        """How many pixels of a rectangle are of any class but the background."""
+        target = self.target[(..., *place)]
+        if target.ndim == 2:
+            there = (target != IGNORED) & (target != (-1 if background is None else background))
         else:
-            there = (self.target > 0).any(axis=0)
-        return there if self.region is None else there & self.region
+            there = (target > 0).any(axis=0)
+        return int(np.count_nonzero(there if self.region is None else there & self.region[place]))
 
 
 Side = feeding.Side[AnnotatedImages, Annotated]
@@ -84,6 +85,35 @@ def crops_in(pixels: int, side: int) -> int:
     return max(1, round(pixels / side**2))
 
 
+def warnings_of(train: Side, shapes: Sequence[tuple[int, int]], *, side: int, image_size: int) -> list[str]:
+    """What a user should know of the images of a run before it begins.
+
+    Args:
+        train: the images, all of them read.
+        shapes: (H, W) of each.
+        side: of the crops.
+        image_size: side of the model's images.
+    """
+    found = [
+        f"no training image that was drawn shows {name}: it cannot be learned"
+        for name, there in train.data.shown().items()
+        if not there.any()
+    ]
+    if side < image_size:
+        smallest = min(range(len(shapes)), key=lambda number: min(shapes[number]))
+        size = " x ".join(map(str, shapes[smallest]))
+        found.append(
+            f"crops have {side} pixels and not {image_size}, because {train.data.places[smallest]} has {size}; leave "
+            "small images out, if there are larger ones"
+        )
+    if again := len(train.items) - train.items.kept:
+        found.append(
+            f"{again:,} of {len(train.items):,} training images are not kept in memory ({IN_MEMORY >> 20:,} MiB), and "
+            "read again for every crop; cut large fields into pieces, if that is slow"
+        )
+    return found
+
+
 class _Slots(Sequence[Annotated]):
     """Every item as many times as it is seen in an epoch."""
 
@@ -105,7 +135,6 @@ class TrainingCrops(Samples[Annotated]):
         crops: how many of each are seen in an epoch.
         side: of the squares that are fed.
         seed: of the order and the places.
-        augment: whether places are random; else they are the middle.
         background: number of the class that is no annotation.
         min_annotated: share of a square to be annotated.
     """
@@ -117,21 +146,21 @@ class TrainingCrops(Samples[Annotated]):
         crops: Sequence[int],
         side: int,
         seed: int,
-        augment: bool,
         background: int | None,
         min_annotated: float,
     ) -> None:
         super().__init__(_Slots(items, crops), seed=seed)
-        self.side, self.augment, self.background, self.min_annotated = side, augment, background, min_annotated
+        self.side, self.background, self.min_annotated = side, background, min_annotated
 
     def sample(self, row: int, item: Annotated, keys: torch.Tensor) -> dict[str, torch.Tensor]:
         """A square of the image, of its target, and of its region."""
-        height, width = item.image.shape[1:]
-        if self.augment:
-            wanted = torch.from_numpy(item.annotated(self.background))
-            top, left = choose_place(wanted, self.side, keys, share=self.min_annotated)
-        else:
-            top, left = (height - self.side) // 2, (width - self.side) // 2
+        top, left = choose_place(
+            item.image.shape[1:],
+            self.side,
+            keys,
+            share=self.min_annotated,
+            wanted_in=lambda place: item.annotated(self.background, place),
+        )
         place = (slice(top, top + self.side), slice(left, left + self.side))
         region = np.ones((self.side, self.side), bool) if item.region is None else item.region[place]
         target = item.target[(..., *place)]

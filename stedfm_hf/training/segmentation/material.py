@@ -49,7 +49,14 @@ def read_material(data: DataArguments, *, image_size: int) -> Material[Annotated
             f"{train.name}: none of {len(train)} training images has a crop of which {100 * data.min_annotated:g} % "
             "are annotated; lower --min_annotated"
         )
-    material = replace(material, train=train.take(enough))
+    # Said of the run and in the card: what it was never trained on.
+    how = material.how
+    if unmasked := sum(each.unmasked for each in splits.values()):
+        how += f"; images without a mask, left out: {unmasked:,}"
+    if few := int((~enough).sum()):
+        least = f"{100 * data.min_annotated:g} %"
+        how += f"; training images no crop of which can be annotated to {least}, left out: {few:,} of {len(train):,}"
+    material = replace(material, train=train.take(enough), how=how)
     missing = [name for name, count in material.train.counts().items() if not count]
     if missing:
         elsewhere = any(side.counts()[name] for side in material.sides().values() for name in missing)
@@ -59,6 +66,23 @@ def read_material(data: DataArguments, *, image_size: int) -> Material[Annotated
             "with --classes"
         )
     return material
+
+
+def check_choice(validation: AnnotatedImages, figure: str) -> None:
+    """Refuses to choose by the overlap with masks that are empty: only what is marked wrongly would have a value.
+
+    Args:
+        validation: images the best model is chosen on.
+        figure: by which it is.
+
+    Raises:
+        UserError: there is no pixel of any class.
+    """
+    if figure != "loss" and not any(there.any() for there in validation.shown().values()):
+        raise UserError(
+            f"{validation.name}: no pixel of any class is in validation, and nothing can be chosen by {figure}; "
+            "annotate some of its images, or choose by the loss (--choose_by loss)"
+        )
 
 
 def draw(train: AnnotatedImages, data: DataArguments, seed: int) -> AnnotatedImages:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from stedfm_hf.training.segmentation.arguments import ModelArguments
 
 
 def new_network(
-    model: ModelArguments, data: AnnotatedImages, *, seed: int, images: Sequence[np.ndarray]
+    model: ModelArguments, data: AnnotatedImages, *, seed: int, images: Iterable[np.ndarray]
 ) -> StedFmForSemanticSegmentation:
     """The network before its first step.
 
@@ -31,8 +31,8 @@ def new_network(
         model: whose weights, which decoder, and which weights are trained.
         data: says what is predicted.
         seed: of the new weights.
-        images: (C, H, W) each, what is trained on; a new encoder has their mean and spread folded into its patch
-            embedding.
+        images: (C, H, W) each, what is trained on, read for a new encoder alone: it has their mean and spread folded
+            into its patch embedding.
 
     Raises:
         UserError: the model cannot be loaded, or cannot have this decoder.
@@ -41,8 +41,8 @@ def new_network(
     config.target_type = data.target_type
     config.decoder, config.segmentation_loss = model.decoder, model.segmentation_loss
     config.use_auxiliary_head = model.auxiliary
-    if model.decode_head_hidden_size is not None:
-        config.decode_head_hidden_size = model.decode_head_hidden_size
+    # Not that of a decoder that the model may have come with.
+    config.decode_head_hidden_size = model.decode_head_hidden_size
     name_classes(config, data.classes)
     try:
         config = type(config).from_dict(config.to_dict())  # checks the values together

@@ -45,7 +45,8 @@ def finish_run(
         for name, side in sides.items()
     }
     shown = "test" if "test" in sides else "validation"
-    save_overlays(run.folder / FIGURES, EXAMPLES, _examples(trainer, sides[shown], scored[shown]), drawn)
+    if examples := _examples(trainer, sides[shown], scored[shown]):
+        save_overlays(run.folder / FIGURES, EXAMPLES, examples, drawn)
     _write_scores(run.folder / SCORES_FILE, sides, scored)
     facts = {
         "training_images": len(drawn),
@@ -57,7 +58,7 @@ def finish_run(
 
 
 def _examples(trainer: SegmentationTrainer, side: Side, scored: Sequence[Scored]) -> list[Shown]:
-    """The best, the middle and the worst image by the mean IoU of the classes that it has."""
+    """The best, the middle and the worst image by the mean IoU of its classes; none where no image has an IoU."""
     foreground = [number for number in range(len(side.data.classes)) if number != side.data.background]
     ious = np.stack([each.scores.values["iou"][foreground] for each in scored])
     known = ~np.isnan(ious)
@@ -71,8 +72,8 @@ def _examples(trainer: SegmentationTrainer, side: Side, scored: Sequence[Scored]
         chosen = {"image": order[0]}
     found = []
     for word, number in chosen.items():
-        (maps,) = trainer.maps(side, range(int(number), int(number) + 1))
-        found.append(Shown(f"{word} of {len(order)}: IoU {means[number]:.2f}", side.items[int(number)], maps))
+        item = side.items[int(number)]
+        found.append(Shown(f"{word} of {len(order)}: IoU {means[number]:.2f}", item, trainer.maps(item)))
     return found
 
 

@@ -51,7 +51,7 @@ def score(
         scores = score_image(maps, planes, inside, exclusive=exclusive)
     else:
         predicted = predicted_pixels(maps, exclusive=exclusive)
-        iou, dice = overlap(predicted[:, inside], planes[:, inside] > 0.5)
+        iou, dice = overlap(predicted[:, inside], (planes > 0.5)[:, inside])
         scores = ImageScores({"iou": iou, "dice": dice}, "ours", THRESHOLD)
     loss = network.target_loss(
         network.logits_of(torch.from_numpy(maps)[None]),

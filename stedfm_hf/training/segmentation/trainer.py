@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSeg
 from stedfm_hf.training.finetuning.trainer import FinetuningTrainer
 from stedfm_hf.training.segmentation.arguments import SegmentationArguments
 from stedfm_hf.training.segmentation.augmentation import augment
-from stedfm_hf.training.segmentation.feeding import Side
+from stedfm_hf.training.segmentation.feeding import Annotated, Side
 from stedfm_hf.training.segmentation.figures import CHECKS, Shown, save_overlays
 from stedfm_hf.training.segmentation.scoring import Scored, figures_of, score
 
@@ -23,8 +23,8 @@ from stedfm_hf.training.segmentation.scoring import Scored, figures_of, score
 class SegmentationTrainer(FinetuningTrainer[StedFmForSemanticSegmentation]):
     """Trains a `StedFmForSemanticSegmentation`.
 
-    A frozen encoder stays in evaluation mode, like one that is trained: it has nothing that differs. The decoder
-    "unetr" has batch norms: their running statistics follow the batches of each process.
+    An encoder, frozen or not, does the same in training and in evaluation. The decoder "unetr" has batch norms: each
+    process takes the statistics of its own batches, and those of the first one are checked and saved.
 
     Args:
         validation: images of the checks.
@@ -51,11 +51,10 @@ class SegmentationTrainer(FinetuningTrainer[StedFmForSemanticSegmentation]):
         output = model(pixel_values=images, labels=labels, region=region)
         return (output.loss, output) if return_outputs else output.loss
 
-    def maps(self, side: Side, numbers: range) -> Iterator[np.ndarray]:
-        """Probabilities (L, H, W) of whole images, blended as the pipeline does."""
+    def maps(self, item: Annotated) -> np.ndarray:
+        """Probabilities (L, H, W) of a whole image, blended as the pipeline does."""
         self.network.eval()
-        for number in numbers:
-            yield segment_image(self.network, side.items[number].image, batch_size=self.args.max_per_device_batch)
+        return segment_image(self.network, item.image, batch_size=self.args.max_per_device_batch)
 
     def look(self, side: Side, *, areas: bool, shown: int = 0) -> tuple[list[Scored], list[Shown]]:
         """Scores all images of a side; every process must come here, and gets the scores of all.
@@ -70,10 +69,13 @@ class SegmentationTrainer(FinetuningTrainer[StedFmForSemanticSegmentation]):
         """
         shared = self.args.world_size > 1
         rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if shared else (0, 1)
-        mine = range(rank, len(side.data), world)
+        if shared:  # all processes look with the network that is saved: with the running statistics of the first
+            for buffer in self.network.buffers():
+                torch.distributed.broadcast(buffer, 0)
         own, pictures = {}, []
-        for number, maps in zip(mine, self.maps(side, mine), strict=True):
+        for number in range(rank, len(side.data), world):
             item = side.items[number]
+            maps = self.maps(item)
             own[number] = score(maps, item, side.data, self.network, areas=areas)
             if number < shown:
                 pictures.append(Shown(str(side.data.places[number]), item, maps))

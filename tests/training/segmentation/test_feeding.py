@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from stedfm_hf.evaluation.annotated import from_arrays
-from stedfm_hf.training.segmentation.feeding import TrainingCrops, remember
+from stedfm_hf.evaluation.annotated import AnnotatedImages, from_arrays
+from stedfm_hf.training.finetuning.feeding import Remembered
+from stedfm_hf.training.segmentation.feeding import Annotated, Side, TrainingCrops, remember, warnings_of
 
 
 def one_corner() -> TrainingCrops:
@@ -15,9 +16,7 @@ def one_corner() -> TrainingCrops:
     image[150:, 150:] += 3
     mask[150:, 150:] = 1
     data = from_arrays("d", [image], [mask])
-    return TrainingCrops(
-        remember(data), crops=[30], side=32, seed=1, augment=True, background=data.background, min_annotated=0.01
-    )
+    return TrainingCrops(remember(data), crops=[30], side=32, seed=1, background=data.background, min_annotated=0.01)
 
 
 def test_crops_are_where_the_annotation_is_and_fit_their_masks() -> None:
@@ -42,7 +41,30 @@ def test_every_image_is_seen_as_often_as_it_is_large() -> None:
     images = [np.full((16, 16), 0.2), np.full((32, 48), 0.8)]
     masks = [np.ones((16, 16), np.uint8), np.full((32, 48), 2, np.uint8)]
     data = from_arrays("d", images, masks)
-    crops = TrainingCrops(remember(data), crops=[1, 6], side=16, seed=1, augment=True, background=0, min_annotated=0.0)
+    crops = TrainingCrops(remember(data), crops=[1, 6], side=16, seed=1, background=0, min_annotated=0.0)
     for epoch in range(3):
         seen = [int(crops[7 * epoch + place]["labels"].max()) for place in range(7)]
         assert sorted(seen) == [1, 2, 2, 2, 2, 2, 2]
+
+
+def test_what_a_run_should_know_of_its_images_is_said() -> None:
+    masks = [np.ones((40, 40), np.uint8), np.full((40, 30), 2, np.uint8)]
+    data = from_arrays("d", [np.eye(40), np.eye(40, 30)], masks)
+    side = Side(data, remember(data), {})
+    shapes = [item.image.shape[1:] for item in side.items]
+    assert not warnings_of(side, shapes, side=24, image_size=24)
+    (small,) = warnings_of(side, shapes, side=24, image_size=64)
+    assert "crops have 24 pixels and not 64, because 1 has 40 x 30" in small
+    drawn = data.take([0])
+    (missing,) = warnings_of(Side(drawn, _read(drawn), {}), shapes[:1], side=40, image_size=40)
+    assert missing == "no training image that was drawn shows class 2: it cannot be learned"
+    (again,) = warnings_of(
+        Side(data, Remembered(remember(data).read, 2, size=lambda _: 2**40), {}), shapes, side=24, image_size=24
+    )
+    assert again.startswith("2 of 2 training images are not kept in memory (1,024 MiB)")
+
+
+def _read(data: AnnotatedImages) -> Remembered[Annotated]:
+    items = remember(data)
+    assert len(list(items)) == items.kept == len(data)
+    return items

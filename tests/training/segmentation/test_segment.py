@@ -15,8 +15,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSemanticSegmentation, pipeline
 
 from stedfm_hf.evaluation.annotated import read_annotated
+from stedfm_hf.modeling.blending_stedfm import segment_image
 from stedfm_hf.runs import UserError, read_json
 from stedfm_hf.training.finetuning.summary import METRICS_FILE, run_folder
+from stedfm_hf.training.segmentation.feeding import read_side
+from stedfm_hf.training.segmentation.scoring import score
 from tests.training.launching import kill_at, launch
 from tests.training.segmentation.small_segmentations import (
     SCRIPT,
@@ -41,7 +44,8 @@ def test_the_folder_holds_the_best_model_and_its_maps_are_those_of_the_figures(f
     assert model.config.id2label == {0: "background", 1: "class 1", 2: "class 2"}
     metrics = read_json(full / METRICS_FILE)
     assert metrics["seeds"] == [42, 43] and metrics["chosen_by"] == "iou"
-    assert metrics["test"]["mean"]["iou"] > 0.2  # what is bright is found, if not which of the two it is
+    # What is bright is found by the better seed, if not which of the two it is.
+    assert metrics["best_seed"] == 42 and metrics["runs"][0]["validation"]["iou"] > 0.2
     for name in ("README.md", "recipe.yaml", "manifest.json", "curve.csv", "figures/examples.png"):
         assert (full / name).exists(), name
     assert list((full / "figures" / "checks").glob("step-*.png")) and not list(full.glob("*/checkpoint-*"))
@@ -102,6 +106,18 @@ def test_two_processes_give_the_losses_of_two_accumulated_batches(encoder: Path,
         assert (row.step, row.epoch, row.samples) == (other.step, other.epoch, other.samples)
         for loss, expected in ((row.loss, other.loss), (row.validation_loss, other.validation_loss)):
             assert loss == (None if expected is None else pytest.approx(expected, rel=1e-4))
+
+
+def test_figures_of_two_processes_are_those_of_the_saved_batch_norms(
+    encoder: Path, scenes: Path, tmp_path: Path
+) -> None:
+    words = "--decoder unetr --max_steps 4 --checks 1 --learning_rate 1e-2"
+    launch(SCRIPT, words_of(encoder, scenes, tmp_path / "run", words))
+    saved = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "run").eval()
+    side = read_side(read_annotated(scenes)["validation"], channels=1)
+    losses = [score(segment_image(saved, item.image), item, side.data, saved, areas=False).loss for item in side.items]
+    figures = read_json(tmp_path / "run" / METRICS_FILE)["validation"]["mean"]
+    assert figures["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 @pytest.mark.parametrize("words", ["--mode frozen --decoder linear", "--mode last-blocks --blocks 1", "--mode lora"])
@@ -181,6 +197,20 @@ def test_a_class_that_train_lacks_is_said(encoder: Path, scenes: Path, tmp_path:
         tifffile.imwrite(path, np.minimum(tifffile.imread(path), 1), photometric="minisblack")
     with pytest.raises(UserError, match="no pixel of class class 2 is in the training images, but there are some"):
         run(encoder, data, tmp_path / "run")
+
+
+def test_sides_without_any_class(encoder: Path, scenes: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(scenes, tmp_path / "data")
+    for path in [*(data / "masks" / "validation").iterdir(), *(data / "masks" / "test").iterdir()]:
+        tifffile.imwrite(path, np.zeros_like(tifffile.imread(path)), photometric="minisblack")
+    with pytest.raises(UserError, match="no pixel of any class is in validation, and nothing can be chosen by iou"):
+        run(encoder, data, tmp_path / "run")
+    # Nothing is marked, hence no image has an overlap: the run ends, and says so.
+    words = "--choose_by loss --max_steps 30 --checks 1 --learning_rate 1e-2 --decoder linear"
+    result = run(encoder, data, tmp_path / "run", words)
+    assert result.metrics["runs"][0]["test"]["iou"] is None and "iou" not in result.metrics["test"]["mean"]
+    assert not (tmp_path / "run" / "figures" / "examples.png").exists()
+    assert "| no image |" in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_a_batch_of_one(encoder: Path, scenes: Path, tmp_path: Path) -> None:

@@ -1,0 +1,28 @@
+"""A new encoder sees standardised pixels, whatever the size of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from stedfm_hf import StedFmModel
+from stedfm_hf.training.finetuning.network import standardise_input
+from tests.models import tiny_config
+
+
+def test_pixels_are_standardised_of_images_that_are_read_one_at_a_time() -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.random((1, 8, 8 + number), np.float32) for number in range(3)]
+    encoder = StedFmModel(tiny_config())
+    before = encoder.embeddings.patch_embeddings.weight.detach().clone()
+
+    def read() -> Iterator[np.ndarray]:
+        yield from images
+
+    standardise_input(encoder, read())
+    spread = np.concatenate([image.ravel() for image in images]).std()
+    ratio = before / encoder.embeddings.patch_embeddings.weight.detach()
+    assert ratio.median().item() == pytest.approx(spread, rel=1e-4) and torch.isfinite(ratio).all()

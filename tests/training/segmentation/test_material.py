@@ -1,0 +1,32 @@
+"""Which images a segmenter is trained on, and what is said of those that are left out."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from stedfm_hf.training.finetuning.arguments import LOCAL
+from stedfm_hf.training.parsing import recipe_values
+from stedfm_hf.training.segmentation.arguments import DataArguments
+from stedfm_hf.training.segmentation.material import read_material
+
+
+def test_images_that_are_left_out_are_counted(scenes: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(scenes, tmp_path / "data")
+    (data / "masks" / "train" / "cell_0.tif").unlink()
+    for number in (1, 2):
+        tifffile.imwrite(data / "masks" / "train" / f"cell_{number}.tif", np.zeros((40, 48), np.uint8))
+    material = read_material(DataArguments(dataset=str(data)), image_size=32)
+    assert len(material.train) == 7
+    assert material.how.endswith(
+        "; images without a mask, left out: 1; training images no crop of which can be annotated to 1 %, left out: 2 "
+        "of 9"
+    )
+
+
+def test_a_recipe_tells_no_paths() -> None:
+    recipe = recipe_values([DataArguments(dataset="here/images", masks="here/masks", min_annotated=0.1)], LOCAL)
+    assert "here" not in str(recipe) and recipe["min_annotated"] == 0.1
