@@ -81,7 +81,7 @@ def finetune_segmentation(
     sides = {name: read_side(each, channels=config.num_channels) for name, each in material.sides().items()}
     say(f"{material.train.name}: {material.counts()}; {material.how}")
     say(f"{arguments.describe_batch()}, learning rate {arguments.learning_rate:.3g}, mode {model.mode}")
-    processor = processor_of(model, config)
+    processor = processor_of(config)
     failed = {place: reason for side in sides.values() for place, reason in side.failed.items()}
     for seed in seeds:
         if is_finished(folder.path, seed):

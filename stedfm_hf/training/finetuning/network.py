@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoImageProcessor
+from transformers import AutoConfig
 
 from stedfm_hf.inference.packaged import packaged_folder
 from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES, StedFmConfig
@@ -57,12 +57,9 @@ def name_classes(config: StedFmConfig, classes: Sequence[str]) -> None:
     config.label2id = {name: number for number, name in enumerate(classes)}
 
 
-def processor_of(model: WeightArguments, config: StedFmConfig) -> StedFmImageProcessor:
-    """What scales the images that the model is given later."""
-    source = source_of(model)
-    if source in ARCHITECTURES:
-        return StedFmImageProcessor(patch_size=config.patch_size)
-    return AutoImageProcessor.from_pretrained(source)
+def processor_of(config: StedFmConfig) -> StedFmImageProcessor:
+    """What scales the images that the model is given later: as those that it is trained on, by the default."""
+    return StedFmImageProcessor(patch_size=config.patch_size)
 
 
 def load_weights(kind: type[Network], model: WeightArguments, config: StedFmConfig) -> Network:
