@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from stedfm_hf.evaluation.annotated.images import AnnotatedImages
 
 
+_FALSE_ONLY = "only false marks of it count"
+
+
 def class_warnings(parts: Mapping[str, AnnotatedImages]) -> list[str]:
     """What a user should know of the splits before training: classes that have no pixel in one of them.
 
@@ -17,7 +20,7 @@ def class_warnings(parts: Mapping[str, AnnotatedImages]) -> list[str]:
         >>> class_warnings({"train": data})
         ['d: no pixel of class fibres is in train: it cannot be learned']
     """
-    means = {"train": "it cannot be learned", "validation": "nothing is chosen by it", "test": "it is not scored"}
+    means = {"train": "it cannot be learned", "validation": _FALSE_ONLY, "test": _FALSE_ONLY}
     found = []
     for split, data in parts.items():
         for name in [each for each, pixels in data.counts().items() if not pixels]:

@@ -43,7 +43,7 @@ def arguments_of_run(seed: int, arguments: Arguments, folder: Path, steps: int) 
     args = copy.copy(arguments)
     args.seed, args.output_dir, args.max_steps = seed, str(folder), steps
     args.eval_strategy = args.save_strategy = args.logging_strategy = "steps"
-    args.eval_steps = args.logging_steps = max(1, steps // args.checks)
+    args.eval_steps = args.logging_steps = -(-steps // args.checks)
     args.save_steps = args.eval_steps * args.save_checks
     return args
 

@@ -62,6 +62,10 @@ def make_sides(splits: Mapping[str, Images], data: SplitArguments) -> Material[I
 
 def _cut(splits: Mapping[str, Images], data: SplitArguments) -> Material[Images]:
     if set(splits) == {ONE_SPLIT}:
+        named = {"train_split": "train", "validation_split": "validation", "test_split": "test"}
+        for flag, usual in named.items():
+            if getattr(data, flag) != usual:
+                raise UserError(f"{data.dataset}: has no splits; leave --{flag} out")
         whole = splits[ONE_SPLIT]
         parts = split_by_source(whole, DEALT, data.split_seed)
         how = f"no splits: cut by source image into {_percent(DEALT)} with split_seed {data.split_seed}"

@@ -93,7 +93,7 @@ def test_a_repository(tmp_path: Path) -> None:
     assert read_annotated(repo, "test")["test"].classes == train.classes
     assert read_annotated(repo, "test")["test"].fingerprint == splits["test"].fingerprint
     assert class_warnings(splits) == [
-        "crops: no pixel of class puncta is in test, but there are some in train: it is not scored"
+        "crops: no pixel of class puncta is in test, but there are some in train: only false marks of it count"
     ]
     copy = pickle.loads(pickle.dumps(train))
     np.testing.assert_array_equal(copy.target(0), train.target(0))

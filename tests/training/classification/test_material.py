@@ -67,3 +67,8 @@ def test_a_class_of_one_source_cannot_be_missing_in_train_unsaid(monkeypatch: py
 def test_two_ways_to_draw_are_one_too_many() -> None:
     with pytest.raises(UserError, match="give one of them"):
         DataArguments(dataset="d", labels_per_class=3, label_fraction=0.1)
+
+
+def test_a_split_that_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="d: has no splits; leave --test_split out"):
+        read(monkeypatch, {"all": labelled(20)}, test_split="day 2")
