@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from stedfm_hf.evaluation.annotated.images import AnnotatedImages
 
-
 _FALSE_ONLY = "only false marks of it count"
 
 
