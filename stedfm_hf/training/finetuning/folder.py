@@ -18,7 +18,7 @@ from stedfm_hf.training.parsing import recipe_values
 from stedfm_hf.training.recipe_files import write_recipe
 
 RECIPE_FILE = "recipe.yaml"
-MAY_CHANGE = ("save_checks", "bf16")
+MAY_CHANGE = ("save_checks", "bf16", "overlays")
 """Values of a recipe that do not change what is computed; the others must stay when a run goes on."""
 
 
