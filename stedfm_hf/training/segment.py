@@ -19,7 +19,13 @@ from stedfm_hf.training.finetuning.feeding import Feed, training_side
 from stedfm_hf.training.finetuning.folder import Folder
 from stedfm_hf.training.finetuning.network import DRAWN, network_config, processor_of, source_of
 from stedfm_hf.training.finetuning.outcome import Finished
-from stedfm_hf.training.finetuning.running import FinetuningResult, arguments_of_run, run_script, say_on_first
+from stedfm_hf.training.finetuning.running import (
+    FinetuningResult,
+    arguments_of_run,
+    leave_out,
+    run_script,
+    say_on_first,
+)
 from stedfm_hf.training.finetuning.summary import is_finished, run_folder
 from stedfm_hf.training.finetuning.watching import CheckRow, CheckWatch
 from stedfm_hf.training.segmentation.arguments import (
@@ -82,13 +88,15 @@ def finetune_segmentation(
     say(f"{material.train.name}: {material.counts()}; {material.how}")
     say(f"{arguments.describe_batch()}, learning rate {arguments.learning_rate:.3g}, mode {model.mode}")
     processor = processor_of(config)
-    failed = {place: reason for side in sides.values() for place, reason in side.failed.items()}
+    failed: dict[str, str] = {}
+    for each in sides.values():
+        leave_out(each.failed, failed, say)
     for seed in seeds:
         if is_finished(folder.path, seed):
             say(f"seed {seed}: is finished")
             continue
         train = read_side(draws[seed], channels=config.num_channels)
-        failed |= train.failed
+        leave_out(train.failed, failed, say)
         shapes, places = [item.image.shape[1:] for item in train.items], train.data.places.tolist()
         side = training_side(shapes, places, image_size=config.image_size, patch_size=config.patch_size)
         for warning in warnings_of(train, shapes, side=side, image_size=config.image_size):
@@ -108,8 +116,6 @@ def finetune_segmentation(
             min_annotated=data.min_annotated,
         )
         _run(finished_run, model, args, train, samples, sides, figure, say)
-    for place, reason in failed.items():
-        say(f"{place}: is left out ({reason})")
     metrics = folder.end(seeds, failed, sides, lambda summary: write_card(folder, summary, sides))
     return FinetuningResult(folder.path, metrics, failed, HEADLINE)
 

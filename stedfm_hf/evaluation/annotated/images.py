@@ -238,6 +238,10 @@ def read_annotated(
     """
     path = Path(data)
     name = path.resolve().name if path.exists() else os.fspath(data)
+    if not path.exists() and (os.fspath(data).endswith("/") or os.fspath(data).count("/") != 1):
+        raise UserError(
+            f"{data}: there is no such folder; name one of images and masks, or a data set (on the Hub: OWNER/NAME)"
+        )
     if path.is_file():
         raise UserError(f"{data}: is a file; name a folder of images and masks, or a data set")
     if is_class_folder(data):

@@ -17,7 +17,7 @@ Masks = Mapping[str, MaskFacts]
 LEFT_OUT = 255
 """Number of pixels that were not annotated: they are neither learned nor scored."""
 _BINARY = ({0, 1}, {0, LEFT_OUT})
-_MOST = 64
+_MOST = 8
 """More numbers than these without names are objects that were counted, not classes."""
 
 
@@ -292,6 +292,8 @@ def _of_numbers(
     said = classes if isinstance(classes, Mapping) else known if classes is None else {}
     binary = LEFT_OUT in values and values <= {0, LEFT_OUT} and LEFT_OUT not in said
     one = LEFT_OUT if binary else 1
+    if LEFT_OUT in values and not binary and LEFT_OUT not in said:
+        _check_left_out(masks, where)
     plane_name = next(iter(masks.values())).keys
     numbered = bool(said) or (classes is not None and len(_without_background(_listed_names(classes))) < len(classes))
     if target_type == "multi_label" and not numbered and not binary:
@@ -320,6 +322,18 @@ def _of_numbers(
     if not groups:
         raise UserError(f"{where}: all {len(masks)} masks are empty; annotate some images")
     return Rule(target_type, tuple(groups), "numbers", tuple(groups.values()))
+
+
+def _check_left_out(masks: Masks, where: str) -> None:
+    """Refuses masks of 0 and 255 beside masks of classes: is 255 a class there, or was nothing annotated?"""
+    found = {place: set(facts.values or ()) - {0} for place, facts in masks.items()}
+    alone = [place for place, values in found.items() if values == {LEFT_OUT}]
+    if alone and not any(LEFT_OUT in values and len(values) > 1 for values in found.values()):
+        other = next(place for place, values in found.items() if values and LEFT_OUT not in values)
+        raise UserError(
+            f"{where}: {len(alone)} masks hold 0 and 255 (such as {alone[0]}), and that of {other} holds "
+            f"{_listed(found[other])}: is 255 a class? Save all alike, or say it: --classes 1=NAME 255=NAME"
+        )
 
 
 def _listed_names(classes: Classes) -> list[str]:

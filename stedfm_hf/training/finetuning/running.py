@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +51,20 @@ def arguments_of_run(seed: int, arguments: Arguments, folder: Path, steps: int) 
 def say_on_first(arguments: FinetuningArguments) -> Callable[[str], None]:
     """Prints lines in the first process only."""
     return (lambda line: print(line, flush=True)) if arguments.process_index == 0 else (lambda line: None)
+
+
+def leave_out(found: Mapping[str, str], failed: dict[str, str], say: Callable[[str], None]) -> None:
+    """Says, before anything is trained, which images cannot be read.
+
+    Args:
+        found: images with the reason.
+        failed: those that were said; gets them.
+        say: called with a line for each that is new.
+    """
+    for place, reason in found.items():
+        if place not in failed:
+            say(f"{place}: is left out ({reason})")
+    failed.update(found)
 
 
 def run_script(finetune: Callable[[Sequence[str] | None], FinetuningResult], argv: Sequence[str] | None) -> int:

@@ -218,3 +218,9 @@ def test_the_code_of_the_page_on_annotations_runs(
     with pytest.raises(UserError) as refused:
         read_annotated("cells", classes=["rings", "fibres"])
     assert str(refused.value) in page
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere/", "a/b/c"])
+def test_a_folder_that_is_not_there_is_said_at_once(name: str) -> None:
+    with pytest.raises(UserError, match="there is no such folder"):
+        read_annotated(name)

@@ -34,6 +34,11 @@ def test_only_0_and_255_are_one_class_else_255_is_left_out() -> None:
     assert annotated([[0, 255, 3]], classes={0: "background", 3: "a", 255: "b"}).target(0).tolist() == [[0, 2, 1]]
 
 
+def test_two_ways_to_mark_a_class_are_told_apart_by_names() -> None:
+    data = annotated([[0, 255]], [[0, 1]], classes={0: "background", 1: "spot", 255: "spot"})
+    assert data.target(0).tolist() == data.target(1).tolist() == [[0, 1]]
+
+
 def test_zero_may_be_a_class_of_its_own() -> None:
     data = annotated([[0, 1, 1, 255]], classes={0: "cell", 1: "gap"})
     assert data.background is None and data.fraction_annotated(0) == 0.75
@@ -80,6 +85,8 @@ def test_planes_that_do_not_overlap_can_be_a_single_label() -> None:
         ([[[[0, 1]], [[0, 1]]]], {"classes": ["a"]}, "2 planes .* and 1 classes are named"),
         ([[[0, 0.5]]], {"target_type": "single_label"}, "fractions"),
         ([[list(range(100))]], {}, "count objects"),
+        ([[list(range(14))]], {}, "hold 13 numbers, which are no classes if they count objects"),
+        ([[[0, 255]], [[0, 1]]], {}, r"1 masks hold 0 and 255 .* is 255 a class\? .*--classes 1=NAME 255=NAME"),
         ([[[0, -1]]], {}, "from -1 to 0"),
         ([[[0, 0]]], {}, "all 1 masks are empty"),
     ],
