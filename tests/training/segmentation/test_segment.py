@@ -166,7 +166,10 @@ def test_few_images_are_seen_as_often_as_many_and_large_ones_at_several_places(e
         ("--classes squares", r"the mask of .* holds 2, which no class is"),
         ("--train_split trian", "has no split 'trian'"),
         ("--choose_by accuracy", "choose_by 'accuracy' is no figure of this task"),
-        ("--segmentation_loss bce_dice", "segmentation_loss 'bce_dice' is none of single_label targets"),
+        (
+            "--segmentation_loss bce_dice",
+            "segmentation_loss 'bce_dice' is one of multi_label and soft targets, not of single_label ones",
+        ),
         ("--mode last-blocks --blocks 7", "blocks is 7, but .* has 2"),
         ("--model nowhere", "model nowhere: cannot be loaded"),
     ],
