@@ -65,8 +65,8 @@ def finetune_segmentation(
 
     Example:
         >>> words = "--model demo --dataset annotated --output_dir segmenter --label_count 10"
-        >>> finetune_segmentation(*parse_arguments(words.split())).metrics["test"]["mean"]  # doctest: +SKIP
-        {'iou': 0.58, 'dice': 0.72, 'aupr': 0.79, 'auroc': 0.97, 'loss': 0.26}
+        >>> sorted(finetune_segmentation(*parse_arguments(words.split())).metrics["test"]["mean"])  # doctest: +SKIP
+        ['aupr', 'auroc', 'dice', 'iou', 'loss']
     """
     say = say_on_first(arguments)
     seeds = list(arguments.seeds or [arguments.seed])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,8 +34,8 @@ def field() -> np.ndarray:
     return field
 
 
-def vectors(inputs: Path, model: Path, **options: object) -> np.ndarray:
-    table = embed(inputs, model=model, device="cpu", **options).table  # type: ignore[arg-type]
+def vectors(inputs: Path, model: Path, **options: Any) -> np.ndarray:
+    table = embed(inputs, model=model, device="cpu", **options).table
     return np.array(table["embedding"].to_pylist())
 
 
