@@ -67,6 +67,12 @@ def rotate(output: Path, keep: int | None) -> None:
             shutil.rmtree(folder)
 
 
+def remove_checkpoints(output: Path) -> None:
+    """Removes all checkpoints of a run that is finished."""
+    for step in steps_of(output):
+        shutil.rmtree(checkpoint_folder(output, step))
+
+
 @contextmanager
 def room_for(folder: Path, is_writer: bool) -> Iterator[None]:
     """A checkpoint that cannot be written leaves nothing, and a line that says how to go on."""

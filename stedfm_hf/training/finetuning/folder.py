@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from stedfm_hf.evaluation.labelled import doubts_about
+from stedfm_hf.inference.loading import weights_sha256
 from stedfm_hf.runs import Manifest, UserError, check_same_settings, manifest_path, read_json
 from stedfm_hf.training.finetuning.arguments import LOCAL, FinetuningArguments, SplitArguments, WeightArguments
 from stedfm_hf.training.finetuning.feeding import Side
-from stedfm_hf.training.finetuning.network import name_of_model
+from stedfm_hf.training.finetuning.network import DRAWN, name_of_model, source_of
 from stedfm_hf.training.finetuning.sides import Material
 from stedfm_hf.training.finetuning.summary import METRICS_FILE, write_summary
 from stedfm_hf.training.parsing import recipe_values
@@ -31,7 +32,9 @@ class Folder:
         model: what is trained.
         arguments: how.
         material: the images.
-        weights: SHA-256 of the weights that are begun from; None from scratch.
+
+    Raises:
+        UserError: the model cannot be loaded.
     """
 
     def __init__(
@@ -41,8 +44,6 @@ class Folder:
         model: WeightArguments,
         arguments: FinetuningArguments,
         material: Material[Any],
-        *,
-        weights: str | None,
     ) -> None:
         self.path = Path(str(arguments.output_dir))
         self.model, self.material, self.arguments = model, material, arguments
@@ -55,7 +56,7 @@ class Folder:
             settings=settings | {"data": {name: part.fingerprint for name, part in parts.items()}},
             options={"processes": arguments.world_size, "batch": arguments.describe_batch(), "seeds": arguments.seeds},
             model=name_of_model(model.model),
-            weights_sha256=weights,
+            weights_sha256=None if model.mode in DRAWN else weights_sha256(source_of(model)),
         )
 
     def begin(self, seeds: Sequence[int], say: Callable[[str], None]) -> dict[str, Any] | None:

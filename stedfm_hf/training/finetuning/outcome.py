@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.reports.figures import save_figure
 from stedfm_hf.runs import write_json
-from stedfm_hf.training.checkpoints import checkpoint_folder, steps_of
+from stedfm_hf.training.checkpoints import remove_checkpoints
 from stedfm_hf.training.curve import RowsFile
 from stedfm_hf.training.figures import CURVE, FIGURES
 from stedfm_hf.training.finetuning.checks import best_check, checks_of
@@ -39,7 +38,7 @@ class Finished:
 
 
 def finish(run: Finished, trainer: FinetuningTrainer[Any], figures: Mapping[str, Any]) -> None:
-    """Saves the model and its curve, removes checkpoints, and writes `metrics.json` last: the run is finished.
+    """Saves the model and its curve, then `metrics.json`: the run is finished, and its checkpoints are removed.
 
     Args:
         run: which.
@@ -53,8 +52,6 @@ def finish(run: Finished, trainer: FinetuningTrainer[Any], figures: Mapping[str,
     best = best_check(history, figure)
     best_step = None if best is None else checks_of(history, figure)[best].step
     save_figure(draw_curve(run.curve.rows(), figure, best_step=best_step), run.folder / FIGURES, CURVE)
-    for step in steps_of(run.folder):
-        shutil.rmtree(checkpoint_folder(run.folder, step))
     metrics = {
         "seed": run.seed,
         "chosen_by": figure,
@@ -64,3 +61,4 @@ def finish(run: Finished, trainer: FinetuningTrainer[Any], figures: Mapping[str,
         **figures,
     }
     write_json(run.folder / METRICS_FILE, metrics)
+    remove_checkpoints(run.folder)

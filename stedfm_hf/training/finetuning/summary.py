@@ -85,7 +85,8 @@ def write_summary(output: Path, seeds: Sequence[int], *, how: str, doubts: Seque
         if path.name in OWN:
             continue
         if path.is_dir():
-            shutil.copytree(path, output / path.name, dirs_exist_ok=True)
+            shutil.rmtree(output / path.name, ignore_errors=True)  # pictures of what was the best with fewer seeds
+            shutil.copytree(path, output / path.name)
         else:
             shutil.copyfile(path, output / path.name)
     write_json(output / METRICS_FILE, summary)

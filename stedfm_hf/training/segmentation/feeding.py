@@ -46,6 +46,19 @@ class Annotated:
             there = (target > 0).any(axis=0)
         return int(np.count_nonzero(there if self.region is None else there & self.region[place]))
 
+    def padded(self, side: int) -> Annotated:
+        """Mirrored up to squares of this side, as images are that a model segments; what was added does not count."""
+        height, width = self.image.shape[1:]
+        if min(height, width) >= side:
+            return self
+        added = (0, max(side - height, 0)), (0, max(side - width, 0))
+        region = np.ones((height, width), bool) if self.region is None else self.region
+        image, target = (
+            np.pad(each, [(0, 0)] * (each.ndim - 2) + list(added), mode="symmetric")
+            for each in (self.image, self.target)
+        )
+        return Annotated(image, target, np.pad(region, added))
+
 
 Side = feeding.Side[AnnotatedImages, Annotated]
 
@@ -75,6 +88,24 @@ def read_side(data: AnnotatedImages, *, channels: int) -> Side:
     return feeding.read_side(data, remember, channels=channels, channels_of=lambda item: len(item.image))
 
 
+def crop_side(shapes: Sequence[tuple[int, int]], *, image_size: int, patch_size: int) -> int:
+    """Side of the squares that are trained on: that of the model's images, or the largest that an image holds.
+
+    Smaller images are mirrored up to it.
+
+    Args:
+        shapes: (H, W) of each image.
+        image_size: side of the model's images.
+        patch_size: side of its patches; the side is a multiple of it.
+
+    Example:
+        >>> crop_side([(40, 300), (100, 120)], image_size=224, patch_size=16)
+        96
+    """
+    largest = max(min(shape) for shape in shapes)
+    return max(patch_size, min(image_size, largest // patch_size * patch_size))
+
+
 def crops_in(pixels: int, side: int) -> int:
     """How many crops have as many pixels as an image, one at least: as often it is seen in an epoch.
 
@@ -100,11 +131,12 @@ def warnings_of(train: Side, shapes: Sequence[tuple[int, int]], *, side: int, im
         if not there.any()
     ]
     if side < image_size:
-        smallest = min(range(len(shapes)), key=lambda number: min(shapes[number]))
-        size = " x ".join(map(str, shapes[smallest]))
+        found.append(f"crops have {side} pixels and not {image_size}: no training image is larger")
+    small = [place for place, shape in zip(train.data.places, shapes, strict=True) if min(shape) < side]
+    if small:
         found.append(
-            f"crops have {side} pixels and not {image_size}, because {train.data.places[smallest]} has {size}; leave "
-            "small images out, if there are larger ones"
+            f"{len(small):,} of {len(shapes):,} training images are smaller than a crop ({small[0]}, ...): mirrored "
+            "up to it; what is added does not count"
         )
     if again := len(train.items) - train.items.kept:
         found.append(
@@ -154,6 +186,7 @@ class TrainingCrops(Samples[Annotated]):
 
     def sample(self, row: int, item: Annotated, keys: torch.Tensor) -> dict[str, torch.Tensor]:
         """A square of the image, of its target, and of its region."""
+        item = item.padded(self.side)
         top, left = choose_place(
             item.image.shape[1:],
             self.side,

@@ -7,7 +7,7 @@ import torch
 
 from stedfm_hf.evaluation.annotated import AnnotatedImages, from_arrays
 from stedfm_hf.training.finetuning.feeding import Remembered
-from stedfm_hf.training.segmentation.feeding import Annotated, Side, TrainingCrops, remember, warnings_of
+from stedfm_hf.training.segmentation.feeding import Annotated, Side, TrainingCrops, crop_side, remember, warnings_of
 
 
 def one_corner() -> TrainingCrops:
@@ -47,14 +47,30 @@ def test_every_image_is_seen_as_often_as_it_is_large() -> None:
         assert sorted(seen) == [1, 2, 2, 2, 2, 2, 2]
 
 
+def test_one_small_image_does_not_make_all_crops_small() -> None:
+    mask = np.arange(20 * 40, dtype=np.uint8).reshape(20, 40) % 3
+    region = np.ones((20, 40), bool)
+    region[:, :10] = False
+    data = from_arrays("d", [np.eye(20, 40)], [mask], regions=[region])
+    crops = TrainingCrops(remember(data), crops=[1], side=32, seed=1, background=0, min_annotated=0.0)
+    for number in range(8):
+        sample = crops[number]
+        assert sample["pixel_values"].shape == (1, 32, 32) and sample["labels"].shape == (32, 32)
+        assert torch.equal(sample["labels"][20:], sample["labels"][8:20].flip(0))
+        assert not sample["region"][20:].any() and sample["region"][:20, 10:22].all()
+    assert crop_side([(20, 40), (50, 50)], image_size=64, patch_size=16) == 48
+    assert crop_side([(5, 5)], image_size=64, patch_size=16) == 16
+
+
 def test_what_a_run_should_know_of_its_images_is_said() -> None:
     masks = [np.ones((40, 40), np.uint8), np.full((40, 30), 2, np.uint8)]
     data = from_arrays("d", [np.eye(40), np.eye(40, 30)], masks)
     side = Side(data, remember(data), {})
     shapes = [item.image.shape[1:] for item in side.items]
     assert not warnings_of(side, shapes, side=24, image_size=24)
-    (small,) = warnings_of(side, shapes, side=24, image_size=64)
-    assert "crops have 24 pixels and not 64, because 1 has 40 x 30" in small
+    less, small = warnings_of(side, shapes, side=40, image_size=64)
+    assert less == "crops have 40 pixels and not 64: no training image is larger"
+    assert "1 of 2 training images are smaller than a crop (1, ...): mirrored up to it" in small
     drawn = data.take([0])
     (missing,) = warnings_of(Side(drawn, _read(drawn), {}), shapes[:1], side=40, image_size=40)
     assert missing == "no training image that was drawn shows class 2: it cannot be learned"
