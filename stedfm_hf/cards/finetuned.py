@@ -42,6 +42,7 @@ class FinetunedCardFacts:
         class_figure: what `of_class` is, such as recall.
         of_class: figure of each class of this model, on `shown`; None where it has no value.
         doubts: why the figures allow no conclusion, such as too few source images.
+        failed: images that could not be read, with the reason.
         decoder: of a segmentation, in words.
         shown: `test`, or `validation` where there is none.
         settings: of the training, by name; no paths.
@@ -72,6 +73,7 @@ class FinetunedCardFacts:
     figures: Mapping[str, Mapping[str, tuple[float, float | None, float]]]
     shown: str
     doubts: tuple[str, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
     simulated: bool = False
     target: str | None = None
     base_note: str | None = None

@@ -30,6 +30,7 @@ from stedfm_hf.cli.shared import (
     print_table,
 )
 from stedfm_hf.cli.training import FORWARDED, finetune, pretrain
+from stedfm_hf.runs import counted, some_of
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
@@ -192,8 +193,7 @@ def convert(
     for key, why in report.dropped.items():
         reasons.setdefault(why, []).append(key)
     for why, keys in reasons.items():
-        shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-        print(f"left out: {shown}: {why}")
+        print(f"left out: {some_of(keys)}: {why}")
     if report.placeholders:
         print(f"named in the file and not run: {', '.join(report.placeholders)}")
 
@@ -366,7 +366,8 @@ def segment(
         print_json({"output": str(output), "manifest": str(output / "manifest.json"), **rows, **counts})
     else:
         failed = f", {counts['failed']} failed" if counts["failed"] else ""
-        print(f"{output}: {rows['objects']} objects in {rows['fields']} fields from {counts['done']} files{failed}")
+        found = f"{counted(rows['objects'], 'object')} in {counted(rows['fields'], 'field')}"
+        print(f"{output}: {found} from {counted(counts['done'], 'file')}{failed}")
     if manifest.exit_status:
         raise typer.Exit(manifest.exit_status)
 
@@ -387,7 +388,7 @@ def _tell(output: Path, result: EmbedResult | ClassifyResult, as_json: bool, **m
         print_json({"output": str(output), "manifest": str(record), "rows": rows, **counts, **more})
     else:
         failed = f", {counts['failed']} failed" if counts["failed"] else ""
-        print(f"{output}: {rows} rows from {counts['done']} files{failed}")
+        print(f"{output}: {counted(rows, 'row')} from {counted(counts['done'], 'file')}{failed}")
         if more.get("labels"):
             print(", ".join(f"{label}: {count}" for label, count in more["labels"].items()))
         if "maps" in more:

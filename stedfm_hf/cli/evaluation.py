@@ -166,7 +166,10 @@ def segmentation(
         typer.Option(help="Name of a class, in the order of their numbers or planes; or NUMBER=NAME. Several times."),
     ] = None,
     target_type: Annotated[str | None, typer.Option(help="single_label, multi_label or soft; by the masks.")] = None,
-    series: Series = None,
+    series: Annotated[
+        str | None,
+        typer.Option(help="Take this series of every file; all takes each, with the plane of its mask."),
+    ] = None,
     channel: Channel = None,
     source_pattern: Pattern = None,
     seed: Annotated[int, typer.Option(min=0, help="Of a split that has to be made, of folds and baselines.")] = 0,

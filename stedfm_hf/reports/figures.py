@@ -127,6 +127,7 @@ def scale_bar(axes: Axes, shape: tuple[int, int], pixel_size_nm: float) -> None:
     right, bottom = 0.94 * width - 0.5, 0.93 * height - 0.5
     thickness = 0.022 * height
     axes.add_patch(Rectangle((right - pixels, bottom - thickness), pixels, thickness, color="white", lw=0))
+    points = axes.get_window_extent().transformed(axes.figure.dpi_scale_trans.inverted()).height * 72
     text = axes.text(
         right - pixels / 2,
         bottom - 1.6 * thickness,
@@ -134,9 +135,10 @@ def scale_bar(axes: Axes, shape: tuple[int, int], pixel_size_nm: float) -> None:
         color="white",
         ha="center",
         va="bottom",
-        fontsize=7.5,
+        fontsize=min(max(7.5, 0.035 * points), 16),
+        fontweight="bold",
     )
-    text.set_path_effects([patheffects.withStroke(linewidth=1.5, foreground="black", alpha=0.6)])
+    text.set_path_effects([patheffects.withStroke(linewidth=2.0, foreground="black", alpha=0.8)])
 
 
 def scatter_images(

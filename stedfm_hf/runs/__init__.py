@@ -1,9 +1,10 @@
-"""What every long command shares: errors and exit status, atomic writes, the manifest with resuming, and progress."""
+"""What every long command shares: errors, exit status, atomic writes, manifests with resuming, progress, wording."""
 
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
 from stedfm_hf.runs.files import atomic_path, read_json, sha256_file, write_json
 from stedfm_hf.runs.manifest import Fate, Manifest, check_same_settings, manifest_path
 from stedfm_hf.runs.progress import Progress
+from stedfm_hf.runs.wording import counted, some_of
 
 __all__ = [
     "EXIT_DONE",
@@ -16,8 +17,10 @@ __all__ = [
     "UserError",
     "atomic_path",
     "check_same_settings",
+    "counted",
     "manifest_path",
     "read_json",
     "sha256_file",
+    "some_of",
     "write_json",
 ]

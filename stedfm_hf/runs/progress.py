@@ -47,6 +47,7 @@ class Progress:
         self._stream = stream if stream is not None else sys.stderr
         self._already_done = done
         self._started = self._last_line = clock()
+        self._said: int | None = None
         self._bar: tqdm[Any] | None = None
         if self._stream.isatty():
             self._bar = tqdm(
@@ -88,11 +89,11 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        else:
+        elif self._said != self.count:
             self._line()
 
     def _line(self) -> None:
-        self._last_line = self._clock()
+        self._last_line, self._said = self._clock(), self.count
         words = [f"{self.count}/{self.total} {self._unit}" if self.total is not None else f"{self.count} {self._unit}"]
         if rate := self.rate:
             words.append(

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from stedfm_hf.runs import counted
 from stedfm_hf.runs.quiet import quiet_transformers
 from stedfm_hf.training.classification.arguments import (
     ClassificationArguments,
@@ -68,7 +69,7 @@ def finetune_classification(
     def train(run: Finished, drawn: Side, sides: Mapping[str, Side]) -> None:
         steps = arguments.steps_for(len(material.train), len(drawn.data))
         args = arguments_of_run(run.seed, arguments, run.folder, steps)
-        say(f"seed {run.seed}: {len(drawn.data):,} training images, {steps:,} steps")
+        say(f"seed {run.seed}: {counted(len(drawn.data), 'training image')}, {counted(steps, 'step')}")
         network = new_network(model, drawn.data, seed=run.seed, images=drawn.items)
         objective = objective_for(
             drawn.data, balanced=args.class_weights == "balanced", smoothing=args.label_smoothing_factor

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from stedfm_hf.evaluation.annotated import class_warnings
+from stedfm_hf.runs import counted
 from stedfm_hf.runs.quiet import quiet_transformers
 from stedfm_hf.training.finetuning.checks import chosen_figure
 from stedfm_hf.training.finetuning.feeding import Feed
@@ -82,7 +83,8 @@ def finetune_segmentation(
         in_all = sum(crops_in(int(pixels), side) for pixels in material.train.sizes)
         steps = arguments.steps_for(in_all, sum(crops))
         args = arguments_of_run(run.seed, arguments, run.folder, steps)
-        say(f"seed {run.seed}: {len(crops):,} training images, {steps:,} steps of crops of {side} pixels")
+        images = counted(len(crops), "training image")
+        say(f"seed {run.seed}: {images}, {counted(steps, 'step')} of crops of {side} pixels")
         network = new_network(model, drawn.data, seed=run.seed, images=(item.image for item in drawn.items))
         samples = TrainingCrops(
             drawn.items,

@@ -56,6 +56,7 @@ MOST = dataclasses.replace(
     precision="bfloat16",
     pictures={"curve": "figures/curve.png", "confusion_matrix": "figures/confusion_matrix.png"},
     files={"metrics.json": "all figures"},
+    failed={"cell_3.tif": "truncated"} | {f"cell_{number}.tif": "NaN" for number in range(10, 21)},
     licence="mit",
 )
 NUMBERS = dataclasses.replace(
@@ -78,6 +79,8 @@ def test_the_card_says_what_is_known() -> None:
         "**Trained and tested on simulated images**",
         "| test, 300 images | mean ± sd of 2 seeds | this model |",
         "| accuracy | 0.9000 ± 0.0123 | 0.9500 |",
+        "could not be read: 12.\n\n- `cell_3.tif`: truncated\n- `cell_10.tif`: NaN\n",
+        "- and 2 more: `manifest.json` names them\n",
         "| tub\\|ulin | no image | 600 |",
         "| train (drawn) | 1,000 | 100 |",
         "Split: the splits of the data set",

@@ -30,7 +30,6 @@ def test_plain_lines_come_every_few_seconds_with_rate_and_time_left() -> None:
     assert stream.getvalue().splitlines() == [
         "embed: 10/100 images, 2.0 images/s, 45 s left",
         "embed: 20/100 images, 2.0 images/s, 40 s left",
-        "embed: 20/100 images, 2.0 images/s, 40 s left",
     ]
 
 

@@ -28,7 +28,7 @@ from stedfm_hf.data.publishing.preview import Preview
 from stedfm_hf.data.publishing.stats import Statistics
 from stedfm_hf.data.repository.layout import INDEX_FILE, SPLITS, crop_features
 from stedfm_hf.data.repository.shards import ROWS_PER_SHARD, Shard, SplitWriter
-from stedfm_hf.runs import Manifest, Progress, UserError, manifest_path, read_json, write_json
+from stedfm_hf.runs import Manifest, Progress, UserError, manifest_path, read_json, some_of, write_json
 
 WHAT_IS_MADE = ("data", "preview", "figures", INDEX_FILE, "README.md")
 """What a repository consists of, besides its manifest."""
@@ -150,8 +150,7 @@ def _gaps(plan: _Plan, shares: SplitShares, statistics: Statistics) -> tuple[str
     notes = [f"too few source images for a split {name!r}" for name in asked if name not in plan.crops]
     for split, figures in statistics.to_json()["splits"].items():
         if missing := [label for label, count in figures["labels"].items() if not count]:
-            shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-            notes.append(f"split {split!r} has no crop of {shown}")
+            notes.append(f"split {split!r} has no crop of {some_of(missing, 5)}")
     return tuple(notes)
 
 

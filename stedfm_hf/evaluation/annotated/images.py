@@ -59,7 +59,7 @@ class AnnotatedImages(SourcedImages[tuple[np.ndarray, np.ndarray]]):
     pixels: np.ndarray = field(repr=False)
     annotated: np.ndarray = field(repr=False)
     sizes: np.ndarray = field(repr=False)
-    unmasked: int = 0
+    unmasked: tuple[str, ...] = ()
 
     def item(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Image and target."""
@@ -218,14 +218,15 @@ def read_annotated(
             one name are one class. None: what the data set says, else `background`, `class 1`, ...
         target_type: `single_label`, `multi_label` or `soft`; None: what the masks are, see
             :func:`~stedfm_hf.evaluation.annotated.targets.make_rule`.
-        series: of image files: the one to take; None where files have one.
+        series: of image files: the one to take; None where files have one. `all` takes each for itself, with the plane
+            of the mask that has its number: the planes of a stack, all of one source.
         channel: of image files: the one to take; None takes all.
         source_pattern: of image files: regular expression; what its first group (or the whole) matches in the path is
             the source image. None: every file is a source of its own.
 
     Returns:
         The splits by name; `{"all": ...}` where there are none. Images that cannot be read, or whose masks cannot,
-        are named in `failed`; those without a mask are counted in `unmasked`.
+        are named in `failed`; those without a mask in `unmasked`.
 
     Raises:
         UserError: there is no image with a mask; all masks are empty, or all of train; numbers in masks are of no
@@ -274,7 +275,7 @@ def _annotated(
     """Numbers the classes of all splits alike."""
     facts = {place: each for rows in splits.values() for place, each in zip(rows.places, rows.facts, strict=True)}
     if not facts:
-        unmasked = sum(rows.unmasked for rows in splits.values())
+        unmasked = sum(len(rows.unmasked) for rows in splits.values())
         failed = sum(len(rows.failed) for rows in splits.values())
         raise UserError(
             f"{name}: no image has a mask that can be read ({unmasked} have none, {failed} failed"
@@ -311,5 +312,5 @@ def _of_split(rows: MaskedRows, rule: Rule, name: str, simulated: bool) -> Annot
         sizes=np.array([each.size for each in rows.facts], np.int64),
         simulated=simulated,
         failed=rows.failed,
-        unmasked=rows.unmasked,
+        unmasked=tuple(rows.unmasked),
     )

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from stedfm_hf.data.building.masks import MaskedImages, mask_stems, pair_masks
 from stedfm_hf.evaluation.annotated.outlines import OUTLINE_SUFFIXES, TEXT_SUFFIXES
 from stedfm_hf.evaluation.labelled.reading import ONE_SPLIT, SPLIT_FOLDERS
-from stedfm_hf.images import FoundImage, find_images, readable_suffixes
+from stedfm_hf.images import FoundImage, ImageReadError, find_images, list_series, readable_suffixes
 from stedfm_hf.runs.errors import UserError
 
-IMAGES, MASKS = "images", "masks"
+IMAGES = "images"
+MASKS = ("masks", "labels", "annotations")
+"""What folders of images and of their masks are called; the first that is there counts."""
 _REGION = "_region"
 _ROI_ENDS = ("_RoiSet", "_rois")
 
@@ -27,41 +29,62 @@ class Pair:
         image: the image; its path is relative to the folder that was asked for.
         masks: files that could be its mask; there should be one. None: it has no mask.
         region: file with its region of interest, or None.
+        plane: number of the series of the image that is taken, and of the plane of its mask, and how many there are;
+            None: the image is one.
     """
 
     image: FoundImage
     masks: tuple[Path, ...]
     region: Path | None
+    plane: tuple[int, int] | None = None
+
+    @property
+    def place(self) -> str:
+        """Name for errors and results."""
+        return self.image.path if self.plane is None else f"{self.image.path}[{self.plane[0]}]"
 
 
 def find_pairs(folder: Path, masks: Path | None) -> dict[str, list[Pair]]:
     """The images of a folder with their masks, by split.
 
-    The folder holds `images/` and `masks/`, laid out alike, or masks lie beside their images (`a_image.tif` or
-    `a.tif`, and `a_mask.tif`), or `masks` names a folder of them. The mask of `a.tif` may be called `a.*` where masks
-    have a folder of their own, else `a_mask.*`; ROIs and polygons may be called `a.zip`, `a_RoiSet.zip`, `a.roi`,
-    `a.polys.txt` or `a_NAME.polys.txt` beside the image, too. The region of interest of `a.tif` is `a_region.*`
-    beside the image or its mask. Folders called train, validation (valid, val) and test are splits, where there are
-    no others: around `images` and `masks`, or in them.
+    The folder holds `images/` and `masks/` (or `labels/`, `annotations/`), laid out alike, or masks lie beside their
+    images (`a_image.tif` or `a.tif`, and `a_mask.tif`), or `masks` names a folder of them. The mask of `a.tif` may be
+    called `a.*` where masks have a folder of their own, else `a_mask.*`; ROIs and polygons may be called `a.zip`,
+    `a_RoiSet.zip`, `a.roi`, `a.polys.txt` or `a_NAME.polys.txt` beside the image, too. The region of interest of
+    `a.tif` is `a_region.*` beside the image or its mask. Folders called train, validation (valid, val) and test are
+    splits, where there are no others: around the images and their masks, or in both.
 
     Raises:
         UserError: there is no image, or no folder of masks.
     """
-    if masks is None and _is_pair(folder):
-        return _by_split(_pairs(folder / IMAGES, folder / MASKS, ""))
+    if masks is None and (own := _masks_beside(folder)) is not None:
+        return _by_split(_pairs(folder / IMAGES, own, ""))
     tops = sorted(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
-    if masks is None and tops and set(tops) <= set(SPLIT_FOLDERS) and any(_is_pair(folder / top) for top in tops):
+    if masks is None and tops and set(tops) <= set(SPLIT_FOLDERS) and any(_masks_beside(folder / top) for top in tops):
         found: dict[str, list[Pair]] = {}
         for top in tops:
             inner = folder / top
-            images, own = (inner / IMAGES, inner / MASKS) if _is_pair(inner) else (inner, inner)
-            found.setdefault(SPLIT_FOLDERS[top], []).extend(_pairs(images, own, f"{top}/"))
+            own = _masks_beside(inner)
+            pairs = _pairs(inner, inner, f"{top}/") if own is None else _pairs(inner / IMAGES, own, f"{top}/")
+            found.setdefault(SPLIT_FOLDERS[top], []).extend(pairs)
         return _in_order(found)
     return _by_split(_pairs(folder, masks or folder, ""))
 
 
-def _is_pair(folder: Path) -> bool:
-    return (folder / IMAGES).is_dir() and (folder / MASKS).is_dir()
+def each_plane(pair: Pair) -> list[Pair]:
+    """A pair for every series of the image; the one there is, where the file cannot be read."""
+    try:
+        count = len(list_series(pair.image.file))
+    except (ImageReadError, OSError):
+        return [pair]
+    return [replace(pair, plane=(number, count)) for number in range(count)] if count > 1 else [pair]
+
+
+def _masks_beside(folder: Path) -> Path | None:
+    """The folder of the masks of the images in `images/`, where both are there."""
+    if not (folder / IMAGES).is_dir():
+        return None
+    return next((folder / name for name in MASKS if (folder / name).is_dir()), None)
 
 
 def _by_split(pairs: list[Pair]) -> dict[str, list[Pair]]:

@@ -21,13 +21,15 @@ from stedfm_hf.data.repository.planes import read_planes, read_region
 from stedfm_hf.data.simulation.fields import class_id
 from stedfm_hf.data.simulation.structures import STRUCTURES
 from stedfm_hf.evaluation.annotated.annotation_files import check_shape, drop_equal_planes, read_mask
-from stedfm_hf.evaluation.annotated.pairing import Pair, find_pairs
+from stedfm_hf.evaluation.annotated.pairing import Pair, each_plane, find_pairs
 from stedfm_hf.evaluation.annotated.stored import BACKGROUND, MaskFacts, StoredMask, count, whole_numbers
 from stedfm_hf.evaluation.labelled.reading import CropReader, read_repository, source_of
-from stedfm_hf.images import ImageReadError, StedImage, read_image
+from stedfm_hf.images import ImageReadError, StedImage, list_series, read_image
 from stedfm_hf.inference.sources import DatasetRow, dataset_rows
-from stedfm_hf.runs import UserError, read_json, sha256_file
+from stedfm_hf.runs import UserError, counted, read_json, sha256_file, some_of
 
+ALL = "all"
+"""As a series: every one of a file, each an image of its own."""
 _MASK_COLUMNS = ("mask", "label", "annotation")
 _CARD_ROW = re.compile(r"^\| `mask` \|.*?;((?: \d+: [^|;]+)+)\|", re.MULTILINE)
 _CARD_NAME = re.compile(r"(\d+): (.+?)(?=, \d+: |\s*$)")
@@ -55,7 +57,7 @@ class MaskedRows:
         digest: sha256 of pixels, masks and how they are read.
         reads: reads the image and the mask of a row.
         failed: what cannot be read, with the reason; they are no rows.
-        unmasked: how many images have no mask; they are no rows either.
+        unmasked: images that have no mask; they are no rows either.
     """
 
     facts: Sequence[MaskFacts]
@@ -65,7 +67,7 @@ class MaskedRows:
     digest: str
     reads: Reads
     failed: Mapping[str, str] = field(default_factory=dict)
-    unmasked: int = 0
+    unmasked: Sequence[str] = ()
 
 
 # ------------------------------------------------------------------------------------- folders
@@ -86,7 +88,8 @@ def read_folder(
     Args:
         folder: with the images.
         masks: folder of the masks, or None.
-        series: to take from every image file; None where files have one.
+        series: to take from every image file; None where files have one. `all` takes each for itself, with the plane
+            of the mask that has its number: the planes of a stack.
         channel: to take from every image; None takes all.
         source_pattern: regular expression searched in the path of every image; what its first group (or the whole)
             matches is the source image. None: every file is a source of its own.
@@ -95,6 +98,9 @@ def read_folder(
         UserError: there is no image, mask or folder, or a package is needed to read masks.
     """
     splits = find_pairs(folder, masks)
+    if series == ALL:
+        splits = {name: [part for pair in pairs for part in each_plane(pair)] for name, pairs in splits.items()}
+        series = None
     check = functools.partial(_check_pair, series=series, channel=channel)
     found = {}
     for split, pairs in splits.items():
@@ -103,10 +109,10 @@ def read_folder(
             checked = list(pool.map(check, with_mask))
         good = [number for number, each in enumerate(checked) if isinstance(each, _Checked)]
         kept = [each for each in checked if isinstance(each, _Checked)]
-        places = [pair.image.path for pair in with_mask]
+        places = [pair.place for pair in with_mask]
         found[split] = MaskedRows(
             facts=[each.facts for each in kept],
-            sources=[source_of(places[number], source_pattern) for number in good],
+            sources=[source_of(with_mask[number].image.path, source_pattern) for number in good],
             places=[places[number] for number in good],
             rows=range(len(good)),
             digest=_digest([series, channel], *(each.digest for each in kept)),
@@ -114,7 +120,7 @@ def read_folder(
                 tuple(with_mask[number] for number in good), tuple(each.shape for each in kept), series, channel
             ),
             failed={place: each for place, each in zip(places, checked, strict=True) if isinstance(each, str)},
-            unmasked=len(pairs) - len(with_mask),
+            unmasked=[pair.place for pair in pairs if not pair.masks],
         )
     return found
 
@@ -137,12 +143,26 @@ class FileReads:
 
     def image(self, number: int) -> StedImage:
         """The image of a row."""
-        return read_image(self.pairs[number].image.file, series=self.series, channel=self.channel)
+        return _image_of(self.pairs[number], self.series, self.channel)
 
     def mask(self, number: int) -> StoredMask:
         """The mask of a row."""
-        pair = self.pairs[number]
-        return read_mask(pair.masks[0], self.shapes[number], pair.region)
+        return _mask_of_pair(self.pairs[number], self.shapes[number])
+
+
+def _image_of(pair: Pair, series: str | int | None, channel: str | int | None) -> StedImage:
+    return read_image(pair.image.file, series=series if pair.plane is None else pair.plane[0], channel=channel)
+
+
+def _mask_of_pair(pair: Pair, shape: tuple[int, int]) -> StoredMask:
+    mask = read_mask(pair.masks[0], shape, pair.region)
+    if pair.plane is None:
+        return mask
+    number, count = pair.plane
+    if mask.outlines or len(mask.planes) != count:
+        found = "outlines" if mask.outlines else counted(len(mask.planes), "plane")
+        raise ImageReadError(f"has {count} series, its mask {pair.masks[0].name} {found}; save a plane for each")
+    return StoredMask(mask.planes[number : number + 1], region=mask.region)
 
 
 @dataclass(frozen=True)
@@ -159,14 +179,28 @@ def _check_pair(pair: Pair, *, series: str | int | None, channel: str | int | No
         if len(pair.masks) > 1:
             names = ", ".join(each.name for each in pair.masks)
             return f"has several masks ({names}); keep one"
-        height, width = read_image(file, series=series, channel=channel).array.shape[1:]
-        mask = read_mask(pair.masks[0], (height, width), pair.region)
+        there = [each.name for each in list_series(file)] if series is None and pair.plane is None else []
+        if len(there) > 1:
+            return (
+                f"holds {len(there)} series ({some_of(there)}): take one of them (--series 0), or each for itself, "
+                "with the plane of its mask (--series all)"
+            )
+        array = _image_of(pair, series, channel).array
+        _check_shows_something(array)
+        height, width = array.shape[1:]
+        mask = _mask_of_pair(pair, (height, width))
         files = [file, pair.masks[0], *([pair.region] if pair.region else [])]
-        return _Checked(count(mask), (height, width), _digest([], *map(sha256_file, files)))
+        return _Checked(count(mask), (height, width), _digest(pair.plane or (), *map(sha256_file, files)))
     except UserError:
         raise
     except (ImageReadError, OSError, MemoryError) as error:
         return (" ".join(str(error).split()) or type(error).__name__).rpartition(f"{file.name}: ")[2]
+
+
+def _check_shows_something(array: np.ndarray) -> None:
+    """Refuses an image (C, H, W) with a channel of NaN or infinities alone; where only some pixels are, they are 0."""
+    if array.dtype.kind == "f" and not np.isfinite(array).any(axis=(1, 2)).all():
+        raise ImageReadError("holds no finite number, in one channel at least; export it again")
 
 
 # ------------------------------------------------------------------------------------- repositories
@@ -203,7 +237,9 @@ def read_masked_repository(repo: str | os.PathLike[str]) -> dict[str, MaskedRows
             digest=known.digest,
             reads=CropReads(files),
             failed=failed,
-            unmasked=len(facts) - len(kept) - len(failed),
+            unmasked=[
+                place for place, each in zip(known.places, facts, strict=True) if each is None and place not in failed
+            ],
         )
     return found
 
@@ -323,7 +359,7 @@ def _pictures(rows: Sequence[DatasetRow]) -> MaskedRows:
         digest=_digest([], *(each.digest for _, each in good)),
         reads=reads,
         failed={row.path: each for row, each in zip(rows, checked, strict=True) if isinstance(each, str)},
-        unmasked=checked.count(None),
+        unmasked=[row.path for row, each in zip(rows, checked, strict=True) if each is None],
     )
 
 
@@ -361,6 +397,7 @@ def _check_picture(reads: PictureReads, number: int) -> _Checked | str | None:
         if row.rows[row.index][reads.column] is None:
             return None
         image = np.ascontiguousarray(reads.image(number).array)
+        _check_shows_something(image)
         mask, shape = reads.mask(number), (image.shape[1], image.shape[2])
         check_shape(mask.planes, shape)
     except (ValueError, OSError) as error:

@@ -17,7 +17,7 @@ def class_warnings(parts: Mapping[str, AnnotatedImages]) -> list[str]:
         >>> import numpy as np
         >>> data = from_arrays("d", [np.eye(4)], [np.eye(4, dtype=np.uint8)], classes=["rings", "fibres"])
         >>> class_warnings({"train": data})
-        ['d: no pixel of class fibres is in train: it cannot be learned']
+        ['d: no pixel of fibres is in train: it cannot be learned']
     """
     means = {"train": "it cannot be learned", "validation": _FALSE_ONLY, "test": _FALSE_ONLY}
     found = []
@@ -26,5 +26,5 @@ def class_warnings(parts: Mapping[str, AnnotatedImages]) -> list[str]:
             elsewhere = [other for other, part in parts.items() if other != split and part.counts().get(name)]
             there = f", but there are some in {' and '.join(elsewhere)}" if elsewhere else ""
             meaning = means.get(split, "it can be neither learned nor scored")
-            found.append(f"{data.name}: no pixel of class {name} is in {split}{there}: {meaning}")
+            found.append(f"{data.name}: no pixel of {name} is in {split}{there}: {meaning}")
     return found

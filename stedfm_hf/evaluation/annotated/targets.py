@@ -9,7 +9,7 @@ from typing import Literal, cast, get_args
 import numpy as np
 
 from stedfm_hf.evaluation.annotated.stored import BACKGROUND, LARGEST, Key, MaskFacts, StoredMask
-from stedfm_hf.runs.errors import UserError
+from stedfm_hf.runs import UserError, counted, some_of
 
 TargetType = Literal["single_label", "multi_label", "soft"]
 Classes = Sequence[str] | Mapping[int, str]
@@ -203,7 +203,7 @@ def _checked(classes: Classes | None, where: str) -> Classes | None:
 def _check_one_kind(masks: Masks, where: str) -> None:
     kinds: dict[str, str] = {}
     for place, facts in masks.items():
-        kind = "outlines" if facts.outlines else f"{facts.planes} plane{'s' * (facts.planes != 1)}"
+        kind = "outlines" if facts.outlines else f"{counted(facts.planes, 'plane')}"
         named = "" if facts.outlines or not facts.keys else f" ({', '.join(map(str, facts.keys))})"
         kinds.setdefault(f"{kind}{named}", place)
     if len(kinds) > 1:
@@ -331,7 +331,7 @@ def _check_left_out(masks: Masks, where: str) -> None:
     if alone and not any(LEFT_OUT in values and len(values) > 1 for values in found.values()):
         other = next(place for place, values in found.items() if values and LEFT_OUT not in values)
         raise UserError(
-            f"{where}: {len(alone)} masks hold 0 and 255 (such as {alone[0]}), and that of {other} holds "
+            f"{where}: {counted(len(alone), 'mask')} with 0 and 255 (such as {alone[0]}), and that of {other} holds "
             f"{_listed(found[other])}: is 255 a class? Save all alike, or say it: --classes 1=NAME 255=NAME"
         )
 
@@ -361,8 +361,7 @@ def _check_values(masks: Masks, allowed: set[int], names: Mapping[int, str], whe
 
 
 def _listed(values: set[int]) -> str:
-    ordered = sorted(values)
-    return ", ".join(map(str, ordered[:8])) + (f" and {len(ordered) - 8} more numbers" if len(ordered) > 8 else "")
+    return some_of(sorted(values), 8)
 
 
 def _is_none(unknown: Mapping[Key, str]) -> str:

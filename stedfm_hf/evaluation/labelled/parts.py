@@ -11,7 +11,7 @@ import numpy as np
 from stedfm_hf.evaluation.labelled.images import LabelledImages
 from stedfm_hf.evaluation.labelled.sourced import SourcedImages
 from stedfm_hf.evaluation.labelled.splits import check_no_leakage, split_by_source
-from stedfm_hf.runs.errors import UserError
+from stedfm_hf.runs import UserError, counted
 
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 FEW_SOURCES, FEW_PER_CLASS = 20, 5
@@ -60,7 +60,7 @@ def doubts_about(test: SourcedImages[Any]) -> list[str]:
     """Why no conclusion can be drawn from figures of these images; empty where one can."""
     count, found = len(set(test.sources.tolist())), []
     if count < FEW_SOURCES:
-        found.append(f"the test has only {count} source image{'s' * (count != 1)}")
+        found.append(f"the test has only {counted(count, 'source image')}")
     each = {name: len(set(test.sources[there].tolist())) for name, there in test.shown().items()}
     few = [f"{name} ({number})" for name, number in each.items() if number < FEW_PER_CLASS]
     if few:

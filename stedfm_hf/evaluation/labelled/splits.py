@@ -13,7 +13,7 @@ import numpy as np
 
 from stedfm_hf.evaluation.labelled.images import LabelledImages
 from stedfm_hf.evaluation.labelled.sourced import SourcedImages
-from stedfm_hf.runs.errors import UserError
+from stedfm_hf.runs import UserError, counted
 
 DEALT = {"train": 0.7, "validation": 0.15, "test": 0.15}
 """Shares of the source images of a data set without splits, where a model is trained on it and tested."""
@@ -54,7 +54,7 @@ def split_by_source(data: Images, shares: Mapping[str, float], seed: int) -> dic
         members[source].append(number)
     if len(members) < len(names):
         raise UserError(
-            f"{data.name}: has {len(members)} source image{'s' * (len(members) != 1)}, too few for the splits "
+            f"{data.name}: has {counted(len(members), 'source image')}, too few for the splits "
             f"{', '.join(names)}; crops of one image cannot be on two sides"
         )
     strata = data.strata

@@ -10,6 +10,7 @@ from stedfm_hf.evaluation.probe import STRENGTHS
 from stedfm_hf.evaluation.report.evaluation import Evaluation, in_short
 from stedfm_hf.evaluation.report.figures import LEAST_ANSWERS, WORDS
 from stedfm_hf.reports import Picture, Section, Table, write_page
+from stedfm_hf.runs import counted
 
 LEVEL = 0.05
 NONE = "–"
@@ -120,8 +121,7 @@ def _mean_sd(metric: str, found: Mapping[str, Any] | None) -> str:
 def _facts(evaluation: Evaluation) -> dict[str, str]:
     sides = evaluation.parts.facts()
     facts = {
-        f"{name} images": f"{side['images']} of {side['sources']} source{'s' * (side['sources'] != 1)}"
-        for name, side in sides.items()
+        f"{name} images": f"{side['images']} of {counted(side['sources'], 'source')}" for name, side in sides.items()
     }
     if evaluation.test.classes:
         facts["classes"] = str(len(evaluation.test.classes))
@@ -138,7 +138,9 @@ def _material(evaluation: Evaluation) -> Section:
     if unlabelled := sum(data.unlabelled for data in parts.whole.values()):
         text.append(f"{unlabelled} images without a label were left out.")
     if evaluation.failed:
-        text.append(f"{len(evaluation.failed)} images could not be read and were left out; they are named below.")
+        text.append(
+            f"{counted(len(evaluation.failed), 'image')} could not be read and left out; they are named below."
+        )
     facts = parts.facts()
     rows = [(name, *(str(facts[side]["classes"][name]) for side in names)) for name in evaluation.test.classes]
     rows.append(("images", *(str(facts[side]["images"]) for side in names)))

@@ -27,7 +27,7 @@ from stedfm_hf.evaluation.segmentation.ledger import Ledger
 from stedfm_hf.evaluation.segmentation.methods import BaselineMethod, FoldedMethod, Method, load_models
 from stedfm_hf.evaluation.segmentation.scored import Scoring, check_rules
 from stedfm_hf.evaluation.segmentation.sides import Sides, choose_sides
-from stedfm_hf.runs import Manifest, Progress, UserError, read_json
+from stedfm_hf.runs import Manifest, Progress, UserError, counted, read_json
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,8 @@ def evaluate_segmentation(request: SegmentationRequest, *, say: Callable[[str], 
     for place in findings.test.places.tolist():
         manifest.done(place)
     record = write_findings(findings, folder, manifest)
-    say(f"{folder / 'report.html'}: {len(models)} models and {len(methods) - len(models)} baselines")
+    others = counted(len(methods) - len(models), "baseline")
+    say(f"{folder / 'report.html'}: {counted(len(models), 'model')} and {others}")
     return SegmentationOutcome(record, manifest, folder)
 
 

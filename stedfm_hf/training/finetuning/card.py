@@ -91,6 +91,7 @@ def write_card(
         simulated=train.simulated,
         split=str(summary["split"]),
         doubts=tuple(summary["doubts"]),
+        failed=summary["failed"],
         images={"train": best["training_images"]} | {name: len(side.data) for name, side in sides.items()},
         sources={"train": best["training_sources"]} | {name: _sources(side) for name, side in sides.items()},
         per_class=best["training_images_per_class"],

@@ -114,7 +114,7 @@ class Folder:
         if not self.is_writer:
             return {}
         doubts = doubts_about((sides.get("test") or sides["validation"]).data)
-        summary = write_summary(self.path, seeds, how=self.material.how, doubts=doubts)
+        summary = write_summary(self.path, seeds, how=self.material.how, doubts=doubts, failed=failed)
         write_card(summary)
         for place, reason in failed.items():
             self.manifest.failed(place, reason)

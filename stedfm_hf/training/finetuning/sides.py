@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from stedfm_hf.evaluation.labelled import SourcedImages, check_no_leakage, split_by_source
 from stedfm_hf.evaluation.labelled.reading import ONE_SPLIT
 from stedfm_hf.evaluation.labelled.splits import DEALT
-from stedfm_hf.runs import UserError
+from stedfm_hf.runs import UserError, counted
 from stedfm_hf.training.finetuning.arguments import SplitArguments
 
 Images = TypeVar("Images", bound=SourcedImages[Any])
@@ -42,7 +42,7 @@ class Material(Generic[Images]):
     def counts(self) -> str:
         """How many images each part has, for people."""
         parts = {"train": self.train} | self.sides()
-        return ", ".join(f"{len(part):,} {name} images" for name, part in parts.items())
+        return ", ".join(counted(len(part), f"{name} image") for name, part in parts.items())
 
 
 def make_sides(splits: Mapping[str, Images], data: SplitArguments) -> Material[Images]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stedfm_hf.runs import read_json, write_json
+from stedfm_hf.runs import counted, read_json, write_json
 from stedfm_hf.training.finetuning.checks import is_better
 
 METRICS_FILE = "metrics.json"
@@ -69,7 +69,9 @@ def summarise(runs: Sequence[Mapping[str, Any]], *, how: str, doubts: Sequence[s
     return summary | {"runs": list(runs)}
 
 
-def write_summary(output: Path, seeds: Sequence[int], *, how: str, doubts: Sequence[str] = ()) -> dict[str, Any]:
+def write_summary(
+    output: Path, seeds: Sequence[int], *, how: str, doubts: Sequence[str] = (), failed: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Writes `metrics.json` of all runs, and puts the best one's model and figures to the top.
 
     Args:
@@ -77,9 +79,10 @@ def write_summary(output: Path, seeds: Sequence[int], *, how: str, doubts: Seque
         seeds: of the runs.
         how: how the sides were made.
         doubts: why no conclusion can be drawn of the images of the last side.
+        failed: images that could not be read and were left out, with the reason.
     """
     runs = [read_json(run_folder(output, seed) / METRICS_FILE) for seed in seeds]
-    summary = summarise(runs, how=how, doubts=doubts)
+    summary = summarise(runs, how=how, doubts=doubts) | {"failed": dict(failed or {})}
     best = run_folder(output, summary["best_seed"])
     for path in sorted(best.iterdir()):
         if path.name in OWN:
@@ -111,6 +114,6 @@ def describe(summary: Mapping[str, Any], folder: Path, headline: Sequence[str]) 
             sd = figures["sd"][name]
             shown.append(f"{name} {figures['mean'][name]:.4f}" + ("" if sd is None else f" ± {sd:.4f}"))
     count = len(summary["seeds"])
-    seeds = f"{count} seed{'s' * (count > 1)}, best {summary['best_seed']}"
-    line = f"{folder}: {side} {', '.join(shown)} ({seeds}; {figures['images']:,} images)"
+    seeds = f"{counted(count, 'seed')}, best {summary['best_seed']}"
+    line = f"{folder}: {side} {', '.join(shown)} ({seeds}; {counted(figures['images'], 'image')})"
     return "\n".join([line, *(f"no conclusion can be drawn: {doubt}" for doubt in summary.get("doubts", ()))])

@@ -96,6 +96,7 @@ class FinetuningTrainer(ExactTrainer, Generic[Network]):
         checkpoint = newest_whole(folder, say)
         if checkpoint is not None:
             self.best.load(checkpoint)
+            say(f"goes on behind step {checkpoint.name.rpartition('-')[2]}")
         else:
             self.before_first_step()
         outcome = self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -57,6 +57,10 @@ class DataArguments(SplitArguments):
     target_type: str | None = HfArg(
         default=None, help="single_label, multi_label (classes overlap) or soft (votes); by default what masks are."
     )
+    series: str | None = HfArg(
+        default=None,
+        help="Of image files: the series to take; all takes each, so every plane of a stack with that of its mask.",
+    )
     min_annotated: float = HfArg(
         default=0.01,
         help="Share of a training crop that is to be annotated (reference: 0.1); 0: crops are taken anywhere.",

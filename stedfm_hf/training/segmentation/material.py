@@ -14,7 +14,7 @@ from stedfm_hf.evaluation.annotated import (
     read_annotated,
 )
 from stedfm_hf.evaluation.annotated.drawing import shuffled
-from stedfm_hf.runs import UserError
+from stedfm_hf.runs import UserError, some_of
 from stedfm_hf.training.finetuning.sides import Material, index_or_name, make_sides
 from stedfm_hf.training.segmentation.arguments import DataArguments
 
@@ -51,8 +51,8 @@ def read_material(data: DataArguments, *, image_size: int) -> Material[Annotated
         )
     # Said of the run and in the card: what it was never trained on.
     how = material.how
-    if unmasked := sum(each.unmasked for each in splits.values()):
-        how += f"; images without a mask, left out: {unmasked:,}"
+    if unmasked := [place for each in splits.values() for place in each.unmasked]:
+        how += f"; images without a mask, left out: {some_of(unmasked)}"
     if few := int((~enough).sum()):
         least = f"{100 * data.min_annotated:g} %"
         how += f"; training images no crop of which can be annotated to {least}, left out: {few:,} of {len(train):,}"
@@ -61,7 +61,7 @@ def read_material(data: DataArguments, *, image_size: int) -> Material[Annotated
     if missing:
         elsewhere = any(side.counts()[name] for side in material.sides().values() for name in missing)
         raise UserError(
-            f"{train.name}: no pixel of class {', '.join(missing)} is in the training images"
+            f"{train.name}: no pixel of {', '.join(missing)} is in the training images"
             f"{', but there are some in other splits' if elsewhere else ''}; annotate some there, or leave it out "
             "with --classes"
         )

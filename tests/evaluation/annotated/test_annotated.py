@@ -25,7 +25,7 @@ def test_a_folder_of_images_and_masks(tmp_path: Path) -> None:
     pair_folder(tmp_path / "cells", {"a": label_mask(1, 2), "b": label_mask(2, 255), "c": None})
     splits = read_annotated(tmp_path / "cells", classes=["rings", "fibres"])
     data = splits["all"]
-    assert list(splits) == ["all"] and data.name == "cells" and data.unmasked == 1 and not data.failed
+    assert list(splits) == ["all"] and data.name == "cells" and len(data.unmasked) == 1 and not data.failed
     assert data.classes == ("background", "rings", "fibres") and data.target_type == "single_label"
     image, target = data[1]
     assert image.shape == (1, *SHAPE) and image.dtype == np.float32 and 0 <= image.min() <= image.max() <= 1
@@ -85,7 +85,7 @@ def test_a_repository(tmp_path: Path) -> None:
     splits = read_annotated(repo)
     train = splits["train"]
     assert train.classes == splits["test"].classes == ("background", "rings", "puncta")
-    assert len(train) == 2 and train.unmasked == 1 and train.places.tolist() == ["train/0", "train/2"]
+    assert len(train) == 2 and train.unmasked == ("train/1",) and train.places.tolist() == ["train/0", "train/2"]
     assert train.target(1)[0].tolist() == [2] * ROW and train.sources.tolist() == ["s1", "s2"]
     # The crop says which intensities mean 0 and 1: it is scaled once.
     np.testing.assert_allclose(train.image(1)[0], np.clip(picture(2) / 100, 0, 1), rtol=1e-6)
@@ -93,7 +93,7 @@ def test_a_repository(tmp_path: Path) -> None:
     assert read_annotated(repo, "test")["test"].classes == train.classes
     assert read_annotated(repo, "test")["test"].fingerprint == splits["test"].fingerprint
     assert class_warnings(splits) == [
-        "crops: no pixel of class puncta is in test, but there are some in train: only false marks of it count"
+        "crops: no pixel of puncta is in test, but there are some in train: only false marks of it count"
     ]
     copy = pickle.loads(pickle.dumps(train))
     np.testing.assert_array_equal(copy.target(0), train.target(0))
@@ -116,7 +116,7 @@ def test_a_hub_data_set_of_pictures(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
     data = read_annotated(tmp_path)["train"]
-    assert data.counts() == {"background": 22 * ROW, "class 1": ROW, "class 2": ROW} and data.unmasked == 1
+    assert data.counts() == {"background": 22 * ROW, "class 1": ROW, "class 2": ROW} and len(data.unmasked) == 1
     assert data.sources.tolist() == ["s", "s"] and data.target(1)[1, 0] == 2
 
 
@@ -127,7 +127,7 @@ def test_simulated_folders_know_their_classes(tmp_path: Path) -> None:
     data = read_annotated(tmp_path)["all"]
     assert data.classes == ("background", "rings", "fibres", "puncta") and data.simulated
     assert class_warnings({"all": data}) == [
-        f"{tmp_path.name}: no pixel of class fibres is in all: it can be neither learned nor scored"
+        f"{tmp_path.name}: no pixel of fibres is in all: it can be neither learned nor scored"
     ]
 
 
@@ -200,7 +200,7 @@ def test_real_spots(tmp_path: Path) -> None:
     assert len(data) == 10 and not data.failed and data.classes == ("background", "spots")
     rings = {0: "background", 1: "rings", 2: "rings"}
     actin = read_annotated(root / "actin_raw", masks=root / "actin_masks", classes=rings)["all"]
-    assert actin.places.tolist() == ["actin_1.tiff", "actin_2.tiff", "tubulin.tiff"] and actin.unmasked == 3
+    assert actin.places.tolist() == ["actin_1.tiff", "actin_2.tiff", "tubulin.tiff"] and len(actin.unmasked) == 3
     assert actin.annotated[2] == 0 < actin.annotated[0]
 
 

@@ -112,7 +112,7 @@ def test_the_group_of_a_roi_is_its_class(tmp_path: Path) -> None:
     roifile.roiwrite(tmp_path / "masks/a_RoiSet.zip", [rectangle("x", 0, 0, 2, 2, group=2)])
     rectangle("y", 0, 0, 2, 2, group=1).tofile(tmp_path / "masks/b.roi")
     data = read_annotated(tmp_path, classes=["rings", "fibres"])["all"]
-    assert data.classes == ("rings", "fibres") and data.target_type == "multi_label" and data.unmasked == 1
+    assert data.classes == ("rings", "fibres") and data.target_type == "multi_label" and len(data.unmasked) == 1
     assert data.counts() == {"rings": 4, "fibres": 4}
     single = read_annotated(tmp_path, target_type="single_label")["all"]
     assert single.classes == ("background", "class 1", "class 2") and single.target(0)[0, 0] == 2
@@ -191,12 +191,41 @@ def test_polygons_beside_the_images(tmp_path: Path) -> None:
     (tmp_path / "b.polys.txt").write_text("", encoding="utf-8")
     (tmp_path / "c.txt").write_text("laser power 12", encoding="utf-8")
     data = read_annotated(tmp_path, classes={0: "background", 3: "spine", 6: "spine"})["all"]
-    assert data.places.tolist() == ["a.tif", "b.tif"] and data.unmasked == 1 and not data.failed
+    assert data.places.tolist() == ["a.tif", "b.tif"] and len(data.unmasked) == 1 and not data.failed
     # One class of outlines is a label against the background.
     assert data.classes == ("background", "spine") and data.target(0)[2, 3] == data.target(0)[6, 7] == 1
     # The two overlap, which is no fault where they are one class; the pixels count once.
     assert data.counts()["spine"] == data.target(0).sum() == 12 * 16 * data.fraction_annotated(0)
     assert not data.target(1).any()
+
+
+def test_planes_of_a_stack_are_images_of_one_source_with_their_masks(tmp_path: Path) -> None:
+    masks = np.stack([label_mask(1), np.zeros(SHAPE, np.uint8), label_mask(0, 1)])
+    for name in "ab":
+        for kind, array in (("images", np.stack([picture(number) for number in range(3)])), ("labels", masks)):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            tifffile.imwrite(tmp_path / kind / f"{name}.tif", array, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "labels" / "b.tif", masks[:2], photometric="minisblack")
+    with pytest.raises(UserError, match=r"a.tif: holds 3 series \(.*\): take one .* or each .*--series all"):
+        read_annotated(tmp_path)
+    data = read_annotated(tmp_path, series="all")["all"]
+    assert data.places.tolist() == ["a.tif[0]", "a.tif[1]", "a.tif[2]"] and set(data.sources) == {"a.tif"}
+    assert data.failed["b.tif[2]"] == "has 3 series, its mask b.tif 2 planes; save a plane for each"
+    for number, mask in enumerate(masks):
+        assert np.array_equal(data.target(number), mask)
+        assert np.array_equal(data.stored(number).array[0], picture(number))
+
+
+def test_an_image_of_nan_alone_fails(tmp_path: Path) -> None:
+    nothing = np.full(SHAPE, np.nan, np.float32)
+    some = picture(0).astype(np.float32)
+    some[0] = np.nan
+    for name, image in (("a", nothing), ("b", some)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", image)
+        tifffile.imwrite(tmp_path / f"{name}_mask.tif", label_mask(1))
+    data = read_annotated(tmp_path)["all"]
+    assert data.places.tolist() == ["b.tif"] and "holds no finite number" in data.failed["a.tif"]
+    assert not data.image(0)[0, 0].any()
 
 
 def test_holes_are_holes() -> None:

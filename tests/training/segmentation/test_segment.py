@@ -198,7 +198,7 @@ def test_a_class_that_train_lacks_is_said(encoder: Path, scenes: Path, tmp_path:
     data = shutil.copytree(scenes, tmp_path / "data")
     for path in (data / "masks" / "train").iterdir():
         tifffile.imwrite(path, np.minimum(tifffile.imread(path), 1), photometric="minisblack")
-    with pytest.raises(UserError, match="no pixel of class class 2 is in the training images, but there are some"):
+    with pytest.raises(UserError, match="no pixel of class 2 is in the training images, but there are some"):
         run(encoder, data, tmp_path / "run")
 
 

@@ -138,7 +138,7 @@ class Findings:
                 "classes": list(self.test.classes),
                 "left_out_of_means": [name for name in self.test.classes if name not in self.shown_classes],
                 "simulated": self.test.simulated,
-                "images_without_mask": self.test.unmasked,
+                "images_without_mask": list(self.test.unmasked),
                 "failed": dict(self.failed),
             },
             "split": {"name": self.split, "how": self.how, "sides": dict(self.sides), "source_on_two_sides": False},

@@ -10,6 +10,7 @@ from stedfm_hf.evaluation.report.segmentation.figures import WORDS
 from stedfm_hf.evaluation.report.segmentation.findings import PRIMARY, Findings
 from stedfm_hf.evaluation.report.segmentation.overlays import MOST_PIXELS
 from stedfm_hf.reports import Picture, Section, Table, write_page
+from stedfm_hf.runs import counted, some_of
 
 LEVEL = 0.05
 NONE = "–"
@@ -112,7 +113,7 @@ def _unbroken(name: str) -> str:
 
 def _facts(findings: Findings) -> dict[str, str]:
     facts = {
-        f"{name} images": f"{side['images']} of {side['sources']} source{'s' * (side['sources'] != 1)}"
+        f"{name} images": f"{side['images']} of {counted(side['sources'], 'source')}"
         for name, side in findings.sides.items()
     }
     facts["classes"] = str(len(findings.shown_classes))
@@ -129,9 +130,11 @@ def _material(findings: Findings) -> Section:
     if findings.warnings:
         text.append("Mind: " + ". ".join(findings.warnings) + ".")
     if test.unmasked:
-        text.append(f"{test.unmasked} images without a mask were left out.")
+        text.append(f"Images without a mask, left out: {some_of(test.unmasked)}.")
     if findings.failed:
-        text.append(f"{len(findings.failed)} images failed and were left out, for all methods; they are named below.")
+        text.append(
+            f"{counted(len(findings.failed), 'image')} failed and left out, for all methods; they are named below."
+        )
     sides, rows = list(findings.sides), []
     for number, name in enumerate(test.classes):
         shares = (_share(findings.sides[side], name) for side in sides)

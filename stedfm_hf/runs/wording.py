@@ -1,0 +1,26 @@
+"""Words for people: so many of something, some of many names (ours)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    Example:
+        >>> counted(1, "image"), counted(1200, "image")
+        ('1 image', '1,200 images')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def some_of(names: Sequence[object], most: int = 3) -> str:
+    """The first names, and how many more there are.
+
+    Example:
+        >>> some_of(["a.tif", "b.tif"]), some_of(range(20))
+        ('a.tif, b.tif', '0, 1, 2 and 17 more')
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
