@@ -36,7 +36,7 @@ from stedfm_hf.training.segmentation.feeding import (
     read_side,
     warnings_of,
 )
-from stedfm_hf.training.segmentation.material import check_choice, draw, read_material
+from stedfm_hf.training.segmentation.material import check_choice, draw, memory_warnings, read_material
 from stedfm_hf.training.segmentation.network import new_network
 from stedfm_hf.training.segmentation.outcome import finish_run
 from stedfm_hf.training.segmentation.scoring import FIGURES
@@ -115,7 +115,7 @@ def finetune_segmentation(
         train=train,
         write_card=write_card,
         headline=HEADLINE,
-        notes=class_warnings({"train": material.train} | material.sides()),
+        notes=[*class_warnings({"train": material.train} | material.sides()), *memory_warnings(material.sides())],
         say=say,
     )
 

@@ -331,7 +331,7 @@ def _check_left_out(masks: Masks, where: str) -> None:
     if alone and not any(LEFT_OUT in values and len(values) > 1 for values in found.values()):
         other = next(place for place, values in found.items() if values and LEFT_OUT not in values)
         raise UserError(
-            f"{where}: {counted(len(alone), 'mask')} with 0 and 255 (such as {alone[0]}), and that of {other} holds "
+            f"{where}: the masks of {some_of(alone)} hold 0 and 255 alone, and that of {other} holds "
             f"{_listed(found[other])}: is 255 a class? Save all alike, or say it: --classes 1=NAME 255=NAME"
         )
 

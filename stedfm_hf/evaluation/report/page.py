@@ -9,11 +9,10 @@ from typing import Any
 from stedfm_hf.evaluation.probe import STRENGTHS
 from stedfm_hf.evaluation.report.evaluation import Evaluation, in_short
 from stedfm_hf.evaluation.report.figures import LEAST_ANSWERS, WORDS
+from stedfm_hf.evaluation.report.wording import LEVEL, NONE, caveats, left_out, unbroken, verdicts, which_differ
 from stedfm_hf.reports import Picture, Section, Table, write_page
 from stedfm_hf.runs import counted
 
-LEVEL = 0.05
-NONE = "–"
 IN_TABLE = {
     "classes": ("accuracy", "balanced_accuracy", "macro_f1"),
     "several": ("label_accuracy", "macro_f1", "micro_f1", "mean_average_precision"),
@@ -38,9 +37,7 @@ def write_page_of(evaluation: Evaluation, figures: Mapping[str, Path], path: Pat
     if "calibration" in figures:
         sections.append(_calibration(evaluation, figures))
     sections.append(_method(evaluation))
-    if evaluation.failed:
-        rows = [(place, reason) for place, reason in evaluation.failed.items()]
-        sections.append(Section("Images that could not be read", table=Table(("image", "why"), rows)))
+    sections += left_out("Images that could not be read", evaluation.failed)
     what = "Probe" if evaluation.verb == "evaluate probe" else "Nearest neighbours"
     simulated = " (simulated images)" if evaluation.test.simulated else ""
     return write_page(
@@ -57,11 +54,8 @@ def write_page_of(evaluation: Evaluation, figures: Mapping[str, Path], path: Pat
 
 def summary(evaluation: Evaluation) -> list[str]:
     """What came out, one sentence a line; the page opens with it."""
-    lines = []
-    if doubts := evaluation.parts.doubts():
-        lines.append(f"No conclusion can be drawn: {'; '.join(doubts)}. The figures only show that everything works.")
-    if evaluation.test.simulated:
-        lines.append("The images are simulated: what holds for them need not hold for real ones.")
+    doubts = evaluation.parts.doubts()
+    lines = caveats(doubts, simulated=evaluation.test.simulated)
     first, setting = evaluation.contestants[0], evaluation.main_setting
     row = evaluation.row(first.key, setting)
     lines.append(f"{first.name} reaches {_with_interval(evaluation, row)}{_setting_words(evaluation, setting)}.")
@@ -71,18 +65,9 @@ def summary(evaluation: Evaluation) -> list[str]:
             for each in evaluation.comparisons
             if (each["model"], each["setting"]) == (first.key, setting) and each["other"] != "chance"
         ]
-        groups: dict[str, list[str]] = {}
-        for each in beaten:
-            groups.setdefault(_verdict(each), []).append(evaluation.name(each["other"]))
-        if groups:
-            lines.append("It is " + "; ".join(f"{word} {', '.join(names)}" for word, names in groups.items()) + ".")
+        if words := verdicts(beaten, evaluation.name):
+            lines.append(f"It is {words}.")
     return lines
-
-
-def _verdict(row: Mapping[str, Any]) -> str:
-    if row["p_holm"] >= LEVEL:
-        return "not clearly different from"
-    return "better than" if row["difference"] > 0 else "worse than"
 
 
 def _setting_words(evaluation: Evaluation, setting: str) -> str:
@@ -167,7 +152,7 @@ def _scores(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section:
             interval = NONE if ends is None else f"{_bare(evaluation, ends[0])} to {_bare(evaluation, ends[1])}"
             rows.append(
                 (
-                    _unbroken(each.name),
+                    unbroken(each.name),
                     in_short(setting),
                     *(_mean_sd(metric, row.get(metric)) for metric in metrics),
                     interval,
@@ -191,50 +176,32 @@ def _bare(evaluation: Evaluation, value: float) -> str:
 
 def _comparisons(evaluation: Evaluation) -> Section:
     regression, probe = evaluation.test.task == "regression", evaluation.verb == "evaluate probe"
-    alone = sum(each.kind == "model" for each in evaluation.contestants) == 1
-    factor, unit = (1.0, "gain in squared error") if regression else (100.0, "difference, points")
-    rows = []
-    for each in evaluation.comparisons:
-        ends = " to ".join(
-            f"{factor * each[end]:+.3g}" if regression else f"{100 * each[end]:+.1f}" for end in ("low", "high")
-        )
-        value = f"{each['difference']:+.3g}" if regression else f"{100 * each['difference']:+.1f}"
-        one, other = (_unbroken(evaluation.name(each[which])) for which in ("model", "other"))
-        label = "different" if each["p_holm"] < LEVEL else "not clearly"
-        rows.append(
-            (
-                other if alone else f"{one} − {other}",
-                in_short(each["setting"]),
-                value,
-                ends,
-                _p(each["p"]),
-                _p(each["p_holm"]),
-                label,
-            )
-        )
-    text = [
-        "Both models meet the same images, with the same labelled images drawn. The score of an image is its mean "
-        "over the draws. If two models were alike, swapping their scores on a source image would change nothing: p "
-        "is the share of 10,000 random swaps with a difference as large (two-sided). All tests of this page are one "
+
+    def number(value: float) -> str:
+        return f"{value:+.3g}" if regression else f"{100 * value:+.1f}"
+
+    return which_differ(
+        evaluation.comparisons,
+        first=evaluation.contestants[0].name,
+        alone=sum(each.kind == "model" for each in evaluation.contestants) == 1,
+        noun="models",
+        name=evaluation.name,
+        header=(
+            "labels" if probe else "neighbours",
+            "gain in squared error" if regression else "difference, points",
+            "95 % interval",
+        ),
+        cells=lambda each: (
+            in_short(each["setting"]),
+            number(each["difference"]),
+            f"{number(each['low'])} to {number(each['high'])}",
+        ),
+        text="Both models meet the same images, with the same labelled images drawn. The score of an image is its "
+        "mean over the draws. If two models were alike, swapping their scores on a source image would change nothing: "
+        "p is the share of 10,000 random swaps with a difference as large (two-sided). All tests of this page are one "
         f"family, corrected by Holm's method; below {LEVEL} they are called different.",
-    ]
-    if evaluation.parts.doubts():
-        text.append("There are too few source images for these tests to say anything.")
-    first = evaluation.contestants[0].name
-    header = (
-        f"{first} against" if alone else "models",
-        "labels" if probe else "neighbours",
-        unit,
-        "95 % interval",
-        "p",
-        "p, corrected",
-        "",
+        doubted=bool(evaluation.parts.doubts()),
     )
-    return Section("Which differ?", text, table=Table(header, rows))
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _classes(evaluation: Evaluation, figures: Mapping[str, Path]) -> list[Section]:
@@ -244,7 +211,7 @@ def _classes(evaluation: Evaluation, figures: Mapping[str, Path]) -> list[Sectio
         rows = []
         for each in evaluation.contestants:
             recall = evaluation.row(each.key, last)["recall"]
-            rows.append((_unbroken(each.name), *(NONE if value is None else f"{100 * value:.0f}" for value in recall)))
+            rows.append((unbroken(each.name), *(NONE if value is None else f"{100 * value:.0f}" for value in recall)))
         table = Table(
             ("recall, %", *evaluation.test.classes), rows, "Share of the images of a class that were found.", strong=0
         )
@@ -272,16 +239,11 @@ def _calibration(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section
     rows = []
     for each in evaluation.contestants:
         found = [evaluation.row(each.key, setting).get(metric) for setting in settings for metric in metrics]
-        rows.append((_unbroken(each.name), *(_mean_sd("", value) for value in found)))
+        rows.append((unbroken(each.name), *(_mean_sd("", value) for value in found)))
     table = Table(
         header, rows, "Lower is better. The Brier score is the squared error of the probabilities, 0 to 2.", 0
     )
     return Section("Can the probabilities be taken at their word?", text, [picture], table)
-
-
-def _unbroken(name: str) -> str:
-    """A name that stays on one line of a table."""
-    return name.replace(" ", "\u00a0").replace("-", "\u2011")
 
 
 def _method(evaluation: Evaluation) -> Section:

@@ -13,9 +13,8 @@ from stedfm_hf.training.finetuning.arguments import (
     FinetuningArguments,
     SplitArguments,
     WeightArguments,
-    check_recipe,
+    parse,
 )
-from stedfm_hf.training.parsing import ArgumentParser
 from stedfm_hf.training.recipe_files import nearest
 
 EXAMPLE = "Example: stedfm finetune classification --model demo --dataset my-crops --output_dir classifier"
@@ -121,16 +120,13 @@ def parse_arguments(
         >>> model.mode, training.seeds, training.learning_rate
         ('full', [1, 2], 0.0002)
     """
-    parser = ArgumentParser(
+    data, model, training = parse(
         (DataArguments, ModelArguments, ClassificationArguments),
-        prog="stedfm finetune classification",
-        usage="--model MODEL --dataset DATA --output_dir FOLDER [--OPTION VALUE ...]",
-        description="Train a classifier or a regression on labelled images. Stopped, the same command goes on.\n"
-        "torchrun starts stedfm_hf/training/classify.py with the same options.",
+        argv,
+        task="classification",
+        description="Train a classifier or a regression on labelled images.",
+        script="classify.py",
         example=EXAMPLE,
-        recipe="A YAML or JSON file with values for these options; flags override it.",
-        shown=frozenset({"seed"}),
     )
-    data, model, training = parser.build(parser.read(argv, check_recipe=check_recipe))
     training.settle(LEARNING_RATES[model.mode])
     return data, model, training

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.effective_batch import split_batch
-from stedfm_hf.training.parsing import at_least, describe_batch, settle_device, settle_library
+from stedfm_hf.training.parsing import ArgumentParser, at_least, describe_batch, settle_device, settle_library
 from stedfm_hf.training.recipe_files import SUFFIXES
 
 MOST_EPOCHS = 1000
@@ -210,7 +212,40 @@ LOCAL = frozenset(
 """Fields of ours that belong to a machine or a place: no part of a recipe that others shall repeat."""
 
 
-def check_recipe(recipe: str) -> None:
+def parse(
+    kinds: Sequence[type], argv: Sequence[str] | None, *, task: str, description: str, script: str, example: str
+) -> tuple[Any, ...]:
+    """Reads the arguments of a fine-tuning: flags, over the values of `--recipe`, over the defaults.
+
+    Args:
+        kinds: classes of the arguments.
+        argv: words of the command line; None takes those of the process.
+        task: behind `stedfm finetune`.
+        description: what it does.
+        script: in the folder of trainings, for a launcher.
+        example: a line for the end of the help.
+
+    Returns:
+        One object of each class.
+
+    Raises:
+        UserError: an unknown flag or key (names the nearest), a wrong type, or values that cannot be.
+        SystemExit: after `--help`.
+    """
+    parser = ArgumentParser(
+        kinds,
+        prog=f"stedfm finetune {task}",
+        usage="--model MODEL --dataset DATA --output_dir FOLDER [--OPTION VALUE ...]",
+        description=f"{description} Stopped, the same command goes on.\n"
+        f"torchrun starts stedfm_hf/training/{script} with the same options.",
+        example=example,
+        recipe="A YAML or JSON file with values for these options; flags override it.",
+        shown=frozenset({"seed"}),
+    )
+    return parser.build(parser.read(argv, check_recipe=_check_recipe))
+
+
+def _check_recipe(recipe: str) -> None:
     """Refuses what is no file of settings.
 
     Raises:

@@ -70,7 +70,12 @@ def summarise(runs: Sequence[Mapping[str, Any]], *, how: str, doubts: Sequence[s
 
 
 def write_summary(
-    output: Path, seeds: Sequence[int], *, how: str, doubts: Sequence[str] = (), failed: Mapping[str, str] | None = None
+    output: Path,
+    seeds: Sequence[int],
+    *,
+    how: str,
+    doubts: Sequence[str] = (),
+    failed: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Writes `metrics.json` of all runs, and puts the best one's model and figures to the top.
 

@@ -13,9 +13,9 @@ from stedfm_hf.training.finetuning.arguments import (
     FinetuningArguments,
     SplitArguments,
     WeightArguments,
-    check_recipe,
+    parse,
 )
-from stedfm_hf.training.parsing import ArgumentParser, at_least
+from stedfm_hf.training.parsing import at_least
 from stedfm_hf.training.recipe_files import nearest
 
 EXAMPLE = "Example: stedfm finetune segmentation --model demo --dataset annotated --output_dir segmenter"
@@ -182,16 +182,13 @@ def parse_arguments(
         >>> model.decoder, training.seeds, training.learning_rate
         ('linear', [42], 0.002)
     """
-    parser = ArgumentParser(
+    data, model, training = parse(
         (DataArguments, ModelArguments, SegmentationArguments),
-        prog="stedfm finetune segmentation",
-        usage="--model MODEL --dataset DATA --output_dir FOLDER [--OPTION VALUE ...]",
-        description="Train a segmenter on images with masks. Stopped, the same command goes on.\n"
-        "torchrun starts stedfm_hf/training/segment.py with the same options.",
+        argv,
+        task="segmentation",
+        description="Train a segmenter on images with masks.",
+        script="segment.py",
         example=EXAMPLE,
-        recipe="A YAML or JSON file with values for these options; flags override it.",
-        shown=frozenset({"seed"}),
     )
-    data, model, training = parser.build(parser.read(argv, check_recipe=check_recipe))
     training.settle(LEARNING_RATES[model.mode], LAYER_DECAYS.get(model.mode, 1.0))
     return data, model, training

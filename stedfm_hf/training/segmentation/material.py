@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,10 @@ from stedfm_hf.evaluation.annotated.drawing import shuffled
 from stedfm_hf.runs import UserError, some_of
 from stedfm_hf.training.finetuning.sides import Material, index_or_name, make_sides
 from stedfm_hf.training.segmentation.arguments import DataArguments
+
+SCORING_BYTES = 100
+"""Of memory for a pixel of an image that is scored, measured with two to six classes."""
+MUCH_MEMORY = 4 * 2**30
 
 
 def read_material(data: DataArguments, *, image_size: int) -> Material[AnnotatedImages]:
@@ -66,6 +71,24 @@ def read_material(data: DataArguments, *, image_size: int) -> Material[Annotated
             "with --classes"
         )
     return material
+
+
+def memory_warnings(sides: Mapping[str, AnnotatedImages]) -> list[str]:
+    """Names images that take much memory when they are scored: all pixels of an image are sorted at once.
+
+    Args:
+        sides: what is scored.
+    """
+    found = []
+    for data in sides.values():
+        largest = int(data.sizes.argmax())
+        needed = SCORING_BYTES * int(data.sizes[largest])
+        if needed > MUCH_MEMORY:
+            found.append(
+                f"{data.name}: scoring {data.places[largest]} ({data.sizes[largest] / 1e6:,.0f} million pixels) takes "
+                f"about {needed / 2**30:.0f} GiB of memory; if there is less, cut it into pieces"
+            )
+    return found
 
 
 def check_choice(validation: AnnotatedImages, figure: str) -> None:

@@ -86,7 +86,11 @@ def test_planes_that_do_not_overlap_can_be_a_single_label() -> None:
         ([[[0, 0.5]]], {"target_type": "single_label"}, "fractions"),
         ([[list(range(100))]], {}, "count objects"),
         ([[list(range(14))]], {}, "hold 13 numbers, which are no classes if they count objects"),
-        ([[[0, 255]], [[0, 1]]], {}, r"1 masks hold 0 and 255 .* is 255 a class\? .*--classes 1=NAME 255=NAME"),
+        (
+            [[[0, 255]], [[0, 1]]],
+            {},
+            r"the masks of .* hold 0 and 255 alone.* is 255 a class\? .*--classes 1=NAME 255=NAME",
+        ),
         ([[[0, -1]]], {}, "from -1 to 0"),
         ([[[0, 0]]], {}, "all 1 masks are empty"),
     ],

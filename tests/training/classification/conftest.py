@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.classification.small_runs import run, write_crops, write_model
+from tests.training.classification.small_runs import run, write_crops
+from tests.training.finetuning.small import write_encoder
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +15,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("models") / "encoder")
+    return write_encoder(tmp_path_factory.mktemp("models") / "encoder")
 
 
 @pytest.fixture(scope="session")

@@ -5,17 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from stedfm_hf import StedFmForPreTraining
 from stedfm_hf.training.classification.arguments import parse_arguments
 from stedfm_hf.training.classify import finetune_classification
-from stedfm_hf.training.curve import CURVE_FILE, RowsFile
 from stedfm_hf.training.finetuning.running import FinetuningResult
-from stedfm_hf.training.finetuning.summary import run_folder
-from stedfm_hf.training.finetuning.watching import CheckRow
 from tests.data.assembled import noisy_crop, write_repo
-from tests.models import tiny_config
+from tests.training.finetuning import small
 
 SCRIPT = "stedfm_hf/training/classify.py"
 SHORT = "--max_steps 12 --effective_batch 8 --checks 4 --save_checks 1 --learning_rate 2e-3 --device cpu"
@@ -50,24 +45,11 @@ def write_crops(folder: Path, count: int = 96) -> Path:
     return folder
 
 
-def write_model(folder: Path) -> Path:
-    """A masked autoencoder that knows nothing."""
-    torch.manual_seed(0)
-    StedFmForPreTraining(tiny_config()).save_pretrained(folder)
-    return folder
-
-
 def words_of(model: Path | str, data: Path, output: Path, words: str = "") -> list[str]:
     """The words of a short fine-tuning; later ones count."""
-    named = ["--model", str(model), "--dataset", str(data), "--output_dir", str(output)]
-    return [*SHORT.split(), *named, *words.split()]
+    return small.words_of(SHORT, model, data, output, words)
 
 
 def run(model: Path | str, data: Path, output: Path, words: str = "") -> FinetuningResult:
     """A short fine-tuning in this process."""
     return finetune_classification(*parse_arguments(words_of(model, data, output, words)))
-
-
-def curve_of(output: Path, seed: int = 42) -> list[CheckRow]:
-    """The rows of a run."""
-    return RowsFile(run_folder(output, seed) / CURVE_FILE, CheckRow).rows()

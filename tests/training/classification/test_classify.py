@@ -16,7 +16,8 @@ from transformers import AutoModelForImageClassification, pipeline
 from stedfm_hf.evaluation.labelled import read_labelled
 from stedfm_hf.runs import UserError, read_json
 from stedfm_hf.training.finetuning.summary import METRICS_FILE, run_folder
-from tests.training.classification.small_runs import SCRIPT, curve_of, draw_image, run, words_of
+from tests.training.classification.small_runs import SCRIPT, draw_image, run, words_of
+from tests.training.finetuning.small import curve_of
 from tests.training.launching import kill_at
 
 

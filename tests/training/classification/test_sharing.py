@@ -8,7 +8,8 @@ import pytest
 
 from stedfm_hf.runs import read_json
 from stedfm_hf.training.finetuning.summary import METRICS_FILE
-from tests.training.classification.small_runs import SCRIPT, curve_of, run, words_of
+from tests.training.classification.small_runs import SCRIPT, run, words_of
+from tests.training.finetuning.small import curve_of
 from tests.training.launching import launch
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.segmentation.small_segmentations import run, write_encoder, write_scenes
+from tests.training.finetuning.small import write_encoder
+from tests.training.segmentation.small_segmentations import run, write_scenes
 
 
 @pytest.fixture(scope="session")

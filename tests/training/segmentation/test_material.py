@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
+from stedfm_hf.evaluation.annotated import from_arrays
 from stedfm_hf.training.finetuning.arguments import LOCAL
 from stedfm_hf.training.parsing import recipe_values
 from stedfm_hf.training.segmentation.arguments import DataArguments
-from stedfm_hf.training.segmentation.material import read_material
+from stedfm_hf.training.segmentation.material import memory_warnings, read_material
 
 
 def test_images_that_are_left_out_are_counted(scenes: Path, tmp_path: Path) -> None:
@@ -22,9 +24,16 @@ def test_images_that_are_left_out_are_counted(scenes: Path, tmp_path: Path) -> N
     material = read_material(DataArguments(dataset=str(data)), image_size=32)
     assert len(material.train) == 7
     assert material.how.endswith(
-        "; images without a mask, left out: 1; training images no crop of which can be annotated to 1 %, left out: 2 "
-        "of 9"
+        "; images without a mask, left out: train/cell_0.tif; training images no crop of which can be annotated "
+        "to 1 %, left out: 2 of 9"
     )
+
+
+def test_images_that_need_much_memory_are_named() -> None:
+    data = from_arrays("d", [np.eye(8)] * 2, [np.eye(8, dtype=np.uint8)] * 2)
+    assert not memory_warnings({"test": data})
+    (warning,) = memory_warnings({"test": replace(data, sizes=np.array([64, 20_000**2]))})
+    assert warning.startswith("d: scoring 1 (400 million pixels) takes about 37 GiB of memory")
 
 
 def test_a_recipe_tells_no_paths() -> None:

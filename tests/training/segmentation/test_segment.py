@@ -20,15 +20,9 @@ from stedfm_hf.runs import UserError, read_json
 from stedfm_hf.training.finetuning.summary import METRICS_FILE, run_folder
 from stedfm_hf.training.segmentation.feeding import read_side
 from stedfm_hf.training.segmentation.scoring import score
+from tests.training.finetuning.small import curve_of
 from tests.training.launching import kill_at, launch
-from tests.training.segmentation.small_segmentations import (
-    SCRIPT,
-    curve_of,
-    draw_scene,
-    run,
-    words_of,
-    write_scenes,
-)
+from tests.training.segmentation.small_segmentations import SCRIPT, draw_scene, run, words_of, write_scenes
 
 
 def assert_same_run(output: Path, wanted: Path, seed: int = 42) -> None:

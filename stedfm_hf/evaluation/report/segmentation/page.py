@@ -9,11 +9,10 @@ from typing import Any
 from stedfm_hf.evaluation.report.segmentation.figures import WORDS
 from stedfm_hf.evaluation.report.segmentation.findings import PRIMARY, Findings
 from stedfm_hf.evaluation.report.segmentation.overlays import MOST_PIXELS
+from stedfm_hf.evaluation.report.wording import LEVEL, NONE, caveats, left_out, unbroken, verdicts, which_differ
 from stedfm_hf.reports import Picture, Section, Table, write_page
 from stedfm_hf.runs import counted, some_of
 
-LEVEL = 0.05
-NONE = "–"
 _BASELINES = {
     "otsu": "Otsu's threshold of each image takes its bright pixels for every class, or, where classes exclude each "
     "other, for the most frequent one.",
@@ -44,9 +43,7 @@ def write_page_of(findings: Findings, figures: Mapping[str, Path], path: Path) -
     if findings.objects:
         sections.append(_objects(findings))
     sections.append(_method(findings))
-    if findings.failed:
-        rows = [(place, reason) for place, reason in findings.failed.items()]
-        sections.append(Section("Images that were left out", table=Table(("image", "why"), rows)))
+    sections += left_out("Images that were left out", findings.failed)
     simulated = " (simulated images)" if findings.test.simulated else ""
     return write_page(
         path,
@@ -62,33 +59,21 @@ def write_page_of(findings: Findings, figures: Mapping[str, Path], path: Path) -
 
 def summary(findings: Findings) -> list[str]:
     """What came out, a sentence each; the page opens with it."""
-    lines = []
-    if findings.doubts:
-        lines.append(
-            f"No conclusion can be drawn: {'; '.join(findings.doubts)}. The figures only show that everything works."
-        )
-    if findings.test.simulated:
-        lines.append("The images are simulated: what holds for them need not hold for real ones.")
+    lines = caveats(findings.doubts, simulated=findings.test.simulated)
     first, best = findings.lead, findings.best_baseline()
     lines.append(f"{first.name} reaches a mean IoU of {_with_interval(findings.row(first.key, PRIMARY))}.")
     if first.kind == "model" and best is not None:
         mean = _number(findings.row(best, PRIMARY)["mean"])
         lines.append(f"The best baseline, {findings.name(best)}, reaches {mean}.")
     if not findings.doubts and first.kind == "model":
-        groups: dict[str, list[str]] = {}
-        for row in findings.comparisons:
-            if row["model"] == first.key and row["other"] not in ("constant", "chance"):
-                groups.setdefault(_verdict(row), []).append(findings.name(row["other"]))
-        if groups:
-            words = "; ".join(f"{word} {', '.join(names)}" for word, names in groups.items())
+        beaten = [
+            row
+            for row in findings.comparisons
+            if row["model"] == first.key and row["other"] not in ("constant", "chance")
+        ]
+        if words := verdicts(beaten, findings.name):
             lines.append(f"On the same images {first.name} is {words}.")
     return lines
-
-
-def _verdict(row: Mapping[str, Any]) -> str:
-    if row["p_holm"] >= LEVEL:
-        return "not clearly different from"
-    return "better than" if row["difference"] > 0 else "worse than"
 
 
 def _with_interval(row: Mapping[str, Any]) -> str:
@@ -104,11 +89,6 @@ def _ends(row: Mapping[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return NONE if value is None else f"{value:.3f}"
-
-
-def _unbroken(name: str) -> str:
-    """A name that stays on one line of a table."""
-    return name.replace(" ", "\u00a0").replace("-", "\u2011")
 
 
 def _facts(findings: Findings) -> dict[str, str]:
@@ -161,7 +141,7 @@ def _scores(findings: Findings, figures: Mapping[str, Path]) -> Section:
             for name in names
             for cell in ([_number(found[name]["mean"])] + ([_ends(found[name])] if name == PRIMARY else []))
         ]
-        rows.append((_unbroken(each.name), *cells))
+        rows.append((unbroken(each.name), *cells))
     header = (
         "method",
         *(head for name in names for head in ([WORDS[name]] + (["95 % interval"] if name == PRIMARY else []))),
@@ -193,44 +173,24 @@ def _undefined(findings: Findings) -> str:
 
 
 def _comparisons(findings: Findings) -> Section:
-    alone = sum(each.kind == "model" for each in findings.contestants) == 1
-    rows = []
-    for each in findings.comparisons:
-        one, other = (_unbroken(findings.name(each[which])) for which in ("model", "other"))
-        rows.append(
-            (
-                other if alone else f"{one} − {other}",
-                f"{each['difference']:+.3f}",
-                f"{each['low']:+.3f} to {each['high']:+.3f}",
-                str(each["images"]),
-                _p(each["p"]),
-                _p(each["p_holm"]),
-                "different" if each["p_holm"] < LEVEL else "not clearly",
-            )
-        )
-    text = [
-        "Both methods meet the same images; the score of an image is its mean IoU over the classes. If two methods "
-        "were alike, swapping their scores on a source image would change nothing: p is the share of 10,000 random "
-        "swaps with a difference as large (two-sided), corrected by Holm's method for all tests of this page; below "
-        f"{LEVEL} they are called different. Images of which a method has no IoU are left out of its pairs."
-    ]
-    if findings.doubts:
-        text.append("There are too few source images for these tests to say anything.")
-    first = findings.contestants[0].name
-    header = (
-        f"{first} against" if alone else "methods",
-        "difference of IoU",
-        "95 % interval",
-        "images",
-        "p",
-        "p, corrected",
-        "",
+    return which_differ(
+        findings.comparisons,
+        first=findings.contestants[0].name,
+        alone=sum(each.kind == "model" for each in findings.contestants) == 1,
+        noun="methods",
+        name=findings.name,
+        header=("difference of IoU", "95 % interval", "images"),
+        cells=lambda each: (
+            f"{each['difference']:+.3f}",
+            f"{each['low']:+.3f} to {each['high']:+.3f}",
+            str(each["images"]),
+        ),
+        text="Both methods meet the same images; the score of an image is its mean IoU over the classes. If two "
+        "methods were alike, swapping their scores on a source image would change nothing: p is the share of 10,000 "
+        "random swaps with a difference as large (two-sided), corrected by Holm's method for all tests of this page; "
+        f"below {LEVEL} they are called different. Images of which a method has no IoU are left out of its pairs.",
+        doubted=bool(findings.doubts),
     )
-    return Section("Which differ?", text, table=Table(header, rows))
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _examples(findings: Findings, figure: Path) -> Section:
@@ -261,7 +221,7 @@ def _classes(findings: Findings, figures: Mapping[str, Path]) -> Section:
             primary = found[PRIMARY]
             rows.append(
                 (
-                    f"{each_class}: {_unbroken(each.name)}",
+                    f"{each_class}: {unbroken(each.name)}",
                     *(_number(found[name]["mean"]) for name in names[:1]),
                     _ends(primary),
                     *(_number(found[name]["mean"]) for name in names[1:]),
@@ -302,7 +262,7 @@ def _objects(findings: Findings) -> Section:
             counts = found["f1"]
             rows.append(
                 (
-                    f"{each_class}: {_unbroken(each.name)}" if several else _unbroken(each.name),
+                    f"{each_class}: {unbroken(each.name)}" if several else unbroken(each.name),
                     _number(counts["mean"]),
                     _ends(counts),
                     _number(found["pq"]["mean"]),
