@@ -59,14 +59,21 @@ class Stopped(Exception):
     pass
 
 
+@pytest.fixture(scope="module")
+def unbroken(encoder: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run with batch norms."""
+    output = tmp_path_factory.mktemp("runs") / "unbroken"
+    run(encoder, scenes, output, "--decoder unetr")
+    return output
+
+
 @pytest.mark.parametrize("step", [5, 8])
 def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
-    encoder: Path, scenes: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+    encoder: Path, scenes: Path, unbroken: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stedfm_hf.training.finetuning import watching
 
     words = "--decoder unetr"
-    run(encoder, scenes, tmp_path / "whole", words)
     with monkeypatch.context() as patch:
         real = watching.CheckWatch.on_step_end
 
@@ -79,15 +86,18 @@ def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
         with pytest.raises(Stopped):
             run(encoder, scenes, tmp_path / "run", words)
     run(encoder, scenes, tmp_path / "run", words)
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", unbroken)
 
 
-def test_a_killed_run_ends_with_the_same_figures(encoder: Path, scenes: Path, tmp_path: Path) -> None:
-    run(encoder, scenes, tmp_path / "whole")
-    kill_at(SCRIPT, words_of(encoder, scenes, tmp_path / "run"), "step 4/8  validation")
+def test_a_killed_run_ends_with_the_same_figures(
+    encoder: Path, scenes: Path, unbroken: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = "--decoder unetr"
+    kill_at(SCRIPT, words_of(encoder, scenes, tmp_path / "run", words), "step 4/8  validation")
     assert not (run_folder(tmp_path / "run", 42) / METRICS_FILE).exists()
-    run(encoder, scenes, tmp_path / "run")
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    run(encoder, scenes, tmp_path / "run", words)
+    assert_same_run(tmp_path / "run", unbroken)
+    assert "goes on behind step" in capfd.readouterr().out
 
 
 def test_two_processes_give_the_losses_of_two_accumulated_batches(encoder: Path, scenes: Path, tmp_path: Path) -> None:
