@@ -33,7 +33,6 @@ from stedfm_hf.training.finetuning.network import network_config
 from stedfm_hf.training.finetuning.outcome import Finished
 from stedfm_hf.training.finetuning.running import FinetuningResult, arguments_of_run, run_script, say_on_first
 from stedfm_hf.training.finetuning.seeds import run_seeds
-from stedfm_hf.training.finetuning.watching import CheckWatch
 
 VERB = "finetune classification"
 HEADLINE = ("accuracy", "macro_f1", "pearson_r", "r2")
@@ -93,8 +92,7 @@ def finetune_classification(
             frozen=model.mode == "linear-probe",
             processing_class=run.processor,
         )
-        trainer.watch_with(CheckWatch(run.curve, figure=figure, patience=args.early_stopping_patience, say=say))
-        trainer.train_on(say)
+        trainer.train_on(run.curve, say)
         finish_run(run, trainer, drawn=drawn.data, sides=sides)
         trainer.accelerator.wait_for_everyone()
 

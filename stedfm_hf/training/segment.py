@@ -20,7 +20,6 @@ from stedfm_hf.training.finetuning.network import network_config
 from stedfm_hf.training.finetuning.outcome import Finished
 from stedfm_hf.training.finetuning.running import FinetuningResult, arguments_of_run, run_script, say_on_first
 from stedfm_hf.training.finetuning.seeds import run_seeds
-from stedfm_hf.training.finetuning.watching import CheckWatch
 from stedfm_hf.training.segmentation.arguments import (
     DataArguments,
     ModelArguments,
@@ -102,8 +101,7 @@ def finetune_segmentation(
             figure=figure,
             processing_class=run.processor,
         )
-        trainer.watch_with(CheckWatch(run.curve, figure=figure, patience=args.early_stopping_patience, say=say))
-        trainer.train_on(say)
+        trainer.train_on(run.curve, say)
         finish_run(run, trainer, drawn=drawn.data, sides=sides)
         trainer.accelerator.wait_for_everyone()
 

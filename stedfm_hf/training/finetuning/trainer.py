@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any, Generic
 
 import torch
-from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import TrainOutput
 
 from stedfm_hf.training.checkpoints import newest_whole
+from stedfm_hf.training.curve import RowsFile
 from stedfm_hf.training.exact import ExactTrainer
 from stedfm_hf.training.finetuning.arguments import FinetuningArguments
 from stedfm_hf.training.finetuning.best import Best
 from stedfm_hf.training.finetuning.checks import best_check, checks_of, is_past_patience
 from stedfm_hf.training.finetuning.feeding import Feed
 from stedfm_hf.training.finetuning.network import Network, learning_rate_scale
+from stedfm_hf.training.finetuning.watching import CheckRow, CheckWatch
 
 
 class FinetuningTrainer(ExactTrainer, Generic[Network]):
@@ -84,12 +85,16 @@ class FinetuningTrainer(ExactTrainer, Generic[Network]):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def watch_with(self, watch: TrainerCallback) -> None:
-        """Has a training watched, also in the step that it is stopped in."""
-        self.callback_handler.callbacks.insert(1, watch)  # behind the one that says what is due in a step
+    def train_on(self, curve: RowsFile[CheckRow], say: Callable[[str], None]) -> TrainOutput:
+        """Trains from the newest whole checkpoint on, and ends with the best weights in the network.
 
-    def train_on(self, say: Callable[[str], None]) -> TrainOutput:
-        """Trains from the newest whole checkpoint on, and ends with the best weights in the network."""
+        Args:
+            curve: gets a row for every log and check.
+            say: called with lines for people.
+        """
+        watch = CheckWatch(curve, figure=self.figure, patience=self.args.early_stopping_patience, say=say)
+        # Behind the one that says what is due in a step, so that it also watches the step it is stopped in.
+        self.callback_handler.callbacks.insert(1, watch)
         folder = Path(str(self.args.output_dir))
         if self.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
