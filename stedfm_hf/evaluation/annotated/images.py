@@ -14,13 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from stedfm_hf.evaluation.annotated.annotation_files import check_shape
-from stedfm_hf.evaluation.annotated.reading import (
-    MaskedRows,
-    Reads,
-    names_of,
-    read_folder,
-    read_masked_repository,
-)
+from stedfm_hf.evaluation.annotated.class_names import names_of
+from stedfm_hf.evaluation.annotated.folders import read_folder
+from stedfm_hf.evaluation.annotated.repositories import read_masked_repository
+from stedfm_hf.evaluation.annotated.rows import MaskedRows, Reads
 from stedfm_hf.evaluation.annotated.stored import StoredMask, count, whole_numbers
 from stedfm_hf.evaluation.annotated.targets import Classes, Rule, TargetType, make_rule
 from stedfm_hf.evaluation.labelled import SourcedImages
