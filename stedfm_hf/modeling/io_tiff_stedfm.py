@@ -215,6 +215,8 @@ def _assemble(
         if "S" in axes:
             page = page.reshape(-1, shape[axes.index("S")], *page.shape[-2:])[:, keep]
         parts.append(page.reshape(-1, *page.shape[-2:]))
+    if len(parts) == 1:  # a large field is not copied
+        return np.ascontiguousarray(parts[0], parts[0].dtype.newbyteorder("="))
     return np.concatenate(parts)
 
 
