@@ -25,7 +25,7 @@ from stedfm_hf.evaluation.labelled.reading import is_class_folder, is_simulated
 from stedfm_hf.evaluation.labelled.sourced import sha256_of
 from stedfm_hf.images import ImageReadError, StedImage
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
-from stedfm_hf.runs.errors import UserError
+from stedfm_hf.runs import UserError, counted
 
 _SCALING = StedFmImageProcessor()
 
@@ -282,9 +282,10 @@ def _annotated(
     found = {split: _of_split(rows, rule, name, simulated) for split, rows in splits.items() if rows.places}
     total = sum(len(data) for data in found.values())
     if not any(data.annotated.any() for data in found.values()):
-        raise UserError(f"{name}: all {total} masks are empty; annotate some images")
+        raise UserError(f"{name}: every mask is empty ({counted(total, 'mask')}); annotate some images")
     if "train" in found and not found["train"].annotated.any():
-        raise UserError(f"{name}: all {len(found['train'])} masks of train are empty; annotate some of its images")
+        masks = counted(len(found["train"]), "mask")
+        raise UserError(f"{name}: every mask of train is empty ({masks}); annotate some of its images")
     return found
 
 

@@ -280,7 +280,9 @@ def _of_outlines(masks: Masks, classes: Classes | None, target_type: TargetType 
     wanted = [name for name in wanted if name.lower() != BACKGROUND]
     groups = {name: tuple(key for key, each in names.items() if each == name) for name in dict.fromkeys(wanted)}
     if not groups:
-        raise UserError(f"{where}: all {len(masks)} masks are empty: there is no outline; annotate some images")
+        raise UserError(
+            f"{where}: every mask is empty ({counted(len(masks), 'mask')}): there is no outline; annotate some images"
+        )
     return _rule_of_planes(target_type or ("single_label" if len(groups) == 1 else "multi_label"), groups)
 
 
@@ -320,7 +322,7 @@ def _of_numbers(
     if target_type != "single_label":
         groups = {name: keys for name, keys in groups.items() if name.lower() != BACKGROUND}
     if not groups:
-        raise UserError(f"{where}: all {len(masks)} masks are empty; annotate some images")
+        raise UserError(f"{where}: every mask is empty ({counted(len(masks), 'mask')}); annotate some images")
     return Rule(target_type, tuple(groups), "numbers", tuple(groups.values()))
 
 

@@ -92,7 +92,7 @@ def test_planes_that_do_not_overlap_can_be_a_single_label() -> None:
             r"masks of .* hold 0 and 255 alone.* is 255 a class\? .*--classes 1=NAME 255=NAME",
         ),
         ([[[0, -1]]], {}, "from -1 to 0"),
-        ([[[0, 0]]], {}, "all 1 masks are empty"),
+        ([[[0, 0]]], {}, "every mask is empty .1 mask"),
     ],
 )
 def test_masks_that_mean_nothing_are_refused(masks: list[Any], options: dict[str, Any], message: str) -> None:
