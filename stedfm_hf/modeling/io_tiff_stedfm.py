@@ -213,11 +213,12 @@ def _assemble(
         page = get_page(int(number)).reshape(shape[lead:])
         page = page[tuple(fixed.get(k, slice(None)) for k in range(lead, len(shape)))].transpose(order)
         if "S" in axes:
-            page = page.reshape(-1, shape[axes.index("S")], *page.shape[-2:])[:, keep]
+            samples = shape[axes.index("S")]
+            page = page.reshape(-1, samples, *page.shape[-2:])
+            page = page if len(keep) == samples else page[:, keep]
         parts.append(page.reshape(-1, *page.shape[-2:]))
-    if len(parts) == 1:  # a large field is not copied
-        return np.ascontiguousarray(parts[0], parts[0].dtype.newbyteorder("="))
-    return np.concatenate(parts)
+    # A large field of one page is not copied.
+    return np.ascontiguousarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)
 
 
 def _page_getter(
@@ -231,7 +232,9 @@ def _page_getter(
     def get(number: int) -> np.ndarray:
         if start is not None:
             handle.seek(start + number * length)
-            return read_exactly(handle, length).view(raw)
+            pixels = read_exactly(handle, length).view(raw)
+            # ImageJ writes bytes in the other order; turned in their place, a large field is not copied.
+            return pixels if raw.isnative else pixels.byteswap(inplace=True).view(raw.newbyteorder("="))
         one = series[number] if number < len(series) else None
         if one is None:
             raise ImageReadError(f"page {number} is missing from the file; export it again")
