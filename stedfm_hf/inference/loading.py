@@ -180,7 +180,10 @@ def _told(source: str, mend: str) -> Iterator[None]:
     """Turn what goes wrong in loading a model into an error that says how to mend it."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other sizes than configured
+    except (OSError, ValueError, RuntimeError) as error:
+        if (Path(source) / "manifest.json").exists() and not (Path(source) / "config.json").exists():
+            mend = "its training has not ended: give the same command again, and it goes on"
+        # RuntimeError: weights of other sizes than configured
         raise UserError(f"model {source}: cannot be loaded ({' '.join(str(error).split())}); {mend}") from error
 
 

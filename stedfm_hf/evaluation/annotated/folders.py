@@ -122,8 +122,8 @@ def _check_pair(pair: Pair, *, series: str | int | None, channel: str | int | No
         there = [each.name for each in list_series(file)] if series is None and pair.plane is None else []
         if len(there) > 1:
             return (
-                f"holds {len(there)} series ({some_of(there)}): take one of them (--series 0), or each for itself, "
-                "with the plane of its mask (--series all)"
+                f"holds {len(there)} series ({some_of(there)}): --series all takes each as an image, with the plane "
+                "of the mask that has its number; --series 0 takes one, and planes of its mask are classes"
             )
         array = _image_of(pair, series, channel).array
         check_shows_something(array)

@@ -16,6 +16,7 @@ import numpy as np
 from stedfm_hf.evaluation.annotated.annotation_files import check_shape
 from stedfm_hf.evaluation.annotated.class_names import names_of
 from stedfm_hf.evaluation.annotated.folders import read_folder
+from stedfm_hf.evaluation.annotated.pairing import SAY_WHICH
 from stedfm_hf.evaluation.annotated.repositories import read_masked_repository
 from stedfm_hf.evaluation.annotated.rows import MaskedRows, Reads
 from stedfm_hf.evaluation.annotated.stored import StoredMask, count, whole_numbers
@@ -274,9 +275,10 @@ def _annotated(
     if not facts:
         unmasked = sum(len(rows.unmasked) for rows in splits.values())
         failed = sum(len(rows.failed) for rows in splits.values())
+        hint = f"; the mask of a.tif is masks/a.tif beside images/a.tif, or a_mask.tif; else name {SAY_WHICH}"
         raise UserError(
             f"{name}: no image has a mask that can be read ({unmasked} have none, {failed} failed"
-            f"{_first_reason(splits.values())}); the mask of a.tif is masks/a.tif beside images/a.tif, or a_mask.tif"
+            f"{_first_reason(splits.values())}){hint if unmasked else ''}"
         )
     rule = make_rule(facts, where=name, classes=classes, target_type=target_type, known=known)
     found = {split: _of_split(rows, rule, name, simulated) for split, rows in splits.items() if rows.places}

@@ -16,7 +16,8 @@ from stedfm_hf.runs.errors import UserError
 
 IMAGES = "images"
 MASKS = ("masks", "labels", "annotations")
-"""What folders of images and of their masks are called; the first that is there counts."""
+"""What folders of images and of their masks are called."""
+SAY_WHICH = "the folder of the images as the data set, that of the masks with --masks"
 _REGION = "_region"
 _ROI_ENDS = ("_RoiSet", "_rois")
 
@@ -57,15 +58,19 @@ def find_pairs(folder: Path, masks: Path | None) -> dict[str, list[Pair]]:
     Raises:
         UserError: there is no image, or no folder of masks.
     """
-    if masks is None and (own := _masks_beside(folder)) is not None:
-        return _by_split(_pairs(folder / IMAGES, own, ""))
+    if masks is None and (own := _images_and_masks(folder)) is not None:
+        return _by_split(_pairs(*own, ""))
     tops = sorted(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
-    if masks is None and tops and set(tops) <= set(SPLIT_FOLDERS) and any(_masks_beside(folder / top) for top in tops):
+    if (
+        masks is None
+        and tops
+        and set(tops) <= set(SPLIT_FOLDERS)
+        and any(_images_and_masks(folder / top) for top in tops)
+    ):
         found: dict[str, list[Pair]] = {}
         for top in tops:
             inner = folder / top
-            own = _masks_beside(inner)
-            pairs = _pairs(inner, inner, f"{top}/") if own is None else _pairs(inner / IMAGES, own, f"{top}/")
+            pairs = _pairs(*(_images_and_masks(inner) or (inner, inner)), f"{top}/")
             found.setdefault(SPLIT_FOLDERS[top], []).extend(pairs)
         return _in_order(found)
     return _by_split(_pairs(folder, masks or folder, ""))
@@ -80,11 +85,16 @@ def each_plane(pair: Pair) -> list[Pair]:
     return [replace(pair, plane=(number, count)) for number in range(count)] if count > 1 else [pair]
 
 
-def _masks_beside(folder: Path) -> Path | None:
-    """The folder of the masks of the images in `images/`, where both are there."""
-    if not (folder / IMAGES).is_dir():
+def _images_and_masks(folder: Path) -> tuple[Path, Path] | None:
+    """The folders of images and of masks in a folder, where both are there."""
+    folders = {each.name.lower(): each for each in folder.iterdir() if each.is_dir()}
+    masks = [folders[name] for name in MASKS if name in folders]
+    if IMAGES not in folders or not masks:
         return None
-    return next((folder / name for name in MASKS if (folder / name).is_dir()), None)
+    if len(masks) > 1:
+        names = " and ".join(each.name for each in masks)
+        raise UserError(f"{folder}: {names} could both hold the masks; name one, and the images: {SAY_WHICH}")
+    return folders[IMAGES], masks[0]
 
 
 def _by_split(pairs: list[Pair]) -> dict[str, list[Pair]]:

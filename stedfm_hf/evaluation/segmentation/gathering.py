@@ -137,7 +137,7 @@ def _examples(
     order = np.argsort(-means, kind="stable")[: int(np.isfinite(means).sum())].tolist()
     if not order:
         return []
-    chosen = {order[-1]: "worst", order[len(order) // 2]: "median", order[0]: "best"}
+    chosen = {order[len(order) // 2]: "median", order[-1]: "worst", order[0]: "best"}
     for method in shown:
         method.prepare()
     planes = [number for number in range(len(test.classes)) if number != test.background]

@@ -156,7 +156,9 @@ def evaluate_segmentation(request: SegmentationRequest, *, say: Callable[[str], 
     for place, reason in test.failed.items():
         say(f"stedfm: error: {place}: {reason}")
         manifest.failed(place, reason)
-    say(f"{test.name}: {len(test)} annotated images of {len(set(test.sources.tolist()))} sources are scored")
+    say(
+        f"{test.name}: {counted(len(test), 'annotated image')} of {counted(len(set(test.sources)), 'source')} to score"
+    )
     began = time.monotonic()
     baselines, notes = _baselines(request, sides)
     methods: list[Method] = [*models, *baselines]

@@ -18,7 +18,7 @@ from stedfm_hf.runs import UserError
 Rules = Literal["ours", "reference"]
 
 THRESHOLD = 0.5
-"""A pixel of this probability or more is predicted (ours)."""
+"""A pixel above this probability is predicted (ours)."""
 IGNORED = 255
 """Number of the pixels of a single-label mask that are left out."""
 PIXEL_SCORES = ("iou", "dice", "aupr", "auroc")
@@ -79,8 +79,7 @@ def score_image(
         target: planes of all classes (L, H, W), bool or numbers in [0, 1]; :func:`planes_of` makes them of a mask of
             class numbers.
         region: true where pixels count (H, W) bool; None: everywhere.
-        threshold: a pixel of this probability or more is predicted, by the reference's rules one above it; None: 0.5,
-            by the reference's rules 0.25.
+        threshold: a pixel above this probability is predicted; None: 0.5, by the reference's rules 0.25.
         exclusive: a pixel is of its most probable class, whatever the threshold: for single-label models.
         rules: "ours" or "reference".
 
@@ -121,7 +120,7 @@ def predicted_pixels(
 
     Args:
         probabilities: maps (L, H, W).
-        threshold: a pixel of this probability or more is predicted.
+        threshold: a pixel above this probability is predicted.
         exclusive: a pixel is of its most probable class instead; of several the first.
 
     Example:
@@ -131,7 +130,7 @@ def predicted_pixels(
     """
     if exclusive:
         return np.arange(len(probabilities))[:, None, None] == probabilities.argmax(axis=0)
-    return probabilities >= threshold
+    return probabilities > threshold
 
 
 def overlap(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -130,7 +130,7 @@ class FinetuningArguments(TrainingArguments):
         default=None, help="Stop after as many checks without a better one; by default never."
     )
     checks: int = HfArg(default=10, help="Checks on the validation images in a training.")
-    save_checks: int = HfArg(default=5, help="Checks from one checkpoint to the next.")
+    save_checks: int = HfArg(default=1, help="Checks from one checkpoint to the next.")
     bf16: bool | None = HfArg(
         default=None,
         metadata={"nargs": "?", "const": True},

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stedfm_hf.runs import counted, read_json, write_json
+from stedfm_hf.runs import counted, read_json, some_of, write_json
 from stedfm_hf.training.finetuning.checks import is_better
 
 METRICS_FILE = "metrics.json"
@@ -119,6 +119,10 @@ def describe(summary: Mapping[str, Any], folder: Path, headline: Sequence[str]) 
             sd = figures["sd"][name]
             shown.append(f"{name} {figures['mean'][name]:.4f}" + ("" if sd is None else f" ± {sd:.4f}"))
     count = len(summary["seeds"])
-    seeds = f"{counted(count, 'seed')}, best {summary['best_seed']}"
+    best: Mapping[str, Any] = next((run for run in summary.get("runs", ()) if run["seed"] == summary["best_seed"]), {})
+    step = f" at step {best['best_step']} of {best['steps']}" if best.get("best_step") is not None else ""
+    seeds = f"{counted(count, 'seed')}, best {summary['best_seed']}{step}"
     line = f"{folder}: {side} {', '.join(shown)} ({seeds}; {counted(figures['images'], 'image')})"
-    return "\n".join([line, *(f"no conclusion can be drawn: {doubt}" for doubt in summary.get("doubts", ()))])
+    failed = list(summary.get("failed", ()))
+    lost = [f"{counted(len(failed), 'image')} could not be read: {some_of(failed)}"] if failed else []
+    return "\n".join([line, *lost, *(f"no conclusion can be drawn: {doubt}" for doubt in summary.get("doubts", ()))])

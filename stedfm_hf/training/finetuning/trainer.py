@@ -103,6 +103,8 @@ class FinetuningTrainer(ExactTrainer, Generic[Network]):
             self.best.load(checkpoint)
             say(f"goes on behind step {checkpoint.name.rpartition('-')[2]}")
         else:
+            if curve.rows():
+                say("there is no checkpoint yet: it begins again")
             self.before_first_step()
         outcome = self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         self.best.restore()

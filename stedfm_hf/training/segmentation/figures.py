@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from scipy import ndimage
 
@@ -53,7 +54,7 @@ def draw_overlays(shown: Sequence[Shown], data: AnnotatedImages) -> Figure:
     marked = {name: number for number, name in enumerate(data.classes) if number != data.background}
     colours = label_colours(marked)
     with style():
-        figure = Figure(figsize=(8.4, 2.9 * len(shown) + 0.4), layout="constrained")
+        figure = Figure(figsize=(8.4, 2.9 * len(shown) + 0.4), layout=ConstrainedLayoutEngine(h_pad=0.08))
         panels = figure.subplots(len(shown), 3, squeeze=False)
         for row, each in zip(panels, shown, strict=True):
             truth, counted = planes_of(each.item.target, data.target_type, len(data.classes))

@@ -69,7 +69,7 @@ def _examples(trainer: SegmentationTrainer, side: Side, scored: Sequence[Scored]
         return []
     chosen = {"best": order[0], "middle": order[len(order) // 2], "worst": order[-1]}
     if len(order) < len(chosen):
-        chosen = {"image": order[0]}
+        chosen = {"best": order[0], "worst": order[-1]} if len(order) == 2 else {"image": order[0]}
     found = []
     for word, number in chosen.items():
         item = side.items[int(number)]

@@ -206,7 +206,7 @@ def test_planes_of_a_stack_are_images_of_one_source_with_their_masks(tmp_path: P
             (tmp_path / kind).mkdir(exist_ok=True)
             tifffile.imwrite(tmp_path / kind / f"{name}.tif", array, photometric="minisblack")
     tifffile.imwrite(tmp_path / "labels" / "b.tif", masks[:2], photometric="minisblack")
-    with pytest.raises(UserError, match=r"a.tif: holds 3 series \(.*\): take one .* or each .*--series all"):
+    with pytest.raises(UserError, match=r"a.tif: holds 3 series \(.*\): --series all takes each as an image"):
         read_annotated(tmp_path)
     data = read_annotated(tmp_path, series="all")["all"]
     assert data.places.tolist() == ["a.tif[0]", "a.tif[1]", "a.tif[2]"] and set(data.sources) == {"a.tif"}
@@ -214,6 +214,16 @@ def test_planes_of_a_stack_are_images_of_one_source_with_their_masks(tmp_path: P
     for number, mask in enumerate(masks):
         assert np.array_equal(data.target(number), mask)
         assert np.array_equal(data.stored(number).array[0], picture(number))
+
+
+def test_two_folders_that_could_hold_the_masks_are_told(tmp_path: Path) -> None:
+    pair_folder(tmp_path, {"a": label_mask(1)})
+    (tmp_path / "Labels").mkdir()
+    with pytest.raises(UserError, match="masks and Labels could both hold the masks; name one.* with --masks"):
+        read_annotated(tmp_path)
+    (tmp_path / "masks").rename(tmp_path / "other")
+    (tmp_path / "other" / "a.tif").rename(tmp_path / "Labels" / "a.tif")
+    assert read_annotated(tmp_path)["all"].counts()["class 1"] == SHAPE[1]
 
 
 def test_an_image_of_nan_alone_fails(tmp_path: Path) -> None:

@@ -120,7 +120,11 @@ def _material(findings: Findings) -> Section:
         shares = (_share(findings.sides[side], name) for side in sides)
         rows.append((name, str(int((test.pixels[:, number] > 0).sum())), *shares))
     header = ("class", "test images with it", *(f"pixels of {side}, %" for side in sides))
-    caption = "Pixels of soft masks count where they are above 0." if test.target_type == "soft" else ""
+    caption = (
+        "Counted here are pixels of soft masks above 0; in the scores they are true above 0.5."
+        if test.target_type == "soft"
+        else ""
+    )
     return Section("What was scored", text, table=Table(header, rows, caption))
 
 
@@ -315,7 +319,7 @@ def _rules(findings: Findings) -> str:
     pixel = (
         "Each pixel is of its most probable class"
         if findings.test.target_type == "single_label"
-        else f"A pixel is predicted from a probability of {findings.threshold:g} on"
+        else f"A pixel is predicted above a probability of {findings.threshold:g}"
     )
     soft = " A soft mask is true above 0.5." if findings.test.target_type == "soft" else ""
     return (
