@@ -155,7 +155,7 @@ def segmentation(
         bool, typer.Option("--legacy", help="Score by the reference's rules: IoU at > 0.25, weak AUPR, -1 undefined.")
     ] = False,
     threshold: Annotated[
-        float | None, typer.Option(help="A pixel of this probability is predicted, where classes may overlap; 0.5.")
+        float | None, typer.Option(help="A pixel above this probability is predicted, where classes may overlap; 0.5.")
     ] = None,
     min_area_px: Annotated[int, typer.Option(min=1, help="Smaller regions are no objects.")] = 1,
     masks: Annotated[
@@ -163,7 +163,9 @@ def segmentation(
     ] = None,
     classes: Annotated[
         list[str] | None,
-        typer.Option(help="Name of a class, in the order of their numbers or planes; or NUMBER=NAME. Several times."),
+        typer.Option(
+            help="Name of a class, in the order of their numbers or planes; or NUMBER=NAME. The flag stands before every name."
+        ),
     ] = None,
     target_type: Annotated[str | None, typer.Option(help="single_label, multi_label or soft; by the masks.")] = None,
     series: Annotated[
