@@ -164,7 +164,7 @@ def segmentation(
     classes: Annotated[
         list[str] | None,
         typer.Option(
-            help="Name of a class, in the order of their numbers or planes; or NUMBER=NAME. The flag before every name."
+            help="Name of a class, in the order of their numbers or planes; or NUMBER=NAME; the flag before each."
         ),
     ] = None,
     target_type: Annotated[str | None, typer.Option(help="single_label, multi_label or soft; by the masks.")] = None,
