@@ -75,14 +75,14 @@ each of 200 steps, however few images they were cut from; the weights of the bet
 
 {leads}
 
-200 steps are few for a network from scratch. With {more} steps, all else alike:
+200 steps are few for a network from scratch: part of a lead is that it begins later. With {more} steps, all else alike:
 
 {long_table}
 
 {long_leads}
 
-`unetr`, the reference's full
-decoder, was trained on ten images alone: a step of it takes about eight times as long here as one of `upernet`.
+`unetr`, the reference's full decoder, was trained on ten images alone: a step of it takes about eight times as long
+here as one of `upernet`.
 
 Baselines on the same test images, fitted on 200 of all training images:
 
