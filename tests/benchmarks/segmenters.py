@@ -75,7 +75,7 @@ each of 200 steps, however few images they were cut from; the weights of the bet
 
 {leads}
 
-200 steps are few for a network from scratch: part of a lead is that it begins later. With {more} steps, all else alike:
+200 steps are few for a network from scratch: part of a lead is a later beginning. With {more} steps, all else alike:
 
 {long_table}
 
