@@ -66,7 +66,8 @@ def test_other_weights_or_settings_have_vectors_of_their_own(model: str, tmp_pat
     for name in (model, str(tmp_path / "other")):
         compute_features(data, extractors(name, data)[0], cache=tmp_path / "cache")
     (extractor,) = extractors(model, data)
-    extractor.encoder.processor.normalization = "minmax"  # type: ignore[attr-defined]
+    assert isinstance(extractor, EncoderExtractor)
+    extractor.encoder.processor.normalization = "minmax"
     changed = load_extractors([model], (), data=data, device="cpu")[0]
     changed.identity = {**changed.identity, "processor": {**changed.identity["processor"], "normalization": "minmax"}}
     compute_features(data, changed, cache=tmp_path / "cache")

@@ -32,6 +32,7 @@ def test_it_is_found_by_its_id_and_is_what_the_issue_allows(image: Path) -> None
     assert packaged_folder("./demo") is None and packaged_folder("flclab/stedfm-vit-small") is None
     folder = packaged_folder("demo")
     assert folder is not None and sum(file.stat().st_size for file in folder.iterdir()) <= 4_000_000
+    # An open file of weights has keys(), and cannot be iterated itself.
     with safe_open(folder / "model.safetensors", "pt") as weights:
         assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.float16}  # noqa: SIM118
 

@@ -352,9 +352,9 @@ def test_stacks_that_lost_their_end(tmp_path: Path, kind: str) -> None:
         "imagej": {"imagej": True, "metadata": {"axes": "ZYX", "unit": "um"}},
         "ome": {"ome": True, "photometric": "minisblack", "metadata": {"axes": "ZYX"} | ome_size},
     }
-    unit = {} if kind == "imagej" else {"resolutionunit": "CENTIMETER"}
+    unit: dict[str, Any] = {} if kind == "imagej" else {"resolutionunit": "CENTIMETER"}
     resolution = (50, 20) if kind == "imagej" else (500_000, 200_000)
-    tifffile.imwrite(path, stack, resolution=resolution, **unit, **options[kind])  # type: ignore[arg-type]
+    tifffile.imwrite(path, stack, resolution=resolution, **unit, **options[kind])
     content = path.read_bytes()
     names = list(planes_of(path))
     assert len(names) == 4

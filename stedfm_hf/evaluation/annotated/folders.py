@@ -14,10 +14,8 @@ from stedfm_hf.evaluation.annotated.rows import Checked, MaskedRows, check_shows
 from stedfm_hf.evaluation.annotated.stored import StoredMask, count
 from stedfm_hf.evaluation.labelled.reading import source_of
 from stedfm_hf.images import ImageReadError, StedImage, list_series, read_image
+from stedfm_hf.inference.fields import ALL_SERIES
 from stedfm_hf.runs import UserError, counted, sha256_file, some_of
-
-ALL = "all"
-"""As a series: every one of a file, each an image of its own."""
 
 
 def read_folder(
@@ -45,7 +43,7 @@ def read_folder(
         UserError: there is no image, mask or folder, or a package is needed to read masks.
     """
     splits = find_pairs(folder, masks)
-    if series == ALL:
+    if series == ALL_SERIES:
         splits = {name: [part for pair in pairs for part in each_plane(pair)] for name, pairs in splits.items()}
         series = None
     check = functools.partial(_check_pair, series=series, channel=channel)

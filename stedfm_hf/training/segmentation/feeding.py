@@ -131,7 +131,7 @@ def warnings_of(train: Side, shapes: Sequence[tuple[int, int]], *, side: int, im
         if not there.any()
     ]
     if side < image_size:
-        found.append(f"crops have {side} pixels and not {image_size}: no training image is larger")
+        found.append(f"crops have {side} pixels and not {image_size}: no training image holds larger ones")
     small = [place for place, shape in zip(train.data.places, shapes, strict=True) if min(shape) < side]
     if small:
         found.append(

@@ -69,7 +69,7 @@ def test_what_a_run_should_know_of_its_images_is_said() -> None:
     shapes = [item.image.shape[1:] for item in side.items]
     assert not warnings_of(side, shapes, side=24, image_size=24)
     less, small = warnings_of(side, shapes, side=40, image_size=64)
-    assert less == "crops have 40 pixels and not 64: no training image is larger"
+    assert less == "crops have 40 pixels and not 64: no training image holds larger ones"
     assert "1 of 2 training images are smaller than a crop (1, ...): mirrored up to it" in small
     drawn = data.take([0])
     (missing,) = warnings_of(Side(drawn, _read(drawn), {}), shapes[:1], side=40, image_size=40)
