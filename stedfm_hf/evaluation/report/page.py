@@ -123,9 +123,7 @@ def _material(evaluation: Evaluation) -> Section:
     if unlabelled := sum(data.unlabelled for data in parts.whole.values()):
         text.append(f"{unlabelled} images without a label were left out.")
     if evaluation.failed:
-        text.append(
-            f"{counted(len(evaluation.failed), 'image')} could not be read and left out; they are named below."
-        )
+        text.append(f"{counted(len(evaluation.failed), 'image')} could not be read: left out, and named below.")
     facts = parts.facts()
     rows = [(name, *(str(facts[side]["classes"][name]) for side in names)) for name in evaluation.test.classes]
     rows.append(("images", *(str(facts[side]["images"]) for side in names)))

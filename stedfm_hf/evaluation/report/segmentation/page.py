@@ -112,9 +112,7 @@ def _material(findings: Findings) -> Section:
     if test.unmasked:
         text.append(f"Images without a mask, left out: {some_of(test.unmasked)}.")
     if findings.failed:
-        text.append(
-            f"{counted(len(findings.failed), 'image')} failed and left out, for all methods; they are named below."
-        )
+        text.append(f"{counted(len(findings.failed), 'image')} failed: left out for all methods, and named below.")
     sides, rows = list(findings.sides), []
     for number, name in enumerate(test.classes):
         shares = (_share(findings.sides[side], name) for side in sides)
