@@ -339,7 +339,7 @@ def segment(
     Stopped, the same command goes on where it was. Files that cannot be read are named, the others are done.
     """
     from stedfm_hf.inference import segment as segment_images
-    from stedfm_hf.inference.field_records import count_rows
+    from stedfm_hf.inference.field_records import count_found
 
     _without_foreign_bars()
     manifest = segment_images(
@@ -361,13 +361,18 @@ def segment(
         intensity_range=intensity_range,
         overwrite=overwrite,
     )
-    counts, rows = manifest.counts(), count_rows(output)
+    counts, (fields, objects) = manifest.counts(), count_found(output)
+    total = sum(objects.values())
     if as_json:
-        print_json({"output": str(output), "manifest": str(output / "manifest.json"), **rows, **counts})
+        found = {"fields": fields, "objects": total, "objects_of": objects}
+        print_json({"output": str(output), "manifest": str(output / "manifest.json"), **found, **counts})
     else:
         failed = f", {counts['failed']} failed" if counts["failed"] else ""
-        found = f"{counted(rows['objects'], 'object')} in {counted(rows['fields'], 'field')}"
+        each = f" ({', '.join(f'{name} {count:,}' for name, count in objects.items())})" if len(objects) > 1 else ""
+        found = f"{counted(total, 'object')}{each} in {counted(fields, 'field')}"
         print(f"{output}: {found} from {counted(counts['done'], 'file')}{failed}")
+        if fields and not total:
+            complain("no object was found; maps of probability show how near to one the model came")
     if manifest.exit_status:
         raise typer.Exit(manifest.exit_status)
 

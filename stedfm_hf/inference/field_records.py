@@ -16,14 +16,18 @@ import pyarrow.parquet as pq
 from stedfm_hf.runs import Manifest, UserError, atomic_path, manifest_path
 
 FIELDS, OBJECTS = "fields.parquet", "objects.parquet"
+OBJECTS_OF = "objects_"
+"""Column of the table of fields with the number of objects of a class: this and its name."""
 _FIELD = b"stedfm_field"
 _SAVE_EVERY = 5.0  # seconds between two saves of the manifest: it lists every file
 
 
-def count_rows(folder: Path) -> dict[str, int]:
-    """How many fields and objects the tables of a folder hold."""
-    tables = {"fields": FIELDS, "objects": OBJECTS}
-    return {what: pq.read_metadata(folder / name).num_rows for what, name in tables.items()}
+def count_found(folder: Path) -> tuple[int, dict[str, int]]:
+    """How many fields the tables of a folder hold, and how many objects of every class."""
+    table = pq.read_table(folder / FIELDS)
+    # By type too: "objects_file" names a file.
+    names = [each.name for each in table.schema if each.name.startswith(OBJECTS_OF) and pa.types.is_integer(each.type)]
+    return len(table), {name.removeprefix(OBJECTS_OF): sum(table[name].to_pylist()) for name in names}
 
 
 class FieldRecords:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from stedfm_hf.inference.field_records import OBJECTS_OF
 from stedfm_hf.inference.fields import Field, probability_bands
 from stedfm_hf.inference.objects import Components, Hulls
 from stedfm_hf.inference.overlay import write_overlay
@@ -36,7 +37,7 @@ def field_schema(segmenter: Segmenter) -> pa.Schema:
         [
             *OF_IMAGE,
             *((f"share_{name}", pa.float64()) for name in segmenter.classes),
-            *((f"objects_{name}", pa.int64()) for name in segmenter.object_classes.values()),
+            *((f"{OBJECTS_OF}{name}", pa.int64()) for name in segmenter.object_classes.values()),
             *((f"{kind}_file", pa.string()) for kind in KINDS),
             *OF_MODEL,
         ]
@@ -156,7 +157,7 @@ class FieldTask:
         row: dict[str, Any] = shared | {"height": field.shape[0], "width": field.shape[1]}
         area = field.shape[0] * field.shape[1]
         row |= {f"share_{name}": float(n) / area for name, n in zip(self.segmenter.classes, covered, strict=True)}
-        row |= {f"objects_{name}": len(measures[each]["number"]) for each, name in names.items()}
+        row |= {f"{OBJECTS_OF}{name}": len(measures[each]["number"]) for each, name in names.items()}
         written = {"labels": True, "objects": bool(names), "probabilities": maps is not None, "overlay": self.overlay}
         row |= {f"{kind}_file": _name(path, kind, number) if written[kind] else None for kind in KINDS}
         return row, self._table(measures, field, shared)

@@ -17,6 +17,19 @@ from stedfm_hf.runs import UserError
 from stedfm_hf.training.recipe_files import load_recipe, nearest
 
 
+class Gather(argparse.Action):
+    """Of an option with several values: given again it adds to them, instead of dropping the first ones in silence."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        """Adds to what earlier flags gave, never to a default."""
+        held = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, values if held is self.default else [*held, *values])
+
+
+SEVERAL = {"action": Gather}
+"""Metadata of a field with several values: `--seeds 42 43` is the same as `--seeds 42 --seeds 43`."""
+
+
 class ArgumentParser(HfArgumentParser):
     """A parser of argument classes: wrong words are a `UserError`, and the help shows only what is ours.
 

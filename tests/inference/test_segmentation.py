@@ -266,6 +266,24 @@ def test_8_bit_and_nothing_but_labels(several: Path, images: Path, tmp_path: Pat
     assert fields[["probabilities_file", "overlay_file"]].isna().all(axis=None)
 
 
+def test_the_last_line_counts_the_objects_of_every_class(
+    several: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["segment", str(images / "a"), "--model", str(several), "--device", "cpu", "--output"]
+    assert main([*words, str(tmp_path / "out")]) == 0
+    _, objects = tables(tmp_path / "out")
+    actin, tubulin = ((objects["class"] == name).sum() for name in ("actin", "tubulin"))
+    assert actin and tubulin
+    answer = capsys.readouterr()
+    assert f"{actin + tubulin} objects (actin {actin}, tubulin {tubulin}) in " in answer.out
+    assert "no object" not in answer.err
+    assert main([*words, str(tmp_path / "none"), "--min-area-px", "9999"]) == 0
+    answer = capsys.readouterr()
+    assert "0 objects (actin 0, tubulin 0)" in answer.out and "no object was found" in answer.err
+    assert main([*words, str(tmp_path / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["objects_of"] == {"actin": actin, "tubulin": tubulin}
+
+
 def test_a_stack_lists_its_planes_or_takes_them_one_by_one(
     several: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

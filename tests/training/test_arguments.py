@@ -48,6 +48,14 @@ def recipe(tmp_path: Path) -> Callable[..., Path]:
     return written
 
 
+def test_an_option_given_twice_drops_nothing(parse: Callable[[str], Parsed], recipe: Callable[..., Path]) -> None:
+    assert parse("--dataset more --weights 1 --weights 2")[0].dataset == ["crops", "more"]
+    assert parse("--weights 1 --dataset more even_more --weights 2 3")[0].weights == [1, 2, 3]
+    mine = recipe("weights: [7, 8]\n")
+    assert parse(f"--dataset b --recipe {mine}")[0].weights == [7, 8]
+    assert parse(f"--dataset b --weights 1 --recipe {mine} --weights 2")[0].weights == [1, 2], "flags override"
+
+
 # --------------------------------------------------------------------------------------------- recipes
 
 

@@ -334,7 +334,7 @@ def _check_left_out(masks: Masks, where: str) -> None:
         other = next(place for place, values in found.items() if values and LEFT_OUT not in values)
         raise UserError(
             f"{where}: the masks of {some_of(alone)} hold 0 and 255 alone, and that of {other} holds "
-            f"{_listed(found[other])}: is 255 a class? Save all alike, or say it: --classes 1=NAME 255=NAME"
+            f"{_listed(found[other])}: is 255 a class? Save all alike, or say it: --classes 1=NAME --classes 255=NAME"
         )
 
 

@@ -13,7 +13,14 @@ from transformers.hf_argparser import HfArg
 
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.effective_batch import split_batch
-from stedfm_hf.training.parsing import ArgumentParser, at_least, describe_batch, settle_device, settle_library
+from stedfm_hf.training.parsing import (
+    SEVERAL,
+    ArgumentParser,
+    at_least,
+    describe_batch,
+    settle_device,
+    settle_library,
+)
 from stedfm_hf.training.recipe_files import SUFFIXES
 
 MOST_EPOCHS = 1000
@@ -96,7 +103,9 @@ class FinetuningArguments(TrainingArguments):
         default=None, aliases=["--output"], help="Folder for the best model; a run that is there is continued."
     )
     seeds: list[int] | None = HfArg(
-        default=None, help="One run for each: of the drawn labels, new weights, order and augmentation (default: 42)."
+        default=None,
+        metadata=SEVERAL,
+        help="One run for each: of the drawn labels, new weights, order and augmentation (default: 42).",
     )
     num_train_epochs: float = HfArg(
         default=30.0,

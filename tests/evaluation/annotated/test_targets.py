@@ -89,7 +89,7 @@ def test_planes_that_do_not_overlap_can_be_a_single_label() -> None:
         (
             [[[0, 255]], [[0, 1]]],
             {},
-            r"masks of .* hold 0 and 255 alone.* is 255 a class\? .*--classes 1=NAME 255=NAME",
+            r"masks of .* hold 0 and 255 alone.* is 255 a class\? .*--classes 1=NAME --classes 255=NAME",
         ),
         ([[[0, -1]]], {}, "from -1 to 0"),
         ([[[0, 0]]], {}, "every mask is empty .1 mask"),
