@@ -364,8 +364,8 @@ def segment(
     counts, (fields, objects) = manifest.counts(), count_found(output)
     total = sum(objects.values())
     if as_json:
-        found = {"fields": fields, "objects": total, "objects_of": objects}
-        print_json({"output": str(output), "manifest": str(output / "manifest.json"), **found, **counts})
+        rows = {"fields": fields, "objects": total, "objects_of": objects}
+        print_json({"output": str(output), "manifest": str(output / "manifest.json"), **rows, **counts})
     else:
         failed = f", {counts['failed']} failed" if counts["failed"] else ""
         each = f" ({', '.join(f'{name} {count:,}' for name, count in objects.items())})" if len(objects) > 1 else ""
