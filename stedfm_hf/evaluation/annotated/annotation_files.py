@@ -10,15 +10,18 @@ import numpy as np
 
 from stedfm_hf.evaluation.annotated.outlines import OUTLINE_SUFFIXES, fill, read_outlines
 from stedfm_hf.evaluation.annotated.stored import StoredMask, as_region, take_region, whole_numbers
-from stedfm_hf.images import ImageReadError, StedImage, read_series
+from stedfm_hf.images import ImageReadError, StedImage, list_series, read_image, read_series
 from stedfm_hf.modeling.io_types_stedfm import RGB
+from stedfm_hf.runs import counted
 
 _LOSSY = (".jpg", ".jpeg")
 _PNG = b"\x89PNG"
 _NO_NAME = re.compile(r"\d*|image|.*[\[/].*", re.IGNORECASE)
 
 
-def read_mask(file: Path, shape: tuple[int, int], region: Path | None = None) -> StoredMask:
+def read_mask(
+    file: Path, shape: tuple[int, int], region: Path | None = None, *, part: tuple[int, int] | None = None
+) -> StoredMask:
     """Reads the mask of an image, whatever kind of file it is.
 
     One plane is a label image, or holds 0 and 255 only; several are a class each. Planes are the channels and the
@@ -29,13 +32,20 @@ def read_mask(file: Path, shape: tuple[int, int], region: Path | None = None) ->
         file: with the mask.
         shape: (height, width) of the image.
         region: file with the region of interest: above 0 where the annotation counts.
+        part: of an image of several series, the number of one and how many there are: the mask has a plane for each,
+            and the one of that number is taken.
 
     Raises:
         ImageReadError: says what is wrong with which file.
         UserError: a package is needed to read it.
     """
     try:
-        mask = fill(read_outlines(file), shape) if file.suffix.lower() in OUTLINE_SUFFIXES else _read_raster(file)
+        if part is not None:
+            mask = _read_part(file, *part)
+        elif file.suffix.lower() in OUTLINE_SUFFIXES:
+            mask = fill(read_outlines(file), shape)
+        else:
+            mask = _read_raster(file)
         check_shape(mask.planes, shape)
     except (ImageReadError, OSError) as error:
         raise _named("mask", file, error) from error
@@ -92,6 +102,19 @@ def _read_raster(file: Path) -> StoredMask:
     planes, names = _read_planes(file)
     planes, names, region = take_region(planes, names)
     return StoredMask(whole_numbers(planes), tuple(names), region=region)
+
+
+def _read_part(file: Path, number: int, count: int) -> StoredMask:
+    """One plane of a mask with so many of them; the others are not read where they are series, too."""
+    if file.suffix.lower() in OUTLINE_SUFFIXES:
+        raise ImageReadError(f"holds outlines, the image {count} series; save a plane for each")
+    series = list_series(file)
+    if len(series) == count and len(series[number].channel_names) == 1:
+        return StoredMask(whole_numbers(read_image(file, series=number).array))
+    mask = _read_raster(file)
+    if len(mask.planes) != count:
+        raise ImageReadError(f"has {counted(len(mask.planes), 'plane')}, the image {count} series; save one for each")
+    return StoredMask(mask.planes[number : number + 1], region=mask.region)
 
 
 def _read_planes(file: Path) -> tuple[np.ndarray, tuple[str, ...]]:

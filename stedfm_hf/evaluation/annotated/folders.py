@@ -10,12 +10,12 @@ from pathlib import Path
 
 from stedfm_hf.evaluation.annotated.annotation_files import read_mask
 from stedfm_hf.evaluation.annotated.pairing import Pair, each_plane, find_pairs
-from stedfm_hf.evaluation.annotated.rows import Checked, MaskedRows, check_shows_something, digest_of
+from stedfm_hf.evaluation.annotated.rows import Checked, MaskedRows, check_shows_something, content_digest, digest_of
 from stedfm_hf.evaluation.annotated.stored import StoredMask, count
 from stedfm_hf.evaluation.labelled.reading import source_of
 from stedfm_hf.images import ImageReadError, StedImage, list_series, read_image
 from stedfm_hf.inference.fields import ALL_SERIES
-from stedfm_hf.runs import UserError, counted, sha256_file, some_of
+from stedfm_hf.runs import UserError, some_of
 
 
 def read_folder(
@@ -92,22 +92,15 @@ class FileReads:
 
     def mask(self, number: int) -> StoredMask:
         """The mask of a row."""
-        return _mask_of_pair(self.pairs[number], self.shapes[number])
+        return _mask_of(self.pairs[number], self.shapes[number])
 
 
 def _image_of(pair: Pair, series: str | int | None, channel: str | int | None) -> StedImage:
     return read_image(pair.image.file, series=series if pair.plane is None else pair.plane[0], channel=channel)
 
 
-def _mask_of_pair(pair: Pair, shape: tuple[int, int]) -> StoredMask:
-    mask = read_mask(pair.masks[0], shape, pair.region)
-    if pair.plane is None:
-        return mask
-    number, count = pair.plane
-    if mask.outlines or len(mask.planes) != count:
-        found = "outlines" if mask.outlines else counted(len(mask.planes), "plane")
-        raise ImageReadError(f"has {count} series, its mask {pair.masks[0].name} {found}; save a plane for each")
-    return StoredMask(mask.planes[number : number + 1], region=mask.region)
+def _mask_of(pair: Pair, shape: tuple[int, int]) -> StoredMask:
+    return read_mask(pair.masks[0], shape, pair.region, part=pair.plane)
 
 
 def _check_pair(pair: Pair, *, series: str | int | None, channel: str | int | None) -> Checked | str:
@@ -123,12 +116,11 @@ def _check_pair(pair: Pair, *, series: str | int | None, channel: str | int | No
                 f"holds {len(there)} series ({some_of(there)}): --series all takes each as an image, with the plane "
                 "of the mask that has its number; --series 0 takes one, and planes of its mask are classes"
             )
-        array = _image_of(pair, series, channel).array
-        check_shows_something(array)
-        height, width = array.shape[1:]
-        mask = _mask_of_pair(pair, (height, width))
-        files = [file, pair.masks[0], *([pair.region] if pair.region else [])]
-        return Checked(count(mask), (height, width), digest_of(pair.plane or (), *map(sha256_file, files)))
+        image = _image_of(pair, series, channel)
+        check_shows_something(image.array)
+        height, width = image.array.shape[1:]
+        mask = _mask_of(pair, (height, width))
+        return Checked(count(mask), (height, width), content_digest(image, mask))
     except UserError:
         raise
     except (ImageReadError, OSError, MemoryError) as error:

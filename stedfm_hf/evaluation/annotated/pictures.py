@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from stedfm_hf.evaluation.annotated.annotation_files import check_shape, drop_equal_planes
-from stedfm_hf.evaluation.annotated.rows import Checked, MaskedRows, check_shows_something, digest_of
+from stedfm_hf.evaluation.annotated.rows import Checked, MaskedRows, check_shows_something, content_digest, digest_of
 from stedfm_hf.evaluation.annotated.stored import StoredMask, count, whole_numbers
 from stedfm_hf.images import ImageReadError, StedImage
 from stedfm_hf.inference.sources import DatasetRow, dataset_rows
@@ -86,12 +85,10 @@ def _check_picture(reads: PictureReads, number: int) -> Checked | str | None:
     try:
         if row.rows[row.index][reads.column] is None:
             return None
-        image = np.ascontiguousarray(reads.image(number).array)
-        check_shows_something(image)
-        mask, shape = reads.mask(number), (image.shape[1], image.shape[2])
+        image = reads.image(number)
+        check_shows_something(image.array)
+        mask, shape = reads.mask(number), (image.array.shape[1], image.array.shape[2])
         check_shape(mask.planes, shape)
     except (ValueError, OSError) as error:
         return " ".join(str(error).split()) or type(error).__name__
-    arrays = (image, mask.planes)
-    content = b"".join(repr((each.shape, each.dtype.str)).encode() + each.tobytes() for each in arrays)
-    return Checked(count(mask), shape, hashlib.sha256(content).hexdigest())
+    return Checked(count(mask), shape, content_digest(image, mask))

@@ -64,6 +64,16 @@ def check_shows_something(array: np.ndarray) -> None:
         raise ImageReadError("holds no finite number, in one channel at least; export it again")
 
 
+def content_digest(image: StedImage, mask: StoredMask) -> str:
+    """SHA-256 of an image and its mask as they were read, however they are stored."""
+    region = [] if mask.region is None else [mask.region]
+    digest = hashlib.sha256(repr((image.pixel_size_nm, image.channel_names, mask.keys, mask.outlines)).encode())
+    for array in (image.array, mask.planes, *region):
+        digest.update(repr((array.shape, array.dtype.str)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 def digest_of(settings: Sequence[Any], *parts: str) -> str:
     """SHA-256 of how something is read, and of its parts' own."""
     return hashlib.sha256(json.dumps([*settings, *parts]).encode()).hexdigest()
