@@ -5,7 +5,6 @@ Images and masks are read when they are asked for; what is counted (pixels of ev
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from stedfm_hf.evaluation.annotated.class_names import names_of
 from stedfm_hf.evaluation.annotated.folders import read_folder
 from stedfm_hf.evaluation.annotated.pairing import SAY_WHICH
 from stedfm_hf.evaluation.annotated.repositories import read_masked_repository
-from stedfm_hf.evaluation.annotated.rows import MaskedRows, Reads
+from stedfm_hf.evaluation.annotated.rows import MaskedRows, Reads, content_digest, digest_of
 from stedfm_hf.evaluation.annotated.stored import StoredMask, count, whole_numbers
 from stedfm_hf.evaluation.annotated.targets import Classes, Rule, TargetType, make_rule
 from stedfm_hf.evaluation.labelled import SourcedImages
@@ -162,16 +161,15 @@ def from_arrays(
         except ImageReadError as error:
             raise UserError(f"{name}: the mask of image {number} {error}") from error
         stored.append(StoredMask(planes, region=None if region is None else np.asarray(region, bool)))
-    digest = hashlib.sha256()
-    for array in (*arrays, *(part for mask in stored for part in (mask.planes, mask.region) if part is not None)):
-        digest.update(repr((array.shape, array.dtype.str)).encode() + np.ascontiguousarray(array).tobytes())
+    reads = _ArrayReads(arrays, tuple(stored))
+    digests = [content_digest(reads.image(number), mask) for number, mask in enumerate(stored)]
     rows = MaskedRows(
         facts=[count(mask) for mask in stored],
         sources=sources or places,
         places=places,
         rows=range(len(places)),
-        digest=digest.hexdigest(),
-        reads=_ArrayReads(arrays, tuple(stored)),
+        digest=digest_of([], *digests),
+        reads=reads,
     )
     return _annotated({"all": rows}, name, classes, target_type, {}, simulated=False)["all"]
 
