@@ -76,8 +76,8 @@ model does on images of a microscope.
 
 Of the {test} test images: mean over images, then over the three classes. Networks: ± standard deviation (n − 1) over
 {seeds} seeds (new images drawn, new weights, order and augmentation). They all saw 3200 crops of 64 pixels, 16 in each
-of 200 steps, however few images they were cut from; the weights of the better of two checks were kept. Baselines, fitted
-once on {fitted} of all training images: 95 % interval over test images.
+of 200 steps, however few images they were cut from; the weights of the better of two checks were kept. Baselines,
+fitted once on {fitted} of all training images: 95 % interval over test images.
 
 {leads}
 
