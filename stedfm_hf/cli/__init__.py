@@ -371,8 +371,11 @@ def segment(
         each = f" ({', '.join(f'{name} {count:,}' for name, count in objects.items())})" if len(objects) > 1 else ""
         found = f"{counted(total, 'object')}{each} in {counted(fields, 'field')}"
         print(f"{output}: {found} from {counted(counts['done'], 'file')}{failed}")
-        if fields and not total:
-            complain("no object was found; maps of probability show how near to one the model came")
+    if fields and not total:
+        if min_area_px > 1:
+            complain(f"no object has {min_area_px} pixels or more (--min-area-px); the labels show the smaller ones")
+        else:
+            complain("no pixel is of a class; maps of probability show how near the model came")
     if manifest.exit_status:
         raise typer.Exit(manifest.exit_status)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..modeling.io_stedfm import readable_suffixes
 from ..runs.errors import UserError
+from ..runs.manifest import is_result
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,11 @@ def find_images(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
     """Find the image files that files, folders and globs name.
 
     Folders are walked recursively, through links too, but never in a circle. Files of readable suffixes are taken,
-    others counted; hidden files and folders (`.name`) are passed over. A glob (`*`, `?`, `[...]`, and `**` for any
-    depth) names files. A file named directly is always taken: whether it can be read shows at reading. A file that is
-    reached twice is taken once, under the first input. Where different files would get the same path, theirs are
-    made relative to the folder they have in common.
+    others counted; hidden files and folders (`.name`) are passed over, and so are folders that a segmentation, an
+    evaluation or a training of ours wrote, unless they are named themselves. A glob (`*`, `?`, `[...]`, and `**` for
+    any depth) names files. A file named directly is always taken: whether it can be read shows at reading. A file
+    that is reached twice is taken once, under the first input. Where different files would get the same path, theirs
+    are made relative to the folder they have in common.
 
     Args:
         inputs: one or more of them.
@@ -126,6 +128,7 @@ def _walk(folder: Path, depth: int | None) -> Iterator[FoundImage]:
             if not name.startswith(".")
             and (depth is None or len(place.parts) + 1 < depth)
             and os.path.realpath(os.path.join(here, name)) not in entered
+            and not is_result(os.path.join(here, name))
         ]
         yield from (FoundImage(Path(here, name), (place / name).as_posix()) for name in files if name[0] != ".")
 

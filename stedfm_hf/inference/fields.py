@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from stedfm_hf.images import StedImage, read_image, read_series
+from stedfm_hf.images import StedImage, list_series, read_image, read_series
 from stedfm_hf.inference.segmenter import Segmenter
 from stedfm_hf.inference.sources import ImageFile, Source
 from stedfm_hf.modeling.blending_stedfm import segment_rows
 from stedfm_hf.modeling.image_processing_stedfm import apply_intensity_range, fit_scaling, resampled_size
+from stedfm_hf.runs import some_of
 
 ALL_SERIES = "all"
 """Instead of the name of a series: every one, for itself."""
@@ -91,6 +92,12 @@ def _images(source: Source, series: str | int | None, channel: str | int | None)
     elif series == ALL_SERIES:
         yield from read_series(source.file, channel=channel)
     else:
+        there = list_series(source.file) if series is None else []
+        if len(there) > 1:
+            raise ValueError(
+                f"holds {len(there)} series ({some_of([each.name for each in there])}): --series all takes each, so "
+                "every plane of a stack; --series 0 takes the first, a name that one"
+            )
         yield read_image(source.file, series=series, channel=channel)
 
 

@@ -18,6 +18,7 @@ from stedfm_hf.runs.errors import EXIT_DONE, EXIT_ITEMS_FAILED, UserError
 from stedfm_hf.runs.files import read_json, write_json
 
 MANIFEST_FORMAT = 1
+_OF_RESULTS = ("segment", "evaluate", "finetune", "pretrain")  # first words of verbs
 _PACKAGES = ("stedfm-hf", "torch", "transformers", "numpy")
 # The folders of an absolute path inside a sentence; not those of a URL, nor of a relative path.
 _FOLDERS = re.compile(r"(?<![\w.~:/\\])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\":,;]+[/\\])*(?=[^\s/\\])")
@@ -217,6 +218,23 @@ def manifest_path(output: str | os.PathLike[str], *, folder: bool | None = None)
     if folder is None:
         folder = path.is_dir() or not path.suffix
     return path / "manifest.json" if folder else path.with_name(path.name + ".manifest.json")
+
+
+def is_result(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds what a model gave or what was trained: pictures in it are results, not images.
+
+    Example:
+        >>> is_result("/nowhere")
+        False
+    """
+    record = manifest_path(folder, folder=True)
+    if not record.is_file():
+        return False
+    try:
+        found = read_json(record)
+    except UserError:
+        return False
+    return isinstance(found, dict) and str(found.get("verb")).split(" ")[0] in _OF_RESULTS
 
 
 def versions() -> dict[str, str]:

@@ -79,7 +79,7 @@ def test_the_card_says_what_is_known() -> None:
         "**Trained and tested on simulated images**",
         "| test, 300 images | mean ± sd of 2 seeds | this model |",
         "| accuracy | 0.9000 ± 0.0123 | 0.9500 |",
-        "could not be read: 12.\n\n- `cell_3.tif`: truncated\n- `cell_10.tif`: NaN\n",
+        "could not be used: 12.\n\n- `cell_3.tif`: truncated\n- `cell_10.tif`: NaN\n",
         "- and 2 more: `manifest.json` names them\n",
         "| tub\\|ulin | no image | 600 |",
         "| train (drawn) | 1,000 | 100 |",

@@ -34,6 +34,22 @@ def test_a_folder_is_walked_and_others_are_counted(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("record", "taken"),
+    [
+        ('{"verb": "segment"}', False),
+        ('{"verb": "finetune segmentation"}', False),
+        ('{"verb": "data simulate"}', True),
+        ('["of another program"]', True),
+        ("no JSON", True),
+    ],
+)
+def test_pictures_that_a_run_wrote_are_no_images_unless_they_are_named(folder: Path, record: str, taken: bool) -> None:
+    (folder / "sub" / "manifest.json").write_text(record)
+    assert ("sub/a.npy" in paths(folder)) == taken
+    assert paths(folder / "sub") == ["a.npy", "deep/c.msr"]
+
+
+@pytest.mark.parametrize(
     ("pattern", "expected"),
     [
         ("*.tif", ["b.tif"]),

@@ -276,12 +276,18 @@ def test_the_last_line_counts_the_objects_of_every_class(
     assert actin and tubulin
     answer = capsys.readouterr()
     assert f"{actin + tubulin} objects (actin {actin}, tubulin {tubulin}) in " in answer.out
-    assert "no object" not in answer.err
+    assert "no object" not in answer.err and "no pixel" not in answer.err
     assert main([*words, str(tmp_path / "none"), "--min-area-px", "9999"]) == 0
     answer = capsys.readouterr()
-    assert "0 objects (actin 0, tubulin 0)" in answer.out and "no object was found" in answer.err
+    assert "0 objects (actin 0, tubulin 0)" in answer.out and "no object has 9999 pixels or more" in answer.err
     assert main([*words, str(tmp_path / "out"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["objects_of"] == {"actin": actin, "tubulin": tubulin}
+
+
+def test_maps_among_the_images_are_not_segmented_by_the_next_run(several: Path, images: Path, tmp_path: Path) -> None:
+    first = segment(images / "a" / "1.tif", images / "a" / "segmented", model=several, device="cpu")
+    again = segment(images, tmp_path / "out", model=several, device="cpu")
+    assert first.items and all("segmented" not in path for path in again.items)
 
 
 def test_a_stack_lists_its_planes_or_takes_them_one_by_one(
@@ -290,7 +296,7 @@ def test_a_stack_lists_its_planes_or_takes_them_one_by_one(
     tifffile.imwrite(tmp_path / "stack.tif", counts((3, 40, 44)), imagej=True, metadata={"axes": "ZYX"})
     words = ["segment", str(tmp_path / "stack.tif"), "--model", str(several), "--device", "cpu"]
     assert main([*words, "--output", str(tmp_path / "none")]) == 1
-    assert "3 series" in (error := capsys.readouterr().err) and "image[z=2]" in error
+    assert "3 series" in (error := capsys.readouterr().err) and "image[z=2]" in error and "--series all takes" in error
     assert main([*words, "--output", str(tmp_path / "each"), "--series", "all", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["fields"] == 3
     assert main([*words, "--output", str(tmp_path / "one"), "--series", "image[z=1]"]) == 0

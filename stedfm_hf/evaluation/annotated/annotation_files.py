@@ -107,13 +107,14 @@ def _read_raster(file: Path) -> StoredMask:
 def _read_part(file: Path, number: int, count: int) -> StoredMask:
     """One plane of a mask with so many of them; the others are not read where they are series, too."""
     if file.suffix.lower() in OUTLINE_SUFFIXES:
-        raise ImageReadError(f"holds outlines, the image {count} series; save a plane for each")
+        raise ImageReadError(f"holds outlines; save a plane for each of the {count} series of the image")
     series = list_series(file)
     if len(series) == count and len(series[number].channel_names) == 1:
         return StoredMask(whole_numbers(read_image(file, series=number).array))
     mask = _read_raster(file)
     if len(mask.planes) != count:
-        raise ImageReadError(f"has {counted(len(mask.planes), 'plane')}, the image {count} series; save one for each")
+        planes = counted(len(mask.planes), "plane")
+        raise ImageReadError(f"has {planes}; save one for each of the {count} series of the image")
     return StoredMask(mask.planes[number : number + 1], region=mask.region)
 
 

@@ -114,7 +114,7 @@ def _check_pair(pair: Pair, *, series: str | int | None, channel: str | int | No
         if len(there) > 1:
             return (
                 f"holds {len(there)} series ({some_of(there)}): --series all takes each as an image, with the plane "
-                "of the mask that has its number; --series 0 takes one, and planes of its mask are classes"
+                "of the mask that has its number; if the planes of the mask are classes, --series 0 takes one"
             )
         image = _image_of(pair, series, channel)
         check_shows_something(image.array)

@@ -195,6 +195,9 @@ def _checked(classes: Classes | None, where: str) -> Classes | None:
         names = list(classes)
         if len({name.lower() for name in names}) < len(names):
             raise UserError(f"{where}: the classes {', '.join(names)} are not all different")
+    if classes is not None and len(names) == 1 and "," in names[0]:
+        listed = " ".join(f"--classes {name.strip()}" for name in names[0].split(","))
+        raise UserError(f"{where}: {names[0]!r} is the name of one class; for several give {listed}")
     if classes is not None and (not names or not all(name.strip() for name in names)):
         raise UserError(f"{where}: there are classes without a name; name them all, or leave the names out")
     return classes
@@ -235,7 +238,7 @@ def _of_planes(masks: Masks, classes: Classes | None, target_type: TargetType, w
         if facts.values is not None and not any(there <= each for each in _BINARY):
             raise UserError(
                 f"{where}: the mask of {place} has {facts.planes} planes and holds {_listed(there - {0, 1})}; a plane "
-                "of a class holds 0 and 1, or 0 and 255"
+                "of a class holds 0 and 1, or 0 and 255 (those of a stack, each with its own image: --series all)"
             )
     first = next(iter(masks.values()))
     keys = first.keys or tuple(range(first.planes))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stedfm_hf.runs import EXIT_DONE, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
+from stedfm_hf.runs import EXIT_DONE, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError, some_of
 from stedfm_hf.training.finetuning.arguments import FinetuningArguments
 from stedfm_hf.training.finetuning.summary import describe
 
@@ -54,16 +54,19 @@ def say_on_first(arguments: FinetuningArguments) -> Callable[[str], None]:
 
 
 def leave_out(found: Mapping[str, str], failed: dict[str, str], say: Callable[[str], None]) -> None:
-    """Says, before anything is trained, which images cannot be read.
+    """Says, before anything is trained, which images cannot be used.
 
     Args:
         found: images with the reason.
         failed: those that were said; gets them.
-        say: called with a line for each that is new.
+        say: called with a line for each reason that is new to some.
     """
+    places: dict[str, list[str]] = {}
     for place, reason in found.items():
         if place not in failed:
-            say(f"{place}: is left out ({reason})")
+            places.setdefault(reason, []).append(place)
+    for reason, names in places.items():
+        say(f"{some_of(names)}: {'is' if len(names) == 1 else 'are'} left out ({reason})")
     failed.update(found)
 
 

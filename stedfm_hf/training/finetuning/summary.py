@@ -124,5 +124,5 @@ def describe(summary: Mapping[str, Any], folder: Path, headline: Sequence[str]) 
     seeds = f"{counted(count, 'seed')}, best {summary['best_seed']}{step}"
     line = f"{folder}: {side} {', '.join(shown)} ({seeds}; {counted(figures['images'], 'image')})"
     failed = list(summary.get("failed", ()))
-    lost = [f"{counted(len(failed), 'image')} could not be read: {some_of(failed)}"] if failed else []
+    lost = [f"{counted(len(failed), 'image')} left out: {some_of(failed)}"] if failed else []
     return "\n".join([line, *lost, *(f"no conclusion can be drawn: {doubt}" for doubt in summary.get("doubts", ()))])

@@ -210,7 +210,7 @@ def test_planes_of_a_stack_are_images_of_one_source_with_their_masks(tmp_path: P
         read_annotated(tmp_path)
     data = read_annotated(tmp_path, series="all")["all"]
     assert data.places.tolist() == ["a.tif[0]", "a.tif[1]", "a.tif[2]"] and set(data.sources) == {"a.tif"}
-    assert data.failed["b.tif[2]"] == "its mask b.tif has 2 planes, the image 3 series; save one for each"
+    assert data.failed["b.tif[2]"] == "its mask b.tif has 2 planes; save one for each of the 3 series of the image"
     for number, mask in enumerate(masks):
         assert np.array_equal(data.target(number), mask)
         assert np.array_equal(data.stored(number).array[0], picture(number))
@@ -221,7 +221,7 @@ def test_planes_of_a_stack_are_images_of_one_source_with_their_masks(tmp_path: P
     (tmp_path / "labels" / "b.tif").unlink()
     (tmp_path / "labels" / "b.polys.txt").write_text("0 [(0, 0), (1, 0), (1, 1)]")
     data = read_annotated(tmp_path, series="all")["all"]
-    assert data.failed["b.tif[0]"].endswith("b.polys.txt holds outlines, the image 3 series; save a plane for each")
+    assert data.failed["b.tif[0]"].endswith(" holds outlines; save a plane for each of the 3 series of the image")
 
 
 def test_two_folders_that_could_hold_the_masks_are_told(tmp_path: Path) -> None:
