@@ -25,8 +25,10 @@ def assert_same_losses(output: Path, wanted: Path) -> None:
 def test_two_processes_give_the_losses_of_two_accumulated_batches(
     encoder: Path, crops: Path, tmp_path: Path, mode: str
 ) -> None:
-    run(encoder, crops, tmp_path / "one", f"--mode {mode} --per_device_train_batch_size 4")
-    said = launch(SCRIPT, words_of(encoder, crops, tmp_path / "two", f"--mode {mode}"))
+    # Small steps: on some CPUs Adam's large first ones make of a rounding error more than is allowed here.
+    words = f"--mode {mode} --learning_rate 1e-4"
+    run(encoder, crops, tmp_path / "one", f"{words} --per_device_train_batch_size 4")
+    said = launch(SCRIPT, words_of(encoder, crops, tmp_path / "two", words))
     assert "2 processes x 4 images x 1 accumulated" in said and said.count("test balanced_accuracy") == 1
     assert_same_losses(tmp_path / "two", tmp_path / "one")
     ours, theirs = (read_json(tmp_path / name / METRICS_FILE)["test"]["mean"] for name in ("two", "one"))
