@@ -25,7 +25,7 @@ def is_checkpoint_archive(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return not any(name.endswith("/data.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # the last: a newer format than zipfile's
         return True
 
 
@@ -59,6 +59,7 @@ def extract_checkpoint(path: Path, target: Path) -> str:
             return member.filename
     except UserError:
         raise
+    # zipfile raises NotImplementedError for a compression that it does not know, RuntimeError for a password.
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, ValueError, EOFError, OSError) as error:
         raise UserError(f"{path}: cannot be unpacked ({error}); get the archive again") from error
 

@@ -149,6 +149,7 @@ def _check_content(url: str, part: Path) -> None:
         try:
             with zipfile.ZipFile(part) as archive:
                 damaged = archive.testzip()
+        # zipfile raises NotImplementedError for a compression that it does not know, RuntimeError for a password.
         except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError) as error:
             raise UserError(f"{public_url(url)}: the download cannot be unpacked ({error}); try again") from error
         if damaged:

@@ -10,9 +10,6 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
-from hypothesis import assume, given
-from hypothesis import settings as trials
-from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 from skimage.measure import regionprops
@@ -23,11 +20,9 @@ from stedfm_hf.cli import main
 from stedfm_hf.images import read_image
 from stedfm_hf.inference import load_segmenter, segment
 from stedfm_hf.inference.field_task import FieldTask
-from stedfm_hf.inference.fields import Field, resized_bands
-from stedfm_hf.inference.objects import NEIGHBOURS, Components, Hulls
+from stedfm_hf.inference.objects import NEIGHBOURS
 from stedfm_hf.inference.overlay import thumbnail
-from stedfm_hf.inference.plane_files import Planes, new_planes
-from stedfm_hf.modeling.image_processing_stedfm import resample, resampled_size
+from stedfm_hf.inference.plane_files import Planes
 from stedfm_hf.runs import Manifest, UserError
 from tests.models import tiny_config
 
@@ -158,69 +153,6 @@ def test_the_pixel_size_is_read_back(several: Path, images: Path, tmp_path: Path
     _, objects = tables(tmp_path / "out")
     unsized = objects[objects["path"] == "unsized.npy"]
     assert unsized["area_um2"].isna().all() and unsized["pixel_size_nm"].isna().all() and len(unsized)
-
-
-@trials(deadline=None, max_examples=40)
-@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 30), st.integers(1, 9), st.floats(0.2, 0.7))
-def test_bands_do_not_change_the_objects(seed: int, height: int, width: int, step: int, share: float) -> None:
-    random = np.random.default_rng(seed)
-    mask, raw = random.random((height, width)) < share, random.normal(size=(1, height, width)).astype(np.float32)
-    found, hulls = Components(), Hulls()
-    for top in range(0, height, step):
-        band = np.s_[top : top + step]
-        found.add(top, mask[band], raw[0, band], raw[:, band])
-    measures = found.finish(2)
-    numbers = np.concatenate([found.numbers(top, mask[top : top + step]) for top in range(0, height, step)])
-    for top in range(0, height, step):
-        hulls.add(top, numbers[top : top + step])
-    solidity = hulls.solidity(measures["area_px"])
-    inside, _ = ndimage.label(mask, NEIGHBOURS)
-    expected = [each for each in regionprops(inside, raw[0]) if each.area >= 2]
-    assert measures["number"].tolist() == list(range(1, len(expected) + 1))
-    for index, each in enumerate(expected):
-        assert (numbers[tuple(each.coords.T)] == index + 1).all() and measures["area_px"][index] == each.area
-        assert measures["mean_intensity_0"][index] == pytest.approx(each.intensity_mean, abs=1e-5)
-        assert measures["eccentricity"][index] == pytest.approx(each.eccentricity, abs=1e-4)
-    assert (numbers > 0).sum() == measures["area_px"].sum() and (solidity <= 1 + 1e-9).all()
-
-
-def test_the_solidity_of_shapes_drawn_by_hand() -> None:
-    numbers = np.zeros((12, 20), np.int64)
-    numbers[1:4, 1:9] = 1
-    numbers[6:11, 1:6] = 2
-    numbers[7:11, 2:6] = 0  # an L of 9 pixels
-    numbers[6, 10] = numbers[7, 11] = 3
-    found = Hulls()
-    for top in (0, 7):
-        found.add(top, numbers[top : top + 7] if top == 0 else numbers[7:])
-    assert found.solidity(np.array([24, 9, 2])) == pytest.approx([1, 9 / 17, 2 / 3])
-
-
-@trials(deadline=None, max_examples=30)
-@given(st.tuples(*[st.integers(1, 30)] * 2), st.tuples(*[st.integers(1, 60)] * 2), st.integers(1, 8))
-def test_maps_are_brought_to_the_pixels_of_the_file(
-    source: tuple[int, int], target: tuple[int, int], step: int
-) -> None:
-    map = np.random.default_rng(0).random((2, *source), dtype=np.float32)
-    bands = ((top, map[:, top : top + step]) for top in range(0, source[0], step))
-    found = list(resized_bands(bands, source, target))
-    assert [top for top, _ in found] == list(np.cumsum([0, *(band.shape[1] for _, band in found[:-1])]))
-    expected = torch.nn.functional.interpolate(torch.from_numpy(map)[None], size=target, mode="bilinear")[0]
-    np.testing.assert_allclose(np.concatenate([band for _, band in found], axis=1), expected, atol=1e-5)
-
-
-@trials(deadline=None, max_examples=30)
-@given(st.tuples(*[st.integers(2, 60)] * 2), st.tuples(*[st.floats(0.2, 4)] * 2), st.integers(1, 9))
-def test_rows_of_another_pixel_size_are_those_of_the_whole_image(
-    shape: tuple[int, int], factors: tuple[float, float], step: int
-) -> None:
-    seen = resampled_size(shape, factors)
-    assume(seen[1] > 1)  # torch does not look at the other rows of an image that becomes one pixel wide
-    image = np.random.default_rng(0).random((2, *shape), dtype=np.float32)
-    expected = resample(image, factors)
-    field = Field("", "", image, np.array([[0.0, 1.0]] * 2), True, None, seen)
-    rows = [field.rows(top, min(top + step, seen[0])) for top in range(0, seen[0], step)]
-    np.testing.assert_allclose(np.concatenate(rows, axis=1), expected, atol=2e-5)
 
 
 def test_a_model_with_a_pixel_size_of_its_own(several: Path, images: Path, tmp_path: Path) -> None:
@@ -413,22 +345,6 @@ def test_a_stack_with_a_damaged_plane_has_no_rows_until_it_is_mended(
     assert tables(tmp_path / "out")[0].empty
     assert segment(tmp_path / "both.npz", tmp_path / "out", **options).exit_status == 0
     assert calls == [1, 2, 2] and len(tables(tmp_path / "out")[0]) == 2
-
-
-def test_files_too_large_for_one_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stedfm_hf.inference.plane_files.CLASSIC_PLANE", 1000)
-    values = np.random.default_rng(0).random((3, 10, 20), dtype=np.float32)
-    facts: dict[str, Any] = {"names": ["a", "b", "c"], "limits": (0, 1), "pixel_size_nm": (25, 20), "about": {}}
-    for name, count in (("stack.tif", 3), ("plane.tif", 1)):
-        rows = 10 if count == 3 else 30
-        with new_planes(tmp_path / name, (count, rows, 20), np.float32, **facts) as planes:
-            for top in (0, 6):
-                planes.write(top, values.reshape(count, rows, 20)[:, top : 6 if top == 0 else rows])
-            assert (planes.read(count - 1, 2, 9) == values.reshape(count, rows, 20)[-1, 2:9]).all()
-        read = read_image(tmp_path / name)
-        assert read.pixel_size_nm == pytest.approx((25, 20)) and (read.array.ravel() == values.ravel()).all()
-    with tifffile.TiffFile(tmp_path / "stack.tif") as stack, tifffile.TiffFile(tmp_path / "plane.tif") as plane:
-        assert stack.is_imagej and not stack.is_bigtiff and len(stack.pages) == 1 and plane.is_bigtiff
 
 
 def test_a_picture_of_a_large_field_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -96,12 +98,12 @@ def test_images_are_taken_as_they_come(model: StedFmModel) -> None:
     """A folder of a million images must not be read before the first vector is out."""
     taken = []
 
-    def source() -> object:
+    def source() -> Iterator[np.ndarray]:
         for index in range(100):
             taken.append(index)
             yield image(32, 32, index)
 
-    next(encode_images(model, source(), batch_size=4))  # type: ignore[arg-type]
+    next(encode_images(model, source(), batch_size=4))
     assert len(taken) == 4
 
 

@@ -195,9 +195,9 @@ def _checked(classes: Classes | None, where: str) -> Classes | None:
         names = list(classes)
         if len({name.lower() for name in names}) < len(names):
             raise UserError(f"{where}: the classes {', '.join(names)} are not all different")
-    if classes is not None and len(names) == 1 and "," in names[0]:
-        listed = " ".join(f"--classes {name.strip()}" for name in names[0].split(","))
-        raise UserError(f"{where}: {names[0]!r} is the name of one class; for several give {listed}")
+        if len(names) == 1 and "," in names[0]:
+            listed = " ".join(f"--classes {name.strip()}" for name in names[0].split(","))
+            raise UserError(f"{where}: {names[0]!r} is the name of one class; for several give {listed}")
     if classes is not None and (not names or not all(name.strip() for name in names)):
         raise UserError(f"{where}: there are classes without a name; name them all, or leave the names out")
     return classes
