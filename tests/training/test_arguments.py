@@ -328,7 +328,8 @@ def test_fsdp_wraps_a_layer_that_there_is() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no bash")
 def test_the_slurm_script_is_valid_and_hands_everything_on(tmp_path: Path) -> None:
     script = FOLDER.parent / "slurm" / "pretrain.sbatch"
-    for name, body in {"scontrol": "echo node1; echo node2", "srun": 'printf "%s\\n" "$@"'}.items():
+    nodes = "echo node1; sleep 0.5; echo node2"  # a reader that is content with the first would break the pipe
+    for name, body in {"scontrol": nodes, "srun": 'printf "%s\\n" "$@"'}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
         (tmp_path / name).chmod(0o755)
     slurm = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "12", "SLURM_JOB_NUM_NODES": "2"}
