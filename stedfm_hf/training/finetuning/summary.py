@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stedfm_hf.runs import counted, read_json, some_of, write_json
-from stedfm_hf.training.finetuning.checks import is_better
+from stedfm_hf.training.finetuning.checks import LOWER_IS_BETTER, is_better
 
 METRICS_FILE = "metrics.json"
 NO_FIGURES = ("images", "absent_classes", "undefined", "undefined_f1", "undefined_average_precision")
@@ -102,7 +102,7 @@ def write_summary(
 
 
 def describe(summary: Mapping[str, Any], folder: Path, headline: Sequence[str]) -> str:
-    """What the terminal shows: a line, and one for each doubt.
+    """What the terminal shows: a line, and one for each doubt or advice.
 
     Args:
         summary: of all runs.
@@ -125,4 +125,18 @@ def describe(summary: Mapping[str, Any], folder: Path, headline: Sequence[str]) 
     line = f"{folder}: {side} {', '.join(shown)} ({seeds}; {counted(figures['images'], 'image')})"
     failed = list(summary.get("failed", ()))
     lost = [f"{counted(len(failed), 'image')} left out: {some_of(failed)}"] if failed else []
-    return "\n".join([line, *lost, *(f"no conclusion can be drawn: {doubt}" for doubt in summary.get("doubts", ()))])
+    doubts = [f"no conclusion can be drawn: {doubt}" for doubt in summary.get("doubts", ())]
+    return "\n".join([line, *lost, *doubts, *_advice(summary)])
+
+
+def _advice(summary: Mapping[str, Any]) -> list[str]:
+    """What can be done about runs that came to nothing: a new decoder marks no pixel in its first steps."""
+    figure = summary["chosen_by"]
+    runs = [run for run in summary.get("runs", ()) if run["validation"].get(figure) == 0]
+    if not runs or figure in LOWER_IS_BETTER:
+        return []
+    seeds = some_of([run["seed"] for run in runs])
+    return [
+        f"seed {seeds}: nothing is learned yet (validation {figure} 0); train longer, into another --output_dir "
+        f"(--max_steps, here {runs[0]['steps']})"
+    ]

@@ -12,3 +12,19 @@ def test_a_figure_without_a_value_is_said() -> None:
     run = {"seed": 1, "chosen_by": "iou", "validation": side, "test": side}
     summary = summarise([run], how="cut")
     assert describe(summary, Path("run"), ("iou", "dice")) == "run: test iou has no value (1 seed, best 1; 3 images)"
+
+
+def test_a_run_that_came_to_nothing_is_told_what_to_do() -> None:
+    runs = [
+        {"seed": seed, "steps": 20, "best_step": 10, "chosen_by": "iou", "validation": {"images": 3, "iou": iou}}
+        for seed, iou in ((1, 0.0), (2, 0.4))
+    ]
+    said = describe(summarise(runs, how="cut"), Path("run"), ("iou",)).splitlines()
+    assert said[0].startswith("run: validation iou 0.2000")
+    assert said[1:] == [
+        "seed 1: nothing is learned yet (validation iou 0); train longer, into another --output_dir "
+        "(--max_steps, here 20)"
+    ]
+    assert len(describe(summarise(runs[1:], how="cut"), Path("run"), ("iou",)).splitlines()) == 1
+    lossless = [run | {"chosen_by": "loss", "validation": {"images": 3, "loss": 0.0}} for run in runs]
+    assert len(describe(summarise(lossless, how="cut"), Path("run"), ("iou",)).splitlines()) == 1
