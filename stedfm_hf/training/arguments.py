@@ -22,13 +22,13 @@ from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.effective_batch import split_batch
 from stedfm_hf.training.parsing import (
-    SEVERAL,
     ArgumentParser,
     at_least,
     describe_batch,
     recipe_values,
     settle_device,
     settle_library,
+    several,
 )
 from stedfm_hf.training.recipe_files import nearest, recipe_names
 
@@ -58,19 +58,15 @@ class DataArguments:
 
     _argument_group_name = "data"
 
-    dataset: list[str] = HfArg(
+    dataset: list[str] = several(
         default_factory=list,
-        metadata=SEVERAL,
         help="Folder of a data set, its id on the Hub, or its hf:// path; several are mixed in every batch.",
     )
-    weights: list[float] | None = HfArg(
-        default=None, metadata=SEVERAL, help="Shares of the data sets in a batch; by default equal."
-    )
+    weights: list[float] | None = several(default=None, help="Shares of the data sets in a batch; by default equal.")
     train_split: str = HfArg(default="train", help="Split that is trained on.")
     validation_split: str = HfArg(default="validation", help="Split that the held-out checks use.")
-    validation_dataset: list[str] = HfArg(
+    validation_dataset: list[str] = several(
         default_factory=list,
-        metadata=SEVERAL,
         help="Other data sets for the held-out checks; by default those that are trained on.",
     )
     open_shards: int = HfArg(default=4, help="Shards that are mixed at a time; the order depends on it.")

@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.hf_argparser import HfArg
 
 from stedfm_hf.inference.loading import DEVICES, choose_device, has_fast_bfloat16
 from stedfm_hf.runs import UserError
@@ -26,8 +27,14 @@ class Gather(argparse.Action):
         setattr(namespace, self.dest, values if held is self.default else [*held, *values])
 
 
-SEVERAL = {"action": Gather}
-"""Metadata of a field with several values: `--seeds 42 43` is the same as `--seeds 42 --seeds 43`."""
+def several(**of_field: Any) -> Any:
+    """A field with several values: `--seeds 42 43` is the same as `--seeds 42 --seeds 43`.
+
+    Args:
+        of_field: arguments of the library's `HfArg`, which writes the help into the metadata that it is given: each
+            field has its own.
+    """
+    return HfArg(metadata={"action": Gather}, **of_field)
 
 
 class ArgumentParser(HfArgumentParser):

@@ -24,7 +24,9 @@ from stedfm_hf.training.arguments import (
     parse_arguments,
     used_recipe,
 )
+from stedfm_hf.training.classification import arguments as classification
 from stedfm_hf.training.recipe_files import FOLDER, recipe_names, write_recipe
+from stedfm_hf.training.segmentation import arguments as segmentation
 
 ROOT = Path(__file__).parents[2]
 Parsed = tuple[DataArguments, ModelArguments, PretrainArguments]
@@ -227,12 +229,28 @@ def test_an_extra_that_is_missing_is_named(
         parse(words)
 
 
-def test_every_argument_of_ours_is_explained() -> None:
-    internal = {"remove_unused_columns", "label_names", "logging_nan_inf_filter", "ddp_find_unused_parameters"}
-    for kind in KINDS:
-        for field in fields(kind):
-            if field.name in kind.__annotations__ and field.name not in internal:
-                assert field.metadata.get("help"), field.name
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        KINDS,
+        (classification.DataArguments, classification.ModelArguments, classification.ClassificationArguments),
+        (segmentation.DataArguments, segmentation.ModelArguments, segmentation.SegmentationArguments),
+    ],
+)
+def test_every_argument_of_ours_is_explained_in_words_of_its_own(kinds: tuple[type, ...]) -> None:
+    internal = set("remove_unused_columns label_names logging_nan_inf_filter ddp_find_unused_parameters".split())
+    internal.add("save_total_limit")  # nothing to choose in a fine-tuning
+    own = {
+        name
+        for kind in kinds
+        for each in kind.__mro__
+        if each.__module__.startswith("stedfm_hf")
+        for name in each.__annotations__
+    }
+    named = {field.name: field for kind in kinds for field in fields(kind)}
+    helps = {name: named[name].metadata.get("help") for name in own & named.keys() - internal}
+    assert all(helps.values()), [name for name, text in helps.items() if not text]
+    assert len(set(helps.values())) == len(helps)
 
 
 def test_the_help_shows_ours_and_not_the_hundred_others(capsys: pytest.CaptureFixture[str]) -> None:

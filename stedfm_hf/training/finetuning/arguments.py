@@ -14,12 +14,12 @@ from transformers.hf_argparser import HfArg
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.effective_batch import split_batch
 from stedfm_hf.training.parsing import (
-    SEVERAL,
     ArgumentParser,
     at_least,
     describe_batch,
     settle_device,
     settle_library,
+    several,
 )
 from stedfm_hf.training.recipe_files import SUFFIXES
 
@@ -102,9 +102,8 @@ class FinetuningArguments(TrainingArguments):
     output_dir: str | None = HfArg(
         default=None, aliases=["--output"], help="Folder for the best model; a run that is there is continued."
     )
-    seeds: list[int] | None = HfArg(
+    seeds: list[int] | None = several(
         default=None,
-        metadata=SEVERAL,
         help="One run for each: of the drawn labels, new weights, order and augmentation (default: 42).",
     )
     num_train_epochs: float = HfArg(

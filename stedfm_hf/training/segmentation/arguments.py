@@ -15,7 +15,7 @@ from stedfm_hf.training.finetuning.arguments import (
     WeightArguments,
     parse,
 )
-from stedfm_hf.training.parsing import SEVERAL, at_least
+from stedfm_hf.training.parsing import at_least, several
 from stedfm_hf.training.recipe_files import nearest
 
 EXAMPLE = "Example: stedfm finetune segmentation --model demo --dataset annotated --output_dir segmenter"
@@ -50,9 +50,8 @@ class DataArguments(SplitArguments):
         help="Folder of images with masks (images/a.tif with masks/a.tif, or a_mask.tif), a data set, or its Hub id.",
     )
     masks: str | None = HfArg(default=None, help="Of a folder of images: another folder with the masks.")
-    classes: list[str] | None = HfArg(
+    classes: list[str] | None = several(
         default=None,
-        metadata=SEVERAL,
         help="Names of the classes 1, 2, ... of label images, or of the planes, in their order; or NUMBER=NAME each.",
     )
     target_type: str | None = HfArg(
