@@ -293,6 +293,7 @@ def _answer_masks(outcome: SegmentationOutcome, as_json: bool) -> None:
     if as_json:
         print_json({"report": str(outcome.folder / "report.html"), **record})
     else:
+        from stedfm_hf.evaluation.annotated.stored import BACKGROUND
         from stedfm_hf.evaluation.segmentation.summary import ALL
 
         means = {(row["method"], row["score"]): row for row in record["scores"] if row["class"] == ALL}
@@ -302,6 +303,15 @@ def _answer_masks(outcome: SegmentationOutcome, as_json: bool) -> None:
             for each in record["methods"]
         ]
         print_table(("mean", *scores), rows)
+        # A class that is never marked is hidden in a mean.
+        of_class = {(row["method"], row["class"]): row for row in record["scores"] if row["score"] == scores[0]}
+        classes = [name for name in dict.fromkeys(name for _, name in of_class) if name not in (ALL, BACKGROUND)]
+        if len(classes) > 1:
+            rows = [
+                (each["name"], *(_mean_cell(of_class[each["key"], name], False) for name in classes))
+                for each in record["methods"]
+            ]
+            print_table((scores[0], *classes), rows)
         for note in (*record["warnings"], *record["notes"]):
             complain(f"note: {note}")
         for doubt in record["conclusion"]["doubts"]:

@@ -35,7 +35,7 @@ from stedfm_hf.training.segmentation.feeding import (
     read_side,
     warnings_of,
 )
-from stedfm_hf.training.segmentation.material import check_choice, draw, memory_warnings, read_material
+from stedfm_hf.training.segmentation.material import check_choice, class_notes, draw, memory_warnings, read_material
 from stedfm_hf.training.segmentation.network import new_network
 from stedfm_hf.training.segmentation.outcome import finish_run
 from stedfm_hf.training.segmentation.scoring import FIGURES
@@ -113,7 +113,11 @@ def finetune_segmentation(
         train=train,
         write_card=write_card,
         headline=HEADLINE,
-        notes=[*class_warnings({"train": material.train} | material.sides()), *memory_warnings(material.sides())],
+        notes=[
+            *class_notes(material.train),
+            *class_warnings({"train": material.train} | material.sides()),
+            *memory_warnings(material.sides()),
+        ],
         say=say,
     )
 

@@ -148,7 +148,7 @@ def make_rule(
         masks: of every image, by its name in the data set.
         where: name of the data set, for the errors.
         classes: names of the classes 1, 2, ...; `background` may stand first. A mapping from numbers to names says
-            it of any numbers, 0 among them; numbers with one name are one class.
+            it of any numbers, numbers with one name are one class; 0 is the background where it is not named.
         target_type: `single_label`, `multi_label` or `soft`; None: what the masks are.
         known: what the data set says that the numbers mean.
 
@@ -304,7 +304,9 @@ def _of_numbers(
     if target_type == "multi_label" and not numbered and not binary:
         return _of_bits(masks, classes, values, where)
     if isinstance(classes, Mapping):
-        names = {int(number): name for number, name in sorted(classes.items())}
+        # Who names the numbers of structures means what every label image means by 0.
+        unsaid = {0: BACKGROUND} if 0 in values else {}
+        names = dict(sorted({**unsaid, **{int(number): name for number, name in classes.items()}}.items()))
     elif classes is not None:
         names = {0: BACKGROUND, **dict(enumerate(_without_background(classes), start=1))}
     elif known:
@@ -361,7 +363,8 @@ def _check_values(masks: Masks, allowed: set[int], names: Mapping[int, str], whe
         meant = ", ".join(f"{number} {name}" for number, name in names.items())
         raise UserError(
             f"{where}: the mask of {place} holds {_listed(values)}, which no class is ({meant}; {LEFT_OUT} is left "
-            f"out){more}; name all classes, or mend the mask"
+            f"out){more}; name all numbers (NUMBER=NAME each; {min(values)}={BACKGROUND} leaves {min(values)} to the "
+            "background), or mend the mask"
         )
 
 

@@ -49,13 +49,15 @@ def finish(run: Finished, trainer: FinetuningTrainer[Any], figures: Mapping[str,
     network.requires_grad_(True)
     run.processor.save_pretrained(run.folder)
     network.save_pretrained(run.folder)
-    best = best_check(history, figure)
-    best_step = None if best is None else checks_of(history, figure)[best].step
+    best, checks = best_check(history, figure), checks_of(history, figure)
+    best_step = None if best is None else checks[best].step
     save_figure(draw_curve(run.curve.rows(), figure, best_step=best_step), run.folder / FIGURES, CURVE)
     metrics = {
         "seed": run.seed,
         "chosen_by": figure,
         "best_step": best_step,
+        "best_check": None if best is None else best + 1,
+        "checks": len(checks),
         "steps": trainer.state.global_step,
         "images_seen": trainer.state.global_step * trainer.args.effective_batch,
         **figures,

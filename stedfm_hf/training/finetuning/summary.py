@@ -126,17 +126,35 @@ def describe(summary: Mapping[str, Any], folder: Path, headline: Sequence[str]) 
     failed = list(summary.get("failed", ()))
     lost = [f"{counted(len(failed), 'image')} left out: {some_of(failed)}"] if failed else []
     doubts = [f"no conclusion can be drawn: {doubt}" for doubt in summary.get("doubts", ())]
-    return "\n".join([line, *lost, *doubts, *_advice(summary)])
+    return "\n".join([line, *_of_classes(best, side, headline), *lost, *doubts, *_advice(summary)])
+
+
+def _of_classes(best: Mapping[str, Any], side: str, headline: Sequence[str]) -> list[str]:
+    """The first figure of the best run that each class has: one that is never marked is hidden in a mean."""
+    names = list(best.get("training_images_per_class", ()))
+    numbers = {name: number for number, name in enumerate(best.get("training_pixels_per_class", ()))}
+    found = next((name for name in headline if f"{name}_per_class" in best.get(side, ())), None)
+    if found is None or len(names) < 2:
+        return []
+    values = best[side][f"{found}_per_class"]
+    shown = {name: values[numbers[name]] for name in names}
+    each = (f"{name} {'without a value' if value is None else f'{value:.4f}'}" for name, value in shown.items())
+    return [f"{found} of seed {best['seed']}: {', '.join(each)}"]
 
 
 def _advice(summary: Mapping[str, Any]) -> list[str]:
-    """What can be done about runs that came to nothing: a new decoder marks no pixel in its first steps."""
-    figure = summary["chosen_by"]
-    runs = [run for run in summary.get("runs", ()) if run["validation"].get(figure) == 0]
-    if not runs or figure in LOWER_IS_BETTER:
-        return []
-    seeds = some_of([run["seed"] for run in runs])
-    return [
-        f"seed {seeds}: nothing is learned yet (validation {figure} 0); train longer, into another --output_dir "
-        f"(--max_steps, here {runs[0]['steps']})"
-    ]
+    """What can be done about runs that came to nothing: a new decoder marks no pixel, or any, in its first steps."""
+    figure, found = summary["chosen_by"], []
+    runs = summary.get("runs", ())
+    longer = "train longer, into another --output_dir"
+    if nothing := [run for run in runs if run["validation"].get(figure) == 0 and figure not in LOWER_IS_BETTER]:
+        found.append(
+            f"seed {some_of([run['seed'] for run in nothing])}: nothing is learned yet (validation {figure} 0); "
+            f"{longer} (--max_steps, here {nothing[0]['steps']})"
+        )
+    if early := [run for run in runs if run not in nothing and run.get("best_check") == 1 < run["checks"]]:
+        found.append(
+            f"seed {some_of([run['seed'] for run in early])}: no check was better than the first (step "
+            f"{early[0]['best_step']}); {longer}, or with a lower --learning_rate"
+        )
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -60,17 +61,38 @@ def read_material(data: DataArguments, *, image_size: int) -> Material[Annotated
         how += f"; images without a mask, left out: {some_of(unmasked)}"
     if few := int((~enough).sum()):
         least = f"{100 * data.min_annotated:g} %"
-        how += f"; training images no crop of which can be annotated to {least}, left out: {few:,} of {len(train):,}"
+        how += (
+            f"; training images no crop of which can be annotated to {least}, left out: {few:,} of {len(train):,} "
+            f"({some_of(train.places[~enough].tolist())})"
+        )
     material = replace(material, train=train.take(enough), how=how)
     missing = [name for name, count in material.train.counts().items() if not count]
     if missing:
         elsewhere = any(side.counts()[name] for side in material.sides().values() for name in missing)
         raise UserError(
             f"{train.name}: no pixel of {', '.join(missing)} is in the training images"
-            f"{', but there are some in other splits' if elsewhere else ''}; annotate some there, or leave it out "
-            "with --classes"
+            f"{', but there are some in other splits' if elsewhere else ''}; annotate some there, or count "
+            "it as background: name all numbers with --classes, as 1=NAME 2=background"
         )
     return material
+
+
+def class_notes(train: AnnotatedImages) -> list[str]:
+    """Says what is learned, and doubts numbers without names: few objects, each with its number, look like classes.
+
+    Args:
+        train: what is trained on.
+    """
+    pixels = int(train.sizes.sum())
+    shares = (f"{name} {100 * count / pixels:.3g} %" for name, count in train.counts().items())
+    found = [f"{train.name}: of the pixels are {', '.join(shares)}"]
+    unnamed = [name for name in train.shown() if re.fullmatch(r"class \d+", name)]
+    if len(unnamed) > 2:
+        found.append(
+            f"{train.name}: the {len(unnamed)} numbers in the masks are taken for classes; if they count objects, "
+            "save 1 for every object; if not, --classes names them"
+        )
+    return found
 
 
 def memory_warnings(sides: Mapping[str, AnnotatedImages]) -> list[str]:

@@ -39,6 +39,16 @@ def test_two_ways_to_mark_a_class_are_told_apart_by_names() -> None:
     assert data.target(0).tolist() == data.target(1).tolist() == [[0, 1]]
 
 
+def test_zero_is_the_background_where_only_other_numbers_are_named() -> None:
+    data = annotated([[0, 3, 6]], [[0, 0, 3]], classes={3: "spine", 6: "spine"})
+    assert data.classes == ("background", "spine") and data.target(0).tolist() == [[0, 1, 1]]
+    assert annotated([[3, 6]], classes={3: "spine", 6: "dendrite"}).classes == ("spine", "dendrite")
+    planes = annotated([[0, 3, 6]], classes={3: "spine", 6: "spine"}, target_type="multi_label")
+    assert planes.classes == ("spine",) and planes.target(0).tolist() == [[[0, 1, 1]]]
+    with pytest.raises(UserError, match="holds 6, which .* 6=background leaves 6 to the background"):
+        annotated([[0, 3, 6]], classes={3: "spine"})
+
+
 def test_zero_may_be_a_class_of_its_own() -> None:
     data = annotated([[0, 1, 1, 255]], classes={0: "cell", 1: "gap"})
     assert data.background is None and data.fraction_annotated(0) == 0.75

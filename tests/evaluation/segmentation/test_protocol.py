@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,21 @@ def test_the_command_cross_validates_baselines_and_answers_in_json(
     assert main([*words, "--no-baselines"]) == 2 and "there is nothing to score" in capsys.readouterr().err
     assert main([*words, "--classes", "0=background", "--classes", "255=spots"]) == 0, "the same classes by number"
     assert main([*words, "--classes", "blobs"]) == 2 and "other settings" in capsys.readouterr().err
+
+
+def test_the_terminal_shows_every_class_beside_the_mean(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stedfm_hf.evaluation.segmentation.BASELINES", CHEAP)
+    data = shutil.copytree(folder, tmp_path / "data")
+    for file in (data / "masks").rglob("*.tif"):
+        mask = np.minimum(tifffile.imread(file), 1).astype(np.uint8)
+        mask[:, mask.shape[1] // 2 :] *= 2
+        tifffile.imwrite(file, mask)
+    words = ["evaluate", "segmentation", str(data), "--folds", "4", "--report", str(tmp_path / "out")]
+    assert main([*words, "--classes", "left", "--classes", "right"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    head = next(number for number, line in enumerate(lines) if line.split() == ["iou", "left", "right"])
+    rows = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    found = [f"{scores(rows, 'otsu', name)['iou']['mean']:.3f}" for name in ("left", "right")]
+    assert lines[head + 1].split()[-2:] == found

@@ -28,3 +28,28 @@ def test_a_run_that_came_to_nothing_is_told_what_to_do() -> None:
     assert len(describe(summarise(runs[1:], how="cut"), Path("run"), ("iou",)).splitlines()) == 1
     lossless = [run | {"chosen_by": "loss", "validation": {"images": 3, "loss": 0.0}} for run in runs]
     assert len(describe(summarise(lossless, how="cut"), Path("run"), ("iou",)).splitlines()) == 1
+
+
+def test_a_run_whose_first_check_was_the_best_is_said() -> None:
+    run = {"seed": 1, "steps": 5, "best_step": 1, "best_check": 1, "checks": 5, "chosen_by": "iou"}
+    first = run | {"validation": {"images": 3, "iou": 0.03}}
+    said = describe(summarise([first], how="cut"), Path("run"), ("iou",)).splitlines()
+    assert said[1:] == [
+        "seed 1: no check was better than the first (step 1); train longer, into another --output_dir, or with a "
+        "lower --learning_rate"
+    ]
+    for other in (first | {"best_check": 2}, first | {"checks": 1}):
+        assert len(describe(summarise([other], how="cut"), Path("run"), ("iou",)).splitlines()) == 1
+
+
+def test_every_class_has_its_figure_beside_the_mean() -> None:
+    run = {
+        "seed": 1,
+        "steps": 5,
+        "chosen_by": "iou",
+        "training_images_per_class": {"rings": 3, "fibres": 2, "puncta": 1},
+        "training_pixels_per_class": {"background": 50, "rings": 9, "fibres": 8, "puncta": 1},
+        "validation": {"images": 3, "iou": 0.31, "iou_per_class": [0.9, 0.62, 0.0, None]},
+    }
+    said = describe(summarise([run], how="cut"), Path("run"), ("iou", "dice")).splitlines()
+    assert said[1:] == ["iou of seed 1: rings 0.6200, fibres 0.0000, puncta without a value"]

@@ -13,7 +13,7 @@ from stedfm_hf.evaluation.annotated import from_arrays
 from stedfm_hf.training.finetuning.arguments import LOCAL
 from stedfm_hf.training.parsing import recipe_values
 from stedfm_hf.training.segmentation.arguments import DataArguments
-from stedfm_hf.training.segmentation.material import memory_warnings, read_material
+from stedfm_hf.training.segmentation.material import class_notes, memory_warnings, read_material
 
 
 def test_images_that_are_left_out_are_counted(scenes: Path, tmp_path: Path) -> None:
@@ -25,8 +25,18 @@ def test_images_that_are_left_out_are_counted(scenes: Path, tmp_path: Path) -> N
     assert len(material.train) == 7
     assert material.how.endswith(
         "; images without a mask, left out: train/cell_0.tif; training images no crop of which can be annotated "
-        "to 1 %, left out: 2 of 9"
+        "to 1 %, left out: 2 of 9 (train/cell_1.tif, train/cell_2.tif)"
     )
+
+
+def test_numbers_without_names_may_be_counted_objects() -> None:
+    mask = np.zeros((8, 8), np.uint8)
+    mask[0, :4] = 1, 2, 3, 3
+    (shares, doubt) = class_notes(from_arrays("d", [np.eye(8)], [mask]))
+    assert shares == "d: of the pixels are background 93.8 %, class 1 1.56 %, class 2 1.56 %, class 3 3.12 %"
+    assert doubt.startswith("d: the 3 numbers in the masks are taken for classes; if they count objects")
+    named = from_arrays("d", [np.eye(8)], [mask], classes=["rings", "fibres", "puncta"])
+    assert len(class_notes(named)) == 1
 
 
 def test_images_that_need_much_memory_are_named() -> None:
