@@ -180,7 +180,7 @@ def check_same_settings(old: Manifest, new: Manifest) -> None:
         the output was begun with other settings (pooling: 'avg' then, 'token' now)
     """
     differences = [
-        f"{key}: {_shown(before, key)} then, {_shown(now, key)} now"
+        f"{key}: {_difference(before, now, key)}"
         for before, now in ((_made_with(old), _made_with(new)), (old.settings, new.settings))
         for key in before | now
         if before.get(key, _MISSING) != now.get(key, _MISSING)
@@ -197,6 +197,13 @@ _MISSING = object()
 
 def _made_with(manifest: Manifest) -> dict[str, Any]:
     return {key: getattr(manifest, key) for key in ("verb", "model", "weights_sha256", "seed")}
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> str:
+    old, new = before.get(key), now.get(key)
+    if isinstance(old, Mapping) and isinstance(new, Mapping):  # sums of what the splits hold: which, not from what
+        return f"{', '.join(each for each in old | new if old.get(each) != new.get(each))} changed"
+    return f"{_shown(before, key)} then, {_shown(now, key)} now"
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:

@@ -50,6 +50,13 @@ def test_resuming_is_refused_exactly_when_a_setting_differs_and_names_it(
         assert f"{key}: {repr(old[key]) if key in old else 'not set'} then" in str(caught.value)
 
 
+def test_of_sums_the_names_are_told_that_differ() -> None:
+    before = Manifest("finetune", {"data": {"train": "0" * 64, "test": "1" * 64}})
+    now = Manifest("finetune", {"data": {"train": "2" * 64, "test": "1" * 64}})
+    with pytest.raises(UserError, match=r"other settings \(data: train changed\)"):
+        check_same_settings(before, now)
+
+
 @pytest.mark.parametrize("field", ["verb", "model", "weights_sha256", "seed"])
 def test_another_model_verb_or_seed_is_another_run(field: str) -> None:
     common: dict[str, Any] = {"verb": "embed", "model": "a", "weights_sha256": "00", "seed": 1}
