@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from stedfm_hf.data.building.masks import masks_among
 from stedfm_hf.data.repository.decoding import decode
 from stedfm_hf.data.repository.layout import crop_features
 from stedfm_hf.images import StedImage, find_images, read_image, read_series
-from stedfm_hf.runs import UserError
+from stedfm_hf.runs import UserError, counted
 
 
 class Source(Protocol):
@@ -114,14 +116,14 @@ class CropRow:
 def find_sources(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
 ) -> tuple[list[Source], dict[str, int]]:
-    """List what `inputs` name.
+    """List what `inputs` name, without the masks that lie with their images; of those, one line says so.
 
     Args:
         inputs: Image files, folders and globs; folders with the Parquet files of a dataset; Hub ids `owner/name` of
             datasets that have an image column.
 
     Returns:
-        The sources in order, and how many other files lay beside them, by suffix.
+        The sources in order, and how many other files lay beside them, by suffix; masks of the images as `masks`.
 
     Raises:
         UserError: If an input holds no image.
@@ -131,9 +133,14 @@ def find_sources(
     skipped: dict[str, int] = {}
     files = [each for each in inputs if not is_dataset(each)]
     if files or not inputs:
-        found = find_images(files)
+        found = find_images(files, leave_out=masks_among)
         sources += [ImageFile(image.file, image.path) for image in found.images]
         skipped = found.skipped
+        if count := len(found.left_out):
+            skipped["masks"] = count
+            are, them = ("is", "it") if count == 1 else ("are", "them")
+            what = f"{counted(count, 'mask')} of these images {are} passed over"
+            print(f"stedfm: {what}; name {them} to take {them}", file=sys.stderr)
     for each in inputs:
         if is_dataset(each):
             sources += dataset_rows(str(each))
