@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import torch
 
 from stedfm_hf.inference.field_records import FieldRecords
-from stedfm_hf.inference.field_task import FieldTask, field_schema, object_schema
+from stedfm_hf.inference.field_task import KINDS, FieldTask, field_schema, object_schema
 from stedfm_hf.inference.fields import Field, read_fields
+from stedfm_hf.inference.resuming import left_to_do, remove_maps
 from stedfm_hf.inference.segmenter import Segmenter, load_segmenter
 from stedfm_hf.inference.sources import ImageFile, Source, find_sources
 from stedfm_hf.inference.stepwise import check_batch_size, chosen_scaling
@@ -141,7 +142,12 @@ def segment(
     )
     channels = segmenter.model.config.num_channels
     records = FieldRecords(folder, manifest, field_schema(segmenter), object_schema(channels), overwrite=overwrite)
-    left = [source for source in sources if source.path not in manifest.items]
+
+    def forget(paths: Collection[str]) -> None:
+        records.forget(paths)
+        remove_maps(folder, paths, KINDS)
+
+    left = left_to_do(manifest, sources, forget, begun=records.begun)
     try:
         with Progress(len(sources), description="segment", done=len(sources) - len(left)) as progress:
             for source in left:
