@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,13 +34,19 @@ class FoundImages:
     Attributes:
         images: in the order of the inputs, within one sorted by path; each file once.
         skipped: how many other files lie beside them, by suffix ("" for none), hidden files not counted.
+        left_out: the image files that the caller wanted left out.
     """
 
     images: tuple[FoundImage, ...]
     skipped: dict[str, int]
+    left_out: tuple[FoundImage, ...] = ()
 
 
-def find_images(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> FoundImages:
+def find_images(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    leave_out: Callable[[Sequence[FoundImage]], Collection[FoundImage]] | None = None,
+) -> FoundImages:
     """Find the image files that files, folders and globs name.
 
     Folders are walked recursively, through links too, but never in a circle. Files of readable suffixes are taken,
@@ -52,6 +58,8 @@ def find_images(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
 
     Args:
         inputs: one or more of them.
+        leave_out: of the images of a folder or glob, those that are not wanted, but never all; a file that another
+            input names or holds without leaving it out is taken all the same.
 
     Raises:
         UserError: an input does not exist, cannot be listed, or holds no image; the message names it.
@@ -67,6 +75,7 @@ def find_images(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]
     images, skipped, known = dict[str, FoundImage](), Counter[str](), readable_suffixes()
+    left_out = dict[str, FoundImage]()
     some = False
     for one in inputs:
         some = True
@@ -78,11 +87,16 @@ def find_images(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
             others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(left.items())) or "nothing"
             raise UserError(f"{one}: no image found (there is {others}); name files or folders with {' '.join(known)}")
         skipped.update(left)
+        unwanted = leave_out(taken) if leave_out and not named else ()
         for each in taken:
-            images.setdefault(os.path.realpath(each.file), each)
+            (left_out if each in unwanted else images).setdefault(os.path.realpath(each.file), each)
     if not some:
         raise UserError("no input: name image files, folders or globs")
-    return FoundImages(tuple(_told_apart(list(images.values()))), dict(sorted(skipped.items())))
+    return FoundImages(
+        tuple(_told_apart(list(images.values()))),
+        dict(sorted(skipped.items())),
+        tuple(each for real, each in left_out.items() if real not in images),
+    )
 
 
 def _candidates(one: Path) -> tuple[list[FoundImage], bool]:

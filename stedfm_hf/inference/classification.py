@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ import pyarrow as pa
 import torch
 
 from stedfm_hf.inference.loading import Classifier, load_classifier
+from stedfm_hf.inference.resuming import remove_maps
 from stedfm_hf.inference.sources import ImageFile, Source, find_sources
 from stedfm_hf.inference.stepwise import (
     Fact,
@@ -143,6 +144,7 @@ def classify(
     )
     compute = partial(_answers, classifier.model, tile=tile, batch_size=batch_size)
     look: Callable[[Fact, np.ndarray], Fact] | None = None
+    forget: Callable[[Collection[str]], None] | None = None
     if maps is not None:
         from stedfm_hf.inference.maps import MapWriter  # draws: matplotlib takes a second to import
 
@@ -151,6 +153,7 @@ def classify(
         # A window is a crop as the model was trained on: never tiled, whatever `tile` says.
         of_windows = partial(_answers, classifier.model, tile=None, batch_size=batch_size)
         look = MapWriter(folder, of_windows, names, config.image_size, stride, limits)
+        forget = partial(remove_maps, folder, kinds=["map"])
     labelled = config.target_type in ("single_label", "soft")
     schema = pa.schema(
         [
@@ -175,7 +178,7 @@ def classify(
             output = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stedfm-classify-")), "table.parquet")
         parts = Parts(Path(output), manifest, schema, overwrite=overwrite)
         prepare = Preparation(classifier, series, channel, scaling)
-        work_through(parts, sources, prepare, compute, tabulate, workers=workers, look=look)
+        work_through(parts, sources, prepare, compute, tabulate, workers=workers, look=look, forget=forget)
         return ClassifyResult(read_table(parts.target, schema), manifest)
 
 

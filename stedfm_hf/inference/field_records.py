@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stedfm_hf.runs import Manifest, UserError, atomic_path, manifest_path
+from stedfm_hf.runs import FileStamp, Manifest, UserError, atomic_path, manifest_path
 
 FIELDS, OBJECTS = "fields.parquet", "objects.parquet"
 OBJECTS_OF = "objects_"
@@ -39,6 +39,9 @@ class FieldRecords:
         fields: Columns of the table of fields.
         objects: Columns of the table of objects.
         overwrite: Whether the tables that are there are begun anew.
+
+    Attributes:
+        begun: Stamps of the files, where known, of which a stopped run has left parts.
 
     Raises:
         UserError: For a folder that holds such tables without a manifest, or was begun with other settings.
@@ -68,6 +71,8 @@ class FieldRecords:
             self._parts.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"output {folder}: cannot be made ({error.strerror}); choose another") from error
+        stamps = {known["order"][0]: known.get("stamp") for _, known in self._held()}
+        self.begun = {path: FileStamp(*stamp) for path, stamp in stamps.items() if stamp}
         manifest.ended = None
         self.save()
 
@@ -87,9 +92,16 @@ class FieldRecords:
 
     def add(self, path: str, number: int, field: Mapping[str, Any], objects: pa.Table) -> None:
         """Record a field whose files are written: its row of the table of fields, and its objects."""
-        metadata = {_FIELD: json.dumps({"order": [path, number], "row": field}).encode()}
+        known = {"order": [path, number], "row": field, "stamp": self.manifest.stamps.get(path)}
+        metadata = {_FIELD: json.dumps(known).encode()}
         with atomic_path(self._part(path, number)) as temporary:
             pq.write_table(objects.replace_schema_metadata(metadata), temporary, compression="zstd")
+
+    def forget(self, paths: Collection[str]) -> None:
+        """Remove the parts of some files; their rows of the tables go when those are written, unless done anew."""
+        some = set(paths)
+        for part in [part for part, known in self._held() if known["order"][0] in some]:
+            part.unlink()
 
     def finish(self, order: Sequence[str]) -> None:
         """Put the parts of the files that are done behind what the tables held, and write tables and manifest.
@@ -99,19 +111,19 @@ class FieldRecords:
         """
         place = {path: number for number, path in enumerate(order)}
         parts: list[tuple[tuple[int, str, int], Path, dict[str, Any]]] = []
-        for part in self._parts.rglob("*.parquet"):
-            known = json.loads(pq.read_schema(part).metadata[_FIELD])
+        done = {path for path, fate in self.manifest.items.items() if fate.state == "done"}
+        for part, known in self._held():
             path, number = known["order"]
-            if path in self.manifest.items and self.manifest.items[path].state == "done":
+            if path in done:
                 parts.append(((place.get(path, len(place)), path, number), part, known["row"]))
         parts.sort(key=lambda each: each[0])
-        new = pa.array([path for (_, path, _), _, _ in parts], pa.string())
+        # Rows of the new parts are there already where the run was stopped between the two tables.
+        old = pa.array(sorted(done - {path for (_, path, _), _, _ in parts}), pa.string())
         for table, schema in self._schemas.items():
             with atomic_path(table) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
                 if table.exists():
-                    # Rows of the new parts are there already where the run was stopped between the two tables.
                     before = pq.read_table(table).cast(schema)
-                    writer.write_table(before.filter(pc.invert(pc.is_in(before["path"], new))))
+                    writer.write_table(before.filter(pc.is_in(before["path"], old)))
                 if table.name == FIELDS:
                     writer.write_table(pa.Table.from_pylist([row for _, _, row in parts], schema))
                 else:
@@ -123,6 +135,11 @@ class FieldRecords:
             part.unlink()
         if not any(self._parts.rglob("*.parquet")):
             shutil.rmtree(self._parts)
+
+    def _held(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """The parts that are there, and what they know."""
+        for part in self._parts.rglob("*.parquet"):
+            yield part, json.loads(pq.read_schema(part).metadata[_FIELD])
 
     def _part(self, path: str, number: int) -> Path:
         return self._parts / f"{path}.{number}.parquet"

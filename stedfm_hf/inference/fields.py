@@ -62,6 +62,24 @@ class Field:
         planes = self.scaled(first, last)
         return np.stack([(across @ (down[:, first:last] @ plane).T).T for plane in planes])
 
+    def no_signal(self) -> str | None:
+        """Why there is nothing to see in any channel, or None.
+
+        It is looked for row by row, up to the first difference: a field with signal is hardly read, whatever the
+        normalization, and none is copied.
+        """
+        known = False
+        for plane in self.pixels:
+            first = None
+            for row in plane:
+                values = row[np.isfinite(row)]
+                if values.size:
+                    first = values[0] if first is None else first
+                    if (values != first).any():
+                        return None
+            known |= first is not None
+        return "all pixels are equal" if known else "no pixel is finite"
+
 
 def read_fields(
     source: Source, segmenter: Segmenter, series: str | int | None, channel: str | int | None, scaling: dict[str, Any]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import torch
 
 from stedfm_hf.inference.field_records import FieldRecords
-from stedfm_hf.inference.field_task import FieldTask, field_schema, object_schema
+from stedfm_hf.inference.field_task import KINDS, FieldTask, field_schema, object_schema
 from stedfm_hf.inference.fields import Field, read_fields
+from stedfm_hf.inference.resuming import left_to_do, remove_maps
 from stedfm_hf.inference.segmenter import Segmenter, load_segmenter
 from stedfm_hf.inference.sources import ImageFile, Source, find_sources
 from stedfm_hf.inference.stepwise import check_batch_size, chosen_scaling
 from stedfm_hf.modeling.blending_stedfm import default_halo
-from stedfm_hf.runs import Manifest, Progress, UserError
+from stedfm_hf.runs import Manifest, Progress, UserError, some_of
 
 PROBABILITIES = ("float32", "uint8")
 
@@ -141,7 +142,12 @@ def segment(
     )
     channels = segmenter.model.config.num_channels
     records = FieldRecords(folder, manifest, field_schema(segmenter), object_schema(channels), overwrite=overwrite)
-    left = [source for source in sources if source.path not in manifest.items]
+
+    def forget(paths: Collection[str]) -> None:
+        records.forget(paths)
+        remove_maps(folder, paths, KINDS)
+
+    left = left_to_do(manifest, sources, forget, begun=records.begun)
     try:
         with Progress(len(sources), description="segment", done=len(sources) - len(left)) as progress:
             for source in left:
@@ -165,9 +171,12 @@ def _segment_source(
 ) -> None:
     """Segment what of a source is not done yet; what goes wrong is the error of this source alone."""
     manifest, number = records.manifest, 0
+    without_signal: dict[str, list[int]] = {}
     try:
         for field in fields:
             number += 1
+            if why := field.no_signal():
+                without_signal.setdefault(why, []).append(number)
             if not records.has(source.path, number):
                 records.add(source.path, number, *task(field, source.path, number))
     except (ValueError, MemoryError) as error:
@@ -176,7 +185,12 @@ def _segment_source(
         reason = (manifest.items[source.path].reason or "").rpartition(f"{Path(source.path).name}: ")[2]
         progress.note(f"stedfm: error: {source.path}: {reason}")
     else:
-        manifest.done(source.path, None if number == 1 else f"{number} fields")
+        notes = [] if number == 1 else [f"{number} fields"]
+        for why, numbers in without_signal.items():
+            where = "" if number == 1 else f" in field{'' if len(numbers) == 1 else 's'} {some_of(numbers)}"
+            notes.append(f"no signal{where} ({why})")
+            progress.note(f"stedfm: {source.path}: {notes[-1]}")
+        manifest.done(source.path, ", ".join(notes) or None)
 
 
 def _check_folder(folder: Path, inputs: Iterable[str | os.PathLike[str]], sources: Iterable[Source]) -> None:

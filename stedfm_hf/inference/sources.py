@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from stedfm_hf.data.building.masks import masks_among
 from stedfm_hf.data.repository.decoding import decode
 from stedfm_hf.data.repository.layout import crop_features
 from stedfm_hf.images import StedImage, find_images, read_image, read_series
-from stedfm_hf.runs import UserError
+from stedfm_hf.runs import FileStamp, UserError, counted, file_stamp
 
 
 class Source(Protocol):
@@ -28,24 +30,26 @@ class Source(Protocol):
     def size(self) -> int:
         """Bytes on disk, 0 if unknown."""
 
+    @property
+    def stamp(self) -> FileStamp | None:
+        """What tells its file from another in its place; None for what is no file, or cannot be looked at."""
+
     def read(self, series: str | int | None, channel: str | int | None) -> list[StedImage]:
         """Read the images, one a series."""
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file."""
+    """An image file; its stamp is taken before it is read, so that a change in between is found by the next run."""
 
     file: Path
     path: str
+    stamp: FileStamp | None
 
     @property
     def size(self) -> int:
         """Bytes on disk, 0 for a file that cannot be looked at: reading it will say why."""
-        try:
-            return self.file.stat().st_size
-        except OSError:
-            return 0
+        return 0 if self.stamp is None else self.stamp.size
 
     def read(self, series: str | int | None, channel: str | int | None) -> list[StedImage]:
         """Read every series, or the one asked for."""
@@ -63,6 +67,7 @@ class DatasetRow:
     column: str
     path: str
     size: int = 0
+    stamp: None = None
 
     def read(self, series: str | int | None, channel: str | int | None) -> list[StedImage]:
         """Decode the picture of the row; colour makes three channels, unless they are equal."""
@@ -88,6 +93,7 @@ class CropRow:
     index: int
     path: str
     size: int = 0
+    stamp: None = None
 
     def read(self, series: str | int | None, channel: str | int | None) -> list[StedImage]:
         """Decode the row; it is an image of its own, so `series` and `channel` can only say whether it is wanted."""
@@ -114,14 +120,14 @@ class CropRow:
 def find_sources(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
 ) -> tuple[list[Source], dict[str, int]]:
-    """List what `inputs` name.
+    """List what `inputs` name, without the masks that lie with their images; of those, one line says so.
 
     Args:
         inputs: Image files, folders and globs; folders with the Parquet files of a dataset; Hub ids `owner/name` of
             datasets that have an image column.
 
     Returns:
-        The sources in order, and how many other files lay beside them, by suffix.
+        The sources in order, and how many other files lay beside them, by suffix; masks of the images as `masks`.
 
     Raises:
         UserError: If an input holds no image.
@@ -131,9 +137,14 @@ def find_sources(
     skipped: dict[str, int] = {}
     files = [each for each in inputs if not is_dataset(each)]
     if files or not inputs:
-        found = find_images(files)
-        sources += [ImageFile(image.file, image.path) for image in found.images]
+        found = find_images(files, leave_out=masks_among)
+        sources += [ImageFile(image.file, image.path, file_stamp(image.file)) for image in found.images]
         skipped = found.skipped
+        if count := len(found.left_out):
+            skipped["masks"] = count
+            are, them = ("is", "it") if count == 1 else ("are", "them")
+            what = f"{counted(count, 'mask')} of these images {are} passed over"
+            print(f"stedfm: {what}; name {them} to take {them}", file=sys.stderr)
     for each in inputs:
         if is_dataset(each):
             sources += dataset_rows(str(each))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +16,7 @@ import pyarrow as pa
 import torch
 
 from stedfm_hf.inference.loading import Loaded, has_fast_bfloat16
+from stedfm_hf.inference.resuming import left_to_do
 from stedfm_hf.inference.sources import Source, chunks
 from stedfm_hf.inference.tables import Parts
 from stedfm_hf.runs import Manifest, Progress, UserError
@@ -84,6 +85,7 @@ def work_through(
     *,
     workers: int | None,
     look: Callable[[Fact, np.ndarray], Fact] | None = None,
+    forget: Callable[[Collection[str]], None] | None = None,
 ) -> None:
     """Read, compute and write in steps what of the sources is not done yet; what fails is recorded and named.
 
@@ -96,9 +98,10 @@ def work_through(
         workers: Threads that read.
         look: Called with every prepared image before it is computed; returns what else its rows shall say. A
             ValueError is the error of its source.
+        forget: Removes what `look` wrote of sources whose file has changed since.
     """
     manifest = parts.manifest
-    left = [source for source in sources if source.path not in manifest.items]
+    left = left_to_do(manifest, sources, forget)
     threads = workers or min(os.cpu_count() or 1, 8)
     with (
         Progress(len(sources), description=manifest.verb, done=len(sources) - len(left)) as progress,

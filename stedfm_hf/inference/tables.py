@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -70,8 +71,7 @@ class Parts:
         elif target.exists():
             raise UserError(f"{target}: is there already, without {self.record.name}; choose another output")
         for part in self._parts():
-            for item, fate in json.loads(pq.read_schema(part).metadata[_FATES]).items():
-                manifest.items[item] = Fate(**fate)
+            manifest.items |= _fates(part)
         for item in manifest.failures():
             del manifest.items[item]  # to be tried again
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -81,36 +81,53 @@ class Parts:
 
     def add(self, table: pa.Table, items: Iterable[str]) -> None:
         """Write the rows of some items, whose fates the manifest knows."""
-        fates = {item: vars(self.manifest.items[item]) for item in items}
+        fates = {item: self.manifest.items[item].record() for item in items}
         metadata = {_FATES: json.dumps(fates).encode()}
         with atomic_path(self.folder / f"part-{self._count:06d}.parquet") as temporary:
             pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
         self._count += 1
 
     def finish(self) -> None:
-        """Put the parts behind what the target held, write target and manifest, and remove the parts."""
-        parts = self._parts()
-        if parts or not self.target.exists():
+        """Put the parts behind what the target held, write target and manifest, and remove the parts.
+
+        Of an item that was done several times, because its file had changed, the last rows count.
+        """
+        if self._parts() or not self.target.exists():
             with atomic_path(self.target) as temporary:
-                before = [read_table(self.target, self.schema)] if self.target.exists() else []
                 if self.target.suffix.lower() == ".csv":
-                    table = pa.concat_tables([self.schema.empty_table(), *before, *map(self._read, parts)])
+                    table = pa.concat_tables([self.schema.empty_table(), *self._tables()])
                     pyarrow.csv.write_csv(_flatten(table), temporary)
                 else:
                     with pq.ParquetWriter(temporary, self.schema, compression="zstd") as writer:
-                        for table in before:
+                        for table in self._tables():
                             writer.write_table(table)
-                        for part in parts:
-                            writer.write_table(self._read(part))
         self.manifest.finish()
         self.manifest.save(self.record)
         shutil.rmtree(self.folder)
+
+    def _tables(self) -> Iterator[pa.Table]:
+        """What the target held and every part, without rows that later ones replace."""
+        last = {item: part for part in self._parts() for item in _fates(part)}
+        if self.target.exists():
+            done = {item for item, fate in self.manifest.items.items() if fate.state == "done"}
+            yield _rows_of(read_table(self.target, self.schema), done - last.keys())
+        for part in self._parts():
+            yield _rows_of(self._read(part), {item for item, place in last.items() if place == part})
 
     def _read(self, part: Path) -> pa.Table:
         return pq.read_table(part).replace_schema_metadata(None).cast(self.schema)
 
     def _parts(self) -> list[Path]:
         return sorted(self.folder.glob("part-*.parquet"))
+
+
+def _fates(part: Path) -> dict[str, Fate]:
+    fates = json.loads(pq.read_schema(part).metadata[_FATES])
+    return {item: Fate(**fate) for item, fate in fates.items()}
+
+
+def _rows_of(table: pa.Table, items: Collection[str]) -> pa.Table:
+    return table.filter(pc.is_in(table["path"], pa.array(sorted(items), pa.string())))
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:

@@ -10,9 +10,35 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stedfm_hf.runs.errors import UserError
+
+
+class FileStamp(NamedTuple):
+    """What tells a file from another that has taken its place.
+
+    Attributes:
+        size: In bytes.
+        modified: When it was written last, in whole seconds since 1970, UTC.
+    """
+
+    size: int
+    modified: int
+
+
+def file_stamp(path: str | os.PathLike[str]) -> FileStamp | None:
+    """Look at a file; None if that cannot be done: reading it will say why.
+
+    Example:
+        >>> file_stamp("/nowhere") is None
+        True
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return FileStamp(found.st_size, found.st_mtime_ns // 10**9)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_ITEMS_FAILED, UserError
-from stedfm_hf.runs.files import read_json, write_json
+from stedfm_hf.runs.files import FileStamp, read_json, write_json
 
 MANIFEST_FORMAT = 1
 _OF_RESULTS = ("segment", "evaluate", "finetune", "pretrain")  # first words of verbs
@@ -28,11 +28,23 @@ _FOLDERS = re.compile(r"(?<![\w.~:/\\])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\":,;]+[/\\
 class Fate:
     """What became of one item: `done`, `failed` (the reason is the error) or `skipped` (the reason says why).
 
-    Of an item that is done the reason, if there is one, is a note.
+    Of an item that is done the reason, if there is one, is a note; `size` and `modified` are the stamp of the file it
+    was made from, where that is known.
     """
 
     state: Literal["done", "failed", "skipped"]
     reason: str | None = None
+    size: int | None = None
+    modified: int | None = None
+
+    @property
+    def stamp(self) -> FileStamp | None:
+        """Stamp of the file, or None."""
+        return None if self.size is None or self.modified is None else FileStamp(self.size, self.modified)
+
+    def record(self) -> dict[str, Any]:
+        """Plain data to store, without a stamp that is not known: most items are made from no file of their own."""
+        return asdict(self) if self.stamp else {"state": self.state, "reason": self.reason}
 
 
 @dataclass
@@ -53,6 +65,7 @@ class Manifest:
         ended: End of the last run that came to its end; None while it runs or when it was cut off.
         seconds: Working time, summed over resumed runs.
         items: Fate by item; an item is a relative path, with its series where a file has several.
+        stamps: Of the files that items are made from, for those that are done next; not saved by itself.
 
     Example:
         >>> manifest = Manifest("embed", settings={"pooling": "avg"}, model="flclab/stedfm-vit-small")
@@ -80,12 +93,14 @@ class Manifest:
         self.settings = {key: portable(value) for key, value in self.settings.items()}
         self.options = {key: portable(value) for key, value in self.options.items()}
         self.model = portable(self.model)
+        self.stamps: Mapping[str, FileStamp] = {}
         self._clock_began = time.monotonic()
         self._seconds_before = self.seconds
 
     def done(self, item: str, note: str | None = None) -> None:
         """Record that an item is in the output, with a note where there is something to say."""
-        self._record(item, Fate("done", None if note is None else _one_line(note)))
+        stamp = self.stamps.get(item, (None, None))
+        self._record(item, Fate("done", None if note is None else _one_line(note), *stamp))
 
     def failed(self, item: str, message: str | BaseException) -> None:
         """Record that an item could not be done, with the one-line error."""
@@ -140,7 +155,9 @@ class Manifest:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the manifest as JSON, atomically."""
         self.seconds = self._working_seconds() if self.ended is None else self.seconds
-        write_json(path, {"format": MANIFEST_FORMAT, **asdict(self), "counts": self.counts(), "rate": self.rate})
+        items = {item: fate.record() for item, fate in self.items.items()}
+        values = {**asdict(self), "items": items, "counts": self.counts(), "rate": self.rate}
+        write_json(path, {"format": MANIFEST_FORMAT, **values})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Manifest:

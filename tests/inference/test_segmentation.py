@@ -359,12 +359,33 @@ def test_a_picture_of_a_large_field_is_small(tmp_path: Path, monkeypatch: pytest
     assert small.shape == (175, 3) and small[100, 2] == pytest.approx(field[400:404, 8:].mean())
 
 
-def test_an_image_without_contrast_and_one_pixel(single: Path, tmp_path: Path) -> None:
-    np.save(tmp_path / "flat.npy", np.full((40, 40), 7, np.uint16))
-    np.save(tmp_path / "dot.npy", np.ones((1, 1), np.float32))
-    inputs = [tmp_path / "flat.npy", tmp_path / "dot.npy"]
-    assert segment(inputs, tmp_path / "out", model=single, device="cpu").exit_status == 0
-    assert tables(tmp_path / "out")[0]["height"].tolist() == [40, 1]
+@pytest.mark.parametrize("scaling", [{}, {"normalization": "none"}, {"intensity_range": (0.0, 9.0)}])
+def test_a_field_without_signal_is_done_and_named(
+    scaling: dict[str, Any], single: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    holes = np.full((8, 8), np.nan)
+    holes[2:4, 3] = 5
+    fields: dict[str, np.ndarray] = {
+        "flat": np.full((40, 40), 7, np.uint16),
+        "dot": np.ones((1, 1), np.float32),
+        "dark": np.full((8, 8), np.nan),
+        "holes": holes,
+        "late": np.pad(np.ones((1, 1)), ((7, 0), (7, 0))),
+    }
+    images = tmp_path / "images"
+    images.mkdir()
+    for name, field in fields.items():
+        np.save(images / f"{name}.npy", field)
+    np.savez(images / "many.npz", a=fields["late"], b=fields["dark"], c=fields["dark"], d=fields["flat"])
+    manifest = segment(images, tmp_path / "out", model=single, device="cpu", series="all", **scaling)
+    equal, dark = "no signal (all pixels are equal)", "no signal (no pixel is finite)"
+    many = "4 fields, no signal in fields 2, 3 (no pixel is finite), no signal in field 4 (all pixels are equal)"
+    notes = {item.partition(".")[0]: fate.reason for item, fate in manifest.items.items()}
+    assert notes == {"flat": equal, "dot": equal, "holes": equal, "dark": dark, "late": None, "many": many}
+    assert manifest.exit_status == 0
+    printed = capsys.readouterr().err
+    assert f"stedfm: flat.npy: {equal}\n" in printed and "many.npz: no signal in field 4 (all" in printed
+    assert "late" not in printed
 
 
 def test_regression_gives_values(images: Path, tmp_path: Path) -> None:

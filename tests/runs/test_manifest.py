@@ -18,6 +18,7 @@ words = st.text(min_size=1, max_size=12).filter(lambda text: not text.startswith
 settings = st.dictionaries(words, st.none() | st.booleans() | st.integers() | words, max_size=4)
 fates = st.one_of(
     st.just(Fate("done")),
+    st.builds(Fate, st.just("done"), st.none(), st.integers(0), st.integers()),
     st.builds(Fate, st.sampled_from(["failed", "skipped"]), st.sampled_from(["too small", "no stack"])),
 )
 

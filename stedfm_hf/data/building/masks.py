@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +13,9 @@ import numpy as np
 from stedfm_hf.images import FoundImage, ImageReadError, find_images, read_image
 
 LARGEST = 65535
+IMAGES = "images"
+MASKS = ("masks", "labels", "annotations")
+"""What folders of images and of their masks are called, in any case."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,39 @@ def mask_stems(path: str) -> list[str]:
     if stem.endswith("_image"):
         names.append(f"{stem.removesuffix('_image')}_mask")
     return names
+
+
+def masks_among(images: Sequence[FoundImage]) -> set[FoundImage]:
+    """Finds the files that are masks of others: `b_mask.*` beside `b.tif`, `masks/b.*` beside `images/b.tif`.
+
+    A mask whose image is not there is none.
+
+    Args:
+        images: what one folder holds, with paths relative to it.
+
+    >>> names = ("images/a.tif", "masks/a.png", "masks/b.tif", "c.tif", "c_mask.tif", "d_mask.tif")
+    >>> sorted(each.path for each in masks_among([FoundImage(Path(name), name) for name in names]))
+    ['c_mask.tif', 'masks/a.png']
+    """
+    beside, apart = set[str](), set[tuple[str, str]]()
+    for image in images:
+        beside.update(mask_stems(image.path)[1:])
+        for folder, name, path in _folders(image.path):
+            if name == IMAGES:
+                apart.update((folder, stem) for stem in mask_stems(path))
+    return {
+        each
+        for each in images
+        if _stem(each.path) in beside
+        or any(name in MASKS and (folder, _stem(path)) in apart for folder, name, path in _folders(each.path))
+    }
+
+
+def _folders(path: str) -> Iterator[tuple[str, str, str]]:
+    """Every folder in a path: what it lies in, its name in small letters, and the path within it."""
+    parts = path.split("/")
+    for place, name in enumerate(parts[:-1]):
+        yield "/".join(parts[:place]), name.lower(), "/".join(parts[place + 1 :])
 
 
 def read_mask(file: Path) -> np.ndarray:

@@ -8,15 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from stedfm_hf.data.building.masks import MaskedImages, mask_stems, pair_masks
+from stedfm_hf.data.building.masks import IMAGES, MASKS, MaskedImages, mask_stems, pair_masks
 from stedfm_hf.evaluation.annotated.outlines import OUTLINE_SUFFIXES, TEXT_SUFFIXES
 from stedfm_hf.evaluation.labelled.reading import ONE_SPLIT, SPLIT_FOLDERS
 from stedfm_hf.images import FoundImage, ImageReadError, find_images, list_series, readable_suffixes
 from stedfm_hf.runs.errors import UserError
 
-IMAGES = "images"
-MASKS = ("masks", "labels", "annotations")
-"""What folders of images and of their masks are called."""
 SAY_WHICH = "the folder of the images as the data set, that of the masks with --masks"
 _REGION = "_region"
 _ROI_ENDS = ("_RoiSet", "_rois")

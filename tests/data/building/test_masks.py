@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from stedfm_hf.data.building.masks import pair_masks, read_mask
-from stedfm_hf.images import ImageReadError, find_images
+from stedfm_hf.data.building.masks import masks_among, pair_masks, read_mask
+from stedfm_hf.images import FoundImage, ImageReadError, find_images
 
 
 def make(folder: Path, *names: str) -> Path:
@@ -89,3 +89,19 @@ def test_a_damaged_mask_is_named_without_its_folder(tmp_path: Path) -> None:
     with pytest.raises(ImageReadError, match="^its mask m.tif: ") as caught:
         read_mask(tmp_path / "m.tif")
     assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "masks"),
+    [
+        (["a.tif", "a_mask.png", "b_mask.tif", "sub/a_mask.tif"], ["a_mask.png"]),
+        (["a_image.tif", "a_mask.tif", "b_image.tif", "b_image_mask.tif"], ["a_mask.tif", "b_image_mask.tif"]),
+        (["x/images/1.tif", "x/Labels/1.png", "x/Labels/2.png", "y/labels/1.tif"], ["x/Labels/1.png"]),
+        (["images/train/1_image.tif", "masks/train/1_mask.tif", "masks/1_mask.tif"], ["masks/train/1_mask.tif"]),
+        (["images/1.tif", "annotations/1.tif", "annotations.tif", "others/1.tif"], ["annotations/1.tif"]),
+        (["images/1.tif", "images/1_region.tif", "masks/1_region.tif", "images.tif"], ["masks/1_region.tif"]),
+    ],
+)
+def test_masks_are_told_from_the_images_they_lie_with(names: list[str], masks: list[str]) -> None:
+    found = masks_among([FoundImage(Path(name), name) for name in names])
+    assert sorted(each.path for each in found) == sorted(masks)
