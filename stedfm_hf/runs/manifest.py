@@ -219,7 +219,7 @@ def _made_with(manifest: Manifest) -> dict[str, Any]:
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> str:
     old, new = before.get(key), now.get(key)
     if isinstance(old, Mapping) and isinstance(new, Mapping):  # sums of what the splits hold: which, not from what
-        return f"{', '.join(each for each in old | new if old.get(each) != new.get(each))} changed"
+        return f"{', '.join(each for each in dict.fromkeys((*old, *new)) if old.get(each) != new.get(each))} changed"
     return f"{_shown(before, key)} then, {_shown(now, key)} now"
 
 

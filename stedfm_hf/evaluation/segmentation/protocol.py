@@ -230,7 +230,9 @@ def _baselines(request: SegmentationRequest, sides: Sides) -> tuple[list[Method]
             return [], []
         train, used = sides.train, min(len(sides.train), MOST_IMAGES)
         drawn = f", drawn of {len(sides.train)}" if used < len(sides.train) else ""
-        notes = [f"Baselines were fitted on {counted(used, 'image')} of train{drawn}, and saw nothing of what was scored."]
+        notes = [
+            f"Baselines were fitted on {counted(used, 'image')} of train{drawn}, and saw nothing of what was scored."
+        ]
     else:
         train, found, notes = None, without_training(test, names), []
         if left_out := [name for name in names if name not in found]:
