@@ -68,7 +68,7 @@ def load_encoder(model: str | Path, *, device: str = "auto", precision: str = "f
         UserError: If the model, the device or the precision is not to be had; says how to mend it.
     """
     place, dtype = _where(device, precision)
-    source = _source(model)
+    source = checked_source(model)
     with _told(source, "give a folder written by `stedfm convert`, a Hub id or demo"):
         network = AutoModel.from_pretrained(source, dtype=dtype)
         facts = _facts(model, source)
@@ -127,7 +127,7 @@ def load_headed(
         UserError: If there is no such model, or it has no such head; says how to mend it.
     """
     place, dtype = _where(device, precision)
-    source = _source(model)
+    source = checked_source(model)
     mend = f"give a folder written by `{verb}` or a Hub id"
     # Asked first, for transformers would draw a head at random and print a page about it.
     with _told(source, mend):
@@ -150,15 +150,20 @@ def _where(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
     return place, choose_precision(precision, place)
 
 
-def _source(model: str | Path) -> str:
-    """What `from_pretrained` takes for what a user named, checked as far as it can be without opening it."""
+def checked_source(model: str | Path) -> str:
+    """What `from_pretrained` takes for what a user named, checked as far as it can be without opening it.
+
+    Raises:
+        UserError: It is a file, or neither a folder nor an id of the Hub.
+    """
     source = str(packaged_folder(str(model)) or model)
     if source.lower() in PACKAGED and not Path(source).exists():
         raise UserError(f"model {source}: did you mean {source.lower()}?")
     if Path(source).is_file():
         raise UserError(f"model {source}: is a file; if it is a checkpoint: stedfm convert {source} FOLDER")
-    if source.startswith((".", "/", "~")) and not Path(source).exists():
-        raise UserError(f"model {source}: no such folder; check the path")
+    # Without an owner it is no id of the Hub: asking there, offline, would only take half a minute.
+    if (source.startswith((".", "/", "~")) or "/" not in source) and not Path(source).exists():
+        raise UserError(f"model {source}: no such folder; check the path (an id of the Hub is OWNER/NAME)")
     return source
 
 

@@ -296,6 +296,7 @@ def test_precision(folder: Path, images: Path) -> None:
         ({"device": "cuda:99"}, "not available|invalid"),
         ({"tile": 12}, "multiple of 8"),
         ({"model": "nowhere/at-all"}, "model nowhere/at-all: cannot be loaded"),
+        ({"model": "nowhere"}, "model nowhere: no such folder"),
         ({"model": "./no-such-folder"}, "no-such-folder: no such folder"),
         ({"model": __file__}, "is a file; if it is a checkpoint: stedfm convert"),
         ({"output": "table.xlsx"}, "parquet or"),

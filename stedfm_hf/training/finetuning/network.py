@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig
 
+from stedfm_hf.inference.loading import checked_source
 from stedfm_hf.inference.packaged import packaged_folder
 from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES, StedFmConfig
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
@@ -40,7 +41,7 @@ def network_config(model: WeightArguments) -> StedFmConfig:
     if model.mode in DRAWN and model.model in ARCHITECTURES:
         return StedFmConfig(**ARCHITECTURES[model.model])
     try:
-        config = AutoConfig.from_pretrained(source_of(model))
+        config = AutoConfig.from_pretrained(checked_source(model.model))
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(

@@ -152,7 +152,7 @@ def test_a_run_is_not_mixed_with_another(full: Path, encoder: Path, crops: Path,
         ("--test_split tset", "has no split 'tset'"),
         ("--choose_by r2", "choose_by 'r2' is no figure of this task"),
         ("--mode last-blocks --blocks 7", "blocks is 7, but .* has 2"),
-        ("--model nowhere", "model nowhere: cannot be loaded"),
+        ("--model nowhere", "model nowhere: no such folder"),
     ],
 )
 def test_what_cannot_be_trained_is_said(encoder: Path, crops: Path, tmp_path: Path, words: str, error: str) -> None:

@@ -175,7 +175,7 @@ def test_few_images_are_seen_as_often_as_many_and_large_ones_at_several_places(e
             "segmentation_loss 'bce_dice' is one of multi_label and soft targets, not of single_label ones",
         ),
         ("--mode last-blocks --blocks 7", "blocks is 7, but .* has 2"),
-        ("--model nowhere", "model nowhere: cannot be loaded"),
+        ("--model nowhere", "model nowhere: no such folder"),
     ],
 )
 def test_what_cannot_be_trained_is_said(encoder: Path, scenes: Path, tmp_path: Path, words: str, error: str) -> None:
