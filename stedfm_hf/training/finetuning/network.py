@@ -40,8 +40,9 @@ def network_config(model: WeightArguments) -> StedFmConfig:
     """
     if model.mode in DRAWN and model.model in ARCHITECTURES:
         return StedFmConfig(**ARCHITECTURES[model.model])
+    source = checked_source(model.model)
     try:
-        config = AutoConfig.from_pretrained(checked_source(model.model))
+        config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
