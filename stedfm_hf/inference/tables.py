@@ -112,7 +112,7 @@ class Parts:
             done = {item for item, fate in self.manifest.items.items() if fate.state == "done"}
             yield _rows_of(read_table(self.target, self.schema), done - last.keys())
         for part in self._parts():
-            yield _rows_of(self._read(part), {item for item, place in last.items() if place == part})
+            yield _rows_of(self._read(part), [item for item in _fates(part) if last[item] == part])
 
     def _read(self, part: Path) -> pa.Table:
         return pq.read_table(part).replace_schema_metadata(None).cast(self.schema)
