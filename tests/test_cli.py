@@ -13,8 +13,8 @@ import pytest
 
 from stedfm_hf import doctor
 from stedfm_hf.cli import app, main
-from stedfm_hf.hub.convert import ConversionReport
 from stedfm_hf.runs import UserError
+from stedfm_hf.weights.convert import ConversionReport
 
 Captured = pytest.CaptureFixture[str]
 VERBS = sorted(command.callback.__name__ for command in app.registered_commands if command.callback is not None)
@@ -121,7 +121,7 @@ def test_convert_tells_what_was_left_out_and_why(monkeypatch: pytest.MonkeyPatch
             "stedfm-vit-tiny", "pretraining", dest, dropped, "ab12", source, "cd34", placeholders=("os.system",)
         )
 
-    stand_in(monkeypatch, "stedfm_hf.hub.convert", convert=convert)
+    stand_in(monkeypatch, "stedfm_hf.weights.convert", convert=convert)
     assert main(["convert", "a.pth", "out", "--overwrite"]) == 0
     assert asked == ["a.pth", Path("out"), True]
     assert capsys.readouterr().out.splitlines() == [

@@ -180,7 +180,7 @@ def convert(
 
     The folder holds safetensors, configuration, image processor and the code of the models: the Hub takes it as it is.
     """
-    from stedfm_hf.hub.convert import convert as convert_checkpoint
+    from stedfm_hf.weights.convert import convert as convert_checkpoint
 
     _without_foreign_bars()
     report = convert_checkpoint(source, dest, overwrite=overwrite)

@@ -186,9 +186,9 @@ def segmentation(
     """
     import transformers
 
-    from stedfm_hf.evaluation.annotated import parse_classes
     from stedfm_hf.evaluation.segmentation import BASELINES
     from stedfm_hf.evaluation.segmentation.protocol import SegmentationRequest, evaluate_segmentation
+    from stedfm_hf.labels.annotated import parse_classes
 
     transformers.logging.disable_progress_bar()
     request = SegmentationRequest(
@@ -293,8 +293,8 @@ def _answer_masks(outcome: SegmentationOutcome, as_json: bool) -> None:
     if as_json:
         print_json({"report": str(outcome.folder / "report.html"), **record})
     else:
-        from stedfm_hf.evaluation.annotated.stored import BACKGROUND
-        from stedfm_hf.evaluation.segmentation.summary import ALL
+        from stedfm_hf.labels.annotated.stored import BACKGROUND
+        from stedfm_hf.metrics.summary import ALL
 
         means = {(row["method"], row["score"]): row for row in record["scores"] if row["class"] == ALL}
         scores = [name for name in dict.fromkeys(name for _, name in means) if name != "sq"]

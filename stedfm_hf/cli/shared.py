@@ -30,8 +30,8 @@ def complain(text: str) -> None:
 
 def chosen_model(model: str | None) -> str:
     """The model to use: the official one where none is named; of a packaged one, what must be said is said."""
-    from stedfm_hf.hub.default_model import default_model
-    from stedfm_hf.inference.packaged import PACKAGED
+    from stedfm_hf.weights.default_model import default_model
+    from stedfm_hf.weights.packaged import PACKAGED
 
     if model in PACKAGED:
         complain(f"{model}: {PACKAGED[model]}")

@@ -19,7 +19,6 @@ from stedfm_hf.demo.material import Picture, Sizes, load_pixels, pictures_of, si
 from stedfm_hf.demo.page import Story, summary, write_report
 from stedfm_hf.demo.scores import score, standardised
 from stedfm_hf.inference import embed, load_encoder
-from stedfm_hf.inference.packaged import packaged_folder
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
@@ -29,6 +28,7 @@ from stedfm_hf.runs import Manifest, UserError, manifest_path, write_json
 from stedfm_hf.runs.quiet import quiet_transformers
 from stedfm_hf.training import QuickResult, pretrain_quickly, quick_config
 from stedfm_hf.training.quick import new_model, save_folder
+from stedfm_hf.weights.packaged import packaged_folder
 
 OURS = (
     "images",

@@ -17,15 +17,15 @@ from stedfm_hf.evaluation.knn import (
     reference_protocol,
     zscore_by,
 )
-from stedfm_hf.evaluation.neighbours import nearest
-from stedfm_hf.evaluation.statistics import (
+from stedfm_hf.metrics.neighbours import nearest
+from stedfm_hf.metrics.statistics import (
     accuracy_interval,
     bootstrap_interval,
     holm,
     permutation_f_test,
     permutation_test,
 )
-from stedfm_hf.evaluation.votes import VOTES, Vote
+from stedfm_hf.metrics.votes import VOTES, Vote
 
 __all__ = [
     "VOTES",

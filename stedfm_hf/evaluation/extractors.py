@@ -23,14 +23,14 @@ from huggingface_hub import model_info, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 
 from stedfm_hf.evaluation.baselines import intensity_histograms, log_spectra, small_pixels, texture_features
-from stedfm_hf.evaluation.labelled import LabelledImages
 from stedfm_hf.images import StedImage
 from stedfm_hf.inference.loading import Encoder, choose_device, load_encoder, weights_sha256
-from stedfm_hf.inference.packaged import PACKAGED, packaged_folder
+from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.modeling.tiling_stedfm import encode_images
 from stedfm_hf.runs import UserError
+from stedfm_hf.weights.packaged import PACKAGED, packaged_folder
 
 BASELINES = ("untrained", "histogram", "texture", "pixels", "log-spectrum", "imagenet", "chance")
 IMAGENET = ("WinKawaks/vit-small-patch16-224", "facebook/dino-vits16")

@@ -14,8 +14,9 @@ from safetensors.numpy import save_file
 
 from stedfm_hf.evaluation.baselines import fit_components
 from stedfm_hf.evaluation.extractors import Extractor
-from stedfm_hf.evaluation.labelled import LabelledImages, Parts
+from stedfm_hf.evaluation.parts import Parts
 from stedfm_hf.images import StedImage
+from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.runs import Progress, UserError, atomic_path
 from stedfm_hf.runs.download import cache_folder
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from stedfm_hf.evaluation.neighbours import nearest
-from stedfm_hf.evaluation.statistics import accuracy_interval, bootstrap_interval
-from stedfm_hf.evaluation.votes import VOTES, Vote, reference_decide
+from stedfm_hf.metrics.neighbours import nearest
+from stedfm_hf.metrics.statistics import accuracy_interval, bootstrap_interval
+from stedfm_hf.metrics.votes import VOTES, Vote, reference_decide
 
 REFERENCE_KS = tuple(range(3, 11))
 Labels = Sequence[str] | Sequence[int] | np.ndarray

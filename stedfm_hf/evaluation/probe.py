@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
-from stedfm_hf.evaluation.labelled import Task
+from stedfm_hf.labels.labelled import Task
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 """Inverse strengths of the penalty that are tried (scikit-learn's C; 1 / alpha of the ridge), the strongest first."""
@@ -55,7 +55,7 @@ def fit_predict(
 
     Args:
         train: vectors (n, d), scaled.
-        labels: as :class:`~stedfm_hf.evaluation.labelled.LabelledImages` has them.
+        labels: as :class:`~stedfm_hf.labels.labelled.LabelledImages` has them.
         query: vectors (m, d), scaled alike.
         task: what is predicted.
         classes: number of classes, 0 for a regression.

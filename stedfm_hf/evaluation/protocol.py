@@ -14,18 +14,12 @@ import numpy as np
 
 from stedfm_hf.evaluation.extractors import BASELINES, Extractor, load_extractors
 from stedfm_hf.evaluation.features import features_folder, vectors_of
-from stedfm_hf.evaluation.labelled import (
-    LabelledImages,
-    Parts,
-    draw_per_class,
-    make_parts,
-    read_labelled,
-    without_failed,
-)
+from stedfm_hf.evaluation.parts import Parts, make_parts, without_failed
 from stedfm_hf.evaluation.report import Contestant, Evaluation, is_finished, prepare_folder, write_report
 from stedfm_hf.evaluation.scoring import Run, compare, summarise
 from stedfm_hf.evaluation.trials import ALL, knn_runs, probe_runs
 from stedfm_hf.inference.loading import choose_device
+from stedfm_hf.labels.labelled import LabelledImages, draw_per_class, read_labelled
 from stedfm_hf.runs import Manifest, UserError, read_json
 
 USUAL_COUNTS = (10, 25, 50, 100)

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from stedfm_hf.evaluation.labelled import LabelledImages, Task
-from stedfm_hf.evaluation.metrics import (
+from stedfm_hf.labels.labelled import LabelledImages, Task
+from stedfm_hf.metrics import (
     CalibrationMetrics,
     ClassificationMetrics,
     MultiLabelMetrics,
     RegressionMetrics,
 )
-from stedfm_hf.evaluation.statistics import accuracy_interval, bootstrap_interval, holm, permutation_test
+from stedfm_hf.metrics.statistics import accuracy_interval, bootstrap_interval, holm, permutation_test
 
 PRIMARY = {"classes": "accuracy", "several": "label_accuracy", "regression": "r2"}
 """The metric that intervals are of."""

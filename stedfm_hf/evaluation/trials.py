@@ -10,11 +10,12 @@ import torch
 from stedfm_hf.evaluation.extractors import Extractor
 from stedfm_hf.evaluation.features import prepare_for_probe
 from stedfm_hf.evaluation.knn import REFERENCE_KS, zscore_by
-from stedfm_hf.evaluation.labelled import LabelledImages, Parts, draw_per_class
-from stedfm_hf.evaluation.neighbours import nearest
+from stedfm_hf.evaluation.parts import Parts
 from stedfm_hf.evaluation.probe import choose_strength, fit_predict
 from stedfm_hf.evaluation.scoring import Run, measure
-from stedfm_hf.evaluation.votes import TEMPERATURE, Vote, reference_decide
+from stedfm_hf.labels.labelled import LabelledImages, draw_per_class
+from stedfm_hf.metrics.neighbours import nearest
+from stedfm_hf.metrics.votes import TEMPERATURE, Vote, reference_decide
 from stedfm_hf.runs import UserError
 
 ALL = "all"

@@ -13,10 +13,14 @@ from ..modeling.io_stedfm import (
 from .folders import FoundImage, FoundImages, find_images
 from .imspector import read_imspector
 
+ALL_SERIES = "all"
+"""Value of an option `series` that takes every series of a file."""
+
 # Importing this room is what adds the format: the Hub's flat files know nothing of obffile.
 register_reader((".msr", ".obf"), read_imspector, magic=(b"OMAS_BF\n\xff\xff",))
 
 __all__ = [
+    "ALL_SERIES",
     "FoundImage",
     "FoundImages",
     "ImageReadError",

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from stedfm_hf.data.sources import ImageFile, Source, find_sources
 from stedfm_hf.inference.loading import Classifier, load_classifier
 from stedfm_hf.inference.resuming import remove_maps
-from stedfm_hf.inference.sources import ImageFile, Source, find_sources
 from stedfm_hf.inference.stepwise import (
     Fact,
     Preparation,

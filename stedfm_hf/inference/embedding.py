@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from stedfm_hf.data.sources import find_sources
 from stedfm_hf.inference.loading import Encoder, load_encoder
-from stedfm_hf.inference.sources import find_sources
 from stedfm_hf.inference.stepwise import (
     Fact,
     Preparation,

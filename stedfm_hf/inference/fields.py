@@ -10,15 +10,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from stedfm_hf.images import StedImage, list_series, read_image, read_series
+from stedfm_hf.data.sources import ImageFile, Source
+from stedfm_hf.images import ALL_SERIES, StedImage, list_series, read_image, read_series
 from stedfm_hf.inference.segmenter import Segmenter
-from stedfm_hf.inference.sources import ImageFile, Source
 from stedfm_hf.modeling.blending_stedfm import segment_rows
 from stedfm_hf.modeling.image_processing_stedfm import apply_intensity_range, fit_scaling, resampled_size
 from stedfm_hf.runs import some_of
-
-ALL_SERIES = "all"
-"""Instead of the name of a series: every one, for itself."""
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 from transformers.utils import cached_file
 
-from stedfm_hf.inference.packaged import PACKAGED, packaged_folder
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification, StedFmModel, StedFmPreTrainedModel
 from stedfm_hf.runs import UserError, sha256_file
+from stedfm_hf.weights.packaged import PACKAGED, packaged_folder
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("auto", "cpu", "cuda", "mps")

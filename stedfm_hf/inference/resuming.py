@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from stedfm_hf.inference.sources import Source
+from stedfm_hf.data.sources import Source
 from stedfm_hf.runs import FileStamp, Manifest, counted, some_of
 
 

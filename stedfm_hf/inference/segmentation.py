@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
+from stedfm_hf.data.sources import ImageFile, Source, find_sources
 from stedfm_hf.inference.field_records import FieldRecords
 from stedfm_hf.inference.field_task import KINDS, FieldTask, field_schema, object_schema
 from stedfm_hf.inference.fields import Field, read_fields
 from stedfm_hf.inference.resuming import left_to_do, remove_maps
 from stedfm_hf.inference.segmenter import Segmenter, load_segmenter
-from stedfm_hf.inference.sources import ImageFile, Source, find_sources
 from stedfm_hf.inference.stepwise import check_batch_size, chosen_scaling
 from stedfm_hf.modeling.blending_stedfm import default_halo
 from stedfm_hf.runs import Manifest, Progress, UserError, some_of

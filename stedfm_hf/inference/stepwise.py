@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from stedfm_hf.data.sources import Source, chunks
 from stedfm_hf.inference.loading import Loaded, has_fast_bfloat16
 from stedfm_hf.inference.resuming import left_to_do
-from stedfm_hf.inference.sources import Source, chunks
 from stedfm_hf.inference.tables import Parts
 from stedfm_hf.runs import Manifest, Progress, UserError
 

@@ -5,7 +5,7 @@ library's `pickletools`), and knows a name only as a string: the dozen names of 
 containers, numbers and arrays through the functions of this file, with checked arguments; every other name, and
 whatever the stream builds with it, becomes an inert `Placeholder`. No import, no attribute access, no call and no
 `__setstate__` of the stream's choosing ever happens, so there is nothing that a hostile stream could reach.
-(`stedfm_hf.hub.torch_pickle` adds tensors.)
+(`stedfm_hf.weights.torch_pickle` adds tensors.)
 """
 
 from __future__ import annotations

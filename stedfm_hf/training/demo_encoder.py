@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save
 from transformers import AutoImageProcessor
 
 from stedfm_hf.data import simulate
-from stedfm_hf.inference.packaged import PACKAGED, packaged_folder
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.runs import atomic_path, write_json
 from stedfm_hf.training.arguments import parse_arguments
 from stedfm_hf.training.pretrain import pretrain
+from stedfm_hf.weights.packaged import PACKAGED, packaged_folder
 
 MODEL = "demo"
 PRESET = "benchmark-v1"

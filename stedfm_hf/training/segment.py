@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from stedfm_hf.evaluation.annotated import class_warnings
+from stedfm_hf.labels.annotated import class_warnings
 from stedfm_hf.runs import counted
 from stedfm_hf.runs.quiet import quiet_transformers
 from stedfm_hf.training.finetuning.checks import chosen_figure

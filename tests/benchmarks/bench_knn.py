@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from stedfm_hf.evaluation import nearest
-from stedfm_hf.evaluation.neighbours import _ROWS
+from stedfm_hf.metrics.neighbours import _ROWS
 from tests.benchmarks.timing import machine, own_peak, peak_memory, spread, table, take_turns
 
 K = 20

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from stedfm_hf.evaluation.annotated import AnnotatedImages, read_annotated
 from stedfm_hf.evaluation.segmentation import deal_folds
 from stedfm_hf.evaluation.segmentation.fitting import MOST_IMAGES
-from stedfm_hf.evaluation.segmentation.summary import ALL
-from stedfm_hf.evaluation.statistics import bootstrap_interval
+from stedfm_hf.labels.annotated import AnnotatedImages, read_annotated
+from stedfm_hf.metrics.statistics import bootstrap_interval
+from stedfm_hf.metrics.summary import ALL
 from stedfm_hf.runs import read_json
 from tests.benchmarks.timing import machine, table
 

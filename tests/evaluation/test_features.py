@@ -14,10 +14,10 @@ from stedfm_hf import StedFmModel
 from stedfm_hf.evaluation import extractors as module
 from stedfm_hf.evaluation.extractors import BASELINES, EncoderExtractor, Extractor, load_extractors
 from stedfm_hf.evaluation.features import compute_features, features_folder, prepare_for_probe
-from stedfm_hf.evaluation.labelled import LabelledImages, read_labelled
 from stedfm_hf.inference import embed
+from stedfm_hf.labels.labelled import LabelledImages, read_labelled
 from stedfm_hf.runs import UserError
-from tests.evaluation.labelled_data import arrays, class_folder
+from tests.labels.labelled_data import arrays, class_folder
 from tests.models import tiny_config
 
 

@@ -16,13 +16,13 @@ from stedfm_hf import StedFmModel
 from stedfm_hf.cli import main
 from stedfm_hf.evaluation import nearest, protocol, trials
 from stedfm_hf.evaluation.knn import reference_protocol
-from stedfm_hf.evaluation.labelled import from_arrays, read_labelled
-from stedfm_hf.evaluation.labelled.parts import make_parts
-from stedfm_hf.evaluation.labelled.splits import check_no_leakage
+from stedfm_hf.evaluation.parts import make_parts
 from stedfm_hf.evaluation.protocol import Outcome, Request, evaluate_knn, evaluate_probe
 from stedfm_hf.inference import embed
+from stedfm_hf.labels.labelled import from_arrays, read_labelled
+from stedfm_hf.labels.splits import check_no_leakage
 from stedfm_hf.runs import UserError
-from tests.evaluation.labelled_data import arrays, class_folder, crop_repo, picture
+from tests.labels.labelled_data import arrays, class_folder, crop_repo, picture
 from tests.models import tiny_config
 
 CHEAP = ("untrained", "texture", "chance")

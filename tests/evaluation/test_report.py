@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from stedfm_hf.evaluation.labelled import LabelledImages, from_arrays
-from stedfm_hf.evaluation.labelled.parts import Parts, make_parts
+from stedfm_hf.evaluation.parts import Parts, make_parts
 from stedfm_hf.evaluation.report import Contestant, Evaluation, write_report
 from stedfm_hf.evaluation.scoring import Run, compare, measure, summarise
+from stedfm_hf.labels.labelled import LabelledImages, from_arrays
 from stedfm_hf.runs import Manifest
-from tests.evaluation.labelled_data import arrays
+from tests.labels.labelled_data import arrays
 
 
 def evaluation(data: LabelledImages, *, right: float = 0.9, verb: str = "evaluate probe") -> Evaluation:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from stedfm_hf.evaluation.labelled import LabelledImages
-from stedfm_hf.evaluation.labelled.parts import Parts
+from stedfm_hf.evaluation.parts import Parts
 from stedfm_hf.evaluation.scoring import PRIMARY, SHOWN, Run
+from stedfm_hf.labels.labelled import LabelledImages
 
 
 @dataclass(frozen=True)

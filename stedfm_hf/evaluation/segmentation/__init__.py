@@ -5,11 +5,11 @@ from stedfm_hf.evaluation.segmentation.chance import Chance
 from stedfm_hf.evaluation.segmentation.crossvalidation import cross_validate, deal_folds
 from stedfm_hf.evaluation.segmentation.fitting import BASELINES, fit_on, make_baselines
 from stedfm_hf.evaluation.segmentation.forest import PixelForest
-from stedfm_hf.evaluation.segmentation.objects import ObjectScores, match_objects, score_objects
 from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring
-from stedfm_hf.evaluation.segmentation.scores import ImageScores, planes_of, predicted_pixels, score_image
-from stedfm_hf.evaluation.segmentation.summary import flatten, pool_objects, summarise
 from stedfm_hf.evaluation.segmentation.wavelets import WaveletSpots, wavelet_spots
+from stedfm_hf.metrics.mask_scores import ImageScores, planes_of, predicted_pixels, score_image
+from stedfm_hf.metrics.objects import ObjectScores, match_objects, score_objects
+from stedfm_hf.metrics.summary import flatten, pool_objects, summarise
 
 __all__ = [
     "BASELINES",

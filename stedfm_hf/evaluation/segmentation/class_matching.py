@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stedfm_hf.evaluation.annotated.stored import BACKGROUND
+from stedfm_hf.labels.annotated.stored import BACKGROUND
 from stedfm_hf.runs import UserError
 
 _UNNAMED = re.compile(r"(label_|class )\d+", re.IGNORECASE)

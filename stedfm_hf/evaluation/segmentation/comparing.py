@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stedfm_hf.evaluation.segmentation.scored import Scored
-from stedfm_hf.evaluation.statistics import bootstrap_interval, holm, permutation_test
+from stedfm_hf.metrics.statistics import bootstrap_interval, holm, permutation_test
 
 
 def image_means(scored: Sequence[Scored], background: int | None, score: str = "iou") -> np.ndarray:

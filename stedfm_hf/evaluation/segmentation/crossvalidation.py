@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from stedfm_hf.evaluation.annotated import AnnotatedImages
-from stedfm_hf.evaluation.labelled.splits import split_by_source
 from stedfm_hf.evaluation.segmentation.baselines import Baseline
 from stedfm_hf.evaluation.segmentation.fitting import fit_on
 from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring
+from stedfm_hf.labels.annotated import AnnotatedImages
+from stedfm_hf.labels.splits import split_by_source
 from stedfm_hf.runs import UserError
 
 
@@ -26,7 +26,7 @@ def deal_folds(data: AnnotatedImages, folds: int, seed: int = 0) -> np.ndarray:
         UserError: fewer than two folds, or more than source images.
 
     Example:
-        >>> from stedfm_hf.evaluation.annotated import from_arrays
+        >>> from stedfm_hf.labels.annotated import from_arrays
         >>> data = from_arrays("cells", [np.eye(8)] * 6, [np.eye(8, dtype=np.uint8)] * 6, sources=list("aabbcc"))
         >>> np.ptp(deal_folds(data, 3).reshape(3, 2), axis=1).tolist()
         [0, 0, 0]
@@ -93,7 +93,7 @@ def cross_validate(
         UserError: fewer than two folds, or more than source images.
 
     Example:
-        >>> from stedfm_hf.evaluation.annotated import from_arrays
+        >>> from stedfm_hf.labels.annotated import from_arrays
         >>> from stedfm_hf.evaluation.segmentation import Otsu
         >>> images = [np.random.default_rng(seed).random((8, 8)) for seed in range(4)]
         >>> data = from_arrays("cells", images, [(each > 0.5).astype(np.uint8) for each in images])

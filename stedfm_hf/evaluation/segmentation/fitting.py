@@ -7,12 +7,12 @@ from typing import TypeVar, overload
 
 import numpy as np
 
-from stedfm_hf.evaluation.annotated import AnnotatedImages
 from stedfm_hf.evaluation.segmentation.baselines import Baseline, Constant, Otsu
 from stedfm_hf.evaluation.segmentation.chance import Chance
 from stedfm_hf.evaluation.segmentation.forest import PixelForest
 from stedfm_hf.evaluation.segmentation.scored import annotated_planes
 from stedfm_hf.evaluation.segmentation.wavelets import WaveletSpots
+from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.runs import UserError
 
 BASELINES = ("otsu", "wavelets", "forest", "constant", "chance")
@@ -35,7 +35,7 @@ def make_baselines(data: AnnotatedImages, names: Sequence[str] = BASELINES, *, s
         UserError: there is no such baseline.
 
     Example:
-        >>> from stedfm_hf.evaluation.annotated import from_arrays
+        >>> from stedfm_hf.labels.annotated import from_arrays
         >>> data = from_arrays("cells", [np.eye(8)], [np.eye(8, dtype=np.uint8)])
         >>> [each.name for each in make_baselines(data, ["otsu", "chance"]).values()]
         ['Otsu', 'chance']
@@ -79,7 +79,7 @@ def without_training(data: AnnotatedImages, names: Sequence[str]) -> dict[str, B
     Of several classes that exclude each other nobody says which the bright pixels are of: then there are none.
 
     Example:
-        >>> from stedfm_hf.evaluation.annotated import from_arrays
+        >>> from stedfm_hf.labels.annotated import from_arrays
         >>> data = from_arrays("cells", [np.eye(8)], [np.eye(8, dtype=np.uint8)])
         >>> list(without_training(data, ["otsu", "forest"]))
         ['otsu']

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from stedfm_hf.evaluation.annotated import AnnotatedImages
-from stedfm_hf.evaluation.labelled import doubts_about
+from stedfm_hf.evaluation.parts import doubts_about
 from stedfm_hf.evaluation.report import Contestant
 from stedfm_hf.evaluation.report.segmentation import Example, Findings
 from stedfm_hf.evaluation.segmentation.comparing import compare, image_means
 from stedfm_hf.evaluation.segmentation.ledger import Ledger
 from stedfm_hf.evaluation.segmentation.methods import FoldedMethod, Method
-from stedfm_hf.evaluation.segmentation.objects import ObjectScores
 from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring, annotated_planes
-from stedfm_hf.evaluation.segmentation.scores import predicted_pixels
 from stedfm_hf.evaluation.segmentation.sides import Sides
-from stedfm_hf.evaluation.segmentation.summary import pool_objects, summarise
+from stedfm_hf.labels.annotated import AnnotatedImages
+from stedfm_hf.metrics.mask_scores import predicted_pixels
+from stedfm_hf.metrics.objects import ObjectScores
+from stedfm_hf.metrics.summary import pool_objects, summarise
 from stedfm_hf.runs import Manifest
 
 

@@ -10,7 +10,6 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from stedfm_hf.evaluation.annotated import AnnotatedImages
 from stedfm_hf.evaluation.segmentation.baselines import Baseline
 from stedfm_hf.evaluation.segmentation.class_matching import ClassMatch, match_classes
 from stedfm_hf.evaluation.segmentation.crossvalidation import Folded
@@ -21,6 +20,7 @@ from stedfm_hf.inference.fields import fields_of, probability_bands
 # The one place that knows where segmenters are loaded.
 from stedfm_hf.inference.segmenter import Segmenter, load_segmenter
 from stedfm_hf.inference.stepwise import check_batch_size, chosen_scaling
+from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.modeling.blending_stedfm import default_halo
 from stedfm_hf.runs import UserError
 

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from stedfm_hf.evaluation.annotated import AnnotatedImages, read_annotated
-from stedfm_hf.evaluation.annotated.targets import Classes
 from stedfm_hf.evaluation.report import is_finished, prepare_folder
 from stedfm_hf.evaluation.report.segmentation import PER_IMAGE, RESULTS, write_findings
 from stedfm_hf.evaluation.segmentation.crossvalidation import Folded, deal_folds
@@ -27,6 +25,8 @@ from stedfm_hf.evaluation.segmentation.ledger import Ledger
 from stedfm_hf.evaluation.segmentation.methods import BaselineMethod, FoldedMethod, Method, load_models
 from stedfm_hf.evaluation.segmentation.scored import Scoring, check_rules
 from stedfm_hf.evaluation.segmentation.sides import Sides, choose_sides
+from stedfm_hf.labels.annotated import AnnotatedImages, read_annotated
+from stedfm_hf.labels.annotated.targets import Classes
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, read_json
 
 
@@ -41,7 +41,7 @@ class SegmentationRequest:
         split: the one to score; None: test, else validation; of a data set without splits, a test dealt out by source.
         baselines: of :data:`~stedfm_hf.evaluation.segmentation.fitting.BASELINES`.
         masks: of a folder: another one with the masks.
-        classes: as of :func:`~stedfm_hf.evaluation.annotated.read_annotated`, like all down to `source_pattern`.
+        classes: as of :func:`~stedfm_hf.labels.annotated.read_annotated`, like all down to `source_pattern`.
         target_type: `single_label`, `multi_label` or `soft`.
         series: of image files: the one to take.
         channel: of image files: the one to take.

@@ -9,11 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stedfm_hf.evaluation.annotated import AnnotatedImages
-from stedfm_hf.evaluation.segmentation.objects import OBJECT_SCORES, ObjectScores, score_objects
-from stedfm_hf.evaluation.segmentation.reference import REFERENCE_SCORES
-from stedfm_hf.evaluation.segmentation.reference import THRESHOLD as REFERENCE_THRESHOLD
-from stedfm_hf.evaluation.segmentation.scores import (
+from stedfm_hf.labels.annotated import AnnotatedImages
+from stedfm_hf.metrics.mask_scores import (
     PIXEL_SCORES,
     THRESHOLD,
     ImageScores,
@@ -22,6 +19,9 @@ from stedfm_hf.evaluation.segmentation.scores import (
     predicted_pixels,
     score_image,
 )
+from stedfm_hf.metrics.objects import OBJECT_SCORES, ObjectScores, score_objects
+from stedfm_hf.metrics.reference import REFERENCE_SCORES
+from stedfm_hf.metrics.reference import THRESHOLD as REFERENCE_THRESHOLD
 from stedfm_hf.runs import UserError
 
 _COUNTS = {"matched": "matched", "spurious": "spurious", "missed": "missed", "shared": "shared_iou"}
@@ -58,7 +58,7 @@ class Scoring:
         least_pixels: components of fewer pixels are no objects.
 
     Example:
-        >>> from stedfm_hf.evaluation.annotated import from_arrays
+        >>> from stedfm_hf.labels.annotated import from_arrays
         >>> data = from_arrays("cells", [np.eye(4)], [np.eye(4, dtype=np.uint8)], classes=["rings"])
         >>> found = Scoring()(data, 0, np.stack([1 - np.eye(4), np.eye(4)]), "perfect")
         >>> found.pixels.plain()["iou"], found.objects.plain()["f1"]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stedfm_hf.evaluation.annotated import AnnotatedImages, class_warnings
-from stedfm_hf.evaluation.labelled.reading import ONE_SPLIT
-from stedfm_hf.evaluation.labelled.splits import DEALT, check_no_leakage, split_by_source
+from stedfm_hf.labels.annotated import AnnotatedImages, class_warnings
+from stedfm_hf.labels.labelled.reading import ONE_SPLIT
+from stedfm_hf.labels.splits import DEALT, check_no_leakage, split_by_source
 from stedfm_hf.runs import UserError
 
 
@@ -49,7 +49,7 @@ def choose_sides(splits: Mapping[str, AnnotatedImages], split: str | None, *, se
     split named, it is scored whole.
 
     Args:
-        splits: as :func:`~stedfm_hf.evaluation.annotated.read_annotated` gives them.
+        splits: as :func:`~stedfm_hf.labels.annotated.read_annotated` gives them.
         split: the one asked for; None: `test`, else `validation`.
         seed: of a split that has to be made.
 
@@ -58,7 +58,7 @@ def choose_sides(splits: Mapping[str, AnnotatedImages], split: str | None, *, se
 
     Example:
         >>> import numpy as np
-        >>> from stedfm_hf.evaluation.annotated import from_arrays
+        >>> from stedfm_hf.labels.annotated import from_arrays
         >>> data = from_arrays("cells", [np.eye(8)] * 10, [np.eye(8, dtype=np.uint8)] * 10)
         >>> sides = choose_sides({"all": data}, None)
         >>> len(sides.train), len(sides.test), len(choose_sides({"all": data}, "all").test)

@@ -18,7 +18,7 @@ from stedfm_hf.evaluation.segmentation.baselines import (
     plane_of,
     settle,
 )
-from stedfm_hf.evaluation.segmentation.scores import overlap
+from stedfm_hf.metrics.mask_scores import overlap
 
 _SPLINE = np.array([1, 4, 6, 4, 1]) / 16
 """Cubic B-spline, the smoothing filter of the transform."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from stedfm_hf.evaluation.labelled import LabelledImages
+from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.training.classification.augmentation import crop_with_foreground, middle_of
 from stedfm_hf.training.finetuning import feeding
 from stedfm_hf.training.finetuning.feeding import Remembered, Samples

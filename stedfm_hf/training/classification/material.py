@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stedfm_hf.evaluation.labelled import LabelledImages, draw_fraction, draw_per_class, read_labelled
+from stedfm_hf.labels.labelled import LabelledImages, draw_fraction, draw_per_class, read_labelled
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.classification.arguments import DataArguments
 from stedfm_hf.training.finetuning.sides import Material, index_or_name, make_sides

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stedfm_hf.evaluation.labelled import LabelledImages
+from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 from stedfm_hf.training.classification.arguments import ModelArguments
 from stedfm_hf.training.finetuning.network import (

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from stedfm_hf.evaluation.labelled import LabelledImages, Task
+from stedfm_hf.labels.labelled import LabelledImages, Task
 from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stedfm_hf.evaluation.labelled import LabelledImages
+from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.runs import atomic_path
 from stedfm_hf.training.classification.feeding import Side
 from stedfm_hf.training.classification.figures import save_result_figures

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from stedfm_hf.evaluation.labelled import Task
-from stedfm_hf.evaluation.metrics import ClassificationMetrics, MultiLabelMetrics, RegressionMetrics
+from stedfm_hf.labels.labelled import Task
+from stedfm_hf.metrics import ClassificationMetrics, MultiLabelMetrics, RegressionMetrics
 
 FIGURES: dict[Task, tuple[str, ...]] = {
     "classes": ("balanced_accuracy", "accuracy", "macro_f1", "loss"),
@@ -33,7 +33,7 @@ def score(logits: np.ndarray, labels: np.ndarray, task: Task) -> dict[str, Any]:
 
     Args:
         logits: (n, C) as the model gives them.
-        labels: as :class:`~stedfm_hf.evaluation.labelled.LabelledImages` has them.
+        labels: as :class:`~stedfm_hf.labels.labelled.LabelledImages` has them.
         task: what is predicted.
     """
     found = probabilities_of(logits, task)

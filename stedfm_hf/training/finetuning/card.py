@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stedfm_hf.cards.finetuned import FinetunedCardFacts, render_finetuned_card
-from stedfm_hf.inference.packaged import PACKAGED
 from stedfm_hf.runs import atomic_path
 from stedfm_hf.training.card import CARD_FILE, describe_machine
 from stedfm_hf.training.curve import CURVE_FILE
@@ -15,6 +14,7 @@ from stedfm_hf.training.finetuning.feeding import Side
 from stedfm_hf.training.finetuning.folder import Folder
 from stedfm_hf.training.finetuning.network import DRAWN, name_of_model
 from stedfm_hf.training.finetuning.summary import METRICS_FILE
+from stedfm_hf.weights.packaged import PACKAGED
 
 MODES = {
     "linear-probe": "only the head was trained, on features of a frozen encoder",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stedfm_hf.evaluation.labelled import doubts_about
+from stedfm_hf.evaluation.parts import doubts_about
 from stedfm_hf.inference.loading import weights_sha256
 from stedfm_hf.runs import Manifest, UserError, check_same_settings, manifest_path, read_json
 from stedfm_hf.training.finetuning.arguments import LOCAL, FinetuningArguments, SplitArguments, WeightArguments

@@ -12,12 +12,12 @@ import torch
 from transformers import AutoConfig
 
 from stedfm_hf.inference.loading import checked_source
-from stedfm_hf.inference.packaged import packaged_folder
 from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES, StedFmConfig
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel, StedFmPreTrainedModel
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.finetuning.arguments import WeightArguments
+from stedfm_hf.weights.packaged import packaged_folder
 
 Network = TypeVar("Network", bound=StedFmPreTrainedModel)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from stedfm_hf.inference.packaged import PACKAGED
 from stedfm_hf.modeling.configuration_stedfm import StedFmConfig
 from stedfm_hf.training.checkpoints import remove_checkpoints
 from stedfm_hf.training.curve import CURVE_FILE, RowsFile
@@ -17,6 +16,7 @@ from stedfm_hf.training.finetuning.running import FinetuningResult, leave_out
 from stedfm_hf.training.finetuning.sides import Images
 from stedfm_hf.training.finetuning.summary import is_finished, run_folder
 from stedfm_hf.training.finetuning.watching import CheckRow
+from stedfm_hf.weights.packaged import PACKAGED
 
 Say = Callable[[str], None]
 

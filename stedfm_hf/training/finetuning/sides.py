@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from stedfm_hf.evaluation.labelled import SourcedImages, check_no_leakage, split_by_source
-from stedfm_hf.evaluation.labelled.reading import ONE_SPLIT
-from stedfm_hf.evaluation.labelled.splits import DEALT
+from stedfm_hf.labels.labelled.reading import ONE_SPLIT
+from stedfm_hf.labels.sourced import SourcedImages
+from stedfm_hf.labels.splits import DEALT, check_no_leakage, split_by_source
 from stedfm_hf.runs import UserError, counted
 from stedfm_hf.training.finetuning.arguments import SplitArguments
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stedfm_hf.evaluation.annotated import AnnotatedImages
+from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.training.finetuning import feeding
 from stedfm_hf.training.finetuning.augmentation import choose_place
 from stedfm_hf.training.finetuning.feeding import IN_MEMORY, Remembered, Samples
@@ -24,7 +24,7 @@ class Annotated:
     Args:
         image: (C, H, W) float32 in [0, 1].
         target: (H, W) uint8 of a single label, else (L, H, W), see
-            :meth:`~stedfm_hf.evaluation.annotated.AnnotatedImages.target`.
+            :meth:`~stedfm_hf.labels.annotated.AnnotatedImages.target`.
         region: (H, W) bool, where the target counts; None: everywhere.
     """
 

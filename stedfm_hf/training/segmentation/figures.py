@@ -14,8 +14,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from scipy import ndimage
 
-from stedfm_hf.evaluation.annotated import AnnotatedImages
 from stedfm_hf.evaluation.segmentation import planes_of, predicted_pixels
+from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.reports.figures import FIGURE_DPI, display_limits, label_colours, style
 from stedfm_hf.runs import atomic_path
 from stedfm_hf.training.figures import FIGURES

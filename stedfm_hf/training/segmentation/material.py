@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from stedfm_hf.evaluation.annotated import (
+from stedfm_hf.labels.annotated import (
     AnnotatedImages,
     draw_fraction,
     draw_per_class,
     parse_classes,
     read_annotated,
 )
-from stedfm_hf.evaluation.annotated.drawing import shuffled
+from stedfm_hf.labels.annotated.drawing import shuffled
 from stedfm_hf.runs import UserError, some_of
 from stedfm_hf.training.finetuning.sides import Material, index_or_name, make_sides
 from stedfm_hf.training.segmentation.arguments import DataArguments

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from stedfm_hf.evaluation.annotated import AnnotatedImages
+from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
 from stedfm_hf.runs import UserError

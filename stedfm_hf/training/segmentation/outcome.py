@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stedfm_hf.evaluation.annotated import AnnotatedImages
+from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.runs import atomic_path
 from stedfm_hf.training.figures import FIGURES
 from stedfm_hf.training.finetuning.network import merge_adapters

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from stedfm_hf.evaluation.annotated import AnnotatedImages
 from stedfm_hf.evaluation.segmentation import ImageScores, flatten, planes_of, predicted_pixels, score_image, summarise
-from stedfm_hf.evaluation.segmentation.scores import THRESHOLD, overlap
+from stedfm_hf.labels.annotated import AnnotatedImages
+from stedfm_hf.metrics.mask_scores import THRESHOLD, overlap
 from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
 from stedfm_hf.training.segmentation.feeding import Annotated
 

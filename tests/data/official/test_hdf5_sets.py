@@ -122,7 +122,7 @@ def test_resolution_without_splits_is_dealt_by_the_published_shares(tmp_path: Pa
 
 
 def test_the_targets_of_resolution_can_be_read_for_a_regression(tmp_path: Path) -> None:
-    labelled = pytest.importorskip("stedfm_hf.evaluation.labelled")
+    labelled = pytest.importorskip("stedfm_hf.labels.labelled")
     path = write(tmp_path / "test.h5", data=stack(1, 4), labels=[60.0, 70.5, 80.0, 90.0])
     import_set("resolution", path, tmp_path / "repo")
     (found,) = labelled.read_labelled(tmp_path / "repo", target="resolution_nm").values()

@@ -14,7 +14,7 @@ from datasets import load_dataset
 from stedfm_hf.data.official import mitochondria
 from stedfm_hf.data.official.import_set import import_set
 from stedfm_hf.data.official.lioness import boundaries
-from stedfm_hf.evaluation.annotated import read_annotated
+from stedfm_hf.labels.annotated import read_annotated
 from stedfm_hf.runs import UserError
 from tests.data.official.fabricated import by_source, minmax, picture, rows_of, unit
 

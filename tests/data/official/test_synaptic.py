@@ -11,7 +11,7 @@ import pytest
 from stedfm_hf.data.official.import_set import import_set
 from stedfm_hf.data.official.synaptic import density
 from stedfm_hf.data.official.synaptic_file import CLASSES, Place, shares
-from stedfm_hf.evaluation.annotated import AnnotatedImages, read_annotated
+from stedfm_hf.labels.annotated import AnnotatedImages, read_annotated
 from stedfm_hf.runs import UserError
 from tests.data.official.fabricated import minmax, picture, rows_of, unit
 

@@ -19,7 +19,7 @@ from stedfm_hf.data.publishing.push import check_repository
 from stedfm_hf.data.publishing.stats import dataset_stats
 from stedfm_hf.data.repository.layout import Crop, crop_features, crops_to_table
 from stedfm_hf.data.repository.planes import PLANE_COLUMNS
-from stedfm_hf.evaluation.annotated import read_annotated
+from stedfm_hf.labels.annotated import read_annotated
 from stedfm_hf.runs import UserError
 from tests.data.assembled import noisy_crop, write_repo
 

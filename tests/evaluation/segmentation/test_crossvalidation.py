@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stedfm_hf.evaluation.annotated import AnnotatedImages, from_arrays
-from stedfm_hf.evaluation.labelled import doubts_about
+from stedfm_hf.evaluation.parts import doubts_about
 from stedfm_hf.evaluation.segmentation import Chance, Otsu, Scoring, cross_validate, deal_folds, make_baselines
 from stedfm_hf.evaluation.segmentation.fitting import without_training
 from stedfm_hf.evaluation.segmentation.scored import scored_of, table_of
-from stedfm_hf.evaluation.segmentation.scores import Rules
 from stedfm_hf.evaluation.segmentation.sides import choose_sides
+from stedfm_hf.labels.annotated import AnnotatedImages, from_arrays
+from stedfm_hf.metrics.mask_scores import Rules
 from stedfm_hf.runs import UserError
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, pipeline
 
-from stedfm_hf.evaluation.labelled import read_labelled
+from stedfm_hf.labels.labelled import read_labelled
 from stedfm_hf.runs import UserError, read_json
 from stedfm_hf.training.finetuning.summary import METRICS_FILE, run_folder
 from tests.training.classification.small_runs import SCRIPT, draw_image, run, words_of

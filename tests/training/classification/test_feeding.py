@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from stedfm_hf.evaluation.labelled import from_arrays
+from stedfm_hf.labels.labelled import from_arrays
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.classification.arguments import ClassificationArguments
 from stedfm_hf.training.classification.feeding import TrainingImages, read_side

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stedfm_hf.evaluation.labelled import LabelledImages, from_arrays
+from stedfm_hf.labels.labelled import LabelledImages, from_arrays
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.classification import material
 from stedfm_hf.training.classification.arguments import DataArguments

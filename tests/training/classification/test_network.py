@@ -10,8 +10,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from stedfm_hf.evaluation.labelled import LabelledImages, read_labelled
 from stedfm_hf.evaluation.probe import fit_predict
+from stedfm_hf.labels.labelled import LabelledImages, read_labelled
 from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.classification.arguments import ModelArguments

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stedfm_hf import StedFmForImageClassification
-from stedfm_hf.evaluation.labelled import LabelledImages, from_arrays
+from stedfm_hf.labels.labelled import LabelledImages, from_arrays
 from stedfm_hf.training.classification.objective import objective_for
 from tests.models import pixels, tiny_config
 

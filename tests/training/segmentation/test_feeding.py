@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from stedfm_hf.evaluation.annotated import AnnotatedImages, from_arrays
+from stedfm_hf.labels.annotated import AnnotatedImages, from_arrays
 from stedfm_hf.training.finetuning.feeding import Remembered
 from stedfm_hf.training.segmentation.feeding import Annotated, Side, TrainingCrops, crop_side, remember, warnings_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from stedfm_hf.evaluation.annotated import from_arrays
+from stedfm_hf.labels.annotated import from_arrays
 from stedfm_hf.training.finetuning.arguments import LOCAL
 from stedfm_hf.training.parsing import recipe_values
 from stedfm_hf.training.segmentation.arguments import DataArguments

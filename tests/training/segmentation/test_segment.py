@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSemanticSegmentation, pipeline
 
-from stedfm_hf.evaluation.annotated import read_annotated
+from stedfm_hf.labels.annotated import read_annotated
 from stedfm_hf.modeling.blending_stedfm import segment_image
 from stedfm_hf.runs import UserError, read_json
 from stedfm_hf.training.finetuning.summary import METRICS_FILE, run_folder

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from stedfm_hf.evaluation.annotated import AnnotatedImages
 from stedfm_hf.evaluation.report.evaluation import Contestant
 from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring
-from stedfm_hf.evaluation.segmentation.summary import ALL
+from stedfm_hf.labels.annotated import AnnotatedImages
+from stedfm_hf.metrics.summary import ALL
 
 PRIMARY = "iou"
 """The score that is told first, and that methods are compared by."""
@@ -55,8 +55,8 @@ class Findings:
         scores: of every method, of all images in one order.
         scoring: the rules.
         threshold: of a predicted pixel.
-        summary: means of every method, see :func:`~stedfm_hf.evaluation.segmentation.summary.summarise`.
-        objects: of all images together, see :func:`~stedfm_hf.evaluation.segmentation.summary.pool_objects`.
+        summary: means of every method, see :func:`~stedfm_hf.metrics.summary.summarise`.
+        objects: of all images together, see :func:`~stedfm_hf.metrics.summary.pool_objects`.
         comparisons: see :func:`~stedfm_hf.evaluation.segmentation.comparing.compare`.
         doubts: why no conclusion can be drawn; empty where one can.
         warnings: what the annotated images lack.

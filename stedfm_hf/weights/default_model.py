@@ -1,0 +1,85 @@
+"""The model a command uses when it is not told which."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import httpx2
+from filelock import FileLock
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
+
+from stedfm_hf.runs.download import cache_folder
+from stedfm_hf.runs.errors import UserError
+from stedfm_hf.weights.convert import convert
+from stedfm_hf.weights.folders import RECORD_NAME
+
+__all__ = ["HUB_ID", "OFFICIAL_NAME", "default_model"]
+
+HUB_ID = "flclab/stedfm-vit-small"
+OFFICIAL_NAME = "MAE_SMALL_STED"
+_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+
+
+def default_model() -> str:
+    """Finds the published small model, getting it if it is not here yet.
+
+    What is on this machine goes first, so that a command gives the same answer with and without a network: the Hub
+    repository in the cache, then the official weights converted earlier. Else the Hub is asked, and at last the
+    authors' own file is downloaded and converted into the cache, once, which is said on standard error.
+
+    Returns:
+        The Hub id, or the folder of the converted weights: both are what `from_pretrained` takes.
+
+    Raises:
+        UserError: None of them can be had; the message names the ways out.
+    """
+    folder = cache_folder() / "models" / HUB_ID.rpartition("/")[2]
+    if _is_cached():
+        return HUB_ID
+    if (folder / RECORD_NAME).is_file():
+        return str(folder)
+    if _is_on_hub():
+        return HUB_ID
+    _convert_once(folder)
+    return str(folder)
+
+
+def _is_cached() -> bool:
+    try:
+        for name in _FILES:
+            hf_hub_download(HUB_ID, name, local_files_only=True)
+    except OSError:  # LocalEntryNotFoundError is one
+        return False
+    return True
+
+
+def _is_on_hub() -> bool:
+    try:
+        # One request: downloading at once would retry for half a minute where there is no network.
+        HfApi().model_info(HUB_ID, timeout=10)
+    except (HfHubHTTPError, httpx2.HTTPError, OSError):
+        return False  # not published, no network, or HF_HUB_OFFLINE
+    return True
+
+
+def _convert_once(folder: Path) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if (folder / RECORD_NAME).is_file():  # by another command that was faster
+                return
+            print(
+                f"no model is named and {HUB_ID} is not on the Hub: converting the authors' {OFFICIAL_NAME} once into "
+                f"{folder}",
+                file=sys.stderr,
+            )
+            convert(OFFICIAL_NAME, folder)
+    except (UserError, OSError) as error:
+        raise UserError(
+            f"no model is named, {HUB_ID} cannot be had from the Hub, and neither can the authors' file ({error}); "
+            "name a folder or Hub id with --model, try things out with --model demo (small, comes with the package, "
+            "trained on simulated images only), or make a folder with: "
+            f"stedfm convert {OFFICIAL_NAME} ./stedfm-vit-small"
+        ) from error

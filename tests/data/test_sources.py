@@ -1,0 +1,42 @@
+"""What the inputs of `embed`, `classify` and `segment` name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stedfm_hf.data.sources import find_sources
+
+
+def paths(*inputs: Path | str) -> list[str]:
+    return [source.path for source in find_sources(inputs)[0]]
+
+
+def make(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def test_masks_beside_their_images_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make(tmp_path, "a.tif", "a_mask.tif", "b_mask.tif", "c_image.tif", "c_mask.png", "c_region.tif", "n.txt")
+    sources, skipped = find_sources(folder)
+    assert [source.path for source in sources] == ["a.tif", "b_mask.tif", "c_image.tif", "c_region.tif"]
+    assert skipped == {".txt": 1, "masks": 2}
+    assert "2 masks of these images are passed over; name them to take them" in capsys.readouterr().err
+    assert paths(f"{folder}/*_mask.*") == ["a_mask.tif", "b_mask.tif", "c_mask.png"]
+    assert paths(folder / "a.tif", folder / "a_mask.tif") == ["a.tif", "a_mask.tif"]
+    assert paths(folder, folder / "a_mask.tif")[-1] == "a_mask.tif"
+    assert capsys.readouterr().err == "stedfm: 1 mask of these images is passed over; name it to take it\n"
+
+
+@pytest.mark.parametrize("masks", ["masks", "labels", "annotations"])
+def test_a_folder_of_masks_beside_that_of_the_images_is_passed_over(masks: str, tmp_path: Path) -> None:
+    folder = make(tmp_path / "cells", "images/1.tif", f"{masks}/1.tif", f"{masks}/2.tif", "other/1.tif")
+    taken = {"images/1.tif", f"{masks}/2.tif", "other/1.tif"}
+    assert set(paths(folder)) == taken
+    assert set(paths(tmp_path)) == {f"cells/{path}" for path in taken}
+    assert paths(folder / masks) == ["1.tif", "2.tif"], "a folder that is named itself is taken"
+    assert set(paths(folder, folder / masks)) == taken | {"1.tif"}

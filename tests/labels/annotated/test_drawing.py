@@ -1,0 +1,78 @@
+"""Draws are what was asked for; splits keep sources on one side."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stedfm_hf.labels.annotated import (
+    AnnotatedImages,
+    draw_fraction,
+    draw_per_class,
+    from_arrays,
+    keep_annotated,
+)
+from stedfm_hf.labels.splits import check_no_leakage, split_by_source
+from stedfm_hf.runs import UserError
+from tests.labels.annotated.annotated_data import label_mask, picture
+
+
+def crops(values: list[int], rows: int = 2) -> AnnotatedImages:
+    """Crops that show one class each, two of a source."""
+    masks = [label_mask(*[value] * rows) for value in values]
+    images = [picture(number) for number in range(len(values))]
+    return from_arrays("cells", images, masks, sources=[f"s{number // 2}" for number in range(len(values))])
+
+
+def test_crops_are_kept_by_what_is_annotated_of_them() -> None:
+    masks = [label_mask(*[1] * rows) for rows in (0, 1, 2, 12)]
+    data = from_arrays("cells", [picture(0)] * 4, masks)
+    assert keep_annotated(data).places.tolist() == ["2", "3"]
+    assert keep_annotated(data, 0.01).places.tolist() == ["1", "2", "3"] and len(keep_annotated(data, 0)) == 4
+    with pytest.raises(UserError, match="no share"):
+        keep_annotated(data, 2)
+    with pytest.raises(UserError, match=r"none of 2 crops is annotated to 50 % \(at most 8.3 %\)"):
+        keep_annotated(data.take([0, 1]), 0.5)
+
+
+@given(count=st.integers(1, 40), percent=st.integers(1, 100), seed=st.integers(0, 3))
+def test_a_share_is_the_first_of_a_shuffled_order(count: int, percent: int, seed: int) -> None:
+    data = crops([1] * count)
+    drawn = draw_fraction(data, percent / 100, seed)
+    assert len(drawn) == max(1, percent * count // 100)
+    assert set(drawn.rows.tolist()) <= set(draw_fraction(data, 1.0, seed).rows.tolist())
+    order = np.arange(count)
+    np.random.default_rng(seed).shuffle(order)
+    assert set(drawn.rows.tolist()) == set(order[: len(drawn)].tolist())
+
+
+def test_a_few_of_every_class() -> None:
+    data = crops([1, 1, 1, 1, 2, 2, 0, 0])
+    drawn = draw_per_class(data, 3, seed=1)
+    assert drawn.counts()["class 1"] == 3 * 2 * 16 and drawn.counts()["class 2"] == 2 * 2 * 16
+    small = draw_per_class(data, 1, seed=1)
+    assert set(small.rows.tolist()) <= set(drawn.rows.tolist()) and len(small) == 2
+    assert draw_per_class(data, 3, seed=1).fingerprint == drawn.fingerprint
+    with pytest.raises(UserError, match="no crop shows any class on more than 50 %"):
+        draw_per_class(data, 1, seed=0, least=0.5)
+    with pytest.raises(UserError, match="too few"):
+        draw_per_class(data, 0, seed=0)
+    with pytest.raises(UserError, match="no share"):
+        draw_fraction(data, 0.0, seed=0)
+
+
+@given(st.lists(st.integers(0, 2), min_size=10, max_size=30).filter(any), st.integers(0, 3))
+def test_no_source_is_on_two_sides(values: list[int], seed: int) -> None:
+    data = crops(values)
+    parts = split_by_source(data, {"train": 0.6, "validation": 0.2, "test": 0.2}, seed)
+    check_no_leakage(parts)
+    assert sorted(np.concatenate([part.rows for part in parts.values()]).tolist()) == list(range(len(data)))
+    assert all(len(part) for part in parts.values())
+
+
+def test_leakage_is_named() -> None:
+    data = crops([1, 1, 1, 1])
+    with pytest.raises(UserError, match="source image 's0' is in train and in test"):
+        check_no_leakage({"train": data.take([0, 2]), "test": data.take([1, 3])})

@@ -1,0 +1,160 @@
+"""Labelled images: what is read, what is refused, and what cannot be read."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+
+from stedfm_hf.labels.labelled import from_arrays, read_labelled
+from stedfm_hf.labels.labelled.targets import read_targets
+from stedfm_hf.runs import UserError
+from tests.labels.labelled_data import arrays, class_folder, crop_repo, picture
+
+TWO_SPLITS: dict[str, list[tuple[str | None, str]]] = {
+    "train": [("rings", "a"), ("rings", "a"), ("puncta", "b"), (None, "c"), ("puncta", "d"), ("rings", "e")],
+    "test": [("puncta", "f"), ("rings", "g")],
+}
+
+
+def test_a_repository_gives_its_splits_classes_and_sources(tmp_path: Path) -> None:
+    splits = read_labelled(crop_repo(tmp_path / "cells", TWO_SPLITS))
+    train = splits["train"]
+    assert list(splits) == ["train", "test"] and train.name == "cells"
+    assert train.classes == ("puncta", "rings") and train.labels.tolist() == [1, 1, 0, 0, 1]
+    assert train.sources.tolist() == ["a", "a", "b", "d", "e"] and train.unlabelled == 1
+    assert train.places.tolist()[3] == "train/4"
+    # Number 3 of the labelled ones is row 4 of the split, in its second row group; 200 means 1.
+    np.testing.assert_allclose(train.image(3)[0], np.clip(picture(0, 4) / 200, 0, 1), rtol=1e-6)
+    assert splits["test"].labels.tolist() == [0, 1]
+
+
+def test_one_split_can_be_asked_for(tmp_path: Path) -> None:
+    repo = crop_repo(tmp_path / "cells", TWO_SPLITS)
+    assert list(read_labelled(repo, "test")) == ["test"]
+    with pytest.raises(UserError, match="no split 'tset'; there are train, test"):
+        read_labelled(repo, "tset")
+
+
+def test_images_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    train = read_labelled(crop_repo(tmp_path / "cells", TWO_SPLITS))["train"]
+    copy = pickle.loads(pickle.dumps(train))
+    np.testing.assert_array_equal(copy.image(2), train.image(2))
+
+
+def test_the_fingerprint_is_of_the_content_not_of_the_place(tmp_path: Path) -> None:
+    one = class_folder(tmp_path / "one", {"a": 2, "b": 2})
+    same = class_folder(tmp_path / "same", {"a": 2, "b": 2})
+    other = class_folder(tmp_path / "other", {"a": 2, "c": 2})
+    first, second, third = (read_labelled(folder)["all"].fingerprint for folder in (one, same, other))
+    assert first == second != third
+    data = arrays(3)
+    assert data.take(range(9)).fingerprint == data.fingerprint
+    assert len({data.fingerprint, data.take([0, 1]).fingerprint, data.take([1, 0]).fingerprint}) == 3
+
+
+def test_a_folder_of_classes_takes_whole_names(tmp_path: Path) -> None:
+    """In the reference 6hMeOH was found in 16hMeOH, and such images had two labels."""
+    data = read_labelled(class_folder(tmp_path / "set", {"6hMeOH": 2, "16hMeOH": 3}))["all"]
+    assert data.counts() == {"16hMeOH": 3, "6hMeOH": 2}
+    assert data.sources.tolist()[0] == "16hMeOH/000.tif" and data.image(0).shape == (1, 32, 32)
+
+
+def test_folders_of_splits_are_splits_and_a_pattern_finds_sources(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        class_folder(tmp_path / split, {"a": 2, "b": 2})
+    splits = read_labelled(tmp_path, source_pattern=r"(\w+/\w)/\d+")
+    assert list(splits) == ["train", "validation"]
+    assert splits["train"].sources.tolist() == ["train/a", "train/a", "train/b", "train/b"]
+    with pytest.raises(UserError, match="does not fit"):
+        read_labelled(tmp_path, source_pattern="cell")
+
+
+def test_a_corrupt_image_in_the_middle_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    class_folder(tmp_path, {"a": 3, "b": 3})
+    (tmp_path / "a" / "001.tif").write_bytes(b"II*\0broken")
+    data = read_labelled(tmp_path)["all"]
+    assert list(data.failed) == ["a/001.tif"] and data.failed["a/001.tif"]
+    assert data.counts() == {"a": 2, "b": 3}
+
+
+def test_a_hub_data_set_of_pictures_is_read(tmp_path: Path) -> None:
+    rows = {"image": [picture(n % 2, n).astype(np.uint8) for n in range(6)], "kind": [n % 2 for n in range(6)]}
+    features = datasets.Features({"image": datasets.Image(), "kind": datasets.ClassLabel(names=["fine", "coarse"])})
+    (tmp_path / "data").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
+    data = read_labelled(tmp_path, target="kind")["train"]
+    assert data.classes == ("fine", "coarse") and data.labels.tolist() == [0, 1] * 3 and data.image(1).shape[0] == 1
+
+
+def test_targets_of_a_regression_stand_in_the_metadata(tmp_path: Path) -> None:
+    metadata = [{"resolution_nm": 40.0 + n} for n in range(3)]
+    rows = [(None, "a"), (None, "b"), (None, "c")]
+    repo = crop_repo(tmp_path / "cells", {"train": rows}, metadata)
+    data = read_labelled(repo, target="resolution_nm")["train"]
+    assert data.task == "regression" and data.labels.tolist() == [40.0, 41.0, 42.0] and data.classes == ()
+    with pytest.raises(UserError, match="no target 'resolution'; there are .*resolution_nm"):
+        read_labelled(repo, target="resolution")
+
+
+def test_simulated_data_say_so(tmp_path: Path) -> None:
+    repo = crop_repo(tmp_path / "cells", TWO_SPLITS)
+    assert not read_labelled(repo)["train"].simulated
+    card = repo / "README.md"
+    card.write_text(
+        card.read_text(encoding="utf-8").replace("---\n", "---\ntags:\n- synthetic\n", 1), encoding="utf-8"
+    )
+    assert read_labelled(repo)["train"].simulated
+    folder = class_folder(tmp_path / "out" / "images", {"a": 1, "b": 1})
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps({"verb": "data simulate"}), encoding="utf-8")
+    assert read_labelled(folder)["all"].simulated
+
+
+def test_a_class_that_is_missing_in_train_is_named(tmp_path: Path) -> None:
+    repo = crop_repo(tmp_path / "cells", {"train": [("a", "1"), ("b", "2")], "test": [("a", "3"), ("c", "4")]})
+    with pytest.raises(UserError, match="no image of class c is in train, but there are some in test"):
+        read_labelled(repo)
+
+
+def test_one_class_or_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"all images are of one class \(a\)"):
+        read_labelled(class_folder(tmp_path / "one", {"a": 3}))
+    with pytest.raises(UserError, match="no folders of classes"):
+        read_labelled(class_folder(tmp_path / "flat", {".": 3}))
+    with pytest.raises(UserError, match="no image has a label"):
+        read_labelled(crop_repo(tmp_path / "cells", {"train": [(None, "1")]}))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([{"a": 1}, {"a": 2}], "neither int nor str"),
+        (["a", 1], "nor all of one kind"),
+        ([b"a", b"b"], "neither int nor str"),
+        ([["a", 0.5], ["b"]], "neither int nor str"),
+        ([1.5, float("nan")], "1 of 2 targets are NaN or infinite"),
+        ([None, None], "no image has a label"),
+    ],
+)
+def test_labels_that_mean_nothing_are_refused(labels: list[object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        from_arrays("set", [np.eye(8)] * len(labels), labels)
+
+
+def test_what_labels_mean() -> None:
+    def meaning(*entries: object, names: tuple[str, ...] = ()) -> tuple[tuple[str, ...], list[object]]:
+        found = read_targets(entries, names=names, where="set", places=[str(n) for n in range(len(entries))])
+        return found.classes, found.values.tolist()
+
+    assert meaning(10, 9, 10) == (("9", "10"), [1, 0, 1])
+    assert meaning(True, False) == (("False", "True"), [1, 0])
+    assert meaning(2, 0, names=("x", "y", "z")) == (("x", "z"), [1, 0])
+    assert meaning(1, 2.5) == ((), [1.0, 2.5])
+    assert meaning(["a", "b"], [], ["b"]) == (("a", "b"), [[1, 1], [0, 0], [0, 1]])
+    assert meaning([0, 1, 1], [1, 0, 0]) == (("0", "1", "2"), [[0, 1, 1], [1, 0, 0]])
+    with pytest.raises(UserError, match="none of the 2 classes"):
+        meaning(2, names=("x", "y"))

@@ -1,0 +1,203 @@
+"""Intervals cover, p-values keep their level, and both count source images."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import f_oneway, kstest
+from scipy.stats import permutation_test as scipy_permutation_test
+from sklearn.metrics import balanced_accuracy_score
+
+from stedfm_hf.metrics import statistics
+from stedfm_hf.metrics.statistics import (
+    accuracy_interval,
+    bootstrap_interval,
+    holm,
+    permutation_f_test,
+    permutation_test,
+)
+
+P_VALUES = st.lists(st.floats(0, 1), max_size=12)
+
+
+@given(n=st.integers(1, 300), seed=st.integers(0, 1000))
+def test_the_interval_holds_the_accuracy_and_stays_in_bounds(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    correct = rng.random(n) < rng.random()
+    for sources in (None, [str(number // 4) for number in range(n)]):
+        low, high = accuracy_interval(correct, sources)
+        assert 0.0 <= low <= correct.mean() + 1e-12
+        assert correct.mean() - 1e-12 <= high <= 1.0
+
+
+def test_the_error_bar_counts_source_images_not_crops() -> None:
+    correct = np.repeat(np.arange(20) % 2 == 0, 50)
+    by_crop = accuracy_interval(correct)
+    by_source = accuracy_interval(correct, [str(number // 50) for number in range(1000)])
+    assert by_source[1] - by_source[0] > 4 * (by_crop[1] - by_crop[0])
+
+
+def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
+    """Forty sources of unequal size whose items agree with each other."""
+    rng, held = np.random.default_rng(0), []
+    for _ in range(200):
+        sources = np.repeat(np.arange(40), rng.integers(1, 6, 40))
+        values = rng.normal(size=40)[sources] + 0.3 * rng.normal(size=len(sources))
+        low, high = bootstrap_interval(values, sources, draws=300)
+        held.append(low <= 0.0 <= high)
+    assert 0.88 <= np.mean(held) <= 0.99
+
+
+def test_the_short_way_for_means_is_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    values, sources = rng.random(60), rng.choice(["s", "t", "u", "v", "w"], 60)
+    quick = bootstrap_interval(values, sources, draws=200)
+    slow = bootstrap_interval(values, sources, draws=200, statistic=lambda rows: float(rows.mean()))
+    assert quick == pytest.approx(slow, abs=0.03)
+    monkeypatch.setattr(statistics, "_AT_ONCE", 13)
+    assert bootstrap_interval(values, sources, draws=200) == quick
+    assert bootstrap_interval(values, sources, draws=200, level=0.5)[0] > quick[0]
+
+
+def test_figures_of_several_columns_are_computed_of_the_rows_drawn() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 90)
+    pairs = np.stack([truth, np.where(rng.random(90) < 0.8, truth, (truth + 1) % 3)], axis=1)
+    sources = np.arange(90) // 3
+
+    def figure(rows: np.ndarray) -> float:
+        return float(balanced_accuracy_score(rows[:, 0], rows[:, 1]))
+
+    low, high = bootstrap_interval(pairs, sources, statistic=figure, draws=100)
+    assert 0.6 < low < figure(pairs) < high < 0.95
+
+
+def test_draws_in_which_the_figure_is_undefined_are_left_out() -> None:
+    """The recall of a class that one source alone has."""
+    pairs = np.array([[0, 0], [0, 0], [1, 1]])
+
+    def recall(rows: np.ndarray) -> float:
+        own = rows[rows[:, 0] == 1]
+        return float((own[:, 1] == 1).mean()) if len(own) else float("nan")
+
+    assert bootstrap_interval(pairs, list("stu"), statistic=recall, draws=50) == (1.0, 1.0)
+    with pytest.raises(ValueError, match="undefined for every draw"):
+        bootstrap_interval(pairs[:2], list("st"), statistic=recall, draws=50)
+
+
+def test_the_paired_test_agrees_with_all_possible_swaps() -> None:
+    rng = np.random.default_rng(0)
+    one, other, sources = rng.random(40), rng.random(40) + 0.1, np.arange(40) // 4
+    by_source = np.bincount(sources, weights=one - other)
+    every = np.array([abs(np.dot(signs, by_source)) for signs in product((-1, 1), repeat=10)])
+    exact = np.mean(every >= abs(by_source.sum()) - 1e-12)
+    assert permutation_test(one, other, sources) == pytest.approx(exact, abs=0.02)
+
+
+def test_the_f_test_agrees_with_scipy() -> None:
+    rng = np.random.default_rng(0)
+    groups = [rng.normal(centre, 1.0, size) for centre, size in ((0.0, 5), (0.6, 7), (1.0, 6))]
+    theirs = scipy_permutation_test(
+        groups, lambda *each: f_oneway(*each).statistic, permutation_type="independent", n_resamples=1000,
+        alternative="greater", rng=0,
+    )  # fmt: skip
+    assert permutation_f_test(groups) == pytest.approx(theirs.pvalue, abs=0.04)
+
+
+@given(seed=st.integers(0, 10_000), shift=st.floats(-5, 5), scale=st.floats(0.1, 10))
+def test_neither_units_nor_the_order_of_methods_matter(seed: int, shift: float, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    one, other, third = rng.random((3, 12))
+    sources = np.arange(12) // 2
+    p = permutation_test(one, other, sources, draws=200)
+    assert p == permutation_test(other, one, sources, draws=200)
+    assert p == permutation_test(scale * one + shift, scale * other + shift, sources, draws=200)
+    p = permutation_f_test([one, other, third], draws=200)
+    assert p == permutation_f_test([scale * one + shift, scale * other + shift, scale * third + shift], draws=200)
+    assert 1 / 201 <= p <= 1.0
+
+
+def test_a_p_value_is_never_zero_and_identical_methods_are_alike() -> None:
+    better = np.ones(500)
+    assert permutation_test(better, 0 * better, draws=99) == 0.01
+    assert permutation_test(better, better, draws=99) == 1.0
+    assert permutation_f_test([better[:50], 0 * better[:50]], draws=99) == 0.01
+    assert permutation_f_test([better, better, better], draws=99) == 1.0
+
+
+def test_few_sources_cannot_show_much_however_many_crops_they_have() -> None:
+    """Four sources have sixteen ways to swap, two of them as extreme."""
+    better, sources = np.ones(4000), np.repeat(np.arange(4), 1000)
+    assert permutation_test(better, 0 * better, sources) == pytest.approx(2 / 16, abs=0.02)
+    assert permutation_test(better, 0 * better) < 1e-3
+
+
+@pytest.mark.parametrize("test", ["paired", "groups"])
+def test_p_values_are_uniform_where_there_is_no_difference(test: str) -> None:
+    rng, found = np.random.default_rng(0), []
+    for number in range(300):
+        if test == "paired":
+            sources = np.repeat(np.arange(20), 3)
+            common = rng.normal(size=20)[sources]
+            one, other = (common + rng.normal(size=20)[sources] + 0.2 * rng.normal(size=60) for _ in range(2))
+            found.append(permutation_test(one, other, sources, draws=199, seed=number))
+        else:
+            found.append(permutation_f_test(list(rng.normal(size=(3, 5))), draws=199, seed=number))
+    assert kstest(found, "uniform").pvalue > 0.01
+    assert np.mean(np.array(found) <= 0.05) < 0.08
+
+
+def test_pooling_crops_as_if_they_were_sources_would_find_differences_that_are_none() -> None:
+    """Why the swaps are of sources: the same data, taken as independent crops, look significant far too often."""
+    rng, rejected = np.random.default_rng(0), []
+    for number in range(100):
+        sources = np.repeat(np.arange(12), 20)
+        one, other = (rng.normal(size=12)[sources] for _ in range(2))
+        rejected.append([permutation_test(one, other, by, draws=99, seed=number) <= 0.05 for by in (sources, None)])
+    by_source, by_crop = np.mean(rejected, axis=0)
+    assert by_source < 0.12 and by_crop > 0.4
+
+
+@given(p_values=P_VALUES)
+def test_holm_never_lowers_a_p_value_keeps_their_order_and_is_bounded(p_values: list[float]) -> None:
+    given_ones, corrected = np.array(p_values), holm(p_values)
+    assert (corrected >= given_ones).all() and (corrected <= np.minimum(1.0, len(p_values) * given_ones) + 1e-15).all()
+    order = np.argsort(given_ones, kind="stable")
+    assert (np.diff(corrected[order]) >= 0).all()
+
+
+@given(p_values=P_VALUES, level=st.floats(0.001, 0.5))
+def test_holm_rejects_what_the_step_down_procedure_does(p_values: list[float], level: float) -> None:
+    rejected = set()
+    for step, number in enumerate(np.argsort(p_values, kind="stable").tolist()):
+        if p_values[number] * (len(p_values) - step) > level:
+            break
+        rejected.add(number)
+    assert set(np.flatnonzero(holm(p_values) <= level).tolist()) == rejected
+
+
+def test_wrong_arguments_are_refused() -> None:
+    values = np.ones(4)
+    with pytest.raises(ValueError, match="no items"):
+        bootstrap_interval(values[:0])
+    with pytest.raises(ValueError, match="4 items and 3 sources"):
+        bootstrap_interval(values, list("abc"))
+    with pytest.raises(ValueError, match="finite"):
+        bootstrap_interval(np.array([1.0, np.nan]))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        bootstrap_interval(values, level=95)
+    with pytest.raises(ValueError, match="same items"):
+        permutation_test(values, values[:3])
+    with pytest.raises(ValueError, match="at least one draw"):
+        permutation_test(values, values, draws=0)
+    for groups in ([values], [values, values[:0]]):
+        with pytest.raises(ValueError, match="at least two"):
+            permutation_f_test(groups)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        holm([0.1, 1.1])
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        holm([0.1, float("nan")])

@@ -1,0 +1,71 @@
+"""The encoder `demo` that comes with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tifffile
+import torch
+from safetensors import safe_open
+
+from stedfm_hf.cli import main
+from stedfm_hf.inference import embed, load_encoder
+from stedfm_hf.runs import UserError
+from stedfm_hf.weights.packaged import PACKAGED, packaged_folder
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "images" / "cell.tif"
+    path.parent.mkdir()
+    tifffile.imwrite(path, np.random.default_rng(0).poisson(20, (100, 90)).astype(np.uint16))
+    return path
+
+
+def test_it_is_found_by_its_id_and_is_what_the_issue_allows(image: Path) -> None:
+    encoder = load_encoder("demo", device="cpu")
+    assert encoder.model.config.hidden_size == 128 and encoder.model.config.patch_size == 8
+    assert next(encoder.model.parameters()).dtype == torch.float32
+    assert packaged_folder("./demo") is None and packaged_folder("flclab/stedfm-vit-small") is None
+    folder = packaged_folder("demo")
+    assert folder is not None and sum(file.stat().st_size for file in folder.iterdir()) <= 4_000_000
+    # An open file of weights has keys(), and cannot be iterated itself.
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.float16}  # noqa: SIM118
+
+
+def test_it_says_everywhere_that_its_images_were_simulated(image: Path, tmp_path: Path) -> None:
+    assert all("simulated images only" in note for note in PACKAGED.values())
+    result = embed(image, model="demo", device="cpu")
+    assert "simulated images only" in result.table["model"][0].as_py()
+    assert result.manifest.model is not None and "simulated images only" in result.manifest.model
+    folder = packaged_folder("demo")
+    assert folder is not None
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        assert "simulated images only" in weights.metadata()["note"]
+    assert "simulated images only" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_command_line_embeds_with_it_and_says_so(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "vectors.parquet"
+    assert main(["embed", str(image), "--model", "demo", "--device", "cpu", "--output", str(output)]) == 0
+    assert "demo: trained on simulated images only" in capsys.readouterr().err
+    assert len(pq.read_table(output)["embedding"][0]) == 128
+
+
+def test_a_folder_of_the_same_name_does_not_come_in_its_place(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_encoder("demo", device="cpu").model.config.hidden_size == 128
+
+
+def test_another_way_to_write_it_is_not_looked_for_on_the_hub() -> None:
+    with pytest.raises(UserError, match="did you mean demo"):
+        load_encoder("Demo", device="cpu")
