@@ -39,7 +39,7 @@ def _report(summary: DatasetSummary, inputs: str, as_json: bool) -> None:
         of = f" of {counts['done']} files" if inputs == "files" else ""
         others = of + "".join(f", {counts[state]} {state}" for state in ("skipped", "failed") if counts[state])
         print(f"{summary.folder}: {sum(summary.crops.values())} crops ({splits}){others}")
-        reasons = Counter(fate.reason or "" for fate in manifest.items.values() if fate.state == "skipped")
+        reasons = Counter(status.reason or "" for status in manifest.items.values() if status.state == "skipped")
         for reason, count in reasons.most_common(5):
             print(f"  left out: {count} x {reason}")
         if len(reasons) > 5:
@@ -321,7 +321,7 @@ def build(
     """Make a data set of crops out of folders of microscope images.
 
     Stopped, the same command goes on where it was. Files that fail are named, the others are done; manifest.json has
-    the fate of every file.
+    the status of every file.
     """
     from stedfm_hf.data.assembly.splits import SplitShares
     from stedfm_hf.data.building.build import build as build_dataset

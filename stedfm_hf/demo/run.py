@@ -53,7 +53,7 @@ class DemoResult:
         report: the page that shows everything.
         model: the trained Hub-layout folder, or None where published weights were used.
         metrics: all figures, as they stand in `metrics.json`.
-        manifest: versions, arguments and the fate of every file.
+        manifest: versions, arguments and the status of every file.
     """
 
     report: Path

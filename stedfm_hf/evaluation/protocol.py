@@ -72,7 +72,7 @@ class Outcome:
 
     Args:
         record: all figures, as they stand in `results.json`.
-        manifest: versions, settings and the fate of every image.
+        manifest: versions, settings and the status of every image.
         folder: where the report is.
     """
 

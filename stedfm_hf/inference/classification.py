@@ -40,7 +40,7 @@ class ClassifyResult:
 
     Attributes:
         table: The rows, see `classify`.
-        manifest: Settings, versions and the fate of every item.
+        manifest: Settings, versions and the status of every item.
     """
 
     table: pa.Table

@@ -34,7 +34,7 @@ class EmbedResult:
 
     Attributes:
         table: The rows, see `embed`.
-        manifest: Settings, versions and the fate of every item.
+        manifest: Settings, versions and the status of every item.
     """
 
     table: pa.Table

@@ -111,7 +111,7 @@ class FieldRecords:
         """
         place = {path: number for number, path in enumerate(order)}
         parts: list[tuple[tuple[int, str, int], Path, dict[str, Any]]] = []
-        done = {path for path, fate in self.manifest.items.items() if fate.state == "done"}
+        done = {path for path, status in self.manifest.items.items() if status.state == "done"}
         for part, known in self._held():
             path, number = known["order"]
             if path in done:

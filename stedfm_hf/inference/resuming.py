@@ -36,7 +36,7 @@ def left_to_do(
     """
     now = {source.path: source.stamp for source in sources}
     manifest.stamps = {path: stamp for path, stamp in now.items() if stamp is not None}
-    done = {path: fate.stamp for path, fate in manifest.items.items()}
+    done = {path: status.stamp for path, status in manifest.items.items()}
     changed = [
         path
         for path, stamp in manifest.stamps.items()

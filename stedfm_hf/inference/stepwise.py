@@ -125,7 +125,7 @@ def _compute(
     manifest: Manifest,
     progress: Progress,
 ) -> list[tuple[Fact, np.ndarray]]:
-    """Compute the images of some sources, record the fate of each source and return what came of the good ones."""
+    """Compute the images of some sources, record the status of each source and return what came of the good ones."""
     facts: list[Fact] = []
     errors: dict[str, str | None] = {}
 

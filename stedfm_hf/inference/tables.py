@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from stedfm_hf.runs import Fate, Manifest, UserError, atomic_path, manifest_path
+from stedfm_hf.runs import ItemStatus, Manifest, UserError, atomic_path, manifest_path
 
 SUFFIXES = (".parquet", ".csv")
-_FATES = b"stedfm_fates"
+_STATUSES = b"stedfm_statuses"
 
 
 OF_IMAGE = (
@@ -42,7 +42,7 @@ def embedding_schema(dim: int, *, patches: bool) -> pa.Schema:
 class Parts:
     """A table written part by part beside its target and put together at the end.
 
-    Each part is whole or not there, and carries the fates of its items; what a stopped run has written is found again.
+    Each part is whole or not there, and carries the statuses of its items; what a stopped run has written is found again.
 
     Args:
         target: The `.parquet` or `.csv` file to make.
@@ -71,7 +71,7 @@ class Parts:
         elif target.exists():
             raise UserError(f"{target}: is there already, without {self.record.name}; choose another output")
         for part in self._parts():
-            manifest.items |= _fates(part)
+            manifest.items |= _statuses(part)
         for item in manifest.failures():
             del manifest.items[item]  # to be tried again
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -80,9 +80,9 @@ class Parts:
         manifest.save(self.record)
 
     def add(self, table: pa.Table, items: Iterable[str]) -> None:
-        """Write the rows of some items, whose fates the manifest knows."""
-        fates = {item: self.manifest.items[item].record() for item in items}
-        metadata = {_FATES: json.dumps(fates).encode()}
+        """Write the rows of some items, whose statuses the manifest knows."""
+        statuses = {item: self.manifest.items[item].record() for item in items}
+        metadata = {_STATUSES: json.dumps(statuses).encode()}
         with atomic_path(self.folder / f"part-{self._count:06d}.parquet") as temporary:
             pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
         self._count += 1
@@ -107,12 +107,12 @@ class Parts:
 
     def _tables(self) -> Iterator[pa.Table]:
         """What the target held and every part, without rows that later ones replace."""
-        last = {item: part for part in self._parts() for item in _fates(part)}
+        last = {item: part for part in self._parts() for item in _statuses(part)}
         if self.target.exists():
-            done = {item for item, fate in self.manifest.items.items() if fate.state == "done"}
+            done = {item for item, status in self.manifest.items.items() if status.state == "done"}
             yield _rows_of(read_table(self.target, self.schema), done - last.keys())
         for part in self._parts():
-            yield _rows_of(self._read(part), [item for item in _fates(part) if last[item] == part])
+            yield _rows_of(self._read(part), [item for item in _statuses(part) if last[item] == part])
 
     def _read(self, part: Path) -> pa.Table:
         return pq.read_table(part).replace_schema_metadata(None).cast(self.schema)
@@ -121,9 +121,9 @@ class Parts:
         return sorted(self.folder.glob("part-*.parquet"))
 
 
-def _fates(part: Path) -> dict[str, Fate]:
-    fates = json.loads(pq.read_schema(part).metadata[_FATES])
-    return {item: Fate(**fate) for item, fate in fates.items()}
+def _statuses(part: Path) -> dict[str, ItemStatus]:
+    statuses = json.loads(pq.read_schema(part).metadata[_STATUSES])
+    return {item: ItemStatus(**status) for item, status in statuses.items()}
 
 
 def _rows_of(table: pa.Table, items: Collection[str]) -> pa.Table:

@@ -25,7 +25,7 @@ _FOLDERS = re.compile(r"(?<![\w.~:/\\])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\":,;]+[/\\
 
 
 @dataclass(frozen=True)
-class Fate:
+class ItemStatus:
     """What became of one item: `done`, `failed` (the reason is the error) or `skipped` (the reason says why).
 
     Of an item that is done the reason, if there is one, is a note; `size` and `modified` are the stamp of the file it
@@ -49,7 +49,7 @@ class Fate:
 
 @dataclass
 class Manifest:
-    """What a run was made with and the fate of every item; written as JSON beside the output.
+    """What a run was made with and the status of every item; written as JSON beside the output.
 
     Paths in it are relative and no folder outside the run is named: a manifest can be published with its output.
 
@@ -64,7 +64,7 @@ class Manifest:
         started: Begin of the first run, UTC, ISO 8601.
         ended: End of the last run that came to its end; None while it runs or when it was cut off.
         seconds: Working time, summed over resumed runs.
-        items: Fate by item; an item is a relative path, with its series where a file has several.
+        items: ItemStatus by item; an item is a relative path, with its series where a file has several.
         stamps: Of the files that items are made from, for those that are done next; not saved by itself.
 
     Example:
@@ -87,7 +87,7 @@ class Manifest:
     started: str = field(default_factory=lambda: _now())
     ended: str | None = None
     seconds: float = 0.0
-    items: dict[str, Fate] = field(default_factory=dict)
+    items: dict[str, ItemStatus] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.settings = {key: portable(value) for key, value in self.settings.items()}
@@ -100,29 +100,29 @@ class Manifest:
     def done(self, item: str, note: str | None = None) -> None:
         """Record that an item is in the output, with a note where there is something to say."""
         stamp = self.stamps.get(item, (None, None))
-        self._record(item, Fate("done", None if note is None else _one_line(note), *stamp))
+        self._record(item, ItemStatus("done", None if note is None else _one_line(note), *stamp))
 
     def failed(self, item: str, message: str | BaseException) -> None:
         """Record that an item could not be done, with the one-line error."""
-        self._record(item, Fate("failed", _one_line(str(message))))
+        self._record(item, ItemStatus("failed", _one_line(str(message))))
 
     def skipped(self, item: str, reason: str) -> None:
         """Record that an item was left out on purpose, with the reason."""
-        self._record(item, Fate("skipped", _one_line(reason)))
+        self._record(item, ItemStatus("skipped", _one_line(reason)))
 
-    def _record(self, item: str, fate: Fate) -> None:
+    def _record(self, item: str, status: ItemStatus) -> None:
         if _is_absolute(item):
             raise ValueError(f"{item}: items are recorded relative to the input they were found under")
-        self.items[item] = fate
+        self.items[item] = status
 
     def counts(self) -> dict[str, int]:
         """Return how many items are done, failed and skipped."""
-        counted = Counter(fate.state for fate in self.items.values())
+        counted = Counter(status.state for status in self.items.values())
         return {state: counted[state] for state in ("done", "failed", "skipped")}
 
     def failures(self) -> dict[str, str]:
         """Return the error of every failed item."""
-        return {item: fate.reason or "" for item, fate in self.items.items() if fate.state == "failed"}
+        return {item: status.reason or "" for item, status in self.items.items() if status.state == "failed"}
 
     @property
     def exit_status(self) -> int:
@@ -148,14 +148,14 @@ class Manifest:
             UserError: The runs differ in what decides the result (`check_same_settings`).
         """
         check_same_settings(old, self)
-        self.items = {item: fate for item, fate in old.items.items() if fate.state == "done"} | self.items
+        self.items = {item: status for item, status in old.items.items() if status.state == "done"} | self.items
         self.started = old.started
         self._seconds_before += old.seconds
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the manifest as JSON, atomically."""
         self.seconds = self._working_seconds() if self.ended is None else self.seconds
-        items = {item: fate.record() for item, fate in self.items.items()}
+        items = {item: status.record() for item, status in self.items.items()}
         values = {**asdict(self), "items": items, "counts": self.counts(), "rate": self.rate}
         write_json(path, {"format": MANIFEST_FORMAT, **values})
 
@@ -171,7 +171,7 @@ class Manifest:
             raise UserError(f"{path}: is no manifest of this version; delete it, or choose another output")
         values = {key: value for key, value in record.items() if key not in ("format", "counts", "rate")}
         try:
-            items = {item: Fate(**fate) for item, fate in values.pop("items").items()}
+            items = {item: ItemStatus(**status) for item, status in values.pop("items").items()}
             return cls(**values, items=items)
         except (AttributeError, KeyError, TypeError) as error:
             raise UserError(f"{path}: is a damaged manifest ({error}); delete it, or choose another output") from error

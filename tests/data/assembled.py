@@ -14,7 +14,7 @@ from stedfm_hf.data.assembly.splits import SplitShares
 from stedfm_hf.data.assembly.staging import Part, StagedImage, Staging
 from stedfm_hf.data.publishing.card import CardFacts
 from stedfm_hf.data.repository.layout import Crop, Scaling, crop_features, crops_to_table
-from stedfm_hf.runs import Fate, Manifest
+from stedfm_hf.runs import ItemStatus, Manifest
 
 FACTS = CardFacts("cells", "stedfm data build")
 SHARES = SplitShares(validation=0.25, test=0.25)
@@ -46,7 +46,7 @@ def write_repo(output: Path, crops: Sequence[Crop], facts: CardFacts = FACTS, **
     for number, source in enumerate(dict.fromkeys(crop.source for crop in crops)):
         mine = [crop for crop in crops if crop.source == source]
         image = StagedImage(source, source, "", len(mine), mine[0].label)
-        staging.write(number, mine, Part((image,), {source: Fate("done")}))
+        staging.write(number, mine, Part((image,), {source: ItemStatus("done")}))
     options = {"manifest": Manifest("data build"), "shares": SHARES, "seed": 0, "rows_per_shard": 4, **options}
     return assemble(staging, output, card=facts, **options)
 

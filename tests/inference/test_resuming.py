@@ -16,7 +16,7 @@ from stedfm_hf import StedFmForImageClassification, StedFmForSemanticSegmentatio
 from stedfm_hf.inference import classify, embed, segment
 from stedfm_hf.inference.field_task import FieldTask
 from stedfm_hf.inference.stepwise import Preparation
-from stedfm_hf.runs import Fate, Manifest
+from stedfm_hf.runs import ItemStatus, Manifest
 from tests.models import tiny_config
 
 
@@ -53,8 +53,8 @@ def put(file: Path, seed: int, planes: int = 1, shape: tuple[int, int] = (40, 36
 def without_stamps(manifest: Path) -> None:
     """Make a manifest as versions before stamps wrote them."""
     record = json.loads(manifest.read_text(encoding="utf-8"))
-    for fate in record["items"].values():
-        assert fate.pop("size") > 0 and fate.pop("modified") > 0
+    for status in record["items"].values():
+        assert status.pop("size") > 0 and status.pop("modified") > 0
     manifest.write_text(json.dumps(record), encoding="utf-8")
 
 
@@ -192,7 +192,7 @@ def test_a_manifest_without_stamps_is_accepted_and_nothing_counts_as_changed(
     put(images / "a.npz", 10)
     done = [counting(monkeypatch, owner) for owner in (Preparation, FieldTask)]
     result = embed(images, model=models / "embed", output=output)
-    assert result.manifest.items["a.npz"] == Fate("done") and len(result.table) == 9
+    assert result.manifest.items["a.npz"] == ItemStatus("done") and len(result.table) == 9
     assert by_segment(images, tmp_path / "out", models).counts()["done"] == 3
     assert done == [[], []] and "changed" not in capsys.readouterr().err
 

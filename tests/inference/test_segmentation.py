@@ -380,7 +380,7 @@ def test_a_field_without_signal_is_done_and_named(
     manifest = segment(images, tmp_path / "out", model=single, device="cpu", series="all", **scaling)
     equal, dark = "no signal (all pixels are equal)", "no signal (no pixel is finite)"
     many = "4 fields, no signal in fields 2, 3 (no pixel is finite), no signal in field 4 (all pixels are equal)"
-    notes = {item.partition(".")[0]: fate.reason for item, fate in manifest.items.items()}
+    notes = {item.partition(".")[0]: status.reason for item, status in manifest.items.items()}
     assert notes == {"flat": equal, "dot": equal, "holes": equal, "dark": dark, "late": None, "many": many}
     assert manifest.exit_status == 0
     printed = capsys.readouterr().err

@@ -10,24 +10,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stedfm_hf.runs import EXIT_DONE, EXIT_ITEMS_FAILED, Fate, Manifest, UserError, check_same_settings, manifest_path
+from stedfm_hf.runs import (
+    EXIT_DONE,
+    EXIT_ITEMS_FAILED,
+    ItemStatus,
+    Manifest,
+    UserError,
+    check_same_settings,
+    manifest_path,
+)
 from stedfm_hf.runs.manifest import portable
 
 # A leading slash or tilde marks a path, which a manifest stores without its folders.
 words = st.text(min_size=1, max_size=12).filter(lambda text: not text.startswith(("/", "\\", "~")) and ":" not in text)
 settings = st.dictionaries(words, st.none() | st.booleans() | st.integers() | words, max_size=4)
-fates = st.one_of(
-    st.just(Fate("done")),
-    st.builds(Fate, st.just("done"), st.none(), st.integers(0), st.integers()),
-    st.builds(Fate, st.sampled_from(["failed", "skipped"]), st.sampled_from(["too small", "no stack"])),
+statuses = st.one_of(
+    st.just(ItemStatus("done")),
+    st.builds(ItemStatus, st.just("done"), st.none(), st.integers(0), st.integers()),
+    st.builds(ItemStatus, st.sampled_from(["failed", "skipped"]), st.sampled_from(["too small", "no stack"])),
 )
 
 
 @given(
-    values=settings, options=settings, items=st.dictionaries(words, fates, max_size=5), seed=st.none() | st.integers()
+    values=settings,
+    options=settings,
+    items=st.dictionaries(words, statuses, max_size=5),
+    seed=st.none() | st.integers(),
 )
 def test_a_manifest_comes_back_as_it_was_saved(
-    values: dict[str, Any], options: dict[str, Any], items: dict[str, Fate], seed: int | None
+    values: dict[str, Any], options: dict[str, Any], items: dict[str, ItemStatus], seed: int | None
 ) -> None:
     manifest = Manifest("embed", values, options, model="m", weights_sha256="00", seed=seed, items=items)
     manifest.finish()
@@ -85,7 +96,7 @@ def test_resuming_keeps_what_is_done_and_tries_the_rest_again() -> None:
     old.skipped("c.tif", "no image")
     new = Manifest("embed")
     new.resume_from(old)
-    assert new.items == {"a.tif": Fate("done")}
+    assert new.items == {"a.tif": ItemStatus("done")}
     new.done("b.tif")
     new.finish()
     assert new.started == old.started and new.seconds >= 10.0

@@ -24,7 +24,7 @@ from stedfm_hf.data.assembly.staging import Part, StagedImage, Staging
 from stedfm_hf.data.publishing.card import CardFacts
 from stedfm_hf.data.repository.layout import Crop
 from stedfm_hf.data.repository.shards import ROWS_PER_SHARD
-from stedfm_hf.runs import Fate, Manifest, Progress, UserError, manifest_path
+from stedfm_hf.runs import ItemStatus, Manifest, Progress, UserError, manifest_path
 from stedfm_hf.runs.download import fetch, is_url, public_url
 
 VERB = "data import-archive"
@@ -113,8 +113,8 @@ def import_archive(
         seed=seed,
     )
     members = _walk(path, limit)
-    first = next(members, Fate("failed", "it is empty"))
-    if isinstance(first, Fate):
+    first = next(members, ItemStatus("failed", "it is empty"))
+    if isinstance(first, ItemStatus):
         raise UserError(f"{path}: is neither a tar nor a zip with something in it ({first.reason})")
     if begin_output(output, manifest, overwrite=overwrite):
         return read_summary(output, manifest)
@@ -158,16 +158,16 @@ class _Reading:
     def item(self, number: int, name: str) -> str:
         return f"{self.archive}#{number} {name}"
 
-    def __call__(self, member: Member) -> Crop | Fate:
+    def __call__(self, member: Member) -> Crop | ItemStatus:
         """The crop, or why there is none."""
         if member.left_out is not None:
-            return Fate("skipped", member.left_out)
+            return ItemStatus("skipped", member.left_out)
         if member.size > MAX_MEMBER_BYTES:
-            return Fate("failed", f"refused, because it has {member.size / 2**20:.0f} MiB: no crop is so large")
+            return ItemStatus("failed", f"refused, because it has {member.size / 2**20:.0f} MiB: no crop is so large")
         try:
             content = member.read()
             if not looks_like_crop(member.name, content):
-                return Fate("skipped", "is no crop")
+                return ItemStatus("skipped", "is no crop")
             return read_crop(member.name, content, label_key=self.label_key, include_user=self.include_user)
         except OSError as error:
             if error.errno is not None:  # the disk failed, not the member
@@ -177,10 +177,10 @@ class _Reading:
             return _failure(error)
 
 
-def _failure(error: Exception) -> Fate:
+def _failure(error: Exception) -> ItemStatus:
     if isinstance(error, NotACrop):
-        return Fate("failed", str(error))
-    return Fate("failed", f"is damaged ({printable(str(error)) or type(error).__name__}); get the archive again")
+        return ItemStatus("failed", str(error))
+    return ItemStatus("failed", f"is damaged ({printable(str(error)) or type(error).__name__}); get the archive again")
 
 
 @dataclass
@@ -191,7 +191,7 @@ class _OpenPart:
     members: int = 0
     bytes: int = 0
     crops: list[Crop] = field(default_factory=list)
-    fates: dict[str, Fate] = field(default_factory=dict)
+    statuses: dict[str, ItemStatus] = field(default_factory=dict)
 
     @property
     def full(self) -> bool:
@@ -201,26 +201,28 @@ class _OpenPart:
     def write(self, staging: Staging, number: int, archive: str) -> None:
         item = f"{archive}#{self.first}-{self.first + self.members - 1}"
         if self.crops:
-            self.fates[item] = Fate("done", f"{len(self.crops)} of {self.members} members are in")
+            self.statuses[item] = ItemStatus("done", f"{len(self.crops)} of {self.members} members are in")
         images = tuple(StagedImage(item, crop.source, _content(crop), 1, crop.label) for crop in self.crops)
-        staging.write(number, self.crops, Part(images, self.fates))
+        staging.write(number, self.crops, Part(images, self.statuses))
 
 
-def _stage(members: Iterable[Member | Fate], staging: Staging, reading: _Reading, limit: int | None) -> None:
+def _stage(members: Iterable[Member | ItemStatus], staging: Staging, reading: _Reading, limit: int | None) -> None:
     """Writes the parts that are not there yet."""
     present = set(staging.numbers())
     part, part_number, seen = _OpenPart(0), 0, 0
     with Progress(limit, description="import", unit="members") as progress:
         for member in members:
-            if isinstance(member, Fate):
-                part.fates[reading.item(seen, "...")] = Fate("failed", f"{member.reason} after {seen} members")
+            if isinstance(member, ItemStatus):
+                part.statuses[reading.item(seen, "...")] = ItemStatus(
+                    "failed", f"{member.reason} after {seen} members"
+                )
                 break
             if part_number not in present:
                 found = reading(member)
                 if isinstance(found, Crop):
                     part.crops.append(found)
                 else:
-                    part.fates[reading.item(seen, member.name)] = found
+                    part.statuses[reading.item(seen, member.name)] = found
             part.members += 1
             part.bytes += min(member.size, MAX_MEMBER_BYTES)
             seen += 1
@@ -229,11 +231,11 @@ def _stage(members: Iterable[Member | Fate], staging: Staging, reading: _Reading
                 if part_number not in present:
                     part.write(staging, part_number, reading.archive)
                 part, part_number = _OpenPart(seen), part_number + 1
-        if (part.members or part.fates) and part_number not in present:
+        if (part.members or part.statuses) and part_number not in present:
             part.write(staging, part_number, reading.archive)
 
 
-def _walk(path: Path, limit: int | None) -> Iterator[Member | Fate]:
+def _walk(path: Path, limit: int | None) -> Iterator[Member | ItemStatus]:
     """The members, and at the end the damage that hides the others, if there is any."""
     try:
         for number, member in enumerate(walk(path)):
@@ -241,7 +243,7 @@ def _walk(path: Path, limit: int | None) -> Iterator[Member | Fate]:
                 return
             yield member
     except ArchiveDamaged as error:
-        yield Fate("failed", f"the archive is cut or damaged ({error}); get it again")
+        yield ItemStatus("failed", f"the archive is cut or damaged ({error}); get it again")
 
 
 def _content(crop: Crop) -> str:

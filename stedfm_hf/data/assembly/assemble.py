@@ -98,7 +98,7 @@ def assemble(
     Args:
         staging: the parts; the order of their numbers is the order of the inputs.
         output: the repository.
-        manifest: gets the fates of all inputs, is finished and written.
+        manifest: gets the statuses of all inputs, is finished and written.
         card: what the card says beside what is in the data.
         shares: of the splits, for images that have none yet.
         seed: of the splits and of the dealing of crops to shards.
@@ -109,14 +109,14 @@ def assemble(
         What is in the repository.
 
     Raises:
-        UserError: no part holds a crop; the fates are in the manifest then, which is written.
+        UserError: no part holds a crop; the statuses are in the manifest then, which is written.
     """
     plan = _plan(staging, manifest, shares, seed, labels)
     record = manifest_path(output, folder=True)
     if not sum(plan.crops.values()):
         manifest.save(record)
         staging.remove()  # so that other settings may be tried at once
-        reasons = Counter(fate.reason for fate in manifest.items.values() if fate.state != "done")
+        reasons = Counter(status.reason for status in manifest.items.values() if status.state != "done")
         often = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
         raise UserError(f"{output}: no crop is left of {len(manifest.items)} inputs ({often}); see {record}")
     fresh = staging.folder / "assembled"
@@ -200,7 +200,7 @@ def _plan(staging: Staging, manifest: Manifest, shares: SplitShares, seed: int, 
     planes = False
     for number in staging.numbers():
         part = staging.read_part(number)
-        manifest.items.update(part.fates)
+        manifest.items.update(part.statuses)
         planes = planes or part.planes
         place_of = []
         for image in part.images:

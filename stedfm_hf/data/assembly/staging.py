@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from stedfm_hf.data.repository.layout import Crop, crops_to_table, staged_schema, with_planes
 from stedfm_hf.data.repository.shards import ONE_OF_A_KIND
-from stedfm_hf.runs import Fate, atomic_path
+from stedfm_hf.runs import ItemStatus, atomic_path
 
 FOLDER = ".staging"
 _KEY = b"stedfm_part"
@@ -52,13 +52,13 @@ class Part:
 
     Args:
         images: in the order of the rows.
-        fates: what became of every input the part covers.
+        statuses: what became of every input the part covers.
         notes: plain data of the producer, such as sizes and dates of the inputs.
         planes: whether a crop has planes or a region; the writer knows it.
     """
 
     images: tuple[StagedImage, ...]
-    fates: dict[str, Fate]
+    statuses: dict[str, ItemStatus]
     notes: dict[str, Any] = field(default_factory=dict)
     planes: bool = False
 
@@ -140,7 +140,7 @@ class Staging:
         record = json.loads(pq.read_metadata(self.path(number)).metadata[_KEY])
         return Part(
             tuple(StagedImage(**image) for image in record["images"]),
-            {item: Fate(**fate) for item, fate in record["fates"].items()},
+            {item: ItemStatus(**status) for item, status in record["statuses"].items()},
             record["notes"],
             record.get("planes", False),
         )

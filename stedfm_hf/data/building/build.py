@@ -331,11 +331,11 @@ def _stage(staging: Staging, found: _Found, rules: ReadingRules, masked: bool, w
     most = workers or max(1, min(cores(), len(left) // _WORTH_A_PROCESS))
     total, to_do = len(found.files), sum(map(len, left.values()))
     with Progress(total, description="build", unit="files", done=total - to_do) as progress:
-        for fates in work(write, calls, workers=min(most, len(left))):
-            for path, fate in fates.items():
-                if fate.state == "failed":
-                    progress.note(f"stedfm: error: {path}: {fate.reason}")
-            progress.update(len(fates))
+        for statuses in work(write, calls, workers=min(most, len(left))):
+            for path, status in statuses.items():
+                if status.state == "failed":
+                    progress.note(f"stedfm: error: {path}: {status.reason}")
+            progress.update(len(statuses))
     missing: Counter[str] = Counter()
     for number in parts:
         missing.update(staging.read_part(number).notes["missing"])
@@ -360,7 +360,7 @@ def _still_holds(staging: Staging, number: int, files: Sequence[InputFile]) -> b
     """Whether a part covers just these files, as they are now, and none of them failed."""
     part = staging.read_part(number)
     same = part.notes.get("files") == [[one.path, *one.stamp()] for one in files]
-    return same and all(fate.state != "failed" for fate in part.fates.values())
+    return same and all(status.state != "failed" for status in part.statuses.values())
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from stedfm_hf.data.building.masks import read_mask
 from stedfm_hf.data.building.selection import Selection
 from stedfm_hf.data.repository.layout import STORED_DTYPES, Crop, Scaling
 from stedfm_hf.images import ImageReadError, SeriesInfo, StedImage, read_series
-from stedfm_hf.runs import Fate, Manifest, sha256_file
+from stedfm_hf.runs import ItemStatus, Manifest, sha256_file
 
 BATCH = 64
 """Crops that are in memory at a time."""
@@ -121,7 +121,7 @@ class Account:
 
 def write_part(
     staging: Staging, number: int, files: Sequence[InputFile], rules: ReadingRules, *, masked: bool = False
-) -> dict[str, Fate]:
+) -> dict[str, ItemStatus]:
     """Reads some files and writes their crops as a part.
 
     Args:
@@ -155,7 +155,7 @@ def _write_part(
     rules: ReadingRules,
     masked: bool,
     failed: dict[str, str],
-) -> dict[str, Fate]:
+) -> dict[str, ItemStatus]:
     manifest = Manifest("build")
     images: list[StagedImage] = []
     stamps: list[list[Any]] = []

@@ -22,7 +22,7 @@ from stedfm_hf.data.official.registry import NOT_STATED, OfficialSet, official_s
 from stedfm_hf.data.publishing.card import CardFacts
 from stedfm_hf.data.repository.layout import SPLITS, Crop
 from stedfm_hf.data.repository.shards import ROWS_PER_SHARD
-from stedfm_hf.runs import Fate, Manifest, Progress, UserError, manifest_path
+from stedfm_hf.runs import ItemStatus, Manifest, Progress, UserError, manifest_path
 from stedfm_hf.runs.download import fetch, is_url, public_url
 
 VERB = "data import-set"
@@ -121,9 +121,9 @@ def _stage(plan: Plan, staging: Staging, name: str, *, one_side: bool) -> None:
     present, seen = set(staging.numbers()), dict[str, str]()
     starts = range(0, len(items), PART_ITEMS)
     if 0 not in present:
-        fates = {item: Fate("skipped", reason) for item, reason in plan.left_out.items()}
-        fates |= {item: Fate("failed", _one_line(reason)) for item, reason in plan.failed.items()}
-        staging.write(0, [], Part((), fates))
+        statuses = {item: ItemStatus("skipped", reason) for item, reason in plan.left_out.items()}
+        statuses |= {item: ItemStatus("failed", _one_line(reason)) for item, reason in plan.failed.items()}
+        staging.write(0, [], Part((), statuses))
     with Progress(len(items), description=name, unit="images") as progress:
         for number, start in enumerate(starts, 1):
             chosen = items[start : start + PART_ITEMS]
@@ -154,35 +154,35 @@ def _write_part(staging: Staging, number: int, items: Sequence[Item], seen: dict
         items: the images.
         seen: the split of the images so far, by their pixels; None lets an image be on two sides.
     """
-    images, fates, new = list[StagedImage](), dict[str, Fate](), dict[str, str]()
+    images, statuses, new = list[StagedImage](), dict[str, ItemStatus](), dict[str, str]()
     with staging.open(number) as writer:
         for item in items:
             crops = _crops(item)
-            if isinstance(crops, Fate):
-                fates[item.name] = crops
+            if isinstance(crops, ItemStatus):
+                statuses[item.name] = crops
                 continue
             if seen is not None and item.split is not None:
                 content = _content(crops)
                 side = seen.setdefault(content, item.split)
                 new[content] = side
                 if side != item.split:
-                    fates[item.name] = Fate("skipped", f"the same pixels are in the split {side!r}")
+                    statuses[item.name] = ItemStatus("skipped", f"the same pixels are in the split {side!r}")
                     continue
             writer.add(crops)
             images.append(StagedImage(item.name, item.source, "", len(crops), item.label, item.split))
-            fates[item.name] = Fate("done", None if len(crops) == 1 else f"{len(crops)} crops")
-        writer.finish(Part(tuple(images), fates, {"seen": new}))
+            statuses[item.name] = ItemStatus("done", None if len(crops) == 1 else f"{len(crops)} crops")
+        writer.finish(Part(tuple(images), statuses, {"seen": new}))
 
 
-def _crops(item: Item) -> list[Crop] | Fate:
+def _crops(item: Item) -> list[Crop] | ItemStatus:
     """The crops of an image, or why there are none."""
     try:
         crops = [replace(crop, source=item.source, label=item.label) for crop in item.read()]
     except Exception as error:  # damaged and hostile bytes raise anything; the other images go on
         if isinstance(error, OSError) and error.errno is not None:  # the disk failed, not the file
             raise
-        return Fate("failed", _one_line(str(error)) or type(error).__name__)
-    return crops or Fate("skipped", "no crop of it shows enough")
+        return ItemStatus("failed", _one_line(str(error)) or type(error).__name__)
+    return crops or ItemStatus("skipped", "no crop of it shows enough")
 
 
 def _content(crops: Sequence[Crop]) -> str:

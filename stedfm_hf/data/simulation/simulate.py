@@ -24,7 +24,7 @@ from stedfm_hf.data.simulation.fields import (
     simulate_field,
 )
 from stedfm_hf.data.simulation.structures import STRUCTURES
-from stedfm_hf.runs import Fate, Manifest, Progress, UserError, atomic_path, manifest_path
+from stedfm_hf.runs import ItemStatus, Manifest, Progress, UserError, atomic_path, manifest_path
 from stedfm_hf.runs.pool import cores, work
 
 VERB = "data simulate"
@@ -423,7 +423,7 @@ def _write_part(folder: Path, recipe: Recipe, number: int, jobs: Sequence[Job]) 
                 )
             )
         images.append(StagedImage(job.item, source, "", len(shown), job.label, job.split))
-    Staging(folder).write(number, crops, Part(tuple(images), {job.item: Fate("done") for job in jobs}))
+    Staging(folder).write(number, crops, Part(tuple(images), {job.item: ItemStatus("done") for job in jobs}))
     return len(jobs)
 
 

@@ -85,7 +85,7 @@ class SegmentationOutcome:
 
     Args:
         record: all figures, as they stand in `metrics.json`.
-        manifest: versions, settings and the fate of every image.
+        manifest: versions, settings and the status of every image.
         folder: where the report is.
     """
 

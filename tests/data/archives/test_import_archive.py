@@ -414,8 +414,8 @@ def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(tmp_path: Path, monkey
     assert len(killed) == 40
     for one, other in zip(killed, whole, strict=True):
         assert one.pop("pixels").tobytes() == other.pop("pixels").tobytes() and one == other
-    fates = [Manifest.load(tmp_path / name / "manifest.json").items for name in ("killed", "whole")]
-    assert fates[0] == fates[1]
+    statuses = [Manifest.load(tmp_path / name / "manifest.json").items for name in ("killed", "whole")]
+    assert statuses[0] == statuses[1]
 
 
 def test_another_archive_or_setting_is_not_mixed_in(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from stedfm_hf.data.assembly.splits import SplitShares
 from stedfm_hf.data.assembly.staging import Part, StagedImage, Staging
 from stedfm_hf.data.publishing.card import CardFacts
 from stedfm_hf.data.repository.layout import Crop, Scaling
-from stedfm_hf.runs import Fate, Manifest, UserError
+from stedfm_hf.runs import ItemStatus, Manifest, UserError
 
 SCALING = Scaling(0.0, 90.0, applied=True)
 
@@ -39,8 +39,8 @@ def stage(output: Path, *parts: list[StagedImage]) -> Staging:
             for _ in range(each.rows):
                 pixels = np.full((4, 4), value, np.uint8)
                 crops.append(Crop(pixels, SCALING, each.source, each.label, y=len(crops)))
-        fates = {each.item: Fate("done") for each in images}
-        staging.write(number, crops, Part(tuple(images), fates))
+        statuses = {each.item: ItemStatus("done") for each in images}
+        staging.write(number, crops, Part(tuple(images), statuses))
     return staging
 
 
@@ -82,7 +82,7 @@ def test_exact_copies_are_taken_once_and_named(tmp_path: Path) -> None:
     second = [image("b.tif", content="x"), image("half.msr", content="y"), image("half.msr", content="w")]
     summary = run(stage(tmp_path, first, second), tmp_path, shares=SplitShares(0, 0))
     assert sources_of(tmp_path) == {"train": {"a.tif", "two.msr", "half.msr"}} and summary.crops == {"train": 8}
-    assert summary.manifest.items["b.tif"] == Fate("skipped", "exact copy of a.tif")
+    assert summary.manifest.items["b.tif"] == ItemStatus("skipped", "exact copy of a.tif")
     assert summary.manifest.items["half.msr"].reason == "1 of 2 images are exact copies (two.msr)"
     assert summary.manifest.items["half.msr"].state == "done"
 
@@ -147,10 +147,10 @@ def test_a_repository_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 def test_no_crop_at_all_is_said_with_the_reasons(tmp_path: Path) -> None:
     staging = Staging(tmp_path)
-    fates = {f"{number}.tif": Fate("skipped", "no contrast") for number in range(3)} | {
-        "x.tif": Fate("failed", "empty")
+    statuses = {f"{number}.tif": ItemStatus("skipped", "no contrast") for number in range(3)} | {
+        "x.tif": ItemStatus("failed", "empty")
     }
-    staging.write(0, [], Part((), fates))
+    staging.write(0, [], Part((), statuses))
     with pytest.raises(UserError, match=r"no crop is left of 4 inputs \(3 x no contrast; 1 x empty\)"):
         run(staging, tmp_path)
     assert json.loads((tmp_path / "manifest.json").read_text())["counts"] == {"done": 0, "failed": 1, "skipped": 3}

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 from stedfm_hf.data.assembly.staging import Part, StagedImage, Staging
 from stedfm_hf.data.repository.layout import crops_to_table, staged_schema
 from stedfm_hf.data.repository.planes import PLANE_COLUMNS
-from stedfm_hf.runs import Fate
+from stedfm_hf.runs import ItemStatus
 from tests.data.assembled import noisy_crop
 
 
 def part() -> Part:
-    return Part((StagedImage("a", "a", "", 2),), {"a": Fate("done")})
+    return Part((StagedImage("a", "a", "", 2),), {"a": ItemStatus("done")})
 
 
 def test_a_part_says_whether_it_has_planes(tmp_path: Path) -> None:

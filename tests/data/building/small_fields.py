@@ -55,7 +55,7 @@ def source_of(file: Path) -> str:
 
 def reasons(repo: Path) -> dict[str, tuple[str, str]]:
     items = Manifest.load(repo / "manifest.json").items
-    return {item: (fate.state, fate.reason or "") for item, fate in items.items()}
+    return {item: (status.state, status.reason or "") for item, status in items.items()}
 
 
 def make(inputs: Any, output: Path, **options: Any) -> Any:

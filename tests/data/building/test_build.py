@@ -111,9 +111,9 @@ def test_channels_and_planes_are_images_of_one_source(tmp_path: Path) -> None:
     assert json.loads(rows[0]["metadata"])["plane"] == {"z": 0}
     make(tmp_path / "stack.tif", tmp_path / "one", series="*z=1]", channel=1, shares=NO_SPLIT)
     assert {(row["series"], row["channel"]) for row in rows_of(tmp_path / "one")} == {("image[z=1]", "1")}
-    (fate,) = reasons(tmp_path / "one").values()
-    assert fate[1].startswith("1 of 6 images, 4 of 4 crops")
-    assert "4 x other series than '*z=1]'; 1 x other channels than 1" in fate[1]
+    (status,) = reasons(tmp_path / "one").values()
+    assert status[1].startswith("1 of 6 images, 4 of 4 crops")
+    assert "4 x other series than '*z=1]'; 1 x other channels than 1" in status[1]
 
 
 def test_exact_copies_are_taken_once(tmp_path: Path) -> None:

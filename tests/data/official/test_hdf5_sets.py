@@ -159,7 +159,7 @@ def test_low_high_quality_takes_the_published_excitations_out_of_a_zip(tmp_path:
     assert len(rows) == 40 and set(summary.crops) == {"train", "validation", "test"}
     # Both images of a place are one source, and on one side.
     assert {len(each) for each in by_source(summary).values()} == {2} and not shared_sources(summary)
-    left_out = [item for item, fate in summary.manifest.items.items() if fate.state == "skipped"]
+    left_out = [item for item, status in summary.manifest.items.items() if status.state == "skipped"]
     assert [item.partition("#")[2] for item in sorted(left_out)] == ["high/STED580_5percent", "low/STED580_50percent"]
 
 

@@ -84,7 +84,9 @@ def test_an_image_in_two_splits_by_its_folder_or_its_pixels_stays_in_the_test_se
     assert counted(summary)["train"] == dict.fromkeys(NAS, 3)
     assert counted(summary)["test"] == {"Block": 2, "0MgGlyBic": 1, "GluGly": 2, "48hTTX": 1}
     assert not shared_sources(summary) and summary.manifest.exit_status == 0
-    reasons = {item: fate.reason or "" for item, fate in summary.manifest.items.items() if fate.state == "skipped"}
+    reasons = {
+        item: status.reason or "" for item, status in summary.manifest.items.items() if status.state == "skipped"
+    }
     assert sorted(reasons.values()) == [
         "its source image is in the split 'test' as well",
         "the same pixels are in the split 'test'",

@@ -59,7 +59,7 @@ def test_factin_has_overlapping_classes_and_the_dendrite_as_region(tmp_path: Pat
             archive.write(path, f"factin/{path.name}")
     summary = import_set("factin", tmp_path / "factin-segmentation-data.zip", tmp_path / "repo", legacy=legacy)
     assert summary.crops == {"train": 1, "validation": 1, "test": 1}
-    left_out = [item for item, fate in summary.manifest.items.items() if fate.state == "skipped"]
+    left_out = [item for item, status in summary.manifest.items.items() if status.state == "skipped"]
     assert len(left_out) == 3 and all(item.endswith("image/1") for item in left_out)
     splits = read_annotated(summary.folder)
     for name, split in zip(("train", "validation", "test"), SPLITS, strict=True):
