@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-encoder test quality format bench bench-data bench-segmentation clean
+.PHONY: help install demo demo-encoder test quality format bench bench-busy bench-data bench-segmentation clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -46,6 +46,9 @@ bench: $(INSTALLED) ## Measure speed and memory and write docs/benchmarks.md (te
 
 bench-data: $(INSTALLED) ## Measure reading, building and streaming of data sets and write docs/benchmarks_data.md
 	"$(BIN)/python" -m tests.benchmarks.data
+
+bench-busy: $(INSTALLED) ## Measure embedding next to busy processes and write docs/benchmarks_busy.md
+	"$(BIN)/python" -m tests.benchmarks.busy
 
 # Compared with, and no dependency of ours: it has a folder of its own beside the environment.
 MONAI := build/monai

@@ -32,6 +32,7 @@ from stedfm_hf.cli.shared import (
 from stedfm_hf.cli.training import FORWARDED, finetune, pretrain
 from stedfm_hf.runs import counted, some_of
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
+from stedfm_hf.runs.threads import wait_passively
 
 if TYPE_CHECKING:
     from stedfm_hf.inference import ClassifyResult, EmbedResult
@@ -74,6 +75,7 @@ def main(args: list[str] | None = None) -> int:
     Args:
         args: The words after `stedfm`; by default those of the process.
     """
+    wait_passively()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console that cannot show a letter shall not end the command
             stream.reconfigure(errors="backslashreplace")

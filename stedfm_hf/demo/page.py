@@ -9,7 +9,7 @@ from pathlib import Path
 from stedfm_hf.demo.scores import Scores
 from stedfm_hf.reports import Picture, Section, Table
 from stedfm_hf.reports.html import write_page
-from stedfm_hf.training import QuickResult
+from stedfm_hf.training.quick import QuickResult
 
 FEW_STEPS = 500
 

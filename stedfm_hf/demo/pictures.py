@@ -27,7 +27,7 @@ from stedfm_hf.reports.figures import (
     style,
 )
 from stedfm_hf.reports.reconstructions import Reconstruction, draw_reconstructions, spread_over_pixels
-from stedfm_hf.training import QuickResult
+from stedfm_hf.training.quick import QuickResult
 
 UNLABELLED = PALETTE[0]
 

@@ -26,8 +26,7 @@ from stedfm_hf.reports import save_figure
 from stedfm_hf.reports.reconstructions import reconstruction_figure
 from stedfm_hf.runs import Manifest, UserError, manifest_path, write_json
 from stedfm_hf.runs.quiet import quiet_transformers
-from stedfm_hf.training import QuickResult, pretrain_quickly, quick_config
-from stedfm_hf.training.quick import new_model, save_folder
+from stedfm_hf.training.quick import QuickResult, new_model, pretrain_quickly, quick_config, save_folder
 from stedfm_hf.weights.packaged import packaged_folder
 
 OURS = (

@@ -13,6 +13,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from stedfm_hf.runs.threads import wait_passively
+
+if __name__ == "__main__":  # before torch is imported
+    wait_passively()
+
 import torch
 from safetensors.torch import load_file, save
 from transformers import AutoImageProcessor

@@ -13,6 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stedfm_hf.runs.threads import wait_passively
+
+if __name__ == "__main__":  # before torch is imported
+    wait_passively()
+
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from stedfm_hf.data.repository.files import SplitFiles, find_split

@@ -10,6 +10,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from stedfm_hf.runs.threads import wait_passively
+
+if __name__ == "__main__":  # before torch is imported
+    wait_passively()
+
 from stedfm_hf.labels.annotated import class_warnings
 from stedfm_hf.runs import counted
 from stedfm_hf.runs.quiet import quiet_transformers

@@ -12,9 +12,15 @@ from transformers import AutoModel, AutoModelForPreTraining
 
 from stedfm_hf.data import SimulationSettings, simulate_image
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
-from stedfm_hf.training import QuickResult, pretrain_quickly, quick_config
 from stedfm_hf.training.crops import RandomCrops
-from stedfm_hf.training.quick import constant_loss, fold_standardisation, new_model
+from stedfm_hf.training.quick import (
+    QuickResult,
+    constant_loss,
+    fold_standardisation,
+    new_model,
+    pretrain_quickly,
+    quick_config,
+)
 from tests.models import tiny_config
 
 

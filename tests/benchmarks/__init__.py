@@ -1,0 +1,5 @@
+"""Speed and memory, measured as users run the package: OpenMP threads wait as the entry points let them."""
+
+from stedfm_hf.runs.threads import wait_passively
+
+wait_passively()

@@ -1,0 +1,171 @@
+"""`python -m tests.benchmarks.busy`: measure `stedfm embed` idle and next to busy processes (`make bench-busy`)."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from tests.benchmarks.timing import machine, spread, table
+
+BUSY_PROCESSES = 2
+INPUTS = {"one": (1, 128), "small": (300, 128), "large": (6, 1024)}
+"""Name of a folder to the number of its images and their side in pixels."""
+SETTINGS: dict[str, dict[str, str]] = {
+    "default": {},
+    "passive": {"OMP_WAIT_POLICY": "passive"},
+    "spinning": {"GOMP_SPINCOUNT": "300000"},
+}
+LABELS = {
+    "default": "nothing set: our default",
+    "passive": "`OMP_WAIT_POLICY=passive`",
+    "spinning": "`GOMP_SPINCOUNT=300000`: libgomp without our default",
+}
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY", "OMP_NUM_THREADS")
+
+
+@dataclass
+class Repeats:
+    """Repeats of one command under one setting; those of different settings correspond.
+
+    Attributes:
+        seconds: Wall-clock time of each repeat.
+        cpu_seconds: CPU time of each repeat, user and system.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+
+
+Measured = dict[tuple[str, str, str], Repeats]
+"""Repeats by state of the machine, input and setting."""
+
+
+def write_images(root: Path) -> None:
+    """Write the folders of 16-bit TIFF files."""
+    generator = np.random.default_rng(0)
+    for name, (count, side) in INPUTS.items():
+        (root / name).mkdir()
+        for index in range(count):
+            tifffile.imwrite(root / name / f"{index:03d}.tif", generator.poisson(20, (side, side)).astype(np.uint16))
+
+
+@contextlib.contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """Keep this many other processes busy."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def embed(root: Path, name: str, setting: str) -> tuple[float, float]:
+    """Run `stedfm embed` in a process of its own and return its wall-clock and CPU time in seconds."""
+    environment = {key: value for key, value in os.environ.items() if key not in WAITING} | SETTINGS[setting]
+    words = ["embed", name, "--model", "demo", "--device", "cpu", "--output", "table.parquet", "--overwrite"]
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stedfm_hf.cli", *words],
+        cwd=root,
+        env=environment | {"PYTHONPATH": os.getcwd()},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"stedfm {' '.join(words)} ended with {process.returncode}")
+    return seconds, usage.ru_utime + usage.ru_stime
+
+
+def measure(rounds: int) -> Measured:
+    """Run every command once per round, in turn, and first once uncounted; the order of the settings rotates."""
+    measured: Measured = defaultdict(Repeats)
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        write_images(root)
+        embed(root, "small", "default")
+        for number in range(rounds):
+            for state, processes in (("idle", 0), ("busy", BUSY_PROCESSES)):
+                with busy(processes):
+                    for name in INPUTS:
+                        _one_turn(root, state, name, number, measured)
+            print(f"round {number + 1}/{rounds}", file=sys.stderr, flush=True)
+    return measured
+
+
+def _one_turn(root: Path, state: str, name: str, number: int, measured: Measured) -> None:
+    settings = list(SETTINGS) if name != "one" else ["default"]
+    for shift in range(len(settings)):
+        setting = settings[(number + shift) % len(settings)]
+        seconds, cpu_seconds = embed(root, name, setting)
+        measured[state, name, setting].seconds.append(seconds)
+        measured[state, name, setting].cpu_seconds.append(cpu_seconds)
+        print(f"{state} {name} {setting}: {seconds:.1f} s, CPU {cpu_seconds:.1f} s", file=sys.stderr, flush=True)
+
+
+def _ratios(ours: list[float], others: list[float]) -> str:
+    return spread([one / other for one, other in zip(ours, others, strict=True)])
+
+
+def section(measured: Measured, state: str, name: str) -> str:
+    """Table of one state of the machine and one folder."""
+    count, side = INPUTS[name]
+    own = {setting: measured[state, name, setting] for setting in SETTINGS}
+    rows = [
+        [
+            LABELS[setting],
+            spread([count / seconds for seconds in repeats.seconds]),
+            spread(repeats.cpu_seconds, 1),
+            _ratios(own["passive"].seconds, repeats.seconds),
+            _ratios(repeats.cpu_seconds, own["passive"].cpu_seconds),
+            _ratios(own["spinning"].seconds, repeats.seconds),
+        ]
+        for setting, repeats in own.items()
+    ]
+    columns = ["", "images/s", "CPU s", "rate / passive", "CPU / passive", "rate / spinning"]
+    return f"## {count} images of {side} x {side}, {state}\n\n" + table(columns, rows)
+
+
+def main() -> None:
+    """Measure and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="repeats of every command")
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks_busy.md"))
+    arguments = parser.parse_args()
+    measured = measure(arguments.rounds)
+    sections = [section(measured, state, name) for name in ("small", "large") for state in ("idle", "busy")]
+    starts = {state: spread(measured[state, "one", "default"].seconds, 1) for state in ("idle", "busy")}
+    text = "\n\n".join([INTRODUCTION.format(machine=machine(), **starts), *sections]) + "\n"
+    print(text)
+    arguments.output.write_text(text, encoding="utf-8")
+
+
+INTRODUCTION = """# Embedding on a busy machine
+
+Compare how OpenMP threads wait: `make bench-busy` makes this page. Measured on: {machine}.
+
+Each repeat is the whole command `stedfm embed FOLDER --model demo --device cpu` in a process of its own, imports
+included. Commands take turns; ratios are formed inside a round. *Busy* is next to two processes that never wait. Given
+is the **median** and, in brackets, every repeat. CPU time counts user and system time of the command only.
+
+The command with a single image, so mostly imports, takes {idle} s idle and {busy} s busy."""
+
+
+if __name__ == "__main__":
+    main()
