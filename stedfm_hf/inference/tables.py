@@ -42,7 +42,7 @@ def embedding_schema(dim: int, *, patches: bool) -> pa.Schema:
 class Parts:
     """A table written part by part beside its target and put together at the end.
 
-    Each part is whole or not there, and carries the statuses of its items; what a stopped run has written is found again.
+    Each part is whole or not there, and carries the status of its items; what a stopped run has written is found.
 
     Args:
         target: The `.parquet` or `.csv` file to make.

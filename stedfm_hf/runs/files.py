@@ -92,6 +92,18 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(handle.fileno())
 
 
+def remove_path(path: str | os.PathLike[str]) -> None:
+    """Remove a file or folder, if it is there.
+
+    Example:
+        >>> remove_path("/nowhere")
+    """
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        Path(path).unlink(missing_ok=True)
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as indented UTF-8 JSON, atomically.
 

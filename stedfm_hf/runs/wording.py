@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 def counted(number: int, noun: str) -> str:
@@ -24,3 +25,14 @@ def some_of(names: Sequence[object], most: int = 3) -> str:
     """
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Offer the known name that is nearest, or nothing where none is near.
+
+    Example:
+        >>> nearest("embedd", ["embed", "segment"])
+        '; did you mean embed?'
+    """
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {found[0]}?" if found else ""

@@ -20,8 +20,11 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES
 from stedfm_hf.runs import UserError
+from stedfm_hf.runs.recipes import recipe_names
+from stedfm_hf.runs.wording import nearest
 from stedfm_hf.training.effective_batch import split_batch
 from stedfm_hf.training.parsing import (
+    RECIPES,
     ArgumentParser,
     at_least,
     describe_batch,
@@ -30,7 +33,6 @@ from stedfm_hf.training.parsing import (
     settle_library,
     several,
 )
-from stedfm_hf.training.recipe_files import nearest, recipe_names
 
 EXAMPLE = "Example: stedfm pretrain --recipe small --dataset my-crops --output_dir run"
 DEEPSPEED_CONFIGS = Path(__file__).parent / "deepspeed_configs"
@@ -295,7 +297,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> tuple[DataArguments, M
         description="Pretrain a masked autoencoder on data sets of crops. The same command goes on where it stopped.\n"
         "torchrun, accelerate and SLURM start stedfm_hf/training/pretrain.py with the same options.",
         example=EXAMPLE,
-        recipe=f"{', '.join(recipe_names())}, or a YAML or JSON file; flags override it.",
+        recipe=f"{', '.join(recipe_names(RECIPES))}, or a YAML or JSON file; flags override it.",
         shown=SHOWN,
     )
     values = parser.read(argv)
@@ -314,7 +316,7 @@ def used_recipe(data: DataArguments, model: ModelArguments, arguments: PretrainA
         arguments: how.
 
     Returns:
-        Plain data by key, for :func:`stedfm_hf.training.recipe_files.write_recipe`.
+        Plain data by key, for :func:`stedfm_hf.runs.recipes.write_recipe`.
     """
     values = recipe_values((data, model, arguments), LOCAL)
     # Of two ways to say the same, the one that still holds when the effective batch or the length is changed.

@@ -14,12 +14,12 @@ from transformers.trainer import TRAINING_ARGS_NAME
 
 from stedfm_hf.data.repository.files import SplitFiles
 from stedfm_hf.runs import Manifest, UserError, check_same_settings, manifest_path
+from stedfm_hf.runs.recipes import write_recipe
 from stedfm_hf.training.arguments import DataArguments, ModelArguments, PretrainArguments, used_recipe
 from stedfm_hf.training.card import describe_machine, name_of, write_card
 from stedfm_hf.training.checkpoints import newest_whole, steps_of
 from stedfm_hf.training.curve import CURVE_FILE, Curve
 from stedfm_hf.training.figures import save_figures
-from stedfm_hf.training.recipe_files import write_recipe
 
 if TYPE_CHECKING:
     from stedfm_hf.training.trainer import PretrainingTrainer

@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
@@ -15,7 +16,11 @@ from transformers.hf_argparser import HfArg
 
 from stedfm_hf.inference.loading import DEVICES, choose_device, has_fast_bfloat16
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.recipe_files import load_recipe, nearest
+from stedfm_hf.runs.recipes import load_recipe
+from stedfm_hf.runs.wording import nearest
+
+RECIPES = Path(__file__).parent / "recipes"
+"""Folder of the packaged recipes of pretraining."""
 
 
 class Gather(argparse.Action):
@@ -105,7 +110,7 @@ class ArgumentParser(HfArgumentParser):
         if recipe is not None:
             if check_recipe is not None:
                 check_recipe(recipe)
-            self.set_defaults(**load_recipe(recipe, self._field_types()))
+            self.set_defaults(**load_recipe(recipe, self._field_types(), packaged=RECIPES))
         namespace, unknown = self.parse_known_args(words)
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]

@@ -31,8 +31,8 @@ from stedfm_hf.data import SimulationSettings, build, simulate_image, stream
 from stedfm_hf.data.assembly.splits import SplitShares
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.training.arguments import ModelArguments
+from stedfm_hf.training.parsing import RECIPES
 from stedfm_hf.training.pretrain import new_network
-from stedfm_hf.training.recipe_files import FOLDER
 from tests.benchmarks.counting import derived_operations, step_operations
 from tests.benchmarks.data import STRUCTURES, drain
 from tests.benchmarks.scaling_page import render
@@ -46,7 +46,7 @@ Cases = dict[str, tuple[Callable[[], object], float]]
 
 def recipe_network(name: str) -> StedFmForPreTraining:
     """The network that `stedfm pretrain --recipe NAME` begins with."""
-    values = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    values = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
     chosen = {field.name: values[field.name] for field in fields(ModelArguments) if field.name in values}
     return new_network(ModelArguments(**chosen), mean=0.0, std=1.0, seed=0)
 
@@ -54,7 +54,7 @@ def recipe_network(name: str) -> StedFmForPreTraining:
 def count(name: str) -> dict[str, Any]:
     """Parameters of a size, and operations of a step on one crop."""
     network = recipe_network(name)
-    recipe = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
     return {
         "parameters": sum(values.numel() for values in network.parameters() if values.requires_grad),
         "counted": step_operations(network.config),

@@ -15,6 +15,7 @@ import yaml
 
 from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES, StedFmConfig
 from stedfm_hf.runs import UserError
+from stedfm_hf.runs.recipes import recipe_names, write_recipe
 from stedfm_hf.training.arguments import (
     KINDS,
     MAX_PER_DEVICE_BATCH,
@@ -25,7 +26,7 @@ from stedfm_hf.training.arguments import (
     used_recipe,
 )
 from stedfm_hf.training.classification import arguments as classification
-from stedfm_hf.training.recipe_files import FOLDER, recipe_names, write_recipe
+from stedfm_hf.training.parsing import RECIPES
 from stedfm_hf.training.segmentation import arguments as segmentation
 
 ROOT = Path(__file__).parents[2]
@@ -62,15 +63,15 @@ def test_an_option_given_twice_drops_nothing(parse: Callable[[str], Parsed], rec
 
 
 def test_there_is_a_recipe_for_every_architecture_and_the_published_one() -> None:
-    assert set(recipe_names()) == {"tiny", "small", "base", "large", "64-p8", "legacy", "demo"}
+    assert set(recipe_names(RECIPES)) == {"tiny", "small", "base", "large", "64-p8", "legacy", "demo"}
     assert set(MAX_PER_DEVICE_BATCH) == set(ARCHITECTURES)
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", recipe_names(RECIPES))
 def test_every_recipe_of_the_package_works_and_says_where_its_values_are_from(
     name: str, parse: Callable[[str], Parsed]
 ) -> None:
-    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
     for line in text.splitlines():
         assert line.startswith("#") or re.search(r"\S: \S+ # (paper|reference protocol|ours)", line), line
     _, model, training = parse(f"--recipe {name}")
@@ -119,9 +120,9 @@ def test_a_number_that_yaml_takes_for_a_text_is_a_number(
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("mask_ration: 0.5", "mine.yaml: mask_ration is no argument; did you mean mask_ratio?"),
-        ("learningrate: 0.5", "mine.yaml: learningrate is no argument; did you mean learning_rate?"),
-        ("qqqq: 0.5", "mine.yaml: qqqq is no argument"),
+        ("mask_ration: 0.5", "mine.yaml: mask_ration is not an option; did you mean mask_ratio?"),
+        ("learningrate: 0.5", "mine.yaml: learningrate is not an option; did you mean learning_rate?"),
+        ("qqqq: 0.5", "mine.yaml: qqqq is not an option"),
         ("mask_ratio: much", "mine.yaml: mask_ratio is 'much', but must be a number"),
         ("mask_ratio: true", "mine.yaml: mask_ratio is True, but must be a number"),
         ("seed: 1.5", "mine.yaml: seed is 1.5, but must be a whole number"),
@@ -131,9 +132,9 @@ def test_a_number_that_yaml_takes_for_a_text_is_a_number(
         ("dataset: crops", "mine.yaml: dataset is 'crops', but must be a list"),
         ("weights: [1, two]", "mine.yaml: weights is [1, 'two'], but must be a list or null"),
         ("ema_decay: [0.9]", "mine.yaml: ema_decay is [0.9], but must be a number or null"),
-        ("- seed", "mine.yaml: is no recipe"),
-        ("", "mine.yaml: is no recipe"),
-        ("seed: [1", "mine.yaml: is no YAML"),
+        ("- seed", "mine.yaml: is not a recipe"),
+        ("", "mine.yaml: is not a recipe"),
+        ("seed: [1", "mine.yaml: is not valid YAML"),
     ],
 )
 def test_a_wrong_recipe_is_told_in_a_line_with_file_and_key(
@@ -159,7 +160,7 @@ def test_a_recipe_that_is_not_there_is_told_with_those_that_are(
         parse(f"--recipe {name}")
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", recipe_names(RECIPES))
 def test_the_recipe_of_a_run_repeats_it_and_names_no_place(
     name: str, parse: Callable[[str], Parsed], tmp_path: Path
 ) -> None:
@@ -327,7 +328,9 @@ def test_two_processes_share_the_batch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_the_deepspeed_files_leave_to_the_arguments_what_these_decide(stage: int) -> None:
-    config: dict[str, Any] = json.loads((FOLDER.parent / "deepspeed_configs" / f"zero{stage}.json").read_text("utf-8"))
+    config: dict[str, Any] = json.loads(
+        (RECIPES.parent / "deepspeed_configs" / f"zero{stage}.json").read_text("utf-8")
+    )
     assert config["zero_optimization"]["stage"] == stage
     for key in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
         assert config[key] == "auto"
@@ -338,14 +341,14 @@ def test_the_deepspeed_files_leave_to_the_arguments_what_these_decide(stage: int
 def test_fsdp_wraps_a_layer_that_there_is() -> None:
     from stedfm_hf.modeling import layers_stedfm
 
-    config = yaml.safe_load((FOLDER.parent / "accelerate_configs" / "fsdp2.yaml").read_text(encoding="utf-8"))
+    config = yaml.safe_load((RECIPES.parent / "accelerate_configs" / "fsdp2.yaml").read_text(encoding="utf-8"))
     assert config["fsdp_config"]["fsdp_version"] == 2
     assert hasattr(layers_stedfm, config["fsdp_config"]["fsdp_transformer_layer_cls_to_wrap"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no bash")
 def test_the_slurm_script_is_valid_and_hands_everything_on(tmp_path: Path) -> None:
-    script = FOLDER.parent / "slurm" / "pretrain.sbatch"
+    script = RECIPES.parent / "slurm" / "pretrain.sbatch"
     nodes = "echo node1; sleep 0.5; echo node2"  # a reader that is content with the first would break the pipe
     for name, body in {"scontrol": nodes, "srun": 'printf "%s\\n" "$@"'}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")

@@ -31,7 +31,7 @@ from stedfm_hf.data.repository.layout import INDEX_FILE
 from stedfm_hf.data.repository.shards import ROWS_PER_SHARD
 from stedfm_hf.images import find_images
 from stedfm_hf.runs import Manifest, Progress, UserError, manifest_path, sha256_file
-from stedfm_hf.runs.pool import cores, work
+from stedfm_hf.runs.executors import cores, run_items
 
 VERB = "data build"
 PIXELS = ("8bit", "raw")
@@ -331,7 +331,7 @@ def _stage(staging: Staging, found: _Found, rules: ReadingRules, masked: bool, w
     most = workers or max(1, min(cores(), len(left) // _WORTH_A_PROCESS))
     total, to_do = len(found.files), sum(map(len, left.values()))
     with Progress(total, description="build", unit="files", done=total - to_do) as progress:
-        for statuses in work(write, calls, workers=min(most, len(left))):
+        for statuses in run_items(write, calls, workers=min(most, len(left))):
             for path, status in statuses.items():
                 if status.state == "failed":
                     progress.note(f"stedfm: error: {path}: {status.reason}")

@@ -25,7 +25,7 @@ from stedfm_hf.data.simulation.fields import (
 )
 from stedfm_hf.data.simulation.structures import STRUCTURES
 from stedfm_hf.runs import ItemStatus, Manifest, Progress, UserError, atomic_path, manifest_path
-from stedfm_hf.runs.pool import cores, work
+from stedfm_hf.runs.executors import cores, run_items
 
 VERB = "data simulate"
 FORMATS = ("tiff", "dataset")
@@ -324,7 +324,7 @@ def _run(
     todo, images = (sum(len(part) for _, part in some) for some in (left, enumerate(parts)))
     most = workers or max(1, min(cores(), todo // WORTH_A_PROCESS[engine]))
     with Progress(images, description="simulate", done=images - todo) as progress:
-        for count in work(write, left, workers=min(most, max(len(left), 1))):
+        for count in run_items(write, left, workers=min(most, max(len(left), 1))):
             progress.update(count)
 
 

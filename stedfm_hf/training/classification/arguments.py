@@ -9,13 +9,13 @@ from typing import Literal
 from transformers.hf_argparser import HfArg
 
 from stedfm_hf.runs import UserError
+from stedfm_hf.runs.wording import nearest
 from stedfm_hf.training.finetuning.arguments import (
     FinetuningArguments,
     SplitArguments,
     WeightArguments,
     parse,
 )
-from stedfm_hf.training.recipe_files import nearest
 
 EXAMPLE = "Example: stedfm finetune classification --model demo --dataset my-crops --output_dir classifier"
 MODES = ("linear-probe", "last-blocks", "full", "lora", "from-scratch")

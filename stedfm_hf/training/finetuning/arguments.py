@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 
 from stedfm_hf.runs import UserError
+from stedfm_hf.runs.recipes import SUFFIXES
 from stedfm_hf.training.effective_batch import split_batch
 from stedfm_hf.training.parsing import (
     ArgumentParser,
@@ -21,7 +22,6 @@ from stedfm_hf.training.parsing import (
     settle_library,
     several,
 )
-from stedfm_hf.training.recipe_files import SUFFIXES
 
 MOST_EPOCHS = 1000
 """Passes over a few drawn images at most (reference protocol)."""

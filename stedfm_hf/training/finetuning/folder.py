@@ -10,13 +10,13 @@ from typing import Any
 from stedfm_hf.evaluation.parts import doubts_about
 from stedfm_hf.inference.loading import weights_sha256
 from stedfm_hf.runs import Manifest, UserError, check_same_settings, manifest_path, read_json
+from stedfm_hf.runs.recipes import write_recipe
 from stedfm_hf.training.finetuning.arguments import LOCAL, FinetuningArguments, SplitArguments, WeightArguments
 from stedfm_hf.training.finetuning.feeding import Side
 from stedfm_hf.training.finetuning.network import DRAWN, name_of_model, source_of
 from stedfm_hf.training.finetuning.sides import Material
 from stedfm_hf.training.finetuning.summary import METRICS_FILE, write_summary
 from stedfm_hf.training.parsing import recipe_values
-from stedfm_hf.training.recipe_files import write_recipe
 
 RECIPE_FILE = "recipe.yaml"
 MAY_CHANGE = ("save_checks", "bf16", "overlays")

@@ -9,6 +9,7 @@ from typing import Literal
 from transformers.hf_argparser import HfArg
 
 from stedfm_hf.runs import UserError
+from stedfm_hf.runs.wording import nearest
 from stedfm_hf.training.finetuning.arguments import (
     FinetuningArguments,
     SplitArguments,
@@ -16,7 +17,6 @@ from stedfm_hf.training.finetuning.arguments import (
     parse,
 )
 from stedfm_hf.training.parsing import at_least, several
-from stedfm_hf.training.recipe_files import nearest
 
 EXAMPLE = "Example: stedfm finetune segmentation --model demo --dataset annotated --output_dir segmenter"
 MODES = ("frozen", "last-blocks", "full", "lora", "from-scratch", "untrained")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stedfm_hf.runs import UserError
+from stedfm_hf.runs.recipes import write_recipe
 from stedfm_hf.training.classification.arguments import (
     LEARNING_RATES,
     MODES,
@@ -15,7 +16,6 @@ from stedfm_hf.training.classification.arguments import (
 )
 from stedfm_hf.training.finetuning.arguments import LOCAL
 from stedfm_hf.training.parsing import recipe_values
-from stedfm_hf.training.recipe_files import write_recipe
 
 LEAST = "--model demo --dataset crops --output_dir run --device cpu"
 

@@ -8,14 +8,14 @@ import sys
 import pytest
 
 from stedfm_hf.runs import UserError
-from stedfm_hf.runs.pool import work
+from stedfm_hf.runs.executors import run_items
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_calls_are_done_until_one_raises(workers: int) -> None:
     done = []
     with pytest.raises(ZeroDivisionError):
-        for result in work(divmod, [*((n, 4) for n in range(9)), (1, 0)], workers=workers):
+        for result in run_items(divmod, [*((n, 4) for n in range(9)), (1, 0)], workers=workers):
             done.append(result)
     assert set(done) <= {divmod(n, 4) for n in range(9)}
     assert len(done) >= 9 - 2 * workers
@@ -23,5 +23,5 @@ def test_calls_are_done_until_one_raises(workers: int) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills a process the POSIX way")
 def test_a_process_that_was_killed_is_told_in_one_line() -> None:
-    with pytest.raises(UserError, match=r"a worker process died.*goes on where it stopped"):
-        list(work(signal.raise_signal, [(signal.SIGKILL,)] * 2, workers=2))
+    with pytest.raises(UserError, match=r"a worker process was killed.*the same command resumes"):
+        list(run_items(signal.raise_signal, [(signal.SIGKILL,)] * 2, workers=2))

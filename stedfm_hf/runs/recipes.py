@@ -1,63 +1,56 @@
-"""Recipes: YAML or JSON files with values for the arguments of a training; flags override them (ours)."""
+"""Recipes: YAML or JSON files with values for the options of a command; options that are given override them."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
-import yaml
-from huggingface_hub.dataclasses import type_validator
+from stedfm_hf.runs.errors import UserError
+from stedfm_hf.runs.files import atomic_path
+from stedfm_hf.runs.wording import nearest
 
-from stedfm_hf.runs import UserError, atomic_path
-
-FOLDER = Path(__file__).parent / "recipes"
 SUFFIXES = (".yaml", ".yml", ".json")
 _WORDS: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
     str: "a text",
+    Path: "a path",
     list: "a list",
     dict: "a mapping",
     type(None): "null",
 }
 
 
-def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package.
-
-    Example:
-        >>> "small" in recipe_names()
-        True
-    """
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
-
-
-def load_recipe(recipe: str | os.PathLike[str], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads a recipe and checks its keys and the types of its values.
+def load_recipe(
+    recipe: str | os.PathLike[str], fields: Mapping[str, Any], *, packaged: Path | None = None
+) -> dict[str, Any]:
+    """Read a recipe and check its keys and the types of its values.
 
     Args:
-        recipe: name of a recipe of the package, or a YAML or JSON file.
-        fields: keys that there are, with their types.
+        recipe: YAML or JSON file, or the name of a packaged recipe.
+        fields: Type of every option (`stedfm_hf.runs.settings.types_of`).
+        packaged: Folder of the recipes that come with the command.
 
     Returns:
-        Values by key, numbers in the type of the field.
+        Values by option, numbers in the type of the option.
 
     Raises:
-        UserError: no such recipe, no mapping, an unknown key or a wrong type; names the file, the key and the nearest
-            one that there is.
+        UserError: No such recipe, not a mapping, an unknown key or a wrong type; names the file, the key and the
+            nearest option.
     """
-    path = _find(os.fspath(recipe))
+    from huggingface_hub.dataclasses import type_validator
+
+    path = _find(os.fspath(recipe), packaged)
     values: dict[str, Any] = {}
     for key, value in _read(path).items():
         name = str(key).replace("-", "_")
         if name not in fields:
-            raise UserError(f"{path}: {key} is no argument{nearest(name, fields)}")
+            raise UserError(f"{path}: {key} is not an option{nearest(name, fields)}")
         values[name] = _fit(value, fields[name])
         try:
             type_validator(name, values[name], fields[name])
@@ -66,41 +59,44 @@ def load_recipe(recipe: str | os.PathLike[str], fields: Mapping[str, Any]) -> di
     return values
 
 
+def recipe_names(packaged: Path | None) -> list[str]:
+    """Return the names of the recipes in a folder."""
+    return [] if packaged is None else sorted(path.stem for path in packaged.glob("*.yaml"))
+
+
 def write_recipe(path: str | os.PathLike[str], values: Mapping[str, Any], *, note: str = "") -> None:
-    """Writes a recipe as YAML, whole or not at all.
+    """Write a recipe as YAML, atomically.
 
     Args:
-        path: the file.
-        values: plain data by key.
-        note: a line for the reader, above them.
+        path: File to write.
+        values: Plain data by option.
+        note: Comment line above them.
     """
+    import yaml
+
     text = f"# {' '.join(note.split())}\n" if note else ""
     text += yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Words that offer the nearest known name, or nothing where none is near."""
-    found = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {found[0]}?" if found else ""
-
-
-def _find(recipe: str) -> Path:
-    if recipe in recipe_names():
-        return FOLDER / f"{recipe}.yaml"
+def _find(recipe: str, packaged: Path | None) -> Path:
+    names = recipe_names(packaged)
+    if packaged is not None and recipe in names:
+        return packaged / f"{recipe}.yaml"
     path = Path(recipe)
     if path.is_file() and path.suffix in SUFFIXES:
         return path
     if path.suffix in SUFFIXES:
         raise UserError(f"recipe {recipe}: there is no such file; check the path")
-    raise UserError(
-        f"recipe {recipe!r} is unknown{nearest(recipe, recipe_names())}; give {', '.join(recipe_names())}, or a "
-        f"file ({', '.join(SUFFIXES)})"
-    )
+    known = f"{', '.join(names)}, or " if names else ""
+    files = f"a file ({', '.join(SUFFIXES)})"
+    raise UserError(f"recipe {recipe!r} is unknown{nearest(recipe, names)}; give {known}{files}")
 
 
 def _read(path: Path) -> dict[Any, Any]:
+    import yaml
+
     try:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
@@ -108,19 +104,21 @@ def _read(path: Path) -> dict[Any, Any]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: is no {path.suffix[1:].upper()} ({reason}); mend it there") from error
+        raise UserError(f"{path}: is not valid {path.suffix[1:].upper()} ({reason}); correct it there") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path}: is no recipe; it must hold lines like `mask_ratio: 0.75`")
+        raise UserError(f"{path}: is not a recipe; it must hold lines like `mask_ratio: 0.75`")
     return values
 
 
 def _fit(value: Any, hint: Any) -> Any:
-    """A number where one is meant: 1 is one for a float, too, and YAML takes 1e-4 for a text."""
+    """A number or path where one is meant: 1 is one for a float, too, and YAML takes 1e-4 for a text."""
     if get_origin(hint) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(hint) if kind is not type(None)]
         return _fit(value, kinds[0]) if len(kinds) == 1 else value
     if get_origin(hint) is list and isinstance(value, list):
         return [_fit(item, get_args(hint)[0]) for item in value]
+    if hint is Path and isinstance(value, str):
+        return Path(value)
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:
             return float(value)

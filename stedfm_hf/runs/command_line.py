@@ -1,0 +1,322 @@
+"""The command line of a command, generated from its settings: options, recipe, answer and exit status."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import types
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import MISSING, Field, asdict, fields
+from inspect import Parameter, Signature, getdoc
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import typer
+from typer.core import TyperCommand
+
+from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
+from stedfm_hf.runs.result import Result
+from stedfm_hf.runs.settings import option_of, types_of
+from stedfm_hf.runs.wording import nearest
+
+_METAVARS: dict[Any, str] = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
+
+
+def add_command(
+    app: typer.Typer, name: str, function: str, *, settings: type, example: str, recipes: Path | None = None
+) -> None:
+    """Add a command whose options are the fields of its settings.
+
+    Args:
+        app: The group that it belongs to.
+        name: Name of the command.
+        function: The library function as `module:name`; imported when the arguments are right. It takes the settings
+            (`stedfm_hf.runs.settings.takes_settings`) and returns a `Result`.
+        settings: Class of the settings. Its docstring is the help; its module imports neither torch nor transformers.
+        example: A command line that works, for the help.
+        recipes: Folder of packaged recipes, where there are some.
+    """
+    known = {each.name: each for each in fields(settings)}
+    extra = next((each for each in known if option_of(known[each]).extra), None)
+    parameters = [Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+    hints = types_of(settings)
+    parameters += [_parameter(each, hints[each.name]) for each in known.values() if each.name != extra]
+    parameters += [_recipe_parameter(recipes), _JSON]
+
+    def run(context: typer.Context, **values: Any) -> None:
+        as_json, recipe = values.pop("as_json"), values.pop("recipe")
+        given = {name: value for name, value in values.items() if not _is_default(context, name)}
+        parsed = {name: _parse(known[name], value) for name, value in given.items()}
+        if extra is not None:
+            parsed[extra] = _extra_options(context.args, [*known])
+        if recipe is not None:
+            from stedfm_hf.runs.recipes import load_recipe
+
+            parsed = load_recipe(recipe, hints, packaged=recipes) | parsed
+        answer(call(function, make_settings(settings, parsed)), as_json)
+
+    run.__doc__ = getdoc(settings)
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    context_settings = {} if extra is None else {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(name, cls=_command_class(settings), epilog=f"Example: {example}", context_settings=context_settings)(
+        run
+    )
+
+
+def make_settings(kind: type, values: dict[str, Any]) -> Any:
+    """Make settings of what was given on the command line.
+
+    Raises:
+        UserError: A required option is missing.
+    """
+    for each in fields(kind):
+        if each.name not in values and each.default is MISSING and each.default_factory is MISSING:
+            raise UserError(f"{flag_of(each)} is missing: {option_of(each).help}")
+    return kind(**values)
+
+
+def call(function: str, settings: Any) -> Any:
+    """Import a function that takes settings, and call it.
+
+    Args:
+        function: Its place, as `module:name`.
+        settings: Settings of the command.
+    """
+    module, _, name = function.partition(":")
+    found = getattr(importlib.import_module(module), name)
+    return found.__wrapped__(settings)
+
+
+def answer(result: Result, as_json: bool) -> None:
+    """Print the result of a command, and end with its exit status.
+
+    Raises:
+        Exit: Always.
+    """
+    if as_json:
+        print_json(result.to_json())
+    elif text := result.summary():
+        print(text)
+    raise typer.Exit(result.exit_status)
+
+
+def run_app(app: Callable[..., Any], args: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status; errors that a user can correct are one line.
+
+    Args:
+        app: The Typer app.
+        args: Words of the command line; by default those of the process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console that cannot show a letter must not end the command
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(None if args is None else list(args), prog_name="stedfm")
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else EXIT_DONE if end.code is None else EXIT_ITEMS_FAILED
+        if status == EXIT_INTERRUPTED:
+            tell("interrupted; run the same command again to resume")
+        return status
+    except (ValueError, OSError, ImportError) as error:
+        # An OSError is the world's doing (no permission, no space, no network), an ImportError the installation's;
+        # any other ValueError is a bug, whose traceback is wanted.
+        known = isinstance(error, OSError | ImportError | UserError) or type(error).__name__ == "ImageReadError"
+        if os.environ.get("STEDFM_DEBUG") or not known:
+            raise
+        hint = " (`stedfm doctor` looks for the cause)" if isinstance(error, ImportError) else ""
+        tell(f"error: {one_line(error)}{hint}")
+        return EXIT_USAGE
+    return EXIT_DONE
+
+
+def run_script(name: str, function: str, *, settings: type, recipes: Path | None = None) -> int:
+    """Run one command as a script that a launcher starts; only the first process answers.
+
+    Args:
+        name: Name of the command, such as `pretrain`.
+        function: As for `add_command`.
+        settings: As for `add_command`.
+        recipes: As for `add_command`.
+    """
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    add_command(app, name, function, settings=settings, example=f"torchrun {sys.argv[0]} ...", recipes=recipes)
+    if int(os.environ.get("RANK", "0")):
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 -- until the process ends
+    return run_app(app)
+
+
+def tell(text: str) -> None:
+    """Print a line for people on standard error: standard output is for the answer."""
+    print(f"stedfm: {text}", file=sys.stderr, flush=True)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the words of an error on one line, or its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def print_json(value: Any) -> None:
+    """Print plain data for programs."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def flag_of(of_field: Field[Any]) -> str:
+    """Return the first flag of an option, or the placeholder of a positional one."""
+    known = option_of(of_field)
+    if known.positional:
+        return known.metavar or of_field.name.upper()
+    return known.flags[0] if known.flags else "--" + of_field.name.replace("_", "-")
+
+
+def _command_class(settings: type) -> type[TyperCommand]:
+    """Make the class of a command, which also takes `--batch_size 8`, and `--seeds 1 2` for two values.
+
+    Where the command has positional arguments, only numbers may follow each other: another word may be an argument.
+    """
+    lists = [each for each in fields(settings) if get_origin(_without_none(types_of(settings)[each.name])) is list]
+    positional = any(option_of(each).positional for each in fields(settings))
+    flags = {flag for each in lists for flag in (option_of(each).flags or (flag_of(each),))}
+
+    class Command(TyperCommand):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            words = [_hyphenated(word) for word in args]
+            return super().parse_args(ctx, _repeat_flags(words, flags, numbers_only=positional))
+
+    return Command
+
+
+def _repeat_flags(words: Sequence[str], flags: Collection[str], *, numbers_only: bool) -> list[str]:
+    """Repeat the flag of an option with several values before each value.
+
+    Example:
+        >>> _repeat_flags(["--seeds", "1", "2", "--json"], ["--seeds"], numbers_only=True)
+        ['--seeds', '1', '--seeds', '2', '--json']
+    """
+    found: list[str] = []
+    flag: str | None = None
+    for before, word in zip(["", *words], words, strict=False):
+        if word.startswith("-") and not _is_number(word):
+            flag = word if word in flags else None
+        elif flag is not None and before != flag:
+            if numbers_only and not _is_number(word):
+                flag = None
+            else:
+                found.append(flag)
+        found.append(word)
+    return found
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _hyphenated(word: str) -> str:
+    flag, equals, value = word.partition("=")
+    return flag.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
+def _parameter(of_field: Field[Any], hint: Any) -> Parameter:
+    """The parameter of a command line function; its default is for the help alone."""
+    known = option_of(of_field)
+    kind = _plain_type(hint, known.multiple or known.parse is not None)
+    is_list = known.multiple or get_origin(_without_none(hint)) is list
+    annotation = list[kind] if is_list else kind  # type: ignore[valid-type]
+    required = of_field.default is MISSING and of_field.default_factory is MISSING
+    if known.positional:
+        info = typer.Argument(... if required else None, metavar=known.metavar, help=known.help)
+        return Parameter(of_field.name, Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
+    default = None if required or of_field.default is MISSING else of_field.default
+    flags = list(known.flags) or [flag_of(of_field)]
+    if kind is bool:
+        flags = [f"{flags[0]}/--no-{flags[0][2:]}", *flags[1:]] if default else flags
+    else:
+        annotation = annotation | None
+    metavar = known.metavar or ("|".join(known.choices) if 0 < len(known.choices) < 6 else _METAVARS.get(kind))
+    text = known.help + (" [required]" if required else "")
+    info = typer.Option(
+        default, *flags, metavar=metavar, help=text, show_default=default is not None and default is not False
+    )
+    return Parameter(of_field.name, Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
+
+
+def _without_none(hint: Any) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+        return kinds[0] if len(kinds) == 1 else hint
+    return hint
+
+
+def _plain_type(hint: Any, is_text: bool) -> Any:
+    """The type that the command line converts a word to."""
+    if is_text:
+        return str
+    hint = _without_none(hint)
+    if get_origin(hint) is list:
+        return _plain_type(get_args(hint)[0], False)
+    if get_origin(hint) is tuple or hint in (bool, *_METAVARS):
+        return hint
+    if get_origin(hint) in (Union, types.UnionType) and Path in get_args(hint):
+        return Path
+    return str
+
+
+_JSON = Parameter(
+    "as_json",
+    Parameter.KEYWORD_ONLY,
+    default=typer.Option(False, "--json", help="Print the answer as JSON, for programs."),
+    annotation=bool,
+)
+
+
+def _recipe_parameter(recipes: Path | None) -> Parameter:
+    from stedfm_hf.runs.recipes import recipe_names
+
+    named = f"{', '.join(recipe_names(recipes))}, or a" if recipes is not None else "A"
+    text = f"{named} YAML or JSON file with values for these options; options that are given override it."
+    info = typer.Option(None, "--recipe", metavar="FILE", help=text)
+    return Parameter("recipe", Parameter.KEYWORD_ONLY, default=info, annotation=str | None)
+
+
+def _is_default(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is None or source.name == "DEFAULT"
+
+
+def _parse(of_field: Field[Any], value: Any) -> Any:
+    parse = option_of(of_field).parse
+    if parse is None:
+        return value
+    return [parse(each) for each in value] if isinstance(value, list | tuple) else parse(value)
+
+
+def _extra_options(words: Sequence[str], known: Sequence[str]) -> dict[str, list[str]]:
+    """Group the words that no option took: values by the name of their option.
+
+    Raises:
+        UserError: A word belongs to no option.
+    """
+    found: dict[str, list[str]] = {}
+    name: str | None = None
+    for word in words:
+        if word.startswith("--"):
+            flag, equals, value = word.partition("=")
+            name = flag[2:].replace("-", "_")
+            found[name] = [value] if equals else []
+        elif name is None:
+            raise UserError(f"{word!r} belongs to no option{nearest(word, known)}")
+        else:
+            found[name].append(word)
+    return found
+
+
+def settings_json(settings: Any) -> dict[str, Any]:
+    """Return the settings as plain data, for `--json`."""
+    from stedfm_hf.runs.manifest import portable
+
+    return dict(portable(asdict(settings)))

@@ -1,0 +1,61 @@
+"""Items of a command, processed one by one: a bad item costs only itself, and an interrupted run loses nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from typing import Any, TypeVar, cast
+
+from stedfm_hf.runs.executors import run_items
+from stedfm_hf.runs.output import Output
+from stedfm_hf.runs.progress import Progress
+
+T = TypeVar("T")
+_SAVE_EVERY = 5.0  # seconds between two saves of the manifest
+
+
+def process_items(
+    output: Output,
+    items: Mapping[str, tuple[Any, ...]],
+    function: Callable[..., T],
+    *,
+    keep: Callable[[str, T], str | None] | None = None,
+    unit: str = "images",
+    workers: int = 1,
+    executor: Executor | None = None,
+) -> None:
+    """Process the items that are not done yet, and record what became of each.
+
+    Args:
+        output: Output of the command; its manifest knows what is done.
+        items: Arguments of the function by item.
+        function: Function of a module. A ValueError, OSError or MemoryError that it raises is the error of its item.
+        keep: Called in this process with the item and its result before the item counts as done; returns a note.
+        unit: Plural name of the items.
+        workers: Number of processes.
+        executor: Another executor, see `run_items`.
+    """
+    manifest = output.manifest
+    left = {item: arguments for item, arguments in items.items() if item not in manifest.items}
+    calls = ((function, item, arguments) for item, arguments in left.items())
+    saved = time.monotonic()
+    with Progress(len(items), description=manifest.verb, unit=unit, done=len(items) - len(left)) as progress:
+        for item, result, error in run_items(_attempt, calls, workers=workers, executor=executor):
+            if error is None:
+                manifest.done(item, None if keep is None else keep(item, cast(T, result)))
+            else:
+                manifest.failed(item, error)
+                progress.note(f"stedfm: error: {item}: {manifest.items[item].reason}")
+            progress.update()
+            if time.monotonic() - saved > _SAVE_EVERY:
+                output.save()
+                saved = time.monotonic()
+
+
+def _attempt(function: Callable[..., T], item: str, arguments: tuple[Any, ...]) -> tuple[str, T | None, str | None]:
+    """Call the function; an error of the item is a result, too."""
+    try:
+        return item, function(*arguments), None
+    except (ValueError, OSError, MemoryError) as error:
+        return item, None, str(error) or type(error).__name__

@@ -1,0 +1,115 @@
+"""Options that several commands share: each is defined once and means the same everywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from stedfm_hf.runs.errors import UserError
+from stedfm_hf.runs.settings import argument, option
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+NORMALIZATIONS = ("percentile", "minmax", "fixed", "none")
+Inputs = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+"""One file, folder, glob or data set, or several."""
+
+
+def inputs() -> Any:
+    """Images that are read."""
+    return argument(
+        decides=False,
+        multiple=True,
+        metavar="INPUT",
+        help="Image files, folders (searched recursively), globs, folders or Hub ids of data sets.",
+    )
+
+
+def model(default: Any = None) -> Any:
+    """Model that is applied; None stands for the official one."""
+    by_default = "; by default the official small model" if default is None else ""
+    return option(default, decides=False, help=f"Folder of a model, Hub id, or `demo`{by_default}.")
+
+
+def device() -> Any:
+    """Device that the model runs on."""
+    return option("auto", decides=False, choices=DEVICES, help="Device of the model; auto takes a GPU if it can.")
+
+
+def precision() -> Any:
+    """Floating-point type of the model."""
+    return option(
+        "float32",
+        choices=PRECISIONS,
+        help="Floating-point type of the model; auto is bfloat16 where the hardware computes it fast.",
+    )
+
+
+def batch_size(default: int, unit: str = "tiles") -> Any:
+    """Number of tiles, windows or images in a forward pass."""
+    return option(default, decides=False, minimum=1, help=f"Number of {unit} in one forward pass.")
+
+
+def workers(what: str) -> Any:
+    """Number of threads or processes."""
+    return option(None, decides=False, minimum=1, help=f"Number of {what}; by default one per core, at most 8.")
+
+
+def series() -> Any:
+    """Series of a file."""
+    return option(None, parse=index_or_name, metavar="NAME|INDEX", help="Series to take of each file; by default all.")
+
+
+def channel() -> Any:
+    """Channel of an image."""
+    return option(
+        None, parse=index_or_name, metavar="NAME|INDEX", help="Channel to take of each image; by default all."
+    )
+
+
+def normalization() -> Any:
+    """Scaling of intensities."""
+    return option(
+        None,
+        choices=NORMALIZATIONS,
+        help="Scaling of intensities to [0, 1]; by default that of the processor.",
+    )
+
+
+def intensity_range() -> Any:
+    """Intensities that become 0 and 1."""
+    return option(None, metavar="LOW HIGH", help="Intensities that become 0 and 1, for the normalization `fixed`.")
+
+
+def seed(of: str, default: int | None = 0) -> Any:
+    """Random seed."""
+    return option(default, minimum=0, help=f"Random seed of {of}.")
+
+
+def overwrite() -> Any:
+    """Whether an existing output is replaced."""
+    return option(False, decides=False, help="Replace an existing output instead of resuming it.")
+
+
+def index_or_name(text: str) -> str | int:
+    """Convert a number to an index; series and channels go by either.
+
+    Example:
+        >>> index_or_name("2"), index_or_name("STED")
+        (2, 'STED')
+    """
+    return int(text) if text.isdecimal() else text
+
+
+def tile_size(text: str) -> str | int | None:
+    """Convert `auto`, `none` or a number of pixels.
+
+    Raises:
+        UserError: The text is none of them.
+    """
+    if text in ("auto", "none"):
+        return None if text == "none" else text
+    if not text.isdecimal():
+        raise UserError(f"tile size {text!r} is not a number of pixels, auto or none")
+    return int(text)

@@ -1,0 +1,211 @@
+"""Settings of a command: one frozen dataclass that everything else is generated from.
+
+The fields give the options of the command line (`stedfm_hf.cli`), the keyword arguments of the library function
+(`takes_settings`), the recipe file (`load_recipe`) and the settings in the manifest (`decisive`). Adding an option
+to a command means adding a field. Modules that define settings import neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ParamSpec, TypeVar, dataclass_transform, get_type_hints
+
+from stedfm_hf.runs.errors import UserError
+from stedfm_hf.runs.wording import nearest
+
+T = TypeVar("T")
+S = TypeVar("S")
+R = TypeVar("R")
+P = ParamSpec("P")
+_KEY = "stedfm"
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is known of a field of settings besides its name, type and default.
+
+    Attributes:
+        help: Noun phrase for the help, the documentation and the recipe.
+        decides: Whether the value decides the result; if not, it only says how or where the work is done.
+        positional: Whether the command line takes it without a flag.
+        multiple: Whether the command line takes several values (of a list it always does).
+        extra: Whether it collects the options that the command does not know, as text by name.
+        flags: Flags of the command line; by default the name with hyphens.
+        metavar: Placeholder of the value in the help.
+        choices: Allowed values; empty for any.
+        minimum: Smallest allowed number.
+        maximum: Largest allowed number.
+        parse: Converts the text of the command line; None where the type of the field says how.
+    """
+
+    help: str
+    decides: bool = True
+    positional: bool = False
+    multiple: bool = False
+    extra: bool = False
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    parse: Callable[[str], Any] | None = None
+
+
+def option(default: Any = MISSING, *, default_factory: Any = MISSING, help: str, **facts: Any) -> Any:
+    """Define an option of a command.
+
+    Args:
+        default: Value where none is given; without one the option is required.
+        default_factory: Makes the default, for values that can change.
+        help: Noun phrase that describes the value.
+        facts: The other attributes of `Option`.
+    """
+    metadata = {_KEY: Option(help, **facts)}
+    if default_factory is not MISSING:
+        return field(default_factory=default_factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def argument(default: Any = MISSING, *, help: str, **facts: Any) -> Any:
+    """Define a positional argument of a command; see `option`."""
+    return field(default=default, metadata={_KEY: Option(help, positional=True, **facts)})
+
+
+@dataclass_transform(frozen_default=True)
+def settings(kind: type[T]) -> type[T]:
+    """Make a class the settings of a command: a frozen dataclass that checks its values.
+
+    After the checks of the fields, a method `check` of the class may refuse combinations of values.
+
+    Raises:
+        UserError: Where an object is made with a value that its field does not allow.
+
+    Example:
+        >>> @settings
+        ... class ShowSettings:
+        ...     path: str = argument(help="File to show.")
+        ...     style: str = option("plain", choices=("plain", "bold"), help="Style of the text.")
+        >>> ShowSettings("a.tif").style
+        'plain'
+        >>> try:
+        ...     ShowSettings("a.tif", style="blod")
+        ... except UserError as error:
+        ...     print(error)
+        style 'blod' is unknown; did you mean bold?
+    """
+
+    def check_all(self: Any) -> None:
+        for each in fields(self):
+            check_value(each.name, getattr(self, each.name), option_of(each))
+        check = getattr(self, "check", None)
+        if check is not None:
+            check()
+
+    kind.__post_init__ = check_all  # type: ignore[attr-defined]
+    return dataclass(frozen=True)(kind)
+
+
+def option_of(of_field: dataclasses.Field[Any]) -> Option:
+    """Return what is known of a field."""
+    found: Option = of_field.metadata[_KEY]
+    return found
+
+
+def check_value(name: str, value: Any, known: Option) -> None:
+    """Refuse a value, or one in a list, that is not among the choices or out of range.
+
+    Raises:
+        UserError: Names the option, the value and what is allowed.
+    """
+    for each in value if isinstance(value, list | tuple) else (value,):
+        if each is None:
+            continue
+        if known.choices and each not in known.choices:
+            near = nearest(str(each), known.choices)
+            raise UserError(f"{name} {each!r} is unknown{near or f'; choose {_or(known.choices)}'}")
+        if isinstance(each, int | float) and not isinstance(each, bool):
+            _check_range(name, each, known)
+
+
+def _check_range(name: str, number: float, known: Option) -> None:
+    low, high = known.minimum, known.maximum
+    if (low is None and high is None) or (low or -math.inf) <= number <= (math.inf if high is None else high):
+        return
+    at_most = f"at most {high}" if low is None else f"{low} to {high}"
+    allowed = f"at least {low}" if high is None else at_most
+    raise UserError(f"{name} is {number}; it must be {allowed}")
+
+
+def _or(choices: Sequence[str]) -> str:
+    return ", ".join(choices[:-1]) + f" or {choices[-1]}" if len(choices) > 1 else choices[0]
+
+
+def decisive(values: Any) -> dict[str, Any]:
+    """Return the options that decide the result: those that must agree where a run is resumed."""
+    return {each.name: getattr(values, each.name) for each in fields(values) if option_of(each).decides}
+
+
+def incidental(values: Any) -> dict[str, Any]:
+    """Return the options that do not decide the result, without the positional ones: kept for the record."""
+    return {
+        each.name: getattr(values, each.name)
+        for each in fields(values)
+        if not option_of(each).decides and not option_of(each).positional
+    }
+
+
+def types_of(kind: type) -> dict[str, Any]:
+    """Return the type of every field."""
+    hints = get_type_hints(kind)
+    return {each.name: hints[each.name] for each in fields(kind)}
+
+
+def takes_settings(kind: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, R]]:
+    """Give a function of settings the fields as arguments; `function.__wrapped__` still takes the settings.
+
+    The arguments are described below the summary of its docstring, from the help of the fields.
+
+    Args:
+        kind: The class of the settings.
+
+    Example:
+        >>> @settings
+        ... class AddSettings:
+        ...     a: int = argument(help="First number.")
+        ...     b: int = option(1, help="Second number.")
+        >>> @takes_settings(AddSettings)
+        ... def add(settings: AddSettings) -> int:
+        ...     '''Add two numbers.'''
+        ...     return settings.a + settings.b
+        >>> add(2), add(2, b=3)
+        (3, 5)
+    """
+
+    def decorate(run: Callable[[S], R]) -> Callable[P, R]:
+        @functools.wraps(run)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            return run(kind(*args, **kwargs))
+
+        call.__signature__ = inspect.signature(kind).replace(  # type: ignore[attr-defined]
+            return_annotation=run.__annotations__.get("return", inspect.Signature.empty)
+        )
+        call.__doc__ = _with_arguments(inspect.getdoc(run) or "", kind)
+        return call
+
+    return decorate
+
+
+def _with_arguments(text: str, kind: Any) -> str:
+    """Insert a section `Args:` before the first other section of a Google-style docstring."""
+    wrap = textwrap.TextWrapper(115, initial_indent="    ", subsequent_indent="        ").fill
+    section = "\n".join(["Args:", *(wrap(f"{each.name}: {option_of(each).help}") for each in fields(kind))])
+    first = re.search(r"^(Returns|Raises|Yields|Source|Example|Examples):", text, flags=re.MULTILINE)
+    at = len(text) if first is None else first.start()
+    return f"{text[:at].rstrip()}\n\n{section}\n\n{text[at:]}".rstrip() + "\n"
