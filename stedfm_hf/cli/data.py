@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stedfm_hf.cli.shared import AsJson, complain, index_or_name, print_json, print_table
+from stedfm_hf.data.splits import SHARES, SplitShares
 
 if TYPE_CHECKING:
     from stedfm_hf.data.assembly.assemble import DatasetSummary
@@ -115,9 +116,9 @@ def import_archive(
     label: Annotated[str, typer.Option(help="Entry of the metadata that is the class; 'none' for no classes.")] = (
         "protein-id"
     ),
-    validation: Annotated[float, typer.Option(help="Share of the source images for validation.")] = 0.1,
-    test: Annotated[float, typer.Option(help="Share of the source images for the test.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="Of the splits and of the order of the crops.")] = 0,
+    validation: Annotated[float, typer.Option(help="Share of the source images for validation.")] = SHARES.validation,
+    test: Annotated[float, typer.Option(help="Share of the source images for the test.")] = SHARES.test,
+    seed: Annotated[int, typer.Option(help="Random seed of the order of the crops on disk.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Look at so many members only, from the first.")] = None,
     include_user: Annotated[
         bool, typer.Option("--include-user", help="Keep names of people, paths and file names in the metadata.")
@@ -130,7 +131,6 @@ def import_archive(
     A run that was stopped goes on where it was when the same command is given again.
     """
     from stedfm_hf.data.archives.import_archive import import_archive as import_
-    from stedfm_hf.data.assembly.splits import SplitShares
 
     summary = import_(
         archive,
@@ -304,9 +304,9 @@ def build(
     assume_pixel_size_nm: Annotated[
         float | None, typer.Option(help="Pixel size of files that do not say theirs.")
     ] = None,
-    validation: Annotated[float, typer.Option(help="Share of the source images for validation.")] = 0.1,
-    test: Annotated[float, typer.Option(help="Share of the source images for the test.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="Of the splits and of the order of the crops.")] = 0,
+    validation: Annotated[float, typer.Option(help="Share of the source images for validation.")] = SHARES.validation,
+    test: Annotated[float, typer.Option(help="Share of the source images for the test.")] = SHARES.test,
+    seed: Annotated[int, typer.Option(help="Random seed of the order of the crops on disk.")] = 0,
     rows_per_shard: Annotated[int, typer.Option(min=1, help="Crops in one Parquet file at most.")] = 1024,
     keep_names: Annotated[
         bool, typer.Option("--keep-names", help="Keep names of files in the data; by default they get a code.")
@@ -323,7 +323,6 @@ def build(
     Stopped, the same command goes on where it was. Files that fail are named, the others are done; manifest.json has
     the status of every file.
     """
-    from stedfm_hf.data.assembly.splits import SplitShares
     from stedfm_hf.data.building.build import build as build_dataset
 
     summary = build_dataset(

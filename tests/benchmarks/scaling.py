@@ -28,7 +28,7 @@ import torch
 import yaml
 
 from stedfm_hf.data import SimulationSettings, build, simulate_image, stream
-from stedfm_hf.data.assembly.splits import SplitShares
+from stedfm_hf.data.splits import SplitShares
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.training.arguments import ModelArguments
 from stedfm_hf.training.parsing import RECIPES

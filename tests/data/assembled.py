@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from stedfm_hf.data.assembly.assemble import DatasetSummary, assemble
-from stedfm_hf.data.assembly.splits import SplitShares
 from stedfm_hf.data.assembly.staging import Part, StagedImage, Staging
 from stedfm_hf.data.publishing.card import CardFacts
 from stedfm_hf.data.repository.layout import Crop, Scaling, crop_features, crops_to_table
+from stedfm_hf.data.splits import SplitShares
 from stedfm_hf.runs import ItemStatus, Manifest
 
 FACTS = CardFacts("cells", "stedfm data build")

@@ -12,7 +12,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from stedfm_hf.data import SimulationSettings, build, decode, simulate, stream
-from stedfm_hf.data.assembly.splits import SplitShares
+from stedfm_hf.data.splits import SplitShares
 
 
 def assert_streams_what_the_library_loads(repo: Path, split: str) -> None:

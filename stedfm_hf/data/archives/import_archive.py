@@ -19,11 +19,11 @@ from stedfm_hf.data.archives.crops import LABEL_KEY, NotACrop, looks_like_crop, 
 from stedfm_hf.data.archives.members import MAX_MEMBER_BYTES, ArchiveDamaged, Member, printable, walk
 from stedfm_hf.data.assembly.assemble import DatasetSummary, assemble, read_summary
 from stedfm_hf.data.assembly.begin import begin_output
-from stedfm_hf.data.assembly.splits import SplitShares
 from stedfm_hf.data.assembly.staging import Part, StagedImage, Staging
 from stedfm_hf.data.publishing.card import CardFacts
 from stedfm_hf.data.repository.layout import Crop
 from stedfm_hf.data.repository.shards import ROWS_PER_SHARD
+from stedfm_hf.data.splits import SHARES, SplitShares
 from stedfm_hf.runs import ItemStatus, Manifest, Progress, UserError, manifest_path
 from stedfm_hf.runs.download import fetch, is_url, public_url
 
@@ -36,7 +36,7 @@ def import_archive(
     source: str | Path,
     output: str | Path,
     *,
-    shares: SplitShares | None = None,
+    shares: SplitShares = SHARES,
     seed: int = 0,
     label_key: str | None = LABEL_KEY,
     include_user: bool = False,
@@ -59,8 +59,9 @@ def import_archive(
     Args:
         source: path or http(s) address of the archive; a download is kept in the cache, and resumed.
         output: the repository to make.
-        shares: of the splits; a tenth each for validation and test by default.
-        seed: of the splits and of the order on disk.
+        shares: shares of the splits, decided by the id of each source image, see
+            :func:`stedfm_hf.data.splits.split_of`.
+        seed: random seed of the order on disk.
         label_key: the entry of the metadata that is the class; `"unknown"` is none. None makes no classes.
         include_user: whether names of people, paths and names of files in the metadata are kept.
         limit: members to look at, from the first; None takes all.
@@ -91,7 +92,6 @@ def import_archive(
         >>> summary.labels, sum(summary.crops.values())
         (('psd95', 'tubulin'), 12)
     """
-    shares = shares or SplitShares()
     if limit is not None and limit < 1:
         raise UserError(f"limit {limit} is too small; the least is 1 member")
     address = str(source) if is_url(str(source)) else None

@@ -21,13 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features
 
-from stedfm_hf.data.assembly.splits import SplitShares, split_sources
 from stedfm_hf.data.assembly.staging import StagedImage, Staging
 from stedfm_hf.data.publishing.card import CardFacts, write_card
 from stedfm_hf.data.publishing.preview import Preview
 from stedfm_hf.data.publishing.stats import Statistics
 from stedfm_hf.data.repository.layout import INDEX_FILE, SPLITS, crop_features
 from stedfm_hf.data.repository.shards import ROWS_PER_SHARD, Shard, SplitWriter
+from stedfm_hf.data.splits import SHARES, SplitShares, split_of
 from stedfm_hf.runs import Manifest, Progress, UserError, manifest_path, read_json, some_of, write_json
 
 WHAT_IS_MADE = ("data", "preview", "figures", INDEX_FILE, "README.md")
@@ -65,7 +65,7 @@ class _Plan:
         splits: of every place.
         crops: rows of every split.
         sources: source images of every split.
-        dealt: whether splits were made here, not by the producer.
+        by_rule: whether splits were made here, not by the producer.
         planes: whether a crop has planes or a region.
     """
 
@@ -74,7 +74,7 @@ class _Plan:
     splits: np.ndarray
     crops: dict[str, int]
     sources: dict[str, int]
-    dealt: bool
+    by_rule: bool
     planes: bool
 
     def targets(self, number: int) -> np.ndarray:
@@ -88,7 +88,7 @@ def assemble(
     *,
     manifest: Manifest,
     card: CardFacts,
-    shares: SplitShares,
+    shares: SplitShares = SHARES,
     seed: int,
     labels: Sequence[str] | None = None,
     rows_per_shard: int = ROWS_PER_SHARD,
@@ -100,8 +100,8 @@ def assemble(
         output: the repository.
         manifest: gets the statuses of all inputs, is finished and written.
         card: what the card says beside what is in the data.
-        shares: of the splits, for images that have none yet.
-        seed: of the splits and of the dealing of crops to shards.
+        shares: shares of the splits, for images that have none yet; see :func:`~stedfm_hf.data.splits.split_of`.
+        seed: random seed of the order of the crops on disk.
         labels: names of the classes in their order; None takes those that occur, sorted.
         rows_per_shard: crops of a shard at most.
 
@@ -111,7 +111,7 @@ def assemble(
     Raises:
         UserError: no part holds a crop; the statuses are in the manifest then, which is written.
     """
-    plan = _plan(staging, manifest, shares, seed, labels)
+    plan = _plan(staging, manifest, shares, labels)
     record = manifest_path(output, folder=True)
     if not sum(plan.crops.values()):
         manifest.save(record)
@@ -146,8 +146,12 @@ def assemble(
 
 def _gaps(plan: _Plan, shares: SplitShares, statistics: Statistics) -> tuple[str, ...]:
     """Splits that were asked for and are not there, and classes that a split has no crop of."""
-    asked = [name for name in SPLITS if plan.dealt and getattr(shares, name) > 0]
-    notes = [f"too few source images for a split {name!r}" for name in asked if name not in plan.crops]
+    asked = [name for name in SPLITS if plan.by_rule and getattr(shares, name) > 0]
+    notes = [
+        f"no source image is in the split {name!r}; add images, or give other shares (--validation, --test)"
+        for name in asked
+        if name not in plan.crops
+    ]
     for split, figures in statistics.to_json()["splits"].items():
         if missing := [label for label, count in figures["labels"].items() if not count]:
             notes.append(f"split {split!r} has no crop of {some_of(missing, 5)}")
@@ -190,14 +194,14 @@ def index_of(shards: dict[str, Sequence[Shard]]) -> dict[str, Any]:
     }
 
 
-def _plan(staging: Staging, manifest: Manifest, shares: SplitShares, seed: int, labels: Sequence[str] | None) -> _Plan:
+def _plan(staging: Staging, manifest: Manifest, shares: SplitShares, labels: Sequence[str] | None) -> _Plan:
     originals: dict[bytes, tuple[str, str | None]] = {}
     copies: dict[str, list[str]] = {}
     images_of: Counter[str] = Counter()
-    places: dict[tuple[str, str | None, str | None], int] = {}
+    places: dict[tuple[str, str | None, str], int] = {}
     rows: Counter[int] = Counter()
     rows_of_parts: dict[int, np.ndarray] = {}
-    planes = False
+    planes = by_rule = False
     for number in staging.numbers():
         part = staging.read_part(number)
         manifest.items.update(part.statuses)
@@ -212,15 +216,16 @@ def _plan(staging: Staging, manifest: Manifest, shares: SplitShares, seed: int, 
                 copies.setdefault(item, []).append(other + conflict)
                 place_of.append(-1)
             elif image.rows:
-                place = places.setdefault((image.source, image.label, image.split), len(places))
+                split = image.split or split_of(image.split_id or image.source, shares)
+                place = places.setdefault((image.source, image.label, split), len(places))
+                by_rule = by_rule or image.split is None
                 rows[place] += image.rows
                 place_of.append(place)
             else:
                 place_of.append(-1)
         rows_of_parts[number] = np.repeat(np.array(place_of, np.int32), [image.rows for image in part.images])
     _record_copies(manifest, copies, images_of)
-    split_of = split_sources({source: label for source, label, split in places if split is None}, shares, seed=seed)
-    splits = [split or split_of[source] for source, _, split in places]
+    splits = [split for _, _, split in places]
     names = labels if labels is not None else sorted({label for _, label, _ in places if label is not None})
     crops: Counter[str] = Counter()
     sources: dict[str, set[str]] = {}
@@ -235,7 +240,7 @@ def _plan(staging: Staging, manifest: Manifest, shares: SplitShares, seed: int, 
         np.array(splits, dtype=np.str_),
         {split: crops[split] for split in present},
         {split: len(sources[split]) for split in present},
-        any(split is None for _, _, split in places),
+        by_rule,
         planes,
     )
 

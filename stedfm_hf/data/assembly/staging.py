@@ -36,6 +36,7 @@ class StagedImage:
         rows: crops it gave.
         label: name of the class, or None.
         split: the split it must be in, or None where the assembly decides.
+        split_id: id that decides the split; None: `source`.
     """
 
     item: str
@@ -44,6 +45,7 @@ class StagedImage:
     rows: int
     label: str | None = None
     split: str | None = None
+    split_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from stedfm_hf.data.assembly.assemble import WHAT_IS_MADE, DatasetSummary, assemble, read_summary
-from stedfm_hf.data.assembly.splits import SplitShares
 from stedfm_hf.data.assembly.staging import Staging
 from stedfm_hf.data.building.cropping import LEGACY_MIN_FOREGROUND, MIN_FOREGROUND, CropRule
 from stedfm_hf.data.building.labels import FROM_FOLDERS, label_files
@@ -29,6 +28,7 @@ from stedfm_hf.data.building.selection import Selection
 from stedfm_hf.data.publishing.card import CardFacts
 from stedfm_hf.data.repository.layout import INDEX_FILE
 from stedfm_hf.data.repository.shards import ROWS_PER_SHARD
+from stedfm_hf.data.splits import SHARES, SplitShares
 from stedfm_hf.images import find_images
 from stedfm_hf.runs import Manifest, Progress, UserError, manifest_path, sha256_file
 from stedfm_hf.runs.executors import cores, run_items
@@ -65,7 +65,7 @@ def build(
     masks: Input | None = None,
     pixel_size_nm: float | None = None,
     assume_pixel_size_nm: float | None = None,
-    shares: SplitShares | None = None,
+    shares: SplitShares = SHARES,
     seed: int = 0,
     rows_per_shard: int = ROWS_PER_SHARD,
     keep_names: bool = False,
@@ -100,8 +100,9 @@ def build(
         masks: folder with masks, see :func:`stedfm_hf.data.building.masks.pair_masks`.
         pixel_size_nm: resample every field to this pixel size; those that have none are left out.
         assume_pixel_size_nm: pixel size of files that do not say theirs.
-        shares: of the splits; a tenth each for validation and test by default.
-        seed: of the splits and of the order on disk.
+        shares: shares of the splits; a file's split is decided by its bytes alone, see
+            :func:`stedfm_hf.data.splits.split_of`.
+        seed: random seed of the order on disk.
         rows_per_shard: crops of a shard at most.
         keep_names: use the relative path of a file as its id, which is else a hash of its bytes, and keep names of
             series that look like names of files.
@@ -129,7 +130,7 @@ def build(
         >>> summary.labels, sum(summary.crops.values())
         (('actin', 'tubulin'), 16)
     """
-    shares, output = shares or SplitShares(), Path(output)
+    output = Path(output)
     if pixels not in PIXELS:
         raise UserError(f"--pixels {pixels!r} is unknown; choose {' or '.join(PIXELS)}")
     if legacy and min_foreground is not None:

@@ -17,8 +17,9 @@ from stedfm_hf.data.building.cropping import CropRule, IntensityScale, fit_scale
 from stedfm_hf.data.building.masks import read_mask
 from stedfm_hf.data.building.selection import Selection
 from stedfm_hf.data.repository.layout import STORED_DTYPES, Crop, Scaling
+from stedfm_hf.data.splits import file_id
 from stedfm_hf.images import ImageReadError, SeriesInfo, StedImage, read_series
-from stedfm_hf.runs import ItemStatus, Manifest, sha256_file
+from stedfm_hf.runs import ItemStatus, Manifest
 
 BATCH = 64
 """Crops that are in memory at a time."""
@@ -88,6 +89,7 @@ class Account:
 
     Attributes:
         source: its id.
+        content: hash of its bytes, which decides its split.
         images: those that gave crops.
         seen: images in the file.
         cells: crops of the used images, before the foreground was looked at.
@@ -96,6 +98,7 @@ class Account:
     """
 
     source: str = ""
+    content: str = ""
     images: list[StagedImage] = field(default_factory=list)
     seen: int = 0
     cells: int = 0
@@ -219,7 +222,8 @@ def read_crops(one: InputFile, rules: ReadingRules, account: Account) -> Iterato
 def _read_crops(one: InputFile, rules: ReadingRules, account: Account) -> Iterator[list[Crop]]:
     if len(one.masks) > 1:
         raise ImageReadError(f"has several masks ({', '.join(mask.name for mask in one.masks)}); keep one")
-    account.source = one.path if rules.keep_names else sha256_file(one.file)[:16]
+    account.content = file_id(one.file)
+    account.source = one.path if rules.keep_names else account.content
     mask = read_mask(one.masks[0]) if one.masks else None
     series = 0
 
@@ -340,7 +344,7 @@ def _read_plane(
     account.cells += cells
     if pixel_size is None:
         account.missing.add("pixel size")
-    account.images.append(StagedImage(one.path, account.source, content, rows, one.label))
+    account.images.append(StagedImage(one.path, account.source, content, rows, one.label, split_id=account.content))
 
 
 def _content(plane: np.ndarray) -> str:

@@ -102,7 +102,6 @@ def import_set(
                 output,
                 manifest=manifest,
                 card=_card(spec, importer.CORRECTED, output, manifest, plan),
-                shares=plan.shares,
                 seed=SEED,
                 labels=plan.classes,
                 rows_per_shard=rows_per_shard,

@@ -2,7 +2,8 @@
 
 HDF5 files with the groups `low` and `high`, in them a data set (N, 224, 224) for each dye and excitation. Taken are
 `5percent` and `10percent` as low, `15percent` (far-red dyes) and `30percent` as high. Pixels are taken as they are in
-the file. (Reference protocol; the splits are not published: where a file's name has none, images are dealt by source.)
+the file. (Reference protocol; the splits are not published: where a file's name has none, a hash of the
+source id decides.)
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
         failures = "; ".join(f"{name} {reason}" for name, reason in found.failed.items())
         raise UserError(f"{files.identity['name']}: holds no image ({failures})")
     if any(item.split is None for item in found.items):
-        found.notes.append("a file whose name says no split was dealt 70, 15 and 15 of a hundred, by seed 42")
+        found.notes.append("files whose names say no split were split 70 / 15 / 15 by a hash of each source id")
     return found
 
 

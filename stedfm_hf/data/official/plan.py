@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stedfm_hf.data.assembly.splits import SplitShares
 from stedfm_hf.data.official.files import SourceFiles
 from stedfm_hf.data.repository.layout import SPLITS, Crop
 from stedfm_hf.runs import UserError
@@ -44,7 +43,7 @@ class Item:
     Args:
         name: how the manifest names it.
         source: id of its source image.
-        split: where it was published; None lets the assembly decide.
+        split: where it was published; None: decided by a hash of the source id, as in every data set.
         label: its class, or None.
         read: reads it and gives its crops, which need no source and no label; raises whatever damaged files raise.
     """
@@ -66,7 +65,6 @@ class Plan:
         left_out: those that the set leaves out, with the reason.
         failed: files that cannot be read, with the reason.
         notes: what the user should know, a sentence each.
-        shares: of the splits, for images that have none.
         mask_names: what the numbers in plain masks mean.
     """
 
@@ -75,7 +73,6 @@ class Plan:
     left_out: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    shares: SplitShares = field(default_factory=lambda: SplitShares(0.15, 0.15))
     mask_names: Mapping[int, str] = field(default_factory=dict)
 
     def require_classes(self, where: str) -> None:

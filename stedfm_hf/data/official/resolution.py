@@ -1,9 +1,9 @@
 """resolution: crops and the resolution that an estimator found in them, for a regression.
 
 HDF5 files with the data sets `data` (photons summed over the time bins 10 to 110) and `labels`. The target is the
-entry `resolution_nm` of the metadata. A file whose name says train, valid or test is that split; others are dealt 70,
-15 and 15 of a hundred. Pixels are taken as they are in the file. (Reference protocol; which images the authors' split
-put where is not published.)
+entry `resolution_nm` of the metadata. A file whose name says train, valid or test is that split; others are split
+70 / 15 / 15 by a hash of the source id. Pixels are taken as they are in the file. (Reference protocol; which images
+the authors' split put where is not published.)
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
         failures = "; ".join(f"{name} {reason}" for name, reason in found.failed.items())
         raise UserError(f"{files.identity['name']}: holds no crop with a target ({failures or 'all are NaN'})")
     if any(item.split is None for item in found.items):
-        found.notes.append("a file whose name says no split was dealt 70, 15 and 15 of a hundred, by seed 42")
+        found.notes.append("files whose names say no split were split 70 / 15 / 15 by a hash of each source id")
     return found
 
 

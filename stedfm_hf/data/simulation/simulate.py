@@ -376,7 +376,6 @@ def _write_dataset(
     workers: int | None,
 ) -> None:
     from stedfm_hf.data.assembly.assemble import assemble
-    from stedfm_hf.data.assembly.splits import SplitShares
     from stedfm_hf.data.assembly.staging import Staging
 
     staging = Staging(folder)
@@ -389,7 +388,6 @@ def _write_dataset(
         folder,
         manifest=manifest,
         card=_card(folder, recipe, names, manifest),
-        shares=SplitShares(),
         seed=recipe.seed,
         labels=names if labelled else None,
     )

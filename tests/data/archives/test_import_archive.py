@@ -12,6 +12,7 @@ import sys
 import tarfile
 import tracemalloc
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from stedfm_hf.data.archives.members import walk
 from stedfm_hf.data.assembly import assemble as assembly
 from stedfm_hf.data.assembly.staging import Staging
 from stedfm_hf.data.repository.layout import Crop
+from stedfm_hf.data.splits import split_of
 from stedfm_hf.runs import Manifest, UserError
 from tests.data.archives.fabricated import (
     curated,
@@ -76,7 +78,10 @@ def test_the_scraped_set(tmp_path: Path, card: None) -> None:
     summary = import_archive(write_tar(tmp_path / "crops.tar", members), tmp_path / "repo")
     rows = rows_of(tmp_path / "repo")
     assert sum(summary.crops.values()) == len(rows) == 12 and summary.labels == ()
-    assert summary.sources == {"train": 1, "validation": 1, "test": 1}
+    assert (
+        summary.sources == Counter(split_of(source_id(number)) for number in range(3)) and "train" in summary.sources
+    )
+    assert all(row["split"] == split_of(row["source"]) for row in rows)
     assert pixels_of(tmp_path / "repo") == {picture(number).tobytes() for number in range(12)}
     row = rows[0]
     assert row["label"] is None and row["series"] == "STED_594 {6}" and row["source"] in map(source_id, range(3))

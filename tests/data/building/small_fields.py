@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import tifffile
 
-from stedfm_hf.data.assembly.splits import SplitShares
 from stedfm_hf.data.building.build import build
+from stedfm_hf.data.splits import SplitShares
 from stedfm_hf.runs import Manifest
 
 CROP = 32

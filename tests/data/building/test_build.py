@@ -8,12 +8,13 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tifffile
 
 from stedfm_hf.cli import main
-from stedfm_hf.data.assembly.splits import SplitShares
 from stedfm_hf.data.repository.decoding import decode
+from stedfm_hf.data.splits import SplitShares, split_of
 from stedfm_hf.runs import UserError
 from tests.data.building.small_fields import NO_SPLIT, make, reasons, rows_of, source_of, spots, write
 
@@ -62,7 +63,7 @@ def test_raw_pixels_are_those_of_the_file(tmp_path: Path, dtype: str) -> None:
 def test_the_stock_library_loads_it_and_the_decoder_gives_tensors(tmp_path: Path) -> None:
     fields = {f"{label}__{n}": spots(n + 10 * k) for k, label in enumerate(("actin", "tubulin")) for n in range(6)}
     folder = write(tmp_path / "in", **fields)
-    summary = make(folder, tmp_path / "out", labels="folder", shares=SplitShares(0.2, 0.2), pixels="raw")
+    summary = make(folder, tmp_path / "out", labels="folder", shares=SplitShares(0.3, 0.3), pixels="raw")
     assert summary.labels == ("actin", "tubulin")
     loaded = datasets.load_dataset(str(tmp_path / "out"))
     assert {split: len(rows) for split, rows in loaded.items()} == summary.crops
@@ -288,3 +289,13 @@ def test_the_command_prints_a_line_or_json(tmp_path: Path, capsys: pytest.Captur
     answer = json.loads(capsys.readouterr().out)
     assert answer["files"] == {"done": 10, "failed": 1, "skipped": 0}
     assert answer["crops"] == {"train": 96, "validation": 12, "test": 12}
+
+
+@pytest.mark.parametrize("keep_names", [False, True])
+def test_the_bytes_of_a_file_decide_its_split_whatever_it_is_called(tmp_path: Path, keep_names: bool) -> None:
+    folder = write(tmp_path / "in", **{f"n{number}": spots(number, shape=(32, 32)) for number in range(12)})
+    make(folder, tmp_path / "out", keep_names=keep_names, seed=3)
+    for path in (tmp_path / "out" / "data").glob("*.parquet"):
+        for source in pq.read_table(path)["source"].to_pylist():
+            file = folder / source if keep_names else None
+            assert path.name.split("-")[0] == split_of(source_of(file) if file else source)

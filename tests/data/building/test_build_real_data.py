@@ -11,9 +11,9 @@ import datasets
 import numpy as np
 import pytest
 
-from stedfm_hf.data.assembly.splits import SplitShares
 from stedfm_hf.data.building.build import build
 from stedfm_hf.data.repository.decoding import decode
+from stedfm_hf.data.splits import SplitShares
 from stedfm_hf.images import read_series
 
 FOLDER = os.environ.get("STEDFM_REAL_DATA")

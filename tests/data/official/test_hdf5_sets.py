@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from stedfm_hf.data.official.import_set import import_set
+from stedfm_hf.data.splits import split_of
 from stedfm_hf.runs import UserError
 from tests.data.official.fabricated import by_source, counted, picture, rows_of, shared_sources, unit
 
@@ -111,10 +113,11 @@ def test_resolution_has_targets_and_leaves_out_those_that_are_nan(tmp_path: Path
     assert summary.manifest.exit_status == 0
 
 
-def test_resolution_without_splits_is_dealt_by_the_published_shares(tmp_path: Path) -> None:
-    path = write(tmp_path / "resolution.h5", data=stack(1, 20)[:, None], labels=np.arange(20.0)[:, None])
+def test_resolution_without_splits_is_split_by_the_ids_of_the_sources(tmp_path: Path) -> None:
+    path = write(tmp_path / "resolution.h5", data=stack(1, 40)[:, None], labels=np.arange(40.0)[:, None])
     summary = import_set("resolution", path, tmp_path / "repo")
-    assert summary.crops == {"train": 14, "validation": 3, "test": 3} and not shared_sources(summary)
+    assert summary.crops == Counter(split_of(f"resolution.h5#{row}") for row in range(40)) and len(summary.crops) == 3
+    assert not shared_sources(summary)
     with h5py.File(path, "a") as file:
         file["labels"][:] = np.nan
     with pytest.raises(UserError, match="no crop with a target"):

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from huggingface_hub import DatasetCard
 
-from stedfm_hf.data.assembly.splits import SplitShares
 from stedfm_hf.data.publishing.card import CardFacts
 from stedfm_hf.data.repository.decoding import decode
 from stedfm_hf.data.repository.layout import Crop
+from stedfm_hf.data.splits import SplitShares
 from tests.data.assembled import FACTS, labelled_crops, noisy_crop, write_repo
 
 ODD_LABELS = ("no", "1e3", "a: b", "x|y", "'quoted\"", "Ünïcode µm")
