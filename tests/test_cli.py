@@ -17,7 +17,7 @@ from stedfm_hf.runs import UserError
 from stedfm_hf.weights.convert import ConversionReport
 
 Captured = pytest.CaptureFixture[str]
-VERBS = sorted(command.callback.__name__ for command in app.registered_commands if command.callback is not None)
+VERBS = sorted(command.name or str(getattr(command.callback, "__name__", "")) for command in app.registered_commands)
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **members: object) -> None:

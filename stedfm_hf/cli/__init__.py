@@ -1,41 +1,36 @@
-"""`stedfm VERB ...`: one thin function a verb; the work is done by library functions of the same name.
+"""`stedfm COMMAND ...`: every command is generated from its settings, and calls the library function of its name.
 
-Exit status: 0 done, 1 some or all items failed (each is named), 2 wrong arguments or input, 130 interrupted. What a
-user can mend is told in one line; `STEDFM_DEBUG=1` shows the traceback instead.
+Exit status: 0 done, 1 some or all items failed (each is named), 2 wrong arguments or input, 130 interrupted. Errors
+that a user can correct are one line; `STEDFM_DEBUG=1` shows the traceback instead.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-from collections import Counter
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from stedfm_hf.cli.data import data
 from stedfm_hf.cli.evaluation import evaluate
+from stedfm_hf.cli.inference import add_inference
 from stedfm_hf.cli.shared import (
     AsJson,
     Device,
     OnDevice,
     chosen_model,
     complain,
-    index_or_name,
     one_line,
     print_json,
     print_table,
 )
 from stedfm_hf.cli.training import FORWARDED, finetune, pretrain
-from stedfm_hf.runs import counted, some_of
-from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
+from stedfm_hf.runs import some_of
+from stedfm_hf.runs.command_line import run_app
+from stedfm_hf.runs.errors import EXIT_ITEMS_FAILED
 from stedfm_hf.runs.threads import wait_passively
-
-if TYPE_CHECKING:
-    from stedfm_hf.inference import ClassifyResult, EmbedResult
 
 app = typer.Typer(
     name="stedfm",
@@ -46,61 +41,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+add_inference(app)
 app.add_typer(data)
 app.add_typer(evaluate)
-
-# The options that `embed` and `classify` share.
-Inputs = Annotated[list[str], typer.Argument(metavar="INPUT", help="Files, folders, globs, dataset repositories.")]
-Output = Annotated[Path, typer.Option(help="The table to write, *.parquet or *.csv.")]
-Precision = Annotated[
-    str, typer.Option(help="float32 (the same everywhere), bfloat16, float16 or auto (fastest safe one).")
-]
-TileSide = Annotated[str, typer.Option(help="Side of a tile in pixels, auto (the model's crop) or none.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Tiles in one forward pass.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Threads that read images.")]
-OneSeries = Annotated[str | None, typer.Option(help="Take this series of every file; by default all.")]
-OneChannel = Annotated[str | None, typer.Option(help="Take this channel of every image; by default all.")]
-Normalization = Annotated[
-    str | None, typer.Option(help="percentile, minmax, fixed or none; by default as the model says.")
-]
-IntensityRange = Annotated[
-    tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Intensities that become 0 and 1 (fixed).")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin an existing table anew.")]
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
     Args:
-        args: The words after `stedfm`; by default those of the process.
+        args: Words after `stedfm`; by default those of the process.
     """
     wait_passively()
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a console that cannot show a letter shall not end the command
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        app(args, prog_name="stedfm")
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else EXIT_DONE if end.code is None else EXIT_ITEMS_FAILED
-        if status == EXIT_INTERRUPTED:
-            complain("interrupted; the same command goes on where it stopped")
-        return status
-    except (ValueError, OSError, ImportError) as error:
-        # An OSError is the world's doing (no permission, no room, no network), an ImportError the installation's;
-        # any other ValueError is a fault of ours, whose traceback is wanted.
-        if os.environ.get("STEDFM_DEBUG") or not isinstance(error, OSError | ImportError | UserError | _image_error()):
-            raise
-        hint = " (`stedfm doctor` looks for the cause)" if isinstance(error, ImportError) else ""
-        complain(f"error: {one_line(error)}{hint}")
-        return EXIT_USAGE
-    return EXIT_DONE
-
-
-def _image_error() -> type[ValueError]:
-    from stedfm_hf.modeling.io_stedfm import ImageReadError
-
-    return ImageReadError
+    return run_app(app, args)
 
 
 def _print_version(wanted: bool) -> None:
@@ -198,213 +151,6 @@ def convert(
         print(f"left out: {some_of(keys)}: {why}")
     if report.placeholders:
         print(f"named in the file and not run: {', '.join(report.placeholders)}")
-
-
-@app.command(epilog="Example: stedfm embed images/ --model ./stedfm-vit-small --output emb.parquet")
-def embed(
-    inputs: Inputs,
-    output: Output = Path("embeddings.parquet"),
-    model: Annotated[
-        str | None, typer.Option(help="A model folder, Hub id or demo; by default the official one.")
-    ] = None,
-    pooling: Annotated[str, typer.Option(help="avg (mean of the patches), token (class token) or patch.")] = "avg",
-    precision: Precision = "float32",
-    device: OnDevice = Device.auto,
-    tile: TileSide = "auto",
-    batch_size: BatchSize = 32,
-    workers: Workers = None,
-    series: OneSeries = None,
-    channel: OneChannel = None,
-    normalization: Normalization = None,
-    intensity_range: IntensityRange = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
-    """Embed images into a table: one row per image and channel.
-
-    Stopped, the same command goes on where it was. Files that cannot be read are named, the others are done.
-    """
-    side = _tile_side(tile)
-    from stedfm_hf.inference import embed as embed_images
-
-    _without_foreign_bars()
-    result = embed_images(
-        inputs,
-        model=chosen_model(model),
-        output=output,
-        pooling=pooling,
-        precision=precision,
-        device=device.value,
-        tile=side,
-        batch_size=batch_size,
-        workers=workers,
-        series=index_or_name(series),
-        channel=index_or_name(channel),
-        normalization=normalization,
-        intensity_range=intensity_range,
-        overwrite=overwrite,
-    )
-    _tell(output, result, as_json)
-
-
-@app.command(epilog="Example: stedfm classify images/ --model ./my-classifier --output classes.parquet --maps maps")
-def classify(
-    inputs: Inputs,
-    model: Annotated[str, typer.Option(help="A folder of `stedfm finetune classification`, or a Hub id.")],
-    output: Output = Path("classes.parquet"),
-    maps: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for a map of every image larger than the model's crop.")
-    ] = None,
-    map_stride: Annotated[
-        int | None, typer.Option(min=1, help="Pixels from window to window of a map; by default half a window.")
-    ] = None,
-    precision: Precision = "float32",
-    device: OnDevice = Device.auto,
-    tile: TileSide = "auto",
-    batch_size: BatchSize = 32,
-    workers: Workers = None,
-    series: OneSeries = None,
-    channel: OneChannel = None,
-    normalization: Normalization = None,
-    intensity_range: IntensityRange = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
-    """Classify images into a table, and large fields into maps.
-
-    Stopped, the same command goes on where it was. Files that cannot be read are named, the others are done.
-    """
-    side = _tile_side(tile)
-    from stedfm_hf.inference import classify as classify_images
-
-    _without_foreign_bars()
-    result = classify_images(
-        inputs,
-        model=model,
-        output=output,
-        maps=maps,
-        map_stride=map_stride,
-        precision=precision,
-        device=device.value,
-        tile=side,
-        batch_size=batch_size,
-        workers=workers,
-        series=index_or_name(series),
-        channel=index_or_name(channel),
-        normalization=normalization,
-        intensity_range=intensity_range,
-        overwrite=overwrite,
-    )
-    more: dict[str, Any] = {}
-    if "label" in result.table.column_names:
-        more["labels"] = dict(Counter(result.table["label"].to_pylist()).most_common())
-    if maps is not None:
-        more["maps"] = sum(name is not None for name in result.table["map"].to_pylist())
-    _tell(output, result, as_json, **more)
-
-
-@app.command(epilog="Example: stedfm segment images/ --model ./my-segmenter --output segmented")
-def segment(
-    inputs: Inputs,
-    model: Annotated[str, typer.Option(help="A folder of `stedfm finetune segmentation`, or a Hub id.")],
-    output: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.")] = Path("segmented"),
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Where classes may overlap: probability above which a pixel is of one [0.5]."),
-    ] = None,
-    min_area_px: Annotated[int, typer.Option(min=1, help="Objects of fewer pixels are left out.")] = 1,
-    window: Annotated[
-        int | None, typer.Option(help="Side of a window in pixels; by default that of the crops.")
-    ] = None,
-    halo: Annotated[
-        int | None, typer.Option(help="Half of what windows overlap by, in pixels; by default an eighth of a window.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows in one forward pass.")] = 8,
-    probabilities: Annotated[
-        bool, typer.Option("--probabilities/--no-probabilities", help="Whether the maps of probability are written.")
-    ] = True,
-    probability_type: Annotated[str, typer.Option(help="float32, or uint8 (255 is 1).")] = "float32",
-    no_overlay: Annotated[bool, typer.Option("--no-overlay", help="Write no pictures.")] = False,
-    precision: Precision = "float32",
-    device: OnDevice = Device.auto,
-    series: Annotated[
-        str | None, typer.Option(help="Take this series of every file; all takes each, so every plane of a stack.")
-    ] = None,
-    channel: OneChannel = None,
-    normalization: Normalization = None,
-    intensity_range: IntensityRange = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
-    """Segment fields of any size into maps and a table of objects.
-
-    Stopped, the same command goes on where it was. Files that cannot be read are named, the others are done.
-    """
-    from stedfm_hf.inference import segment as segment_images
-    from stedfm_hf.inference.field_records import count_found
-
-    _without_foreign_bars()
-    manifest = segment_images(
-        inputs,
-        output,
-        model=model,
-        threshold=threshold,
-        min_area_px=min_area_px,
-        window=window,
-        halo=halo,
-        batch_size=batch_size,
-        probabilities=probability_type if probabilities else None,
-        overlay=not no_overlay,
-        precision=precision,
-        device=device.value,
-        series=index_or_name(series),
-        channel=index_or_name(channel),
-        normalization=normalization,
-        intensity_range=intensity_range,
-        overwrite=overwrite,
-    )
-    counts, (fields, objects) = manifest.counts(), count_found(output)
-    total = sum(objects.values())
-    if as_json:
-        rows = {"fields": fields, "objects": total, "objects_of": objects}
-        print_json({"output": str(output), "manifest": str(output / "manifest.json"), **rows, **counts})
-    else:
-        failed = f", {counts['failed']} failed" if counts["failed"] else ""
-        each = f" ({', '.join(f'{name} {count:,}' for name, count in objects.items())})" if len(objects) > 1 else ""
-        found = f"{counted(total, 'object')}{each} in {counted(fields, 'field')}"
-        print(f"{output}: {found} from {counted(counts['done'], 'file')}{failed}")
-    if fields and not total:
-        if min_area_px > 1:
-            complain(f"no object has {min_area_px} pixels or more (--min-area-px); the labels show the smaller ones")
-        else:
-            complain("no pixel is of a class; maps of probability show how near the model came")
-    if manifest.exit_status:
-        raise typer.Exit(manifest.exit_status)
-
-
-def _tile_side(tile: str) -> int | str | None:
-    if tile not in ("auto", "none") and not tile.isdecimal():
-        raise UserError(f"--tile {tile!r} is no tile size; give auto, none or a number of pixels")
-    return {"auto": "auto", "none": None}[tile] if not tile.isdecimal() else int(tile)
-
-
-def _tell(output: Path, result: EmbedResult | ClassifyResult, as_json: bool, **more: Any) -> None:
-    """Say what a table holds and how many files failed, and end with the exit status of that."""
-    from stedfm_hf.runs import manifest_path
-
-    counts, rows = result.manifest.counts(), result.table.num_rows
-    if as_json:
-        record = manifest_path(output, folder=False)
-        print_json({"output": str(output), "manifest": str(record), "rows": rows, **counts, **more})
-    else:
-        failed = f", {counts['failed']} failed" if counts["failed"] else ""
-        print(f"{output}: {counted(rows, 'row')} from {counted(counts['done'], 'file')}{failed}")
-        if more.get("labels"):
-            print(", ".join(f"{label}: {count}" for label, count in more["labels"].items()))
-        if "maps" in more:
-            print(f"maps: {more['maps']}, of images larger than the model's crop")
-    if result.manifest.exit_status:
-        raise typer.Exit(result.manifest.exit_status)
 
 
 def _without_foreign_bars() -> None:

@@ -1,97 +1,49 @@
-"""Embedding of files, folders and datasets into a table."""
+"""Embedding of files, folders and data sets into a table."""
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from stedfm_hf.data.sources import find_sources
-from stedfm_hf.inference.loading import Encoder, load_encoder
-from stedfm_hf.inference.stepwise import (
-    Fact,
-    Preparation,
-    check_batch_size,
-    check_tile,
-    chosen_scaling,
-    table_of,
-    work_through,
-)
-from stedfm_hf.inference.tables import Parts, embedding_schema, read_table
-from stedfm_hf.modeling.tiling_stedfm import POOLINGS, encode_images
-from stedfm_hf.runs import Manifest, UserError
+from stedfm_hf.inference.settings import EmbedSettings
+from stedfm_hf.runs.output import check_output
+from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.weights.models import find_model
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from stedfm_hf.inference.loading import Encoder
+    from stedfm_hf.inference.stepwise import Fact
+    from stedfm_hf.inference.tables import TableResult
 
 
-@dataclass(frozen=True)
-class EmbedResult:
-    """What `embed` made.
-
-    Attributes:
-        table: The rows, see `embed`.
-        manifest: Settings, versions and the status of every item.
-    """
-
-    table: pa.Table
-    manifest: Manifest
-
-
-def embed(
-    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    *,
-    model: str | Path,
-    output: str | os.PathLike[str] | None = None,
-    pooling: str = "avg",
-    precision: str = "float32",
-    device: str = "auto",
-    tile: int | str | None = "auto",
-    batch_size: int = 32,
-    workers: int | None = None,
-    series: str | int | None = None,
-    channel: str | int | None = None,
-    normalization: str | None = None,
-    intensity_range: tuple[float, float] | None = None,
-    overwrite: bool = False,
-) -> EmbedResult:
+@takes_settings(EmbedSettings)
+def embed(settings: EmbedSettings) -> TableResult:
     """Embed images into a table with one row per image and channel, or per patch.
 
-    An image is one series of a file (a plane of a stack, an array of an `.npz`) or one row of a dataset. It is scaled
-    once as a whole, runs whole up to the model's `image_size` and in tiles of that size above; its vector is the mean
-    over its patches, every position counted once and padding not at all.
+    An image is one series of a file (a plane of a stack, an array of an `.npz`) or one row of a data set. It is scaled
+    once as a whole, runs whole up to the model's `image_size` and in tiles of that size above; its embedding is the
+    mean over its patches, every position counted once and padding not at all.
 
-    Written in steps: a run that was stopped goes on where it was when the same call is made again, and one that is
-    complete takes up what is new and tries again what had failed.
-
-    Args:
-        inputs: Image files, folders (searched recursively) and globs; folders or Hub ids of datasets.
-        model: A model folder or Hub id.
-        output: The `.parquet` or `.csv` file to write, with `<output>.manifest.json` beside it; None only returns
-            the table.
-        pooling: `"avg"` (mean of the patch tokens), `"token"` (class token) or `"patch"` (a row for every patch).
-        precision: `"float32"`, `"bfloat16"`, `"float16"` or `"auto"`, see `load_encoder`.
-        device: `"auto"`, `"cpu"`, `"cuda"` or `"mps"`.
-        tile: Side of a tile in pixels; `"auto"` is the model's `image_size`, None takes every image whole.
-        batch_size: Tiles in one forward pass.
-        workers: Threads that read and scale images; by default as many as there are cores, at most 8.
-        series: Name or index of the series to take from every file; None takes all.
-        channel: Name or index of the channel to take from every image; None takes all.
-        normalization: Overrides that of the model's processor.
-        intensity_range: Lower and upper intensity for `normalization="fixed"`.
-        overwrite: Whether an existing output is begun anew.
+    The table is written in steps: the same call resumes a run that was interrupted, and adds what is new or had failed
+    to one that is complete.
 
     Returns:
         The table and the manifest. Columns: `path` (relative to the input it was found under), `series`, `channel`,
         `height`, `width` (pixels), `pixel_size_nm` ([y, x] or null), `embedding` (D float32), `model`,
-        `weights_sha256`; with `"patch"` also `row`, `col` and `y_px`, `x_px`, the top left corner of the patch in
-        pixels of the file. Files that failed have no row; `manifest.failures()` names them.
+        `weights_sha256`; with pooling `patch` also `row`, `col` and `y_px`, `x_px`, the top left corner of the patch
+        in pixels of the file. Files that failed have no row; `manifest.failures()` names them.
 
     Raises:
-        UserError: For wrong arguments, nothing to embed, or an output begun with other settings.
+        UserError: For wrong arguments, nothing to embed, or an output that was begun with other settings.
 
     Example:
         >>> import tempfile
@@ -103,64 +55,57 @@ def embed(
         >>> table.num_rows, len(table["embedding"][0])
         (1, 384)
     """
-    if output is None:
+    if settings.output is None:
         with tempfile.TemporaryDirectory(prefix="stedfm-embed-") as folder:
-            return embed(
-                inputs,
-                model=model,
-                output=Path(folder, "embeddings.parquet"),
-                pooling=pooling,
-                precision=precision,
-                device=device,
-                tile=tile,
-                batch_size=batch_size,
-                workers=workers,
-                series=series,
-                channel=channel,
-                normalization=normalization,
-                intensity_range=intensity_range,
-            )
-    if pooling not in POOLINGS:
-        raise UserError(f"pooling {pooling!r} is unknown; choose {', '.join(POOLINGS)}")
-    check_batch_size(batch_size)
-    sources, skipped = find_sources(inputs)
-    encoder = load_encoder(model, device=device, precision=precision)
-    check_tile(encoder, tile)
-    scaling = chosen_scaling(encoder, normalization, intensity_range)
-    channel = encoder.processor.channel if channel is None else channel
-    manifest = Manifest(
-        "embed",
-        settings={
-            "pooling": pooling,
-            "precision": str(encoder.model.dtype).removeprefix("torch."),
-            "tile": tile,
-            "series": series,
-            "channel": channel,
-            **scaling,
-        },
-        options={"device": str(encoder.model.device), "batch_size": batch_size, "skipped_files": skipped},
-        model=encoder.name,
-        weights_sha256=encoder.weights_sha256,
-    )
-    schema = embedding_schema(encoder.model.config.hidden_size, patches=pooling == "patch")
-    parts = Parts(Path(output), manifest, schema, overwrite=overwrite)
-    compute = partial(encode_images, encoder.model, pooling=pooling, tile=tile, batch_size=batch_size)
-    work_through(
-        parts,
-        sources,
-        Preparation(encoder, series, channel, scaling),
-        compute,
-        lambda results: _embedding_table(encoder, schema, pooling, results),
-        workers=workers,
-    )
-    return EmbedResult(read_table(parts.target, schema), manifest)
+            return _embed(replace(settings, output=Path(folder, "embeddings.parquet")))
+    return _embed(settings)
+
+
+def _embed(settings: EmbedSettings) -> TableResult:
+    target = Path(str(settings.output))
+    sources, skipped = find_sources(settings.inputs)
+    check_output(target, "embed", is_folder=False, overwrite=settings.overwrite)
+    source = find_model(settings.model)
+
+    # Errors up to here are told at once: these modules import torch, which takes seconds.
+    from stedfm_hf.inference.loading import load_encoder
+    from stedfm_hf.inference.stepwise import Preparation, check_tile, chosen_scaling, open_table, work_through
+    from stedfm_hf.inference.tables import TableParts, TableResult, embedding_schema, read_table
+    from stedfm_hf.modeling.tiling_stedfm import encode_images
+
+    encoder = load_encoder(source, device=settings.device, precision=settings.precision)
+    check_tile(encoder, settings.tile)
+    scaling = chosen_scaling(encoder, settings.normalization, settings.intensity_range)
+    channel = encoder.processor.channel if settings.channel is None else settings.channel
+    patches = settings.pooling == "patch"
+    schema = embedding_schema(encoder.model.config.hidden_size, patches=patches)
+    with open_table(target, "embed", settings, encoder, scaling | {"channel": channel}, skipped) as output:
+        work_through(
+            TableParts(output, schema),
+            sources,
+            Preparation(encoder, settings.series, channel, scaling),
+            partial(
+                encode_images,
+                encoder.model,
+                pooling=settings.pooling,
+                tile=settings.tile,
+                batch_size=settings.batch_size,
+            ),
+            lambda results: _embedding_table(encoder, schema, patches, results),
+            workers=settings.workers,
+        )
+    return TableResult(target, output.manifest, read_table(target, schema))
 
 
 def _embedding_table(
-    encoder: Encoder, schema: pa.Schema, pooling: str, results: list[tuple[Fact, np.ndarray]]
+    encoder: Encoder, schema: pa.Schema, patches: bool, results: list[tuple[Fact, np.ndarray]]
 ) -> pa.Table:
+    import pyarrow as pa
+
+    from stedfm_hf.inference.stepwise import table_of
+
     patch_size = encoder.model.config.patch_size
-    rows = [_patch_rows(fact, vector, patch_size) if pooling == "patch" else [fact] for fact, vector in results]
+    rows = [_patch_rows(fact, vector, patch_size) if patches else [fact] for fact, vector in results]
     dim = schema.field("embedding").type.list_size
     values = np.concatenate([np.empty((0, dim), np.float32), *(vector.reshape(-1, dim) for _, vector in results)])
     vectors = pa.FixedSizeListArray.from_arrays(values.ravel(), dim)

@@ -16,10 +16,10 @@ from transformers.utils import cached_file
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification, StedFmModel, StedFmPreTrainedModel
 from stedfm_hf.runs import UserError, sha256_file
-from stedfm_hf.weights.packaged import PACKAGED, packaged_folder
+from stedfm_hf.runs.options import DEVICES
+from stedfm_hf.weights.models import HEADS, ModelSource, check_head, find_model
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DEVICES = ("auto", "cpu", "cuda", "mps")
 Network = TypeVar("Network", bound=StedFmPreTrainedModel)
 
 
@@ -30,7 +30,7 @@ class Loaded:
     Attributes:
         model: On its device, in its precision, in evaluation mode.
         processor: The image processor of its folder.
-        name: Hub id, or the name of the folder; of a packaged encoder the id, with what must be said of it.
+        name: Hub id, or the name of the folder; of a packaged encoder the id, with what it was trained on.
         weights_sha256: Of `model.safetensors` as it lies in the folder, whatever precision it runs in.
     """
 
@@ -54,45 +54,47 @@ class Classifier(Loaded):
     model: StedFmForImageClassification
 
 
-def load_encoder(model: str | Path, *, device: str = "auto", precision: str = "float32") -> Encoder:
+def load_encoder(
+    model: str | Path | ModelSource | None = None, *, device: str = "auto", precision: str = "float32"
+) -> Encoder:
     """Load the encoder of a folder or Hub repository.
 
     Args:
-        model: A folder as `save_pretrained` or `stedfm convert` write it, a Hub id, or `"demo"`: a small encoder that
-            comes with the package, trained on simulated images only.
+        model: Folder as `save_pretrained` or `stedfm convert` write it, Hub id, or `"demo"`: a small encoder that
+            comes with the package, trained on simulated images only. None loads the official small model.
         device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"` or `"mps"`; `"cuda:1"` and the like too.
         precision: `"float32"` (the same vectors on every machine), `"bfloat16"`, `"float16"`, or `"auto"`: bfloat16
             where the hardware computes it fast, else float32.
 
     Raises:
-        UserError: If the model, the device or the precision is not to be had; says how to mend it.
+        UserError: If the model, the device or the precision is not available; says how to fix it.
     """
     place, dtype = _where(device, precision)
-    source = checked_source(model)
-    with _told(source, "give a folder written by `stedfm convert`, a Hub id or demo"):
-        network = AutoModel.from_pretrained(source, dtype=dtype)
-        facts = _facts(model, source)
+    source = find_model(model)
+    with _explained(source, "give a folder written by `stedfm convert`, a Hub id or demo"):
+        network = AutoModel.from_pretrained(source.place, dtype=dtype)
+        facts = _facts(source)
     _check_is_ours(source, network, StedFmModel, facts)
     return Encoder(network.to(place).eval(), **facts)
 
 
-def load_classifier(model: str | Path, *, device: str = "auto", precision: str = "float32") -> Classifier:
+def load_classifier(
+    model: str | Path | ModelSource, *, device: str = "auto", precision: str = "float32"
+) -> Classifier:
     """Load a model with a classification head from a folder or Hub repository.
 
     Args:
-        model: A folder as `stedfm finetune classification` or `save_pretrained` write it, or a Hub id.
+        model: Folder as `stedfm finetune classification` or `save_pretrained` write it, or Hub id.
         device: As for `load_encoder`.
         precision: As for `load_encoder`.
 
     Raises:
-        UserError: Also for a model without such a head, which would be drawn at random otherwise.
+        UserError: Also for a model without such a head, which would be initialised at random otherwise.
     """
     network, facts = load_headed(
         model,
         StedFmForImageClassification,
         AutoModelForImageClassification,
-        head="classifier",
-        verb="stedfm finetune classification",
         device=device,
         precision=precision,
     )
@@ -100,47 +102,36 @@ def load_classifier(model: str | Path, *, device: str = "auto", precision: str =
 
 
 def load_headed(
-    model: str | Path,
-    kind: type[Network],
-    auto: Any,
-    *,
-    head: str,
-    verb: str,
-    device: str,
-    precision: str,
+    model: str | Path | ModelSource, kind: type[Network], auto: Any, *, device: str, precision: str
 ) -> tuple[Network, dict[str, Any]]:
-    """Load a model with a head from a folder or Hub repository; one without it is refused, not given a random one.
+    """Load a model with a head from a folder or Hub repository; one without it is refused.
 
     Args:
         model: As for `load_encoder`.
-        kind: What the model must be, `StedFmFor...`.
-        auto: The Auto class of transformers that loads it.
-        head: What such a model has, in words.
-        verb: The command that trains one.
+        kind: Class that the model must be, `StedFmFor...`.
+        auto: Auto class of transformers that loads it.
         device: As for `load_encoder`.
         precision: As for `load_encoder`.
 
     Returns:
-        The network on its device, in evaluation mode, and what else `Loaded` holds.
+        The network on its device, in evaluation mode, and the other attributes of `Loaded`.
 
     Raises:
-        UserError: If there is no such model, or it has no such head; says how to mend it.
+        UserError: If there is no such model, or it has no such head; says how to fix it.
     """
     place, dtype = _where(device, precision)
-    source = checked_source(model)
-    mend = f"give a folder written by `{verb}` or a Hub id"
-    # Asked first, for transformers would draw a head at random and print a page about it.
-    with _told(source, mend):
-        architectures = AutoConfig.from_pretrained(source).architectures or []
-    task = kind.__name__[kind.__name__.index("For") :]
-    if not any(name.endswith(task) for name in architectures):
-        held = ", ".join(architectures) or "no known model"
-        raise UserError(f"model {model}: has no {head}, it is a {held}; train one: {verb}")
-    with _told(source, mend):
-        network, loading = auto.from_pretrained(source, dtype=dtype, output_loading_info=True)
-        facts = _facts(model, source)
+    head = kind.__name__[kind.__name__.index("For") :]
+    source = find_model(model, head=head)
+    advice = f"give a folder written by `{HEADS[head][1]}` or a Hub id"
+    # Checked first, for transformers would initialise a head at random and print a page about it.
+    with _explained(source, advice):
+        architectures = AutoConfig.from_pretrained(source.place).architectures or []
+    check_head(source.name, architectures, head)
+    with _explained(source, advice):
+        network, loading = auto.from_pretrained(source.place, dtype=dtype, output_loading_info=True)
+        facts = _facts(source)
     if missing := sorted(loading["missing_keys"]):
-        raise UserError(f"model {source}: weights are missing ({', '.join(missing[:3])}, ...); {mend}")
+        raise UserError(f"model {source.name}: weights are missing ({', '.join(missing[:3])}, ...); {advice}")
     _check_is_ours(source, network, kind, facts)
     return network.to(place).eval(), facts
 
@@ -150,52 +141,32 @@ def _where(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
     return place, choose_precision(precision, place)
 
 
-def checked_source(model: str | Path) -> str:
-    """What `from_pretrained` takes for what a user named, checked as far as it can be without opening it.
-
-    Raises:
-        UserError: It is a file, or neither a folder nor an id of the Hub.
-    """
-    source = str(packaged_folder(str(model)) or model)
-    if source.lower() in PACKAGED and not Path(source).exists():
-        raise UserError(f"model {source}: did you mean {source.lower()}?")
-    if Path(source).is_file():
-        raise UserError(f"model {source}: is a file; if it is a checkpoint: stedfm convert {source} FOLDER")
-    # Without an owner it is no id of the Hub: asking there, offline, would only take half a minute.
-    if (source.startswith((".", "/", "~")) or "/" not in source) and not Path(source).exists():
-        raise UserError(f"model {source}: no such folder; check the path (an id of the Hub is OWNER/NAME)")
-    return source
-
-
-def _facts(model: str | Path, source: str) -> dict[str, Any]:
-    """What stands beside the network: processor, name and checksum."""
-    if str(model) in PACKAGED:
-        name = f"{model} ({PACKAGED[str(model)]})"
-    else:
-        name = Path(source).resolve().name if Path(source).exists() else source
+def _facts(source: ModelSource) -> dict[str, Any]:
+    """The attributes of `Loaded` besides the network."""
     return {
-        "processor": AutoImageProcessor.from_pretrained(source),
-        "name": name,
-        "weights_sha256": weights_sha256(source),
+        "processor": AutoImageProcessor.from_pretrained(source.place),
+        "name": source.name,
+        "weights_sha256": weights_sha256(source.place),
     }
 
 
 @contextmanager
-def _told(source: str, mend: str) -> Iterator[None]:
-    """Turn what goes wrong in loading a model into an error that says how to mend it."""
+def _explained(source: ModelSource, advice: str) -> Iterator[None]:
+    """Turn what goes wrong in loading a model into an error that says how to fix it."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
-        if (Path(source) / "manifest.json").exists() and not (Path(source) / "config.json").exists():
-            mend = "its training has not ended: give the same command again, and it goes on"
         # RuntimeError: weights of other sizes than configured
-        raise UserError(f"model {source}: cannot be loaded ({' '.join(str(error).split())}); {mend}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"model {source.place}: cannot be loaded ({reason}); {advice}") from error
 
 
-def _check_is_ours(source: str, network: Any, kind: type[StedFmPreTrainedModel], facts: dict[str, Any]) -> None:
+def _check_is_ours(
+    source: ModelSource, network: Any, kind: type[StedFmPreTrainedModel], facts: dict[str, Any]
+) -> None:
     for found, wanted in ((network, kind), (facts["processor"], StedFmImageProcessor)):
         if not isinstance(found, wanted):
-            raise UserError(f"model {source}: is a {type(found).__name__}, not a STED-FM model")
+            raise UserError(f"model {source.place}: is a {type(found).__name__}, not a STED-FM model")
 
 
 def choose_device(device: str) -> torch.device:

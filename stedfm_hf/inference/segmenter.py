@@ -11,6 +11,7 @@ from transformers import AutoModelForSemanticSegmentation
 from stedfm_hf.inference.loading import Loaded, load_headed
 from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
 from stedfm_hf.runs import UserError
+from stedfm_hf.weights.models import ModelSource
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Segmenter(Loaded):
         }
 
 
-def load_segmenter(model: str | Path, *, device: str = "auto", precision: str = "float32") -> Segmenter:
+def load_segmenter(model: str | Path | ModelSource, *, device: str = "auto", precision: str = "float32") -> Segmenter:
     """Load a model with a decoder for masks from a folder or Hub repository.
 
     Args:
@@ -80,8 +81,6 @@ def load_segmenter(model: str | Path, *, device: str = "auto", precision: str = 
         model,
         StedFmForSemanticSegmentation,
         AutoModelForSemanticSegmentation,
-        head="decoder for masks",
-        verb="stedfm finetune segmentation",
         device=device,
         precision=precision,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,8 +19,9 @@ import torch
 from stedfm_hf.data.sources import Source, chunks
 from stedfm_hf.inference.loading import Loaded, has_fast_bfloat16
 from stedfm_hf.inference.resuming import left_to_do
-from stedfm_hf.inference.tables import Parts
+from stedfm_hf.inference.tables import TableParts, parts_name
 from stedfm_hf.runs import Manifest, Progress, UserError
+from stedfm_hf.runs.output import Output, open_output
 
 CHUNK = 64
 """Files between two steps of writing: what a kill can cost."""
@@ -77,7 +79,7 @@ class Preparation:
 
 
 def work_through(
-    parts: Parts,
+    parts: TableParts,
     sources: Sequence[Source],
     prepare: Preparation,
     compute: Callable[[Iterator[np.ndarray]], Iterable[np.ndarray]],
@@ -102,6 +104,8 @@ def work_through(
     """
     manifest = parts.manifest
     left = left_to_do(manifest, sources, forget)
+    if left and parts.output.finished:
+        parts.output.reopen()
     threads = workers or min(os.cpu_count() or 1, 8)
     with (
         Progress(len(sources), description=manifest.verb, done=len(sources) - len(left)) as progress,
@@ -181,6 +185,39 @@ def _read_ahead(
         yield waiting.popleft()[0].result()
 
 
+def open_table(
+    target: Path,
+    command: str,
+    settings: Any,
+    loaded: Loaded,
+    resolved: Mapping[str, Any],
+    skipped: Mapping[str, int],
+) -> AbstractContextManager[Output]:
+    """Open the table that a command writes; see `open_output`.
+
+    Args:
+        target: The table.
+        command: Name of the command.
+        settings: Its settings.
+        loaded: The model.
+        resolved: What decides the result besides the settings.
+        skipped: Number of files that are not images, by suffix.
+    """
+    return open_output(
+        target,
+        command,
+        settings,
+        results=[target.name],
+        temporary=[parts_name(target)],
+        resolved={"precision": str(loaded.model.dtype).removeprefix("torch."), **resolved},
+        options={"device": str(loaded.model.device), "skipped_files": dict(skipped)},
+        model=loaded.name,
+        weights_sha256=loaded.weights_sha256,
+        is_folder=False,
+        overwrite=settings.overwrite,
+    )
+
+
 def chosen_scaling(
     loaded: Loaded, normalization: str | None, intensity_range: tuple[float, float] | None
 ) -> dict[str, Any]:
@@ -201,17 +238,17 @@ def chosen_scaling(
     return scaling
 
 
+def check_batch_size(batch_size: int) -> None:
+    """Refuse a batch of no tile."""
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; it must be at least 1")
+
+
 def check_tile(loaded: Loaded, tile: int | str | None) -> None:
     """Refuse a tile size that the model cannot take."""
     patch_size = loaded.model.config.patch_size
     if tile not in ("auto", None) and (not isinstance(tile, int) or tile <= 0 or tile % patch_size):
-        raise UserError(f"tile {tile!r} is no tile size; choose auto, none or a multiple of {patch_size} pixels")
-
-
-def check_batch_size(batch_size: int) -> None:
-    """Refuse a batch of no tile."""
-    if batch_size < 1:
-        raise UserError(f"batch size {batch_size} is too small; the least is 1")
+        raise UserError(f"tile {tile!r} is not a tile size; choose auto, none or a multiple of {patch_size} pixels")
 
 
 def _speed_hint(loaded: Loaded) -> str | None:

@@ -1,11 +1,12 @@
-"""Tables of results: their columns, and writing them in steps that survive being stopped."""
+"""Tables of results: their columns, and writing them in parts that survive an interrupt."""
 
 from __future__ import annotations
 
-import json
-import shutil
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from stedfm_hf.runs import ItemStatus, Manifest, UserError, atomic_path, manifest_path
-
-SUFFIXES = (".parquet", ".csv")
-_STATUSES = b"stedfm_statuses"
-
+from stedfm_hf.runs import atomic_path, counted
+from stedfm_hf.runs.output import Output
+from stedfm_hf.runs.parts import PartStore
+from stedfm_hf.runs.result import Result
 
 OF_IMAGE = (
     ("path", pa.string()),
@@ -39,91 +39,94 @@ def embedding_schema(dim: int, *, patches: bool) -> pa.Schema:
     return pa.schema([*OF_IMAGE, *(place if patches else ()), ("embedding", pa.list_(pa.float32(), dim)), *OF_MODEL])
 
 
-class Parts:
-    """A table written part by part beside its target and put together at the end.
+@dataclass(frozen=True)
+class TableResult(Result):
+    """Result of a command that writes a table.
 
-    Each part is whole or not there, and carries the status of its items; what a stopped run has written is found.
-
-    Args:
-        target: The `.parquet` or `.csv` file to make.
-        manifest: Record of the run; takes up what earlier runs have done.
-        schema: Columns of the table.
-        overwrite: Whether what is there is removed first.
-
-    Raises:
-        UserError: For another suffix, a target without a manifest, or one begun with other settings.
+    Attributes:
+        table: The rows.
     """
 
-    def __init__(self, target: Path, manifest: Manifest, schema: pa.Schema, *, overwrite: bool = False) -> None:
-        if target.suffix.lower() not in SUFFIXES:
-            raise UserError(f"{target}: the table must be named *.parquet or *.csv")
-        self.target, self.manifest, self.schema = target, manifest, schema
-        self.folder = target.with_name(f"{target.name}.parts")
-        self.record = manifest_path(target, folder=False)
-        if overwrite:
-            for file in (target, self.record):
-                file.unlink(missing_ok=True)
-            shutil.rmtree(self.folder, ignore_errors=True)
-        if self.record.exists():
-            manifest.resume_from(Manifest.load(self.record))
-            if not target.exists() and not self.folder.exists():
-                manifest.items.clear()  # someone has deleted the table
-        elif target.exists():
-            raise UserError(f"{target}: is there already, without {self.record.name}; choose another output")
-        for part in self._parts():
-            manifest.items |= _statuses(part)
-        for item in manifest.failures():
-            del manifest.items[item]  # to be tried again
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._count = len(self._parts())
-        manifest.ended = None
-        manifest.save(self.record)
+    table: pa.Table
+
+    def summary(self) -> str:
+        """Return how many rows there are, and of each label."""
+        lines = [f"{self.output}: {counted(self.table.num_rows, 'row')} from {self.describe_items('file')}"]
+        lines += [", ".join(f"{label}: {count}" for label, count in self.labels().items())]
+        if "map" in self.table.column_names:
+            lines.append(f"maps: {self._maps()}, of images larger than the model's crop")
+        return "\n".join(line for line in lines if line)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return counts of rows, items, labels and maps."""
+        found = super().to_json() | {"rows": self.table.num_rows}
+        if "label" in self.table.column_names:
+            found["labels"] = self.labels()
+        if "map" in self.table.column_names:
+            found["maps"] = self._maps()
+        return found
+
+    def labels(self) -> dict[str, int]:
+        """Return how many rows have each label, the most frequent first."""
+        labels = self.table["label"].to_pylist() if "label" in self.table.column_names else []
+        return dict(Counter(labels).most_common())
+
+    def _maps(self) -> int:
+        return sum(name is not None for name in self.table["map"].to_pylist())
+
+
+def parts_name(target: Path) -> str:
+    """Name of the folder of the parts of a table."""
+    return f"{target.name}.parts"
+
+
+class TableParts:
+    """A table written part by part next to its target and put together at the end.
+
+    Args:
+        output: The table; its manifest learns what parts of an interrupted run hold.
+        schema: Columns of the table.
+    """
+
+    def __init__(self, output: Output, schema: pa.Schema) -> None:
+        self.output, self.manifest, self.schema = output, output.manifest, schema
+        self.store = PartStore(output.path.with_name(parts_name(output.path)))
+        self.manifest.items |= self.store.items()
+        for item in self.manifest.failures():
+            del self.manifest.items[item]  # to be tried again
 
     def add(self, table: pa.Table, items: Iterable[str]) -> None:
-        """Write the rows of some items, whose statuses the manifest knows."""
-        statuses = {item: self.manifest.items[item].record() for item in items}
-        metadata = {_STATUSES: json.dumps(statuses).encode()}
-        with atomic_path(self.folder / f"part-{self._count:06d}.parquet") as temporary:
-            pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
-        self._count += 1
+        """Write the rows of some items, whose status the manifest knows."""
+        self.store.write(self.store.next_name(), table, {item: self.manifest.items[item] for item in items})
 
     def finish(self) -> None:
-        """Put the parts behind what the target held, write target and manifest, and remove the parts.
+        """Put the parts behind what the target held, and remove them.
 
-        Of an item that was done several times, because its file had changed, the last rows count.
+        Of an item that was processed again, because its file had changed, the last rows count.
         """
-        if self._parts() or not self.target.exists():
-            with atomic_path(self.target) as temporary:
-                if self.target.suffix.lower() == ".csv":
+        target = self.output.path
+        if self.store.names() or not target.exists():
+            with atomic_path(target) as temporary:
+                if target.suffix.lower() == ".csv":
                     table = pa.concat_tables([self.schema.empty_table(), *self._tables()])
                     pyarrow.csv.write_csv(_flatten(table), temporary)
                 else:
                     with pq.ParquetWriter(temporary, self.schema, compression="zstd") as writer:
                         for table in self._tables():
                             writer.write_table(table)
-        self.manifest.finish()
-        self.manifest.save(self.record)
-        shutil.rmtree(self.folder)
+        if self.store.folder.exists():
+            self.output.save()  # before the parts go, which say what is done
+            self.store.remove()
 
     def _tables(self) -> Iterator[pa.Table]:
         """What the target held and every part, without rows that later ones replace."""
-        last = {item: part for part in self._parts() for item in _statuses(part)}
-        if self.target.exists():
+        last = {item: part.name for part in self.store for item in part.items}
+        if self.output.path.exists():
             done = {item for item, status in self.manifest.items.items() if status.state == "done"}
-            yield _rows_of(read_table(self.target, self.schema), done - last.keys())
-        for part in self._parts():
-            yield _rows_of(self._read(part), [item for item in _statuses(part) if last[item] == part])
-
-    def _read(self, part: Path) -> pa.Table:
-        return pq.read_table(part).replace_schema_metadata(None).cast(self.schema)
-
-    def _parts(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.parquet"))
-
-
-def _statuses(part: Path) -> dict[str, ItemStatus]:
-    statuses = json.loads(pq.read_schema(part).metadata[_STATUSES])
-    return {item: ItemStatus(**status) for item, status in statuses.items()}
+            yield _rows_of(read_table(self.output.path, self.schema), done - last.keys())
+        for part in self.store:
+            table = part.table().cast(self.schema)
+            yield _rows_of(table, [item for item in part.items if last[item] == part.name])
 
 
 def _rows_of(table: pa.Table, items: Collection[str]) -> pa.Table:
@@ -131,7 +134,7 @@ def _rows_of(table: pa.Table, items: Collection[str]) -> pa.Table:
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read a table that `Parts` wrote, from Parquet or CSV."""
+    """Read a table that `TableParts` wrote, from Parquet or CSV."""
     if path.suffix.lower() == ".csv":
         types = {field.name: field.type for field in _flatten(schema.empty_table()).schema}
         options = pyarrow.csv.ConvertOptions(

@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand
 
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
+from stedfm_hf.runs.progress import tell
 from stedfm_hf.runs.result import Result
 from stedfm_hf.runs.settings import option_of, types_of
 from stedfm_hf.runs.wording import nearest
@@ -48,7 +49,8 @@ def add_command(
     def run(context: typer.Context, **values: Any) -> None:
         as_json, recipe = values.pop("as_json"), values.pop("recipe")
         given = {name: value for name, value in values.items() if not _is_default(context, name)}
-        parsed = {name: _parse(known[name], value) for name, value in given.items()}
+        parsed = {each.name: option_of(each).cli_default for each in known.values() if option_of(each).cli_default}
+        parsed |= {name: _parse(known[name], value) for name, value in given.items()}
         if extra is not None:
             parsed[extra] = _extra_options(context.args, [*known])
         if recipe is not None:
@@ -147,11 +149,6 @@ def run_script(name: str, function: str, *, settings: type, recipes: Path | None
     return run_app(app)
 
 
-def tell(text: str) -> None:
-    """Print a line for people on standard error: standard output is for the answer."""
-    print(f"stedfm: {text}", file=sys.stderr, flush=True)
-
-
 def one_line(error: BaseException) -> str:
     """Return the words of an error on one line, or its type where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
@@ -227,11 +224,12 @@ def _parameter(of_field: Field[Any], hint: Any) -> Parameter:
     kind = _plain_type(hint, known.multiple or known.parse is not None)
     is_list = known.multiple or get_origin(_without_none(hint)) is list
     annotation = list[kind] if is_list else kind  # type: ignore[valid-type]
-    required = of_field.default is MISSING and of_field.default_factory is MISSING
+    required = of_field.default is MISSING and of_field.default_factory is MISSING and known.cli_default is None
     if known.positional:
         info = typer.Argument(... if required else None, metavar=known.metavar, help=known.help)
         return Parameter(of_field.name, Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
     default = None if required or of_field.default is MISSING else of_field.default
+    default = known.cli_default or default
     flags = list(known.flags) or [flag_of(of_field)]
     if kind is bool:
         flags = [f"{flags[0]}/--no-{flags[0][2:]}", *flags[1:]] if default else flags

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from stedfm_hf.runs.errors import UserError
@@ -12,6 +13,7 @@ from stedfm_hf.runs.settings import argument, option
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 NORMALIZATIONS = ("percentile", "minmax", "fixed", "none")
+TABLES = (".parquet", ".csv")
 Inputs = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 """One file, folder, glob or data set, or several."""
 
@@ -32,9 +34,45 @@ def model(default: Any = None) -> Any:
     return option(default, decides=False, help=f"Folder of a model, Hub id, or `demo`{by_default}.")
 
 
+def table(by_default: str) -> Any:
+    """Table that is written; in Python, None writes none."""
+    return option(
+        None,
+        decides=False,
+        cli_default=Path(by_default),
+        help="Table to write, *.parquet or *.csv; in Python, None only returns it.",
+    )
+
+
+def check_table(output: str | os.PathLike[str] | None) -> None:
+    """Refuse a table of an unknown format.
+
+    Raises:
+        UserError: The suffix is not that of a table.
+    """
+    if output is not None and Path(output).suffix.lower() not in TABLES:
+        raise UserError(f"{output}: the table must be named {' or '.join(f'*{suffix}' for suffix in TABLES)}")
+
+
+def tile() -> Any:
+    """Size of the tiles that large images are cut into."""
+    return option(
+        "auto",
+        parse=tile_size,
+        metavar="N|auto|none",
+        help="Size of a tile in pixels; auto is the crop size of the model, none takes each image whole.",
+    )
+
+
 def device() -> Any:
     """Device that the model runs on."""
-    return option("auto", decides=False, choices=DEVICES, help="Device of the model; auto takes a GPU if it can.")
+    return option(
+        "auto",
+        decides=False,
+        choices=DEVICES,
+        pattern=r"(cuda|mps):\d+",
+        help="Device of the model; auto takes a GPU if there is one.",
+    )
 
 
 def precision() -> Any:

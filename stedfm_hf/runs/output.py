@@ -39,6 +39,11 @@ class Output:
         """Whether the results are there already."""
         return self.state == "finished"
 
+    def reopen(self) -> None:
+        """Take up a finished output again, because there are new items to process."""
+        self.state, self.manifest.ended = "resumed", None
+        self.save()
+
     def save(self) -> None:
         """Write the manifest."""
         if self.writes:
@@ -111,7 +116,7 @@ def open_output(
     )
     output = Output(Path(path), manifest, manifest_path(path, folder=is_folder), writes=writes)
     place = output.path if is_folder else output.path.parent
-    _check_kind(output, is_folder, overwrite)
+    check_output(path, command, is_folder=is_folder, overwrite=overwrite)
     if overwrite and writes:
         _remove(output, [place / name for name in (*temporary, *results)])
     elif output.record.exists():
@@ -131,22 +136,28 @@ def open_output(
         output.save()
 
 
-def _check_kind(output: Output, is_folder: bool, overwrite: bool) -> None:
-    """Refuse what is not an output of this command.
+def check_output(path: str | os.PathLike[str], command: str, *, is_folder: bool, overwrite: bool = False) -> None:
+    """Refuse what cannot be the output of a command; for checks before anything slow is imported.
+
+    Args:
+        path: File or folder to write.
+        command: Name of the command.
+        is_folder: Whether the output is a folder.
+        overwrite: Whether what an earlier run made is replaced.
 
     Raises:
         UserError: Says what is there instead.
     """
-    path, record = output.path, output.record
-    if path.exists() and path.is_dir() != is_folder:
+    place, record = Path(path), manifest_path(path, folder=is_folder)
+    if place.exists() and place.is_dir() != is_folder:
         raise UserError(f"{path}: is a {'file; name a folder' if is_folder else 'folder; name a file'}")
     if record.exists():
         old = Manifest.load(record)
-        if old.verb != output.manifest.verb:
+        if old.verb != command:
             raise UserError(f"{path}: was made by `stedfm {old.verb}`; choose another output")
-    elif is_folder and path.exists() and (foreign := [each.name for each in path.iterdir() if each.name[0] != "."]):
+    elif is_folder and place.exists() and (foreign := [each.name for each in place.iterdir() if each.name[0] != "."]):
         raise UserError(f"{path}: holds other files, such as {min(foreign)}; choose a new folder")
-    elif not is_folder and path.exists() and not overwrite:
+    elif not is_folder and place.exists() and not overwrite:
         raise UserError(f"{path}: exists without {record.name}; choose another output, or replace it with --overwrite")
 
 

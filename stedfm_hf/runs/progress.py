@@ -11,6 +11,11 @@ from typing import Any, Self, TextIO
 from tqdm import tqdm
 
 
+def tell(text: str) -> None:
+    """Print a line for people on standard error: standard output is for the answer."""
+    print(f"stedfm: {text}", file=sys.stderr, flush=True)
+
+
 class Progress:
     """Count items on standard error: a tqdm bar on a terminal, else one plain line every few seconds and at the end.
 

@@ -40,8 +40,10 @@ class Option:
         flags: Flags of the command line; by default the name with hyphens.
         metavar: Placeholder of the value in the help.
         choices: Allowed values; empty for any.
+        pattern: Regular expression of further allowed values.
         minimum: Smallest allowed number.
         maximum: Largest allowed number.
+        cli_default: Default of the command line, where it differs from that of the function.
         parse: Converts the text of the command line; None where the type of the field says how.
     """
 
@@ -53,8 +55,10 @@ class Option:
     flags: tuple[str, ...] = ()
     metavar: str | None = None
     choices: tuple[str, ...] = ()
+    pattern: str = ""
     minimum: float | None = None
     maximum: float | None = None
+    cli_default: Any = None
     parse: Callable[[str], Any] | None = None
 
 
@@ -127,7 +131,7 @@ def check_value(name: str, value: Any, known: Option) -> None:
     for each in value if isinstance(value, list | tuple) else (value,):
         if each is None:
             continue
-        if known.choices and each not in known.choices:
+        if known.choices and each not in known.choices and not re.fullmatch(known.pattern, str(each)):
             near = nearest(str(each), known.choices)
             raise UserError(f"{name} {each!r} is unknown{near or f'; choose {_or(known.choices)}'}")
         if isinstance(each, int | float) and not isinstance(each, bool):

@@ -14,8 +14,9 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import HfArg
 
-from stedfm_hf.inference.loading import DEVICES, choose_device, has_fast_bfloat16
+from stedfm_hf.inference.loading import choose_device, has_fast_bfloat16
 from stedfm_hf.runs import UserError
+from stedfm_hf.runs.options import DEVICES
 from stedfm_hf.runs.recipes import load_recipe
 from stedfm_hf.runs.wording import nearest
 

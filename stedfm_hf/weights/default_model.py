@@ -12,7 +12,6 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from stedfm_hf.runs.download import cache_folder
 from stedfm_hf.runs.errors import UserError
-from stedfm_hf.weights.convert import convert
 from stedfm_hf.weights.folders import RECORD_NAME
 
 __all__ = ["HUB_ID", "OFFICIAL_NAME", "default_model"]
@@ -75,6 +74,8 @@ def _convert_once(folder: Path) -> None:
                 f"{folder}",
                 file=sys.stderr,
             )
+            from stedfm_hf.weights.convert import convert  # takes seconds to import
+
             convert(OFFICIAL_NAME, folder)
     except (UserError, OSError) as error:
         raise UserError(

@@ -20,16 +20,16 @@ def make(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_masks_beside_their_images_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_masks_next_to_their_images_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make(tmp_path, "a.tif", "a_mask.tif", "b_mask.tif", "c_image.tif", "c_mask.png", "c_region.tif", "n.txt")
     sources, skipped = find_sources(folder)
     assert [source.path for source in sources] == ["a.tif", "b_mask.tif", "c_image.tif", "c_region.tif"]
     assert skipped == {".txt": 1, "masks": 2}
-    assert "2 masks of these images are passed over; name them to take them" in capsys.readouterr().err
+    assert "skipped 2 masks of these images; name them to take them" in capsys.readouterr().err
     assert paths(f"{folder}/*_mask.*") == ["a_mask.tif", "b_mask.tif", "c_mask.png"]
     assert paths(folder / "a.tif", folder / "a_mask.tif") == ["a.tif", "a_mask.tif"]
     assert paths(folder, folder / "a_mask.tif")[-1] == "a_mask.tif"
-    assert capsys.readouterr().err == "stedfm: 1 mask of these images is passed over; name it to take it\n"
+    assert capsys.readouterr().err == "stedfm: skipped 1 mask of these images; name it to take it\n"
 
 
 @pytest.mark.parametrize("masks", ["masks", "labels", "annotations"])

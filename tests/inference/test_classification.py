@@ -335,13 +335,13 @@ def test_class_names_that_make_no_columns(
         ({"inputs": []}, "no input"),
         ({"output": "table.xlsx"}, "parquet or"),
         ({"tile": 12}, "multiple of 8"),
-        ({"batch_size": 0}, "batch size 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
         ({"normalization": "fixed"}, "intensity_range"),
         ({"map_stride": 8}, "no folder for maps"),
         ({"maps": "MAPS", "map_stride": 33}, "map stride 33 is out of range: 1 to 32"),
         ({"maps": "IMAGES/maps"}, "lies among the images"),
         ({"maps": "IMAGES/a", "inputs": "IMAGES/a/1.tif"}, "lies among the images"),
-        ({"maps": __file__}, "the folder cannot be made"),
+        ({"maps": __file__}, "is a file; name a folder"),
     ],
 )
 def test_mistakes_are_named(folder: Path, images: Path, kwargs: dict[str, Any], message: str, tmp_path: Path) -> None:

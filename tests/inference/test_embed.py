@@ -243,7 +243,7 @@ def test_other_settings_are_refused_and_named(folder: Path, images: Path, tmp_pa
         embed(images, model=folder, output=output, intensity_range=(0, 100))
     assert embed(images, model=folder, output=output, pooling="token", overwrite=True).table.num_rows == 7
     (tmp_path / "emb.parquet.manifest.json").unlink()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists without"):
         embed(images, model=folder, output=output)
 
 
@@ -301,7 +301,7 @@ def test_precision(folder: Path, images: Path) -> None:
         ({"model": __file__}, "is a file; if it is a checkpoint: stedfm convert"),
         ({"output": "table.xlsx"}, "parquet or"),
         ({"normalization": "fixed"}, "intensity_range"),
-        ({"batch_size": 0}, "batch size 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
         ({"inputs": "missing.tif"}, "missing.tif"),
         ({"inputs": []}, "no input"),
     ],

@@ -59,7 +59,7 @@ def without_stamps(manifest: Path) -> None:
 
 
 def by_segment(images: Path, out: Path, models: Path, **options: Any) -> Manifest:
-    return segment(images, out, model=models / "segment", device="cpu", series="all", **options)
+    return segment(images, out, model=models / "segment", device="cpu", series="all", **options).manifest
 
 
 def counting(monkeypatch: pytest.MonkeyPatch, owner: type, stop_at: int | None = None) -> list[str]:

@@ -81,7 +81,7 @@ def tables(folder: Path) -> tuple[Any, Any]:
 
 def test_one_class_a_pixel_as_the_pipeline_has_it(single: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    manifest = segment(images, out, model=single, device="cpu")
+    manifest = segment(images, out, model=single, device="cpu").manifest
     fields, objects = tables(out)
     assert fields["path"].tolist() == ["a/1.tif", "a/3.tif", "b/0.tif", "b/2.tif"]
     assert list(fields)[6:11] == [*(f"share_{name}" for name in CLASSES), *(f"objects_{name}" for name in CLASSES[1:])]
@@ -160,7 +160,7 @@ def test_a_model_with_a_pixel_size_of_its_own(several: Path, images: Path, tmp_p
     StedFmImageProcessor(patch_size=8, target_pixel_size_nm=12.5).save_pretrained(tmp_path / "finer")
     np.save(tmp_path / "unsized.npy", counts())
     inputs = [images / "a" / "1.tif", tmp_path / "unsized.npy"]
-    manifest = segment(inputs, tmp_path / "out", model=tmp_path / "finer", device="cpu")
+    manifest = segment(inputs, tmp_path / "out", model=tmp_path / "finer", device="cpu").manifest
     assert "pixel size" in manifest.failures()["unsized.npy"]
     maps = tifffile.imread(tmp_path / "out" / "1.tif.probabilities1.tif")
     expected = np.stack([each["probability"] for each in by_pipeline(tmp_path / "finer", images / "a" / "1.tif")])
@@ -173,7 +173,7 @@ def test_pixels_that_are_no_numbers(several: Path, tmp_path: Path) -> None:
     image[20:30, 10:40] = np.nan
     image[40, 5] = np.inf
     tifffile.imwrite(tmp_path / "holes.tif", image)
-    manifest = segment(tmp_path / "holes.tif", tmp_path / "out", model=several, device="cpu")
+    manifest = segment(tmp_path / "holes.tif", tmp_path / "out", model=several, device="cpu").manifest
     assert manifest.exit_status == 0
     maps = tifffile.imread(tmp_path / "out" / "holes.tif.probabilities1.tif")
     expected = [each["probability"] for each in by_pipeline(several, tmp_path / "holes.tif")]
@@ -186,12 +186,12 @@ def test_pixels_that_are_no_numbers(several: Path, tmp_path: Path) -> None:
 
 def test_8_bit_and_nothing_but_labels(several: Path, images: Path, tmp_path: Path) -> None:
     base = ["segment", str(images / "a" / "1.tif"), "--model", str(several), "--device", "cpu", "--output"]
-    assert main([*base, str(tmp_path / "one"), "--probability-type", "uint8"]) == 0
+    assert main([*base, str(tmp_path / "one"), "--probabilities", "uint8"]) == 0
     assert main([*base, str(tmp_path / "two")]) == 0
     one, two = (tifffile.imread(tmp_path / name / "1.tif.probabilities1.tif") for name in ("one", "two"))
     assert one.dtype == np.uint8 and two.dtype == np.float32
     np.testing.assert_allclose(one / 255, two, atol=0.5 / 255 + 1e-6)
-    assert main([*base, str(tmp_path / "three"), "--no-probabilities", "--no-overlay"]) == 0
+    assert main([*base, str(tmp_path / "three"), "--probabilities", "none", "--no-overlay"]) == 0
     written = sorted(file.name for file in (tmp_path / "three").iterdir())
     assert written == ["1.tif.labels1.tif", "1.tif.objects1.tif", "fields.parquet", "manifest.json", "objects.parquet"]
     fields, _ = tables(tmp_path / "three")
@@ -217,8 +217,8 @@ def test_the_last_line_counts_the_objects_of_every_class(
 
 
 def test_maps_among_the_images_are_not_segmented_by_the_next_run(several: Path, images: Path, tmp_path: Path) -> None:
-    first = segment(images / "a" / "1.tif", images / "a" / "segmented", model=several, device="cpu")
-    again = segment(images, tmp_path / "out", model=several, device="cpu")
+    first = segment(images / "a" / "1.tif", images / "a" / "segmented", model=several, device="cpu").manifest
+    again = segment(images, tmp_path / "out", model=several, device="cpu").manifest
     assert first.items and all("segmented" not in path for path in again.items)
 
 
@@ -270,7 +270,7 @@ def test_maps_that_are_no_numbers_are_not_written(several: Path, images: Path, t
     with torch.no_grad():
         next(broken.decode_head.parameters()).fill_(float("nan"))
     broken.save_pretrained(tmp_path / "broken")
-    manifest = segment(images, tmp_path / "out", model=tmp_path / "broken", device="cpu")
+    manifest = segment(images, tmp_path / "out", model=tmp_path / "broken", device="cpu").manifest
     assert len(manifest.failures()) == 4 and "not finite" in manifest.failures()["a/1.tif"]
     assert not list((tmp_path / "out").rglob("*.tif")) and tables(tmp_path / "out")[0].empty
 
@@ -377,7 +377,7 @@ def test_a_field_without_signal_is_done_and_named(
     for name, field in fields.items():
         np.save(images / f"{name}.npy", field)
     np.savez(images / "many.npz", a=fields["late"], b=fields["dark"], c=fields["dark"], d=fields["flat"])
-    manifest = segment(images, tmp_path / "out", model=single, device="cpu", series="all", **scaling)
+    manifest = segment(images, tmp_path / "out", model=single, device="cpu", series="all", **scaling).manifest
     equal, dark = "no signal (all pixels are equal)", "no signal (no pixel is finite)"
     many = "4 fields, no signal in fields 2, 3 (no pixel is finite), no signal in field 4 (all pixels are equal)"
     notes = {item.partition(".")[0]: status.reason for item, status in manifest.items.items()}
@@ -410,7 +410,7 @@ def test_a_gpu_without_room_is_told(
 
 @pytest.mark.parametrize("window", [8, 16])
 def test_windows_of_few_patches(window: int, single: Path, images: Path, tmp_path: Path) -> None:
-    manifest = segment(images / "a" / "1.tif", tmp_path / "out", model=single, device="cpu", window=window)
+    manifest = segment(images / "a" / "1.tif", tmp_path / "out", model=single, device="cpu", window=window).manifest
     assert manifest.exit_status == 0 and manifest.settings["halo"] == window // 4
 
 
@@ -422,8 +422,8 @@ def test_windows_of_few_patches(window: int, single: Path, images: Path, tmp_pat
         ({"inputs": "missing.tif"}, "missing.tif"),
         ({"window": 12}, "multiple of 8"),
         ({"halo": 16}, "halo 16 is out of range: 0 to 15"),
-        ({"batch_size": 0}, "batch size 0"),
-        ({"min_area_px": 0}, "min area 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"min_area_px": 0}, "min_area_px is 0"),
         ({"probabilities": "int64"}, "'int64' is unknown"),
         ({"threshold": 0.5}, "most probable class"),
         ({"normalization": "fixed"}, "intensity_range"),
@@ -443,7 +443,7 @@ def test_a_threshold_out_of_range_and_results_without_a_manifest(several: Path, 
         segment(images, tmp_path / "out", model=several, threshold=1, device="cpu")
     segment(images, tmp_path / "out", model=several, device="cpu", overlay=False, probabilities=None)
     (tmp_path / "out" / "manifest.json").unlink()
-    with pytest.raises(UserError, match="holds results without manifest.json"):
+    with pytest.raises(UserError, match="holds other files"):
         segment(images, tmp_path / "out", model=several, device="cpu")
 
 

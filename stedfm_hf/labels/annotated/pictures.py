@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stedfm_hf.data.sources import DatasetRow, dataset_rows
+from stedfm_hf.data.dataset_rows import DatasetRow, dataset_rows
 from stedfm_hf.images import ImageReadError, StedImage
 from stedfm_hf.labels.annotated.annotation_files import check_shape, drop_equal_planes
 from stedfm_hf.labels.annotated.rows import Checked, MaskedRows, check_shows_something, content_digest, digest_of

@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stedfm_hf.data.dataset_rows import DatasetRow, dataset_rows
 from stedfm_hf.data.repository.decoding import decode
 from stedfm_hf.data.repository.files import ShardReader, SplitFiles, find_split, find_split_names
 from stedfm_hf.data.repository.layout import crop_features
-from stedfm_hf.data.sources import DatasetRow, dataset_rows
 from stedfm_hf.images import FoundImage, StedImage, find_images, read_image
 from stedfm_hf.modeling.io_stedfm import ImageReadError
 from stedfm_hf.runs import UserError, read_json, sha256_file

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from transformers import AutoConfig
 
-from stedfm_hf.inference.loading import checked_source
 from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES, StedFmConfig
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel, StedFmPreTrainedModel
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.finetuning.arguments import WeightArguments
+from stedfm_hf.weights.models import find_model
 from stedfm_hf.weights.packaged import packaged_folder
 
 Network = TypeVar("Network", bound=StedFmPreTrainedModel)
@@ -40,7 +40,7 @@ def network_config(model: WeightArguments) -> StedFmConfig:
     """
     if model.mode in DRAWN and model.model in ARCHITECTURES:
         return StedFmConfig(**ARCHITECTURES[model.model])
-    source = checked_source(model.model)
+    source = find_model(model.model).place
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:

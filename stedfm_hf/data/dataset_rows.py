@@ -1,0 +1,98 @@
+"""Rows of data sets as sources of images: pictures of any data set, and crops of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stedfm_hf.data.repository.decoding import decode
+from stedfm_hf.data.repository.layout import crop_features
+from stedfm_hf.images import StedImage
+from stedfm_hf.runs import UserError
+
+
+@dataclass(frozen=True)
+class DatasetRow:
+    """A row of a dataset with a picture in `column`."""
+
+    rows: Any
+    index: int
+    column: str
+    path: str
+    size: int = 0
+    stamp: None = None
+
+    def read(self, series: str | int | None, channel: str | int | None) -> list[StedImage]:
+        """Decode the picture of the row; colour makes three channels, unless they are equal."""
+        array = np.asarray(self.rows[self.index][self.column])
+        if array.ndim == 2:
+            array = array[None]
+        elif array.shape[-1] <= 4 < array.shape[0]:
+            array = np.moveaxis(array, -1, 0)
+            array = array[:1] if all(np.array_equal(array[0], plane) for plane in array[1:3]) else array
+        names = tuple(str(index) for index in range(len(array)))
+        if channel is not None:
+            if str(channel) not in names:
+                raise ValueError(f"{self.path}: there is no channel {channel!r}; there are {', '.join(names)}")
+            array, names = array[int(channel)][None], (str(channel),)
+        return [StedImage(array, None, names, {}, self.path, self.column)]
+
+
+@dataclass(frozen=True)
+class CropRow:
+    """A row of a data set of crops, as `stedfm data build` makes them: scaled once, with its source."""
+
+    rows: Any
+    index: int
+    path: str
+    size: int = 0
+    stamp: None = None
+
+    def read(self, series: str | int | None, channel: str | int | None) -> list[StedImage]:
+        """Decode the row; it is an image of its own, so `series` and `channel` can only say whether it is wanted."""
+        stored = self.rows[self.index]
+        row = decode(stored)
+        for kind, wanted in (("series", series), ("channel", channel)):
+            if wanted is not None and str(wanted) not in (row[kind], "0"):
+                raise ValueError(f"{self.path}: is {kind} {row[kind]!r}, not {wanted!r}")
+        size = row["pixel_size_nm"]
+        low, high = stored["intensity_low"], stored["intensity_high"]  # decoded, they would be rounded to 32 bit
+        return [
+            StedImage(
+                row["pixels"].numpy(),
+                None if size is None else (size[0], size[1]),
+                (row["channel"],),
+                {"source": row["source"]},
+                self.path,
+                row["series"],
+                intensity_range=(low, high) if low < high else None,
+            )
+        ]
+
+
+def dataset_rows(name: str) -> Iterator[DatasetRow | CropRow]:
+    """Go through the pictures of all splits of a dataset.
+
+    Raises:
+        UserError: If it cannot be loaded or has no image column.
+    """
+    import datasets
+
+    try:
+        splits = datasets.load_dataset(name)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{name}: is no image or folder, and cannot be loaded as a dataset ({reason})") from error
+    pictures = (datasets.Image, datasets.Array2D, datasets.Array3D)
+    for split, rows in splits.items():
+        if set(crop_features()) <= set(rows.features):
+            yield from (CropRow(rows, index, f"{split}/{index}") for index in range(len(rows)))
+            continue
+        columns = [key for key, feature in rows.features.items() if isinstance(feature, pictures)]
+        if not columns:
+            raise UserError(f"dataset {name}, split {split}: no image column among {', '.join(rows.features)}")
+        column = "image" if "image" in columns else columns[0]
+        yield from (DatasetRow(rows, index, column, f"{split}/{index}") for index in range(len(rows)))

@@ -1,0 +1,88 @@
+"""Answers of a classifier: the columns they stand in, and how they are computed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from stedfm_hf.inference.loading import Classifier
+from stedfm_hf.inference.stepwise import Fact, table_of
+from stedfm_hf.inference.tables import OF_IMAGE, OF_MODEL
+from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
+from stedfm_hf.modeling.tiling_stedfm import encode_images
+from stedfm_hf.runs import UserError
+
+
+def answer_columns(classifier: Classifier) -> dict[str, str]:
+    """Columns for what the model answers, and the names of its labels: `p_<label>`, or `value_<label>` of regression.
+
+    Raises:
+        UserError: If labels have no name, or two have the same.
+    """
+    config = classifier.model.config
+    if sorted(config.id2label) != list(range(config.num_labels)):
+        raise UserError(
+            f"model {classifier.name}: id2label in its config.json names the labels {sorted(config.id2label)}; "
+            f"it must name 0 to {config.num_labels - 1}"
+        )
+    names = [str(config.id2label[number]) for number in range(config.num_labels)]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"model {classifier.name}: several labels are called {twice[0]!r} and would share a column; "
+            "give each a name of its own in id2label of its config.json"
+        )
+    prefix = "value_" if config.target_type == "regression" else "p_"
+    return {f"{prefix}{name}": name for name in names}
+
+
+def answers_of(
+    model: StedFmForImageClassification, images: Iterable[np.ndarray], *, tile: int | str | None, batch_size: int
+) -> Iterator[np.ndarray]:
+    """What the head says of each image, (C,) float32: probabilities, or values for regression.
+
+    One image at a time, so that an answer does not depend on its neighbours by a rounding.
+    """
+    kind = model.config.target_type
+    for vector in encode_images(model, images, pooling=model.config.pooling, tile=tile, batch_size=batch_size):
+        with torch.inference_mode():
+            logits = model.classify(torch.from_numpy(vector[None]).to(model.device, model.dtype))[0].float()
+            if kind != "regression":
+                logits = logits.sigmoid() if kind == "multi_label" else logits.softmax(dim=0)
+            yield logits.cpu().numpy()
+
+
+def answer_schema(columns: Sequence[str], *, labelled: bool, maps: bool) -> pa.Schema:
+    """Columns of the table of `classify`.
+
+    Args:
+        columns: Those of the answers.
+        labelled: Whether there is one most probable class.
+        maps: Whether there are maps.
+    """
+    return pa.schema(
+        [
+            *OF_IMAGE,
+            *([("label", pa.string())] if labelled else []),
+            *((column, pa.float32()) for column in columns),
+            *([("map", pa.string())] if maps else []),
+            *OF_MODEL,
+        ]
+    )
+
+
+def answer_table(
+    results: list[tuple[Fact, np.ndarray]], schema: pa.Schema, classifier: Classifier, columns: dict[str, str]
+) -> pa.Table:
+    """The table of images with their answers."""
+    answers = np.array([answer for _, answer in results], dtype=np.float32).reshape(-1, len(columns))
+    filled: dict[str, Any] = {column: answers[:, number] for number, column in enumerate(columns)}
+    if "label" in schema.names:
+        names = list(columns.values())
+        filled["label"] = [names[number] for number in answers.argmax(axis=1)]
+    return table_of([fact for fact, _ in results], schema, classifier, filled)

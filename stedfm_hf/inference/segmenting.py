@@ -1,0 +1,165 @@
+"""The run of `segment`: every field of every source, recorded one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from stedfm_hf.data.sources import Source
+from stedfm_hf.inference.field_records import FIELDS, OBJECTS, PARTS, FieldRecords, SegmentResult
+from stedfm_hf.inference.field_task import KINDS, FieldTask, field_schema, object_schema
+from stedfm_hf.inference.fields import Field, read_fields
+from stedfm_hf.inference.resuming import left_to_do, remove_maps
+from stedfm_hf.inference.segmenter import Segmenter
+from stedfm_hf.inference.settings import SegmentSettings
+from stedfm_hf.inference.stepwise import chosen_scaling
+from stedfm_hf.modeling.blending_stedfm import default_halo
+from stedfm_hf.runs import Progress, UserError, some_of, tell
+from stedfm_hf.runs.output import open_output
+
+
+def segment_fields(
+    settings: SegmentSettings,
+    folder: Path,
+    sources: Sequence[Source],
+    skipped: Mapping[str, int],
+    segmenter: Segmenter,
+) -> SegmentResult:
+    """Segment the fields of some sources; see `stedfm_hf.inference.segment`.
+
+    Args:
+        settings: Settings of the command.
+        folder: Folder to write.
+        sources: Where the fields come from.
+        skipped: Number of files that are not images, by suffix.
+        segmenter: The model.
+
+    Raises:
+        UserError: For settings that do not fit the model, or an output begun with other settings.
+    """
+    window, halo = checked_windows(segmenter, settings.window, settings.halo)
+    scaling = chosen_scaling(segmenter, settings.normalization, settings.intensity_range)
+    channel = segmenter.processor.channel if settings.channel is None else settings.channel
+    task = FieldTask(
+        segmenter,
+        folder,
+        threshold=checked_threshold(segmenter, settings.threshold),
+        min_area_px=settings.min_area_px,
+        window=window,
+        halo=halo,
+        batch_size=settings.batch_size,
+        probabilities=checked_probabilities(segmenter, settings.probabilities),
+        overlay=settings.overlay,
+    )
+    config = segmenter.model.config
+    with open_output(
+        folder,
+        "segment",
+        settings,
+        results=[FIELDS, OBJECTS],
+        temporary=[PARTS],
+        resolved={
+            "target_type": config.target_type,
+            "classes": list(segmenter.classes),
+            "threshold": task.threshold,
+            "window": window,
+            "halo": halo,
+            "precision": str(segmenter.model.dtype).removeprefix("torch."),
+            "channel": channel,
+            **scaling,
+        },
+        options={"device": str(segmenter.model.device), "skipped_files": dict(skipped)},
+        model=segmenter.name,
+        weights_sha256=segmenter.weights_sha256,
+        overwrite=settings.overwrite,
+    ) as output:
+        records = FieldRecords(output, field_schema(segmenter), object_schema(config.num_channels))
+
+        def forget(paths: Collection[str]) -> None:
+            records.forget(paths)
+            remove_maps(folder, paths, KINDS)
+
+        left = left_to_do(output.manifest, sources, forget, begun=records.begun)
+        if left and output.finished:
+            output.reopen()
+        try:
+            with Progress(len(sources), description="segment", done=len(sources) - len(left)) as progress:
+                for source in left:
+                    fields = read_fields(source, segmenter, settings.series, channel, scaling)
+                    _segment_source(source, fields, task, records, progress)
+                    progress.update()
+                    records.save_at_times()
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"the GPU has no room for {settings.batch_size} windows of {window}; lower --batch-size"
+            ) from error
+        records.finish([source.path for source in sources])
+    result = SegmentResult(folder, output.manifest)
+    if result.fields and not sum(result.objects.values()):
+        if settings.min_area_px > 1:
+            tell(f"no object has {settings.min_area_px} pixels or more (--min-area-px); the labels show smaller ones")
+        else:
+            tell("no pixel belongs to a class; the probability maps show how near the model came")
+    return result
+
+
+def _segment_source(
+    source: Source, fields: Iterable[Field], task: FieldTask, records: FieldRecords, progress: Progress
+) -> None:
+    """Segment what of a source is not done yet; what goes wrong is the error of this source alone."""
+    manifest, number = records.manifest, 0
+    without_signal: dict[str, list[int]] = {}
+    try:
+        for field in fields:
+            number += 1
+            if why := field.no_signal():
+                without_signal.setdefault(why, []).append(number)
+            if not records.has(source.path, number):
+                records.add(source.path, number, *task(field, source.path, number))
+    except (ValueError, MemoryError) as error:
+        manifest.failed(source.path, str(error) or type(error).__name__)
+        # Readers name the file in their own way; it is named here by the path of the tables.
+        reason = (manifest.items[source.path].reason or "").rpartition(f"{Path(source.path).name}: ")[2]
+        progress.note(f"stedfm: error: {source.path}: {reason}")
+    else:
+        notes = [] if number == 1 else [f"{number} fields"]
+        for why, numbers in without_signal.items():
+            where = "" if number == 1 else f" in field{'' if len(numbers) == 1 else 's'} {some_of(numbers)}"
+            notes.append(f"no signal{where} ({why})")
+            progress.note(f"stedfm: {source.path}: {notes[-1]}")
+        manifest.done(source.path, ", ".join(notes) or None)
+
+
+def checked_windows(segmenter: Segmenter, window: int | None, halo: int | None) -> tuple[int, int]:
+    """Return the size of a window and of its halo in pixels."""
+    patch_size = segmenter.model.config.patch_size
+    side = segmenter.model.config.image_size if window is None else window
+    if side < 1 or side % patch_size:
+        raise UserError(f"window {side} is not a size of a window; choose a multiple of {patch_size} pixels")
+    border = default_halo(side, patch_size) if halo is None else halo
+    if not 0 <= 2 * border < side:
+        raise UserError(f"halo {border} is out of range: 0 to {(side - 1) // 2} pixels for windows of {side}")
+    return side, border
+
+
+def checked_threshold(segmenter: Segmenter, threshold: float | None) -> float | None:
+    """Return the threshold; None where every pixel has one class."""
+    if segmenter.single:
+        if threshold is not None:
+            raise UserError(
+                f"model {segmenter.name}: gives every pixel its most probable class; leave out --threshold"
+            )
+        return None
+    threshold = 0.5 if threshold is None else threshold
+    if segmenter.model.config.target_type != "regression" and not 0 <= threshold < 1:
+        raise UserError(f"threshold {threshold} is out of range: 0 up to, but not, 1")
+    return threshold
+
+
+def checked_probabilities(segmenter: Segmenter, probabilities: str | None) -> str | None:
+    """Return the type of the probability maps, or None."""
+    if probabilities == "uint8" and segmenter.model.config.target_type == "regression":
+        raise UserError(f"model {segmenter.name}: gives values, which 8 bit cannot hold; choose float32 or none")
+    return probabilities

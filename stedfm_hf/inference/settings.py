@@ -1,0 +1,117 @@
+"""Settings of `embed`, `classify` and `segment`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stedfm_hf.runs import UserError, options
+from stedfm_hf.runs.settings import option, settings
+
+POOLINGS = ("avg", "token", "patch")
+
+
+@settings
+class EmbedSettings:
+    """Embed images into a table: one row per image and channel.
+
+    If interrupted, run the same command again to resume. Unreadable files are skipped and listed; the exit status is
+    then 1.
+    """
+
+    inputs: options.Inputs = options.inputs()
+    output: str | Path | None = options.table("embeddings.parquet")
+    model: str | Path | None = options.model()
+    pooling: str = option(
+        "avg", choices=POOLINGS, help="avg (mean of the patch tokens), token (class token) or patch (a row per patch)."
+    )
+    precision: str = options.precision()
+    device: str = options.device()
+    tile: str | int | None = options.tile()
+    batch_size: int = options.batch_size(32)
+    workers: int | None = options.workers("threads that read images")
+    series: str | int | None = options.series()
+    channel: str | int | None = options.channel()
+    normalization: str | None = options.normalization()
+    intensity_range: tuple[float, float] | None = options.intensity_range()
+    overwrite: bool = options.overwrite()
+
+    def check(self) -> None:
+        """Refuse a table of an unknown format."""
+        options.check_table(self.output)
+
+
+@settings
+class ClassifySettings:
+    """Classify images into a table, and large fields into maps.
+
+    If interrupted, run the same command again to resume. Unreadable files are skipped and listed; the exit status is
+    then 1.
+    """
+
+    inputs: options.Inputs = options.inputs()
+    model: str | Path = option(decides=False, help="Folder of `stedfm finetune classification`, or Hub id.")
+    output: str | Path | None = options.table("classes.parquet")
+    maps: str | Path | None = option(
+        None, metavar="DIR", help="Folder for a map of each image that is larger than the crops of the model."
+    )
+    map_stride: int | None = option(
+        None, minimum=1, help="Step between the windows of a map, in pixels; by default half a window."
+    )
+    precision: str = options.precision()
+    device: str = options.device()
+    tile: str | int | None = options.tile()
+    batch_size: int = options.batch_size(32)
+    workers: int | None = options.workers("threads that read images")
+    series: str | int | None = options.series()
+    channel: str | int | None = options.channel()
+    normalization: str | None = options.normalization()
+    intensity_range: tuple[float, float] | None = options.intensity_range()
+    overwrite: bool = options.overwrite()
+
+    def check(self) -> None:
+        """Refuse a table of an unknown format, and a stride without maps."""
+        options.check_table(self.output)
+        if self.maps is None and self.map_stride is not None:
+            raise UserError("a map stride is given but no folder for maps; give both")
+
+
+@settings
+class SegmentSettings:
+    """Segment fields of any size into maps and a table of objects.
+
+    If interrupted, run the same command again to resume. Unreadable files are skipped and listed; the exit status is
+    then 1.
+    """
+
+    inputs: options.Inputs = options.inputs()
+    output: str | Path = option(decides=False, cli_default=Path("segmented"), metavar="DIR", help="Folder to write.")
+    model: str | Path = option(decides=False, help="Folder of `stedfm finetune segmentation`, or Hub id.")
+    threshold: float | None = option(
+        None, help="Probability above which a pixel belongs to a class, where classes may overlap; by default 0.5."
+    )
+    min_area_px: int = option(1, minimum=1, help="Area of the smallest object, in pixels.")
+    window: int | None = option(None, help="Size of a window in pixels; by default that of the crops.")
+    halo: int | None = option(
+        None, help="Half of the overlap of neighbouring windows, in pixels; by default an eighth of a window."
+    )
+    batch_size: int = options.batch_size(8, "windows")
+    probabilities: str | None = option(
+        "float32",
+        choices=("float32", "uint8"),
+        metavar="float32|uint8|none",
+        parse=lambda text: None if text == "none" else text,
+        help="Type of the probability maps (255 is 1 in uint8); none writes none.",
+    )
+    overlay: bool = option(True, help="Write pictures with the outlines of the objects.")
+    precision: str = options.precision()
+    device: str = options.device()
+    series: str | int | None = option(
+        None,
+        parse=options.index_or_name,
+        metavar="NAME|INDEX",
+        help="Series to take of each file; all takes every one, and every plane of a stack.",
+    )
+    channel: str | int | None = options.channel()
+    normalization: str | None = options.normalization()
+    intensity_range: tuple[float, float] | None = options.intensity_range()
+    overwrite: bool = options.overwrite()
