@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stedfm_hf.cli.shared import AsJson, complain, index_or_name, print_json, print_table
+from stedfm_hf.cli.shared import AsJson, complain, index_or_name, print_json
+from stedfm_hf.data.settings import ListSettings, PushSettings, StatsSettings
 from stedfm_hf.data.splits import SHARES, SplitShares
+from stedfm_hf.runs.command_line import add_command
 
 if TYPE_CHECKING:
     from stedfm_hf.data.assembly.assemble import DatasetSummary
@@ -53,62 +54,6 @@ def _report(summary: DatasetSummary, inputs: str, as_json: bool) -> None:
         raise typer.Exit(manifest.exit_status)
 
 
-@data.command(epilog="Example: stedfm data stats my-crops --output my-crops-stats")
-def stats(
-    repo: Annotated[str, typer.Argument(help="A folder, or the id of a data set on the Hub.")],
-    output: Annotated[
-        Path | None, typer.Option(help="Folder for stats.json, the histogram and the contact sheet.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Count crops, labels and source images, and measure intensities.
-
-    Reads the whole data set once, with little memory; from the Hub, nothing is stored.
-    """
-    from stedfm_hf.data.publishing.stats import dataset_stats
-    from stedfm_hf.data.publishing.summary import count_table, pixel_table
-
-    record = dataset_stats(repo, output=output)
-    if as_json:
-        print_json(record)
-        return
-    for table in (count_table(record), pixel_table(record)):
-        print_table(tuple(table.header), [tuple(row) for row in table.rows])
-        print()
-    if shared := record["sources"]["shared_between_splits"]:
-        examples = ", ".join(record["sources"]["examples"])
-        complain(f"warning: crops of {shared} source images are in more than one split ({examples})")
-    if output is not None:
-        print(f"figures and stats.json written to {output}")
-
-
-@data.command(epilog="Example: stedfm data push my-crops my-lab/my-crops")
-def push(
-    repo: Annotated[Path, typer.Argument(help="The folder of the data set.")],
-    hub_id: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub; made if it is not there.")],
-    public: Annotated[bool, typer.Option("--public", help="Let everybody see it; by default it is private.")] = False,
-    manifest: Annotated[
-        bool, typer.Option("--manifest", help="Publish manifest.json, too: it names every input file.")
-    ] = False,
-    allow_paths: Annotated[
-        bool, typer.Option("--allow-paths", help="Publish even if absolute paths stand in it.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Publish a data set on the Hugging Face Hub.
-
-    Checked first, private unless you say otherwise; interrupted, the same command goes on where it stopped.
-    """
-    from stedfm_hf.data.publishing.push import push as push_dataset
-
-    pushed = push_dataset(repo, hub_id, private=not public, manifest=manifest, allow_paths=allow_paths)
-    if as_json:
-        print_json(asdict(pushed))
-    else:
-        seen = "private" if pushed.private else "public"
-        print(f"{pushed.url}: {sum(pushed.crops.values()):,} crops in {pushed.shards} shards, {seen}")
-
-
 @data.command("import-archive", epilog="Example: stedfm data import-archive STED-FM-dataset-crops.zip --output crops")
 def import_archive(
     archive: Annotated[str, typer.Argument(help="A tar or zip of crops, or its http(s) address.")],
@@ -143,20 +88,6 @@ def import_archive(
         overwrite=overwrite,
     )
     _report(summary, "members", as_json)
-
-
-@data.command("list", epilog="Example: stedfm data list --json")
-def list_sets(as_json: AsJson = False) -> None:
-    """List the published sets, and where their files come from."""
-    from stedfm_hf.data.official.registry import OFFICIAL_SETS
-
-    sets = list(OFFICIAL_SETS.values())
-    if as_json:
-        hidden = {"module", "options"}
-        print_json([{key: value for key, value in asdict(each).items() if key not in hidden} for each in sets])
-        return
-    rows = [(each.name, each.task, each.size, each.licence, each.url or each.where) for each in sets]
-    print_table(("name", "what is to be told", "images", "licence", "files"), [tuple(row) for row in rows])
 
 
 @data.command("import-set", epilog="Example: stedfm data import-set optim optim-data.zip --output optim")
@@ -353,3 +284,26 @@ def build(
         overwrite=overwrite,
     )
     _report(summary, "files", as_json)
+
+
+add_command(
+    data,
+    "list",
+    "stedfm_hf.data.official.registry:list_sets",
+    settings=ListSettings,
+    example="stedfm data list --json",
+)
+add_command(
+    data,
+    "stats",
+    "stedfm_hf.data.publishing.stats:dataset_stats",
+    settings=StatsSettings,
+    example="stedfm data stats my-crops --output my-crops-stats",
+)
+add_command(
+    data,
+    "push",
+    "stedfm_hf.data.publishing.push:push",
+    settings=PushSettings,
+    example="stedfm data push my-crops my-lab/my-crops",
+)

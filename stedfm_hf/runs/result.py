@@ -6,12 +6,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stedfm_hf.runs.errors import EXIT_DONE
 from stedfm_hf.runs.manifest import Manifest, manifest_path
 from stedfm_hf.runs.wording import counted
 
 
 @dataclass(frozen=True)
-class Result:
+class Answer:
+    """Answer of a command that need not write anything; the answers of commands are its subclasses."""
+
+    @property
+    def exit_status(self) -> int:
+        """0 if everything is done, 1 if some items failed."""
+        return EXIT_DONE
+
+    def summary(self) -> str:
+        """Return the lines for the terminal."""
+        return ""
+
+    def to_json(self) -> Any:
+        """Return plain data for programs (`--json`)."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Result(Answer):
     """Result of a command that writes an output.
 
     Attributes:

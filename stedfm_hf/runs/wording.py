@@ -27,6 +27,21 @@ def some_of(names: Sequence[object], most: int = 3) -> str:
     return ", ".join(map(str, names[:most])) + more
 
 
+def text_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a table as lines with aligned columns.
+
+    Example:
+        >>> print(text_table(["name", "images"], [["optim", "438"]]))
+        name   images
+        optim  438
+    """
+    lines = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Offer the known name that is nearest, or nothing where none is near.
 

@@ -24,7 +24,7 @@ from datasets import Features
 from stedfm_hf.data.assembly.staging import StagedImage, Staging
 from stedfm_hf.data.publishing.card import CardFacts, write_card
 from stedfm_hf.data.publishing.preview import Preview
-from stedfm_hf.data.publishing.stats import Statistics
+from stedfm_hf.data.publishing.statistics import Statistics
 from stedfm_hf.data.repository.layout import INDEX_FILE, SPLITS, crop_features
 from stedfm_hf.data.repository.shards import ROWS_PER_SHARD, Shard, SplitWriter
 from stedfm_hf.data.splits import SHARES, SplitShares, split_of

@@ -6,10 +6,14 @@ Sizes and addresses are those of the authors' page and notebooks as the project 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from stedfm_hf.data.settings import ListSettings
 from stedfm_hf.runs.errors import UserError
+from stedfm_hf.runs.result import Answer
+from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.runs.wording import text_table
 
 NOT_STATED = "not stated"
 PREPRINT = "Bilodeau et al., bioRxiv 10.1101/2025.06.06.656993 (2025)"
@@ -221,3 +225,30 @@ def official_set(name: str) -> OfficialSet:
     if name not in OFFICIAL_SETS:
         raise UserError(f"{name!r} is no published set; there are {', '.join(OFFICIAL_SETS)}")
     return OFFICIAL_SETS[name]
+
+
+@dataclass(frozen=True)
+class SetList(Answer):
+    """List of published sets.
+
+    Attributes:
+        sets: The sets.
+    """
+
+    sets: tuple[OfficialSet, ...]
+
+    def summary(self) -> str:
+        """Return a table."""
+        rows = [(each.name, each.task, each.size, each.licence, each.url or each.where) for each in self.sets]
+        return text_table(("name", "task", "images", "licence", "files"), rows)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return what is known of every set."""
+        hidden = {"module", "options"}
+        return [{key: value for key, value in asdict(each).items() if key not in hidden} for each in self.sets]
+
+
+@takes_settings(ListSettings)
+def list_sets(settings: ListSettings) -> SetList:
+    """List the published sets."""
+    return SetList(_SETS)

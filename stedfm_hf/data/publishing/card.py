@@ -13,7 +13,7 @@ from huggingface_hub import DatasetCardData
 
 from stedfm_hf.cards import render_dataset_card
 from stedfm_hf.data.publishing.preview import Preview
-from stedfm_hf.data.publishing.stats import Statistics
+from stedfm_hf.data.publishing.statistics import Statistics
 from stedfm_hf.data.repository.layout import CONFIG, PREVIEW, crop_features, preview_name
 from stedfm_hf.runs import atomic_path
 

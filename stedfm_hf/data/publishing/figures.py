@@ -32,7 +32,7 @@ def write_figures(folder: Path, record: dict[str, Any], samples: Sequence[Sample
 
     Args:
         folder: made if missing.
-        record: of :meth:`stedfm_hf.data.publishing.stats.Statistics.to_json`.
+        record: of :meth:`stedfm_hf.data.publishing.statistics.Statistics.to_json`.
         samples: crops to choose from, of :meth:`stedfm_hf.data.publishing.preview.Preview.samples`.
 
     Returns:
@@ -102,7 +102,7 @@ def intensity_histogram(record: dict[str, Any]) -> Figure:
     """Share of the pixels at every scaled intensity, a curve for each class where there are a few of them.
 
     Args:
-        record: of :meth:`stedfm_hf.data.publishing.stats.Statistics.to_json`.
+        record: of :meth:`stedfm_hf.data.publishing.statistics.Statistics.to_json`.
     """
     curves: dict[str, list[int]] = record["intensity"]["by_label"]
     if not 1 < len(curves) <= _MOST_CURVES:

@@ -1,13 +1,12 @@
-"""Publishing a repository on the Hugging Face Hub: checked first, private unless asked, resumable (ours)."""
+"""`stedfm data push`: publish a data set on the Hugging Face Hub."""
 
 from __future__ import annotations
 
 import glob
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stedfm_hf.data.repository.layout import CONFIG, INDEX_FILE, preview_name
+from stedfm_hf.data.settings import PushSettings
 from stedfm_hf.runs import Progress, UserError, read_json
+from stedfm_hf.runs.result import Answer
+from stedfm_hf.runs.settings import takes_settings
 
 _CARD, _MANIFEST = "README.md", "manifest.json"
 _DATA = ("data/*.parquet", "preview/*.parquet")
@@ -28,14 +30,14 @@ _PATH = re.compile(r'(?:^|")(?:/[^"/\s]+/|~/|[A-Za-z]:[\\/]|\\\\)|(?<![\w.])/(?:
 
 
 @dataclass(frozen=True)
-class Pushed:
-    """What was published.
+class Pushed(Answer):
+    """Data set on the Hub.
 
-    Args:
-        url: where it is.
-        crops: rows of every split.
-        shards: number of Parquet files with crops.
-        private: whether only you and those you invite see it.
+    Attributes:
+        url: Address of its page.
+        crops: Number of crops in each split.
+        shards: Number of Parquet files with crops.
+        private: Whether only the owner and invited users see it.
     """
 
     url: str
@@ -43,47 +45,51 @@ class Pushed:
     shards: int
     private: bool
 
+    def summary(self) -> str:
+        """Return the address and the size."""
+        seen = "private" if self.private else "public"
+        return f"{self.url}: {sum(self.crops.values()):,} crops in {self.shards} shards, {seen}"
 
-def push(
-    repo: str | os.PathLike[str],
-    hub_id: str,
-    *,
-    private: bool = True,
-    manifest: bool = False,
-    allow_paths: bool = False,
-    api: Any = None,
-) -> Pushed:
-    """Uploads a repository to the Hub; interrupted, the same call goes on where it stopped.
+    def to_json(self) -> dict[str, Any]:
+        """Return the attributes."""
+        return asdict(self)
 
-    Shards and previews go first, in several commits where they are many; then, in one commit, the card, the index and
-    the figures come, and shards of an earlier version that are no longer in the index go.
 
-    Args:
-        repo: the folder that `build`, `simulate` or `import_archive` wrote.
-        hub_id: `owner/name` on the Hub; made if it is not there.
-        private: whether a repository that is made is private. One that is there must be as asked.
-        manifest: whether `manifest.json`, with the names of all input files, is uploaded too.
-        allow_paths: whether sources and metadata may hold absolute paths.
-        api: a `huggingface_hub.HfApi` with another endpoint or token than the usual ones.
+@takes_settings(PushSettings)
+def push(settings: PushSettings) -> Pushed:
+    """Upload a data set to the Hub.
+
+    Shards and previews go first, in several commits if they are many; then, in one commit, the card, the index and
+    the figures are added, and shards of an earlier version that are no longer in the index are removed. If
+    interrupted, the same call resumes.
 
     Raises:
-        UserError: the folder is not whole, names folders of this computer, or the Hub does not take it.
+        UserError: The folder is incomplete or names folders of this computer, or the Hub refuses it.
 
     Example:
         >>> push("my-crops", "my-lab/my-crops").url  # doctest: +SKIP
         'https://huggingface.co/datasets/my-lab/my-crops'
     """
+    return upload(settings)
+
+
+def upload(settings: PushSettings, api: Any = None) -> Pushed:
+    """Check a data set and upload it.
+
+    Args:
+        settings: Settings of `push`.
+        api: A `huggingface_hub.HfApi`; None makes one with the token of the login.
+    """
+    folder, private = Path(settings.dataset), not settings.public
+    hub_id = settings.hub_id.removeprefix("hf://datasets/").rstrip("/")
+    if hub_id.count("/") != 1:
+        raise UserError(f"{hub_id!r} is not an id of the Hub; write OWNER/NAME, such as my-lab/{folder.name}")
+    index = check_repository(folder, allow_paths=settings.allow_paths, manifest=settings.manifest)
     from huggingface_hub import HfApi, get_token
 
-    folder = Path(repo)
-    hub_id = hub_id.removeprefix("hf://datasets/").rstrip("/")
-    if hub_id.count("/") != 1:
-        raise UserError(f"{hub_id!r} is no place on the Hub; name it as OWNER/NAME, such as my-lab/{folder.name}")
-    index = check_repository(folder, allow_paths=allow_paths, manifest=manifest)
-    if api is None:
-        if get_token() is None:
-            raise UserError("not logged in to the Hub; run `hf auth login`, or set HF_TOKEN to a token that may write")
-        api = HfApi()
+    if api is None and get_token() is None:
+        raise UserError("not logged in to the Hub; run `hf auth login`, or set HF_TOKEN to a token that may write")
+    api = api or HfApi()
     with _explained(hub_id):
         there = _prepare(api, hub_id, _local_files(folder), private)
         common: dict[str, Any] = {"repo_id": hub_id, "repo_type": "dataset", "folder_path": folder}
@@ -93,7 +99,7 @@ def push(
         )
         api.upload_folder(
             **common,
-            allow_patterns=[*_LAST, *([_MANIFEST] if manifest else [])],
+            allow_patterns=[*_LAST, *([_MANIFEST] if settings.manifest else [])],
             ignore_patterns=list(_HIDDEN),
             delete_patterns=[glob.escape(name) for name in there] or None,
             commit_message="Upload card and index",
@@ -118,7 +124,7 @@ def check_repository(folder: Path, *, allow_paths: bool = False, manifest: bool 
         UserError: a file is missing, truncated or unexpected, or a text holds an absolute path.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: is no folder; name one that `stedfm data build` wrote")
+        raise UserError(f"{folder}: no such folder; name one that `stedfm data build` wrote")
     for name in (INDEX_FILE, _CARD, *([_MANIFEST] if manifest else [])):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: has no {name}; run the command that made the data set again")
@@ -243,13 +249,13 @@ def _explained(hub_id: str) -> Iterator[None]:
         elif status == 409:
             reason = "the name is taken by a repository that you cannot see; choose another one"
         else:
-            reason = f"the Hub answered {error.server_message or _line(error)}; the same command goes on later"
+            reason = f"the Hub answered {error.server_message or _line(error)}; run the same command again later"
         raise UserError(f"{hub_id}: {reason}") from error
     except ValueError as error:  # the Hub finds fault with the front matter of the card
         raise UserError(f"{hub_id}: {_line(error)}") from error
     except (httpx2.HTTPError, OSError, RuntimeError) as error:  # RuntimeError: of the uploads in the background
         raise UserError(
-            f"{hub_id}: the upload broke off ({_line(error)}); the same command goes on where it stopped"
+            f"{hub_id}: the upload stopped ({_line(error)}); run the same command again to resume"
         ) from error
 
 

@@ -11,7 +11,7 @@ def count_table(record: dict[str, Any], *, most_labels: int | None = None) -> Ta
     """Crops of every label and split, with mean and standard deviation of their scaled pixels.
 
     Args:
-        record: of :meth:`stedfm_hf.data.publishing.stats.Statistics.to_json`.
+        record: of :meth:`stedfm_hf.data.publishing.statistics.Statistics.to_json`.
         most_labels: labels to list at most, the most frequent ones; None lists all.
     """
     splits = record["splits"]
@@ -52,7 +52,7 @@ def pixel_table(record: dict[str, Any]) -> Table:
     """Sizes, dtypes, pixel sizes, masks and foreground of the crops.
 
     Args:
-        record: of :meth:`stedfm_hf.data.publishing.stats.Statistics.to_json`.
+        record: of :meth:`stedfm_hf.data.publishing.statistics.Statistics.to_json`.
     """
     crops = record["crops"]
     sizes = {f"{size['height']} x {size['width']}": size["crops"] for size in record["sizes"]}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from stedfm_hf.data.repository.shards import Shard
 from stedfm_hf.runs.errors import UserError
 
 _HUB = "hf://datasets/"
+_HUB_ID = re.compile(rf"({_HUB})?[\w-][\w.-]*/[\w.-]+/?(@.+)?")
 _FOOTERS_AT_ONCE = 16
 
 
@@ -92,15 +94,33 @@ def find_split_names(repo: str | os.PathLike[str], *, token: str | None = None) 
     return tuple(_data_files(repo, token))
 
 
+def check_repository_name(repo: str | os.PathLike[str]) -> None:
+    """Refuse what cannot be a data set, before the `datasets` library is imported.
+
+    Raises:
+        UserError: It is neither a folder with Parquet files nor an id on the Hub.
+    """
+    name = os.fspath(repo)
+    folder = Path(name)
+    if folder.is_dir():
+        if not any(folder.rglob("*.parquet")):
+            raise UserError(f"{name}: holds no Parquet file; name a data set that `stedfm data build` wrote")
+    elif folder.exists() or not _HUB_ID.fullmatch(name):
+        raise UserError(f"{name}: no such folder (the id of a data set on the Hub is OWNER/NAME)")
+
+
 def _data_files(repo: str | os.PathLike[str], token: str | None) -> dict[str, list[str]]:
     """The files of every split, as the `datasets` library finds them."""
-    import datasets
+    check_repository_name(repo)
+    import datasets  # takes a second to import
 
-    name, revision = _name_and_revision(repo)
+    name, _, revision = os.fspath(repo).removeprefix(_HUB).rstrip("/").partition("@")
+    if Path(repo).is_dir():
+        name, revision = str(Path(repo).absolute()), ""
     try:
-        configs = datasets.get_dataset_config_names(name, revision=revision, token=token)
+        configs = datasets.get_dataset_config_names(name, revision=revision or None, token=token)
         config = CONFIG if CONFIG in configs else next(each for each in configs if each != PREVIEW)
-        builder = datasets.load_dataset_builder(name, config, revision=revision, token=token)
+        builder = datasets.load_dataset_builder(name, config, revision=revision or None, token=token)
     except Exception as error:  # the library lets the errors of many others through
         raise UserError(f"{repo}: cannot be loaded as a data set ({_one_line(error)})") from error
     files = {str(key): [str(path) for path in paths] for key, paths in (builder.config.data_files or {}).items()}
@@ -110,16 +130,6 @@ def _data_files(repo: str | os.PathLike[str], token: str | None) -> dict[str, li
             "`stedfm data build` wrote"
         )
     return files
-
-
-def _name_and_revision(repo: str | os.PathLike[str]) -> tuple[str, str | None]:
-    name = os.fspath(repo)
-    if Path(name).exists():
-        return str(Path(name).absolute()), None
-    if "/" not in name.removeprefix(_HUB):
-        raise UserError(f"{name}: there is no such folder here (an id on the Hub has the form OWNER/NAME)")
-    base, _, revision = name.removeprefix(_HUB).rstrip("/").partition("@")
-    return base, revision or None
 
 
 def _open(path: str, *, token: str | None) -> IO[bytes]:

@@ -11,13 +11,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel, Features, List, Value
 
 from stedfm_hf.data.repository.planes import PLANE_COLUMNS, mask_bytes, planes_columns
+
+if TYPE_CHECKING:
+    from datasets import Features
 
 CONFIG = "crops"
 """Name of the configuration that holds the crops; the default of the repository."""
@@ -117,44 +119,51 @@ class Crop:
         return bool(self.mask_planes) or self.region is not None
 
 
-def crop_features(labels: Sequence[str] = (), *, planes: bool = False) -> Features:
-    """The columns of a data set.
-
-    Args:
-        labels: names of the classes; without any, `label` is a column of nulls.
-        planes: whether there are those of masks with planes and of regions.
-    """
-    return Features(
-        {
-            "pixels": Value("binary"),
-            "height": Value("int32"),
-            "width": Value("int32"),
-            "dtype": Value("string"),
-            "label": ClassLabel(names=list(labels)) if labels else Value("int64"),
-            "mask": Value("binary"),
-            "pixel_size_nm": List(Value("float64")),
-            "source": Value("string"),
-            "series": Value("string"),
-            "channel": Value("string"),
-            "y": Value("int32"),
-            "x": Value("int32"),
-            "foreground": Value("float32"),
-            "intensity_low": Value("float64"),
-            "intensity_high": Value("float64"),
-            "scaling": Value("string"),
-            "metadata": Value("string"),
-            **(_PLANE_FEATURES if planes else {}),
-        }
-    )
-
-
-_PLANE_FEATURES = {"mask_planes": List(Value("string")), "mask_dtype": Value("string"), "region": Value("binary")}
+_COLUMNS = {
+    "pixels": pa.binary(),
+    "height": pa.int32(),
+    "width": pa.int32(),
+    "dtype": pa.string(),
+    "label": pa.string(),
+    "mask": pa.binary(),
+    "pixel_size_nm": pa.list_(pa.float64()),
+    "source": pa.string(),
+    "series": pa.string(),
+    "channel": pa.string(),
+    "y": pa.int32(),
+    "x": pa.int32(),
+    "foreground": pa.float32(),
+    "intensity_low": pa.float64(),
+    "intensity_high": pa.float64(),
+    "scaling": pa.string(),
+    "metadata": pa.string(),
+}
+_PLANES = {"mask_planes": pa.list_(pa.string()), "mask_dtype": pa.string(), "region": pa.binary()}
+CROP_COLUMNS = tuple(_COLUMNS)
+"""Columns of every data set of crops; `planes.PLANE_COLUMNS` come after them where there are some."""
 
 
 def staged_schema(*, planes: bool = False) -> pa.Schema:
-    """The same columns before the classes are known: `label` is a name."""
-    schema = crop_features(planes=planes).arrow_schema.remove_metadata()
-    return schema.set(schema.get_field_index("label"), pa.field("label", pa.string()))
+    """Return the schema of crops whose classes have no numbers yet: `label` is a name.
+
+    Args:
+        planes: Whether there are the columns of masks with planes and of regions.
+    """
+    return pa.schema({**_COLUMNS, **(_PLANES if planes else {})})
+
+
+def crop_features(labels: Sequence[str] = (), *, planes: bool = False) -> Features:
+    """Return the columns of a data set, as the `datasets` library describes them.
+
+    Args:
+        labels: Names of the classes; without any, `label` is a column of nulls.
+        planes: Whether there are the columns of masks with planes and of regions.
+    """
+    from datasets import ClassLabel, Features, Value  # takes a second to import
+
+    features = Features.from_arrow_schema(staged_schema(planes=planes))
+    features["label"] = ClassLabel(names=list(labels)) if labels else Value("int64")
+    return features
 
 
 def crops_to_table(crops: Sequence[Crop]) -> pa.Table:

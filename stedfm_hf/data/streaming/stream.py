@@ -19,7 +19,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from stedfm_hf.data.repository.decoding import stack_masks, stack_regions
 from stedfm_hf.data.repository.files import ShardReader, SplitFiles, find_split
-from stedfm_hf.data.repository.layout import crop_features
+from stedfm_hf.data.repository.layout import CROP_COLUMNS
 from stedfm_hf.data.streaming.ahead import AHEAD, ahead
 from stedfm_hf.data.streaming.blocks import PIXEL_COLUMNS, BlockReader
 from stedfm_hf.data.streaming.order import Batching, EpochOrder, Rows
@@ -76,7 +76,7 @@ def stream(
             False, so that all ranks get equally many batches of one size. None: True for the split `train`, False
             for all others.
         open_shards: shards that are mixed at a time.
-        columns: columns beside the pixels, see `layout.crop_features`; `mask`, `region` and `label` come as tensors
+        columns: columns beside the pixels, see `layout.CROP_COLUMNS`; `mask`, `region` and `label` come as tensors
             (see `decode`; where no crop of a batch has a mask or region: zeros, or True), numbers as tensors, text as
             lists.
         workers: threads that read and decompress ahead; 0 reads when a batch is asked for. They share what they read,
@@ -354,7 +354,7 @@ def _check(
     ):
         if value < least:
             raise UserError(f"{name} must be {least} or more, not {value}")
-    known = (*crop_features(), *files.plane_columns)
+    known = (*CROP_COLUMNS, *files.plane_columns)
     if unknown := set(columns) - set(known):
         raise UserError(f"unknown column {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if files.rows < world_size:

@@ -17,7 +17,8 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils._paths import filter_repo_objects
 
 from stedfm_hf.cli import main
-from stedfm_hf.data.publishing.push import check_repository, push
+from stedfm_hf.data.publishing.push import Pushed, check_repository, upload
+from stedfm_hf.data.settings import PushSettings
 from stedfm_hf.runs import UserError
 from tests.data.assembled import labelled_crops, noisy_crop, write_repo
 
@@ -59,6 +60,10 @@ class FakeHub:
         self.commits.append(chosen)
 
 
+def push(repo: Path, hub_id: str, *, api: Any = None, **options: Any) -> Pushed:
+    return upload(PushSettings(repo, hub_id, **options), api)
+
+
 @pytest.fixture
 def repo(tmp_path: Path) -> Path:
     write_repo(tmp_path / "repo", labelled_crops(24))
@@ -98,7 +103,7 @@ def test_what_is_on_the_hub_loads_with_the_stock_library(repo: Path, tmp_path: P
 
 def test_an_interrupted_upload_goes_on(repo: Path) -> None:
     hub = FakeHub(breaks=1)
-    with pytest.raises(UserError, match=r"the line is dead.*goes on where it stopped"):
+    with pytest.raises(UserError, match=r"the line is dead.*run the same command again"):
         push(repo, "lab/cells", api=hub)
     push(repo, "lab/cells", api=hub)
     assert hub.files is not None and "index.json" in hub.files
@@ -127,9 +132,9 @@ def test_another_data_set_is_not_overwritten(repo: Path) -> None:
 def test_a_repository_that_is_there_must_be_as_private_as_asked(repo: Path, is_private: bool, words: str) -> None:
     hub = FakeHub({".gitattributes": b""}, private=is_private)
     with pytest.raises(UserError, match=words):
-        push(repo, "lab/cells", private=not is_private, api=hub)
+        push(repo, "lab/cells", public=is_private, api=hub)
     assert hub.commits == []
-    push(repo, "lab/cells", private=is_private, api=hub)
+    push(repo, "lab/cells", public=not is_private, api=hub)
 
 
 def spoil_truncate(repo: Path) -> None:
@@ -158,7 +163,7 @@ def spoil_swap(repo: Path) -> None:
         (lambda repo: (repo / ".staging").mkdir(), "is being built"),
         (spoil_truncate, "missing or damaged"),
         (spoil_swap, "crops where index.json says"),
-        (shutil.rmtree, "is no folder"),
+        (shutil.rmtree, "no such folder"),
     ],
 )
 def test_what_is_not_whole_is_not_published(repo: Path, spoil: Any, words: str) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from stedfm_hf.cli import main
-from stedfm_hf.data.publishing.stats import Statistics, dataset_stats
+from stedfm_hf.data.publishing.statistics import Statistics
+from stedfm_hf.data.publishing.stats import dataset_stats
 from stedfm_hf.data.repository.layout import Crop, Scaling
 from stedfm_hf.runs import UserError
 from tests.data.assembled import as_table, labelled_crops, noisy_crop, write_repo
@@ -112,7 +113,7 @@ def test_pixels_that_are_not_a_number_spoil_nothing() -> None:
 def test_the_stats_of_a_repository_are_those_of_its_making(tmp_path: Path) -> None:
     crops = labelled_crops(24)
     write_repo(tmp_path / "repo", crops)
-    record = dataset_stats(tmp_path / "repo", output=tmp_path / "out")
+    record = dataset_stats(tmp_path / "repo", output=tmp_path / "out").record
     statistics = Statistics(["puncta", "rings"])
     statistics.add("train", as_table(crops, ["puncta", "rings"]))
     expected = statistics.to_json()
@@ -123,6 +124,13 @@ def test_the_stats_of_a_repository_are_those_of_its_making(tmp_path: Path) -> No
     for name in ("histogram", "contact_sheet"):
         assert (tmp_path / f"out/{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (tmp_path / f"out/{name}.svg").read_text(encoding="utf-8")
+    written = (tmp_path / "out/stats.json").stat().st_mtime_ns
+    assert dataset_stats(tmp_path / "repo", output=tmp_path / "out").record == record
+    assert (tmp_path / "out/stats.json").stat().st_mtime_ns == written, "measured again for nothing"
+    write_repo(tmp_path / "other", labelled_crops(8))
+    with pytest.raises(UserError, match="other settings"):
+        dataset_stats(tmp_path / "other", output=tmp_path / "out")
+    assert dataset_stats(tmp_path / "other", output=tmp_path / "out", overwrite=True).record["crops"] == 8
 
 
 def test_the_command_prints_tables_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +144,7 @@ def test_the_command_prints_tables_or_json(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_what_is_no_data_set_of_crops_is_refused(tmp_path: Path) -> None:
-    for repo, words in ((tmp_path / "nowhere", "cannot be loaded"), (tmp_path / "texts", "no Parquet")):
+    for repo, words in ((tmp_path / "nowhere", "no such folder"), (tmp_path / "texts", "no Parquet")):
         if repo.name == "texts":
             repo.mkdir()
             (repo / "notes.txt").write_text("hello", encoding="utf-8")

@@ -113,7 +113,7 @@ def test_everything_reads_a_repository_with_planes(tmp_path: Path, kind: str) ->
     assert "`rings`, `fibres`" in (tmp_path / f"cells-{kind}" / "README.md").read_text(encoding="utf-8")
     check_repository(summary.folder)
 
-    record = dataset_stats(repo, output=tmp_path / "stats")
+    record = dataset_stats(repo, output=tmp_path / "stats").record
     assert record["with_mask"] == 15 and record["with_region"] == 8
     assert record["mask_planes"] == [{"names": list(NAMES), "crops": 15}]
 

@@ -1,0 +1,265 @@
+"""Counts, intensities and sizes of the crops of a data set."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from PIL import Image
+
+from stedfm_hf.data.repository.decoding import UNLABELLED, decode, to_unit_range
+from stedfm_hf.data.repository.layout import SPLITS
+
+LEVELS = 256
+"""Levels of the intensity histogram: the scaled intensity n / 255 is level n."""
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+_PIXELS_AT_ONCE = 8_000_000
+_EXAMPLES = 5
+_KIND = ("height", "width", "dtype")
+_FORMAT = 1
+
+
+class Statistics:
+    """Counts and intensities of a data set, collected in one pass.
+
+    Intensities are those a network sees: scaled to [0, 1] by the range that stands in every row, and clipped.
+
+    Args:
+        labels: names of the classes.
+
+    Example:
+        >>> from stedfm_hf.data.repository.layout import Crop, Scaling, crop_features, crops_to_table
+        >>> crop = Crop(np.full((2, 2), 51, np.uint8), Scaling(0, 9, applied=True), source="a")
+        >>> statistics = Statistics([])
+        >>> statistics.add("train", crops_to_table([crop, crop]).cast(crop_features().arrow_schema))
+        >>> record = statistics.to_json()
+        >>> record["crops"], record["splits"]["train"]["sources"], record["intensity"]["mean"]
+        (2, 1, 0.2)
+    """
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = tuple(labels)
+        self._groups: defaultdict[tuple[str, str | None], _Intensities] = defaultdict(_Intensities)
+        self._sources: defaultdict[str, set[str]] = defaultdict(set)
+        self._shared: set[str] = set()
+        self._kinds: Counter[tuple[int, int, str]] = Counter()
+        self._pixel_sizes: Counter[tuple[float, float]] = Counter()
+        self._foreground: list[np.ndarray] = []
+        self._memory: Counter[str] = Counter()
+        self._masks = self._scaled = self._regions = 0
+        self._planes: Counter[tuple[str, ...]] = Counter()
+        self.planes = False
+
+    def add(self, split: str, table: pa.Table) -> None:
+        """Counts rows of a split.
+
+        Args:
+            split: its name.
+            table: some rows, with the columns of :func:`stedfm_hf.data.repository.layout.crop_features`; of any
+                sizes and dtypes.
+
+        Raises:
+            UserError: a row is damaged.
+        """
+        self._memory[split] += table.nbytes
+        self._masks += table.num_rows - table["mask"].null_count
+        if "mask_planes" in table.schema.names:
+            self.planes = True
+            self._planes.update(map(tuple, table["mask_planes"].drop_null().to_pylist()))
+            self._regions += table.num_rows - table["region"].null_count
+        self._add_sources(split, table["source"])
+        self._add_pixel_sizes(table["pixel_size_nm"])
+        self._foreground.append(table["foreground"].drop_null().to_numpy())
+        for count in table["scaling"].value_counts().to_pylist():
+            self._scaled += count["counts"] * bool(json.loads(count["values"] or "{}").get("applied"))
+        for kind, rows in _by_kind(table):
+            self._kinds[kind] += rows.num_rows
+            step = max(1, _PIXELS_AT_ONCE // max(1, kind[0] * kind[1]))
+            for start in range(0, rows.num_rows, step):
+                self._add_pixels(split, rows.slice(start, step))
+
+    def _add_sources(self, split: str, column: pa.ChunkedArray) -> None:
+        new = set(column.unique().to_pylist()) - self._sources[split]
+        for other, known in self._sources.items():
+            if other != split:
+                self._shared |= new & known
+        self._sources[split] |= new
+
+    def _add_pixel_sizes(self, column: pa.ChunkedArray) -> None:
+        known = pc.list_flatten(column.drop_null()).to_numpy().reshape(-1, 2)
+        sizes, counts = np.unique(known, axis=0, return_counts=True)
+        for (y, x), count in zip(sizes, counts, strict=True):
+            self._pixel_sizes[float(f"{y:.4g}"), float(f"{x:.4g}")] += int(count)
+
+    def _add_pixels(self, split: str, table: pa.Table) -> None:
+        batch = decode(table.select([*_KIND, "pixels", "label", "intensity_low", "intensity_high"]))
+        pixels, ranges, labels = batch["pixels"], batch["intensity_range"], batch["label"]
+        for code in labels.unique().tolist():
+            group = self._groups[split, None if code == UNLABELLED else self.labels[code]]
+            chosen = _rows(pixels, labels == code)
+            group.crops += len(chosen)
+            own_ranges = ranges[labels == code]
+            if pixels.dtype not in _COUNTED:
+                group.add_unit(to_unit_range(chosen, own_ranges).nan_to_num_(0.0))
+                continue
+            # Of such pixels there are few kinds: to count first and scale then is several times faster.
+            for ends in own_ranges.unique(dim=0):
+                values, counts = _count(_rows(chosen, (own_ranges == ends).all(dim=1)))
+                group.add_counts(counts, to_unit_range(values[:, None, None], ends).flatten())
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that have rows, in their usual order."""
+        present = {split for split, _ in self._groups}
+        return tuple([s for s in SPLITS if s in present] + sorted(present - set(SPLITS)))
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes of the rows of every split in memory, as the front matter of a card gives them."""
+        return {split: self._memory[split] for split in self.splits}
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures as plain data.
+
+        Returns:
+            `crops`; `labels` by name and `splits` by name, each with `crops`, `mean` and `sd`, splits with `sources`
+            and with the crops of each of their `labels`, too; `unlabelled`; `sources` in all and
+            `shared_between_splits` (must be 0); `intensity` with `mean`, `sd`, the `histogram` of 256 levels from 0 to
+            1 and those of the labels; `sizes`, `dtypes`, `pixel_sizes_nm` with their crops, the most frequent first;
+            `with_mask`; `mask_planes`, the kinds of masks with planes, each with `names` and `crops`; `with_region`;
+            `scaled`, the crops whose stored pixels are scaled already; `foreground`, the quantiles of its share, or
+            None where it is not known; `pixel_bytes`, uncompressed.
+        """
+        labels, splits = self._sum_by(1), self._sum_by(0)
+        total = sum(splits.values(), _Intensities())
+        foreground = np.concatenate(self._foreground) if self._foreground else np.empty(0, np.float32)
+        bounds = np.quantile(foreground, QUANTILES) if len(foreground) else []
+        return {
+            "format": _FORMAT,
+            "crops": total.crops,
+            "splits": {
+                split: {
+                    **splits[split].summary(),
+                    "sources": len(self._sources[split]),
+                    "labels": {name: self._crops(split, name) for name in self.labels},
+                }
+                for split in self.splits
+            },
+            "labels": {name: labels.get(name, _Intensities()).summary() for name in self.labels},
+            "unlabelled": labels[None].crops if None in labels else 0,
+            "sources": {
+                "total": len(set().union(*self._sources.values())),
+                "shared_between_splits": len(self._shared),
+                "examples": sorted(self._shared)[:_EXAMPLES],
+            },
+            "intensity": {
+                "mean": total.summary()["mean"],
+                "sd": total.summary()["sd"],
+                "histogram": total.levels.tolist(),
+                "by_label": {name: labels[name].levels.tolist() for name in self.labels if name in labels},
+            },
+            "sizes": [{"height": h, "width": w, "crops": n} for (h, w), n in self._count_kinds(slice(0, 2))],
+            "dtypes": {dtype: count for (dtype,), count in self._count_kinds(slice(2, 3))},
+            "pixel_sizes_nm": [{"y": y, "x": x, "crops": n} for (y, x), n in self._pixel_sizes.most_common()],
+            "with_mask": self._masks,
+            "mask_planes": [{"names": list(names), "crops": n} for names, n in self._planes.most_common()],
+            "with_region": self._regions,
+            "scaled": self._scaled,
+            "foreground": {f"{q:g}": round(float(value), 4) for q, value in zip(QUANTILES, bounds, strict=False)}
+            or None,
+            "pixel_bytes": sum(h * w * np.dtype(dtype).itemsize * n for (h, w, dtype), n in self._kinds.items()),
+        }
+
+    def _crops(self, split: str, label: str) -> int:
+        group = self._groups.get((split, label))
+        return 0 if group is None else group.crops
+
+    def _sum_by(self, place: int) -> dict[str | None, _Intensities]:
+        sums: dict[str | None, _Intensities] = {}
+        for key, group in self._groups.items():
+            sums[key[place]] = sums.get(key[place], _Intensities()) + group
+        return sums
+
+    def _count_kinds(self, part: slice) -> list[tuple[tuple[Any, ...], int]]:
+        counts: Counter[tuple[Any, ...]] = Counter()
+        for kind, count in self._kinds.items():
+            counts[tuple(kind)[part]] += count
+        return counts.most_common()
+
+
+class _Intensities:
+    """Sums over the scaled pixels of some crops."""
+
+    def __init__(self) -> None:
+        self.crops = 0
+        self.levels = np.zeros(LEVELS, np.int64)
+        self._sum = self._squares = 0.0
+
+    def add_counts(self, counts: np.ndarray, unit: torch.Tensor) -> None:
+        """Adds pixels of which there are `counts` at each of the scaled intensities `unit`."""
+        values = unit.double().numpy()
+        self._sum += float(counts @ values)
+        self._squares += float(counts @ values**2)
+        np.add.at(self.levels, np.rint(values * (LEVELS - 1)).astype(np.intp), counts)
+
+    def add_unit(self, unit: torch.Tensor) -> None:
+        """Adds scaled pixels."""
+        self._sum += float(unit.sum(dtype=torch.float64))
+        self._squares += float(unit.square().sum(dtype=torch.float64))
+        self.levels += _count_bytes(unit.mul(LEVELS - 1).round_().to(torch.uint8))
+
+    def summary(self) -> dict[str, Any]:
+        """Crops, mean and standard deviation of the pixels."""
+        pixels = int(self.levels.sum())
+        if not pixels:
+            return {"crops": self.crops, "mean": None, "sd": None}
+        mean = self._sum / pixels
+        spread = max(0.0, self._squares / pixels - mean**2) ** 0.5
+        return {"crops": self.crops, "mean": round(mean, 6), "sd": round(spread, 6)}
+
+    def __add__(self, other: _Intensities) -> _Intensities:
+        result = _Intensities()
+        result.crops, result.levels = self.crops + other.crops, self.levels + other.levels
+        result._sum, result._squares = self._sum + other._sum, self._squares + other._squares
+        return result
+
+
+_COUNTED = (torch.uint8, torch.uint16, torch.int16)
+
+
+def _rows(pixels: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    # Without the copy where it is the whole batch, as it is where there are no classes or one range for all.
+    return pixels if bool(chosen.all()) else torch.from_numpy(pixels.numpy()[chosen.numpy()])
+
+
+def _count(pixels: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
+    """The values from the smallest to the largest, and how often each occurs."""
+    if pixels.dtype == torch.uint8:
+        return torch.arange(LEVELS), _count_bytes(pixels)
+    values = pixels.numpy()
+    low = int(values.min())
+    counts = np.bincount(values.ravel() if low >= 0 else (values.astype(np.int32) - low).ravel())
+    return torch.arange(len(counts)) + min(low, 0), counts
+
+
+def _count_bytes(pixels: torch.Tensor) -> np.ndarray:
+    """How often each of the 256 values occurs. Pillow counts bytes four times as fast as NumPy."""
+    lines = np.ascontiguousarray(pixels.numpy()).reshape(-1, pixels.shape[-1])
+    return np.asarray(Image.fromarray(lines).histogram(), np.int64)
+
+
+def _by_kind(table: pa.Table) -> Iterator[tuple[tuple[int, int, str], pa.Table]]:
+    """The rows of every size and dtype."""
+    kinds = table.select(_KIND).group_by(_KIND).aggregate([]).to_pylist()
+    for kind in kinds:
+        rows = table
+        if len(kinds) > 1:
+            for name in _KIND:
+                rows = rows.filter(pc.equal(rows[name], kind[name]))
+        yield (kind["height"], kind["width"], kind["dtype"]), rows
