@@ -155,33 +155,6 @@ def test_demo_hands_its_options_on_and_its_status_back(monkeypatch: pytest.Monke
     }
 
 
-def test_pretrain_hands_its_words_to_the_parser_of_the_script(
-    monkeypatch: pytest.MonkeyPatch, capsys: Captured
-) -> None:
-    asked: list[object] = []
-
-    def parse_arguments(words: list[str]) -> tuple[str, str, str]:
-        asked.extend(words)
-        return ("data", "model", "arguments")
-
-    def pretrain(*parsed: str) -> SimpleNamespace:
-        asked.append(parsed)
-        return SimpleNamespace(summary=lambda: "run: 1,200 steps")
-
-    stand_in(monkeypatch, "stedfm_hf.training.arguments", parse_arguments=parse_arguments)
-    stand_in(monkeypatch, "stedfm_hf.training.pretrain", pretrain=pretrain)
-    words = ["--recipe", "small", "--dataset", "a", "b", "--mask-ratio=0.5", "--output_dir", "run", "--no_augment"]
-    assert main(["pretrain", *words]) == 0
-    assert asked == [*words, ("data", "model", "arguments")]
-    assert capsys.readouterr().out == "run: 1,200 steps\n"
-
-
-def test_a_wrong_word_of_pretrain_is_one_line(capsys: Captured) -> None:
-    assert main(["pretrain", "--dataset", "a", "--output_dir", "run", "--mask-ration", "0.5"]) == 2
-    expected = "stedfm: error: --mask-ration is no argument; did you mean --mask_ratio?; see --help\n"
-    assert capsys.readouterr().err == expected
-
-
 @pytest.mark.parametrize(("status", "expected"), [("ok", 0), ("warn", 0), ("fail", 1)])
 def test_doctor_ends_with_1_if_something_will_not_work(
     status: Any, expected: int, monkeypatch: pytest.MonkeyPatch, capsys: Captured

@@ -26,7 +26,7 @@ from stedfm_hf.cli.shared import (
     print_json,
     print_table,
 )
-from stedfm_hf.cli.training import FORWARDED, finetune, pretrain
+from stedfm_hf.cli.training import add_pretrain, finetune
 from stedfm_hf.runs import some_of
 from stedfm_hf.runs.command_line import run_app
 from stedfm_hf.runs.errors import EXIT_ITEMS_FAILED
@@ -160,7 +160,7 @@ def _without_foreign_bars() -> None:
     transformers.logging.disable_progress_bar()
 
 
-app.command(add_help_option=False, context_settings=FORWARDED)(pretrain)
+add_pretrain(app)
 app.add_typer(finetune)
 
 

@@ -6,24 +6,24 @@ from typing import Any
 
 import typer
 
+from stedfm_hf.runs.command_line import add_command
 from stedfm_hf.runs.errors import EXIT_ITEMS_FAILED
+from stedfm_hf.training.settings import RECIPES, PretrainSettings
 
 FORWARDED: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of a verb whose options are those of transformers' arguments."""
 
 
-def pretrain(context: typer.Context) -> None:
-    """Pretrain a masked autoencoder on data sets of crops.
-
-    Stopped, the same command goes on where it was. `stedfm pretrain --help` shows the options.
-    """
-    from stedfm_hf.training.arguments import parse_arguments
-
-    parsed = parse_arguments(context.args)
-    from stedfm_hf.training.pretrain import pretrain as pretrain_model
-
-    result = pretrain_model(*parsed)
-    print(result.summary())
+def add_pretrain(app: typer.Typer) -> None:
+    """Add `stedfm pretrain`."""
+    add_command(
+        app,
+        "pretrain",
+        "stedfm_hf.training.pretrain:pretrain",
+        settings=PretrainSettings,
+        example="stedfm pretrain --recipe small --dataset my-crops --output run",
+        recipes=RECIPES,
+    )
 
 
 finetune = typer.Typer(

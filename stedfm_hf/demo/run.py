@@ -26,7 +26,8 @@ from stedfm_hf.reports import save_figure
 from stedfm_hf.reports.reconstructions import reconstruction_figure
 from stedfm_hf.runs import Manifest, UserError, manifest_path, write_json
 from stedfm_hf.runs.quiet import quiet_transformers
-from stedfm_hf.training.quick import QuickResult, new_model, pretrain_quickly, quick_config, save_folder
+from stedfm_hf.training.network import standardised_network
+from stedfm_hf.training.quick import QuickResult, pretrain_quickly, quick_config, save_folder
 from stedfm_hf.weights.packaged import packaged_folder
 
 OURS = (
@@ -244,7 +245,7 @@ def _save_untrained(
     """Saves a network of the same architecture before its first step, its input standardised to these images."""
     sample = np.concatenate([plane.ravel()[::7] for plane, _ in pixels.values()])
     config = type(model.config)(**{**model.config.to_dict(), "norm_pix_loss": False})
-    fresh = new_model(config, mean=float(sample.mean()), std=float(sample.std()), seed=seed)
+    fresh = standardised_network(config, mean=float(sample.mean()), std=float(sample.std()), seed=seed)
     save_folder(fresh, processor, folder)
 
 

@@ -20,6 +20,7 @@ from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED
 from stedfm_hf.runs.progress import tell
 from stedfm_hf.runs.result import Answer
 from stedfm_hf.runs.settings import option_of, types_of
+from stedfm_hf.runs.threads import wait_passively
 from stedfm_hf.runs.wording import nearest
 
 _METAVARS: dict[Any, str] = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
@@ -43,23 +44,24 @@ def add_command(
     extra = next((each for each in known if option_of(known[each]).extra), None)
     parameters = [Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)]
     hints = types_of(settings)
-    parameters += [_parameter(each, hints[each.name]) for each in known.values() if each.name != extra]
+    shown = sorted((each for each in known.values() if each.name != extra), key=lambda each: not _is_required(each))
+    parameters += [_parameter(each, hints[each.name]) for each in shown]
     parameters += [_recipe_parameter(recipes), _JSON]
 
     def run(context: typer.Context, **values: Any) -> None:
         as_json, recipe = values.pop("as_json"), values.pop("recipe")
         given = {name: value for name, value in values.items() if not _is_default(context, name)}
         parsed = {each.name: option_of(each).cli_default for each in known.values() if option_of(each).cli_default}
-        parsed |= {name: _parse(known[name], value) for name, value in given.items()}
-        if extra is not None:
-            parsed[extra] = _extra_options(context.args, [*known])
         if recipe is not None:
             from stedfm_hf.runs.recipes import load_recipe
 
-            parsed = load_recipe(recipe, hints, packaged=recipes) | parsed
+            parsed |= load_recipe(recipe, hints, packaged=recipes)
+        parsed |= {name: _parse(known[name], value) for name, value in given.items()}
+        if extra is not None:
+            parsed[extra] = parsed.get(extra, {}) | _extra_options(context.args, [*known])
         answer(call(function, make_settings(settings, parsed)), as_json)
 
-    run.__doc__ = getdoc(settings)
+    run.__doc__ = (getdoc(settings) or "").partition("\n\nExample:")[0]
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     context_settings = {} if extra is None else {"allow_extra_args": True, "ignore_unknown_options": True}
     app.command(name, cls=_command_class(settings), epilog=f"Example: {example}", context_settings=context_settings)(
@@ -74,7 +76,7 @@ def make_settings(kind: type, values: dict[str, Any]) -> Any:
         UserError: A required option is missing.
     """
     for each in fields(kind):
-        if each.name not in values and each.default is MISSING and each.default_factory is MISSING:
+        if each.name not in values and _is_required(each):
             raise UserError(f"{flag_of(each)} is missing: {option_of(each).help}")
     return kind(**values)
 
@@ -142,6 +144,7 @@ def run_script(name: str, function: str, *, settings: type, recipes: Path | None
         settings: As for `add_command`.
         recipes: As for `add_command`.
     """
+    wait_passively()
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     add_command(app, name, function, settings=settings, example=f"torchrun {sys.argv[0]} ...", recipes=recipes)
     if int(os.environ.get("RANK", "0")):
@@ -224,12 +227,13 @@ def _parameter(of_field: Field[Any], hint: Any) -> Parameter:
     kind = _plain_type(hint, known.multiple or known.parse is not None)
     is_list = known.multiple or get_origin(_without_none(hint)) is list
     annotation = list[kind] if is_list else kind  # type: ignore[valid-type]
-    required = of_field.default is MISSING and of_field.default_factory is MISSING and known.cli_default is None
+    required = _is_required(of_field) and known.cli_default is None
     if known.positional:
         info = typer.Argument(... if required else None, metavar=known.metavar, help=known.help)
         return Parameter(of_field.name, Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
-    default = None if required or of_field.default is MISSING else of_field.default
-    default = known.cli_default or default
+    default = known.cli_default or (None if of_field.default is MISSING else of_field.default)
+    if callable(of_field.default_factory):
+        default = of_field.default_factory() or None
     flags = list(known.flags) or [flag_of(of_field)]
     if kind is bool:
         flags = [f"{flags[0]}/--no-{flags[0][2:]}", *flags[1:]] if default else flags
@@ -241,6 +245,10 @@ def _parameter(of_field: Field[Any], hint: Any) -> Parameter:
         default, *flags, metavar=metavar, help=text, show_default=default is not None and default is not False
     )
     return Parameter(of_field.name, Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
+
+
+def _is_required(of_field: Field[Any]) -> bool:
+    return of_field.default is MISSING and of_field.default_factory is MISSING
 
 
 def _without_none(hint: Any) -> Any:

@@ -12,6 +12,7 @@ from stedfm_hf.runs.settings import argument, option
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+PROTOCOLS = ("default", "reference")
 NORMALIZATIONS = ("percentile", "minmax", "fixed", "none")
 TABLES = (".parquet", ".csv")
 Inputs = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -75,13 +76,14 @@ def device() -> Any:
     )
 
 
-def precision() -> Any:
+def precision(default: str = "float32", auto: str = "where the hardware computes it fast") -> Any:
     """Floating-point type of the model."""
-    return option(
-        "float32",
-        choices=PRECISIONS,
-        help="Floating-point type of the model; auto is bfloat16 where the hardware computes it fast.",
-    )
+    return option(default, choices=PRECISIONS, help=f"Floating-point type of the model; auto is bfloat16 {auto}.")
+
+
+def protocol(reference: str) -> Any:
+    """Protocol that is followed: the published code did some things in an odd way."""
+    return option("default", choices=PROTOCOLS, help=f"Protocol to follow; reference {reference}.")
 
 
 def batch_size(default: int, unit: str = "tiles") -> Any:

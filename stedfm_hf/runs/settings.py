@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import math
 import re
 import textwrap
 from collections.abc import Callable, Sequence
@@ -140,7 +139,7 @@ def check_value(name: str, value: Any, known: Option) -> None:
 
 def _check_range(name: str, number: float, known: Option) -> None:
     low, high = known.minimum, known.maximum
-    if (low is None and high is None) or (low or -math.inf) <= number <= (math.inf if high is None else high):
+    if (low is None or number >= low) and (high is None or number <= high):
         return
     at_most = f"at most {high}" if low is None else f"{low} to {high}"
     allowed = f"at least {low}" if high is None else at_most

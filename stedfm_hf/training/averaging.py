@@ -51,7 +51,9 @@ class EncoderAverage(TrainerCallback):
             UserError: the checkpoint has none.
         """
         if not (folder / AVERAGE_FILE).exists():
-            raise UserError(f"{folder}: was written without --ema_decay; go on without it, or name another output_dir")
+            raise UserError(
+                f"{folder}: was written without --ema-decay; resume without it, or choose another --output"
+            )
         self.weights = load_file(folder / AVERAGE_FILE)
 
     def as_encoder(self) -> StedFmModel:

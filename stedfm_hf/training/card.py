@@ -25,19 +25,18 @@ _SIMULATED_TAG = "synthetic"
 _SETTINGS = (
     "effective_batch",
     "learning_rate",
-    "base_learning_rate",
     "lr_scheduler_type",
-    "warmup_share",
+    "warmup_ratio",
     "warmup_steps",
     "weight_decay",
     "augment",
     "ema_decay",
-    "legacy",
+    "protocol",
     "seed",
 )
 """What of a recipe a reader of a card asks for; the rest is in the recipe."""
 _FILES = {
-    "recipe.yaml": "settings; `stedfm pretrain --recipe recipe.yaml --dataset DATA --output_dir NEW` repeats it",
+    "recipe.yaml": "settings; `stedfm pretrain --recipe recipe.yaml --dataset DATA --output NEW` repeats it",
     CURVE_FILE: "the losses and checks of the whole training",
     "manifest.json": "versions, settings and data",
 }

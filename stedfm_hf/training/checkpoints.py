@@ -48,7 +48,7 @@ def newest_whole(output: Path, say: Callable[[str], None] = print) -> Path | Non
         folder = checkpoint_folder(output, step)
         if is_whole(folder):
             return folder
-        say(f"{folder.name} was not written to its end: it is passed over")
+        say(f"{folder.name} was not written to its end: it is skipped")
     return None
 
 

@@ -1,7 +1,7 @@
-"""Makes the packaged encoder `demo`: `python -m stedfm_hf.training.demo_encoder WORK` (ours).
+"""Make the packaged encoder `demo`: `python -m stedfm_hf.training.demo_encoder WORK`.
 
 It simulates the images, trains by the recipe `demo`, and writes the encoder in half precision into the package.
-Stopped, the same command goes on where it was.
+If interrupted, run the same command again to resume.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from stedfm_hf.runs.threads import wait_passively
 
@@ -25,8 +26,10 @@ from transformers import AutoImageProcessor
 from stedfm_hf.data import simulate
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.runs import atomic_path, write_json
-from stedfm_hf.training.arguments import parse_arguments
+from stedfm_hf.runs.recipes import load_recipe
+from stedfm_hf.runs.settings import types_of
 from stedfm_hf.training.pretrain import pretrain
+from stedfm_hf.training.settings import RECIPES, PretrainSettings
 from stedfm_hf.weights.packaged import PACKAGED, packaged_folder
 
 MODEL = "demo"
@@ -50,12 +53,12 @@ def simulate_benchmark(output: Path) -> None:
     simulate(output, preset=PRESET, format="dataset")
 
 
-def train_demo_encoder(work: str | os.PathLike[str], *, options: Sequence[str] = ()) -> Path:
-    """Simulates the images and trains by the recipe `demo`.
+def train_demo_encoder(work: str | os.PathLike[str], **changes: Any) -> Path:
+    """Simulate the images and train by the recipe `demo`.
 
     Args:
-        work: folder for the data sets `pool` and `benchmark-v1` and the training `run`.
-        options: further words of `stedfm pretrain`, such as `["--seed", "43"]`.
+        work: Folder for the data sets `pool` and `benchmark-v1` and the training `run`.
+        changes: Settings of the pretraining that replace those of the recipe.
 
     Returns:
         Folder of the trained masked autoencoder.
@@ -64,8 +67,8 @@ def train_demo_encoder(work: str | os.PathLike[str], *, options: Sequence[str] =
     pool, benchmark, run = folder / "pool", folder / PRESET, folder / "run"
     simulate_pool(pool)
     simulate_benchmark(benchmark)
-    words = ["--recipe", MODEL, "--dataset", str(pool), "--validation_dataset", str(benchmark)]
-    return pretrain(*parse_arguments([*words, "--output_dir", str(run), *options])).folder
+    values = load_recipe(MODEL, types_of(PretrainSettings), packaged=RECIPES) | changes
+    return pretrain([str(pool)], output=run, validation_dataset=[str(benchmark)], **values).output
 
 
 def export_encoder(run: str | os.PathLike[str], output: str | os.PathLike[str]) -> Path:
@@ -94,13 +97,12 @@ def export_encoder(run: str | os.PathLike[str], output: str | os.PathLike[str]) 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Trains and exports."""
+    """Train and export."""
     parser = argparse.ArgumentParser(prog="python -m stedfm_hf.training.demo_encoder", description=__doc__)
     parser.add_argument("work", type=Path, help="folder for the data sets and the training")
     parser.add_argument("--output", type=Path, default=packaged_folder(MODEL), help="by default into the package")
-    arguments, options = parser.parse_known_args(argv)
-    run = train_demo_encoder(arguments.work, options=options)
-    print(export_encoder(run, arguments.output))
+    arguments = parser.parse_args(argv)
+    print(export_encoder(train_demo_encoder(arguments.work), arguments.output))
 
 
 if __name__ == "__main__":

@@ -1,29 +1,35 @@
-"""Sharing an effective batch out to processes and accumulated batches: it stays the same on any machine (ours)."""
+"""Share an effective batch among processes and accumulated batches: it stays the same on any machine."""
 
 from __future__ import annotations
 
+import os
 from itertools import count
 
 from stedfm_hf.runs import UserError
 
 
+def world_size() -> int:
+    """Return the number of processes that a launcher (torchrun, accelerate) started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def split_batch(
     effective: int, world_size: int, *, most: int, per_device: int | None = None, accumulation: int | None = None
 ) -> tuple[int, int]:
-    """Finds how many crops a process takes at a time, and how many times it does so before an optimiser step.
+    """Find the samples in one forward pass of a process, and its forward passes in an optimiser step.
 
     Args:
-        effective: crops of an optimiser step, of all processes together.
-        world_size: processes.
-        most: crops a process can take at a time at most, where neither of the next two is given.
-        per_device: crops of a process at a time; None finds as many as `most` allows.
-        accumulation: batches of a process in a step; None finds it.
+        effective: Number of samples in an optimiser step, of all processes together.
+        world_size: Number of processes.
+        most: Largest number of samples in one forward pass, where neither of the next two is given.
+        per_device: Number of samples in one forward pass; None finds as many as `most` allows.
+        accumulation: Number of forward passes in a step; None finds it.
 
     Returns:
-        Crops of a process at a time, and batches it accumulates. Their product with `world_size` is `effective`.
+        Samples in one forward pass, and forward passes. Their product with `world_size` is `effective`.
 
     Raises:
-        UserError: it cannot be done; names the nearest values with which it can.
+        UserError: It cannot be done; names the nearest values with which it can.
 
     Example:
         >>> split_batch(1024, 2, most=256)
@@ -37,7 +43,7 @@ def split_batch(
     found = _split(effective, world_size, most, per_device, accumulation)
     if found is None:
         near = _nearest(effective, world_size, most, per_device, accumulation)
-        size = f"{per_device} crops" if per_device else f"{most} crops at most"
+        size = f"{per_device} samples" if per_device else f"{most} samples at most"
         times = "" if accumulation is None else f", {accumulation} times"
         raise UserError(
             f"effective_batch {effective} cannot be shared evenly by {world_size} process(es) that take {size}{times}"

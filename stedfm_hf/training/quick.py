@@ -7,13 +7,11 @@ that begins at the mean pixel. Whether anything was learned is told by the loss 
 
 from __future__ import annotations
 
-import random
 import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +28,7 @@ from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.layers_stedfm import patchify
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.training.crops import RandomCrops
+from stedfm_hf.training.network import own_randomness, standardised_network
 
 WARM_UP = 0.08
 CHECKS = 10
@@ -96,62 +95,6 @@ def quick_config() -> StedFmConfig:
         decoder_num_attention_heads=4,
         decoder_intermediate_size=512,
     )
-
-
-def fold_standardisation(model: StedFmForPreTraining, mean: float, std: float) -> None:
-    """Lets the patch embedding see (x - mean) / std while the model's input stays in [0, 1].
-
-    The weights of the embedding are divided by `std` and its bias takes up the mean, so nothing has to be stored.
-
-    Args:
-        model: changed in place.
-        mean: mean pixel.
-        std: standard deviation of the pixels, above 0.
-    """
-    embedding = model.stedfm.embeddings.patch_embeddings
-    with torch.no_grad():
-        embedding.weight.div_(std)
-        embedding.bias.sub_(mean * embedding.weight.sum(dim=1))
-
-
-def new_model(config: StedFmConfig, *, mean: float, std: float, seed: int) -> StedFmForPreTraining:
-    """A network before its first step, ready to learn fast from images of this mean and spread.
-
-    Args:
-        config: its architecture; `norm_pix_loss` must be off.
-        mean: mean pixel, where the decoder's prediction begins.
-        std: standard deviation of the pixels.
-        seed: of the initial weights.
-
-    Returns:
-        The model, on the CPU.
-
-    Raises:
-        ValueError: `norm_pix_loss` is on: at low photon counts its targets are noise of unit variance.
-    """
-    if config.norm_pix_loss:
-        raise ValueError("a short pretraining predicts raw pixels; set norm_pix_loss=False")
-    with own_randomness(seed):
-        model = StedFmForPreTraining(config)
-        torch.nn.init.normal_(model.decoder.head.weight, std=0.002)
-    torch.nn.init.constant_(model.decoder.head.bias, mean)
-    fold_standardisation(model, mean, max(std, 1e-3))
-    return model
-
-
-@contextmanager
-def own_randomness(seed: int) -> Iterator[None]:
-    """Seeds Python, NumPy and torch inside the block and gives the caller its generators back as they were."""
-    python, legacy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)
 
 
 @dataclass
@@ -346,7 +289,7 @@ def pretrain_quickly(
 
     pixels = torch.cat([stream.batch(number)["pixel_values"] for number in range(8)])
     mean, std = float(pixels.mean()), float(pixels.std())
-    model = new_model(config, mean=mean, std=std, seed=seed)
+    model = standardised_network(config, mean=mean, std=std, seed=seed)
     processor = processor or StedFmImageProcessor(patch_size=config.patch_size)
     save_folder(model, processor, output / "untrained")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from transformers import TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
@@ -25,17 +26,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stedfm_hf.reports.reconstructions import Reconstruction
-    from stedfm_hf.training.arguments import PretrainArguments
     from stedfm_hf.training.averaging import EncoderAverage
     from stedfm_hf.training.held_out import HeldOut
+    from stedfm_hf.training.settings import PretrainSettings
 
-LEGACY_PERIOD_EPOCHS = 20
+REFERENCE_PERIOD_EPOCHS = 20
 
 
 class PretrainingTrainer(ExactTrainer):
     """Trains a `StedFmForPreTraining` on the batches of `EndlessBatches`.
 
     Args:
+        settings: Settings of the pretraining.
         model: the masked autoencoder.
         args: of the run; `max_steps` must be set.
         batches: what it is fed.
@@ -45,14 +47,14 @@ class PretrainingTrainer(ExactTrainer):
         kwargs: of `transformers.Trainer`.
     """
 
-    args: PretrainArguments
     lr_scheduler: Any
 
     def __init__(
         self,
         *,
+        settings: PretrainSettings,
         model: StedFmForPreTraining,
-        args: PretrainArguments,
+        args: TrainingArguments,
         batches: EndlessBatches,
         preparation: Preparation,
         held_out: HeldOut | None = None,
@@ -63,6 +65,7 @@ class PretrainingTrainer(ExactTrainer):
             args.eval_strategy = IntervalStrategy.NO
         # The library only looks whether there is something to evaluate on; `evaluate` is ours.
         super().__init__(model=model, args=args, batches=batches, eval_dataset=held_out, **kwargs)
+        self.settings = settings
         self.batches, self.preparation, self.held_out, self.average = batches, preparation, held_out, average
         self._checked_at = -1
         if average is not None and (self.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
@@ -86,20 +89,20 @@ class PretrainingTrainer(ExactTrainer):
         return (output.loss, output) if return_outputs else output.loss
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
-        """Matrices only; no biases, norms and tokens. `legacy` decays everything, as the reference does."""
+        """Matrices only; no biases, norms and tokens. The reference decays everything."""
         # ZeRO-3 leaves a flat piece of every parameter and remembers its shape.
         shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in model.named_parameters()}
-        return [name for name, shape in shapes.items() if self.args.legacy or len(shape) == 2]
+        return [name for name, shape in shapes.items() if self.settings.protocol == "reference" or len(shape) == 2]
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
-        """Warm-up and one cosine; `legacy` swings with a half period of 20 epochs, as the reference does."""
-        if not self.args.legacy:
+        """Warm-up and one cosine; the reference has a cosine with a half period of 20 epochs."""
+        if self.settings.protocol != "reference":
             return super().create_scheduler(num_training_steps, optimizer)
         if self.lr_scheduler is None:
-            per_epoch = self.batches.batches_per_epoch[0] / (self.args.gradient_accumulation_steps or 1)
+            per_epoch = self.batches.batches_per_epoch[0] / self.args.gradient_accumulation_steps
 
             def rate(step: int) -> float:
-                return 0.5 * (1.0 + math.cos(math.pi * int(step / per_epoch) / LEGACY_PERIOD_EPOCHS))
+                return 0.5 * (1.0 + math.cos(math.pi * int(step / per_epoch) / REFERENCE_PERIOD_EPOCHS))
 
             self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
             self._created_lr_scheduler = True
@@ -120,7 +123,7 @@ class PretrainingTrainer(ExactTrainer):
     @property
     def samples(self) -> int:
         """Samples of all ranks seen so far."""
-        return self.state.global_step * self.args.effective_batch
+        return self.state.global_step * self.settings.effective_batch
 
     @property
     def epoch(self) -> float:
@@ -188,7 +191,7 @@ class PretrainingTrainer(ExactTrainer):
 
     def batches_from(self, step: int) -> Iterator[Any]:
         """The batches of this rank behind an optimiser step."""
-        self.batches.start = step * (self.args.gradient_accumulation_steps or 1)
+        self.batches.start = step * self.args.gradient_accumulation_steps
         return iter(self.batches)
 
     def save_beside(self, folder: Path) -> None:

@@ -146,11 +146,11 @@ class Watch(TrainerCallback):
     def _diverged(self, args: TrainingArguments, state: TrainerState, what: str) -> TrainingDiverged:
         good = newest_whole(Path(str(args.output_dir)), lambda line: None)
         # Not the same command: a run goes on with its own settings only, to the same bits, hence to the same end.
-        cure = "a new --output_dir and a lower --base_learning_rate or --max_grad_norm"
+        cure = "a new --output and a lower --base-learning-rate or --max-grad-norm"
         where = (
-            f"the last good checkpoint is {good}: begin from it with --init_from {good}, {cure}"
+            f"the last good checkpoint is {good}: start from it with --init-from {good}, {cure}"
             if good is not None
-            else f"there is no checkpoint yet: begin again with {cure}"
+            else f"there is no checkpoint yet: start again with {cure}"
         )
         return TrainingDiverged(f"step {state.global_step}: {what}; the training was stopped; {where}")
 

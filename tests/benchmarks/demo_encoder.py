@@ -30,7 +30,7 @@ from stedfm_hf.inference import load_encoder
 from stedfm_hf.modeling.configuration_stedfm import StedFmConfig
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.tiling_stedfm import encode_images
-from stedfm_hf.training.quick import new_model
+from stedfm_hf.training.network import standardised_network
 from tests.benchmarks.timing import machine, table
 
 PAGE = Path("docs/demo_encoder.md")
@@ -115,7 +115,7 @@ def accuracies(features: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> 
 def untrained(config: StedFmConfig, train: Split, seed: int) -> torch.nn.Module:
     """The network before its first step, its input standardised as in the training."""
     pixels = np.stack(train.images)
-    return new_model(config, mean=float(pixels.mean()), std=float(pixels.std()), seed=seed).stedfm.eval()
+    return standardised_network(config, mean=float(pixels.mean()), std=float(pixels.std()), seed=seed).stedfm.eval()
 
 
 def on_benchmark(networks: dict[str, list[torch.nn.Module]], splits: Sequence[Split]) -> dict[str, list[Accuracies]]:

@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,10 @@ import yaml
 from stedfm_hf.data import SimulationSettings, build, simulate_image, stream
 from stedfm_hf.data.splits import SplitShares
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
-from stedfm_hf.training.arguments import ModelArguments
-from stedfm_hf.training.parsing import RECIPES
-from stedfm_hf.training.pretrain import new_network
+from stedfm_hf.runs.recipes import load_recipe
+from stedfm_hf.runs.settings import types_of
+from stedfm_hf.training.network import new_network
+from stedfm_hf.training.settings import RECIPES, PretrainSettings
 from tests.benchmarks.counting import derived_operations, step_operations
 from tests.benchmarks.data import STRUCTURES, drain
 from tests.benchmarks.scaling_page import render
@@ -46,9 +46,9 @@ Cases = dict[str, tuple[Callable[[], object], float]]
 
 def recipe_network(name: str) -> StedFmForPreTraining:
     """The network that `stedfm pretrain --recipe NAME` begins with."""
-    values = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
-    chosen = {field.name: values[field.name] for field in fields(ModelArguments) if field.name in values}
-    return new_network(ModelArguments(**chosen), mean=0.0, std=1.0, seed=0)
+    values = load_recipe(name, types_of(PretrainSettings), packaged=RECIPES) | {"seed": 0}
+    settings = PretrainSettings(["lab/crops"], output=Path("run"), **values)
+    return new_network(settings, mean=0.0, std=1.0)
 
 
 def count(name: str) -> dict[str, Any]:

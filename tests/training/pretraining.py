@@ -18,17 +18,17 @@ import torch
 from safetensors.torch import load_file
 
 from stedfm_hf.runs import write_json
-from stedfm_hf.training.arguments import parse_arguments
 from stedfm_hf.training.checkpoints import checkpoint_folder
 from stedfm_hf.training.curve import Curve
-from stedfm_hf.training.output import PretrainResult
-from stedfm_hf.training.pretrain import pretrain
+from stedfm_hf.training.pretrain import PretrainResult, pretrain
+from stedfm_hf.training.settings import RECIPES, PretrainSettings
+from tests.command_words import settings_from
 from tests.data.assembled import noisy_crop, write_repo
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = "stedfm_hf/training/pretrain.py"
 SHORT = (
-    "--recipe 64-p8 --effective_batch 8 --logging_steps 2 --save_steps 4 --check_steps 4 --max_steps 10 --device cpu"
+    "--recipe 64-p8 --effective-batch 8 --logging-steps 2 --save-steps 4 --eval-steps 4 --max-steps 10 --device cpu"
 )
 
 
@@ -48,16 +48,21 @@ def write_blobs(folder: Path, count: int = 60, *, seed: int = 0) -> Path:
 def words_of(crops: Path | Sequence[str], output: Path, words: str = "") -> list[str]:
     """The words of a short pretraining; later ones count."""
     names = [str(crops)] if isinstance(crops, Path) else list(crops)
-    return [*SHORT.split(), "--dataset", *names, "--output_dir", str(output), *words.split()]
+    return [*SHORT.split(), "--dataset", *names, "--output", str(output), *words.split()]
 
 
 def run(crops: Path | Sequence[str], output: Path, words: str = "") -> PretrainResult:
     """A short pretraining in this process."""
-    return pretrain(*parse_arguments(words_of(crops, output, words)))
+    return pretrain.__wrapped__(parse(words_of(crops, output, words)))  # type: ignore[attr-defined]
+
+
+def parse(words: Sequence[str]) -> PretrainSettings:
+    """The settings that the command line makes of words."""
+    return settings_from(PretrainSettings, words, recipes=RECIPES)
 
 
 def launch(words: Sequence[str], *, processes: int = 2, **environment: str) -> str:
-    """A pretraining under torchrun; gives what it printed."""
+    """A pretraining under torchrun; gives its progress lines."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     ended = subprocess.run(
         [*launcher, SCRIPT, *words],
@@ -68,7 +73,7 @@ def launch(words: Sequence[str], *, processes: int = 2, **environment: str) -> s
         timeout=300,
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
-    return ended.stdout
+    return ended.stderr
 
 
 def curve_of(output: Path) -> list[tuple[Any, ...]]:

@@ -15,7 +15,7 @@ from stedfm_hf.training import demo_encoder
 from stedfm_hf.training.demo_encoder import export_encoder, train_demo_encoder
 from tests.models import tiny_config
 
-SHORT = "--max_steps 2 --effective_batch 8 --logging_steps 1 --save_steps 2 --check_steps 2 --device cpu --bf16 false"
+SHORT = {"max_steps": 2, "effective_batch": 8, "logging_steps": 1, "save_steps": 2, "eval_steps": 2, "device": "cpu"}
 
 
 def test_the_export_is_the_encoder_in_half_precision(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_images_training_and_encoder_come_from_one_call(tmp_path: Path, monkeypa
     monkeypatch.setattr(demo_encoder, "FIELDS_PER_STRUCTURE", 3)
     monkeypatch.setattr(demo_encoder, "simulate_benchmark", lambda output: demo_encoder.simulate_pool(output))
     # A validation split is what the benchmark has and this pool has not: the held-out checks say so and are left out.
-    run = train_demo_encoder(tmp_path, options=SHORT.split())
+    run = train_demo_encoder(tmp_path, **SHORT, precision="float32")
     folder = export_encoder(run, tmp_path / "demo")
     assert AutoModel.from_pretrained(folder).config.hidden_size == 128
     card = (run / "README.md").read_text(encoding="utf-8")

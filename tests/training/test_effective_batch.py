@@ -59,10 +59,10 @@ def test_the_published_batch_on_other_machines(world_size: int, most: int, expec
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ({"world_size": 3}, "3 process(es) that take 256 crops at most; the nearest that can: 1020 or 1026"),
-        ({"world_size": 1, "per_device": 100}, "that take 100 crops; the nearest that can: 1000 or 1100"),
+        ({"world_size": 3}, "3 process(es) that take 256 samples at most; the nearest that can: 1020 or 1026"),
+        ({"world_size": 1, "per_device": 100}, "that take 100 samples; the nearest that can: 1000 or 1100"),
         ({"world_size": 1, "accumulation": 3}, "at most, 3 times; the nearest that can: 1023 or 1026"),
-        ({"world_size": 2, "per_device": 64, "accumulation": 4}, "64 crops, 4 times; the nearest that can: 512"),
+        ({"world_size": 2, "per_device": 64, "accumulation": 4}, "64 samples, 4 times; the nearest that can: 512"),
         ({"world_size": 2000}, "the nearest that can: 2000"),
     ],
 )

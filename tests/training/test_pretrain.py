@@ -76,10 +76,10 @@ def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
 
 def test_a_killed_run_ends_as_the_unbroken_one(crops: Path, unbroken: Path, tmp_path: Path) -> None:
     command = [sys.executable, SCRIPT, *words_of(crops, tmp_path / "run")]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("step 6/"):
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("stedfm: step 6/"):
                 break
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
@@ -104,13 +104,13 @@ def test_a_finished_run_is_not_trained_again(crops: Path, unbroken: Path, monkey
 def test_a_run_that_was_stopped_behind_its_last_step_is_only_finished(
     crops: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stedfm_hf.training.output import Output
+    from stedfm_hf.training import pretrain
 
     with monkeypatch.context() as patch:
-        patch.setattr(Output, "end", lambda *_, **__: (_ for _ in ()).throw(Stopped()))
+        patch.setattr(pretrain, "_finish", lambda *_, **__: (_ for _ in ()).throw(Stopped()))
         with pytest.raises(Stopped):
-            run(crops, tmp_path / "run", "--save_steps 10 --check_steps 10")
-    assert run(crops, tmp_path / "run", "--save_steps 10 --check_steps 10").steps == 10
+            run(crops, tmp_path / "run", "--save_steps 10 --eval_steps 10")
+    assert run(crops, tmp_path / "run", "--save_steps 10 --eval_steps 10").steps == 10
     assert_same_weights(tmp_path / "run", unbroken)
 
 
@@ -124,7 +124,7 @@ def test_a_half_written_checkpoint_is_passed_over(unbroken: Path, tmp_path: Path
     lines: list[str] = []
     found = newest_whole(copy, lines.append)
     assert found == checkpoint_folder(copy, steps_of(copy)[-2])
-    assert lines == [f"{last.name} was not written to its end: it is passed over"]
+    assert lines == [f"{last.name} was not written to its end: it is skipped"]
 
 
 def test_a_run_is_not_mixed_with_another(crops: Path, unbroken: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed"),
     pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*leaves out"),
 ]
-TWENTY = "--max_steps 20 --check_steps 8 --save_steps 8 --save_total_limit 3"
+TWENTY = "--max_steps 20 --eval-steps 8 --save_steps 8 --save_total_limit 3"
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from stedfm_hf.training.preparation import Preparation
 from tests.training.pretraining import as_stopped, assert_same_losses, launch, run, words_of, write_blobs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*leaves out")
-TWENTY = "--max_steps 20 --check_steps 8 --save_steps 8 --save_total_limit 3"
+TWENTY = "--max_steps 20 --eval-steps 8 --save_steps 8 --save_total_limit 3"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_what_two_processes_began_one_goes_on_with(
 ) -> None:
     output = as_stopped(shared, tmp_path / "run", 8)
     run(crops, output, TWENTY)
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "1 process " in said and "step 10/20" in said and "step 8/20" not in said
     assert_same_losses(output, whole)
 

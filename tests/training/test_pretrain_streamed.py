@@ -13,9 +13,9 @@ import huggingface_hub.constants
 import pytest
 from transformers import AutoModel
 
+from stedfm_hf.cli import main
 from stedfm_hf.runs import EXIT_DONE, EXIT_USAGE, Manifest
 from stedfm_hf.training.curve import Curve
-from stedfm_hf.training.pretrain import main
 from tests.fake_hub import FakeHub, fake_hub
 from tests.training.pretraining import (
     ROOT,
@@ -68,12 +68,12 @@ def test_a_killed_run_on_streamed_data_ends_as_an_unbroken_one_on_folders(
         for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_TOKEN"):
             environment.pop(name, None)
         begun = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         with begun:
-            assert begun.stdout is not None
-            for line in begun.stdout:
-                if line.startswith("step 6/"):
+            assert begun.stderr is not None
+            for line in begun.stderr:
+                if line.startswith("stedfm: step 6/"):
                     break
             begun.send_signal(signal.SIGKILL)
         assert begun.returncode == -signal.SIGKILL and not (tmp_path / "run" / "model.safetensors").exists()
@@ -81,7 +81,7 @@ def test_a_killed_run_on_streamed_data_ends_as_an_unbroken_one_on_folders(
         ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     # It went on from the checkpoint of step 4, and read the crops from the Hub both times.
-    assert "step 6/" in ended.stdout and "step 2/" not in ended.stdout
+    assert "step 6/" in ended.stderr and "step 2/" not in ended.stderr
     assert sent > 0 and hub.sent > 0
     assert curve_of(tmp_path / "run") == curve_of(local)
     assert_same_weights(tmp_path / "run", local)
@@ -101,11 +101,9 @@ def test_a_finished_folder_goes_to_the_hub_without_checkpoints(
     output = tmp_path / "run"
     words = words_of(data[0], output, "--max_steps 4 --push_to_hub --hub_model_id lab/m")
     hub.refuses = True
-    assert main(words) == EXIT_USAGE
+    assert main(["pretrain", *words]) == EXIT_USAGE
     said = capsys.readouterr().err
-    assert (
-        said.startswith(f"stedfm: error: {output}: is finished, but cannot be sent to lab/m (403") and not hub.pushed
-    )
+    assert f"stedfm: error: {output}: is finished, but cannot be sent to lab/m (403" in said and not hub.pushed
     assert Manifest.load(output / "manifest.json").ended is not None
     assert AutoModel.from_pretrained(output).config.hidden_size == 128
     weights = (output / "model.safetensors").read_bytes()
@@ -115,7 +113,7 @@ def test_a_finished_folder_goes_to_the_hub_without_checkpoints(
 
     # The same command sends it now, and does not train again.
     hub.refuses = False
-    assert main(words) == EXIT_DONE
+    assert main(["pretrain", *words]) == EXIT_DONE
     assert hub.created["lab/m"]["visibility"] == "private"
     sent = hub.pushed["lab/m"]
     kept = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}

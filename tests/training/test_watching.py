@@ -245,7 +245,7 @@ def train(output: Path, say: Callable[[str], None], bad_from: int) -> None:
 
 def test_the_library_never_saves_a_model_that_is_no_number(tmp_path: Path) -> None:
     lines: list[str] = []
-    with pytest.raises(TrainingDiverged, match=r"step 6: the loss is nan.*with --init_from \S*checkpoint-4,"):
+    with pytest.raises(TrainingDiverged, match=r"step 6: the loss is nan.*with --init-from \S*checkpoint-4,"):
         train(tmp_path, lines.append, bad_from=20)
     newest = newest_whole(tmp_path)
     assert newest is not None and newest.name == "checkpoint-4" and not (tmp_path / "checkpoint-6").exists()

@@ -18,7 +18,7 @@ from stedfm_hf.training.finetuning.network import (
     network_config,
     standardise_input,
 )
-from stedfm_hf.training.quick import own_randomness
+from stedfm_hf.training.network import own_randomness
 from stedfm_hf.training.segmentation.arguments import ModelArguments
 
 

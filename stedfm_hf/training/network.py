@@ -1,0 +1,154 @@
+"""The network of a pretraining before its first step."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from transformers import TrainingArguments
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
+
+from stedfm_hf.data.repository.files import SplitFiles
+from stedfm_hf.data.streaming.stream import CropStream
+from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES, StedFmConfig
+from stedfm_hf.modeling.modeling_stedfm import StedFmModel
+from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
+from stedfm_hf.runs import UserError
+from stedfm_hf.training.preparation import Preparation
+from stedfm_hf.training.settings import PretrainSettings
+
+STATISTICS_CROPS = 2048
+"""Number of training crops whose mean and standard deviation the input is standardised by."""
+
+
+def network_config(settings: PretrainSettings) -> StedFmConfig:
+    """Return the configuration of the masked autoencoder.
+
+    Raises:
+        UserError: The model to start from cannot be loaded.
+    """
+    if settings.init_from is not None:
+        try:
+            return StedFmConfig.from_pretrained(settings.init_from)
+        except (OSError, ValueError) as error:
+            raise _not_loaded(settings.init_from, error) from error
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    decoder = {f"decoder_{name}": getattr(settings, f"decoder_{name}") for name in names}
+    given = {name: value for name, value in decoder.items() if value is not None}
+    return StedFmConfig(
+        **ARCHITECTURES[settings.architecture] | given,
+        mask_ratio=settings.mask_ratio,
+        norm_pix_loss=settings.norm_pix_loss,
+    )
+
+
+def new_network(settings: PretrainSettings, *, mean: float, std: float) -> StedFmForPreTraining:
+    """Return the network before its first step: another model, or one with random weights.
+
+    Args:
+        settings: Settings of the pretraining.
+        mean: Mean pixel of the training crops.
+        std: Standard deviation of their pixels.
+
+    Raises:
+        UserError: The model to start from cannot be loaded.
+    """
+    if settings.init_from is not None:
+        try:
+            return StedFmForPreTraining.from_pretrained(settings.init_from)
+        except (OSError, ValueError) as error:
+            raise _not_loaded(settings.init_from, error) from error
+    config = network_config(settings)
+    if settings.norm_pix_loss or not settings.standardise_input:
+        with own_randomness(settings.seed):
+            return StedFmForPreTraining(config)
+    return standardised_network(config, mean=mean, std=std, seed=settings.seed)
+
+
+def standardised_network(config: StedFmConfig, *, mean: float, std: float, seed: int) -> StedFmForPreTraining:
+    """Return a new network that sees standardised pixels and predicts the mean, so that it learns from the first step.
+
+    Args:
+        config: Configuration, without `norm_pix_loss`: its targets have no mean.
+        mean: Mean pixel.
+        std: Standard deviation of the pixels.
+        seed: Random seed of the weights.
+    """
+    with own_randomness(seed):
+        network = StedFmForPreTraining(config)
+        torch.nn.init.normal_(network.decoder.head.weight, std=0.002)
+    torch.nn.init.constant_(network.decoder.head.bias, mean)
+    standardise_input(network.stedfm, mean, std)
+    return network
+
+
+def standardise_input(encoder: StedFmModel, mean: float, std: float) -> None:
+    """Make the patch embedding see (x - mean) / std, while the input of the model stays in [0, 1].
+
+    The weights of the embedding are divided by `std` and its bias takes up the mean, so nothing has to be stored.
+
+    Args:
+        encoder: Encoder, changed in place.
+        mean: Mean pixel.
+        std: Standard deviation of the pixels.
+    """
+    embedding = encoder.embeddings.patch_embeddings
+    with torch.no_grad():
+        embedding.weight.div_(max(std, 1e-3))
+        embedding.bias.sub_(mean * embedding.weight.sum(dim=1))
+
+
+def pixel_statistics(files: SplitFiles, preparation: Preparation, seed: int) -> tuple[float, float]:
+    """Return mean and standard deviation of the first training crops of the order, scaled to [0, 1].
+
+    Every process finds the same: the order does not depend on them.
+    """
+    size = min(256, files.rows)
+    stream = CropStream(
+        files, batch_size=size, seed=seed, epoch=0, rank=0, world_size=1, drop_last=True, columns=(), workers=1
+    )
+    count, total, squares = 0, 0.0, 0.0
+    for batch in stream:
+        pixels = preparation(batch, epoch=0)["pixel_values"].double()
+        count += pixels.numel()
+        total, squares = total + float(pixels.sum()), squares + float((pixels**2).sum())
+        if count >= STATISTICS_CROPS * pixels[0].numel():
+            break
+    mean = total / count
+    return mean, max(squares / count - mean**2, 0.0) ** 0.5
+
+
+@contextmanager
+def own_randomness(seed: int) -> Iterator[None]:
+    """Seed Python, NumPy and torch inside the block, and restore the generators of the caller afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+@contextmanager
+def whole_weights(arguments: TrainingArguments) -> Iterator[None]:
+    """Let a model be loaded whole, as a new one is made: ZeRO-3 partitions it when training begins.
+
+    Partitioned while it is loaded it would need DeepSpeed's own process group, which on a CPU is not there yet.
+    """
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if (config := getattr(arguments, "hf_deepspeed_config", None)) is not None:
+            set_hf_deepspeed_config(config)
+
+
+def _not_loaded(model: str, error: Exception) -> UserError:
+    return UserError(f"{model}: cannot be loaded ({' '.join(str(error).split())[:200]})")

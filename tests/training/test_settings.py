@@ -1,0 +1,354 @@
+"""Settings of trainings: from options and recipes, checked before torch is imported, composed when training starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES, StedFmConfig
+from stedfm_hf.runs import UserError
+from stedfm_hf.runs.recipes import recipe_names, write_recipe
+from stedfm_hf.training.arguments import compose_arguments
+from stedfm_hf.training.checks import tracker_names, training_argument_names
+from stedfm_hf.training.settings import (
+    MAX_PER_DEVICE_BATCH,
+    RECIPES,
+    PretrainSettings,
+)
+from tests.command_words import settings_from
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def parse(tmp_path: Path) -> Callable[[str], PretrainSettings]:
+    def parsed(words: str = "") -> PretrainSettings:
+        least = ["--dataset", "lab/crops", "--output", str(tmp_path / "run")]
+        return settings_from(PretrainSettings, [*least, *words.split()], recipes=RECIPES)
+
+    return parsed
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Callable[..., Path]:
+    def written(text: str, name: str = "mine.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return written
+
+
+def test_an_option_given_twice_drops_nothing(
+    parse: Callable[[str], PretrainSettings], recipe: Callable[..., Path]
+) -> None:
+    assert parse("--dataset lab/more --weights 1 --weights 2").dataset == ["lab/crops", "lab/more"]
+    assert parse("--weights 1 --dataset lab/more lab/b --weights 2 3").weights == [1, 2, 3]
+    mine = recipe("weights: [7, 8]\n")
+    assert parse(f"--dataset lab/b --recipe {mine}").weights == [7, 8]
+    assert parse(f"--dataset lab/b --weights 1 --recipe {mine} --weights 2").weights == [1, 2], "options override"
+
+
+# --------------------------------------------------------------------------------------------- recipes
+
+
+def test_there_is_a_recipe_for_every_architecture_and_the_published_one() -> None:
+    assert set(recipe_names(RECIPES)) == {"tiny", "small", "base", "large", "64-p8", "reference", "demo"}
+    assert set(MAX_PER_DEVICE_BATCH) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("name", recipe_names(RECIPES))
+def test_every_recipe_of_the_package_works_and_says_where_its_values_are_from(
+    name: str, parse: Callable[[str], PretrainSettings]
+) -> None:
+    text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+    for line in text.splitlines():
+        assert line.startswith("#") or re.search(r"\S: \S+ # (paper|reference protocol|ours)", line), line
+    settings = parse(f"--recipe {name}")
+    for key, value in yaml.safe_load(text).items():
+        number = isinstance(value, str) and value[0].isdigit()
+        assert getattr(settings, key) == (float(value) if number else value), key
+    assert (settings.protocol == "reference") == (name == "reference")
+    if name not in ("reference", "demo"):
+        assert settings.architecture.endswith(f"-{name}")
+    decoder = {key: value for key, value in vars(settings).items() if key.startswith("decoder_") and value is not None}
+    StedFmConfig(**ARCHITECTURES[settings.architecture], **decoder)  # width and heads go together
+
+
+def test_the_reference_recipe_is_what_was_published(parse: Callable[[str], PretrainSettings]) -> None:
+    settings = parse("--recipe reference")
+    assert settings.protocol == "reference" and not settings.standardise_input and not settings.norm_pix_loss
+    assert (settings.highest_learning_rate, settings.warmup_ratio, settings.max_grad_norm) == (1.5e-4, 0, 0)
+    assert (settings.precision, settings.num_train_epochs, settings.effective_batch) == ("float32", 1000, 1024)
+
+
+def test_options_override_the_recipe_and_the_recipe_the_defaults(
+    parse: Callable[[str], PretrainSettings], recipe: Callable[..., Path]
+) -> None:
+    path = recipe("mask-ratio: 0.5\nseed: 7\nweights: [2]\naugment: false\ntraining_arguments: {optim: sgd}\n")
+    settings = parse(f"--recipe {path}")
+    assert (settings.weights, settings.mask_ratio, settings.seed, settings.augment) == ([2.0], 0.5, 7, False)
+    settings = parse(f"--seed 8 --mask_ratio=0.6 --recipe {path} --augment --tf32 true")
+    assert (settings.mask_ratio, settings.seed, settings.augment) == (0.6, 8, True)
+    assert settings.weight_decay == 0.05 and settings.training_arguments == {"optim": "sgd", "tf32": ["true"]}
+
+
+def test_a_recipe_may_be_json_and_name_everything(tmp_path: Path, recipe: Callable[..., Path]) -> None:
+    values = {"dataset": ["lab/a", "lab/b"], "weights": [3, 1], "output": str(tmp_path / "out"), "max_grad_norm": 1}
+    words = ["--recipe", str(recipe(json.dumps(values), "mine.json"))]
+    settings = settings_from(PretrainSettings, words, recipes=RECIPES)
+    assert settings.dataset == ["lab/a", "lab/b"] and settings.weights == [3.0, 1.0]
+    assert settings.folder == tmp_path / "out" and isinstance(settings.max_grad_norm, float)
+
+
+def test_a_number_that_yaml_takes_for_a_text_is_a_number(
+    parse: Callable[[str], PretrainSettings], recipe: Callable[..., Path]
+) -> None:
+    assert yaml.safe_load("1e-4") == "1e-4"
+    assert parse(f"--recipe {recipe('learning_rate: 1e-4')}").learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("mask_ration: 0.5", "mine.yaml: mask_ration is not an option; did you mean mask_ratio?"),
+        ("learningrate: 0.5", "mine.yaml: learningrate is not an option; did you mean learning_rate?"),
+        ("qqqq: 0.5", "mine.yaml: qqqq is not an option"),
+        ("mask_ratio: much", "mine.yaml: mask_ratio is 'much', but must be a number"),
+        ("mask_ratio: true", "mine.yaml: mask_ratio is True, but must be a number"),
+        ("seed: 1.5", "mine.yaml: seed is 1.5, but must be a whole number"),
+        ("seed: '7'", "mine.yaml: seed is '7', but must be a whole number"),
+        ("augment: 'no'", "mine.yaml: augment is 'no', but must be true or false"),
+        ("architecture: 3", "mine.yaml: architecture is 3, but must be a text"),
+        ("dataset: crops", "mine.yaml: dataset is 'crops', but must be a list"),
+        ("weights: [1, two]", "mine.yaml: weights is [1, 'two'], but must be a list or null"),
+        ("ema_decay: [0.9]", "mine.yaml: ema_decay is [0.9], but must be a number or null"),
+        ("- seed", "mine.yaml: is not a recipe"),
+        ("", "mine.yaml: is not a recipe"),
+        ("seed: [1", "mine.yaml: is not valid YAML"),
+    ],
+)
+def test_a_wrong_recipe_is_told_in_a_line_with_file_and_key(
+    text: str, line: str, parse: Callable[[str], PretrainSettings], recipe: Callable[..., Path]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(f"--recipe {recipe(text)}")
+    assert line in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("smal", "recipe 'smal' is unknown; did you mean small?"),
+        ("gone.yaml", "recipe gone.yaml: there is no such file"),
+        ("mine.txt", "recipe 'mine.txt' is unknown"),
+    ],
+)
+def test_a_recipe_that_is_not_there_is_told_with_those_that_are(
+    name: str, line: str, parse: Callable[[str], PretrainSettings]
+) -> None:
+    with pytest.raises(UserError, match=re.escape(line)):
+        parse(f"--recipe {name}")
+
+
+@pytest.mark.parametrize("name", recipe_names(RECIPES))
+def test_the_recipe_of_a_run_repeats_it_and_names_no_place(
+    name: str, parse: Callable[[str], PretrainSettings], tmp_path: Path
+) -> None:
+    first = parse(f"--recipe {name} --seed 3 --warmup_steps 12 --effective_batch 32 --init_from {tmp_path} --tf32 1")
+    values = first.recipe()
+    write_recipe(tmp_path / "recipe.yaml", values)
+    assert str(tmp_path) not in (tmp_path / "recipe.yaml").read_text(encoding="utf-8")
+    again = parse(f"--recipe {tmp_path / 'recipe.yaml'}")
+    assert again.recipe() == values and again.training_arguments == {"tf32": ["1"]}
+    assert again.highest_learning_rate == first.highest_learning_rate and again.warmup_steps == 12
+
+
+# --------------------------------------------------------------------------------------------- flags
+
+
+@pytest.mark.parametrize("flag", ["--output", "--output_dir", "--output-dir"])
+def test_researchers_may_say_output_dir(flag: str, tmp_path: Path) -> None:
+    words = ["--dataset", "lab/a", flag, str(tmp_path)]
+    assert settings_from(PretrainSettings, words).output == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--mask-ration 0.5", "mask_ration is not an option; did you mean mask_ratio?"),
+        ("--adam-epsilo=3", "adam_epsilo is not an option; did you mean adam_epsilon?"),
+        ("extra", "'extra' belongs to no option"),
+        ("--seed x", "Invalid value for '--seed'"),
+        ("--seed -1", "seed is -1"),
+        ("--mask_ratio 1", "mask_ratio is 1.0"),
+        ("--architecture stedfm-vit-smal", "is unknown; did you mean stedfm-vit-small?"),
+        ("--dataset nowhere", "nowhere: there is no such folder here"),
+        ("--weights 1 2", "one for each of 1 data sets"),
+        ("--weights 0", "must be above 0"),
+        ("--warmup_ratio 1", "warmup_ratio is 1.0"),
+        ("--ema_decay 1", "ema_decay is 1.0"),
+        ("--effective_batch 0", "effective_batch is 0"),
+        ("--effective_batch 1031", "the nearest that can: 1030 or 1032"),
+        ("--logging_steps 30", "logging_steps 30 does not divide save_steps 1000 and eval_steps 1000"),
+        ("--logging_steps 400 --save_steps 100 --eval_steps 0", "the nearest that does: 100"),
+        ("--fp16 --precision bfloat16", "two ways to say the same"),
+        ("--hub_token hf_secret", "log in with `hf auth login`"),
+        ("--deepspeed zero4", "give zero1, zero2, zero3 or a JSON file"),
+        ("--device tpu", "device 'tpu' is unknown"),
+        ("--report_to tensorbord", "'tensorbord' is unknown; did you mean tensorboard"),
+    ],
+)
+def test_a_wrong_option_is_reported_in_a_line(
+    words: str, line: str, parse: Callable[[str], PretrainSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stedfm_hf.training.checks.check_installed", lambda *_: None)  # DeepSpeed need not be there
+    with pytest.raises(ValueError) as caught:
+        parse(words)
+    assert line in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_must_be_given_is_asked_for() -> None:
+    with pytest.raises(UserError, match="--dataset is missing"):
+        settings_from(PretrainSettings, ["--output", "run"])
+    with pytest.raises(UserError, match="--output is missing"):
+        settings_from(PretrainSettings, ["--dataset", "lab/crops"])
+
+
+@pytest.mark.parametrize(("words", "extra"), [("--deepspeed zero1", "deepspeed"), ("--report_to tensorboard",) * 2])
+def test_an_extra_that_is_missing_is_named(
+    words: str, extra: str, parse: Callable[[str], PretrainSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stedfm_hf.training.checks.find_spec", lambda name: None)
+    monkeypatch.setattr("stedfm_hf.training.checks.tracker_names", lambda: ("tensorboard",))
+    with pytest.raises(UserError, match=r"pip install 'stedfm-hf\[" + extra.split()[-1]):
+        parse(words)
+
+
+@pytest.mark.parametrize("words", ["--help", "--dataset lab/a", "--dataset nowhere --output run", "--mask-ration 1"])
+def test_help_and_wrong_options_import_neither_torch_nor_transformers(words: str) -> None:
+    code = (
+        "import sys; from stedfm_hf.cli import main; status = main(sys.argv[1:]); "
+        "print(status, sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, "pretrain", *words.split()]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.stdout.endswith("0 []\n" if words == "--help" else "2 []\n"), ended.stderr
+    assert ended.stderr.count("\n") == (words != "--help")
+
+
+def test_names_read_from_the_source_of_transformers_are_its_names() -> None:
+    from transformers import TrainingArguments
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    assert training_argument_names() == tuple(each.name for each in fields(TrainingArguments))
+    assert tracker_names() == tuple(INTEGRATION_TO_CALLBACK)
+
+
+# --------------------------------------------------------------------------------------------- what is composed
+
+
+@pytest.mark.parametrize(
+    ("words", "rate", "warmup"),
+    [
+        ("", 6e-4, 0.05),
+        ("--effective_batch 256", 1.5e-4, 0.05),
+        ("--effective_batch 512 --base_learning_rate 1e-3 --warmup_ratio 0.1", 2e-3, 0.1),
+        ("--effective_batch 512 --learning_rate 1e-3 --warmup_steps 0", 1e-3, 0),
+    ],
+)
+def test_the_learning_rate_goes_with_the_batch_unless_it_is_given(
+    words: str, rate: float, warmup: float, parse: Callable[[str], PretrainSettings]
+) -> None:
+    arguments = compose_arguments(parse(f"--device cpu {words}"))
+    assert arguments.learning_rate == pytest.approx(rate) and arguments.warmup_steps == warmup
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_process_takes_what_its_architecture_allows(
+    architecture: str, parse: Callable[[str], PretrainSettings]
+) -> None:
+    most = MAX_PER_DEVICE_BATCH[architecture]
+    assert parse(f"--architecture {architecture}").split_batch() == (most, 1024 // most)
+    assert parse("--max_per_device_batch 32").split_batch() == (32, 32)
+
+
+def test_what_the_trainer_needs_is_set(parse: Callable[[str], PretrainSettings]) -> None:
+    arguments = compose_arguments(parse("--device cpu"))
+    assert arguments.use_cpu and arguments.device.type == "cpu" and arguments.bf16 is False
+    assert arguments.label_names == [] and not arguments.remove_unused_columns and arguments.report_to == []
+    assert not arguments.logging_nan_inf_filter and arguments.ddp_find_unused_parameters is False
+    assert (arguments.eval_strategy, arguments.eval_steps) == ("steps", 1000)
+    assert compose_arguments(parse("--device cpu --eval_steps 0")).eval_strategy == "no"
+    assert compose_arguments(parse("--device cpu --precision bfloat16")).bf16 is True
+
+
+def test_other_arguments_of_transformers_are_options_too(parse: Callable[[str], PretrainSettings]) -> None:
+    words = "--device cpu --bf16 --adam-epsilon 1e-6 --include_for_metrics loss inputs --logging_first_step=true"
+    arguments = compose_arguments(parse(f"{words} --no_skip_memory_metrics"))
+    assert arguments.bf16 and arguments.adam_epsilon == 1e-6 and arguments.include_for_metrics == ["loss", "inputs"]
+    assert arguments.logging_first_step and not arguments.skip_memory_metrics
+    for wrong, line in (
+        ("--adam-epsilon much", "invalid float value: 'much'"),
+        ("--lr-scheduler-type cosin", "cosin is not a valid SchedulerType"),
+        ("--fp16 --bf16", "At most one of fp16 and bf16"),
+    ):
+        with pytest.raises(UserError, match=line):
+            compose_arguments(parse(f"--device cpu {wrong}"))
+
+
+def test_two_processes_share_the_batch(parse: Callable[[str], PretrainSettings], monkeypatch: Any) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    settings = parse("--recipe 64-p8 --max_per_device_batch 8")
+    assert settings.describe_batch() == "effective batch 64 = 2 processes x 8 crops x 4 accumulated"
+
+
+# --------------------------------------------------------------------------------------------- files beside
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_the_deepspeed_files_leave_to_the_arguments_what_these_decide(stage: int) -> None:
+    config: dict[str, Any] = json.loads(
+        (RECIPES.parent / "deepspeed_configs" / f"zero{stage}.json").read_text("utf-8")
+    )
+    assert config["zero_optimization"]["stage"] == stage
+    for key in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
+        assert config[key] == "auto"
+    assert config["gradient_clipping"] == config["bf16"]["enabled"] == "auto"
+    assert "optimizer" not in config and "scheduler" not in config  # ours: decay of matrices only, one cosine
+
+
+def test_fsdp_wraps_a_layer_that_there_is() -> None:
+    from stedfm_hf.modeling import layers_stedfm
+
+    config = yaml.safe_load((RECIPES.parent / "accelerate_configs" / "fsdp2.yaml").read_text(encoding="utf-8"))
+    assert config["fsdp_config"]["fsdp_version"] == 2
+    assert hasattr(layers_stedfm, config["fsdp_config"]["fsdp_transformer_layer_cls_to_wrap"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no bash")
+def test_the_slurm_script_is_valid_and_hands_everything_on(tmp_path: Path) -> None:
+    script = RECIPES.parent / "slurm" / "pretrain.sbatch"
+    nodes = "echo node1; sleep 0.5; echo node2"  # a reader that is content with the first would break the pipe
+    for name, body in {"scontrol": nodes, "srun": 'printf "%s\\n" "$@"'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "12", "SLURM_JOB_NUM_NODES": "2"}
+    environment = {**os.environ, **slurm, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_GPUS_ON_NODE": "8"}
+    words = ["--recipe", "large", "--dataset", "a b"]
+    run = subprocess.run(["bash", str(script), *words], capture_output=True, text=True, env=environment, timeout=60)
+    assert run.returncode == 0, run.stderr
+    given = run.stdout.splitlines()
+    assert given[-len(words) - 2 :] == ["-m", "stedfm_hf.training.pretrain", *words]
+    assert given[given.index("--rdzv_endpoint") + 1].startswith("node1:")
+    assert given[given.index("--nnodes") + 1] == "2" and given[given.index("--nproc_per_node") + 1] == "8"
