@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-encoder test quality format bench bench-busy bench-data bench-segmentation clean
+.PHONY: help install demo demo-encoder test test-all quality format bench bench-busy bench-data bench-segmentation clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -29,8 +29,11 @@ demo: $(INSTALLED) ## Simulate, pretrain, embed and write demo/report.html (a fe
 demo-encoder: $(INSTALLED) ## Simulate images and train the encoder `demo` of the package anew (WORK=FOLDER; an hour)
 	"$(BIN)/python" -m stedfm_hf.training.demo_encoder "$(or $(WORK),demo-encoder)"
 
-test: $(INSTALLED) ## Run the tests offline (STEDFM_REAL_DATA=DIR adds those on real images)
-	"$(BIN)/python" -m pytest -n 2
+test: $(INSTALLED) ## Run the tests offline, without the slow ones (STEDFM_REAL_DATA=DIR adds those on real images)
+	"$(BIN)/python" -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-all: $(INSTALLED) ## Run all tests offline, draw every figure, print the 20 slowest
+	HYPOTHESIS_PROFILE=full STEDFM_TEST_FIGURES=1 "$(BIN)/python" -m pytest -n 2 --dist worksteal --durations=20
 
 quality: $(INSTALLED) ## Check style, format and types
 	"$(BIN)/ruff" check $(CODE)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import socket
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +37,31 @@ wait_passively()
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-settings.register_profile(
-    "quick",
-    deadline=None,
-    max_examples=25,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
+_CHECKS_LEFT_OUT = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+for _profile, _examples in {"quick": 10, "full": 25}.items():
+    settings.register_profile(
+        _profile, deadline=None, max_examples=_examples, derandomize=True, suppress_health_check=_CHECKS_LEFT_OUT
+    )
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+from tests.figures import drawn_figures, sketch_figures  # noqa: E402 (after the environment is set)
+
+sketch_figures()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports made out of every later collection of garbage, which each training asks for."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Sketch figures, except in tests marked `figures`."""
+    with drawn_figures() if request.node.get_closest_marker("figures") else nullcontext():
+        yield
+
 
 _LOOPBACK = ("127.", "::1", "localhost")
 _connect, _connect_ex, _getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo

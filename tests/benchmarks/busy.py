@@ -20,7 +20,7 @@ import tifffile
 from tests.benchmarks.timing import machine, spread, table
 
 BUSY_PROCESSES = 2
-INPUTS = {"one": (1, 128), "small": (300, 128), "large": (6, 1024)}
+INPUTS = {"one": (1, 128), "small": (300, 128), "large": (3, 1024)}
 """Name of a folder to the number of its images and their side in pixels."""
 SETTINGS: dict[str, dict[str, str]] = {
     "default": {},

@@ -31,6 +31,7 @@ TINY = StedFmConfig(
 )
 
 
+@pytest.mark.figures
 def test_the_demo_runs_from_simulation_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "demo"
     result = run_demo(output, sizes=Sizes(3, 3, 2), max_steps=2, seconds=1e6, device="cpu", seed=1)

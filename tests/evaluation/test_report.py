@@ -94,6 +94,7 @@ def test_simulated_images_are_called_simulated(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["data"]["simulated"] is True
 
 
+@pytest.mark.figures
 def test_votes_and_numbers_have_pages_of_their_own(tmp_path: Path) -> None:
     page = written(evaluation(arrays(60), verb="evaluate knn"), tmp_path / "knn")
     assert "Nothing is trained on the labels" in page and not (tmp_path / "knn" / "figures" / "curve.png").exists()

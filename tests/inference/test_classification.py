@@ -181,6 +181,7 @@ def test_a_map_holds_the_answer_of_every_window(folder: Path, tmp_path: Path) ->
     assert np.abs(values[:, :, 0] - values[:, :, -1]).max() > 0.1
 
 
+@pytest.mark.figures
 def test_a_map_opens_in_place_in_imagej(folder: Path, tmp_path: Path) -> None:
     half_and_half(tmp_path / "sized.tif", imagej=True, resolution=(50, 40), metadata={"unit": "um", "axes": "YX"})
     np.save(tmp_path / "unsized.npy", counts((64, 64)))

@@ -100,6 +100,7 @@ def test_one_class_a_pixel_as_the_pipeline_has_it(single: Path, images: Path, tm
     assert not list(out.glob("**/*.parts")) and not list(out.glob("**/.*"))
 
 
+@pytest.mark.figures
 def test_classes_that_overlap_have_a_plane_each(several: Path, images: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"window": 24, "halo": 5, "threshold": 0.4}
     segment(images / "a" / "1.tif", tmp_path / "out", model=several, device="cpu", batch_size=3, **settings)
@@ -347,6 +348,7 @@ def test_a_stack_with_a_damaged_plane_has_no_rows_until_it_is_mended(
     assert calls == [1, 2, 2] and len(tables(tmp_path / "out")[0]) == 2
 
 
+@pytest.mark.figures
 def test_a_picture_of_a_large_field_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: Path) -> None:
     monkeypatch.setattr("stedfm_hf.inference.overlay.MOST_PIXELS", 40)
     monkeypatch.setattr("stedfm_hf.inference.overlay.FEWEST_PIXELS", 40)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-# The last two are themselves half imported when they import transformers, and registration needs all of both.
+# The slow ones are themselves half imported when they import transformers, and registration needs all of both.
 BEGINNINGS = [
     "import stedfm_hf",
     "import transformers, stedfm_hf",
-    "import stedfm_hf.modeling.configuration_stedfm",
-    "import stedfm_hf.modeling.pipeline_stedfm",
+    pytest.param("import stedfm_hf.modeling.configuration_stedfm", marks=pytest.mark.slow),
+    pytest.param("import stedfm_hf.modeling.pipeline_stedfm", marks=pytest.mark.slow),
 ]
 
 

@@ -11,8 +11,10 @@ from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES
 from stedfm_hf.modeling.layers_stedfm import sincos_position_table
 from tests import parity
 
+LARGEST_IS_SLOW = [*parity.ARCHITECTURES[:-1], pytest.param(parity.ARCHITECTURES[-1], marks=pytest.mark.slow)]
 
-@pytest.fixture(scope="module", params=parity.ARCHITECTURES)
+
+@pytest.fixture(scope="module", params=LARGEST_IS_SLOW)
 def architecture(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -23,6 +23,7 @@ def _figure() -> Figure:
         return figure
 
 
+@pytest.mark.figures
 def test_a_figure_is_written_as_png_and_svg_and_the_same_every_time(tmp_path: Path) -> None:
     png = save_figure(_figure(), tmp_path / "one", "image")
     again = save_figure(_figure(), tmp_path / "two", "image")

@@ -91,6 +91,7 @@ def test_another_file_of_that_name_is_not_overwritten(tmp_path: Path, text: str)
     assert path.read_text(encoding="utf-8") == text
 
 
+@pytest.mark.figures
 def test_there_is_a_curve_of_whatever_was_measured(tmp_path: Path) -> None:
     training = [CurveRow(step, step / 10, step, loss=1 / (step + 1), learning_rate=1e-3) for step in range(1, 40, 4)]
     checks = [

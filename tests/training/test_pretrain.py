@@ -18,6 +18,7 @@ from transformers import AutoImageProcessor, AutoModel
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.checkpoints import checkpoint_folder, newest_whole, steps_of
 from stedfm_hf.training.curve import Curve
+from tests.figures import drawn_figures
 from tests.training.pretraining import ROOT, SCRIPT, assert_same_weights, curve_of, run, words_of, write_blobs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*leaves out")
@@ -31,7 +32,8 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def unbroken(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("runs") / "unbroken"
-    run(crops, output)
+    with drawn_figures():
+        run(crops, output)
     return output
 
 
@@ -53,7 +55,7 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("step", [1, 5, 8, 9])
+@pytest.mark.parametrize("step", [5, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 8, 9))])
 def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
     crops: Path, unbroken: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +76,7 @@ def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
     assert_same_weights(tmp_path / "run", unbroken)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_the_unbroken_one(crops: Path, unbroken: Path, tmp_path: Path) -> None:
     command = [sys.executable, SCRIPT, *words_of(crops, tmp_path / "run")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:

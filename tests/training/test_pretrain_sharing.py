@@ -47,6 +47,7 @@ def test_two_processes_give_the_same_losses(whole: Path, shared: Path) -> None:
     assert_same_losses(shared, whole)
 
 
+@pytest.mark.slow
 def test_what_one_process_began_two_go_on_with(crops: Path, whole: Path, tmp_path: Path) -> None:
     output = as_stopped(whole, tmp_path / "run", 8)
     said = launch(words_of(crops, output, TWENTY))

@@ -58,6 +58,7 @@ def test_two_data_sets_are_mixed_and_named(local: Path) -> None:
     assert (last.step, last.samples, last.epoch) == (10, 80, 10 / (28 // 6))
 
 
+@pytest.mark.slow
 def test_a_killed_run_on_streamed_data_ends_as_an_unbroken_one_on_folders(
     data: list[Path], local: Path, tmp_path: Path
 ) -> None:

@@ -384,6 +384,7 @@ def test_wrong_inputs_are_told_in_one_line(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------- killed, changed, made again
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     members = [scraped(number) for number in range(40)] + [("bad-0-0", b"PK\x03\x04")]

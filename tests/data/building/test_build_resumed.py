@@ -161,6 +161,7 @@ def test_pictures_of_an_earlier_run_are_no_inputs(tmp_path: Path) -> None:
     assert list(make(tmp_path, tmp_path / "out").manifest.items) == ["a.tif", "b.tif"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills a process the POSIX way")
 def test_a_killed_command_goes_on_and_leaves_no_process_behind(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", **{f"{n:03d}": spots(n, (150, 150)) for n in range(128)})

@@ -110,6 +110,7 @@ def test_pixels_that_are_not_a_number_spoil_nothing() -> None:
     assert statistics.to_json()["intensity"]["mean"] == pytest.approx(1.5 / 4)
 
 
+@pytest.mark.figures
 def test_the_stats_of_a_repository_are_those_of_its_making(tmp_path: Path) -> None:
     crops = labelled_crops(24)
     write_repo(tmp_path / "repo", crops)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from stedfm_hf.data.repository.layout import Crop, Scaling
 from tests.data.repos import write_crops
@@ -41,6 +42,7 @@ def ask(hub: FakeHub, cache: Path, *streams: tuple[str, int, int]) -> list[Any]:
     return list(json.loads(run.stdout))
 
 
+@pytest.mark.slow
 def test_a_hub_id_and_its_path_give_what_the_folder_gives_and_a_rank_reads_its_part(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (256, 64, 64), dtype=np.uint8)

@@ -197,6 +197,7 @@ def test_wrong_requests_are_refused_before_anything_is_written(folder: Path, mod
     assert not out.exists()
 
 
+@pytest.mark.figures
 def test_the_rules_of_the_reference(tmp_path: Path) -> None:
     data = annotated(tmp_path / "set", count=8, planes=True)
     model = save(tmp_path / "several", target_type="multi_label", id2label={0: "spots", 1: "rings"})

@@ -79,7 +79,7 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("step", [2, 5, 10, 12])
+@pytest.mark.parametrize("step", [5, *(pytest.param(step, marks=pytest.mark.slow) for step in (2, 10, 12))])
 def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
     full: Path, encoder: Path, crops: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +117,7 @@ def test_a_run_that_was_stopped_behind_its_last_step_is_only_finished(
     assert_same_run(tmp_path / "run", full)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_figures(full: Path, encoder: Path, crops: Path, tmp_path: Path) -> None:
     kill_at(SCRIPT, words_of(encoder, crops, tmp_path / "run", "--mode full"), "step 6/12  validation")
     assert not (run_folder(tmp_path / "run", 42) / METRICS_FILE).exists()

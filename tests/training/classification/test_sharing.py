@@ -21,6 +21,7 @@ def assert_same_losses(output: Path, wanted: Path) -> None:
             assert loss == (None if expected is None else pytest.approx(expected, rel=1e-5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["full", "linear-probe"])
 def test_two_processes_give_the_losses_of_two_accumulated_batches(
     encoder: Path, crops: Path, tmp_path: Path, mode: str

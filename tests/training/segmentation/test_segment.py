@@ -67,7 +67,7 @@ def unbroken(encoder: Path, scenes: Path, tmp_path_factory: pytest.TempPathFacto
     return output
 
 
-@pytest.mark.parametrize("step", [5, 8])
+@pytest.mark.parametrize("step", [5, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
     encoder: Path, scenes: Path, unbroken: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +89,7 @@ def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
     assert_same_run(tmp_path / "run", unbroken)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_figures(
     encoder: Path, scenes: Path, unbroken: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_killed_run_ends_with_the_same_figures(
     assert "goes on behind step" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_two_accumulated_batches(encoder: Path, scenes: Path, tmp_path: Path) -> None:
     # With a frozen encoder, several classes at once and an auxiliary head: no parameter may be without a gradient.
     words = "--mode frozen --auxiliary --max_steps 4 --checks 2 --segmentation_loss mse"
@@ -112,6 +114,7 @@ def test_two_processes_give_the_losses_of_two_accumulated_batches(encoder: Path,
             assert loss == (None if expected is None else pytest.approx(expected, rel=1e-4))
 
 
+@pytest.mark.slow
 def test_figures_of_two_processes_are_those_of_the_saved_batch_norms(
     encoder: Path, scenes: Path, tmp_path: Path
 ) -> None:
