@@ -28,7 +28,7 @@ class FinetunedCardFacts:
         mode_words: what was trained, in a sentence.
         data: name of the data set.
         simulated: whether its images were computed.
-        split: how the sides were made.
+        split: How the splits were made, in sentences.
         images: images of `train`, `validation` and, if there is one, `test`.
         sources: source images, likewise.
         per_class: training images that show each class; empty for a regression.
@@ -113,7 +113,7 @@ def render_finetuned_card(facts: FinetunedCardFacts) -> str:
         ...         mode="linear-probe",
         ...         mode_words="only the head was trained",
         ...         data="my-crops",
-        ...         split="the splits of the data set",
+        ...         split="The splits are those of the data set.",
         ...         images={"train": 100, "validation": 20},
         ...         sources={"train": 10, "validation": 2},
         ...         chosen_by="balanced_accuracy",

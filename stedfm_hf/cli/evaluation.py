@@ -54,7 +54,7 @@ Pattern = Annotated[
     str | None,
     typer.Option(help="Regular expression that finds the source image in the path of a file; by default each is one."),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of a split that has to be made, and of the untrained network.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed of the untrained network.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in one forward pass.")]
 Cache = Annotated[Path | None, typer.Option(help="Folder that keeps vectors; by default one in the user's cache.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep no vectors, and take none that are kept.")]
@@ -71,6 +71,9 @@ def knn(
         str, typer.Option(help="ours (train is asked about test), or reference (validation is, for k from 3 to 10).")
     ] = "ours",
     zscore: Annotated[bool, typer.Option("--zscore", help="Scale every feature by its spread first.")] = False,
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="Query every image against images of other sources.")
+    ] = False,
     baseline: Baselines = None,
     split: Split = None,
     target: Target = None,
@@ -85,14 +88,12 @@ def knn(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let the nearest neighbours of each image say its label: nothing is trained.
-
-    With one split, each image asks all images of other source images.
-    """
+    """Let the nearest neighbours of each image say its label: nothing is trained."""
     from stedfm_hf.evaluation.protocol import KS, evaluate_knn
 
     request = _request(locals())
-    _answer(evaluate_knn(request, k=k or KS, protocol=protocol, zscore=zscore, say=complain_plainly), as_json)
+    options: dict[str, Any] = {"protocol": protocol, "zscore": zscore, "one_out": leave_one_out}
+    _answer(evaluate_knn(request, k=k or KS, say=complain_plainly, **options), as_json)
 
 
 @evaluate.command(
@@ -143,7 +144,7 @@ def segmentation(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Score this split; by default test. Without splits a test is dealt out by source."),
+        typer.Option(help="Score this split; by default test. Without splits, a hash of each source id makes them."),
     ] = None,
     baselines: Annotated[
         bool, typer.Option(help="Otsu, wavelet spots, a forest of pixels, a constant answer and chance beside them.")
@@ -174,7 +175,7 @@ def segmentation(
     ] = None,
     channel: Channel = None,
     source_pattern: Pattern = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of a split that has to be made, of folds and baselines.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of folds and baselines.")] = 0,
     device: OnDevice = Device.auto,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows in one forward pass.")] = 8,
     overwrite: Overwrite = False,

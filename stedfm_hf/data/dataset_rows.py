@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,15 @@ class DatasetRow:
             array, names = array[int(channel)][None], (str(channel),)
         return [StedImage(array, None, names, {}, self.path, self.column)]
 
+    def source_id(self) -> str:
+        """Return the column `source`, else a hash of the pixels; "" for a picture that cannot be decoded."""
+        if "source" in self.rows.features:
+            return str(self.rows.select_columns(["source"])[self.index]["source"])
+        try:
+            return pixels_id(self.read(None, None)[0].array)
+        except (ValueError, OSError):
+            return ""
+
 
 @dataclass(frozen=True)
 class CropRow:
@@ -71,6 +81,20 @@ class CropRow:
                 intensity_range=(low, high) if low < high else None,
             )
         ]
+
+    def source_id(self) -> str:
+        """Return the column `source`."""
+        return str(self.rows.select_columns(["source"])[self.index]["source"])
+
+
+def pixels_id(array: np.ndarray) -> str:
+    """Return the id of an image that is not a file, as a source image: a hash of its pixels.
+
+    Args:
+        array: Pixels of any shape and type.
+    """
+    content = np.ascontiguousarray(array)
+    return hashlib.sha256(repr((content.shape, content.dtype.str)).encode() + content.tobytes()).hexdigest()[:16]
 
 
 def dataset_rows(name: str) -> Iterator[DatasetRow | CropRow]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from stedfm_hf.data.building.masks import masks_among
+from stedfm_hf.data.splits import file_id
 from stedfm_hf.images import StedImage, find_images, read_image, read_series
 from stedfm_hf.runs import FileStamp, UserError, counted, file_stamp, tell
 
@@ -32,6 +33,9 @@ class Source(Protocol):
     def read(self, series: str | int | None, channel: str | int | None) -> list[StedImage]:
         """Read the images, one a series."""
 
+    def source_id(self) -> str:
+        """Return the id of its source image, as data sets and models know it."""
+
 
 @dataclass(frozen=True)
 class ImageFile:
@@ -51,6 +55,13 @@ class ImageFile:
         if series is not None:
             return [read_image(self.file, series=series, channel=channel)]
         return list(read_series(self.file, channel=channel))
+
+    def source_id(self) -> str:
+        """Return a hash of the bytes of the file; "" for one that cannot be read: reading it will say why."""
+        try:
+            return file_id(self.file)
+        except OSError:
+            return ""
 
 
 def find_sources(

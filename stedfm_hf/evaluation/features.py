@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from safetensors.numpy import save_file
 
 from stedfm_hf.evaluation.baselines import fit_components
 from stedfm_hf.evaluation.extractors import Extractor
-from stedfm_hf.evaluation.parts import Parts
 from stedfm_hf.images import StedImage
 from stedfm_hf.labels.labelled import LabelledImages
+from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import Progress, UserError, atomic_path
 from stedfm_hf.runs.download import cache_folder
 
@@ -66,19 +66,46 @@ def compute_features(data: LabelledImages, extractor: Extractor, *, cache: Path 
     return features
 
 
-def vectors_of(parts: Parts, extractor: Extractor, cache: Path | None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Vectors of all sides, and the images that could not be read."""
-    found = {name: compute_features(parts.whole[name], extractor, cache=cache) for name in set(parts.origin.values())}
-    failed = {
-        str(parts.whole[name].places[number]): reason
-        for name, features in found.items()
-        for number, reason in features.failed.items()
+Vectors = Mapping[str, np.ndarray]
+"""Embeddings (n, d) of the images of each split, by its name."""
+
+
+def vectors_of(
+    splits: Splits[LabelledImages], extractor: Extractor, cache: Path | None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the vectors of all splits, and the images that could not be read, with the reason."""
+    named, failed = splits.named(), dict[str, str]()
+    images = {data.fingerprint: data for data in named.values()}
+    found = {key: compute_features(data, extractor, cache=cache) for key, data in images.items()}
+    for key, features in found.items():
+        failed |= {str(images[key].places[number]): reason for number, reason in features.failed.items()}
+    return {name: found[data.fingerprint].vectors for name, data in named.items()}, failed
+
+
+def keep_usable(
+    splits: Splits[LabelledImages], vectors: Mapping[str, Vectors], kept: np.ndarray
+) -> tuple[Splits[LabelledImages], dict[str, dict[str, np.ndarray]]]:
+    """Leave images out of all splits and of all models alike: those that could not be read, and some of the test.
+
+    Args:
+        splits: Images that were embedded.
+        vectors: Vectors by model.
+        kept: Which images of the test are kept (n,) bool.
+
+    Raises:
+        UserError: No image of a split is left.
+    """
+    good = {
+        name: np.all([np.isfinite(each[name]).all(axis=1) for each in vectors.values()], axis=0)
+        for name in splits.named()
     }
-    sides = {}
-    for side, data in parts.sides.items():
-        name = parts.origin[side]
-        sides[side] = found[name].vectors[np.searchsorted(parts.whole[name].rows, data.rows)]
-    return sides, failed
+    good["test"] &= kept
+    for name, mask in good.items():
+        if not mask.any():
+            raise UserError(f"{splits.train.name}: no image of {name} can be read")
+    return splits.take(good), {
+        key: {name: each[name][mask] for name, mask in good.items()} for key, each in vectors.items()
+    }
 
 
 def features_folder() -> Path:

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from stedfm_hf.evaluation.extractors import BASELINES, Extractor, load_extractors
-from stedfm_hf.evaluation.features import features_folder, vectors_of
-from stedfm_hf.evaluation.parts import Parts, make_parts, without_failed
+from stedfm_hf.evaluation.features import Vectors, features_folder, keep_usable, vectors_of
 from stedfm_hf.evaluation.report import Contestant, Evaluation, is_finished, prepare_folder, write_report
 from stedfm_hf.evaluation.scoring import Run, compare, summarise
+from stedfm_hf.evaluation.splits import leave_one_out, splits_to_test, unused_by
 from stedfm_hf.evaluation.trials import ALL, knn_runs, probe_runs
 from stedfm_hf.inference.loading import choose_device
 from stedfm_hf.labels.labelled import LabelledImages, draw_per_class, read_labelled
+from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import Manifest, UserError, read_json
 
 USUAL_COUNTS = (10, 25, 50, 100)
@@ -41,7 +42,7 @@ class Request:
         series: of files: the one to take.
         channel: of files: the one to take.
         source_pattern: of files: regular expression that finds the source image in the path.
-        seed: of a split that has to be made, and of the untrained network.
+        seed: Random seed of the untrained network.
         device: where models run and neighbours are searched.
         precision: they run in.
         batch_size: images in one forward pass.
@@ -108,14 +109,14 @@ def evaluate_probe(
     """
     if seeds < 1:
         raise UserError(f"{seeds} seeds are too few; the least is 1")
-    parts = _read(request, leave_one_out=False)
-    counts = _counts(parts.train, labels_per_class)
+    splits = read_splits(request)
+    counts = _counts(splits.train, labels_per_class)
 
-    def run(parts: Parts, vectors: Mapping[str, Mapping[str, np.ndarray]], found: Sequence[Extractor]) -> list[Run]:
-        return probe_runs(parts, vectors, found, counts, seeds, chance="chance" in request.baselines)
+    def run(splits: Splits[LabelledImages], vectors: Mapping[str, Vectors], found: Sequence[Extractor]) -> list[Run]:
+        return probe_runs(splits, vectors, found, counts, seeds, chance="chance" in request.baselines)
 
     settings = {"labels_per_class": [str(count) for count in counts], "seeds": seeds}
-    return _evaluate("evaluate probe", request, parts, settings, run, say)
+    return _evaluate("evaluate probe", request, splits, settings, run, say)
 
 
 def evaluate_knn(
@@ -124,6 +125,7 @@ def evaluate_knn(
     k: Sequence[int] = KS,
     protocol: str = "ours",
     zscore: bool = False,
+    one_out: bool = False,
     say: Callable[[str], None] = print,
 ) -> Outcome:
     """Compares models by the labels of nearest neighbours (cosine): nothing is trained.
@@ -131,11 +133,11 @@ def evaluate_knn(
     Args:
         request: what is compared.
         k: numbers of neighbours of plain votes; the largest votes by similarity as well (T = 0.07).
-        protocol: `"ours"`: the train split is asked about the test, or, where there is one split, each image asks all
-            images of other sources; `"reference"`: the validation split is asked, for every k from 3 to 10, and a
-            prediction needs two votes.
+        protocol: `"ours"`: neighbours are of the train split; `"reference"`: of the validation split, for every k
+            from 3 to 10, and a prediction needs two votes.
         zscore: scale every feature by the spread of the images that are asked. Texture features, which have different
             units, always are; principal components never.
+        one_out: Whether every image of one split is tested with all images of other source images (leave one out).
         say: called with a line about what is done.
 
     Returns:
@@ -148,26 +150,37 @@ def evaluate_knn(
         raise UserError(f"protocol {protocol!r} is unknown; choose ours or reference")
     if not k or min(k) < 1:
         raise UserError("numbers of neighbours are 1 or more")
-    parts = _read(request, leave_one_out=protocol == "ours")
-    if parts.test.task != "classes":
-        raise UserError(f"{parts.test.name}: neighbours vote on one class for each image; use stedfm evaluate probe")
-    if protocol == "reference" and "validation" not in parts.sides:
-        raise UserError(f"{parts.test.name}: the reference protocol asks the validation split, and there is none")
+    if one_out and protocol == "reference":
+        raise UserError("the reference protocol asks the validation split; leave out --leave-one-out or --protocol")
+    splits = read_splits(request, one_out=one_out)
+    if splits.test.task != "classes":
+        raise UserError(f"{splits.test.name}: neighbours vote on one class for each image; use stedfm evaluate probe")
+    if protocol == "reference" and not len(splits.validation):
+        raise UserError(f"{splits.test.name}: the reference protocol asks the validation split, and there is none")
 
-    def run(parts: Parts, vectors: Mapping[str, Mapping[str, np.ndarray]], found: Sequence[Extractor]) -> list[Run]:
+    def run(splits: Splits[LabelledImages], vectors: Mapping[str, Vectors], found: Sequence[Extractor]) -> list[Run]:
         chance, device = "chance" in request.baselines, choose_device(request.device)
         # The search falls back on double precision, which Apple's GPUs do not have.
         searching = device if device.type == "cuda" else "cpu"
-        return knn_runs(parts, vectors, found, k, protocol, zscore, chance=chance, device=searching)
+        return knn_runs(splits, vectors, found, k, protocol, zscore, chance=chance, device=searching)
 
-    settings = {"k": list(k), "protocol": protocol, "zscore": zscore}
-    return _evaluate("evaluate knn", request, parts, settings, run, say)
+    settings = {"k": list(k), "protocol": protocol, "zscore": zscore, "leave_one_out": one_out}
+    return _evaluate("evaluate knn", request, splits, settings, run, say)
 
 
-def _read(request: Request, *, leave_one_out: bool) -> Parts:
+def read_splits(request: Request, *, one_out: bool = False) -> Splits[LabelledImages]:
+    """Read the images of a comparison and split them.
+
+    Args:
+        request: What is compared, on what.
+        one_out: Whether every image is tested with all images of other source images.
+
+    Raises:
+        UserError: No model is named, or bad input.
+    """
     if not request.models:
         raise UserError("no model to evaluate; name one (--model), such as demo")
-    splits = read_labelled(
+    read = read_labelled(
         request.data,
         request.split,
         target=request.target,
@@ -175,7 +188,7 @@ def _read(request: Request, *, leave_one_out: bool) -> Parts:
         channel=request.channel,
         source_pattern=request.source_pattern,
     )
-    return make_parts(splits, seed=request.seed, leave_one_out=leave_one_out)
+    return leave_one_out(read) if one_out else splits_to_test(read)
 
 
 def _counts(train: LabelledImages, asked: Sequence[int | str] | None) -> list[int | str]:
@@ -194,28 +207,36 @@ def _counts(train: LabelledImages, asked: Sequence[int | str] | None) -> list[in
     return sorted(found, key=lambda count: count if isinstance(count, int) else len(train) + 1)
 
 
-Runs = Callable[[Parts, Mapping[str, Mapping[str, np.ndarray]], Sequence[Extractor]], list[Run]]
+Runs = Callable[[Splits[LabelledImages], Mapping[str, Vectors], Sequence[Extractor]], list[Run]]
 
 
 def _evaluate(
-    verb: str, request: Request, parts: Parts, settings: dict[str, Any], run: Runs, say: Callable[[str], None]
+    verb: str,
+    request: Request,
+    splits: Splits[LabelledImages],
+    settings: dict[str, Any],
+    run: Runs,
+    say: Callable[[str], None],
 ) -> Outcome:
     """What both protocols share: load, check the folder, embed, run, compare, write."""
     extractors = load_extractors(
         request.models,
         request.baselines,
-        data=parts.train,
+        data=splits.train,
         device=request.device,
         precision=request.precision,
         batch_size=request.batch_size,
         seed=request.seed,
         say=say,
     )
+    models = {each.key: each.key for each in extractors if each.kind == "model"}
+    kept, notes = unused_by(models, splits.test, least_classes=2 * (splits.test.task != "regression"))
+    tested = splits.take({"test": kept})
     manifest = Manifest(
         verb,
         settings={
-            "data": parts.train.name,
-            "fingerprint": {name: data.fingerprint for name, data in parts.sides.items()},
+            "data": splits.train.name,
+            "fingerprint": {name: data.fingerprint for name, data in tested.named().items()},
             "models": {each.key: each.identity.get("weights") for each in extractors},
             "chance": "chance" in request.baselines,
             "precision": request.precision,
@@ -231,37 +252,38 @@ def _evaluate(
         say(f"{folder}: these results are there already")
         return Outcome(read_json(folder / "results.json"), old, folder)
     began = time.monotonic()
-    for name, data in parts.whole.items():
-        for place, reason in data.failed.items():
-            say(f"stedfm: error: {place}: {reason}")
-            manifest.failed(place, reason)
-        say(f"{data.name}: {len(data)} labelled images{'' if name == ALL else f' in {name}'}")
+    for place, reason in splits.failed().items():
+        say(f"stedfm: error: {place}: {reason}")
+        manifest.failed(place, reason)
+    say(f"{splits.train.name}: {splits.counts()}")
     vectors: dict[str, dict[str, np.ndarray]] = {}
     for extractor in extractors:
-        vectors[extractor.key], failed = vectors_of(parts, extractor, request.cache)
+        vectors[extractor.key], failed = vectors_of(splits, extractor, request.cache)
         for place, reason in failed.items():
             if place not in manifest.items:
                 say(f"stedfm: error: {place}: {reason}")
                 manifest.failed(place, reason)
     embedded = time.monotonic()
-    parts, vectors = without_failed(parts, vectors)
-    runs = run(parts, vectors, extractors)
-    models = [each.key for each in extractors if each.kind == "model"]
+    for place in splits.test.places[~kept].tolist():
+        manifest.skipped(place, "a model was trained or selected on its source image")
+    splits, usable = keep_usable(splits, vectors, kept)
+    runs = run(splits, usable, extractors)
     contestants = [Contestant(each.key, each.name, each.kind, each.identity.get("weights")) for each in extractors]
     if "chance" in request.baselines:
         contestants.append(Contestant("chance", "Chance", "baseline", None))
     evaluation = Evaluation(
         verb=verb,
-        parts=parts,
+        splits=splits,
+        training=notes,
         contestants=contestants,
         runs=runs,
-        summary=summarise(parts.test, runs, population=settings.get("protocol") == "reference"),
-        comparisons=compare(parts.test, runs, models),
+        summary=summarise(splits.test, runs, population=settings.get("protocol") == "reference"),
+        comparisons=compare(splits.test, runs, list(models)),
         settings=json.loads(json.dumps(manifest.settings)),
         failed=manifest.failures(),
         seconds={"embedding": embedded - began, "evaluation": time.monotonic() - embedded},
     )
-    for data in parts.sides.values():
+    for data in splits.named().values():
         for place in data.places.tolist():
             manifest.done(place)
     record = write_report(evaluation, folder, manifest)

@@ -8,23 +8,23 @@ import numpy as np
 import torch
 
 from stedfm_hf.evaluation.extractors import Extractor
-from stedfm_hf.evaluation.features import prepare_for_probe
+from stedfm_hf.evaluation.features import Vectors, prepare_for_probe
 from stedfm_hf.evaluation.knn import REFERENCE_KS, zscore_by
-from stedfm_hf.evaluation.parts import Parts
 from stedfm_hf.evaluation.probe import choose_strength, fit_predict
 from stedfm_hf.evaluation.scoring import Run, measure
 from stedfm_hf.labels.labelled import LabelledImages, draw_per_class
+from stedfm_hf.labels.splits import Splits
 from stedfm_hf.metrics.neighbours import nearest
 from stedfm_hf.metrics.votes import TEMPERATURE, Vote, reference_decide
 from stedfm_hf.runs import UserError
 
 ALL = "all"
-"""The setting of a probe that learns from all labels, and the side of a kNN where there is one split."""
+"""The setting of a probe that learns from all labels."""
 
 
 def probe_runs(
-    parts: Parts,
-    vectors: Mapping[str, Mapping[str, np.ndarray]],
+    splits: Splits[LabelledImages],
+    vectors: Mapping[str, Vectors],
     extractors: Sequence[Extractor],
     counts: Sequence[int | str],
     seeds: int,
@@ -34,14 +34,14 @@ def probe_runs(
     """Probes of every model, with every number of labels and every draw.
 
     Args:
-        parts: the sides.
-        vectors: of every model and side.
+        splits: Images to learn from, to select on and to test on.
+        vectors: Vectors of every model and split.
         extractors: what made the vectors, in the order of the runs.
         counts: labels per class (of a regression: in all), and :data:`ALL`.
         seeds: draws of each number.
         chance: whether the answer that is the same for all is added.
     """
-    train, test, validation = parts.train, parts.test, parts.sides.get("validation")
+    train, test, validation = splits.train, splits.test, splits.validation
     task, classes = train.task, len(train.classes)
     draws: dict[tuple[int | str, int], np.ndarray] = {
         (count, seed): np.searchsorted(train.rows, draw_per_class(train, count, seed).rows)
@@ -53,9 +53,9 @@ def probe_runs(
     runs = []
     for extractor in extractors:
         own = vectors[extractor.key]
-        rest = [own["test"], *([own["validation"]] if validation is not None else [])]
+        rest = [own["test"], *([own["validation"]] if len(validation) else [])]
         scaled, query, *chosen_on = prepare_for_probe(own["train"], extractor, *rest)
-        held = (chosen_on[0], validation.labels) if validation is not None else None
+        held = (chosen_on[0], validation.labels) if len(validation) else None
         for (count, seed), numbers in draws.items():
             some, labels = scaled[numbers], train.labels[numbers]
             choice = choose_strength(some, labels, train.sources[numbers], task=task, classes=classes, validation=held)
@@ -104,8 +104,8 @@ def _constant(train: LabelledImages, numbers: np.ndarray, count: int) -> np.ndar
 
 
 def knn_runs(
-    parts: Parts,
-    vectors: Mapping[str, Mapping[str, np.ndarray]],
+    splits: Splits[LabelledImages],
+    vectors: Mapping[str, Vectors],
     extractors: Sequence[Extractor],
     ks: Sequence[int],
     protocol: str,
@@ -117,8 +117,8 @@ def knn_runs(
     """Votes of the nearest neighbours of every model.
 
     Args:
-        parts: the sides.
-        vectors: of every model and side.
+        splits: Images to learn from, to select on and to test on.
+        vectors: Vectors of every model and split.
         extractors: what made the vectors, in the order of the runs.
         ks: numbers of neighbours of plain votes; the largest votes by similarity as well.
         protocol: `"ours"` or `"reference"`.
@@ -129,22 +129,21 @@ def knn_runs(
     Raises:
         UserError: an image has nobody to ask.
     """
-    reference, test = protocol == "reference", parts.test
-    asked_side = "validation" if reference else "train" if "train" in parts.sides else ALL
-    asked, alone = parts.sides[asked_side], asked_side == ALL
+    reference, test = protocol == "reference", splits.test
+    gallery_split = "validation" if reference else "train"
+    asked = splits.named()[gallery_split]
     most = max(REFERENCE_KS) if reference else max(ks)
     votes = [Vote(each) for each in ks] + [Vote(max(ks), TEMPERATURE)]
     runs = []
     for extractor in extractors:
         own = vectors[extractor.key]
-        gallery, query = own[asked_side], own[ALL if alone else "test"]
+        gallery, query = own[gallery_split], own["test"]
         if extractor.components is not None:
             gallery, query = prepare_for_probe(gallery, extractor, query)
         elif (zscore or extractor.key == "texture") and not reference:
             gallery, query = zscore_by(gallery, query)
-        sources = (asked.sources, test.sources) if alone else (None, None)
         rows, similarity = nearest(
-            gallery, query, k=most, gallery_sources=sources[0], query_sources=sources[1], device=device
+            gallery, query, k=most, gallery_sources=asked.sources, query_sources=test.sources, device=device
         )
         if not np.isfinite(similarity[:, 0]).all():
             raise UserError(f"{test.name}: all images are of one source image; neighbours must be of another")

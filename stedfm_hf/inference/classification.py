@@ -40,7 +40,8 @@ def classify(settings: ClassifySettings) -> TableResult:
         `embed` has them; `label`, the most probable class (models of one label); `p_<class>` for every class, float32,
         which sum to 1 for models of one label and are each in [0, 1] for models of several (`value_<name>` for
         regression); with `maps` also `map`, the file in that folder or null; `model`, `weights_sha256`. Files that
-        failed have no row; `manifest.failures()` names them.
+        failed have no row; `manifest.failures()` names them. `manifest.options["trained_on"]` has the number of inputs
+        that the model was trained or selected on, or null where the model has no record of these.
 
     Raises:
         UserError: For wrong arguments, a model without a classifier, nothing to classify, or an output begun with
@@ -80,11 +81,14 @@ def _classify(settings: ClassifySettings) -> TableResult:
     from stedfm_hf.inference.loading import load_classifier
     from stedfm_hf.inference.resuming import remove_maps
     from stedfm_hf.inference.stepwise import Preparation, check_tile, chosen_scaling, open_table, work_through
-    from stedfm_hf.inference.tables import TableParts, TableResult, read_table
+    from stedfm_hf.inference.tables import TRAINED_ON, TableParts, TableResult, read_table
+    from stedfm_hf.labels.training_sources import read_training_sources
 
     classifier = load_classifier(source, device=settings.device, precision=settings.precision)
     check_tile(classifier, settings.tile)
     config, columns = classifier.model.config, answer_columns(classifier)
+    record = read_training_sources(source.place)
+    trained_on = None if record is None else sum(each.source_id() in record for each in sources)
     scaling = chosen_scaling(classifier, settings.normalization, settings.intensity_range)
     channel = classifier.processor.channel if settings.channel is None else settings.channel
     look = None if folder is None else _map_writer(folder, settings, classifier, list(columns.values()))
@@ -96,7 +100,7 @@ def _classify(settings: ClassifySettings) -> TableResult:
         "answers": list(columns),
         "map_stride": None if look is None else look.stride,
     }
-    with open_table(target, "classify", settings, classifier, resolved, skipped) as output:
+    with open_table(target, "classify", settings, classifier, resolved, skipped, {TRAINED_ON: trained_on}) as output:
         work_through(
             TableParts(output, schema),
             sources,

@@ -192,6 +192,7 @@ def open_table(
     loaded: Loaded,
     resolved: Mapping[str, Any],
     skipped: Mapping[str, int],
+    options: Mapping[str, Any] | None = None,
 ) -> AbstractContextManager[Output]:
     """Open the table that a command writes; see `open_output`.
 
@@ -202,6 +203,7 @@ def open_table(
         loaded: The model.
         resolved: What decides the result besides the settings.
         skipped: Number of files that are not images, by suffix.
+        options: What else is recorded.
     """
     return open_output(
         target,
@@ -210,7 +212,7 @@ def open_table(
         results=[target.name],
         temporary=[parts_name(target)],
         resolved={"precision": str(loaded.model.dtype).removeprefix("torch."), **resolved},
-        options={"device": str(loaded.model.device), "skipped_files": dict(skipped)},
+        options={"device": str(loaded.model.device), "skipped_files": dict(skipped), **(options or {})},
         model=loaded.name,
         weights_sha256=loaded.weights_sha256,
         is_folder=False,

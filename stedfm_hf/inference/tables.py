@@ -32,6 +32,9 @@ OF_IMAGE = (
 OF_MODEL = (("model", pa.string()), ("weights_sha256", pa.string()))
 """Columns that say what made a row; the last of every table."""
 
+TRAINED_ON = "trained_on"
+"""Option of a manifest: number of inputs that the model was trained or selected on; None: it has no record."""
+
 
 def embedding_schema(dim: int, *, patches: bool) -> pa.Schema:
     """Columns of a table of embeddings of length `dim`, one row per image or per patch."""
@@ -51,7 +54,8 @@ class TableResult(Result):
 
     def summary(self) -> str:
         """Return how many rows there are, and of each label."""
-        lines = [f"{self.output}: {counted(self.table.num_rows, 'row')} from {self.describe_items('file')}"]
+        rows, files = counted(self.table.num_rows, "row"), self.describe_items("file")
+        lines = [f"{self.output}: {rows} from {files}{self._trained_on()}"]
         lines += [", ".join(f"{label}: {count}" for label, count in self.labels().items())]
         if "map" in self.table.column_names:
             lines.append(f"maps: {self._maps()}, of images larger than the model's crop")
@@ -60,6 +64,8 @@ class TableResult(Result):
     def to_json(self) -> dict[str, Any]:
         """Return counts of rows, items, labels and maps."""
         found = super().to_json() | {"rows": self.table.num_rows}
+        if TRAINED_ON in self.manifest.options:
+            found[TRAINED_ON] = self.manifest.options[TRAINED_ON]
         if "label" in self.table.column_names:
             found["labels"] = self.labels()
         if "map" in self.table.column_names:
@@ -70,6 +76,15 @@ class TableResult(Result):
         """Return how many rows have each label, the most frequent first."""
         labels = self.table["label"].to_pylist() if "label" in self.table.column_names else []
         return dict(Counter(labels).most_common())
+
+    def _trained_on(self) -> str:
+        """What the model knows of having been trained on the inputs; "" where it was not asked."""
+        if TRAINED_ON not in self.manifest.options:
+            return ""
+        number = self.manifest.options[TRAINED_ON]
+        if number is None:
+            return "; it is unknown which images the model was trained on"
+        return f"; the model was trained or selected on {number or 'none'} of them"
 
     def _maps(self) -> int:
         return sum(name is not None for name in self.table["map"].to_pylist())

@@ -20,7 +20,8 @@ class SourcedImages(Sequence[Item]):
     Args:
         name: of the data set.
         fingerprint: sha256 of what it is: pixels, what is known of them, and sources; not of where it lies.
-        sources: (n,) str, the source image of every row; rows of one source are never on two sides of a split.
+        sources: (n,) str, id of the source image of every row; rows of one source image are in one split.
+        contents: (n,) str, id of the file or of the pixels of every row, whatever it is called; "" where unknown.
         places: (n,) str, name of every image in its data set.
         rows: (n,) int64, the number of every row in the data set.
         simulated: whether the data set says that its images were simulated.
@@ -30,6 +31,7 @@ class SourcedImages(Sequence[Item]):
     name: str
     fingerprint: str
     sources: np.ndarray
+    contents: np.ndarray = field(repr=False)
     places: np.ndarray = field(repr=False)
     rows: np.ndarray = field(repr=False)
     simulated: bool = False
@@ -57,9 +59,14 @@ class SourcedImages(Sequence[Item]):
         """What an image is as an element of the sequence."""
 
     @property
-    @abstractmethod
-    def strata(self) -> np.ndarray:
-        """What splits should have alike (n,) int64: images of one number are dealt out among themselves."""
+    def source_count(self) -> int:
+        """How many source images there are."""
+        return len(set(self.sources.tolist()))
+
+    @property
+    def are_own_sources(self) -> bool:
+        """Whether nothing is known of source images, so that every image counts as one of its own."""
+        return bool((self.sources == self.contents).all() or (self.sources == self.places).all())
 
     @abstractmethod
     def shown(self) -> dict[str, np.ndarray]:

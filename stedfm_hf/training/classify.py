@@ -25,7 +25,7 @@ from stedfm_hf.training.classification.arguments import (
 )
 from stedfm_hf.training.classification.card import write_card
 from stedfm_hf.training.classification.feeding import Side, TrainingImages, read_side
-from stedfm_hf.training.classification.material import draw, read_material
+from stedfm_hf.training.classification.material import draw, read_splits
 from stedfm_hf.training.classification.network import new_network
 from stedfm_hf.training.classification.objective import objective_for
 from stedfm_hf.training.classification.outcome import finish_run
@@ -67,11 +67,11 @@ def finetune_classification(
     """
     say = say_on_first(arguments)
     config = network_config(model)
-    material = read_material(data)
-    figure = chosen_figure(FIGURES[material.train.task], arguments.choose_by)
+    splits = read_splits(data)
+    figure = chosen_figure(FIGURES[splits.train.task], arguments.choose_by)
 
     def train(run: Finished, drawn: Side, sides: Mapping[str, Side]) -> None:
-        steps = arguments.steps_for(len(material.train), len(drawn.data))
+        steps = arguments.steps_for(len(splits.train), len(drawn.data))
         args = arguments_of_run(run.seed, arguments, run.folder, steps)
         say(f"seed {run.seed}: {counted(len(drawn.data), 'training image')}, {counted(steps, 'step')}")
         network = new_network(model, drawn.data, seed=run.seed, images=drawn.items)
@@ -102,8 +102,8 @@ def finetune_classification(
         trainer.accelerator.wait_for_everyone()
 
     return run_seeds(
-        Folder(VERB, data, model, arguments, material),
-        {seed: draw(material.train, data, seed) for seed in arguments.seeds or [arguments.seed]},
+        Folder(VERB, data, model, arguments, splits),
+        {seed: draw(splits.train, data, seed) for seed in arguments.seeds or [arguments.seed]},
         config,
         read=partial(read_side, channels=config.num_channels),
         train=train,

@@ -40,7 +40,7 @@ from stedfm_hf.training.segmentation.feeding import (
     read_side,
     warnings_of,
 )
-from stedfm_hf.training.segmentation.material import check_choice, class_notes, draw, memory_warnings, read_material
+from stedfm_hf.training.segmentation.material import check_choice, class_notes, draw, memory_warnings, read_splits
 from stedfm_hf.training.segmentation.network import new_network
 from stedfm_hf.training.segmentation.outcome import finish_run
 from stedfm_hf.training.segmentation.scoring import FIGURES
@@ -74,9 +74,9 @@ def finetune_segmentation(
     """
     say = say_on_first(arguments)
     config = network_config(model)
-    material = read_material(data, image_size=config.image_size)
+    splits = read_splits(data, image_size=config.image_size)
     figure = chosen_figure(FIGURES, arguments.choose_by)
-    check_choice(material.validation, figure)
+    check_choice(splits.validation, figure)
 
     def train(run: Finished, drawn: Side, sides: Mapping[str, Side]) -> None:
         shapes = [item.image.shape[1:] for item in drawn.items]
@@ -84,7 +84,7 @@ def finetune_segmentation(
         for warning in warnings_of(drawn, shapes, side=side, image_size=config.image_size):
             say(f"seed {run.seed}: {warning}")
         crops = [crops_in(height * width, side) for height, width in shapes]
-        in_all = sum(crops_in(int(pixels), side) for pixels in material.train.sizes)
+        in_all = sum(crops_in(int(pixels), side) for pixels in splits.train.sizes)
         steps = arguments.steps_for(in_all, sum(crops))
         args = arguments_of_run(run.seed, arguments, run.folder, steps)
         images = counted(len(crops), "training image")
@@ -111,17 +111,17 @@ def finetune_segmentation(
         trainer.accelerator.wait_for_everyone()
 
     return run_seeds(
-        Folder(VERB, data, model, arguments, material),
-        {seed: draw(material.train, data, seed) for seed in arguments.seeds or [arguments.seed]},
+        Folder(VERB, data, model, arguments, splits),
+        {seed: draw(splits.train, data, seed) for seed in arguments.seeds or [arguments.seed]},
         config,
         read=partial(read_side, channels=config.num_channels),
         train=train,
         write_card=write_card,
         headline=HEADLINE,
         notes=[
-            *class_notes(material.train),
-            *class_warnings({"train": material.train} | material.sides()),
-            *memory_warnings(material.sides()),
+            *class_notes(splits.train),
+            *class_warnings(splits.named()),
+            *memory_warnings(splits.held_out()),
         ],
         say=say,
     )

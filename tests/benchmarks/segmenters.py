@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from stedfm_hf.evaluation.segmentation import deal_folds
+from stedfm_hf.evaluation.segmentation import assign_folds
 from stedfm_hf.evaluation.segmentation.fitting import MOST_IMAGES
 from stedfm_hf.labels.annotated import AnnotatedImages, read_annotated
 from stedfm_hf.metrics.statistics import bootstrap_interval
@@ -244,7 +244,7 @@ def _spots(folder: Path, work: Path) -> str:
     places = {"SPOTS": folder, "WORK": work}
     baselines = _run(["evaluate", "segmentation", "SPOTS", "--folds", str(FOLDS), "--report", "WORK/spots"], places)
     data = read_annotated(folder)["all"]
-    fold = deal_folds(data, FOLDS, 0)
+    fold = assign_folds(data, FOLDS, 0)
     rows: list[list[str]] = []
     for mode in ("full", "from-scratch"):
         images: list[dict[str, Any]] = []

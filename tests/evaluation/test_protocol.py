@@ -16,13 +16,12 @@ from stedfm_hf import StedFmModel
 from stedfm_hf.cli import main
 from stedfm_hf.evaluation import nearest, protocol, trials
 from stedfm_hf.evaluation.knn import reference_protocol
-from stedfm_hf.evaluation.parts import make_parts
 from stedfm_hf.evaluation.protocol import Outcome, Request, evaluate_knn, evaluate_probe
 from stedfm_hf.inference import embed
-from stedfm_hf.labels.labelled import from_arrays, read_labelled
-from stedfm_hf.labels.splits import check_no_leakage
+from stedfm_hf.labels.labelled import read_labelled
+from stedfm_hf.labels.splits import split_images
 from stedfm_hf.runs import UserError
-from tests.labels.labelled_data import arrays, class_folder, crop_repo, picture
+from tests.labels.labelled_data import class_folder, crop_repo, picture
 from tests.models import tiny_config
 
 CHEAP = ("untrained", "texture", "chance")
@@ -48,7 +47,7 @@ def probe(data: Path, model: str, report: Path, **options: Any) -> Outcome:
 
 
 def knn(data: Path, model: str, report: Path, **options: Any) -> Outcome:
-    how = {name: options.pop(name) for name in ("k", "protocol", "zscore") if name in options}
+    how = {name: options.pop(name) for name in ("k", "protocol", "zscore", "one_out") if name in options}
     request = Request(data, [model], report, **{"baselines": CHEAP, "device": "cpu", **options})
     return evaluate_knn(request, **{"k": [1, 3], **how}, say=lambda line: None)
 
@@ -59,10 +58,13 @@ def test_a_probe_compares_models_and_says_how(folder: Path, model: str, tmp_path
     assert [each["key"] for each in record["models"]] == [model, *CHEAP]
     best = next(row for row in record["summary"] if (row["model"], row["setting"]) == ("texture", "all"))
     assert best["accuracy"]["mean"] == 1.0 and best["accuracy"]["sd"] is None
-    sides = record["split"]["sides"]
-    assert {name: side["images"] for name, side in sides.items()} == {"train": 28, "validation": 10, "test": 10}
-    assert "dealt out at random" in record["split"]["how"] and record["split"]["source_on_two_sides"] is False
-    assert not record["conclusion"]["possible"] and "only 10 source images" in record["conclusion"]["doubts"][0]
+    splits = split_images(read_labelled(folder), select=False)
+    train, test = len(splits.train), len(splits.test)
+    assert record["split"]["splits"] == splits.facts() and len(splits.validation)
+    assert "a hash of the id of each source image decides" in record["split"]["how"]
+    assert f"It is unknown which images {model} was trained on." in record["notes"]
+    assert not record["conclusion"]["possible"]
+    assert f"only {test} source images" in record["conclusion"]["doubts"][0]
     pairs = {(row["setting"], row["other"]) for row in record["comparisons"]}
     assert pairs == {(setting, other) for setting in ("2", "all") for other in CHEAP}
     assert all(row["p"] <= row["p_holm"] <= 1 for row in record["comparisons"])
@@ -70,10 +72,11 @@ def test_a_probe_compares_models_and_says_how(folder: Path, model: str, tmp_path
 
     results = pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
     assert len(results) == 4 * (2 + 1)  # models, two draws of two labels each and one run with all
-    assert {(row["setting"], row["train_images"]) for row in results} == {("2", 4), ("all", 28)}
+    assert {(row["setting"], row["train_images"]) for row in results} == {("2", 4), ("all", train)}
     answers = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
-    assert len(answers) == 12 * 10 and answers[0].keys() >= {"image", "source", "truth", "predicted", "probabilities"}
-    right = np.mean([row["truth"] == row["predicted"] for row in answers[:10]])
+    assert len(answers) == 12 * test
+    assert answers[0].keys() >= {"image", "source", "truth", "predicted", "probabilities"}
+    right = np.mean([row["truth"] == row["predicted"] for row in answers[:test]])
     assert right == pytest.approx(results[0]["accuracy"])
 
 
@@ -109,26 +112,15 @@ def test_published_splits_are_kept_and_leaking_ones_refused(model: str, tmp_path
     repo = crop_repo(tmp_path / "good", {"train": rows("t", 8), "validation": rows("v", 4), "test": rows("x", 6)})
     record = probe(repo, model, tmp_path / "out").record
     assert record["split"]["how"] == "The splits are those of the data set."
-    assert record["split"]["sides"]["test"] == {"images": 6, "sources": 6, "classes": {"a": 3, "b": 3}}
+    assert record["split"]["splits"]["test"] == {"images": 6, "sources": 6, "classes": {"a": 3, "b": 3}}
     bad = crop_repo(tmp_path / "bad", {"train": rows("t", 8), "test": [("a", "t0"), ("b", "new")]})
-    with pytest.raises(UserError, match="source image 't0' is in train and in test"):
+    with pytest.raises(UserError, match="source image 't0' is in train .* and in test"):
         probe(bad, model, tmp_path / "other")
-
-
-def test_no_split_that_is_made_has_a_source_on_two_sides() -> None:
-    for seed in range(5):
-        parts = make_parts({"all": arrays(12, per_source=2)}, seed=seed)
-        check_no_leakage(parts.sides)
-        assert set(parts.sides) == {"train", "validation", "test"}
-    few = make_parts({"all": arrays(2)})  # two sources of each class: no validation for all of them
-    assert min(few.train.counts().values()) >= 1 and few.doubts()
-    with pytest.raises(UserError, match="has 1 source image, too few"):
-        make_parts({"all": from_arrays("set", [np.eye(8)] * 4, list("abab"), sources=["x"] * 4)})
 
 
 def test_too_few_images_of_a_class_are_named_before_anything_is_embedded(model: str, tmp_path: Path) -> None:
     data = class_folder(tmp_path / "set", {"rings": 20, "6hMeOH": 6})
-    with pytest.raises(UserError, match="5 images of every class were asked for, but 6hMeOH has [34]; ask for fewer"):
+    with pytest.raises(UserError, match="5 images of every class were asked for, but 6hMeOH has [2345]; ask"):
         probe(data, model, tmp_path / "out", labels_per_class=[5])
     with pytest.raises(UserError, match="no number of images"):
         probe(data, model, tmp_path / "out", labels_per_class=["many"])
@@ -146,7 +138,7 @@ def test_a_corrupt_image_is_named_and_the_status_is_1(
     captured = capsys.readouterr()
     record = json.loads(captured.out)
     assert list(record["data"]["failed"]) == ["b/005.tif"] and "b/005.tif" in captured.err
-    assert sum(side["images"] for side in record["split"]["sides"].values()) == 23
+    assert sum(side["images"] for side in record["split"]["splits"].values()) == 23
     assert json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))["counts"]["failed"] == 1
 
 
@@ -158,6 +150,7 @@ def test_wrong_commands_have_status_2(
         (["--baseline", "nothing"], "baseline 'nothing' is unknown"),
         (["--baseline", "none", "--baseline", "chance"], "excludes all others"),
         (["--protocol", "theirs"], "protocol 'theirs' is unknown"),
+        (["--protocol", "reference", "--leave-one-out"], "leave out --leave-one-out"),
         (["--protocol", "reference", "--split", "all", "--target", "x"], "whose names are the labels"),
         (["--cache", "c", "--no-cache"], "exclude each other"),
     ):
@@ -172,15 +165,17 @@ def test_neighbours_of_one_split_are_of_other_sources(model: str, tmp_path: Path
         (data / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
         for copy in range(2):
             tifffile.imwrite(data / "ab"[number % 2] / f"cell{number}_{copy}.tif", picture(0, number))
-    leaking = knn(data, model, tmp_path / "leaking").record
-    honest = knn(data, model, tmp_path / "honest", source_pattern=r"cell\d+").record
+    leaking = knn(data, model, tmp_path / "leaking", one_out=True, source_pattern=r"cell\d+_\d").record
+    honest = knn(data, model, tmp_path / "honest", one_out=True, source_pattern=r"cell\d+").record
+    copies = knn(data, model, tmp_path / "copies", one_out=True).record
+    assert copies["summary"][0]["accuracy"] == honest["summary"][0]["accuracy"], "copies are one source"
     assert [row["setting"] for row in honest["summary"]][:3] == [
         "1 neighbour",
         "3 neighbours",
         "3 neighbours, weighted (T = 0.07)",
     ]
-    assert honest["split"]["how"].startswith("There is one split")
-    assert honest["split"]["sides"]["all"]["sources"] == 24 and leaking["split"]["sides"]["all"]["sources"] == 48
+    assert honest["split"]["how"].startswith("Every image was tested with all images of other source images")
+    assert honest["split"]["splits"]["test"]["sources"] == 24 and leaking["split"]["splits"]["test"]["sources"] == 48
     assert leaking["summary"][0]["accuracy"]["mean"] == 1.0 and honest["summary"][0]["accuracy"]["mean"] < 0.8
 
 
@@ -218,7 +213,7 @@ def test_the_reference_protocol_asks_the_validation_split(model: str, tmp_path: 
     found = record["summary"][0]
     assert (found["accuracy"]["mean"], found["accuracy"]["sd"]) == pytest.approx((expected.mean, expected.std))
     for split in ("train", "val"):
-        class_folder(tmp_path / "two" / split, {"a": 3, "b": 3})
+        class_folder(tmp_path / "two" / split, {"a": 3, "b": 3}, side=16 if split == "val" else 32)
     with pytest.raises(UserError, match="asks the validation split, and there is none"):
         knn(tmp_path / "two", model, tmp_path / "other", protocol="reference")
 

@@ -6,23 +6,31 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from stedfm_hf.evaluation.parts import Parts, make_parts
 from stedfm_hf.evaluation.report import Contestant, Evaluation, write_report
 from stedfm_hf.evaluation.scoring import Run, compare, measure, summarise
+from stedfm_hf.evaluation.splits import leave_one_out
 from stedfm_hf.labels.labelled import LabelledImages, from_arrays
+from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import Manifest
 from tests.labels.labelled_data import arrays
 
 
+def parted(data: LabelledImages) -> Splits[LabelledImages]:
+    """Three fifths of each class and its sources for train, a fifth each for validation and test."""
+    place = np.array([int(source.strip("abc")) for source in data.sources.tolist()]) % 5
+    return Splits(data.take(place < 3), data.take(place == 3), data.take(place == 4), "Three fifths are train.")
+
+
 def evaluation(data: LabelledImages, *, right: float = 0.9, verb: str = "evaluate probe") -> Evaluation:
     """Of a model that is right as often as said, and of a baseline that guesses."""
-    parts = make_parts({"all": data})
-    test, rng = parts.test, np.random.default_rng(0)
+    splits = parted(data)
+    test, rng = splits.test, np.random.default_rng(0)
     count, runs = len(test.classes), []
     for key, share in (("good", right), ("guess", 1 / max(count, 2))):
         for setting, seed in (("5", 0), ("5", 1), ("all", 0)):
@@ -37,7 +45,8 @@ def evaluation(data: LabelledImages, *, right: float = 0.9, verb: str = "evaluat
             runs.append(Run(key, setting, seed, answer, shares, 5, 0.1, "validation", metrics))
     return Evaluation(
         verb=verb,
-        parts=parts,
+        splits=splits,
+        training=["It is unknown which images good was trained on."],
         contestants=[
             Contestant("good", "A <good> model", "model", "abc"),
             Contestant("guess", "Guess", "baseline", None),
@@ -56,15 +65,18 @@ def written(each: Evaluation, folder: Path) -> str:
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
-def simulated(parts: Parts) -> Parts:
-    sides = {name: dataclasses.replace(data, simulated=True) for name, data in parts.sides.items()}
-    return dataclasses.replace(parts, sides=sides)
+def simulated(splits: Splits[LabelledImages]) -> Splits[LabelledImages]:
+    named: dict[str, Any] = {
+        name: dataclasses.replace(images, simulated=True) for name, images in splits.named().items()
+    }
+    return dataclasses.replace(splits, **named)
 
 
 def test_the_page_holds_everything_and_says_how_it_was_made(tmp_path: Path) -> None:
     page = written(evaluation(arrays(120, per_source=2)), tmp_path)
     assert "A &lt;good&gt; model" in page and "<good>" not in page
-    assert "No source image is on two sides; this was checked." in page and "dealt out at random (seed 0" in page
+    assert "Three fifths are train. No source image is in two splits; this was checked." in page
+    assert "It is unknown which images good was trained on." in page
     assert page.count("data:image/png") == 3 and not re.search(r"(src|href)=\"(?!data:)", page)
     assert "better than Guess" in page and "No conclusion" not in page and "imulated" not in page
     assert "a/bad.tif" in page and "Holm" in page
@@ -81,15 +93,15 @@ def test_the_page_holds_everything_and_says_how_it_was_made(tmp_path: Path) -> N
 
 def test_few_sources_allow_no_conclusion(tmp_path: Path) -> None:
     page = written(evaluation(arrays(12)), tmp_path)
-    assert "No conclusion can be drawn: the test has only 7 source images" in page
-    assert "fewer than 5 source images: a (2), b (3), c (2)" in page and "better than" not in page
+    assert "No conclusion can be drawn: the test has only 6 source images" in page
+    assert "fewer than 5 source images: a (2), b (2), c (2)" in page and "better than" not in page
     record = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert record["conclusion"]["possible"] is False
 
 
 def test_simulated_images_are_called_simulated(tmp_path: Path) -> None:
     each = evaluation(arrays(120))
-    page = written(dataclasses.replace(each, parts=simulated(each.parts)), tmp_path)
+    page = written(dataclasses.replace(each, splits=simulated(each.splits)), tmp_path)
     assert "(simulated images)" in page and "need not hold for real ones" in page
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["data"]["simulated"] is True
 
@@ -134,10 +146,9 @@ def test_only_what_differs_is_called_different() -> None:
 
 def votes(per_class: int, k: list[int], *, alone: bool = True, protocol: str = "ours") -> Evaluation:
     """Of neighbours, of a data set with so many images of each class."""
-    each = evaluation(arrays(per_class), verb="evaluate knn")
+    each = evaluation(arrays(max(per_class, 10)), verb="evaluate knn")
     if alone:
-        whole = {"all": arrays(per_class)}
-        each = dataclasses.replace(each, parts=make_parts(whole, leave_one_out=True))
+        each = dataclasses.replace(each, splits=leave_one_out({"all": arrays(per_class)}))
     names = [f"{number} neighbours" for number in k] + [f"{max(k)} neighbours, weighted (T = 0.07)"]
     runs = [dataclasses.replace(each.runs[0], setting=name) for name in names]
     return dataclasses.replace(each, runs=runs, settings={"protocol": protocol, "k": k})
@@ -164,9 +175,9 @@ def test_one_neighbour_outvotes_nobody_and_nor_do_few_of_many() -> None:
     assert probe.outvoted() == [] and probe.main_setting == "all"
 
 
-def test_an_image_of_the_train_side_has_its_whole_class_to_ask() -> None:
+def test_a_test_image_has_the_whole_class_in_train_to_ask() -> None:
     each = votes(50, [14, 16], alone=False)
-    assert set(each.parts.train.counts().values()) == {30} and each.outvoted() == [16]
+    assert set(each.splits.train.counts().values()) == {30} and each.outvoted() == [16]
     assert "none asks itself" not in " ".join(each.notes())
 
 

@@ -1,4 +1,4 @@
-"""Splits keep source images on one side, and draws are what was asked for."""
+"""Splits of images: taken as they are, or made by the one rule; and samples of labelled images."""
 
 from __future__ import annotations
 
@@ -6,66 +6,113 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from stedfm_hf.data.splits import split_of
 from stedfm_hf.labels.labelled import LabelledImages, draw_fraction, draw_per_class, from_arrays
-from stedfm_hf.labels.splits import check_no_leakage, split_by_source
+from stedfm_hf.labels.splits import Splits, check_no_leakage, limitations_of, split_images
 from stedfm_hf.runs import UserError
 from tests.labels.labelled_data import arrays
 
-SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
+CELLS = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 300)), min_size=20, max_size=60)
 
 
 def labelled(labels: Sequence[object], sources: list[str]) -> LabelledImages:
     return from_arrays("set", [np.eye(4)] * len(labels), labels, sources=sources)
 
 
-@given(
-    crops=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 11)), min_size=12, max_size=60).filter(
-        lambda crops: len({label for label, _ in crops}) > 1 and len({source for _, source in crops}) >= 3
-    ),
-    seed=st.integers(0, 5),
+def of(*splits: str, count: int = 1) -> list[str]:
+    """Source images that the rule puts into these splits."""
+    names = iter(f"cell {number}" for number in range(10_000))
+    return [next(name for name in names if split_of(name) == split) for split in splits for _ in range(count)]
+
+
+def split_or_skip(cells: list[tuple[str, int]], *, select: bool) -> Splits[LabelledImages]:
+    """Splits of crops with a class and the number of a cell, where they can be split."""
+    assume(len({label for label, _ in cells}) > 1)
+    try:
+        return split_images(
+            {"all": labelled([label for label, _ in cells], [f"cell {cell}" for _, cell in cells])}, select=select
+        )
+    except UserError:
+        assume(False)
+        raise
+
+
+@given(cells=CELLS, select=st.booleans())
+def test_every_image_is_in_one_split_and_no_source_in_two(cells: list[tuple[str, int]], select: bool) -> None:
+    named = split_or_skip(cells, select=select).named()
+    check_no_leakage(named)
+    assert sorted(np.concatenate([images.rows for images in named.values()]).tolist()) == list(range(len(cells)))
+
+
+@given(cells=CELLS, data=st.data())
+def test_order_and_other_images_move_no_source(cells: list[tuple[str, int]], data: st.DataObject) -> None:
+    splits = split_or_skip(cells, select=False)
+    others = data.draw(st.permutations(cells)), cells + data.draw(CELLS), cells[: len(cells) // 2]
+    of_source = {source: name for name, images in splits.named().items() for source in images.sources.tolist()}
+    for changed in others:
+        for name, images in split_or_skip(list(changed), select=False).named().items():
+            assert {of_source.get(source, name) for source in images.sources.tolist()} == {name}
+
+
+def test_splits_that_are_there_are_taken_as_they_are() -> None:
+    data = arrays(12)
+    parts = {"train": data.take(range(0, 36, 2)), "validation": data.take([1, 13, 25]), "test": data.take([3, 15, 27])}
+    splits = split_images(parts, select=True)
+    assert splits.named() == parts and splits.how == "The splits are those of the data set."
+    two = split_images({name: parts[name] for name in ("train", "validation")}, select=True)
+    assert list(two.held_out()) == ["validation"] and two.how.endswith("; there is no test split.")
+    whole = split_images({name: parts[name] for name in ("train", "test")}, select=False)
+    assert whole.train is parts["train"] and list(whole.held_out()) == ["test"]
+    with pytest.raises(UserError, match=r"has the splits train, day 2; name one \(--split\)"):
+        split_images({"train": parts["train"], "day 2": parts["test"]}, select=False)
+
+
+def test_a_missing_validation_split_is_taken_from_train_by_the_rule() -> None:
+    sources = of("train", count=4) + of("validation", count=2) + of("test", count=2)
+    train = labelled(list("abababab"), sources)
+    splits = split_images({"train": train, "test": labelled(list("ab"), ["x", "y"])}, select=True)
+    assert splits.validation.sources.tolist() == sources[4:6] and splits.test.sources.tolist() == ["x", "y"]
+    assert splits.train.sources.tolist() == sources[:4] + sources[6:], "the data set has them in train"
+    assert "took 2 source images of 8" in splits.how
+
+
+def test_a_small_folder_without_a_validation_split_selects_on_its_test_images() -> None:
+    data = labelled(list("ababab"), of("train", count=4) + of("test", count=2))
+    selected = split_images({"all": data}, select=True)
+    assert list(selected.named()) == ["train", "validation"] and len(selected.validation) == 2
+    assert "there is no test split" in selected.how
+    assert list(split_images({"all": data}, select=False).named()) == ["train", "test"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        (of("train", count=4), "none of 4 source images falls into validation or test"),
+        (of("test", count=4), "none of 4 source images falls into train"),
+        (of("test", "train", "validation", "train"), "no image of a falls into train"),
+    ],
 )
-def test_no_source_is_on_two_sides(crops: list[tuple[str, int]], seed: int) -> None:
-    """Also where the crops of one source are of several classes."""
-    data = labelled([label for label, _ in crops], [f"cell {source}" for _, source in crops])
-    parts = split_by_source(data, SHARES, seed)
-    check_no_leakage(parts)
-    assert sorted(np.concatenate([part.rows for part in parts.values()]).tolist()) == list(range(len(data)))
-    assert all(len(part) for part in parts.values())
+def test_what_cannot_be_split_is_refused_with_a_way_out(sources: list[str], message: str) -> None:
+    data = labelled(["a", "b", "a", "b"], sources)
+    for select in (False, True):
+        with pytest.raises(UserError, match=f"{message}.*add images, or sort them into splits"):
+            split_images({"all": data}, select=select)
 
 
-def test_classes_are_spread_alike_and_the_seed_decides() -> None:
-    data = arrays(60, per_source=3)
-    parts = split_by_source(data, SHARES, 0)
-    assert {name: part.counts() for name, part in parts.items()} == {
-        "train": dict.fromkeys("abc", 36),
-        "validation": dict.fromkeys("abc", 12),
-        "test": dict.fromkeys("abc", 12),
-    }
-    again, other = split_by_source(data, SHARES, 0), split_by_source(data, SHARES, 1)
-    assert parts["test"].fingerprint == again["test"].fingerprint != other["test"].fingerprint
+def test_few_source_images_are_a_limitation() -> None:
+    first, second = limitations_of(arrays(4, per_source=2))
+    assert first == "the test has only 6 source images" and second.endswith("a (2), b (2), c (2)")
+    assert limitations_of(arrays(30)) == []
 
 
-def test_a_class_with_few_sources_is_in_every_split_it_can_be_in() -> None:
-    labels = ["common"] * 40 + ["rare"] * 3
-    data = labelled(list(labels), [str(number) for number in range(43)])
-    for seed in range(5):
-        parts = split_by_source(data, {"train": 0.8, "validation": 0.1, "test": 0.1}, seed)
-        assert [part.counts()["rare"] for part in parts.values()] == [1, 1, 1]
-
-
-def test_a_regression_is_spread_over_its_range() -> None:
-    values = np.linspace(0.5, 99.5, 40)
-    data = labelled(list(values), [str(number) for number in range(40)])
-    for part in split_by_source(data, {"train": 0.5, "test": 0.5}, 3).values():
-        assert np.histogram(part.labels, 4, (0, 100))[0].tolist() == [5, 5, 5, 5]
-
-
-def test_too_few_sources_are_refused() -> None:
-    with pytest.raises(UserError, match="has 2 source images, too few for the splits train, validation, test"):
-        split_by_source(labelled(list("abab"), list("xxyy")), SHARES, 0)
+def test_leakage_is_found_and_named() -> None:
+    data = labelled(list("abab"), ["cell 1", "cell 1", "cell 2", "cell 3"])
+    check_no_leakage({"train": data.take([0, 1]), "test": data.take([2, 3])})
+    with pytest.raises(UserError, match=r"source image 'cell 1' is in train \(0\) and in test \(1\); keep all"):
+        check_no_leakage({"train": data.take([0, 2]), "test": data.take([1, 3])})
 
 
 def test_draws_per_class_are_without_replacement_and_nested() -> None:
@@ -96,10 +143,3 @@ def test_a_fraction_takes_of_every_class_alike() -> None:
     assert len(draw_fraction(data, 1.0, 0)) == 51
     with pytest.raises(UserError, match="no share"):
         draw_fraction(data, 0.0, 0)
-
-
-def test_leakage_is_found_and_named() -> None:
-    data = labelled(list("abab"), ["cell 1", "cell 1", "cell 2", "cell 3"])
-    check_no_leakage({"train": data.take([0, 1]), "test": data.take([2, 3])})
-    with pytest.raises(UserError, match="source image 'cell 1' is in train and in test"):
-        check_no_leakage({"train": data.take([0, 2]), "test": data.take([1, 3])})

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from stedfm_hf.evaluation.parts import Parts
 from stedfm_hf.evaluation.scoring import PRIMARY, SHOWN, Run
 from stedfm_hf.labels.labelled import LabelledImages
+from stedfm_hf.labels.splits import Splits, limitations_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Evaluation:
 
     Args:
         verb: evaluate probe or evaluate knn.
-        parts: what was learned from and tested on.
+        splits: what was learned from and tested on.
+        training: what is known of the images that the models were trained on, a sentence each.
         contestants: models first, then baselines.
         runs: all runs.
         summary: of every model in every setting, see :func:`~stedfm_hf.evaluation.scoring.summarise`.
@@ -60,7 +61,8 @@ class Evaluation:
     """
 
     verb: str
-    parts: Parts
+    splits: Splits[LabelledImages]
+    training: Sequence[str]
     contestants: Sequence[Contestant]
     runs: Sequence[Run]
     summary: Sequence[dict[str, Any]]
@@ -72,7 +74,12 @@ class Evaluation:
     @property
     def test(self) -> LabelledImages:
         """What was tested on."""
-        return self.parts.test
+        return self.splits.test
+
+    @property
+    def unlabelled(self) -> int:
+        """How many images were left out because they have no label."""
+        return len({place for images in self.splits.named().values() for place in images.unlabelled})
 
     @property
     def primary(self) -> str:
@@ -97,21 +104,21 @@ class Evaluation:
         """Numbers of neighbours above half of what the smallest class has: whatever the vectors, it loses votes."""
         if self.settings.get("protocol") != "ours" or "k" not in self.settings:
             return []
-        least = min(self.parts.train.counts().values()) - ("all" in self.parts.sides)
+        least = min(self.splits.train.counts().values()) - self.splits.leave_one_out
         return [k for k in self.settings["k"] if 2 * k > least and k > 1]
 
     def notes(self) -> list[str]:
         """What a reader must know of how the figures came about, a sentence or two each."""
-        found = [self.parts.how]
-        if all(data.sources.tolist() == data.places.tolist() for data in self.parts.sides.values()):
+        found = [self.splits.how, *self.training]
+        if all(data.are_own_sources for data in self.splits.named().values()):
             found.append(
                 "Every image counts as a source of its own. If several were cut from one field of view, or are of one "
                 "sample, give their sources: otherwise scores come out too high, and intervals too narrow."
             )
         if many := self.outvoted():
-            counts = self.parts.train.counts()
+            counts = self.splits.train.counts()
             label = min(counts, key=lambda name: counts[name])
-            alone = ", and none asks itself" if "all" in self.parts.sides else ""
+            alone = ", and none asks itself" if self.splits.leave_one_out else ""
             found.append(
                 f"The smallest class, {label}, has {counts[label]} images{alone}: where {' or '.join(map(str, many))} "
                 "neighbours vote, others outvote it however good the vectors are, and scores can fall below guessing. "
@@ -129,8 +136,7 @@ class Evaluation:
 
     def record(self) -> dict[str, Any]:
         """All figures as plain data."""
-        doubts = self.parts.doubts()
-        unlabelled = sum(data.unlabelled for data in self.parts.whole.values())
+        doubts = limitations_of(self.test)
         return {
             "verb": self.verb,
             "data": {
@@ -138,10 +144,10 @@ class Evaluation:
                 "task": self.test.task,
                 "classes": list(self.test.classes),
                 "simulated": self.test.simulated,
-                "unlabelled_images": unlabelled,
+                "unlabelled_images": self.unlabelled,
                 "failed": dict(self.failed),
             },
-            "split": {"how": self.parts.how, "sides": self.parts.facts(), "source_on_two_sides": False},
+            "split": {"how": self.splits.how, "splits": self.splits.facts()},
             "conclusion": {"possible": not doubts, "doubts": doubts},
             "models": [asdict(each) for each in self.contestants],
             "notes": self.notes(),

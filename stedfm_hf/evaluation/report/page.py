@@ -10,6 +10,7 @@ from stedfm_hf.evaluation.probe import STRENGTHS
 from stedfm_hf.evaluation.report.evaluation import Evaluation, in_short
 from stedfm_hf.evaluation.report.figures import LEAST_ANSWERS, WORDS
 from stedfm_hf.evaluation.report.wording import LEVEL, NONE, caveats, left_out, unbroken, verdicts, which_differ
+from stedfm_hf.labels.splits import limitations_of
 from stedfm_hf.reports import Picture, Section, Table, write_page
 from stedfm_hf.runs import counted
 
@@ -54,7 +55,7 @@ def write_page_of(evaluation: Evaluation, figures: Mapping[str, Path], path: Pat
 
 def summary(evaluation: Evaluation) -> list[str]:
     """What came out, one sentence a line; the page opens with it."""
-    doubts = evaluation.parts.doubts()
+    doubts = limitations_of(evaluation.test)
     lines = caveats(doubts, simulated=evaluation.test.simulated)
     first, setting = evaluation.contestants[0], evaluation.main_setting
     row = evaluation.row(first.key, setting)
@@ -74,7 +75,7 @@ def _setting_words(evaluation: Evaluation, setting: str) -> str:
     if evaluation.verb != "evaluate probe":
         return f" by {setting}" if setting[0].isdigit() else f" with {setting}"
     if setting == "all":
-        return f" with all {evaluation.parts.facts()['train']['images']} labelled images of train"
+        return f" with all {evaluation.splits.facts()['train']['images']} labelled images of train"
     return f" with {setting} labelled images" + (" of each class" if evaluation.test.task != "regression" else "")
 
 
@@ -104,9 +105,9 @@ def _mean_sd(metric: str, found: Mapping[str, Any] | None) -> str:
 
 
 def _facts(evaluation: Evaluation) -> dict[str, str]:
-    sides = evaluation.parts.facts()
     facts = {
-        f"{name} images": f"{side['images']} of {counted(side['sources'], 'source')}" for name, side in sides.items()
+        f"{name} images": f"{split['images']} of {counted(split['sources'], 'source')}"
+        for name, split in evaluation.splits.facts().items()
     }
     if evaluation.test.classes:
         facts["classes"] = str(len(evaluation.test.classes))
@@ -114,20 +115,21 @@ def _facts(evaluation: Evaluation) -> dict[str, str]:
 
 
 def _material(evaluation: Evaluation) -> Section:
-    parts = evaluation.parts
-    names = list(parts.sides)
+    splits = evaluation.splits
+    names = list(splits.named())
     how, *notes = evaluation.notes()
-    text = [how + (" No source image is on two sides; this was checked." if len(names) > 1 else ""), *notes]
+    checked = "" if splits.leave_one_out else " No source image is in two splits; this was checked."
+    text = [how + checked, *notes]
     if evaluation.test.simulated:
         text.append("The images are simulated. Nothing here is a statement about real images.")
-    if unlabelled := sum(data.unlabelled for data in parts.whole.values()):
-        text.append(f"{unlabelled} images without a label were left out.")
+    if evaluation.unlabelled:
+        text.append(f"{evaluation.unlabelled} images without a label were left out.")
     if evaluation.failed:
         text.append(f"{counted(len(evaluation.failed), 'image')} could not be read: left out, and named below.")
-    facts = parts.facts()
-    rows = [(name, *(str(facts[side]["classes"][name]) for side in names)) for name in evaluation.test.classes]
-    rows.append(("images", *(str(facts[side]["images"]) for side in names)))
-    rows.append(("source images", *(str(facts[side]["sources"]) for side in names)))
+    facts = splits.facts()
+    rows = [(name, *(str(facts[split]["classes"][name]) for split in names)) for name in evaluation.test.classes]
+    rows.append(("images", *(str(facts[split]["images"]) for split in names)))
+    rows.append(("source images", *(str(facts[split]["sources"]) for split in names)))
     return Section("What was learned from and tested on", text, table=Table(("class", *names), rows))
 
 
@@ -198,7 +200,7 @@ def _comparisons(evaluation: Evaluation) -> Section:
         "mean over the draws. If two models were alike, swapping their scores on a source image would change nothing: "
         "p is the share of 10,000 random swaps with a difference as large (two-sided). All tests of this page are one "
         f"family, corrected by Holm's method; below {LEVEL} they are called different.",
-        doubted=bool(evaluation.parts.doubts()),
+        doubted=bool(limitations_of(evaluation.test)),
     )
 
 

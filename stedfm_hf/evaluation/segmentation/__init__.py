@@ -2,7 +2,7 @@
 
 from stedfm_hf.evaluation.segmentation.baselines import Baseline, Constant, Otsu
 from stedfm_hf.evaluation.segmentation.chance import Chance
-from stedfm_hf.evaluation.segmentation.crossvalidation import cross_validate, deal_folds
+from stedfm_hf.evaluation.segmentation.crossvalidation import assign_folds, cross_validate
 from stedfm_hf.evaluation.segmentation.fitting import BASELINES, fit_on, make_baselines
 from stedfm_hf.evaluation.segmentation.forest import PixelForest
 from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring
@@ -23,8 +23,8 @@ __all__ = [
     "Scored",
     "Scoring",
     "WaveletSpots",
+    "assign_folds",
     "cross_validate",
-    "deal_folds",
     "fit_on",
     "flatten",
     "make_baselines",

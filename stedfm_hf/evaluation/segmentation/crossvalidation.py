@@ -5,42 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from sklearn.model_selection import GroupKFold
 
 from stedfm_hf.evaluation.segmentation.baselines import Baseline
 from stedfm_hf.evaluation.segmentation.fitting import fit_on
 from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring
 from stedfm_hf.labels.annotated import AnnotatedImages
-from stedfm_hf.labels.splits import split_by_source
 from stedfm_hf.runs import UserError
 
 
-def deal_folds(data: AnnotatedImages, folds: int, seed: int = 0) -> np.ndarray:
-    """Number of the fold of each image (n,): source images are dealt out, each class for itself.
+def assign_folds(data: AnnotatedImages, folds: int, seed: int = 0) -> np.ndarray:
+    """Assign each image to a fold, at random, the images of a source image to the same one.
 
     Args:
-        data: what is dealt out.
-        folds: how many.
-        seed: of the order.
+        data: Images to assign.
+        folds: Number of folds.
+        seed: Random seed of the assignment.
+
+    Returns:
+        Number of the fold of each image (n,).
 
     Raises:
-        UserError: fewer than two folds, or more than source images.
+        UserError: Fewer than two folds, or more than source images.
 
     Example:
         >>> from stedfm_hf.labels.annotated import from_arrays
         >>> data = from_arrays("cells", [np.eye(8)] * 6, [np.eye(8, dtype=np.uint8)] * 6, sources=list("aabbcc"))
-        >>> np.ptp(deal_folds(data, 3).reshape(3, 2), axis=1).tolist()
+        >>> np.ptp(assign_folds(data, 3).reshape(3, 2), axis=1).tolist()
         [0, 0, 0]
     """
-    count = len(set(data.sources.tolist()))
+    count = data.source_count
     if not 2 <= folds <= count:
         raise UserError(
             f"{data.name}: {folds} folds were asked for; 2 to {count} can be made of {count} source images"
         )
-    numbered = {str(number): 1 / folds for number in range(folds)}
-    fold_of = {
-        source: int(name) for name, part in split_by_source(data, numbered, seed).items() for source in part.sources
-    }
-    return np.array([fold_of[source] for source in data.sources])
+    assigned = np.empty(len(data), np.int64)
+    splitter = GroupKFold(folds, shuffle=True, random_state=seed)
+    for number, (_, members) in enumerate(splitter.split(data.sources, groups=data.sources)):
+        assigned[members] = number
+    return assigned
 
 
 class Folded:
@@ -83,7 +86,7 @@ def cross_validate(
         data: annotated images.
         methods: by the names of the tables; each is fitted anew for every fold.
         folds: how many; no source image is in two.
-        seed: of the dealing.
+        seed: Random seed of the folds.
         scoring: the rules; None: ours.
 
     Returns:
@@ -101,7 +104,7 @@ def cross_validate(
         >>> [each.image for each in found["otsu"]]
         ['0', '1', '2', '3']
     """
-    score, fold = scoring or Scoring(), deal_folds(data, folds, seed)
+    score, fold = scoring or Scoring(), assign_folds(data, folds, seed)
     found: dict[str, list[Scored]] = {}
     for name, method in methods.items():
         folded = Folded(method, data, fold, seed)

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from stedfm_hf.evaluation.parts import doubts_about
 from stedfm_hf.evaluation.report import Contestant
 from stedfm_hf.evaluation.report.segmentation import Example, Findings
 from stedfm_hf.evaluation.segmentation.comparing import compare, image_means
 from stedfm_hf.evaluation.segmentation.ledger import Ledger
 from stedfm_hf.evaluation.segmentation.methods import FoldedMethod, Method
 from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring, annotated_planes
-from stedfm_hf.evaluation.segmentation.sides import Sides
-from stedfm_hf.labels.annotated import AnnotatedImages
+from stedfm_hf.labels.annotated import AnnotatedImages, class_warnings
+from stedfm_hf.labels.splits import Splits, limitations_of
 from stedfm_hf.metrics.mask_scores import predicted_pixels
 from stedfm_hf.metrics.objects import ObjectScores
 from stedfm_hf.metrics.summary import pool_objects, summarise
@@ -25,7 +24,7 @@ from stedfm_hf.runs import Manifest
 
 
 def gather(
-    sides: Sides,
+    splits: Splits[AnnotatedImages],
     methods: Sequence[Method],
     ledger: Ledger,
     scoring: Scoring,
@@ -38,7 +37,7 @@ def gather(
     """Makes findings of scores: means, objects, comparisons, doubts and examples.
 
     Args:
-        sides: what was scored.
+        splits: what was scored and learned from.
         methods: models first.
         ledger: the scores.
         scoring: their rules.
@@ -48,20 +47,17 @@ def gather(
         seconds: that segmenting and scoring took.
     """
     began = time.monotonic()
-    whole = sides.test
+    whole = splits.test
     test = whole.take(kept)
     scores = {each.key: ledger.of(each.key, test.places.tolist()) for each in methods}
-    facts = sides.facts()
-    facts["test"] |= {"images": len(test), "sources": len(set(test.sources.tolist())), "pixels": test.counts()}
-    for name, data in {"test": test, "train": sides.train}.items():
-        if data is not None:
-            facts[name]["all_pixels"] = int(data.sizes.sum())
+    # Baselines are fitted on train, and nothing is selected on validation.
+    used = {"train": splits.train, "test": test} if len(splits.train) else {"test": test}
     models = [each.key for each in methods if each.kind == "model"]
     return Findings(
         test=test,
-        split=sides.split,
-        how=sides.how,
-        sides=facts,
+        split=splits.tested,
+        how=splits.how,
+        splits={name: _facts(images) for name, images in used.items()},
         contestants=[Contestant(each.key, each.name, each.kind, each.weights_sha256) for each in methods],
         scores=scores,
         scoring=scoring,
@@ -69,9 +65,9 @@ def gather(
         summary=[row for key, each in scores.items() for row in _summary(key, each, test)],
         objects=[row for key, each in scores.items() for row in _objects(key, each, test)],
         comparisons=compare(scores, models, test.background),
-        doubts=doubts_about(test),
-        warnings=sides.warnings(),
-        notes=[*_notes(sides, methods), *notes],
+        doubts=limitations_of(test),
+        warnings=class_warnings(used),
+        notes=[*notes, *_notes(whole, methods)],
         examples=_examples(methods, whole, test, scores, scoring),
         settings=json.loads(json.dumps(manifest.settings)),
         failed=manifest.failures(),
@@ -106,15 +102,19 @@ def _of_shown(scored: Sequence[Scored], test: AnnotatedImages) -> tuple[list[Obj
     ], [test.classes[number] for number in shown]
 
 
-def _notes(sides: Sides, methods: Sequence[Method]) -> list[str]:
+def _facts(images: AnnotatedImages) -> dict[str, Any]:
+    """Images, source images and pixels of every class, plain data."""
+    return {
+        "images": len(images),
+        "sources": images.source_count,
+        "pixels": images.counts(),
+        "all_pixels": int(images.sizes.sum()),
+    }
+
+
+def _notes(test: AnnotatedImages, methods: Sequence[Method]) -> list[str]:
     found = [each.note for each in methods if each.note]
-    if any(each.kind == "model" for each in methods):
-        found.append(
-            "Whether a model was trained on these images cannot be known here. One that was fine-tuned on this data "
-            "set with its own splits, or with the same split seed, has not seen the test; any other may have."
-        )
-    data = sides.test
-    if data.sources.tolist() == data.places.tolist():
+    if test.are_own_sources:
         found.append(
             "Every image counts as a source of its own. If several were cut from one field of view, or are of one "
             "sample, give their sources: otherwise intervals are too narrow, and splits may leak."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from stedfm_hf.evaluation.report import is_finished, prepare_folder
 from stedfm_hf.evaluation.report.segmentation import PER_IMAGE, RESULTS, write_findings
-from stedfm_hf.evaluation.segmentation.crossvalidation import Folded, deal_folds
+from stedfm_hf.evaluation.segmentation.crossvalidation import Folded, assign_folds
 from stedfm_hf.evaluation.segmentation.fitting import (
     BASELINES,
     MOST_IMAGES,
@@ -24,9 +24,10 @@ from stedfm_hf.evaluation.segmentation.gathering import gather
 from stedfm_hf.evaluation.segmentation.ledger import Ledger
 from stedfm_hf.evaluation.segmentation.methods import BaselineMethod, FoldedMethod, Method, load_models
 from stedfm_hf.evaluation.segmentation.scored import Scoring, check_rules
-from stedfm_hf.evaluation.segmentation.sides import Sides, choose_sides
+from stedfm_hf.evaluation.splits import chosen_split, unused_by
 from stedfm_hf.labels.annotated import AnnotatedImages, read_annotated
 from stedfm_hf.labels.annotated.targets import Classes
+from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, read_json
 
 
@@ -38,7 +39,8 @@ class SegmentationRequest:
         data: a data set repository with masks, or a folder of images and masks.
         models: folders or Hub ids of models that segment.
         report: folder to write.
-        split: the one to score; None: test, else validation; of a data set without splits, a test dealt out by source.
+        split: Split to score; None: test, else validation. Of a data set without splits, one that is made by the rule
+            of :mod:`stedfm_hf.labels.splits`, or `all`.
         baselines: of :data:`~stedfm_hf.evaluation.segmentation.fitting.BASELINES`.
         masks: of a folder: another one with the masks.
         classes: as of :func:`~stedfm_hf.labels.annotated.read_annotated`, like all down to `source_pattern`.
@@ -50,7 +52,7 @@ class SegmentationRequest:
         legacy: whether scores follow the reference's rules.
         folds: without models: cross-validation of the baselines over source images.
         least_pixels: components of fewer pixels are no objects.
-        seed: of a split that has to be made, of folds and of the baselines.
+        seed: Random seed of folds and baselines.
         device: where models run.
         precision: they run in.
         batch_size: windows in one forward pass.
@@ -117,22 +119,23 @@ def evaluate_segmentation(request: SegmentationRequest, *, say: Callable[[str], 
     """
     _check_request(request)
     scoring = Scoring(request.threshold, "reference" if request.legacy else "ours", request.least_pixels)
-    sides = _read(request)
-    test = sides.test
-    check_rules(scoring, test)
+    splits = read_splits(request)
+    check_rules(scoring, splits.test)
     models = load_models(
-        request.models, test, device=request.device, precision=request.precision, batch_size=request.batch_size
+        request.models, splits.test, device=request.device, precision=request.precision, batch_size=request.batch_size
     )
-    make_baselines(test, request.baselines)  # complains before anything is begun
+    make_baselines(splits.test, request.baselines)  # complains before anything is begun
+    named = {each.key: str(model) for each, model in zip(models, request.models, strict=True)}
+    unused, training = unused_by(named, splits.test)
+    left_out = splits.test.places[~unused].tolist()
+    splits = splits.take({"test": unused})
+    test = splits.test
     manifest = Manifest(
         "evaluate segmentation",
         settings={
             "data": test.name,
-            "split": sides.split,
-            "fingerprint": {
-                "test": test.fingerprint,
-                "train": None if sides.train is None else sides.train.fingerprint,
-            },
+            "split": splits.tested,
+            "fingerprint": {name: images.fingerprint for name, images in splits.named().items()},
             "classes": list(test.classes),
             "models": {each.key: each.weights_sha256 for each in models},
             "baselines": list(request.baselines),
@@ -156,11 +159,11 @@ def evaluate_segmentation(request: SegmentationRequest, *, say: Callable[[str], 
     for place, reason in test.failed.items():
         say(f"stedfm: error: {place}: {reason}")
         manifest.failed(place, reason)
-    say(
-        f"{test.name}: {counted(len(test), 'annotated image')} of {counted(len(set(test.sources)), 'source')} to score"
-    )
+    for place in left_out:
+        manifest.skipped(place, "a model was trained or selected on its source image")
+    say(f"{test.name}: {counted(len(test), 'annotated image')} of {counted(test.source_count, 'source')} to score")
     began = time.monotonic()
-    baselines, notes = _baselines(request, sides)
+    baselines, notes = _baselines(request, splits)
     methods: list[Method] = [*models, *baselines]
     ledger = Ledger(folder / PER_IMAGE, test.classes, scoring)
     _score_all(methods, test, scoring, ledger, manifest, say)
@@ -168,8 +171,9 @@ def evaluate_segmentation(request: SegmentationRequest, *, say: Callable[[str], 
     if not kept.any():
         raise UserError(f"{test.name}: none of {len(test)} images could be scored; the first: {_first(manifest)}")
     scored_seconds = time.monotonic() - began
+    notes = [*training, *notes]
     findings = gather(
-        sides, methods, ledger, scoring, kept=kept, manifest=manifest, notes=notes, seconds=scored_seconds
+        splits, methods, ledger, scoring, kept=kept, manifest=manifest, notes=notes, seconds=scored_seconds
     )
     for place in findings.test.places.tolist():
         manifest.done(place)
@@ -188,8 +192,13 @@ def _check_request(request: SegmentationRequest) -> None:
         raise UserError("no model to evaluate; name one (--model), or cross-validate the baselines alone (--folds 5)")
 
 
-def _read(request: SegmentationRequest) -> Sides:
-    splits = read_annotated(
+def read_splits(request: SegmentationRequest) -> Splits[AnnotatedImages]:
+    """Read the images of a comparison and split them into what is scored and what baselines are fitted on.
+
+    Raises:
+        UserError: Bad input.
+    """
+    read = read_annotated(
         request.data,
         masks=request.masks,
         classes=request.classes,
@@ -199,37 +208,37 @@ def _read(request: SegmentationRequest) -> Sides:
         source_pattern=request.source_pattern,
     )
     if request.folds is None:
-        return choose_sides(splits, request.split, seed=request.seed)
-    if request.split is None and len(splits) > 1:
-        first = next(iter(splits.values()))
-        raise UserError(f"{first.name}: has the splits {', '.join(splits)}; name the one to cut into folds (--split)")
-    name = request.split or next(iter(splits))
-    data = choose_sides(splits, name).test
-    deal_folds(data, request.folds, request.seed)  # complains before anything is begun
+        return chosen_split(read, request.split)
+    if request.split is None and len(read) > 1:
+        first = next(iter(read.values()))
+        raise UserError(f"{first.name}: has the splits {', '.join(read)}; name the one to cut into folds (--split)")
+    splits = chosen_split(read, request.split or next(iter(read)))
+    data = splits.test
+    assign_folds(data, request.folds, request.seed)  # complains before anything is begun
     how = (
         f"{request.folds}-fold cross-validation over source images (seed {request.seed}): each image is scored once, "
         "by what was fitted on the other folds."
     )
-    return Sides(data, None, name, how)
+    return replace(splits, train=data.take([]), how=how)
 
 
-def _baselines(request: SegmentationRequest, sides: Sides) -> tuple[list[Method], list[str]]:
+def _baselines(request: SegmentationRequest, splits: Splits[AnnotatedImages]) -> tuple[list[Method], list[str]]:
     """Baselines that are ready to be asked, and what must be said of how they came about."""
-    test, names = sides.test, request.baselines
+    test, names = splits.test, request.baselines
     if request.folds is not None:
-        fold = deal_folds(test, request.folds, request.seed)
+        fold = assign_folds(test, request.folds, request.seed)
         return [
             FoldedMethod(
                 key=key, name=_titled(each.name), kind="baseline", folded=Folded(each, test, fold, request.seed)
             )
             for key, each in make_baselines(test, names, seed=request.seed).items()
         ], []
-    if sides.train is not None and len(sides.train):
+    if len(splits.train):
         found = make_baselines(test, names, seed=request.seed)
         if not found:
             return [], []
-        train, used = sides.train, min(len(sides.train), MOST_IMAGES)
-        drawn = f", drawn of {len(sides.train)}" if used < len(sides.train) else ""
+        train, used = splits.train, min(len(splits.train), MOST_IMAGES)
+        drawn = f", drawn of {len(train)}" if used < len(train) else ""
         notes = [
             f"Baselines were fitted on {counted(used, 'image')} of train{drawn}, and saw nothing of what was scored."
         ]

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from stedfm_hf.data.splits import file_id
 from stedfm_hf.images import ALL_SERIES, ImageReadError, StedImage, list_series, read_image
 from stedfm_hf.labels.annotated.annotation_files import read_mask
 from stedfm_hf.labels.annotated.pairing import Pair, each_plane, find_pairs
@@ -36,7 +37,7 @@ def read_folder(
             of the mask that has its number: the planes of a stack.
         channel: to take from every image; None takes all.
         source_pattern: regular expression searched in the path of every image; what its first group (or the whole)
-            matches is the source image. None: every file is a source of its own.
+            matches is the id of the source image. None: a hash of the bytes of the file is.
 
     Raises:
         UserError: there is no image, mask or folder, or a package is needed to read masks.
@@ -56,8 +57,12 @@ def read_folder(
         places = [pair.place for pair in with_mask]
         found[split] = MaskedRows(
             facts=[each.facts for each in kept],
-            sources=[source_of(with_mask[number].image.path, source_pattern) for number in good],
+            sources=[
+                source_of(with_mask[number].image.path, source_pattern, each.content)
+                for number, each in zip(good, kept, strict=True)
+            ],
             places=[places[number] for number in good],
+            contents=[each.content for each in kept],
             rows=range(len(good)),
             digest=digest_of([series, channel], *(each.digest for each in kept)),
             reads=FileReads(
@@ -119,7 +124,7 @@ def _check_pair(pair: Pair, *, series: str | int | None, channel: str | int | No
         check_shows_something(image.array)
         height, width = image.array.shape[1:]
         mask = _mask_of(pair, (height, width))
-        return Checked(count(mask), (height, width), content_digest(image, mask))
+        return Checked(count(mask), (height, width), content_digest(image, mask), file_id(file))
     except UserError:
         raise
     except (ImageReadError, OSError, MemoryError) as error:

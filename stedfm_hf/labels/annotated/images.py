@@ -114,16 +114,6 @@ class AnnotatedImages(SourcedImages[tuple[np.ndarray, np.ndarray]]):
         """How many pixels every class has; of soft masks those above 0."""
         return {name: int(each) for name, each in zip(self.classes, self.pixels.sum(axis=0), strict=True)}
 
-    @property
-    def strata(self) -> np.ndarray:
-        """The class that has most of an image's pixels, measured by how many it has in all."""
-        shares = self.pixels / np.maximum(self.pixels.sum(axis=0), 1)
-        if self.background is not None:
-            shares[:, self.background] = 0
-        # A stratum of its own for images without annotation, where there is no background to count them to.
-        nothing = len(self.classes) if self.background is None else self.background
-        return np.where(shares.any(axis=1), shares.argmax(axis=1), nothing)
-
 
 def from_arrays(
     name: str,
@@ -166,6 +156,7 @@ def from_arrays(
         facts=[count(mask) for mask in stored],
         sources=sources or places,
         places=places,
+        contents=[""] * len(places),
         rows=range(len(places)),
         digest=digest_of([], *digests),
         reads=reads,
@@ -217,7 +208,7 @@ def read_annotated(
             of the mask that has its number: the planes of a stack, all of one source.
         channel: of image files: the one to take; None takes all.
         source_pattern: of image files: regular expression; what its first group (or the whole) matches in the path is
-            the source image. None: every file is a source of its own.
+            the id of the source image. None: the id is a hash of the bytes of the file.
 
     Returns:
         The splits by name; `{"all": ...}` where there are none. Images that cannot be read, or whose masks cannot,
@@ -302,6 +293,7 @@ def _of_split(rows: MaskedRows, rule: Rule, name: str, simulated: bool) -> Annot
         rule=rule,
         sources=np.array(list(rows.sources), dtype=str),
         places=np.array(list(rows.places), dtype=str),
+        contents=np.array(list(rows.contents), dtype=str),
         reads=rows.reads,
         rows=np.array(list(rows.rows), np.int64),
         pixels=np.array([rule.pixels(each) for each in rows.facts], np.int64).reshape(-1, len(rule.classes)),

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from stedfm_hf.data.building.masks import IMAGES, MASKS, MaskedImages, mask_stems, pair_masks
 from stedfm_hf.images import FoundImage, ImageReadError, find_images, list_series, readable_suffixes
 from stedfm_hf.labels.annotated.outlines import OUTLINE_SUFFIXES, TEXT_SUFFIXES
-from stedfm_hf.labels.labelled.reading import ONE_SPLIT, SPLIT_FOLDERS
+from stedfm_hf.labels.labelled.reading import SPLIT_FOLDERS
+from stedfm_hf.labels.splits import ONE_SPLIT
 from stedfm_hf.runs.errors import UserError
 
 SAY_WHICH = "the folder of the images as the data set, that of the masks with --masks"

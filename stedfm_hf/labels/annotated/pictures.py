@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stedfm_hf.data.dataset_rows import DatasetRow, dataset_rows
+from stedfm_hf.data.dataset_rows import DatasetRow, dataset_rows, pixels_id
 from stedfm_hf.images import ImageReadError, StedImage
 from stedfm_hf.labels.annotated.annotation_files import check_shape, drop_equal_planes
 from stedfm_hf.labels.annotated.rows import Checked, MaskedRows, check_shows_something, content_digest, digest_of
@@ -39,11 +39,12 @@ def _pictures(rows: Sequence[DatasetRow]) -> MaskedRows:
     reads = PictureReads(tuple(rows), column)
     checked = [_check_picture(reads, number) for number in range(len(rows))]
     good = [(number, each) for number, each in enumerate(checked) if isinstance(each, Checked)]
-    sources = rows[0].rows["source"] if "source" in features else [row.path for row in rows]
+    named = rows[0].rows["source"] if "source" in features else None
     return MaskedRows(
         facts=[each.facts for _, each in good],
-        sources=[str(sources[number]) for number, _ in good],
+        sources=[each.content if named is None else str(named[number]) for number, each in good],
         places=[rows[number].path for number, _ in good],
+        contents=[each.content for _, each in good],
         rows=[number for number, _ in good],
         digest=digest_of([], *(each.digest for _, each in good)),
         reads=reads,
@@ -91,4 +92,4 @@ def _check_picture(reads: PictureReads, number: int) -> Checked | str | None:
         check_shape(mask.planes, shape)
     except (ValueError, OSError) as error:
         return " ".join(str(error).split()) or type(error).__name__
-    return Checked(count(mask), shape, content_digest(image, mask))
+    return Checked(count(mask), shape, content_digest(image, mask), pixels_id(image.array))

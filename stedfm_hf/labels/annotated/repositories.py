@@ -49,6 +49,7 @@ def read_masked_repository(repo: str | os.PathLike[str]) -> dict[str, MaskedRows
             facts=[each for each in facts if each is not None],
             sources=[known.sources[number] for number in kept],
             places=[known.places[number] for number in kept],
+            contents=[known.contents[number] for number in kept],
             rows=kept,
             digest=known.digest,
             reads=CropReads(files),

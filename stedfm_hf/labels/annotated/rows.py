@@ -32,6 +32,7 @@ class MaskedRows:
         facts: of the mask of every row.
         sources: source image of every row.
         places: name of every row, for errors.
+        contents: id of the image file or of the pixels of every row; "" where unknown.
         rows: number of every row for `reads`.
         digest: sha256 of pixels, masks and how they are read.
         reads: reads the image and the mask of a row.
@@ -42,6 +43,7 @@ class MaskedRows:
     facts: Sequence[MaskFacts]
     sources: Sequence[str]
     places: Sequence[str]
+    contents: Sequence[str]
     rows: Sequence[int]
     digest: str
     reads: Reads
@@ -51,11 +53,19 @@ class MaskedRows:
 
 @dataclass(frozen=True)
 class Checked:
-    """What is known of an image and its mask that were read."""
+    """What is known of an image and its mask that were read.
+
+    Attributes:
+        facts: Of the mask.
+        shape: Height and width of the image.
+        digest: SHA-256 of image and mask.
+        content: Id of the image file, or of the pixels of the image.
+    """
 
     facts: MaskFacts
     shape: tuple[int, int]
     digest: str
+    content: str
 
 
 def check_shows_something(array: np.ndarray) -> None:

@@ -43,7 +43,7 @@ class LabelledImages(SourcedImages[np.ndarray]):
         labels: (n,) int64 number of the class, (n,) float64 for a regression, (n, C) int64 of 0 and 1 where an image
             has several classes.
         reads: reads the image of a row of the data set, not scaled.
-        unlabelled: images that were left out because they have no label.
+        unlabelled: images that were left out because they have no label, by name.
 
     Example:
         >>> images = [np.zeros((8, 8)), np.ones((8, 8)), np.ones((8, 8))]
@@ -55,7 +55,7 @@ class LabelledImages(SourcedImages[np.ndarray]):
     classes: tuple[str, ...]
     labels: np.ndarray
     reads: Read = field(repr=False)
-    unlabelled: int = 0
+    unlabelled: tuple[str, ...] = ()
 
     @property
     def task(self) -> Task:
@@ -120,7 +120,7 @@ def from_arrays(
     for array in arrays:
         digest.update(repr((array.shape, array.dtype.str)).encode() + np.ascontiguousarray(array).tobytes())
     read = _ArrayReader(arrays)
-    rows = Rows(labels, (), sources or places, places, digest.hexdigest(), read)
+    rows = Rows(labels, (), sources or places, places, [""] * len(places), digest.hexdigest(), read)
     return _labelled({"all": rows}, name, False)["all"]
 
 
@@ -154,11 +154,11 @@ def read_labelled(
         series: of files: the one to take; None where files have one.
         channel: of files: the one to take; None takes all.
         source_pattern: of files: regular expression; what its first group (or the whole) matches in the path is the
-            source image. None: every file is a source of its own.
+            id of the source image. None: the id is a hash of the bytes of the file, so that copies are of one source.
 
     Returns:
         The splits by name; `{"all": ...}` where there are none. Images that cannot be read are named in `failed`,
-        those without a label are counted in `unlabelled`.
+        those without a label in `unlabelled`.
 
     Raises:
         UserError: there are no labels, or of one class only; a class of another split is missing in train; labels
@@ -216,11 +216,12 @@ def _of_split(rows: Rows, targets: Targets, before: int, name: str, simulated: b
         labels=values,
         sources=sources,
         places=np.array(list(rows.places), dtype=str)[chosen],
+        contents=np.array(list(rows.contents), dtype=str)[chosen],
         reads=rows.read,
         rows=chosen,
         simulated=simulated,
         failed=rows.failed,
-        unlabelled=len(rows.entries) - len(chosen),
+        unlabelled=tuple(rows.places[number] for number in sorted({*range(len(rows.entries))} - {*chosen.tolist()})),
     )
 
 

@@ -17,11 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stedfm_hf.data.dataset_rows import DatasetRow, dataset_rows
+from stedfm_hf.data.dataset_rows import DatasetRow, dataset_rows, pixels_id
 from stedfm_hf.data.repository.decoding import decode
 from stedfm_hf.data.repository.files import ShardReader, SplitFiles, find_split, find_split_names
 from stedfm_hf.data.repository.layout import crop_features
+from stedfm_hf.data.splits import file_id
 from stedfm_hf.images import FoundImage, StedImage, find_images, read_image
+from stedfm_hf.labels.splits import ONE_SPLIT
 from stedfm_hf.modeling.io_stedfm import ImageReadError
 from stedfm_hf.runs import UserError, read_json, sha256_file
 
@@ -33,7 +35,6 @@ SPLIT_FOLDERS = {
     "test": "test",
 }
 """Names of folders that are splits, where all folders are: what the `datasets` library takes for splits, too."""
-ONE_SPLIT = "all"
 _IN_MEMORY = 256 * 2**20
 _CARD_TAG = "synthetic"
 
@@ -49,6 +50,7 @@ class Rows:
         names: of the classes, where the column has them.
         sources: source image of every row.
         places: name of every row, for errors.
+        contents: id of the file or of the pixels of every row; "" where unknown.
         digest: sha256 of the pixels and how they are scaled.
         read: reads the image of a row.
         failed: images that cannot be read, with the reason; they are no rows.
@@ -58,6 +60,7 @@ class Rows:
     names: tuple[str, ...]
     sources: Sequence[str]
     places: Sequence[str]
+    contents: Sequence[str]
     digest: str
     read: Read
     failed: Mapping[str, str] = field(default_factory=dict)
@@ -83,7 +86,7 @@ def read_class_folder(
         series: to take from every file; None where files have one.
         channel: to take from every image; None takes all.
         source_pattern: regular expression searched in the path of every file; what its first group (or the whole)
-            matches is the source image. None: every file is a source of its own.
+            matches is the id of the source image. None: a hash of its bytes is.
 
     Raises:
         UserError: there are no folders of classes, or the pattern does not fit.
@@ -104,12 +107,12 @@ def read_class_folder(
         checked = list(pool.map(functools.partial(_check, series=series, channel=channel), images))
     groups: dict[str, list[tuple[FoundImage, str]]] = {}
     failed: dict[str, dict[str, str]] = {}
-    for image, (digest, error) in zip(images, checked, strict=True):
+    for image, (content, error) in zip(images, checked, strict=True):
         split = SPLIT_FOLDERS[parts[image.path][0]] if by_split else ONE_SPLIT
         groups.setdefault(split, [])
         failed.setdefault(split, {})
         if error is None:
-            groups[split].append((image, digest))
+            groups[split].append((image, content))
         else:
             failed[split][image.path] = error
     if not any(groups.values()):
@@ -120,9 +123,10 @@ def read_class_folder(
         split: Rows(
             entries=[parts[image.path][depth - 1] for image, _ in groups[split]],
             names=(),
-            sources=[source_of(image.path, source_pattern) for image, _ in groups[split]],
+            sources=[source_of(image.path, source_pattern, content) for image, content in groups[split]],
             places=[image.path for image, _ in groups[split]],
-            digest=_digest([series, channel], *(digest for _, digest in groups[split])),
+            contents=[content for _, content in groups[split]],
+            digest=_digest([series, channel], *(content for _, content in groups[split])),
             read=_FileReader(tuple(image for image, _ in groups[split]), series, channel),
             failed=failed[split],
         )
@@ -141,23 +145,23 @@ class _FileReader:
 
 
 def _check(image: FoundImage, *, series: str | int | None, channel: str | int | None) -> tuple[str, str | None]:
-    """SHA-256 of a file, or why it cannot be read."""
+    """Id of a file, or why it cannot be read."""
     try:
         read_image(image.file, series=series, channel=channel)
-        return sha256_file(image.file), None
+        return file_id(image.file), None
     except (ImageReadError, OSError, MemoryError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         return "", reason.rpartition(f"{image.file.name}: ")[2]
 
 
-def source_of(path: str, pattern: str | None) -> str:
-    """The source image of a file: what the pattern's first group (or the whole) matches in its path, else the path.
+def source_of(path: str, pattern: str | None, content: str) -> str:
+    """Return the id of the source image of a file: what the pattern finds in its path, else the id of its content.
 
     Raises:
         UserError: the pattern is none, or does not fit.
     """
     if pattern is None:
-        return path
+        return content
     try:
         match = re.search(pattern, path)
     except re.error as error:
@@ -226,6 +230,7 @@ def _read_crops(files: SplitFiles, target: str) -> Rows:
         names=_class_names(features.get(target)),
         sources=[place if source is None else str(source) for source, place in zip(sources, places, strict=True)],
         places=places,
+        contents=[""] * files.rows,
         digest=_digest([], *(_file_digest(shard.file) for shard in files.shards)),
         read=CropReader(files),
     )
@@ -305,12 +310,13 @@ def _pictures(rows: Sequence[DatasetRow], target: str) -> Rows:
     checked = [_check_picture(row) for row in rows]
     good = [number for number, (_, error) in enumerate(checked) if error is None]
     entries = table[target]
-    sources = table["source"] if "source" in table.features else [row.path for row in rows]
+    sources = table["source"] if "source" in table.features else [content for content, _ in checked]
     return Rows(
         entries=[entries[number] for number in good],
         names=_class_names(table.features[target]),
         sources=[str(sources[number]) for number in good],
         places=[rows[number].path for number in good],
+        contents=[checked[number][0] for number in good],
         digest=_digest([], *(checked[number][0] for number in good)),
         read=PictureReader([rows[number] for number in good]),
         failed={row.path: error for row, (_, error) in zip(rows, checked, strict=True) if error is not None},
@@ -330,10 +336,9 @@ class PictureReader:
 
 def _check_picture(row: DatasetRow) -> tuple[str, str | None]:
     try:
-        array = np.ascontiguousarray(row.read(None, None)[0].array)
+        return pixels_id(row.read(None, None)[0].array), None
     except (ValueError, OSError) as error:
         return "", " ".join(str(error).split()) or type(error).__name__
-    return hashlib.sha256(repr((array.shape, array.dtype.str)).encode() + array.tobytes()).hexdigest(), None
 
 
 def _digest(settings: Sequence[Any], *parts: str) -> str:

@@ -23,7 +23,7 @@ def write_card(folder: Folder, summary: Mapping[str, Any], sides: Mapping[str, S
         sides: what the figures are of.
     """
     network = StedFmForImageClassification.from_pretrained(folder.path)
-    train = folder.material.train
+    train = folder.splits.train
     best = next(run for run in summary["runs"] if run["seed"] == summary["best_seed"])
     recall = best["test" if "test" in best else "validation"].get("recall_per_class") or ()
     card.write_card(

@@ -1,1 +1,1 @@
-"""What the fine-tunings share, whatever the task: arguments, sides, feeding, checks, checkpoints, the folder."""
+"""What the fine-tunings share, whatever the task: arguments, splits, feeding, checks, checkpoints, the folder."""

@@ -29,7 +29,7 @@ MOST_EPOCHS = 1000
 
 @dataclass
 class SplitArguments:
-    """Which images, and the sides they are on.
+    """Which images, and the splits they are in.
 
     Raises:
         UserError: no data set.
@@ -41,10 +41,9 @@ class SplitArguments:
     train_split: str = HfArg(default="train", help="Split that is trained on.")
     validation_split: str = HfArg(
         default="validation",
-        help="Split the best model is chosen on; without one it is cut from train by source image.",
+        help="Split the best model is selected on; without one, a hash of the source ids takes it from train.",
     )
     test_split: str = HfArg(default="test", help="Split the result is told of; never used before.")
-    split_seed: int = HfArg(default=0, help="Of the cut where splits are missing; the same for all seeds.")
     label_fraction: float | None = HfArg(default=None, help="Draw this share of the training images.")
     series: str | None = HfArg(default=None, help="Of image files: the series to take.")
     channel: str | None = HfArg(default=None, help="Of image files: the channel to take.")
@@ -55,7 +54,6 @@ class SplitArguments:
     def __post_init__(self) -> None:
         if not self.dataset:
             raise UserError("no data set is named; give --dataset FOLDER")
-        at_least(0, split_seed=self.split_seed)
 
 
 @dataclass

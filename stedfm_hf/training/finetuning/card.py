@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stedfm_hf.cards.finetuned import FinetunedCardFacts, render_finetuned_card
+from stedfm_hf.labels.training_sources import TRAINING_SOURCES_FILE
 from stedfm_hf.runs import atomic_path
 from stedfm_hf.training.card import CARD_FILE, describe_machine
 from stedfm_hf.training.curve import CURVE_FILE
@@ -48,6 +49,7 @@ _FILES = {
     METRICS_FILE: "all figures of all seeds",
     CURVE_FILE: "losses and checks of the training of this model",
     "manifest.json": "versions, settings and data",
+    TRAINING_SOURCES_FILE: "hashed ids of the source images of train and validation, which evaluations leave out",
 }
 
 
@@ -76,7 +78,7 @@ def write_card(
         files: further files, with a word each.
         task: what `FinetunedCardFacts` needs to know of the task: `task`, `classes`, ...
     """
-    model, recipe, arguments, train = folder.model, folder.recipe, folder.arguments, folder.material.train
+    model, recipe, arguments, train = folder.model, folder.recipe, folder.arguments, folder.splits.train
     best = next(run for run in summary["runs"] if run["seed"] == summary["best_seed"])
     paths = {name: f"{FIGURES}/{name}.png" for name in (CURVE, *pictures)}
     facts = FinetunedCardFacts(

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from stedfm_hf.labels.splits import Images
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.counters import sample_keys
 from stedfm_hf.training.finetuning.arguments import FinetuningArguments
-from stedfm_hf.training.finetuning.sides import Images
 
 Item = TypeVar("Item")
 

@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stedfm_hf.evaluation.parts import doubts_about
 from stedfm_hf.inference.loading import weights_sha256
+from stedfm_hf.labels.splits import Splits, limitations_of
 from stedfm_hf.runs import Manifest, UserError, check_same_settings, manifest_path, read_json
 from stedfm_hf.runs.recipes import write_recipe
 from stedfm_hf.training.finetuning.arguments import LOCAL, FinetuningArguments, SplitArguments, WeightArguments
 from stedfm_hf.training.finetuning.feeding import Side
 from stedfm_hf.training.finetuning.network import DRAWN, name_of_model, source_of
-from stedfm_hf.training.finetuning.sides import Material
 from stedfm_hf.training.finetuning.summary import METRICS_FILE, write_summary
 from stedfm_hf.training.parsing import recipe_values
 
@@ -31,7 +30,7 @@ class Folder:
         data: what is trained on.
         model: what is trained.
         arguments: how.
-        material: the images.
+        splits: Images that are trained, selected and tested on.
 
     Raises:
         UserError: the model cannot be loaded.
@@ -43,17 +42,16 @@ class Folder:
         data: SplitArguments,
         model: WeightArguments,
         arguments: FinetuningArguments,
-        material: Material[Any],
+        splits: Splits[Any],
     ) -> None:
         self.path = Path(str(arguments.output_dir))
-        self.model, self.material, self.arguments = model, material, arguments
+        self.model, self.splits, self.arguments = model, splits, arguments
         self.is_writer = arguments.process_index == 0
         self.recipe = recipe_values((data, model, arguments), LOCAL)
-        parts = {"train": material.train} | material.sides()
         settings = {name: value for name, value in self.recipe.items() if name not in MAY_CHANGE}
         self.manifest = Manifest(
             verb,
-            settings=settings | {"data": {name: part.fingerprint for name, part in parts.items()}},
+            settings=settings | {"data": {name: images.fingerprint for name, images in splits.named().items()}},
             options={"processes": arguments.world_size, "batch": arguments.describe_batch(), "seeds": arguments.seeds},
             model=name_of_model(model.model),
             weights_sha256=None if model.mode in DRAWN else weights_sha256(source_of(model)),
@@ -92,7 +90,7 @@ class Folder:
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); name another folder") from error
         self.manifest.save(record)
-        note = f"trained on {self.material.train.name} from {name_of_model(self.model.model)}"
+        note = f"trained on {self.splits.train.name} from {name_of_model(self.model.model)}"
         write_recipe(self.path / RECIPE_FILE, self.recipe, note=note)
         return None
 
@@ -113,8 +111,8 @@ class Folder:
         """
         if not self.is_writer:
             return {}
-        doubts = doubts_about((sides.get("test") or sides["validation"]).data)
-        summary = write_summary(self.path, seeds, how=self.material.how, doubts=doubts, failed=failed)
+        doubts = limitations_of((sides.get("test") or sides["validation"]).data)
+        summary = write_summary(self.path, seeds, how=self.splits.how, doubts=doubts, failed=failed)
         write_card(summary)
         for place, reason in failed.items():
             self.manifest.failed(place, reason)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from stedfm_hf.labels.splits import Images
+from stedfm_hf.labels.training_sources import read_training_sources, write_training_sources
 from stedfm_hf.modeling.configuration_stedfm import StedFmConfig
 from stedfm_hf.training.checkpoints import remove_checkpoints
 from stedfm_hf.training.curve import CURVE_FILE, RowsFile
@@ -13,7 +15,6 @@ from stedfm_hf.training.finetuning.folder import Folder
 from stedfm_hf.training.finetuning.network import DRAWN, processor_of
 from stedfm_hf.training.finetuning.outcome import Finished
 from stedfm_hf.training.finetuning.running import FinetuningResult, leave_out
-from stedfm_hf.training.finetuning.sides import Images
 from stedfm_hf.training.finetuning.summary import is_finished, run_folder
 from stedfm_hf.training.finetuning.watching import CheckRow
 from stedfm_hf.weights.packaged import PACKAGED
@@ -49,16 +50,17 @@ def run_seeds(
     Raises:
         UserError: input that cannot be trained on, or a folder that holds something else.
     """
-    seeds, model, material = list(draws), folder.model, folder.material
+    seeds, model, splits = list(draws), folder.model, folder.splits
     if (done := folder.begin(seeds, say)) is not None:
         return FinetuningResult(folder.path, done, {}, headline)
     if model.model in PACKAGED and model.mode not in DRAWN:
         say(f"{model.model}: {PACKAGED[model.model]}")
     for note in notes:
         say(note)
+    before = None if model.mode in DRAWN else read_training_sources(model.model)
     failed: dict[str, str] = {}
-    sides = {name: read(each) for name, each in material.sides().items()}
-    say(f"{material.train.name}: {material.counts()}; {material.how}")
+    sides = {name: read(each) for name, each in splits.held_out().items()}
+    say(f"{splits.train.name}: {splits.counts()}. {splits.how}")
     say(f"{folder.arguments.describe_batch()}, learning rate {folder.arguments.learning_rate:.3g}, mode {model.mode}")
     for side in sides.values():
         leave_out(side.failed, failed, say)
@@ -69,6 +71,8 @@ def run_seeds(
             if folder.is_writer:
                 remove_checkpoints(run)  # it was stopped before it had
             continue
+        if folder.is_writer:
+            write_training_sources(run, (splits.train, splits.validation), before=before)
         drawn = read(draws[seed])
         leave_out(drawn.failed, failed, say)
         train(Finished(run, seed, processor_of(config), RowsFile(run / CURVE_FILE, CheckRow)), drawn, sides)

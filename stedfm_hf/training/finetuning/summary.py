@@ -33,7 +33,7 @@ def summarise(runs: Sequence[Mapping[str, Any]], *, how: str, doubts: Sequence[s
 
     Args:
         runs: `metrics.json` of every run.
-        how: how the sides were made.
+        how: How the splits were made.
         doubts: why no conclusion can be drawn of the images of the last side.
 
     Returns:
@@ -82,7 +82,7 @@ def write_summary(
     Args:
         output: holds a folder for each seed.
         seeds: of the runs.
-        how: how the sides were made.
+        how: How the splits were made.
         doubts: why no conclusion can be drawn of the images of the last side.
         failed: images that could not be read and were left out, with the reason.
     """

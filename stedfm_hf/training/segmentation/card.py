@@ -29,7 +29,7 @@ def write_card(folder: Folder, summary: Mapping[str, Any], sides: Mapping[str, S
         sides: what the figures are of.
     """
     network = StedFmForSemanticSegmentation.from_pretrained(folder.path)
-    train = folder.material.train
+    train = folder.splits.train
     best = next(run for run in summary["runs"] if run["seed"] == summary["best_seed"])
     ious = dict(zip(train.classes, best["test" if "test" in best else "validation"]["iou_per_class"], strict=True))
     card.write_card(

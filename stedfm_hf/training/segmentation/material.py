@@ -1,4 +1,4 @@
-"""Which annotated images a segmenter is trained, chosen and tested on (ours)."""
+"""Which annotated images a segmenter is trained, selected and tested on."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from stedfm_hf.labels.annotated import (
     read_annotated,
 )
 from stedfm_hf.labels.annotated.drawing import shuffled
+from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import UserError, some_of
-from stedfm_hf.training.finetuning.sides import Material, index_or_name, make_sides
+from stedfm_hf.training.finetuning.splits import index_or_name, splits_for_training
 from stedfm_hf.training.segmentation.arguments import DataArguments
 
 SCORING_BYTES = 100
@@ -25,8 +26,8 @@ SCORING_BYTES = 100
 MUCH_MEMORY = 4 * 2**30
 
 
-def read_material(data: DataArguments, *, image_size: int) -> Material[AnnotatedImages]:
-    """Reads annotated images and makes three sides of them.
+def read_splits(data: DataArguments, *, image_size: int) -> Splits[AnnotatedImages]:
+    """Read annotated images and split them.
 
     Training images of which no crop can be annotated as much as asked for are left out; of validation and test all
     count.
@@ -36,9 +37,9 @@ def read_material(data: DataArguments, *, image_size: int) -> Material[Annotated
         image_size: side of the crops.
 
     Raises:
-        UserError: the data set has no such split, one source image on two sides, or a class that train lacks.
+        UserError: The data set has no such split, one source image in two splits, or a class that train lacks.
     """
-    splits = read_annotated(
+    read = read_annotated(
         data.dataset,
         masks=data.masks,
         classes=parse_classes(data.classes),
@@ -47,8 +48,8 @@ def read_material(data: DataArguments, *, image_size: int) -> Material[Annotated
         channel=index_or_name(data.channel),
         source_pattern=data.source_pattern,
     )
-    material = make_sides(splits, data)
-    train = material.train
+    splits = splits_for_training(read, data)
+    train = splits.train
     enough = train.annotated * train.sizes >= data.min_annotated * np.minimum(image_size**2, train.sizes)
     if not enough.any():
         raise UserError(
@@ -56,8 +57,8 @@ def read_material(data: DataArguments, *, image_size: int) -> Material[Annotated
             "are annotated; lower --min_annotated"
         )
     # Said of the run and in the card: what it was never trained on.
-    how = material.how
-    if unmasked := [place for each in splits.values() for place in each.unmasked]:
+    how = splits.how.removesuffix(".")
+    if unmasked := [place for each in read.values() for place in each.unmasked]:
         how += f"; images without a mask, left out: {some_of(unmasked)}"
     if few := int((~enough).sum()):
         least = f"{100 * data.min_annotated:g} %"
@@ -65,16 +66,16 @@ def read_material(data: DataArguments, *, image_size: int) -> Material[Annotated
             f"; training images no crop of which can be annotated to {least}, left out: {few:,} of {len(train):,} "
             f"({some_of(train.places[~enough].tolist())})"
         )
-    material = replace(material, train=train.take(enough), how=how)
-    missing = [name for name, count in material.train.counts().items() if not count]
+    splits = replace(splits, train=train.take(enough), how=f"{how}.")
+    missing = [name for name, count in splits.train.counts().items() if not count]
     if missing:
-        elsewhere = any(side.counts()[name] for side in material.sides().values() for name in missing)
+        elsewhere = any(images.counts()[name] for images in splits.held_out().values() for name in missing)
         raise UserError(
             f"{train.name}: no pixel of {', '.join(missing)} is in the training images"
             f"{', but there are some in other splits' if elsewhere else ''}; annotate some there, or count "
             "it as background: name all numbers with --classes, as 1=NAME 2=background"
         )
-    return material
+    return splits
 
 
 def class_notes(train: AnnotatedImages) -> list[str]:
@@ -95,14 +96,14 @@ def class_notes(train: AnnotatedImages) -> list[str]:
     return found
 
 
-def memory_warnings(sides: Mapping[str, AnnotatedImages]) -> list[str]:
+def memory_warnings(scored: Mapping[str, AnnotatedImages]) -> list[str]:
     """Names images that take much memory when they are scored: all pixels of an image are sorted at once.
 
     Args:
-        sides: what is scored.
+        scored: Images that are scored, by split.
     """
     found = []
-    for data in sides.values():
+    for data in scored.values():
         largest = int(data.sizes.argmax())
         needed = SCORING_BYTES * int(data.sizes[largest])
         if needed > MUCH_MEMORY:

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stedfm_hf.evaluation.parts import doubts_about
-from stedfm_hf.evaluation.segmentation import Chance, Otsu, Scoring, cross_validate, deal_folds, make_baselines
+from stedfm_hf.evaluation.segmentation import Chance, Otsu, Scoring, assign_folds, cross_validate, make_baselines
 from stedfm_hf.evaluation.segmentation.fitting import without_training
 from stedfm_hf.evaluation.segmentation.scored import scored_of, table_of
-from stedfm_hf.evaluation.segmentation.sides import choose_sides
+from stedfm_hf.evaluation.splits import chosen_split
 from stedfm_hf.labels.annotated import AnnotatedImages, from_arrays
+from stedfm_hf.labels.splits import split_images
 from stedfm_hf.metrics.mask_scores import Rules
 from stedfm_hf.runs import UserError
 
@@ -53,7 +53,7 @@ class Remembers:
 @given(st.integers(2, 5), st.integers(0, 3))
 def test_no_source_is_in_two_folds_and_none_is_empty(folds: int, seed: int) -> None:
     data = squares(10, per_source=2)
-    fold = deal_folds(data, folds, seed)
+    fold = assign_folds(data, folds, seed)
     assert set(fold.tolist()) == set(range(folds))
     assert all(len(set(fold[data.sources == source].tolist())) == 1 for source in set(data.sources.tolist()))
 
@@ -71,30 +71,33 @@ def test_every_image_is_scored_once_by_what_never_saw_it() -> None:
 @pytest.mark.parametrize("folds", [1, 7])
 def test_too_few_or_too_many_folds_are_refused(folds: int) -> None:
     with pytest.raises(UserError, match=f"{folds} folds were asked for; 2 to 6 can be made of 6 source images"):
-        deal_folds(squares(6), folds)
+        assign_folds(squares(6), folds)
 
 
-def test_a_set_without_splits_is_dealt_out_as_by_a_fine_tuning() -> None:
-    data = squares(40, per_source=2)
-    sides = choose_sides({"all": data}, None)
-    assert sides.train is not None and (len(sides.train), len(sides.test)) == (28, 6)
-    assert not {*sides.train.sources.tolist()} & {*sides.test.sources.tolist()} and "70 % train" in sides.how
-    whole = choose_sides({"all": data}, "all")
-    assert whole.train is None and len(whole.test) == 40
-    assert doubts_about(sides.test)[0] == "the test has only 3 source images"
+def test_a_set_without_splits_is_split_as_by_a_fine_tuning() -> None:
+    data = squares(60, per_source=2)
+    splits = chosen_split({"all": data}, None)
+    assert splits.named().keys() == split_images({"all": data}, select=True).named().keys()
+    for name, images in split_images({"all": data}, select=True).named().items():
+        assert images.fingerprint == splits.named()[name].fingerprint
+        assert chosen_split({"all": data}, name).test.fingerprint == images.fingerprint
+    whole = chosen_split({"all": data}, "all")
+    assert not len(whole.train) and len(whole.test) == 60 and whole.tested == "all"
 
 
 def test_splits_are_taken_as_they_are() -> None:
     data = squares(12)
     parts = {"train": data.take(range(6)), "validation": data.take(range(6, 9))}
-    sides = choose_sides(parts, None)
-    assert sides.split == "validation" and "no test" in sides.how and sides.train is parts["train"]
+    splits = chosen_split(parts, None)
+    assert splits.tested == "validation" and "no test split" in splits.how and splits.train is parts["train"]
+    named = chosen_split(parts, "train")
+    assert named.test is parts["train"] and not len(named.train)
     with pytest.raises(UserError, match="has no split 'test'; there are train, validation"):
-        choose_sides(parts, "test")
-    with pytest.raises(UserError, match="has the splits train, none of them a test"):
-        choose_sides({"train": data}, None)
-    with pytest.raises(UserError, match="is in train and in test"):
-        choose_sides({"train": data, "test": data.take([0])}, None)
+        chosen_split(parts, "test")
+    with pytest.raises(UserError, match="has the splits day 1, day 2; name one"):
+        chosen_split({"day 1": data.take([0]), "day 2": data.take([1])}, None)
+    with pytest.raises(UserError, match="is in train .* and in test"):
+        chosen_split({"train": data, "test": data.take([0])}, None)
 
 
 def test_chance_draws_each_class_as_often_as_it_is() -> None:

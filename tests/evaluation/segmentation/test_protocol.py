@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 from stedfm_hf import StedFmForSemanticSegmentation
 from stedfm_hf.cli import main
+from stedfm_hf.data.splits import file_id, split_of
 from stedfm_hf.evaluation.segmentation import methods
 from stedfm_hf.evaluation.segmentation.protocol import (
     SegmentationOutcome,
@@ -82,7 +84,7 @@ def test_a_report_says_what_was_scored_and_how_well(folder: Path, model: str, tm
     outcome = evaluate(folder, [model], tmp_path / "out", split="all", baselines=("otsu", "wavelets", "forest"))
     record = outcome.record
     assert [each["key"] for each in record["methods"]] == ["tiny", "otsu", "wavelets"]
-    assert "forest were left out" in " ".join(record["notes"]) and record["split"]["sides"].keys() == {"test"}
+    assert "forest were left out" in " ".join(record["notes"]) and record["split"]["splits"].keys() == {"test"}
     otsu = scores(record, "otsu", "spots")
     assert otsu["iou"]["mean"] > 0.9 and otsu["aupr"]["undefined"] == 1, "an empty image has no AUPR"
     assert record["data"]["left_out_of_means"] == ["background"] and outcome.manifest.counts()["done"] == 20
@@ -109,15 +111,19 @@ def test_the_maps_are_those_of_stedfm_segment(folder: Path, model: str, tmp_path
     assert scores(record, "tiny", "spots")["iou"]["mean"] == pytest.approx(np.mean(ious))
 
 
-def test_a_set_without_splits_is_dealt_out_and_few_images_allow_no_conclusion(
+def test_a_set_without_splits_is_split_and_few_images_allow_no_conclusion(
     folder: Path, model: str, tmp_path: Path
 ) -> None:
     record = evaluate(folder, [model], tmp_path / "out").record
-    sides = record["split"]["sides"]
-    assert (sides["train"]["images"], sides["test"]["images"]) == (14, 3) and "dealt out at random" in record["split"][
-        "how"
-    ]
-    assert not record["conclusion"]["possible"] and "only 3 source images" in record["conclusion"]["doubts"][0]
+    files = sorted((folder / "images").iterdir())
+    counts = Counter(split_of(file_id(file)) for file in files)
+    assert {name: each["images"] for name, each in record["split"]["splits"].items()} == {
+        name: counts[name] for name in ("train", "test")
+    }
+    assert "a hash of the id of each source image decides" in record["split"]["how"]
+    assert record["notes"][0] == "It is unknown which images tiny was trained on."
+    assert not record["conclusion"]["possible"]
+    assert f"only {counts['test']} source image" in record["conclusion"]["doubts"][0]
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "No conclusion can be drawn" in page and "better than" not in page
 
@@ -226,7 +232,7 @@ def test_the_command_cross_validates_baselines_and_answers_in_json(
     assert main([*words, "--classes", "spots", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert "4-fold cross-validation" in record["split"]["how"] and record["settings"]["folds"] == 4
-    assert scores(record, "wavelets")["iou"]["mean"] > 0.5 and record["split"]["sides"]["test"]["images"] == 20
+    assert scores(record, "wavelets")["iou"]["mean"] > 0.5 and record["split"]["splits"]["test"]["images"] == 20
     assert main([*words, "--classes", "spots"]) == 0
     shown = capsys.readouterr()
     assert "Wavelet spots" in shown.out and "report.html" in shown.out and "there already" in shown.err

@@ -14,6 +14,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from stedfm_hf.data.splits import file_id
 from stedfm_hf.labels.annotated import class_warnings, from_arrays, read_annotated
 from stedfm_hf.runs import UserError
 from tests.labels.annotated.annotated_data import SHAPE, label_mask, masked_repo, pair_folder, picture
@@ -32,7 +33,9 @@ def test_a_folder_of_images_and_masks(tmp_path: Path) -> None:
     assert target.dtype == np.int64 and target[0].tolist() == [2] * ROW and target[1].tolist() == [255] * ROW
     assert data.counts() == {"background": 20 * ROW, "rings": ROW, "fibres": 2 * ROW}
     assert data.fraction_annotated(0) == pytest.approx(2 / 12) and data.fraction_annotated(1) == pytest.approx(1 / 12)
-    assert data.region(0) is None and data.sources.tolist() == ["a.tif", "b.tif"]
+    files = [tmp_path / "cells" / "images" / name for name in ("a.tif", "b.tif")]
+    assert data.sources.tolist() == data.contents.tolist() == [file_id(file) for file in files]
+    assert data.region(0) is None and data.places.tolist() == ["a.tif", "b.tif"]
 
 
 def test_masks_beside_their_images_and_regions(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ def test_planes_of_a_stack_are_images_of_one_source_with_their_masks(tmp_path: P
     with pytest.raises(UserError, match=r"a.tif: holds 3 series \(.*\): --series all takes each as an image"):
         read_annotated(tmp_path)
     data = read_annotated(tmp_path, series="all")["all"]
-    assert data.places.tolist() == ["a.tif[0]", "a.tif[1]", "a.tif[2]"] and set(data.sources) == {"a.tif"}
+    assert data.places.tolist() == ["a.tif[0]", "a.tif[1]", "a.tif[2]"] and len(set(data.sources)) == 1
     assert data.failed["b.tif[2]"] == "its mask b.tif has 2 planes; save one for each of the 3 series of the image"
     for number, mask in enumerate(masks):
         assert np.array_equal(data.target(number), mask)

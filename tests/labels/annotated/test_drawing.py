@@ -14,7 +14,6 @@ from stedfm_hf.labels.annotated import (
     from_arrays,
     keep_annotated,
 )
-from stedfm_hf.labels.splits import check_no_leakage, split_by_source
 from stedfm_hf.runs import UserError
 from tests.labels.annotated.annotated_data import label_mask, picture
 
@@ -61,18 +60,3 @@ def test_a_few_of_every_class() -> None:
         draw_per_class(data, 0, seed=0)
     with pytest.raises(UserError, match="no share"):
         draw_fraction(data, 0.0, seed=0)
-
-
-@given(st.lists(st.integers(0, 2), min_size=10, max_size=30).filter(any), st.integers(0, 3))
-def test_no_source_is_on_two_sides(values: list[int], seed: int) -> None:
-    data = crops(values)
-    parts = split_by_source(data, {"train": 0.6, "validation": 0.2, "test": 0.2}, seed)
-    check_no_leakage(parts)
-    assert sorted(np.concatenate([part.rows for part in parts.values()]).tolist()) == list(range(len(data)))
-    assert all(len(part) for part in parts.values())
-
-
-def test_leakage_is_named() -> None:
-    data = crops([1, 1, 1, 1])
-    with pytest.raises(UserError, match="source image 's0' is in train and in test"):
-        check_no_leakage({"train": data.take([0, 2]), "test": data.take([1, 3])})

@@ -1,4 +1,4 @@
-"""Which images are on which side: never a source on two of them, and it is said how they were made."""
+"""Which images are in which split: never a source image in two, and it is reported how they were made."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from stedfm_hf.labels.labelled import LabelledImages, from_arrays
+from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.classification import material
 from stedfm_hf.training.classification.arguments import DataArguments
-from stedfm_hf.training.classification.material import draw, read_material
-from stedfm_hf.training.finetuning.sides import Material
+from stedfm_hf.training.classification.material import draw, read_splits
 
 
 def labelled(sources: int = 20) -> LabelledImages:
@@ -22,46 +22,43 @@ def labelled(sources: int = 20) -> LabelledImages:
     return from_arrays("d", [np.eye(8)] * len(names), [number // 2 % 2 for number in range(len(names))], sources=names)
 
 
-def read(monkeypatch: pytest.MonkeyPatch, splits: dict[str, LabelledImages], **words: Any) -> Material[LabelledImages]:
+def read(monkeypatch: pytest.MonkeyPatch, splits: dict[str, LabelledImages], **words: Any) -> Splits[LabelledImages]:
     monkeypatch.setattr(material, "read_labelled", lambda *_, **__: splits)
-    return read_material(DataArguments(dataset="d", **words))
+    return read_splits(DataArguments(dataset="d", **words))
 
 
 @pytest.mark.parametrize("given", [("all",), ("train",), ("train", "test"), ("train", "validation", "test")])
-def test_no_source_is_on_two_sides(monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...]) -> None:
-    whole = labelled(24)
+def test_no_source_is_in_two_splits(monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...]) -> None:
+    whole = labelled(48)
     share = len(whole) // len(given)
     found = read(monkeypatch, {name: whole[place * share : (place + 1) * share] for place, name in enumerate(given)})
-    sides = [set(each.sources.tolist()) for each in (found.train, *found.sides().values())]
-    assert all(not one & other for one, other in combinations(sides, 2))
-    assert (found.test is None) == (given == ("train",))
-    assert ("cut by source image" in found.how) == ("validation" not in given)
-    assert ("there is no test split" in found.how) == (given == ("train",))
+    splits = [set(each.sources.tolist()) for each in found.named().values()]
+    assert len(splits) == 3 and all(not one & other for one, other in combinations(splits, 2))
+    assert ("a hash of the id" in found.how) == ("validation" not in given)
 
 
-def test_the_cut_does_not_depend_on_the_seed_of_a_run_and_draws_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_names_of_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = labelled(24)
+    days = {f"day {number}": whole[16 * number : 16 * (number + 1)] for number in range(3)}
+    found = read(monkeypatch, days, train_split="day 0", validation_split="day 1", test_split="day 2")
+    assert found.named() == dict(zip(("train", "validation", "test"), days.values(), strict=True))
+    with pytest.raises(UserError, match="d: has no split 'train'; give --train_split, one of day 0, day 1, day 2"):
+        read(monkeypatch, days)
+    with pytest.raises(UserError, match="d: has no split 'day 9'; give --validation_split"):
+        read(monkeypatch, days, train_split="day 0", validation_split="day 9")
+
+
+def test_the_split_does_not_depend_on_the_seed_of_a_run_and_draws_do(monkeypatch: pytest.MonkeyPatch) -> None:
     words = DataArguments(dataset="d", labels_per_class=3)
     found = read(monkeypatch, {"train": labelled(20)})
-    again = read(monkeypatch, {"train": labelled(20)})
-    assert found.train.places.tolist() == again.train.places.tolist()
     draws = [draw(found.train, words, seed).places.tolist() for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2] and len(draws[0]) == 6
 
 
-def test_a_source_on_two_sides_of_the_data_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_in_two_splits_of_the_data_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = labelled(20)
-    with pytest.raises(UserError, match="source image .* is in train and in validation"):
+    with pytest.raises(UserError, match="source image .* is in train .* and in validation"):
         read(monkeypatch, {"train": whole[:21], "validation": whole[21:]})
-
-
-def test_a_class_of_one_source_cannot_be_missing_in_train_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = labelled(12)
-    few = whole.take(np.flatnonzero((whole.labels == 0) | (whole.sources == "cell 1")))
-    for seed in range(4):
-        try:
-            assert all(read(monkeypatch, {"train": few}, split_seed=seed).train.counts().values())
-        except UserError as error:
-            assert "no image of class 1 is left in train" in str(error)
 
 
 def test_two_ways_to_draw_are_one_too_many() -> None:

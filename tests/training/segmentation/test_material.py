@@ -13,7 +13,7 @@ from stedfm_hf.labels.annotated import from_arrays
 from stedfm_hf.training.finetuning.arguments import LOCAL
 from stedfm_hf.training.parsing import recipe_values
 from stedfm_hf.training.segmentation.arguments import DataArguments
-from stedfm_hf.training.segmentation.material import class_notes, memory_warnings, read_material
+from stedfm_hf.training.segmentation.material import class_notes, memory_warnings, read_splits
 
 
 def test_images_that_are_left_out_are_counted(scenes: Path, tmp_path: Path) -> None:
@@ -21,11 +21,11 @@ def test_images_that_are_left_out_are_counted(scenes: Path, tmp_path: Path) -> N
     (data / "masks" / "train" / "cell_0.tif").unlink()
     for number in (1, 2):
         tifffile.imwrite(data / "masks" / "train" / f"cell_{number}.tif", np.zeros((40, 48), np.uint8))
-    material = read_material(DataArguments(dataset=str(data)), image_size=32)
-    assert len(material.train) == 7
-    assert material.how.endswith(
+    splits = read_splits(DataArguments(dataset=str(data)), image_size=32)
+    assert len(splits.train) == 7
+    assert splits.how.endswith(
         "; images without a mask, left out: train/cell_0.tif; training images no crop of which can be annotated "
-        "to 1 %, left out: 2 of 9 (train/cell_1.tif, train/cell_2.tif)"
+        "to 1 %, left out: 2 of 9 (train/cell_1.tif, train/cell_2.tif)."
     )
 
 

@@ -50,7 +50,7 @@ class Findings:
         test: the images that were scored, without those that failed.
         split: what they are of.
         how: how they were chosen, in words.
-        sides: images, sources and pixels of what was scored and learned from.
+        splits: images, sources and pixels of what was scored and learned from.
         contestants: models first, then baselines.
         scores: of every method, of all images in one order.
         scoring: the rules.
@@ -70,7 +70,7 @@ class Findings:
     test: AnnotatedImages
     split: str
     how: str
-    sides: Mapping[str, Any]
+    splits: Mapping[str, Any]
     contestants: Sequence[Contestant]
     scores: Mapping[str, Sequence[Scored]]
     scoring: Scoring
@@ -141,7 +141,7 @@ class Findings:
                 "images_without_mask": list(self.test.unmasked),
                 "failed": dict(self.failed),
             },
-            "split": {"name": self.split, "how": self.how, "sides": dict(self.sides), "source_on_two_sides": False},
+            "split": {"name": self.split, "how": self.how, "splits": dict(self.splits)},
             "rules": {
                 "name": self.scoring.rules,
                 "threshold": None if self.test.target_type == "single_label" else self.threshold,

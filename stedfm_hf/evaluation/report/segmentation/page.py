@@ -94,7 +94,7 @@ def _number(value: float | None) -> str:
 def _facts(findings: Findings) -> dict[str, str]:
     facts = {
         f"{name} images": f"{side['images']} of {counted(side['sources'], 'source')}"
-        for name, side in findings.sides.items()
+        for name, side in findings.splits.items()
     }
     facts["classes"] = str(len(findings.shown_classes))
     rules = {"ours": "ours", "reference": "the reference's"}[findings.scoring.rules]
@@ -104,7 +104,7 @@ def _facts(findings: Findings) -> dict[str, str]:
 
 def _material(findings: Findings) -> Section:
     test = findings.test
-    text = [f"{findings.how} No source image is on two sides; this was checked.", *findings.notes]
+    text = [f"{findings.how} No source image is in two splits; this was checked.", *findings.notes]
     if test.simulated:
         text.append("The images are simulated. Nothing here is a statement about real images.")
     if findings.warnings:
@@ -113,11 +113,11 @@ def _material(findings: Findings) -> Section:
         text.append(f"Images without a mask, left out: {some_of(test.unmasked)}.")
     if findings.failed:
         text.append(f"{counted(len(findings.failed), 'image')} failed: left out for all methods, and named below.")
-    sides, rows = list(findings.sides), []
+    splits, rows = list(findings.splits), []
     for number, name in enumerate(test.classes):
-        shares = (_share(findings.sides[side], name) for side in sides)
+        shares = (_share(findings.splits[split], name) for split in splits)
         rows.append((name, str(int((test.pixels[:, number] > 0).sum())), *shares))
-    header = ("class", "test images with it", *(f"pixels of {side}, %" for side in sides))
+    header = ("class", "test images with it", *(f"pixels of {split}, %" for split in splits))
     caption = (
         "Counted here are pixels of soft masks above 0; in the scores they are true above 0.5."
         if test.target_type == "soft"
