@@ -69,7 +69,7 @@ def test_no_two_masks_are_alike_and_each_is_that_of_its_sample_and_epoch(crops: 
     preparation = Preparation(seed=5, image_size=64, patches=64)
 
     def masks(size: int, rank: int, world_size: int) -> dict[tuple[int, int], torch.Tensor]:
-        """What is hidden, by epoch and sample, in six steps: two epochs of 24 of the 28 crops."""
+        """What is hidden, by epoch and sample, in six steps: two epochs of 24 of the 30 crops."""
         sources = [Source(find_split(crops, "train"), size)]
         batches = EndlessBatches(sources, seed=5, rank=rank, world_size=world_size)
         found: dict[tuple[int, int], torch.Tensor] = {}
@@ -86,6 +86,6 @@ def test_no_two_masks_are_alike_and_each_is_that_of_its_sample_and_epoch(crops: 
     # 64 over 16 is about 5e14: that two of 48 are alike by chance will not be seen.
     assert len({tuple(row.tolist()) for row in both.values()}) == 48
     seen_twice = {index for epoch, index in both if epoch == 0} & {index for epoch, index in both if epoch == 1}
-    assert len(seen_twice) >= 20
+    assert len(seen_twice) >= 18
     alone = masks(8, 0, 1)
     assert alone.keys() == both.keys() and all(torch.equal(alone[key], both[key]) for key in both)

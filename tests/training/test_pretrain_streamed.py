@@ -47,15 +47,15 @@ def local(data: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_data_sets_are_mixed_and_named(local: Path) -> None:
     card = (local / "README.md").read_text(encoding="utf-8")
-    # 60 and 40 crops, of which validation and test take a half or a little more.
-    assert "| crops | 28 |" in card and "| more | 20 |" in card
+    # 60 and 40 crops, of which validation and test take half.
+    assert "| crops | 30 |" in card and "| more | 20 |" in card
     recipe = (local / "recipe.yaml").read_text(encoding="utf-8")
     assert recipe.startswith("# trained on crops, more\n") and "weights:\n- 3\n- 1\n" in recipe.replace(".0", "")
     recorded = Manifest.load(local / "manifest.json").settings["data"]
     assert [each["name"] for each in recorded] == ["crops", "more"]
     # Six of the eight crops of a step are of the first, which counts the epochs.
     last = Curve(local / "curve.csv").rows()[-1]
-    assert (last.step, last.samples, last.epoch) == (10, 80, 10 / (28 // 6))
+    assert (last.step, last.samples, last.epoch) == (10, 80, 10 / (30 // 6))
 
 
 @pytest.mark.slow

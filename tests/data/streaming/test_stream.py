@@ -275,7 +275,7 @@ def test_what_cannot_be_streamed_is_said(repo: Path, options: dict[str, Any], wo
 
 
 def test_a_missing_repository_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing: cannot be loaded as a data set"):
+    with pytest.raises(UserError, match="nothing: no such folder"):
         stream(tmp_path / "nothing", batch_size=1)
 
 

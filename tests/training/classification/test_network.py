@@ -98,5 +98,5 @@ def test_a_probe_on_kept_features_and_through_the_network_are_one(encoder: Path,
 
 
 def test_a_folder_that_is_no_model_is_said(train: LabelledImages, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="the folder has no config.json"):
         network_of(tmp_path, train, "full")
