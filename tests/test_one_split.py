@@ -23,10 +23,8 @@ from stedfm_hf.evaluation.segmentation import protocol as segmentation
 from stedfm_hf.evaluation.segmentation.protocol import SegmentationRequest, evaluate_segmentation
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.classification import material as classification
-from stedfm_hf.training.classification.arguments import DataArguments as LabelArguments
-from stedfm_hf.training.segmentation import material as masked
-from stedfm_hf.training.segmentation.arguments import DataArguments as MaskArguments
+from stedfm_hf.training import classify, segment
+from stedfm_hf.training.settings import ClassificationSettings, SegmentationSettings
 from tests.training.classification import small_runs
 from tests.training.finetuning.small import write_encoder
 from tests.training.segmentation import small_segmentations
@@ -83,10 +81,10 @@ class Folder:
 
 def trained(root: Path, masks: bool, pattern: str | None) -> Splits[Any]:
     """The splits of `stedfm finetune`."""
-    words: dict[str, Any] = {"dataset": str(root), "source_pattern": pattern}
     if masks:
-        return masked.read_splits(MaskArguments(**words), image_size=8)
-    return classification.read_splits(LabelArguments(**words))
+        masked = SegmentationSettings("demo", str(root), output=REPORT, source_pattern=pattern)
+        return segment.read_splits(masked, image_size=8)
+    return classify.read_splits(ClassificationSettings("demo", str(root), output=REPORT, source_pattern=pattern))
 
 
 def scored(root: Path, masks: bool, pattern: str | None, seed: int) -> list[Splits[Any]]:
@@ -153,7 +151,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def classifier(classes: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("runs") / "classifier"
-    small_runs.run(encoder, classes, output, "--mode full --max_steps 2 --checks 1 --labels_per_class 4")
+    small_runs.run(encoder, classes, output, "--mode full --max_steps 2 --num-evaluations 1 --labels_per_class 4")
     return output
 
 
@@ -246,7 +244,7 @@ def test_the_record_goes_from_model_to_model_and_names_no_image(
         kind = ("rings", "dots")[number % 2]
         (other / kind).mkdir(parents=True, exist_ok=True)
         np.save(other / kind / f"cell{number}.npy", small_runs.draw_image(kind, 5.0, number))
-    small_runs.run(classifier, other, tmp_path / "second", "--mode linear-probe --max_steps 2 --checks 1")
+    small_runs.run(classifier, other, tmp_path / "second", "--mode linear-probe --max_steps 2 --num-evaluations 1")
     second = json.loads((tmp_path / "second" / "training_sources.json").read_text(encoding="utf-8"))
     assert set(record["ids"]) < set(second["ids"])
     card = (tmp_path / "second" / "README.md").read_text(encoding="utf-8")
@@ -261,7 +259,7 @@ def test_masks_that_a_segmenter_was_trained_on_are_not_scored(encoder: Path, tmp
             (root / kind).mkdir(parents=True, exist_ok=True)
             np.save(root / kind / f"cell{number}.npy", array)
     model = tmp_path / "segmenter"
-    small_segmentations.run(encoder, root, model, "--max_steps 2 --checks 1")
+    small_segmentations.run(encoder, root, model, "--max_steps 2 --num-evaluations 1")
     splits = trained(root, True, None)
     options: dict[str, Any] = {"baselines": ("constant",), "device": "cpu"}
     every = evaluate_segmentation(SegmentationRequest(root, [model], tmp_path / "all", split="all", **options))

@@ -26,7 +26,7 @@ from stedfm_hf.cli.shared import (
     print_json,
     print_table,
 )
-from stedfm_hf.cli.training import add_pretrain, finetune
+from stedfm_hf.cli.training import add_training
 from stedfm_hf.runs import some_of
 from stedfm_hf.runs.command_line import run_app
 from stedfm_hf.runs.errors import EXIT_ITEMS_FAILED
@@ -160,8 +160,7 @@ def _without_foreign_bars() -> None:
     transformers.logging.disable_progress_bar()
 
 
-add_pretrain(app)
-app.add_typer(finetune)
+add_training(app)
 
 
 @app.command(epilog="Example: stedfm demo --output demo")

@@ -38,7 +38,7 @@ def compose_arguments(settings: TrainingSettings) -> TrainingArguments:
     eval_steps = getattr(settings, "eval_steps", 0)
     values |= FIXED | {
         "output_dir": str(settings.output),
-        "max_steps": settings.max_steps or -1,
+        "max_steps": settings.step_limit or -1,
         "per_device_train_batch_size": size,
         "gradient_accumulation_steps": times,
         "learning_rate": settings.highest_learning_rate,

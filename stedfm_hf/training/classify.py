@@ -1,122 +1,243 @@
-"""Fine-tuning for classification: `stedfm finetune classification`, or `torchrun ... training/classify.py` (ours).
-
-One run for each seed, in one process or shared by many under a launcher; a run that was killed goes on, when the same
-command is given again, from its newest whole checkpoint, to the same figures.
-"""
+"""Fine-tuning for classification: `stedfm finetune classification`, or `torchrun ... training/classify.py`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from functools import partial
-
-from stedfm_hf.runs.threads import wait_passively
 
 if __name__ == "__main__":  # before torch is imported
-    wait_passively()
+    from stedfm_hf.runs.command_line import run_script
+    from stedfm_hf.training.settings import ClassificationSettings
 
-from stedfm_hf.runs import counted
+    name = "stedfm_hf.training.classify:finetune_classification"
+    sys.exit(run_script("classification", name, settings=ClassificationSettings))
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from stedfm_hf.labels.labelled import LabelledImages, draw_fraction, draw_per_class, read_labelled
+from stedfm_hf.labels.splits import Splits
+from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
+from stedfm_hf.runs import atomic_path, counted
 from stedfm_hf.runs.quiet import quiet_transformers
-from stedfm_hf.training.classification.arguments import (
-    ClassificationArguments,
-    DataArguments,
-    ModelArguments,
-    parse_arguments,
-)
-from stedfm_hf.training.classification.card import write_card
-from stedfm_hf.training.classification.feeding import Side, TrainingImages, read_side
-from stedfm_hf.training.classification.material import draw, read_splits
-from stedfm_hf.training.classification.network import new_network
-from stedfm_hf.training.classification.objective import objective_for
-from stedfm_hf.training.classification.outcome import finish_run
-from stedfm_hf.training.classification.scoring import FIGURES
-from stedfm_hf.training.classification.trainer import Checked, ClassificationTrainer
-from stedfm_hf.training.finetuning.checks import chosen_figure
-from stedfm_hf.training.finetuning.feeding import Feed, training_side
-from stedfm_hf.training.finetuning.folder import Folder
-from stedfm_hf.training.finetuning.network import network_config
-from stedfm_hf.training.finetuning.outcome import Finished
-from stedfm_hf.training.finetuning.running import FinetuningResult, arguments_of_run, run_script, say_on_first
-from stedfm_hf.training.finetuning.seeds import run_seeds
+from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.training.classification.data import TrainingImages, remember, training_size
+from stedfm_hf.training.classification.figures import CONFUSION, SCATTER, save_result_figures
+from stedfm_hf.training.classification.objective import METRICS, objective_for, probabilities_of, score
+from stedfm_hf.training.classification.trainer import ClassificationTrainer, LabelledSplit
+from stedfm_hf.training.finetuning.card import count_parameters
+from stedfm_hf.training.finetuning.data import Batches, Remembered, splits_for_training
+from stedfm_hf.training.finetuning.network import choose_trained, load_weights, network_config, standardise_by
+from stedfm_hf.training.finetuning.task import FinetuneResult, Run, Task
+from stedfm_hf.training.network import own_randomness
+from stedfm_hf.training.settings import ClassificationSettings
 
-VERB = "finetune classification"
-HEADLINE = ("accuracy", "macro_f1", "pearson_r", "r2")
+PREDICTIONS_FILE = "predictions.parquet"
+TARGET_TYPES = {"classes": "single_label", "several": "multi_label", "regression": "regression"}
 
 
+@takes_settings(ClassificationSettings)
 @quiet_transformers(errors_only=True)
-def finetune_classification(
-    data: DataArguments, model: ModelArguments, arguments: ClassificationArguments
-) -> FinetuningResult:
-    """Trains a classifier or a regression on labelled images, once for every seed.
-
-    Args:
-        data: what is trained on.
-        model: what is trained.
-        arguments: how.
+def finetune_classification(settings: ClassificationSettings) -> FinetuneResult:
+    """Train a classifier or a regression on labelled images, once for every seed.
 
     Returns:
-        The folder, and the figures of all seeds.
+        The folder of the best model, and the metrics of all seeds.
 
     Raises:
-        UserError: input that cannot be trained on, or a folder that holds something else.
+        UserError: Input that cannot be trained on, or a folder that holds something else.
 
     Example:
-        >>> words = "--model demo --dataset my-crops --output_dir classifier --seeds 1 2 3"
-        >>> finetune_classification(*parse_arguments(words.split())).metrics["seeds"]  # doctest: +SKIP
-        [1, 2, 3]
+        >>> result = finetune_classification("demo", "my-crops", output="run", seeds=[1, 2])  # doctest: +SKIP
+        >>> result.metrics["test"]["mean"]["accuracy"]  # doctest: +SKIP
+        0.93
     """
-    say = say_on_first(arguments)
-    config = network_config(model)
-    splits = read_splits(data)
-    figure = chosen_figure(FIGURES[splits.train.task], arguments.choose_by)
+    return ClassificationTask(settings).run()
 
-    def train(run: Finished, drawn: Side, sides: Mapping[str, Side]) -> None:
-        steps = arguments.steps_for(len(splits.train), len(drawn.data))
-        args = arguments_of_run(run.seed, arguments, run.folder, steps)
-        say(f"seed {run.seed}: {counted(len(drawn.data), 'training image')}, {counted(steps, 'step')}")
-        network = new_network(model, drawn.data, seed=run.seed, images=drawn.items)
+
+class ClassificationTask(Task[ClassificationSettings, LabelledImages, np.ndarray]):
+    """Classes, several labels at once, or numbers of whole images."""
+
+    headline = ("accuracy", "macro_f1", "pearson_r", "r2")
+
+    def read(self) -> Splits[LabelledImages]:
+        """Read labelled images and split them."""
+        return read_splits(self.settings)
+
+    def metrics(self) -> Sequence[str]:
+        """Return the metrics of the kind of labels."""
+        return METRICS[self.splits.train.task]
+
+    def sample(self, seed: int) -> LabelledImages:
+        """Return all training images, or a few labels of each class."""
+        return sample_images(self.splits.train, self.settings, seed)
+
+    def remember(self, data: LabelledImages) -> Remembered[np.ndarray]:
+        """Return the pixels of the images, read once."""
+        return remember(data)
+
+    def channels_of(self, item: np.ndarray) -> int:
+        """Return the number of channels of an image."""
+        return len(item)
+
+    def make_trainer(self, run: Run, sampled: LabelledSplit, validation: LabelledSplit) -> ClassificationTrainer:
+        """Build the network of a run and its trainer."""
+        settings, data, images = self.settings, sampled.data, sampled.items
+        steps = settings.steps_for(len(self.splits.train), len(data))
+        self.say(f"seed {run.seed}: {counted(len(data), 'training image')}, {counted(steps, 'step')}")
+        args = self.run_arguments(run, steps)
         objective = objective_for(
-            drawn.data, balanced=args.class_weights == "balanced", smoothing=args.label_smoothing_factor
+            data, balanced=settings.class_weights == "balanced", smoothing=args.label_smoothing_factor
         )
-        side = training_side(
-            [image.shape[1:] for image in drawn.items],
-            drawn.data.places.tolist(),
-            image_size=config.image_size,
-            patch_size=config.patch_size,
+        size = training_size(
+            [image.shape[1:] for image in images],
+            data.places.tolist(),
+            image_size=self.config.image_size,
+            patch_size=self.config.patch_size,
         )
-        targets = objective.targets(drawn.data.labels)
-        samples = TrainingImages(drawn.items, targets, side=side, seed=run.seed, augment=args.augment)
-        trainer = ClassificationTrainer(
-            model=network,
+        targets = objective.targets(data.labels)
+        samples = TrainingImages(images, targets, size=size, seed=run.seed, augment=settings.augment)
+        return ClassificationTrainer(
+            settings=settings,
+            model=new_network(settings, data, seed=run.seed, images=images),
             args=args,
-            feed=Feed(samples, args),
+            batches=Batches(samples, args),
             objective=objective,
-            training=drawn.items,
-            validation=Checked(sides["validation"].items, sides["validation"].data.labels),
-            figure=figure,
-            frozen=model.mode == "linear-probe",
-            processing_class=run.processor,
+            training=images,
+            validation=validation,
+            metric=self.metric,
+            frozen=settings.mode == "linear-probe",
+            processing_class=self.processor(),
         )
-        trainer.train_on(run.curve, say)
-        finish_run(run, trainer, drawn=drawn.data, sides=sides)
-        trainer.accelerator.wait_for_everyone()
 
-    return run_seeds(
-        Folder(VERB, data, model, arguments, splits),
-        {seed: draw(splits.train, data, seed) for seed in arguments.seeds or [arguments.seed]},
-        config,
-        read=partial(read_side, channels=config.num_channels),
-        train=train,
-        write_card=write_card,
-        headline=HEADLINE,
-        say=say,
+    def evaluate(
+        self,
+        run: Run,
+        trainer: ClassificationTrainer,
+        sampled: LabelledSplit,
+        held_out: Mapping[str, LabelledSplit],
+    ) -> dict[str, Any]:
+        """Classify whole images of any size, as the saved model does, and write every prediction."""
+        objective, data = trainer.objective, sampled.data
+        objective.fold(trainer.network)
+        logits = {name: trainer.logits(each.items) for name, each in held_out.items()}
+        found = {
+            name: {"images": len(each.data), **score(logits[name], each.data.labels, objective.task)}
+            for name, each in held_out.items()
+        }
+        if self.writes:
+            shown = "test" if "test" in held_out else "validation"
+            save_result_figures(
+                run.folder,
+                classes=data.classes,
+                result=found[shown],
+                predicted=probabilities_of(logits[shown], objective.task),
+                true=held_out[shown].data.labels,
+                split=shown,
+            )
+            write_predictions(run.folder / PREDICTIONS_FILE, held_out, logits)
+        facts = {"training_images": len(data), "training_images_per_class": data.counts()}
+        return {**facts, "training_sources": data.source_count, **found}
+
+    def card(self, best: Mapping[str, Any]) -> dict[str, Any]:
+        """Return sizes, classes and the recall of each class."""
+        network = StedFmForImageClassification.from_pretrained(self.settings.folder)
+        train = self.splits.train
+        recall = best["test" if "test" in best else "validation"].get("recall_per_class") or ()
+        return {
+            "parameters": {
+                "encoder": count_parameters(network.stedfm),
+                "head": count_parameters(network.classifier),
+            },
+            "config": network.config.to_dict(),
+            "pictures": (CONFUSION, SCATTER),
+            "files": {PREDICTIONS_FILE: "what this model says of every validation and test image"},
+            "task": train.task,
+            "classes": train.classes,
+            "target": None if train.classes else (self.settings.target or "label"),
+            "of_class": dict(zip(train.classes, recall, strict=False)),
+        }
+
+
+def read_splits(settings: ClassificationSettings) -> Splits[LabelledImages]:
+    """Read labelled images and split them.
+
+    Raises:
+        UserError: The data set has no such split, one source image in two splits, or a class that train lacks.
+    """
+    read = read_labelled(
+        settings.dataset,
+        target=settings.target,
+        series=settings.series,
+        channel=settings.channel,
+        source_pattern=settings.source_pattern,
     )
+    return splits_for_training(read, settings)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the fine-tuning that the words ask for, and returns the exit status."""
-    return run_script(lambda words: finetune_classification(*parse_arguments(words)), argv)
+def sample_images(train: LabelledImages, settings: ClassificationSettings, seed: int) -> LabelledImages:
+    """Return the training images that the run of a seed may see.
+
+    Raises:
+        UserError: A class has fewer images than asked for.
+    """
+    if settings.labels_per_class is not None:
+        return draw_per_class(train, settings.labels_per_class, seed)
+    return train if settings.label_fraction is None else draw_fraction(train, settings.label_fraction, seed)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def new_network(
+    settings: ClassificationSettings, data: LabelledImages, *, seed: int, images: Sequence[np.ndarray]
+) -> StedFmForImageClassification:
+    """Return the network before its first step: the encoder of a model, or a new one, and a new head.
+
+    Args:
+        settings: Settings of the fine-tuning.
+        data: Training images; they say what is predicted.
+        seed: Random seed of the new weights.
+        images: Pixels of the training images; a new encoder is standardised by them.
+
+    Raises:
+        UserError: The model cannot be loaded.
+    """
+    config = network_config(settings, data.classes or ("value",))
+    config.target_type = TARGET_TYPES[data.task]
+    with own_randomness(seed):
+        if settings.mode == "from-scratch":
+            network = StedFmForImageClassification(config)
+            standardise_by(network.stedfm, images)
+        else:
+            network = load_weights(StedFmForImageClassification, settings, config)
+            # A head that knows nothing, also where the model came with one.
+            network.batch_norm.reset_running_stats()
+            bound = network.classifier.in_features**-0.5
+            for parameter in network.classifier.parameters():
+                torch.nn.init.uniform_(parameter, -bound, bound)
+        choose_trained(network.stedfm, settings)
+    return network
+
+
+def write_predictions(path: Path, held_out: Mapping[str, LabelledSplit], logits: Mapping[str, np.ndarray]) -> None:
+    """Write one row for every image: its split, id and source, its label and the prediction."""
+    tables = []
+    for split, each in held_out.items():
+        data, found = each.data, probabilities_of(logits[split], each.data.task)
+        columns: dict[str, Any] = {"split": [split] * len(data), "image": data.places, "source": data.sources}
+        if data.task == "regression":
+            columns |= {"target": data.labels, "prediction": found}
+        else:
+            names = np.array(data.classes)
+            if data.task == "classes":
+                columns |= {"label": names[data.labels], "prediction": names[found.argmax(axis=1)]}
+            else:
+                columns["label"] = [names[row == 1].tolist() for row in data.labels]
+                columns["prediction"] = [names[row >= 0.5].tolist() for row in found]
+            columns |= {f"p_{name}": found[:, number] for number, name in enumerate(data.classes)}
+        tables.append(pa.table(columns))
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.concat_tables(tables), temporary)

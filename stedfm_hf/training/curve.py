@@ -63,6 +63,27 @@ class CurveRow(Moment):
     images_per_second: float | None = None
 
 
+@dataclass(frozen=True)
+class FinetuneRow(Moment):
+    """A moment of a fine-tuning; what was not measured then is None.
+
+    Attributes:
+        loss: Mean training loss since the row before.
+        learning_rate: Learning rate of the last step.
+        grad_norm: Norm of the gradient of the last step, before it was clipped.
+        validation_loss: Loss on the validation images, unweighted.
+        validation_metric: Metric that the best model is chosen by.
+        images_per_second: Images of all processes a second, without evaluations and checkpoints.
+    """
+
+    loss: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    validation_loss: float | None = None
+    validation_metric: float | None = None
+    images_per_second: float | None = None
+
+
 COLUMNS = tuple(field.name for field in fields(CurveRow))
 _WHOLE = ("step", "samples")
 Row = TypeVar("Row", bound=Moment)

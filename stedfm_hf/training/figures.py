@@ -1,16 +1,18 @@
-"""The figures of a training: its curve, and what the model makes of held-out crops."""
+"""Figures of a training: its curve, and what the model makes of held-out crops."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from stedfm_hf.reports.figures import MUTED, PALETTE, save_figure, style
 from stedfm_hf.reports.reconstructions import Reconstruction, reconstruction_figure
-from stedfm_hf.training.curve import CurveRow
+from stedfm_hf.training.curve import CurveRow, FinetuneRow
 
 FIGURES = "figures"
 CURVE, RECONSTRUCTIONS = "curve", "reconstructions"
@@ -72,6 +74,35 @@ def draw_curve(rows: Sequence[CurveRow]) -> Figure:
         return figure
 
 
+def draw_finetuning_curve(rows: Sequence[FinetuneRow], metric: str, *, best_step: int | None = None) -> Figure:
+    """Plot the losses of a fine-tuning over the steps, and the metric that the best model is chosen by.
+
+    Args:
+        rows: Rows of the curve, at least one.
+        metric: Name of the metric.
+        best_step: Step to mark.
+    """
+    with style():
+        figure = Figure(figsize=(7.2, 3.0), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for name, label, colour in (("loss", "training", MUTED), ("validation_loss", "validation", PALETTE[0])):
+            steps, values = _column(rows, name)
+            if steps:
+                left.plot(steps, values, "o-", markersize=3.0, color=colour, label=label)
+        left.set(xlabel="step", title="loss")
+        left.legend()
+        steps, values = _column(rows, "validation_metric")
+        if np.isfinite(values).any():
+            right.plot(steps, np.where(np.isfinite(values), values, np.nan), "o-", markersize=3.0, color=PALETTE[0])
+        if best_step is not None:
+            right.axvline(best_step, color=PALETTE[1], ls=(0, (5, 3)), lw=1.2, label=f"best: step {best_step}")
+            right.legend()
+        right.set(xlabel="step", title=f"validation {metric.replace('_', ' ')}")
+        for axes in (left, right):
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        return figure
+
+
 def _draw_losses(axes: Axes, rows: Sequence[CurveRow]) -> None:
     steps, losses = _column(rows, "loss")
     axes.plot(steps, losses, color=_TRAINING, lw=1.2, label="training")
@@ -89,7 +120,7 @@ def _draw_losses(axes: Axes, rows: Sequence[CurveRow]) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, columnspacing=1.2, handlelength=1.6)
 
 
-def _column(rows: Sequence[CurveRow], name: str) -> tuple[list[int], list[float]]:
+def _column(rows: Sequence[CurveRow] | Sequence[FinetuneRow], name: str) -> tuple[list[int], list[float]]:
     """Steps and values of a column, where it has one."""
     known = [(row.step, getattr(row, name)) for row in rows if getattr(row, name) is not None]
     return [step for step, _ in known], [float(value) for _, value in known]

@@ -111,7 +111,7 @@ def pretrain(settings: PretrainSettings) -> PretrainResult:
     mean, std = pixel_statistics(train[0], preparation, settings.seed)
     with whole_weights(arguments):
         network = new_network(settings, mean=mean, std=std)
-    if settings.max_steps is None:
+    if settings.step_limit is None:
         steps_per_epoch = batches.batches_per_epoch[0] // arguments.gradient_accumulation_steps
         arguments.max_steps = max(1, round(settings.num_train_epochs * steps_per_epoch))
     with open_output(

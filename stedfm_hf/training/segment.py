@@ -1,136 +1,348 @@
-"""Fine-tuning for segmentation: `stedfm finetune segmentation`, or `torchrun ... training/segment.py` (ours).
-
-One run for each seed, in one process or shared by many under a launcher; a run that was killed goes on, when the same
-command is given again, from its newest whole checkpoint, to the same figures.
-"""
+"""Fine-tuning for segmentation: `stedfm finetune segmentation`, or `torchrun ... training/segment.py`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from functools import partial
-
-from stedfm_hf.runs.threads import wait_passively
 
 if __name__ == "__main__":  # before torch is imported
-    wait_passively()
+    from stedfm_hf.runs.command_line import run_script
+    from stedfm_hf.training.settings import SegmentationSettings
 
-from stedfm_hf.labels.annotated import class_warnings
-from stedfm_hf.runs import counted
+    name = "stedfm_hf.training.segment:finetune_segmentation"
+    sys.exit(run_script("segmentation", name, settings=SegmentationSettings))
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stedfm_hf.labels.annotated import (
+    AnnotatedImages,
+    class_warnings,
+    draw_fraction,
+    draw_per_class,
+    parse_classes,
+    read_annotated,
+)
+from stedfm_hf.labels.annotated.drawing import shuffled
+from stedfm_hf.labels.splits import Splits
+from stedfm_hf.modeling.modeling_stedfm import StedFmModel
+from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
+from stedfm_hf.runs import UserError, atomic_path, counted, some_of
 from stedfm_hf.runs.quiet import quiet_transformers
-from stedfm_hf.training.finetuning.checks import chosen_figure
-from stedfm_hf.training.finetuning.feeding import Feed
-from stedfm_hf.training.finetuning.folder import Folder
-from stedfm_hf.training.finetuning.network import network_config
-from stedfm_hf.training.finetuning.outcome import Finished
-from stedfm_hf.training.finetuning.running import FinetuningResult, arguments_of_run, run_script, say_on_first
-from stedfm_hf.training.finetuning.seeds import run_seeds
-from stedfm_hf.training.segmentation.arguments import (
-    DataArguments,
-    ModelArguments,
-    SegmentationArguments,
-    parse_arguments,
-)
-from stedfm_hf.training.segmentation.card import write_card
-from stedfm_hf.training.segmentation.feeding import (
-    Side,
+from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.training.figures import FIGURES
+from stedfm_hf.training.finetuning.card import count_parameters
+from stedfm_hf.training.finetuning.data import Batches, Remembered, splits_for_training
+from stedfm_hf.training.finetuning.network import choose_trained, load_weights, network_config, standardise_by
+from stedfm_hf.training.finetuning.task import FinetuneResult, Run, Task
+from stedfm_hf.training.network import own_randomness
+from stedfm_hf.training.segmentation.data import (
+    Annotated,
+    AnnotatedSplit,
     TrainingCrops,
-    crop_side,
+    crop_size,
     crops_in,
-    read_side,
-    warnings_of,
+    remember,
 )
-from stedfm_hf.training.segmentation.material import check_choice, class_notes, draw, memory_warnings, read_splits
-from stedfm_hf.training.segmentation.network import new_network
-from stedfm_hf.training.segmentation.outcome import finish_run
-from stedfm_hf.training.segmentation.scoring import FIGURES
-from stedfm_hf.training.segmentation.trainer import SegmentationTrainer
+from stedfm_hf.training.segmentation.figures import EXAMPLES, Shown, save_overlays
+from stedfm_hf.training.segmentation.notes import check_metric, class_notes, crop_notes, memory_warnings
+from stedfm_hf.training.segmentation.trainer import METRICS, Scored, SegmentationTrainer, metrics_of
+from stedfm_hf.training.settings import NEW_ENCODER, SegmentationSettings
 
-VERB = "finetune segmentation"
-HEADLINE = ("iou", "dice", "aupr")
+SCORES_FILE = "per_image.parquet"
+DECODERS = {
+    "upernet": "UperNet on a pyramid of four levels",
+    "unetr": "the reference's full decoder, after UNETR",
+    "linear": "the reference's linear decoder: the pixels of a patch from its token",
+}
 
 
+@takes_settings(SegmentationSettings)
 @quiet_transformers(errors_only=True)
-def finetune_segmentation(
-    data: DataArguments, model: ModelArguments, arguments: SegmentationArguments
-) -> FinetuningResult:
-    """Trains a segmenter on annotated images, once for every seed.
-
-    Args:
-        data: what is trained on.
-        model: what is trained.
-        arguments: how.
+def finetune_segmentation(settings: SegmentationSettings) -> FinetuneResult:
+    """Train a segmenter on annotated images, once for every seed.
 
     Returns:
-        The folder, and the figures of all seeds.
+        The folder of the best model, and the metrics of all seeds.
 
     Raises:
-        UserError: input that cannot be trained on, or a folder that holds something else.
+        UserError: Input that cannot be trained on, or a folder that holds something else.
 
     Example:
-        >>> words = "--model demo --dataset annotated --output_dir segmenter --label_count 10"
-        >>> sorted(finetune_segmentation(*parse_arguments(words.split())).metrics["test"]["mean"])  # doctest: +SKIP
+        >>> result = finetune_segmentation("demo", "annotated", output="run", label_count=10)  # doctest: +SKIP
+        >>> sorted(result.metrics["test"]["mean"])  # doctest: +SKIP
         ['aupr', 'auroc', 'dice', 'iou', 'loss']
     """
-    say = say_on_first(arguments)
-    config = network_config(model)
-    splits = read_splits(data, image_size=config.image_size)
-    figure = chosen_figure(FIGURES, arguments.choose_by)
-    check_choice(splits.validation, figure)
+    return SegmentationTask(settings).run()
 
-    def train(run: Finished, drawn: Side, sides: Mapping[str, Side]) -> None:
-        shapes = [item.image.shape[1:] for item in drawn.items]
-        side = crop_side(shapes, image_size=config.image_size, patch_size=config.patch_size)
-        for warning in warnings_of(drawn, shapes, side=side, image_size=config.image_size):
-            say(f"seed {run.seed}: {warning}")
-        crops = [crops_in(height * width, side) for height, width in shapes]
-        in_all = sum(crops_in(int(pixels), side) for pixels in splits.train.sizes)
-        steps = arguments.steps_for(in_all, sum(crops))
-        args = arguments_of_run(run.seed, arguments, run.folder, steps)
+
+class SegmentationTask(Task[SegmentationSettings, AnnotatedImages, Annotated]):
+    """Classes of pixels, exclusive or overlapping, or votes."""
+
+    headline = ("iou", "dice", "aupr")
+
+    def read(self) -> Splits[AnnotatedImages]:
+        """Read annotated images and split them."""
+        return read_splits(self.settings, image_size=self.config.image_size)
+
+    def metrics(self) -> Sequence[str]:
+        """Return the metrics of maps."""
+        return METRICS
+
+    def notes(self) -> Iterable[str]:
+        """Return what is learned, and which images may be a mistake or need much memory."""
+        splits = self.splits
+        yield from class_notes(splits.train)
+        yield from class_warnings(splits.named())
+        yield from memory_warnings(splits.held_out())
+
+    def sample(self, seed: int) -> AnnotatedImages:
+        """Return all training images, or a few of them."""
+        return sample_images(self.splits.train, self.settings, seed)
+
+    def remember(self, data: AnnotatedImages) -> Remembered[Annotated]:
+        """Return the images with their masks, read once."""
+        return remember(data)
+
+    def channels_of(self, item: Annotated) -> int:
+        """Return the number of channels of an image."""
+        return len(item.image)
+
+    def run(self) -> FinetuneResult:
+        """Train every seed, after a look at whether the best model can be chosen at all."""
+        check_metric(self.splits.validation, self.metric)
+        return super().run()
+
+    def make_trainer(self, run: Run, sampled: AnnotatedSplit, validation: AnnotatedSplit) -> SegmentationTrainer:
+        """Build the network of a run and its trainer."""
+        settings, data, items = self.settings, sampled.data, sampled.items
+        shapes = [item.image.shape[1:] for item in items]
+        size = crop_size(shapes, image_size=self.config.image_size, patch_size=self.config.patch_size)
+        for note in crop_notes(sampled, shapes, size=size, image_size=self.config.image_size):
+            self.say(f"seed {run.seed}: {note}")
+        crops = [crops_in(height * width, size) for height, width in shapes]
+        in_all = sum(crops_in(int(pixels), size) for pixels in self.splits.train.sizes)
+        steps = settings.steps_for(in_all, sum(crops))
         images = counted(len(crops), "training image")
-        say(f"seed {run.seed}: {images}, {counted(steps, 'step')} of crops of {side} pixels")
-        network = new_network(model, drawn.data, seed=run.seed, images=(item.image for item in drawn.items))
+        self.say(f"seed {run.seed}: {images}, {counted(steps, 'step')} of crops of {size} pixels")
+        args = self.run_arguments(run, steps)
         samples = TrainingCrops(
-            drawn.items,
+            items,
             crops=crops,
-            side=side,
+            size=size,
             seed=run.seed,
-            background=drawn.data.background,
-            min_annotated=data.min_annotated,
+            background=data.background,
+            min_annotated=settings.min_annotated,
         )
-        trainer = SegmentationTrainer(
-            model=network,
+        return SegmentationTrainer(
+            settings=settings,
+            model=new_network(settings, data, seed=run.seed, images=(item.image for item in items)),
             args=args,
-            feed=Feed(samples, args),
-            validation=sides["validation"],
-            figure=figure,
-            processing_class=run.processor,
+            batches=Batches(samples, args),
+            validation=validation,
+            metric=self.metric,
+            processing_class=self.processor(),
         )
-        trainer.train_on(run.curve, say)
-        finish_run(run, trainer, drawn=drawn.data, sides=sides)
-        trainer.accelerator.wait_for_everyone()
 
-    return run_seeds(
-        Folder(VERB, data, model, arguments, splits),
-        {seed: draw(splits.train, data, seed) for seed in arguments.seeds or [arguments.seed]},
-        config,
-        read=partial(read_side, channels=config.num_channels),
-        train=train,
-        write_card=write_card,
-        headline=HEADLINE,
-        notes=[
-            *class_notes(splits.train),
-            *class_warnings(splits.named()),
-            *memory_warnings(splits.held_out()),
-        ],
-        say=say,
+    def evaluate(
+        self,
+        run: Run,
+        trainer: SegmentationTrainer,
+        sampled: AnnotatedSplit,
+        held_out: Mapping[str, AnnotatedSplit],
+    ) -> dict[str, Any]:
+        """Segment whole images of any size, as the saved model does; write the scores of each and plot some."""
+        data = sampled.data
+        scored = {name: trainer.score_split(each, areas=True)[0] for name, each in held_out.items()}
+        if not self.writes:
+            return {}
+        shown = "test" if "test" in held_out else "validation"
+        if examples := choose_examples(trainer, held_out[shown], scored[shown]):
+            save_overlays(run.folder / FIGURES, EXAMPLES, examples, data)
+        write_scores(run.folder / SCORES_FILE, held_out, scored)
+        return {
+            "training_images": len(data),
+            "training_images_per_class": {name: int(there.sum()) for name, there in data.shown().items()},
+            "training_pixels_per_class": data.counts(),
+            "training_sources": data.source_count,
+        } | {
+            name: {"images": len(each.data), **metrics_of(scored[name], each.data, intervals=True)}
+            for name, each in held_out.items()
+        }
+
+    def card(self, best: Mapping[str, Any]) -> dict[str, Any]:
+        """Return sizes, classes and the IoU of each class."""
+        network = StedFmForSemanticSegmentation.from_pretrained(self.settings.folder)
+        train = self.splits.train
+        ious = dict(zip(train.classes, best["test" if "test" in best else "validation"]["iou_per_class"], strict=True))
+        return {
+            "parameters": {
+                "encoder": count_parameters(network.stedfm),
+                "decoder": count_parameters(network.decode_head),
+            },
+            "config": network.config.to_dict(),
+            "pictures": (EXAMPLES,),
+            "files": {SCORES_FILE: "scores of this model of every validation and test image"},
+            "task": "segmentation",
+            "classes": tuple(train.shown()),
+            "decoder": DECODERS[network.config.decoder],
+            "class_figure": "IoU",
+            "of_class": {name: value for name, value in ious.items() if name in train.shown()},
+        }
+
+
+def read_splits(settings: SegmentationSettings, *, image_size: int) -> Splits[AnnotatedImages]:
+    """Read annotated images and split them.
+
+    Args:
+        settings: Settings of the fine-tuning.
+        image_size: Size of the crops.
+
+    Raises:
+        UserError: The data set has no such split, one source image in two splits, or a class that train lacks.
+    """
+    read = read_annotated(
+        settings.dataset,
+        masks=settings.masks,
+        classes=parse_classes(settings.classes),
+        target_type=settings.target_type,
+        series=settings.series,
+        channel=settings.channel,
+        source_pattern=settings.source_pattern,
     )
+    splits = splits_for_training(read, settings)
+    if unmasked := [place for each in read.values() for place in each.unmasked]:
+        how = f"{splits.how.removesuffix('.')}; images without a mask, left out: {some_of(unmasked)}."
+        splits = replace(splits, how=how)
+    return annotated_enough(splits, settings.min_annotated, image_size)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the fine-tuning that the words ask for, and returns the exit status."""
-    return run_script(lambda words: finetune_segmentation(*parse_arguments(words)), argv)
+def sample_images(train: AnnotatedImages, settings: SegmentationSettings, seed: int) -> AnnotatedImages:
+    """Return the training images that the run of a seed may see.
+
+    Raises:
+        UserError: More images are asked for than there are.
+    """
+    if settings.labels_per_class is not None:
+        return draw_per_class(train, settings.labels_per_class, seed)
+    if (count := settings.label_count) is not None:
+        if count > len(train):
+            raise UserError(
+                f"{train.name}: {count} training images were asked for, but there are {len(train)}; ask for fewer"
+            )
+        return train.take(np.sort(shuffled(train, seed)[:count]))
+    return train if settings.label_fraction is None else draw_fraction(train, settings.label_fraction, seed)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def annotated_enough(
+    splits: Splits[AnnotatedImages], min_annotated: float, image_size: int
+) -> Splits[AnnotatedImages]:
+    """Leave out training images of which no crop can be annotated enough; of validation and test all count.
+
+    Args:
+        splits: Images to train, select and test on.
+        min_annotated: Share of a crop that is to be annotated.
+        image_size: Size of the crops.
+
+    Raises:
+        UserError: Train lacks a class, or has no image left.
+    """
+    train, least = splits.train, f"{100 * min_annotated:g} %"
+    enough = train.annotated * train.sizes >= min_annotated * np.minimum(image_size**2, train.sizes)
+    if not enough.any():
+        raise UserError(
+            f"{train.name}: none of {len(train)} training images has a crop of which {least} are annotated; lower "
+            "--min-annotated"
+        )
+    if few := int((~enough).sum()):
+        how = (
+            f"{splits.how.removesuffix('.')}; training images no crop of which can be annotated to {least}, left out: "
+            f"{few:,} of {len(train):,} ({some_of(train.places[~enough].tolist())})."
+        )
+        splits = replace(splits, train=train.take(enough), how=how)
+    if missing := [name for name, count in splits.train.counts().items() if not count]:
+        elsewhere = any(images.counts()[name] for images in splits.held_out().values() for name in missing)
+        raise UserError(
+            f"{train.name}: no pixel of {', '.join(missing)} is in the training images"
+            f"{', but there are some in other splits' if elsewhere else ''}; annotate some there, or count "
+            "it as background: name all numbers with --classes, as 1=NAME 2=background"
+        )
+    return splits
+
+
+def new_network(
+    settings: SegmentationSettings, data: AnnotatedImages, *, seed: int, images: Iterable[np.ndarray]
+) -> StedFmForSemanticSegmentation:
+    """Return the network before its first step: the encoder of a model, or a new one, and a new decoder.
+
+    Args:
+        settings: Settings of the fine-tuning.
+        data: Training images; they say what is predicted.
+        seed: Random seed of the new weights.
+        images: Pixels of the training images, read for a new encoder alone: it is standardised by them.
+
+    Raises:
+        UserError: The model cannot be loaded, or cannot have this decoder.
+    """
+    config = network_config(settings, data.classes)
+    config.target_type = data.target_type
+    config.decoder, config.segmentation_loss = settings.decoder, settings.segmentation_loss
+    config.use_auxiliary_head = settings.auxiliary
+    # Not that of a decoder that the model may have come with.
+    config.decode_head_hidden_size = settings.decode_head_hidden_size
+    try:
+        config = type(config).from_dict(config.to_dict())  # checks the values together
+        with own_randomness(seed):
+            # The decoder knows nothing, also where the model came with one: only the encoder is taken from it.
+            network = StedFmForSemanticSegmentation(config)
+            if settings.mode in NEW_ENCODER:
+                standardise_by(network.stedfm, images)
+            else:
+                network.stedfm.load_state_dict(load_weights(StedFmModel, settings, config).state_dict())
+            choose_trained(network.stedfm, settings)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"model {settings.model}: {' '.join(str(error).split())}") from error
+    if settings.decoder == "unetr":
+        # It takes the layers as they are: a parameter without a gradient would stop several processes.
+        network.stedfm.norm.requires_grad_(False)
+    return network
+
+
+def choose_examples(trainer: SegmentationTrainer, split: AnnotatedSplit, scored: Sequence[Scored]) -> list[Shown]:
+    """Return the best, the middle and the worst image by the mean IoU of its classes, of those that have one."""
+    foreground = [number for number in range(len(split.data.classes)) if number != split.data.background]
+    ious = np.stack([each.scores.values["iou"][foreground] for each in scored])
+    known = ~np.isnan(ious)
+    means = np.where(known, ious, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    order = np.flatnonzero(known.any(axis=1))
+    order = order[np.argsort(-means[order], kind="stable")]
+    if not len(order):
+        return []
+    chosen = {"best": order[0], "middle": order[len(order) // 2], "worst": order[-1]}
+    if len(order) < len(chosen):
+        chosen = {"best": order[0], "worst": order[-1]} if len(order) == 2 else {"image": order[0]}
+    found = []
+    for word, number in chosen.items():
+        item = split.items[int(number)]
+        found.append(Shown(f"{word} of {len(order)}: IoU {means[number]:.2f}", item, trainer.maps(item)))
+    return found
+
+
+def write_scores(path: Path, held_out: Mapping[str, AnnotatedSplit], scored: Mapping[str, Sequence[Scored]]) -> None:
+    """Write one row for every image and class: its split, id and source, and its scores; undefined ones are null."""
+    rows: list[dict[str, Any]] = []
+    for split, images in held_out.items():
+        for place, source, each in zip(images.data.places, images.data.sources, scored[split], strict=True):
+            plain = each.scores.plain()
+            for number, label in enumerate(images.data.classes):
+                scores = {score: values[number] for score, values in plain.items()}
+                rows.append({"split": split, "image": str(place), "source": str(source), "class": label, **scores})
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows), temporary)

@@ -23,6 +23,8 @@ from stedfm_hf.training.checks import (
     deepspeed_file,
 )
 from stedfm_hf.training.effective_batch import split_batch, world_size
+from stedfm_hf.weights.models import find_model
+from stedfm_hf.weights.packaged import PACKAGED
 
 RECIPES = Path(__file__).parent / "recipes"
 """Folder of the packaged recipes of pretraining."""
@@ -63,7 +65,9 @@ class TrainingSettings:
         metavar="FOLDER",
         help="Folder of the trained model; a run that was interrupted there is resumed.",
     )
-    max_steps: int | None = option(None, minimum=1, help="Number of optimiser steps, instead of num_train_epochs.")
+    max_steps: int | None = option(
+        None, minimum=-1, help="Number of optimiser steps, instead of num_train_epochs; -1 for none."
+    )
     effective_batch: int = _effective_batch(64)
     max_per_device_batch: int | None = option(
         None, decides=False, minimum=1, help="Largest number of samples in one forward pass of a process."
@@ -108,6 +112,11 @@ class TrainingSettings:
     def folder(self) -> Path:
         """Folder of the trained model."""
         return Path(self.output)
+
+    @property
+    def step_limit(self) -> int | None:
+        """Number of optimiser steps that was asked for."""
+        return self.max_steps if self.max_steps is not None and self.max_steps > 0 else None
 
     @property
     def highest_learning_rate(self) -> float:
@@ -269,10 +278,10 @@ class FinetuneSettings(TrainingSettings):
     _: KW_ONLY
     train_split: str = option("train", help="Split to train on.")
     validation_split: str = option(
-        "validation", help="Split that the best model is chosen on; without one it is cut from train by source image."
+        "validation",
+        help="Split that the best model is chosen on; without one, a hash of the source ids takes it from train.",
     )
     test_split: str = option("test", help="Split of the reported metrics; never used before.")
-    split_seed: int = options.seed("the split where the data set has none; the same for all seeds")
     labels_per_class: int | None = option(None, minimum=1, help="Number of training images to sample of each class.")
     label_fraction: float | None = option(None, help="Share of the training images to sample.")
     series: str | int | None = option(
@@ -320,6 +329,8 @@ class FinetuneSettings(TrainingSettings):
         """Refuse values that do not go together, and data that are not there."""
         super().check()
         check_dataset(self.dataset)
+        if self.model not in PACKAGED and not (self.mode in NEW_ENCODER and self.model in MAX_PER_DEVICE_BATCH):
+            find_model(self.model)
         if (self.mode == "last-blocks") != (self.blocks is not None):
             raise UserError(
                 f"mode {self.mode} and blocks {self.blocks} do not fit; give --mode last-blocks --blocks 2"
@@ -361,8 +372,8 @@ class FinetuneSettings(TrainingSettings):
             images: Number of samples in one pass over all training images.
             sampled: The same of the images of this run.
         """
-        if self.max_steps is not None:
-            return self.max_steps
+        if self.step_limit is not None:
+            return self.step_limit
         budget = self.num_train_epochs * images if self.sample_budget is None else self.sample_budget
         return max(1, round(min(budget, MAX_EPOCHS * sampled) / self.effective_batch))
 

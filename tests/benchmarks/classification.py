@@ -26,7 +26,7 @@ MODES = {
 }
 FEW = 10
 SEEDS = ("42", "43", "44")
-SCHEDULE = ("--num_train_epochs", "6", "--checks", "3", "--device", "cpu")
+SCHEDULE = ("--num-train-epochs", "6", "--num-evaluations", "3", "--device", "cpu")
 HEAD = """# Fine-tuning on simulated images
 
 What `demo`, the packaged encoder that was trained on simulated images alone, gives when it is fine-tuned, beside the
@@ -74,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _fine_tuning(mode: str, few: int) -> list[str]:
     """Words of the command after `stedfm`; DATA and WORK stand for the places."""
     words = ["finetune", "classification", "--model", "demo", "--dataset", "DATA"]
-    words += ["--output_dir", f"WORK/{mode}-{few or 'all'}", "--mode", mode, "--seeds", *SEEDS, *SCHEDULE]
-    return words + (["--labels_per_class", str(few)] if few else [])
+    words += ["--output", f"WORK/{mode}-{few or 'all'}", "--mode", mode, "--seeds", *SEEDS, *SCHEDULE]
+    return words + (["--labels-per-class", str(few)] if few else [])
 
 
 def _probe() -> list[str]:
@@ -90,7 +90,7 @@ def _run(words: Sequence[str], data: Path, work: Path) -> Mapping[str, Any]:
     subprocess.run([sys.executable, "-m", "stedfm_hf.cli", *placed], check=True, env=environment)
     if words[0] == "evaluate":
         return {}
-    folder = Path(placed[placed.index("--output_dir") + 1])
+    folder = Path(placed[placed.index("--output") + 1])
     runs = [read_json(folder / f"seed-{seed}" / "metrics.json") for seed in SEEDS]
     return {
         "accuracies": [run["test"]["accuracy"] for run in runs],

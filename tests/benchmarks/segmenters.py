@@ -55,7 +55,7 @@ CASES = [
 LONG_CASES = [("upernet", "full", 10), ("upernet", "from-scratch", 10)]
 SEEDS = ("42", "43", "44")
 STEPS, MORE_STEPS = 200, 600
-SCHEDULE = ("--checks", "2", "--overlays", "2", "--device", "cpu")
+SCHEDULE = ("--num-evaluations", "2", "--overlays", "2", "--device", "cpu")
 FOLDS = 5
 CLASSES = ("rings", "fibres", "puncta")
 HEADS = ["decoder", "encoder", "training images", "mean IoU", "mean AUPR", f"IoU of {' · '.join(CLASSES)}"]
@@ -128,9 +128,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _fine_tuning(decoder: str, mode: str, count: int, steps: int = STEPS) -> list[str]:
     """Words of the command after `stedfm`; SCENES and WORK stand for the places."""
     output = f"WORK/{decoder}-{mode}-{count or 'all'}" + (f"-{steps}" if steps != STEPS else "")
-    words = ["finetune", "segmentation", "--model", "demo", "--dataset", "SCENES", "--output_dir", output]
-    words += ["--decoder", decoder, "--mode", mode, *(["--label_count", str(count)] if count else [])]
-    return [*words, "--seeds", *SEEDS, "--max_steps", str(steps), *SCHEDULE]
+    words = ["finetune", "segmentation", "--model", "demo", "--dataset", "SCENES", "--output", output]
+    words += ["--decoder", decoder, "--mode", mode, *(["--label-count", str(count)] if count else [])]
+    return [*words, "--seeds", *SEEDS, "--max-steps", str(steps), *SCHEDULE]
 
 
 def _evaluation() -> list[str]:
@@ -142,7 +142,7 @@ def _run(words: Sequence[str], places: Mapping[str, Path]) -> dict[str, Any]:
     placed = list(words)
     for name, place in places.items():
         placed = [word.replace(name, str(place)) for word in placed]
-    flag = "--report" if words[0] == "evaluate" else "--output_dir"
+    flag = "--report" if words[0] == "evaluate" else "--output"
     figures = Path(placed[placed.index(flag) + 1]) / "metrics.json"  # written when all is done
     if not figures.exists():
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -251,9 +251,9 @@ def _spots(folder: Path, work: Path) -> str:
         for number in range(FOLDS):
             place = work / f"spots-{mode}-{number}"
             _lay_out(data, folder, fold, number, place / "data")
-            words = ["finetune", "segmentation", "--model", "demo", "--dataset", "DATA", "--output_dir", "WORK/run"]
+            words = ["finetune", "segmentation", "--model", "demo", "--dataset", "DATA", "--output", "WORK/run"]
             _run(
-                [*words, "--mode", mode, "--max_steps", str(STEPS), *SCHEDULE], {"DATA": place / "data", "WORK": place}
+                [*words, "--mode", mode, "--max-steps", str(STEPS), *SCHEDULE], {"DATA": place / "data", "WORK": place}
             )
             scored = pq.read_table(place / "run" / "per_image.parquet").to_pylist()
             images += [row for row in scored if row["split"] == "test" and row["class"] != data.classes[0]]
@@ -262,7 +262,7 @@ def _spots(folder: Path, work: Path) -> str:
         figures = [_with_interval(float(each.mean()), *bootstrap_interval(each)) for each in values.values()]
         rows.append([f"upernet, {MODES[mode]}", *figures])
     rows += _methods(baselines)
-    schedule = " ".join(["--max_steps", str(STEPS), *SCHEDULE])
+    schedule = " ".join(["--max-steps", str(STEPS), *SCHEDULE])
     return SPOTS.format(images=len(data), table=table(["", *SCORE_HEADS], rows), schedule=schedule)
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def launch(script: str, words: Sequence[str], *, processes: int = 2) -> str:
-    """A training under torchrun; gives what it printed."""
+    """A training under torchrun; gives its progress lines and its answer."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     ended = subprocess.run(
         [*launcher, script, *words],
@@ -26,7 +26,7 @@ def launch(script: str, words: Sequence[str], *, processes: int = 2) -> str:
         timeout=300,
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
-    return ended.stdout
+    return ended.stderr + ended.stdout
 
 
 def kill_at(script: str, words: Sequence[str], line: str) -> None:
@@ -34,13 +34,13 @@ def kill_at(script: str, words: Sequence[str], line: str) -> None:
     with subprocess.Popen(
         [sys.executable, script, *words],
         cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
     ) as process:
-        assert process.stdout is not None
-        for said in process.stdout:
+        assert process.stderr is not None
+        for said in process.stderr:
             if said.startswith(line):
                 break
         os.kill(process.pid, signal.SIGKILL)

@@ -1,1 +1,1 @@
-"""Parts of the fine-tuning of classifiers: what is fed, what is trained, how it is checked, what is kept of it."""
+"""Parts of the fine-tuning of classifiers: training data, loss and metrics, trainer, figures."""

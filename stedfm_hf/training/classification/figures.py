@@ -1,4 +1,4 @@
-"""The figures of a classifier: its predictions beside the truth."""
+"""Figures of a classifier: its predictions compared with the truth."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ CONFUSION, SCATTER = "confusion_matrix", "predictions"
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
-    """Counts of every pair of a true and a predicted class, coloured by the share of the true one.
+    """Plot the counts of every pair of a true and a predicted class, coloured by the share of the true one.
 
     Args:
-        matrix: rows are true classes, columns predicted ones.
-        classes: their names.
-        title: of the figure.
+        matrix: Counts; rows are true classes, columns predicted ones.
+        classes: Names of the classes.
+        title: Title of the figure.
     """
     counts = np.asarray(matrix, float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -42,7 +42,7 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], titl
 
 
 def draw_scatter(predicted: np.ndarray, true: np.ndarray, title: str) -> Figure:
-    """Predicted numbers over true ones, with the line they would lie on."""
+    """Plot predicted numbers over true ones, with the line they would lie on."""
     with style():
         figure = Figure(figsize=(3.6, 3.4), layout="constrained")
         axes = figure.subplots()
@@ -54,20 +54,26 @@ def draw_scatter(predicted: np.ndarray, true: np.ndarray, title: str) -> Figure:
 
 
 def save_result_figures(
-    folder: Path, *, classes: Sequence[str], result: dict[str, Any], predicted: np.ndarray, true: np.ndarray, side: str
+    folder: Path,
+    *,
+    classes: Sequence[str],
+    result: dict[str, Any],
+    predicted: np.ndarray,
+    true: np.ndarray,
+    split: str,
 ) -> None:
-    """Writes into `FOLDER/figures/`, as PNG and SVG each.
+    """Write the figures into `FOLDER/figures/`, as PNG and SVG each.
 
     Args:
-        folder: of the run.
-        classes: empty for a regression.
-        result: figures of the side that is shown.
-        predicted: numbers predicted there, for a regression.
-        true: the true ones.
-        side: `test` or `validation`.
+        folder: Folder of the run.
+        classes: Names of the classes; empty for a regression.
+        result: Metrics of the split that is shown.
+        predicted: Numbers predicted there, for a regression.
+        true: True numbers there.
+        split: `test` or `validation`.
     """
     if "confusion_matrix" in result:
-        title = f"{side}: {len(true)} images"
+        title = f"{split}: {len(true)} images"
         save_figure(draw_confusion(result["confusion_matrix"], classes, title), folder / FIGURES, CONFUSION)
     elif not classes:
-        save_figure(draw_scatter(predicted, true, f"{side}: {len(true)} images"), folder / FIGURES, SCATTER)
+        save_figure(draw_scatter(predicted, true, f"{split}: {len(true)} images"), folder / FIGURES, SCATTER)

@@ -1,51 +1,53 @@
-"""What is minimised: the loss of a task, with classes weighted and numbers standardised where asked for (ours)."""
+"""Loss and metrics of classes, several labels and numbers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from stedfm_hf.labels.labelled import LabelledImages, Task
+from stedfm_hf.metrics import ClassificationMetrics, MultiLabelMetrics, RegressionMetrics
 from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """The loss of a task.
+    """Loss of a task.
 
     Every image counts with a weight of its own divided by the number of images, not by the sum of the weights in its
     batch: the loss does not depend on how a step is shared.
 
-    Args:
-        task: what is predicted.
-        weights: of the classes (C,), mean 1 over the images; of several classes at once: of their positives.
-        mean: of the numbers to predict; the network learns (y - mean) / spread.
-        spread: likewise.
-        smoothing: `label_smoothing_factor` of the arguments.
+    Attributes:
+        task: Kind of the labels.
+        weights: Weights of the classes (C,), mean 1 over the images; of multilabel targets the weights of positives.
+        mean: Mean of the numbers to predict; the network learns (y - mean) / std.
+        std: Standard deviation of the numbers to predict.
+        smoothing: Label smoothing, `label_smoothing_factor` of the arguments.
     """
 
     task: Task
     weights: torch.Tensor | None = None
     mean: float = 0.0
-    spread: float = 1.0
+    std: float = 1.0
     smoothing: float = 0.0
 
     def targets(self, labels: np.ndarray) -> torch.Tensor:
-        """Labels as `loss` takes them."""
+        """Return labels as `loss` takes them."""
         if self.task == "regression":
-            return torch.from_numpy((labels - self.mean) / self.spread).float()
+            return torch.from_numpy((labels - self.mean) / self.std).float()
         return torch.from_numpy(labels).float() if self.task == "several" else torch.from_numpy(labels).long()
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, weighted: bool = True) -> torch.Tensor:
-        """Mean loss of a batch.
+        """Return the mean loss of a batch.
 
         Args:
             logits: (B, C).
-            targets: of `targets`.
-            weighted: whether classes are weighted and labels smoothed; a check on held-out images does neither.
+            targets: Result of `targets`.
+            weighted: Whether classes are weighted and labels smoothed; an evaluation does neither.
         """
         logits = logits.float()
         weights = self.weights.to(logits.device) if weighted and self.weights is not None else None
@@ -58,28 +60,28 @@ class Objective:
         return (each if weights is None else each * weights[targets]).mean()
 
     def in_units(self, logits: np.ndarray) -> np.ndarray:
-        """What the saved model will give: numbers in their own unit."""
-        return logits * self.spread + self.mean if self.task == "regression" else logits
+        """Return what the saved model will give: numbers in their own unit."""
+        return logits * self.std + self.mean if self.task == "regression" else logits
 
     def fold(self, network: StedFmForImageClassification) -> None:
-        """Lets the linear layer give numbers in their own unit."""
+        """Make the linear layer give numbers in their own unit."""
         if self.task == "regression":
             with torch.no_grad():
-                network.classifier.weight.mul_(self.spread)
-                network.classifier.bias.mul_(self.spread).add_(self.mean)
+                network.classifier.weight.mul_(self.std)
+                network.classifier.bias.mul_(self.std).add_(self.mean)
 
 
 def objective_for(data: LabelledImages, *, balanced: bool, smoothing: float = 0.0) -> Objective:
-    """The loss for some training images.
+    """Return the loss for some training images.
 
     Args:
-        data: what is trained on.
-        balanced: whether classes count alike, however many images they have.
-        smoothing: of the labels.
+        data: Training images.
+        balanced: Whether classes count alike, however many images they have.
+        smoothing: Label smoothing.
     """
     labels = data.labels
     if data.task == "regression":
-        return Objective(data.task, mean=float(labels.mean()), spread=float(labels.std()) or 1.0)
+        return Objective(data.task, mean=float(labels.mean()), std=float(labels.std()) or 1.0)
     weights = None
     if balanced and data.task == "several":
         there = np.clip(labels.sum(axis=0), 1, None)
@@ -88,3 +90,40 @@ def objective_for(data: LabelledImages, *, balanced: bool, smoothing: float = 0.
         counts = np.bincount(labels, minlength=len(data.classes))
         weights = torch.from_numpy(len(labels) / ((counts > 0).sum() * np.clip(counts, 1, None))).float()
     return Objective(data.task, weights, smoothing=smoothing)
+
+
+METRICS: dict[Task, tuple[str, ...]] = {
+    "classes": ("balanced_accuracy", "accuracy", "macro_f1", "loss"),
+    "several": ("macro_f1", "micro_f1", "mean_average_precision", "loss"),
+    "regression": ("r2", "pearson_r", "mae", "rmse", "loss"),
+}
+"""Metrics the best model can be chosen by, the usual one first."""
+
+
+def probabilities_of(logits: np.ndarray, task: Task) -> np.ndarray:
+    """Return probabilities (n, C) of logits; of a regression the predicted numbers (n,)."""
+    values = logits.astype(np.float64)
+    if task == "regression":
+        return values[:, 0]
+    if task == "several":
+        return 1 / (1 + np.exp(-values))
+    weights = np.exp(values - values.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def score(logits: np.ndarray, labels: np.ndarray, task: Task) -> dict[str, Any]:
+    """Return all metrics of predictions.
+
+    Args:
+        logits: Logits (n, C) of the model.
+        labels: Labels as :class:`~stedfm_hf.labels.labelled.LabelledImages` has them.
+        task: Kind of the labels.
+    """
+    found = probabilities_of(logits, task)
+    if task == "regression":
+        return dict(RegressionMetrics().compute(predictions=found, references=labels) or {})
+    if task == "several":
+        return dict(MultiLabelMetrics().compute(predictions=found, references=labels) or {})
+    predictions = found.argmax(axis=1)
+    measured = ClassificationMetrics().compute(predictions=predictions, references=labels, num_classes=logits.shape[1])
+    return dict(measured or {})

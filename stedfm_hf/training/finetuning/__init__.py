@@ -1,1 +1,1 @@
-"""What the fine-tunings share, whatever the task: arguments, splits, feeding, checks, checkpoints, the folder."""
+"""Parts of every fine-tuning: the task, its data, network, trainer, summary and card."""

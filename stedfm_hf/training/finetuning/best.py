@@ -1,10 +1,9 @@
-"""The best weights so far, kept beside those that are trained (ours).
-
-Only what is trained is kept, in memory and in every checkpoint: a run that goes on knows its best model.
-"""
+"""The best weights so far: by which metric, at which evaluation, and kept through an interrupt."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,13 +13,16 @@ from stedfm_hf.modeling.modeling_stedfm import StedFmPreTrainedModel
 from stedfm_hf.runs import UserError, atomic_path
 
 BEST_FILE = "best.safetensors"
+LOWER_IS_BETTER = frozenset({"loss", "mae", "rmse"})
+History = Sequence[Mapping[str, float]]
+"""Logs in order, as `TrainerState.log_history`."""
 
 
 class Best:
-    """Weights of the check that was the best.
+    """Weights of the best evaluation; what is frozen when this is made is not kept.
 
     Args:
-        network: not wrapped; what is not frozen when this is made is kept, statistics of batch norms as well.
+        network: Network without what wraps it.
     """
 
     def __init__(self, network: StedFmPreTrainedModel) -> None:
@@ -30,28 +32,96 @@ class Best:
         self.weights: dict[str, torch.Tensor] = {}
 
     def keep(self) -> None:
-        """Takes the weights as they are now."""
+        """Keep the weights as they are now."""
         state = self.network.state_dict()
         self.weights = {name: state[name].detach().cpu().clone() for name in self.names}
 
     def restore(self) -> None:
-        """Puts the kept weights back into the network."""
+        """Load the kept weights into the network."""
         self.network.load_state_dict(self.weights, strict=False)
 
     def save(self, folder: Path) -> None:
-        """Writes them into a checkpoint, if there are any."""
+        """Write the kept weights into a checkpoint, if there are any."""
         if self.weights:
             with atomic_path(folder / BEST_FILE) as temporary:
                 save_file({name: value.contiguous() for name, value in self.weights.items()}, temporary)
 
     def load(self, folder: Path) -> None:
-        """Takes those of a checkpoint.
+        """Read the weights that a checkpoint kept.
 
         Raises:
-            UserError: they are of another model.
+            UserError: They are of another model.
         """
         if not (folder / BEST_FILE).exists():
             return
         self.weights = load_file(folder / BEST_FILE)
         if set(self.weights) != set(self.names):
-            raise UserError(f"{folder}: is a checkpoint of another model; name another output_dir")
+            raise UserError(f"{folder}: is a checkpoint of another model; choose another --output")
+
+
+def choose_metric(metrics: Sequence[str], wanted: str | None) -> str:
+    """Return the metric that the best model is chosen by: the first one by default.
+
+    Raises:
+        UserError: The task has no such metric.
+    """
+    if wanted is not None and wanted not in metrics:
+        raise UserError(f"metric_for_best_model {wanted!r} is not a metric of this task; give {', '.join(metrics)}")
+    return wanted or metrics[0]
+
+
+def is_better(metric: str, value: float, than: float) -> bool:
+    """Whether a value of a metric is better than another.
+
+    Example:
+        >>> is_better("accuracy", 0.9, 0.8), is_better("loss", 0.9, 0.8), is_better("r2", 0.5, 0.5)
+        (True, False, False)
+    """
+    return value < than if metric in LOWER_IS_BETTER else value > than
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of an evaluation.
+
+    Attributes:
+        step: Optimiser steps done.
+        value: Metric that the best model is chosen by.
+        loss: Loss on the same images.
+    """
+
+    step: int
+    value: float
+    loss: float
+
+
+def evaluations_of(history: History, metric: str) -> list[Evaluation]:
+    """Return the evaluations of a history."""
+    name = f"eval_{metric}"
+    return [Evaluation(int(log["step"]), log[name], log["eval_loss"]) for log in history if name in log]
+
+
+def best_evaluation(history: History, metric: str) -> int | None:
+    """Return the number of the evaluation with the best value; None before any.
+
+    Of values that are equal, as accuracies of few images often are, the one with the lower loss, then the first.
+
+    Example:
+        >>> found = [(0.8, 0.9), (0.9, 0.4), (0.9, 0.3), (0.7, 0.2)]
+        >>> history = [{"step": 1, "eval_accuracy": value, "eval_loss": loss} for value, loss in found]
+        >>> best_evaluation(history, "accuracy")
+        2
+    """
+    best, evaluations = None, evaluations_of(history, metric)
+    for number, each in enumerate(evaluations):
+        before = None if best is None else evaluations[best]
+        equal = before is not None and each.value == before.value and each.loss < before.loss
+        if before is None or equal or is_better(metric, each.value, before.value):
+            best = number
+    return best
+
+
+def is_past_patience(history: History, metric: str, patience: int | None) -> bool:
+    """Whether as many of the last evaluations as the patience were none of them better than the best before."""
+    best = best_evaluation(history, metric)
+    return patience is not None and best is not None and len(evaluations_of(history, metric)) - 1 - best >= patience

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from stedfm_hf.cards.finetuned import FinetunedCardFacts, render_finetuned_card
 from stedfm_hf.labels.training_sources import TRAINING_SOURCES_FILE
@@ -11,11 +11,14 @@ from stedfm_hf.runs import atomic_path
 from stedfm_hf.training.card import CARD_FILE, describe_machine
 from stedfm_hf.training.curve import CURVE_FILE
 from stedfm_hf.training.figures import CURVE, FIGURES
-from stedfm_hf.training.finetuning.feeding import Side
-from stedfm_hf.training.finetuning.folder import Folder
-from stedfm_hf.training.finetuning.network import DRAWN, name_of_model
+from stedfm_hf.training.finetuning.data import Loaded
+from stedfm_hf.training.finetuning.network import name_of_model
 from stedfm_hf.training.finetuning.summary import METRICS_FILE
+from stedfm_hf.training.settings import NEW_ENCODER
 from stedfm_hf.weights.packaged import PACKAGED
+
+if TYPE_CHECKING:
+    from stedfm_hf.training.finetuning.task import Task
 
 MODES = {
     "linear-probe": "only the head was trained, on features of a frozen encoder",
@@ -26,6 +29,8 @@ MODES = {
     "from-scratch": "all weights were drawn at random and trained; only the architecture is the model's",
     "untrained": "only the decoder was trained, on an encoder drawn at random: a baseline",
 }
+SAMPLING = ("labels_per_class", "label_fraction", "label_count")
+"""Settings that sample some of the training images."""
 _SETTINGS = (
     "decoder",
     "segmentation_loss",
@@ -35,96 +40,80 @@ _SETTINGS = (
     "lr_scheduler_type",
     "weight_decay",
     "augment",
-    "augmentation",
+    "protocol",
     "class_weights",
     "min_annotated",
-    "labels_per_class",
-    "label_fraction",
-    "label_count",
+    *SAMPLING,
     "early_stopping_patience",
 )
-"""What of a recipe a reader of a card asks for; the rest is in the recipe."""
+"""Settings that a reader of a card asks for; the rest is in the recipe."""
 _FILES = {
-    "recipe.yaml": "settings; `--recipe recipe.yaml --model MODEL --dataset DATA --output_dir NEW` repeats it",
-    METRICS_FILE: "all figures of all seeds",
-    CURVE_FILE: "losses and checks of the training of this model",
+    "recipe.yaml": "settings; `--recipe recipe.yaml --model MODEL --dataset DATA --output NEW` repeats it",
+    METRICS_FILE: "all metrics of all seeds",
+    CURVE_FILE: "losses and evaluations of the training of this model",
     "manifest.json": "versions, settings and data",
     TRAINING_SOURCES_FILE: "hashed ids of the source images of train and validation, which evaluations leave out",
 }
 
 
 def write_card(
-    folder: Folder,
-    summary: Mapping[str, Any],
-    sides: Mapping[str, Side[Any, Any]],
-    *,
-    parameters: Mapping[str, int],
-    config: Mapping[str, Any],
-    drawn: Sequence[str],
-    pictures: Sequence[str],
-    files: Mapping[str, str],
-    **task: Any,
+    task: Task[Any, Any, Any], summary: Mapping[str, Any], held_out: Mapping[str, Loaded[Any, Any]]
 ) -> None:
-    """Writes `README.md`; goes last, for it shows the figures that are there.
+    """Write `README.md`; goes last, because it shows the figures that are there.
 
     Args:
-        folder: of the best model.
-        summary: figures of all seeds.
-        sides: what the figures are of.
-        parameters: of the encoder and of the head.
-        config: of the model.
-        drawn: values of a recipe that draw some of the training images.
-        pictures: names of figures, beside the curve.
-        files: further files, with a word each.
-        task: what `FinetunedCardFacts` needs to know of the task: `task`, `classes`, ...
+        task: The fine-tuning.
+        summary: Metrics of all seeds.
+        held_out: Images that the metrics are measured on, by split.
     """
-    model, recipe, arguments, train = folder.model, folder.recipe, folder.arguments, folder.splits.train
+    settings, arguments, train = task.settings, task.arguments, task.splits.train
     best = next(run for run in summary["runs"] if run["seed"] == summary["best_seed"])
-    paths = {name: f"{FIGURES}/{name}.png" for name in (CURVE, *pictures)}
+    about = task.card(best)
+    shown = settings.recipe() | {
+        "learning_rate": settings.highest_learning_rate,
+        "layer_decay": settings.decay_of_layers,
+    }
+    figures = {name: f"{FIGURES}/{name}.png" for name in (CURVE, *about.pop("pictures"))}
+    files = _FILES | about.pop("files")
     facts = FinetunedCardFacts(
-        name=folder.path.resolve().name,
-        config=config,
-        parameters=parameters,
-        base=name_of_model(model.model),
-        base_note=PACKAGED.get(model.model) if model.mode not in DRAWN else None,
-        mode=model.mode,
-        mode_words=MODES[model.mode].format(blocks=model.blocks, lora_rank=model.lora_rank),
+        name=settings.folder.resolve().name,
+        base=name_of_model(settings.model),
+        base_note=PACKAGED.get(settings.model) if settings.mode not in NEW_ENCODER else None,
+        mode=settings.mode,
+        mode_words=MODES[settings.mode].format(blocks=settings.blocks, lora_rank=settings.lora_rank),
         data=train.name,
         simulated=train.simulated,
         split=str(summary["split"]),
         doubts=tuple(summary["doubts"]),
         failed=summary["failed"],
-        images={"train": best["training_images"]} | {name: len(side.data) for name, side in sides.items()},
-        sources={"train": best["training_sources"]} | {name: _sources(side) for name, side in sides.items()},
+        images={"train": best["training_images"]} | {name: len(each.data) for name, each in held_out.items()},
+        sources={"train": best["training_sources"]}
+        | {name: each.data.source_count for name, each in held_out.items()},
         per_class=best["training_images_per_class"],
-        drawn=any(recipe.get(name) is not None for name in drawn),
+        drawn=any(shown.get(name) is not None for name in SAMPLING),
         chosen_by=str(summary["chosen_by"]),
         seeds=tuple(summary["seeds"]),
         best_seed=int(summary["best_seed"]),
         best_step=best["best_step"],
         steps=best["steps"],
-        figures={side: _table(summary[side], best[side]) for side in ("validation", "test") if side in summary},
+        figures={split: _table(summary[split], best[split]) for split in ("validation", "test") if split in summary},
         shown="test" if "test" in best else "validation",
-        settings={name: recipe[name] for name in _SETTINGS if recipe.get(name) is not None},
+        settings={name: shown[name] for name in _SETTINGS if shown.get(name) is not None},
         machine=describe_machine(arguments.world_size, arguments.device),
-        precision="bfloat16" if arguments.bf16 else "float32",
-        pictures={name: path for name, path in paths.items() if (folder.path / path).exists()},
-        files={name: what for name, what in (_FILES | dict(files)).items() if (folder.path / name).exists()},
-        **task,
+        precision="bfloat16" if arguments.bf16 else "float16" if arguments.fp16 else "float32",
+        pictures={name: path for name, path in figures.items() if (settings.folder / path).exists()},
+        files={name: what for name, what in files.items() if (settings.folder / name).exists()},
+        **about,
     )
-    with atomic_path(folder.path / CARD_FILE) as temporary:
+    with atomic_path(settings.folder / CARD_FILE) as temporary:
         temporary.write_text(render_finetuned_card(facts), encoding="utf-8", newline="\n")
 
 
 def count_parameters(*modules: Any) -> int:
-    """Parameters of some modules."""
+    """Return the number of parameters of some modules."""
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
-def _sources(side: Side[Any, Any]) -> int:
-    return len(set(side.data.sources.tolist()))
-
-
 def _table(summary: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, tuple[float, float | None, float]]:
-    """By figure: mean and standard deviation over the seeds, and that of the best model."""
+    """By metric: mean and standard deviation over the seeds, and the value of the best model."""
     return {name: (mean, summary["sd"][name], float(best[name])) for name, mean in summary["mean"].items()}

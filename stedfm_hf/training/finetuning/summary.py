@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stedfm_hf.runs import counted, read_json, some_of, write_json
-from stedfm_hf.training.finetuning.checks import LOWER_IS_BETTER, is_better
+from stedfm_hf.training.finetuning.best import LOWER_IS_BETTER, is_better
 
 METRICS_FILE = "metrics.json"
 NO_FIGURES = ("images", "absent_classes", "undefined", "undefined_f1", "undefined_average_precision")
@@ -146,15 +146,15 @@ def _advice(summary: Mapping[str, Any]) -> list[str]:
     """What can be done about runs that came to nothing: a new decoder marks no pixel, or any, in its first steps."""
     figure, found = summary["chosen_by"], []
     runs = summary.get("runs", ())
-    longer = "train longer, into another --output_dir"
+    longer = "train longer, into another --output"
     if nothing := [run for run in runs if run["validation"].get(figure) == 0 and figure not in LOWER_IS_BETTER]:
         found.append(
             f"seed {some_of([run['seed'] for run in nothing])}: nothing is learned yet (validation {figure} 0); "
-            f"{longer} (--max_steps, here {nothing[0]['steps']})"
+            f"{longer} (--max-steps, here {nothing[0]['steps']})"
         )
-    if early := [run for run in runs if run not in nothing and run.get("best_check") == 1 < run["checks"]]:
+    if early := [run for run in runs if run not in nothing and run.get("best_evaluation") == 1 < run["evaluations"]]:
         found.append(
-            f"seed {some_of([run['seed'] for run in early])}: no check was better than the first (step "
-            f"{early[0]['best_step']}); {longer}, or with a lower --learning_rate"
+            f"seed {some_of([run['seed'] for run in early])}: no evaluation was better than the first (step "
+            f"{early[0]['best_step']}); {longer}, or with a lower --learning-rate"
         )
     return found

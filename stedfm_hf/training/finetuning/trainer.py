@@ -1,4 +1,4 @@
-"""The library's trainer for fine-tunings: checks on whole images, the best weights kept (ours)."""
+"""The trainer of fine-tunings: evaluates on whole images, keeps the best weights, and stops when it is time to."""
 
 from __future__ import annotations
 
@@ -6,94 +6,105 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 import torch
+from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import TrainOutput
 
 from stedfm_hf.training.checkpoints import newest_whole
-from stedfm_hf.training.curve import RowsFile
+from stedfm_hf.training.curve import FinetuneRow, RowsFile
 from stedfm_hf.training.exact import ExactTrainer
-from stedfm_hf.training.finetuning.arguments import FinetuningArguments
-from stedfm_hf.training.finetuning.best import Best
-from stedfm_hf.training.finetuning.checks import best_check, checks_of, is_past_patience
-from stedfm_hf.training.finetuning.feeding import Feed
+from stedfm_hf.training.finetuning.best import Best, best_evaluation, evaluations_of, is_past_patience
+from stedfm_hf.training.finetuning.data import Batches
 from stedfm_hf.training.finetuning.network import Network, learning_rate_scale
-from stedfm_hf.training.finetuning.watching import CheckRow, CheckWatch
+from stedfm_hf.training.settings import FinetuneSettings
+from stedfm_hf.training.watching import TrainingDiverged, Watch
+
+Settings = TypeVar("Settings", bound=FinetuneSettings)
 
 
-class FinetuningTrainer(ExactTrainer, Generic[Network]):
-    """Trains a network, looks at validation images now and then, and ends with the weights that were best there.
+class FinetuneTrainer(ExactTrainer, Generic[Settings, Network]):
+    """Train a network, evaluate it on validation images now and then, and end with the weights that were best there.
 
     Args:
-        model: the network.
-        args: of the run; `max_steps` must be set.
-        feed: its batches.
-        figure: what the best weights are chosen by.
-        kwargs: of `transformers.Trainer`.
+        settings: Settings of the fine-tuning.
+        model: Network.
+        args: Arguments of the run; `max_steps` must be set.
+        batches: Training batches.
+        metric: Validation metric that the best weights are chosen by.
+        kwargs: Arguments of `transformers.Trainer`.
     """
 
-    args: FinetuningArguments
     optimizer: Any
 
-    def __init__(self, *, model: Network, args: FinetuningArguments, feed: Feed, figure: str, **kwargs: Any) -> None:
-        super().__init__(model=model, args=args, batches=feed, **kwargs)
-        self.network, self.feed, self.figure, self.best = model, feed, figure, Best(model)
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        model: Network,
+        args: TrainingArguments,
+        batches: Batches,
+        metric: str,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model=model, args=args, batches=batches, **kwargs)
+        self.settings, self.network, self.batches = settings, model, batches
+        self.metric, self.best = metric, Best(model)
 
     @abstractmethod
-    def check(self) -> Mapping[str, Any]:
-        """Figures of the validation images under the weights of now, `loss` among them; every process must come."""
+    def validate(self) -> Mapping[str, Any]:
+        """Return metrics of the validation images, `loss` among them; every process must come here."""
 
     def before_first_step(self) -> None:
-        """What is done to a network before it is trained at all."""
+        """Prepare a network before it is trained at all."""
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """Decays matrices and kernels only, and gives early blocks lower rates where `layer_decay` is below 1."""
+        """Decay matrices and kernels only, and give early blocks lower rates where `layer_decay` is below 1."""
         if self.optimizer is None:
             layers, groups = self.network.config.num_hidden_layers, dict[tuple[float, float], list[Any]]()
             for name, parameter in self.network.named_parameters():
                 if parameter.requires_grad:
-                    scale = learning_rate_scale(name, layers, self.args.layer_decay or 1.0)
+                    scale = learning_rate_scale(name, layers, self.settings.decay_of_layers)
                     decay = self.args.weight_decay if parameter.ndim in (2, 4) else 0.0  # tokens have three
                     groups.setdefault((scale, decay), []).append(parameter)
-            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.network)
-            rate = settings["lr"]
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.network)
+            rate = options["lr"]
             parts = [
                 {"params": parameters, "weight_decay": decay, "lr": scale * rate}
                 for (scale, decay), parameters in sorted(groups.items(), key=lambda each: each[0], reverse=True)
             ]
-            self.optimizer = kind(parts, **settings)
+            self.optimizer = kind(parts, **options)
         return self.optimizer
 
     @property
     def epoch(self) -> float:
-        """Epochs of the training images of the run seen so far."""
-        return self.state.global_step * self.args.effective_batch / len(self.feed.samples.items)
+        """Number of passes over the training images of the run so far."""
+        return self.state.global_step * self.settings.effective_batch / len(self.batches.samples.items)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Looks at the validation images, and keeps the weights if they are the best so far."""
-        found = self.check()
+        """Evaluate on the validation images, and keep the weights if they are the best so far."""
+        found = self.validate()
         metrics = {f"eval_{name}": float(value) for name, value in found.items() if isinstance(value, float)}
-        # What is not defined, as R2 of numbers that are all the same, is never the best.
-        metrics.setdefault(f"eval_{self.figure}", -math.inf)
+        # What is undefined, as R2 of numbers that are all the same, is never the best.
+        metrics.setdefault(f"eval_{self.metric}", -math.inf)
         self.log(metrics)
         history = self.state.log_history
-        if best_check(history, self.figure) == len(checks_of(history, self.figure)) - 1:
+        if best_evaluation(history, self.metric) == len(evaluations_of(history, self.metric)) - 1:
             self.best.keep()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def train_on(self, curve: RowsFile[CheckRow], say: Callable[[str], None]) -> TrainOutput:
-        """Trains from the newest whole checkpoint on, and ends with the best weights in the network.
+    def train_on(self, curve: RowsFile[FinetuneRow], say: Callable[[str], None]) -> TrainOutput:
+        """Train from the newest complete checkpoint, and end with the best weights in the network.
 
         Args:
-            curve: gets a row for every log and check.
-            say: called with lines for people.
+            curve: Curve of the run; gets a row for every log and evaluation.
+            say: Called with progress lines.
         """
-        watch = CheckWatch(curve, figure=self.figure, patience=self.args.early_stopping_patience, say=say)
-        # Behind the one that says what is due in a step, so that it also watches the step it is stopped in.
+        watch = FinetuneWatch(curve, metric=self.metric, patience=self.settings.early_stopping_patience, say=say)
+        # After the callback that says what is due in a step, so that it also sees the step it is stopped in.
         self.callback_handler.callbacks.insert(1, watch)
         folder = Path(str(self.args.output_dir))
         if self.args.should_save:
@@ -101,10 +112,10 @@ class FinetuningTrainer(ExactTrainer, Generic[Network]):
         checkpoint = newest_whole(folder, say)
         if checkpoint is not None:
             self.best.load(checkpoint)
-            say(f"goes on behind step {checkpoint.name.rpartition('-')[2]}")
+            say(f"resumes after step {checkpoint.name.rpartition('-')[2]}")
         else:
             if curve.rows():
-                say("there is no checkpoint yet: it begins again")
+                say("there is no checkpoint yet: training starts again")
             self.before_first_step()
         outcome = self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         self.best.restore()
@@ -115,17 +126,75 @@ class FinetuningTrainer(ExactTrainer, Generic[Network]):
         checkpoint = kwargs.get("resume_from_checkpoint")
         if checkpoint is not None:
             state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-            ended = is_past_patience(state.log_history, self.figure, self.args.early_stopping_patience)
+            ended = is_past_patience(state.log_history, self.metric, self.settings.early_stopping_patience)
             if ended or state.global_step >= self.args.max_steps:
                 self.state = state
                 return TrainOutput(state.global_step, 0.0, {})
         return super()._inner_training_loop(*args, **kwargs)
 
     def batches_from(self, step: int) -> Iterator[Any]:
-        """The batches of this rank behind an optimiser step."""
-        self.feed.step = step
-        return iter(self.feed)
+        """Return the batches of this process after an optimiser step."""
+        self.batches.step = step
+        return iter(self.batches)
 
     def save_beside(self, folder: Path) -> None:
-        """Saves the best weights so far."""
+        """Save the best weights so far."""
         self.best.save(folder)
+
+
+class FinetuneWatch(Watch):
+    """Keep the curve of a fine-tuning and stop it: early where that was asked for, and where it has gone wrong.
+
+    Args:
+        curve: Curve of the run; gets a row for every log and evaluation.
+        metric: Metric that the best model is chosen by.
+        patience: Number of evaluations without a better one after which it is stopped; None never stops it.
+        say: Called with progress lines.
+    """
+
+    def __init__(
+        self, curve: RowsFile[FinetuneRow], *, metric: str, patience: int | None, say: Callable[[str], None] = print
+    ) -> None:
+        super().__init__(curve, say=say)
+        self.metric, self.patience = metric, patience
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take the time, and evaluate after the last step: before it is saved, so that it counts when resumed, too."""
+        super().on_step_end(args, state, control, **kwargs)
+        if state.global_step >= state.max_steps:
+            control.should_log = control.should_evaluate = True
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Print a line; end the training after enough evaluations without a better one."""
+        self.speed.pause()
+        if not metrics:
+            return
+        say = self.say if state.is_world_process_zero else lambda line: None
+        shown = f"{self.metric} {metrics[f'eval_{self.metric}']:.4f}"
+        say(f"step {state.global_step}/{state.max_steps}  validation loss {metrics['eval_loss']:.4f}  {shown}")
+        if not math.isfinite(metrics["eval_loss"]):
+            raise self._diverged(args, state, f"the validation loss is {metrics['eval_loss']}")
+        if is_past_patience(state.log_history, self.metric, self.patience):
+            control.should_training_stop = True
+            say(f"step {state.global_step}: {self.patience} evaluations without a better one: stopped")
+
+    def _row(self, common: dict[str, Any], logs: dict[str, float]) -> FinetuneRow:
+        found = logs.get(f"eval_{self.metric}")
+        return FinetuneRow(**common, validation_loss=logs.get("eval_loss"), validation_metric=found)
+
+    def _diverged(self, args: TrainingArguments, state: TrainerState, what: str) -> TrainingDiverged:
+        good = newest_whole(Path(str(args.output_dir)), lambda line: None)
+        kept = "" if good is None else f"; {good} is the last good checkpoint"
+        return TrainingDiverged(
+            f"step {state.global_step}: {what}; the training was stopped{kept}; train again with another --output and "
+            "a lower --learning-rate"
+        )

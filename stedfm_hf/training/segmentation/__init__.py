@@ -1,1 +1,1 @@
-"""Parts of the fine-tuning of segmenters: what is fed, what is trained, how it is checked, what is kept of it."""
+"""Parts of the fine-tuning of segmenters: training data, trainer and metrics, figures, notes on images."""

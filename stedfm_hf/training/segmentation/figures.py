@@ -1,4 +1,4 @@
-"""Images beside their masks and what the model marks, to look at."""
+"""Figures of a segmenter: images with their masks and with what the model marks."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.reports.figures import FIGURE_DPI, display_limits, label_colours, style
 from stedfm_hf.runs import atomic_path
 from stedfm_hf.training.figures import FIGURES
-from stedfm_hf.training.segmentation.feeding import Annotated
+from stedfm_hf.training.segmentation.data import Annotated
 
-CHECKS = f"{FIGURES}/checks"
+EVALUATIONS = f"{FIGURES}/evaluations"
 EXAMPLES = "examples"
 TINT, OUTLINE, DIM = 0.35, 1.0, 0.35
-"""How much of a colour covers the image inside a class and along its border; brightness outside a region."""
+"""Share of a colour inside a class and along its border; brightness outside a region."""
 MOST_PIXELS = 512
-"""Longer side of a panel at most: the middle of larger images is shown."""
+"""Largest size of a panel in pixels: the middle of larger images is shown."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """An image to be drawn.
+    """An image to plot.
 
-    Args:
-        title: of its row.
-        item: the image and its target.
-        maps: probabilities (L, H, W) of the model.
+    Attributes:
+        title: Title of its row.
+        item: Image and its target.
+        maps: Probabilities (L, H, W) of the model.
     """
 
     title: str
@@ -45,11 +45,11 @@ class Shown:
 
 
 def draw_overlays(shown: Sequence[Shown], data: AnnotatedImages) -> Figure:
-    """A row for each image: as it is, with its mask, and with what the model marks; brightness is that of the image.
+    """Plot a row for each image: as it is, with its mask, and with what the model marks.
 
     Args:
-        shown: what is drawn, one at least.
-        data: says what targets are.
+        shown: Images to plot, at least one.
+        data: Images that they are some of; they say what targets are.
     """
     marked = {name: number for number, name in enumerate(data.classes) if number != data.background}
     colours = label_colours(marked)
@@ -79,7 +79,7 @@ def draw_overlays(shown: Sequence[Shown], data: AnnotatedImages) -> Figure:
 
 
 def save_overlays(folder: Path, name: str, shown: Sequence[Shown], data: AnnotatedImages) -> None:
-    """Writes `FOLDER/NAME.png`."""
+    """Write `FOLDER/NAME.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     with style(), atomic_path(folder / f"{name}.png") as temporary:
         draw_overlays(shown, data).savefig(temporary, dpi=FIGURE_DPI, metadata={"Software": None})

@@ -1,8 +1,9 @@
-"""The trainer of segmenters: checks on whole images, drawn beside their masks (ours)."""
+"""The trainer of segmenters: evaluates on whole images and plots them with their masks; and the metrics of maps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +11,45 @@ import numpy as np
 import torch
 import torch.distributed
 
+from stedfm_hf.evaluation.segmentation import ImageScores, flatten, planes_of, predicted_pixels, score_image, summarise
+from stedfm_hf.labels.annotated import AnnotatedImages
+from stedfm_hf.metrics.mask_scores import THRESHOLD, overlap
 from stedfm_hf.modeling.blending_stedfm import segment_image
 from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
-from stedfm_hf.training.finetuning.trainer import FinetuningTrainer
-from stedfm_hf.training.segmentation.arguments import SegmentationArguments
-from stedfm_hf.training.segmentation.augmentation import augment
-from stedfm_hf.training.segmentation.feeding import Annotated, Side
-from stedfm_hf.training.segmentation.figures import CHECKS, Shown, save_overlays
-from stedfm_hf.training.segmentation.scoring import Scored, figures_of, score
+from stedfm_hf.training.finetuning.trainer import FinetuneTrainer
+from stedfm_hf.training.segmentation.data import Annotated, AnnotatedSplit, augment
+from stedfm_hf.training.segmentation.figures import EVALUATIONS, Shown, save_overlays
+from stedfm_hf.training.settings import SegmentationSettings
+
+METRICS = ("iou", "dice", "loss")
+"""Metrics the best model can be chosen by, the usual one first. Means over the classes."""
 
 
-class SegmentationTrainer(FinetuningTrainer[StedFmForSemanticSegmentation]):
-    """Trains a `StedFmForSemanticSegmentation`.
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Scores of the maps of an image.
 
-    An encoder, frozen or not, does the same in training and in evaluation. The decoder "unetr" has batch norms: each
-    process takes the statistics of its own batches, and those of the first one are checked and saved.
-
-    Args:
-        validation: images of the checks.
-        kwargs: of :class:`FinetuningTrainer`.
+    Attributes:
+        scores: Scores of every class.
+        loss: Loss of the maps, over the pixels that count.
     """
 
-    args: SegmentationArguments
+    scores: ImageScores
+    loss: float
 
-    def __init__(self, *, validation: Side, **kwargs: Any) -> None:
+
+class SegmentationTrainer(FinetuneTrainer[SegmentationSettings, StedFmForSemanticSegmentation]):
+    """Train a `StedFmForSemanticSegmentation`.
+
+    An encoder, frozen or not, does the same in training and in evaluation. The decoder "unetr" has batch norms: each
+    process takes the statistics of its own batches, and those of the first one are evaluated and saved.
+
+    Args:
+        validation: Images of the evaluations.
+        kwargs: Arguments of `FinetuneTrainer`.
+    """
+
+    def __init__(self, *, validation: AnnotatedSplit, **kwargs: Any) -> None:
         super().__init__(eval_dataset=validation.items, **kwargs)
         self.validation = validation
 
@@ -44,52 +60,99 @@ class SegmentationTrainer(FinetuningTrainer[StedFmForSemanticSegmentation]):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Augments images and masks on the device, and takes the loss of the model."""
+        """Augment images and masks on the device, and return the loss of the model."""
         images, labels, region = inputs["pixel_values"], inputs["labels"], inputs["region"]
-        if self.args.augment:
-            images, labels, region = augment(images, labels, region, inputs["keys"], self.args.augmentation)
+        if self.settings.augment:
+            images, labels, region = augment(images, labels, region, inputs["keys"], self.settings.protocol)
         output = model(pixel_values=images, labels=labels, region=region)
         return (output.loss, output) if return_outputs else output.loss
 
     def maps(self, item: Annotated) -> np.ndarray:
-        """Probabilities (L, H, W) of a whole image, blended as the pipeline does."""
+        """Return the probabilities (L, H, W) of a whole image, blended as the pipeline does."""
         self.network.eval()
-        return segment_image(self.network, item.image, batch_size=self.args.max_per_device_batch)
+        return segment_image(self.network, item.image, batch_size=self.settings.forward_batch)
 
-    def look(self, side: Side, *, areas: bool, shown: int = 0) -> tuple[list[Scored], list[Shown]]:
-        """Scores all images of a side; every process must come here, and gets the scores of all.
+    def score_split(self, split: AnnotatedSplit, *, areas: bool, shown: int = 0) -> tuple[list[Scored], list[Shown]]:
+        """Score all images of a split; every process must come here, and gets the scores of all.
 
         Args:
-            side: which.
-            areas: whether areas under curves are computed.
-            shown: how many of the images are to be drawn, the first ones.
+            split: Images.
+            areas: Whether areas under curves are computed.
+            shown: Number of images to plot, the first ones.
 
         Returns:
-            Scores of all images, and of the images of this process what is drawn.
+            Scores of all images, and what is plotted of the images of this process.
         """
         shared = self.args.world_size > 1
         rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if shared else (0, 1)
-        if shared:  # all processes look with the network that is saved: with the running statistics of the first
+        if shared:  # all processes use the network that is saved: with the running statistics of the first
             for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        own, pictures = {}, []
-        for number in range(rank, len(side.data), world):
-            item = side.items[number]
+        own, plotted = {}, []
+        for number in range(rank, len(split.data), world):
+            item = split.items[number]
             maps = self.maps(item)
-            own[number] = score(maps, item, side.data, self.network, areas=areas)
+            own[number] = score(maps, item, split.data, self.network, areas=areas)
             if number < shown:
-                pictures.append(Shown(str(side.data.places[number]), item, maps))
+                plotted.append(Shown(str(split.data.places[number]), item, maps))
         if shared:
             parts: list[dict[int, Scored]] = [{} for _ in range(world)]
             torch.distributed.all_gather_object(parts, own)
             own = {number: each for part in parts for number, each in part.items()}
-        return [own[number] for number in range(len(side.data))], pictures
+        return [own[number] for number in range(len(split.data))], plotted
 
-    def check(self) -> Mapping[str, Any]:
-        """Figures of the validation images; some of them are drawn."""
-        # The first process draws those that it has segmented itself.
-        scored, pictures = self.look(self.validation, areas=False, shown=self.args.overlays * self.args.world_size)
-        if self.args.should_save and pictures:
+    def validate(self) -> Mapping[str, Any]:
+        """Return metrics of the validation images; some of them are plotted."""
+        # The first process plots those that it has segmented itself.
+        shown = self.settings.overlays * self.args.world_size
+        scored, plotted = self.score_split(self.validation, areas=False, shown=shown)
+        if self.args.should_save and plotted:
             name = f"step-{self.state.global_step:06d}"
-            save_overlays(Path(str(self.args.output_dir)) / CHECKS, name, pictures, self.validation.data)
-        return figures_of(scored, self.validation.data, intervals=False)
+            save_overlays(Path(str(self.args.output_dir)) / EVALUATIONS, name, plotted, self.validation.data)
+        return metrics_of(scored, self.validation.data, intervals=False)
+
+
+def score(
+    maps: np.ndarray, item: Annotated, data: AnnotatedImages, network: StedFmForSemanticSegmentation, *, areas: bool
+) -> Scored:
+    """Score the maps of an image.
+
+    Args:
+        maps: Probabilities (L, H, W).
+        item: Image and its target.
+        data: Images that it is one of; they say what targets are.
+        network: Network, which has the loss.
+        areas: Whether areas under curves are computed, for which all pixels are sorted.
+    """
+    planes, counted = planes_of(item.target, data.target_type, len(data.classes))
+    inside = counted if item.region is None else counted & item.region
+    exclusive = data.target_type == "single_label"
+    if areas:
+        scores = score_image(maps, planes, inside, exclusive=exclusive)
+    else:
+        predicted = predicted_pixels(maps, exclusive=exclusive)
+        iou, dice = overlap(predicted[:, inside], (planes > 0.5)[:, inside])
+        scores = ImageScores({"iou": iou, "dice": dice}, "ours", THRESHOLD)
+    loss = network.target_loss(
+        network.logits_of(torch.from_numpy(maps)[None]),
+        torch.from_numpy(item.target)[None],
+        torch.from_numpy(inside)[None],
+    )
+    return Scored(scores, float(loss))
+
+
+def metrics_of(scored: Sequence[Scored], data: AnnotatedImages, *, intervals: bool) -> dict[str, Any]:
+    """Return means over images and classes, without the background.
+
+    Args:
+        scored: Scores of every image.
+        data: The same images.
+        intervals: Whether 95 % intervals over source images are computed.
+
+    Returns:
+        Result of :func:`~stedfm_hf.evaluation.segmentation.flatten`, with `loss`; undefined values are None.
+    """
+    left_out = [] if data.background is None else [data.classes[data.background]]
+    options = {} if intervals else {"draws": 0}
+    rows = summarise([each.scores for each in scored], data.classes, data.sources, left_out=left_out, **options)
+    return {**flatten(rows), "loss": float(np.mean([each.loss for each in scored]))}

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from stedfm_hf.training.classification.arguments import parse_arguments
 from stedfm_hf.training.classify import finetune_classification
-from stedfm_hf.training.finetuning.running import FinetuningResult
+from stedfm_hf.training.finetuning.task import FinetuneResult
+from stedfm_hf.training.settings import ClassificationSettings
+from tests.command_words import settings_from
 from tests.data.assembled import noisy_crop, write_repo
 from tests.training.finetuning import small
 
 SCRIPT = "stedfm_hf/training/classify.py"
-SHORT = "--max_steps 12 --effective_batch 8 --checks 4 --save_checks 1 --learning_rate 2e-3 --device cpu"
+SHORT = "--max-steps 12 --effective-batch 8 --num-evaluations 4 --learning-rate 2e-3 --device cpu"
 
 
 def draw_image(kind: str, size: float, number: int) -> np.ndarray:
@@ -50,6 +51,7 @@ def words_of(model: Path | str, data: Path, output: Path, words: str = "") -> li
     return small.words_of(SHORT, model, data, output, words)
 
 
-def run(model: Path | str, data: Path, output: Path, words: str = "") -> FinetuningResult:
+def run(model: Path | str, data: Path, output: Path, words: str = "") -> FinetuneResult:
     """A short fine-tuning in this process."""
-    return finetune_classification(*parse_arguments(words_of(model, data, output, words)))
+    settings = settings_from(ClassificationSettings, words_of(model, data, output, words))
+    return finetune_classification.__wrapped__(settings)  # type: ignore[attr-defined]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from stedfm_hf.training.classification.augmentation import augment, crop_with_foreground
+from stedfm_hf.training.classification.data import crop_with_foreground
+from stedfm_hf.training.classification.trainer import augment
 from stedfm_hf.training.counters import sample_keys
 
 

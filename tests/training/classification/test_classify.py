@@ -83,17 +83,17 @@ class Stopped(Exception):
 def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
     full: Path, encoder: Path, crops: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stedfm_hf.training.finetuning import watching
+    from stedfm_hf.training.finetuning import trainer
 
     with monkeypatch.context() as patch:
-        real = watching.CheckWatch.on_step_end
+        real = trainer.FinetuneWatch.on_step_end
 
         def stop(self: Any, args: Any, state: Any, *rest: Any, **more: Any) -> None:
             if state.global_step == step:
                 raise Stopped
             real(self, args, state, *rest, **more)
 
-        patch.setattr(watching.CheckWatch, "on_step_end", stop)
+        patch.setattr(trainer.FinetuneWatch, "on_step_end", stop)
         with pytest.raises(Stopped):
             run(encoder, crops, tmp_path / "run", "--mode full")
     run(encoder, crops, tmp_path / "run", "--mode full")
@@ -110,7 +110,7 @@ def test_a_run_that_was_stopped_behind_its_last_step_is_only_finished(
     from stedfm_hf.training import classify
 
     with monkeypatch.context() as patch:
-        patch.setattr(classify, "finish_run", lambda *_, **__: (_ for _ in ()).throw(Stopped()))
+        patch.setattr(classify.ClassificationTask, "evaluate", lambda *_, **__: (_ for _ in ()).throw(Stopped()))
         with pytest.raises(Stopped):
             run(encoder, crops, tmp_path / "run", "--mode full")
     run(encoder, crops, tmp_path / "run", "--mode full")
@@ -119,11 +119,11 @@ def test_a_run_that_was_stopped_behind_its_last_step_is_only_finished(
 
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_figures(full: Path, encoder: Path, crops: Path, tmp_path: Path) -> None:
-    kill_at(SCRIPT, words_of(encoder, crops, tmp_path / "run", "--mode full"), "step 6/12  validation")
+    kill_at(SCRIPT, words_of(encoder, crops, tmp_path / "run", "--mode full"), "stedfm: step 6/12  validation")
     assert not (run_folder(tmp_path / "run", 42) / METRICS_FILE).exists()
     result = run(encoder, crops, tmp_path / "run", "--mode full")
     assert_same_run(tmp_path / "run", full)
-    assert not result.failed
+    assert not result.manifest.failures()
 
 
 def test_more_seeds_join_those_that_are_finished(full: Path, encoder: Path, crops: Path, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_run_is_not_mixed_with_another(full: Path, encoder: Path, crops: Path,
         ("--target nothing", "there is no target 'nothing'"),
         ("--train_split trian", "has no split 'trian'"),
         ("--test_split tset", "has no split 'tset'"),
-        ("--choose_by r2", "choose_by 'r2' is no figure of this task"),
+        ("--metric-for-best-model r2", "metric_for_best_model 'r2' is not a metric of this task"),
         ("--mode last-blocks --blocks 7", "blocks is 7, but .* has 2"),
         ("--model nowhere", "model nowhere: no such folder"),
     ],
@@ -163,7 +163,7 @@ def test_what_cannot_be_trained_is_said(encoder: Path, crops: Path, tmp_path: Pa
 
 
 def test_few_labels_are_seen_as_often_as_many(encoder: Path, crops: Path, tmp_path: Path) -> None:
-    words = "--max_steps -1 --num_train_epochs 2 --checks 2"
+    words = "--max_steps -1 --num_train_epochs 2 --num-evaluations 2"
     run(encoder, crops, tmp_path / "all", words)
     run(encoder, crops, tmp_path / "few", f"{words} --labels_per_class 3")
     whole, few = (read_json(tmp_path / name / METRICS_FILE)["runs"][0] for name in ("all", "few"))
@@ -209,10 +209,10 @@ def test_adapters_are_merged_into_an_ordinary_model(encoder: Path, crops: Path, 
 def test_without_peft_it_is_said_how_to_get_it(
     encoder: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stedfm_hf.training.finetuning import arguments
+    from stedfm_hf.training import checks
 
-    monkeypatch.setattr(arguments, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r'pip install "stedfm-hf\[peft\]"'):
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"mode lora: peft is not installed; pip install 'stedfm-hf\[peft\]'"):
         run(encoder, crops, tmp_path / "run", "--mode lora")
 
 
@@ -231,7 +231,7 @@ def test_a_folder_of_images_with_a_damaged_one(encoder: Path, tmp_path: Path) ->
             tifffile.imwrite(tmp_path / "images" / kind / f"cell_{number}.tif", image)
     (tmp_path / "images" / "ring" / "cell_5.tif").write_bytes(b"II*\0 damaged")
     result = run(encoder, tmp_path / "images", tmp_path / "run", "--mode full")
-    assert list(result.failed) == ["ring/cell_5.tif"]
+    assert list(result.manifest.failures()) == ["ring/cell_5.tif"]
     metrics = read_json(tmp_path / "run" / METRICS_FILE)
     sides = pq.read_table(tmp_path / "run" / "predictions.parquet").to_pandas()
     assert set(sides["label"]) <= {"ring", "rings"} and metrics["runs"][0]["training_images"] + len(sides) == 19
@@ -247,11 +247,11 @@ def test_it_stops_early_and_stays_stopped(
     from stedfm_hf.training import classify
 
     # Weights that do not move: no check is better than the first by more than rounding.
-    words = "--max_steps 40 --checks 20 --early_stopping_patience 2 --learning_rate 1e-12"
+    words = "--max_steps 40 --num-evaluations 20 --early_stopping_patience 2 --learning_rate 1e-12"
     (whole,) = run(encoder, crops, tmp_path / "whole", words).metrics["runs"]
     assert whole["steps"] < 40 and whole["best_step"] == whole["steps"] - 4
     with monkeypatch.context() as patch:
-        patch.setattr(classify, "finish_run", lambda *_, **__: (_ for _ in ()).throw(Stopped()))
+        patch.setattr(classify.ClassificationTask, "evaluate", lambda *_, **__: (_ for _ in ()).throw(Stopped()))
         with pytest.raises(Stopped):
             run(encoder, crops, tmp_path / "run", words)
     run(encoder, crops, tmp_path / "run", words)

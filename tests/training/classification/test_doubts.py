@@ -18,7 +18,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_few_source_images_allow_no_conclusion(encoder: Path, few: Path, tmp_path: Path) -> None:
-    result = run(encoder, few, tmp_path / "run", "--max_steps 2 --checks 1")
+    result = run(encoder, few, tmp_path / "run", "--max_steps 2 --num-evaluations 1")
     record = read_json(tmp_path / "run" / "metrics.json")
     assert FEW in record["doubts"][0] and "fewer than 5 source images" in record["doubts"][1]
     assert f"no conclusion can be drawn: the test {FEW}" in result.summary()

@@ -11,9 +11,9 @@ import pytest
 from stedfm_hf.labels.labelled import LabelledImages, from_arrays
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.classification import material
-from stedfm_hf.training.classification.arguments import DataArguments
-from stedfm_hf.training.classification.material import draw, read_splits
+from stedfm_hf.training import classify
+from stedfm_hf.training.classify import read_splits, sample_images
+from stedfm_hf.training.settings import ClassificationSettings
 
 
 def labelled(sources: int = 20) -> LabelledImages:
@@ -22,9 +22,13 @@ def labelled(sources: int = 20) -> LabelledImages:
     return from_arrays("d", [np.eye(8)] * len(names), [number // 2 % 2 for number in range(len(names))], sources=names)
 
 
+def settings_of(**options: Any) -> ClassificationSettings:
+    return ClassificationSettings("demo", "lab/d", output="run", **options)
+
+
 def read(monkeypatch: pytest.MonkeyPatch, splits: dict[str, LabelledImages], **words: Any) -> Splits[LabelledImages]:
-    monkeypatch.setattr(material, "read_labelled", lambda *_, **__: splits)
-    return read_splits(DataArguments(dataset="d", **words))
+    monkeypatch.setattr(classify, "read_labelled", lambda *_, **__: splits)
+    return read_splits(settings_of(**words))
 
 
 @pytest.mark.parametrize("given", [("all",), ("train",), ("train", "test"), ("train", "validation", "test")])
@@ -42,16 +46,16 @@ def test_other_names_of_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     days = {f"day {number}": whole[16 * number : 16 * (number + 1)] for number in range(3)}
     found = read(monkeypatch, days, train_split="day 0", validation_split="day 1", test_split="day 2")
     assert found.named() == dict(zip(("train", "validation", "test"), days.values(), strict=True))
-    with pytest.raises(UserError, match="d: has no split 'train'; give --train_split, one of day 0, day 1, day 2"):
+    with pytest.raises(UserError, match="d: has no split 'train'; give --train-split, one of day 0, day 1, day 2"):
         read(monkeypatch, days)
-    with pytest.raises(UserError, match="d: has no split 'day 9'; give --validation_split"):
+    with pytest.raises(UserError, match="d: has no split 'day 9'; give --validation-split"):
         read(monkeypatch, days, train_split="day 0", validation_split="day 9")
 
 
 def test_the_split_does_not_depend_on_the_seed_of_a_run_and_draws_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = DataArguments(dataset="d", labels_per_class=3)
+    settings = settings_of(labels_per_class=3)
     found = read(monkeypatch, {"train": labelled(20)})
-    draws = [draw(found.train, words, seed).places.tolist() for seed in (1, 1, 2)]
+    draws = [sample_images(found.train, settings, seed).places.tolist() for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2] and len(draws[0]) == 6
 
 
@@ -63,9 +67,9 @@ def test_a_source_in_two_splits_of_the_data_set_is_refused(monkeypatch: pytest.M
 
 def test_two_ways_to_draw_are_one_too_many() -> None:
     with pytest.raises(UserError, match="give one of them"):
-        DataArguments(dataset="d", labels_per_class=3, label_fraction=0.1)
+        settings_of(labels_per_class=3, label_fraction=0.1)
 
 
 def test_a_split_that_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="d: has no splits; leave --test_split out"):
+    with pytest.raises(UserError, match="d: has no splits; leave --test-split out"):
         read(monkeypatch, {"all": labelled(20)}, test_split="day 2")

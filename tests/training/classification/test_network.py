@@ -14,11 +14,11 @@ from stedfm_hf.evaluation.probe import fit_predict
 from stedfm_hf.labels.labelled import LabelledImages, read_labelled
 from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.classification.arguments import ModelArguments
-from stedfm_hf.training.classification.network import new_network, set_head
-from stedfm_hf.training.classification.prediction import logits_of, vectors_of
-from stedfm_hf.training.classification.scoring import probabilities_of
+from stedfm_hf.training.classification.objective import probabilities_of
+from stedfm_hf.training.classification.trainer import features_of, logits_of, set_head
+from stedfm_hf.training.classify import new_network
 from stedfm_hf.training.finetuning.network import merge_adapters
+from stedfm_hf.training.settings import ClassificationSettings
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,8 @@ def train(crops: Path) -> LabelledImages:
 
 
 def network_of(encoder: Path, train: LabelledImages, mode: Any, **more: Any) -> StedFmForImageClassification:
-    return new_network(ModelArguments(model=str(encoder), mode=mode, **more), train, seed=1, images=train)
+    settings = ClassificationSettings(str(encoder), "lab/crops", output="run", mode=mode, **more)
+    return new_network(settings, train, seed=1, images=train)
 
 
 def trained(network: StedFmForImageClassification) -> set[str]:
@@ -51,17 +52,17 @@ def test_adapters_change_nothing_at_first_and_are_merged_exactly(encoder: Path, 
     images = [train.image(number) for number in range(4)]
     plain = network_of(encoder, train, "linear-probe")
     adapted = network_of(encoder, train, "lora", lora_rank=2)
-    before = vectors_of(adapted, images)
-    assert before == pytest.approx(vectors_of(plain, images), abs=1e-6)
+    before = features_of(adapted, images)
+    assert before == pytest.approx(features_of(plain, images), abs=1e-6)
     adapters = [name for name in trained(adapted) if "lora" in name]
     assert len(adapters) == 2 * 2 * 2 and trained(adapted) - set(adapters) == {"classifier.weight", "classifier.bias"}
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.3)
-    moved = vectors_of(adapted, images)
+    moved = features_of(adapted, images)
     merge_adapters(adapted)
-    assert np.abs(moved - before).max() > 1e-3 and vectors_of(adapted, images) == pytest.approx(moved, abs=1e-5)
+    assert np.abs(moved - before).max() > 1e-3 and features_of(adapted, images) == pytest.approx(moved, abs=1e-5)
     assert adapted.state_dict().keys() == plain.state_dict().keys()
 
 
@@ -81,7 +82,7 @@ def test_a_probe_on_kept_features_and_through_the_network_are_one(encoder: Path,
     splits = read_labelled(crops)
     train, test = splits["train"], splits["test"]
     network = network_of(encoder, train, "linear-probe")
-    vectors, queries = (vectors_of(network, [*part]).astype(np.float64) for part in (train, test))
+    vectors, queries = (features_of(network, [*part]).astype(np.float64) for part in (train, test))
     mean, spread = vectors.mean(axis=0), vectors.std(axis=0)
     scaled, asked = (vectors - mean) / spread, (queries - mean) / spread
     found = fit_predict(scaled, train.labels, asked, task="classes", classes=2, strength=0.1)
@@ -91,7 +92,7 @@ def test_a_probe_on_kept_features_and_through_the_network_are_one(encoder: Path,
     bias = np.concatenate([-probe.intercept_, probe.intercept_]) / 2
     variance = spread**2 - network.batch_norm.eps
     set_head(network, mean=mean, variance=variance, weight=weight, bias=bias)
-    through = logits_of(network, vectors_of(network, [*test]))
+    through = logits_of(network, features_of(network, [*test]))
     assert through[:, 1] - through[:, 0] == pytest.approx(probe.decision_function(asked), abs=1e-3)
     assert probabilities_of(through, "classes") == pytest.approx(found, abs=1e-3)
     assert np.ptp(found[:, 0]) > 0.1

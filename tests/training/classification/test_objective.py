@@ -45,4 +45,4 @@ def test_numbers_are_learned_standardised_and_given_in_their_unit() -> None:
         before = network(pixels()).logits.numpy()
         objective.fold(network)
         assert network(pixels()).logits.numpy() == pytest.approx(objective.in_units(before), rel=1e-4)
-    assert objective_for(data([3.5, 3.5]), balanced=False).spread == 1.0
+    assert objective_for(data([3.5, 3.5]), balanced=False).std == 1.0

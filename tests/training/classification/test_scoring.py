@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stedfm_hf.training.classification.scoring import score
+from stedfm_hf.training.classification.objective import score
 
 
 def test_every_task_has_its_figures() -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 
 from stedfm_hf import StedFmForPreTraining
-from stedfm_hf.training.curve import CURVE_FILE, RowsFile
+from stedfm_hf.training.curve import CURVE_FILE, FinetuneRow, RowsFile
 from stedfm_hf.training.finetuning.summary import run_folder
-from stedfm_hf.training.finetuning.watching import CheckRow
 from tests.models import tiny_config
 
 
@@ -30,10 +29,10 @@ def words_of(short: str, model: Path | str, data: Path, output: Path, words: str
         output: folder.
         words: of the test.
     """
-    named = ["--model", str(model), "--dataset", str(data), "--output_dir", str(output)]
+    named = ["--model", str(model), "--dataset", str(data), "--output", str(output)]
     return [*short.split(), *named, *words.split()]
 
 
-def curve_of(output: Path, seed: int = 42) -> list[CheckRow]:
+def curve_of(output: Path, seed: int = 42) -> list[FinetuneRow]:
     """The rows of a run."""
-    return RowsFile(run_folder(output, seed) / CURVE_FILE, CheckRow).rows()
+    return RowsFile(run_folder(output, seed) / CURVE_FILE, FinetuneRow).rows()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stedfm_hf import StedFmModel
-from stedfm_hf.training.finetuning.network import standardise_input
+from stedfm_hf.training.finetuning.network import standardise_by
 from tests.models import tiny_config
 
 
@@ -22,7 +22,7 @@ def test_pixels_are_standardised_of_images_that_are_read_one_at_a_time() -> None
     def read() -> Iterator[np.ndarray]:
         yield from images
 
-    standardise_input(encoder, read())
+    standardise_by(encoder, read())
     spread = np.concatenate([image.ravel() for image in images]).std()
     ratio = before / encoder.embeddings.patch_embeddings.weight.detach()
     assert ratio.median().item() == pytest.approx(spread, rel=1e-4) and torch.isfinite(ratio).all()

@@ -22,8 +22,7 @@ def test_a_run_that_came_to_nothing_is_told_what_to_do() -> None:
     said = describe(summarise(runs, how="cut"), Path("run"), ("iou",)).splitlines()
     assert said[0].startswith("run: validation iou 0.2000")
     assert said[1:] == [
-        "seed 1: nothing is learned yet (validation iou 0); train longer, into another --output_dir "
-        "(--max_steps, here 20)"
+        "seed 1: nothing is learned yet (validation iou 0); train longer, into another --output (--max-steps, here 20)"
     ]
     assert len(describe(summarise(runs[1:], how="cut"), Path("run"), ("iou",)).splitlines()) == 1
     lossless = [run | {"chosen_by": "loss", "validation": {"images": 3, "loss": 0.0}} for run in runs]
@@ -31,14 +30,14 @@ def test_a_run_that_came_to_nothing_is_told_what_to_do() -> None:
 
 
 def test_a_run_whose_first_check_was_the_best_is_said() -> None:
-    run = {"seed": 1, "steps": 5, "best_step": 1, "best_check": 1, "checks": 5, "chosen_by": "iou"}
+    run = {"seed": 1, "steps": 5, "best_step": 1, "best_evaluation": 1, "evaluations": 5, "chosen_by": "iou"}
     first = run | {"validation": {"images": 3, "iou": 0.03}}
     said = describe(summarise([first], how="cut"), Path("run"), ("iou",)).splitlines()
     assert said[1:] == [
-        "seed 1: no check was better than the first (step 1); train longer, into another --output_dir, or with a "
-        "lower --learning_rate"
+        "seed 1: no evaluation was better than the first (step 1); train longer, into another --output, or with a "
+        "lower --learning-rate"
     ]
-    for other in (first | {"best_check": 2}, first | {"checks": 1}):
+    for other in (first | {"best_evaluation": 2}, first | {"evaluations": 1}):
         assert len(describe(summarise([other], how="cut"), Path("run"), ("iou",)).splitlines()) == 1
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from stedfm_hf.training.finetuning.running import FinetuningResult
+from stedfm_hf.training.finetuning.task import FinetuneResult
 from stedfm_hf.training.segment import finetune_segmentation
-from stedfm_hf.training.segmentation.arguments import parse_arguments
+from stedfm_hf.training.settings import SegmentationSettings
+from tests.command_words import settings_from
 from tests.training.finetuning import small
 
 SCRIPT = "stedfm_hf/training/segment.py"
-SHORT = "--max_steps 8 --effective_batch 4 --checks 4 --save_checks 1 --learning_rate 2e-3 --overlays 1 --device cpu"
+SHORT = "--max-steps 8 --effective-batch 4 --num-evaluations 4 --learning-rate 2e-3 --overlays 1 --device cpu"
 SPLITS = {"train": 10, "validation": 4, "test": 4}
 
 
@@ -48,6 +49,7 @@ def words_of(model: Path | str, data: Path, output: Path, words: str = "") -> li
     return small.words_of(SHORT, model, data, output, words)
 
 
-def run(model: Path | str, data: Path, output: Path, words: str = "") -> FinetuningResult:
+def run(model: Path | str, data: Path, output: Path, words: str = "") -> FinetuneResult:
     """A short fine-tuning in this process."""
-    return finetune_segmentation(*parse_arguments(words_of(model, data, output, words)))
+    settings = settings_from(SegmentationSettings, words_of(model, data, output, words))
+    return finetune_segmentation.__wrapped__(settings)  # type: ignore[attr-defined]

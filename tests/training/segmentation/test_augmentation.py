@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from stedfm_hf.training.counters import sample_keys
-from stedfm_hf.training.segmentation.augmentation import augment
+from stedfm_hf.training.segmentation.data import augment
 
 
 def crops(count: int = 256, side: int = 8) -> torch.Tensor:
     return torch.rand(count, 1, side, side, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("kind", ["sound", "legacy"])
+@pytest.mark.parametrize("kind", ["default", "reference"])
 @pytest.mark.parametrize("planes", [False, True])
 def test_masks_and_regions_turn_with_their_images(kind: Any, planes: bool) -> None:
     binary = (crops() > 0.5).float()
@@ -36,7 +36,7 @@ def test_masks_and_regions_turn_with_their_images(kind: Any, planes: bool) -> No
 def test_the_reference_darkens_by_a_factor_and_brightens_by_gamma() -> None:
     flat = torch.full((4096, 1, 2, 2), 0.5)
     keys = sample_keys(0, 0, torch.arange(4096))
-    found = augment(flat, flat[:, 0].long(), flat[:, 0].bool(), keys, "legacy")[0][:, 0, 0, 0]
+    found = augment(flat, flat[:, 0].long(), flat[:, 0].bool(), keys, "reference")[0][:, 0, 0, 0]
     assert (found == 0.5).float().mean() > 0.25  # neither, or cut to 1
     # A factor is below 1 in 46 % of the draws, an exponent in 47 %, each is drawn in half of the samples.
     assert (found < 0.5).float().mean() == pytest.approx(0.5 * 0.46, abs=0.05)
@@ -46,6 +46,6 @@ def test_the_reference_darkens_by_a_factor_and_brightens_by_gamma() -> None:
 def test_it_does_not_depend_on_the_batch() -> None:
     images, keys = crops(64), sample_keys(7, 2, torch.arange(64))
     labels, region = images[:, 0].long(), images[:, 0].bool()
-    whole = augment(images, labels, region, keys, "legacy")[0]
-    alone = augment(images[40:41], labels[40:41], region[40:41], keys[40:41], "legacy")[0]
+    whole = augment(images, labels, region, keys, "reference")[0]
+    alone = augment(images[40:41], labels[40:41], region[40:41], keys[40:41], "reference")[0]
     assert torch.equal(alone[0], whole[40])

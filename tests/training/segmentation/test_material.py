@@ -10,10 +10,9 @@ import numpy as np
 import tifffile
 
 from stedfm_hf.labels.annotated import from_arrays
-from stedfm_hf.training.finetuning.arguments import LOCAL
-from stedfm_hf.training.parsing import recipe_values
-from stedfm_hf.training.segmentation.arguments import DataArguments
-from stedfm_hf.training.segmentation.material import class_notes, memory_warnings, read_splits
+from stedfm_hf.training.segment import read_splits
+from stedfm_hf.training.segmentation.notes import class_notes, memory_warnings
+from stedfm_hf.training.settings import SegmentationSettings
 
 
 def test_images_that_are_left_out_are_counted(scenes: Path, tmp_path: Path) -> None:
@@ -21,7 +20,7 @@ def test_images_that_are_left_out_are_counted(scenes: Path, tmp_path: Path) -> N
     (data / "masks" / "train" / "cell_0.tif").unlink()
     for number in (1, 2):
         tifffile.imwrite(data / "masks" / "train" / f"cell_{number}.tif", np.zeros((40, 48), np.uint8))
-    splits = read_splits(DataArguments(dataset=str(data)), image_size=32)
+    splits = read_splits(SegmentationSettings("demo", str(data), output="run"), image_size=32)
     assert len(splits.train) == 7
     assert splits.how.endswith(
         "; images without a mask, left out: train/cell_0.tif; training images no crop of which can be annotated "
@@ -46,6 +45,9 @@ def test_images_that_need_much_memory_are_named() -> None:
     assert warning.startswith("d: scoring 1 (400 million pixels) takes about 37 GiB of memory")
 
 
-def test_a_recipe_tells_no_paths() -> None:
-    recipe = recipe_values([DataArguments(dataset="here/images", masks="here/masks", min_annotated=0.1)], LOCAL)
-    assert "here" not in str(recipe) and recipe["min_annotated"] == 0.1
+def test_a_recipe_names_no_folders(scenes: Path) -> None:
+    masks = str(scenes / "masks")
+    recipe = SegmentationSettings(
+        "demo", str(scenes / "images"), output="run", masks=masks, min_annotated=0.1
+    ).recipe()
+    assert str(scenes) not in str(recipe) and "run" not in recipe.values() and recipe["min_annotated"] == 0.1

@@ -18,8 +18,8 @@ from stedfm_hf.labels.annotated import read_annotated
 from stedfm_hf.modeling.blending_stedfm import segment_image
 from stedfm_hf.runs import UserError, read_json
 from stedfm_hf.training.finetuning.summary import METRICS_FILE, run_folder
-from stedfm_hf.training.segmentation.feeding import read_side
-from stedfm_hf.training.segmentation.scoring import score
+from stedfm_hf.training.segmentation.data import remember
+from stedfm_hf.training.segmentation.trainer import score
 from tests.training.finetuning.small import curve_of
 from tests.training.launching import kill_at, launch
 from tests.training.segmentation.small_segmentations import SCRIPT, draw_scene, run, words_of, write_scenes
@@ -42,7 +42,7 @@ def test_the_folder_holds_the_best_model_and_its_maps_are_those_of_the_figures(f
     assert metrics["best_seed"] == 42 and metrics["runs"][0]["validation"]["iou"] > 0.2
     for name in ("README.md", "recipe.yaml", "manifest.json", "curve.csv", "figures/examples.png"):
         assert (full / name).exists(), name
-    assert list((full / "figures" / "checks").glob("step-*.png")) and not list(full.glob("*/checkpoint-*"))
+    assert list((full / "figures" / "evaluations").glob("step-*.png")) and not list(full.glob("*/checkpoint-*"))
     segment = pipeline("stedfm-segmentation", model=str(full))
     test = read_annotated(scenes)["test"]
     rows = pq.read_table(full / "per_image.parquet").to_pylist()
@@ -71,18 +71,18 @@ def unbroken(encoder: Path, scenes: Path, tmp_path_factory: pytest.TempPathFacto
 def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
     encoder: Path, scenes: Path, unbroken: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stedfm_hf.training.finetuning import watching
+    from stedfm_hf.training.finetuning import trainer
 
     words = "--decoder unetr"
     with monkeypatch.context() as patch:
-        real = watching.CheckWatch.on_step_end
+        real = trainer.FinetuneWatch.on_step_end
 
         def stop(self: Any, args: Any, state: Any, *rest: Any, **more: Any) -> None:
             if state.global_step == step:
                 raise Stopped
             real(self, args, state, *rest, **more)
 
-        patch.setattr(watching.CheckWatch, "on_step_end", stop)
+        patch.setattr(trainer.FinetuneWatch, "on_step_end", stop)
         with pytest.raises(Stopped):
             run(encoder, scenes, tmp_path / "run", words)
     run(encoder, scenes, tmp_path / "run", words)
@@ -94,17 +94,17 @@ def test_a_killed_run_ends_with_the_same_figures(
     encoder: Path, scenes: Path, unbroken: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = "--decoder unetr"
-    kill_at(SCRIPT, words_of(encoder, scenes, tmp_path / "run", words), "step 4/8  validation")
+    kill_at(SCRIPT, words_of(encoder, scenes, tmp_path / "run", words), "stedfm: step 4/8  validation")
     assert not (run_folder(tmp_path / "run", 42) / METRICS_FILE).exists()
     run(encoder, scenes, tmp_path / "run", words)
     assert_same_run(tmp_path / "run", unbroken)
-    assert "goes on behind step" in capfd.readouterr().out
+    assert "resumes after step" in capfd.readouterr().err
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_two_accumulated_batches(encoder: Path, scenes: Path, tmp_path: Path) -> None:
     # With a frozen encoder, several classes at once and an auxiliary head: no parameter may be without a gradient.
-    words = "--mode frozen --auxiliary --max_steps 4 --checks 2 --segmentation_loss mse"
+    words = "--mode frozen --auxiliary --max_steps 4 --num-evaluations 2 --segmentation_loss mse"
     run(encoder, scenes, tmp_path / "one", f"{words} --per_device_train_batch_size 2")
     said = launch(SCRIPT, words_of(encoder, scenes, tmp_path / "two", words))
     assert "2 processes x 2 crops x 1 accumulated" in said and said.count("test iou") == 1
@@ -118,11 +118,11 @@ def test_two_processes_give_the_losses_of_two_accumulated_batches(encoder: Path,
 def test_figures_of_two_processes_are_those_of_the_saved_batch_norms(
     encoder: Path, scenes: Path, tmp_path: Path
 ) -> None:
-    words = "--decoder unetr --max_steps 4 --checks 1 --learning_rate 1e-2"
+    words = "--decoder unetr --max_steps 4 --num-evaluations 1 --learning_rate 1e-2"
     launch(SCRIPT, words_of(encoder, scenes, tmp_path / "run", words))
     saved = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "run").eval()
-    side = read_side(read_annotated(scenes)["validation"], channels=1)
-    losses = [score(segment_image(saved, item.image), item, side.data, saved, areas=False).loss for item in side.items]
+    data = read_annotated(scenes)["validation"]
+    losses = [score(segment_image(saved, item.image), item, data, saved, areas=False).loss for item in remember(data)]
     figures = read_json(tmp_path / "run" / METRICS_FILE)["validation"]["mean"]
     assert figures["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
@@ -131,7 +131,7 @@ def test_figures_of_two_processes_are_those_of_the_saved_batch_norms(
 def test_what_is_trained(encoder: Path, scenes: Path, tmp_path: Path, words: str) -> None:
     if "lora" in words:
         pytest.importorskip("peft")
-    run(encoder, scenes, tmp_path / "run", f"{words} --max_steps 2 --checks 1")
+    run(encoder, scenes, tmp_path / "run", f"{words} --max_steps 2 --num-evaluations 1")
     ours, before = load_file(tmp_path / "run" / "model.safetensors"), load_file(encoder / "model.safetensors")
     assert not any("lora" in name or "base_layer" in name for name in ours)
     changed = {name for name in ours if name in before and not torch.equal(ours[name], before[name])}
@@ -142,7 +142,7 @@ def test_what_is_trained(encoder: Path, scenes: Path, tmp_path: Path, words: str
 
 @pytest.mark.parametrize("mode", ["from-scratch", "untrained"])
 def test_a_new_encoder_takes_the_architecture_alone(encoder: Path, scenes: Path, tmp_path: Path, mode: str) -> None:
-    run(encoder, scenes, tmp_path / "run", f"--mode {mode} --max_steps 2 --checks 1 --learning_rate 1e-9")
+    run(encoder, scenes, tmp_path / "run", f"--mode {mode} --max_steps 2 --num-evaluations 1 --learning_rate 1e-9")
     ours, before = load_file(tmp_path / "run" / "model.safetensors"), load_file(encoder / "model.safetensors")
     name = "stedfm.encoder.layers.0.attention.qkv.weight"
     assert ours[name].shape == before[name].shape and not torch.allclose(ours[name], before[name], atol=1e-2)
@@ -150,7 +150,7 @@ def test_a_new_encoder_takes_the_architecture_alone(encoder: Path, scenes: Path,
 
 def test_classes_that_overlap_and_names(encoder: Path, tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "data", planes=True)
-    words = "--classes squares bright --augmentation legacy --choose_by dice"
+    words = "--classes squares bright --protocol reference --metric-for-best-model dice"
     result = run(encoder, data, tmp_path / "run", words)
     assert result.metrics["chosen_by"] == "dice" and len(result.metrics["runs"][0]["test"]["iou_per_class"]) == 2
     model = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "run")
@@ -159,7 +159,7 @@ def test_classes_that_overlap_and_names(encoder: Path, tmp_path: Path) -> None:
 
 def test_few_images_are_seen_as_often_as_many_and_large_ones_at_several_places(encoder: Path, tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "data", shape=(64, 96))  # six crops of 32 pixels each
-    words = "--max_steps -1 --num_train_epochs 2 --checks 1"
+    words = "--max_steps -1 --num_train_epochs 2 --num-evaluations 1"
     whole = run(encoder, data, tmp_path / "all", words).metrics["runs"][0]
     few = run(encoder, data, tmp_path / "few", f"{words} --label_count 2").metrics["runs"][0]
     assert whole["images_seen"] == few["images_seen"] == 2 * 6 * 10 and few["training_images"] == 2
@@ -172,7 +172,7 @@ def test_few_images_are_seen_as_often_as_many_and_large_ones_at_several_places(e
         ("--min_annotated 0.9", "none of 10 training images has a crop of which 90 % are annotated"),
         ("--classes squares", r"the mask of .* holds 2, which no class is"),
         ("--train_split trian", "has no split 'trian'"),
-        ("--choose_by accuracy", "choose_by 'accuracy' is no figure of this task"),
+        ("--metric-for-best-model accuracy", "metric_for_best_model 'accuracy' is not a metric of this task"),
         (
             "--segmentation_loss bce_dice",
             "segmentation_loss 'bce_dice' is one of multi_label and soft targets, not of single_label ones",
@@ -194,9 +194,11 @@ def test_damaged_input_is_named_and_left_out(encoder: Path, scenes: Path, tmp_pa
     holed = draw_scene(5)[0].astype(np.float32)
     holed[3:6, 3:6] = np.nan
     tifffile.imwrite(data / "images" / "train" / "cell_5.tif", holed)
-    result = run(encoder, data, tmp_path / "run", "--max_steps 2 --checks 1")
+    result = run(encoder, data, tmp_path / "run", "--max_steps 2 --num-evaluations 1")
     assert (
-        len(result.failed) == 2 and "cell_3.tif" in " ".join(result.failed) and "cell_4.tif" in " ".join(result.failed)
+        len(result.manifest.failures()) == 2
+        and "cell_3.tif" in " ".join(result.manifest.failures())
+        and "cell_4.tif" in " ".join(result.manifest.failures())
     )
     assert result.metrics["runs"][0]["training_images"] == 8 and np.isfinite(result.metrics["test"]["mean"]["loss"])
 
@@ -216,7 +218,7 @@ def test_sides_without_any_class(encoder: Path, scenes: Path, tmp_path: Path) ->
     with pytest.raises(UserError, match="no pixel of any class is in validation, and nothing can be chosen by iou"):
         run(encoder, data, tmp_path / "run")
     # Nothing is marked, hence no image has an overlap: the run ends, and says so.
-    words = "--choose_by loss --max_steps 30 --checks 1 --learning_rate 1e-2 --decoder linear"
+    words = "--metric-for-best-model loss --max_steps 30 --num-evaluations 1 --learning_rate 1e-2 --decoder linear"
     result = run(encoder, data, tmp_path / "run", words)
     assert result.metrics["runs"][0]["test"]["iou"] is None and "iou" not in result.metrics["test"]["mean"]
     assert not (tmp_path / "run" / "figures" / "examples.png").exists()
@@ -225,5 +227,5 @@ def test_sides_without_any_class(encoder: Path, scenes: Path, tmp_path: Path) ->
 
 def test_a_batch_of_one(encoder: Path, scenes: Path, tmp_path: Path) -> None:
     for decoder in ("upernet", "unetr", "linear"):
-        words = f"--decoder {decoder} --effective_batch 1 --label_count 1 --max_steps 2 --checks 1"
+        words = f"--decoder {decoder} --effective_batch 1 --label_count 1 --max_steps 2 --num-evaluations 1"
         assert run(encoder, scenes, tmp_path / decoder, words).metrics["seeds"] == [42]

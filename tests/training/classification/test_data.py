@@ -8,23 +8,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import TrainingArguments
 
-from stedfm_hf.labels.labelled import from_arrays
+from stedfm_hf.labels.labelled import LabelledImages, from_arrays
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.classification.arguments import ClassificationArguments
-from stedfm_hf.training.classification.feeding import TrainingImages, read_side
-from stedfm_hf.training.finetuning.feeding import Feed
+from stedfm_hf.training.classification.data import TrainingImages, remember
+from stedfm_hf.training.classification.trainer import LabelledSplit
+from stedfm_hf.training.finetuning.data import Batches, load_images
 
 
-def arguments() -> ClassificationArguments:
-    return ClassificationArguments(
-        output_dir="run", use_cpu=True, effective_batch=4, per_device_train_batch_size=2, gradient_accumulation_steps=2
+def arguments() -> TrainingArguments:
+    return TrainingArguments(
+        output_dir="run", use_cpu=True, per_device_train_batch_size=2, gradient_accumulation_steps=2
     )
 
 
-def samples(count: int = 5, side: int = 8, **changes: Any) -> TrainingImages:
+def load(data: LabelledImages, channels: int = 1) -> LabelledSplit:
+    return load_images(data, remember, channels=channels, channels_of=len)
+
+
+def samples(count: int = 5, size: int = 8, **changes: Any) -> TrainingImages:
     images = [np.full((1, 20, 16), number / count, np.float32) for number in range(count)]
-    settings: dict[str, Any] = {"side": side, "seed": 3, "augment": True, **changes}
+    settings: dict[str, Any] = {"size": size, "seed": 3, "augment": True, **changes}
     return TrainingImages(images, torch.arange(count), **settings)
 
 
@@ -38,7 +43,7 @@ def test_every_image_is_seen_once_in_an_epoch_and_in_another_order() -> None:
 
 def test_a_feed_goes_on_behind_a_step() -> None:
     def fed(step: int, count: int) -> list[torch.Tensor]:
-        feed = Feed(samples(), arguments())
+        feed = Batches(samples(), arguments())
         feed.step = step
         return [batch["keys"] for batch in islice(feed, count)]
 
@@ -50,7 +55,7 @@ def test_feeding_leaves_the_random_numbers_of_the_program_alone() -> None:
     torch.manual_seed(0)
     wanted = torch.rand(1)
     torch.manual_seed(0)
-    next(iter(Feed(samples(), given)))
+    next(iter(Batches(samples(), given)))
     assert torch.equal(torch.rand(1), wanted)
 
 
@@ -64,10 +69,10 @@ def test_what_cannot_be_read_is_left_out_and_named(monkeypatch: pytest.MonkeyPat
         return real(self, number)
 
     monkeypatch.setattr(type(data), "stored", damaged)
-    side = read_side(data, channels=1)
+    side = load(data)
     assert side.failed == {"1": "the strip is cut off", "4": "the strip is cut off"}
     assert side.data.places.tolist() == ["0", "2", "3", "5"] and len(side.items) == 4
     with pytest.raises(UserError, match="no image of a can be read"):
-        read_side(data.take([1, 2, 3]), channels=1)
+        load(data.take([1, 2, 3]))
     with pytest.raises(UserError, match="0: has 1 channels, the model takes 2"):
-        read_side(data, channels=2)
+        load(data, 2)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.finetuning.feeding import Remembered, SharedBatches, training_side
+from stedfm_hf.training.classification.data import training_size
+from stedfm_hf.training.finetuning.data import Remembered, SampleNumbers
 
 
 @pytest.mark.parametrize(("batch_size", "accumulation", "world"), [(8, 1, 1), (4, 2, 1), (4, 1, 2), (2, 2, 2)])
 def test_a_step_holds_the_same_samples_however_it_is_shared(batch_size: int, accumulation: int, world: int) -> None:
-    ranks = [islice(SharedBatches(batch_size, accumulation, rank, world), 3 * accumulation) for rank in range(world)]
+    ranks = [islice(SampleNumbers(batch_size, accumulation, rank, world), 3 * accumulation) for rank in range(world)]
     taken = [list(each) for each in ranks]
     for step in range(3):
         mine = [batch for rank in taken for batch in rank[step * accumulation : (step + 1) * accumulation]]
@@ -22,10 +23,10 @@ def test_a_step_holds_the_same_samples_however_it_is_shared(batch_size: int, acc
 
 def test_the_side_is_that_of_the_model_or_what_the_smallest_image_allows() -> None:
     shapes = [(70, 45), (30, 90)]
-    assert training_side(shapes, ["a", "b"], image_size=16, patch_size=8) == 16
-    assert training_side(shapes, ["a", "b"], image_size=64, patch_size=8) == 24
+    assert training_size(shapes, ["a", "b"], image_size=16, patch_size=8) == 16
+    assert training_size(shapes, ["a", "b"], image_size=64, patch_size=8) == 24
     with pytest.raises(UserError, match="b: 30 x 90 pixels are less than a patch"):
-        training_side(shapes, ["a", "b"], image_size=64, patch_size=32)
+        training_size(shapes, ["a", "b"], image_size=64, patch_size=32)
 
 
 def test_images_are_read_once_where_there_is_room() -> None:
@@ -35,7 +36,7 @@ def test_images_are_read_once_where_there_is_room() -> None:
         reads.append(number)
         return np.zeros((1, 4, 4), np.float32)
 
-    known = Remembered(read, 3, size=lambda image: image.nbytes, room=2 * 64)
+    known = Remembered(read, 3, size=lambda image: image.nbytes, limit=2 * 64)
     for number in (0, 1, 2, 0, 1, 2):
         assert known[number].shape == (1, 4, 4)
     assert reads == [0, 1, 2, 2]  # the third has no room

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.finetuning.checks import best_check, chosen_figure, is_past_patience
+from stedfm_hf.training.finetuning.best import best_evaluation, choose_metric, is_past_patience
 
 
 def history(figure: str, *values: float) -> list[dict[str, float]]:
@@ -28,9 +28,9 @@ def history(figure: str, *values: float) -> list[dict[str, float]]:
         ("accuracy", (0.9, 0.9, 0.9), 0),
     ],
 )
-def test_the_best_check(figure: str, values: tuple[float, ...], best: int) -> None:
-    assert best_check(history(figure, *values), figure) == best
-    assert best_check([], figure) is None
+def test_the_best_evaluation(figure: str, values: tuple[float, ...], best: int) -> None:
+    assert best_evaluation(history(figure, *values), figure) == best
+    assert best_evaluation([], figure) is None
 
 
 def test_patience_runs_out_where_nothing_gets_better() -> None:
@@ -44,6 +44,6 @@ def test_patience_runs_out_where_nothing_gets_better() -> None:
 
 def test_a_figure_of_another_task_is_refused() -> None:
     figures = ("macro_f1", "micro_f1")
-    assert chosen_figure(figures, None) == "macro_f1" and chosen_figure(figures, "micro_f1") == "micro_f1"
-    with pytest.raises(UserError, match="give one of macro_f1, micro_f1"):
-        chosen_figure(figures, "accuracy")
+    assert choose_metric(figures, None) == "macro_f1" and choose_metric(figures, "micro_f1") == "micro_f1"
+    with pytest.raises(UserError, match="give macro_f1, micro_f1"):
+        choose_metric(figures, "accuracy")

@@ -1,0 +1,107 @@
+"""Settings of fine-tunings: what each mode has by default, and what is refused before torch is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stedfm_hf.runs import UserError
+from stedfm_hf.runs.recipes import write_recipe
+from stedfm_hf.training.settings import ClassificationSettings, FinetuneSettings, SegmentationSettings
+from tests.command_words import settings_from
+
+KINDS: dict[str, type[FinetuneSettings]] = {
+    "classification": ClassificationSettings,
+    "segmentation": SegmentationSettings,
+}
+MODES = [(task, mode) for task, kind in KINDS.items() for mode in kind.learning_rates]
+
+
+def parse(task: str, words: str = "") -> FinetuneSettings:
+    least = ["--model", "demo", "--dataset", "lab/crops", "--output", "run", "--device", "cpu"]
+    settings: FinetuneSettings = settings_from(KINDS[task], [*least, *words.split()])
+    return settings
+
+
+@pytest.mark.parametrize(("task", "mode"), MODES)
+def test_every_mode_has_its_rate(task: str, mode: str) -> None:
+    words = f"--mode {mode}{' --blocks 2' if mode == 'last-blocks' else ''}"
+    assert parse(task, words).highest_learning_rate == KINDS[task].learning_rates[mode]
+    assert parse(task, f"{words} --learning_rate 0.5").highest_learning_rate == 0.5
+
+
+def test_early_blocks_move_less_where_a_new_decoder_is_trained_with_them() -> None:
+    assert (
+        parse("segmentation").decay_of_layers == 0.75 and parse("segmentation", "--mode frozen").decay_of_layers == 1
+    )
+    assert parse("segmentation", "--layer-decay 0.5").decay_of_layers == 0.5
+
+
+def test_seeds_are_those_named_or_the_one() -> None:
+    assert parse("classification").seeds == [42] and parse("classification", "--seed 7").seeds == [7]
+    assert parse("classification", "--seeds 1 2 3").seeds == [1, 2, 3]
+
+
+def test_the_budget_is_that_of_all_images() -> None:
+    settings = parse("classification", "--num_train_epochs 10 --effective_batch 50")
+    assert settings.steps_for(1000, 1000) == settings.steps_for(1000, 20) == 200
+    assert settings.steps_for(1000, 2) == 40  # a thousand passes at most, as in the reference
+    assert parse("classification", "--sample_budget 640").steps_for(1000, 500) == 10
+    assert parse("classification", "--max_steps 3").steps_for(9, 9) == 3
+
+
+def test_a_recipe_gives_the_values_again(tmp_path: Path) -> None:
+    words = "--mode last-blocks --blocks 3 --layer_decay 0.8 --labels_per_class 9 --no_augment"
+    recipe = parse("classification", words).recipe()
+    assert not {"model", "dataset", "output", "seeds"} & set(recipe)
+    write_recipe(tmp_path / "recipe.yaml", recipe)
+    again = parse("classification", f"--recipe {tmp_path / 'recipe.yaml'}")
+    assert again.recipe() == recipe and again.blocks == 3 and not again.augment
+
+
+@pytest.mark.parametrize(
+    ("task", "words", "error"),
+    [
+        ("classification", "--mode linear", "mode 'linear' is unknown; did you mean linear-probe"),
+        ("classification", "--mode last-blocks", "give --mode last-blocks --blocks 2"),
+        ("classification", "--blocks 2", "do not fit"),
+        ("classification", "--seeds 1 1", "each once"),
+        ("classification", "--label-per-class 3", "is not an option; did you mean labels_per_class"),
+        ("classification", "--load_best_model_at_end", "--metric-for-best-model"),
+        ("classification", "--layer_decay 1.5", "layer_decay is 1.5"),
+        ("classification", "--early_stopping_patience 0", "early_stopping_patience is 0"),
+        ("classification", "--recipe small", "recipe 'small' is unknown; give a file"),
+        ("classification", "--deepspeed zero1", "leave --deepspeed out"),
+        ("classification", "--model nowhere", "model nowhere: no such folder"),
+        ("classification", "--dataset nowhere", "nowhere: there is no such folder here"),
+        ("classification", "--labels_per_class 3 --label_fraction 0.1", "give one of them"),
+        ("segmentation", "--label_count 3 --label_fraction 0.5", "label_fraction and label_count are several ways"),
+        ("segmentation", "--min_annotated 2", "min_annotated is 2"),
+        ("segmentation", "--decoder unetr --auxiliary", "decoder unetr has no auxiliary head"),
+        ("segmentation", "--decoder unet", "decoder 'unet' is unknown; did you mean unetr"),
+        ("segmentation", "--label_count 0", "label_count is 0"),
+        ("segmentation", "--masks nowhere", "masks nowhere: there is no such folder"),
+    ],
+)
+def test_wrong_options_are_reported(task: str, words: str, error: str) -> None:
+    with pytest.raises(UserError, match=error):
+        parse(task, words)
+
+
+@pytest.mark.parametrize("task", KINDS)
+@pytest.mark.parametrize(
+    "words", ["--help", "--dataset lab/a --output x", "--model nowhere --dataset lab/a --output x"]
+)
+def test_help_and_wrong_options_import_neither_torch_nor_transformers(task: str, words: str) -> None:
+    code = (
+        "import sys; from stedfm_hf.cli import main; status = main(sys.argv[1:]); "
+        "print(status, sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, "finetune", task, *words.split()]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.stdout.endswith("0 []\n" if words == "--help" else "2 []\n"), ended.stderr
+    assert ended.stderr.count("\n") == (words != "--help")
+    assert words != "--help" or "--adafactor" not in ended.stdout
