@@ -47,6 +47,7 @@ from stedfm_hf.training.held_out import find_held_out
 from stedfm_hf.training.network import network_config, new_network, pixel_statistics, whole_weights
 from stedfm_hf.training.preparation import Preparation
 from stedfm_hf.training.settings import PretrainSettings
+from stedfm_hf.training.time_limit import TimeLimit
 from stedfm_hf.training.trainer import PretrainingTrainer
 from stedfm_hf.training.watching import Watch
 
@@ -130,10 +131,11 @@ def pretrain(settings: PretrainSettings) -> PretrainResult:
             if writes:
                 names = ", ".join(name_of(files.repo) for files in train)
                 write_recipe(output.path / RECIPE_FILE, settings.recipe(), note=f"trained on {names}")
-            _train(settings, arguments, network, batches, preparation, train, say)
+            steps = _train(settings, arguments, network, batches, preparation, train, say)
+            output.manifest.options["steps"] = steps
     if settings.push_to_hub and writes:
         push(output.path, settings.hub_model_id or output.path.name, private=settings.hub_private_repo)
-    steps = arguments.max_steps
+    steps = int(output.manifest.options["steps"])
     return PretrainResult(output.path, output.manifest, steps, steps * settings.effective_batch)
 
 
@@ -162,18 +164,20 @@ def _train(
     preparation: Preparation,
     train: Sequence[SplitFiles],
     say: Say,
-) -> None:
-    """Train from the newest complete checkpoint to the last step, and write the model."""
+) -> int:
+    """Train from the newest complete checkpoint to the last step, write the model, and return the steps."""
     if steps_of(settings.folder) and newest_whole(settings.folder, _silent) is None:
         say("no checkpoint is complete: training starts again")
     rate = f"learning rate {settings.highest_learning_rate:.3g}"
-    say(f"{settings.describe_batch()}, {rate}, {arguments.max_steps} steps")
+    length = f"{settings.max_seconds:g} seconds" if settings.max_seconds else f"{arguments.max_steps} steps"
+    say(f"{settings.describe_batch()}, {rate}, {length}")
     held_out = None
     if settings.eval_steps:
         # Of another data set the training split is not trained on, but its labels vote all the same.
         evaluated = [find_split(name, settings.train_split) for name in settings.validation_dataset] or train
         held_out = find_held_out(evaluated, preparation, split=settings.validation_split, say=say)
     average = EncoderAverage(network.stedfm, settings.ema_decay) if settings.ema_decay else None
+    limit = TimeLimit(settings.max_seconds, settings.warmup_ratio) if settings.max_seconds else None
     trainer = PretrainingTrainer(
         settings=settings,
         model=network,
@@ -182,16 +186,19 @@ def _train(
         preparation=preparation,
         held_out=held_out,
         average=average,
+        time_limit=limit,
         processing_class=StedFmImageProcessor(patch_size=network.config.patch_size),
     )
     curve = Curve(settings.folder / CURVE_FILE)
     # Before the callbacks of --report-to, which get the speed that it measures.
     trainer.callback_handler.callbacks.insert(0, Watch(curve, say=say))
     checkpoint = trainer.newest_checkpoint(say)
-    if checkpoint is not None and average is not None:
-        average.load(Path(checkpoint))
+    for part in (average, limit):
+        if checkpoint is not None and part is not None:
+            part.load(Path(checkpoint))
     trainer.train(resume_from_checkpoint=checkpoint)
     _finish(settings, trainer, curve, train)
+    return trainer.state.global_step
 
 
 def _finish(

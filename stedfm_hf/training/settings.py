@@ -196,6 +196,10 @@ class PretrainSettings(TrainingSettings):
         None, decides=False, help="Folder or Hub id of a model whose weights are the start."
     )
     num_train_epochs: float = option(1000.0, help="Number of passes over the data (reference protocol: 1000).")
+    max_seconds: float | None = option(
+        None,
+        help="Seconds after which training ends; warm-up and half a cosine of the learning rate span this time.",
+    )
     seed: int = options.seed("the weights, the order, the masks and the augmentation", default=42)
     effective_batch: int = _effective_batch(1024)
     base_learning_rate: float = option(
@@ -236,6 +240,8 @@ class PretrainSettings(TrainingSettings):
             raise UserError(
                 f"weights {self.weights} must be above 0 and one for each of {len(self.dataset)} data sets"
             )
+        if self.max_seconds is not None and self.max_seconds <= 0:
+            raise UserError(f"max_seconds is {self.max_seconds}; it must be above 0")
         for name in ("mask_ratio", "ema_decay"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:

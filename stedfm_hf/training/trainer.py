@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from stedfm_hf.training.averaging import EncoderAverage
     from stedfm_hf.training.held_out import HeldOut
     from stedfm_hf.training.settings import PretrainSettings
+    from stedfm_hf.training.time_limit import TimeLimit
 
 REFERENCE_PERIOD_EPOCHS = 20
 
@@ -44,6 +45,7 @@ class PretrainingTrainer(ExactTrainer):
         preparation: makes the input of a step out of a batch.
         held_out: crops to look at now and then; None: no checks.
         average: follows the weights; it is saved with every checkpoint.
+        time_limit: Ends the training when its time is used; None trains all steps.
         kwargs: of `transformers.Trainer`.
     """
 
@@ -59,6 +61,7 @@ class PretrainingTrainer(ExactTrainer):
         preparation: Preparation,
         held_out: HeldOut | None = None,
         average: EncoderAverage | None = None,
+        time_limit: TimeLimit | None = None,
         **kwargs: Any,
     ) -> None:
         if held_out is None:
@@ -67,11 +70,12 @@ class PretrainingTrainer(ExactTrainer):
         super().__init__(model=model, args=args, batches=batches, eval_dataset=held_out, **kwargs)
         self.settings = settings
         self.batches, self.preparation, self.held_out, self.average = batches, preparation, held_out, average
-        self._checked_at = -1
+        self.time_limit, self._checked_at = time_limit, -1
         if average is not None and (self.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
             raise UserError("ema_decay needs all weights in every process; leave it out, or ZeRO-3 or FSDP")
-        if average is not None:
-            self.add_callback(average)
+        for callback in (average, time_limit):
+            if callback is not None:
+                self.add_callback(callback)
 
     # ------------------------------------------------------------------------------------- the step
 
@@ -96,12 +100,15 @@ class PretrainingTrainer(ExactTrainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """Warm-up and one cosine; the reference has a cosine with a half period of 20 epochs."""
-        if self.settings.protocol != "reference":
+        limit = self.time_limit
+        if self.settings.protocol != "reference" and limit is None:
             return super().create_scheduler(num_training_steps, optimizer)
         if self.lr_scheduler is None:
             per_epoch = self.batches.batches_per_epoch[0] / self.args.gradient_accumulation_steps
 
             def rate(step: int) -> float:
+                if limit is not None:
+                    return limit.rate(step, num_training_steps)
                 return 0.5 * (1.0 + math.cos(math.pi * int(step / per_epoch) / REFERENCE_PERIOD_EPOCHS))
 
             self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
@@ -172,13 +179,15 @@ class PretrainingTrainer(ExactTrainer):
         differing = [key for key in kind.__annotations__ if key in ours and theirs.get(key) != ours[key]]
         if differing:
             shown = "; ".join(f"{key}: {theirs.get(key)!r} there, {ours[key]!r} now" for key in differing[:4])
-            raise UserError(f"{folder}: is a checkpoint of another model ({shown}); name another output_dir")
+            raise UserError(f"{folder}: is a checkpoint of another model ({shown}); choose another --output")
         return str(folder)
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         # A run that was stopped between its last checkpoint and its end: the library would take one step more.
         checkpoint = kwargs.get("resume_from_checkpoint")
-        if checkpoint is not None and int(Path(checkpoint).name.rpartition("-")[2]) >= self.args.max_steps:
+        step = 0 if checkpoint is None else int(Path(checkpoint).name.rpartition("-")[2])
+        out_of_time = self.time_limit is not None and self.time_limit.used(step, self.args.max_steps) >= 1.0
+        if checkpoint is not None and (out_of_time or step >= self.args.max_steps):
             self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
             # As for a step: DeepSpeed and FSDP load and save through what they wrap the model in.
             self._prepare_for_training(self.args.max_steps, self.get_train_dataloader(), checkpoint)
@@ -195,6 +204,7 @@ class PretrainingTrainer(ExactTrainer):
         return iter(self.batches)
 
     def save_beside(self, folder: Path) -> None:
-        """Saves the average."""
-        if self.average is not None:
-            self.average.save(folder)
+        """Saves the average, and the time that is used."""
+        for part in (self.average, self.time_limit):
+            if part is not None:
+                part.save(folder)
