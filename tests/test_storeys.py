@@ -114,6 +114,11 @@ def test_code_for_the_hub_stands_alone(path: Path) -> None:
             assert name[0] in allowed, f"line {node.lineno}: {'.'.join(name)}"
 
 
+def test_tests_stand_in_the_folder_of_what_they_test() -> None:
+    folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    assert [str(folder) for folder in sorted(folders) if not (PACKAGE / folder).is_dir()] == []
+
+
 def test_an_import_upwards_would_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     path = tmp_path / "stedfm_hf" / "data" / "simulate.py"
