@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-encoder test test-all quality format bench bench-busy bench-data bench-segmentation clean
+.PHONY: help install demo demo-encoder test test-all quality format bench bench-busy bench-data bench-segmentation bench-start clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ bench-data: $(INSTALLED) ## Measure reading, building and streaming of data sets
 
 bench-busy: $(INSTALLED) ## Measure embedding next to busy processes and write docs/benchmarks_busy.md
 	"$(BIN)/python" -m tests.benchmarks.busy
+
+bench-start: $(INSTALLED) ## Measure how fast help and errors are answered and write docs/benchmarks_start.md
+	"$(BIN)/python" -m tests.benchmarks.start
 
 # Compared with, and no dependency of ours: it has a folder of its own beside the environment.
 MONAI := build/monai

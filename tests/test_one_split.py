@@ -17,10 +17,9 @@ import pytest
 
 from stedfm_hf.cli import main
 from stedfm_hf.data import build
-from stedfm_hf.evaluation import protocol
-from stedfm_hf.evaluation.protocol import Request, evaluate_knn, evaluate_probe
+from stedfm_hf.evaluation import evaluate_knn, evaluate_probe, evaluate_segmentation, protocol
 from stedfm_hf.evaluation.segmentation import protocol as segmentation
-from stedfm_hf.evaluation.segmentation.protocol import SegmentationRequest, evaluate_segmentation
+from stedfm_hf.evaluation.settings import MaskSettings, ProbeSettings
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import UserError
 from stedfm_hf.training import classify, segment
@@ -90,8 +89,12 @@ def trained(root: Path, masks: bool, pattern: str | None) -> Splits[Any]:
 def scored(root: Path, masks: bool, pattern: str | None, seed: int) -> list[Splits[Any]]:
     """The splits of `stedfm evaluate`."""
     if masks:
-        return [segmentation.read_splits(SegmentationRequest(root, [], REPORT, seed=seed, source_pattern=pattern))]
-    return [protocol.read_splits(Request(root, ["demo"], REPORT, seed=seed, source_pattern=pattern))]
+        return [
+            segmentation.read_splits(
+                MaskSettings(root, REPORT, folds=None, model=["any"], seed=seed, source_pattern=pattern)
+            )
+        ]
+    return [protocol.read_splits(ProbeSettings(root, REPORT, seed=seed, source_pattern=pattern))]
 
 
 @pytest.mark.parametrize(("masks", "pattern"), [(False, None), (False, PATTERN), (True, None)])
@@ -126,7 +129,7 @@ def test_a_data_set_that_is_built_has_the_splits_of_its_folder(tmp_path: Path) -
         for path in repo.glob("data/*.parquet"):
             built.setdefault(path.name.split("-")[0], set()).update(pq.read_table(path)["source"].to_pylist())
         assert built == {name: set(images.sources.tolist()) for name, images in splits.named().items()}
-        assert trained(repo, False, None).facts() == protocol.read_splits(Request(repo, ["demo"], REPORT)).facts()
+        assert trained(repo, False, None).facts() == protocol.read_splits(ProbeSettings(repo, REPORT)).facts()
 
 
 # ------------------------------------------------------------------------------------- with models that are trained
@@ -181,19 +184,19 @@ def mixed(split: str, number: int) -> str:
 def test_a_report_leaves_out_what_a_model_was_trained_on(
     classes: Path, classifier: Path, encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options: dict[str, Any] = {"baselines": ("histogram",), "device": "cpu", "cache": None}
+    options: dict[str, Any] = {"baselines": ["histogram"], "device": "cpu", "cache": None}
     models = [str(classifier), str(encoder)]
-    same = evaluate_probe(Request(classes, models, tmp_path / "same", **options), labels_per_class=["all"]).record
+    same = evaluate_probe(classes, tmp_path / "same", model=models, labels_per_class=["all"], **options).record
     count = same["split"]["splits"]["test"]["images"]
     assert f"None of {count} test images was used to train or select {classifier}." in same["notes"]
     assert f"It is unknown which images {encoder} was trained on." in same["notes"]
 
     data = resorted(trained(classes, False, None), classes, tmp_path / "mixed", mixed)
     line = f"8 of {8 + count} test images were left out, for all models alike, because a model was trained or selected"
-    words = ["evaluate", "knn", str(data), "--model", models[0], "--model", models[1], "--baseline", "histogram"]
+    words = ["evaluate", "knn", "--dataset", str(data), "--model", *models, "--baselines", "histogram"]
     for pattern in ([], ["--source-pattern", r"other-(\w+-\d+)"]):  # a pattern that renames the sources hides nothing
         report = tmp_path / f"knn{len(pattern)}"
-        assert main([*words, *pattern, "--no-cache", "--device", "cpu", "--report", str(report)]) == 0
+        assert main([*words, *pattern, "--cache", "none", "--device", "cpu", "--output", str(report)]) == 0
         assert f"note: {line}" in capsys.readouterr().err
         record = json.loads((report / "results.json").read_text(encoding="utf-8"))
         assert record["split"]["splits"]["test"]["images"] == count
@@ -202,7 +205,7 @@ def test_a_report_leaves_out_what_a_model_was_trained_on(
         assert {row["image"].rpartition("other-")[2].split("-")[0] for row in answers} == {"test"}
         assert len(answers) == count * len({(row["model"], row["setting"]) for row in answers})
 
-    every = evaluate_knn(Request(classes, models, tmp_path / "one-out", **options), one_out=True).record
+    every = evaluate_knn(classes, tmp_path / "one-out", model=models, leave_one_out=True, **options).record
     assert every["split"]["splits"]["test"]["images"] == count
     assert every["split"]["splits"]["train"]["images"] == 48
 
@@ -211,7 +214,7 @@ def test_a_report_leaves_out_what_a_model_was_trained_on(
     shutil.copytree(data / "train", tmp_path / "seen" / "train", ignore=shutil.ignore_patterns("*[13579].npy"))
     (data / "test").rename(tmp_path / "seen" / "test")
     with pytest.raises(UserError, match="test images are of source images that a model was trained or selected on"):
-        evaluate_probe(Request(tmp_path / "seen", models, tmp_path / "none", **options))
+        evaluate_probe(tmp_path / "seen", tmp_path / "none", model=models, **options)
 
 
 def test_classify_reports_how_many_images_the_model_was_trained_on(
@@ -261,14 +264,14 @@ def test_masks_that_a_segmenter_was_trained_on_are_not_scored(encoder: Path, tmp
     model = tmp_path / "segmenter"
     small_segmentations.run(encoder, root, model, "--max_steps 2 --num-evaluations 1")
     splits = trained(root, True, None)
-    options: dict[str, Any] = {"baselines": ("constant",), "device": "cpu"}
-    every = evaluate_segmentation(SegmentationRequest(root, [model], tmp_path / "all", split="all", **options))
+    options: dict[str, Any] = {"baselines": ["constant"], "device": "cpu"}
+    every = evaluate_segmentation(root, tmp_path / "all", model=[str(model)], split="all", **options)
     left = len(splits.train) + len(splits.validation)
     assert every.record["notes"][0].startswith(f"{left} of 30 test images were left out, for all models alike")
     table = pq.read_table(tmp_path / "all" / "per_image.parquet").to_pylist()
     assert {row["image"] for row in table} == set(splits.test.places.tolist())
     assert every.manifest.counts()["skipped"] == left
-    only = evaluate_segmentation(SegmentationRequest(root, [model], tmp_path / "test", **options)).record
+    only = evaluate_segmentation(root, tmp_path / "test", model=[str(model)], **options).record
     assert only["scores"] == every.record["scores"] or only["split"]["splits"]["test"]["images"] == len(splits.test)
     with pytest.raises(UserError, match="too few remain to test on: 0 source images"):
-        evaluate_segmentation(SegmentationRequest(root, [model], tmp_path / "none", split="train", **options))
+        evaluate_segmentation(root, tmp_path / "none", model=[str(model)], split="train", **options)

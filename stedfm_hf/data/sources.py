@@ -108,6 +108,31 @@ def is_dataset(name: str | os.PathLike[str]) -> bool:
     return looks_like_id and not path.suffix and not path.exists() and not path.parent.exists()
 
 
+def check_dataset(name: str | os.PathLike[str]) -> None:
+    """Refuse a data set that cannot be one, without opening it.
+
+    Args:
+        name: Folder of images, folder of a data set, or Hub id.
+
+    Raises:
+        UserError: There is no such folder, or nothing to read in it.
+
+    Example:
+        >>> try:
+        ...     check_dataset("nowhere")
+        ... except UserError as error:
+        ...     print(error)
+        dataset nowhere: no such folder; check the path (an id of the Hub is OWNER/NAME)
+    """
+    path = Path(name)
+    if path.is_file():
+        raise UserError(f"dataset {name}: is a file; name its folder")
+    if not path.is_dir() and not is_dataset(os.fspath(name).partition("@")[0].removeprefix("hf://datasets/")):
+        raise UserError(f"dataset {name}: no such folder; check the path (an id of the Hub is OWNER/NAME)")
+    if path.is_dir() and not is_dataset(path):
+        find_images(path)  # says if there is none
+
+
 def chunks(sources: Sequence[Source], count: int, size: int = 256 * 2**20) -> Iterator[list[Source]]:
     """Cut a list into runs of at most `count` sources and, if they are more than one, `size` bytes."""
     chunk: list[Source] = []

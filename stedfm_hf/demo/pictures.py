@@ -13,7 +13,7 @@ from sklearn.manifold import TSNE
 
 from stedfm_hf.demo.material import Picture
 from stedfm_hf.demo.scores import Scores
-from stedfm_hf.evaluation import nearest
+from stedfm_hf.metrics import nearest
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.reports.figures import (
     INK,

@@ -23,16 +23,17 @@ from huggingface_hub import model_info, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 
 from stedfm_hf.evaluation.baselines import intensity_histograms, log_spectra, small_pixels, texture_features
+from stedfm_hf.evaluation.settings import BASELINES
 from stedfm_hf.images import StedImage
 from stedfm_hf.inference.loading import Encoder, choose_device, load_encoder, weights_sha256
 from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.modeling.tiling_stedfm import encode_images
-from stedfm_hf.runs import UserError
-from stedfm_hf.weights.packaged import PACKAGED, packaged_folder
+from stedfm_hf.runs import UserError, tell
+from stedfm_hf.weights.models import ModelSource, find_model
+from stedfm_hf.weights.packaged import PACKAGED
 
-BASELINES = ("untrained", "histogram", "texture", "pixels", "log-spectrum", "imagenet", "chance")
 IMAGENET = ("WinKawaks/vit-small-patch16-224", "facebook/dino-vits16")
 """Where a ViT-S trained on photographs is looked for, in order."""
 _SAMPLE = 256
@@ -158,7 +159,7 @@ def _settings(processor: StedFmImageProcessor) -> dict[str, Any]:
 
 
 def load_extractors(
-    models: Sequence[str],
+    models: Sequence[str | ModelSource],
     baselines: Sequence[str] = BASELINES,
     *,
     data: LabelledImages,
@@ -166,7 +167,6 @@ def load_extractors(
     precision: str = "float32",
     batch_size: int = 32,
     seed: int = 0,
-    say: Callable[[str], None] = print,
 ) -> list[Extractor]:
     """Loads what is compared: the models, then the baselines but `chance`, which needs no vectors.
 
@@ -178,25 +178,26 @@ def load_extractors(
         precision: they run in.
         batch_size: images in one forward pass.
         seed: of the untrained network's weights.
-        say: called with a line for a baseline that is not to be had.
 
     Raises:
         UserError: a model cannot be loaded, or is named twice; a baseline is unknown.
     """
     if unknown := [name for name in baselines if name not in BASELINES]:
         raise UserError(f"baseline {unknown[0]!r} is unknown; choose of {', '.join(BASELINES)}")
-    if doubled := next((model for model in models if list(models).count(model) > 1), None):
+    sources = [find_model(model) for model in models]
+    if doubled := next((each.given for each in sources if sources.count(each) > 1), None):
         raise UserError(f"model {doubled} is named twice; name every model once")
-    found: list[Extractor] = [_load(model, device, precision, batch_size) for model in models]
+    found: list[Extractor] = [_load(source, device, precision, batch_size) for source in sources]
     for name in baselines:
         if name == "untrained":
             first = found[0] if found else None
             if isinstance(first, EncoderExtractor):
                 found.append(_untrained(first, data, seed))
             else:
-                say(f"untrained: left out: {models[0] if models else 'no model'} is no STED-FM network to start anew")
+                first_name = sources[0].given if sources else "no model"
+                tell(f"untrained: left out, because {first_name} is not a STED-FM network")
         elif name == "imagenet":
-            if (imagenet := _imagenet(device, batch_size, say)) is not None:
+            if (imagenet := _imagenet(device, batch_size)) is not None:
                 found.append(imagenet)
         elif name != "chance":
             title, measure, scaling, components = _MEASURED[name]
@@ -214,9 +215,9 @@ def _told_apart(found: list[Extractor]) -> list[Extractor]:
     return found
 
 
-def _load(model: str, device: str, precision: str, batch_size: int) -> EncoderExtractor | VisionExtractor:
-    if not _is_foreign(model):
-        encoder = load_encoder(model, device=device, precision=precision)
+def _load(source: ModelSource, device: str, precision: str, batch_size: int) -> EncoderExtractor | VisionExtractor:
+    if not _is_foreign(source):
+        encoder = load_encoder(source, device=device, precision=precision)
         identity = {
             "weights": encoder.weights_sha256,
             "processor": _settings(encoder.processor),
@@ -224,19 +225,19 @@ def _load(model: str, device: str, precision: str, batch_size: int) -> EncoderEx
             "pooling": "avg",
             "precision": str(encoder.model.dtype).removeprefix("torch."),
         }
-        name = f"{model} (packaged)" if model in PACKAGED else encoder.name
-        return EncoderExtractor(str(model), name, identity, encoder=encoder, batch_size=batch_size)
-    return _load_vision(model, model, device, batch_size)
+        name = f"{source.given} (packaged)" if source.given in PACKAGED else encoder.name
+        return EncoderExtractor(source.given, name, identity, encoder=encoder, batch_size=batch_size)
+    return _load_vision(source.place, source.given, device, batch_size)
 
 
-def _is_foreign(model: str) -> bool:
+def _is_foreign(source: ModelSource) -> bool:
     """Whether this is a model of transformers that is not STED-FM; what cannot be told is taken for STED-FM."""
     from transformers import AutoConfig
 
-    if packaged_folder(model) is not None:
+    if source.given in PACKAGED:
         return False
     try:
-        return AutoConfig.from_pretrained(model).model_type != "stedfm"
+        return AutoConfig.from_pretrained(source.place).model_type != "stedfm"
     except (OSError, ValueError):
         return False
 
@@ -263,7 +264,7 @@ def _load_vision(model: str, name: str, device: str, batch_size: int) -> VisionE
     return VisionExtractor(model, title, identity, model=network, side=side, mean=mean, std=std, batch_size=batch_size)
 
 
-def _imagenet(device: str, batch_size: int, say: Callable[[str], None]) -> VisionExtractor | None:
+def _imagenet(device: str, batch_size: int) -> VisionExtractor | None:
     reason = ""
     for name in IMAGENET:
         try:
@@ -275,7 +276,7 @@ def _imagenet(device: str, batch_size: int, say: Callable[[str], None]) -> Visio
         found.key, found.name, found.kind = "imagenet", f"ImageNet ViT-S ({name})", "baseline"
         return found
     why = textwrap.shorten(reason, 160, placeholder=" ...")
-    say(f"imagenet: left out, as no ViT-S trained on photographs is to be had here ({why}); see --baseline")
+    tell(f"imagenet: left out, because no ViT-S trained on photographs is available here ({why}); see --baselines")
     return None
 
 

@@ -1,193 +1,100 @@
-"""Whole comparisons of models on labelled images, each beside what it must beat (ours)."""
+"""The run of `evaluate knn` and `evaluate probe`: embed, classify, compare and report."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stedfm_hf.evaluation.extractors import BASELINES, Extractor, load_extractors
+from stedfm_hf.evaluation.extractors import Extractor, load_extractors
 from stedfm_hf.evaluation.features import Vectors, features_folder, keep_usable, vectors_of
-from stedfm_hf.evaluation.report import Contestant, Evaluation, is_finished, prepare_folder, write_report
+from stedfm_hf.evaluation.report import Contestant, Evaluation, write_report
+from stedfm_hf.evaluation.report.files import MADE, PAGE, RESULTS
+from stedfm_hf.evaluation.results import ComparisonResult
 from stedfm_hf.evaluation.scoring import Run, compare, summarise
+from stedfm_hf.evaluation.settings import ComparisonSettings, KnnSettings, ProbeSettings
 from stedfm_hf.evaluation.splits import leave_one_out, splits_to_test, unused_by
 from stedfm_hf.evaluation.trials import ALL, knn_runs, probe_runs
 from stedfm_hf.inference.loading import choose_device
 from stedfm_hf.labels.labelled import LabelledImages, draw_per_class, read_labelled
 from stedfm_hf.labels.splits import Splits
-from stedfm_hf.runs import Manifest, UserError, read_json
+from stedfm_hf.runs import UserError, read_json, tell
+from stedfm_hf.runs.output import Output, open_output
+from stedfm_hf.weights.models import ModelSource
 
 USUAL_COUNTS = (10, 25, 50, 100)
 """Labels per class of the paper's figures."""
-KS = (1, 5, 20)
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is compared, on what, and where the report goes.
+def run_probe(settings: ProbeSettings, models: Sequence[ModelSource]) -> ComparisonResult:
+    """Run `evaluate probe`; see `stedfm_hf.evaluation.evaluate_probe`.
 
     Args:
-        data: a data set repository, or a folder with one folder for each class.
-        models: folders, Hub ids or packaged encoders.
-        report: folder to write.
-        baselines: of :data:`~stedfm_hf.evaluation.extractors.BASELINES`.
-        split: the only split to take, or None for all.
-        target: column of the labels, or entry of the metadata; None: `label`.
-        series: of files: the one to take.
-        channel: of files: the one to take.
-        source_pattern: of files: regular expression that finds the source image in the path.
-        seed: Random seed of the untrained network.
-        device: where models run and neighbours are searched.
-        precision: they run in.
-        batch_size: images in one forward pass.
-        cache: folder vectors are kept in; None keeps none.
-        overwrite: whether other results in `report` are replaced.
+        settings: Settings of the command.
+        models: The models.
     """
-
-    data: str | os.PathLike[str]
-    models: Sequence[str]
-    report: Path
-    baselines: Sequence[str] = BASELINES
-    split: str | None = None
-    target: str | None = None
-    series: str | int | None = None
-    channel: str | int | None = None
-    source_pattern: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "float32"
-    batch_size: int = 32
-    cache: Path | None = field(default_factory=features_folder)
-    overwrite: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What came out.
-
-    Args:
-        record: all figures, as they stand in `results.json`.
-        manifest: versions, settings and the status of every image.
-        folder: where the report is.
-    """
-
-    record: dict[str, Any]
-    manifest: Manifest
-    folder: Path
-
-
-def evaluate_probe(
-    request: Request,
-    *,
-    labels_per_class: Sequence[int | str] | None = None,
-    seeds: int = 5,
-    say: Callable[[str], None] = print,
-) -> Outcome:
-    """Compares models by linear probes on their vectors, with few labels and with all.
-
-    Args:
-        request: what is compared.
-        labels_per_class: numbers of labelled images of every class (for a regression: in all), and `"all"`. None: of
-            10, 25, 50 and 100 what there is, and all.
-        seeds: draws of each number; `all` has one run, as there is nothing to draw.
-        say: called with a line about what is done.
-
-    Returns:
-        The outcome; the report is written.
-
-    Raises:
-        UserError: bad input; a class has fewer images than asked for; the folder holds other results.
-
-    Example:
-        >>> evaluate_probe(Request("benchmark-v1", ["demo"], Path("report")))  # doctest: +SKIP
-    """
-    if seeds < 1:
-        raise UserError(f"{seeds} seeds are too few; the least is 1")
-    splits = read_splits(request)
-    counts = _counts(splits.train, labels_per_class)
+    splits = read_splits(settings)
+    counts = _counts(splits.train, settings.labels_per_class)
 
     def run(splits: Splits[LabelledImages], vectors: Mapping[str, Vectors], found: Sequence[Extractor]) -> list[Run]:
-        return probe_runs(splits, vectors, found, counts, seeds, chance="chance" in request.baselines)
+        return probe_runs(splits, vectors, found, counts, settings.repeats, chance="chance" in settings.baselines)
 
-    settings = {"labels_per_class": [str(count) for count in counts], "seeds": seeds}
-    return _evaluate("evaluate probe", request, splits, settings, run, say)
+    resolved = {"labels_per_class": [str(count) for count in counts]}
+    return _evaluate("evaluate probe", settings, models, splits, resolved, run)
 
 
-def evaluate_knn(
-    request: Request,
-    *,
-    k: Sequence[int] = KS,
-    protocol: str = "ours",
-    zscore: bool = False,
-    one_out: bool = False,
-    say: Callable[[str], None] = print,
-) -> Outcome:
-    """Compares models by the labels of nearest neighbours (cosine): nothing is trained.
+def run_knn(settings: KnnSettings, models: Sequence[ModelSource]) -> ComparisonResult:
+    """Run `evaluate knn`; see `stedfm_hf.evaluation.evaluate_knn`.
 
     Args:
-        request: what is compared.
-        k: numbers of neighbours of plain votes; the largest votes by similarity as well (T = 0.07).
-        protocol: `"ours"`: neighbours are of the train split; `"reference"`: of the validation split, for every k
-            from 3 to 10, and a prediction needs two votes.
-        zscore: scale every feature by the spread of the images that are asked. Texture features, which have different
-            units, always are; principal components never.
-        one_out: Whether every image of one split is tested with all images of other source images (leave one out).
-        say: called with a line about what is done.
-
-    Returns:
-        The outcome; the report is written.
-
-    Raises:
-        UserError: bad input; labels are no classes; the folder holds other results.
+        settings: Settings of the command.
+        models: The models.
     """
-    if protocol not in ("ours", "reference"):
-        raise UserError(f"protocol {protocol!r} is unknown; choose ours or reference")
-    if not k or min(k) < 1:
-        raise UserError("numbers of neighbours are 1 or more")
-    if one_out and protocol == "reference":
-        raise UserError("the reference protocol asks the validation split; leave out --leave-one-out or --protocol")
-    splits = read_splits(request, one_out=one_out)
+    splits, reference = read_splits(settings), settings.protocol == "reference"
     if splits.test.task != "classes":
         raise UserError(f"{splits.test.name}: neighbours vote on one class for each image; use stedfm evaluate probe")
-    if protocol == "reference" and not len(splits.validation):
-        raise UserError(f"{splits.test.name}: the reference protocol asks the validation split, and there is none")
+    if reference and not len(splits.validation):
+        raise UserError(f"{splits.test.name}: the reference protocol queries the validation split; there is none")
 
     def run(splits: Splits[LabelledImages], vectors: Mapping[str, Vectors], found: Sequence[Extractor]) -> list[Run]:
-        chance, device = "chance" in request.baselines, choose_device(request.device)
-        # The search falls back on double precision, which Apple's GPUs do not have.
-        searching = device if device.type == "cuda" else "cpu"
-        return knn_runs(splits, vectors, found, k, protocol, zscore, chance=chance, device=searching)
+        device = choose_device(settings.device)
+        return knn_runs(
+            splits,
+            vectors,
+            found,
+            settings.k,
+            reference=reference,
+            zscore=settings.zscore,
+            chance="chance" in settings.baselines,
+            # The search falls back on double precision, which Apple's GPUs do not have.
+            device=device if device.type == "cuda" else "cpu",
+        )
 
-    settings = {"k": list(k), "protocol": protocol, "zscore": zscore, "leave_one_out": one_out}
-    return _evaluate("evaluate knn", request, splits, settings, run, say)
+    return _evaluate("evaluate knn", settings, models, splits, {}, run)
 
 
-def read_splits(request: Request, *, one_out: bool = False) -> Splits[LabelledImages]:
+def read_splits(settings: ComparisonSettings) -> Splits[LabelledImages]:
     """Read the images of a comparison and split them.
 
     Args:
-        request: What is compared, on what.
-        one_out: Whether every image is tested with all images of other source images.
+        settings: Settings of the command.
 
     Raises:
-        UserError: No model is named, or bad input.
+        UserError: The data set cannot be read or split.
     """
-    if not request.models:
-        raise UserError("no model to evaluate; name one (--model), such as demo")
     read = read_labelled(
-        request.data,
-        request.split,
-        target=request.target,
-        series=request.series,
-        channel=request.channel,
-        source_pattern=request.source_pattern,
+        settings.dataset,
+        settings.split,
+        target=settings.target,
+        series=settings.series,
+        channel=settings.channel,
+        source_pattern=settings.source_pattern,
     )
+    one_out = isinstance(settings, KnnSettings) and settings.leave_one_out
     return leave_one_out(read) if one_out else splits_to_test(read)
 
 
@@ -199,7 +106,7 @@ def _counts(train: LabelledImages, asked: Sequence[int | str] | None) -> list[in
     found: list[int | str] = []
     for each in dict.fromkeys(map(str, asked)):
         if each != ALL and not each.isdecimal():
-            raise UserError(f"--labels-per-class {each!r} is no number of images; give numbers, or all")
+            raise UserError(f"labels_per_class {each!r} is not a number of images; give numbers, or all")
         found.append(each if each == ALL else int(each))
     for count in found:
         if isinstance(count, int):
@@ -211,74 +118,94 @@ Runs = Callable[[Splits[LabelledImages], Mapping[str, Vectors], Sequence[Extract
 
 
 def _evaluate(
-    verb: str,
-    request: Request,
+    command: str,
+    settings: ComparisonSettings,
+    sources: Sequence[ModelSource],
     splits: Splits[LabelledImages],
-    settings: dict[str, Any],
+    resolved: Mapping[str, Any],
     run: Runs,
-    say: Callable[[str], None],
-) -> Outcome:
-    """What both protocols share: load, check the folder, embed, run, compare, write."""
+) -> ComparisonResult:
+    """Load, open the folder, embed, run, compare and write: what both protocols share."""
+    baselines = () if settings.baselines == ["none"] else tuple(settings.baselines)
     extractors = load_extractors(
-        request.models,
-        request.baselines,
+        sources,
+        baselines,
         data=splits.train,
-        device=request.device,
-        precision=request.precision,
-        batch_size=request.batch_size,
-        seed=request.seed,
-        say=say,
+        device=settings.device,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
     )
     models = {each.key: each.key for each in extractors if each.kind == "model"}
     kept, notes = unused_by(models, splits.test, least_classes=2 * (splits.test.task != "regression"))
     tested = splits.take({"test": kept})
-    manifest = Manifest(
-        verb,
-        settings={
+    with open_output(
+        settings.output,
+        command,
+        settings,
+        results=(RESULTS, PAGE),
+        temporary=MADE,
+        resolved={
             "data": splits.train.name,
             "fingerprint": {name: data.fingerprint for name, data in tested.named().items()},
             "models": {each.key: each.identity.get("weights") for each in extractors},
-            "chance": "chance" in request.baselines,
-            "precision": request.precision,
-            **settings,
+            "chance": "chance" in baselines,
+            **resolved,
         },
-        options={"device": request.device, "batch_size": request.batch_size},
         model=", ".join(each.name for each in extractors if each.kind == "model"),
         weights_sha256=extractors[0].identity.get("weights"),
-        seed=request.seed,
-    )
-    folder = prepare_folder(request.report, manifest, overwrite=request.overwrite)
-    if (old := is_finished(folder)) is not None:
-        say(f"{folder}: these results are there already")
-        return Outcome(read_json(folder / "results.json"), old, folder)
-    began = time.monotonic()
-    for place, reason in splits.failed().items():
-        say(f"stedfm: error: {place}: {reason}")
-        manifest.failed(place, reason)
-    say(f"{splits.train.name}: {splits.counts()}")
-    vectors: dict[str, dict[str, np.ndarray]] = {}
+        seed=settings.seed,
+        overwrite=settings.overwrite,
+    ) as output:
+        if output.finished:
+            tell(f"{output.path}: is finished")
+        else:
+            _run(output, settings, splits, kept, notes, extractors, baselines, run)
+    result = ComparisonResult(output.path, output.manifest, dict(read_json(output.path / RESULTS)))
+    result.tell_notes()
+    return result
+
+
+def _run(
+    output: Output,
+    settings: ComparisonSettings,
+    splits: Splits[LabelledImages],
+    kept: np.ndarray,
+    notes: list[str],
+    extractors: Sequence[Extractor],
+    baselines: Sequence[str],
+    run: Runs,
+) -> None:
+    """Embed, run, compare and write the report."""
+    manifest, began = output.manifest, time.monotonic()
+    manifest.items.clear()
+    failed = dict(splits.failed())
+    tell(f"{splits.train.name}: {splits.counts()}")
+    vectors: dict[str, Vectors] = {}
+    cache = features_folder() if settings.cache == "auto" else settings.cache
     for extractor in extractors:
-        vectors[extractor.key], failed = vectors_of(splits, extractor, request.cache)
-        for place, reason in failed.items():
-            if place not in manifest.items:
-                say(f"stedfm: error: {place}: {reason}")
-                manifest.failed(place, reason)
+        vectors[extractor.key], unusable = vectors_of(splits, extractor, None if cache is None else Path(cache))
+        failed = unusable | failed
+    for place, reason in failed.items():
+        tell(f"error: {place}: {reason}")
+        manifest.failed(place, reason)
     embedded = time.monotonic()
     for place in splits.test.places[~kept].tolist():
         manifest.skipped(place, "a model was trained or selected on its source image")
     splits, usable = keep_usable(splits, vectors, kept)
     runs = run(splits, usable, extractors)
     contestants = [Contestant(each.key, each.name, each.kind, each.identity.get("weights")) for each in extractors]
-    if "chance" in request.baselines:
+    if "chance" in baselines:
         contestants.append(Contestant("chance", "Chance", "baseline", None))
+    models = [each.key for each in extractors if each.kind == "model"]
     evaluation = Evaluation(
-        verb=verb,
+        verb=manifest.verb,
         splits=splits,
         training=notes,
         contestants=contestants,
         runs=runs,
-        summary=summarise(splits.test, runs, population=settings.get("protocol") == "reference"),
-        comparisons=compare(splits.test, runs, list(models)),
+        summary=summarise(splits.test, runs, population=manifest.settings.get("protocol") == "reference"),
+        comparisons=compare(splits.test, runs, models),
         settings=json.loads(json.dumps(manifest.settings)),
         failed=manifest.failures(),
         seconds={"embedding": embedded - began, "evaluation": time.monotonic() - embedded},
@@ -286,6 +213,5 @@ def _evaluate(
     for data in splits.named().values():
         for place in data.places.tolist():
             manifest.done(place)
-    record = write_report(evaluation, folder, manifest)
-    say(f"{folder / 'report.html'}: {len(runs)} runs of {len(contestants)} models and baselines")
-    return Outcome(record, manifest, folder)
+    write_report(evaluation, output.path)
+    tell(f"{len(runs)} runs of {len(contestants)} models and baselines")

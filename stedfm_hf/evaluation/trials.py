@@ -108,9 +108,9 @@ def knn_runs(
     vectors: Mapping[str, Vectors],
     extractors: Sequence[Extractor],
     ks: Sequence[int],
-    protocol: str,
-    zscore: bool,
     *,
+    reference: bool,
+    zscore: bool,
     chance: bool,
     device: torch.device | str = "cpu",
 ) -> list[Run]:
@@ -121,7 +121,7 @@ def knn_runs(
         vectors: Vectors of every model and split.
         extractors: what made the vectors, in the order of the runs.
         ks: numbers of neighbours of plain votes; the largest votes by similarity as well.
-        protocol: `"ours"` or `"reference"`.
+        reference: Whether the published protocol is followed.
         zscore: scale every feature by the spread of the images that are asked.
         chance: whether the answer that is the same for all is added.
         device: where neighbours are searched.
@@ -129,7 +129,7 @@ def knn_runs(
     Raises:
         UserError: an image has nobody to ask.
     """
-    reference, test = protocol == "reference", splits.test
+    test = splits.test
     gallery_split = "validation" if reference else "train"
     asked = splits.named()[gallery_split]
     most = max(REFERENCE_KS) if reference else max(ks)

@@ -240,12 +240,6 @@ def chosen_scaling(
     return scaling
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Refuse a batch of no tile."""
-    if batch_size < 1:
-        raise UserError(f"batch_size is {batch_size}; it must be at least 1")
-
-
 def check_tile(loaded: Loaded, tile: int | str | None) -> None:
     """Refuse a tile size that the model cannot take."""
     patch_size = loaded.model.config.patch_size

@@ -1,15 +1,5 @@
-"""Metrics of the library `evaluate` that need neither network nor cache folder: to be called, never loaded."""
+"""Metrics of the library `evaluate` that need no network; neighbours, votes, intervals and tests."""
 
-from stedfm_hf.metrics.calibration import CalibrationMetrics
-from stedfm_hf.metrics.classification import ClassificationMetrics
-from stedfm_hf.metrics.multilabel import MultiLabelMetrics
-from stedfm_hf.metrics.regression import RegressionMetrics
-from stedfm_hf.metrics.segmentation import SegmentationMetrics
+import lazy_loader
 
-__all__ = [
-    "CalibrationMetrics",
-    "ClassificationMetrics",
-    "MultiLabelMetrics",
-    "RegressionMetrics",
-    "SegmentationMetrics",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,6 +15,9 @@ PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 PROTOCOLS = ("default", "reference")
 NORMALIZATIONS = ("percentile", "minmax", "fixed", "none")
 TABLES = (".parquet", ".csv")
+LABELLED = "Folder or Hub id of a data set, or folder with one folder of images for each class."
+ANNOTATED = "Folder of images with masks (images/a.tif with masks/a.tif, or a_mask.tif), or data set, or its Hub id."
+TARGET_TYPES = ("single_label", "multi_label", "soft")
 Inputs = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 """One file, folder, glob or data set, or several."""
 
@@ -96,9 +99,39 @@ def workers(what: str) -> Any:
     return option(None, decides=False, minimum=1, help=f"Number of {what}; by default one per core, at most 8.")
 
 
-def series() -> Any:
+def source_pattern() -> Any:
+    """Source image of a file."""
+    return option(
+        None,
+        decides=False,
+        help="Regular expression for the part of a path that names the source image; by default each file is one.",
+    )
+
+
+def masks() -> Any:
+    """Folder of the masks."""
+    return option(None, decides=False, help="Folder of the masks, for a folder of images alone.")
+
+
+def classes() -> Any:
+    """Names of the classes of masks."""
+    return option(
+        None, help="Names of the classes 1, 2, ... of label images, or of the planes, in order; or NUMBER=NAME each."
+    )
+
+
+def target_type() -> Any:
+    """Kind of the masks."""
+    return option(
+        None,
+        choices=TARGET_TYPES,
+        help="Kind of the masks: one class a pixel, classes that overlap, or votes; by default what the masks are.",
+    )
+
+
+def series(help: str = "Series to take of each file; by default all.") -> Any:
     """Series of a file."""
-    return option(None, parse=index_or_name, metavar="NAME|INDEX", help="Series to take of each file; by default all.")
+    return option(None, parse=index_or_name, metavar="NAME|INDEX", help=help)
 
 
 def channel() -> Any:

@@ -22,11 +22,13 @@ class ModelSource:
     """Where a model is.
 
     Attributes:
+        given: Name that was asked for.
         place: Folder or Hub id, as `from_pretrained` takes it.
         name: Name in tables and manifests: the Hub id, or the name of the folder; of a packaged encoder also what it
             was trained on.
     """
 
+    given: str
     place: str
     name: str
 
@@ -61,10 +63,10 @@ def find_model(model: str | Path | ModelSource | None = None, *, head: str | Non
     name = str(model)
     if (packaged := packaged_folder(name)) is not None:
         tell(f"{name}: {PACKAGED[name]}")
-        found = ModelSource(str(packaged), f"{name} ({PACKAGED[name]})")
+        found = ModelSource(name, str(packaged), f"{name} ({PACKAGED[name]})")
     else:
         _check_place(name)
-        found = ModelSource(name, Path(name).resolve().name if Path(name).exists() else name)
+        found = ModelSource(name, name, Path(name).resolve().name if Path(name).exists() else name)
     if found.is_folder:
         _check_folder(Path(found.place), name, head)
     return found

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stedfm_hf.evaluation import nearest
+from stedfm_hf.metrics import nearest
 from stedfm_hf.metrics.neighbours import _ROWS
 from tests.benchmarks.timing import machine, own_peak, peak_memory, spread, table, take_turns
 

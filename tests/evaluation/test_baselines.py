@@ -5,13 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stedfm_hf.evaluation import (
-    chance_accuracy,
-    intensity_histograms,
-    knn_accuracy,
-    log_spectra,
-    log_spectrum_pca,
-)
+from stedfm_hf.evaluation import chance_accuracy, intensity_histograms, knn_accuracy, log_spectra, log_spectrum_pca
 
 
 def _stripes(period: float, rng: np.random.Generator, size: int = 70) -> np.ndarray:

@@ -12,8 +12,9 @@ from transformers import ViTConfig, ViTModel
 
 from stedfm_hf import StedFmModel
 from stedfm_hf.evaluation import extractors as module
-from stedfm_hf.evaluation.extractors import BASELINES, EncoderExtractor, Extractor, load_extractors
+from stedfm_hf.evaluation.extractors import EncoderExtractor, Extractor, load_extractors
 from stedfm_hf.evaluation.features import compute_features, features_folder, prepare_for_probe
+from stedfm_hf.evaluation.settings import BASELINES
 from stedfm_hf.inference import embed
 from stedfm_hf.labels.labelled import LabelledImages, read_labelled
 from stedfm_hf.runs import UserError
@@ -30,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def extractors(model: str, data: LabelledImages, *baselines: str) -> list[Extractor]:
-    return load_extractors([model], baselines, data=data, device="cpu", say=lambda line: None)
+    return load_extractors([model], baselines, data=data, device="cpu")
 
 
 def test_vectors_are_those_that_embed_gives(model: str, tmp_path: Path) -> None:
@@ -130,11 +131,12 @@ def test_any_vision_model_of_transformers_can_be_compared(model: str, tmp_path: 
     assert compute_features(data, found[1]).vectors.shape == (6, 16) and found[1].name == "vit"
 
 
-def test_baselines_and_what_is_not_to_be_had(model: str) -> None:
-    data, lines = arrays(3), list[str]()
-    found = load_extractors([model], BASELINES, data=data, device="cpu", say=lines.append)
+def test_baselines_and_what_is_not_available(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    data = arrays(3)
+    found = load_extractors([model], BASELINES, data=data, device="cpu")
     assert [each.key for each in found[1:]] == ["untrained", "histogram", "texture", "pixels", "log-spectrum"]
-    assert len(lines) == 1 and lines[0].startswith("imagenet: left out")  # tests are offline
+    told = capsys.readouterr().err
+    assert told.startswith("stedfm: imagenet: left out"), "tests are offline"
     for extractor in found:
         assert np.isfinite(compute_features(data, extractor).vectors).all()
 

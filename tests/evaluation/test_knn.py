@@ -8,15 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
-from stedfm_hf.evaluation import (
-    KnnResult,
-    accuracy_difference,
-    accuracy_interval,
-    knn_accuracy,
-    knn_leave_one_out,
-    nearest,
-    zscore_by,
-)
+from stedfm_hf.evaluation import KnnResult, accuracy_difference, knn_accuracy, knn_leave_one_out, zscore_by
+from stedfm_hf.metrics import accuracy_interval, nearest
 
 
 def _clouds(seed: int, n: int = 40, d: int = 6) -> tuple[np.ndarray, list[str]]:

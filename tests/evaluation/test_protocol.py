@@ -14,12 +14,12 @@ import torch
 
 from stedfm_hf import StedFmModel
 from stedfm_hf.cli import main
-from stedfm_hf.evaluation import nearest, protocol, trials
+from stedfm_hf.evaluation import ComparisonResult, evaluate_knn, evaluate_probe, protocol, trials
 from stedfm_hf.evaluation.knn import reference_protocol
-from stedfm_hf.evaluation.protocol import Outcome, Request, evaluate_knn, evaluate_probe
 from stedfm_hf.inference import embed
 from stedfm_hf.labels.labelled import read_labelled
 from stedfm_hf.labels.splits import split_images
+from stedfm_hf.metrics import nearest
 from stedfm_hf.runs import UserError
 from tests.labels.labelled_data import class_folder, crop_repo, picture
 from tests.models import tiny_config
@@ -40,16 +40,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return class_folder(tmp_path_factory.mktemp("data") / "set", {"a": 24, "b": 24})
 
 
-def probe(data: Path, model: str, report: Path, **options: Any) -> Outcome:
-    how = {name: options.pop(name) for name in ("labels_per_class", "seeds") if name in options}
-    request = Request(data, [model], report, **{"baselines": CHEAP, "device": "cpu", **options})
-    return evaluate_probe(request, **{"labels_per_class": [2, "all"], "seeds": 2, **how}, say=lambda line: None)
+def probe(data: Path, model: str, report: Path, **options: Any) -> ComparisonResult:
+    given = {"baselines": [*CHEAP], "device": "cpu", "labels_per_class": ["2", "all"], "repeats": 2, **options}
+    return evaluate_probe(data, report, model=[model], **given)
 
 
-def knn(data: Path, model: str, report: Path, **options: Any) -> Outcome:
-    how = {name: options.pop(name) for name in ("k", "protocol", "zscore", "one_out") if name in options}
-    request = Request(data, [model], report, **{"baselines": CHEAP, "device": "cpu", **options})
-    return evaluate_knn(request, **{"k": [1, 3], **how}, say=lambda line: None)
+def knn(data: Path, model: str, report: Path, **options: Any) -> ComparisonResult:
+    given = {"baselines": [*CHEAP], "device": "cpu", "k": [1, 3], **options}
+    return evaluate_knn(data, report, model=[model], **given)
 
 
 def test_a_probe_compares_models_and_says_how(folder: Path, model: str, tmp_path: Path) -> None:
@@ -91,16 +89,16 @@ def test_the_same_command_finds_its_results_and_another_is_refused(folder: Path,
     written = (out / "results.json").stat().st_mtime_ns
     assert probe(folder, model, out).record == first.record
     assert (out / "results.json").stat().st_mtime_ns == written
-    with pytest.raises(UserError, match=r"begun with other settings \(seeds: 2 then, 3 now\)"):
-        probe(folder, model, out, seeds=3)
-    assert probe(folder, model, out, seeds=3, overwrite=True).record["settings"]["seeds"] == 3
+    with pytest.raises(UserError, match=r"begun with other settings \(repeats: 2 then, 3 now\)"):
+        probe(folder, model, out, repeats=3)
+    assert probe(folder, model, out, repeats=3, overwrite=True).record["settings"]["repeats"] == 3
     (out / "report.html").unlink()  # as after a kill: the same command makes it whole
-    assert (probe(folder, model, out, seeds=3).folder / "report.html").is_file()
+    assert (probe(folder, model, out, repeats=3).output / "report.html").is_file()
 
 
 def test_a_folder_of_other_things_is_left_alone(folder: Path, model: str, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match="holds other files, such as notes.txt"):
         probe(folder, model, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -121,8 +119,8 @@ def test_published_splits_are_kept_and_leaking_ones_refused(model: str, tmp_path
 def test_too_few_images_of_a_class_are_named_before_anything_is_embedded(model: str, tmp_path: Path) -> None:
     data = class_folder(tmp_path / "set", {"rings": 20, "6hMeOH": 6})
     with pytest.raises(UserError, match="5 images of every class were asked for, but 6hMeOH has [2345]; ask"):
-        probe(data, model, tmp_path / "out", labels_per_class=[5])
-    with pytest.raises(UserError, match="no number of images"):
+        probe(data, model, tmp_path / "out", labels_per_class=["5"])
+    with pytest.raises(UserError, match="is not a number of images"):
         probe(data, model, tmp_path / "out", labels_per_class=["many"])
     assert not (tmp_path / "out").exists()
 
@@ -132,8 +130,8 @@ def test_a_corrupt_image_is_named_and_the_status_is_1(
 ) -> None:
     data = class_folder(tmp_path / "set", {"a": 12, "b": 12})
     (data / "b" / "005.tif").write_bytes(b"II*\0no image")
-    words = ["evaluate", "probe", str(data), "--model", model, "--labels-per-class", "2", "--seeds", "1"]
-    words += ["--baseline", "histogram", "--report", str(tmp_path / "out"), "--json"]
+    words = ["evaluate", "probe", "--dataset", str(data), "--model", model, "--labels-per-class", "2"]
+    words += ["--repeats", "1", "--baselines", "histogram", "--output", str(tmp_path / "out"), "--json"]
     assert main(words) == 1
     captured = capsys.readouterr()
     record = json.loads(captured.out)
@@ -145,14 +143,13 @@ def test_a_corrupt_image_is_named_and_the_status_is_1(
 def test_wrong_commands_have_status_2(
     folder: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["evaluate", "knn", str(folder), "--model", model, "--report", str(tmp_path / "out")]
+    words = ["evaluate", "knn", "--dataset", str(folder), "--model", model, "--output", str(tmp_path / "out")]
     for more, message in (
-        (["--baseline", "nothing"], "baseline 'nothing' is unknown"),
-        (["--baseline", "none", "--baseline", "chance"], "excludes all others"),
+        (["--baselines", "nothing"], "baselines 'nothing' is unknown"),
+        (["--baselines", "none", "chance"], "excludes all others"),
         (["--protocol", "theirs"], "protocol 'theirs' is unknown"),
         (["--protocol", "reference", "--leave-one-out"], "leave out --leave-one-out"),
         (["--protocol", "reference", "--split", "all", "--target", "x"], "whose names are the labels"),
-        (["--cache", "c", "--no-cache"], "exclude each other"),
     ):
         assert main([*words, *more]) == 2
         assert message in capsys.readouterr().err
@@ -165,9 +162,9 @@ def test_neighbours_of_one_split_are_of_other_sources(model: str, tmp_path: Path
         (data / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
         for copy in range(2):
             tifffile.imwrite(data / "ab"[number % 2] / f"cell{number}_{copy}.tif", picture(0, number))
-    leaking = knn(data, model, tmp_path / "leaking", one_out=True, source_pattern=r"cell\d+_\d").record
-    honest = knn(data, model, tmp_path / "honest", one_out=True, source_pattern=r"cell\d+").record
-    copies = knn(data, model, tmp_path / "copies", one_out=True).record
+    leaking = knn(data, model, tmp_path / "leaking", leave_one_out=True, source_pattern=r"cell\d+_\d").record
+    honest = knn(data, model, tmp_path / "honest", leave_one_out=True, source_pattern=r"cell\d+").record
+    copies = knn(data, model, tmp_path / "copies", leave_one_out=True).record
     assert copies["summary"][0]["accuracy"] == honest["summary"][0]["accuracy"], "copies are one source"
     assert [row["setting"] for row in honest["summary"]][:3] == [
         "1 neighbour",
@@ -214,7 +211,7 @@ def test_the_reference_protocol_asks_the_validation_split(model: str, tmp_path: 
     assert (found["accuracy"]["mean"], found["accuracy"]["sd"]) == pytest.approx((expected.mean, expected.std))
     for split in ("train", "val"):
         class_folder(tmp_path / "two" / split, {"a": 3, "b": 3}, side=16 if split == "val" else 32)
-    with pytest.raises(UserError, match="asks the validation split, and there is none"):
+    with pytest.raises(UserError, match="queries the validation split; there is none"):
         knn(tmp_path / "two", model, tmp_path / "other", protocol="reference")
 
 
@@ -222,7 +219,7 @@ def test_numbers_are_predicted_by_a_ridge_regression(model: str, tmp_path: Path)
     metadata = [{"nm": 20.0 * (number % 3) + 0.1 * number} for number in range(30)]
     rows: list[tuple[str | None, str]] = [(None, f"s{number}") for number in range(30)]
     repo = crop_repo(tmp_path / "set", {"train": rows}, metadata)
-    record = probe(repo, model, tmp_path / "out", target="nm", labels_per_class=[10, "all"]).record
+    record = probe(repo, model, tmp_path / "out", target="nm", labels_per_class=["10", "all"]).record
     assert record["data"]["task"] == "regression" and record["metric_of_intervals"] == "r2"
     assert {"r2", "pearson_r", "mae"} <= set(record["summary"][0])
     with pytest.raises(UserError, match="neighbours vote on one class"):

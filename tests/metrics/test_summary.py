@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stedfm_hf.evaluation import bootstrap_interval
 from stedfm_hf.evaluation.segmentation import ImageScores, ObjectScores, pool_objects, score_image, summarise
+from stedfm_hf.metrics import bootstrap_interval
 from stedfm_hf.metrics.summary import ALL
 from stedfm_hf.runs import UserError
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
-from stedfm_hf.evaluation import VOTES, Vote, knn_votes, reference_protocol
+from stedfm_hf.evaluation import knn_votes, reference_protocol
+from stedfm_hf.metrics import VOTES, Vote
 from stedfm_hf.metrics.votes import reference_decide
 
 

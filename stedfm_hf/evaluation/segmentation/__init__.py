@@ -3,7 +3,7 @@
 from stedfm_hf.evaluation.segmentation.baselines import Baseline, Constant, Otsu
 from stedfm_hf.evaluation.segmentation.chance import Chance
 from stedfm_hf.evaluation.segmentation.crossvalidation import assign_folds, cross_validate
-from stedfm_hf.evaluation.segmentation.fitting import BASELINES, fit_on, make_baselines
+from stedfm_hf.evaluation.segmentation.fitting import fit_on, make_baselines
 from stedfm_hf.evaluation.segmentation.forest import PixelForest
 from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring
 from stedfm_hf.evaluation.segmentation.wavelets import WaveletSpots, wavelet_spots
@@ -12,7 +12,6 @@ from stedfm_hf.metrics.objects import ObjectScores, match_objects, score_objects
 from stedfm_hf.metrics.summary import flatten, pool_objects, summarise
 
 __all__ = [
-    "BASELINES",
     "Baseline",
     "Chance",
     "Constant",

@@ -12,23 +12,24 @@ from stedfm_hf.evaluation.segmentation.chance import Chance
 from stedfm_hf.evaluation.segmentation.forest import PixelForest
 from stedfm_hf.evaluation.segmentation.scored import annotated_planes
 from stedfm_hf.evaluation.segmentation.wavelets import WaveletSpots
+from stedfm_hf.evaluation.settings import MASK_BASELINES
 from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.runs import UserError
 
-BASELINES = ("otsu", "wavelets", "forest", "constant", "chance")
-"""What stands beside the models, by the names of the tables."""
 MOST_IMAGES = 200
 """A baseline is fitted on so many images at most, drawn at random: more change nothing but the time it takes."""
 
 T = TypeVar("T")
 
 
-def make_baselines(data: AnnotatedImages, names: Sequence[str] = BASELINES, *, seed: int = 0) -> dict[str, Baseline]:
+def make_baselines(
+    data: AnnotatedImages, names: Sequence[str] = MASK_BASELINES, *, seed: int = 0
+) -> dict[str, Baseline]:
     """Baselines for the classes of these images, not fitted yet.
 
     Args:
         data: says whether classes exclude each other.
-        names: of :data:`BASELINES`.
+        names: of :data:`~stedfm_hf.evaluation.settings.MASK_BASELINES`.
         seed: of the forest and of chance.
 
     Raises:
@@ -49,7 +50,7 @@ def make_baselines(data: AnnotatedImages, names: Sequence[str] = BASELINES, *, s
         "chance": lambda: Chance(exclusive=exclusive, seed=seed),
     }
     if unknown := [name for name in names if name not in known]:
-        raise UserError(f"baseline {unknown[0]!r} is unknown; choose {', '.join(BASELINES)}")
+        raise UserError(f"baseline {unknown[0]!r} is unknown; choose {', '.join(MASK_BASELINES)}")
     return {name: known[name]() for name in dict.fromkeys(names)}
 
 

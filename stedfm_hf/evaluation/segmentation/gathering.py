@@ -12,8 +12,8 @@ import numpy as np
 from stedfm_hf.evaluation.report import Contestant
 from stedfm_hf.evaluation.report.segmentation import Example, Findings
 from stedfm_hf.evaluation.segmentation.comparing import compare, image_means
-from stedfm_hf.evaluation.segmentation.ledger import Ledger
 from stedfm_hf.evaluation.segmentation.methods import FoldedMethod, Method
+from stedfm_hf.evaluation.segmentation.score_cache import ScoreCache
 from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring, annotated_planes
 from stedfm_hf.labels.annotated import AnnotatedImages, class_warnings
 from stedfm_hf.labels.splits import Splits, limitations_of
@@ -26,7 +26,7 @@ from stedfm_hf.runs import Manifest
 def gather(
     splits: Splits[AnnotatedImages],
     methods: Sequence[Method],
-    ledger: Ledger,
+    cache: ScoreCache,
     scoring: Scoring,
     *,
     kept: np.ndarray,
@@ -39,7 +39,7 @@ def gather(
     Args:
         splits: what was scored and learned from.
         methods: models first.
-        ledger: the scores.
+        cache: the scores.
         scoring: their rules.
         kept: which images were scored by all methods (n,) bool.
         manifest: of the run.
@@ -49,7 +49,7 @@ def gather(
     began = time.monotonic()
     whole = splits.test
     test = whole.take(kept)
-    scores = {each.key: ledger.of(each.key, test.places.tolist()) for each in methods}
+    scores = {each.key: cache.of(each.key, test.places.tolist()) for each in methods}
     # Baselines are fitted on train, and nothing is selected on validation.
     used = {"train": splits.train, "test": test} if len(splits.train) else {"test": test}
     models = [each.key for each in methods if each.kind == "model"]

@@ -19,10 +19,11 @@ from stedfm_hf.inference.fields import fields_of, probability_bands
 
 # The one place that knows where segmenters are loaded.
 from stedfm_hf.inference.segmenter import Segmenter, load_segmenter
-from stedfm_hf.inference.stepwise import check_batch_size, chosen_scaling
+from stedfm_hf.inference.stepwise import chosen_scaling
 from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.modeling.blending_stedfm import default_halo
 from stedfm_hf.runs import UserError
+from stedfm_hf.weights.models import ModelSource, find_model
 
 
 @dataclass(eq=False, kw_only=True)
@@ -149,7 +150,7 @@ class FoldedMethod(Method):
 
 
 def load_models(
-    models: Sequence[str | Path],
+    models: Sequence[str | Path | ModelSource],
     data: AnnotatedImages,
     *,
     device: str = "auto",
@@ -168,10 +169,9 @@ def load_models(
     Raises:
         UserError: a model cannot be loaded, is named twice, or its classes or channels are not those of the data.
     """
-    check_batch_size(batch_size)
     found: list[ModelMethod] = []
-    for model in models:
-        segmenter = load_segmenter(model, device=device, precision=precision)
+    for source in [find_model(model, head="ForSemanticSegmentation") for model in models]:
+        segmenter = load_segmenter(source, device=device, precision=precision)
         match = match_classes(
             segmenter.name,
             segmenter.classes,
@@ -183,7 +183,7 @@ def load_models(
         name = segmenter.name
         if any(each.key == name for each in found):
             if any(each.weights_sha256 == segmenter.weights_sha256 for each in found):
-                raise UserError(f"model {model}: is named twice")
+                raise UserError(f"model {source.given}: is named twice")
             # Two folders of one name are told apart by what is in them.
             name = f"{name} ({segmenter.weights_sha256[:6]})"
         method = ModelMethod(

@@ -115,8 +115,8 @@ def check_rules(scoring: Scoring, data: AnnotatedImages) -> None:
         return
     if scoring.rules == "reference":
         raise UserError(
-            f"{data.name}: has one class for each pixel, and the reference's rules (--legacy) know planes of classes "
-            "that may overlap; read the masks as such: --target-type multi_label"
+            f"{data.name}: has one class for each pixel, and --protocol reference knows planes of classes that may "
+            "overlap; read the masks as such: --target-type multi_label"
         )
     if scoring.threshold is not None:
         raise UserError(

@@ -18,12 +18,8 @@ import torch
 from stedfm_hf import StedFmForSemanticSegmentation
 from stedfm_hf.cli import main
 from stedfm_hf.data.splits import file_id, split_of
+from stedfm_hf.evaluation import MaskResult, evaluate_segmentation
 from stedfm_hf.evaluation.segmentation import methods
-from stedfm_hf.evaluation.segmentation.protocol import (
-    SegmentationOutcome,
-    SegmentationRequest,
-    evaluate_segmentation,
-)
 from stedfm_hf.inference import segment
 from stedfm_hf.runs import UserError
 from tests.models import tiny_config
@@ -71,9 +67,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return annotated(tmp_path_factory.mktemp("data") / "set", empty=(3,))
 
 
-def evaluate(data: Path, models: list[str], report: Path, **options: Any) -> SegmentationOutcome:
-    options = {"baselines": CHEAP, "classes": ["spots"], "device": "cpu", **options}
-    return evaluate_segmentation(SegmentationRequest(data, models, report, **options), say=lambda line: None)
+def evaluate(data: Path, models: list[str], report: Path, **options: Any) -> MaskResult:
+    given = {"baselines": [*CHEAP], "classes": ["spots"], "device": "cpu", **options}
+    return evaluate_segmentation(data, report, model=models, **given)
 
 
 def scores(record: dict[str, Any], method: str, each_class: str = "mean over classes") -> dict[str, Any]:
@@ -89,13 +85,13 @@ def test_a_report_says_what_was_scored_and_how_well(folder: Path, model: str, tm
     assert otsu["iou"]["mean"] > 0.9 and otsu["aupr"]["undefined"] == 1, "an empty image has no AUPR"
     assert record["data"]["left_out_of_means"] == ["background"] and outcome.manifest.counts()["done"] == 20
     assert {row["class"] for row in record["objects_of_all_images"]} == {"spots"}
-    table = pq.read_table(outcome.folder / "per_image.parquet").to_pylist()
+    table = pq.read_table(outcome.output / "per_image.parquet").to_pylist()
     assert len(table) == 3 * 20 * 2
     assert {"image", "source", "method", "class", "iou", "dice", "aupr", "auroc", "f1", "pq"} <= table[0].keys()
-    page = (outcome.folder / "report.html").read_text(encoding="utf-8")
+    page = (outcome.output / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png") == 2 and not re.search(r"(src|href)=\"(?!data:)", page)
     assert "best" in page and "Otsu" in page and "imulated" not in page
-    files = {path.name for path in (outcome.folder / "figures").iterdir()}
+    files = {path.name for path in (outcome.output / "figures").iterdir()}
     assert files == {f"{name}.{kind}" for name in ("scores", "examples") for kind in ("png", "svg")}
 
 
@@ -134,9 +130,9 @@ def test_the_same_command_finds_its_results_and_another_is_refused(folder: Path,
     written = (out / "metrics.json").stat().st_mtime_ns
     assert evaluate(folder, [model], out).record == first.record
     assert (out / "metrics.json").stat().st_mtime_ns == written
-    with pytest.raises(UserError, match=r"begun with other settings \(least_object_pixels: 1 then, 4 now\)"):
-        evaluate(folder, [model], out, least_pixels=4)
-    assert evaluate(folder, [model], out, least_pixels=4, overwrite=True).record["rules"]["least_object_pixels"] == 4
+    with pytest.raises(UserError, match=r"begun with other settings \(min_area_px: 1 then, 4 now\)"):
+        evaluate(folder, [model], out, min_area_px=4)
+    assert evaluate(folder, [model], out, min_area_px=4, overwrite=True).record["rules"]["least_object_pixels"] == 4
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(UserError, match="not empty"):
@@ -189,13 +185,13 @@ def test_wrong_requests_are_refused_before_anything_is_written(folder: Path, mod
     out = tmp_path / "out"
     for models, options, message in (
         ([], {}, "no model to evaluate; name one"),
-        ([model], {"folds": 3}, "a model is not trained here"),
+        ([model], {"folds": 3}, "models are not trained here"),
         ([model], {"classes": ["rings"]}, "knows the classes background, spots, and set has background, rings"),
         ([model], {"threshold": 0.3}, "leave --threshold out"),
-        ([model], {"legacy": True}, "--target-type multi_label"),
+        ([model], {"protocol": "reference"}, "--target-type multi_label"),
         ([model], {"split": "tests"}, "has no split 'tests'"),
         ([model, model], {}, "is named twice"),
-        ([model], {"baselines": ("magic",)}, "baseline 'magic' is unknown"),
+        ([model], {"baselines": ["magic"]}, "baselines 'magic' is unknown"),
         ([save(tmp_path / "two", num_channels=2)], {}, "the number of its channels is 1, and two takes 2"),
     ):
         with pytest.raises(UserError, match=re.escape(message)):
@@ -208,7 +204,7 @@ def test_the_rules_of_the_reference(tmp_path: Path) -> None:
     data = annotated(tmp_path / "set", count=8, planes=True)
     model = save(tmp_path / "several", target_type="multi_label", id2label={0: "spots", 1: "rings"})
     options: dict[str, Any] = {"split": "all", "classes": ["spots", "rings"], "baselines": ("otsu",)}
-    outcome = evaluate(data, [model], tmp_path / "out", legacy=True, **options)
+    outcome = evaluate(data, [model], tmp_path / "out", protocol="reference", **options)
     assert outcome.record["rules"] == {"name": "reference", "threshold": 0.25, "least_object_pixels": 1}
     assert scores(outcome.record, "several").keys() == {"iou", "aupr", "auroc", "auap", "weak_aupr"}
     assert not outcome.record["objects_of_all_images"] and "cannot be" not in outcome.record["warnings"]
@@ -225,33 +221,32 @@ def test_the_rules_of_the_reference(tmp_path: Path) -> None:
 
 
 def test_the_command_cross_validates_baselines_and_answers_in_json(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("stedfm_hf.evaluation.segmentation.BASELINES", ("otsu", "wavelets"))
-    words = ["evaluate", "segmentation", str(folder), "--folds", "4", "--report", str(tmp_path / "out")]
+    words = ["evaluate", "segmentation", "--dataset", str(folder), "--folds", "4", "--output", str(tmp_path / "out")]
+    words += ["--baselines", "otsu", "wavelets"]
     assert main([*words, "--classes", "spots", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert "4-fold cross-validation" in record["split"]["how"] and record["settings"]["folds"] == 4
     assert scores(record, "wavelets")["iou"]["mean"] > 0.5 and record["split"]["splits"]["test"]["images"] == 20
     assert main([*words, "--classes", "spots"]) == 0
     shown = capsys.readouterr()
-    assert "Wavelet spots" in shown.out and "report.html" in shown.out and "there already" in shown.err
-    assert main([*words, "--no-baselines"]) == 2 and "there is nothing to score" in capsys.readouterr().err
+    assert "Wavelet spots" in shown.out and "report.html" in shown.out and "is finished" in shown.err
+    assert main([*words[:-2], "none"]) == 2 and "there is nothing to score" in capsys.readouterr().err
     assert main([*words, "--classes", "0=background", "--classes", "255=spots"]) == 0, "the same classes by number"
     assert main([*words, "--classes", "blobs"]) == 2 and "other settings" in capsys.readouterr().err
 
 
 def test_the_terminal_shows_every_class_beside_the_mean(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("stedfm_hf.evaluation.segmentation.BASELINES", CHEAP)
     data = shutil.copytree(folder, tmp_path / "data")
     for file in (data / "masks").rglob("*.tif"):
         mask = np.minimum(tifffile.imread(file), 1).astype(np.uint8)
         mask[:, mask.shape[1] // 2 :] *= 2
         tifffile.imwrite(file, mask)
-    words = ["evaluate", "segmentation", str(data), "--folds", "4", "--report", str(tmp_path / "out")]
-    assert main([*words, "--classes", "left", "--classes", "right"]) == 0
+    words = ["evaluate", "segmentation", "--dataset", str(data), "--folds", "4", "--output", str(tmp_path / "out")]
+    assert main([*words, "--baselines", *CHEAP, "--classes", "left", "right"]) == 0
     lines = capsys.readouterr().out.splitlines()
     head = next(number for number, line in enumerate(lines) if line.split() == ["iou", "left", "right"])
     rows = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))

@@ -62,7 +62,7 @@ def test_help_imports_neither_torch_nor_transformers(words: list[str]) -> None:
         "import sys; from stedfm_hf.cli import main; status = main(sys.argv[1:]); "
         "print(sorted({'torch', 'transformers'}.intersection(sys.modules)), file=sys.stderr); sys.exit(status)"
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     run = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=root, timeout=120)
     assert run.returncode == 0 and f"Usage: stedfm {' '.join(words[:-1])}" in run.stdout, run.stderr
     assert run.stderr.strip() == "[]"
@@ -206,7 +206,7 @@ def test_a_console_that_cannot_show_a_letter_does_not_end_the_command(tmp_path: 
     np.save(tmp_path / "zelle_µ.npy", np.zeros((4, 4), np.float32))
     command = [sys.executable, "-m", "stedfm_hf.cli", "info", str(tmp_path / "zelle_µ.npy")]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, timeout=120)
     assert run.returncode == 0, run.stderr
     assert "zelle_\\xb5.npy" in run.stdout
@@ -220,7 +220,7 @@ def test_doctor_works_when_torchvision_breaks_transformers(tmp_path: Path) -> No
     (tmp_path / "torchvision").mkdir()
     broken = "raise RuntimeError('operator torchvision::nms does not exist')"
     (tmp_path / "torchvision" / "__init__.py").write_text(broken, encoding="utf-8")
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)])}
     command = [sys.executable, "-m", "stedfm_hf.cli", "doctor", "--json"]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120)

@@ -1,0 +1,89 @@
+"""`evaluate knn`, `probe` and `segmentation`: compare models with each other and with baselines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stedfm_hf.data.sources import check_dataset
+from stedfm_hf.evaluation.settings import ComparisonSettings, KnnSettings, MaskSettings, ProbeSettings
+from stedfm_hf.runs.output import check_output
+from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.weights.models import ModelSource, find_model
+
+if TYPE_CHECKING:
+    from stedfm_hf.evaluation.results import ComparisonResult, MaskResult
+
+
+@takes_settings(KnnSettings)
+def evaluate_knn(settings: KnnSettings) -> ComparisonResult:
+    """Evaluate k-nearest-neighbour classification by cosine similarity: nothing is trained.
+
+    The test split queries the train split; the largest `k` votes by similarity as well (T = 0.07). `zscore` divides
+    every feature by its standard deviation over the train split; texture features, which have different units, always
+    are, principal components never. Images that a model was trained or selected on are left out.
+
+    Returns:
+        All metrics; the report is written.
+
+    Raises:
+        UserError: For wrong arguments, labels that are not classes, or a folder that holds other results.
+
+    Example:
+        >>> evaluate_knn("benchmark-v1", "report", model=["demo"])  # doctest: +SKIP
+    """
+    models = _check(settings, "evaluate knn")
+    from stedfm_hf.evaluation.protocol import run_knn  # imports torch, which takes seconds
+
+    return run_knn(settings, models)
+
+
+@takes_settings(ProbeSettings)
+def evaluate_probe(settings: ProbeSettings) -> ComparisonResult:
+    """Evaluate linear probes on the embeddings of frozen models, with few labels and with all.
+
+    Returns:
+        All metrics; the report is written.
+
+    Raises:
+        UserError: For wrong arguments, a class with fewer images than asked for, or a folder that holds other results.
+
+    Example:
+        >>> evaluate_probe("benchmark-v1", "report", model=["demo"])  # doctest: +SKIP
+    """
+    models = _check(settings, "evaluate probe")
+    from stedfm_hf.evaluation.protocol import run_probe  # imports torch, which takes seconds
+
+    return run_probe(settings, models)
+
+
+@takes_settings(MaskSettings)
+def evaluate_segmentation(settings: MaskSettings) -> MaskResult:
+    """Score the masks of models and baselines on annotated images.
+
+    Written are `metrics.json`, `per_image.parquet` (a row for each method, image and class), `report.html`, `figures/`
+    and `manifest.json`. If interrupted, the same call resumes.
+
+    Returns:
+        All metrics; the report is written.
+
+    Raises:
+        UserError: For wrong arguments, classes of a model that are not those of the data, or a folder that holds other
+            results.
+
+    Example:
+        >>> evaluate_segmentation("annotated", "report", model=["my-segmenter"])  # doctest: +SKIP
+    """
+    check_dataset(settings.dataset)
+    check_output(settings.output, "evaluate segmentation", is_folder=True, overwrite=settings.overwrite)
+    models = [find_model(model, head="ForSemanticSegmentation") for model in settings.model]
+    from stedfm_hf.evaluation.segmentation.protocol import run_segmentation  # imports torch, which takes seconds
+
+    return run_segmentation(settings, models)
+
+
+def _check(settings: ComparisonSettings, command: str) -> list[ModelSource]:
+    """Find the models, and refuse what cannot be evaluated, before anything slow is imported."""
+    check_dataset(settings.dataset)
+    check_output(settings.output, command, is_folder=True, overwrite=settings.overwrite)
+    models: list[str] | list[None] = settings.model or [None]
+    return [find_model(model) for model in models]

@@ -1,0 +1,96 @@
+"""Results of the evaluations: tables for the terminal, all metrics for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stedfm_hf.labels.annotated.stored import BACKGROUND
+from stedfm_hf.metrics.summary import ALL
+from stedfm_hf.runs import tell
+from stedfm_hf.runs.result import Result
+from stedfm_hf.runs.wording import text_table
+
+
+@dataclass(frozen=True)
+class _Report(Result):
+    """Result with a report.
+
+    Attributes:
+        record: All metrics, as in the JSON file of the folder.
+    """
+
+    record: dict[str, Any] = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all metrics."""
+        return {"report": str(self.output / "report.html"), **self.record}
+
+    def summary(self) -> str:
+        """Return the tables of metrics and the path of the report."""
+        return "\n".join([*self.tables(), str(self.output / "report.html")])
+
+    def tables(self) -> Iterator[str]:
+        """Write the tables of metrics."""
+        raise NotImplementedError
+
+    def tell_notes(self) -> None:
+        """Print the notes and limitations of the report on standard error."""
+        for note in (*self.record.get("warnings", ()), *self.record["notes"]):
+            tell(f"note: {note}")
+        for limitation in self.record["conclusion"]["doubts"]:
+            tell(f"note: no conclusion can be drawn: {limitation}")
+        if self.record["data"]["simulated"]:
+            tell("note: the images are simulated; this is not a statement about real ones")
+
+
+@dataclass(frozen=True)
+class ComparisonResult(_Report):
+    """Result of `evaluate knn` and `evaluate probe`."""
+
+    def tables(self) -> Iterator[str]:
+        """Write the main metric of every model and setting."""
+        metric = self.record["metric_of_intervals"]
+        names = {each["key"]: each["name"] for each in self.record["models"]}
+        settings = list(dict.fromkeys(row["setting"] for row in self.record["summary"]))
+        cells = {
+            (row["model"], row["setting"]): _mean_sd(
+                row[metric], row["interval"] if row["setting"] == settings[-1] else None
+            )
+            for row in self.record["summary"]
+        }
+        rows = [[names[key], *(cells[key, setting] for setting in settings)] for key in names]
+        yield text_table([metric, *settings], rows)
+
+
+@dataclass(frozen=True)
+class MaskResult(_Report):
+    """Result of `evaluate segmentation`."""
+
+    def tables(self) -> Iterator[str]:
+        """Write the means of every method, and those of each class, which a mean hides."""
+        scores = self.record["scores"]
+        means = {(row["method"], row["score"]): row for row in scores if row["class"] == ALL}
+        names = [name for name in dict.fromkeys(name for _, name in means) if name != "sq"]
+        yield self._table("mean", names, {key: _mean(row, key[1] == names[0]) for key, row in means.items()})
+        of_class = {(row["method"], row["class"]): row for row in scores if row["score"] == names[0]}
+        classes = [name for name in dict.fromkeys(name for _, name in of_class) if name not in (ALL, BACKGROUND)]
+        if len(classes) > 1:
+            yield self._table(names[0], classes, {key: _mean(row, False) for key, row in of_class.items()})
+
+    def _table(self, title: str, columns: Sequence[str], cells: dict[tuple[str, str], str]) -> str:
+        rows = [[each["name"], *(cells[each["key"], name] for name in columns)] for each in self.record["methods"]]
+        return text_table([title, *columns], rows)
+
+
+def _mean(row: dict[str, Any], with_interval: bool) -> str:
+    if row["mean"] is None:
+        return "–"
+    ends = f" ({row['low']:.3f} to {row['high']:.3f})" if with_interval and row["low"] is not None else ""
+    return f"{row['mean']:.3f}{ends}"
+
+
+def _mean_sd(found: dict[str, Any], interval: list[float] | None) -> str:
+    text = f"{found['mean']:.3f}" + ("" if found["sd"] is None else f" ± {found['sd']:.3f}")
+    return text if interval is None else f"{text} ({interval[0]:.3f} to {interval[1]:.3f})"

@@ -1,0 +1,142 @@
+"""Settings of `evaluate knn`, `probe` and `segmentation`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stedfm_hf.runs import UserError, options
+from stedfm_hf.runs.settings import option, settings
+
+BASELINES = ("untrained", "histogram", "texture", "pixels", "log-spectrum", "imagenet", "chance")
+"""Baselines of `knn` and `probe`."""
+MASK_BASELINES = ("otsu", "wavelets", "forest", "constant", "chance")
+"""Baselines of `segmentation`."""
+KS = (1, 5, 20)
+
+
+@settings
+class ComparisonSettings:
+    """Compare models on labelled images."""
+
+    dataset: str | Path = option(decides=False, help=options.LABELLED)
+    output: str | Path = option(decides=False, metavar="DIR", help="Folder to write; report.html shows the results.")
+    model: list[str] | None = option(
+        None, decides=False, help="Folders or Hub ids of models, or `demo`; by default the official small model."
+    )
+    baselines: list[str] = option(
+        default_factory=lambda: [*BASELINES],
+        decides=False,
+        choices=(*BASELINES, "none"),
+        help=f"Baselines to compare with: {', '.join(BASELINES)}, or none; by default all.",
+    )
+    split: str | None = option(None, decides=False, help="Split to take; by default all.")
+    target: str | None = option(
+        None, decides=False, help="Column of the labels, or entry of the column metadata; by default label."
+    )
+    series: str | int | None = options.series()
+    channel: str | int | None = options.channel()
+    source_pattern: str | None = options.source_pattern()
+    seed: int = options.seed("the untrained network")
+    device: str = options.device()
+    precision: str = options.precision()
+    batch_size: int = options.batch_size(32, "images")
+    cache: str | Path | None = option(
+        "auto",
+        decides=False,
+        metavar="DIR|auto|none",
+        parse=lambda text: None if text == "none" else text,
+        help="Folder that keeps embeddings; auto is one in the user's cache, none keeps nothing.",
+    )
+    overwrite: bool = options.overwrite()
+
+    def check(self) -> None:
+        """Refuse `none` next to other baselines."""
+        if "none" in self.baselines and len(self.baselines) > 1:
+            raise UserError("baselines none excludes all others; give it alone")
+
+
+@settings
+class KnnSettings(ComparisonSettings):
+    """Evaluate k-nearest-neighbour classification: nothing is trained.
+
+    Every model is compared with baselines. Run the same command again to resume.
+    """
+
+    k: list[int] = option(
+        default_factory=lambda: [*KS], minimum=1, help="Numbers of neighbours that vote; by default 1, 5 and 20."
+    )
+    protocol: str = options.protocol("queries the validation split, for every k from 3 to 10")
+    zscore: bool = option(False, help="Divide every feature by its standard deviation first.")
+    leave_one_out: bool = option(False, help="Query every image against images of other sources.")
+
+    def check(self) -> None:
+        """Refuse the reference protocol with leave-one-out."""
+        super().check()
+        if self.leave_one_out and self.protocol == "reference":
+            raise UserError("protocol reference queries the validation split; leave out --leave-one-out or --protocol")
+
+
+@settings
+class ProbeSettings(ComparisonSettings):
+    """Evaluate linear probes on frozen models, with few labels and with all.
+
+    Labels are classes, several classes at once, or numbers. Every model is compared with baselines. Run the same
+    command again to resume.
+    """
+
+    labels_per_class: list[str] | None = option(
+        None, metavar="N|all", help="Numbers of labelled images of each class; by default 10, 25, 50, 100 and all."
+    )
+    repeats: int = option(5, minimum=1, help="Number of random samples of each number of labelled images.")
+
+
+@settings
+class MaskSettings:
+    """Evaluate segmentation on annotated images, by pixels and by objects.
+
+    Every model is compared with baselines. Run the same command again to resume.
+    """
+
+    dataset: str | Path = option(decides=False, help=options.ANNOTATED)
+    output: str | Path = option(decides=False, metavar="DIR", help="Folder to write; report.html shows the results.")
+    model: list[str] = option(default_factory=list, decides=False, help="Folders or Hub ids of models.")
+    split: str | None = option(
+        None,
+        decides=False,
+        help="Split to score; by default test, which a hash of each source id makes where there are no splits.",
+    )
+    baselines: list[str] = option(
+        default_factory=lambda: [*MASK_BASELINES],
+        choices=(*MASK_BASELINES, "none"),
+        help=f"Baselines to compare with: {', '.join(MASK_BASELINES)}, or none; by default all.",
+    )
+    folds: int | None = option(
+        None, minimum=2, help="Number of folds of a cross-validation of the baselines over sources, without --model."
+    )
+    protocol: str = options.protocol("scores IoU at a probability above 0.25, a weak AUPR and -1 for undefined")
+    threshold: float | None = option(
+        None, help="Probability above which a pixel is predicted, where classes may overlap; by default 0.5."
+    )
+    min_area_px: int = option(1, minimum=1, help="Area of the smallest object, in pixels.")
+    masks: str | Path | None = options.masks()
+    classes: list[str] | None = options.classes()
+    target_type: str | None = options.target_type()
+    series: str | int | None = options.series()
+    channel: str | int | None = options.channel()
+    source_pattern: str | None = options.source_pattern()
+    seed: int = options.seed("folds and baselines")
+    device: str = options.device()
+    precision: str = options.precision()
+    batch_size: int = options.batch_size(8, "windows")
+    overwrite: bool = options.overwrite()
+
+    def check(self) -> None:
+        """Refuse what leaves nothing to score."""
+        if "none" in self.baselines and len(self.baselines) > 1:
+            raise UserError("baselines none excludes all others; give it alone")
+        if self.folds is not None and self.model:
+            raise UserError("models are not trained here, folds are for baselines; leave out --folds or --model")
+        if not self.model and self.baselines == ["none"]:
+            raise UserError("there is nothing to score; name a model (--model) or baselines")
+        if not self.model and self.folds is None:
+            raise UserError("no model to evaluate; name one (--model), or cross-validate the baselines (--folds 5)")

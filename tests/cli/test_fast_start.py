@@ -1,0 +1,102 @@
+"""Help, wrong arguments, missing files and unusable folders are answered before anything slow is imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stedfm_hf.runs.errors import EXIT_USAGE
+from tests.command_lines import commands
+
+PROBE = """
+import contextlib, io, json, sys
+from stedfm_hf.cli import main
+for line in sys.stdin.read().splitlines():
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as told:
+        status = main(json.loads(line))
+    slow = sorted({'torch', 'transformers', 'datasets'} & set(sys.modules))
+    print(json.dumps([status, slow, told.getvalue()]), flush=True)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with nothing to read in it."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "occupied").mkdir()
+    (tmp_path / "occupied" / "thesis.txt").write_text("not ours")
+    return tmp_path
+
+
+def run(lines: list[list[str]], cwd: Path) -> list[tuple[int, list[str], str]]:
+    """Exit status, slow modules in memory and standard error after each command line, all in one fresh process."""
+    words = "\n".join(json.dumps(line) for line in lines)
+    code = [sys.executable, "-c", PROBE]
+    found = subprocess.run(code, input=words, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
+    assert found.returncode == 0, found.stderr
+    return [tuple(json.loads(line)) for line in found.stdout.splitlines()]
+
+
+def test_help_and_wrong_options_of_every_command_import_nothing_slow(folder: Path) -> None:
+    every = commands()
+    assert {("embed",), ("data", "build"), ("finetune", "segmentation"), ("evaluate", "knn")} <= set(every)
+    lines = [["--help"]] + [[*command, "--help"] for command in every]
+    for line, (status, slow, told) in zip(lines, run(lines, folder), strict=True):
+        assert (status, slow) == (0, []), (line, told)
+    lines = [[*command, "--no-such-option", "1"] for command in every]
+    for line, (status, slow, told) in zip(lines, run(lines, folder), strict=True):
+        assert (status, slow) == (EXIT_USAGE, []) and "such-option" in told.replace("_", "-"), (line, told)
+
+
+MISTAKES = [
+    ("embed missing.tif", "missing.tif: no such file or folder"),
+    ("embed empty --model demo", "no image found"),
+    ("embed {image} --model nowhere", "model nowhere: no such folder"),
+    ("embed {image} --model demo --output occupied", "*.parquet or *.csv"),
+    ("embed {image} --model demo --pooling most", "pooling 'most' is unknown"),
+    ("embed {image} --model demo --device tpu", "device 'tpu' is unknown"),
+    ("classify {image}", "--model is missing"),
+    ("classify {image} --model demo", "has no classifier"),
+    ("segment empty --model demo", "no image found"),
+    ("segment {image} --model demo", "has no decoder for masks"),
+    ("segment {image} --model demo --output occupied", "holds other files"),
+    ("info missing.tif", "missing.tif"),
+    ("convert NOPE out", "NOPE"),
+    ("convert MAE_SMALL_STED occupied", "occupied"),
+    ("data build missing --output out", "missing: no such file or folder"),
+    ("data build empty --output out", "no image found"),
+    ("data build {image} --output occupied", "holds other files"),
+    ("data simulate --preset nope --output out", "nope"),
+    ("data simulate --output occupied", "holds other files"),
+    ("data import-archive missing.zip --output out", "missing.zip"),
+    ("data import-set nope missing.zip --output out", "nope"),
+    ("data import-set optim missing.zip --output out", "missing.zip"),
+    ("data stats missing", "missing"),
+    ("data push missing lab/crops", "missing"),
+    ("pretrain --output out", "--dataset is missing"),
+    ("pretrain --dataset missing --output out", "missing"),
+    ("pretrain --dataset empty --output out --recipe nope", "recipe 'nope' is unknown"),
+    ("finetune classification --model demo --output out", "--dataset is missing"),
+    ("finetune classification --model demo --dataset missing --output out", "missing"),
+    ("finetune classification --model nowhere --dataset empty --output out", "nowhere"),
+    ("finetune segmentation --model demo --dataset missing --output out", "missing"),
+    ("evaluate knn --dataset missing --model demo --output out", "missing"),
+    ("evaluate knn --dataset empty --model nowhere --output out", "nowhere"),
+    ("evaluate probe --dataset missing --model demo --output out", "missing"),
+    ("evaluate segmentation --dataset missing --model demo --output out", "missing"),
+]
+
+
+def test_wrong_input_is_told_before_anything_slow_is_imported(folder: Path) -> None:
+    import numpy as np
+
+    np.save(folder / "image.npy", np.zeros((8, 8), np.uint8))
+    lines = [words.format(image="image.npy").split() for words, _ in MISTAKES]
+    for (words, message), (status, slow, told) in zip(MISTAKES, run(lines, folder), strict=True):
+        assert (status, slow) == (EXIT_USAGE, []), (words, told)
+        assert message in told and told.startswith("stedfm: "), (words, told)
+        assert len(told.splitlines()) <= 2, (words, told)
