@@ -79,7 +79,7 @@ def _fine_tuning(mode: str, few: int) -> list[str]:
 
 
 def _probe() -> list[str]:
-    words = ["evaluate", "probe", "DATA", "--model", "demo", "--report", "WORK/probe"]
+    words = ["evaluate", "probe", "--model", "demo", "--dataset", "DATA", "--output", "WORK/probe"]
     return words + ["--labels-per-class", str(FEW), "--labels-per-class", "all"]
 
 

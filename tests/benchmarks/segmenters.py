@@ -104,7 +104,7 @@ three were trained on. **No conclusion can be drawn from ten images.** Intervals
 {table}
 
 `stedfm finetune segmentation --model demo {schedule}` in each fold, seed 42; the
-baselines: `stedfm evaluate segmentation SPOTS --folds 5`.
+baselines: `stedfm evaluate segmentation --dataset SPOTS --folds 5`.
 """
 
 
@@ -134,7 +134,16 @@ def _fine_tuning(decoder: str, mode: str, count: int, steps: int = STEPS) -> lis
 
 
 def _evaluation() -> list[str]:
-    return ["evaluate", "segmentation", "SCENES", "--model", "WORK/upernet-full-10", "--report", "WORK/baselines"]
+    return [
+        "evaluate",
+        "segmentation",
+        "--model",
+        "WORK/upernet-full-10",
+        "--dataset",
+        "SCENES",
+        "--output",
+        "WORK/baselines",
+    ]
 
 
 def _run(words: Sequence[str], places: Mapping[str, Path]) -> dict[str, Any]:
@@ -242,7 +251,9 @@ def _with_interval(mean: float | None, low: float | None, high: float | None) ->
 
 def _spots(folder: Path, work: Path) -> str:
     places = {"SPOTS": folder, "WORK": work}
-    baselines = _run(["evaluate", "segmentation", "SPOTS", "--folds", str(FOLDS), "--report", "WORK/spots"], places)
+    baselines = _run(
+        ["evaluate", "segmentation", "--dataset", "SPOTS", "--folds", str(FOLDS), "--output", "WORK/spots"], places
+    )
     data = read_annotated(folder)["all"]
     fold = assign_folds(data, FOLDS, 0)
     rows: list[list[str]] = []
