@@ -31,6 +31,7 @@ from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.modeling.tiling_stedfm import encode_images
 from stedfm_hf.runs import UserError, tell
+from stedfm_hf.runs.quiet import quiet_transformers
 from stedfm_hf.weights.models import ModelSource, find_model
 from stedfm_hf.weights.packaged import PACKAGED
 
@@ -242,6 +243,7 @@ def _is_foreign(source: ModelSource) -> bool:
         return False
 
 
+@quiet_transformers()
 def _load_vision(model: str, name: str, device: str, batch_size: int) -> VisionExtractor:
     from transformers import AutoImageProcessor, AutoModel
 

@@ -17,6 +17,7 @@ from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification, StedFmModel, StedFmPreTrainedModel
 from stedfm_hf.runs import UserError, sha256_file
 from stedfm_hf.runs.options import DEVICES
+from stedfm_hf.runs.quiet import quiet_transformers
 from stedfm_hf.weights.models import HEADS, ModelSource, check_head, find_model
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -54,6 +55,7 @@ class Classifier(Loaded):
     model: StedFmForImageClassification
 
 
+@quiet_transformers()
 def load_encoder(
     model: str | Path | ModelSource | None = None, *, device: str = "auto", precision: str = "float32"
 ) -> Encoder:
@@ -101,6 +103,7 @@ def load_classifier(
     return Classifier(network, **facts)
 
 
+@quiet_transformers()
 def load_headed(
     model: str | Path | ModelSource, kind: type[Network], auto: Any, *, device: str, precision: str
 ) -> tuple[Network, dict[str, Any]]:

@@ -135,7 +135,7 @@ def test_the_same_command_finds_its_results_and_another_is_refused(folder: Path,
     assert evaluate(folder, [model], out, min_area_px=4, overwrite=True).record["rules"]["least_object_pixels"] == 4
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match="holds other files, such as notes.txt"):
         evaluate(folder, [model], tmp_path / "mine")
 
 
