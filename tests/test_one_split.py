@@ -23,7 +23,7 @@ from stedfm_hf.evaluation.settings import MaskSettings, ProbeSettings
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import UserError
 from stedfm_hf.training import classify, segment
-from stedfm_hf.training.settings import ClassificationSettings, SegmentationSettings
+from stedfm_hf.training.finetuning.settings import ClassificationSettings, SegmentationSettings
 from tests.training.classification import small_runs
 from tests.training.finetuning.small import write_encoder
 from tests.training.segmentation import small_segmentations

@@ -5,7 +5,8 @@ from __future__ import annotations
 import typer
 
 from stedfm_hf.runs.command_line import add_command
-from stedfm_hf.training.settings import RECIPES, ClassificationSettings, PretrainSettings, SegmentationSettings
+from stedfm_hf.training.finetuning.settings import ClassificationSettings, SegmentationSettings
+from stedfm_hf.training.settings import RECIPES, PretrainSettings
 
 
 def add_training(app: typer.Typer) -> None:

@@ -6,7 +6,7 @@ import sys
 
 if __name__ == "__main__":  # before torch is imported
     from stedfm_hf.runs.command_line import run_script
-    from stedfm_hf.training.settings import ClassificationSettings
+    from stedfm_hf.training.finetuning.settings import ClassificationSettings
 
     name = "stedfm_hf.training.classify:finetune_classification"
     sys.exit(run_script("classification", name, settings=ClassificationSettings))
@@ -33,9 +33,9 @@ from stedfm_hf.training.classification.trainer import ClassificationTrainer, Lab
 from stedfm_hf.training.finetuning.card import count_parameters
 from stedfm_hf.training.finetuning.data import Batches, Remembered, splits_for_training
 from stedfm_hf.training.finetuning.network import choose_trained, load_weights, network_config, standardise_by
+from stedfm_hf.training.finetuning.settings import ClassificationSettings
 from stedfm_hf.training.finetuning.task import FinetuneResult, Run, Task
 from stedfm_hf.training.network import own_randomness
-from stedfm_hf.training.settings import ClassificationSettings
 
 PREDICTIONS_FILE = "predictions.parquet"
 TARGET_TYPES = {"classes": "single_label", "several": "multi_label", "regression": "regression"}

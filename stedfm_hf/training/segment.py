@@ -6,7 +6,7 @@ import sys
 
 if __name__ == "__main__":  # before torch is imported
     from stedfm_hf.runs.command_line import run_script
-    from stedfm_hf.training.settings import SegmentationSettings
+    from stedfm_hf.training.finetuning.settings import SegmentationSettings
 
     name = "stedfm_hf.training.segment:finetune_segmentation"
     sys.exit(run_script("segmentation", name, settings=SegmentationSettings))
@@ -39,6 +39,7 @@ from stedfm_hf.training.figures import FIGURES
 from stedfm_hf.training.finetuning.card import count_parameters
 from stedfm_hf.training.finetuning.data import Batches, Remembered, splits_for_training
 from stedfm_hf.training.finetuning.network import choose_trained, load_weights, network_config, standardise_by
+from stedfm_hf.training.finetuning.settings import NEW_ENCODER, SegmentationSettings
 from stedfm_hf.training.finetuning.task import FinetuneResult, Run, Task
 from stedfm_hf.training.network import own_randomness
 from stedfm_hf.training.segmentation.data import (
@@ -52,7 +53,6 @@ from stedfm_hf.training.segmentation.data import (
 from stedfm_hf.training.segmentation.figures import EXAMPLES, Shown, save_overlays
 from stedfm_hf.training.segmentation.notes import check_metric, class_notes, crop_notes, memory_warnings
 from stedfm_hf.training.segmentation.trainer import METRICS, Scored, SegmentationTrainer, metrics_of
-from stedfm_hf.training.settings import NEW_ENCODER, SegmentationSettings
 
 SCORES_FILE = "per_image.parquet"
 DECODERS = {

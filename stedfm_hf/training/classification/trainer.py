@@ -14,9 +14,9 @@ from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 from stedfm_hf.modeling.tiling_stedfm import encode_images
 from stedfm_hf.training.classification.objective import Objective, score
 from stedfm_hf.training.finetuning.data import Loaded, change_intensities, choose_turns
+from stedfm_hf.training.finetuning.settings import ClassificationSettings
 from stedfm_hf.training.finetuning.trainer import FinetuneTrainer
 from stedfm_hf.training.preparation import turn
-from stedfm_hf.training.settings import ClassificationSettings
 
 LabelledSplit = Loaded[LabelledImages, np.ndarray]
 NORMALISED_BY = 256

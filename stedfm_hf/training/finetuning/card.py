@@ -13,8 +13,8 @@ from stedfm_hf.training.curve import CURVE_FILE
 from stedfm_hf.training.figures import CURVE, FIGURES
 from stedfm_hf.training.finetuning.data import Loaded
 from stedfm_hf.training.finetuning.network import name_of_model
+from stedfm_hf.training.finetuning.settings import NEW_ENCODER
 from stedfm_hf.training.finetuning.summary import METRICS_FILE
-from stedfm_hf.training.settings import NEW_ENCODER
 from stedfm_hf.weights.packaged import PACKAGED
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from transformers import TrainingArguments
 from stedfm_hf.labels.splits import ONE_SPLIT, Images, Splits, split_images
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.counters import draw, draw_uniform, sample_keys
+from stedfm_hf.training.finetuning.settings import FinetuneSettings
 from stedfm_hf.training.preparation import CROP, CROP_TRIES, TURN
-from stedfm_hf.training.settings import FinetuneSettings
 
 Item = TypeVar("Item")
 

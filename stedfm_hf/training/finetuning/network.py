@@ -14,8 +14,8 @@ from transformers import AutoConfig
 from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES, StedFmConfig
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel, StedFmPreTrainedModel
 from stedfm_hf.runs import UserError
+from stedfm_hf.training.finetuning.settings import NEW_ENCODER, FinetuneSettings
 from stedfm_hf.training.network import standardise_input
-from stedfm_hf.training.settings import NEW_ENCODER, FinetuneSettings
 from stedfm_hf.weights.packaged import packaged_folder
 
 Network = TypeVar("Network", bound=StedFmPreTrainedModel)

@@ -33,9 +33,9 @@ from stedfm_hf.training.finetuning.best import best_evaluation, choose_metric, e
 from stedfm_hf.training.finetuning.card import write_card
 from stedfm_hf.training.finetuning.data import Item, Loaded, Remembered, load_images
 from stedfm_hf.training.finetuning.network import merge_adapters, name_of_model, network_config, source_of
+from stedfm_hf.training.finetuning.settings import NEW_ENCODER
 from stedfm_hf.training.finetuning.summary import METRICS_FILE, describe, is_finished, run_folder, write_summary
 from stedfm_hf.training.finetuning.trainer import FinetuneTrainer, Settings
-from stedfm_hf.training.settings import NEW_ENCODER
 from stedfm_hf.weights.packaged import PACKAGED
 
 RECIPE_FILE = "recipe.yaml"

@@ -19,7 +19,7 @@ from stedfm_hf.training.exact import ExactTrainer
 from stedfm_hf.training.finetuning.best import Best, best_evaluation, evaluations_of, is_past_patience
 from stedfm_hf.training.finetuning.data import Batches
 from stedfm_hf.training.finetuning.network import Network, learning_rate_scale
-from stedfm_hf.training.settings import FinetuneSettings
+from stedfm_hf.training.finetuning.settings import FinetuneSettings
 from stedfm_hf.training.watching import TrainingDiverged, Watch
 
 Settings = TypeVar("Settings", bound=FinetuneSettings)

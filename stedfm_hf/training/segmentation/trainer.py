@@ -16,10 +16,10 @@ from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.metrics.mask_scores import THRESHOLD, overlap
 from stedfm_hf.modeling.blending_stedfm import segment_image
 from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
+from stedfm_hf.training.finetuning.settings import SegmentationSettings
 from stedfm_hf.training.finetuning.trainer import FinetuneTrainer
 from stedfm_hf.training.segmentation.data import Annotated, AnnotatedSplit, augment
 from stedfm_hf.training.segmentation.figures import EVALUATIONS, Shown, save_overlays
-from stedfm_hf.training.settings import SegmentationSettings
 
 METRICS = ("iou", "dice", "loss")
 """Metrics the best model can be chosen by, the usual one first. Means over the classes."""

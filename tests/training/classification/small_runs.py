@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from stedfm_hf.training.classify import finetune_classification
+from stedfm_hf.training.finetuning.settings import ClassificationSettings
 from stedfm_hf.training.finetuning.task import FinetuneResult
-from stedfm_hf.training.settings import ClassificationSettings
 from tests.command_words import settings_from
 from tests.data.assembled import noisy_crop, write_repo
 from tests.training.finetuning import small

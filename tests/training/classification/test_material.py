@@ -13,7 +13,7 @@ from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import UserError
 from stedfm_hf.training import classify
 from stedfm_hf.training.classify import read_splits, sample_images
-from stedfm_hf.training.settings import ClassificationSettings
+from stedfm_hf.training.finetuning.settings import ClassificationSettings
 
 
 def labelled(sources: int = 20) -> LabelledImages:

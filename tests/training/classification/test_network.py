@@ -18,7 +18,7 @@ from stedfm_hf.training.classification.objective import probabilities_of
 from stedfm_hf.training.classification.trainer import features_of, logits_of, set_head
 from stedfm_hf.training.classify import new_network
 from stedfm_hf.training.finetuning.network import merge_adapters
-from stedfm_hf.training.settings import ClassificationSettings
+from stedfm_hf.training.finetuning.settings import ClassificationSettings
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.recipes import write_recipe
-from stedfm_hf.training.settings import ClassificationSettings, FinetuneSettings, SegmentationSettings
+from stedfm_hf.training.finetuning.settings import ClassificationSettings, FinetuneSettings, SegmentationSettings
 from tests.command_words import settings_from
 
 KINDS: dict[str, type[FinetuneSettings]] = {

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from stedfm_hf.training.finetuning.settings import SegmentationSettings
 from stedfm_hf.training.finetuning.task import FinetuneResult
 from stedfm_hf.training.segment import finetune_segmentation
-from stedfm_hf.training.settings import SegmentationSettings
 from tests.command_words import settings_from
 from tests.training.finetuning import small
 

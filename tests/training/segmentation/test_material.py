@@ -10,9 +10,9 @@ import numpy as np
 import tifffile
 
 from stedfm_hf.labels.annotated import from_arrays
+from stedfm_hf.training.finetuning.settings import SegmentationSettings
 from stedfm_hf.training.segment import read_splits
 from stedfm_hf.training.segmentation.notes import class_notes, memory_warnings
-from stedfm_hf.training.settings import SegmentationSettings
 
 
 def test_images_that_are_left_out_are_counted(scenes: Path, tmp_path: Path) -> None:
