@@ -40,15 +40,9 @@ class FinetuneSettings(TrainingSettings):
     test_split: str = option("test", help="Split of the reported metrics; never used before.")
     labels_per_class: int | None = option(None, minimum=1, help="Number of training images to sample of each class.")
     label_fraction: float | None = option(None, help="Share of the training images to sample.")
-    series: str | int | None = option(
-        None, parse=options.index_or_name, metavar="NAME|INDEX", help="Series to take of each image file."
-    )
-    channel: str | int | None = option(
-        None, parse=options.index_or_name, metavar="NAME|INDEX", help="Channel to take of each image file."
-    )
-    source_pattern: str | None = option(
-        None, help="Regular expression for the part of an image file's path that names its source image."
-    )
+    series: str | int | None = options.series("Series to take of each image file.")
+    channel: str | int | None = options.channel()
+    source_pattern: str | None = options.source_pattern()
     mode: str = option("full", help="Weights to train.")
     blocks: int | None = option(None, minimum=1, help="Number of blocks that the mode last-blocks trains.")
     lora_rank: int = option(8, minimum=1, help="Rank of the adapters of the mode lora.")
@@ -220,20 +214,11 @@ class SegmentationSettings(FinetuneSettings):
         help="Folder of images with masks (images/a.tif with masks/a.tif, or a_mask.tif), or data set, or its Hub id.",
     )
     _: KW_ONLY
-    masks: str | None = option(None, decides=False, help="Folder of the masks, for a folder of images alone.")
-    classes: list[str] | None = option(
-        None, help="Names of the classes 1, 2, ... of label images, or of the planes, in order; or NUMBER=NAME each."
-    )
-    target_type: str | None = option(
-        None,
-        choices=("single_label", "multi_label", "soft"),
-        help="Kind of the masks: one class a pixel, classes that overlap, or votes; by default what the masks are.",
-    )
-    series: str | int | None = option(
-        None,
-        parse=options.index_or_name,
-        metavar="NAME|INDEX|all",
-        help="Series to take of each image file; all takes each plane of a stack with that of its mask.",
+    masks: str | None = options.masks()
+    classes: list[str] | None = options.classes()
+    target_type: str | None = options.target_type()
+    series: str | int | None = options.series(
+        "Series to take of each image file; all takes each plane of a stack with that of its mask."
     )
     min_annotated: float = option(
         0.01,
