@@ -124,7 +124,7 @@ def test_a_data_set_that_is_built_has_the_splits_of_its_folder(tmp_path: Path) -
         folder.change()
         splits = trained(folder.root, False, None)
         repo = tmp_path / f"repo{seed}"
-        build(folder.root, repo, crop=8, min_foreground=0.0, labels="folder", workers=1, seed=seed)
+        build(folder.root, repo, crop_size=8, min_foreground=0.0, labels="folder", workers=1, seed=seed)
         built: dict[str, set[str]] = {}
         for path in repo.glob("data/*.parquet"):
             built.setdefault(path.name.split("-")[0], set()).update(pq.read_table(path)["source"].to_pylist())

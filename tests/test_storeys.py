@@ -31,7 +31,8 @@ STOREYS = [
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
 # The rooms inside the room `data`, from the ground up.
 DATA_STOREYS = [
-    {"repository", "settings", "splits"},
+    {"settings", "splits"},
+    {"repository"},
     {"publishing", "streaming"},
     {"assembly"},
     {"building", "archives", "simulation"},

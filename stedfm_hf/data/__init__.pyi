@@ -5,7 +5,8 @@ from .official.registry import OFFICIAL_SETS, OfficialSet
 from .publishing.push import push
 from .publishing.stats import dataset_stats
 from .repository.decoding import decode, to_unit_range
-from .simulation.fields import SimulatedField, SimulationSettings, simulate_field, simulate_image
+from .simulation.fields import SimulatedField, simulate_field, simulate_image
+from .simulation.physics import SimulationSettings
 from .simulation.simulate import simulate
 from .simulation.structures import STRUCTURES
 from .streaming.local import EpochBatches, LocalCrops

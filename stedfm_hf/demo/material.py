@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from stedfm_hf.data.building.labels import folder_labels
-from stedfm_hf.data.simulation.fields import SimulationSettings
 from stedfm_hf.data.simulation.simulate import simulate as simulate_set
 from stedfm_hf.images import ImageReadError, find_images, read_series
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
@@ -21,14 +20,14 @@ LARGEST_SIDE = 2048
 STRUCTURES = ("rings", "fibres", "microtubules", "puncta")
 """Four of the seven structures: those that a minute or two of training can begin to tell apart."""
 
-PHYSICS = SimulationSettings(
-    height=128,
-    width=128,
-    photons=(20.0, 80.0),
-    background=(0.3, 1.5),
-    coverage=(0.45, 0.65),
-    match_with=STRUCTURES,
-)
+PHYSICS: dict[str, Any] = {
+    "height": 128,
+    "width": 128,
+    "photons": (20.0, 80.0),
+    "background": (0.3, 1.5),
+    "coverage": (0.45, 0.65),
+    "match_with": list(STRUCTURES),
+}
 """Small dense fields with the counts of real STED images: a minute of training has none to spare for empty patches."""
 
 Key = tuple[str, str, str]
@@ -69,13 +68,13 @@ def simulate(folder: Path, *, sizes: Sizes, seed: int) -> tuple[Path, Path]:
         The folder to train on, and the folder to embed, with `gallery` and `query` in it.
     """
     parts: dict[str, dict[str, Any]] = {
-        "train": {"splits": None, "per_structure": sizes.train},
+        "train": {"per_structure": sizes.train},
         "test": {"splits": {"gallery": sizes.gallery, "query": sizes.query}, "first_index": sizes.train},
     }
     for name, fields in parts.items():
         # One process: a notebook's or a script's own code must not run again for the sake of a demo.
         simulate_set(
-            folder / name, structures=STRUCTURES, seed=seed, settings=PHYSICS, masks=False, workers=1, **fields
+            folder / name, structures=list(STRUCTURES), seed=seed, masks=False, workers=1, **PHYSICS, **fields
         )
     return folder / "train" / "images", folder / "test" / "images"
 

@@ -175,7 +175,8 @@ def _command_class(settings: type) -> type[TyperCommand]:
 
     Where the command has positional arguments, only numbers may follow each other: another word may be an argument.
     """
-    lists = [each for each in fields(settings) if get_origin(_without_none(types_of(settings)[each.name])) is list]
+    hints, named = types_of(settings), [each for each in fields(settings) if not option_of(each).positional]
+    lists = [each for each in named if option_of(each).multiple or get_origin(_without_none(hints[each.name])) is list]
     positional = any(option_of(each).positional for each in fields(settings))
     flags = {flag for each in lists for flag in (option_of(each).flags or (flag_of(each),))}
 

@@ -12,12 +12,13 @@ from stedfm_hf.runs.settings import argument, option
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
-PROTOCOLS = ("default", "reference")
 NORMALIZATIONS = ("percentile", "minmax", "fixed", "none")
 TABLES = (".parquet", ".csv")
 LABELLED = "Folder or Hub id of a data set, or folder with one folder of images for each class."
 ANNOTATED = "Folder of images with masks (images/a.tif with masks/a.tif, or a_mask.tif), or data set, or its Hub id."
 TARGET_TYPES = ("single_label", "multi_label", "soft")
+REFERENCE = "reference"
+PROTOCOLS = ("default", REFERENCE)
 Inputs = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 """One file, folder, glob or data set, or several."""
 

@@ -66,6 +66,7 @@ def open_output(
     is_folder: bool = True,
     overwrite: bool = False,
     writes: bool = True,
+    retries: bool = True,
 ) -> Iterator[Output]:
     """Open the output of a command: take up what an earlier run left, and record how this one ends.
 
@@ -87,6 +88,7 @@ def open_output(
         is_folder: Whether the output is a folder.
         overwrite: Whether what an earlier run made is removed first.
         writes: Whether this process writes.
+        retries: Whether failed items are tried again once a run has ended; if not, such an output is finished.
 
     Yields:
         The output.
@@ -120,7 +122,7 @@ def open_output(
     if overwrite and writes:
         _remove(output, [place / name for name in (*temporary, *results)])
     elif output.record.exists():
-        _take_up(output, [place / name for name in results], [place / name for name in temporary])
+        _take_up(output, [place / name for name in results], [place / name for name in temporary], retries)
     before = dict(manifest.items)
     if not output.finished and writes:
         _make_folder(place)
@@ -161,18 +163,20 @@ def check_output(path: str | os.PathLike[str], command: str, *, is_folder: bool,
         raise UserError(f"{path}: exists without {record.name}; choose another output, or replace it with --overwrite")
 
 
-def _take_up(output: Output, results: Sequence[Path], temporary: Sequence[Path]) -> None:
+def _take_up(output: Output, results: Sequence[Path], temporary: Sequence[Path], retries: bool) -> None:
     """Take up what an earlier run left.
 
     Raises:
         UserError: It was made with other settings.
     """
     manifest, old = output.manifest, Manifest.load(output.record)
+    if results and not any(path.exists() for path in (*results, *temporary)):
+        return  # nothing is there that the earlier settings decided
     manifest.resume_from(old)
     whole = all(path.exists() for path in results)
     if not whole and not any(path.exists() for path in temporary):
         manifest.items.clear()  # somebody deleted the results
-    output.state = "finished" if whole and old.ended is not None and not old.failures() else "resumed"
+    output.state = "finished" if whole and old.ended is not None and not (retries and old.failures()) else "resumed"
     if output.finished:
         manifest.items |= old.items
         manifest.options = {**old.options, **manifest.options}

@@ -246,7 +246,7 @@ def check_sizes(files: Sequence[SplitFiles], image_size: int) -> None:
         if min(height, width) < image_size:
             raise UserError(
                 f"{each.repo}: crops of {height} x {width} are smaller than the {image_size} x {image_size} of the "
-                f"model; build the data set with --crop {image_size} or more"
+                f"model; build the data set with --crop-size {image_size} or more"
             )
 
 

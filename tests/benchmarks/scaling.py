@@ -27,7 +27,6 @@ import torch
 import yaml
 
 from stedfm_hf.data import SimulationSettings, build, simulate_image, stream
-from stedfm_hf.data.splits import SplitShares
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.runs.recipes import load_recipe
 from stedfm_hf.runs.settings import types_of
@@ -129,7 +128,7 @@ def measure_storage(rounds: int, real: list[str]) -> dict[str, Any]:
         for what, inputs in sources.items():
             for pixels in ("8bit", "raw"):
                 repo = root / f"{what}-{pixels}".replace(" ", "-")
-                build(inputs, repo, pixels=pixels, shares=SplitShares(0, 0), workers=1)
+                build(inputs, repo, pixels=pixels, validation=0, test=0, workers=1)
                 found["crops"].append({"source": what, "pixels": pixels} | _bytes_of_crops(repo))
         for pixels in ("8bit", "raw"):
             rates = take_turns(_readers(root / f"simulated-{pixels}"), rounds, warmup=0)

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from stedfm_hf.data import SimulationSettings, build, decode, simulate, stream
-from stedfm_hf.data.splits import SplitShares
+from stedfm_hf.data import build, decode, simulate, stream
 
 
 def assert_streams_what_the_library_loads(repo: Path, split: str) -> None:
@@ -40,13 +39,14 @@ def assert_streams_what_the_library_loads(repo: Path, split: str) -> None:
 def test_simulated_files_become_a_data_set_that_streams(tmp_path: Path) -> None:
     simulate(
         tmp_path / "simulated",
-        structures=("rings", "puncta"),
+        structures=["rings", "puncta"],
         per_structure=6,
-        settings=SimulationSettings(height=70, width=64),
+        height=70,
+        width=64,
         workers=1,
     )
     images, masks = tmp_path / "simulated" / "images", tmp_path / "simulated" / "masks"
-    summary = build(images, tmp_path / "repo", crop=32, labels="folder", masks=masks, workers=1)
+    summary = build(images, tmp_path / "repo", crop_size=32, labels="folder", masks=masks, workers=1)
     assert summary.labels == ("puncta", "rings") and sum(summary.crops.values()) > 40
     assert set(summary.crops) == {"train", "validation", "test"}
     for split in summary.crops:
@@ -58,6 +58,6 @@ def test_simulated_files_become_a_data_set_that_streams(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pixels", ["8bit", "raw"])
 def test_real_files_become_a_data_set_that_streams(tmp_path: Path, pixels: str) -> None:
     folder = Path(os.environ["STEDFM_REAL_DATA"]) / "actin_raw"
-    build(folder, tmp_path / "repo", crop=64, pixels=pixels, shares=SplitShares(0.2, 0.2), workers=1)
+    build(folder, tmp_path / "repo", crop_size=64, pixels=pixels, validation=0.2, test=0.2, workers=1)
     for split in ("train", "validation", "test"):
         assert_streams_what_the_library_loads(tmp_path / "repo", split)

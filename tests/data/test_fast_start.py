@@ -19,7 +19,7 @@ for words in json.loads(sys.argv[1]):
     answers.append([words, status, sorted({"torch", "transformers", "datasets"}.intersection(sys.modules))])
 print(json.dumps(answers), file=open(sys.argv[2], "w"))
 """
-COMMANDS = ("list", "push", "stats")
+COMMANDS = ("build", "import-archive", "import-set", "list", "push", "simulate", "stats")
 
 
 def answers(tmp_path: Path, *commands: str) -> dict[str, tuple[int, list[str]]]:
@@ -54,6 +54,24 @@ def test_wrong_inputs_and_outputs_are_told_fast(folder: Path) -> None:
         "data stats empty",
         "data stats",
         "data stats images --nonsense",
+        "data build nowhere --output out",
+        "data build empty --output out",
+        "data build images --output mine",
+        "data build images --output mine/thesis.txt",
+        "data build images --output out --labels nowhere.csv",
+        "data build images --output out --masks nowhere",
+        "data build images --output out --crop-size 0",
+        "data import-archive nowhere.zip --output out",
+        "data import-archive mine/thesis.txt --output out",
+        "data import-set imagenet images --output out",
+        "data import-set optim nowhere --output out",
+        "data import-set optim images --output mine",
+        "data simulate --output mine",
+        "data simulate --output out --structures rod",
+        "data simulate --output out --splits train",
+        "data simulate --output out --seed -1",
+        "data simulate --output out --preset benchmark-v2",
+        "data simulate --output out --preset benchmark-v1 --photons 1 2",
         "data push nowhere lab/cells",
         "data push images cells",
         "data push empty lab/cells",

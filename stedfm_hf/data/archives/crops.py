@@ -21,12 +21,11 @@ import numpy as np
 
 from stedfm_hf.data.archives.members import MAX_MEMBER_BYTES, printable
 from stedfm_hf.data.repository.layout import STORED_DTYPES, Crop, Scaling
-from stedfm_hf.modeling.image_processing_stedfm import fit_intensity_range
+from stedfm_hf.data.settings import LABEL_KEY
 from stedfm_hf.modeling.io_tiff_stedfm import read_tiff
 from stedfm_hf.modeling.io_types_stedfm import pixel_size, unit_in_nm
 from stedfm_hf.runs.closed_pickle import ClosedUnpickler
 
-LABEL_KEY = "protein-id"
 QUANTILES = (0.001, 0.999)
 MAX_HEADER_BYTES = 2**16
 MAX_METADATA_BYTES = 2**18
@@ -141,6 +140,8 @@ def _largest(stored: int) -> int:
 def _scaling(pixels: np.ndarray) -> Scaling:
     if pixels.dtype == np.uint8:
         return Scaling(None, None, applied=True, quantiles=QUANTILES)
+    from stedfm_hf.modeling.image_processing_stedfm import fit_intensity_range  # imports torch and transformers
+
     ((low, high),) = fit_intensity_range(pixels[None], "percentile", [100 * q for q in QUANTILES])
     return Scaling(float(low), float(high), applied=False, quantiles=QUANTILES, fitted_on="crop")
 

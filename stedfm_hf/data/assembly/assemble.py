@@ -1,8 +1,4 @@
-"""From the parts of a data set to a repository: copies removed, splits made, shards, index, preview and card written.
-
-The last step of every producer (`build`, `import_archive`, `simulate`). It begins anew when it was interrupted: the
-parts stay until everything is in its place. (Ours.)
-"""
+"""From staged parts to a data set: copies removed, splits made, shards, index, preview and card written."""
 
 from __future__ import annotations
 
@@ -10,49 +6,27 @@ import hashlib
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import Features
 
-from stedfm_hf.data.assembly.staging import StagedImage, Staging
+from stedfm_hf.data.assembly.output import ASSEMBLED, RESULTS, DatasetSummary
+from stedfm_hf.data.assembly.staging import StagedImage, Staging, images_of
 from stedfm_hf.data.publishing.card import CardFacts, write_card
 from stedfm_hf.data.publishing.preview import Preview
 from stedfm_hf.data.publishing.statistics import Statistics
 from stedfm_hf.data.repository.layout import INDEX_FILE, SPLITS, crop_features
-from stedfm_hf.data.repository.shards import ROWS_PER_SHARD, Shard, SplitWriter
+from stedfm_hf.data.repository.shards import Shard, SplitWriter
+from stedfm_hf.data.settings import ROWS_PER_SHARD
 from stedfm_hf.data.splits import SHARES, SplitShares, split_of
-from stedfm_hf.runs import Manifest, Progress, UserError, manifest_path, read_json, some_of, write_json
-
-WHAT_IS_MADE = ("data", "preview", "figures", INDEX_FILE, "README.md")
-"""What a repository consists of, besides its manifest."""
-
-
-@dataclass(frozen=True)
-class DatasetSummary:
-    """What is in a repository.
-
-    Args:
-        folder: the repository.
-        crops: rows of every split.
-        sources: source images of every split.
-        labels: names of the classes.
-        manifest: the record of the run.
-        notes: what one should know about the splits, a sentence each.
-    """
-
-    folder: Path
-    crops: dict[str, int]
-    sources: dict[str, int]
-    labels: tuple[str, ...]
-    manifest: Manifest
-    notes: tuple[str, ...] = ()
+from stedfm_hf.runs import Manifest, Progress, UserError, manifest_path, some_of, tell, write_json
+from stedfm_hf.runs.files import remove_path
 
 
 @dataclass(frozen=True)
@@ -70,16 +44,16 @@ class _Plan:
     """
 
     labels: tuple[str, ...]
-    places: dict[int, np.ndarray]
+    places: dict[str, np.ndarray]
     splits: np.ndarray
     crops: dict[str, int]
     sources: dict[str, int]
     by_rule: bool
     planes: bool
 
-    def targets(self, number: int) -> np.ndarray:
+    def targets(self, name: str) -> np.ndarray:
         """The split of each row of a part, "" for none."""
-        return np.append(self.splits, "")[self.places[number]]
+        return np.append(self.splits, "")[self.places[name]]
 
 
 def assemble(
@@ -93,55 +67,60 @@ def assemble(
     labels: Sequence[str] | None = None,
     rows_per_shard: int = ROWS_PER_SHARD,
 ) -> DatasetSummary:
-    """Makes the repository out of all parts of a staging area, and removes the parts.
+    """Make a data set of all staged parts. If interrupted, it begins again: the parts stay.
 
     Args:
-        staging: the parts; the order of their numbers is the order of the inputs.
-        output: the repository.
-        manifest: gets the statuses of all inputs, is finished and written.
-        card: what the card says beside what is in the data.
-        shares: shares of the splits, for images that have none yet; see :func:`~stedfm_hf.data.splits.split_of`.
-        seed: random seed of the order of the crops on disk.
-        labels: names of the classes in their order; None takes those that occur, sorted.
-        rows_per_shard: crops of a shard at most.
-
-    Returns:
-        What is in the repository.
+        staging: The parts; the order of their names is the order of the inputs.
+        output: Folder of the data set.
+        manifest: Manifest of the run; gets the status of every input.
+        card: What the card says besides what is in the data.
+        shares: Shares of the splits, for images that have none yet; see :func:`~stedfm_hf.data.splits.split_of`.
+        seed: Random seed of the order of the crops on disk.
+        labels: Names of the classes in their order; None takes those that occur, sorted.
+        rows_per_shard: Largest number of crops in a shard.
 
     Raises:
-        UserError: no part holds a crop; the statuses are in the manifest then, which is written.
+        UserError: No part holds a crop.
     """
     plan = _plan(staging, manifest, shares, labels)
-    record = manifest_path(output, folder=True)
     if not sum(plan.crops.values()):
-        manifest.save(record)
         staging.remove()  # so that other settings may be tried at once
         reasons = Counter(status.reason for status in manifest.items.values() if status.state != "done")
         often = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+        record = manifest_path(output, folder=True)
         raise UserError(f"{output}: no crop is left of {len(manifest.items)} inputs ({often}); see {record}")
-    fresh = staging.folder / "assembled"
-    shutil.rmtree(fresh, ignore_errors=True)
+    fresh = output / ASSEMBLED
+    remove_path(fresh)
+    try:
+        statistics = _write_results(staging, fresh, plan, card, seed, rows_per_shard)
+        for name in RESULTS:
+            remove_path(output / name)
+            if (fresh / name).exists():
+                (fresh / name).rename(output / name)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)  # on a full disk, it takes the space that is needed
+    notes = _gaps(plan, shares, statistics)
+    for note in notes:
+        tell(f"note: {note}")
+    return DatasetSummary(output, manifest, plan.crops, plan.sources, plan.labels, notes)
+
+
+def _write_results(
+    staging: Staging, fresh: Path, plan: _Plan, card: CardFacts, seed: int, rows_per_shard: int
+) -> Statistics:
     features = crop_features(plan.labels, planes=plan.planes)
     statistics, preview = Statistics(plan.labels), Preview(plan.labels, seed=seed)
-    shards: dict[str, Sequence[Shard]] = {}
     writers = {
         split: SplitWriter(fresh, split, rows, features.arrow_schema, seed=seed, rows_per_shard=rows_per_shard)
         for split, rows in plan.crops.items()
     }
     with Progress(sum(plan.crops.values()), description="write", unit="crops") as progress:
         _write(staging, plan, writers, features.arrow_schema, statistics, preview, progress, seed)
-    for split, writer in writers.items():
-        shards[split] = writer.shards
-    write_json(fresh / INDEX_FILE, index_of(shards))
+    shards = {split: writer.shards for split, writer in writers.items()}
+    write_json(fresh / INDEX_FILE, index_of(shards, plan.labels, plan.sources, card.mask_names))
     preview.write(fresh)
     write_card(fresh, card, statistics, preview)
-    for name in WHAT_IS_MADE:
-        _replace(fresh / name, output / name)
-    manifest.finish()
-    manifest.save(record)
-    staging.remove()
-    notes = _gaps(plan, shares, statistics)
-    return DatasetSummary(output, plan.crops, plan.sources, plan.labels, manifest, notes)
+    return statistics
 
 
 def _gaps(plan: _Plan, shares: SplitShares, statistics: Statistics) -> tuple[str, ...]:
@@ -158,36 +137,25 @@ def _gaps(plan: _Plan, shares: SplitShares, statistics: Statistics) -> tuple[str
     return tuple(notes)
 
 
-def read_summary(output: Path, manifest: Manifest) -> DatasetSummary:
-    """What is in a repository that is whole.
+def index_of(
+    shards: Mapping[str, Sequence[Shard]],
+    labels: Sequence[str] = (),
+    sources: Mapping[str, int] = MappingProxyType({}),
+    mask_names: Mapping[int, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Return the content of the index file.
 
     Args:
-        output: the repository.
-        manifest: the record of the run that made it.
-
-    Raises:
-        UserError: a part of it is missing.
+        shards: Shards of each split.
+        labels: Names of the classes.
+        sources: Number of source images in each split.
+        mask_names: Names of the numbers in the masks.
     """
-    index = read_json(output / INDEX_FILE)
-    crops, sources, labels = dict[str, int](), dict[str, int](), tuple[str, ...]()
-    try:
-        for split, shards in index["splits"].items():
-            seen = set[str]()
-            for shard in shards:
-                with pq.ParquetFile(output / shard["file"]) as file:
-                    seen.update(file.read(["source"])["source"].unique().to_pylist())
-                    features = Features.from_arrow_schema(file.schema_arrow)
-            labels = tuple(getattr(features["label"], "names", None) or ())
-            crops[split], sources[split] = sum(sum(shard["groups"]) for shard in shards), len(seen)
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise UserError(f"{output}: is not whole ({error}); make it again with --overwrite") from error
-    return DatasetSummary(output, crops, sources, labels, manifest)
-
-
-def index_of(shards: dict[str, Sequence[Shard]]) -> dict[str, Any]:
-    """The content of the index file."""
     return {
-        "format": 1,
+        "format": 2,
+        "labels": list(labels),
+        "mask_names": {str(number): name for number, name in mask_names.items()},
+        "sources": dict(sources),
         "splits": {
             split: [{"file": s.file, "groups": list(s.groups)} for s in each] for split, each in shards.items()
         },
@@ -197,19 +165,18 @@ def index_of(shards: dict[str, Sequence[Shard]]) -> dict[str, Any]:
 def _plan(staging: Staging, manifest: Manifest, shares: SplitShares, labels: Sequence[str] | None) -> _Plan:
     originals: dict[bytes, tuple[str, str | None]] = {}
     copies: dict[str, list[str]] = {}
-    images_of: Counter[str] = Counter()
+    count_of: Counter[str] = Counter()
     places: dict[tuple[str, str | None, str], int] = {}
     rows: Counter[int] = Counter()
-    rows_of_parts: dict[int, np.ndarray] = {}
+    rows_of_parts: dict[str, np.ndarray] = {}
     planes = by_rule = False
-    for number in staging.numbers():
-        part = staging.read_part(number)
-        manifest.items.update(part.statuses)
-        planes = planes or part.planes
-        place_of = []
-        for image in part.images:
+    for part in staging:
+        manifest.items.update(part.items)
+        planes = planes or part.notes["planes"]
+        place_of, images = [], images_of(part)
+        for image in images:
             item = sys.intern(image.item)
-            images_of[item] += 1
+            count_of[item] += 1
             if (original := _original(image, item, originals)) is not None:
                 other, label = original
                 conflict = f", which is labelled {label!r}, not {image.label!r}" if label != image.label else ""
@@ -223,8 +190,8 @@ def _plan(staging: Staging, manifest: Manifest, shares: SplitShares, labels: Seq
                 place_of.append(place)
             else:
                 place_of.append(-1)
-        rows_of_parts[number] = np.repeat(np.array(place_of, np.int32), [image.rows for image in part.images])
-    _record_copies(manifest, copies, images_of)
+        rows_of_parts[part.name] = np.repeat(np.array(place_of, np.int32), [image.rows for image in images])
+    _record_copies(manifest, copies, count_of)
     splits = [split for _, _, split in places]
     names = labels if labels is not None else sorted({label for _, label, _ in places if label is not None})
     crops: Counter[str] = Counter()
@@ -258,13 +225,13 @@ def _original(
     return original
 
 
-def _record_copies(manifest: Manifest, copies: dict[str, list[str]], images_of: Counter[str]) -> None:
+def _record_copies(manifest: Manifest, copies: dict[str, list[str]], count_of: Counter[str]) -> None:
     for item, originals in copies.items():
-        if len(originals) == images_of[item]:
+        if len(originals) == count_of[item]:
             manifest.skipped(item, f"exact copy of {originals[0]}")
         else:
             note = manifest.items[item].reason if item in manifest.items else None
-            copied = f"{len(originals)} of {images_of[item]} images are exact copies ({originals[0]})"
+            copied = f"{len(originals)} of {count_of[item]} images are exact copies ({originals[0]})"
             manifest.done(item, f"{note}; {copied}" if note else copied)
 
 
@@ -279,12 +246,15 @@ def _write(
     seed: int,
 ) -> None:
     """One pass over the parts, in an order of its own: neighbours among the inputs are alike."""
-    numbers = np.random.default_rng(seed).permutation(sorted(plan.places))
+    names = sorted(plan.places)
     with ExitStack() as stack:
         for writer in writers.values():
             stack.enter_context(writer)
-        for number in numbers:
-            for table, targets in _rows(staging, int(number), plan.targets(int(number))):
+        for number in np.random.default_rng(seed).permutation(len(names)):
+            start, targets_of_part = 0, plan.targets(names[number])
+            for table in staging.read(names[number]).row_groups():
+                targets = targets_of_part[start : start + table.num_rows]
+                start += table.num_rows
                 for split in np.unique(targets[targets != ""]).tolist():
                     chosen = _labelled(table.filter(pa.array(targets == split)), plan.labels, schema)
                     writers[split].add(chosen)
@@ -293,25 +263,9 @@ def _write(
                     progress.update(chosen.num_rows)
 
 
-def _rows(staging: Staging, number: int, targets: np.ndarray) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    start = 0
-    for table in staging.read_rows(number):
-        yield table, targets[start : start + table.num_rows]
-        start += table.num_rows
-
-
 def _labelled(table: pa.Table, labels: tuple[str, ...], schema: pa.Schema) -> pa.Table:
     """Names of classes as their numbers, and the columns of the repository."""
     table = table.select(schema.names)
     number = {name: place for place, name in enumerate(labels)}
     codes = pa.array([number.get(name) for name in table["label"].to_pylist()], pa.int64())
     return table.set_column(table.schema.get_field_index("label"), "label", codes).cast(schema)
-
-
-def _replace(fresh: Path, target: Path) -> None:
-    if target.is_dir():
-        shutil.rmtree(target)
-    else:
-        target.unlink(missing_ok=True)
-    if fresh.exists():
-        fresh.rename(target)

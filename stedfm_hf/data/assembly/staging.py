@@ -1,42 +1,35 @@
-"""The crops of a data set while it is being built: part by part, so that a killed run loses at most the last ones.
-
-A part holds the crops of some sources and says what became of every input it covers. It is written under a temporary
-name and renamed when it is whole; a run that begins again keeps the parts that are there. (Ours.)
-"""
+"""Crops of a data set that is being made: parts on disk, so that a killed run loses at most the last ones."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stedfm_hf.data.repository.layout import Crop, crops_to_table, staged_schema, with_planes
 from stedfm_hf.data.repository.shards import ONE_OF_A_KIND
-from stedfm_hf.runs import ItemStatus, atomic_path
+from stedfm_hf.runs import ItemStatus
+from stedfm_hf.runs.parts import Part, PartStore, PartWriter
 
 FOLDER = ".staging"
-_KEY = b"stedfm_part"
+_ROWS_PER_GROUP = 512
 
 
 @dataclass(frozen=True)
 class StagedImage:
-    """One image (one channel of one series of an input) of a part; its crops stand one after the other.
+    """One image of a part: one channel of one series of an input. Its crops are successive rows.
 
-    Args:
-        item: the input it comes from, as the manifest names it.
-        source: id of the source image: the unit of the splits.
-        content: SHA-256 of the image, by which exact copies are found; "" where copies cannot be.
-        rows: crops it gave.
-        label: name of the class, or None.
-        split: the split it must be in, or None where the assembly decides.
-        split_id: id that decides the split; None: `source`.
+    Attributes:
+        item: Input that it comes from, as the manifest names it.
+        source: Id of the source image: the unit of the splits.
+        content: SHA-256 of the image, by which exact copies are found; "" where there cannot be any.
+        rows: Number of crops.
+        label: Name of the class, or None.
+        split: Split that it must be in; None lets the id decide.
+        split_id: Id that decides the split; None: `source`.
     """
 
     item: str
@@ -48,113 +41,84 @@ class StagedImage:
     split_id: str | None = None
 
 
-@dataclass(frozen=True)
-class Part:
-    """What a part says about itself.
-
-    Args:
-        images: in the order of the rows.
-        statuses: what became of every input the part covers.
-        notes: plain data of the producer, such as sizes and dates of the inputs.
-        planes: whether a crop has planes or a region; the writer knows it.
-    """
-
-    images: tuple[StagedImage, ...]
-    statuses: dict[str, ItemStatus]
-    notes: dict[str, Any] = field(default_factory=dict)
-    planes: bool = False
-
-
-class PartWriter:
-    """A part that is being written; its crops never are in memory all at once.
-
-    Args:
-        file: the open Parquet file.
+@dataclass
+class CropWriter:
+    """A part that is being written; its crops are never in memory all at once.
 
     Attributes:
-        rows: crops so far.
+        part: The part; its items and notes are to be filled in.
+        images: Images of the crops, in their order; to be filled in.
+        planes: Whether a crop so far has a mask with planes, or a region.
     """
 
-    def __init__(self, file: pq.ParquetWriter) -> None:
-        self.rows = 0
-        self._file = file
-        self._planes = False
+    part: PartWriter
+    images: list[StagedImage] = field(default_factory=list)
+    planes: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Number of crops so far."""
+        return self.part.rows
 
     def add(self, crops: Sequence[Crop] | pa.Table) -> None:
-        """Writes the next crops."""
+        """Write the next crops."""
         table = crops if isinstance(crops, pa.Table) else crops_to_table(crops)
-        self._planes = self._planes or "mask_planes" in table.schema.names
-        self._file.write_table(with_planes(table.replace_schema_metadata(None)), row_group_size=512)
-        self.rows += table.num_rows
+        self.planes = self.planes or "mask_planes" in table.schema.names
+        self.part.add(with_planes(table), row_group_size=_ROWS_PER_GROUP)
 
-    def finish(self, part: Part) -> None:
-        """Writes what the part says about itself; the last thing to do.
+    def finish(self) -> None:
+        """Note the images of the part.
 
         Raises:
-            ValueError: the crops are not as many as the images say.
+            ValueError: They do not have as many crops as were written.
         """
-        if (rows := sum(image.rows for image in part.images)) != self.rows:
+        if (rows := sum(image.rows for image in self.images)) != self.rows:
             raise ValueError(f"{self.rows} crops, but the images say {rows}")
-        self._file.add_key_value_metadata({_KEY: json.dumps(asdict(replace(part, planes=self._planes)))})
+        self.part.notes |= {"images": [asdict(image) for image in self.images], "planes": self.planes}
 
 
-class Staging:
-    """The parts of a data set that is being built, in a hidden folder of the repository.
+class Staging(PartStore):
+    """The parts of a data set that is being made, in a hidden folder of it.
 
     Args:
-        output: the repository.
+        output: Folder of the data set.
     """
 
     def __init__(self, output: Path) -> None:
-        self.folder = output / FOLDER
-
-    def path(self, number: int) -> Path:
-        """Where part `number` belongs."""
-        return self.folder / f"part-{number:06d}.parquet"
-
-    def numbers(self) -> list[int]:
-        """Numbers of the parts that are there and whole."""
-        return sorted(int(path.stem.removeprefix("part-")) for path in self.folder.glob("part-*.parquet"))
-
-    def write(self, number: int, crops: Sequence[Crop] | pa.Table, part: Part) -> None:
-        """Writes a part, whole or not at all.
-
-        Raises:
-            ValueError: the crops are not as many as the images say.
-        """
-        with self.open(number) as writer:
-            writer.add(crops)
-            writer.finish(part)
+        super().__init__(output / FOLDER)
 
     @contextmanager
-    def open(self, number: int) -> Iterator[PartWriter]:
-        """Gives a part to be written piece by piece; it is there when the block ends, or not at all after an error."""
+    def open_crops(self, name: str) -> Iterator[CropWriter]:
+        """Open a part for writing piece by piece; see `PartStore.open`."""
         schema = staged_schema(planes=True)
-        plain = [name for name in schema.names if name not in ONE_OF_A_KIND]
-        with atomic_path(self.path(number)) as temporary:
-            with pq.ParquetWriter(
-                temporary, schema, compression="zstd", use_dictionary=plain, write_statistics=False
-            ) as file:
-                yield PartWriter(file)
+        plain = [column for column in schema.names if column not in ONE_OF_A_KIND]
+        with self.open(name, schema, use_dictionary=plain, write_statistics=False) as part:
+            writer = CropWriter(part)
+            yield writer
+            writer.finish()
 
-    def read_part(self, number: int) -> Part:
-        """What a part says about itself."""
-        record = json.loads(pq.read_metadata(self.path(number)).metadata[_KEY])
-        return Part(
-            tuple(StagedImage(**image) for image in record["images"]),
-            {item: ItemStatus(**status) for item, status in record["statuses"].items()},
-            record["notes"],
-            record.get("planes", False),
-        )
+    def write_crops(
+        self, name: str, crops: Sequence[Crop], images: Sequence[StagedImage], items: dict[str, ItemStatus]
+    ) -> None:
+        """Write a part at once.
 
-    def read_rows(self, number: int) -> Iterator[pa.Table]:
-        """The rows of a part, at most 512 at a time, with the columns of planes."""
-        with pq.ParquetFile(self.path(number)) as file:
-            for group in range(file.num_row_groups):
-                rows = file.read_row_group(group, use_threads=False).replace_schema_metadata(None)
-                # A part of an earlier version of the package has none.
-                yield with_planes(rows).cast(staged_schema(planes=True))
+        Raises:
+            ValueError: The images do not have as many crops.
+        """
+        with self.open_crops(name) as writer:
+            writer.add(crops)
+            writer.images, writer.part.items = list(images), items
 
-    def remove(self) -> None:
-        """Removes all parts."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def part_name(number: int) -> str:
+    """Return the name of a part that sorts by its number.
+
+    >>> part_name(3)
+    'part-000003'
+    """
+    return f"part-{number:06d}"
+
+
+def images_of(part: Part) -> list[StagedImage]:
+    """Return the images of a part, in the order of its rows."""
+    return [StagedImage(**image) for image in part.notes["images"]]

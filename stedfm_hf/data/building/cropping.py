@@ -19,7 +19,7 @@ QUANTILES = (0.001, 0.999)
 """Quantiles of the whole field that become 0 and 1."""
 MIN_FOREGROUND = 0.01
 """Least share of foreground of a crop."""
-LEGACY_MIN_FOREGROUND = 0.001
+REFERENCE_MIN_FOREGROUND = 0.001
 """That of the reference: 50 pixels of a crop of 224 x 224, so that nearly empty crops pass."""
 _BLOCK = 2**20
 """Pixels that are converted at a time."""

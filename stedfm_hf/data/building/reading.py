@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stedfm_hf.data.assembly.staging import Part, PartWriter, StagedImage, Staging
+from stedfm_hf.data.assembly.staging import CropWriter, StagedImage, Staging
 from stedfm_hf.data.building.cropping import CropRule, IntensityScale, fit_scale, grid, places
 from stedfm_hf.data.building.masks import read_mask
 from stedfm_hf.data.building.selection import Selection
@@ -123,25 +123,25 @@ class Account:
 
 
 def write_part(
-    staging: Staging, number: int, files: Sequence[InputFile], rules: ReadingRules, *, masked: bool = False
+    staging: Staging, name: str, files: Sequence[InputFile], rules: ReadingRules, *, masked: bool = False
 ) -> dict[str, ItemStatus]:
-    """Reads some files and writes their crops as a part.
+    """Read some files and write their crops as a part.
 
     Args:
-        staging: where it goes.
-        number: of the part.
-        files: what it covers.
-        rules: how files become crops.
-        masked: whether masks were asked for, so that a file without one is worth a word.
+        staging: Store of the parts.
+        name: Name of the part.
+        files: Files that it covers.
+        rules: How files become crops.
+        masked: Whether masks are expected, so that a file without one is reported.
 
     Returns:
-        What became of every file.
+        Status of every file.
     """
     failed: dict[str, str] = {}
     while True:
         # Crops of a file that fails midway may be on the disk already: the part is then written again without it.
         try:
-            return _write_part(staging, number, files, rules, masked, failed)
+            return _write_part(staging, name, files, rules, masked, failed)
         except _Spoilt as spoilt:
             failed[spoilt.path] = spoilt.reason
 
@@ -153,17 +153,16 @@ class _Spoilt(Exception):
 
 def _write_part(
     staging: Staging,
-    number: int,
+    name: str,
     files: Sequence[InputFile],
     rules: ReadingRules,
     masked: bool,
     failed: dict[str, str],
 ) -> dict[str, ItemStatus]:
     manifest = Manifest("build")
-    images: list[StagedImage] = []
     stamps: list[list[Any]] = []
     missing: Counter[str] = Counter()
-    with staging.open(number) as writer:
+    with staging.open_crops(name) as writer:
         for one in files:
             stamps.append([one.path, *one.stamp()])
             if one.path in failed:
@@ -181,13 +180,14 @@ def _write_part(
             if masked and not one.masks:
                 account.missing.add("mask")
             account.record(manifest, one.path)
-            images += account.images
+            writer.images += account.images
             missing.update(account.missing if account.images else ())
-        writer.finish(Part(tuple(images), manifest.items, {"files": stamps, "missing": dict(missing)}))
+        writer.part.items = manifest.items
+        writer.part.notes = {"files": stamps, "missing": dict(missing)}
     return manifest.items
 
 
-def _write_file(writer: PartWriter, one: InputFile, rules: ReadingRules, account: Account) -> None:
+def _write_file(writer: CropWriter, one: InputFile, rules: ReadingRules, account: Account) -> None:
     for batch in read_crops(one, rules, account):
         writer.add(batch)
 

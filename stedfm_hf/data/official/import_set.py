@@ -12,53 +12,42 @@ from dataclasses import replace
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from stedfm_hf.data.assembly.assemble import DatasetSummary, assemble, read_summary
-from stedfm_hf.data.assembly.begin import begin_output
-from stedfm_hf.data.assembly.staging import Part, StagedImage, Staging
+from stedfm_hf.data.assembly.output import DatasetSummary, open_dataset, read_summary, tell_failures
+from stedfm_hf.data.assembly.staging import StagedImage, Staging, part_name
 from stedfm_hf.data.official.files import SourceFiles
 from stedfm_hf.data.official.plan import SEED, Item, Plan, in_order_of_strength
 from stedfm_hf.data.official.registry import NOT_STATED, OfficialSet, official_set
-from stedfm_hf.data.publishing.card import CardFacts
 from stedfm_hf.data.repository.layout import SPLITS, Crop
-from stedfm_hf.data.repository.shards import ROWS_PER_SHARD
-from stedfm_hf.runs import ItemStatus, Manifest, Progress, UserError, manifest_path
+from stedfm_hf.data.settings import ImportSetSettings
+from stedfm_hf.runs import ItemStatus, Manifest, Progress, tell
 from stedfm_hf.runs.download import fetch, is_url, public_url
+from stedfm_hf.runs.options import REFERENCE
+from stedfm_hf.runs.output import check_output
+from stedfm_hf.runs.settings import takes_settings
 
-VERB = "data import-set"
+if TYPE_CHECKING:
+    from stedfm_hf.data.publishing.card import CardFacts
+
+COMMAND = "data import-set"
 PART_ITEMS = 64
 
 
-def import_set(
-    name: str,
-    source: str | Path,
-    output: str | Path,
-    *,
-    legacy: bool = False,
-    keep_all: bool = False,
-    rows_per_shard: int = ROWS_PER_SHARD,
-    overwrite: bool = False,
-) -> DatasetSummary:
-    """Makes a data set repository out of the files of a published set.
+@takes_settings(ImportSetSettings)
+def import_set(settings: ImportSetSettings) -> DatasetSummary:
+    """Make a data set of the files of a published set.
 
     Classes, splits, crops and scaling are as published. Flaws of the reference that change the data are corrected, and
-    `legacy` repeats them; docs/official_sets.md lists both. Nothing of the files is executed. By default no source
-    image is on two sides: of one that the authors' files have on two, the test set keeps its images, else validation.
-
-    Args:
-        name: of the set, as in `OFFICIAL_SETS`.
-        source: the folder, zip, tar or HDF5 file of the authors, or its http(s) address.
-        output: the repository to make.
-        legacy: repeat what the reference does.
-        keep_all: keep all images of training splits that the reference balances by leaving images out.
-        rows_per_shard: crops of a shard at most.
-        overwrite: begin an existing data set anew.
+    the protocol `reference` repeats them; docs/official_sets.md lists both. Nothing of the files is executed. By
+    default no source image is in several splits: one that the authors' files have in several stays in the test set,
+    else in the validation split.
 
     Returns:
-        What is in the repository. Its manifest names every image that was left out or failed.
+        What is in the data set. Its manifest names every image that was skipped or failed.
 
     Raises:
-        UserError: there is no such set or source, its files are not those of the set, a class is missing, or the
+        UserError: There is no such set or source, its files are not those of the set, a class is missing, or the
             output holds something else.
 
     Example:
@@ -71,65 +60,54 @@ def import_set(
         >>> import_set("optim", folder / "optim-data", folder / "repo").crops
         {'test': 4}
     """
-    spec = official_set(name)
-    if legacy and keep_all:
-        raise UserError("legacy repeats the published balancing, and keep_all leaves it out; take one of the two")
-    address = str(source) if is_url(str(source)) else None
-    path, output = (fetch(address) if address else Path(source)), Path(output)
-    importer = import_module(f"stedfm_hf.data.official.{spec.module}")
+    spec, output = official_set(settings.name), Path(settings.output)
+    check_output(output, COMMAND, is_folder=True, overwrite=settings.overwrite)
+    legacy = settings.protocol == REFERENCE
+    address = str(settings.source) if is_url(str(settings.source)) else None
+    path = fetch(address) if address else Path(settings.source)
     with SourceFiles(path, without=output) as files:
-        manifest = Manifest(
-            VERB,
-            settings={
-                "set": spec.name,
-                "source": files.identity,
-                "legacy": legacy,
-                "keep_all": keep_all,
-                "rows_per_shard": rows_per_shard,
-            },
-            options={"from": public_url(address) if address else path.name},
-            seed=SEED,
-        )
-        if begin_output(output, manifest, overwrite=overwrite):
-            return read_summary(output, manifest)
-        plan: Plan = importer.plan(files, legacy=legacy, keep_all=keep_all, **spec.options)
-        manifest.save(manifest_path(output, folder=True))
-        staging = Staging(output)
-        try:
-            _stage(plan, staging, spec.name, one_side=not legacy)
+        origin = public_url(address) if address else path.name
+        resolved = {"source": files.identity, "seed": SEED}
+        importer = import_module(f"stedfm_hf.data.official.{spec.module}")
+        plan: Plan = importer.plan(files, legacy=legacy, keep_all=settings.keep_all, **spec.options)
+        with open_dataset(output, COMMAND, settings, resolved=resolved, options={"from": origin}) as opened:
+            if opened.finished:
+                return read_summary(output, opened.manifest)
+            _stage(plan, Staging(output), spec.name, one_split=not legacy)
+            from stedfm_hf.data.assembly.assemble import assemble  # imports torch and datasets
+
             summary = assemble(
-                staging,
+                Staging(output),
                 output,
-                manifest=manifest,
-                card=_card(spec, importer.CORRECTED, output, manifest, plan),
+                manifest=opened.manifest,
+                card=_card(spec, importer.CORRECTED, output, opened.manifest, plan),
                 seed=SEED,
                 labels=plan.classes,
-                rows_per_shard=rows_per_shard,
+                rows_per_shard=settings.rows_per_shard,
             )
-        except OSError as error:
-            raise UserError(
-                f"{output}: the import stopped ({error}); mend that, and the same command goes on"
-            ) from error
     missing = [f"the source has no image of the split {split!r}" for split in SPLITS if split not in summary.crops]
+    for note in (*plan.notes, *missing):
+        tell(f"note: {note}")
+    tell_failures(summary.manifest)
     return replace(summary, notes=(*plan.notes, *missing, *summary.notes))
 
 
-def _stage(plan: Plan, staging: Staging, name: str, *, one_side: bool) -> None:
-    """Writes the parts that are not there yet; the first says what was never read."""
+def _stage(plan: Plan, staging: Staging, name: str, *, one_split: bool) -> None:
+    """Write the parts that are not there yet; the first says what was never read."""
     items = _named_once(in_order_of_strength(plan.items))
-    present, seen = set(staging.numbers()), dict[str, str]()
+    present, seen = set(staging.names()), dict[str, str]()
     starts = range(0, len(items), PART_ITEMS)
-    if 0 not in present:
+    if part_name(0) not in present:
         statuses = {item: ItemStatus("skipped", reason) for item, reason in plan.left_out.items()}
         statuses |= {item: ItemStatus("failed", _one_line(reason)) for item, reason in plan.failed.items()}
-        staging.write(0, [], Part((), statuses))
+        staging.write_crops(part_name(0), [], [], statuses)
     with Progress(len(items), description=name, unit="images") as progress:
         for number, start in enumerate(starts, 1):
             chosen = items[start : start + PART_ITEMS]
-            if number in present:
-                seen |= staging.read_part(number).notes["seen"]
+            if part_name(number) in present:
+                seen |= staging.read(part_name(number)).notes["seen"]
             else:
-                _write_part(staging, number, chosen, seen if one_side else None)
+                _write_part(staging, part_name(number), chosen, seen if one_split else None)
             progress.update(len(chosen))
 
 
@@ -144,33 +122,34 @@ def _named_once(items: Sequence[Item]) -> list[Item]:
     return named
 
 
-def _write_part(staging: Staging, number: int, items: Sequence[Item], seen: dict[str, str] | None) -> None:
-    """Writes some images.
+def _write_part(staging: Staging, name: str, items: Sequence[Item], seen: dict[str, str] | None) -> None:
+    """Write some images.
 
     Args:
-        staging: where.
-        number: of the part.
-        items: the images.
-        seen: the split of the images so far, by their pixels; None lets an image be on two sides.
+        staging: Store of the parts.
+        name: Name of the part.
+        items: The images.
+        seen: Split of the images so far, by their pixels; None lets an image be in several splits.
     """
-    images, statuses, new = list[StagedImage](), dict[str, ItemStatus](), dict[str, str]()
-    with staging.open(number) as writer:
+    new = dict[str, str]()
+    with staging.open_crops(name) as writer:
         for item in items:
             crops = _crops(item)
             if isinstance(crops, ItemStatus):
-                statuses[item.name] = crops
+                writer.part.items[item.name] = crops
                 continue
             if seen is not None and item.split is not None:
                 content = _content(crops)
-                side = seen.setdefault(content, item.split)
-                new[content] = side
-                if side != item.split:
-                    statuses[item.name] = ItemStatus("skipped", f"the same pixels are in the split {side!r}")
+                split = new[content] = seen.setdefault(content, item.split)
+                if split != item.split:
+                    reason = f"the same pixels are in the split {split!r}"
+                    writer.part.items[item.name] = ItemStatus("skipped", reason)
                     continue
             writer.add(crops)
-            images.append(StagedImage(item.name, item.source, "", len(crops), item.label, item.split))
-            statuses[item.name] = ItemStatus("done", None if len(crops) == 1 else f"{len(crops)} crops")
-        writer.finish(Part(tuple(images), statuses, {"seen": new}))
+            writer.images.append(StagedImage(item.name, item.source, "", len(crops), item.label, item.split))
+            note = None if len(crops) == 1 else f"{len(crops)} crops"
+            writer.part.items[item.name] = ItemStatus("done", note)
+        writer.part.notes["seen"] = new
 
 
 def _crops(item: Item) -> list[Crop] | ItemStatus:
@@ -197,16 +176,18 @@ def _one_line(text: str) -> str:
 
 
 def _card(spec: OfficialSet, corrected: Sequence[str], output: Path, manifest: Manifest, plan: Plan) -> CardFacts:
-    legacy = manifest.settings["legacy"]
+    from stedfm_hf.data.publishing.card import CardFacts
+
+    legacy = manifest.settings["protocol"] == REFERENCE
     how = "with the flaws of the reference, so that published numbers can be repeated" if legacy else "flaws corrected"
     return CardFacts(
         title=output.absolute().name,
-        made_by=f"stedfm {VERB}",
+        made_by=f"stedfm {COMMAND}",
         description=(
             f"The published set `{spec.reference_name}` ({spec.task}), as the authors' files have it, {how}. "
             f"Cite: {spec.citation}."
         ),
-        settings={"set": spec.name, "legacy": legacy, "keep_all": manifest.settings["keep_all"], "seed": SEED},
+        settings={key: value for key, value in manifest.settings.items() if key != "source"},
         source_note=f"{spec.files}; {spec.url or spec.where}. Licence of the images: {spec.licence}.",
         licence=None if spec.licence == NOT_STATED else spec.licence,
         mask_names=plan.mask_names,

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stedfm_hf.data.repository.layout import shard_name
+from stedfm_hf.data.settings import ROWS_PER_SHARD
 
-ROWS_PER_SHARD = 1024
 GROUPS_PER_SHARD = 64
 ROWS_PER_GROUP = 16
 """Row groups are what a reader reads: small ones let many ranks share the work without reading much of the same."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from stedfm_hf.data.simulation.fields import SimulationSettings
+from stedfm_hf.data.simulation.physics import SimulationSettings
 from stedfm_hf.runs.errors import UserError
 
 
@@ -30,7 +30,7 @@ class Preset:
         seed: of everything random.
         splits: fields of each structure in each split; their indices follow each other, from 0.
         free_from: first index of fields that are in no split and never will be: for pretraining.
-        physics: arguments of :class:`~stedfm_hf.data.simulation.fields.SimulationSettings`, none left to a default.
+        physics: arguments of :class:`~stedfm_hf.data.simulation.physics.SimulationSettings`, none left to a default.
         mixed: whether a field shows two to four of the structures; `splits` then counts all fields.
     """
 

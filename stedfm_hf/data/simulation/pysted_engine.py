@@ -18,14 +18,13 @@ from scipy import signal
 
 from stedfm_hf.data.simulation.fields import (
     SimulatedField,
-    SimulationSettings,
     bright_level,
     class_mask,
     draw_sample,
     generator,
-    in_order,
     to_uint16,
 )
+from stedfm_hf.data.simulation.physics import SimulationSettings, in_order
 from stedfm_hf.runs.errors import UserError
 
 FULL_POWER_W = 100e-3

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from stedfm_hf.data.repository.mask_names import read_mask_names
 from stedfm_hf.images import ImageReadError, StedImage
 from stedfm_hf.labels.annotated.annotation_files import check_shape
-from stedfm_hf.labels.annotated.class_names import names_of
 from stedfm_hf.labels.annotated.folders import read_folder
 from stedfm_hf.labels.annotated.pairing import SAY_WHICH
 from stedfm_hf.labels.annotated.repositories import read_masked_repository
@@ -242,7 +242,7 @@ def read_annotated(
         rows = read_masked_repository(data)
     if split is not None and split not in rows:
         raise UserError(f"{data}: has no split {split!r}; there are {', '.join(rows)}")
-    known = names_of(data) if classes is None else {}
+    known = read_mask_names(data) if classes is None else {}
     found = _annotated(rows, name, classes, target_type, known, simulated=is_simulated(data))
     if split is not None and split not in found:
         raise UserError(f"{data}: no image of {split} has a mask that can be read{_first_reason([rows[split]])}")

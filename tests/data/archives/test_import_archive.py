@@ -43,6 +43,7 @@ from tests.data.archives.fabricated import (
     write_tar,
     write_zip,
 )
+from tests.data.assembled import write_plain_card
 from tests.server import Site, serve
 
 Members = list[tuple[str, bytes]]
@@ -62,7 +63,7 @@ class Call:
 def _without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing the card takes longer than all the rest."""
     if "card" not in request.fixturenames:
-        monkeypatch.setattr(assembly, "write_card", lambda *arguments: None)
+        monkeypatch.setattr(assembly, "write_card", write_plain_card)
 
 
 @pytest.fixture
@@ -181,7 +182,7 @@ def test_copies_are_removed_and_the_rest_of_the_archive_is_counted(tmp_path: Pat
     assert sum(summary.crops.values()) == 6
     assert summary.manifest.counts() == {"done": 1, "failed": 0, "skipped": 3}
     assert "2 of 8 images are exact copies" in (summary.manifest.items["a.zip#0-10"].reason or "")
-    assert summary.manifest.items["a.zip#9 notes.txt"].reason == "is no crop"
+    assert summary.manifest.items["a.zip#9 notes.txt"].reason == "is not a crop"
 
 
 def test_crops_of_one_source_are_on_one_side_wherever_they_lie(tmp_path: Path) -> None:
@@ -393,17 +394,17 @@ def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(tmp_path: Path, monkey
         "import os, signal, sys\n"
         "from stedfm_hf.data.archives import import_archive as archives\n"
         "archives.PART_MEMBERS = 8\n"
-        "write = archives.Staging.write\n"
-        "def write_and_die(self, number, crops, part):\n"
-        "    write(self, number, crops, part)\n"
-        "    if number == 2:\n"
+        "write = archives.Staging.write_crops\n"
+        "def write_and_die(self, name, *rest):\n"
+        "    write(self, name, *rest)\n"
+        "    if name == 'part-000002':\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "archives.Staging.write = write_and_die\n"
+        "archives.Staging.write_crops = write_and_die\n"
         "archives.import_archive(sys.argv[1], sys.argv[2], seed=5)\n"
     )
     ended = subprocess.run([sys.executable, "-c", script, str(path), str(tmp_path / "killed")], capture_output=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
-    assert Staging(tmp_path / "killed").numbers() == [0, 1, 2]
+    assert Staging(tmp_path / "killed").names() == ["part-000000", "part-000001", "part-000002"]
 
     monkeypatch.setattr(archives, "PART_MEMBERS", 8)
     read: list[str] = []
@@ -444,17 +445,17 @@ def test_another_archive_or_setting_is_not_mixed_in(tmp_path: Path) -> None:
 def test_a_full_disk_stops_in_one_line_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_tar(tmp_path / "a.tar", [curated(number, "psd95") for number in range(12)])
     monkeypatch.setattr(archives, "PART_MEMBERS", 4)
-    real = Staging.write
+    real = Staging.write_crops
 
-    def full(self: Staging, number: int, *rest: Any) -> None:
-        if number == 1:
+    def full(self: Staging, name: str, *rest: Any) -> None:
+        if name == "part-000001":
             raise OSError(28, "No space left on device")
-        real(self, number, *rest)
+        real(self, name, *rest)
 
-    monkeypatch.setattr(Staging, "write", full)
-    with pytest.raises(UserError, match=r"No space left on device.*goes on"):
+    monkeypatch.setattr(Staging, "write_crops", full)
+    with pytest.raises(UserError, match=r"No space left on device.*same command again to resume"):
         import_archive(path, tmp_path / "repo")
-    monkeypatch.setattr(Staging, "write", real)
+    monkeypatch.setattr(Staging, "write_crops", real)
     assert sum(import_archive(path, tmp_path / "repo").crops.values()) == 12
 
 
@@ -479,8 +480,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "4 crops (" in capsys.readouterr().out
     assert main([*command, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert sum(told["crops"].values()) == 4 and told["labels"] == ["psd95"] and told["failed"] == {}
-    assert main([*command, "--label", "none"]) == 2
+    assert sum(told["crops"].values()) == 4 and told["labels"] == ["psd95"] and told["failures"] == {}
+    assert main([*command, "--label-key", "none"]) == 2
     assert "other settings" in capsys.readouterr().err
 
 

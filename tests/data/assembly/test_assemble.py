@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import pytest
 
 from stedfm_hf.data.assembly import assemble as assembly
 from stedfm_hf.data.assembly.assemble import assemble
-from stedfm_hf.data.assembly.staging import Part, StagedImage, Staging
+from stedfm_hf.data.assembly.output import DatasetSummary, open_dataset, read_summary
+from stedfm_hf.data.assembly.staging import StagedImage, Staging, part_name
 from stedfm_hf.data.publishing.card import CardFacts
 from stedfm_hf.data.repository.layout import Crop, Scaling
+from stedfm_hf.data.repository.mask_names import read_mask_names
+from stedfm_hf.data.settings import ImportSetSettings
 from stedfm_hf.data.splits import SplitShares, split_of
 from stedfm_hf.runs import ItemStatus, Manifest, UserError
 
@@ -40,11 +44,11 @@ def stage(output: Path, *parts: list[StagedImage]) -> Staging:
                 pixels = np.full((4, 4), value, np.uint8)
                 crops.append(Crop(pixels, SCALING, each.source, each.label, y=len(crops)))
         statuses = {each.item: ItemStatus("done") for each in images}
-        staging.write(number, crops, Part(tuple(images), statuses))
+        staging.write_crops(part_name(number), crops, images, statuses)
     return staging
 
 
-def run(staging: Staging, output: Path, **options: Any) -> assembly.DatasetSummary:
+def run(staging: Staging, output: Path, **options: Any) -> DatasetSummary:
     arguments: dict[str, Any] = {"manifest": Manifest("data build"), "card": CardFacts("Test", "stedfm data build")}
     return assemble(staging, output, **arguments | {"shares": SplitShares(), "seed": 0} | options)
 
@@ -64,8 +68,7 @@ def test_every_crop_of_every_part_is_in_the_repository(tmp_path: Path) -> None:
     assert {split: len(rows[split]) for split in rows} == summary.crops
     every = sorted((row["source"], row["y"]) for split in rows for row in rows[split])
     assert len(set(every)) == len(every) == 36
-    assert not (tmp_path / ".staging").exists()
-    assert summary.manifest.counts()["done"] == 24 and (tmp_path / "manifest.json").exists()
+    assert summary.manifest.counts()["done"] == 24
 
 
 def test_no_source_is_on_two_sides(tmp_path: Path) -> None:
@@ -137,6 +140,21 @@ def test_an_interrupted_assembly_begins_anew(tmp_path: Path, monkeypatch: pytest
     assert run(staging, tmp_path, shares=SplitShares(0, 0)).crops == {"train": 4}
 
 
+def test_the_index_tells_what_is_in_the_repository(tmp_path: Path) -> None:
+    images = [image(f"{number}", label="ab"[number % 2]) for number in range(8)]
+    card = CardFacts("Test", "stedfm data build", mask_names={0: "background", 4: "puncta"})
+    summary = run(stage(tmp_path, images), tmp_path, card=card)
+    assert replace(read_summary(tmp_path, summary.manifest), notes=summary.notes) == summary
+    assert read_mask_names(tmp_path) == {0: "background", 4: "puncta"}
+    next((tmp_path / "data").glob("*")).unlink()
+    with pytest.raises(UserError, match=r"lacks data/.*--overwrite"):
+        read_summary(tmp_path, summary.manifest)
+    (tmp_path / "index.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"index.json: is damaged.*--overwrite"):
+        read_summary(tmp_path, summary.manifest)
+    assert read_mask_names(tmp_path) == {}
+
+
 def test_a_repository_is_replaced_as_a_whole(tmp_path: Path) -> None:
     many = [image(f"{number}", rows=8) for number in range(10)]
     run(stage(tmp_path, many), tmp_path, rows_per_shard=8)
@@ -151,9 +169,10 @@ def test_no_crop_at_all_is_said_with_the_reasons(tmp_path: Path) -> None:
     statuses = {f"{number}.tif": ItemStatus("skipped", "no contrast") for number in range(3)} | {
         "x.tif": ItemStatus("failed", "empty")
     }
-    staging.write(0, [], Part((), statuses))
+    staging.write_crops(part_name(0), [], [], statuses)
     with pytest.raises(UserError, match=r"no crop is left of 4 inputs \(3 x no contrast; 1 x empty\)"):
-        run(staging, tmp_path)
+        with open_dataset(tmp_path, "data build", ImportSetSettings("a", "b", tmp_path)) as opened:
+            run(staging, tmp_path, manifest=opened.manifest)
     assert json.loads((tmp_path / "manifest.json").read_text())["counts"] == {"done": 0, "failed": 1, "skipped": 3}
     assert not (tmp_path / "data").exists()
 
@@ -161,4 +180,4 @@ def test_no_crop_at_all_is_said_with_the_reasons(tmp_path: Path) -> None:
 def test_a_part_must_hold_what_it_says(tmp_path: Path) -> None:
     crop = Crop(np.zeros((2, 2), np.uint8), SCALING, "a")
     with pytest.raises(ValueError, match="1 crops, but the images say 2"):
-        Staging(tmp_path).write(0, [crop], Part((image("a"),), {}))
+        Staging(tmp_path).write_crops(part_name(0), [crop], [image("a")], {})

@@ -11,11 +11,10 @@ import pyarrow.parquet as pq
 import tifffile
 
 from stedfm_hf.data.building.build import build
-from stedfm_hf.data.splits import SplitShares
 from stedfm_hf.runs import Manifest
 
 CROP = 32
-NO_SPLIT = SplitShares(0.0, 0.0)
+NO_SPLIT: dict[str, Any] = {"validation": 0.0, "test": 0.0}
 
 
 def spots(seed: int, shape: tuple[int, ...] = (70, 100), dtype: str = "uint16") -> np.ndarray:
@@ -59,4 +58,4 @@ def reasons(repo: Path) -> dict[str, tuple[str, str]]:
 
 
 def make(inputs: Any, output: Path, **options: Any) -> Any:
-    return build(inputs, output, **({"crop": CROP, "workers": 1} | options))
+    return build(inputs, output, **({"crop_size": CROP, "workers": 1} | options))

@@ -14,7 +14,7 @@ import tifffile
 
 from stedfm_hf.cli import main
 from stedfm_hf.data.repository.decoding import decode
-from stedfm_hf.data.splits import SplitShares, split_of
+from stedfm_hf.data.splits import split_of
 from stedfm_hf.runs import UserError
 from tests.data.building.small_fields import NO_SPLIT, make, reasons, rows_of, source_of, spots, write
 
@@ -23,7 +23,7 @@ from tests.data.building.small_fields import NO_SPLIT, make, reasons, rows_of, s
 
 def test_rows_hold_the_scaled_crops_of_the_grid(tmp_path: Path) -> None:
     field = spots(1)
-    summary = make(write(tmp_path / "in", cell=field), tmp_path / "out", shares=NO_SPLIT)
+    summary = make(write(tmp_path / "in", cell=field), tmp_path / "out", **NO_SPLIT)
     low, high = np.quantile(field, (0.001, 0.999))
     wanted = (np.clip((field - low) / (high - low), 0, 1) * 255).astype(np.uint8)
     rows = rows_of(tmp_path / "out")
@@ -48,7 +48,7 @@ def test_raw_pixels_are_those_of_the_file(tmp_path: Path, dtype: str) -> None:
         field -= np.array(7, dtype)
     (tmp_path / "in").mkdir()
     np.save(tmp_path / "in/cell.npy", field)
-    make(tmp_path / "in", tmp_path / "out", pixels="raw", stride=20, shares=NO_SPLIT)
+    make(tmp_path / "in", tmp_path / "out", pixels="raw", stride=20, **NO_SPLIT)
     rows = rows_of(tmp_path / "out")
     assert len(rows) == 15
     wider = {"int8": "int16", "float16": "float32", "int64": "int32"}
@@ -63,7 +63,7 @@ def test_raw_pixels_are_those_of_the_file(tmp_path: Path, dtype: str) -> None:
 def test_the_stock_library_loads_it_and_the_decoder_gives_tensors(tmp_path: Path) -> None:
     fields = {f"{label}__{n}": spots(n + 10 * k) for k, label in enumerate(("actin", "tubulin")) for n in range(6)}
     folder = write(tmp_path / "in", **fields)
-    summary = make(folder, tmp_path / "out", labels="folder", shares=SplitShares(0.3, 0.3), pixels="raw")
+    summary = make(folder, tmp_path / "out", labels="folder", validation=0.3, test=0.3, pixels="raw")
     assert summary.labels == ("actin", "tubulin")
     loaded = datasets.load_dataset(str(tmp_path / "out"))
     assert {split: len(rows) for split, rows in loaded.items()} == summary.crops
@@ -86,12 +86,12 @@ def test_nothing_personal_is_written_unless_it_is_asked_for(tmp_path: Path) -> N
     tifffile.imwrite(path, field, imagej=True, metadata={"Info": "user: Ada Lovelace", "unit": "um"})
     arrays: dict[str, Any] = {"C:/Users/Ada/cell.lif": field + 1, "STED {1}": field + 2}
     np.savez(tmp_path / "in/ada lovelace/x.npz", **arrays)
-    make(tmp_path / "in", tmp_path / "plain", shares=NO_SPLIT)
+    make(tmp_path / "in", tmp_path / "plain", **NO_SPLIT)
     rows = rows_of(tmp_path / "plain")
     text = str([{key: value for key, value in row.items() if key not in ("pixels", "array")} for row in rows]).lower()
     assert "lovelace" not in text and "by_ada" not in text and "users" not in text
     assert {row["series"] for row in rows} == {"image", "series 0", "STED {1}"}
-    make(tmp_path / "in", tmp_path / "open", shares=NO_SPLIT, keep_names=True, keep_metadata=True)
+    make(tmp_path / "in", tmp_path / "open", **NO_SPLIT, keep_names=True, keep_metadata=True)
     rows = rows_of(tmp_path / "open")
     assert {row["source"] for row in rows} == {"ada lovelace/by_ada_2026.tif", "ada lovelace/x.npz"}
     assert "C:/Users/Ada/cell.lif" in {row["series"] for row in rows}
@@ -104,13 +104,13 @@ def test_nothing_personal_is_written_unless_it_is_asked_for(tmp_path: Path) -> N
 def test_channels_and_planes_are_images_of_one_source(tmp_path: Path) -> None:
     stack = spots(4, (3, 2, 40, 40))
     tifffile.imwrite(tmp_path / "stack.tif", stack, imagej=True, metadata={"axes": "ZCYX"})
-    make(tmp_path / "stack.tif", tmp_path / "out", shares=NO_SPLIT)
+    make(tmp_path / "stack.tif", tmp_path / "out", **NO_SPLIT)
     rows = rows_of(tmp_path / "out")
     found = {(row["series"], row["channel"]) for row in rows}
     assert found == {(f"image[z={z}]", str(c)) for z in range(3) for c in range(2)}
     assert len({row["source"] for row in rows}) == 1
     assert json.loads(rows[0]["metadata"])["plane"] == {"z": 0}
-    make(tmp_path / "stack.tif", tmp_path / "one", series="*z=1]", channel=1, shares=NO_SPLIT)
+    make(tmp_path / "stack.tif", tmp_path / "one", series="*z=1]", channel=1, **NO_SPLIT)
     assert {(row["series"], row["channel"]) for row in rows_of(tmp_path / "one")} == {("image[z=1]", "1")}
     (status,) = reasons(tmp_path / "one").values()
     assert status[1].startswith("1 of 6 images, 4 of 4 crops")
@@ -122,7 +122,7 @@ def test_exact_copies_are_taken_once(tmp_path: Path) -> None:
     write(tmp_path / "in", a=field, b=spots(6))
     np.save(tmp_path / "in/copy.npy", field)
     np.savez(tmp_path / "in/some.npz", copy=field, other=spots(7))
-    summary = make(tmp_path / "in", tmp_path / "out", shares=NO_SPLIT)
+    summary = make(tmp_path / "in", tmp_path / "out", **NO_SPLIT)
     assert summary.crops == {"train": 36}
     states = reasons(tmp_path / "out")
     assert states["copy.npy"] == ("skipped", "exact copy of a.tif")
@@ -135,7 +135,7 @@ def test_masks_are_cut_like_the_images(tmp_path: Path) -> None:
     mask = np.arange(70 * 100, dtype=np.uint16).reshape(70, 100)
     write(tmp_path / "in", a=spots(8), b_image=spots(9), c=spots(10))
     write(tmp_path / "masks", a=mask, b_mask=(mask % 3).astype(np.uint8))
-    summary = make(tmp_path / "in", tmp_path / "out", masks=tmp_path / "masks", keep_names=True, shares=NO_SPLIT)
+    summary = make(tmp_path / "in", tmp_path / "out", masks=tmp_path / "masks", keep_names=True, **NO_SPLIT)
     for row in rows_of(tmp_path / "out"):
         cut = mask[row["y"] : row["y"] + 32, row["x"] : row["x"] + 32]
         wanted = {"a.tif": cut, "b_image.tif": cut % 3, "c.tif": None}[row["source"]]
@@ -155,7 +155,7 @@ def test_fields_are_resampled_to_one_pixel_size_with_their_masks(tmp_path: Path)
     mask[:20] = 7
     write(tmp_path / "masks", a=mask)
     options: dict[str, Any] = {"pixel_size_nm": 10.0, "masks": tmp_path / "masks", "keep_names": True}
-    make(tmp_path / "in", tmp_path / "out", **options, shares=NO_SPLIT)
+    make(tmp_path / "in", tmp_path / "out", **options, **NO_SPLIT)
     rows = rows_of(tmp_path / "out")
     assert {(row["y"], row["x"]) for row in rows} == {(y, x) for y in (0, 32, 48) for x in (0, 32, 64, 88)}
     for row in rows:
@@ -166,7 +166,7 @@ def test_fields_are_resampled_to_one_pixel_size_with_their_masks(tmp_path: Path)
         "skipped",
         "no pixel size in the file; --assume-pixel-size-nm gives one",
     )
-    make(tmp_path / "in", tmp_path / "all", **options, assume_pixel_size_nm=10.0, pixels="raw", shares=NO_SPLIT)
+    make(tmp_path / "in", tmp_path / "all", **options, assume_pixel_size_nm=10.0, pixels="raw", **NO_SPLIT)
     kinds = {row["source"]: row["dtype"] for row in rows_of(tmp_path / "all")}
     assert kinds == {"a.tif": "float32", "b.npy": "uint16"}  # b has the wanted size already
 
@@ -181,7 +181,7 @@ def test_every_file_has_a_fate(tmp_path: Path) -> None:
     write(tmp_path / "in", dark=np.pad(dark, ((0, 0), (0, 64))), some=spots(16))
     (tmp_path / "in/broken.tif").write_bytes(b"II*\x00rubbish")
     (tmp_path / "in/notes.txt").write_text("no image")
-    summary = make(tmp_path / "in", tmp_path / "out", shares=NO_SPLIT)
+    summary = make(tmp_path / "in", tmp_path / "out", **NO_SPLIT)
     states = reasons(tmp_path / "out")
     assert {item: state for item, (state, _) in states.items()} == {
         "good.tif": "done",
@@ -202,11 +202,11 @@ def test_every_file_has_a_fate(tmp_path: Path) -> None:
 
 def test_signal_to_noise_and_foreground_choose(tmp_path: Path) -> None:
     write(tmp_path / "in", a=spots(17), b=np.random.default_rng(0).poisson(20.0, (70, 100)).astype(np.uint16))
-    make(tmp_path / "in", tmp_path / "all", shares=NO_SPLIT, keep_names=True)
+    make(tmp_path / "in", tmp_path / "all", **NO_SPLIT, keep_names=True)
     ratio = {row["source"]: json.loads(row["metadata"])["snr"] for row in rows_of(tmp_path / "all")}
     between = (ratio["a.tif"] + ratio["b.tif"]) / 2
     assert ratio["a.tif"] > ratio["b.tif"]
-    make(tmp_path / "in", tmp_path / "bright", snr=(between, 1e9), shares=NO_SPLIT)
+    make(tmp_path / "in", tmp_path / "bright", snr=(between, 1e9), **NO_SPLIT)
     assert reasons(tmp_path / "bright")["b.tif"][0] == "skipped"
     assert "signal-to-noise" in reasons(tmp_path / "bright")["b.tif"][1]
     with pytest.raises(UserError, match="no crop is left of 2 inputs"):
@@ -217,8 +217,8 @@ def test_the_reference_selection_looks_at_names(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     arrays: dict[str, Any] = {name: spots(n, (240, 240)) for n, name in enumerate(("STED_1", "Conf", "STED overview"))}
     np.savez(tmp_path / "in/x.npz", **arrays)
-    options: dict[str, Any] = {"reference_selection": True, "legacy": True, "crop": 224}
-    summary = make(tmp_path / "in", tmp_path / "out", **options, shares=NO_SPLIT)
+    options: dict[str, Any] = {"protocol": "reference", "crop_size": 224}
+    summary = make(tmp_path / "in", tmp_path / "out", **options, **NO_SPLIT)
     assert {row["series"] for row in rows_of(tmp_path / "out")} == {"STED_1"}
     assert summary.crops == {"train": 4}
     assert summary.manifest.settings["min_foreground"] == 0.001
@@ -228,12 +228,12 @@ def test_a_table_with_missing_rows(tmp_path: Path, capsys: pytest.CaptureFixture
     write(tmp_path / "in", a=spots(21), b=spots(22), c__d=spots(23))
     table = tmp_path / "labels.csv"
     table.write_text("path,label\na.tif,x\nd.tif,y\ngone.tif,z\n", encoding="utf-8")
-    summary = make(tmp_path / "in", tmp_path / "out", labels=table, shares=NO_SPLIT)
+    summary = make(tmp_path / "in", tmp_path / "out", labels=table, **NO_SPLIT)
     assert summary.labels == ("x", "y")
     assert summary.manifest.items["b.tif"].reason == "has no row in the table of labels"
     assert summary.manifest.options["label_rows_without_file"] == 1
     assert "1 rows of the table of labels name no file, such as gone.tif" in capsys.readouterr().err
-    every = make(tmp_path / "in", tmp_path / "all", labels=table, keep_unlabelled=True, shares=NO_SPLIT)
+    every = make(tmp_path / "in", tmp_path / "all", labels=table, keep_unlabelled=True, **NO_SPLIT)
     assert every.manifest.counts() == {"done": 3, "failed": 0, "skipped": 0}
     assert {row["label"] for row in rows_of(tmp_path / "all")} == {0, 1, None}
 
@@ -241,7 +241,7 @@ def test_a_table_with_missing_rows(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_mask_of_another_size_fails_its_image_only(tmp_path: Path) -> None:
     write(tmp_path / "in", a=spots(24), b=spots(25))
     write(tmp_path / "masks", a=np.zeros((70, 99), np.uint8), b=np.ones((70, 100), np.uint8))
-    make(tmp_path / "in", tmp_path / "out", masks=tmp_path / "masks", shares=NO_SPLIT)
+    make(tmp_path / "in", tmp_path / "out", masks=tmp_path / "masks", **NO_SPLIT)
     state, reason = reasons(tmp_path / "out")["a.tif"]
     assert state == "failed"
     assert reason == "its mask a.tif has 70 x 99 pixels, and series 'image' has 70 x 100; they must be the same"
@@ -253,7 +253,8 @@ def test_a_mask_of_another_size_fails_its_image_only(tmp_path: Path) -> None:
 def test_zero_crops_say_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(tmp_path / "in", a=spots(26, (20, 20)), b=np.zeros((64, 64), np.uint16))
     assert (
-        main(["data", "build", str(folder), "--output", str(tmp_path / "out"), "--crop", "32", "--workers", "1"]) == 2
+        main(["data", "build", str(folder), "--output", str(tmp_path / "out"), "--crop-size", "32", "--workers", "1"])
+        == 2
     )
     message = capsys.readouterr().err.splitlines()[-1]
     assert "no crop is left of 2 inputs (1 x a side is below 32 pixels; 1 x no contrast)" in message
@@ -263,11 +264,11 @@ def test_zero_crops_say_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"pixels": "16bit"}, "--pixels '16bit' is unknown"),
-        ({"legacy": True, "min_foreground": 0.1}, "leave out --min-foreground"),
-        ({"pixel_size_nm": 0.0}, "is no pixel size"),
+        ({"pixels": "16bit"}, "pixels '16bit' is unknown"),
+        ({"protocol": "reference", "min_foreground": 0.1}, "has its own min_foreground"),
+        ({"pixel_size_nm": 0.0}, "must be above 0"),
         ({"min_size": 8}, "below the crop"),
-        ({"workers": 0}, "the least is 1"),
+        ({"workers": 0}, "at least 1"),
         ({"snr": (3.0, 1.0)}, "signal-to-noise"),
     ],
 )
@@ -281,13 +282,13 @@ def test_wrong_options_are_refused_before_anything_is_written(
 
 def test_the_command_prints_a_line_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(tmp_path / "in", **{f"{n}": spots(n) for n in range(10)})
-    words = ["data", "build", str(folder), "--crop", "32", "--workers", "1", "--output"]
+    words = ["data", "build", str(folder), "--crop-size", "32", "--workers", "1", "--output"]
     assert main([*words, str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.endswith("out: 120 crops (96 train, 12 validation, 12 test) of 10 files\n")
+    assert capsys.readouterr().out.endswith("out: 120 crops (96 train, 12 validation, 12 test)\n")
     (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     assert main([*words, str(tmp_path / "two"), "--json", "--snr", "0", "1e9"]) == 1
     answer = json.loads(capsys.readouterr().out)
-    assert answer["files"] == {"done": 10, "failed": 1, "skipped": 0}
+    assert (answer["done"], answer["failed"], answer["skipped"]) == (10, 1, 0)
     assert answer["crops"] == {"train": 96, "validation": 12, "test": 12}
 
 

@@ -13,30 +13,30 @@ from tests.data.building.small_fields import NO_SPLIT, spots, write
 
 
 def build_words(folder: Path) -> list[str]:
-    output = ["--output", str(folder / "out"), "--crop", "32", "--workers", "1"]
+    output = ["--output", str(folder / "out"), "--crop-size", "32", "--workers", "1"]
     return ["data", "build", str(folder / "in"), *output]
 
 
 def test_pictures_of_another_data_set_are_no_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(3):
         write(tmp_path / "in", **{f"n{number}": spots(number)})
-    first = build(tmp_path / "in", tmp_path / "in" / "made", crop=32, shares=NO_SPLIT, workers=1)
-    second = build(tmp_path / "in", tmp_path / "other", crop=32, shares=NO_SPLIT, workers=1)
+    first = build(tmp_path / "in", tmp_path / "in" / "made", crop_size=32, **NO_SPLIT, workers=1)
+    second = build(tmp_path / "in", tmp_path / "other", crop_size=32, **NO_SPLIT, workers=1)
     assert second.crops == first.crops
-    assert "pictures that belong to data sets are passed over" in capsys.readouterr().err
+    assert "skipped 2 pictures of data sets" in capsys.readouterr().err
 
 
 def test_files_called_masks_are_worth_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "in", a=spots(0))
     write(tmp_path / "in", a_mask=spots(1))
-    build(tmp_path / "in", tmp_path / "out", crop=32, shares=NO_SPLIT, workers=1)
+    build(tmp_path / "in", tmp_path / "out", crop_size=32, **NO_SPLIT, workers=1)
     assert "note: 1 files are called *_mask and are taken as images; --masks FOLDER" in capsys.readouterr().err
 
 
 def test_a_copy_with_another_label_is_named(tmp_path: Path) -> None:
     write(tmp_path / "in", A__a=spots(0), B__b=spots(0))
     write(tmp_path / "in", B__c=spots(1))
-    summary = build(tmp_path / "in", tmp_path / "out", crop=32, labels="folder", shares=NO_SPLIT, workers=1)
+    summary = build(tmp_path / "in", tmp_path / "out", crop_size=32, labels="folder", **NO_SPLIT, workers=1)
     assert summary.manifest.items["B/b.tif"].reason == "exact copy of A/a.tif, which is labelled 'A', not 'B'"
 
 
@@ -47,7 +47,7 @@ def test_splits_that_lack_something_are_named(tmp_path: Path, capsys: pytest.Cap
     words = build_words(tmp_path)
     assert main([*words, "--labels", "folder"]) == 0
     out, err = capsys.readouterr()
-    assert "left out: 1 x no contrast" in out
+    assert "skipped: 1 x no contrast" in out
     assert "note: split 'test' has no crop of rare" in err
 
 

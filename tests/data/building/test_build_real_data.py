@@ -13,7 +13,6 @@ import pytest
 
 from stedfm_hf.data.building.build import build
 from stedfm_hf.data.repository.decoding import decode
-from stedfm_hf.data.splits import SplitShares
 from stedfm_hf.images import read_series
 
 FOLDER = os.environ.get("STEDFM_REAL_DATA")
@@ -25,7 +24,7 @@ def built(tmp_path: Path, folder: str, **options: Any) -> tuple[Any, list[dict[s
     """A data set of raw crops, and all its rows through the stock library."""
     output = tmp_path / folder
     settings: dict[str, Any] = {"pixels": "raw", "keep_names": True, "min_foreground": 0.0, "workers": 1} | options
-    summary = build(ROOT / folder, output, shares=SplitShares(0.2, 0.2), **settings)
+    summary = build(ROOT / folder, output, validation=0.2, test=0.2, **settings)
     loaded = datasets.load_dataset(str(output))
     return summary, [row for rows in loaded.values() for row in rows]
 

@@ -41,7 +41,7 @@ def test_workers_and_repeated_runs_make_the_same_bytes(tmp_path: Path, capsys: p
     assert (again.crops, again.sources, again.labels) == (one.crops, one.sources, one.labels)
     assert again.manifest.items == one.manifest.items
     assert again.manifest.exit_status == 1
-    assert "is finished already" in capsys.readouterr().err
+    assert "is finished; replace it with --overwrite" in capsys.readouterr().err
 
 
 class Stopped(BaseException):
@@ -64,21 +64,21 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, calls: i
 def test_a_stopped_run_goes_on_and_makes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = many(tmp_path / "in")
     make(folder, tmp_path / "whole")
-    for module, name, calls in ((reading, "fit_scale", 20), (building, "write_part", 1), (building, "assemble", 0)):
+    for module, name, calls in ((reading, "fit_scale", 20), (building, "write_part", 1), (assembly, "assemble", 0)):
         with monkeypatch.context() as patch:
             stop_after(patch, module, name, calls, Stopped())
             with pytest.raises(Stopped):
                 make(folder, tmp_path / "out")
-    written: list[int] = []
+    written: list[str] = []
     write_part = reading.write_part
 
-    def noting(where: staging.Staging, number: int, *args: Any, **options: Any) -> Any:
-        written.append(number)
-        return write_part(where, number, *args, **options)
+    def noting(where: staging.Staging, name: str, *args: Any, **options: Any) -> Any:
+        written.append(name)
+        return write_part(where, name, *args, **options)
 
     monkeypatch.setattr(building, "write_part", noting)
     make(folder, tmp_path / "out")
-    assert written == [2]  # the part with the file that failed is tried again
+    assert written == ["part-000002"]  # the part with the file that failed is tried again
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
     assert reasons(tmp_path / "out") == reasons(tmp_path / "whole")
     assert not (tmp_path / "out/.staging").exists()
@@ -87,7 +87,7 @@ def test_a_stopped_run_goes_on_and_makes_the_same_bytes(tmp_path: Path, monkeypa
 def test_a_file_that_changes_between_two_runs_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write(tmp_path / "in", **{f"{n:03d}": spots(n, (64, 64)) for n in range(20)})
     with monkeypatch.context() as patch:
-        stop_after(patch, building, "assemble", 0, Stopped())
+        stop_after(patch, assembly, "assemble", 0, Stopped())
         with pytest.raises(Stopped):
             make(folder, tmp_path / "out")
     write(folder, **{"003": spots(1000, (64, 64))})
@@ -111,7 +111,7 @@ def test_a_file_that_changes_while_it_is_read_fails_and_leaves_no_row(
                 path.write_bytes(path.read_bytes() + b"more")
 
     monkeypatch.setattr(reading, "read_series", changing)
-    make(folder, tmp_path / "out", keep_names=True, shares=NO_SPLIT)
+    make(folder, tmp_path / "out", keep_names=True, **NO_SPLIT)
     assert {row["source"] for row in rows_of(tmp_path / "out")} == {"a.tif", "c.tif"}
     state, reason = reasons(tmp_path / "out")["b.npz"]
     assert (state, reason) == ("failed", "changed while it was read; build again when it is complete")
@@ -126,7 +126,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(tmp_path: Path, monkeypat
         with monkeypatch.context() as patch:
             stop_after(patch, module, name, calls, full)
             with pytest.raises(
-                UserError, match="no room is left on the disk; make room, and the same command goes on"
+                UserError, match="cannot be written .No space left on device.; .* run the same command again"
             ):
                 make(folder, tmp_path / "out")
         left = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
@@ -165,7 +165,7 @@ def test_pictures_of_an_earlier_run_are_no_inputs(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="kills a process the POSIX way")
 def test_a_killed_command_goes_on_and_leaves_no_process_behind(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", **{f"{n:03d}": spots(n, (150, 150)) for n in range(128)})
-    words = ["data", "build", str(folder), "--crop", "32", "--stride", "16", "--workers", "2"]
+    words = ["data", "build", str(folder), "--crop-size", "32", "--stride", "16", "--workers", "2"]
     script = "import sys; from stedfm_hf.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", script, *words, "--output", str(tmp_path / "out")]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 from skimage.filters import threshold_otsu
 
 from stedfm_hf.data.building.cropping import (
-    LEGACY_MIN_FOREGROUND,
     QUANTILES,
+    REFERENCE_MIN_FOREGROUND,
     CropRule,
     IntensityScale,
     fit_scale,
@@ -137,7 +137,7 @@ def test_a_field_written_out_by_hand_is_cut_as_the_reference_cuts_it() -> None:
     ]
     kept = {
         (place.y, place.x): round(place.foreground * 224**2)
-        for place in places(field, scale, CropRule(min_foreground=LEGACY_MIN_FOREGROUND))
+        for place in places(field, scale, CropRule(min_foreground=REFERENCE_MIN_FOREGROUND))
     }
     # Of the six crops (0, 276) has 50 pixels, not above 50.176, and (76, 0) the one pixel that is too bright.
     assert kept == {(0, 0): 400, (0, 224): 51, (76, 224): 51, (76, 276): 100}

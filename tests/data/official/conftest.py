@@ -3,13 +3,14 @@ from __future__ import annotations
 import pytest
 
 from stedfm_hf.data.assembly import assemble as assembly
+from tests.data.assembled import write_plain_card
 
 
 @pytest.fixture(autouse=True)
 def _without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing the card takes longer than all the rest."""
     if "card" not in request.fixturenames:
-        monkeypatch.setattr(assembly, "write_card", lambda *arguments: None)
+        monkeypatch.setattr(assembly, "write_card", write_plain_card)
 
 
 @pytest.fixture

@@ -12,13 +12,14 @@ import numpy as np
 import tifffile
 import torch
 
-from stedfm_hf.data.assembly.assemble import DatasetSummary
+from stedfm_hf.data.assembly.output import DatasetSummary
 from stedfm_hf.data.repository.decoding import to_unit_range
 from tests.data.archives.fabricated import npz, rows_of, write_tar
 
 OPTIM = ("actin", "tubulin", "CaMKII_Neuron", "PSD95_Neuron")
 NAS = ("Block", "0MgGlyBic", "GluGly", "48hTTX")
 PEROXISOME = ("4hMeOH", "6hMeOH", "8hMeOH", "16hMeOH")
+PROTOCOLS = {False: "default", True: "reference"}
 DL_SIM = ("adhesion", "factin", "microtubule", "mitochondrial")
 
 
@@ -93,7 +94,7 @@ def unit(row: dict[str, Any]) -> np.ndarray:
 def counted(summary: DatasetSummary) -> dict[str, dict[str, int]]:
     """Rows by split and class."""
     found: dict[str, Counter[str]] = {}
-    for row in rows_of(summary.folder):
+    for row in rows_of(summary.output):
         label = summary.labels[row["label"]] if row["label"] is not None else "none"
         found.setdefault(row["split"], Counter())[label] += 1
     return {split: dict(counts) for split, counts in found.items()}
@@ -101,7 +102,7 @@ def counted(summary: DatasetSummary) -> dict[str, dict[str, int]]:
 
 def by_source(summary: DatasetSummary) -> dict[str, list[dict[str, Any]]]:
     rows: dict[str, list[dict[str, Any]]] = {}
-    for row in rows_of(summary.folder):
+    for row in rows_of(summary.output):
         rows.setdefault(row["source"], []).append(row)
     return rows
 

@@ -10,6 +10,7 @@ import pytest
 from stedfm_hf.data.official.import_set import import_set
 from tests.data.official.fabricated import (
     DL_SIM,
+    PROTOCOLS,
     by_source,
     counted,
     minmax,
@@ -59,7 +60,7 @@ def test_classes_places_and_values(tmp_path: Path) -> None:
 
 
 def test_legacy_has_crops_at_the_border_several_times(tmp_path: Path) -> None:
-    summary = import_set("dl-sim", write_set(tmp_path / "set"), tmp_path / "repo", legacy=True)
+    summary = import_set("dl-sim", write_set(tmp_path / "set"), tmp_path / "repo", protocol="reference")
     rows = by_source(summary)["factin/testing/HER_2.tif"]
     places = sorted((row["y"], row["x"]) for row in rows)
     assert places == sorted((y, x) for y in (0, 168, 336, 336) for x in (168, 336, 336))
@@ -85,7 +86,7 @@ def test_small_and_flat_images(tmp_path: Path, legacy: bool) -> None:
     root = write_set(tmp_path / "set")
     write_tiff(root / "adhesion/training/HER_0.tif", picture(1, 100, 300))
     write_tiff(root / "factin/training/HER_0.tif", np.full((300, 300), 4, np.uint16))
-    summary = import_set("dl-sim", root, tmp_path / "repo", legacy=legacy)
+    summary = import_set("dl-sim", root, tmp_path / "repo", protocol=PROTOCOLS[legacy])
     items = summary.manifest.items
     assert items["adhesion/training/HER_0.tif"].state == "failed"
     assert items["factin/training/HER_0.tif"].reason == "no crop of it shows enough"

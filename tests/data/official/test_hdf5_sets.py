@@ -14,7 +14,7 @@ import pytest
 from stedfm_hf.data.official.import_set import import_set
 from stedfm_hf.data.splits import split_of
 from stedfm_hf.runs import UserError
-from tests.data.official.fabricated import by_source, counted, picture, rows_of, shared_sources, unit
+from tests.data.official.fabricated import PROTOCOLS, by_source, counted, picture, rows_of, shared_sources, unit
 
 h5py = pytest.importorskip("h5py")
 
@@ -41,7 +41,7 @@ def test_synaptic_proteins(tmp_path: Path, legacy: bool) -> None:
     for number, split in enumerate(("train", "valid", "test")):
         names = PROTEINS * 2
         write(tmp_path / "set" / f"{split}_v2.hdf5", images=stack(number, 8), proteins=names, conditions=["Block"] * 8)
-    summary = import_set("synaptic-proteins", tmp_path / "set", tmp_path / "repo", legacy=legacy)
+    summary = import_set("synaptic-proteins", tmp_path / "set", tmp_path / "repo", protocol=PROTOCOLS[legacy])
     each = dict.fromkeys(PROTEINS, 2)
     assert summary.labels == tuple(sorted(PROTEINS))
     assert counted(summary) == {"train": each, "validation": each, "test": each}
@@ -58,7 +58,7 @@ def test_proteins_that_are_numbers_and_a_copy_in_two_splits(tmp_path: Path) -> N
     summary = import_set("synaptic-proteins", tmp_path / "set", tmp_path / "repo")
     assert summary.labels == ("0", "1", "2", "3")
     assert summary.crops == {"train": 3, "test": 4}
-    assert import_set("synaptic-proteins", tmp_path / "set", tmp_path / "all", legacy=True).crops == {
+    assert import_set("synaptic-proteins", tmp_path / "set", tmp_path / "all", protocol="reference").crops == {
         "train": 4,
         "test": 4,
     }
@@ -101,7 +101,7 @@ def test_resolution_has_targets_and_leaves_out_those_that_are_nan(tmp_path: Path
         write(
             tmp_path / "set" / f"{split}.hdf5", data=stack(number, 8) * 9, labels=bad if split == "train" else targets
         )
-    summary = import_set("resolution", tmp_path / "set", tmp_path / "repo", legacy=legacy)
+    summary = import_set("resolution", tmp_path / "set", tmp_path / "repo", protocol=PROTOCOLS[legacy])
     assert summary.labels == () and summary.crops == {"train": 6, "validation": 8, "test": 8}
     rows = by_source(summary)
     (row,) = rows["test.hdf5#3"]
@@ -149,7 +149,9 @@ def test_low_high_quality_takes_the_published_excitations_out_of_a_zip(tmp_path:
     )
     with zipfile.ZipFile(tmp_path / "low-high-quality.zip", "w") as archive:
         archive.write(path, "low-high-quality/data.hdf5")
-    summary = import_set("low-high-quality", tmp_path / "low-high-quality.zip", tmp_path / "repo", legacy=legacy)
+    summary = import_set(
+        "low-high-quality", tmp_path / "low-high-quality.zip", tmp_path / "repo", protocol=PROTOCOLS[legacy]
+    )
     assert summary.labels == ("low", "high")
     rows = rows_of(tmp_path / "repo")
     names = {(summary.labels[row["label"]], row["metadata"]["condition"]) for row in rows}

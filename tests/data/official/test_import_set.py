@@ -14,11 +14,11 @@ from datasets import load_dataset
 
 from stedfm_hf.cli import main
 from stedfm_hf.data import OFFICIAL_SETS, import_set
-from stedfm_hf.data.assembly.staging import Staging
+from stedfm_hf.data.assembly.staging import Staging, part_name
 from stedfm_hf.data.official import import_set as importing
 from stedfm_hf.data.official.registry import NOT_STATED
 from stedfm_hf.runs import UserError
-from tests.data.official.fabricated import OPTIM, counted, rows_of, write_npz, write_optim
+from tests.data.official.fabricated import OPTIM, PROTOCOLS, counted, rows_of, write_npz, write_optim
 
 Captured = pytest.CaptureFixture[str]
 
@@ -41,7 +41,7 @@ def test_a_name_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file or folder"):
         import_set("optim", tmp_path / "gone", tmp_path / "repo")
     with pytest.raises(UserError, match="take one of the two"):
-        import_set("peroxisome", tmp_path, tmp_path / "repo", legacy=True, keep_all=True)
+        import_set("peroxisome", tmp_path, tmp_path / "repo", protocol="reference", keep_all=True)
 
 
 def test_an_output_with_other_results_is_left_alone(tmp_path: Path) -> None:
@@ -52,12 +52,12 @@ def test_an_output_with_other_results_is_left_alone(tmp_path: Path) -> None:
         import_set("optim", tmp_path / "set", tmp_path / "other", overwrite=True)
     import_set("optim", tmp_path / "set", tmp_path / "repo")
     before = content(tmp_path / "repo")
-    with pytest.raises(UserError, match="legacy: False then, True now"):
-        import_set("optim", tmp_path / "set", tmp_path / "repo", legacy=True)
+    with pytest.raises(UserError, match="protocol: 'default' then, 'reference' now"):
+        import_set("optim", tmp_path / "set", tmp_path / "repo", protocol="reference")
     assert content(tmp_path / "repo") == before
     with pytest.raises(UserError, match="is a file"):
         import_set("optim", tmp_path / "set", tmp_path / "other" / "thesis.txt")
-    again = import_set("optim", tmp_path / "set", tmp_path / "repo", legacy=True, overwrite=True)
+    again = import_set("optim", tmp_path / "set", tmp_path / "repo", protocol="reference", overwrite=True)
     assert again.labels == OPTIM and content(tmp_path / "repo") != before
 
 
@@ -66,25 +66,27 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     shutil.copytree(tmp_path / "set" / "optim-data" / "actin", tmp_path / "set" / "optim_train" / "actin" / "copies")
     monkeypatch.setattr(importing, "PART_ITEMS", 5)
     whole = import_set("optim", tmp_path / "set", tmp_path / "whole")
-    read, write = list[int](), importing._write_part
+    read, write = list[str](), importing._write_part
 
-    def stop_at_the_third(staging: Staging, number: int, *rest: Any) -> None:
-        read.append(number)
-        if number == 3:
+    def stop_at_the_third(staging: Staging, name: str, *rest: Any) -> None:
+        read.append(name)
+        if name == part_name(3):
             raise KeyboardInterrupt
-        write(staging, number, *rest)
+        write(staging, name, *rest)
 
     monkeypatch.setattr(importing, "_write_part", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         import_set("optim", tmp_path / "set", tmp_path / "repo")
 
-    def go_on(staging: Staging, number: int, *rest: Any) -> None:
-        read.append(number)
-        write(staging, number, *rest)
+    def go_on(staging: Staging, name: str, *rest: Any) -> None:
+        read.append(name)
+        write(staging, name, *rest)
 
     monkeypatch.setattr(importing, "_write_part", go_on)
     resumed = import_set("optim", tmp_path / "set", tmp_path / "repo")
-    assert read == [1, 2, 3, 3, 4, 5, 6] and content(tmp_path / "repo") == content(tmp_path / "whole")
+    assert read == [part_name(number) for number in (1, 2, 3, 3, 4, 5, 6)] and content(tmp_path / "repo") == content(
+        tmp_path / "whole"
+    )
     assert resumed.manifest.items == whole.manifest.items
     # The copies of test images are known although those were read by the earlier run.
     assert counted(resumed)["train"] == dict.fromkeys(OPTIM, 2)
@@ -113,7 +115,7 @@ def test_the_card_says_what_was_corrected_and_the_library_loads_the_set(
 ) -> None:
     write_optim(tmp_path / "set")
     write_npz(tmp_path / "set" / "optim-data" / "actin" / "flat-0.80.npz", np.full((224, 224), 5.0))
-    import_set("optim", tmp_path / "set", tmp_path / "repo", legacy=legacy)
+    import_set("optim", tmp_path / "set", tmp_path / "repo", protocol=PROTOCOLS[legacy])
     text = (tmp_path / "repo" / "README.md").read_text(encoding="utf-8")
     assert ("Not corrected here: An image without contrast" in text) is legacy
     assert "Durand et al." in text and NOT_STATED in text
@@ -139,10 +141,10 @@ def test_the_command(tmp_path: Path, capsys: Captured) -> None:
     assert main(words) == 1
     out, err = capsys.readouterr()
     assert "23 crops" in out and "12 x its score is below 0.70" in out
-    assert "failed: optim-data/tubulin/day 1/image-1-0.95.npz" in err
-    assert main([*words, "--overwrite", "--legacy", "--json"]) == 1
+    assert "error: optim-data/tubulin/day 1/image-1-0.95.npz: " in err
+    assert main([*words, "--overwrite", "--protocol", "reference", "--json"]) == 1
     answer = json.loads(capsys.readouterr().out)
-    assert answer["labels"] == list(OPTIM) and answer["images"] == {"done": 23, "failed": 1, "skipped": 12}
+    assert answer["labels"] == list(OPTIM) and (answer["done"], answer["failed"], answer["skipped"]) == (23, 1, 12)
     assert main([*words[:2], "nothing", *words[3:]]) == 2
 
 

@@ -41,11 +41,11 @@ def test_only_the_training_split_is_balanced_and_in_legacy_all_are(tmp_path: Pat
     assert counted(summary) == {"train": dict.fromkeys(NAS, 2), **whole}
     kept = import_set("neural-activity-states", source, tmp_path / "all", keep_all=True)
     assert counted(kept) == {"train": dict(zip(NAS, (4, 3, 2, 5), strict=True)), **whole}
-    legacy = import_set("neural-activity-states", source, tmp_path / "legacy", legacy=True)
+    legacy = import_set("neural-activity-states", source, tmp_path / "legacy", protocol="reference")
     balanced = {split: dict.fromkeys(NAS, n) for split, n in (("train", 2), ("validation", 1), ("test", 1))}
     assert counted(legacy) == balanced
     # Both draw the same training images, by the published seed.
-    train = [{row["source"] for row in rows_of(each.folder) if row["split"] == "train"} for each in (summary, legacy)]
+    train = [{row["source"] for row in rows_of(each.output) if row["split"] == "train"} for each in (summary, legacy)]
     assert train[0] == train[1]
 
 
@@ -92,7 +92,7 @@ def test_an_image_in_two_splits_by_its_folder_or_its_pixels_stays_in_the_test_se
         "the same pixels are in the split 'test'",
     ]
     assert any("1 images were left out" in note for note in summary.notes)
-    legacy = import_set("neural-activity-states", root, tmp_path / "legacy", legacy=True)
+    legacy = import_set("neural-activity-states", root, tmp_path / "legacy", protocol="reference")
     assert counted(legacy) == {"train": dict.fromkeys(NAS, 3), "test": dict.fromkeys(NAS, 1)}
 
 

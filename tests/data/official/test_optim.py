@@ -15,6 +15,7 @@ from stedfm_hf.data.official.import_set import import_set
 from stedfm_hf.runs import UserError
 from tests.data.official.fabricated import (
     OPTIM,
+    PROTOCOLS,
     by_source,
     counted,
     minmax,
@@ -30,7 +31,7 @@ from tests.data.official.fabricated import (
 @pytest.mark.parametrize("legacy", [False, True])
 def test_classes_splits_scores_and_values(tmp_path: Path, legacy: bool) -> None:
     write_optim(tmp_path / "set")
-    summary = import_set("optim", tmp_path / "set", tmp_path / "repo", legacy=legacy)
+    summary = import_set("optim", tmp_path / "set", tmp_path / "repo", protocol=PROTOCOLS[legacy])
     assert summary.labels == OPTIM
     each = dict.fromkeys(OPTIM, 2)
     assert counted(summary) == {"train": each, "validation": each, "test": each}
@@ -50,7 +51,7 @@ def test_an_image_without_contrast_is_zeros_and_in_legacy_nan(tmp_path: Path) ->
     write_optim(tmp_path / "set")
     write_npz(tmp_path / "set" / "optim_train" / "actin" / "flat-0.80.npz", np.full((224, 224), 5.0))
     for legacy in (False, True):
-        summary = import_set("optim", tmp_path / "set", tmp_path / f"repo{legacy}", legacy=legacy)
+        summary = import_set("optim", tmp_path / "set", tmp_path / f"repo{legacy}", protocol=PROTOCOLS[legacy])
         (row,) = by_source(summary)["optim_train/actin/flat-0.80.npz"]
         assert np.isnan(unit(row)).all() if legacy else (unit(row) == 0).all()
 
@@ -61,7 +62,7 @@ def test_an_image_in_two_splits_stays_in_the_test_set_and_in_legacy_in_both(tmp_
         write_npz(tmp_path / "set" / folder / "tubulin" / f"copy in {folder}-0.80.npz", picture(77))
     corrected = counted(import_set("optim", tmp_path / "set", tmp_path / "repo"))
     assert corrected["train"]["tubulin"] == 2 and corrected["test"]["tubulin"] == 3
-    repeated = counted(import_set("optim", tmp_path / "set", tmp_path / "legacy", legacy=True))
+    repeated = counted(import_set("optim", tmp_path / "set", tmp_path / "legacy", protocol="reference"))
     assert repeated["train"]["tubulin"] == 3 and repeated["test"]["tubulin"] == 3
 
 
@@ -117,7 +118,7 @@ def test_pixels_keep_their_type_and_in_legacy_are_scaled_in_it(tmp_path: Path) -
     write_optim(tmp_path / "set")
     write_npz(tmp_path / "set" / "optim-data" / "actin" / "double-0.80.npz", picture(9, dtype="float64"))
     for legacy in (False, True):
-        summary = import_set("optim", tmp_path / "set", tmp_path / f"repo{legacy}", legacy=legacy)
+        summary = import_set("optim", tmp_path / "set", tmp_path / f"repo{legacy}", protocol=PROTOCOLS[legacy])
         (row,) = by_source(summary)["optim-data/actin/double-0.80.npz"]
         assert row["dtype"] == "float64" and row["scaling"]["applied"] is legacy
 

@@ -12,6 +12,7 @@ from stedfm_hf.data.official.plan import classes_in
 from stedfm_hf.runs import UserError
 from tests.data.official.fabricated import (
     PEROXISOME,
+    PROTOCOLS,
     by_source,
     counted,
     minmax,
@@ -56,17 +57,17 @@ def test_classes_splits_and_values(tmp_path: Path) -> None:
 
 def test_legacy_gives_images_of_16_hours_both_labels_and_balances_every_split(tmp_path: Path) -> None:
     source = write_set(tmp_path / "peroxisome")
-    summary = import_set("peroxisome", source, tmp_path / "repo", legacy=True)
+    summary = import_set("peroxisome", source, tmp_path / "repo", protocol="reference")
     # Of 6 hours are 2 + 5, 1 + 2 and 2 + 2: the rarest classes decide.
     assert counted(summary) == {
         "train": dict.fromkeys(PEROXISOME, 3),
         "validation": dict.fromkeys(PEROXISOME, 1),
         "test": dict.fromkeys(PEROXISOME, 1),
     }
-    sixteen = [row for row in rows_of(summary.folder) if "16hMeOH" in row["source"]]
+    sixteen = [row for row in rows_of(summary.output) if "16hMeOH" in row["source"]]
     assert {summary.labels[row["label"]] for row in sixteen} == {"6hMeOH", "16hMeOH"}
-    again = import_set("peroxisome", source, tmp_path / "again", legacy=True)
-    draws = [sorted((row["source"], row["label"]) for row in rows_of(each.folder)) for each in (summary, again)]
+    again = import_set("peroxisome", source, tmp_path / "again", protocol="reference")
+    draws = [sorted((row["source"], row["label"]) for row in rows_of(each.output)) for each in (summary, again)]
     assert draws[0] == draws[1], "the draw has a seed"
     plane = picture(200, 2, 180, 200)[0]
     (row,) = by_source(summary)["replicate 2/4hMeOH/Pex3_0.tif"]
@@ -97,7 +98,7 @@ def test_without_lists_the_third_replicate_is_the_test_set(tmp_path: Path) -> No
         write_tiff(root / label / "cell_conf.tif", picture(400 + place, 50, 50))
     summary = import_set("peroxisome", root, tmp_path / "repo", keep_all=True)
     assert summary.crops == {"train": 32, "validation": 8, "test": 4}
-    assert all(row["source"].startswith("Triplo/") for row in rows_of(summary.folder) if row["split"] == "test")
+    assert all(row["source"].startswith("Triplo/") for row in rows_of(summary.output) if row["split"] == "test")
     assert any("no lists" in note for note in summary.notes)
 
 
@@ -111,7 +112,7 @@ def test_images_larger_than_a_crop_are_cut_and_in_legacy_fail(tmp_path: Path) ->
     for row in rows:
         np.testing.assert_allclose(unit(row)[:100], whole[:, row["x"] : row["x"] + 224], atol=1e-6)
         assert (unit(row)[100:] == 0).all()
-    legacy = import_set("peroxisome", root, tmp_path / "legacy", legacy=True)
+    legacy = import_set("peroxisome", root, tmp_path / "legacy", protocol="reference")
     assert list(legacy.manifest.failures()) == ["replicate 2/4hMeOH/Pex3_0.tif"]
 
 
@@ -119,7 +120,7 @@ def test_an_image_without_contrast(tmp_path: Path) -> None:
     root = write_set(tmp_path / "peroxisome")
     write_tiff(root / "replicate 2/4hMeOH/Pex3_0.tif", np.full((100, 100), 9, np.uint16))
     for legacy in (False, True):
-        summary = import_set("peroxisome", root, tmp_path / f"repo{legacy}", legacy=legacy)
+        summary = import_set("peroxisome", root, tmp_path / f"repo{legacy}", protocol=PROTOCOLS[legacy])
         (row,) = by_source(summary)["replicate 2/4hMeOH/Pex3_0.tif"]
         assert np.isnan(unit(row)[:100, :100]).all() if legacy else (unit(row) == 0).all()
 
@@ -140,7 +141,7 @@ def test_lists_and_files_that_do_not_agree(tmp_path: Path) -> None:
     # In the training list and in the test list: it stays in the test set.
     (row,) = by_source(summary)["replicate 2/8hMeOH/Pex3_0.tif"]
     assert row["split"] == "test" and not shared_sources(summary)
-    legacy = import_set("peroxisome", root, tmp_path / "legacy", legacy=True)
+    legacy = import_set("peroxisome", root, tmp_path / "legacy", protocol="reference")
     assert legacy.manifest.exit_status == 1
 
 

@@ -10,6 +10,7 @@ import pytest
 from stedfm_hf.data.official.import_set import import_set
 from stedfm_hf.data.official.polymer_rings import FOUR_CLASSES
 from tests.data.official.fabricated import (
+    PROTOCOLS,
     by_source,
     counted,
     minmax,
@@ -38,7 +39,7 @@ def write_set(root: Path) -> Path:
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_classes_splits_and_channels(tmp_path: Path, legacy: bool) -> None:
-    summary = import_set("polymer-rings", write_set(tmp_path / "set"), tmp_path / "repo", legacy=legacy)
+    summary = import_set("polymer-rings", write_set(tmp_path / "set"), tmp_path / "repo", protocol=PROTOCOLS[legacy])
     assert summary.labels == ("CdvB1", "CdvB2")
     assert counted(summary) == {
         "train": {"CdvB1": 2, "CdvB2": 2},
@@ -86,6 +87,6 @@ def test_a_flat_image_is_zeros_and_in_legacy_nan(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set")
     write_tiff(root / FILES["validation"][1], np.full((90, 120), 3, np.uint16))
     for legacy in (False, True):
-        summary = import_set("polymer-rings", root, tmp_path / f"repo{legacy}", legacy=legacy)
+        summary = import_set("polymer-rings", root, tmp_path / f"repo{legacy}", protocol=PROTOCOLS[legacy])
         (row,) = by_source(summary)[FILES["validation"][1]]
         assert np.isnan(unit(row)[:90, :120]).all() if legacy else (unit(row) == 0).all()

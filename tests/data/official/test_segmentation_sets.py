@@ -16,7 +16,7 @@ from stedfm_hf.data.official.import_set import import_set
 from stedfm_hf.data.official.lioness import boundaries
 from stedfm_hf.labels.annotated import read_annotated
 from stedfm_hf.runs import UserError
-from tests.data.official.fabricated import by_source, minmax, picture, rows_of, unit
+from tests.data.official.fabricated import PROTOCOLS, by_source, minmax, picture, rows_of, unit
 
 h5py = pytest.importorskip("h5py")
 SPLITS = ("training", "validation", "testing")
@@ -57,11 +57,13 @@ def test_factin_has_overlapping_classes_and_the_dendrite_as_region(tmp_path: Pat
     with zipfile.ZipFile(tmp_path / "factin-segmentation-data.zip", "w") as archive:
         for path in (tmp_path / "factin").iterdir():
             archive.write(path, f"factin/{path.name}")
-    summary = import_set("factin", tmp_path / "factin-segmentation-data.zip", tmp_path / "repo", legacy=legacy)
+    summary = import_set(
+        "factin", tmp_path / "factin-segmentation-data.zip", tmp_path / "repo", protocol=PROTOCOLS[legacy]
+    )
     assert summary.crops == {"train": 1, "validation": 1, "test": 1}
     left_out = [item for item, status in summary.manifest.items.items() if status.state == "skipped"]
     assert len(left_out) == 3 and all(item.endswith("image/1") for item in left_out)
-    splits = read_annotated(summary.folder)
+    splits = read_annotated(summary.output)
     for name, split in zip(("train", "validation", "test"), SPLITS, strict=True):
         (data,) = (splits[name],)
         assert (data.target_type, data.classes) == ("multi_label", ("rings", "fibres"))
@@ -81,14 +83,16 @@ def test_factin_counts_nothing_beyond_the_border(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "testing_x.hdf5", "w") as file:
         file["a/data"], file["a/label"] = picture(1, 1, 200, 300), label  # counts, no dendrite, no shapes
     summary = import_set("factin", tmp_path / "testing_x.hdf5", tmp_path / "repo")
-    rows = sorted(rows_of(summary.folder), key=lambda row: (row["y"], row["x"]))
+    rows = sorted(rows_of(summary.output), key=lambda row: (row["y"], row["x"]))
     assert [(row["y"], row["x"]) for row in rows] == [(0, 0), (0, 168)]
     assert {(row["intensity_low"], row["intensity_high"]) for row in rows} == {
         (rows[0]["intensity_low"], rows[0]["intensity_high"])
     }
     region = region_of(rows[1])
     assert region is not None and region[:200, :132].all() and region.sum() == 200 * 132
-    (legacy, _) = rows_of(import_set("factin", tmp_path / "testing_x.hdf5", tmp_path / "all", legacy=True).folder)
+    (legacy, _) = rows_of(
+        import_set("factin", tmp_path / "testing_x.hdf5", tmp_path / "all", protocol="reference").output
+    )
     assert legacy["region"] is None
 
 
@@ -130,7 +134,7 @@ def test_footprocess_numbers_its_classes_by_all_masks(tmp_path: Path, card: None
     write_foot(root / "test", "d4", (128, 255), side=250, nm=2 * 22.724609375)
     (root / "training.txt").write_text("/data/footprocess/images/a1.tif\nb2.tif\n", encoding="utf-8")
     (root / "validation.txt").write_text("images/c3.tif\n", encoding="utf-8")
-    summary = import_set("footprocess", root, tmp_path / f"repo-{legacy}", legacy=legacy)
+    summary = import_set("footprocess", root, tmp_path / f"repo-{legacy}", protocol=PROTOCOLS[legacy])
     assert summary.crops == {"train": 2, "validation": 1, "test": 2} and not summary.manifest.failures()
     rows = {source.rpartition("/")[2]: each for source, each in by_source(summary).items()}
     masks = {name: np.frombuffer(each[0]["mask"], np.uint8) for name, each in rows.items()}
@@ -143,7 +147,7 @@ def test_footprocess_numbers_its_classes_by_all_masks(tmp_path: Path, card: None
     assert {row["pixel_size_nm"][0] for row in rows["d4.tif"]} == {22.724609375}
     # 500 pixels then; the crops on the right show nothing annotated, and none reaches the border.
     assert sorted((row["y"], row["x"]) for row in rows["d4.tif"]) == [(0, 0), (168, 0)]
-    data = read_annotated(summary.folder)["train"]
+    data = read_annotated(summary.output)["train"]
     assert (data.target_type, data.classes) == ("single_label", ("background", "FP", "SD"))
 
 
@@ -183,13 +187,13 @@ def write_lioness(root: Path) -> None:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_lioness_has_cells_and_boundaries_of_every_slice(tmp_path: Path, legacy: bool) -> None:
     write_lioness(tmp_path / "lioness")
-    summary = import_set("lioness", tmp_path / "lioness", tmp_path / "repo", legacy=legacy)
+    summary = import_set("lioness", tmp_path / "lioness", tmp_path / "repo", protocol=PROTOCOLS[legacy])
     assert summary.crops == {"train": 8, "validation": 8} | ({} if legacy else {"test": 3})
     assert summary.sources["train"] == 1
-    splits = read_annotated(summary.folder)
+    splits = read_annotated(summary.output)
     data = splits["train"]
     assert (data.target_type, data.classes) == ("multi_label", ("cell", "boundary"))
-    (row,) = [row for row in rows_of(summary.folder) if row["split"] == "train" and (row["y"], row["x"]) == (0, 0)][:1]
+    (row,) = [row for row in rows_of(summary.output) if row["split"] == "train" and (row["y"], row["x"]) == (0, 0)][:1]
     cell, boundary = planes_of(row)
     assert cell.sum() == 90 * 80 and boundary[50, 58:61].tolist() == [1, 1, 1] and not boundary[50, 63:85].any()
     assert boundary[50, 8:12].tolist() == [1, 1, 1, 0] and row["region"] is None
@@ -240,10 +244,10 @@ def test_mitochondria_tests_on_no_frame_of_the_validation(
     for name, array in (("Mito", frames), ("Proc", divisions)):
         with h5py.File(root / f"{name}.h5", "w") as file:
             file[name] = array
-    summary = import_set("mitochondria", root.parent, tmp_path / f"repo-{legacy}", legacy=legacy)
+    summary = import_set("mitochondria", root.parent, tmp_path / f"repo-{legacy}", protocol=PROTOCOLS[legacy])
     assert summary.crops == {"train": 6, "validation": 3, "test": 6 if legacy else 3}
     assert any("2 frames after the last" in note for note in summary.notes)
-    splits = read_annotated(summary.folder)
+    splits = read_annotated(summary.output)
     data = splits["train"]
     assert (data.target_type, data.classes) == ("single_label", ("background", "fission"))
     found = {data.image(n).tobytes() for n in range(6)}
@@ -253,7 +257,7 @@ def test_mitochondria_tests_on_no_frame_of_the_validation(
         bytes(splits["validation"].stored(n).array) for n in range(3)
     }
     assert len(shared) == (3 if legacy else 0)
-    assert load_dataset(str(summary.folder), "preview", split="test")[0]["mask"].size == (24, 16)
+    assert load_dataset(str(summary.output), "preview", split="test")[0]["mask"].size == (24, 16)
 
 
 def test_mitochondria_needs_both_files(tmp_path: Path) -> None:

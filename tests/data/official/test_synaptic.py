@@ -13,7 +13,7 @@ from stedfm_hf.data.official.synaptic import density
 from stedfm_hf.data.official.synaptic_file import CLASSES, Place, shares
 from stedfm_hf.labels.annotated import AnnotatedImages, read_annotated
 from stedfm_hf.runs import UserError
-from tests.data.official.fabricated import minmax, picture, rows_of, unit
+from tests.data.official.fabricated import PROTOCOLS, minmax, picture, rows_of, unit
 
 h5py = pytest.importorskip("h5py")
 BOXES = [(110, 130), (150, 130), (300, 380)]  # structures of the first two overlap; the last reaches beyond
@@ -67,15 +67,15 @@ def test_votes_come_back_as_they_were_given(tmp_path: Path, group: bool) -> None
     images = write(tmp_path / "synprot", group=group)
     summary = import_set("synaptic-semantic-segmentation", tmp_path / "synprot", tmp_path / "repo")
     assert summary.crops == {"train": 2, "validation": 2, "test": 2} and summary.sources["test"] == 1
-    data = read_annotated(summary.folder)["test"]
+    data = read_annotated(summary.output)["test"]
     assert (data.target_type, data.classes) == ("soft", CLASSES)
-    target = whole(summary.folder, data)
+    target = whole(summary.output, data)
     third = np.float32(1 / 3)
     assert set(np.unique(target)) == {np.float32(v) for v in (0, 0.25, third, 0.5, 2 / 3, 1)}
     assert target[2, 130, 160] == third and target[1, 200, 170] == np.float32(0.5)
     assert target[1, 169, 170] == np.float32(2 / 3) and target[1, 170, 170] == 1.0  # both, 7 of 6 votes, are 1
     assert target[0, 300, 380] == third and target[3, 200, 170] == 0.25
-    by_place = {(row["y"], row["x"]): row for row in rows_of(summary.folder) if row["split"] == "test"}
+    by_place = {(row["y"], row["x"]): row for row in rows_of(summary.output) if row["split"] == "test"}
     assert sorted(by_place) == [(0, 0), (224, 224)]
     np.testing.assert_allclose(unit(by_place[0, 0]), minmax(images["test"][:224, :224]), atol=1e-6)
     edge = by_place[224, 224]
@@ -86,9 +86,11 @@ def test_votes_come_back_as_they_were_given(tmp_path: Path, group: bool) -> None
 
 def test_legacy_stretches_the_votes_of_each_crop(tmp_path: Path) -> None:
     write(tmp_path / "synprot")
-    summary = import_set("synaptic-semantic-segmentation", tmp_path / "synprot", tmp_path / "repo", legacy=True)
-    data = read_annotated(summary.folder)["test"]
-    target = whole(summary.folder, data)
+    summary = import_set(
+        "synaptic-semantic-segmentation", tmp_path / "synprot", tmp_path / "repo", protocol="reference"
+    )
+    data = read_annotated(summary.output)["test"]
+    target = whole(summary.output, data)
     # 2/3 + 1/2 is the greatest of the first crop, 2/3 that of the second.
     assert target[1, 175, 170] == 1.0 and target[1, 130, 160] == pytest.approx(4 / 7)
     assert target[2, 300, 380] == 1.0 and target[0, 300, 380] == 0.5
@@ -98,13 +100,15 @@ def test_legacy_stretches_the_votes_of_each_crop(tmp_path: Path) -> None:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_perforated_has_one_class_and_a_crop_for_each_place(tmp_path: Path, legacy: bool) -> None:
     write(tmp_path / "synprot")
-    summary = import_set("perforated-segmentation", tmp_path / "synprot", tmp_path / "repo", legacy=legacy)
+    summary = import_set(
+        "perforated-segmentation", tmp_path / "synprot", tmp_path / "repo", protocol=PROTOCOLS[legacy]
+    )
     assert summary.crops == {"train": 2, "validation": 2, "test": 2}  # of the second place nobody said so
-    data = read_annotated(summary.folder)["train"]
+    data = read_annotated(summary.output)["train"]
     assert (data.target_type, data.classes) == ("soft", ("perforated",))
     assert all(data.target(number).shape == (1, 224, 224) for number in range(2))
-    again = import_set("perforated-segmentation", tmp_path / "synprot", tmp_path / "again", legacy=legacy)
-    places = [[(row["y"], row["x"]) for row in rows_of(each.folder)] for each in (summary, again)]
+    again = import_set("perforated-segmentation", tmp_path / "synprot", tmp_path / "again", protocol=PROTOCOLS[legacy])
+    places = [[(row["y"], row["x"]) for row in rows_of(each.output)] for each in (summary, again)]
     assert places[0] == places[1] and len(set(places[0])) > 2
     tops = [data.target(number).max() for number in range(2)]
     assert sorted(map(float, tops)) == pytest.approx([1, 1] if legacy else [1 / 3, 2 / 3])
@@ -113,10 +117,10 @@ def test_perforated_has_one_class_and_a_crop_for_each_place(tmp_path: Path, lega
 @pytest.mark.parametrize("legacy", [False, True])
 def test_multidomain_is_a_map_of_clusters_of_clicks(tmp_path: Path, legacy: bool) -> None:
     write(tmp_path / "synprot")
-    summary = import_set("multidomain-detection", tmp_path / "synprot", tmp_path / "repo", legacy=legacy)
-    data = read_annotated(summary.folder)["test"]
+    summary = import_set("multidomain-detection", tmp_path / "synprot", tmp_path / "repo", protocol=PROTOCOLS[legacy])
+    data = read_annotated(summary.output)["test"]
     assert (data.target_type, data.classes) == ("soft", ("multidomains",))
-    target = whole(summary.folder, data)[0]
+    target = whole(summary.output, data)[0]
     peak = np.unravel_index(target[:224, :224].argmax(), (224, 224))
     assert peak == (150, 170) and not target[170:190, 129:149].any()  # a click alone is no domain
     assert target[305, 385] == 1.0 and bool(target[150, 170] == 1.0) is legacy

@@ -104,14 +104,14 @@ def test_everything_reads_a_repository_with_planes(tmp_path: Path, kind: str) ->
     crops = {number: planes_crop(number, kind) for number in range(16)}
     crops[5] = noisy_crop(5)  # without a mask
     summary = write_repo(tmp_path / f"cells-{kind}", list(crops.values()))
-    repo = str(summary.folder)
+    repo = str(summary.output)
 
     rows = datasets.load_dataset(repo, split="train")
     assert rows.features == crop_features(planes=True)
     pictures = datasets.load_dataset(repo, "preview", split="train")
     assert pictures.features["mask"] == datasets.Image() and pictures[0]["mask"].size == (8, 8)
     assert "`rings`, `fibres`" in (tmp_path / f"cells-{kind}" / "README.md").read_text(encoding="utf-8")
-    check_repository(summary.folder)
+    check_repository(summary.output)
 
     record = dataset_stats(repo, output=tmp_path / "stats").record
     assert record["with_mask"] == 15 and record["with_region"] == 8
@@ -142,21 +142,21 @@ def test_everything_reads_a_repository_with_planes(tmp_path: Path, kind: str) ->
 
 def test_a_repository_of_plain_masks_has_no_column_of_planes(tmp_path: Path) -> None:
     summary = write_repo(tmp_path / "plain", [noisy_crop(n, mask=np.eye(8, dtype=np.uint8)) for n in range(8)])
-    for path in summary.folder.glob("data/*.parquet"):
+    for path in summary.output.glob("data/*.parquet"):
         assert pq.read_schema(path).names == list(crop_features())
-    found = read_annotated(summary.folder)["train"]
+    found = read_annotated(summary.output)["train"]
     assert found.target_type == "single_label" and found.region(0) is None
     with pytest.raises(UserError, match="unknown column region"):
-        stream(str(summary.folder), batch_size=1, seed=0, rank=0, world_size=1, columns=("region",))
+        stream(str(summary.output), batch_size=1, seed=0, rank=0, world_size=1, columns=("region",))
 
 
 def test_a_damaged_mask_with_planes_is_a_failure_not_an_end(tmp_path: Path) -> None:
     summary = write_repo(tmp_path / "cells", [planes_crop(n, "multi_label") for n in range(8)])
-    path = sorted(summary.folder.glob("data/train-*.parquet"))[0]
+    path = sorted(summary.output.glob("data/train-*.parquet"))[0]
     table = pq.read_table(path)
     masks = table["mask"].to_pylist()
     masks[0] = b"123"
     place = table.schema.get_field_index("mask")
     pq.write_table(table.set_column(place, table.schema.field("mask"), [masks]), path, row_group_size=1)
-    found = read_annotated(summary.folder)["train"]
+    found = read_annotated(summary.output)["train"]
     assert [reason for reason in found.failed.values() if "a mask of 3 bytes for 2 planes" in reason]

@@ -93,7 +93,7 @@ def test_mean_brightness_is_the_same_for_every_class() -> None:
         ({"structures": ["rings"]}, "fixes structures"),
         ({"mixed": True}, "fixes mixed"),
         ({"engine": "pysted"}, "fixes engine"),
-        ({"settings": BENCHMARK_V1.settings}, "fixes settings"),
+        ({"photons": (1.0, 2.0)}, "fixes photons"),
         ({"first_index": 5}, "goes with per_structure"),
         ({"per_structure": 5}, "are for scoring; give first_index 1000 or more"),
     ],
@@ -107,7 +107,7 @@ def test_the_preset_leaves_no_choice(tmp_path: Path, change: dict[str, Any], wor
 def test_other_fields_of_the_preset_can_be_made_to_train_on(tmp_path: Path) -> None:
     made = simulate(tmp_path, preset="benchmark-v1", per_structure=1, first_index=1000, masks=False, workers=1)
     assert sorted(made.manifest.items)[0] == "train/clusters/clusters_01000.tif"
-    assert made.manifest.seed == BENCHMARK_V1.seed
+    assert made.manifest.settings["seed"] == BENCHMARK_V1.seed
 
 
 def test_an_unknown_preset_is_named() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stedfm_hf.data import STRUCTURES, SimulatedField, SimulationSettings, simulate_field, simulate_image
-from stedfm_hf.data.simulation.fields import class_id
+from stedfm_hf.data.simulation.physics import class_id
 from stedfm_hf.data.simulation.structures import RING_PERIOD_NM
 from stedfm_hf.runs.errors import UserError
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from stedfm_hf.data import SimulationSettings
-from stedfm_hf.data.simulation.fields import class_id
+from stedfm_hf.data.simulation.physics import class_id
 from stedfm_hf.data.simulation.pysted_engine import simulate_field_with_pysted
 from stedfm_hf.data.simulation.simulate import simulate
 from stedfm_hf.runs import UserError
 
-SMALL = SimulationSettings(height=48, width=40, photons=(60.0, 60.0), background=(1.0, 1.0), coverage=(0.3, 0.3))
+SIZE: dict[str, Any] = {"height": 48, "width": 40}
+SMALL = SimulationSettings(**SIZE, photons=(60.0, 60.0), background=(1.0, 1.0), coverage=(0.3, 0.3))
 
 
 def test_an_image_is_deterministic_sharper_than_its_partner_and_leaves_the_global_state_alone() -> None:
@@ -38,7 +40,7 @@ def test_an_image_is_deterministic_sharper_than_its_partner_and_leaves_the_globa
 
 def test_files_of_the_engine_say_so(tmp_path: Path) -> None:
     pytest.importorskip("pysted", reason='pysted is not installed (pip install "stedfm-hf[sim]")')
-    made = simulate(tmp_path, structures=["fibres"], per_structure=1, settings=SMALL, engine="pysted", workers=1)
+    made = simulate(tmp_path, structures=["fibres"], per_structure=1, **SIZE, engine="pysted", workers=1)
     assert made.manifest.settings["engine"] == "pysted"
     assert (tmp_path / "images" / "fibres" / "fibres_00000.tif").is_file()
 

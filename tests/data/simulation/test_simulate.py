@@ -13,18 +13,20 @@ from datasets import load_dataset
 
 from stedfm_hf.cli import main
 from stedfm_hf.data import SimulationSettings, decode, simulate, simulate_field, simulate_image
+from stedfm_hf.data.simulation import jobs
 from stedfm_hf.data.simulation import simulate as module
-from stedfm_hf.data.simulation.fields import class_id
+from stedfm_hf.data.simulation.physics import class_id
 from stedfm_hf.modeling.image_processing_stedfm import fit_intensity_range
 from stedfm_hf.runs import Manifest, UserError
 
-SMALL = SimulationSettings(height=64, width=48, pixel_size_nm=15.0)
+SIZE: dict[str, Any] = {"height": 64, "width": 48, "pixel_size_nm": 15.0}
+SMALL = SimulationSettings(**SIZE)
 PAIR = ["rings", "puncta"]
 
 
 def test_files_are_labelled_by_folder_and_carry_the_pixel_size(tmp_path: Path) -> None:
     made = simulate(
-        tmp_path, structures=PAIR, per_structure=2, seed=1, first_index=4, settings=SMALL, confocal=True, workers=1
+        tmp_path, structures=PAIR, per_structure=2, seed=1, first_index=4, **SIZE, confocal=True, workers=1
     )
     names = ["puncta/puncta_00004.tif", "puncta/puncta_00005.tif", "rings/rings_00004.tif", "rings/rings_00005.tif"]
     assert sorted(made.manifest.items) == names
@@ -45,7 +47,7 @@ def test_files_are_labelled_by_folder_and_carry_the_pixel_size(tmp_path: Path) -
 
 
 def test_splits_get_folders_and_fields_of_their_own(tmp_path: Path) -> None:
-    simulate(tmp_path, structures=["rings"], splits={"train": 2, "test": 1}, settings=SMALL, masks=False, workers=1)
+    simulate(tmp_path, structures=["rings"], splits={"train": 2, "test": 1}, **SIZE, masks=False, workers=1)
     files = sorted(file.relative_to(tmp_path / "images").as_posix() for file in tmp_path.rglob("*.tif"))
     assert files == ["test/rings/rings_00002.tif", "train/rings/rings_00000.tif", "train/rings/rings_00001.tif"]
 
@@ -55,7 +57,7 @@ def test_a_data_set_holds_raw_counts_masks_and_labels(tmp_path: Path) -> None:
         tmp_path,
         structures=PAIR,
         splits={"train": 3, "test": 2},
-        settings=SMALL,
+        **SIZE,
         format="dataset",
         confocal=True,
         workers=1,
@@ -80,13 +82,11 @@ def test_a_data_set_holds_raw_counts_masks_and_labels(tmp_path: Path) -> None:
 
 
 def test_mixed_scenes_have_masks_and_no_label(tmp_path: Path) -> None:
-    simulate(tmp_path / "tiff", per_structure=3, settings=SMALL, mixed=True, workers=1)
+    simulate(tmp_path / "tiff", per_structure=3, **SIZE, mixed=True, workers=1)
     masks = sorted((tmp_path / "tiff" / "masks").iterdir())
     assert [mask.name for mask in masks] == [f"mixed_0000{k}.tif" for k in range(3)]
     assert all(2 <= len(set(np.unique(tifffile.imread(mask))) - {0}) <= 4 for mask in masks)
-    simulate(
-        tmp_path / "set", structures=PAIR, per_structure=6, settings=SMALL, mixed=True, format="dataset", workers=1
-    )
+    simulate(tmp_path / "set", structures=PAIR, per_structure=6, **SIZE, mixed=True, format="dataset", workers=1)
     rows = load_dataset(str(tmp_path / "set"), split="train")
     assert rows["label"][0] is None
     assert set(np.unique(decode(rows[0])["mask"])) == {0, class_id("rings"), class_id("puncta")}
@@ -102,7 +102,7 @@ def _interrupt_after(monkeypatch: pytest.MonkeyPatch, fields: int) -> list[int]:
             raise OSError(28, "No space left on device")
         return simulate_field(*arguments, **options)
 
-    monkeypatch.setattr(module, "simulate_field", counting)
+    monkeypatch.setattr(jobs, "simulate_field", counting)
     return drawn
 
 
@@ -113,13 +113,13 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(
     monkeypatch.setattr(module, "PER_PART", 4)
 
     def run(folder: Path) -> Manifest:
-        made = simulate(folder, structures=PAIR, per_structure=5, settings=SMALL, format=kind, workers=1)
+        made = simulate(folder, structures=PAIR, per_structure=5, **SIZE, format=kind, workers=1)
         return made.manifest
 
     run(tmp_path / "whole")
     with monkeypatch.context() as patch:
         _interrupt_after(patch, 5)
-        with pytest.raises(UserError, match="No space left on device.*the same command goes on"):
+        with pytest.raises(UserError, match="No space left on device.*run the same command again"):
             run(tmp_path / "cut")
         assert Manifest.load(tmp_path / "cut" / "manifest.json").ended is None
     with monkeypatch.context() as patch:
@@ -137,18 +137,18 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(
 
 
 def test_other_settings_are_refused_and_overwrite_begins_anew(tmp_path: Path) -> None:
-    simulate(tmp_path, structures=PAIR, per_structure=2, settings=SMALL, workers=1)
+    simulate(tmp_path, structures=PAIR, per_structure=2, **SIZE, workers=1)
     with pytest.raises(UserError, match="begun with other settings"):
-        simulate(tmp_path, structures=PAIR, per_structure=3, settings=SMALL, workers=1)
+        simulate(tmp_path, structures=PAIR, per_structure=3, **SIZE, workers=1)
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    simulate(tmp_path, structures=["fibres"], per_structure=1, settings=SMALL, workers=1, overwrite=True)
+    simulate(tmp_path, structures=["fibres"], per_structure=1, **SIZE, workers=1, overwrite=True)
     assert [file.name for file in sorted((tmp_path / "images").rglob("*.tif"))] == ["fibres_00000.tif"]
     assert (tmp_path / "notes.txt").is_file()
 
 
 def test_a_file_that_was_deleted_is_made_again(tmp_path: Path) -> None:
     def run() -> Path:
-        return simulate(tmp_path, structures=PAIR, per_structure=1, settings=SMALL, workers=1).folder
+        return simulate(tmp_path, structures=PAIR, per_structure=1, **SIZE, workers=1).output
 
     lost = run() / "masks" / "rings" / "rings_00000.tif"
     before = lost.read_bytes()
@@ -160,7 +160,7 @@ def test_a_file_that_was_deleted_is_made_again(tmp_path: Path) -> None:
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     for overwrite in (False, True):
-        with pytest.raises(UserError, match="holds something else"):
+        with pytest.raises(UserError, match="holds other files"):
             simulate(tmp_path, per_structure=1, overwrite=overwrite)
     with pytest.raises(UserError, match="is a file"):
         simulate(tmp_path / "notes.txt", per_structure=1)
@@ -173,9 +173,9 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
         ({"format": "png"}, "format 'png' is unknown; choose tiff or dataset"),
         ({"engine": "mine"}, "engine 'mine' is unknown"),
         ({"structures": ["rings"], "mixed": True}, "two structures or more"),
-        ({"per_structure": 0}, "1 or more"),
-        ({"workers": 0}, "1 or more"),
-        ({"seed": -1}, "0 or more"),
+        ({"per_structure": 0}, "at least 1"),
+        ({"workers": 0}, "at least 1"),
+        ({"seed": -1}, "at least 0"),
     ],
 )
 def test_wrong_arguments_are_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -187,7 +187,7 @@ def test_wrong_arguments_are_named(tmp_path: Path, change: dict[str, Any], words
 def test_spawned_workers_write_the_same_files_as_one_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = ["data", "simulate", "--structure", "rings", "--per-structure", "70", "--height", "24", "--width", "24"]
+    common = ["data", "simulate", "--structures", "rings", "--per-structure", "70", "--height", "24", "--width", "24"]
     for workers in ("1", "2"):
         assert main([*common, "--workers", workers, "--output", str(tmp_path / workers), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out.split("}\n{")[0] + "}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow.parquet as pq
 import tifffile
 
+from stedfm_hf.data.assembly.assemble import index_of
 from stedfm_hf.data.repository.layout import Crop, Scaling
+from stedfm_hf.runs import write_json
 from tests.data.assembled import as_table
 from tests.data.repos import CARD
 
@@ -41,7 +44,9 @@ def pair_folder(folder: Path, masks: Mapping[str, np.ndarray | None]) -> Path:
 
 
 def masked_repo(
-    folder: Path, splits: Mapping[str, Sequence[tuple[np.ndarray | None, str]]], mask_names: str = ""
+    folder: Path,
+    splits: Mapping[str, Sequence[tuple[np.ndarray | None, str]]],
+    mask_names: Mapping[int, str] = MappingProxyType({}),
 ) -> Path:
     """A repository with crops of these masks and sources in each split."""
     (folder / "data").mkdir(parents=True)
@@ -55,6 +60,6 @@ def masked_repo(
         lines.append(f"  - split: {split}\n    path: data/{split}-*.parquet\n")
     # The stock library keeps rows by name and version: each test has its own.
     card = CARD.format(version=abs(hash(str(folder))) % 10**6).partition("  - split")[0]
-    said = f"\n| `mask` | a number for every pixel, one byte each{mask_names} |\n"
-    (folder / "README.md").write_text(card + "".join(lines) + "---\n" + said, encoding="utf-8")
+    (folder / "README.md").write_text(card + "".join(lines) + "---\n", encoding="utf-8")
+    write_json(folder / "index.json", index_of({}, mask_names=mask_names))
     return folder

@@ -14,6 +14,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from stedfm_hf.data.assembly.assemble import index_of
 from stedfm_hf.data.splits import file_id
 from stedfm_hf.labels.annotated import class_warnings, from_arrays, read_annotated
 from stedfm_hf.runs import UserError
@@ -83,7 +84,9 @@ def test_a_folder_of_masks_elsewhere(tmp_path: Path) -> None:
 def test_a_repository(tmp_path: Path) -> None:
     rows = [(label_mask(1, 4), "s1"), (None, "s1"), (label_mask(4), "s2")]
     repo = masked_repo(
-        tmp_path / "crops", {"train": rows, "test": [(label_mask(1), "s3")]}, "; 0: background, 1: rings, 4: puncta"
+        tmp_path / "crops",
+        {"train": rows, "test": [(label_mask(1), "s3")]},
+        {0: "background", 1: "rings", 4: "puncta"},
     )
     splits = read_annotated(repo)
     train = splits["train"]
@@ -125,8 +128,10 @@ def test_a_hub_data_set_of_pictures(tmp_path: Path) -> None:
 
 def test_simulated_folders_know_their_classes(tmp_path: Path) -> None:
     pair_folder(tmp_path, {"a": label_mask(1, 4)})
-    record = {"verb": "data simulate", "settings": {"structures": ["rings", "fibres", "puncta"]}}
+    record = {"verb": "data simulate"}
     (tmp_path / "manifest.json").write_text(json.dumps(record), encoding="utf-8")
+    names = {0: "background", 1: "rings", 2: "fibres", 4: "puncta"}
+    (tmp_path / "index.json").write_text(json.dumps(index_of({}, mask_names=names)), encoding="utf-8")
     data = read_annotated(tmp_path)["all"]
     assert data.classes == ("background", "rings", "fibres", "puncta") and data.simulated
     assert class_warnings({"all": data}) == [
