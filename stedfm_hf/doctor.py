@@ -1,4 +1,4 @@
-"""What this installation has, what is wrong with it, and the command that mends it."""
+"""`stedfm doctor`: what this installation has, what is wrong with it, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from packaging.requirements import Requirement
+
+from stedfm_hf.runs.errors import EXIT_DONE, EXIT_ITEMS_FAILED
+from stedfm_hf.runs.result import Answer
+from stedfm_hf.runs.settings import settings, takes_settings
 
 PACKAGE = "stedfm-hf"
 LOW_MEMORY_BYTES = 2 * 10**9
@@ -42,6 +46,45 @@ class Check:
     status: Literal["ok", "warn", "fail"]
     detail: str
     mend: str | None = None
+
+
+@settings
+class DoctorSettings:
+    """Find out what is wrong with this installation."""
+
+
+@dataclass(frozen=True)
+class Diagnosis(Answer):
+    """Result of `check_installation`.
+
+    Attributes:
+        checks: Everything that was checked.
+    """
+
+    checks: list[Check]
+
+    @property
+    def exit_status(self) -> int:
+        """1 if something will not work."""
+        return EXIT_ITEMS_FAILED if any(check.status == "fail" for check in self.checks) else EXIT_DONE
+
+    def summary(self) -> str:
+        """Return a line for each check, and one for what fixes it."""
+        lines: list[str] = []
+        for check in self.checks:
+            lines.append(f"{check.status:<5} {check.name}: {check.detail}")
+            lines += [] if check.mend is None else [f"      -> {check.mend}"]
+        return "\n".join(lines)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return every check."""
+        return [asdict(check) for check in self.checks]
+
+
+@takes_settings(DoctorSettings)
+def check_installation(settings: DoctorSettings) -> Diagnosis:
+    """Find out what is wrong with this installation; see `diagnose`."""
+    return Diagnosis(diagnose())
 
 
 def diagnose() -> list[Check]:

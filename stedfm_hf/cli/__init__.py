@@ -27,8 +27,9 @@ from stedfm_hf.cli.shared import (
     print_table,
 )
 from stedfm_hf.cli.training import add_training
+from stedfm_hf.doctor import DoctorSettings
 from stedfm_hf.runs import some_of
-from stedfm_hf.runs.command_line import run_app
+from stedfm_hf.runs.command_line import add_command, run_app
 from stedfm_hf.runs.errors import EXIT_ITEMS_FAILED
 from stedfm_hf.runs.threads import wait_passively
 
@@ -195,18 +196,4 @@ def demo(
         raise typer.Exit(result.manifest.exit_status)
 
 
-@app.command(epilog="Example: stedfm doctor")
-def doctor(as_json: AsJson = False) -> None:
-    """Find out what is wrong with this installation."""
-    from stedfm_hf.doctor import diagnose
-
-    checks = diagnose()
-    if as_json:
-        print_json([asdict(check) for check in checks])
-    else:
-        for check in checks:
-            print(f"{check.status:<5} {check.name}: {check.detail}")
-            if check.mend is not None:
-                print(f"      -> {check.mend}")
-    if any(check.status == "fail" for check in checks):
-        raise typer.Exit(EXIT_ITEMS_FAILED)
+add_command(app, "doctor", "stedfm_hf.doctor:check_installation", settings=DoctorSettings, example="stedfm doctor")

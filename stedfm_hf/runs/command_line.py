@@ -46,10 +46,12 @@ def add_command(
     hints = types_of(settings)
     shown = sorted((each for each in known.values() if each.name != extra), key=lambda each: not _is_required(each))
     parameters += [_parameter(each, hints[each.name]) for each in shown]
-    parameters += [_recipe_parameter(recipes), _JSON]
+    if any(option_of(each).decides for each in known.values()):
+        parameters.append(_recipe_parameter(recipes))
+    parameters.append(_JSON)
 
     def run(context: typer.Context, **values: Any) -> None:
-        as_json, recipe = values.pop("as_json"), values.pop("recipe")
+        as_json, recipe = values.pop("as_json"), values.pop("recipe", None)
         given = {name: value for name, value in values.items() if not _is_default(context, name)}
         parsed = {each.name: option_of(each).cli_default for each in known.values() if option_of(each).cli_default}
         if recipe is not None:
