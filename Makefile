@@ -40,7 +40,7 @@ quality: $(INSTALLED) ## Check style, format and types
 	"$(BIN)/ruff" format --check $(CODE)
 	"$(BIN)/mypy" $(CODE)
 
-format: $(INSTALLED) ## Mend what can be mended of style and format
+format: $(INSTALLED) ## Fix style and format where that can be done automatically
 	"$(BIN)/ruff" check --fix $(CODE)
 	"$(BIN)/ruff" format $(CODE)
 

@@ -1,4 +1,4 @@
-"""The rooms of docs/architecture.md: which may import which."""
+"""The layers of docs/architecture.md: which package may import which, and no file imports itself through others."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "stedfm_hf"
 FILES = sorted(PACKAGE.rglob("*.py"))
-STOREYS = [
+LAYERS = [
     {"modeling"},
     {"runs"},
     {"images", "reports", "cards"},
@@ -28,9 +29,9 @@ STOREYS = [
     {"demo", "doctor"},
     {"cli"},
 ]
-STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
-# The rooms inside the room `data`, from the ground up.
-DATA_STOREYS = [
+LAYER = {package: number for number, packages in enumerate(LAYERS) for package in packages}
+# The packages inside `data`, from the lowest up.
+DATA_LAYERS = [
     {"settings", "splits"},
     {"repository"},
     {"publishing", "streaming"},
@@ -38,7 +39,10 @@ DATA_STOREYS = [
     {"building", "archives", "simulation"},
     {"official"},
 ]
-DATA_STOREY = {room: number for number, rooms in enumerate(DATA_STOREYS) for room in rooms}
+DATA_LAYER = {package: number for number, packages in enumerate(DATA_LAYERS) for package in packages}
+# Models save the code of all models, and that code makes models.
+CYCLES = [{"hub_stedfm", "modeling_stedfm", "modeling_stedfm_mae", "modeling_stedfm_segmentation"}]
+MOST_LINES = 500
 HUB_CODE_MAY_IMPORT = {"torch", "transformers", "huggingface_hub", "numpy"} | sys.stdlib_module_names
 HUB_CODE_MAY_TRY = {"PIL", "tifffile"}
 
@@ -63,36 +67,71 @@ def parse(path: Path) -> tuple[ast.Module, list[str], bool]:
 
 def wrong_imports(path: Path) -> list[str]:
     tree, module, is_package = parse(path)
-    if len(module) == 1:  # the front door shows names of several rooms
+    if len(module) == 1:  # the package itself shows names of several layers
         return []
-    room, wrong = module[1], []
+    package, wrong = module[1], []
     for node, name in imported(tree, module, is_package):
         if name[0] == "stedfm_hf":
             other = name[1] if len(name) > 1 else ""
-            if other != room and STOREY.get(other, len(STOREYS)) >= STOREY[room]:
+            if other != package and LAYER.get(other, len(LAYERS)) >= LAYER[package]:
                 wrong.append(f"line {node.lineno}: {'.'.join(name)}")
     return wrong
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_a_room_imports_only_from_storeys_below(path: Path) -> None:
+def test_a_package_imports_only_from_layers_below(path: Path) -> None:
     assert wrong_imports(path) == []
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "data").glob("*/*.py")), ids=lambda path: path.as_posix()[-40:])
-def test_a_room_of_data_imports_only_from_those_below(path: Path) -> None:
+def test_a_package_of_data_imports_only_from_those_below(path: Path) -> None:
     tree, _, _ = parse(path)
-    room, wrong = path.parent.name, []
+    package, wrong = path.parent.name, []
     for node, name in imported(tree, [], False):
-        other = name[2] if name[:2] == ["stedfm_hf", "data"] and len(name) > 3 else room
-        if other != room and DATA_STOREY[other] >= DATA_STOREY[room]:
+        other = name[2] if name[:2] == ["stedfm_hf", "data"] and len(name) > 3 else package
+        if other != package and DATA_LAYER[other] >= DATA_LAYER[package]:
             wrong.append(f"line {node.lineno}: {'.'.join(name)}")
     assert wrong == []
 
 
-def test_every_room_has_a_storey() -> None:
-    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES} - {"__init__", "__main__"}
-    assert rooms <= set(STOREY)
+def file_of(name: list[str]) -> Path | None:
+    """The file of the package that a full name is in."""
+    for end in range(len(name), 0, -1):
+        path = ROOT.joinpath(*name[:end])
+        for each in (path.with_suffix(".py"), path / "__init__.py"):
+            if each.is_file() and each != PACKAGE / "__init__.py":
+                return each
+    return None
+
+
+def test_no_file_imports_itself_through_others() -> None:
+    graph = networkx.DiGraph()
+    for path in FILES:
+        tree, module, is_package = parse(path)
+        hidden = {
+            id(statement)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+            for statement in node.body
+        }
+        for node, name in imported(tree, module, is_package):
+            other = file_of(name) if name[0] == "stedfm_hf" and id(node) not in hidden else None
+            if other is not None and other != path:
+                graph.add_edge(path, other)
+    found = [each for each in networkx.strongly_connected_components(graph) if len(each) > 1]
+    assert [{path.stem for path in each} for each in found] == CYCLES
+
+
+@pytest.mark.parametrize(
+    "path", [*FILES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda path: path.as_posix()[-40:]
+)
+def test_a_file_is_short_enough_to_read(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+def test_every_package_has_a_layer() -> None:
+    packages = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES} - {"__init__", "__main__"}
+    assert packages <= set(LAYER)
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "modeling").glob("*_stedfm*.py")), ids=lambda path: path.name)
