@@ -90,30 +90,6 @@ def log_spectrum_pca(
     return pca.transform(spectra), pca.transform(log_spectra(query, size=size))
 
 
-def pixel_pca(
-    gallery: Sequence[np.ndarray], query: Sequence[np.ndarray], *, components: int = 64
-) -> tuple[np.ndarray, np.ndarray]:
-    """Principal components of the pixels themselves, fitted on the gallery alone.
-
-    Args:
-        gallery: scaled images (H, W), all of one size.
-        query: further ones of that size.
-        components: components kept; fewer where the gallery is smaller.
-
-    Returns:
-        Features of the gallery (n, c) and of the query (m, c).
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> a, b = pixel_pca(list(rng.random((5, 8, 8))), list(rng.random((2, 8, 8))))
-        >>> a.shape, b.shape
-        ((5, 5), (2, 5))
-    """
-    rows = np.stack([np.asarray(image, np.float32).ravel() for image in gallery])
-    pca = PCA(min(components, *rows.shape), random_state=0).fit(rows)
-    return pca.transform(rows), pca.transform(np.stack([np.asarray(image, np.float32).ravel() for image in query]))
-
-
 def chance_accuracy(gallery_labels: Sequence[str], query_labels: Sequence[str]) -> float:
     """Accuracy of always answering the gallery's most frequent label (of several, the mean over them).
 

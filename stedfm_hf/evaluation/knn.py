@@ -1,8 +1,4 @@
-"""Nearest-neighbour accuracy: how well the vectors of images group by label, with nothing trained on the labels.
-
-Ours: one fixed k for each figure, and the training split as the gallery. The reference protocol, which averages over
-several k and takes its small validation split as the gallery, is :func:`reference_protocol`.
-"""
+"""Nearest-neighbour accuracy: how well the vectors of images group by label, with nothing trained on the labels."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from stedfm_hf.metrics.neighbours import nearest
 from stedfm_hf.metrics.statistics import accuracy_interval, bootstrap_interval
-from stedfm_hf.metrics.votes import VOTES, Vote, reference_decide
+from stedfm_hf.metrics.votes import VOTES, Vote
 
 REFERENCE_KS = tuple(range(3, 11))
 Labels = Sequence[str] | Sequence[int] | np.ndarray
@@ -44,25 +40,6 @@ class KnnResult:
     k: int
     predicted: np.ndarray = field(repr=False)
     correct: np.ndarray = field(repr=False)
-
-
-@dataclass(frozen=True, eq=False)
-class ReferenceResult:
-    """Accuracy by the reference protocol.
-
-    Args:
-        mean: mean of the accuracies over all k.
-        std: their standard deviation (of the population, as NumPy has it).
-        low: the lowest of them.
-        high: the highest.
-        accuracies: k to accuracy.
-    """
-
-    mean: float
-    std: float
-    low: float
-    high: float
-    accuracies: dict[int, float]
 
 
 def zscore_by(gallery: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -231,52 +208,6 @@ def knn_leave_one_out(
         query_sources=sources,
     )
     return found[vote]
-
-
-def reference_protocol(
-    gallery: np.ndarray,
-    gallery_labels: Labels,
-    query: np.ndarray,
-    query_labels: Labels,
-    *,
-    ks: Sequence[int] = REFERENCE_KS,
-    device: str | torch.device = "cpu",
-) -> ReferenceResult:
-    """Accuracy as the reference protocol has it, for comparison with published figures.
-
-    Cosine similarity of the vectors as they are, a plain vote for every k from 3 to 10; of several classes with the
-    most votes the lowest; a prediction with fewer than two votes is wrong.
-
-    Args:
-        gallery: vectors (n, d) of the validation split: the protocol looks for neighbours there, not in the
-            training split.
-        gallery_labels: their labels. Class numbers keep the order of the data set for ties; names go by the alphabet.
-        query: vectors (m, d) of the test split.
-        query_labels: the true labels.
-        ks: numbers of neighbours.
-        device: where neighbours are searched.
-
-    Returns:
-        Mean, standard deviation, lowest and highest accuracy over all k.
-
-    Raises:
-        ValueError: a set is empty, lengths differ, or a value is not finite.
-
-    Example:
-        >>> gallery = np.array([[1.0, 0.0], [0.9, 0.1], [0.8, 0.1], [0.0, 1.0], [0.1, 0.9], [0.1, 0.8]])
-        >>> found = reference_protocol(gallery, [0, 0, 0, 1, 1, 1], gallery, [0, 0, 0, 1, 1, 1], ks=[3, 6])
-        >>> found.accuracies, found.mean
-        ({3: 1.0, 6: 0.5}, 0.75)
-    """
-    _check(gallery, gallery_labels, query, query_labels)
-    rows, _ = nearest(gallery, query, k=max(ks), device=device)
-    classes, numbers = np.unique(np.asarray(gallery_labels), return_inverse=True)
-    truth, accuracies = np.asarray(query_labels), {}
-    for k in ks:
-        predicted, counts = reference_decide(numbers[rows], k)
-        accuracies[k] = float(((classes[predicted] == truth) & counts).mean())
-    each = list(accuracies.values())
-    return ReferenceResult(float(np.mean(each)), float(np.std(each)), min(each), max(each), accuracies)
 
 
 def accuracy_difference(

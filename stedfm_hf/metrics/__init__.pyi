@@ -8,7 +8,6 @@ from .statistics import (
     accuracy_interval,
     bootstrap_interval,
     holm,
-    permutation_f_test,
     permutation_test,
 )
 from .votes import VOTES, Vote
@@ -25,6 +24,5 @@ __all__ = [
     "bootstrap_interval",
     "holm",
     "nearest",
-    "permutation_f_test",
     "permutation_test",
 ]

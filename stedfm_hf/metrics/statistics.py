@@ -144,44 +144,6 @@ def permutation_test(
     return _p_value(np.concatenate(found), abs(by_source.sum()), np.abs(by_source).sum())
 
 
-def permutation_f_test(groups: Sequence[np.ndarray], *, draws: int = 10_000, seed: int = 0) -> float:
-    """P-value that several groups have the same distribution: the F statistic beside those after random regrouping.
-
-    The paper's test over models, each with one accuracy per seed; of two groups it is its two-sided permutation test
-    of the difference of means. Only the correction of the p-value is ours.
-
-    Args:
-        groups: values of every group, each (n_g,).
-        draws: random regroupings.
-        seed: of them.
-
-    Returns:
-        The p-value, at least 1 / (draws + 1).
-
-    Raises:
-        ValueError: there are fewer than two groups, one is empty, or values are not finite.
-
-    Example:
-        >>> permutation_f_test([np.array([0.95, 0.96, 0.97]), np.array([0.95, 0.96, 0.97])])
-        1.0
-    """
-    if len(groups) < 2 or not all(np.size(group) for group in groups):
-        raise ValueError("comparing groups needs at least two, and at least one value in each")
-    values = np.concatenate([np.ravel(group) for group in groups]).astype(float)
-    _numbered(values, None)
-    # The variance of all stays: F grows with the squares between groups, and those of centred values are exact enough.
-    values -= values.mean()
-    sizes = np.array([np.size(group) for group in groups])
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-
-    def between(rows: np.ndarray) -> np.ndarray:
-        return (np.add.reduceat(rows, starts, axis=1) ** 2 / sizes).sum(axis=1)
-
-    rng = np.random.default_rng(seed)
-    found = [between(rng.permuted(np.tile(values, (some, 1)), axis=1)) for some in _blocks(draws, len(values))]
-    return _p_value(np.concatenate(found), float(between(values[None])[0]), float((values**2).sum()))
-
-
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     """P-values corrected for how many tests there are, by Holm's method.
 

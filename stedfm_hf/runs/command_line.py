@@ -8,7 +8,7 @@ import os
 import sys
 import types
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import MISSING, Field, asdict, fields
+from dataclasses import MISSING, Field, fields
 from inspect import Parameter, Signature, getdoc
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
@@ -322,10 +322,3 @@ def _extra_options(words: Sequence[str], known: Sequence[str]) -> dict[str, list
         else:
             found[name].append(word)
     return found
-
-
-def settings_json(settings: Any) -> dict[str, Any]:
-    """Return the settings as plain data, for `--json`."""
-    from stedfm_hf.runs.manifest import portable
-
-    return dict(portable(asdict(settings)))

@@ -23,8 +23,8 @@ from stedfm_hf.evaluation import (
     knn_leave_one_out,
     log_spectra,
     log_spectrum_pca,
-    pixel_pca,
 )
+from stedfm_hf.evaluation.baselines import fit_components
 from stedfm_hf.images import read_image
 from stedfm_hf.inference import load_encoder
 from stedfm_hf.modeling.configuration_stedfm import StedFmConfig
@@ -112,6 +112,11 @@ def accuracies(features: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> 
     return Accuracies(float(correct.mean()), float(probe.score(test, of_test)), per_class)
 
 
+def flat(images: Sequence[np.ndarray]) -> np.ndarray:
+    """The pixels of each image in a row."""
+    return np.stack([np.asarray(image, np.float32).ravel() for image in images])
+
+
 def untrained(config: StedFmConfig, train: Split, seed: int) -> torch.nn.Module:
     """The network before its first step, its input standardised as in the training."""
     pixels = np.stack(train.images)
@@ -127,9 +132,11 @@ def on_benchmark(networks: dict[str, list[torch.nn.Module]], splits: Sequence[Sp
     }
     train, validation, test = (split.images for split in splits)
     both = [*validation, *test]
+    pixels = flat(train)
+    components = fit_components(pixels)
     for name, (gallery, query) in {
         "log-spectrum PCA, 64 components": log_spectrum_pca(train, both),
-        "pixel PCA, 64 components": pixel_pca(train, both),
+        "pixel PCA, 64 components": (components.transform(pixels), components.transform(flat(both))),
         "intensity histogram, 32 bins": (intensity_histograms(train), intensity_histograms(both)),
     }.items():
         found[name] = [accuracies([gallery, query[: len(validation)], query[len(validation) :]], labels)]

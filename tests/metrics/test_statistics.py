@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import f_oneway, kstest
-from scipy.stats import permutation_test as scipy_permutation_test
+from scipy.stats import kstest
 from sklearn.metrics import balanced_accuracy_score
 
 from stedfm_hf.metrics import statistics
@@ -17,7 +16,6 @@ from stedfm_hf.metrics.statistics import (
     accuracy_interval,
     bootstrap_interval,
     holm,
-    permutation_f_test,
     permutation_test,
 )
 
@@ -98,26 +96,14 @@ def test_the_paired_test_agrees_with_all_possible_swaps() -> None:
     assert permutation_test(one, other, sources) == pytest.approx(exact, abs=0.02)
 
 
-def test_the_f_test_agrees_with_scipy() -> None:
-    rng = np.random.default_rng(0)
-    groups = [rng.normal(centre, 1.0, size) for centre, size in ((0.0, 5), (0.6, 7), (1.0, 6))]
-    theirs = scipy_permutation_test(
-        groups, lambda *each: f_oneway(*each).statistic, permutation_type="independent", n_resamples=1000,
-        alternative="greater", rng=0,
-    )  # fmt: skip
-    assert permutation_f_test(groups) == pytest.approx(theirs.pvalue, abs=0.04)
-
-
 @given(seed=st.integers(0, 10_000), shift=st.floats(-5, 5), scale=st.floats(0.1, 10))
 def test_neither_units_nor_the_order_of_methods_matter(seed: int, shift: float, scale: float) -> None:
     rng = np.random.default_rng(seed)
-    one, other, third = rng.random((3, 12))
+    one, other = rng.random((2, 12))
     sources = np.arange(12) // 2
     p = permutation_test(one, other, sources, draws=200)
     assert p == permutation_test(other, one, sources, draws=200)
     assert p == permutation_test(scale * one + shift, scale * other + shift, sources, draws=200)
-    p = permutation_f_test([one, other, third], draws=200)
-    assert p == permutation_f_test([scale * one + shift, scale * other + shift, scale * third + shift], draws=200)
     assert 1 / 201 <= p <= 1.0
 
 
@@ -125,8 +111,6 @@ def test_a_p_value_is_never_zero_and_identical_methods_are_alike() -> None:
     better = np.ones(500)
     assert permutation_test(better, 0 * better, draws=99) == 0.01
     assert permutation_test(better, better, draws=99) == 1.0
-    assert permutation_f_test([better[:50], 0 * better[:50]], draws=99) == 0.01
-    assert permutation_f_test([better, better, better], draws=99) == 1.0
 
 
 def test_few_sources_cannot_show_much_however_many_crops_they_have() -> None:
@@ -136,17 +120,13 @@ def test_few_sources_cannot_show_much_however_many_crops_they_have() -> None:
     assert permutation_test(better, 0 * better) < 1e-3
 
 
-@pytest.mark.parametrize("test", ["paired", "groups"])
-def test_p_values_are_uniform_where_there_is_no_difference(test: str) -> None:
+def test_p_values_are_uniform_where_there_is_no_difference() -> None:
     rng, found = np.random.default_rng(0), []
     for number in range(300):
-        if test == "paired":
-            sources = np.repeat(np.arange(20), 3)
-            common = rng.normal(size=20)[sources]
-            one, other = (common + rng.normal(size=20)[sources] + 0.2 * rng.normal(size=60) for _ in range(2))
-            found.append(permutation_test(one, other, sources, draws=199, seed=number))
-        else:
-            found.append(permutation_f_test(list(rng.normal(size=(3, 5))), draws=199, seed=number))
+        sources = np.repeat(np.arange(20), 3)
+        common = rng.normal(size=20)[sources]
+        one, other = (common + rng.normal(size=20)[sources] + 0.2 * rng.normal(size=60) for _ in range(2))
+        found.append(permutation_test(one, other, sources, draws=199, seed=number))
     assert kstest(found, "uniform").pvalue > 0.01
     assert np.mean(np.array(found) <= 0.05) < 0.08
 
@@ -194,9 +174,6 @@ def test_wrong_arguments_are_refused() -> None:
         permutation_test(values, values[:3])
     with pytest.raises(ValueError, match="at least one draw"):
         permutation_test(values, values, draws=0)
-    for groups in ([values], [values, values[:0]]):
-        with pytest.raises(ValueError, match="at least two"):
-            permutation_f_test(groups)
     with pytest.raises(ValueError, match="between 0 and 1"):
         holm([0.1, 1.1])
     with pytest.raises(ValueError, match="between 0 and 1"):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
-from stedfm_hf.evaluation import knn_votes, reference_protocol
+from stedfm_hf.evaluation import knn_votes
 from stedfm_hf.metrics import VOTES, Vote
 from stedfm_hf.metrics.votes import reference_decide
 
@@ -90,19 +90,6 @@ def test_all_votes_come_from_one_search_and_can_leave_the_own_source_out() -> No
     assert all((each.images, each.sources) == (8, 4) for each in [*within.values(), *left_out.values()])
     with pytest.raises(ValueError, match="another source"):
         knn_votes(vectors[:2], list("aa"), vectors, labels, gallery_sources=["s", "s"], query_sources=sources)
-
-
-def test_the_reference_protocol_by_hand() -> None:
-    """Three neighbours of three classes are no answer, a tie goes to the lowest, and the figures are over all k."""
-    angle = np.deg2rad([1.0, 2.0, 3.0, 4.0])
-    gallery = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    query, labels = np.array([[1.0, 0.0]]), np.array([2, 1, 0, 2])
-    found = reference_protocol(gallery, labels, query, [2], ks=(3, 4))
-    assert found.accuracies == {3: 0.0, 4: 1.0}
-    assert (found.mean, found.std, found.low, found.high) == (0.5, 0.5, 0.0, 1.0)
-    assert reference_protocol(gallery, np.array([2, 0, 0, 2]), query, [0], ks=(4,)).mean == 1.0
-    assert reference_protocol(gallery, np.array([2, 0, 0, 2]), query, [2], ks=(4,)).mean == 0.0
-    assert tuple(reference_protocol(gallery, labels, query, [2]).accuracies) == (3, 4, 5, 6, 7, 8, 9, 10)
 
 
 def test_impossible_votes_are_refused() -> None:

@@ -9,10 +9,8 @@ Frozen: nothing here, nor what it computes, may change. An improvement is a `ben
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -46,13 +44,6 @@ class Preset:
     def settings(self) -> SimulationSettings:
         """The physics."""
         return SimulationSettings(**self.physics)
-
-    def definition_sha256(self) -> str:
-        """Fingerprint of all of the above."""
-        record = {each.name: getattr(self, each.name) for each in fields(self)}
-        if not self.mixed:
-            del record["mixed"]  # it came after the first preset was frozen
-        return hashlib.sha256(json.dumps(record, sort_keys=True, default=dict).encode()).hexdigest()
 
 
 _STRUCTURES = ("rings", "fibres", "microtubules", "puncta", "clusters", "mitochondria", "polymer_rings")

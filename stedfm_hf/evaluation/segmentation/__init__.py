@@ -2,11 +2,11 @@
 
 from stedfm_hf.evaluation.segmentation.baselines import Baseline, Constant, Otsu
 from stedfm_hf.evaluation.segmentation.chance import Chance
-from stedfm_hf.evaluation.segmentation.crossvalidation import assign_folds, cross_validate
+from stedfm_hf.evaluation.segmentation.crossvalidation import assign_folds
 from stedfm_hf.evaluation.segmentation.fitting import fit_on, make_baselines
 from stedfm_hf.evaluation.segmentation.forest import PixelForest
 from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring
-from stedfm_hf.evaluation.segmentation.wavelets import WaveletSpots, wavelet_spots
+from stedfm_hf.evaluation.segmentation.wavelets import WaveletSpots
 from stedfm_hf.metrics.mask_scores import ImageScores, planes_of, predicted_pixels, score_image
 from stedfm_hf.metrics.objects import ObjectScores, match_objects, score_objects
 from stedfm_hf.metrics.summary import flatten, pool_objects, summarise
@@ -23,7 +23,6 @@ __all__ = [
     "Scoring",
     "WaveletSpots",
     "assign_folds",
-    "cross_validate",
     "fit_on",
     "flatten",
     "make_baselines",
@@ -34,5 +33,4 @@ __all__ = [
     "score_image",
     "score_objects",
     "summarise",
-    "wavelet_spots",
 ]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from sklearn.model_selection import GroupKFold
 
 from stedfm_hf.evaluation.segmentation.baselines import Baseline
 from stedfm_hf.evaluation.segmentation.fitting import fit_on
-from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring
 from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.runs import UserError
 
@@ -70,44 +67,3 @@ class Folded:
             fit_on([self.baseline], self.data.take(self.fold != fold), seed=self.seed)
             self._fitted = fold
         return self.baseline.predict(self.data.image(number))
-
-
-def cross_validate(
-    data: AnnotatedImages,
-    methods: Mapping[str, Baseline],
-    folds: int = 5,
-    seed: int = 0,
-    *,
-    scoring: Scoring | None = None,
-) -> dict[str, list[Scored]]:
-    """Fits each method on the other folds and scores every image once.
-
-    Args:
-        data: annotated images.
-        methods: by the names of the tables; each is fitted anew for every fold.
-        folds: how many; no source image is in two.
-        seed: Random seed of the folds.
-        scoring: the rules; None: ours.
-
-    Returns:
-        The scores of every method, in the order of the images.
-
-    Raises:
-        UserError: fewer than two folds, or more than source images.
-
-    Example:
-        >>> from stedfm_hf.labels.annotated import from_arrays
-        >>> from stedfm_hf.evaluation.segmentation import Otsu
-        >>> images = [np.random.default_rng(seed).random((8, 8)) for seed in range(4)]
-        >>> data = from_arrays("cells", images, [(each > 0.5).astype(np.uint8) for each in images])
-        >>> found = cross_validate(data, {"otsu": Otsu(exclusive=True)}, folds=2)
-        >>> [each.image for each in found["otsu"]]
-        ['0', '1', '2', '3']
-    """
-    score, fold = scoring or Scoring(), assign_folds(data, folds, seed)
-    found: dict[str, list[Scored]] = {}
-    for name, method in methods.items():
-        folded = Folded(method, data, fold, seed)
-        scores = {number: score(data, number, folded.predict(number), name) for number in folded.order}
-        found[name] = [scores[number] for number in sorted(scores)]
-    return found

@@ -53,33 +53,13 @@ def wavelet_planes(plane: np.ndarray, scales: int) -> np.ndarray:
     return np.stack(planes)
 
 
-def wavelet_spots(plane: np.ndarray, *, scales: Sequence[int] = (2, 3), times: float = 3.0) -> np.ndarray:
-    """Pixels that are bright at several scales at once.
-
-    A coefficient counts where it is above `times` standard deviations of the noise of its scale, which are estimated
-    by the median absolute deviation of the coefficients. A pixel is part of a spot where the coefficients of all the
-    scales count: the product of the thresholded scales, as in the paper; of its sign we take the bright side alone.
-
-    Args:
-        plane: (H, W).
-        scales: from 1, the finest.
-        times: the threshold.
-
-    Returns:
-        (H, W) bool.
-
-    Example:
-        >>> image = np.random.default_rng(0).normal(0.1, 0.01, (32, 32))
-        >>> image[10:13, 20:23] += 1.0
-        >>> found = wavelet_spots(image)
-        >>> bool(found[11, 21]), bool(found[25, 5])
-        (True, False)
-    """
-    return _spots(_in_noise(plane, max(scales)), scales, times)
-
-
 class WaveletSpots:
     """Wavelet spots whose scales and threshold are those of the highest mean IoU on the training images, by class.
+
+    A coefficient counts where it is above a number of standard deviations of the noise of its scale, which are
+    estimated by the median absolute deviation of the coefficients. A pixel is part of a spot where the coefficients of
+    all the scales count: the product of the thresholded scales, as in the paper; of its sign we take the bright side
+    alone.
 
     Args:
         exclusive: whether classes exclude each other.

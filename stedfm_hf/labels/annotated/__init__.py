@@ -1,6 +1,6 @@
 """Annotated images, from data sets and folders alike: what segmentation is trained and scored on."""
 
-from stedfm_hf.labels.annotated.drawing import draw_fraction, draw_per_class, keep_annotated
+from stedfm_hf.labels.annotated.drawing import draw_fraction, draw_per_class
 from stedfm_hf.labels.annotated.images import AnnotatedImages, from_arrays, read_annotated
 from stedfm_hf.labels.annotated.splits import class_warnings
 from stedfm_hf.labels.annotated.targets import parse_classes
@@ -11,7 +11,6 @@ __all__ = [
     "draw_fraction",
     "draw_per_class",
     "from_arrays",
-    "keep_annotated",
     "parse_classes",
     "read_annotated",
 ]

@@ -1,4 +1,4 @@
-"""Which annotated crops are trained on: those with enough annotation, a share of them, a few of each class.
+"""Which annotated crops are trained on: a share of them, or a few of each class.
 
 Crops are drawn whatever source image they are of: what is tested must have been split off before.
 """
@@ -11,38 +11,6 @@ import numpy as np
 
 from stedfm_hf.labels.annotated.images import AnnotatedImages
 from stedfm_hf.runs.errors import UserError
-
-LEAST_ANNOTATED = 0.1
-"""Share of a crop that has to be annotated; the reference's (0.01 for its mitochondria)."""
-
-
-def keep_annotated(images: AnnotatedImages, least: float = LEAST_ANNOTATED) -> AnnotatedImages:
-    """Keeps the crops of which enough is annotated (reference protocol).
-
-    Args:
-        images: what to choose from.
-        least: share of the pixels of any class but the background that a crop must have, from 0 to 1; pixels of
-            several classes count once.
-
-    Raises:
-        UserError: the share is none, or no crop has as much.
-
-    Example:
-        >>> from stedfm_hf.labels.annotated.images import from_arrays
-        >>> masks = [np.zeros((4, 4), np.uint8), np.eye(4, dtype=np.uint8)]
-        >>> keep_annotated(from_arrays("cells", [np.eye(4)] * 2, masks)).places.tolist()
-        ['1']
-    """
-    if not 0 <= least <= 1:
-        raise UserError(f"annotated fraction {least} is no share of a crop; give a number from 0 to 1")
-    kept = images.annotated >= least
-    if not kept.any():
-        most = images.annotated.max() if len(images) else 0.0
-        raise UserError(
-            f"{images.name}: none of {len(images)} crops is annotated to {100 * least:g} % (at most "
-            f"{100 * most:.2g} %); ask for less"
-        )
-    return images.take(kept)
 
 
 def draw_fraction(images: AnnotatedImages, fraction: float, seed: int) -> AnnotatedImages:

@@ -102,10 +102,6 @@ class AnnotatedImages(SourcedImages[tuple[np.ndarray, np.ndarray]]):
         mask = self.reads.mask(int(self.rows[number]))
         return self.rule.target(mask), self.rule.region(mask)
 
-    def fraction_annotated(self, number: int) -> float:
-        """Share of the pixels of an image that are of any class but the background; nothing is read for it."""
-        return float(self.annotated[number])
-
     def shown(self) -> dict[str, np.ndarray]:
         """Of every class but the background which images have pixels of it."""
         return {name: self.pixels[:, n] > 0 for n, name in enumerate(self.classes) if n != self.background}

@@ -16,7 +16,6 @@ from stedfm_hf.evaluation.segmentation import (
     PixelForest,
     WaveletSpots,
     score_image,
-    wavelet_spots,
 )
 from stedfm_hf.evaluation.segmentation.forest import pixel_features
 from stedfm_hf.evaluation.segmentation.wavelets import wavelet_planes
@@ -118,13 +117,14 @@ def test_a_wavelet_plane_by_hand() -> None:
 @pytest.mark.parametrize("value", [0.0, 0.1, 1.0])
 def test_constant_images_hold_no_spots(value: float) -> None:
     image = np.full((1, 20, 21), value)
-    assert not wavelet_spots(image[0]).any()
+    assert not WaveletSpots().fit([image], [image >= 0]).predict(image).any()
     assert not Otsu().fit([image], [image >= 0]).predict(image).any()
 
 
 def test_spots_are_found_whatever_the_unit_of_the_image() -> None:
-    image, _ = spots(0)
-    np.testing.assert_array_equal(wavelet_spots(image[0]), wavelet_spots(image[0].astype(float) * 1000 + 50))
+    image, mask = spots(0)
+    found = WaveletSpots().fit([image], [mask])
+    np.testing.assert_array_equal(found.predict(image), found.predict(image.astype(float) * 1000 + 50))
 
 
 def test_each_class_has_its_own_setting() -> None:

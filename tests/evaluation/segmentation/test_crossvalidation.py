@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stedfm_hf.evaluation.segmentation import Chance, Otsu, Scoring, assign_folds, cross_validate, make_baselines
+from stedfm_hf.evaluation.segmentation import Chance, Otsu, Scoring, assign_folds, make_baselines
+from stedfm_hf.evaluation.segmentation.crossvalidation import Folded
 from stedfm_hf.evaluation.segmentation.fitting import without_training
 from stedfm_hf.evaluation.segmentation.scored import scored_of, table_of
 from stedfm_hf.evaluation.splits import chosen_split
@@ -60,12 +61,11 @@ def test_no_source_is_in_two_folds_and_none_is_empty(folds: int, seed: int) -> N
 
 def test_every_image_is_scored_once_by_what_never_saw_it() -> None:
     data = squares(6)
-    found = cross_validate(data, {"memory": Remembers(), "otsu": Otsu(exclusive=True)}, folds=3)
-    assert [each.image for each in found["memory"]] == data.places.tolist()
-    assert all(each.pixels.values["iou"][1] == 0 for each in found["memory"])
-    assert all(each.pixels.values["iou"][1] > 0.9 for each in found["otsu"])
-    again = cross_validate(data, {"otsu": Otsu(exclusive=True)}, folds=3)
-    assert again["otsu"][0].pixels.plain() == found["otsu"][0].pixels.plain()
+    memory, otsu = (Folded(each, data, assign_folds(data, 3)) for each in (Remembers(), Otsu(exclusive=True)))
+    assert sorted(memory.order) == list(range(6))
+    for number in memory.order:
+        assert Scoring()(data, number, memory.predict(number), "memory").pixels.values["iou"][1] == 0
+        assert Scoring()(data, number, otsu.predict(number), "otsu").pixels.values["iou"][1] > 0.9
 
 
 @pytest.mark.parametrize("folds", [1, 7])

@@ -33,7 +33,7 @@ def test_a_folder_of_images_and_masks(tmp_path: Path) -> None:
     assert image.shape == (1, *SHAPE) and image.dtype == np.float32 and 0 <= image.min() <= image.max() <= 1
     assert target.dtype == np.int64 and target[0].tolist() == [2] * ROW and target[1].tolist() == [255] * ROW
     assert data.counts() == {"background": 20 * ROW, "rings": ROW, "fibres": 2 * ROW}
-    assert data.fraction_annotated(0) == pytest.approx(2 / 12) and data.fraction_annotated(1) == pytest.approx(1 / 12)
+    assert data.annotated[0] == pytest.approx(2 / 12) and data.annotated[1] == pytest.approx(1 / 12)
     files = [tmp_path / "cells" / "images" / name for name in ("a.tif", "b.tif")]
     assert data.sources.tolist() == data.contents.tolist() == [file_id(file) for file in files]
     assert data.region(0) is None and data.places.tolist() == ["a.tif", "b.tif"]

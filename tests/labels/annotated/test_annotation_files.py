@@ -85,7 +85,7 @@ def test_soft_masks_are_fractions(tmp_path: Path) -> None:
     data = read_annotated(tmp_path)["all"]
     assert data.target_type == "soft" and data.classes == ("class 1", "class 2")
     np.testing.assert_array_equal(data.target(0), soft)
-    assert data.target(1).dtype == np.float32 and data.fraction_annotated(0) == pytest.approx(2 / 12)
+    assert data.target(1).dtype == np.float32 and data.annotated[0] == pytest.approx(2 / 12)
     with pytest.raises(UserError, match=r"mask of a\.tif holds fractions"):
         read_annotated(tmp_path, target_type="multi_label")
     tifffile.imwrite(tmp_path / "masks/b.tif", soft * 4)
@@ -195,7 +195,7 @@ def test_polygons_beside_the_images(tmp_path: Path) -> None:
     # One class of outlines is a label against the background.
     assert data.classes == ("background", "spine") and data.target(0)[2, 3] == data.target(0)[6, 7] == 1
     # The two overlap, which is no fault where they are one class; the pixels count once.
-    assert data.counts()["spine"] == data.target(0).sum() == 12 * 16 * data.fraction_annotated(0)
+    assert data.counts()["spine"] == data.target(0).sum() == 12 * 16 * data.annotated[0]
     assert not data.target(1).any()
 
 

@@ -7,13 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stedfm_hf.labels.annotated import (
-    AnnotatedImages,
-    draw_fraction,
-    draw_per_class,
-    from_arrays,
-    keep_annotated,
-)
+from stedfm_hf.labels.annotated import AnnotatedImages, draw_fraction, draw_per_class, from_arrays
 from stedfm_hf.runs import UserError
 from tests.labels.annotated.annotated_data import label_mask, picture
 
@@ -23,17 +17,6 @@ def crops(values: list[int], rows: int = 2) -> AnnotatedImages:
     masks = [label_mask(*[value] * rows) for value in values]
     images = [picture(number) for number in range(len(values))]
     return from_arrays("cells", images, masks, sources=[f"s{number // 2}" for number in range(len(values))])
-
-
-def test_crops_are_kept_by_what_is_annotated_of_them() -> None:
-    masks = [label_mask(*[1] * rows) for rows in (0, 1, 2, 12)]
-    data = from_arrays("cells", [picture(0)] * 4, masks)
-    assert keep_annotated(data).places.tolist() == ["2", "3"]
-    assert keep_annotated(data, 0.01).places.tolist() == ["1", "2", "3"] and len(keep_annotated(data, 0)) == 4
-    with pytest.raises(UserError, match="no share"):
-        keep_annotated(data, 2)
-    with pytest.raises(UserError, match=r"none of 2 crops is annotated to 50 % \(at most 8.3 %\)"):
-        keep_annotated(data.take([0, 1]), 0.5)
 
 
 @given(count=st.integers(1, 40), percent=st.integers(1, 100), seed=st.integers(0, 3))

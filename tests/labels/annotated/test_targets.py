@@ -51,7 +51,7 @@ def test_zero_is_the_background_where_only_other_numbers_are_named() -> None:
 
 def test_zero_may_be_a_class_of_its_own() -> None:
     data = annotated([[0, 1, 1, 255]], classes={0: "cell", 1: "gap"})
-    assert data.background is None and data.fraction_annotated(0) == 0.75
+    assert data.background is None and data.annotated[0] == 0.75
 
 
 def test_numbers_with_one_name_are_one_class() -> None:
@@ -63,7 +63,7 @@ def test_numbers_with_one_name_are_one_class() -> None:
 def test_several_labels_of_one_plane_are_bits_where_nothing_names_0() -> None:
     bits = annotated([[0, 1, 2, 3]], target_type="multi_label", classes=["rings", "fibres"])
     assert bits.target(0).tolist() == [[[0, 1, 0, 1]], [[0, 0, 1, 1]]]
-    assert bits.counts() == {"rings": 2, "fibres": 2} and bits.fraction_annotated(0) == 0.75
+    assert bits.counts() == {"rings": 2, "fibres": 2} and bits.annotated[0] == 0.75
     with pytest.raises(UserError, match="holds 4"):
         annotated([[0, 4]], target_type="multi_label", classes=["rings", "fibres"])
     numbers = annotated(
