@@ -13,7 +13,7 @@ import numpy as np
 from stedfm_hf.evaluation.extractors import Extractor, load_extractors
 from stedfm_hf.evaluation.features import Vectors, features_folder, keep_usable, vectors_of
 from stedfm_hf.evaluation.report import Contestant, Evaluation, write_report
-from stedfm_hf.evaluation.report.files import MADE, PAGE, RESULTS
+from stedfm_hf.evaluation.report.shared import MADE, PAGE, RESULTS
 from stedfm_hf.evaluation.results import ComparisonResult
 from stedfm_hf.evaluation.scoring import Run, compare, summarise
 from stedfm_hf.evaluation.settings import ComparisonSettings, KnnSettings, ProbeSettings

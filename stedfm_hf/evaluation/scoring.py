@@ -16,7 +16,7 @@ from stedfm_hf.metrics import (
     MultiLabelMetrics,
     RegressionMetrics,
 )
-from stedfm_hf.metrics.statistics import accuracy_interval, bootstrap_interval, holm, permutation_test
+from stedfm_hf.metrics.statistics import accuracy_interval, bootstrap_interval, compare_paired, holm
 
 PRIMARY = {"classes": "accuracy", "several": "label_accuracy", "regression": "r2"}
 """The metric that intervals are of."""
@@ -182,19 +182,8 @@ def compare(data: LabelledImages, runs: Sequence[Run], models: Sequence[str]) ->
     for setting in dict.fromkeys(run.setting for run in runs):
         for place, one in enumerate(models):
             for other in [*models[place + 1 :], *(each for each in everyone if each not in models)]:
-                pair = scores[setting, one], scores[setting, other]
-                low, high = bootstrap_interval(pair[0] - pair[1], data.sources)
-                rows.append(
-                    {
-                        "setting": setting,
-                        "model": one,
-                        "other": other,
-                        "difference": float((pair[0] - pair[1]).mean()),
-                        "low": low,
-                        "high": high,
-                        "p": permutation_test(*pair, data.sources),
-                    }
-                )
-    for row, corrected in zip(rows, holm([row["p"] for row in rows]) if rows else [], strict=True):
-        row["p_holm"] = float(corrected)
+                row: dict[str, Any] = {"setting": setting, "model": one, "other": other}
+                rows.append(row | compare_paired(scores[setting, one], scores[setting, other], data.sources))
+    for tested, corrected in zip(rows, holm([row["p"] for row in rows]) if rows else [], strict=True):
+        tested["p_holm"] = float(corrected)
     return rows

@@ -26,7 +26,7 @@ IMAGE_MAP = "inferno"
 
 FIGURE_DPI = 160
 
-INK, MUTED = "#1F2933", "#616E7C"
+INK, MUTED, GRID = "#1F2933", "#616E7C", "#E4E7EB"
 
 _STYLE: Any = {
     "font.size": 9.0,
@@ -202,6 +202,11 @@ def middle(image: np.ndarray, side: int) -> np.ndarray:
     side = min(side, *image.shape)
     top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
     return image[top : top + side, left : left + side]
+
+
+def shortened(text: str, most: int = 28) -> str:
+    """A text that fits into a figure, cut behind so many characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def legend(axes: Axes, colours: Mapping[str, str], **options: Any) -> None:

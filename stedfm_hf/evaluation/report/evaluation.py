@@ -4,31 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from stedfm_hf.evaluation.report.shared import Contestant
 from stedfm_hf.evaluation.scoring import PRIMARY, SHOWN, Run
 from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.labels.splits import Splits, limitations_of
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """A model or baseline.
-
-    Args:
-        key: what it is called in commands and tables.
-        name: what it is called on the page.
-        kind: a model that was asked for, or a baseline.
-        weights_sha256: of its weights, if it has some.
-    """
-
-    key: str
-    name: str
-    kind: Literal["model", "baseline"]
-    weights_sha256: str | None
 
 
 def in_short(setting: str) -> str:

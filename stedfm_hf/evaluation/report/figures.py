@@ -12,8 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stedfm_hf.evaluation.report.evaluation import Evaluation, in_short
-from stedfm_hf.reports import label_colours, save_figure, style
-from stedfm_hf.reports.figures import INK, MUTED
+from stedfm_hf.reports.figures import GRID, INK, MUTED, label_colours, save_figure, shortened, style
 
 WORDS = {
     "accuracy": "accuracy",
@@ -96,7 +95,7 @@ def _scores(evaluation: Evaluation) -> Figure:
     axes.set_ylabel(WORDS[evaluation.primary])
     if evaluation.test.task != "regression":
         axes.set_ylim(top=1.02)
-    axes.grid(axis="y", color="#E4E7EB", lw=0.7)
+    axes.grid(axis="y", color=GRID, lw=0.7)
     axes.set_axisbelow(True)
     handles, labels = axes.get_legend_handles_labels()
     names = [each.name for each in evaluation.contestants]
@@ -130,14 +129,14 @@ def _confusion(evaluation: Evaluation, setting: str) -> Figure:
         counts = np.array(evaluation.row(shown[number].key, setting)["confusion"])
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-9)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        axes.set_title(_short(shown[number].name), fontsize=8.5)
+        axes.set_title(shortened(shown[number].name, 26), fontsize=8.5)
         for place in np.ndindex(*shares.shape) if texts else ():
             value = shares[place]
             colour = "white" if value > 0.55 else INK
             size = 7.5 if len(classes) <= 5 else 5.5
             axes.text(place[1], place[0], f"{100 * value:.0f}", ha="center", va="center", fontsize=size, color=colour)
         left, bottom = number % columns == 0, number + columns >= len(shown)
-        names = [_short(name, 14) for name in classes]
+        names = [shortened(name, 14) for name in classes]
         axes.set_xticks(range(len(classes)), names if bottom else [], rotation=45, ha="right", fontsize=7)
         axes.set_yticks(range(len(classes)), names if left else [], fontsize=7)
         axes.tick_params(length=0)
@@ -148,10 +147,6 @@ def _confusion(evaluation: Evaluation, setting: str) -> Figure:
         if bottom:
             axes.set_xlabel("answer", fontsize=8)
     return figure
-
-
-def _short(text: str, most: int = 26) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _calibration(evaluation: Evaluation, setting: str) -> Figure:
@@ -211,7 +206,7 @@ def _predicted(evaluation: Evaluation, setting: str) -> Figure:
         key = shown[number].key
         run = next(run for run in evaluation.runs if (run.model, run.setting) == (key, setting))
         _cloud(axes, truth, run.predicted, colours[key], (low, high))
-        axes.set_title(_short(shown[number].name), fontsize=8.5)
+        axes.set_title(shortened(shown[number].name, 26), fontsize=8.5)
     figure.supxlabel("true", fontsize=9)
     figure.supylabel("predicted", fontsize=9)
     figure.tight_layout(pad=0.6)

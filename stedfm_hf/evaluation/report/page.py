@@ -8,11 +8,27 @@ from typing import Any
 
 from stedfm_hf.evaluation.probe import STRENGTHS
 from stedfm_hf.evaluation.report.evaluation import Evaluation, in_short
-from stedfm_hf.evaluation.report.figures import LEAST_ANSWERS, WORDS
-from stedfm_hf.evaluation.report.wording import LEVEL, NONE, caveats, left_out, unbroken, verdicts, which_differ
+from stedfm_hf.evaluation.report.figures import LEAST_ANSWERS, WORDS, draw_figures
+from stedfm_hf.evaluation.report.shared import (
+    LEVEL,
+    NONE,
+    PAGE,
+    RESULTS,
+    SIMULATED,
+    caveats,
+    facts_of,
+    finite,
+    how_it_was_done,
+    left_out,
+    sentences_on,
+    unbroken,
+    verdicts,
+    which_differ,
+    write_table,
+)
 from stedfm_hf.labels.splits import limitations_of
 from stedfm_hf.reports import Picture, Section, Table, write_page
-from stedfm_hf.runs import counted
+from stedfm_hf.runs import counted, write_json
 
 IN_TABLE = {
     "classes": ("accuracy", "balanced_accuracy", "macro_f1"),
@@ -21,6 +37,18 @@ IN_TABLE = {
 }
 """Metrics of the table of scores; of calibration there is a section of its own."""
 _IN_PERCENT = {"accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "label_accuracy", "mean_average_precision"}
+_BASELINES = {
+    "untrained": "The untrained network has the architecture of the first model, random weights, and an input "
+    "standardised to these images: what it reaches comes from the architecture, not from learning.",
+    "histogram": "The intensity histogram (32 bins) asks whether brightness alone gives the labels away.",
+    "texture": "Texture: grey-level co-occurrence (32 levels, distances 1, 2, 4) and local binary patterns "
+    "(radius 1 and 2) of scikit-image.",
+    "pixels": "Raw-pixel PCA: at most 64 components of the images resized to 64 x 64 pixels.",
+    "log-spectrum": "Log-spectrum PCA: at most 64 components of the logarithm of the power spectrum of windows of "
+    "64 x 64 pixels.",
+    "imagenet": "The ImageNet ViT-S was trained on photographs; images are resized for it, as three channels.",
+    "chance": "Chance always gives the same answer: the most frequent class of the labelled images, or the mean.",
+}
 
 
 def write_page_of(evaluation: Evaluation, figures: Mapping[str, Path], path: Path) -> Path:
@@ -41,11 +69,12 @@ def write_page_of(evaluation: Evaluation, figures: Mapping[str, Path], path: Pat
     sections += left_out("Images that could not be read", evaluation.failed)
     what = "Probe" if evaluation.verb == "evaluate probe" else "Nearest neighbours"
     simulated = " (simulated images)" if evaluation.test.simulated else ""
+    classes = {"classes": str(len(evaluation.test.classes))} if evaluation.test.classes else {}
     return write_page(
         path,
         title=f"{what}: {evaluation.test.name}{simulated}",
         lead=" ".join(summary(evaluation)),
-        facts=_facts(evaluation),
+        facts=facts_of(evaluation.splits.facts(), evaluation.test, **classes),
         sections=sections,
         footer=f"Made by `stedfm {evaluation.verb}` of the package stedfm-hf. This file holds all it shows; the "
         "figures lie beside it as PNG and SVG in the folder figures, all numbers in results.json and results.parquet, "
@@ -104,24 +133,12 @@ def _mean_sd(metric: str, found: Mapping[str, Any] | None) -> str:
     return f"{100 * found['mean']:.1f}" + ("" if found["sd"] is None else f" ± {100 * found['sd']:.1f}")
 
 
-def _facts(evaluation: Evaluation) -> dict[str, str]:
-    facts = {
-        f"{name} images": f"{split['images']} of {counted(split['sources'], 'source')}"
-        for name, split in evaluation.splits.facts().items()
-    }
-    if evaluation.test.classes:
-        facts["classes"] = str(len(evaluation.test.classes))
-    return facts | ({"images": "simulated"} if evaluation.test.simulated else {})
-
-
 def _material(evaluation: Evaluation) -> Section:
     splits = evaluation.splits
     names = list(splits.named())
     how, *notes = evaluation.notes()
     checked = "" if splits.leave_one_out else " No source image is in two splits; this was checked."
-    text = [how + checked, *notes]
-    if evaluation.test.simulated:
-        text.append("The images are simulated. Nothing here is a statement about real images.")
+    text = [how + checked, *notes, *[SIMULATED] * evaluation.test.simulated]
     if evaluation.unlabelled:
         text.append(f"{evaluation.unlabelled} images without a label were left out.")
     if evaluation.failed:
@@ -247,28 +264,10 @@ def _calibration(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section
 
 
 def _method(evaluation: Evaluation) -> Section:
-    keys = {each.key for each in evaluation.contestants}
-    text = [_how(evaluation)]
-    words = {
-        "untrained": "The untrained network has the architecture of the first model, random weights, and an input "
-        "standardised to these images: what it reaches comes from the architecture, not from learning.",
-        "histogram": "The intensity histogram (32 bins) asks whether brightness alone gives the labels away.",
-        "texture": "Texture: grey-level co-occurrence (32 levels, distances 1, 2, 4) and local binary patterns "
-        "(radius 1 and 2) of scikit-image.",
-        "pixels": "Raw-pixel PCA: at most 64 components of the images resized to 64 x 64 pixels.",
-        "log-spectrum": "Log-spectrum PCA: at most 64 components of the logarithm of the power spectrum of windows of "
-        "64 x 64 pixels.",
-        "imagenet": "The ImageNet ViT-S was trained on photographs; images are resized for it, as three channels.",
-        "chance": "Chance always gives the same answer: the most frequent class of the labelled images, or the mean.",
-    }
-    text += [" ".join(sentence for key, sentence in words.items() if key in keys)] if keys & set(words) else []
-    if "imagenet" not in keys:
+    text = [_how(evaluation), *sentences_on(evaluation.contestants, _BASELINES)]
+    if all(each.key != "imagenet" for each in evaluation.contestants):
         text.append("No ViT-S trained on photographs stands beside them: it was not to be had, or not wanted.")
-    rows = [
-        (each.name, each.key, each.weights_sha256[:12] if each.weights_sha256 else NONE)
-        for each in evaluation.contestants
-    ]
-    return Section("How it was done", text, table=Table(("model", "named", "weights (sha256)"), rows))
+    return how_it_was_done(text, evaluation.contestants, "model")
 
 
 def _how(evaluation: Evaluation) -> str:
@@ -302,3 +301,12 @@ def _how(evaluation: Evaluation) -> str:
         f"penalty was chosen of {len(STRENGTHS)} values, for every draw anew, {how}; never on the test. Draws are "
         "without replacement from train, the same for all models, and a smaller one is part of a larger one."
     )
+
+
+def write_report(evaluation: Evaluation, folder: Path) -> None:
+    """Write `results.json`, `results.parquet`, `predictions.parquet`, `figures/` and `report.html`."""
+    write_table(evaluation.results_table(), folder / "results.parquet")
+    write_table(evaluation.predictions_table(), folder / "predictions.parquet")
+    figures = draw_figures(evaluation, folder / "figures")
+    write_page_of(evaluation, figures, folder / PAGE)
+    write_json(folder / RESULTS, finite(evaluation.record()))

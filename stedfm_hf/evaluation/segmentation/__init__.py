@@ -1,9 +1,7 @@
 """Scores of masks, by pixels and by objects, and the baselines that a trained segmenter stands beside."""
 
-from stedfm_hf.evaluation.segmentation.baselines import Baseline, Constant, Otsu
-from stedfm_hf.evaluation.segmentation.chance import Chance
-from stedfm_hf.evaluation.segmentation.crossvalidation import assign_folds
-from stedfm_hf.evaluation.segmentation.fitting import fit_on, make_baselines
+from stedfm_hf.evaluation.segmentation.baselines import Baseline, Chance, Constant, Otsu
+from stedfm_hf.evaluation.segmentation.fitting import assign_folds, fit_on, make_baselines
 from stedfm_hf.evaluation.segmentation.forest import PixelForest
 from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring
 from stedfm_hf.evaluation.segmentation.wavelets import WaveletSpots

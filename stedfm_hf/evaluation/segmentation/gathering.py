@@ -11,10 +11,15 @@ import numpy as np
 
 from stedfm_hf.evaluation.report import Contestant
 from stedfm_hf.evaluation.report.segmentation import Example, Findings
-from stedfm_hf.evaluation.segmentation.comparing import compare, image_means
 from stedfm_hf.evaluation.segmentation.methods import FoldedMethod, Method
-from stedfm_hf.evaluation.segmentation.score_cache import ScoreCache
-from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring, annotated_planes
+from stedfm_hf.evaluation.segmentation.scored import (
+    ScoreCache,
+    Scored,
+    Scoring,
+    annotated_planes,
+    compare,
+    image_means,
+)
 from stedfm_hf.labels.annotated import AnnotatedImages, class_warnings
 from stedfm_hf.labels.splits import Splits, limitations_of
 from stedfm_hf.metrics.mask_scores import predicted_pixels

@@ -8,15 +8,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from stedfm_hf.evaluation.report.files import PAGE
 from stedfm_hf.evaluation.report.segmentation import PER_IMAGE, RESULTS, write_findings
+from stedfm_hf.evaluation.report.shared import PAGE
 from stedfm_hf.evaluation.results import MaskResult
-from stedfm_hf.evaluation.segmentation.crossvalidation import Folded, assign_folds
-from stedfm_hf.evaluation.segmentation.fitting import MOST_IMAGES, make_baselines, without_training
+from stedfm_hf.evaluation.segmentation.fitting import (
+    MOST_IMAGES,
+    Folded,
+    assign_folds,
+    make_baselines,
+    without_training,
+)
 from stedfm_hf.evaluation.segmentation.gathering import gather
 from stedfm_hf.evaluation.segmentation.methods import BaselineMethod, FoldedMethod, Method, ModelMethod, load_models
-from stedfm_hf.evaluation.segmentation.score_cache import PARTS, ScoreCache
-from stedfm_hf.evaluation.segmentation.scored import Scoring, check_rules
+from stedfm_hf.evaluation.segmentation.scored import PARTS, ScoreCache, Scoring, check_rules
 from stedfm_hf.evaluation.settings import MaskSettings
 from stedfm_hf.evaluation.splits import chosen_split, unused_by
 from stedfm_hf.labels.annotated import AnnotatedImages, parse_classes, read_annotated

@@ -1,13 +1,16 @@
-"""The scores of one image by one method, and a table of them: a row for each class."""
+"""The scores of images by methods: a table of them, a cache of them, and which methods differ."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.metrics.mask_scores import (
@@ -22,7 +25,9 @@ from stedfm_hf.metrics.mask_scores import (
 from stedfm_hf.metrics.objects import OBJECT_SCORES, ObjectScores, score_objects
 from stedfm_hf.metrics.reference import REFERENCE_SCORES
 from stedfm_hf.metrics.reference import THRESHOLD as REFERENCE_THRESHOLD
+from stedfm_hf.metrics.statistics import compare_paired, holm
 from stedfm_hf.runs import UserError
+from stedfm_hf.runs.parts import PartStore
 
 _COUNTS = {"matched": "matched", "spurious": "spurious", "missed": "missed", "shared": "shared_iou"}
 """Of `ObjectScores`, and their columns."""
@@ -190,3 +195,105 @@ def _column(values: Sequence[np.ndarray]) -> pa.Array:
     """Numbers of all images and classes; NaN is null."""
     flat = np.concatenate([np.asarray(each, np.float64) for each in values]) if values else np.zeros(0)
     return pa.array(flat, pa.float64(), mask=np.isnan(flat))
+
+
+PARTS = "scores.parts"
+SECONDS = 30.0
+"""Between two times that scores are written."""
+
+
+class ScoreCache:
+    """Scores by method and image, and the parts they are kept in.
+
+    Args:
+        folder: Folder of the report. The caller has checked that its settings are the same.
+        table: Name of the table that a finished run leaves there.
+        classes: Names of the classes.
+        scoring: Rules of the scores.
+    """
+
+    def __init__(self, folder: Path, table: str, classes: Sequence[str], scoring: Scoring) -> None:
+        self.classes, self.scoring, self.store = classes, scoring, PartStore(folder / PARTS)
+        self._scored: dict[tuple[str, str], Scored] = {}
+        self._unsaved: list[Scored] = []
+        if (folder / table).is_file():
+            try:
+                self._take(pq.read_table(folder / table))
+            except (pa.ArrowInvalid, KeyError):  # written by another program, or cut off by a full disk
+                self._scored = {}
+        for part in self.store:
+            self._take(part.table())
+        self._saved = time.monotonic()
+
+    def _take(self, table: pa.Table) -> None:
+        self._scored |= {(each.method, each.image): each for each in scored_of(table, self.classes, self.scoring)}
+
+    def has(self, method: str, image: str) -> bool:
+        """Whether an image is scored."""
+        return (method, image) in self._scored
+
+    def add(self, scored: Scored) -> None:
+        """Keep the scores of an image; they are written now and then."""
+        self._scored[scored.method, scored.image] = scored
+        self._unsaved.append(scored)
+        if time.monotonic() - self._saved > SECONDS:
+            self.save()
+
+    def of(self, method: str, images: Sequence[str]) -> list[Scored]:
+        """Return the scores of a method, in the order of the images."""
+        return [self._scored[method, image] for image in images]
+
+    def save(self) -> None:
+        """Write the scores that are not written yet."""
+        if self._unsaved:
+            self.store.write(self.store.next_name(), table_of(self._unsaved, self.classes), {})
+        self._unsaved, self._saved = [], time.monotonic()
+
+
+def image_means(scored: Sequence[Scored], background: int | None, score: str = "iou") -> np.ndarray:
+    """Mean of a score over the classes of each image (n,), the background left out; NaN where none has a value.
+
+    Args:
+        scored: of every image.
+        background: number of the class that is left out; None: all count.
+        score: which.
+    """
+    means = np.full(len(scored), np.nan)
+    for number, each in enumerate(scored):
+        values, undefined = each.pixels.values[score].copy(), each.pixels.undefined(score)
+        if background is not None:
+            undefined = undefined | (np.arange(len(values)) == background)
+        if not undefined.all():
+            means[number] = values[~undefined].mean()
+    return means
+
+
+def compare(
+    scores: Mapping[str, Sequence[Scored]], models: Sequence[str], background: int | None
+) -> list[dict[str, Any]]:
+    """Mean IoU of each model against all others: paired, over source images, corrected together by Holm's method.
+
+    Images of which a method has no score are left out of its pairs.
+
+    Args:
+        scores: of every method, of the same images in the same order.
+        models: keys of those that are compared with all others; baselines are not compared with each other.
+        background: number of the class that is left out.
+
+    Returns:
+        One row for each pair: `model, other, images, sources, difference, low, high, p, p_holm`. A pair with fewer
+        than two sources in common has none.
+    """
+    means = {key: image_means(each, background) for key, each in scores.items()}
+    rows: list[dict[str, Any]] = []
+    for place, model in enumerate(models):
+        for other in [key for key in scores if key not in models[: place + 1]]:
+            both = np.isfinite(means[model]) & np.isfinite(means[other])
+            sources = np.array([each.source for each in scores[model]])[both]
+            if len(set(sources.tolist())) < 2:
+                continue
+            row: dict[str, Any] = {"model": model, "other": other, "images": int(both.sum())}
+            row["sources"] = len(set(sources.tolist()))
+            rows.append(row | compare_paired(means[model][both], means[other][both], sources))
+    corrected = holm([row["p"] for row in rows]).tolist() if rows else []
+    return [row | {"p_holm": p} for row, p in zip(rows, corrected, strict=True)]

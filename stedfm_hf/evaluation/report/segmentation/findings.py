@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stedfm_hf.evaluation.report.evaluation import Contestant
+from stedfm_hf.evaluation.report.shared import Contestant
 from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring
 from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.metrics.summary import ALL
@@ -57,7 +57,7 @@ class Findings:
         threshold: of a predicted pixel.
         summary: means of every method, see :func:`~stedfm_hf.metrics.summary.summarise`.
         objects: of all images together, see :func:`~stedfm_hf.metrics.summary.pool_objects`.
-        comparisons: see :func:`~stedfm_hf.evaluation.segmentation.comparing.compare`.
+        comparisons: see :func:`~stedfm_hf.evaluation.segmentation.scored.compare`.
         doubts: why no conclusion can be drawn; empty where one can.
         warnings: what the annotated images lack.
         notes: what a reader must know of how the figures came about.

@@ -6,13 +6,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stedfm_hf.evaluation.report.segmentation.figures import WORDS
+from stedfm_hf.evaluation.report.segmentation.figures import MOST_PIXELS, WORDS, draw_figures
 from stedfm_hf.evaluation.report.segmentation.findings import PRIMARY, Findings
-from stedfm_hf.evaluation.report.segmentation.overlays import MOST_PIXELS
-from stedfm_hf.evaluation.report.wording import LEVEL, NONE, caveats, left_out, unbroken, verdicts, which_differ
+from stedfm_hf.evaluation.report.shared import (
+    LEVEL,
+    NONE,
+    PAGE,
+    SIMULATED,
+    caveats,
+    facts_of,
+    finite,
+    how_it_was_done,
+    left_out,
+    sentences_on,
+    unbroken,
+    verdicts,
+    which_differ,
+    write_table,
+)
+from stedfm_hf.evaluation.segmentation.scored import table_of
 from stedfm_hf.reports import Picture, Section, Table, write_page
-from stedfm_hf.runs import counted, some_of
+from stedfm_hf.runs import counted, some_of, write_json
 
+RESULTS, PER_IMAGE = "metrics.json", "per_image.parquet"
 _BASELINES = {
     "otsu": "Otsu's threshold of each image takes its bright pixels for every class, or, where classes exclude each "
     "other, for the most frequent one.",
@@ -45,11 +61,12 @@ def write_page_of(findings: Findings, figures: Mapping[str, Path], path: Path) -
     sections.append(_method(findings))
     sections += left_out("Images that were left out", findings.failed)
     simulated = " (simulated images)" if findings.test.simulated else ""
+    rules = "ours" if findings.scoring.rules == "ours" else "the reference's"
     return write_page(
         path,
         title=f"Segmentation: {findings.test.name}{simulated}",
         lead=" ".join(summary(findings)),
-        facts=_facts(findings),
+        facts=facts_of(findings.splits, findings.test, classes=str(len(findings.shown_classes)), rules=rules),
         sections=sections,
         footer=f"Made by `stedfm {findings.verb}` of the package stedfm-hf. This file holds all it shows; the figures "
         "lie beside it as PNG and SVG in the folder figures, all numbers in metrics.json, the scores of every image "
@@ -91,22 +108,10 @@ def _number(value: float | None) -> str:
     return NONE if value is None else f"{value:.3f}"
 
 
-def _facts(findings: Findings) -> dict[str, str]:
-    facts = {
-        f"{name} images": f"{side['images']} of {counted(side['sources'], 'source')}"
-        for name, side in findings.splits.items()
-    }
-    facts["classes"] = str(len(findings.shown_classes))
-    rules = {"ours": "ours", "reference": "the reference's"}[findings.scoring.rules]
-    facts["rules"] = rules
-    return facts | ({"images": "simulated"} if findings.test.simulated else {})
-
-
 def _material(findings: Findings) -> Section:
     test = findings.test
     text = [f"{findings.how} No source image is in two splits; this was checked.", *findings.notes]
-    if test.simulated:
-        text.append("The images are simulated. Nothing here is a statement about real images.")
+    text += [SIMULATED] * test.simulated
     if findings.warnings:
         text.append("Mind: " + ". ".join(findings.warnings) + ".")
     if test.unmasked:
@@ -289,22 +294,14 @@ def _objects(findings: Findings) -> Section:
 
 
 def _method(findings: Findings) -> Section:
-    keys = {each.key for each in findings.contestants}
     text = []
     if any(each.kind == "model" for each in findings.contestants):
         text.append(
             "Models segment each image as `stedfm segment` does: scaled once as a whole, in windows of the model's "
             "crop that overlap by a quarter and are blended."
         )
-    text += (
-        [" ".join(sentence for key, sentence in _BASELINES.items() if key in keys)] if keys & set(_BASELINES) else []
-    )
-    text.append(_rules(findings))
-    rows = [
-        (each.name, each.key, each.weights_sha256[:12] if each.weights_sha256 else NONE)
-        for each in findings.contestants
-    ]
-    return Section("How it was done", text, table=Table(("method", "named", "weights (sha256)"), rows))
+    text += [*sentences_on(findings.contestants, _BASELINES), _rules(findings)]
+    return how_it_was_done(text, findings.contestants, "method")
 
 
 def _rules(findings: Findings) -> str:
@@ -325,3 +322,12 @@ def _rules(findings: Findings) -> str:
         "predicted for nothing. AUPR is the average precision; it and AUROC ask how well probabilities order the "
         "pixels, and depend on no threshold. Where an annotation has a region, only its pixels count."
     )
+
+
+def write_findings(findings: Findings, folder: Path) -> None:
+    """Write `metrics.json`, `per_image.parquet`, `figures/` and `report.html`."""
+    scored = [each for scores in findings.scores.values() for each in scores]
+    write_table(table_of(scored, findings.test.classes), folder / PER_IMAGE)
+    figures = draw_figures(findings, folder / "figures")
+    write_page_of(findings, figures, folder / PAGE)
+    write_json(folder / RESULTS, finite(findings.record()))

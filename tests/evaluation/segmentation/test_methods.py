@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from stedfm_hf.evaluation.segmentation.class_matching import ClassMatch, match_classes
+from stedfm_hf.evaluation.segmentation.methods import ClassMatch, match_classes
 from stedfm_hf.runs import UserError
 
 

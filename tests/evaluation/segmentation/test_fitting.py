@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stedfm_hf.evaluation.segmentation import Chance, Otsu, Scoring, assign_folds, make_baselines
-from stedfm_hf.evaluation.segmentation.crossvalidation import Folded
-from stedfm_hf.evaluation.segmentation.fitting import without_training
+from stedfm_hf.evaluation.segmentation.fitting import Folded, without_training
 from stedfm_hf.evaluation.segmentation.scored import scored_of, table_of
 from stedfm_hf.evaluation.splits import chosen_split
 from stedfm_hf.labels.annotated import AnnotatedImages, from_arrays

@@ -1,14 +1,40 @@
-"""What the pages of all reports say alike (ours)."""
+"""What all reports have in common: sentences, tables and files."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stedfm_hf.labels.sourced import SourcedImages
 from stedfm_hf.reports import Section, Table
+from stedfm_hf.runs import atomic_path, counted
 
 LEVEL = 0.05
 NONE = "–"
+SIMULATED = "The images are simulated. Nothing here is a statement about real images."
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model or baseline.
+
+    Args:
+        key: what it is called in commands and tables.
+        name: what it is called on the page.
+        kind: a model that was asked for, or a baseline.
+        weights_sha256: of its weights, if it has some.
+    """
+
+    key: str
+    name: str
+    kind: Literal["model", "baseline"]
+    weights_sha256: str | None
 
 
 def caveats(doubts: Sequence[str], *, simulated: bool) -> list[str]:
@@ -82,6 +108,28 @@ def left_out(title: str, failed: Mapping[str, str]) -> list[Section]:
     return [Section(title, table=Table(("image", "why"), list(failed.items())))] if failed else []
 
 
+def facts_of(splits: Mapping[str, Mapping[str, Any]], test: SourcedImages[Any], **others: str) -> dict[str, str]:
+    """The facts at the top of a page: images and source images of each split, others, and whether all is simulated."""
+    facts = {
+        f"{name} images": f"{split['images']} of {counted(split['sources'], 'source')}"
+        for name, split in splits.items()
+    }
+    return facts | others | ({"images": "simulated"} if test.simulated else {})
+
+
+def how_it_was_done(text: Sequence[str], contestants: Sequence[Contestant], noun: str) -> Section:
+    """The last section: how it was done, and the weights of what was compared."""
+    rows = [(each.name, each.key, (each.weights_sha256 or NONE)[:12]) for each in contestants]
+    return Section("How it was done", text, table=Table((noun, "named", "weights (sha256)"), rows))
+
+
+def sentences_on(contestants: Sequence[Contestant], sentences: Mapping[str, str]) -> list[str]:
+    """The paragraph on the baselines that were compared; none where there are none."""
+    keys = {each.key for each in contestants}
+    found = [sentence for key, sentence in sentences.items() if key in keys]
+    return [" ".join(found)] if found else []
+
+
 def unbroken(name: str) -> str:
     """A name that stays on one line of a table."""
     return name.replace(" ", "\u00a0").replace("-", "\u2011")
@@ -89,3 +137,23 @@ def unbroken(name: str) -> str:
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+RESULTS, PAGE = "results.json", "report.html"
+MADE = ("results.parquet", "predictions.parquet", "figures")
+"""The other files of a comparison on labelled images."""
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a Parquet file, atomically."""
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def finite(value: Any) -> Any:
+    """Return the same data without NaN and infinities, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
