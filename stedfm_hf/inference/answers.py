@@ -19,7 +19,7 @@ from stedfm_hf.runs import UserError
 
 
 def answer_columns(classifier: Classifier) -> dict[str, str]:
-    """Columns for the answers of the model, `p_<label>` or `value_<label>` of regression, and the names of its labels."""
+    """Columns for the answers of a model, `p_<label>` or `value_<label>` of a regression, and their labels."""
     config = classifier.model.config
     if sorted(config.id2label) != list(range(config.num_labels)):
         raise UserError(
