@@ -164,12 +164,12 @@ def test_an_import_upwards_would_be_found(tmp_path: Path, monkeypatch: pytest.Mo
     path.parent.mkdir(parents=True)
     path.write_text(
         "from ..runs import UserError\nfrom ..hub import convert\nfrom .. import cli\n"
-        "import stedfm_hf.training.quick\nfrom .structures import rings\nimport stedfm_hf\n",
+        "import stedfm_hf.training.pretrain\nfrom .structures import rings\nimport stedfm_hf\n",
         encoding="utf-8",
     )
     assert wrong_imports(path) == [
         "line 2: stedfm_hf.hub.convert",
         "line 3: stedfm_hf.cli",
-        "line 4: stedfm_hf.training.quick",
+        "line 4: stedfm_hf.training.pretrain",
         "line 6: stedfm_hf",
     ]

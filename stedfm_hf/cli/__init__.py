@@ -18,15 +18,13 @@ from stedfm_hf.cli.evaluation import evaluate
 from stedfm_hf.cli.inference import add_inference
 from stedfm_hf.cli.shared import (
     AsJson,
-    Device,
-    OnDevice,
-    chosen_model,
     complain,
     one_line,
     print_json,
     print_table,
 )
 from stedfm_hf.cli.training import add_training
+from stedfm_hf.demo.settings import DemoSettings
 from stedfm_hf.doctor import DoctorSettings
 from stedfm_hf.runs import some_of
 from stedfm_hf.runs.command_line import add_command, run_app
@@ -164,36 +162,7 @@ def _without_foreign_bars() -> None:
 add_training(app)
 
 
-@app.command(epilog="Example: stedfm demo --output demo")
-def demo(
-    output: Annotated[Path, typer.Option(help="The folder to write; report.html in it shows the results.")] = Path(
-        "demo"
-    ),
-    images: Annotated[Path | None, typer.Option(help="A folder of your own images to embed as well.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A folder, Hub id or demo: a trained model, instead of training one.")
-    ] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="Time for the training.")] = 120.0,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    device: OnDevice = Device.auto,
-) -> None:
-    """Simulate images, train a small model, embed, write a report.
-
-    Compares the trained model with an untrained one and with trivial baselines; takes a few minutes on two cores.
-    """
-    from stedfm_hf.demo import run_demo
-
-    _without_foreign_bars()
-    result = run_demo(
-        output,
-        images=images,
-        model=chosen_model(model) if model else None,
-        seconds=seconds,
-        seed=seed,
-        device=device.value,
-    )
-    if result.manifest.exit_status:
-        raise typer.Exit(result.manifest.exit_status)
+add_command(app, "demo", "stedfm_hf.demo.run:demo", settings=DemoSettings, example="stedfm demo --output demo")
 
 
 add_command(app, "doctor", "stedfm_hf.doctor:check_installation", settings=DoctorSettings, example="stedfm doctor")

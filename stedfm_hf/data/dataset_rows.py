@@ -88,13 +88,21 @@ class CropRow:
 
 
 def pixels_id(array: np.ndarray) -> str:
-    """Return the id of an image that is not a file, as a source image: a hash of its pixels."""
+    """Return the id of an image that is not a file, as a source image: a hash of its pixels.
+
+    Args:
+        array: Pixels of any shape and type.
+    """
     content = np.ascontiguousarray(array)
     return hashlib.sha256(repr((content.shape, content.dtype.str)).encode() + content.tobytes()).hexdigest()[:16]
 
 
 def dataset_rows(name: str) -> Iterator[DatasetRow | CropRow]:
-    """Go through the pictures of all splits of a dataset."""
+    """Go through the pictures of all splits of a dataset.
+
+    Raises:
+        UserError: If it cannot be loaded or has no image column.
+    """
     import datasets
 
     try:

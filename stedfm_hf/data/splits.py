@@ -68,5 +68,12 @@ def split_of(source: str, shares: SplitShares = SHARES) -> Split:
 
 
 def file_id(file: Path) -> str:
-    """Return the id of an image file as a source image: a hash of its bytes, which no renaming changes."""
+    """Return the id of an image file as a source image: a hash of its bytes, which no renaming changes.
+
+    Args:
+        file: Path of the file.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     return sha256_file(file)[:16]

@@ -1,6 +1,1 @@
-"""One command that simulates, trains, embeds, compares and reports, in a few minutes on two cores."""
-
-from stedfm_hf.demo.material import Sizes
-from stedfm_hf.demo.run import DemoResult, run_demo
-
-__all__ = ["DemoResult", "Sizes", "run_demo"]
+"""The demo: simulate, train, embed, evaluate and report with one command, in a few minutes on two cores."""

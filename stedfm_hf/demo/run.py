@@ -1,323 +1,220 @@
-"""The demo: simulate or read images, train or load a network, embed, compare, report."""
+"""The demo: every step is a command that users call, on simulated images or their own."""
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import torch
-from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
-
-from stedfm_hf.demo import pictures as draw
-from stedfm_hf.demo.material import Picture, Sizes, load_pixels, pictures_of, simulate
-from stedfm_hf.demo.page import Story, summary, write_report
-from stedfm_hf.demo.scores import score, standardised
-from stedfm_hf.inference import embed, load_encoder
-from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
-from stedfm_hf.modeling.modeling_stedfm import StedFmModel
-from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
-from stedfm_hf.reports import save_figure
-from stedfm_hf.reports.reconstructions import reconstruction_figure
-from stedfm_hf.runs import Manifest, UserError, manifest_path, write_json
+from stedfm_hf.demo.settings import DemoSettings
+from stedfm_hf.runs import UserError, write_json
+from stedfm_hf.runs.output import open_output
+from stedfm_hf.runs.progress import tell
 from stedfm_hf.runs.quiet import quiet_transformers
-from stedfm_hf.training.network import standardised_network
-from stedfm_hf.training.quick import QuickResult, pretrain_quickly, quick_config, save_folder
-from stedfm_hf.weights.packaged import packaged_folder
+from stedfm_hf.runs.result import Result
+from stedfm_hf.runs.settings import takes_settings
 
-OURS = (
-    "images",
-    "model",
-    "untrained",
-    "figures",
-    "embeddings.parquet",
-    "embeddings.parquet.manifest.json",
-    "embeddings_untrained.parquet",
-    "embeddings_untrained.parquet.manifest.json",
-    "metrics.json",
-    "report.html",
-)
-"""What a demo writes into its folder besides the manifest, and may therefore remove from it."""
+STRUCTURES = ("rings", "fibres", "microtubules", "puncta")
+"""Four of the seven structures: those that a minute or two of training can begin to tell apart."""
+PHYSICS: dict[str, Any] = {
+    "height": 128,
+    "width": 128,
+    "photons": (20.0, 80.0),
+    "background": (0.3, 1.5),
+    "coverage": (0.45, 0.65),
+    "match_with": list(STRUCTURES),
+}
+"""Small dense fields with the counts of real STED images: a minute of training has none to spare for empty patches."""
+RECIPE: dict[str, Any] = {
+    "architecture": "stedfm-vit-64-p8",
+    "decoder_hidden_size": 128,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 4,
+    "decoder_intermediate_size": 512,
+    "effective_batch": 32,
+    "learning_rate": 2e-3,
+    "warmup_ratio": 0.08,
+    "logging_steps": 50,
+    "eval_steps": 250,
+    "save_steps": 5000,
+    "num_train_epochs": 100_000,
+}
+"""Settings of a pretraining of minutes: many small steps at a high rate, and a narrow decoder."""
+BASELINES = ("untrained", "log-spectrum", "histogram", "chance")
+NEIGHBOURS = 10
+TABLE = "embeddings.parquet"
+RESULTS = ("report.html", "metrics.json")
+PARTS = ("images", "pool", "data", "model", "evaluation", "figures", TABLE, f"{TABLE}.manifest.json")
 
 
 @dataclass(frozen=True)
-class DemoResult:
-    """What a demo made.
+class DemoResult(Result):
+    """Result of a demo.
 
-    Args:
-        report: the page that shows everything.
-        model: the trained Hub-layout folder, or None where published weights were used.
-        metrics: all figures, as they stand in `metrics.json`.
-        manifest: versions, arguments and the status of every file.
+    Attributes:
+        output: Folder with `report.html`.
+        manifest: Settings, versions and the status of every image.
+        metrics: Content of `metrics.json`.
+        text: What came out, a sentence each.
     """
 
-    report: Path
-    model: Path | None
     metrics: dict[str, Any]
-    manifest: Manifest
+    text: tuple[str, ...]
+
+    @property
+    def report(self) -> Path:
+        """The page that shows everything."""
+        return self.output / "report.html"
+
+    def summary(self) -> str:
+        """Return what came out."""
+        return "\n".join([*self.text, f"{self.report}: {self.metrics['seconds']:.0f} s in all"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for programs."""
+        return super().to_json() | {"metrics": self.metrics}
 
 
+@takes_settings(DemoSettings)
 @quiet_transformers()
-def run_demo(
-    output: str | Path,
-    *,
-    images: str | Path | None = None,
-    model: str | Path | None = None,
-    seconds: float = 120.0,
-    seed: int = 0,
-    device: str = "auto",
-    sizes: Sizes | None = None,
-    max_steps: int | None = None,
-) -> DemoResult:
-    """Shows on simulated or one's own images what the package does, and how well it came out.
-
-    Without `images` a labelled set is simulated; without `model` a small masked autoencoder is trained on the images.
-    Then all images are embedded by the function users call, and a report compares the vectors with simple baselines.
-    What an earlier demo left in the folder is replaced.
-
-    Args:
-        output: folder to write; new, empty, or that of an earlier demo.
-        images: folder of one's own images; the names of its folders are the labels, if there are two or more.
-        model: folder or Hub id of a trained model; nothing is trained then.
-        seconds: time of the training.
-        seed: of everything random.
-        device: "auto", "cpu", "cuda" or "mps".
-        sizes: how many images to simulate.
-        max_steps: ends the training after that many steps at the latest.
-
-    Returns:
-        Report, figures and manifest. Files that could not be embedded are in `manifest.failures()`.
+def demo(settings: DemoSettings) -> DemoResult:
+    """Show on simulated or own images what the package does, and how well it came out.
 
     Raises:
-        UserError: the folder holds other things, or the images or the model cannot be used.
+        UserError: The folder holds something else, or the images or the model cannot be used.
 
     Example:
-        >>> run_demo("demo", seconds=60).report  # doctest: +SKIP
+        >>> demo("demo", seconds=60).report  # doctest: +SKIP
         PosixPath('demo/report.html')
     """
-    say = _Clock()
-    folder = Path(output)
-    manifest = Manifest(
-        "demo",
-        settings={"images": images, "training_seconds": seconds if model is None else None},
-        options={"device": device},
-        model=None if model is None else str(model),
-        seed=seed,
-    )
-    _make_room(folder)
-    manifest.save(manifest_path(folder, folder=True))
+    from stedfm_hf.demo.page import summarise, write_report
+    from stedfm_hf.demo.pictures import save_figures
+    from stedfm_hf.inference import embed
 
-    sizes = sizes or Sizes()
-    if images is None:
-        train_on, embed_on = simulate(folder / "images", sizes=sizes, seed=seed)
-        say(f"simulated labelled 16-bit TIFFs in {folder / 'images'}")
-    else:
-        train_on = embed_on = Path(images)
-        if not embed_on.is_dir():
-            raise UserError(f"{images}: is no folder; give the demo a folder of images")
-
-    training: QuickResult | None = None
-    trained_on = 0
-    if model is None:
-        processor = StedFmImageProcessor(patch_size=quick_config().patch_size)
-        readable, _ = load_pixels(train_on, processor)
-        crops = [pixels for pixels, _ in readable.values()]
-        if len(crops) < 2:
-            raise UserError(f"{train_on}: holds {len(crops)} readable images; training needs two or more")
-        trained_on = len(crops)
-        say(f"read {trained_on} images; training stedfm-vit-64-p8 on them, without labels, for {seconds:.0f} s")
-        training = pretrain_quickly(
-            crops,
-            output_dir=folder,
-            seconds=seconds,
-            max_steps=max_steps,
-            seed=seed,
-            device=device,
-            processor=processor,
+    began, folder = time.monotonic(), Path(settings.output)
+    with open_output(folder, "demo", settings, results=RESULTS, temporary=PARTS, overwrite=True) as output:
+        count = settings.per_structure
+        if simulated := settings.images is None:
+            images = simulate_images(
+                folder / "images", settings.seed, splits={"train": count // 2, "test": count // 5}, first_index=count
+            )
+        else:
+            images = Path(str(settings.images))
+        trained = None if settings.model is not None else train(settings, images, folder)
+        model = settings.model or str(folder / "model")
+        made = embed([images], model=model, output=folder / TABLE, device=settings.device)
+        output.manifest.items = dict(made.manifest.items)
+        if not made.table.num_rows:
+            raise UserError(f"{images}: none of the images could be embedded")
+        evaluated = evaluate(settings, images, model, folder)
+        save_figures(
+            folder / "figures",
+            made.table,
+            images,
+            model,
+            simulated=simulated,
+            seed=settings.seed,
+            data=None if trained is None else folder / "data",
         )
-        say(f"trained {training.steps} steps, {training.crops_per_second:.0f} crops/s; saved {training.folder}")
-        model = training.folder
-
-    encoder = load_encoder(model, device=device)
-    if encoder.model.config.num_channels != 1:
-        raise UserError(f"model {model}: takes {encoder.model.config.num_channels} channels; the demo shows one")
-    if training is not None:
-        _load_back(training.folder, say)
-    pixels, _ = load_pixels(embed_on, encoder.processor)
-    if training is None:
-        _save_untrained(encoder.model, encoder.processor, pixels, folder / "untrained", seed)
-
-    made = embed([embed_on], model=model, output=folder / "embeddings.parquet", device=device, overwrite=True)
-    manifest.items, manifest.weights_sha256 = made.manifest.items, encoder.weights_sha256
-    if not made.table.num_rows:
-        raise UserError(f"{embed_on}: none of the images could be embedded; {_first(made.manifest.failures())}")
-    control = embed(
-        [embed_on],
-        model=folder / "untrained",
-        output=folder / "embeddings_untrained.parquet",
-        device=device,
-        overwrite=True,
-    )
-    say(f"embedded {made.table.num_rows} images with the network and with its untrained twin")
-
-    shown = pictures_of(made.table, pixels, simulated=images is None)
-    vectors, untrained = _vectors(made.table), _vectors(control.table)
-    scores = score(
-        shown,
-        vectors,
-        untrained,
-        window=encoder.model.config.image_size,
-        network="Network after the training" if training else encoder.name,
-    )
-    say("scored the vectors and the baselines" if scores else "no labels (two or more folders), so no accuracy")
-    scaled = standardised(shown, vectors)
-    files, method = _figures(folder / "figures", shown, scaled, training, scores, _masked_autoencoder(model), seed)
-    say(f"drew {len(files)} figures")
-
-    story = Story(
-        images=len(shown),
-        simulated=images is None,
-        model=encoder.name,
-        seconds=say.elapsed(),
-        training=training,
-        trained_on=trained_on,
-        scores=scores,
-        map_method=method,
-        figures=files,
-        failed=made.manifest.failures(),
-    )
-    metrics = _metrics(story, seed)
-    write_json(folder / "metrics.json", metrics)
-    report = write_report(folder / "report.html", story)
-    manifest.finish()
-    manifest.save(manifest_path(folder, folder=True))
-    print("", *summary(story), sep="\n", flush=True)
-    print(f"{say.elapsed():.0f} s in all. Open {report}", flush=True)
-    return DemoResult(report, training.folder if training else None, metrics, manifest)
-
-
-class _Clock:
-    """Prints what is done, with the seconds since the demo began."""
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-
-    def __call__(self, line: str) -> None:
-        print(f"[{self.elapsed():3.0f} s] {line}", flush=True)
-
-    def elapsed(self) -> float:
-        return time.monotonic() - self.began
-
-
-def _make_room(folder: Path) -> None:
-    """Removes what an earlier demo left; refuses a folder with anything that is not a demo's."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file; name a folder to write")
-    record = manifest_path(folder, folder=True)
-    if folder.is_dir() and any(folder.iterdir()):
-        if not record.is_file() or Manifest.load(record).verb != "demo":
-            raise UserError(f"{folder}: holds something else than an earlier demo; name a new or empty folder")
-        for name in OURS:
-            path = folder / name
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-
-
-def _load_back(folder: Path, say: Callable[[str], None]) -> None:
-    """Loads the saved folder the way every user of transformers would."""
-    network = AutoModel.from_pretrained(folder)
-    processor = AutoImageProcessor.from_pretrained(folder)
-    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    say(f"loaded it back: {type(network).__name__} ({millions:.1f} M parameters) and {type(processor).__name__}")
-
-
-def _save_untrained(
-    model: StedFmModel, processor: StedFmImageProcessor, pixels: dict[Any, Any], folder: Path, seed: int
-) -> None:
-    """Saves a network of the same architecture before its first step, its input standardised to these images."""
-    sample = np.concatenate([plane.ravel()[::7] for plane, _ in pixels.values()])
-    config = type(model.config)(**{**model.config.to_dict(), "norm_pix_loss": False})
-    fresh = standardised_network(config, mean=float(sample.mean()), std=float(sample.std()), seed=seed)
-    save_folder(fresh, processor, folder)
-
-
-def _masked_autoencoder(model: str | Path) -> StedFmForPreTraining | None:
-    """The model with its decoder, or None where the folder holds no decoder."""
-    folder = packaged_folder(str(model)) or model
-    network, loading = AutoModelForPreTraining.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
-    if any(key.startswith("decoder.") for key in loading["missing_keys"]):
-        return None
-    return cast(StedFmForPreTraining, network.eval())
-
-
-def _vectors(table: pa.Table) -> np.ndarray:
-    return np.asarray(table["embedding"].to_pylist(), dtype=np.float64)
-
-
-def _first(failures: dict[str, str]) -> str:
-    path, reason = next(iter(failures.items()))
-    return f"{path}: {reason}"
-
-
-def _figures(
-    folder: Path,
-    shown: list[Picture],
-    vectors: np.ndarray,
-    training: QuickResult | None,
-    scores: Any,
-    autoencoder: StedFmForPreTraining | None,
-    seed: int,
-) -> tuple[dict[str, Path], str]:
-    """Draws and saves all figures there is material for; returns their PNG files and how the map was made."""
-    places, method = draw.place_on_map(vectors, seed)
-    figures = {"map": draw.map_figure(shown, places)}
-    if autoencoder is not None:
-        part = "query" if any(picture.part == "query" for picture in shown) else None
-        chosen = [shown[place] for place in draw.one_of_each(shown, most=4, part=part)]
-        with torch.inference_mode():
-            filled = draw.reconstruct(autoencoder, chosen, seed=seed)
-        figures["reconstructions"] = reconstruction_figure(filled)
-        figures["overview"] = draw.overview_figure(filled, shown, places)
-    if len({picture.path for picture in shown}) > 1:
-        figures["neighbours"] = draw.neighbour_figure(shown, vectors)
-    if training is not None:
-        figures["loss"] = draw.loss_figure(training)
-    if scores is not None:
-        figures["accuracy"] = draw.accuracy_figure(scores)
-    return {name: save_figure(figure, folder, name) for name, figure in figures.items()}, method
-
-
-def _metrics(story: Story, seed: int) -> dict[str, Any]:
-    training = story.training
-    record: dict[str, Any] = {
-        "images": story.images,
-        "simulated": story.simulated,
-        "model": story.model,
-        "seed": seed,
-        "seconds": round(story.seconds, 1),
-        "torch_threads": torch.get_num_threads(),
-        "knn": story.scores.to_json() if story.scores else None,
-        "training": None,
-    }
-    if training is not None:
-        record["training"] = {
-            "images": story.trained_on,
-            "held_out_images": len(training.held_out),
-            "seconds": round(training.seconds, 1),
-            "steps": training.steps,
-            "crops": training.crops,
-            "crops_per_second": round(training.crops_per_second, 1),
-            "precision": training.precision,
-            "device": training.device,
-            "constant_loss": training.constant_loss,
-            "held_out_loss": [[round(p.seconds, 1), p.crops, p.loss] for p in training.held_out_loss],
+        metrics = {
+            "images": made.table.num_rows,
+            "simulated": simulated,
+            "model": made.table["model"][0].as_py(),
+            "training": trained,
+            "knn": evaluated,
+            "failed": made.manifest.failures(),
+            "seconds": round(time.monotonic() - began, 1),
         }
-    return record
+        write_json(folder / "metrics.json", metrics)
+        text = summarise(metrics)
+        write_report(folder, metrics, text)
+    return DemoResult(folder, output.manifest, metrics, tuple(text))
+
+
+def simulate_images(folder: Path, seed: int, **counts: Any) -> Path:
+    """Simulate labelled 16-bit TIFF files and return their folder."""
+    from stedfm_hf.data import simulate
+
+    # One process: a notebook's or a script's own code must not run again for the sake of a demo.
+    made = simulate(folder, structures=list(STRUCTURES), seed=seed, masks=False, workers=1, **PHYSICS, **counts)
+    return made.output / "images"
+
+
+def train(settings: DemoSettings, images: Path, folder: Path) -> dict[str, Any]:
+    """Build a data set of crops of the images and train on it, without labels.
+
+    Returns:
+        What `metrics.json` tells of the training.
+    """
+    from stedfm_hf.data import build
+    from stedfm_hf.inference.loading import choose_device, has_fast_bfloat16
+    from stedfm_hf.training.curve import CURVE_FILE, Curve
+    from stedfm_hf.training.pretrain import pretrain
+
+    crop = 64
+    if settings.images is None:
+        # Other images than those that are embedded and tested.
+        images, crop = simulate_images(folder / "pool", settings.seed, per_structure=settings.per_structure), 128
+    build([images], folder / "data", crop_size=crop, min_foreground=0.0, validation=0.1, test=0.0, workers=1)
+    fast = has_fast_bfloat16(choose_device(settings.device))
+    result = pretrain(
+        [str(folder / "data")],
+        output=folder / "model",
+        max_seconds=settings.seconds,
+        seed=settings.seed,
+        device=settings.device,
+        precision="bfloat16" if fast else "float32",
+        **RECIPE,
+    )
+    held_out = [row for row in Curve(folder / "model" / CURVE_FILE).rows() if row.held_out_loss is not None]
+    last = held_out[-1] if held_out else None
+    return {
+        "steps": result.steps,
+        "crops": result.samples,
+        "seconds": settings.seconds,
+        "precision": "bfloat16" if fast else "float32",
+        "held_out_loss": last and last.held_out_loss,
+        "constant_loss": last and last.constant_loss,
+    }
+
+
+def evaluate(settings: DemoSettings, images: Path, model: str, folder: Path) -> Mapping[str, Any] | None:
+    """Evaluate nearest neighbours on the labels that the folders are; None where there are none."""
+    from stedfm_hf.evaluation import evaluate_knn
+
+    try:
+        result = evaluate_knn(
+            images,
+            folder / "evaluation",
+            model=[model],
+            baselines=list(BASELINES),
+            k=[NEIGHBOURS],
+            zscore=True,
+            leave_one_out=settings.images is not None,
+            seed=settings.seed,
+            device=settings.device,
+            cache=None,
+        )
+    except UserError as error:
+        if settings.images is None:
+            raise
+        tell(f"no evaluation: {error}")
+        return None
+    record, setting = result.record, result.record["summary"][0]["setting"]
+    keys = {each["key"]: "network" if each["kind"] == "model" else each["key"] for each in record["models"]}
+    return {
+        "k": NEIGHBOURS,
+        "notes": record["notes"],
+        "methods": {
+            keys[row["model"]]: {"accuracy": row["accuracy"]["mean"], "interval": row["interval"]}
+            for row in record["summary"]
+            if row["setting"] == setting
+        },
+        "network_over": {
+            keys[row["other"]]: {name: row[name] for name in ("difference", "low", "high")}
+            for row in record["comparisons"]
+            if row["setting"] == setting
+        },
+    }

@@ -18,7 +18,14 @@ LEAST_SOURCES = 2
 
 
 def splits_to_test(read: Mapping[str, Images]) -> Splits[Images]:
-    """Return the splits of a data set with a test split: where there is none, validation is tested on."""
+    """Return the splits of a data set with a test split: where there is none, validation is tested on.
+
+    Args:
+        read: Images by split, as they were read.
+
+    Raises:
+        UserError: As :func:`~stedfm_hf.labels.splits.split_images`.
+    """
     splits = split_images(read, select=False)
     if len(splits.test):
         return splits
@@ -27,7 +34,11 @@ def splits_to_test(read: Mapping[str, Images]) -> Splits[Images]:
 
 
 def leave_one_out(read: Mapping[str, Images]) -> Splits[Images]:
-    """Return every image of one split as train and as test: each is tested with those of other source images."""
+    """Return every image of one split as train and as test: each is tested with those of other source images.
+
+    Raises:
+        UserError: There are several splits.
+    """
     if len(read) > 1:
         name = next(iter(read.values())).name
         raise UserError(f"{name}: has the splits {', '.join(read)}; name the one to leave one out of (--split)")

@@ -164,7 +164,11 @@ def check_output(path: str | os.PathLike[str], command: str, *, is_folder: bool,
 
 
 def _take_up(output: Output, results: Sequence[Path], temporary: Sequence[Path], retries: bool) -> None:
-    """Take up what an earlier run left."""
+    """Take up what an earlier run left.
+
+    Raises:
+        UserError: It was made with other settings.
+    """
     manifest, old = output.manifest, Manifest.load(output.record)
     if results and not any(path.exists() for path in (*results, *temporary)):
         return  # nothing is there that the earlier settings decided

@@ -1,40 +1,63 @@
-"""What our trainings change of `transformers.Trainer`, so that a stopped one goes on exactly where it was (ours)."""
+"""Changes of `transformers.Trainer` that all trainings share: a run that was interrupted resumes exactly."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import PrinterCallback, Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
+from transformers.trainer_utils import TrainOutput
 
-from stedfm_hf.training.checkpoints import checkpoint_folder, mark_whole, room_for, rotate
+from stedfm_hf.training.checkpoints import checkpoint_folder, mark_whole, newest_whole, room_for, rotate
+
+
+class Kept(Protocol):
+    """Something that every checkpoint keeps next to the model."""
+
+    def save(self, folder: Path) -> None:
+        """Write it into a checkpoint."""
+
+    def load(self, folder: Path) -> None:
+        """Read it from a checkpoint."""
 
 
 class ExactTrainer(Trainer, ABC):
-    """Batches that begin behind the step of a checkpoint, and checkpoints that count only when they are whole.
+    """Batches that begin after the step of a checkpoint, and checkpoints that count only when they are complete.
 
     Args:
-        model: what is trained.
-        args: of the run; `max_steps` must be set.
-        batches: those of this rank, without end; :meth:`batches_from` makes them begin somewhere.
-        kwargs: of `transformers.Trainer`.
+        model: Network.
+        args: Arguments of the run; `max_steps` must be set.
+        batches: Batches of this process, without end; :meth:`batches_from` makes them begin somewhere.
+        kept: What every checkpoint keeps next to the model.
+        kwargs: Arguments of `transformers.Trainer`.
     """
 
     args: Any
     control: Any
 
-    def __init__(self, *, model: torch.nn.Module, args: Any, batches: IterableDataset[Any], **kwargs: Any) -> None:
-        # The library would rotate before a checkpoint is marked as whole: we do it after.
+    def __init__(
+        self,
+        *,
+        model: torch.nn.Module,
+        args: Any,
+        batches: IterableDataset[Any],
+        kept: Sequence[Kept] = (),
+        **kwargs: Any,
+    ) -> None:
+        # The library would rotate before a checkpoint is marked as complete: we do it after.
         self.checkpoints_kept, args.save_total_limit = args.save_total_limit, None
-        # On resuming, the batches begin where the run was: nothing is to be read and thrown away.
+        # A resumed run gets batches that begin where it was: none is to be read and thrown away.
         args.ignore_data_skip = True
         super().__init__(model=model, args=args, train_dataset=batches, **kwargs)
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = False
+        self.kept = kept
 
     @property
     @abstractmethod
@@ -43,27 +66,63 @@ class ExactTrainer(Trainer, ABC):
 
     @abstractmethod
     def batches_from(self, step: int) -> Iterator[Any]:
-        """The batches of this rank behind an optimiser step."""
+        """Return the batches of this process after an optimiser step."""
 
-    def save_beside(self, folder: Path) -> None:
-        """Saves what else a checkpoint needs; the first process calls it."""
+    def before_first_step(self) -> None:
+        """Prepare the network before it is trained at all."""
+
+    def check_checkpoint(self, folder: Path) -> None:
+        """Refuse a checkpoint of another model."""
+
+    def is_over(self, state: TrainerState) -> bool:
+        """Whether nothing is left to train after a checkpoint."""
+        return state.global_step >= self.args.max_steps
+
+    def load_last(self, checkpoint: str) -> None:
+        """Load the weights of a checkpoint after which nothing is left to train."""
+
+    def train_to_end(self, say: Callable[[str], None]) -> TrainOutput:
+        """Train from the newest complete checkpoint of the output folder.
+
+        Args:
+            say: Called with progress lines.
+        """
+        checkpoint = newest_whole(Path(str(self.args.output_dir)), say)
+        if checkpoint is None:
+            self.before_first_step()
+            return self.train()
+        self.check_checkpoint(checkpoint)
+        for each in self.kept:
+            each.load(checkpoint)
+        say(f"resumes after step {checkpoint.name.rpartition('-')[2]}")
+        return self.train(resume_from_checkpoint=str(checkpoint))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """The batches as they are: they are those of this rank already."""
+        """Return the batches as they are: they are those of this process already."""
         return DataLoader(_Resumed(self), batch_size=None, pin_memory=self.args.device.type == "cuda")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Says the epoch of the data."""
+        """Log the epoch of the data."""
         self.state.epoch = self.epoch
         super().log(logs, start_time)
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        # A run that was stopped between its last checkpoint and its end: the library would take one step more.
+        if (checkpoint := kwargs.get("resume_from_checkpoint")) is not None:
+            state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+            if self.is_over(state):
+                self.state = state
+                self.load_last(checkpoint)
+                return TrainOutput(state.global_step, 0.0, {})
+        return super()._inner_training_loop(*args, **kwargs)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         output, step = Path(str(self.args.output_dir)), self.state.global_step
         folder = checkpoint_folder(output, step)
         with room_for(folder, self.args.should_save):
             super()._save_checkpoint(model, trial)
-            if self.args.should_save:
-                self.save_beside(folder)
+            for each in self.kept if self.args.should_save else ():
+                each.save(folder)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             mark_whole(folder, step)
@@ -71,7 +130,7 @@ class ExactTrainer(Trainer, ABC):
 
 
 class _Resumed(IterableDataset[Any]):
-    """The batches behind the step that the trainer is at when it begins to iterate."""
+    """The batches after the step that the trainer is at when it begins to iterate."""
 
     def __init__(self, trainer: ExactTrainer) -> None:
         self.trainer = trainer

@@ -34,12 +34,9 @@ SMALLEST_ERROR = 1e-10
 
 @dataclass(frozen=True)
 class Check:
-    """What a look at the held-out crops found.
+    """Metrics of an evaluation on held-out crops.
 
-    Args:
-        step: optimiser steps done.
-        epoch: epochs of the data done.
-        samples: crops seen in the training, of all processes.
+    Attributes:
         loss: the loss of the model, mean squared error of the hidden pixels.
         constant_loss: loss of the best constant, the variance of what is predicted: nothing is learned above it.
         psnr: peak signal-to-noise ratio of the hidden pixels in dB: 10 log10(1 / their mean squared error in [0, 1]).
@@ -47,9 +44,6 @@ class Check:
             the whole, unmasked crop; None where there are no labels.
     """
 
-    step: int
-    epoch: float
-    samples: int
     loss: float
     constant_loss: float
     psnr: float
@@ -162,7 +156,7 @@ class HeldOut:
     Example:
         >>> files = find_split("sted-crops", "validation")  # doctest: +SKIP
         >>> held_out = HeldOut([files], Preparation(seed=0, image_size=224, patches=196))  # doctest: +SKIP
-        >>> held_out.check(model, step=0, epoch=0.0, samples=0).psnr  # doctest: +SKIP
+        >>> held_out.check(model).psnr  # doctest: +SKIP
         17.3
     """
 
@@ -199,9 +193,6 @@ class HeldOut:
         self,
         model: StedFmForPreTraining,
         *,
-        step: int,
-        epoch: float,
-        samples: int,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> Check:
@@ -209,9 +200,6 @@ class HeldOut:
 
         Args:
             model: the masked autoencoder itself, without what wraps it in a distributed or compiled training.
-            step: optimiser steps done, for the record, as the next two.
-            epoch: epochs done.
-            samples: crops seen.
             device: where the model is; None takes that of its parameters.
             dtype: of autocast; None computes in the type of the weights. Losses are summed in float32 or better.
 
@@ -229,7 +217,7 @@ class HeldOut:
         means = torch.stack(rows).cpu().double().numpy()
         loss, error, target, square = np.average(means, axis=0, weights=counts).tolist()
         psnr = -10.0 * math.log10(max(error, SMALLEST_ERROR))
-        return Check(step, epoch, samples, loss=loss, constant_loss=square - target**2, psnr=psnr, knn=knn)
+        return Check(loss=loss, constant_loss=square - target**2, psnr=psnr, knn=knn)
 
     def reconstructions(
         self,

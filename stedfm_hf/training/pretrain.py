@@ -191,12 +191,8 @@ def _train(
     )
     curve = Curve(settings.folder / CURVE_FILE)
     # Before the callbacks of --report-to, which get the speed that it measures.
-    trainer.callback_handler.callbacks.insert(0, Watch(curve, say=say))
-    checkpoint = trainer.newest_checkpoint(say)
-    for part in (average, limit):
-        if checkpoint is not None and part is not None:
-            part.load(Path(checkpoint))
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.callback_handler.callbacks.insert(0, Watch(curve, say=say, has_total=limit is None))
+    trainer.train_to_end(say)
     _finish(settings, trainer, curve, train)
     return trainer.state.global_step
 

@@ -331,7 +331,7 @@ def choose_examples(trainer: SegmentationTrainer, split: AnnotatedSplit, scored:
     found = []
     for word, number in chosen.items():
         item = split.items[int(number)]
-        found.append(Shown(f"{word} of {len(order)}: IoU {means[number]:.2f}", item, trainer.maps(item)))
+        found.append(Shown(f"{word} of {len(order)}", item, trainer.maps(item)))
     return found
 
 

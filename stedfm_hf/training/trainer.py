@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,14 +10,12 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
-from transformers.trainer_utils import IntervalStrategy, TrainOutput
+from transformers.trainer_utils import IntervalStrategy
 
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.batches import EndlessBatches
-from stedfm_hf.training.checkpoints import newest_whole
 from stedfm_hf.training.exact import ExactTrainer
 from stedfm_hf.training.preparation import Preparation
 
@@ -67,15 +64,15 @@ class PretrainingTrainer(ExactTrainer):
         if held_out is None:
             args.eval_strategy = IntervalStrategy.NO
         # The library only looks whether there is something to evaluate on; `evaluate` is ours.
-        super().__init__(model=model, args=args, batches=batches, eval_dataset=held_out, **kwargs)
+        kept = [each for each in (average, time_limit) if each is not None]
+        super().__init__(model=model, args=args, batches=batches, kept=kept, eval_dataset=held_out, **kwargs)
         self.settings = settings
         self.batches, self.preparation, self.held_out, self.average = batches, preparation, held_out, average
         self.time_limit, self._checked_at = time_limit, -1
         if average is not None and (self.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
             raise UserError("ema_decay needs all weights in every process; leave it out, or ZeRO-3 or FSDP")
-        for callback in (average, time_limit):
-            if callback is not None:
-                self.add_callback(callback)
+        for callback in kept:
+            self.add_callback(callback)
 
     # ------------------------------------------------------------------------------------- the step
 
@@ -143,14 +140,7 @@ class PretrainingTrainer(ExactTrainer):
         if self.held_out is None:
             return {}
         self._checked_at = self.state.global_step
-        found = self.held_out.check(
-            self.network,
-            step=self.state.global_step,
-            epoch=self.epoch,
-            samples=self.samples,
-            device=self.args.device,
-            dtype=self.check_dtype,
-        )
+        found = self.held_out.check(self.network, device=self.args.device, dtype=self.check_dtype)
         metrics = found.metrics()
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -164,15 +154,12 @@ class PretrainingTrainer(ExactTrainer):
 
     # ------------------------------------------------------------------------------------- checkpoints
 
-    def newest_checkpoint(self, say: Callable[[str], None]) -> str | None:
-        """The newest whole checkpoint of the output folder, after a look at whether it is of this model.
+    def check_checkpoint(self, folder: Path) -> None:
+        """Refuse a checkpoint of another architecture.
 
         Raises:
-            UserError: it is of another architecture.
+            UserError: Names what differs.
         """
-        folder = newest_whole(Path(str(self.args.output_dir)), say)
-        if folder is None:
-            return None
         kind = type(self.model.config)
         theirs, ours = kind.from_pretrained(folder).to_dict(), self.model.config.to_dict()
         # Fields of the configuration itself: others come and go with saving and with the library.
@@ -180,19 +167,20 @@ class PretrainingTrainer(ExactTrainer):
         if differing:
             shown = "; ".join(f"{key}: {theirs.get(key)!r} there, {ours[key]!r} now" for key in differing[:4])
             raise UserError(f"{folder}: is a checkpoint of another model ({shown}); choose another --output")
-        return str(folder)
+
+    def is_over(self, state: TrainerState) -> bool:
+        """Whether the steps or the time are used."""
+        limit = self.time_limit
+        out_of_time = limit is not None and limit.used(state.global_step, self.args.max_steps) >= 1.0
+        return out_of_time or super().is_over(state)
+
+    def load_last(self, checkpoint: str) -> None:
+        """Load as for a step: DeepSpeed and FSDP load and save through what they wrap the model in."""
+        self._prepare_for_training(self.args.max_steps, self.get_train_dataloader(), checkpoint)
+        self._checked_at = self.state.global_step
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        # A run that was stopped between its last checkpoint and its end: the library would take one step more.
-        checkpoint = kwargs.get("resume_from_checkpoint")
-        step = 0 if checkpoint is None else int(Path(checkpoint).name.rpartition("-")[2])
-        out_of_time = self.time_limit is not None and self.time_limit.used(step, self.args.max_steps) >= 1.0
-        if checkpoint is not None and (out_of_time or step >= self.args.max_steps):
-            self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-            # As for a step: DeepSpeed and FSDP load and save through what they wrap the model in.
-            self._prepare_for_training(self.args.max_steps, self.get_train_dataloader(), checkpoint)
-            return TrainOutput(self.state.global_step, 0.0, {})
-        self.args.eval_on_start = self.held_out is not None and checkpoint is None
+        self.args.eval_on_start = self.held_out is not None and kwargs.get("resume_from_checkpoint") is None
         outcome = super()._inner_training_loop(*args, **kwargs)
         if self.held_out is not None and self._checked_at != self.state.global_step:
             self.evaluate()
@@ -202,9 +190,3 @@ class PretrainingTrainer(ExactTrainer):
         """The batches of this rank behind an optimiser step."""
         self.batches.start = step * self.args.gradient_accumulation_steps
         return iter(self.batches)
-
-    def save_beside(self, folder: Path) -> None:
-        """Saves the average, and the time that is used."""
-        for part in (self.average, self.time_limit):
-            if part is not None:
-                part.save(folder)

@@ -36,15 +36,21 @@ class Watch(TrainerCallback):
         curve: is cut back to the step that the training begins at, and gets a row for every log and check.
         say: called with the lines.
         clock: seconds from some time on.
+        has_total: Whether the number of steps is known from the start.
 
     Raises:
         TrainingDiverged: from inside `Trainer.train()`; names the checkpoint to go on from.
     """
 
     def __init__(
-        self, curve: RowsFile[Any], *, say: Callable[[str], None] = print, clock: Callable[[], float] = time.monotonic
+        self,
+        curve: RowsFile[Any],
+        *,
+        say: Callable[[str], None] = print,
+        clock: Callable[[], float] = time.monotonic,
+        has_total: bool = True,
     ) -> None:
-        self.curve, self.say, self.speed = curve, say, _Speed(clock)
+        self.curve, self.say, self.speed, self.has_total = curve, say, _Speed(clock), has_total
         self._began_at = 0
 
     def on_train_begin(
@@ -82,7 +88,7 @@ class Watch(TrainerCallback):
                 logs["images_per_second"] = per_second  # for the callbacks behind this one, such as TensorBoard's
             self._write(args, state, logs, per_second)
             if state.is_world_process_zero:
-                self.say(_training_line(state, logs, per_second))
+                self.say(self._place(state) + _training_line(logs, per_second))
             self._stop_if_wrong(args, state, control, logs)
         # A training that goes on from a checkpoint has been checked there before it was stopped, or not at all.
         elif "eval_loss" in logs and not 0 < state.global_step == self._began_at:
@@ -100,9 +106,13 @@ class Watch(TrainerCallback):
         self.speed.pause()
         if metrics and "eval_loss" in metrics:
             if state.is_world_process_zero:
-                self.say(_check_line(state, metrics))
+                self.say(self._place(state) + _check_line(metrics))
             if not math.isfinite(metrics["eval_loss"]):
                 raise self._diverged(args, state, f"the held-out loss is {metrics['eval_loss']}")
+
+    def _place(self, state: TrainerState) -> str:
+        total = f"/{state.max_steps}" if self.has_total and state.max_steps > 0 else ""
+        return f"step {state.global_step}{total}  epoch {state.epoch or 0.0:.2f}  "
 
     def _write(
         self, args: TrainingArguments, state: TrainerState, logs: dict[str, float], per_second: float | None
@@ -213,8 +223,8 @@ class _Speed:
         return steps / seconds if steps and seconds > 0 else None
 
 
-def _training_line(state: TrainerState, logs: dict[str, float], per_second: float | None) -> str:
-    parts = [_place(state), f"loss {logs['loss']:.5f}"]
+def _training_line(logs: dict[str, float], per_second: float | None) -> str:
+    parts = [f"loss {logs['loss']:.5f}"]
     if "learning_rate" in logs:
         parts.append(f"lr {logs['learning_rate']:.2e}")
     if per_second is not None:
@@ -222,8 +232,8 @@ def _training_line(state: TrainerState, logs: dict[str, float], per_second: floa
     return "  ".join(parts)
 
 
-def _check_line(state: TrainerState, metrics: dict[str, float]) -> str:
-    parts = [_place(state), f"held-out loss {metrics['eval_loss']:.5f}"]
+def _check_line(metrics: dict[str, float]) -> str:
+    parts = [f"held-out loss {metrics['eval_loss']:.5f}"]
     if "eval_constant_loss" in metrics:
         parts[-1] += f" (best constant {metrics['eval_constant_loss']:.5f})"
     if "eval_psnr" in metrics:
@@ -231,8 +241,3 @@ def _check_line(state: TrainerState, metrics: dict[str, float]) -> str:
     if "eval_knn" in metrics:
         parts.append(f"kNN {100 * metrics['eval_knn']:.1f} %")
     return "  ".join(parts)
-
-
-def _place(state: TrainerState) -> str:
-    total = f"/{state.max_steps}" if state.max_steps > 0 else ""
-    return f"step {state.global_step}{total}  epoch {state.epoch or 0.0:.2f}"

@@ -81,6 +81,8 @@ MISTAKES = [
     ("pretrain --output out", "--dataset is missing"),
     ("pretrain --dataset missing --output out", "missing"),
     ("pretrain --dataset empty --output out --recipe nope", "recipe 'nope' is unknown"),
+    ("demo --images missing --output out", "missing: is not a folder"),
+    ("demo --output occupied", "holds other files"),
     ("finetune classification --model demo --output out", "--dataset is missing"),
     ("finetune classification --model demo --dataset missing --output out", "missing"),
     ("finetune classification --model nowhere --dataset empty --output out", "nowhere"),

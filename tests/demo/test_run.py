@@ -1,4 +1,4 @@
-"""The whole demo, small: it trains, loads back, embeds through `embed`, scores and reports."""
+"""The whole demo, small: every step is a command that users call, and the page shows what came out."""
 
 from __future__ import annotations
 
@@ -10,117 +10,90 @@ import numpy as np
 import pytest
 from transformers import AutoImageProcessor, AutoModel
 
-from stedfm_hf.demo import Sizes, run_demo
-from stedfm_hf.demo.material import Picture
-from stedfm_hf.demo.pictures import reconstruct
-from stedfm_hf.modeling.configuration_stedfm import StedFmConfig
+from stedfm_hf.cli import main
+from stedfm_hf.demo.pictures import Embedded, one_of_each, place_on_map
+from stedfm_hf.demo.run import demo
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
-from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
-from stedfm_hf.runs import Manifest, UserError
+from stedfm_hf.runs import EXIT_USAGE, Manifest, UserError
+from tests.models import tiny_config
 
-TINY = StedFmConfig(
-    image_size=32,
-    patch_size=8,
-    hidden_size=32,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    intermediate_size=32,
-    decoder_hidden_size=32,
-    decoder_num_attention_heads=2,
-    decoder_intermediate_size=32,
-)
+pytestmark = pytest.mark.filterwarnings("ignore:.*leaves out")
+
+
+def write_images(folder: Path, count: int = 3) -> Path:
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(len(folder.name))
+    for number in range(count):
+        np.save(folder / f"{number}.npy", rng.poisson(20, (70, 65 + number)).astype(np.uint16))
+    return folder
 
 
 @pytest.mark.figures
 def test_the_demo_runs_from_simulation_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "demo"
-    result = run_demo(output, sizes=Sizes(3, 3, 2), max_steps=2, seconds=1e6, device="cpu", seed=1)
-
-    page = result.report.read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 6
+    words = f"demo --output {output} --seconds 1 --per-structure 10 --device cpu --seed 1"
+    assert main(words.split()) == 0
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 5
     assert not re.search(r"https?://|src=\"(?!data:)", page)
-    for name in ("overview", "reconstructions", "map", "neighbours", "loss", "accuracy"):
-        assert (output / "figures" / f"{name}.png").is_file()
-        assert (output / "figures" / f"{name}.svg").is_file()
-
     metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
-    assert metrics == result.metrics
-    assert metrics["images"] == 20
-    assert metrics["knn"]["queries"] == 8
-    assert set(metrics["knn"]["methods"]) == {"network", "untrained", "log_spectrum_pca", "intensity_histogram"}
-    assert metrics["training"]["steps"] == 2
-    assert metrics["training"]["constant_loss"] > 0
-
-    assert result.model is not None
-    assert isinstance(AutoModel.from_pretrained(result.model), StedFmModel)
-    assert AutoImageProcessor.from_pretrained(result.model).patch_size == 8
+    assert metrics["images"] == 4 * (5 + 2) and metrics["training"]["steps"] >= 1
+    assert list(metrics["knn"]["methods"]) == ["network", "untrained", "log-spectrum", "histogram", "chance"]
+    assert metrics["training"]["constant_loss"] > 0 and str(tmp_path) not in json.dumps(metrics["knn"]["methods"])
+    assert isinstance(AutoModel.from_pretrained(output / "model"), StedFmModel)
+    assert AutoImageProcessor.from_pretrained(output / "model").patch_size == 8
     manifest = Manifest.load(output / "manifest.json")
-    assert (manifest.verb, manifest.seed, manifest.counts()["done"]) == ("demo", 1, 20)
-    printed = capsys.readouterr().out
-    assert "loaded it back: StedFmModel" in printed
-    assert printed.rstrip().endswith(str(result.report))
+    assert (manifest.verb, manifest.settings["seed"], manifest.counts()["done"]) == ("demo", 1, 28)
+    assert "loss on held-out crops" in capsys.readouterr().out
+    for command, folder in (("data simulate", "images"), ("data build", "data"), ("pretrain", "model")):
+        assert Manifest.load(output / folder / "manifest.json").verb == command
 
 
-def test_ones_own_images_and_weights_without_decoder_or_labels(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    images = tmp_path / "mine"
-    images.mkdir()
-    for number in range(3):
-        np.save(images / f"{number}.npy", rng.poisson(20, (50, 40 + number)).astype(np.uint16))
+def test_ones_own_images_and_weights_without_labels(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "mine")
     (images / "broken.tif").write_bytes(b"no tiff")
-    StedFmModel(TINY).save_pretrained(tmp_path / "weights")
-
-    result = run_demo(tmp_path / "demo", images=images, model=tmp_path / "weights", device="cpu")
-    assert result.model is None
-    assert result.metrics["knn"] is None
-    assert result.metrics["training"] is None
-    assert list(result.manifest.failures()) == ["broken.tif"]
-    page = result.report.read_text(encoding="utf-8")
-    assert "broken.tif" in page
-    assert "accuracy" not in page
-    assert {file.stem for file in (tmp_path / "demo" / "figures").iterdir()} == {"map", "neighbours"}
-    assert not (images / "manifest.json").exists()
-
-
-def test_a_second_demo_replaces_the_first_and_nothing_else(tmp_path: Path) -> None:
-    images = tmp_path / "mine"
-    images.mkdir()
-    np.save(images / "one.npy", np.arange(1600.0).reshape(40, 40))
-    StedFmForPreTraining(TINY).save_pretrained(tmp_path / "weights")
+    StedFmModel(tiny_config()).save_pretrained(tmp_path / "weights")
     output = tmp_path / "demo"
-    run_demo(output, images=images, model=tmp_path / "weights", device="cpu")
-    (output / "figures" / "old.png").write_bytes(b"")
-    (output / "notes.txt").write_text("mine", encoding="utf-8")
-    result = run_demo(output, images=images, model=tmp_path / "weights", device="cpu")
-    assert not (output / "figures" / "old.png").exists()
-    assert (output / "notes.txt").read_text(encoding="utf-8") == "mine"
-    assert (output / "figures" / "reconstructions.png").is_file()
-    assert result.metrics["images"] == 1
+    for _ in range(2):
+        result = demo(output, images=images, model=str(tmp_path / "weights"), device="cpu")
+        assert result.metrics["knn"] is None and result.metrics["training"] is None
+        assert list(result.manifest.failures()) == ["broken.tif"] and result.exit_status == 1
+        page = result.report.read_text(encoding="utf-8")
+        assert "broken.tif" in page and "kNN accuracy" not in page
+        assert {file.stem for file in (output / "figures").iterdir()} == {"map", "neighbours"}
+        assert not (images / "manifest.json").exists() and (output / "notes.txt").exists() == bool(_)
+        # A second demo replaces the first one and nothing else.
+        (output / "figures" / "old.png").write_bytes(b"")
+        (output / "notes.txt").write_text("mine", encoding="utf-8")
 
-    with pytest.raises(UserError, match="holds something else"):
-        run_demo(images, model=tmp_path / "weights", device="cpu")
-    assert (images / "one.npy").is_file()
+
+def test_ones_own_images_with_labels_are_trained_on_and_tested(tmp_path: Path) -> None:
+    for label in ("cells", "dots"):
+        write_images(tmp_path / "mine" / label, 20)
+    result = demo(tmp_path / "demo", images=tmp_path / "mine", seconds=0.5, device="cpu")
+    assert result.metrics["knn"]["methods"]["network"]["interval"] is not None
+    assert result.metrics["training"]["steps"] >= 1 and result.exit_status == 0
 
 
-def test_wrong_arguments_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no folder"):
-        run_demo(tmp_path / "demo", images=tmp_path / "nowhere")
+def test_wrong_arguments_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--output", str(tmp_path / "demo"), "--images", "nowhere"]) == EXIT_USAGE
+    assert "nowhere: is not a folder" in capsys.readouterr().err
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="is a file"):
-        run_demo(tmp_path / "file")
-    (tmp_path / "mine").mkdir()
-    np.save(tmp_path / "mine" / "one.npy", np.ones((9, 9)))
-    with pytest.raises(UserError, match="two or more"):
-        run_demo(tmp_path / "demo", images=tmp_path / "mine")
+        demo(tmp_path / "file")
+    with pytest.raises(UserError, match="holds other files"):
+        demo(tmp_path)
 
 
-@pytest.mark.parametrize(("shape", "side"), [((100, 90), 64), ((40, 200), 32), ((5, 90), 32)])
-def test_reconstructions_keep_visible_pixels_and_fill_the_others(shape: tuple[int, int], side: int) -> None:
-    pixels = np.random.default_rng(0).random(shape).astype(np.float32)
-    model = StedFmForPreTraining(TINY).eval()
-    (one,) = reconstruct(model, [Picture("a", pixels, None, None, "all")], side=64, seed=0)
-    assert one.original.shape == one.seen.shape == one.predicted.shape == (side, side)
-    hidden = np.ma.getmaskarray(one.seen)
-    assert hidden.mean() == 0.75
-    np.testing.assert_array_equal(one.predicted[~hidden], one.original[~hidden])
-    assert not np.array_equal(one.predicted[hidden], one.original[hidden])
+def test_shown_images_are_taken_in_turn_from_the_labels() -> None:
+    labels = list("aaabbc")
+    blank, queries = [np.zeros((2, 2))] * 6, np.array([False] + [True] * 5)
+    shown = Embedded([f"{number}.tif" for number in range(6)], blank, labels, np.eye(6), queries)
+    assert one_of_each(shown, most=4) == [1, 2, 3, 5]
+    assert one_of_each(shown, most=9) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("count", "method"), [(1, "order"), (2, "order"), (5, "PCA"), (40, "t-SNE")])
+def test_any_number_of_embeddings_has_a_map(count: int, method: str) -> None:
+    places, how = place_on_map(np.random.default_rng(0).normal(size=(count, 8)), seed=0)
+    assert places.shape == (count, 2) and np.isfinite(places).all() and how == method

@@ -29,7 +29,11 @@ CORRECTED = (
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
-    """Plans the import."""
+    """Plans the import.
+
+    Raises:
+        UserError: there is no TIFF file, or a class has no image.
+    """
     found = Plan(CLASSES)
     pairs = listed_splits(files, "dl-sim", found)
     if pairs is None:

@@ -34,7 +34,11 @@ CORRECTED = (
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
-    """Plans the import."""
+    """Plans the import.
+
+    Raises:
+        UserError: there is no such file, no image in it, or h5py is not installed.
+    """
     found = Plan(())
     for name in hdf5_names(files):
         if (split := split_in(name)) is None:

@@ -28,7 +28,11 @@ _SCORE = re.compile(r"-(0(?:\.\d+)?|1(?:\.0*)?)\.npz", re.IGNORECASE)
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
-    """Plans the import."""
+    """Plans the import.
+
+    Raises:
+        UserError: none of the folders is there, or one lacks the folder of a class.
+    """
     found = Plan(CLASSES)
     classes: dict[str, set[str]] = {}
     for name in files.names:

@@ -27,7 +27,11 @@ CORRECTED = (
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
-    """Plans the import."""
+    """Plans the import.
+
+    Raises:
+        UserError: there is no such file, or h5py is not installed.
+    """
     found = Plan(CLASSES)
     for name in hdf5_names(files):
         if (split := split_in(name)) is None:

@@ -106,7 +106,11 @@ class Otsu(_Counting):
 
 
 def class_shares(targets: Sequence[np.ndarray], regions: Regions | None = None) -> np.ndarray:
-    """Share of the pixels of each class (L,) among those that count."""
+    """Share of the pixels of each class (L,) among those that count.
+
+    Raises:
+        UserError: there are no annotated images, or none of their pixels counts.
+    """
     if not len(targets):
         raise UserError("a baseline needs annotated images to be fitted on")
     true, counted = np.zeros(len(targets[0])), 0
@@ -126,7 +130,11 @@ def pixels_of(planes: np.ndarray, region: np.ndarray | None) -> np.ndarray:
 
 
 def plane_of(image: np.ndarray, channel: int) -> np.ndarray:
-    """A channel of an image (C, H, W) as float64."""
+    """A channel of an image (C, H, W) as float64.
+
+    Raises:
+        UserError: it has no such channel, or pixels that are no numbers.
+    """
     if image.ndim != 3 or not channel < len(image):
         raise UserError(f"channel {channel} was asked of an image (C, H, W) of the shape {image.shape}")
     plane = np.asarray(image[channel], np.float64)
@@ -162,7 +170,11 @@ def settle(claims: np.ndarray, shares: np.ndarray, background: int | None) -> np
 
 
 def check_fitted(learned: Sized) -> None:
-    """Refuses to predict before anything was learned."""
+    """Refuses to predict before anything was learned.
+
+    Raises:
+        UserError: `learned` is empty.
+    """
     if not len(learned):
         raise UserError("this baseline has not been fitted; call fit(images, targets) first")
 

@@ -31,7 +31,12 @@ from stedfm_hf.weights.models import ModelSource
 
 
 def run_segmentation(settings: MaskSettings, sources: Sequence[ModelSource]) -> MaskResult:
-    """Run `evaluate segmentation`; see `stedfm_hf.evaluation.evaluate_segmentation`."""
+    """Run `evaluate segmentation`; see `stedfm_hf.evaluation.evaluate_segmentation`.
+
+    Args:
+        settings: Settings of the command.
+        sources: The models.
+    """
     scoring = Scoring(
         settings.threshold, "reference" if settings.protocol == "reference" else "ours", settings.min_area_px
     )
@@ -124,7 +129,11 @@ def _run(
 
 
 def read_splits(settings: MaskSettings) -> Splits[AnnotatedImages]:
-    """Read the images of a comparison and split them into what is scored and what baselines are fitted on."""
+    """Read the images of a comparison and split them into what is scored and what baselines are fitted on.
+
+    Raises:
+        UserError: Bad input.
+    """
     read = read_annotated(
         settings.dataset,
         masks=settings.masks,

@@ -62,7 +62,11 @@ def read_mask(
 
 
 def check_shape(planes: np.ndarray, shape: tuple[int, int]) -> None:
-    """Refuses planes of another size."""
+    """Refuses planes of another size.
+
+    Raises:
+        ImageReadError: says both sizes.
+    """
     if planes.shape[1:] != shape:
         height, width = planes.shape[1:]
         raise ImageReadError(
@@ -71,7 +75,11 @@ def check_shape(planes: np.ndarray, shape: tuple[int, int]) -> None:
 
 
 def drop_equal_planes(array: np.ndarray) -> np.ndarray:
-    """(H, W) or (H, W, colours) of a picture as (1, H, W); colours have to be equal."""
+    """(H, W) or (H, W, colours) of a picture as (1, H, W); colours have to be equal.
+
+    Raises:
+        ImageReadError: the picture is coloured.
+    """
     if array.ndim == 2:
         return array[None]
     if array.shape[-1] in (2, 4):

@@ -55,7 +55,12 @@ def _pictures(rows: Sequence[DatasetRow]) -> MaskedRows:
 
 @dataclass(frozen=True)
 class PictureReads:
-    """Reads the pictures of a data set and those of their masks."""
+    """Reads the pictures of a data set and those of their masks.
+
+    Args:
+        rows: of the data set.
+        column: with the masks.
+    """
 
     rows: tuple[DatasetRow, ...]
     column: str

@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
 from stedfm_hf.training.checkpoints import newest_whole
@@ -49,16 +48,13 @@ class FinetuneTrainer(ExactTrainer, Generic[Settings, Network]):
         metric: str,
         **kwargs: Any,
     ) -> None:
-        super().__init__(model=model, args=args, batches=batches, **kwargs)
-        self.settings, self.network, self.batches = settings, model, batches
-        self.metric, self.best = metric, Best(model)
+        self.best = Best(model)
+        super().__init__(model=model, args=args, batches=batches, kept=[self.best], **kwargs)
+        self.settings, self.network, self.batches, self.metric = settings, model, batches, metric
 
     @abstractmethod
     def validate(self) -> Mapping[str, Any]:
         """Return metrics of the validation images, `loss` among them; every process must come here."""
-
-    def before_first_step(self) -> None:
-        """Prepare a network before it is trained at all."""
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Decay matrices and kernels only, and give early blocks lower rates where `layer_decay` is below 1."""
@@ -106,40 +102,21 @@ class FinetuneTrainer(ExactTrainer, Generic[Settings, Network]):
         watch = FinetuneWatch(curve, metric=self.metric, patience=self.settings.early_stopping_patience, say=say)
         # After the callback that says what is due in a step, so that it also sees the step it is stopped in.
         self.callback_handler.callbacks.insert(1, watch)
-        folder = Path(str(self.args.output_dir))
         if self.args.should_save:
-            folder.mkdir(parents=True, exist_ok=True)
-        checkpoint = newest_whole(folder, say)
-        if checkpoint is not None:
-            self.best.load(checkpoint)
-            say(f"resumes after step {checkpoint.name.rpartition('-')[2]}")
-        else:
-            if curve.rows():
-                say("there is no checkpoint yet: training starts again")
-            self.before_first_step()
-        outcome = self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            Path(str(self.args.output_dir)).mkdir(parents=True, exist_ok=True)
+        outcome = self.train_to_end(say)
         self.best.restore()
         return outcome
 
-    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        # A run that was stopped between its last checkpoint and its end: the library would take one step more.
-        checkpoint = kwargs.get("resume_from_checkpoint")
-        if checkpoint is not None:
-            state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-            ended = is_past_patience(state.log_history, self.metric, self.settings.early_stopping_patience)
-            if ended or state.global_step >= self.args.max_steps:
-                self.state = state
-                return TrainOutput(state.global_step, 0.0, {})
-        return super()._inner_training_loop(*args, **kwargs)
+    def is_over(self, state: TrainerState) -> bool:
+        """Whether the steps are done, or no evaluation was better for too long."""
+        patience = self.settings.early_stopping_patience
+        return is_past_patience(state.log_history, self.metric, patience) or super().is_over(state)
 
     def batches_from(self, step: int) -> Iterator[Any]:
         """Return the batches of this process after an optimiser step."""
         self.batches.step = step
         return iter(self.batches)
-
-    def save_beside(self, folder: Path) -> None:
-        """Save the best weights so far."""
-        self.best.save(folder)
 
 
 class FinetuneWatch(Watch):
