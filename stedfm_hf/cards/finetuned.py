@@ -93,12 +93,6 @@ class FinetunedCardFacts:
 def render_finetuned_card(facts: FinetunedCardFacts) -> str:
     """Writes the card of a model that was trained here.
 
-    Args:
-        facts: what to say.
-
-    Returns:
-        The text of `README.md`.
-
     Example:
         >>> config = {"image_size": 64, "patch_size": 8, "num_channels": 1, "hidden_size": 128}
         >>> config |= {"num_hidden_layers": 8, "num_attention_heads": 4}

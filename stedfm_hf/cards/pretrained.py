@@ -96,12 +96,6 @@ class PretrainedCardFacts:
 def render_pretrained_card(facts: PretrainedCardFacts) -> str:
     """Writes the card of a model that was pretrained here.
 
-    Args:
-        facts: what to say.
-
-    Returns:
-        The text of `README.md`.
-
     Example:
         >>> config = {"image_size": 64, "patch_size": 8, "num_channels": 1, "hidden_size": 128}
         >>> config |= {"num_hidden_layers": 8, "num_attention_heads": 4, "mask_ratio": 0.75, "norm_pix_loss": False}

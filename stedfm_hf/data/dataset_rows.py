@@ -88,21 +88,13 @@ class CropRow:
 
 
 def pixels_id(array: np.ndarray) -> str:
-    """Return the id of an image that is not a file, as a source image: a hash of its pixels.
-
-    Args:
-        array: Pixels of any shape and type.
-    """
+    """Return the id of an image that is not a file, as a source image: a hash of its pixels."""
     content = np.ascontiguousarray(array)
     return hashlib.sha256(repr((content.shape, content.dtype.str)).encode() + content.tobytes()).hexdigest()[:16]
 
 
 def dataset_rows(name: str) -> Iterator[DatasetRow | CropRow]:
-    """Go through the pictures of all splits of a dataset.
-
-    Raises:
-        UserError: If it cannot be loaded or has no image column.
-    """
+    """Go through the pictures of all splits of a dataset."""
     import datasets
 
     try:

@@ -111,9 +111,6 @@ def is_dataset(name: str | os.PathLike[str]) -> bool:
 def check_dataset(name: str | os.PathLike[str]) -> None:
     """Refuse a data set that cannot be one, without opening it.
 
-    Args:
-        name: Folder of images, folder of a data set, or Hub id.
-
     Raises:
         UserError: There is no such folder, or nothing to read in it.
 
@@ -148,17 +145,7 @@ def chunks(sources: Sequence[Source], count: int, size: int = 256 * 2**20) -> It
 
 
 def check_apart(what: str, folder: Path, inputs: Iterable[str | os.PathLike[str]], sources: Iterable[Source]) -> None:
-    """Refuse a folder of results among the images: they would be taken for images when the command is run again.
-
-    Args:
-        what: Name of the option.
-        folder: Folder to write.
-        inputs: Inputs of the command.
-        sources: Images found there.
-
-    Raises:
-        UserError: The folder lies in an input, or an image in it.
-    """
+    """Refuse a folder of results among the images: they would be taken for images when the command is run again."""
     here = folder.resolve()
     if here.exists() and not here.is_dir():
         raise UserError(f"{what} {folder}: is a file; name a folder")

@@ -68,12 +68,5 @@ def split_of(source: str, shares: SplitShares = SHARES) -> Split:
 
 
 def file_id(file: Path) -> str:
-    """Return the id of an image file as a source image: a hash of its bytes, which no renaming changes.
-
-    Args:
-        file: Path of the file.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
+    """Return the id of an image file as a source image: a hash of its bytes, which no renaming changes."""
     return sha256_file(file)[:16]

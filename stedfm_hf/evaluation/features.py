@@ -38,16 +38,7 @@ class Features:
 
 
 def compute_features(data: LabelledImages, extractor: Extractor, *, cache: Path | None = None) -> Features:
-    """Vectors of all images, from the cache where they are there already.
-
-    Args:
-        data: the images.
-        extractor: makes the vectors.
-        cache: folder they are kept in; None keeps nothing. See :func:`features_folder`.
-
-    Raises:
-        UserError: no image can be read, or vectors are not finite.
-    """
+    """Vectors of all images, from the cache (see :func:`features_folder`) where they are there already."""
     name = hashlib.sha256(
         json.dumps([FEATURES_VERSION, extractor.identity, data.fingerprint], sort_keys=True).encode()
     ).hexdigest()
@@ -85,16 +76,7 @@ def vectors_of(
 def keep_usable(
     splits: Splits[LabelledImages], vectors: Mapping[str, Vectors], kept: np.ndarray
 ) -> tuple[Splits[LabelledImages], dict[str, dict[str, np.ndarray]]]:
-    """Leave images out of all splits and of all models alike: those that could not be read, and some of the test.
-
-    Args:
-        splits: Images that were embedded.
-        vectors: Vectors by model.
-        kept: Which images of the test are kept (n,) bool.
-
-    Raises:
-        UserError: No image of a split is left.
-    """
+    """Leave images out of all splits and of all models alike: those that could not be read, and some of the test."""
     good = {
         name: np.all([np.isfinite(each[name]).all(axis=1) for each in vectors.values()], axis=0)
         for name in splits.named()
@@ -150,16 +132,7 @@ def _compute(data: LabelledImages, extractor: Extractor) -> Features:
 
 
 def prepare_for_probe(train: np.ndarray, extractor: Extractor, *others: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Brings vectors into the form a probe takes: components and scale of the training part, nothing of the labels.
-
-    Args:
-        train: vectors (n, d) of all images of the training part.
-        extractor: what they were made by: says whether components are taken and how they are scaled.
-        *others: further vectors to transform alike.
-
-    Returns:
-        The transformed train and others, float64.
-    """
+    """Brings vectors into the form a probe takes: components and scale of the training part, nothing of the labels."""
     sets = [vectors.astype(np.float64) for vectors in (train, *others)]
     if extractor.components is not None:
         components = fit_components(sets[0], components=extractor.components)

@@ -53,14 +53,6 @@ def fit_predict(
 ) -> np.ndarray:
     """Fits a probe and predicts.
 
-    Args:
-        train: vectors (n, d), scaled.
-        labels: as :class:`~stedfm_hf.labels.labelled.LabelledImages` has them.
-        query: vectors (m, d), scaled alike.
-        task: what is predicted.
-        classes: number of classes, 0 for a regression.
-        strength: inverse strength of the penalty.
-
     Returns:
         Probabilities (m, classes), or predicted numbers (m,). A class that `labels` lack has probability 0.
 
@@ -124,18 +116,8 @@ def choose_strength(
 ) -> Choice:
     """Chooses the strength of the penalty: the one with the least loss on images of other sources.
 
-    Args:
-        train: vectors of the training part (n, d), scaled.
-        labels: of the training part.
-        sources: source image of each.
-        task: what is predicted.
-        classes: number of classes.
-        validation: vectors and labels of the validation part; None: cross-validation within the training part, whose
-            folds share no source.
-        strengths: to try, the strongest penalty first; of equal ones the strongest is taken.
-
-    Returns:
-        The choice. Losses are log losses of the probabilities, or mean squared errors.
+    They are those of `validation` (vectors and labels), or, where that is None, of folds of the training part that
+    share no source. Of equal losses the strongest penalty is taken. Losses are log losses, or mean squared errors.
     """
     if validation is not None and len(validation[1]):
         pairs, how = [(np.arange(len(train)), validation)], "validation"

@@ -31,12 +31,7 @@ USUAL_COUNTS = (10, 25, 50, 100)
 
 
 def run_probe(settings: ProbeSettings, models: Sequence[ModelSource]) -> ComparisonResult:
-    """Run `evaluate probe`; see `stedfm_hf.evaluation.evaluate_probe`.
-
-    Args:
-        settings: Settings of the command.
-        models: The models.
-    """
+    """Run `evaluate probe`; see `stedfm_hf.evaluation.evaluate_probe`."""
     splits = read_splits(settings)
     counts = _counts(splits.train, settings.labels_per_class)
 
@@ -48,12 +43,7 @@ def run_probe(settings: ProbeSettings, models: Sequence[ModelSource]) -> Compari
 
 
 def run_knn(settings: KnnSettings, models: Sequence[ModelSource]) -> ComparisonResult:
-    """Run `evaluate knn`; see `stedfm_hf.evaluation.evaluate_knn`.
-
-    Args:
-        settings: Settings of the command.
-        models: The models.
-    """
+    """Run `evaluate knn`; see `stedfm_hf.evaluation.evaluate_knn`."""
     splits, reference = read_splits(settings), settings.protocol == "reference"
     if splits.test.task != "classes":
         raise UserError(f"{splits.test.name}: neighbours vote on one class for each image; use stedfm evaluate probe")
@@ -78,14 +68,7 @@ def run_knn(settings: KnnSettings, models: Sequence[ModelSource]) -> ComparisonR
 
 
 def read_splits(settings: ComparisonSettings) -> Splits[LabelledImages]:
-    """Read the images of a comparison and split them.
-
-    Args:
-        settings: Settings of the command.
-
-    Raises:
-        UserError: The data set cannot be read or split.
-    """
+    """Read the images of a comparison and split them."""
     read = read_labelled(
         settings.dataset,
         settings.split,

@@ -18,14 +18,7 @@ LEAST_SOURCES = 2
 
 
 def splits_to_test(read: Mapping[str, Images]) -> Splits[Images]:
-    """Return the splits of a data set with a test split: where there is none, validation is tested on.
-
-    Args:
-        read: Images by split, as they were read.
-
-    Raises:
-        UserError: As :func:`~stedfm_hf.labels.splits.split_images`.
-    """
+    """Return the splits of a data set with a test split: where there is none, validation is tested on."""
     splits = split_images(read, select=False)
     if len(splits.test):
         return splits
@@ -34,11 +27,7 @@ def splits_to_test(read: Mapping[str, Images]) -> Splits[Images]:
 
 
 def leave_one_out(read: Mapping[str, Images]) -> Splits[Images]:
-    """Return every image of one split as train and as test: each is tested with those of other source images.
-
-    Raises:
-        UserError: There are several splits.
-    """
+    """Return every image of one split as train and as test: each is tested with those of other source images."""
     if len(read) > 1:
         name = next(iter(read.values())).name
         raise UserError(f"{name}: has the splits {', '.join(read)}; name the one to leave one out of (--split)")

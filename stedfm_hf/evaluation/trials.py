@@ -31,16 +31,7 @@ def probe_runs(
     *,
     chance: bool,
 ) -> list[Run]:
-    """Probes of every model, with every number of labels and every draw.
-
-    Args:
-        splits: Images to learn from, to select on and to test on.
-        vectors: Vectors of every model and split.
-        extractors: what made the vectors, in the order of the runs.
-        counts: labels per class (of a regression: in all), and :data:`ALL`.
-        seeds: draws of each number.
-        chance: whether the answer that is the same for all is added.
-    """
+    """Probes of every model, with every number of labels and every draw."""
     train, test, validation = splits.train, splits.test, splits.validation
     task, classes = train.task, len(train.classes)
     draws: dict[tuple[int | str, int], np.ndarray] = {
@@ -114,21 +105,7 @@ def knn_runs(
     chance: bool,
     device: torch.device | str = "cpu",
 ) -> list[Run]:
-    """Votes of the nearest neighbours of every model.
-
-    Args:
-        splits: Images to learn from, to select on and to test on.
-        vectors: Vectors of every model and split.
-        extractors: what made the vectors, in the order of the runs.
-        ks: numbers of neighbours of plain votes; the largest votes by similarity as well.
-        reference: Whether the published protocol is followed.
-        zscore: scale every feature by the spread of the images that are asked.
-        chance: whether the answer that is the same for all is added.
-        device: where neighbours are searched.
-
-    Raises:
-        UserError: an image has nobody to ask.
-    """
+    """Votes of the nearest neighbours of every model: plain ones of `ks`, and the largest by similarity as well."""
     test = splits.test
     gallery_split = "validation" if reference else "train"
     asked = splits.named()[gallery_split]

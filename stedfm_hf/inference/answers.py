@@ -19,11 +19,7 @@ from stedfm_hf.runs import UserError
 
 
 def answer_columns(classifier: Classifier) -> dict[str, str]:
-    """Columns for what the model answers, and the names of its labels: `p_<label>`, or `value_<label>` of regression.
-
-    Raises:
-        UserError: If labels have no name, or two have the same.
-    """
+    """Columns for the answers of a model, `p_<label>` or `value_<label>` of a regression, and their labels."""
     config = classifier.model.config
     if sorted(config.id2label) != list(range(config.num_labels)):
         raise UserError(
@@ -58,13 +54,7 @@ def answers_of(
 
 
 def answer_schema(columns: Sequence[str], *, labelled: bool, maps: bool) -> pa.Schema:
-    """Columns of the table of `classify`.
-
-    Args:
-        columns: Those of the answers.
-        labelled: Whether there is one most probable class.
-        maps: Whether there are maps.
-    """
+    """Columns of the table of `classify`: with the one most probable class, and with maps, where there are."""
     return pa.schema(
         [
             *OF_IMAGE,

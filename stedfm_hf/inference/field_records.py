@@ -108,11 +108,7 @@ class FieldRecords:
         self._store.remove([part.name for part in self._store if part.notes["path"] in some])
 
     def finish(self, order: Sequence[str]) -> None:
-        """Put the parts of the files that are done behind what the tables held, and write tables and manifest.
-
-        Args:
-            order: Paths of the files in the order of the rows.
-        """
+        """Put the parts of the files that are done behind what the tables held, and write tables and manifest."""
         done = {path for path, status in self.manifest.items.items() if status.state == "done"}
         place = {path: number for number, path in enumerate(order)}
         parts = sorted(

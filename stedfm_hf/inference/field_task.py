@@ -54,9 +54,6 @@ def object_schema(channels: int) -> pa.Schema:
     that of the convex hull; `mean_intensity`, `max_intensity` in units of the file, with `_<number of the channel>`
     where a field has several; `mean_probability`; `pixel_size_nm`, `model`, `weights_sha256`. Lengths and areas in µm
     are null where the file gives no pixel size, intensities where no pixel is a number.
-
-    Args:
-        channels: Of a field.
     """
     whole = ("number", "area_px", "top_px", "left_px", "bottom_px", "right_px")
     names = ["path", "series", "channel", "class", "number", "area_px", "area_um2", "centroid_y_px", "centroid_x_px"]
@@ -103,19 +100,7 @@ class FieldTask:
     overlay: bool
 
     def __call__(self, field: Field, path: str, number: int) -> tuple[dict[str, Any], pa.Table]:
-        """Segment the field.
-
-        Args:
-            field: What to segment.
-            path: Of its file, as it is recorded.
-            number: Of the field in the file, from 1.
-
-        Returns:
-            Its row of the table of fields, and its table of objects.
-
-        Raises:
-            ValueError: If the maps are not finite, or there are too many objects.
-        """
+        """Segment the field `number` (from 1) of a file: its row of the table of fields, and its table of objects."""
         names = self.segmenter.object_classes
         about = {"path": path, "series": field.series, "channel": field.channel}
         components = {each: Components() for each in names}

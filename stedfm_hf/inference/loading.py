@@ -109,18 +109,8 @@ def load_headed(
 ) -> tuple[Network, dict[str, Any]]:
     """Load a model with a head from a folder or Hub repository; one without it is refused.
 
-    Args:
-        model: As for `load_encoder`.
-        kind: Class that the model must be, `StedFmFor...`.
-        auto: Auto class of transformers that loads it.
-        device: As for `load_encoder`.
-        precision: As for `load_encoder`.
-
-    Returns:
-        The network on its device, in evaluation mode, and the other attributes of `Loaded`.
-
-    Raises:
-        UserError: If there is no such model, or it has no such head; says how to fix it.
+    `auto` is the class of transformers that loads it. Returned are the network on its device, in evaluation mode, and
+    the other attributes of `Loaded`.
     """
     place, dtype = _where(device, precision)
     head = kind.__name__[kind.__name__.index("For") :]
@@ -173,11 +163,7 @@ def _check_is_ours(
 
 
 def choose_device(device: str) -> torch.device:
-    """Resolve `"auto"` and check that the device is there.
-
-    Raises:
-        UserError: If it is not.
-    """
+    """Resolve `"auto"` and check that the device is there."""
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return torch.device(next((name for name in ("cuda", "mps") if available[name]), "cpu"))
@@ -190,11 +176,7 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Resolve `"auto"` to the fastest precision whose vectors stay at cosine 0.9999 or more to those of float32.
-
-    Raises:
-        UserError: If the precision is unknown.
-    """
+    """Resolve `"auto"` to the fastest precision whose vectors stay at cosine 0.9999 or more to those of float32."""
     if precision == "auto":
         return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     if precision not in PRECISIONS:

@@ -74,12 +74,6 @@ def window_map(compute: Compute, pixels: np.ndarray, window: int, stride: int) -
     The cells cover the field from its top left corner. The answer of a cell is that of the window centred on it,
     moved inward where it would reach over the border; a field smaller than a window is taken whole in that direction.
 
-    Args:
-        compute: Answers (A,) of images, in their order.
-        pixels: (C, H, W), scaled.
-        window: Side of a window in pixels.
-        stride: Side of a cell in pixels.
-
     Returns:
         (A, ceil(H / stride), ceil(W / stride)) float32.
 

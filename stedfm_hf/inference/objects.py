@@ -24,10 +24,6 @@ class Growing:
     Many small arrays, kept from band to band, would lie scattered among the large ones that come and go with each, and
     the system could not take those back: a field of 20,000 rows held 2 GiB that nothing used.
 
-    Args:
-        rows: How many values a column has.
-        dtype: Of the values.
-
     Example:
         >>> held = Growing(2, np.int64)
         >>> for n in (1, 2):

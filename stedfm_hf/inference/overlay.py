@@ -29,11 +29,6 @@ Rows = Callable[[int, int], np.ndarray]
 def thumbnail(rows: Rows, shape: tuple[int, int], factor: int) -> np.ndarray:
     """Means over squares of `factor` pixels, read in bands; the last squares may be smaller.
 
-    Args:
-        rows: Rows `top` to `bottom`, (n, W).
-        shape: (H, W).
-        factor: Side of a square.
-
     Returns:
         (ceil(H / factor), ceil(W / factor)) float32.
 
@@ -64,15 +59,7 @@ def write_overlay(
     shape: tuple[int, int],
     pixel_size_nm: tuple[float, float] | None,
 ) -> None:
-    """Write the picture.
-
-    Args:
-        path: The PNG.
-        rows: Rows of the scaled field, (n, W) in [0, 1].
-        masks: Rows of the mask of every class to show, by its name.
-        shape: (H, W).
-        pixel_size_nm: (y, x), or None: no scale bar then.
-    """
+    """Write the picture of a field whose scaled rows (n, W) are in [0, 1], with the masks of some classes."""
     factor = math.ceil(max(shape) / MOST_PIXELS)
     enlarged = max(1, FEWEST_PIXELS // max(shape))
 

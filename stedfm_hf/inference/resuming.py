@@ -30,9 +30,6 @@ def left_to_do(
         sources: All sources.
         forget: Removes what there is of changed files, before the manifest forgets them.
         begun: Files of which a stopped run has done a part, with their stamps.
-
-    Returns:
-        The sources in their order.
     """
     now = {source.path: source.stamp for source in sources}
     manifest.stamps = {path: stamp for path, stamp in now.items() if stamp is not None}

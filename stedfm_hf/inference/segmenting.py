@@ -27,18 +27,7 @@ def segment_fields(
     skipped: Mapping[str, int],
     segmenter: Segmenter,
 ) -> SegmentResult:
-    """Segment the fields of some sources; see `stedfm_hf.inference.segment`.
-
-    Args:
-        settings: Settings of the command.
-        folder: Folder to write.
-        sources: Where the fields come from.
-        skipped: Number of files that are not images, by suffix.
-        segmenter: The model.
-
-    Raises:
-        UserError: For settings that do not fit the model, or an output begun with other settings.
-    """
+    """Segment the fields of some sources; see `stedfm_hf.inference.segment`."""
     window, halo = checked_windows(segmenter, settings.window, settings.halo)
     scaling = chosen_scaling(segmenter, settings.normalization, settings.intensity_range)
     channel = segmenter.processor.channel if settings.channel is None else settings.channel

@@ -194,17 +194,7 @@ def open_table(
     skipped: Mapping[str, int],
     options: Mapping[str, Any] | None = None,
 ) -> AbstractContextManager[Output]:
-    """Open the table that a command writes; see `open_output`.
-
-    Args:
-        target: The table.
-        command: Name of the command.
-        settings: Its settings.
-        loaded: The model.
-        resolved: What decides the result besides the settings.
-        skipped: Number of files that are not images, by suffix.
-        options: What else is recorded.
-    """
+    """Open the table that a command writes; see `open_output`."""
     return open_output(
         target,
         command,

@@ -96,12 +96,7 @@ def parts_name(target: Path) -> str:
 
 
 class TableParts:
-    """A table written part by part next to its target and put together at the end.
-
-    Args:
-        output: The table; its manifest learns what parts of an interrupted run hold.
-        schema: Columns of the table.
-    """
+    """A table written part by part next to its target and put together at the end."""
 
     def __init__(self, output: Output, schema: pa.Schema) -> None:
         self.output, self.manifest, self.schema = output, output.manifest, schema

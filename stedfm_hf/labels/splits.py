@@ -170,9 +170,6 @@ def _check_train(splits: Splits[Images], whole: Images) -> None:
 def check_no_leakage(splits: Mapping[str, SourcedImages[Any]]) -> None:
     """Refuse splits that share a source image.
 
-    Raises:
-        UserError: Names such a source image and an image of it in each split.
-
     Example:
         >>> from stedfm_hf.labels.labelled.images import from_arrays
         >>> data = from_arrays("d", [np.eye(4)] * 2, list("ab"), sources=["cell 1", "cell 1"])

@@ -46,30 +46,14 @@ class TrainingSources:
 def write_training_sources(
     folder: Path, used: Iterable[SourcedImages[Any]], *, before: TrainingSources | None = None
 ) -> None:
-    """Write the record of a model into its folder.
-
-    Args:
-        folder: Folder of the model.
-        used: All images that the model is trained or selected on.
-        before: Images that the model had been trained or selected on already.
-    """
+    """Write the record of a model into its folder."""
     ids = {identity for images in used for identity in (*_ids(images), *images.contents.tolist()) if identity}
     hashed = {_hashed(identity) for identity in ids} | (before.ids if before else frozenset())
     write_json(folder / TRAINING_SOURCES_FILE, {"format": 1, "about": _ABOUT, "ids": sorted(hashed)})
 
 
 def read_training_sources(model: str | Path) -> TrainingSources | None:
-    """Read the record of a model.
-
-    Args:
-        model: Folder, Hub id, or name of a packaged model.
-
-    Returns:
-        The record; None where there is none, so that it is unknown which images the model was trained on.
-
-    Raises:
-        UserError: The record is damaged.
-    """
+    """Read the record of a model; None where there is none: it is unknown which images the model was trained on."""
     from transformers.utils import cached_file
 
     try:

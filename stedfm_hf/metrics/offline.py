@@ -42,16 +42,7 @@ NUMBERS = datasets.Sequence(NUMBER)
 
 
 def class_numbers(name: str, values: Any, num_classes: int | None = None) -> np.ndarray:
-    """Class numbers as integers.
-
-    Args:
-        name: what they are, for the error.
-        values: numbers (n,).
-        num_classes: how many classes there are; None: as many as there are.
-
-    Raises:
-        ValueError: there are none, some are no whole numbers, or of no class.
-    """
+    """Class numbers as integers; refuses none, fractions and numbers of no class."""
     numbers = np.asarray(values, float)
     if not numbers.size:
         raise ValueError(f"there are no {name}")
@@ -64,11 +55,7 @@ def class_numbers(name: str, values: Any, num_classes: int | None = None) -> np.
 
 
 def check_finite(name: str, values: np.ndarray) -> None:
-    """Refuses values that are not numbers: a metric of them would be one no more than they are.
-
-    Raises:
-        ValueError: some are not finite.
-    """
+    """Refuses values that are not numbers: a metric of them would be one no more than they are."""
     bad = int((~np.isfinite(values)).sum())
     if bad:
         raise ValueError(f"{bad} of {values.size} {name} are not finite numbers; nothing can be said about them")

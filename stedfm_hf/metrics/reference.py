@@ -31,12 +31,6 @@ def reference_scores(
 
     The reference's script for label percentages asks besides that a tenth of the pixels be true; here it is not asked.
 
-    Args:
-        probabilities: maps (L, H, W).
-        truth: (L, H, W) bool.
-        region: true where pixels count (H, W) bool.
-        threshold: of a predicted pixel.
-
     Example:
         >>> maps, truth = np.array([[[0.3, 0.2, 0.1]]]), np.array([[[True, True, False]]])
         >>> found = reference_scores(maps, truth, np.ones((1, 3), bool))
@@ -61,14 +55,6 @@ def weak_aupr(probabilities: np.ndarray, truth: np.ndarray, region: np.ndarray |
     For masks that mark the place of a structure better than its outline. Objects are connected components, diagonal
     neighbours included. A box whose pixels are all true counts with -1, in the mean too; one whose prediction is the
     same everywhere with 0 (ours: the first is asked before the second). Without objects the score is -1.
-
-    Args:
-        probabilities: map of a class (H, W).
-        truth: (H, W) bool, or soft: true above 0.5.
-        region: true where pixels count (H, W) bool; None: everywhere.
-
-    Returns:
-        From -1 to 1.
 
     Example:
         >>> truth = np.zeros((30, 30))

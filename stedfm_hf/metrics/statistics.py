@@ -145,16 +145,7 @@ def permutation_test(
 
 
 def compare_paired(one: np.ndarray, other: np.ndarray, sources: Sources | None = None) -> dict[str, float]:
-    """Compare two methods by their scores of the same items.
-
-    Args:
-        one: score of a method for every item (n,).
-        other: those of the other method, for the same items in the same order.
-        sources: source image of each item; None: each is a source of its own.
-
-    Returns:
-        `difference` of the means, `low` and `high` of its 95 % interval, and `p` of :func:`permutation_test`.
-    """
+    """Compare two methods by their scores of the same items: difference, its 95 % interval, and p-value."""
     low, high = bootstrap_interval(one - other, sources)
     p = permutation_test(one, other, sources)
     return {"difference": float((one - other).mean()), "low": low, "high": high, "p": p}

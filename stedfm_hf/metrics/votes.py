@@ -75,11 +75,6 @@ VOTES = (Vote(1), Vote(5), Vote(20), Vote(20, TEMPERATURE))
 def reference_decide(numbers: np.ndarray, k: int, *, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """The vote of the reference protocol: of several classes with the most votes, the one with the lowest number.
 
-    Args:
-        numbers: class number of the neighbours of every query (m, n), the nearest first; the first k vote.
-        k: neighbours that vote.
-        least: votes that a prediction needs to count.
-
     Returns:
         Class numbers (m,), and whether each counts (m,) bool; one that does not is wrong.
 

@@ -150,16 +150,7 @@ def scatter_images(
     thumbnail: float = 0.085,
     most: int = 40,
 ) -> None:
-    """Draws a map of images: a dot for each, and the picture itself where there is room.
-
-    Args:
-        axes: where to draw.
-        points: positions (n, 2), any scale.
-        images: the images (H, W); their middle is shown.
-        colours: colour of each dot and frame.
-        thumbnail: side of a picture as a share of the axes.
-        most: pictures at most.
-    """
+    """Draws a map of images: a dot for each, and the picture itself where there is room."""
     low, spread = points.min(axis=0), np.maximum(np.ptp(points, axis=0), 1e-12)
     place = (points - low) / spread
     axes.scatter(place[:, 0], place[:, 1], s=16, c=colours, linewidths=0, alpha=0.85)

@@ -34,15 +34,7 @@ class Reconstruction:
 
 
 def spread_over_pixels(mask: np.ndarray, grid: tuple[int, int], patch_size: int) -> np.ndarray:
-    """A mask of patches as one of pixels.
-
-    Args:
-        mask: (B, N), raster order.
-        grid: rows and columns of patches, N in all.
-        patch_size: side of a patch in pixels.
-
-    Returns:
-        (B, H, W).
+    """A mask of patches (B, N) in raster order as one of pixels (B, H, W).
 
     Example:
         >>> spread_over_pixels(np.array([[True, False]]), (1, 2), 2).astype(int)[0]
@@ -55,13 +47,7 @@ def spread_over_pixels(mask: np.ndarray, grid: tuple[int, int], patch_size: int)
 def draw_reconstructions(
     target: Figure | SubFigure, reconstructions: Sequence[Reconstruction], *, difference: bool = False
 ) -> None:
-    """Rows of image, what the network sees, and its reconstruction.
-
-    Args:
-        target: where to draw.
-        reconstructions: one for each row.
-        difference: adds reconstruction minus image, in colours that reach from minus to plus the white of the image.
-    """
+    """Rows of image, what the network sees, its reconstruction and, if wanted, the difference from the image."""
     titles = ("image", "masked", "reconstruction", *["difference"] * difference)
     axes = target.subplots(
         len(reconstructions), len(titles), squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04}

@@ -202,11 +202,7 @@ class ClosedUnpickler:
         return name in self.builders or name in _NAMES_WITHOUT_LOSS
 
     def persistent(self, persistent_id: Any) -> Any:
-        """What an object that is kept outside the stream stands for.
-
-        Raises:
-            ValueError: Plain data have none.
-        """
+        """What an object that is kept outside the stream stands for; plain data have none."""
         raise ValueError("the pickle names an object outside itself")
 
     def _build(self, what: Any, arguments: Any) -> Any:

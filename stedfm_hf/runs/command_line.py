@@ -72,11 +72,7 @@ def add_command(
 
 
 def make_settings(kind: type, values: dict[str, Any]) -> Any:
-    """Make settings of what was given on the command line.
-
-    Raises:
-        UserError: A required option is missing.
-    """
+    """Make settings of what was given on the command line."""
     for each in fields(kind):
         if each.name not in values and _is_required(each):
             raise UserError(f"{flag_of(each)} is missing: {option_of(each).help}")
@@ -305,11 +301,7 @@ def _parse(of_field: Field[Any], value: Any) -> Any:
 
 
 def _extra_options(words: Sequence[str], known: Sequence[str]) -> dict[str, list[str]]:
-    """Group the words that no option took: values by the name of their option.
-
-    Raises:
-        UserError: A word belongs to no option.
-    """
+    """Group the words that no option took: values by the name of their option."""
     found: dict[str, list[str]] = {}
     name: str | None = None
     for word in words:

@@ -164,11 +164,7 @@ def check_output(path: str | os.PathLike[str], command: str, *, is_folder: bool,
 
 
 def _take_up(output: Output, results: Sequence[Path], temporary: Sequence[Path], retries: bool) -> None:
-    """Take up what an earlier run left.
-
-    Raises:
-        UserError: It was made with other settings.
-    """
+    """Take up what an earlier run left."""
     manifest, old = output.manifest, Manifest.load(output.record)
     if results and not any(path.exists() for path in (*results, *temporary)):
         return  # nothing is there that the earlier settings decided

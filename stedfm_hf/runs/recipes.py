@@ -65,13 +65,7 @@ def recipe_names(packaged: Path | None) -> list[str]:
 
 
 def write_recipe(path: str | os.PathLike[str], values: Mapping[str, Any], *, note: str = "") -> None:
-    """Write a recipe as YAML, atomically.
-
-    Args:
-        path: File to write.
-        values: Plain data by option.
-        note: Comment line above them.
-    """
+    """Write a recipe as YAML, atomically."""
     import yaml
 
     text = f"# {' '.join(note.split())}\n" if note else ""

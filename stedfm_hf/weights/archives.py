@@ -34,10 +34,6 @@ def extract_checkpoint(path: Path, target: Path) -> str:
 
     Of several checkpoints the last is taken, as the reference does.
 
-    Args:
-        path: The archive.
-        target: The file to write.
-
     Returns:
         The name of the member that was taken.
 

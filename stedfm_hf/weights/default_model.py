@@ -28,9 +28,6 @@ def default_model() -> str:
     repository in the cache, then the official weights converted earlier. Else the Hub is asked, and at last the
     authors' own file is downloaded and converted into the cache, once, which is said on standard error.
 
-    Returns:
-        The Hub id, or the folder of the converted weights: both are what `from_pretrained` takes.
-
     Raises:
         UserError: None of them can be had; the message names the ways out.
     """

@@ -38,9 +38,6 @@ def new_folder(dest: Path) -> Iterator[Path]:
     If `dest` is an earlier conversion it is replaced; files in it that the conversion had not written are kept. On any
     error `dest` stays as it was.
 
-    Args:
-        dest: The folder to write, checked by `refuse_occupied`.
-
     Yields:
         `work/folder` inside a temporary sibling of `dest`; its parent may be used for other temporary files.
 

@@ -92,16 +92,7 @@ def _check_folder(folder: Path, name: str, head: str | None) -> None:
 
 
 def check_head(name: str, architectures: list[str], head: str) -> None:
-    """Refuse a model whose head would be initialised at random.
-
-    Args:
-        name: Name of the model.
-        architectures: Names of classes in its configuration.
-        head: Head that is needed, of `HEADS`.
-
-    Raises:
-        UserError: No class has that head.
-    """
+    """Refuse a model whose head would be initialised at random."""
     if not any(each.endswith(head) for each in architectures):
         held = ", ".join(architectures) or "model of an unknown class"
         what, command = HEADS[head]

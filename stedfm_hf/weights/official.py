@@ -72,9 +72,6 @@ def is_official_name(name: str) -> bool:
 def find_official(name: str) -> OfficialWeights:
     """Looks up named weights that can be downloaded.
 
-    Args:
-        name: For example `MAE_SMALL_STED`; upper or lower case.
-
     Raises:
         UserError: The name is unknown, or there is no public file for it.
 

@@ -100,10 +100,6 @@ class Translation:
 def find_state_dict(checkpoint: Mapping[str, Any], source: str) -> dict[str, torch.Tensor]:
     """Finds the weights in a checkpoint: a Lightning file, a file of the reference's fine-tuning, or bare weights.
 
-    Args:
-        checkpoint: What `read_checkpoint` returned.
-        source: Name of the file, for messages.
-
     Raises:
         UserError: There are none.
     """
@@ -119,10 +115,6 @@ def find_state_dict(checkpoint: Mapping[str, Any], source: str) -> dict[str, tor
 
 def translate(state: Mapping[str, torch.Tensor], source: str) -> Translation:
     """Translates reference weights, checking every key, shape and number.
-
-    Args:
-        state: What `find_state_dict` returned.
-        source: Name of the file, for messages.
 
     Raises:
         UserError: Another architecture, a missing or unexpected key, a wrong shape, a position table that is not the

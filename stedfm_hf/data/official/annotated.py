@@ -22,9 +22,6 @@ STEP = 168
 def minmax_crop(pixels: np.ndarray, *, legacy: bool, size: int | None = SIZE) -> Crop:
     """One crop, scaled by its own least and greatest value; what is missing to `size` is 0 after scaling.
 
-    Raises:
-        ValueError: as :func:`~stedfm_hf.data.official.pixels.minmax_crops`.
-
     Example:
         >>> crop = minmax_crop(np.array([[3, 5]], np.uint16), legacy=False, size=None)
         >>> crop.scaling.low, crop.scaling.high, crop.scaling.fitted_on
@@ -79,14 +76,7 @@ def stretched(planes: np.ndarray) -> np.ndarray:
 
 
 def require_items(where: str, items: int, failed: Mapping[str, str], wanted: str) -> None:
-    """Raises UserError if nothing of a set was found.
-
-    Args:
-        where: name of the source.
-        items: how many images were found.
-        failed: files that cannot be read, with the reason.
-        wanted: what the source should hold.
-    """
+    """Raises UserError if nothing of a set was found."""
     if not items:
         reasons = "; ".join(f"{name} {reason}" for name, reason in list(failed.items())[:3])
         raise UserError(f"{where}: holds no annotated image ({reasons or f'looked for {wanted}'})")

@@ -34,11 +34,7 @@ CORRECTED = (
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
-    """Plans the import.
-
-    Raises:
-        UserError: there is no such file, no image in it, or h5py is not installed.
-    """
+    """Plans the import."""
     found = Plan(())
     for name in hdf5_names(files):
         if (split := split_in(name)) is None:

@@ -37,11 +37,7 @@ _END = "_bin"
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
-    """Plans the import.
-
-    Raises:
-        UserError: there is no TIFF file, or no image with a mask.
-    """
+    """Plans the import."""
     found = Plan((), mask_names={0: "background", **dict(enumerate(CLASSES, start=1))})
     names = tiff_names(files)
     labels = {_key(files, name): name for name in names if _stem(name).endswith(_END)}

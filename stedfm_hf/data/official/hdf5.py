@@ -17,11 +17,7 @@ SUFFIXES = (".hdf5", ".h5")
 
 
 def hdf5_names(files: SourceFiles) -> list[str]:
-    """The HDF5 files of a source.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The HDF5 files of a source; there is one at least."""
     names = [name for name in files.names if name.lower().endswith(SUFFIXES)]
     if not names:
         raise UserError(f"{files.identity['name']}: holds no HDF5 file (.hdf5, .h5); name the authors' file or folder")
@@ -29,12 +25,7 @@ def hdf5_names(files: SourceFiles) -> list[str]:
 
 
 def open_hdf5(files: SourceFiles, name: str) -> h5py.File:
-    """Opens a file for reading; it is closed with the source.
-
-    Raises:
-        UserError: h5py is not installed.
-        OSError: the file is damaged.
-    """
+    """Opens a file for reading; it is closed with the source. A damaged one raises OSError."""
     try:
         import h5py
     except ImportError as error:

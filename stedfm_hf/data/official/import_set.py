@@ -123,14 +123,7 @@ def _named_once(items: Sequence[Item]) -> list[Item]:
 
 
 def _write_part(staging: Staging, name: str, items: Sequence[Item], seen: dict[str, str] | None) -> None:
-    """Write some images.
-
-    Args:
-        staging: Store of the parts.
-        name: Name of the part.
-        items: The images.
-        seen: Split of the images so far, by their pixels; None lets an image be in several splits.
-    """
+    """Write some images; `seen` is the split of those so far by their pixels, None lets an image be in several."""
     new = dict[str, str]()
     with staging.open_crops(name) as writer:
         for item in items:

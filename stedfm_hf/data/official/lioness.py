@@ -43,11 +43,7 @@ Slice = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
-    """Plans the import.
-
-    Raises:
-        UserError: there is no volume, or h5py is not installed.
-    """
+    """Plans the import."""
     found = Plan(())
     stacks = [name for name in files.names if name.lower().endswith((".tif", ".tiff"))]
     labels = {_key(name, "labels"): name for name in stacks if "labels" in _file(name)}

@@ -29,11 +29,7 @@ CORRECTED = (
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
-    """Plans the import.
-
-    Raises:
-        UserError: there is no such file, a class has no image, or h5py is not installed.
-    """
+    """Plans the import."""
     found = Plan(CLASSES)
     for name in hdf5_names(files):
         try:

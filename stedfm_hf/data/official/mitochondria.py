@@ -32,11 +32,7 @@ CORRECTED = (
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
-    """Plans the import.
-
-    Raises:
-        UserError: one of the files is not there or cannot be read, they do not fit together, or h5py is not installed.
-    """
+    """Plans the import."""
     found = Plan((), mask_names={0: "background", 1: "fission"})
     frames, divisions = (_data_set(files, name) for name in ("Mito", "Proc"))
     if frames.shape != divisions.shape:

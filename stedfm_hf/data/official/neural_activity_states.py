@@ -34,11 +34,7 @@ _TAR = re.compile(r"NAS_PSD95_(train|valid|test)(?:_v\d+)?\.tar")
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
-    """Plans the import.
-
-    Raises:
-        UserError: no tar of the set is there, or a class has no image.
-    """
+    """Plans the import."""
     found = Plan(CLASSES)
     for name in files.names:
         if match := _TAR.fullmatch(name.rpartition("/")[2]):

@@ -28,11 +28,7 @@ _SCORE = re.compile(r"-(0(?:\.\d+)?|1(?:\.0*)?)\.npz", re.IGNORECASE)
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
-    """Plans the import.
-
-    Raises:
-        UserError: none of the folders is there, or one lacks the folder of a class.
-    """
+    """Plans the import."""
     found = Plan(CLASSES)
     classes: dict[str, set[str]] = {}
     for name in files.names:

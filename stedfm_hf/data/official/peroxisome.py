@@ -35,11 +35,7 @@ CORRECTED = (
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
-    """Plans the import.
-
-    Raises:
-        UserError: there is no TIFF file, or a class has no image.
-    """
+    """Plans the import."""
     found = Plan(CLASSES)
     pairs = listed_splits(files, "peroxisome", found)
     if pairs is None:

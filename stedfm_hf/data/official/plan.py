@@ -223,11 +223,7 @@ def seeded_splits(names: Sequence[str], shares: Mapping[str, float]) -> list[tup
 
 
 def tiff_names(files: SourceFiles, *without: str) -> list[str]:
-    """The TIFF files of a source whose path holds none of some words.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The TIFF files of a source whose path holds none of some words; there is one at least."""
     names = [name for name in files.names if name.lower().endswith((".tif", ".tiff"))]
     names = [name for name in names if not any(word in name for word in without)]
     if not names:

@@ -28,11 +28,7 @@ CORRECTED = (
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool, four_classes: bool = False) -> Plan:
-    """Plans the import.
-
-    Raises:
-        UserError: there is no TIFF file, or a class has no image.
-    """
+    """Plans the import."""
     found = Plan(FOUR_CLASSES if four_classes else CLASSES)
     pairs = listed_splits(files, "polymer-rings", found)
     if pairs is None:

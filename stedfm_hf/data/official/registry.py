@@ -215,9 +215,6 @@ OFFICIAL_SETS: dict[str, OfficialSet] = {each.name: each for each in _SETS}
 def official_set(name: str) -> OfficialSet:
     """The set of that name.
 
-    Raises:
-        UserError: there is none.
-
     Example:
         >>> official_set("dl-sim").task
         'classes adhesion, factin, microtubule, mitochondrial'

@@ -28,11 +28,7 @@ CORRECTED = (
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
-    """Plans the import.
-
-    Raises:
-        UserError: there is no such file, no target is a number, or h5py is not installed.
-    """
+    """Plans the import."""
     found = Plan(())
     for name in hdf5_names(files):
         try:

@@ -51,17 +51,7 @@ CORRECTED = (
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool, task: str = "semantic") -> Plan:
-    """Plans the import.
-
-    Args:
-        files: the authors'.
-        legacy: repeat the reference.
-        keep_all: nothing is left out by balancing here.
-        task: `semantic`, `perforated` or `multidomain`.
-
-    Raises:
-        UserError: there is no such file, nothing annotated in it, or h5py is not installed.
-    """
+    """Plans the import; `task` is `semantic`, `perforated` or `multidomain`."""
     found = Plan(())
     for name in hdf5_names(files):
         if (split := split_in(name)) is None:

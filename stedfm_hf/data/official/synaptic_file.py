@@ -104,11 +104,7 @@ class SynapticFile:
         return shares(labels, masks)
 
     def pasted(self, name: str) -> np.ndarray:
-        """The votes of all places of an image, added, (4, H, W) float32; they may be above 1 where places overlap.
-
-        Raises:
-            ValueError: as :meth:`votes`, or a place lies outside of the image.
-        """
+        """The votes of all places of an image, added, (4, H, W) float32; they may be above 1 where places overlap."""
         shape = self.image(name).shape
         whole = np.zeros((len(CLASSES), *shape), np.float32)
         for place in self.places[name]:

@@ -99,12 +99,6 @@ def _plain(values: Any) -> Any:
 def view_pixels(pixels: Any, heights: Any, widths: Any, dtypes: Any) -> np.ndarray:
     """The pixels of rows of one size as an array (B, H, W), read-only; without a copy for Arrow data.
 
-    Args:
-        pixels: bytes of every row, a list or an Arrow array.
-        heights: of every row.
-        widths: of every row.
-        dtypes: NumPy name of every row's dtype.
-
     Raises:
         UserError: the rows differ in size or dtype, or a row has not the bytes its size asks for.
     """
@@ -143,12 +137,6 @@ def _joined(values: Any) -> Any:
 
 def stack_masks(masks: Any, shape: tuple[int, ...], planes: Any = None, dtypes: Any = None) -> np.ndarray | None:
     """The masks of rows as (B, H, W), or (B, P, H, W); zeros where a row has none, None where no row has one.
-
-    Args:
-        masks: the column `mask`.
-        shape: (H, W) of the crops.
-        planes: the column `mask_planes`, where there is one.
-        dtypes: the column `mask_dtype`, where there is one.
 
     Raises:
         UserError: a mask has not the size of its crop, or the masks have different planes.

@@ -144,11 +144,7 @@ CROP_COLUMNS = tuple(_COLUMNS)
 
 
 def staged_schema(*, planes: bool = False) -> pa.Schema:
-    """Return the schema of crops whose classes have no numbers yet: `label` is a name.
-
-    Args:
-        planes: Whether there are the columns of masks with planes and of regions.
-    """
+    """Return the schema of crops whose classes have no numbers yet: `label` is a name."""
     return pa.schema({**_COLUMNS, **(_PLANES if planes else {})})
 
 

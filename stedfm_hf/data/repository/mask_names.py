@@ -10,14 +10,7 @@ from stedfm_hf.runs import UserError, read_json
 
 
 def read_mask_names(data: str | os.PathLike[str]) -> dict[int, str]:
-    """Return the names of the numbers in the masks of a data set.
-
-    Args:
-        data: Folder of a data set, or of images below one, or id of a data set on the Hub.
-
-    Returns:
-        Names by number; {} where the data set has none.
-    """
+    """Return the names of the numbers in the masks of a local or Hub data set; {} where it has none."""
     from huggingface_hub import hf_hub_download
 
     folder = Path(data)

@@ -62,12 +62,6 @@ def planes_columns(mask: np.ndarray | None, names: Sequence[str], region: np.nda
 def read_planes(stored: bytes, names: Sequence[str], dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     """The planes of a row (P, H, W): uint8, uint16, or float32 of fractions; read-only.
 
-    Args:
-        stored: the column `mask`.
-        names: the column `mask_planes`.
-        dtype: the column `mask_dtype`.
-        shape: (H, W) of the crop.
-
     Raises:
         ValueError: they do not fit together: the row is damaged.
     """

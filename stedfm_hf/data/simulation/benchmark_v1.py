@@ -87,9 +87,6 @@ PRESETS = MappingProxyType({preset.name: preset for preset in (BENCHMARK_V1, BEN
 def find_preset(name: str) -> Preset:
     """The preset of that name.
 
-    Raises:
-        UserError: there is none.
-
     Example:
         >>> find_preset("benchmark-v1").splits["test"] * 7
         1050

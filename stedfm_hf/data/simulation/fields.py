@@ -260,13 +260,7 @@ def to_uint16(counts: np.ndarray) -> np.ndarray:
 
 
 def class_mask(names: Sequence[str], sharp: Sequence[np.ndarray], settings: SimulationSettings) -> np.ndarray:
-    """Classes of the pixels, (H, W) uint8, as :class:`SimulatedField` has them.
-
-    Args:
-        names: of the structures, in the order of `STRUCTURES`.
-        sharp: emitters of each, (H, W).
-        settings: give the size of a pixel.
-    """
+    """Classes of the pixels, (H, W) uint8, as :class:`SimulatedField` has them."""
     mask = np.zeros(sharp[0].shape, dtype=np.uint8)
     strongest = np.full(mask.shape, MASK_LEVEL, dtype=np.float32)
     for name, each in zip(names, sharp, strict=True):

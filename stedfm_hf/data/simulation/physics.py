@@ -105,11 +105,7 @@ def check_structures(names: Sequence[str]) -> None:
 
 
 def in_order(structures: str | Sequence[str]) -> list[str]:
-    """The names, each once, in the order of `STRUCTURES`.
-
-    Raises:
-        UserError: one is unknown, or there is none.
-    """
+    """The names, each once, in the order of `STRUCTURES`."""
     asked = [structures] if isinstance(structures, str) else list(structures)
     check_structures(asked)
     if not asked:

@@ -56,21 +56,8 @@ def simulate_field_with_pysted(
     the point spread function follows from pySTED's optics, not from `fwhm_nm`, and intensities are not matched across
     structures. Nothing bleaches.
 
-    Args:
-        structures: one name or several.
-        seed: names the data set.
-        index: number of the field.
-        settings: physical parameters; None takes the defaults.
-        confocal: also image the same molecules without the depletion beam.
-
-    Returns:
-        The counts and the truth.
-
     Raises:
         UserError: pySTED is not installed, or a structure is unknown.
-
-    Example:
-        >>> field = simulate_field_with_pysted("rings", seed=0, index=0)  # doctest: +SKIP
     """
     check_pysted()
     names = in_order(structures)

@@ -72,6 +72,15 @@ def anywhere(rng: np.random.Generator, scene: Scene, count: int) -> np.ndarray:
     return rng.uniform(0.0, 1.0, (count, 2)) * (scene.height, scene.width)
 
 
+def beside_dendrites(rng: np.random.Generator, scene: Scene, count: int, distance_nm: float) -> np.ndarray:
+    """Places beside two dendrites, two fifths of them anywhere in the field, (count, 2)."""
+    lines, normals = centre_lines(rng, scene, 2, persistence_nm=14_000.0)
+    line, at = rng.integers(0, 2, count), rng.integers(0, lines.shape[1], count)
+    beside = scene.pixels(distance_nm) * rng.normal(0.0, 1.0, (count, 1))
+    free = rng.random((count, 1)) < 0.4
+    return np.where(free, anywhere(rng, scene, count), lines[line, at] + beside * normals[line, at])
+
+
 def neurite_widths(rng: np.random.Generator, scene: Scene) -> np.ndarray:
     """Widths in pixels (240 to 900 nm) of as many neurites as the wanted coverage takes."""
     widths = scene.pixels(240.0) + scene.pixels(660.0) * rng.uniform(0.0, 1.0, 16) ** 2
@@ -80,12 +89,7 @@ def neurite_widths(rng: np.random.Generator, scene: Scene) -> np.ndarray:
 
 
 def how_many(covered: np.ndarray, scene: Scene) -> int:
-    """How many of the objects are needed until their summed areas reach what the scene wants, one at least.
-
-    Args:
-        covered: running sum of the pixels each object touches.
-        scene: says how many pixels are wanted.
-    """
+    """How many of the objects are needed until their summed areas reach what the scene wants, one at least."""
     return min(1 + int(np.searchsorted(covered, scene.area)), len(covered))
 
 

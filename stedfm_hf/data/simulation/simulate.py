@@ -121,11 +121,7 @@ def simulate(settings: SimulateSettings) -> SimulationResult:
 
 
 def _of_preset(settings: SimulateSettings, preset: Preset) -> SimulateSettings:
-    """Take the settings of a preset.
-
-    Raises:
-        UserError: A setting is given that the preset fixes.
-    """
+    """Take the settings of a preset."""
     chosen = {name: getattr(settings, name) for name in ("structures", "splits", "seed")} | settings.physics
     chosen |= {"mixed": settings.mixed or None, "engine": None if settings.engine == "ours" else settings.engine}
     if fixed := [name for name, value in chosen.items() if value is not None]:

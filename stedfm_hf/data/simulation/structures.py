@@ -1,11 +1,11 @@
 """The structures the simulator can draw, one small function each.
 
-Every structure is a cloud of fluorescent emitters: positions in pixels and a brightness each. Blur, photons and noise
-are the same for all of them and live in :mod:`stedfm_hf.data.simulation.fields`, so two structures differ in their
-geometry only. Geometry follows what STED shows in cultured neurons: actin rings every 190 nm around an axon (Xu et
-al. 2013), actin fibres along a dendrite, a mesh of microtubules, postsynaptic puncta and larger, diffuse assemblies
-beside a dendrite, the outer membranes of mitochondria; and rings of a polymer. Sizes are typical ones, not fitted to
-images.
+Every structure is a cloud of fluorescent emitters: positions in pixels, some of them outside the field, and a
+brightness each. Blur, photons and noise are the same for all of them and live in
+:mod:`stedfm_hf.data.simulation.fields`, so two structures differ in their geometry only. Geometry follows what STED
+shows in cultured neurons: actin rings every 190 nm around an axon (Xu et al. 2013), actin fibres along a dendrite, a
+mesh of microtubules, postsynaptic puncta and larger, diffuse assemblies beside a dendrite, the outer membranes of
+mitochondria; and rings of a polymer. Sizes are typical ones, not fitted to images.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stedfm_hf.data.simulation.scene import Emitters, Scene, anywhere, centre_lines, how_many, neurite_widths, turned
+from stedfm_hf.data.simulation.scene import (
+    Emitters,
+    Scene,
+    anywhere,
+    beside_dendrites,
+    centre_lines,
+    how_many,
+    neurite_widths,
+    turned,
+)
 
 RING_PERIOD_NM = 190.0
 
 
 def rings(rng: np.random.Generator, scene: Scene) -> Emitters:
-    """Periodic actin: rings every 190 nm around axons, each a circle seen from the side.
-
-    Args:
-        rng: source of randomness.
-        scene: field to draw into.
-
-    Returns:
-        The emitters, some of them outside the field.
-    """
+    """Periodic actin: rings every 190 nm around axons, each a circle seen from the side."""
     widths = neurite_widths(rng, scene)
     position, normal = centre_lines(rng, scene, len(widths), persistence_nm=14_000.0)
     period = scene.pixels(RING_PERIOD_NM)
@@ -50,15 +51,7 @@ def rings(rng: np.random.Generator, scene: Scene) -> Emitters:
 
 
 def fibres(rng: np.random.Generator, scene: Scene) -> Emitters:
-    """Longitudinal actin: bundles of fibres that follow a neurite and wander across it.
-
-    Args:
-        rng: source of randomness.
-        scene: field to draw into.
-
-    Returns:
-        The emitters, some of them outside the field.
-    """
+    """Longitudinal actin: bundles of fibres that follow a neurite and wander across it."""
     widths = neurite_widths(rng, scene)
     position, normal = centre_lines(rng, scene, len(widths), persistence_nm=14_000.0)
     clouds, brightness = [], []
@@ -74,15 +67,7 @@ def fibres(rng: np.random.Generator, scene: Scene) -> Emitters:
 
 
 def microtubules(rng: np.random.Generator, scene: Scene) -> Emitters:
-    """Microtubules: single smooth filaments that cross the field in every direction.
-
-    Args:
-        rng: source of randomness.
-        scene: field to draw into.
-
-    Returns:
-        The emitters, some of them outside the field.
-    """
+    """Microtubules: single smooth filaments that cross the field in every direction."""
     count = 3 + int(scene.area / (scene.pixels(85.0) * max(scene.height, scene.width)))
     position, _ = centre_lines(rng, scene, count, persistence_nm=8_000.0)
     label = rng.gamma(3.0, 1.0 / 3.0, (count, 1)) * rng.exponential(1.0, position.shape[:2])
@@ -90,25 +75,11 @@ def microtubules(rng: np.random.Generator, scene: Scene) -> Emitters:
 
 
 def puncta(rng: np.random.Generator, scene: Scene) -> Emitters:
-    """PSD95-like synaptic puncta: clusters of 80 to 350 nm, most of them beside a dendrite.
-
-    Args:
-        rng: source of randomness.
-        scene: field to draw into.
-
-    Returns:
-        The emitters, some of them outside the field.
-    """
+    """PSD95-like synaptic puncta: clusters of 80 to 350 nm, most of them beside a dendrite."""
     spread = scene.pixels(38.0) * rng.lognormal(0.0, 0.4, 400)
     spread = spread[: how_many((np.pi * (1.6 * spread) ** 2).cumsum(), scene)]
     count, per_cluster = len(spread), 50
-    lines, normals = centre_lines(rng, scene, 2, persistence_nm=14_000.0)
-    line = rng.integers(0, 2, count)
-    at = rng.integers(0, lines.shape[1], count)
-    beside = scene.pixels(300.0) * rng.normal(0.0, 1.0, (count, 1))
-    centre = np.where(
-        rng.random((count, 1)) < 0.4, anywhere(rng, scene, count), lines[line, at] + beside * normals[line, at]
-    )
+    centre = beside_dendrites(rng, scene, count, distance_nm=300.0)
     # An ellipse with a random axis ratio and direction: scaffolds are seen face on and edge on.
     axes = spread[:, None] * np.stack([np.ones(count), rng.uniform(0.4, 1.0, count)], axis=-1)
     turn = rng.uniform(0.0, np.pi, count)
@@ -118,24 +89,11 @@ def puncta(rng: np.random.Generator, scene: Scene) -> Emitters:
 
 
 def clusters(rng: np.random.Generator, scene: Scene) -> Emitters:
-    """CaMKII-like assemblies: irregular, diffuse patches of 300 to 900 nm along a dendrite, uneven inside.
-
-    Args:
-        rng: source of randomness.
-        scene: field to draw into.
-
-    Returns:
-        The emitters, some of them outside the field.
-    """
+    """CaMKII-like assemblies: irregular, diffuse patches of 300 to 900 nm along a dendrite, uneven inside."""
     radius = scene.pixels(150.0) * rng.lognormal(0.0, 0.4, 200)
     radius = radius[: how_many((1.7 * np.pi * radius**2).cumsum(), scene)]
     count, lumps, per_lump = len(radius), 8, 80
-    lines, normals = centre_lines(rng, scene, 2, persistence_nm=14_000.0)
-    line, at = rng.integers(0, 2, count), rng.integers(0, lines.shape[1], count)
-    beside = scene.pixels(350.0) * rng.normal(0.0, 1.0, (count, 1))
-    centre = np.where(
-        rng.random((count, 1)) < 0.4, anywhere(rng, scene, count), lines[line, at] + beside * normals[line, at]
-    )
+    centre = beside_dendrites(rng, scene, count, distance_nm=350.0)
     # A chain of overlapping lumps has the ragged outline of an assembly, which no single blob has.
     steps = rng.normal(0.0, 0.62, (count, lumps, 2)).cumsum(axis=1)
     lump = centre[:, None] + radius[:, None, None] * (steps - steps.mean(axis=1, keepdims=True))
@@ -147,15 +105,7 @@ def clusters(rng: np.random.Generator, scene: Scene) -> Emitters:
 
 
 def mitochondria(rng: np.random.Generator, scene: Scene) -> Emitters:
-    """Outlines of mitochondria: outer membranes of closed bent tubes, 250 to 500 nm wide and 0.6 to 3 um long.
-
-    Args:
-        rng: source of randomness.
-        scene: field to draw into.
-
-    Returns:
-        The emitters, some of them outside the field.
-    """
+    """Outlines of mitochondria: outer membranes of closed bent tubes, 250 to 500 nm wide and 0.6 to 3 um long."""
     width = scene.pixels(250.0) + scene.pixels(250.0) * rng.random(200)
     length = width + scene.pixels(350.0) + scene.pixels(2_200.0) * rng.random(200) ** 2
     count = how_many((0.75 * width * length).cumsum(), scene)
@@ -190,15 +140,7 @@ def mitochondria(rng: np.random.Generator, scene: Scene) -> Emitters:
 
 
 def polymer_rings(rng: np.random.Generator, scene: Scene) -> Emitters:
-    """Polymer rings: closed, nearly round loops of 250 to 700 nm, single or in small heaps.
-
-    Args:
-        rng: source of randomness.
-        scene: field to draw into.
-
-    Returns:
-        The emitters, some of them outside the field.
-    """
+    """Polymer rings: closed, nearly round loops of 250 to 700 nm, single or in small heaps."""
     radius = scene.pixels(125.0) + scene.pixels(225.0) * rng.random(300) ** 1.5
     count = how_many((2.0 * np.pi * radius * scene.pixels(85.0)).cumsum(), scene)
     radius, per_ring = radius[:count, None], 160

@@ -65,8 +65,6 @@ class BlockReader:
     Args:
         reader: of the shards.
         threads: that read; 0 reads when the rows are asked for.
-
-    Example: see :class:`stedfm_hf.data.streaming.stream.CropStream`.
     """
 
     def __init__(self, reader: ShardReader, threads: int) -> None:

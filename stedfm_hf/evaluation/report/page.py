@@ -52,13 +52,7 @@ _BASELINES = {
 
 
 def write_page_of(evaluation: Evaluation, figures: Mapping[str, Path], path: Path) -> Path:
-    """Writes `report.html`.
-
-    Args:
-        evaluation: what is told.
-        figures: PNG files by name.
-        path: of the page.
-    """
+    """Writes `report.html`; figures are PNG files by name."""
     sections = [_material(evaluation), _scores(evaluation, figures)]
     if evaluation.comparisons:
         sections.append(_comparisons(evaluation))

@@ -50,10 +50,6 @@ def caveats(doubts: Sequence[str], *, simulated: bool) -> list[str]:
 def verdicts(comparisons: Iterable[Mapping[str, Any]], name: Callable[[str], str]) -> str:
     """What one is in comparison with others, without a verb; "" where there are none.
 
-    Args:
-        comparisons: with `other`, `difference` and `p_holm`.
-        name: gives the name of a key.
-
     Example:
         >>> rows = [{"other": "otsu", "difference": 0.2, "p_holm": 0.01}, {"other": "b", "difference": 0, "p_holm": 1}]
         >>> verdicts(rows, str.capitalize)
@@ -79,19 +75,7 @@ def which_differ(
     text: str,
     doubted: bool,
 ) -> Section:
-    """The section of the tests: one row for each pair.
-
-    Args:
-        comparisons: with `model`, `other`, `p` and `p_holm`.
-        first: name of the first model.
-        alone: whether it is the only one that others are compared with.
-        noun: what is compared, in the plural.
-        name: gives the name of a key.
-        header: of what stands between the names and p.
-        cells: of a comparison, under the header.
-        text: how they were compared.
-        doubted: whether there are too few source images.
-    """
+    """The section of the tests: one row for each pair, with `cells` under `header` between the names and p."""
     rows = []
     for each in comparisons:
         one, other = (unbroken(name(each[which])) for which in ("model", "other"))

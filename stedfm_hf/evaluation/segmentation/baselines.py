@@ -106,11 +106,7 @@ class Otsu(_Counting):
 
 
 def class_shares(targets: Sequence[np.ndarray], regions: Regions | None = None) -> np.ndarray:
-    """Share of the pixels of each class (L,) among those that count.
-
-    Raises:
-        UserError: there are no annotated images, or none of their pixels counts.
-    """
+    """Share of the pixels of each class (L,) among those that count."""
     if not len(targets):
         raise UserError("a baseline needs annotated images to be fitted on")
     true, counted = np.zeros(len(targets[0])), 0
@@ -130,11 +126,7 @@ def pixels_of(planes: np.ndarray, region: np.ndarray | None) -> np.ndarray:
 
 
 def plane_of(image: np.ndarray, channel: int) -> np.ndarray:
-    """A channel of an image (C, H, W) as float64.
-
-    Raises:
-        UserError: it has no such channel, or pixels that are no numbers.
-    """
+    """A channel of an image (C, H, W) as float64."""
     if image.ndim != 3 or not channel < len(image):
         raise UserError(f"channel {channel} was asked of an image (C, H, W) of the shape {image.shape}")
     plane = np.asarray(image[channel], np.float64)
@@ -170,11 +162,7 @@ def settle(claims: np.ndarray, shares: np.ndarray, background: int | None) -> np
 
 
 def check_fitted(learned: Sized) -> None:
-    """Refuses to predict before anything was learned.
-
-    Raises:
-        UserError: `learned` is empty.
-    """
+    """Refuses to predict before anything was learned."""
     if not len(learned):
         raise UserError("this baseline has not been fitted; call fit(images, targets) first")
 

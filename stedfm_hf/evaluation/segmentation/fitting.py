@@ -105,10 +105,6 @@ def without_training(data: AnnotatedImages, names: Sequence[str]) -> dict[str, B
 class Lazily(Sequence[T]):
     """A sequence whose elements are made when they are asked for, and not kept.
 
-    Args:
-        count: how many.
-        get: makes one, of its number.
-
     Example:
         >>> list(Lazily(3, lambda number: number**2)), len(Lazily(3, str)[1:])
         ([0, 1, 4], 2)

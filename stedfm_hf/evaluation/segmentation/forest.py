@@ -17,16 +17,7 @@ SMALLEST, LARGEST = 0.5, 8.0
 
 
 def pixel_features(image: np.ndarray) -> np.ndarray:
-    """Intensity, magnitude of the gradient and eigenvalues of the Hessian at five scales, for each channel.
-
-    Args:
-        image: (C, H, W) in [0, 1], at least 2 x 2 pixels.
-
-    Returns:
-        (H, W, 20 C) float32.
-
-    Raises:
-        UserError: the image is smaller, or has pixels that are no numbers.
+    """Intensity, gradient magnitude and Hessian eigenvalues at five scales of each channel of (C, H, W): (H, W, 20 C).
 
     Example:
         >>> pixel_features(np.zeros((1, 8, 9))).shape

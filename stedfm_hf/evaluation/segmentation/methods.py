@@ -64,17 +64,6 @@ def match_classes(
     A model of one class a pixel may be asked about planes: its background is left out. A model of planes may be asked
     about images of one class a pixel: the background is where no class reaches a half.
 
-    Args:
-        name: of the model.
-        classes: its classes.
-        target_type: its target type.
-        data: name of the data set.
-        data_classes: the classes of the data.
-        data_type: their target type.
-
-    Raises:
-        UserError: the model gives no probabilities, or its classes are not those of the data.
-
     Example:
         >>> named = {"data": "cells", "data_classes": ["background", "rings"], "data_type": "single_label"}
         >>> match_classes("m", ["background", "Rings"], "single_label", **named).order
@@ -260,18 +249,7 @@ def load_models(
     precision: str = "float32",
     batch_size: int = 8,
 ) -> list[ModelMethod]:
-    """Loads models and checks that they can be asked about these images.
-
-    Args:
-        models: folders or Hub ids.
-        data: what they are asked about.
-        device: where they run.
-        precision: they run in.
-        batch_size: windows in one forward pass.
-
-    Raises:
-        UserError: a model cannot be loaded, is named twice, or its classes or channels are not those of the data.
-    """
+    """Loads models and checks that they can be asked about these images."""
     found: list[ModelMethod] = []
     for source in [find_model(model, head="ForSemanticSegmentation") for model in models]:
         segmenter = load_segmenter(source, device=device, precision=precision)

@@ -31,12 +31,7 @@ from stedfm_hf.weights.models import ModelSource
 
 
 def run_segmentation(settings: MaskSettings, sources: Sequence[ModelSource]) -> MaskResult:
-    """Run `evaluate segmentation`; see `stedfm_hf.evaluation.evaluate_segmentation`.
-
-    Args:
-        settings: Settings of the command.
-        sources: The models.
-    """
+    """Run `evaluate segmentation`; see `stedfm_hf.evaluation.evaluate_segmentation`."""
     scoring = Scoring(
         settings.threshold, "reference" if settings.protocol == "reference" else "ours", settings.min_area_px
     )
@@ -129,11 +124,7 @@ def _run(
 
 
 def read_splits(settings: MaskSettings) -> Splits[AnnotatedImages]:
-    """Read the images of a comparison and split them into what is scored and what baselines are fitted on.
-
-    Raises:
-        UserError: Bad input.
-    """
+    """Read the images of a comparison and split them into what is scored and what baselines are fitted on."""
     read = read_annotated(
         settings.dataset,
         masks=settings.masks,

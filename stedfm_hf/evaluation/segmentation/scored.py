@@ -107,11 +107,7 @@ def annotated_planes(data: AnnotatedImages, number: int) -> tuple[np.ndarray, np
 
 
 def check_rules(scoring: Scoring, data: AnnotatedImages) -> None:
-    """Refuses rules that cannot be applied to these images, before anything is predicted.
-
-    Raises:
-        UserError: says which, and what to do instead.
-    """
+    """Refuses rules that cannot be applied to these images, before anything is predicted."""
     if scoring.threshold is not None and not 0 < scoring.threshold < 1:
         raise UserError(f"threshold {scoring.threshold:g} is no probability; give a number between 0 and 1")
     if scoring.least_pixels < 1:
@@ -134,10 +130,6 @@ def table_of(scored: Sequence[Scored], classes: Sequence[str]) -> pa.Table:
 
     Columns: `method, image, source, class`, the scores (null where undefined; by the reference's rules -1), and of
     objects `f1, pq, sq` with the counts they come from.
-
-    Args:
-        scored: in the order of the rows.
-        classes: names (L,).
     """
     ours = not scored or scored[0].pixels.rules == "ours"
     names = PIXEL_SCORES if ours else REFERENCE_SCORES
@@ -161,13 +153,7 @@ def table_of(scored: Sequence[Scored], classes: Sequence[str]) -> pa.Table:
 
 
 def scored_of(table: pa.Table, classes: Sequence[str], scoring: Scoring) -> list[Scored]:
-    """The scores that a table of :func:`table_of` holds.
-
-    Args:
-        table: as it was written.
-        classes: as of the table.
-        scoring: as of the table.
-    """
+    """The scores that a table of :func:`table_of` holds."""
     rows, count, found = table.to_pylist(), len(classes), []
     names = PIXEL_SCORES if scoring.rules == "ours" else REFERENCE_SCORES
     for start in range(0, len(rows), count):
@@ -251,13 +237,7 @@ class ScoreCache:
 
 
 def image_means(scored: Sequence[Scored], background: int | None, score: str = "iou") -> np.ndarray:
-    """Mean of a score over the classes of each image (n,), the background left out; NaN where none has a value.
-
-    Args:
-        scored: of every image.
-        background: number of the class that is left out; None: all count.
-        score: which.
-    """
+    """Mean of a score over the classes of each image (n,), the background left out; NaN where none has a value."""
     means = np.full(len(scored), np.nan)
     for number, each in enumerate(scored):
         values, undefined = each.pixels.values[score].copy(), each.pixels.undefined(score)

@@ -33,13 +33,6 @@ def wavelet_planes(plane: np.ndarray, scales: int) -> np.ndarray:
     Each scale smooths by a cubic B-spline whose taps lie twice as far apart as those of the scale before; its
     coefficients are what the smoothing took away. They sum with the last smoothed image to the image.
 
-    Args:
-        plane: (H, W).
-        scales: how many; structures of about 2^j pixels answer at scale j.
-
-    Returns:
-        (scales, H, W) float64.
-
     Example:
         >>> wavelet_planes(np.ones((5, 6)), 2).shape
         (2, 5, 6)

@@ -62,11 +62,7 @@ def read_mask(
 
 
 def check_shape(planes: np.ndarray, shape: tuple[int, int]) -> None:
-    """Refuses planes of another size.
-
-    Raises:
-        ImageReadError: says both sizes.
-    """
+    """Refuses planes of another size."""
     if planes.shape[1:] != shape:
         height, width = planes.shape[1:]
         raise ImageReadError(
@@ -75,11 +71,7 @@ def check_shape(planes: np.ndarray, shape: tuple[int, int]) -> None:
 
 
 def drop_equal_planes(array: np.ndarray) -> np.ndarray:
-    """(H, W) or (H, W, colours) of a picture as (1, H, W); colours have to be equal.
-
-    Raises:
-        ImageReadError: the picture is coloured.
-    """
+    """(H, W) or (H, W, colours) of a picture as (1, H, W); colours have to be equal."""
     if array.ndim == 2:
         return array[None]
     if array.shape[-1] in (2, 4):

@@ -28,19 +28,8 @@ def read_folder(
 ) -> dict[str, MaskedRows]:
     """The annotated images of a folder by split; see :func:`~stedfm_hf.labels.annotated.pairing.find_pairs`.
 
-    Every image and mask is decoded once here, so that one that is damaged is known before anything is trained.
-
-    Args:
-        folder: with the images.
-        masks: folder of the masks, or None.
-        series: to take from every image file; None where files have one. `all` takes each for itself, with the plane
-            of the mask that has its number: the planes of a stack.
-        channel: to take from every image; None takes all.
-        source_pattern: regular expression searched in the path of every image; what its first group (or the whole)
-            matches is the id of the source image. None: a hash of the bytes of the file is.
-
-    Raises:
-        UserError: there is no image, mask or folder, or a package is needed to read masks.
+    Every image and mask is decoded once here, so that one that is damaged is known before anything is trained. For
+    `series`, `channel` and `source_pattern` see :func:`~stedfm_hf.labels.annotated.read_annotated`.
     """
     splits = find_pairs(folder, masks)
     if series == ALL_SERIES:
@@ -76,14 +65,7 @@ def read_folder(
 
 @dataclass(frozen=True)
 class FileReads:
-    """Reads pairs of files.
-
-    Args:
-        pairs: image and mask of every row.
-        shapes: (height, width) of every image.
-        series: to take from every image.
-        channel: to take from every image.
-    """
+    """Reads pairs of files."""
 
     pairs: tuple[Pair, ...]
     shapes: tuple[tuple[int, int], ...]

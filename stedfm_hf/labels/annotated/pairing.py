@@ -52,9 +52,6 @@ def find_pairs(folder: Path, masks: Path | None) -> dict[str, list[Pair]]:
     `a_RoiSet.zip`, `a.roi`, `a.polys.txt` or `a_NAME.polys.txt` beside the image, too. The region of interest of
     `a.tif` is `a_region.*` beside the image or its mask. Folders called train, validation (valid, val) and test are
     splits, where there are no others: around the images and their masks, or in both.
-
-    Raises:
-        UserError: there is no image, or no folder of masks.
     """
     if masks is None and (own := _images_and_masks(folder)) is not None:
         return _by_split(_pairs(*own, ""))

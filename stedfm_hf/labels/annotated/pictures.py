@@ -55,12 +55,7 @@ def _pictures(rows: Sequence[DatasetRow]) -> MaskedRows:
 
 @dataclass(frozen=True)
 class PictureReads:
-    """Reads the pictures of a data set and those of their masks.
-
-    Args:
-        rows: of the data set.
-        column: with the masks.
-    """
+    """Reads the pictures of a data set and those of their masks."""
 
     rows: tuple[DatasetRow, ...]
     column: str

@@ -62,11 +62,7 @@ def read_masked_repository(repo: str | os.PathLike[str]) -> dict[str, MaskedRows
 
 
 class CropReads(CropReader):
-    """Reads crops and their masks one by one; row groups that were read are kept, as far as there is room.
-
-    Args:
-        files: the split.
-    """
+    """Reads crops and their masks one by one; row groups that were read are kept, as far as there is room."""
 
     def __init__(self, files: SplitFiles) -> None:
         super().__init__(files)
@@ -89,12 +85,6 @@ class CropReads(CropReader):
 
 def stored_mask(row: Mapping[str, Any]) -> StoredMask:
     """The mask of a row of crops that has one, with its planes and its region where there are any.
-
-    Args:
-        row: as it is stored; a data set whose masks are all plain has no column of planes or regions.
-
-    Raises:
-        ImageReadError: the row is damaged.
 
     Example:
         >>> row = {"mask": bytes([0, 3]), "height": 1, "width": 2}

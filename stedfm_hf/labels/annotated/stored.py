@@ -111,9 +111,6 @@ def take_region(planes: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, t
 
     Returns:
         The other planes, their names, and the region (H, W) bool or None.
-
-    Raises:
-        ImageReadError: there is nothing but the region, or it is empty.
     """
     lower = [name.lower() for name in names]
     if REGION not in lower:
@@ -126,11 +123,7 @@ def take_region(planes: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, t
 
 
 def as_region(plane: np.ndarray) -> np.ndarray:
-    """A region of interest, (H, W) bool.
-
-    Raises:
-        ImageReadError: it is empty.
-    """
+    """A region of interest, (H, W) bool."""
     region = plane > 0
     if not region.any():
         raise ImageReadError("has an empty region of interest; mark what was annotated, or leave the region out")

@@ -79,17 +79,8 @@ def read_class_folder(
 ) -> dict[str, Rows]:
     """The images of a folder with one folder for each class, by split.
 
-    Every file is decoded once here, so that one that is damaged is known before anything is trained.
-
-    Args:
-        folder: holds a folder for each class, or one for each split that does.
-        series: to take from every file; None where files have one.
-        channel: to take from every image; None takes all.
-        source_pattern: regular expression searched in the path of every file; what its first group (or the whole)
-            matches is the id of the source image. None: a hash of its bytes is.
-
-    Raises:
-        UserError: there are no folders of classes, or the pattern does not fit.
+    Every file is decoded once here, so that one that is damaged is known before anything is trained. For `series`,
+    `channel` and `source_pattern` see :func:`~stedfm_hf.labels.labelled.read_labelled`.
     """
     found = find_images(folder)
     parts = {image.path: image.path.split("/") for image in found.images}
@@ -155,11 +146,7 @@ def _check(image: FoundImage, *, series: str | int | None, channel: str | int | 
 
 
 def source_of(path: str, pattern: str | None, content: str) -> str:
-    """Return the id of the source image of a file: what the pattern finds in its path, else the id of its content.
-
-    Raises:
-        UserError: the pattern is none, or does not fit.
-    """
+    """Return the id of the source image of a file: what the pattern finds in its path, else the id of its content."""
     if pattern is None:
         return content
     try:
@@ -245,11 +232,7 @@ def _class_names(feature: Any) -> tuple[str, ...]:
 
 
 class CropReader:
-    """Reads crops of a split one by one; row groups that were read are kept, as far as there is room.
-
-    Args:
-        files: the split.
-    """
+    """Reads crops of a split one by one; row groups that were read are kept, as far as there is room."""
 
     def __init__(self, files: SplitFiles) -> None:
         self.files = files

@@ -11,9 +11,6 @@ PACKAGED = {"demo": "trained on simulated images only: for trying things out, no
 def packaged_folder(model: str) -> Path | None:
     """Folder of a packaged encoder, which `from_pretrained` takes.
 
-    Args:
-        model: what a user named as the model.
-
     Returns:
         The folder, or None where the name is not that of a packaged encoder. Such a name always means the packaged
         one: write `./demo` for a folder of your own of that name.

@@ -134,12 +134,7 @@ _PANEL = 1.95
 
 
 def draw_examples(examples: Sequence[Example], classes: Sequence[str]) -> Figure:
-    """Rows of an image as it is, with the true outlines, and with those each method found.
-
-    Args:
-        examples: a row each; the first says which methods are shown.
-        classes: names of their planes.
-    """
+    """Rows of an image as it is, with the true outlines, and with those each method found."""
     examples = [crop(each) for each in examples]
     titles = ["image", "annotated", *examples[0].predicted][:MOST_COLUMNS]
     shapes = [each.image.shape for each in examples]

@@ -43,13 +43,7 @@ _BASELINES = {
 
 
 def write_page_of(findings: Findings, figures: Mapping[str, Path], path: Path) -> Path:
-    """Writes `report.html`.
-
-    Args:
-        findings: what is told.
-        figures: PNG files by name.
-        path: of the page.
-    """
+    """Writes `report.html`; figures are PNG files by name."""
     sections = [_material(findings), _scores(findings, figures)]
     if findings.comparisons:
         sections.append(_comparisons(findings))
