@@ -62,10 +62,7 @@ def compose_arguments(settings: TrainingSettings) -> TrainingArguments:
 
 
 def parse_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the words of the command line to the types of `transformers.TrainingArguments`.
-
-    Args:
-        extra: Words by name, as a list; what is not a list has its type already.
+    """Convert words of the command line, given as lists, to the types of `transformers.TrainingArguments`.
 
     Raises:
         UserError: A word that cannot be converted.

@@ -23,12 +23,7 @@ Parts = dict[str, list[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Source:
-    """A data set of a training.
-
-    Args:
-        files: its training split.
-        batch_size: its crops in the batch of one rank.
-    """
+    """A data set of a training."""
 
     files: SplitFiles
     batch_size: int
@@ -36,10 +31,6 @@ class Source:
 
 def share_batch(batch_size: int, weights: Sequence[float]) -> list[int]:
     """Deals the crops of a batch out to data sets, by largest remainders; each gets one at least.
-
-    Args:
-        batch_size: crops of a batch.
-        weights: shares of the data sets, above 0.
 
     Raises:
         UserError: there are more data sets than crops, or a weight is not above 0.
@@ -62,15 +53,6 @@ def share_batch(batch_size: int, weights: Sequence[float]) -> list[int]:
 
 class EndlessBatches(IterableDataset[Parts]):
     """The batches of one rank, without end.
-
-    Args:
-        sources: the data sets; each goes through epochs of its own.
-        seed: of the order.
-        accumulation: batches of a rank in an optimiser step.
-        rank: number of this process.
-        world_size: processes in all.
-        open_shards: shards that are mixed at a time.
-        threads: that read ahead.
 
     Attributes:
         start: batches that were taken before: the next iteration begins behind them.

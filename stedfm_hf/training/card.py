@@ -124,12 +124,7 @@ def describe_data(files: SplitFiles) -> TrainingData:
 
 
 def describe_machine(processes: int, device: torch.device) -> str:
-    """Kind and number of the devices, such as `2 x NVIDIA H100 80GB HBM3`; no name of a host.
-
-    Args:
-        processes: of the training, one a device.
-        device: of this one.
-    """
+    """Kind and number of the devices, such as `2 x NVIDIA H100 80GB HBM3`; no name of a host."""
     if device.type == "cuda":
         return f"{processes} x {torch.cuda.get_device_name(device)}"
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()

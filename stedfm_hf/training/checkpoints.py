@@ -38,12 +38,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def newest_whole(output: Path, say: Callable[[str], None] = print) -> Path | None:
-    """The newest checkpoint that is whole, or None; those that are not are named.
-
-    Args:
-        output: folder of the run.
-        say: called with a line for every checkpoint that is passed over.
-    """
+    """The newest checkpoint that is whole, or None; those that are not are named."""
     for step in reversed(steps_of(output)):
         folder = checkpoint_folder(output, step)
         if is_whole(folder):

@@ -43,10 +43,6 @@ def _source(name: str) -> ast.Module:
 def check_argument_names(names: Iterable[str], own: Sequence[str]) -> None:
     """Refuse names that are neither an option of ours nor a field of `transformers.TrainingArguments`.
 
-    Args:
-        names: Names that were given.
-        own: Options of ours, for the offer of the nearest; they are not given in this way.
-
     Raises:
         UserError: Names the first of them and the nearest option.
     """
@@ -95,9 +91,6 @@ def check_dataset(name: str) -> None:
 
 def deepspeed_file(name: str) -> Path:
     """Return the file of a DeepSpeed configuration.
-
-    Args:
-        name: zero1, zero2, zero3, or a JSON file.
 
     Raises:
         UserError: DeepSpeed is not installed, or there is no such file.

@@ -196,12 +196,6 @@ def new_network(
 ) -> StedFmForImageClassification:
     """Return the network before its first step: the encoder of a model, or a new one, and a new head.
 
-    Args:
-        settings: Settings of the fine-tuning.
-        data: Training images; they say what is predicted.
-        seed: Random seed of the new weights.
-        images: Pixels of the training images; a new encoder is standardised by them.
-
     Raises:
         UserError: The model cannot be loaded.
     """

@@ -22,13 +22,7 @@ CURVE_FILE = "curve.csv"
 
 @dataclass(frozen=True)
 class Moment:
-    """When something was measured.
-
-    Args:
-        step: optimiser steps done.
-        epoch: epochs of the data done.
-        samples: images seen, of all processes.
-    """
+    """When something was measured."""
 
     step: int
     epoch: float
@@ -119,9 +113,6 @@ class RowsFile(Generic[Row]):
     def cut_back(self, step: float) -> None:
         """Drops the rows after a step, and a last line that was not written to its end.
 
-        Args:
-            step: of the checkpoint that the training goes on from; below 0 drops all rows.
-
         Raises:
             UserError: the file is no curve, or cannot be written.
         """
@@ -160,9 +151,6 @@ class RowsFile(Generic[Row]):
 
 class Curve(RowsFile[CurveRow]):
     """The curve of a pretraining.
-
-    Args:
-        path: the CSV file; made with the first row.
 
     Example:
         >>> curve = Curve("curve.csv")

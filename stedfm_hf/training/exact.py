@@ -82,11 +82,7 @@ class ExactTrainer(Trainer, ABC):
         """Load the weights of a checkpoint after which nothing is left to train."""
 
     def train_to_end(self, say: Callable[[str], None]) -> TrainOutput:
-        """Train from the newest complete checkpoint of the output folder.
-
-        Args:
-            say: Called with progress lines.
-        """
+        """Train from the newest complete checkpoint of the output folder."""
         checkpoint = newest_whole(Path(str(self.args.output_dir)), say)
         if checkpoint is None:
             self.before_first_step()

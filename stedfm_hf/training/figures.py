@@ -44,11 +44,7 @@ def save_figures(
 
 
 def draw_curve(rows: Sequence[CurveRow]) -> Figure:
-    """The losses over the steps beside that of the best constant; below, what else was measured.
-
-    Args:
-        rows: of the curve, one at least.
-    """
+    """The losses over the steps beside that of the best constant; below, what else was measured."""
     lower = [
         (name, title, factor)
         for name, title, factor in (
@@ -75,13 +71,7 @@ def draw_curve(rows: Sequence[CurveRow]) -> Figure:
 
 
 def draw_finetuning_curve(rows: Sequence[FinetuneRow], metric: str, *, best_step: int | None = None) -> Figure:
-    """Plot the losses of a fine-tuning over the steps, and the metric that the best model is chosen by.
-
-    Args:
-        rows: Rows of the curve, at least one.
-        metric: Name of the metric.
-        best_step: Step to mark.
-    """
+    """Plot the losses of a fine-tuning over the steps, and the metric that the best model is chosen by."""
     with style():
         figure = Figure(figsize=(7.2, 3.0), layout="constrained")
         left, right = figure.subplots(1, 2)

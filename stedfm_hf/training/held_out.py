@@ -96,12 +96,6 @@ class Crops:
 def read_crops(files: SplitFiles, size: int, *, most: int, labelled: bool = False) -> Crops:
     """Reads crops of a split: all, or as many as asked for in a random order that is always the same.
 
-    Args:
-        files: the split.
-        size: side of the crops; of larger ones the middle is taken.
-        most: crops at most.
-        labelled: passes over those without a label.
-
     Raises:
         UserError: the crops are smaller than `size`.
     """
@@ -291,14 +285,6 @@ def find_held_out(
     say: Callable[[str], None] = print,
 ) -> HeldOut | None:
     """Finds the held-out crops of the data sets of a training.
-
-    Args:
-        train: the training splits.
-        preparation: of the training.
-        split: name of the held-out splits.
-        most: crops of each split at most.
-        batch_size: crops at a time.
-        say: called with a line for each data set that has nothing to look at.
 
     Returns:
         None where no data set has such a split.

@@ -199,10 +199,6 @@ class SegmentationTask(Task[SegmentationSettings, AnnotatedImages, Annotated]):
 def read_splits(settings: SegmentationSettings, *, image_size: int) -> Splits[AnnotatedImages]:
     """Read annotated images and split them.
 
-    Args:
-        settings: Settings of the fine-tuning.
-        image_size: Size of the crops.
-
     Raises:
         UserError: The data set has no such split, one source image in two splits, or a class that train lacks.
     """
@@ -279,12 +275,6 @@ def new_network(
     settings: SegmentationSettings, data: AnnotatedImages, *, seed: int, images: Iterable[np.ndarray]
 ) -> StedFmForSemanticSegmentation:
     """Return the network before its first step: the encoder of a model, or a new one, and a new decoder.
-
-    Args:
-        settings: Settings of the fine-tuning.
-        data: Training images; they say what is predicted.
-        seed: Random seed of the new weights.
-        images: Pixels of the training images, read for a new encoder alone: it is standardised by them.
 
     Raises:
         UserError: The model cannot be loaded, or cannot have this decoder.

@@ -16,13 +16,7 @@ CONFUSION, SCATTER = "confusion_matrix", "predictions"
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
-    """Plot the counts of every pair of a true and a predicted class, coloured by the share of the true one.
-
-    Args:
-        matrix: Counts; rows are true classes, columns predicted ones.
-        classes: Names of the classes.
-        title: Title of the figure.
-    """
+    """Plot the counts of every pair of a true and a predicted class, coloured by the share of the true one."""
     counts = np.asarray(matrix, float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 1.8 + 0.55 * len(classes)

@@ -72,13 +72,7 @@ class Objective:
 
 
 def objective_for(data: LabelledImages, *, balanced: bool, smoothing: float = 0.0) -> Objective:
-    """Return the loss for some training images.
-
-    Args:
-        data: Training images.
-        balanced: Whether classes count alike, however many images they have.
-        smoothing: Label smoothing.
-    """
+    """Return the loss for some training images."""
     labels = data.labels
     if data.task == "regression":
         return Objective(data.task, mean=float(labels.mean()), std=float(labels.std()) or 1.0)

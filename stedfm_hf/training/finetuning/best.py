@@ -19,11 +19,7 @@ History = Sequence[Mapping[str, float]]
 
 
 class Best:
-    """Weights of the best evaluation; what is frozen when this is made is not kept.
-
-    Args:
-        network: Network without what wraps it.
-    """
+    """Weights of the best evaluation; what is frozen when this is made is not kept."""
 
     def __init__(self, network: StedFmPreTrainedModel) -> None:
         self.network = network

@@ -59,13 +59,7 @@ _FILES = {
 def write_card(
     task: Task[Any, Any, Any], summary: Mapping[str, Any], held_out: Mapping[str, Loaded[Any, Any]]
 ) -> None:
-    """Write `README.md`; goes last, because it shows the figures that are there.
-
-    Args:
-        task: The fine-tuning.
-        summary: Metrics of all seeds.
-        held_out: Images that the metrics are measured on, by split.
-    """
+    """Write `README.md`; goes last, because it shows the figures that are there."""
     settings, arguments, train = task.settings, task.arguments, task.splits.train
     best = next(run for run in summary["runs"] if run["seed"] == summary["best_seed"])
     about = task.card(best)

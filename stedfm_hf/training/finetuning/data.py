@@ -38,10 +38,6 @@ _SPLITS = {"train_split": "train", "validation_split": "validation", "test_split
 def splits_for_training(read: Mapping[str, Images], settings: FinetuneSettings) -> Splits[Images]:
     """Return train, validation and, if there is one, test; see :func:`~stedfm_hf.labels.splits.split_images`.
 
-    Args:
-        read: Images by split, as they were read.
-        settings: Settings of the fine-tuning, which name the splits.
-
     Raises:
         UserError: The data set has no such split, or as :func:`~stedfm_hf.labels.splits.split_images`.
     """
@@ -62,14 +58,7 @@ def splits_for_training(read: Mapping[str, Images], settings: FinetuneSettings) 
 
 
 class Remembered(Sequence[Item]):
-    """Items that are read once, up to a limit of memory.
-
-    Args:
-        read: Returns an item by its number.
-        count: Number of items.
-        size: Returns the bytes of an item.
-        limit: Bytes of memory.
-    """
+    """Items that are read once, up to a limit of memory."""
 
     def __init__(
         self, read: Callable[[int], Item], count: int, *, size: Callable[[Item], int], limit: int = IN_MEMORY
@@ -119,12 +108,6 @@ def load_images(
 ) -> Loaded[Images, Item]:
     """Read all images once: a damaged one is left out now, and not found in the middle of a training.
 
-    Args:
-        data: Images of a split.
-        remember: Makes the items of them.
-        channels: Number of channels of the model.
-        channels_of: Returns the number of channels of an item.
-
     Raises:
         UserError: An image has other channels, or none of a class can be read.
     """
@@ -151,12 +134,7 @@ def load_images(
 
 
 class Samples(Dataset[dict[str, torch.Tensor]], Generic[Item]):
-    """Samples of a training by their number, without end.
-
-    Args:
-        items: Items to sample from.
-        seed: Random seed of the order and of each sample.
-    """
+    """Samples of a training by their number, without end."""
 
     def __init__(self, items: Sequence[Item], *, seed: int) -> None:
         self.items, self.seed = items, seed
@@ -185,13 +163,6 @@ class Samples(Dataset[dict[str, torch.Tensor]], Generic[Item]):
 class SampleNumbers:
     """Numbers of the samples of every batch of one process, step after step.
 
-    Args:
-        batch_size: Number of samples in a batch of a process.
-        accumulation: Number of its batches in a step.
-        rank: Number of this process.
-        world_size: Number of processes.
-        first: Number of batches of this process that were taken before.
-
     Example:
         >>> two = [iter(SampleNumbers(2, 1, rank, 2)) for rank in (0, 1)]
         >>> [next(each) for each in two], [next(each) for each in two]
@@ -213,10 +184,6 @@ class SampleNumbers:
 
 class Batches(IterableDataset[dict[str, torch.Tensor]]):
     """Batches of a process from a step on.
-
-    Args:
-        samples: Samples by number.
-        arguments: Arguments of the run: they say who shares a step, and how many processes read.
 
     Attributes:
         step: Number of optimiser steps that were done before.

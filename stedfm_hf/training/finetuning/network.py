@@ -34,10 +34,6 @@ def source_of(settings: FinetuneSettings) -> str:
 def network_config(settings: FinetuneSettings, classes: Sequence[str] = ()) -> StedFmConfig:
     """Return the configuration of the network.
 
-    Args:
-        settings: Settings of the fine-tuning.
-        classes: Names of the classes, where they are known.
-
     Raises:
         UserError: The model cannot be loaded, or is of another kind.
     """
@@ -90,10 +86,6 @@ def standardise_by(encoder: StedFmModel, images: Iterable[np.ndarray]) -> None:
 
 def choose_trained(encoder: StedFmModel, settings: FinetuneSettings) -> None:
     """Freeze what is not trained of an encoder; for `lora` put adapters next to the frozen matrices of every block.
-
-    Args:
-        encoder: Encoder, changed in place; heads are not part of it, and always trained.
-        settings: Settings of the fine-tuning.
 
     Raises:
         UserError: More blocks are asked for than there are.

@@ -116,12 +116,7 @@ class FinetuneSettings(TrainingSettings):
         return self.max_per_device_batch or self.largest_batch
 
     def steps_for(self, images: int, sampled: int) -> int:
-        """Return the optimiser steps of a run: as many samples are seen however few images were sampled.
-
-        Args:
-            images: Number of samples in one pass over all training images.
-            sampled: The same of the images of this run.
-        """
+        """Return the optimiser steps of a run: as many samples are seen however few images were sampled."""
         if self.step_limit is not None:
             return self.step_limit
         budget = self.num_train_epochs * images if self.sample_budget is None else self.sample_budget

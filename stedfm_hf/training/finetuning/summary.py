@@ -77,15 +77,7 @@ def write_summary(
     doubts: Sequence[str] = (),
     failed: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Writes `metrics.json` of all runs, and puts the best one's model and figures to the top.
-
-    Args:
-        output: holds a folder for each seed.
-        seeds: of the runs.
-        how: How the splits were made.
-        doubts: why no conclusion can be drawn of the images of the last side.
-        failed: images that could not be read and were left out, with the reason.
-    """
+    """Writes `metrics.json` of all runs, and puts the best one's model and figures to the top."""
     runs = [read_json(run_folder(output, seed) / METRICS_FILE) for seed in seeds]
     summary = summarise(runs, how=how, doubts=doubts) | {"failed": dict(failed or {})}
     best = run_folder(output, summary["best_seed"])
@@ -102,13 +94,7 @@ def write_summary(
 
 
 def describe(summary: Mapping[str, Any], folder: Path, headline: Sequence[str]) -> str:
-    """What the terminal shows: a line, and one for each doubt or advice.
-
-    Args:
-        summary: of all runs.
-        folder: where they are.
-        headline: figures that are shown, if there, behind the one the model was chosen by.
-    """
+    """What the terminal shows: a line, and one for each doubt or advice."""
     side = "test" if "test" in summary else "validation"
     figures = summary[side]
     shown = []

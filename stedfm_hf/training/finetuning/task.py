@@ -86,9 +86,6 @@ class Run:
 class Task(ABC, Generic[Settings, Images, Item]):
     """A fine-tuning, from its images to its card.
 
-    Args:
-        settings: Settings of the fine-tuning.
-
     Attributes:
         arguments: Arguments of the trainer, those of a run without its seed, folder and steps.
         writes: Whether this process writes: the first one.
@@ -278,11 +275,7 @@ class Task(ABC, Generic[Settings, Images, Item]):
 
 
 def describe_failed(failed: Mapping[str, str]) -> list[str]:
-    """Return a line for each reason why images are left out.
-
-    Args:
-        failed: Images with the reason.
-    """
+    """Return a line for each reason why images are left out."""
     images: dict[str, list[str]] = {}
     for image, reason in failed.items():
         images.setdefault(reason, []).append(image)

@@ -93,12 +93,7 @@ class FinetuneTrainer(ExactTrainer, Generic[Settings, Network]):
         return metrics
 
     def train_on(self, curve: RowsFile[FinetuneRow], say: Callable[[str], None]) -> TrainOutput:
-        """Train from the newest complete checkpoint, and end with the best weights in the network.
-
-        Args:
-            curve: Curve of the run; gets a row for every log and evaluation.
-            say: Called with progress lines.
-        """
+        """Train from the newest complete checkpoint, and end with the best weights in the network."""
         watch = FinetuneWatch(curve, metric=self.metric, patience=self.settings.early_stopping_patience, say=say)
         # After the callback that says what is due in a step, so that it also sees the step it is stopped in.
         self.callback_handler.callbacks.insert(1, watch)

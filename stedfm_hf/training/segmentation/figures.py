@@ -38,14 +38,7 @@ class Shown:
 
 
 def save_overlays(folder: Path, name: str, shown: Sequence[Shown], data: AnnotatedImages) -> None:
-    """Write `FOLDER/NAME.png`: a row for each image, as it is, with its mask, and with what the model marks.
-
-    Args:
-        folder: Folder of the figure.
-        name: Name of the figure.
-        shown: Images to plot, at least one.
-        data: Images that they are some of; they say what targets are.
-    """
+    """Write `FOLDER/NAME.png`: a row for each image, as it is, with its mask, and with what the model marks."""
     marked = [number for number in range(len(data.classes)) if number != data.background]
     figure = draw_examples([_example(each, data, marked) for each in shown], [data.classes[each] for each in marked])
     folder.mkdir(parents=True, exist_ok=True)

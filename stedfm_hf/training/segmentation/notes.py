@@ -16,11 +16,7 @@ MUCH_MEMORY = 4 * 2**30
 
 
 def class_notes(train: AnnotatedImages) -> list[str]:
-    """Return the share of each class, and a warning about numbers without names: numbered objects look like classes.
-
-    Args:
-        train: Training images.
-    """
+    """Return the share of each class, and a warning about numbers without names: they may count objects."""
     pixels = int(train.sizes.sum())
     shares = (f"{name} {100 * count / pixels:.3g} %" for name, count in train.counts().items())
     found = [f"{train.name}: of the pixels are {', '.join(shares)}"]
@@ -34,11 +30,7 @@ def class_notes(train: AnnotatedImages) -> list[str]:
 
 
 def memory_warnings(scored: Mapping[str, AnnotatedImages]) -> list[str]:
-    """Return a warning for images that take much memory when they are scored: all their pixels are sorted at once.
-
-    Args:
-        scored: Images that are scored, by split.
-    """
+    """Return a warning for images that take much memory when they are scored: all their pixels are sorted at once."""
     found = []
     for data in scored.values():
         largest = int(data.sizes.argmax())
@@ -53,10 +45,6 @@ def memory_warnings(scored: Mapping[str, AnnotatedImages]) -> list[str]:
 
 def check_metric(validation: AnnotatedImages, metric: str) -> None:
     """Refuse to choose by the overlap with masks that are empty: only what is marked wrongly would have a value.
-
-    Args:
-        validation: Images that the best model is chosen on.
-        metric: Metric that it is chosen by.
 
     Raises:
         UserError: There is no pixel of any class.

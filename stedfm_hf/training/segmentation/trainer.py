@@ -75,11 +75,6 @@ class SegmentationTrainer(FinetuneTrainer[SegmentationSettings, StedFmForSemanti
     def score_split(self, split: AnnotatedSplit, *, areas: bool, shown: int = 0) -> tuple[list[Scored], list[Shown]]:
         """Score all images of a split; every process must come here, and gets the scores of all.
 
-        Args:
-            split: Images.
-            areas: Whether areas under curves are computed.
-            shown: Number of images to plot, the first ones.
-
         Returns:
             Scores of all images, and what is plotted of the images of this process.
         """
@@ -143,11 +138,6 @@ def score(
 
 def metrics_of(scored: Sequence[Scored], data: AnnotatedImages, *, intervals: bool) -> dict[str, Any]:
     """Return means over images and classes, without the background.
-
-    Args:
-        scored: Scores of every image.
-        data: The same images.
-        intervals: Whether 95 % intervals over source images are computed.
 
     Returns:
         Result of :func:`~stedfm_hf.evaluation.segmentation.flatten`, with `loss`; undefined values are None.
