@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from stedfm_hf.metrics.neighbours import nearest
+from stedfm_hf.metrics.neighbours import VOTES, Vote, nearest
 from stedfm_hf.metrics.statistics import accuracy_interval, bootstrap_interval
-from stedfm_hf.metrics.votes import VOTES, Vote
 
 REFERENCE_KS = tuple(range(3, 11))
 Labels = Sequence[str] | Sequence[int] | np.ndarray

@@ -14,8 +14,7 @@ from stedfm_hf.evaluation.probe import choose_strength, fit_predict
 from stedfm_hf.evaluation.scoring import Run, measure
 from stedfm_hf.labels.labelled import LabelledImages, draw_per_class
 from stedfm_hf.labels.splits import Splits
-from stedfm_hf.metrics.neighbours import nearest
-from stedfm_hf.metrics.votes import TEMPERATURE, Vote, reference_decide
+from stedfm_hf.metrics.neighbours import TEMPERATURE, Vote, nearest, reference_decide
 from stedfm_hf.runs import UserError
 
 ALL = "all"

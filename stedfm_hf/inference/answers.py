@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,31 +9,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from stedfm_hf.inference.loading import Classifier
+from stedfm_hf.inference.loading import Classifier, names_of
 from stedfm_hf.inference.stepwise import Fact, table_of
 from stedfm_hf.inference.tables import OF_IMAGE, OF_MODEL
 from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 from stedfm_hf.modeling.tiling_stedfm import encode_images
-from stedfm_hf.runs import UserError
 
 
 def answer_columns(classifier: Classifier) -> dict[str, str]:
     """Columns for the answers of a model, `p_<label>` or `value_<label>` of a regression, and their labels."""
-    config = classifier.model.config
-    if sorted(config.id2label) != list(range(config.num_labels)):
-        raise UserError(
-            f"model {classifier.name}: id2label in its config.json names the labels {sorted(config.id2label)}; "
-            f"it must name 0 to {config.num_labels - 1}"
-        )
-    names = [str(config.id2label[number]) for number in range(config.num_labels)]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise UserError(
-            f"model {classifier.name}: several labels are called {twice[0]!r} and would share a column; "
-            "give each a name of its own in id2label of its config.json"
-        )
-    prefix = "value_" if config.target_type == "regression" else "p_"
-    return {f"{prefix}{name}": name for name in names}
+    prefix = "value_" if classifier.model.config.target_type == "regression" else "p_"
+    return {f"{prefix}{name}": name for name in names_of(classifier, "labels")}
 
 
 def answers_of(

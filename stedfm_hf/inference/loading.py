@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,6 +54,23 @@ class Classifier(Loaded):
     """A classifier (or a model of several labels, or of values) ready for use, see `Loaded`."""
 
     model: StedFmForImageClassification
+
+
+def names_of(loaded: Loaded, noun: str) -> tuple[str, ...]:
+    """The names of what a head answers, in order; refuses answers without a name, and two of one name."""
+    config = loaded.model.config
+    if sorted(config.id2label) != list(range(config.num_labels)):
+        raise UserError(
+            f"model {loaded.name}: id2label in its config.json names the labels {sorted(config.id2label)}; "
+            f"it must name 0 to {config.num_labels - 1}"
+        )
+    names = tuple(str(config.id2label[number]) for number in range(config.num_labels))
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(
+            f"model {loaded.name}: several {noun} are called {twice[0]!r} and could not be told apart; "
+            "give each a name of its own in id2label of its config.json"
+        )
+    return names
 
 
 @quiet_transformers()

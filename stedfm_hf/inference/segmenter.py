@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import AutoModelForSemanticSegmentation
 
-from stedfm_hf.inference.loading import Loaded, load_headed
+from stedfm_hf.inference.loading import Loaded, load_headed, names_of
 from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
-from stedfm_hf.runs import UserError
 from stedfm_hf.weights.models import ModelSource
 
 
@@ -32,20 +30,7 @@ class Segmenter(Loaded):
         Raises:
             UserError: If a class has no name, or two have the same.
         """
-        config = self.model.config
-        if sorted(config.id2label) != list(range(config.num_labels)):
-            raise UserError(
-                f"model {self.name}: id2label in its config.json names the labels {sorted(config.id2label)}; "
-                f"it must name 0 to {config.num_labels - 1}"
-            )
-        names = tuple(str(config.id2label[number]) for number in range(config.num_labels))
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise UserError(
-                f"model {self.name}: several classes are called {twice[0]!r} and could not be told apart; "
-                "give each a name of its own in id2label of its config.json"
-            )
-        return names
+        return names_of(self, "classes")
 
     @property
     def object_classes(self) -> dict[int, str]:

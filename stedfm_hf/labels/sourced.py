@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self, TypeVar, overload
 
 import numpy as np
+
+from stedfm_hf.images import StedImage
 
 Item = TypeVar("Item", covariant=True)
 
@@ -92,6 +95,20 @@ class SourcedImages(Sequence[Item]):
     def _columns(self) -> dict[str, np.ndarray]:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+
+def digest_of(settings: Sequence[Any], *parts: str) -> str:
+    """SHA-256 of how something is read, and of its parts' own."""
+    return hashlib.sha256(json.dumps([*settings, *parts]).encode()).hexdigest()
+
+
+def in_memory(images: Sequence[np.ndarray]) -> list[StedImage]:
+    """Arrays (H, W) or (C, H, W) as images that a file could hold, named by their numbers."""
+    arrays = [np.asarray(image) if np.ndim(image) == 3 else np.asarray(image)[None] for image in images]
+    return [
+        StedImage(array, None, tuple(map(str, range(len(array)))), {}, str(number), "image")
+        for number, array in enumerate(arrays)
+    ]
 
 
 def sha256_of(text: str, content: bytes) -> str:

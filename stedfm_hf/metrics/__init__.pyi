@@ -1,8 +1,5 @@
-from .calibration import CalibrationMetrics
-from .classification import ClassificationMetrics
-from .multilabel import MultiLabelMetrics
-from .neighbours import nearest
-from .regression import RegressionMetrics
+from .label_metrics import CalibrationMetrics, ClassificationMetrics, MultiLabelMetrics, RegressionMetrics
+from .neighbours import VOTES, Vote, nearest
 from .segmentation import SegmentationMetrics
 from .statistics import (
     accuracy_interval,
@@ -10,7 +7,6 @@ from .statistics import (
     holm,
     permutation_test,
 )
-from .votes import VOTES, Vote
 
 __all__ = [
     "VOTES",

@@ -9,9 +9,9 @@ import datasets
 import evaluate
 import numpy as np
 
+from stedfm_hf.metrics.label_metrics import OfflineMetric
 from stedfm_hf.metrics.mask_scores import ImageScores, Rules, planes_of, predicted_pixels, score_image
 from stedfm_hf.metrics.objects import ObjectScores, score_objects
-from stedfm_hf.metrics.offline import OfflineMetric
 from stedfm_hf.metrics.summary import DRAWS, flatten, summarise
 from stedfm_hf.runs import UserError
 

@@ -1,8 +1,7 @@
 """Annotated images, from data sets and folders alike: what segmentation is trained and scored on."""
 
 from stedfm_hf.labels.annotated.drawing import draw_fraction, draw_per_class
-from stedfm_hf.labels.annotated.images import AnnotatedImages, from_arrays, read_annotated
-from stedfm_hf.labels.annotated.splits import class_warnings
+from stedfm_hf.labels.annotated.images import AnnotatedImages, class_warnings, from_arrays, read_annotated
 from stedfm_hf.labels.annotated.targets import parse_classes
 
 __all__ = [

@@ -15,14 +15,19 @@ import numpy as np
 from stedfm_hf.data.repository.mask_names import read_mask_names
 from stedfm_hf.images import ImageReadError, StedImage
 from stedfm_hf.labels.annotated.annotation_files import check_shape
-from stedfm_hf.labels.annotated.folders import read_folder
-from stedfm_hf.labels.annotated.pairing import SAY_WHICH
+from stedfm_hf.labels.annotated.folders import SAY_WHICH, read_folder
 from stedfm_hf.labels.annotated.repositories import read_masked_repository
-from stedfm_hf.labels.annotated.rows import MaskedRows, Reads, content_digest, digest_of
-from stedfm_hf.labels.annotated.stored import StoredMask, count, whole_numbers
+from stedfm_hf.labels.annotated.stored import (
+    MaskedRows,
+    Reads,
+    StoredMask,
+    content_digest,
+    count,
+    whole_numbers,
+)
 from stedfm_hf.labels.annotated.targets import Classes, Rule, TargetType, make_rule
 from stedfm_hf.labels.labelled.reading import is_class_folder, is_simulated
-from stedfm_hf.labels.sourced import SourcedImages, sha256_of
+from stedfm_hf.labels.sourced import SourcedImages, digest_of, in_memory, sha256_of
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.runs import UserError, counted
 
@@ -136,18 +141,16 @@ def from_arrays(
         UserError: the masks are not of the size of their images, or as of :func:`read_annotated`.
     """
     places = [str(number) for number in range(len(images))]
-    arrays = tuple(np.asarray(image) if np.ndim(image) == 3 else np.asarray(image)[None] for image in images)
-    stored = []
-    for number, (image, mask) in enumerate(zip(arrays, masks, strict=True)):
+    wrapped, stored = in_memory(images), []
+    for number, (image, mask) in enumerate(zip(wrapped, masks, strict=True)):
         region = None if regions is None else regions[number]
         try:
             planes = whole_numbers(np.asarray(mask) if np.ndim(mask) == 3 else np.asarray(mask)[None])
-            check_shape(planes, (image.shape[1], image.shape[2]))
+            check_shape(planes, (image.array.shape[1], image.array.shape[2]))
         except ImageReadError as error:
             raise UserError(f"{name}: the mask of image {number} {error}") from error
         stored.append(StoredMask(planes, region=None if region is None else np.asarray(region, bool)))
-    reads = _ArrayReads(arrays, tuple(stored))
-    digests = [content_digest(reads.image(number), mask) for number, mask in enumerate(stored)]
+    digests = [content_digest(image, mask) for image, mask in zip(wrapped, stored, strict=True)]
     rows = MaskedRows(
         facts=[count(mask) for mask in stored],
         sources=sources or places,
@@ -155,19 +158,18 @@ def from_arrays(
         contents=[""] * len(places),
         rows=range(len(places)),
         digest=digest_of([], *digests),
-        reads=reads,
+        reads=_ArrayReads(wrapped, stored),
     )
     return _annotated({"all": rows}, name, classes, target_type, {}, simulated=False)["all"]
 
 
 @dataclass(frozen=True, eq=False)
 class _ArrayReads:
-    arrays: tuple[np.ndarray, ...]
-    masks: tuple[StoredMask, ...]
+    images: Sequence[StedImage]
+    masks: Sequence[StoredMask]
 
     def image(self, number: int) -> StedImage:
-        array = self.arrays[number]
-        return StedImage(array, None, tuple(map(str, range(len(array)))), {}, str(number), "image")
+        return self.images[number]
 
     def mask(self, number: int) -> StoredMask:
         return self.masks[number]
@@ -191,7 +193,7 @@ def read_annotated(
 
     Args:
         data: a data set repository (local folder or Hub id) whose rows have masks, or a folder of image files with
-            their masks; see :func:`~stedfm_hf.labels.annotated.pairing.find_pairs` for the names of the files,
+            their masks; see :func:`~stedfm_hf.labels.annotated.folders.find_pairs` for the names of the files,
             and :func:`~stedfm_hf.labels.annotated.annotation_files.read_mask` for their kinds.
         split: the only split wanted, or None for all.
         masks: of a folder: another one with the masks, laid out like it.
@@ -299,3 +301,27 @@ def _of_split(rows: MaskedRows, rule: Rule, name: str, simulated: bool) -> Annot
         failed=rows.failed,
         unmasked=tuple(rows.unmasked),
     )
+
+
+_FALSE_ONLY = "only false marks of it count"
+
+
+def class_warnings(parts: Mapping[str, AnnotatedImages]) -> list[str]:
+    """What a user should know of the splits before training: classes that have no pixel in one of them.
+
+    Example:
+        >>> from stedfm_hf.labels.annotated.images import from_arrays
+        >>> import numpy as np
+        >>> data = from_arrays("d", [np.eye(4)], [np.eye(4, dtype=np.uint8)], classes=["rings", "fibres"])
+        >>> class_warnings({"train": data})
+        ['d: no pixel of fibres is in train: it cannot be learned']
+    """
+    means = {"train": "it cannot be learned", "validation": _FALSE_ONLY, "test": _FALSE_ONLY}
+    found = []
+    for split, data in parts.items():
+        for name in [each for each, pixels in data.counts().items() if not pixels]:
+            elsewhere = [other for other, part in parts.items() if other != split and part.counts().get(name)]
+            there = f", but there are some in {' and '.join(elsewhere)}" if elsewhere else ""
+            meaning = means.get(split, "it can be neither learned nor scored")
+            found.append(f"{data.name}: no pixel of {name} is in {split}{there}: {meaning}")
+    return found

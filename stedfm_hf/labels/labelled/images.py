@@ -24,7 +24,7 @@ from stedfm_hf.labels.labelled.reading import (
     read_repository,
 )
 from stedfm_hf.labels.labelled.targets import Targets, read_targets
-from stedfm_hf.labels.sourced import SourcedImages, sha256_of
+from stedfm_hf.labels.sourced import SourcedImages, in_memory, sha256_of
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.runs import UserError
 
@@ -115,22 +115,11 @@ def from_arrays(
         sources: source image of each; None: each is a source of its own.
     """
     places = [str(number) for number in range(len(images))]
-    arrays = [np.asarray(image) if np.ndim(image) == 3 else np.asarray(image)[None] for image in images]
-    digest = hashlib.sha256()
-    for array in arrays:
+    wrapped, digest = in_memory(images), hashlib.sha256()
+    for array in (image.array for image in wrapped):
         digest.update(repr((array.shape, array.dtype.str)).encode() + np.ascontiguousarray(array).tobytes())
-    read = _ArrayReader(arrays)
-    rows = Rows(labels, (), sources or places, places, [""] * len(places), digest.hexdigest(), read)
+    rows = Rows(labels, (), sources or places, places, [""] * len(places), digest.hexdigest(), wrapped.__getitem__)
     return _labelled({"all": rows}, name, False)["all"]
-
-
-@dataclass(frozen=True, eq=False)
-class _ArrayReader:
-    arrays: Sequence[np.ndarray]
-
-    def __call__(self, number: int) -> StedImage:
-        array = self.arrays[number]
-        return StedImage(array, None, tuple(map(str, range(len(array)))), {}, str(number), "image")
 
 
 def read_labelled(

@@ -23,6 +23,7 @@ from stedfm_hf.data.repository.files import ShardReader, SplitFiles, find_split,
 from stedfm_hf.data.repository.layout import crop_features
 from stedfm_hf.data.splits import file_id
 from stedfm_hf.images import FoundImage, StedImage, find_images, read_image
+from stedfm_hf.labels.sourced import digest_of
 from stedfm_hf.labels.splits import ONE_SPLIT
 from stedfm_hf.modeling.io_stedfm import ImageReadError
 from stedfm_hf.runs import UserError, read_json, sha256_file
@@ -117,7 +118,7 @@ def read_class_folder(
             sources=[source_of(image.path, source_pattern, content) for image, content in groups[split]],
             places=[image.path for image, _ in groups[split]],
             contents=[content for _, content in groups[split]],
-            digest=_digest([series, channel], *(content for _, content in groups[split])),
+            digest=digest_of([series, channel], *(content for _, content in groups[split])),
             read=_FileReader(tuple(image for image, _ in groups[split]), series, channel),
             failed=failed[split],
         )
@@ -218,7 +219,7 @@ def _read_crops(files: SplitFiles, target: str) -> Rows:
         sources=[place if source is None else str(source) for source, place in zip(sources, places, strict=True)],
         places=places,
         contents=[""] * files.rows,
-        digest=_digest([], *(_file_digest(shard.file) for shard in files.shards)),
+        digest=digest_of([], *(_file_digest(shard.file) for shard in files.shards)),
         read=CropReader(files),
     )
 
@@ -276,12 +277,18 @@ class CropReader:
         return self._rows.read(shard, [group])
 
 
-def _read_pictures(repo: str, split: str | None, target: str) -> dict[str, Rows]:
-    """A repository of pictures with labels, as the `datasets` library loads it; every picture is decoded once."""
+def picture_rows(repo: str) -> dict[str, list[DatasetRow]]:
+    """The rows of a repository of pictures, as the `datasets` library loads it, by split."""
     groups: dict[str, list[DatasetRow]] = {}
     for row in dataset_rows(repo):
         if isinstance(row, DatasetRow):
             groups.setdefault(row.path.rpartition("/")[0], []).append(row)
+    return groups
+
+
+def _read_pictures(repo: str, split: str | None, target: str) -> dict[str, Rows]:
+    """A repository of pictures with labels, as the `datasets` library loads it; every picture is decoded once."""
+    groups = picture_rows(repo)
     _check_split(repo, split, tuple(groups))
     return {name: _pictures(rows, target) for name, rows in groups.items() if split in (None, name)}
 
@@ -300,7 +307,7 @@ def _pictures(rows: Sequence[DatasetRow], target: str) -> Rows:
         sources=[str(sources[number]) for number in good],
         places=[rows[number].path for number in good],
         contents=[checked[number][0] for number in good],
-        digest=_digest([], *(checked[number][0] for number in good)),
+        digest=digest_of([], *(checked[number][0] for number in good)),
         read=PictureReader([rows[number] for number in good]),
         failed={row.path: error for row, (_, error) in zip(rows, checked, strict=True) if error is not None},
     )
@@ -322,10 +329,6 @@ def _check_picture(row: DatasetRow) -> tuple[str, str | None]:
         return pixels_id(row.read(None, None)[0].array), None
     except (ValueError, OSError) as error:
         return "", " ".join(str(error).split()) or type(error).__name__
-
-
-def _digest(settings: Sequence[Any], *parts: str) -> str:
-    return hashlib.sha256(json.dumps([*settings, *parts]).encode()).hexdigest()
 
 
 def _file_digest(path: str) -> str:
