@@ -1,4 +1,4 @@
-"""What a trained network must beat: an intensity histogram, the pixels, a log power spectrum, and guessing.
+"""What a trained network must beat: an intensity histogram, the pixels, a log power spectrum, and textures.
 
 The histogram asks whether brightness alone gives the labels away. The spectrum is a strong hand-made feature for
 images that differ in texture: beating it is an achievement, losing to it is worth saying.
@@ -6,7 +6,6 @@ images that differ in texture: beating it is an achievement, losing to it is wor
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,45 +60,6 @@ def log_spectra(images: Sequence[np.ndarray], *, size: int = 64) -> np.ndarray:
         power = np.abs(np.fft.rfft2(windows * taper)) ** 2
         spectra.append(np.log(power.mean(axis=(0, 1)) + 1e-8).ravel())
     return np.stack(spectra)
-
-
-def log_spectrum_pca(
-    gallery: Sequence[np.ndarray], query: Sequence[np.ndarray], *, size: int = 64, components: int = 64
-) -> tuple[np.ndarray, np.ndarray]:
-    """Principal components of the log spectra, fitted on the gallery alone.
-
-    Compare them without z-scoring: equal variances would lift the noisy last components to the rank of the first.
-
-    Args:
-        gallery: scaled images (H, W) in [0, 1].
-        query: scaled images (H, W) in [0, 1].
-        size: side of the spectrum's windows, in pixels.
-        components: components kept; fewer where the gallery is smaller.
-
-    Returns:
-        Features of the gallery (n, c) and of the query (m, c).
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> a, b = log_spectrum_pca(list(rng.random((5, 32, 32))), list(rng.random((2, 32, 32))), size=16)
-        >>> a.shape, b.shape
-        ((5, 5), (2, 5))
-    """
-    spectra = log_spectra(gallery, size=size)
-    pca = PCA(min(components, *spectra.shape), svd_solver="full").fit(spectra)
-    return pca.transform(spectra), pca.transform(log_spectra(query, size=size))
-
-
-def chance_accuracy(gallery_labels: Sequence[str], query_labels: Sequence[str]) -> float:
-    """Accuracy of always answering the gallery's most frequent label (of several, the mean over them).
-
-    Example:
-        >>> chance_accuracy(list("aabb"), list("abbb"))
-        0.5
-    """
-    counts = Counter(gallery_labels)
-    most = [label for label, count in counts.items() if count == max(counts.values())]
-    return float(np.mean([sum(label == guess for label in query_labels) / len(query_labels) for guess in most]))
 
 
 GREY_LEVELS = 32

@@ -1,5 +1,5 @@
 from .label_metrics import CalibrationMetrics, ClassificationMetrics, MultiLabelMetrics, RegressionMetrics
-from .neighbours import VOTES, Vote, nearest
+from .neighbours import Vote, nearest
 from .segmentation import SegmentationMetrics
 from .statistics import (
     accuracy_interval,
@@ -9,7 +9,6 @@ from .statistics import (
 )
 
 __all__ = [
-    "VOTES",
     "CalibrationMetrics",
     "ClassificationMetrics",
     "MultiLabelMetrics",

@@ -217,8 +217,8 @@ class Vote:
         temperature: None counts every vote alike; T weighs a vote by exp(similarity / T).
 
     Example:
-        >>> [vote.name for vote in VOTES]
-        ['1 neighbour', '5 neighbours', '20 neighbours', '20 neighbours, weighted (T = 0.07)']
+        >>> Vote(1).name, Vote(20, TEMPERATURE).name
+        ('1 neighbour', '20 neighbours, weighted (T = 0.07)')
     """
 
     k: int
@@ -264,10 +264,6 @@ class Vote:
         # Relative to the nearest: the vote is the same, and nothing overflows.
         nearest = similarity.max(axis=1, keepdims=True, initial=-np.finfo(float).max)
         return np.exp((similarity - nearest) / self.temperature)
-
-
-VOTES = (Vote(1), Vote(5), Vote(20), Vote(20, TEMPERATURE))
-"""Those that `stedfm evaluate knn` reports."""
 
 
 def reference_decide(numbers: np.ndarray, k: int, *, least: int = 2) -> tuple[np.ndarray, np.ndarray]:

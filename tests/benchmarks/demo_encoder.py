@@ -20,9 +20,7 @@ from stedfm_hf.data import LocalCrops, to_unit_range
 from stedfm_hf.evaluation import (
     intensity_histograms,
     knn_accuracy,
-    knn_leave_one_out,
     log_spectra,
-    log_spectrum_pca,
 )
 from stedfm_hf.evaluation.baselines import fit_components
 from stedfm_hf.images import read_image
@@ -112,6 +110,12 @@ def accuracies(features: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> 
     return Accuracies(float(correct.mean()), float(probe.score(test, of_test)), per_class)
 
 
+def first_components(train: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Principal components, fitted on the first rows alone."""
+    components = fit_components(train)
+    return components.transform(train), components.transform(others)
+
+
 def flat(images: Sequence[np.ndarray]) -> np.ndarray:
     """The pixels of each image in a row."""
     return np.stack([np.asarray(image, np.float32).ravel() for image in images])
@@ -132,11 +136,9 @@ def on_benchmark(networks: dict[str, list[torch.nn.Module]], splits: Sequence[Sp
     }
     train, validation, test = (split.images for split in splits)
     both = [*validation, *test]
-    pixels = flat(train)
-    components = fit_components(pixels)
     for name, (gallery, query) in {
-        "log-spectrum PCA, 64 components": log_spectrum_pca(train, both),
-        "pixel PCA, 64 components": (components.transform(pixels), components.transform(flat(both))),
+        "log-spectrum PCA, 64 components": first_components(log_spectra(train), log_spectra(both)),
+        "pixel PCA, 64 components": first_components(flat(train), flat(both)),
         "intensity histogram, 32 bins": (intensity_histograms(train), intensity_histograms(both)),
     }.items():
         found[name] = [accuracies([gallery, query[: len(validation)], query[len(validation) :]], labels)]
@@ -222,7 +224,9 @@ def real_table(folder: Path, networks: dict[str, list[torch.nn.Module]]) -> str:
     for name, (images, labels, sources) in real_sets(folder).items():
 
         def knn(features: np.ndarray, labels: list[str] = labels, sources: list[str] = sources) -> float:
-            return knn_leave_one_out(features, labels, sources, k=5).accuracy
+            return knn_accuracy(
+                features, labels, features, labels, k=5, gallery_sources=sources, query_sources=sources
+            ).accuracy
 
         scores = [percent([knn(vectors(model, images)) for model in models]) for models in networks.values()]
         spectrum, histogram = knn(log_spectra(images)), knn(intensity_histograms(images))

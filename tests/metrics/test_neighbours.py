@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from stedfm_hf.evaluation import knn_votes
-from stedfm_hf.metrics import VOTES, Vote, neighbours
+from stedfm_hf.evaluation import knn_accuracy
+from stedfm_hf.metrics import Vote, neighbours
 from stedfm_hf.metrics.neighbours import nearest, reference_decide
 
 
@@ -251,22 +251,9 @@ def test_whole_predictions_are_those_of_scikit_learn_but_for_ties(k: int) -> Non
     theirs = KNeighborsClassifier(k, metric="cosine").fit(gallery, labels)
     shares = np.sort(theirs.predict_proba(query), axis=1)
     clear = shares[:, -1] > shares[:, -2]
-    found = knn_votes(gallery, labels, query, truth, votes=[Vote(k)])[Vote(k)]
+    found = knn_accuracy(gallery, labels, query, truth, k=k, zscore=False)
     assert 50 < clear.sum() and (k == 1 or not clear.all())
     np.testing.assert_array_equal(found.predicted[clear], theirs.predict(query)[clear])
-
-
-def test_all_votes_come_from_one_search_and_can_leave_the_own_source_out() -> None:
-    """Every image has two equal crops: with its twin the nearest is right, without it wrong."""
-    vectors = np.repeat(np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]), 2, axis=0)
-    labels, sources = list("aabbaabb"), list("ssttuuvv")
-    within = knn_votes(vectors, labels, vectors, labels, query_sources=sources)
-    left_out = knn_votes(vectors, labels, vectors, labels, gallery_sources=sources, query_sources=sources)
-    assert tuple(within) == tuple(left_out) == VOTES
-    assert (within[Vote(1)].accuracy, left_out[Vote(1)].accuracy) == (1.0, 0.0)
-    assert all((each.images, each.sources) == (8, 4) for each in [*within.values(), *left_out.values()])
-    with pytest.raises(ValueError, match="another source"):
-        knn_votes(vectors[:2], list("aa"), vectors, labels, gallery_sources=["s", "s"], query_sources=sources)
 
 
 def test_impossible_votes_are_refused() -> None:
