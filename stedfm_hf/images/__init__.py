@@ -1,35 +1,5 @@
-"""Images from files and folders: the formats of `modeling.io_stedfm`, Imspector's, and the walk over inputs."""
+"""Images from files and folders: their formats, the walk over inputs, and what is in a file."""
 
-from ..modeling.io_stedfm import (
-    ImageReadError,
-    SeriesInfo,
-    StedImage,
-    list_series,
-    read_image,
-    read_series,
-    readable_suffixes,
-    register_reader,
-)
-from .folders import FoundImage, FoundImages, find_images
-from .imspector import read_imspector
+import lazy_loader
 
-ALL_SERIES = "all"
-"""Value of an option `series` that takes every series of a file."""
-
-# Importing this room is what adds the format: the Hub's flat files know nothing of obffile.
-register_reader((".msr", ".obf"), read_imspector, magic=(b"OMAS_BF\n\xff\xff",))
-
-__all__ = [
-    "ALL_SERIES",
-    "FoundImage",
-    "FoundImages",
-    "ImageReadError",
-    "SeriesInfo",
-    "StedImage",
-    "find_images",
-    "list_series",
-    "read_image",
-    "read_series",
-    "readable_suffixes",
-    "register_reader",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

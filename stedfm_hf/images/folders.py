@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..modeling.io_stedfm import readable_suffixes
 from ..runs.errors import UserError
 from ..runs.manifest import is_result
+from .formats import readable_suffixes
 
 
 @dataclass(frozen=True)

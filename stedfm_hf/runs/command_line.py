@@ -238,7 +238,8 @@ def _parameter(of_field: Field[Any], hint: Any) -> Parameter:
         flags = [f"{flags[0]}/--no-{flags[0][2:]}", *flags[1:]] if default else flags
     else:
         annotation = annotation | None
-    metavar = known.metavar or ("|".join(known.choices) if 0 < len(known.choices) < 6 else _METAVARS.get(kind))
+    by_type = _METAVARS.get(Path if Path in get_args(hint) else kind)
+    metavar = known.metavar or ("|".join(known.choices) if 0 < len(known.choices) < 6 else by_type)
     text = known.help + (" [required]" if required else "")
     info = typer.Option(
         default, *flags, metavar=metavar, help=text, show_default=default is not None and default is not False
@@ -266,9 +267,7 @@ def _plain_type(hint: Any, is_text: bool) -> Any:
         return _plain_type(get_args(hint)[0], False)
     if get_origin(hint) is tuple or hint in (bool, *_METAVARS):
         return hint
-    if get_origin(hint) in (Union, types.UnionType) and Path in get_args(hint):
-        return Path
-    return str
+    return str  # also of a path or text: a URL is not a path
 
 
 _JSON = Parameter(

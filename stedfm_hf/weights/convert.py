@@ -1,109 +1,119 @@
-"""From a checkpoint of the reference to a folder in the layout of the Hugging Face Hub."""
+"""`stedfm convert`: from a checkpoint of the reference to a folder in the layout of the Hugging Face Hub."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import safetensors
-from safetensors.torch import load_file
-from torch import nn
-
-from stedfm_hf.cards import CardFacts, render_model_card
+from stedfm_hf.runs import Manifest, UserError, manifest_path, sha256_file, some_of
 from stedfm_hf.runs.download import fetch, is_url, public_url
-from stedfm_hf.runs.errors import UserError
-from stedfm_hf.runs.files import sha256_file, write_json
-from stedfm_hf.runs.manifest import versions
-from stedfm_hf.weights.archives import CHECKPOINT_SUFFIXES, extract_checkpoint, is_checkpoint_archive
-from stedfm_hf.weights.checkpoints import Checkpoint, read_checkpoint
-from stedfm_hf.weights.folders import RECORD_NAME, new_folder, refuse_occupied
+from stedfm_hf.runs.output import check_output, open_output
+from stedfm_hf.runs.result import Result
+from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.weights.archives import CHECKPOINT_SUFFIXES
 from stedfm_hf.weights.official import OfficialWeights, find_official, is_official_name
-from stedfm_hf.weights.reference import Kind, Translation, find_state_dict, translate
+from stedfm_hf.weights.settings import ConvertSettings
 
-__all__ = ["ConversionReport", "convert"]
+COMMAND = "convert"
+_RESULTS = ("config.json", "preprocessor_config.json", "model.safetensors", "README.md")
 
 
 @dataclass(frozen=True)
-class ConversionReport:
-    """What a conversion did.
+class Conversion(Result):
+    """Folder of a converted model; the manifest says where it came from."""
 
-    Attributes:
-        architecture: Name of the architecture, found from the shapes.
-        kind: `pretraining` (the whole masked autoencoder) or `classification`.
-        dest: The folder that was written.
-        dropped: Keys of the source that were left behind, with the reason.
-        weights_sha256: SHA-256 of `model.safetensors`.
-        source: What was converted: the official name, the URL or the file name.
-        source_sha256: SHA-256 of the source file.
-        member: The file taken out of a zip archive, or None.
-        placeholders: Classes and functions named in the source; nothing of theirs was run.
-    """
+    @property
+    def architecture(self) -> str:
+        """Name of the architecture, found from the shapes."""
+        return str(self.manifest.options["architecture"])
 
-    architecture: str
-    kind: Kind
-    dest: Path
-    dropped: dict[str, str]
-    weights_sha256: str
-    source: str
-    source_sha256: str
-    member: str | None = None
-    placeholders: tuple[str, ...] = ()
+    @property
+    def kind(self) -> str:
+        """`pretraining` (the whole masked autoencoder), `classification` or `segmentation`."""
+        return str(self.manifest.options["kind"])
+
+    @property
+    def dropped(self) -> dict[str, str]:
+        """Keys of the source that were left behind, with the reason."""
+        return dict(self.manifest.options["dropped"])
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of `model.safetensors`."""
+        return str(self.manifest.options["weights_sha256"])
+
+    def summary(self) -> str:
+        """Say what was converted, what was left behind and what was not run."""
+        lines = [f"{self.architecture} ({self.kind}) written to {self.output}"]
+        lines.append(f"sha256 of the weights: {self.weights_sha256}")
+        reasons: dict[str, list[str]] = {}
+        for key, why in self.dropped.items():
+            reasons.setdefault(why, []).append(key)
+        lines += [f"left out: {some_of(keys)}: {why}" for why, keys in reasons.items()]
+        if placeholders := self.manifest.options["not_rebuilt"]:
+            lines.append(f"named in the file and not run: {', '.join(placeholders)}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data, with what the manifest says of the model."""
+        return super().to_json() | self.manifest.options
 
 
-def convert(source: str | Path, dest: str | Path, *, overwrite: bool = False) -> ConversionReport:
-    """Converts a checkpoint of the reference into a folder that `from_pretrained` and the Hub take.
+@takes_settings(ConvertSettings)
+def convert(settings: ConvertSettings) -> Conversion:
+    """Convert a checkpoint of the reference to a folder that `from_pretrained` and the Hub take.
 
     The folder is complete: weights, configuration, image processor, the code files for `trust_remote_code`, a model
-    card, and `conversion.json` with checksums and versions. It is written aside and renamed, so that it is whole or
-    not there. Nothing in the source is run.
+    card, and a manifest with checksums and versions. The files are written elsewhere and moved there: if the
+    conversion fails, the folder stays as it was. Nothing in the source is run. Other files in the folder are kept.
 
-    Args:
-        source: A name of official weights (`MAE_SMALL_STED`), a zip archive or a `.pth`, `.pt`, `.ckpt` file of the
-            reference's pretraining (Lightning) or classifier fine-tuning, a `.safetensors` file with the reference's
-            keys, or the http(s) address of one of these.
-        dest: The folder to write.
-        overwrite: Whether `dest` may be an earlier conversion, which is then replaced; other files in it are kept.
+    Sources are official weights by name, a zip archive, a `.pth`, `.pt` or `.ckpt` file of the reference's
+    pretraining (Lightning) or fine-tuning, a `.safetensors` file with the reference's keys, or the http(s) address of
+    one of these.
 
     Raises:
-        UserError: The source cannot be had, is damaged or hostile, or is another model; `dest` is occupied.
+        UserError: The source is missing, damaged or hostile, or is another model; the output holds something else.
 
     Example:
         >>> convert("MAE_SMALL_STED", "stedfm-vit-small").architecture  # doctest: +SKIP
         'stedfm-vit-small'
     """
-    dest = Path(dest)
-    refuse_occupied(dest, overwrite)
-    name, path, official = _locate(str(source))
-    with new_folder(dest) as folder:
-        checkpoint, member = _open(path, folder.parent)
-        shown = name if member is None else f"{name} ({member})"
-        translation = translate(find_state_dict(checkpoint, shown), shown)
-        placeholders = checkpoint.placeholders
-        del checkpoint  # it may be a window on a temporary file, which Windows does not delete while it is open
-        model = translation.model()
-        try:
-            model.save_pretrained(folder)
-        except OSError as error:
-            raise UserError(
-                f"{dest}: cannot be written ({error}); free some space or choose another folder"
-            ) from error
-        report = ConversionReport(
-            architecture=translation.architecture,
-            kind=translation.kind,
-            dest=dest,
-            dropped=translation.dropped,
-            weights_sha256=sha256_file(folder / "model.safetensors"),
-            source=name,
-            source_sha256=sha256_file(path),
-            member=member,
-            placeholders=placeholders,
+    output = Path(settings.output)
+    check_output(output, COMMAND, is_folder=True, overwrite=settings.overwrite)
+    name, path, official = _locate(str(settings.source))
+    resolved = {"source": name, "source_sha256": sha256_file(path)}
+    opened = partial(open_output, output, COMMAND, settings, results=_RESULTS, resolved=resolved)
+    if not settings.overwrite:
+        with opened(writes=False) as earlier:
+            if earlier.finished:
+                return Conversion(output, earlier.manifest)
+    from stedfm_hf.weights.model_folder import write_model_folder  # imports torch and transformers
+
+    with _temporary_sibling(output) as folder:
+        facts = write_model_folder(
+            folder,
+            path,
+            name=name,
+            title=output.resolve().name,
+            sha256=resolved["source_sha256"],
+            official=official,
         )
-        card = render_model_card(_card_facts(report, translation, model, official))
-        (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
-        _write_record(report, folder)
-    return report
+        with opened(overwrite=settings.overwrite, options=facts) as written:
+            for file in folder.iterdir():
+                os.replace(file, output / file.name)
+    return Conversion(output, written.manifest)
+
+
+def is_converted(folder: Path) -> bool:
+    """Whether a folder holds a complete conversion."""
+    record = manifest_path(folder, folder=True)
+    return record.is_file() and Manifest.load(record).ended is not None
 
 
 def _locate(source: str) -> tuple[str, Path, OfficialWeights | None]:
@@ -125,61 +135,21 @@ def _locate(source: str) -> tuple[str, Path, OfficialWeights | None]:
     )
 
 
-def _open(path: Path, work: Path) -> tuple[Checkpoint, str | None]:
-    """The dictionary in the file, and the member of the archive it was in."""
-    if is_checkpoint_archive(path):
-        unpacked = work / "source.pth"
-        member = extract_checkpoint(path, unpacked)
-        try:
-            return read_checkpoint(unpacked), member
-        except UserError as error:
-            raise UserError(str(error).replace(str(unpacked), f"{path} ({member})")) from error
-    if path.suffix.lower() == ".safetensors":
-        try:
-            return Checkpoint(load_file(path)), None
-        except (safetensors.SafetensorError, OSError) as error:
-            raise UserError(f"{path}: is no readable safetensors file ({error})") from error
-    return read_checkpoint(path), None
+@contextmanager
+def _temporary_sibling(output: Path) -> Iterator[Path]:
+    """Give a new folder on the same disk, which is removed when the block ends.
 
-
-def _card_facts(
-    report: ConversionReport, translation: Translation, model: nn.Module, official: OfficialWeights | None
-) -> CardFacts:
-    encoder = _count(model.get_submodule("stedfm"))
-    rest = "classification head" if report.kind == "classification" else "decoder"
-    config = translation.config
-    return CardFacts(
-        name=report.dest.resolve().name,
-        architecture=report.architecture,
-        kind=report.kind,
-        config=config.to_dict(),
-        parameters={"encoder": encoder, rest: _count(model) - encoder},
-        source=report.source if official is None else str(official.url),
-        source_sha256=report.source_sha256,
-        dropped=report.dropped,
-        weights_name=official.name if official else None,
-        corpus=official.corpus if official else None,
-        training=official.training if official else (),
-        licence=official.licence if official else None,
-        labels=tuple((config.id2label or {}).values()) if report.kind != "pretraining" else (),
-    )
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _write_record(report: ConversionReport, folder: Path) -> None:
-    record: Mapping[str, Any] = {
-        "source": report.source,
-        "source_sha256": report.source_sha256,
-        "member": report.member,
-        "architecture": report.architecture,
-        "kind": report.kind,
-        "weights_sha256": report.weights_sha256,
-        "dropped": report.dropped,
-        "not_rebuilt": list(report.placeholders),
-        "versions": {**versions(), "safetensors": safetensors.__version__},
-        "files": sorted([path.name for path in folder.iterdir()] + [RECORD_NAME]),
-    }
-    write_json(folder / RECORD_NAME, record)
+    Raises:
+        UserError: The disk is full, or the parent folder cannot be written.
+    """
+    parent = Path(os.path.realpath(output)).parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".tmp", dir=parent) as work:
+            folder = Path(work, "folder")
+            folder.mkdir()
+            yield folder
+    except OSError as error:
+        raise UserError(
+            f"{output}: cannot be written ({error.strerror or error}); free some space or choose another output"
+        ) from error

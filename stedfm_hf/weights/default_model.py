@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import httpx2
@@ -10,9 +9,9 @@ from filelock import FileLock
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 
+from stedfm_hf.runs import UserError, tell
 from stedfm_hf.runs.download import cache_folder
-from stedfm_hf.runs.errors import UserError
-from stedfm_hf.weights.folders import RECORD_NAME
+from stedfm_hf.weights.convert import convert, is_converted
 
 __all__ = ["HUB_ID", "OFFICIAL_NAME", "default_model"]
 
@@ -34,7 +33,7 @@ def default_model() -> str:
     folder = cache_folder() / "models" / HUB_ID.rpartition("/")[2]
     if _is_cached():
         return HUB_ID
-    if (folder / RECORD_NAME).is_file():
+    if is_converted(folder):
         return str(folder)
     if _is_on_hub():
         return HUB_ID
@@ -64,15 +63,12 @@ def _convert_once(folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
-            if (folder / RECORD_NAME).is_file():  # by another command that was faster
+            if is_converted(folder):  # by another command that was faster
                 return
-            print(
+            tell(
                 f"no model is named and {HUB_ID} is not on the Hub: converting the authors' {OFFICIAL_NAME} once into "
-                f"{folder}",
-                file=sys.stderr,
+                f"{folder}"
             )
-            from stedfm_hf.weights.convert import convert  # takes seconds to import
-
             convert(OFFICIAL_NAME, folder)
     except (UserError, OSError) as error:
         raise UserError(

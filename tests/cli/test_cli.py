@@ -13,8 +13,10 @@ import pytest
 
 from stedfm_hf import doctor
 from stedfm_hf.cli import app, main
-from stedfm_hf.runs import UserError
-from stedfm_hf.weights.convert import ConversionReport
+from stedfm_hf.runs import Manifest, UserError
+from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.weights.convert import Conversion
+from stedfm_hf.weights.settings import ConvertSettings
 
 Captured = pytest.CaptureFixture[str]
 VERBS = sorted(command.name or str(getattr(command.callback, "__name__", "")) for command in app.registered_commands)
@@ -112,27 +114,27 @@ def test_an_unreadable_file_alone_is_wrong_input(name: str, tmp_path: Path, caps
 
 
 def test_convert_tells_what_was_left_out_and_why(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
-    asked: list[object] = []
+    dropped = {f"optimizer.{i}": "state of the optimizer" for i in range(5)} | {"pos": "computed again"}
+    facts = {"architecture": "stedfm-vit-tiny", "kind": "pretraining", "weights_sha256": "ab12", "dropped": dropped}
 
-    def convert(source: str, dest: Path, *, overwrite: bool = False) -> ConversionReport:
-        asked.extend((source, dest, overwrite))
-        dropped = {f"optimizer.{i}": "state of the optimizer" for i in range(5)} | {"pos": "computed anew"}
-        return ConversionReport(
-            "stedfm-vit-tiny", "pretraining", dest, dropped, "ab12", source, "cd34", placeholders=("os.system",)
-        )
+    @takes_settings(ConvertSettings)
+    def convert(settings: ConvertSettings) -> Conversion:
+        assert settings == ConvertSettings("a.pth", "out", overwrite=True)
+        options = {**facts, "not_rebuilt": ["os.system"]}
+        return Conversion(Path("out"), Manifest("convert", {"source": "a.pth"}, options))
 
     stand_in(monkeypatch, "stedfm_hf.weights.convert", convert=convert)
     assert main(["convert", "a.pth", "out", "--overwrite"]) == 0
-    assert asked == ["a.pth", Path("out"), True]
     assert capsys.readouterr().out.splitlines() == [
         "stedfm-vit-tiny (pretraining) written to out",
         "sha256 of the weights: ab12",
         "left out: optimizer.0, optimizer.1, optimizer.2 and 2 more: state of the optimizer",
-        "left out: pos: computed anew",
+        "left out: pos: computed again",
         "named in the file and not run: os.system",
     ]
-    assert main(["convert", "a.pth", "out", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["architecture"] == "stedfm-vit-tiny"
+    assert main(["convert", "a.pth", "out", "--overwrite", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert facts.items() <= answer.items() and answer["settings"] == {"source": "a.pth"}
 
 
 @pytest.mark.parametrize(("status", "expected"), [("ok", 0), ("warn", 0), ("fail", 1)])

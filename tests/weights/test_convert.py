@@ -23,7 +23,7 @@ from transformers import (
 from stedfm_hf import StedFmBackbone
 from stedfm_hf.runs.errors import UserError
 from stedfm_hf.weights import archives, official
-from stedfm_hf.weights.convert import ConversionReport, convert
+from stedfm_hf.weights.convert import Conversion, convert
 from tests import parity
 from tests.server import Site, serve
 
@@ -62,7 +62,7 @@ def listing(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> ConversionReport:
+def report(tmp_path_factory: pytest.TempPathFactory) -> Conversion:
     folder = tmp_path_factory.mktemp("converted")
     return convert(write(folder / "pl_checkpoint-999.pth"), folder / "stedfm-vit-64-p8")
 
@@ -73,7 +73,7 @@ def test_every_tensor_arrives_and_only_left_overs_stay(tmp_path: Path, architect
     report = convert(write(tmp_path / "weights.pth", state), tmp_path / "model")
     assert report.architecture == f"stedfm-vit-{architecture}" and report.kind == "pretraining"
     assert set(report.dropped) == LEFT_OVERS
-    model, loading = AutoModelForPreTraining.from_pretrained(report.dest, output_loading_info=True)
+    model, loading = AutoModelForPreTraining.from_pretrained(report.output, output_loading_info=True)
     assert not any(loading.values())
     expected = parity.our_state_dict(state)
     found = model.state_dict()
@@ -81,41 +81,41 @@ def test_every_tensor_arrives_and_only_left_overs_stay(tmp_path: Path, architect
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-def test_the_converted_encoder_gives_the_tokens_of_the_reference(report: ConversionReport) -> None:
+def test_the_converted_encoder_gives_the_tokens_of_the_reference(report: Conversion) -> None:
     fixture = parity.results("64-p8")
-    model = AutoModel.from_pretrained(report.dest).eval()
+    model = AutoModel.from_pretrained(report.output).eval()
     with torch.no_grad():
         tokens = model(parity.images(len(fixture["tokens"]), 64)).last_hidden_state
     assert (tokens - torch.from_numpy(fixture["tokens"])).abs().max() <= 1e-5
 
 
-def test_the_folder_is_complete(report: ConversionReport) -> None:
-    processor = AutoImageProcessor.from_pretrained(report.dest)
+def test_the_folder_is_complete(report: Conversion) -> None:
+    processor = AutoImageProcessor.from_pretrained(report.output)
     assert processor.patch_size == 8
-    assert AutoModelForImageClassification.from_pretrained(report.dest, num_labels=3).config.num_labels == 3
-    assert StedFmBackbone.from_pretrained(report.dest).config.hidden_size == 128
-    card = (report.dest / "README.md").read_text(encoding="utf-8")
+    assert AutoModelForImageClassification.from_pretrained(report.output, num_labels=3).config.num_labels == 3
+    assert StedFmBackbone.from_pretrained(report.output).config.hidden_size == 128
+    card = (report.output / "README.md").read_text(encoding="utf-8")
     assert "stedfm-vit-64-p8" in card and "1,594,880" in card and "pl_checkpoint-999.pth" in card
 
 
-def test_the_record_says_where_everything_came_from(report: ConversionReport) -> None:
-    text = (report.dest / "conversion.json").read_text(encoding="utf-8")
+def test_the_record_says_where_everything_came_from(report: Conversion) -> None:
+    text = (report.output / "manifest.json").read_text(encoding="utf-8")
     record = json.loads(text)
-    source = report.dest.parent / "pl_checkpoint-999.pth"
-    assert record["source"] == report.source == "pl_checkpoint-999.pth"
-    assert record["source_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
-    weights = (report.dest / "model.safetensors").read_bytes()
-    assert record["weights_sha256"] == report.weights_sha256 == hashlib.sha256(weights).hexdigest()
-    assert record["dropped"] == report.dropped and record["files"] == sorted(os.listdir(report.dest))
-    assert str(report.dest.parent) not in text and record["versions"]["torch"] == torch.__version__
-    assert sorted(os.listdir(report.dest.parent)) == ["pl_checkpoint-999.pth", report.dest.name]
+    source = report.output.parent / "pl_checkpoint-999.pth"
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    assert record["settings"] == {"source": "pl_checkpoint-999.pth", "source_sha256": digest}
+    weights = (report.output / "model.safetensors").read_bytes()
+    assert record["options"]["weights_sha256"] == report.weights_sha256 == hashlib.sha256(weights).hexdigest()
+    assert record["options"]["dropped"] == report.dropped
+    assert str(report.output.parent) not in text and record["versions"]["torch"] == torch.__version__
+    assert sorted(os.listdir(report.output.parent)) == ["pl_checkpoint-999.pth", report.output.name]
 
 
 def test_left_overs_are_optional_and_half_precision_is_widened(tmp_path: Path) -> None:
     state = {key: tensor.half() for key, tensor in STATE.items() if key not in LEFT_OVERS or key.endswith("pos_embed")}
     report = convert(write(tmp_path / "half.pth", state), tmp_path / "model")
     assert set(report.dropped) == {"backbone.vit.pos_embed", "decoder.decoder_pos_embed"}
-    model = AutoModelForPreTraining.from_pretrained(report.dest)
+    model = AutoModelForPreTraining.from_pretrained(report.output)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
@@ -127,19 +127,19 @@ def test_a_classifier_with_its_criterion(tmp_path: Path) -> None:
     )
     report = convert(path, tmp_path / "model")
     assert (report.kind, report.architecture) == ("classification", "stedfm-vit-small")
-    assert report.placeholders == ("torch.nn.modules.loss.CrossEntropyLoss",)
+    assert report.manifest.options["not_rebuilt"] == ["torch.nn.modules.loss.CrossEntropyLoss"]
     assert set(report.dropped) <= {"backbone.pos_embed", "backbone.head.weight", "backbone.head.bias"}
-    model, loading = AutoModelForImageClassification.from_pretrained(report.dest, output_loading_info=True)
+    model, loading = AutoModelForImageClassification.from_pretrained(report.output, output_loading_info=True)
     assert not any(loading.values()) and model.config.num_labels == 4
     fixture = parity.results("classifier_small")
     with torch.no_grad():
         logits = model.eval()(parity.images(len(fixture["classifier_logits"]), 224)).logits
     assert (logits - torch.from_numpy(fixture["classifier_logits"])).abs().max() <= 1e-5
-    assert "pipeline_tag: image-classification" in (report.dest / "README.md").read_text(encoding="utf-8")
+    assert "pipeline_tag: image-classification" in (report.output / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("form", ["bare", "zip", "several in a zip", "safetensors"])
-def test_the_other_forms_of_a_source(tmp_path: Path, form: str, report: ConversionReport) -> None:
+def test_the_other_forms_of_a_source(tmp_path: Path, form: str, report: Conversion) -> None:
     member = None
     if form == "bare":
         source = tmp_path / "weights.pt"
@@ -159,7 +159,7 @@ def test_the_other_forms_of_a_source(tmp_path: Path, form: str, report: Conversi
         source = zipped(tmp_path / "mae.zip", members)
         member = "models/pl_checkpoint-999.pth"
     found = convert(source, tmp_path / "model")
-    assert found.member == member and found.weights_sha256 == report.weights_sha256
+    assert found.manifest.options["member"] == member and found.weights_sha256 == report.weights_sha256
 
 
 def test_official_weights_are_fetched_by_name(
@@ -170,13 +170,13 @@ def test_official_weights_are_fetched_by_name(
         weights = official.OfficialWeights("MAE_SMALL_STED", "stedfm-vit-small", "STED", url=site.url, licence="MIT")
         monkeypatch.setitem(official.OFFICIAL_WEIGHTS, "MAE_SMALL_STED", weights)
         report = convert("mae_small_sted", tmp_path / "model")
-        assert report.source == "MAE_SMALL_STED" and len(site.requests) == 1
-        card = (report.dest / "README.md").read_text(encoding="utf-8")
+        assert report.manifest.settings["source"] == "MAE_SMALL_STED" and len(site.requests) == 1
+        card = (report.output / "README.md").read_text(encoding="utf-8")
         assert "MAE_SMALL_STED" in card and "license: mit" in card
         by_url = convert(site.url + "?token=secret", tmp_path / "by_url")
-        assert by_url.source == site.url and "secret" not in (by_url.dest / "conversion.json").read_text(
-            encoding="utf-8"
-        )
+        assert by_url.manifest.settings["source"] == site.url and "secret" not in (
+            by_url.output / "manifest.json"
+        ).read_text(encoding="utf-8")
 
 
 WIDTH = 128
@@ -240,7 +240,7 @@ def test_a_segmentation_result_gives_the_same_maps(tmp_path: Path, decoder: str)
     state = parity.segmentation_state_dict(decoder)
     torch.save({"model": state, "optimizer": {}, "stats": stats}, tmp_path / "result.pt")
     report = convert(tmp_path / "result.pt", tmp_path / "model")
-    model = AutoModelForSemanticSegmentation.from_pretrained(report.dest).eval()
+    model = AutoModelForSemanticSegmentation.from_pretrained(report.output).eval()
     assert (model.config.decoder, model.config.num_labels, model.config.target_type) == (decoder, 2, "multi_label")
     with torch.no_grad():
         logits = model(parity.images(2, 224)).logits
@@ -317,7 +317,7 @@ def test_an_occupied_folder_is_left_alone(tmp_path: Path) -> None:
             convert(source, dest, overwrite=overwrite)
     assert listing(tmp_path) == before
     (tmp_path / "empty").mkdir()
-    assert convert(source, tmp_path / "empty").dest == tmp_path / "empty"
+    assert convert(source, tmp_path / "empty").output == tmp_path / "empty"
 
 
 def test_replacing_a_conversion_keeps_what_is_not_its_own(tmp_path: Path) -> None:
@@ -326,10 +326,11 @@ def test_replacing_a_conversion_keeps_what_is_not_its_own(tmp_path: Path) -> Non
     (dest / "notes.txt").write_text("mine")
     (dest / "figures").mkdir()
     (dest / "figures" / "map.svg").write_text("mine, too")
-    with pytest.raises(UserError, match="--overwrite"):
-        convert(source, dest)
-
     before = listing(dest)
+    assert convert(source, dest).weights_sha256 == old.weights_sha256 and listing(dest) == before, "is finished"
+    write(tmp_path / "broken.pth")
+    with pytest.raises(UserError, match=r"other settings \(source: .*--overwrite"):
+        convert(tmp_path / "broken.pth", dest)
     torch.save({"state_dict": changed(decoder__decoder_norm__bias=None)}, tmp_path / "broken.pth")
     with pytest.raises(UserError, match="missing"):
         convert(tmp_path / "broken.pth", dest, overwrite=True)

@@ -462,13 +462,16 @@ def test_a_full_disk_stops_in_one_line_and_the_run_goes_on(tmp_path: Path, monke
 # ------------------------------------------------------------------------------------- web, command, memory
 
 
-def test_an_address_is_downloaded_and_resumed(loopback: Path, tmp_path: Path) -> None:
+def test_an_address_is_downloaded_and_resumed(
+    loopback: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     inner = write_tar(tmp_path / "crops.tar", [curated(number, "psd95") for number in range(6)])
     content = write_zip(tmp_path / "crops.zip", [("crops.tar", inner.read_bytes())]).read_bytes()
     with serve(Site(content, drops=[100_000]), "STED-FM-subset-dataset-crops.zip") as site:
-        summary = import_archive(site.url + "?token=secret", tmp_path / "repo")
+        words = ["data", "import-archive", site.url + "?token=secret", "--output", str(tmp_path / "repo"), "--json"]
+        assert main(words) == 0
         assert len(site.requests) == 2
-    assert sum(summary.crops.values()) == 6
+    assert sum(json.loads(capsys.readouterr().out)["crops"].values()) == 6
     written = (tmp_path / "repo" / "manifest.json").read_text(encoding="utf-8")
     assert "STED-FM-subset-dataset-crops.zip" in written and "secret" not in written
 

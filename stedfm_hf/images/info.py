@@ -1,0 +1,68 @@
+"""`stedfm info`: what is in image files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..runs.errors import EXIT_DONE, EXIT_ITEMS_FAILED
+from ..runs.progress import tell
+from ..runs.result import Answer
+from ..runs.settings import takes_settings
+from ..runs.wording import text_table
+from .formats import ImageReadError, SeriesInfo, list_series
+from .settings import InfoSettings
+
+
+@dataclass(frozen=True)
+class FileInfo(Answer):
+    """Series of image files.
+
+    Attributes:
+        series: Series of each file that can be read.
+        failed: Number of files that cannot be read.
+    """
+
+    series: Mapping[str, list[SeriesInfo]]
+    failed: int = 0
+
+    @property
+    def exit_status(self) -> int:
+        """0, or 1 if a file cannot be read."""
+        return EXIT_ITEMS_FAILED if self.failed else EXIT_DONE
+
+    def summary(self) -> str:
+        """Return a table with a line for each series."""
+        head = ("file", "series", "channels", "height x width", "type", "pixel size (y x)")
+        rows = [(path, *_cells(each)) for path, found in self.series.items() for each in found]
+        return text_table(head, rows) if rows else ""
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return a record for each series."""
+        return [{"path": path, **asdict(each)} for path, found in self.series.items() for each in found]
+
+
+@takes_settings(InfoSettings)
+def info(settings: InfoSettings) -> FileInfo:
+    """List the series of image files; unreadable files are reported.
+
+    Raises:
+        ImageReadError: The only file cannot be read.
+    """
+    found, failed = dict[str, list[SeriesInfo]](), 0
+    for path in settings.files:
+        try:
+            found[str(path)] = list_series(path)
+        except (ImageReadError, OSError) as error:
+            if len(settings.files) == 1:
+                raise
+            failed += 1
+            tell(f"error: {' '.join(str(error).split())}")
+    return FileInfo(found, failed)
+
+
+def _cells(series: SeriesInfo) -> tuple[str, ...]:
+    channels, height, width = series.shape
+    size = "not in the file" if series.pixel_size_nm is None else "{:.4g} x {:.4g} nm".format(*series.pixel_size_nm)
+    return series.name, f"{channels}: {', '.join(series.channel_names)}", f"{height} x {width}", series.dtype, size

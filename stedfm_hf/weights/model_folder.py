@@ -1,0 +1,100 @@
+"""From a checkpoint of the reference to the files of a model: what needs torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file
+from torch import nn
+
+from stedfm_hf.cards import CardFacts, render_model_card
+from stedfm_hf.runs import UserError, sha256_file
+from stedfm_hf.runs.quiet import quiet_transformers
+from stedfm_hf.weights.archives import extract_checkpoint, is_checkpoint_archive
+from stedfm_hf.weights.checkpoints import Checkpoint, read_checkpoint
+from stedfm_hf.weights.official import OfficialWeights
+from stedfm_hf.weights.reference import Translation, find_state_dict, translate
+
+
+def write_model_folder(
+    folder: Path, source: Path, *, name: str, title: str, sha256: str, official: OfficialWeights | None
+) -> dict[str, Any]:
+    """Write weights, configuration, image processor, code and card of a model.
+
+    Args:
+        folder: New folder; its parent is used for temporary files.
+        source: Checkpoint of the reference, or archive that holds one.
+        name: Name of the source.
+        title: Name of the model.
+        sha256: SHA-256 of the source.
+        official: What is known of official weights.
+
+    Returns:
+        What was done, for the manifest.
+
+    Raises:
+        UserError: The source is damaged or hostile, or is another model.
+    """
+    checkpoint, member = _open(source, folder.parent)
+    shown = name if member is None else f"{name} ({member})"
+    translation = translate(find_state_dict(checkpoint, shown), shown)
+    placeholders = checkpoint.placeholders
+    del checkpoint  # it may be a window on a temporary file, which Windows does not delete while it is open
+    model = translation.model()
+    with quiet_transformers():
+        model.save_pretrained(folder)
+    facts = _card_facts(translation, model, name=name, title=title, sha256=sha256, official=official)
+    (folder / "README.md").write_text(render_model_card(facts), encoding="utf-8", newline="\n")
+    return {
+        "architecture": translation.architecture,
+        "kind": translation.kind,
+        "dropped": translation.dropped,
+        "weights_sha256": sha256_file(folder / "model.safetensors"),
+        "member": member,
+        "not_rebuilt": list(placeholders),
+    }
+
+
+def _open(path: Path, work: Path) -> tuple[Checkpoint, str | None]:
+    """Read the dictionary in the file, and name the member of the archive that it was in."""
+    if is_checkpoint_archive(path):
+        unpacked = work / "source.pth"
+        member = extract_checkpoint(path, unpacked)
+        try:
+            return read_checkpoint(unpacked), member
+        except UserError as error:
+            raise UserError(str(error).replace(str(unpacked), f"{path} ({member})")) from error
+    if path.suffix.lower() == ".safetensors":
+        try:
+            return Checkpoint(load_file(path)), None
+        except (safetensors.SafetensorError, OSError) as error:
+            raise UserError(f"{path}: is not a readable safetensors file ({error})") from error
+    return read_checkpoint(path), None
+
+
+def _card_facts(
+    translation: Translation, model: nn.Module, *, name: str, title: str, sha256: str, official: OfficialWeights | None
+) -> CardFacts:
+    encoder, config = _count(model.get_submodule("stedfm")), translation.config
+    rest = "classification head" if translation.kind == "classification" else "decoder"
+    return CardFacts(
+        name=title,
+        architecture=translation.architecture,
+        kind=translation.kind,
+        config=config.to_dict(),
+        parameters={"encoder": encoder, rest: _count(model) - encoder},
+        source=name if official is None else str(official.url),
+        source_sha256=sha256,
+        dropped=translation.dropped,
+        weights_name=official.name if official else None,
+        corpus=official.corpus if official else None,
+        training=official.training if official else (),
+        licence=official.licence if official else None,
+        labels=tuple((config.id2label or {}).values()) if translation.kind != "pretraining" else (),
+    )
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
