@@ -1,23 +1,14 @@
-from .images import SeriesInfo, StedImage, list_series, read_image
-from .modeling.channels import adapt_channels
-from .modeling.configuration_stedfm import StedFmConfig
-from .modeling.image_processing_stedfm import StedFmImageProcessor
-from .modeling.modeling_stedfm import StedFmBackbone, StedFmForImageClassification, StedFmModel
-from .modeling.modeling_stedfm_mae import StedFmForPreTraining
-from .modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
+from .images import SeriesInfo as SeriesInfo
+from .images import StedImage as StedImage
+from .images import list_series as list_series
+from .images import read_image as read_image
+from .modeling.channels import adapt_channels as adapt_channels
+from .modeling.configuration_stedfm import StedFmConfig as StedFmConfig
+from .modeling.image_processing_stedfm import StedFmImageProcessor as StedFmImageProcessor
+from .modeling.modeling_stedfm import StedFmBackbone as StedFmBackbone
+from .modeling.modeling_stedfm import StedFmForImageClassification as StedFmForImageClassification
+from .modeling.modeling_stedfm import StedFmModel as StedFmModel
+from .modeling.modeling_stedfm_mae import StedFmForPreTraining as StedFmForPreTraining
+from .modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation as StedFmForSemanticSegmentation
 
 __version__: str
-__all__ = [
-    "SeriesInfo",
-    "StedFmBackbone",
-    "StedFmConfig",
-    "StedFmForImageClassification",
-    "StedFmForPreTraining",
-    "StedFmForSemanticSegmentation",
-    "StedFmImageProcessor",
-    "StedFmModel",
-    "StedImage",
-    "adapt_channels",
-    "list_series",
-    "read_image",
-]

@@ -1,35 +1,19 @@
-from .archives.import_archive import import_archive
-from .building.build import build
-from .official.import_set import import_set
-from .official.registry import OFFICIAL_SETS, OfficialSet
-from .publishing.push import push
-from .publishing.stats import dataset_stats
-from .repository.decoding import decode, to_unit_range
-from .simulation.fields import SimulatedField, simulate_field, simulate_image
-from .simulation.physics import SimulationSettings
-from .simulation.simulate import simulate
-from .simulation.structures import STRUCTURES
-from .streaming.local import EpochBatches, LocalCrops
-from .streaming.stream import CropStream, stream
-
-__all__ = [
-    "OFFICIAL_SETS",
-    "STRUCTURES",
-    "CropStream",
-    "EpochBatches",
-    "LocalCrops",
-    "OfficialSet",
-    "SimulatedField",
-    "SimulationSettings",
-    "build",
-    "dataset_stats",
-    "decode",
-    "import_archive",
-    "import_set",
-    "push",
-    "simulate",
-    "simulate_field",
-    "simulate_image",
-    "stream",
-    "to_unit_range",
-]
+from .archives.import_archive import import_archive as import_archive
+from .building.build import build as build
+from .official.import_set import import_set as import_set
+from .official.registry import OFFICIAL_SETS as OFFICIAL_SETS
+from .official.registry import OfficialSet as OfficialSet
+from .publishing.push import push as push
+from .publishing.stats import dataset_stats as dataset_stats
+from .repository.decoding import decode as decode
+from .repository.decoding import to_unit_range as to_unit_range
+from .simulation.fields import SimulatedField as SimulatedField
+from .simulation.fields import simulate_field as simulate_field
+from .simulation.fields import simulate_image as simulate_image
+from .simulation.physics import SimulationSettings as SimulationSettings
+from .simulation.simulate import simulate as simulate
+from .simulation.structures import STRUCTURES as STRUCTURES
+from .streaming.local import EpochBatches as EpochBatches
+from .streaming.local import LocalCrops as LocalCrops
+from .streaming.stream import CropStream as CropStream
+from .streaming.stream import stream as stream

@@ -1,29 +1,13 @@
-from .folders import FoundImage, FoundImages, find_images
-from .formats import (
-    ALL_SERIES,
-    ImageReadError,
-    SeriesInfo,
-    StedImage,
-    list_series,
-    read_image,
-    read_series,
-    readable_suffixes,
-    register_reader,
-)
-from .imspector import read_imspector
-
-__all__ = [
-    "ALL_SERIES",
-    "FoundImage",
-    "FoundImages",
-    "ImageReadError",
-    "SeriesInfo",
-    "StedImage",
-    "find_images",
-    "list_series",
-    "read_image",
-    "read_imspector",
-    "read_series",
-    "readable_suffixes",
-    "register_reader",
-]
+from .folders import FoundImage as FoundImage
+from .folders import FoundImages as FoundImages
+from .folders import find_images as find_images
+from .formats import ALL_SERIES as ALL_SERIES
+from .formats import ImageReadError as ImageReadError
+from .formats import SeriesInfo as SeriesInfo
+from .formats import StedImage as StedImage
+from .formats import list_series as list_series
+from .formats import read_image as read_image
+from .formats import read_series as read_series
+from .formats import readable_suffixes as readable_suffixes
+from .formats import register_reader as register_reader
+from .imspector import read_imspector as read_imspector
