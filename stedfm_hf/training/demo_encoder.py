@@ -44,12 +44,12 @@ ABOUT_CODE = ("auto_map", "custom_pipelines")
 
 
 def simulate_pool(output: Path) -> None:
-    """Simulates the images that are trained on, or goes on where it was stopped."""
+    """Simulate the images to train on; if interrupted, the same call resumes."""
     simulate(output, preset=PRESET, per_structure=FIELDS_PER_STRUCTURE, first_index=FIRST_FIELD, format="dataset")
 
 
 def simulate_benchmark(output: Path) -> None:
-    """Simulates the images of the held-out checks."""
+    """Simulate the images of the held-out evaluation."""
     simulate(output, preset=PRESET, format="dataset")
 
 
