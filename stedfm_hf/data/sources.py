@@ -124,7 +124,9 @@ def check_dataset(name: str | os.PathLike[str]) -> None:
     path = Path(name)
     if path.is_file():
         raise UserError(f"dataset {name}: is a file; name its folder")
-    if not path.is_dir() and not is_dataset(os.fspath(name).partition("@")[0].removeprefix("hf://datasets/")):
+    text = os.fspath(name).removeprefix("hf://datasets/")
+    is_id = "/" in text and not text.startswith((".", "/", "~")) and not path.parent.is_dir()
+    if not path.is_dir() and not is_id:
         raise UserError(f"dataset {name}: no such folder; check the path (an id of the Hub is OWNER/NAME)")
     if path.is_dir() and not is_dataset(path):
         find_images(path)  # says if there is none

@@ -33,7 +33,9 @@ def summarise(metrics: Mapping[str, Any]) -> list[str]:
             f"constant prediction ({constant:.4f})."
         )
         if training["steps"] < FEW_STEPS:
-            lines.append(f"Those were only {training['steps']} steps: on this machine a longer --seconds shows more.")
+            lines.append(
+                f"Those were only {training['steps']} steps: on this machine a larger --max-seconds shows more."
+            )
     if (knn := metrics["knn"]) is not None:
         methods, network = knn["methods"], knn["methods"]["network"]
         low, high = network["interval"]

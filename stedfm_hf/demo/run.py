@@ -86,7 +86,7 @@ def demo(settings: DemoSettings) -> DemoResult:
         UserError: The folder holds something else, or the images or the model cannot be used.
 
     Example:
-        >>> demo("demo", seconds=60).report  # doctest: +SKIP
+        >>> demo("demo", max_seconds=60).report  # doctest: +SKIP
         PosixPath('demo/report.html')
     """
     from stedfm_hf.demo.page import summarise, write_report
@@ -162,7 +162,7 @@ def train(settings: DemoSettings, images: Path, folder: Path) -> dict[str, Any]:
     result = pretrain(
         [str(folder / "data")],
         output=folder / "model",
-        max_seconds=settings.seconds,
+        max_seconds=settings.max_seconds,
         seed=settings.seed,
         device=settings.device,
         precision="bfloat16" if fast else "float32",
@@ -173,7 +173,7 @@ def train(settings: DemoSettings, images: Path, folder: Path) -> dict[str, Any]:
     return {
         "steps": result.steps,
         "crops": result.samples,
-        "seconds": settings.seconds,
+        "seconds": settings.max_seconds,
         "precision": "bfloat16" if fast else "float32",
         "held_out_loss": last and last.held_out_loss,
         "constant_loss": last and last.constant_loss,

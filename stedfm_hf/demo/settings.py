@@ -22,7 +22,7 @@ class DemoSettings:
         None, metavar="DIR", help="Folder of your own images instead of simulated ones; its folders are the labels."
     )
     model: str | None = option(None, help="Folder or Hub id of a trained model, or `demo`, instead of training one.")
-    seconds: float = option(210.0, minimum=0.1, help="Seconds of training.")
+    max_seconds: float = option(210.0, minimum=0.1, help="Time of the training, in seconds.")
     per_structure: int = option(300, minimum=10, help="Number of simulated images of each structure to train on.")
     seed: int = options.seed("everything")
     device: str = options.device()

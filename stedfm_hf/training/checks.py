@@ -12,7 +12,6 @@ from stedfm_hf.runs import UserError
 from stedfm_hf.runs.wording import nearest
 
 DEEPSPEED_CONFIGS = Path(__file__).parent / "deepspeed_configs"
-_HUB = "hf://datasets/"
 
 
 @cache
@@ -76,17 +75,6 @@ def check_installed(package: str, reason: str = "") -> None:
     """
     if find_spec(package) is None:
         raise UserError(f"{reason}{package} is not installed; pip install 'stedfm-hf[{package}]'")
-
-
-def check_dataset(name: str) -> None:
-    """Refuse a data set that is neither a folder here nor can be an id on the Hub.
-
-    Raises:
-        UserError: There is no such folder.
-    """
-    is_id = "/" in name.removeprefix(_HUB) and not name.startswith((".", "/", "~"))
-    if not is_id and not Path(name).exists():
-        raise UserError(f"{name}: there is no such folder here (an id on the Hub has the form OWNER/NAME)")
 
 
 def deepspeed_file(name: str) -> Path:

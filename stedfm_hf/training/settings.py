@@ -12,12 +12,12 @@ from math import gcd
 from pathlib import Path
 from typing import Any, ClassVar
 
+from stedfm_hf.data.sources import check_dataset
 from stedfm_hf.runs import UserError, options
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import decisive, option, settings
 from stedfm_hf.training.checks import (
     check_argument_names,
-    check_dataset,
     check_trackers,
     deepspeed_file,
 )

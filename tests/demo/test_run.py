@@ -31,7 +31,7 @@ def write_images(folder: Path, count: int = 3) -> Path:
 @pytest.mark.figures
 def test_the_demo_runs_from_simulation_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "demo"
-    words = f"demo --output {output} --seconds 1 --per-structure 10 --device cpu --seed 1"
+    words = f"demo --output {output} --max-seconds 1 --per-structure 10 --device cpu --seed 1"
     assert main(words.split()) == 0
     page = (output / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 5
@@ -70,7 +70,7 @@ def test_ones_own_images_and_weights_without_labels(tmp_path: Path) -> None:
 def test_ones_own_images_with_labels_are_trained_on_and_tested(tmp_path: Path) -> None:
     for label in ("cells", "dots"):
         write_images(tmp_path / "mine" / label, 20)
-    result = demo(tmp_path / "demo", images=tmp_path / "mine", seconds=0.5, device="cpu")
+    result = demo(tmp_path / "demo", images=tmp_path / "mine", max_seconds=0.5, device="cpu")
     assert result.metrics["knn"]["methods"]["network"]["interval"] is not None
     assert result.metrics["training"]["steps"] >= 1 and result.exit_status == 0
 

@@ -193,7 +193,7 @@ def test_researchers_may_say_output_dir(flag: str, tmp_path: Path) -> None:
         ("--seed -1", "seed is -1"),
         ("--mask_ratio 1", "mask_ratio is 1.0"),
         ("--architecture stedfm-vit-smal", "is unknown; did you mean stedfm-vit-small?"),
-        ("--dataset nowhere", "nowhere: there is no such folder here"),
+        ("--dataset nowhere", "nowhere: no such folder"),
         ("--weights 1 2", "one for each of 1 data sets"),
         ("--weights 0", "must be above 0"),
         ("--warmup_ratio 1", "warmup_ratio is 1.0"),

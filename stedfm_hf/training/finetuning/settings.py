@@ -6,9 +6,10 @@ from dataclasses import KW_ONLY
 from pathlib import Path
 from typing import ClassVar
 
+from stedfm_hf.data.sources import check_dataset
 from stedfm_hf.runs import UserError, options
 from stedfm_hf.runs.settings import option, settings
-from stedfm_hf.training.checks import check_dataset, check_installed
+from stedfm_hf.training.checks import check_installed
 from stedfm_hf.training.settings import MAX_PER_DEVICE_BATCH, TrainingSettings, effective_batch_of
 from stedfm_hf.weights.models import find_model
 from stedfm_hf.weights.packaged import PACKAGED

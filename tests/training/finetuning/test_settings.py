@@ -76,7 +76,7 @@ def test_a_recipe_gives_the_values_again(tmp_path: Path) -> None:
         ("classification", "--recipe small", "recipe 'small' is unknown; give a file"),
         ("classification", "--deepspeed zero1", "leave --deepspeed out"),
         ("classification", "--model nowhere", "model nowhere: no such folder"),
-        ("classification", "--dataset nowhere", "nowhere: there is no such folder here"),
+        ("classification", "--dataset nowhere", "nowhere: no such folder"),
         ("classification", "--labels_per_class 3 --label_fraction 0.1", "give one of them"),
         ("segmentation", "--label_count 3 --label_fraction 0.5", "label_fraction and label_count are several ways"),
         ("segmentation", "--min_annotated 2", "min_annotated is 2"),
