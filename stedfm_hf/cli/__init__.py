@@ -31,9 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-add_inference(app)
-app.add_typer(data)
-app.add_typer(evaluate)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -64,13 +61,7 @@ def _stedfm(
     pass
 
 
-add_command(
-    app,
-    "info",
-    "stedfm_hf.images.info:info",
-    settings=InfoSettings,
-    example="stedfm info cell.tif stack.msr",
-)
+add_command(app, "info", "stedfm_hf.images.info:info", settings=InfoSettings, example="stedfm info cell.tif stack.msr")
 add_command(
     app,
     "convert",
@@ -78,6 +69,9 @@ add_command(
     settings=ConvertSettings,
     example="stedfm convert MAE_SMALL_STED ./stedfm-vit-small",
 )
+add_inference(app)
 add_training(app)
+app.add_typer(data)
+app.add_typer(evaluate)
 add_command(app, "demo", "stedfm_hf.demo.run:demo", settings=DemoSettings, example="stedfm demo --output demo")
 add_command(app, "doctor", "stedfm_hf.doctor:check_installation", settings=DoctorSettings, example="stedfm doctor")

@@ -180,7 +180,7 @@ def test_the_recipe_of_a_run_repeats_it_and_names_no_place(
 @pytest.mark.parametrize("flag", ["--output", "--output_dir", "--output-dir"])
 def test_researchers_may_say_output_dir(flag: str, tmp_path: Path) -> None:
     words = ["--dataset", "lab/a", flag, str(tmp_path)]
-    assert settings_from(PretrainSettings, words).output == tmp_path
+    assert settings_from(PretrainSettings, words).folder == tmp_path
 
 
 @pytest.mark.parametrize(
