@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -131,7 +131,8 @@ def open_output(
     try:
         yield output
     except BaseException:
-        output.save()
+        with suppress(OSError):  # a full disk, say, which is what the error is about
+            output.save()
         raise
     if not output.finished or manifest.items != before:
         manifest.finish()
