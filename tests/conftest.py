@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from stedfm_hf.runs.threads import wait_passively
+from stedfm_hf.runs.threads import limit_spinning
 
 # Before anything imports torch, matplotlib or a library of Hugging Face: they read these once. Children inherit them.
 # A cache of its own for every process keeps parallel workers from writing each other's remote code.
@@ -33,7 +33,7 @@ os.environ.update(
 )
 for _name in ("HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_DATASETS_CACHE", "STEDFM_DEBUG"):
     os.environ.pop(_name, None)
-wait_passively()
+limit_spinning()
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

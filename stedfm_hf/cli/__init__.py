@@ -19,7 +19,7 @@ from stedfm_hf.demo.settings import DemoSettings
 from stedfm_hf.doctor import DoctorSettings
 from stedfm_hf.images.settings import InfoSettings
 from stedfm_hf.runs.command_line import add_command, run_app
-from stedfm_hf.runs.threads import wait_passively
+from stedfm_hf.runs.threads import limit_spinning
 from stedfm_hf.weights.settings import ConvertSettings
 
 app = typer.Typer(
@@ -39,7 +39,7 @@ def main(args: list[str] | None = None) -> int:
     Args:
         args: Words after `stedfm`; by default those of the process.
     """
-    wait_passively()
+    limit_spinning()
     return run_app(app, args)
 
 

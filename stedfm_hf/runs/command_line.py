@@ -20,7 +20,7 @@ from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED
 from stedfm_hf.runs.progress import tell
 from stedfm_hf.runs.result import Answer
 from stedfm_hf.runs.settings import option_of, types_of
-from stedfm_hf.runs.threads import wait_passively
+from stedfm_hf.runs.threads import limit_spinning
 from stedfm_hf.runs.wording import nearest
 
 _METAVARS: dict[Any, str] = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
@@ -142,7 +142,7 @@ def run_script(name: str, function: str, *, settings: type, recipes: Path | None
         settings: As for `add_command`.
         recipes: As for `add_command`.
     """
-    wait_passively()
+    limit_spinning()
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     add_command(app, name, function, settings=settings, example=f"torchrun {sys.argv[0]} ...", recipes=recipes)
     if int(os.environ.get("RANK", "0")):

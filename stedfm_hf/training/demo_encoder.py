@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stedfm_hf.runs.threads import wait_passively
+from stedfm_hf.runs.threads import limit_spinning
 
 if __name__ == "__main__":  # before torch is imported
-    wait_passively()
+    limit_spinning()
 
 import torch
 from safetensors.torch import load_file, save

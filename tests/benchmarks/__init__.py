@@ -1,5 +1,5 @@
 """Speed and memory, measured as users run the package: OpenMP threads wait as the entry points let them."""
 
-from stedfm_hf.runs.threads import wait_passively
+from stedfm_hf.runs.threads import limit_spinning
 
-wait_passively()
+limit_spinning()

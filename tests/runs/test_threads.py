@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stedfm_hf.runs.threads import wait_passively
+from stedfm_hf.runs.threads import limit_spinning
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
@@ -26,7 +26,7 @@ STAND_INS = {
     "sitecustomize.py": "import atexit, report\natexit.register(report.report)\n",
     "torch.py": "import os, report\nreport.report()\nos._exit(0)\n",
 }
-DEFAULT = "torch sees passive None 0 None"
+DEFAULT = "torch sees None 10000 0 None"
 IMAGE = "image.npy"
 ENTRY_POINTS = [
     ["-m", "stedfm_hf.cli", "embed", IMAGE, "--model", "demo"],
@@ -52,7 +52,7 @@ def seen_by_torch(words: list[str], folder: Path, **chosen: str) -> str:
 
 
 @pytest.mark.parametrize("words", ENTRY_POINTS, ids=lambda words: " ".join(Path(word).name for word in words[:3]))
-def test_entry_points_let_threads_wait_passively(words: list[str], tmp_path: Path) -> None:
+def test_entry_points_limit_spinning(words: list[str], tmp_path: Path) -> None:
     assert seen_by_torch(words, tmp_path) == DEFAULT
 
 
@@ -68,5 +68,5 @@ def test_importing_the_package_leaves_the_environment_alone(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", SETTINGS)
 def test_any_setting_of_the_user_switches_the_default_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {name: "7"})
-    wait_passively()
+    limit_spinning()
     assert os.environ == {name: "7"}
