@@ -99,7 +99,7 @@ MISTAKES = [
     ("demo --output occupied", "holds other files"),
     ("finetune classification --model demo --output out", "--dataset is missing"),
     ("finetune classification --model demo --dataset missing --output out", "missing"),
-    ("finetune classification --model nowhere --dataset empty --output out", "nowhere"),
+    ("finetune classification --model nowhere --dataset lab/crops --output out", "nowhere"),
     ("finetune segmentation --model demo --dataset missing --output out", "missing"),
     ("evaluate knn --dataset missing --model demo --output out", "missing"),
     ("evaluate knn --dataset empty --model demo --output out", "empty: no image found"),
