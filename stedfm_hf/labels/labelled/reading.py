@@ -86,6 +86,8 @@ def read_class_folder(
     found = find_images(folder)
     parts = {image.path: image.path.split("/") for image in found.images}
     tops = {path[0] for path in parts.values() if len(path) > 1}
+    if {"images", "masks"} <= tops:
+        raise UserError(f"{folder}: holds images and masks, not folders of classes; name {folder / 'images'}")
     by_split = bool(tops) and tops <= set(SPLIT_FOLDERS)
     depth = 1 + by_split
     if not any(len(path) > depth for path in parts.values()):

@@ -161,3 +161,9 @@ def test_what_labels_mean() -> None:
     assert meaning([0, 1, 1], [1, 0, 0]) == (("0", "1", "2"), [[0, 1, 1], [1, 0, 0]])
     with pytest.raises(UserError, match="none of the 2 classes"):
         meaning(2, names=("x", "y"))
+
+
+def test_images_with_masks_are_not_taken_for_classes(tmp_path: Path) -> None:
+    class_folder(tmp_path / "set", {"images": 2, "masks": 2})
+    with pytest.raises(UserError, match="holds images and masks, not folders of classes"):
+        read_labelled(tmp_path / "set")
