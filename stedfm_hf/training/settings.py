@@ -12,7 +12,6 @@ from math import gcd
 from pathlib import Path
 from typing import Any, ClassVar
 
-from stedfm_hf.data.sources import check_dataset
 from stedfm_hf.runs import UserError, options
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import decisive, option, settings
@@ -227,6 +226,8 @@ class PretrainSettings(TrainingSettings):
     def check(self) -> None:
         """Refuse values that do not go together, and data that are not there."""
         super().check()
+        from stedfm_hf.data.sources import check_dataset  # imports NumPy, which help does not need
+
         for each in [*self.dataset, *self.validation_dataset]:
             check_dataset(each)
         if not self.dataset:

@@ -6,7 +6,6 @@ from dataclasses import KW_ONLY
 from pathlib import Path
 from typing import ClassVar
 
-from stedfm_hf.data.sources import check_dataset
 from stedfm_hf.runs import UserError, options
 from stedfm_hf.runs.settings import option, settings
 from stedfm_hf.training.checks import check_installed
@@ -79,6 +78,8 @@ class FinetuneSettings(TrainingSettings):
     def check(self) -> None:
         """Refuse values that do not go together, and data that are not there."""
         super().check()
+        from stedfm_hf.data.sources import check_dataset  # imports NumPy, which help does not need
+
         check_dataset(self.dataset)
         if self.model not in PACKAGED and not (self.mode in NEW_ENCODER and self.model in MAX_PER_DEVICE_BATCH):
             find_model(self.model)
