@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from stedfm_hf.data.building.masks import masks_among
 from stedfm_hf.data.splits import file_id
-from stedfm_hf.images import StedImage, find_images, read_image, read_series
 from stedfm_hf.runs import FileStamp, UserError, counted, file_stamp, tell
+
+if TYPE_CHECKING:
+    from stedfm_hf.images import StedImage
 
 
 class Source(Protocol):
@@ -52,6 +53,8 @@ class ImageFile:
 
     def read(self, series: str | int | None, channel: str | int | None) -> list[StedImage]:
         """Read every series, or the one asked for."""
+        from stedfm_hf.images import read_image, read_series
+
         if series is not None:
             return [read_image(self.file, series=series, channel=channel)]
         return list(read_series(self.file, channel=channel))
@@ -84,6 +87,9 @@ def find_sources(
     skipped: dict[str, int] = {}
     files = [each for each in inputs if not is_dataset(each)]
     if files or not inputs:
+        from stedfm_hf.data.building.masks import masks_among  # imports NumPy and the readers
+        from stedfm_hf.images import find_images
+
         found = find_images(files, leave_out=masks_among)
         sources += [ImageFile(image.file, image.path, file_stamp(image.file)) for image in found.images]
         skipped = found.skipped
@@ -129,6 +135,8 @@ def check_dataset(name: str | os.PathLike[str]) -> None:
     if not path.is_dir() and not is_id:
         raise UserError(f"dataset {name}: no such folder; check the path (an id of the Hub is OWNER/NAME)")
     if path.is_dir() and not is_dataset(path):
+        from stedfm_hf.images import find_images  # imports NumPy and the readers
+
         find_images(path)  # says if there is none
 
 
