@@ -1,1 +1,1 @@
-"""Training: the pretraining of `stedfm pretrain` (`pretrain.py`), and a short one on images in memory for the demo."""
+"""Training: `stedfm pretrain` (`pretrain.py`) and `stedfm finetune` (`classify.py`, `segment.py`)."""
