@@ -272,6 +272,6 @@ def test_masks_that_a_segmenter_was_trained_on_are_not_scored(encoder: Path, tmp
     assert {row["image"] for row in table} == set(splits.test.places.tolist())
     assert every.manifest.counts()["skipped"] == left
     only = evaluate_segmentation(root, tmp_path / "test", model=[str(model)], **options).record
-    assert only["scores"] == every.record["scores"] or only["split"]["splits"]["test"]["images"] == len(splits.test)
+    assert only["split"]["splits"]["test"]["images"] == len(splits.test)
     with pytest.raises(UserError, match="too few remain to test on: 0 source images"):
         evaluate_segmentation(root, tmp_path / "none", model=[str(model)], split="train", **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from stedfm_hf.runs.wording import text_table
 
 
 @dataclass(frozen=True)
-class _Report(Result):
+class _Report(Result, ABC):
     """Result with a report.
 
     Attributes:
@@ -31,9 +32,9 @@ class _Report(Result):
         """Return the tables of metrics and the path of the report."""
         return "\n".join([*self.tables(), str(self.output / "report.html")])
 
+    @abstractmethod
     def tables(self) -> Iterator[str]:
         """Write the tables of metrics."""
-        raise NotImplementedError
 
     def tell_notes(self) -> None:
         """Print the notes and limitations of the report on standard error."""
