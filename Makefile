@@ -44,16 +44,16 @@ format: $(INSTALLED) ## Fix style and format where that can be done automaticall
 	"$(BIN)/ruff" check --fix $(CODE)
 	"$(BIN)/ruff" format $(CODE)
 
-bench: $(INSTALLED) ## Measure speed and memory and write docs/benchmarks.md (tests/benchmarks)
+bench: $(INSTALLED) ## Measure speed and memory and write docs/benchmarks/speed.md (tests/benchmarks)
 	"$(BIN)/python" -m tests.benchmarks
 
-bench-data: $(INSTALLED) ## Measure reading, building and streaming of data sets and write docs/benchmarks_data.md
+bench-data: $(INSTALLED) ## Measure reading, building and streaming of data sets and write docs/benchmarks/data.md
 	"$(BIN)/python" -m tests.benchmarks.data
 
-bench-busy: $(INSTALLED) ## Measure embedding next to busy processes and write docs/benchmarks_busy.md
+bench-busy: $(INSTALLED) ## Measure embedding next to busy processes and write docs/benchmarks/busy-machine.md
 	"$(BIN)/python" -m tests.benchmarks.busy
 
-bench-start: $(INSTALLED) ## Measure how fast help and errors are answered and write docs/benchmarks_start.md
+bench-start: $(INSTALLED) ## Measure how fast help and errors are answered and write docs/benchmarks/start.md
 	"$(BIN)/python" -m tests.benchmarks.start
 
 # Compared with, and no dependency of ours: it has a folder of its own beside the environment.
@@ -62,7 +62,7 @@ $(MONAI): $(INSTALLED)
 	"$(BIN)/python" -m pip install --quiet --no-deps --upgrade --target "$(MONAI)" monai==1.6.1
 	touch "$(MONAI)"
 
-bench-segmentation: $(MONAI) ## Measure decoders, whole fields and MONAI and write docs/benchmarks_fields.md
+bench-segmentation: $(MONAI) ## Measure decoders, whole fields and MONAI and write docs/benchmarks/fields.md
 	PYTHONPATH="$(MONAI)" "$(BIN)/python" -m tests.benchmarks.segmentation
 
 clean: ## Remove the virtual environment and everything built

@@ -1,4 +1,4 @@
-"""`python -m tests.parity_table`: how far our numbers are from the reference's; writes docs/parity.md."""
+"""`python -m tests.parity_table`: how far our numbers are from the reference's; writes docs/benchmarks/parity.md."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def tables() -> float:
 def main() -> None:
     """Compare and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("docs/parity.md"))
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks/parity.md"))
     output = parser.parse_args().output
     head = [
         "architecture",

@@ -1,4 +1,4 @@
-"""The costs of a pretraining are counted (`tests/benchmarks/counting.py`), and docs/scaling.md is made of them."""
+"""Counted costs of a pretraining (`tests/benchmarks/counting.py`), from which docs/benchmarks/scaling.md is made."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The layers of docs/architecture.md: which package may import which, and no file imports itself through others."""
+"""The layers of docs/explanation/architecture.md: allowed imports between packages, and no import cycles."""
 
 from __future__ import annotations
 

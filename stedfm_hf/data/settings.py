@@ -208,7 +208,8 @@ class ImportArchiveSettings:
 class ImportSetSettings:
     """Make a data set of a published set, with its classes or masks, splits and scaling.
 
-    Flaws of the reference are corrected; docs/official_sets.md lists them. If interrupted, run the same command again
+    Flaws of the reference are corrected; docs/how-to/import-published-sets.md lists them.
+    If interrupted, run the same command again
     to resume.
     """
 

@@ -1,7 +1,7 @@
 """Imspector files (`.msr`, `.obf`) of Abberior instruments, through obffile: every stack is a series.
 
 A stack's image lies in its axes named Y and X, or, in a section (XZ), in its two fastest axes longer than one. Every
-other axis longer than one makes planes. (Behaviour: ours; the rules stand in docs/formats.md.)
+other axis longer than one makes planes. (Behaviour: ours; the rules stand in docs/reference/file-formats.md.)
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 `read_image` gives one plane with its channels, `list_series` says which planes a file holds. Read here: TIFF,
 OME-TIFF, ImageJ TIFF, PNG, JPEG, BMP, `.npy` and `.npz`; other formats join through `register_reader`. A file is known
 by its content; its suffix counts only where the content has no mark. Nothing is ever unpickled or executed, and what a
-file says about its own size is checked before memory is asked for. (Behaviour: ours; the rules: docs/formats.md.)
+file says about its own size is checked before memory is asked for. The rules are in
+docs/reference/file-formats.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """TIFF, OME-TIFF and ImageJ TIFF as series of planes, through tifffile.
 
 Every axis but Y, X and the channels (C, and samples S) makes planes that are series of their own. A linear ImageJ
-calibration is applied, other calibrations are only noted. (Behaviour: ours; the rules stand in docs/formats.md.)
+calibration is applied, other calibrations are only noted. The rules are in
+docs/reference/file-formats.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks`: measure everything and write docs/benchmarks.md (`make bench`)."""
+"""`python -m tests.benchmarks`: measure everything and write docs/benchmarks/speed.md (`make bench`)."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds of everything")
     parser.add_argument("--only", choices=parts, action="append", help="measure this part only, and write no page")
-    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks.md"))
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks/speed.md"))
     arguments = parser.parse_args()
     print(machine(), file=sys.stderr)
     pages = [parts[name](arguments.rounds) for name in arguments.only or parts]

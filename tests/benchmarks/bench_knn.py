@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.bench_knn`: the exact neighbours of a large gallery; writes docs/benchmarks_knn.md.
+"""`python -m tests.benchmarks.bench_knn`: the exact neighbours of a large gallery; writes docs/benchmarks/knn.md.
 
 Beside them a plain matrix product with `topk`, which needs unit vectors and the whole matrix of similarities, and
 faiss's exact index where faiss-cpu is installed.
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--length", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks_knn.md"))
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks/knn.md"))
     parser.add_argument("--peak", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:

@@ -2,7 +2,7 @@
 
 On a GPU the same command measures that: nothing here is of CPUs, but the sizes. On several, and then with a data set
 that is there: `torchrun --nproc_per_node 8 -m tests.benchmarks.bench_pretraining --dataset my-crops --batches 128`.
-What was measured lies beside the page as JSON, too: docs/scaling.md reads the rates of GPUs there.
+What was measured lies beside the page as JSON, too: docs/benchmarks/scaling.md reads the rates of GPUs there.
 """
 
 from __future__ import annotations
@@ -279,7 +279,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", nargs="+", type=int, default=[0, 1, THREADS], help="reader threads to compare")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="compiled rows as well")
     parser.add_argument("--dataset", type=Path, help="a data set that is there, in the place of simulated crops")
-    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks_pretraining.md"))
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks/pretraining.md"))
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if WORLD > 1 and arguments.dataset is None:

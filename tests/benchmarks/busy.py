@@ -145,7 +145,7 @@ def main() -> None:
     """Measure, and write the page after every round."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="repeats of every command")
-    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks_busy.md"))
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks/busy-machine.md"))
     arguments = parser.parse_args()
     measured: Measured = defaultdict(Repeats)
     with tempfile.TemporaryDirectory() as place:

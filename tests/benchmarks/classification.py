@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from stedfm_hf.runs import read_json
 from tests.benchmarks.timing import machine, table
 
-PAGE = Path("docs/benchmarks_classification.md")
+PAGE = Path("docs/benchmarks/classification.md")
 MODES = {
     "full": "fine-tuned, all weights",
     "from-scratch": "from scratch",

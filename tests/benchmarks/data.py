@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.data`: reading, building and streaming of data sets; writes docs/benchmarks_data.md."""
+"""`python -m tests.benchmarks.data`: reading, building and streaming of data sets; writes docs/benchmarks/data.md."""
 
 from __future__ import annotations
 
@@ -335,7 +335,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds of everything")
     parser.add_argument("--only", choices=parts, action="append", help="measure this part only, and write no page")
-    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks_data.md"))
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks/data.md"))
     parser.add_argument("--rank", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--stream", help=argparse.SUPPRESS)
     parser.add_argument("--write", type=int, help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.demo_encoder`: what the packaged encoder has learned; writes docs/demo_encoder.md.
+"""`python -m tests.benchmarks.demo_encoder`: measure the packaged encoder; writes docs/explanation/demo-encoder.md.
 
 Beside it stand encoders of the same recipe with other seeds, the same network untrained, and what needs no network.
 """
@@ -31,7 +31,7 @@ from stedfm_hf.modeling.tiling_stedfm import encode_images
 from stedfm_hf.training.network import standardised_network
 from tests.benchmarks.timing import machine, table
 
-PAGE = Path("docs/demo_encoder.md")
+PAGE = Path("docs/explanation/demo-encoder.md")
 NEIGHBOURS = 20
 PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
 UNTRAINED_SEEDS = (0, 1, 2)

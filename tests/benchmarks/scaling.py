@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.scaling`: what a pretraining costs at scale; writes docs/scaling.md and JSON.
+"""`python -m tests.benchmarks.scaling`: what a pretraining costs at scale; writes docs/benchmarks/scaling.md and JSON.
 
 Figures of GPUs come from files that `tests.benchmarks.bench_pretraining` wrote on a machine with one; where there are
 none the page says so. `--render` makes the page anew of what is in its JSON: give it files of GPUs with `--measured`.
@@ -252,13 +252,13 @@ def main() -> None:
     """Count and measure, or take what is there, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=Path("docs/scaling.md"))
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks/scaling.md"))
     parser.add_argument("--render", action="store_true", help="measure nothing: take the JSON beside the page")
     parser.add_argument(
         "--measured",
         type=Path,
         nargs="*",
-        default=[Path("docs/benchmarks_pretraining.json")],
+        default=[Path("docs/benchmarks/pretraining.json")],
         help="files of bench_pretraining, of which the rows of GPUs count",
     )
     parser.add_argument("--real", nargs="*", default=[], help="real 16-bit images, for the bytes of a crop")

@@ -1,4 +1,4 @@
-"""The text of docs/scaling.md, out of what `tests.benchmarks.scaling` counted and measured: arithmetic only."""
+"""The text of docs/benchmarks/scaling.md, computed from the counts and measurements of `tests.benchmarks.scaling`."""
 
 from __future__ import annotations
 
@@ -341,7 +341,7 @@ decompresses as well:
 
 What all GPUs together need of the storage: for a day, and at the two targets above (20 % / 30 %; **not** results).
 A read is a row group of {GROUP} crops. Ranks read some row groups twice: a few percent,
-[benchmarks_data.md](benchmarks_data.md#what-a-rank-reads). In 16 bit twice as much goes to a GPU.
+[data.md](data.md#what-a-rank-reads). In 16 bit twice as much goes to a GPU.
 
 {table(heads[2], needed)}"""
 

@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds of everything")
     parser.add_argument("--only", choices=parts, action="append", help="measure this part only, and write no page")
-    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks_fields.md"))
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks/fields.md"))
     arguments = parser.parse_args()
     chosen = arguments.only or list(parts)
     if "fields" in chosen:

@@ -28,7 +28,7 @@ from tests.benchmarks.timing import machine, table
 
 Figures = Mapping[tuple[str, str, int], Mapping[str, Any]]
 """Of every decoder, mode and number of training images."""
-PAGE = Path("docs/benchmarks_segmentation.md")
+PAGE = Path("docs/benchmarks/segmentation.md")
 MODES = {
     "full": "`demo`, all weights trained",
     "from-scratch": "from scratch",

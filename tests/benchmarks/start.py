@@ -44,7 +44,7 @@ def main() -> None:
     """Measure and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="repeats of every command")
-    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks_start.md"))
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks/start.md"))
     arguments = parser.parse_args()
     seconds: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as place:

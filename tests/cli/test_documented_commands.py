@@ -15,7 +15,7 @@ from stedfm_hf.runs import command_line
 from stedfm_hf.runs.result import Answer
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "stedfm_hf" / "training" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def documented(page: Path) -> Iterator[str]:

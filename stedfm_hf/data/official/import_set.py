@@ -39,7 +39,8 @@ def import_set(settings: ImportSetSettings) -> DatasetSummary:
     """Make a data set of the files of a published set.
 
     Classes, splits, crops and scaling are as published. Flaws of the reference that change the data are corrected, and
-    the protocol `reference` repeats them; docs/official_sets.md lists both. Nothing of the files is executed. By
+    the protocol `reference` repeats them; docs/how-to/import-published-sets.md lists both.
+    Nothing of the files is executed. By
     default no source image is in several splits: one that the authors' files have in several stays in the test set,
     else in the validation split.
 

@@ -81,7 +81,7 @@ class Plan:
         if (missing := [name for name in self.classes if name not in there]) and not self.failed:
             raise UserError(
                 f"{where}: has no image of {', '.join(missing)} (looked for {', '.join(self.classes)}); get all files "
-                "of the set, laid out as docs/official_sets.md says"
+                "of the set, laid out as docs/how-to/import-published-sets.md says"
             )
 
     def one_side(self) -> None:

@@ -21,7 +21,8 @@ from stedfm_hf.runs import UserError
 
 FROZEN = (
     "benchmark-v1 is frozen: every accuracy table of the project is measured on it. Undo the change, or make it a "
-    "benchmark-v2. If a new NumPy draws other random numbers from the same seed, say so in docs/simulate.md and keep "
+    "benchmark-v2. If a new NumPy samples other random numbers from the same seed, say so in "
+    "docs/how-to/simulate.md and keep "
     "the old NumPy for the benchmark."
 )
 DEFINITION = "79e9b38b52cc66bbe8f75ff44c6844cf010039ae5eea809042f436f837e118ce"

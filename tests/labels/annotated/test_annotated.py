@@ -216,7 +216,7 @@ def test_the_code_of_the_page_on_annotations_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parents[3] / "docs" / "annotations.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "annotate.md").read_text(encoding="utf-8")
     exec("".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)), {})
     lines = capsys.readouterr().out.splitlines()
     counts = "{'background': 11220, 'rings': 300, 'fibres': 768}"
