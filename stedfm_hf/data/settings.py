@@ -258,7 +258,9 @@ class SimulateSettings:
     mixed: bool = option(False, help="Simulate scenes of two to four structures, for segmentation.")
     masks: bool = option(True, help="Write masks: 0 is background, other numbers are structures.")
     confocal: bool = option(False, help="Write the confocal partner of every image, too.")
-    engine: str = option("ours", choices=("ours", "pysted"), help="ours, or pysted where that package is installed.")
+    engine: str = option(
+        "builtin", choices=("builtin", "pysted"), help="Simulator: builtin, or pysted where that package is installed."
+    )
     height: int | None = option(None, help="Height of an image, in pixels; by default 224.")
     width: int | None = option(None, help="Width of an image, in pixels; by default 224.")
     pixel_size_nm: float | None = option(None, help="Pixel size, in nm; by default 20.")

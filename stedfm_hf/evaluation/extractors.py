@@ -1,4 +1,4 @@
-"""What makes vectors of images: models, and the baselines every model stands beside (ours).
+"""What makes vectors of images: models, and the baselines every model stands beside.
 
 What is compared is named by a string everywhere: a folder, a Hub id (of STED-FM or of any vision model of
 transformers), a packaged encoder (`demo`), or one of `BASELINES`.

@@ -1,4 +1,4 @@
-"""Vectors of labelled images, computed once for each model and data set and kept between evaluations (ours)."""
+"""Vectors of labelled images, computed once for each model and data set and kept between evaluations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of models on one test: their metrics, how sure they are, and which differ (ours)."""
+"""Runs of models on one test: their metrics, how sure they are, and which differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runs of an evaluation: every model by every draw of labels, or by every vote (ours)."""
+"""The runs of an evaluation: every model by every draw of labels, or by every vote."""
 
 from __future__ import annotations
 

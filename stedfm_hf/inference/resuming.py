@@ -1,4 +1,4 @@
-"""What an earlier run leaves to do: files that are new, had failed, or have changed since (ours)."""
+"""What an earlier run leaves to do: files that are new, had failed, or have changed since."""
 
 from __future__ import annotations
 

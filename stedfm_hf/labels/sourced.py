@@ -1,4 +1,4 @@
-"""Images that know the source image they were cut from: what labelled and annotated ones share (ours)."""
+"""Images that know the source image they were cut from: what labelled and annotated ones share."""
 
 from __future__ import annotations
 

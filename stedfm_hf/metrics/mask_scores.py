@@ -15,10 +15,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from stedfm_hf.metrics import reference
 from stedfm_hf.runs import UserError
 
-Rules = Literal["ours", "reference"]
+Rules = Literal["default", "reference"]
 
 THRESHOLD = 0.5
-"""A pixel above this probability is predicted (ours)."""
+"""A pixel above this probability is predicted."""
 IGNORED = 255
 """Number of the pixels of a single-label mask that are left out."""
 PIXEL_SCORES = ("iou", "dice", "aupr", "auroc")
@@ -32,7 +32,7 @@ class ImageScores:
     Args:
         values: for each score its value for every class (L,) float64; undefined ones are NaN, by the reference's rules
             -1.
-        rules: "ours" or "reference".
+        rules: "default" or "reference".
         threshold: of a predicted pixel.
     """
 
@@ -43,7 +43,7 @@ class ImageScores:
     def undefined(self, name: str) -> np.ndarray:
         """Which classes a score has no value for, (L,) bool."""
         values = self.values[name]
-        return np.isnan(values) if self.rules == "ours" else values == reference.UNDEFINED
+        return np.isnan(values) if self.rules == "default" else values == reference.UNDEFINED
 
     def plain(self) -> dict[str, list[float | None]]:
         """The scores as plain data, undefined ones as None."""
@@ -60,7 +60,7 @@ def score_image(
     *,
     threshold: float | None = None,
     exclusive: bool = False,
-    rules: Rules = "ours",
+    rules: Rules = "default",
 ) -> ImageScores:
     """Scores of the maps of one image, for each class, of the pixels inside a region.
 
@@ -81,7 +81,7 @@ def score_image(
         region: true where pixels count (H, W) bool; None: everywhere.
         threshold: a pixel above this probability is predicted; None: 0.5, by the reference's rules 0.25.
         exclusive: a pixel is of its most probable class, whatever the threshold: for single-label models.
-        rules: "ours" or "reference".
+        rules: "default" or "reference".
 
     Returns:
         The scores.
@@ -104,7 +104,7 @@ def score_image(
             raise UserError("the reference's rules know no classes that exclude each other; leave out exclusive")
         cut = reference.THRESHOLD if threshold is None else threshold
         return ImageScores(reference.reference_scores(maps, truth, inside, threshold=cut), rules, cut)
-    if rules != "ours":
+    if rules != "default":
         raise UserError(f"rules {rules!r} are unknown; choose ours or reference")
     cut = THRESHOLD if threshold is None else threshold
     predicted = predicted_pixels(maps, threshold=cut, exclusive=exclusive)

@@ -41,7 +41,7 @@ class SegmentationMetrics(OfflineMetric):
         classes: names, for the summary; None: numbers.
         background: number of the class that the mean over classes leaves out; None: all count.
         threshold: of a predicted pixel; None: 0.5, by the reference's rules 0.25.
-        rules: "ours" or "reference".
+        rules: "default" or "reference".
         objects: whether objects are scored too.
         least_pixels: components of fewer pixels are no objects.
         draws: of sources, for the intervals; 0: no intervals, for a check during training.
@@ -65,7 +65,7 @@ class SegmentationMetrics(OfflineMetric):
         classes: Sequence[str] | None = None,
         background: int | None = None,
         threshold: float | None = None,
-        rules: Rules = "ours",
+        rules: Rules = "default",
         objects: bool = False,
         least_pixels: int = 1,
         draws: int = DRAWS,

@@ -63,14 +63,14 @@ def summarise(
         raise UserError("there are no scores of images to summarise")
     if sources is not None and len(sources) != len(scores):
         raise UserError(f"there are {len(scores)} images and {len(sources)} sources of images")
-    if len({getattr(each, "rules", "ours") for each in scores}) > 1:
+    if len({getattr(each, "rules", "default") for each in scores}) > 1:
         raise UserError("the scores follow different rules; summarise those by ours and by the reference's apart")
     of_images = [each.values for each in scores]
     if any(len(values) != len(classes) for each in of_images for values in each.values()):
         raise UserError(f"the scores are not of the {len(classes)} classes {', '.join(classes)}")
     if unknown := set(left_out) - set(classes):
         raise UserError(f"the class {sorted(unknown)[0]!r} to be left out is none of {', '.join(classes)}")
-    population = getattr(scores[0], "rules", "ours") == "reference"
+    population = getattr(scores[0], "rules", "default") == "reference"
     origin = np.arange(len(scores)) if sources is None else np.unique(np.asarray(sources), return_inverse=True)[1]
     rows = []
     for name in of_images[0]:

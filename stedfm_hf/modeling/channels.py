@@ -14,7 +14,7 @@ from .modeling_stedfm_mae import StedFmDecoder
 def adapt_channels(
     model: StedFmPreTrainedModel, num_channels: int, how: Literal["sum", "mean", "repeat"] = "mean"
 ) -> StedFmPreTrainedModel:
-    """Change the number of input channels of a model in place, keeping what it has learned (ours).
+    """Change the number of input channels of a model in place, keeping what it has learned.
 
     Args:
         model: Any STED-FM model. The decoder of a masked autoencoder predicts every new channel alike.

@@ -78,7 +78,7 @@ class StedFmUnetrDecoder(nn.Module):
     """The reference's full decoder: layers brought up to ever finer grids and merged, the image itself at the end.
 
     For patches of 16 pixels it takes layers 3, 6, 9 and 12 of 12, without the final norm; for smaller patches it has
-    a level less for each halving (ours).
+    a level less for each halving.
 
     Raises:
         ValueError: The side of a patch is no power of two, or below 4.

@@ -1,4 +1,4 @@
-"""Keeping a library's own lines and bars out of ours, and giving them back (ours)."""
+"""Keeping a library's own lines and bars out of ours, and giving them back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words for people: so many of something, some of many names (ours)."""
+"""Words for people: so many of something, some of many names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A moving average of the encoder's weights, which often has the better features (ours)."""
+"""A moving average of the encoder's weights, which often has the better features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pretraining is fed: batches of one or several data sets, epoch after epoch (ours).
+"""What a pretraining is fed: batches of one or several data sets, epoch after epoch.
 
 Every epoch is cut at whole effective batches, those of an optimiser step, so that which samples are in step n does not
 depend on how many ranks or accumulated batches share it.

@@ -1,4 +1,4 @@
-"""Checkpoints that can be trusted: whole ones are marked, half-written ones are passed over (ours)."""
+"""Checkpoints that can be trusted: whole ones are marked, half-written ones are passed over."""
 
 from __future__ import annotations
 

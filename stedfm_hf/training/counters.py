@@ -1,4 +1,4 @@
-"""Random numbers that are a function of (seed, epoch, sample) alone, on the device of the data (ours).
+"""Random numbers that are a function of (seed, epoch, sample) alone, on the device of the data.
 
 A generator has a state, so what it gives depends on what was drawn before, on the rank and on the batch. Here every
 number is the hash of where it is used: any step can be repeated, two samples never share a mask, and it does not

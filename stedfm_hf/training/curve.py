@@ -1,4 +1,4 @@
-"""The curve of a training, `curve.csv`: a row for every log and every check (ours).
+"""The curve of a training, `curve.csv`: a row for every log and every check.
 
 A table that every program reads, whole after a kill: what was written after the checkpoint a run goes on from is cut
 off, so that the curve of a broken run is that of an unbroken one.

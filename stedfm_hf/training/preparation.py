@@ -1,4 +1,4 @@
-"""From a batch of the stream to the input of the masked autoencoder, on the device (ours).
+"""From a batch of the stream to the input of the masked autoencoder, on the device.
 
 8- or 16-bit pixels come to the device as they are stored; there they are scaled, cropped, turned and masked. What
 happens to a sample is a function of (seed, epoch, sample), see :mod:`stedfm_hf.training.counters`.

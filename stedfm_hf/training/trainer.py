@@ -1,4 +1,4 @@
-"""The library's trainer for masked autoencoders: masks by sample, decay of matrices, held-out checks (ours)."""
+"""The library's trainer for masked autoencoders: masks by sample, decay of matrices, held-out checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watches a training: keeps the curve, prints a plain line now and then, and stops what has gone wrong (ours)."""
+"""Watches a training: keeps the curve, prints a plain line now and then, and stops what has gone wrong."""
 
 from __future__ import annotations
 

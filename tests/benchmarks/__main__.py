@@ -20,7 +20,7 @@ from tests.benchmarks.timing import machine, matmul, peak_memory, spread, table,
 BATCH = 32
 ENCODERS = {
     "vit": "transformers `ViTModel`, sdpa, float32",
-    "ours": "`StedFmModel`, sdpa, float32",
+    "default": "`StedFmModel`, sdpa, float32",
     "ours-eager": "`StedFmModel`, eager, float32",
     "ours-compiled": "`StedFmModel`, sdpa, float32, `torch.compile`",
     "vit-bf16": "transformers `ViTModel`, sdpa, bfloat16",
@@ -83,7 +83,7 @@ def steps(rounds: int) -> str:
 def batches(rounds: int) -> str:
     """Batch sweep of the encoder and the step."""
     sizes = (1, 8, 32, 64)
-    cases = {f"encoder {size}": models.encoder("ours", size) for size in sizes}
+    cases = {f"encoder {size}": models.encoder("default", size) for size in sizes}
     cases |= {f"encoder bfloat16 {size}": models.encoder("ours-bf16", size) for size in sizes}
     cases |= {f"step {size}": models.mae_step("oursmae", size) for size in sizes}
     rates = take_turns(cases, rounds)

@@ -143,7 +143,7 @@ def test_only_what_differs_is_called_different() -> None:
     assert all(row["p_holm"] < 0.01 and row["low"] > 0 for row in other.comparisons)
 
 
-def votes(per_class: int, k: list[int], *, alone: bool = True, protocol: str = "ours") -> Evaluation:
+def votes(per_class: int, k: list[int], *, alone: bool = True, protocol: str = "default") -> Evaluation:
     """Of neighbours, of a data set with so many images of each class."""
     each = evaluation(arrays(max(per_class, 10)), verb="evaluate knn")
     if alone:

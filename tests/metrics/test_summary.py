@@ -16,7 +16,7 @@ NAN = float("nan")
 
 
 def scores(*images: list[float]) -> list[ImageScores]:
-    return [ImageScores({"iou": np.array(each)}, "ours", 0.5) for each in images]
+    return [ImageScores({"iou": np.array(each)}, "default", 0.5) for each in images]
 
 
 def by_class(rows: list[dict[str, Any]], score: str = "iou") -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Labels of files, from the folders they lie in or from a table (ours)."""
+"""Labels of files, from the folders they lie in or from a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks of images: which file is the mask of which, and its pixels (ours)."""
+"""Masks of images: which file is the mask of which, and its pixels."""
 
 from __future__ import annotations
 

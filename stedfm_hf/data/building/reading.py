@@ -1,4 +1,4 @@
-"""One file of the inputs as crops, and some of them as a part of the data set: what a worker process does (ours)."""
+"""One file of the inputs as crops, and some of them as a part of the data set: what a worker process does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of an official set, wherever they lie: in a folder, in a zip, or one file alone (ours).
+"""The files of an official set, wherever they lie: in a folder, in a zip, or one file alone.
 
 Nothing is unpacked under a name of the archive's choosing, and nothing that is read is executed.
 """

@@ -1,4 +1,4 @@
-"""HDF5 files, through h5py, which is an extra: `pip install "stedfm-hf[hdf5]"` (ours)."""
+"""HDF5 files, through h5py, which is an extra: `pip install "stedfm-hf[hdf5]"`."""
 
 from __future__ import annotations
 

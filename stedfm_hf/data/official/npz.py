@@ -1,4 +1,4 @@
-"""The arrays of an `.npz`, pickled ones through the closed reader: nothing of the file is ever run (ours)."""
+"""The arrays of an `.npz`, pickled ones through the closed reader: nothing of the file is ever run."""
 
 from __future__ import annotations
 

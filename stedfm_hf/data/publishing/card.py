@@ -1,4 +1,4 @@
-"""The card of a data set: `README.md`, with the front matter that the Hub and `datasets` read, and figures (ours)."""
+"""The card of a data set: `README.md`, with the front matter that the Hub and `datasets` read, and figures."""
 
 from __future__ import annotations
 

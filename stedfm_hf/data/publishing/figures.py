@@ -1,4 +1,4 @@
-"""Pictures of a data set: crops of every class, and the histogram of their intensities (ours)."""
+"""Pictures of a data set: crops of every class, and the histogram of their intensities."""
 
 from __future__ import annotations
 

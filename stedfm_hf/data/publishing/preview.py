@@ -1,4 +1,4 @@
-"""A few crops of every split as PNG pictures, for the viewer of the Hub (ours)."""
+"""A few crops of every split as PNG pictures, for the viewer of the Hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a data set as tables: for the terminal and for the card (ours)."""
+"""The figures of a data set as tables: for the terminal and for the card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one decoder: a row or a batch of a data set, as tensors (ours)."""
+"""The one decoder: a row or a batch of a data set, as tensors."""
 
 from __future__ import annotations
 

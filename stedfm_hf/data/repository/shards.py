@@ -1,4 +1,4 @@
-"""Writing the rows of a split into shards of equal size, mixed at rest (ours).
+"""Writing the rows of a split into shards of equal size, mixed at rest.
 
 Rows arrive in the order of their sources, and are dealt at random over the shards, a wave of shards at a time: crops
 of one image end up far apart, so that a reader mixes well with few shards open. Only one row group of every open shard

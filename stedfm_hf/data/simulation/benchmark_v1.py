@@ -1,4 +1,4 @@
-"""`benchmark-v1`: the frozen simulated data set behind every accuracy table of the project (ours).
+"""`benchmark-v1`: the frozen simulated data set behind every accuracy table of the project.
 
 Seven structures; photon budget, background, density and blur come from the same ranges for all, and every noise-free
 field takes over the sorted intensities of a field of any structure, so that brightness says next to nothing about the

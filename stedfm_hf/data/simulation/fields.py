@@ -1,4 +1,4 @@
-"""One simulated field of view: emitters, blur, photons, noise, and the truth about them (ours).
+"""One simulated field of view: emitters, blur, photons, noise, and the truth about them.
 
 A field is a cloud of emitters (:mod:`stedfm_hf.data.simulation.structures`), blurred by the effective point spread
 function, turned into expected photon counts, and drawn with Poisson noise. Photon budget, background, blur and density

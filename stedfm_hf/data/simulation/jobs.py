@@ -30,7 +30,7 @@ class Recipe:
         settings: Physical parameters.
         masks: Whether masks are written.
         confocal: Whether confocal partners are written.
-        engine: "ours" or "pysted".
+        engine: "builtin" or "pysted".
     """
 
     name: str

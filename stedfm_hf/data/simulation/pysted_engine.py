@@ -1,4 +1,4 @@
-"""Fields imaged by pySTED instead of by a Gaussian: its point spread functions, depletion and detector (ours).
+"""Fields imaged by pySTED instead of by a Gaussian: its point spread functions, depletion and detector.
 
 The samples are those of :mod:`stedfm_hf.data.simulation.fields`; what an image of them looks like is computed by
 pySTED (Turcotte, Bilodeau, Lavoie-Cardinal and Durand, CC BY 4.0), an optional package:

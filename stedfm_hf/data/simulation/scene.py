@@ -1,4 +1,4 @@
-"""What the simulated structures are drawn with: field, emitters, and the lines most of them follow (ours)."""
+"""What the simulated structures are drawn with: field, emitters, and the lines most of them follow."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ KINDS = ("images", "masks", "confocal")
 PER_STRUCTURE = 100
 PER_PART = 64
 """Fields between two steps of writing: what a kill can cost."""
-WORTH_A_PROCESS = {"ours": 1000, "pysted": 20}
+WORTH_A_PROCESS = {"builtin": 1000, "pysted": 20}
 """Fields below which one more process is not worth the seconds it takes to start."""
 
 
@@ -123,7 +123,7 @@ def simulate(settings: SimulateSettings) -> SimulationResult:
 def _of_preset(settings: SimulateSettings, preset: Preset) -> SimulateSettings:
     """Take the settings of a preset."""
     chosen = {name: getattr(settings, name) for name in ("structures", "splits", "seed")} | settings.physics
-    chosen |= {"mixed": settings.mixed or None, "engine": None if settings.engine == "ours" else settings.engine}
+    chosen |= {"mixed": settings.mixed or None, "engine": None if settings.engine == "builtin" else settings.engine}
     if fixed := [name for name, value in chosen.items() if value is not None]:
         raise UserError(f"preset {preset.name} fixes {', '.join(fixed)}; leave that out, or leave out the preset")
     if settings.per_structure is None and settings.first_index:
@@ -191,7 +191,7 @@ def _card(recipe: Recipe, names: Sequence[str], manifest: Manifest, mask_names: 
     from stedfm_hf.data.publishing.card import CardFacts
 
     engine = "pySTED" if recipe.engine == "pysted" else "a Gaussian point spread function and Poisson noise"
-    matched = recipe.engine == "ours" and bool(recipe.settings.match_with)
+    matched = recipe.engine == "builtin" and bool(recipe.settings.match_with)
     limits = [
         "Sizes and densities of the structures are typical ones, not fitted to real images: an accuracy on this set "
         "compares methods, and says little about real images."

@@ -1,4 +1,4 @@
-"""Making things in a thread before they are asked for (ours)."""
+"""Making things in a thread before they are asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The row groups a rank needs, in memory a block of the order at a time, read ahead by threads (ours)."""
+"""The row groups a rank needs, in memory a block of the order at a time, read ahead by threads."""
 
 from __future__ import annotations
 

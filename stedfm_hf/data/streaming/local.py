@@ -1,4 +1,4 @@
-"""The map-style sibling of the stream: rows of a local data set by number, and a sampler of the same batches (ours).
+"""The map-style sibling of the stream: rows of a local data set by number, and a sampler of the same batches.
 
 For data sets on a local disk, and for code that wants to look rows up. The `datasets` library keeps the rows in a
 memory-mapped Arrow file, uncompressed: about three times the size of the repository, made at the first use.

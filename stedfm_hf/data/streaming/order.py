@@ -1,4 +1,4 @@
-"""The order of an epoch: a function of (seed, epoch) and of the shards, and of nothing else (ours).
+"""The order of an epoch: a function of (seed, epoch) and of the shards, and of nothing else.
 
 The shards are permuted, and taken in blocks of `open_shards`. Inside a block the rows of every row group are permuted,
 and the block goes through all its rows in the steps of a golden lattice. So whatever is cut out of the order, a batch

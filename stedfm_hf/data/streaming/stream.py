@@ -1,4 +1,4 @@
-"""The stream: batches of crops for any number of GPUs, each crop exactly once, resumable to the batch (ours).
+"""The stream: batches of crops for any number of GPUs, each crop exactly once, resumable to the batch.
 
 The reference keeps every GPU on a fixed part of the data, loses the remainder and cannot resume. Here the order of an
 epoch is a function of (seed, epoch) alone (:mod:`stedfm_hf.data.streaming.order`), and a batch of all ranks together

@@ -86,7 +86,7 @@ class Evaluation:
 
     def outvoted(self) -> list[int]:
         """Numbers of neighbours above half of what the smallest class has: whatever the vectors, it loses votes."""
-        if self.settings.get("protocol") != "ours" or "k" not in self.settings:
+        if self.settings.get("protocol") != "default" or "k" not in self.settings:
             return []
         least = min(self.splits.train.counts().values()) - self.splits.leave_one_out
         return [k for k in self.settings["k"] if 2 * k > least and k > 1]

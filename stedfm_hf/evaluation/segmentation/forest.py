@@ -33,7 +33,7 @@ def pixel_features(image: np.ndarray) -> np.ndarray:
 
 
 class PixelForest:
-    """A random forest over the features of single pixels, with no network behind them (ours).
+    """A random forest over the features of single pixels, with no network behind them.
 
     It sees at most `pixels` pixels, drawn evenly from all that count: its probabilities fit how frequent classes are.
 

@@ -33,7 +33,7 @@ from stedfm_hf.weights.models import ModelSource
 def run_segmentation(settings: MaskSettings, sources: Sequence[ModelSource]) -> MaskResult:
     """Run `evaluate segmentation`; see `stedfm_hf.evaluation.evaluate_segmentation`."""
     scoring = Scoring(
-        settings.threshold, "reference" if settings.protocol == "reference" else "ours", settings.min_area_px
+        settings.threshold, "reference" if settings.protocol == "reference" else "default", settings.min_area_px
     )
     splits = read_splits(settings)
     check_rules(scoring, splits.test)

@@ -59,7 +59,7 @@ class Scoring:
     Args:
         threshold: of a predicted pixel; None: 0.5, by the reference's rules 0.25. Of images of one class a pixel the
             most probable class is predicted, whatever the threshold.
-        rules: "ours" or "reference".
+        rules: "default" or "reference".
         least_pixels: components of fewer pixels are no objects.
 
     Example:
@@ -71,7 +71,7 @@ class Scoring:
     """
 
     threshold: float | None = None
-    rules: Rules = "ours"
+    rules: Rules = "default"
     least_pixels: int = 1
 
     @property
@@ -91,7 +91,7 @@ class Scoring:
         planes, inside = annotated_planes(data, number)
         pixels = score_image(maps, planes, inside, threshold=self.threshold, exclusive=exclusive, rules=self.rules)
         objects = None
-        if self.rules == "ours":
+        if self.rules == "default":
             predicted = predicted_pixels(maps, threshold=self.cut, exclusive=exclusive)
             objects = score_objects(predicted, planes, inside, least_pixels=self.least_pixels)
             if data.background is not None:
@@ -131,7 +131,7 @@ def table_of(scored: Sequence[Scored], classes: Sequence[str]) -> pa.Table:
     Columns: `method, image, source, class`, the scores (null where undefined; by the reference's rules -1), and of
     objects `f1, pq, sq` with the counts they come from.
     """
-    ours = not scored or scored[0].pixels.rules == "ours"
+    ours = not scored or scored[0].pixels.rules == "default"
     names = PIXEL_SCORES if ours else REFERENCE_SCORES
     columns: dict[str, Any] = {
         "method": [each.method for each in scored for _ in classes],
@@ -155,7 +155,7 @@ def table_of(scored: Sequence[Scored], classes: Sequence[str]) -> pa.Table:
 def scored_of(table: pa.Table, classes: Sequence[str], scoring: Scoring) -> list[Scored]:
     """The scores that a table of :func:`table_of` holds."""
     rows, count, found = table.to_pylist(), len(classes), []
-    names = PIXEL_SCORES if scoring.rules == "ours" else REFERENCE_SCORES
+    names = PIXEL_SCORES if scoring.rules == "default" else REFERENCE_SCORES
     for start in range(0, len(rows), count):
         some = rows[start : start + count]
         values = {name: _numbers(some, name) for name in names}

@@ -1,4 +1,4 @@
-"""Masks from files: label images, planes of classes, soft masks, ROIs and polygons (ours)."""
+"""Masks from files: label images, planes of classes, soft masks, ROIs and polygons."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def read_outlines(file: Path) -> list[Outline]:
     over:
 
     - `z class [(x, y), (x, y), ...]`: the reference's files (`NAME.polys.txt`); `class [...]` is read, too.
-    - `class x y x y ...`, parted by blanks, commas or semicolons (ours). A line of an even number of numbers alone has
+    - `class x y x y ...`, parted by blanks, commas or semicolons. A line of an even number of numbers alone has
       no class: it is an `object`.
 
     Args:

@@ -1,4 +1,4 @@
-"""Annotated images: what models of segmentation are trained and scored on (ours).
+"""Annotated images: what models of segmentation are trained and scored on.
 
 Images and masks are read when they are asked for; what is counted (pixels of every class) is known before.
 """

@@ -1,4 +1,4 @@
-"""What the numbers, planes and outlines of masks mean: classes in a fixed order, and the targets of a model (ours)."""
+"""What the numbers, planes and outlines of masks mean: classes in a fixed order, and the targets of a model."""
 
 from __future__ import annotations
 

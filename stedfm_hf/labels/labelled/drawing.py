@@ -1,4 +1,4 @@
-"""Draws of a few labelled images (ours)."""
+"""Draws of a few labelled images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled images: what models are evaluated and fine-tuned on (ours).
+"""Labelled images: what models are evaluated and fine-tuned on.
 
 Images are read when they are asked for, scaled as their repository says, and know the source image they were cut from.
 """

@@ -1,4 +1,4 @@
-"""Where labelled images come from: data set repositories and folders with one folder for each class (ours)."""
+"""Where labelled images come from: data set repositories and folders with one folder for each class."""
 
 from __future__ import annotations
 

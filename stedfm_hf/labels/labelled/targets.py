@@ -1,4 +1,4 @@
-"""What the entries of a label column mean: classes, several classes at once, or numbers (ours)."""
+"""What the entries of a label column mean: classes, several classes at once, or numbers."""
 
 from __future__ import annotations
 

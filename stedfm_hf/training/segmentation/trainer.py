@@ -127,7 +127,7 @@ def score(
     else:
         predicted = predicted_pixels(maps, exclusive=exclusive)
         iou, dice = overlap(predicted[:, inside], (planes > 0.5)[:, inside])
-        scores = ImageScores({"iou": iou, "dice": dice}, "ours", THRESHOLD)
+        scores = ImageScores({"iou": iou, "dice": dice}, "default", THRESHOLD)
     loss = network.target_loss(
         network.logits_of(torch.from_numpy(maps)[None]),
         torch.from_numpy(item.target)[None],

@@ -1,4 +1,4 @@
-"""Encoders that come with the package, known by a short id: for trying things out without a network (ours)."""
+"""Encoders that come with the package, known by a short id: for trying things out without a network."""
 
 from __future__ import annotations
 

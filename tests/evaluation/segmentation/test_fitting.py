@@ -124,7 +124,7 @@ def test_without_a_train_split_only_what_learns_nothing_is_left() -> None:
         make_baselines(one, ["magic"])
 
 
-@pytest.mark.parametrize("rules", ["ours", "reference"])
+@pytest.mark.parametrize("rules", ["default", "reference"])
 def test_scores_come_back_from_their_table(rules: Rules) -> None:
     data = squares(2, classes=["a", "b"])
     if rules == "reference":
@@ -139,7 +139,7 @@ def test_scores_come_back_from_their_table(rules: Rules) -> None:
     assert again[0].pixels.plain() == scored[0].pixels.plain()
     row = table.to_pylist()[-2 if rules == "reference" else 2]
     assert row["class"] == data.classes[-2 if rules == "reference" else 2]
-    if rules == "ours":
+    if rules == "default":
         assert table.to_pylist()[0]["matched"] is None, "regions of the background are no objects"
     else:
         absent = [row for row in table.to_pylist() if row["image"] == "0"][-1]

@@ -213,11 +213,11 @@ def test_the_rules_of_the_reference(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "out" / "per_image.parquet").to_pylist()
     assert {row["weak_aupr"] for row in table if row["class"] == "rings"} == {-1.0}
     assert any("no pixel of rings is in test" in each for each in outcome.record["warnings"])
-    ours = evaluate(data, [model], tmp_path / "ours", threshold=0.25, **options).record
+    ours = evaluate(data, [model], tmp_path / "default", threshold=0.25, **options).record
     assert scores(ours, "several", "spots")["iou"]["mean"] == pytest.approx(
         scores(outcome.record, "several", "spots")["iou"]["mean"]
     )
-    assert (tmp_path / "ours" / "figures" / "classes.png").is_file()
+    assert (tmp_path / "default" / "figures" / "classes.png").is_file()
 
 
 def test_the_command_cross_validates_baselines_and_answers_in_json(

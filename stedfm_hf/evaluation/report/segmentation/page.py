@@ -55,7 +55,7 @@ def write_page_of(findings: Findings, figures: Mapping[str, Path], path: Path) -
     sections.append(_method(findings))
     sections += left_out("Images that were left out", findings.failed)
     simulated = " (simulated images)" if findings.test.simulated else ""
-    rules = "ours" if findings.scoring.rules == "ours" else "the reference's"
+    rules = "default" if findings.scoring.rules == "default" else "the reference's"
     return write_page(
         path,
         title=f"Segmentation: {findings.test.name}{simulated}",
