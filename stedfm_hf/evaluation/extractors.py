@@ -222,7 +222,7 @@ def _load(source: ModelSource, device: str, precision: str, batch_size: int) -> 
         identity = {
             "weights": encoder.weights_sha256,
             "processor": _settings(encoder.processor),
-            "tile": encoder.model.config.image_size,
+            "tile_size": encoder.model.config.image_size,
             "pooling": "avg",
             "precision": str(encoder.model.dtype).removeprefix("torch."),
         }

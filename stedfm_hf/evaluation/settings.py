@@ -127,7 +127,7 @@ class MaskSettings:
     seed: int = options.seed("folds and baselines")
     device: str = options.device()
     precision: str = options.precision()
-    batch_size: int = options.batch_size(8, "windows")
+    batch_size: int = options.batch_size(8, "tiles")
     overwrite: bool = options.overwrite()
 
     def check(self) -> None:

@@ -23,14 +23,16 @@ def answer_columns(classifier: Classifier) -> dict[str, str]:
 
 
 def answers_of(
-    model: StedFmForImageClassification, images: Iterable[np.ndarray], *, tile: int | str | None, batch_size: int
+    model: StedFmForImageClassification, images: Iterable[np.ndarray], *, tile_size: int | str | None, batch_size: int
 ) -> Iterator[np.ndarray]:
     """What the head says of each image, (C,) float32: probabilities, or values for regression.
 
     One image at a time, so that an answer does not depend on its neighbours by a rounding.
     """
     kind = model.config.target_type
-    for vector in encode_images(model, images, pooling=model.config.pooling, tile=tile, batch_size=batch_size):
+    for vector in encode_images(
+        model, images, pooling=model.config.pooling, tile_size=tile_size, batch_size=batch_size
+    ):
         with torch.inference_mode():
             logits = model.classify(torch.from_numpy(vector[None]).to(model.device, model.dtype))[0].float()
             if kind != "regression":

@@ -32,8 +32,8 @@ def classify(settings: ClassifySettings) -> TableResult:
 
     With `maps`, images larger than the model's crops get a map as well: `<path>.map<n>.tif` (float32, a channel per
     class, as ImageJ opens it) and `.png`, n counting the images of the file. It has a value for every cell of
-    `map_stride` x `map_stride` pixels: the answer for the window of the model's crop size (`image_size`) centred on
-    the cell, moved inward at the border. The image is scaled once as a whole, not each window for itself.
+    `map_stride` x `map_stride` pixels: the prediction for the tile of the model's crop size (`image_size`) centred on
+    the cell, moved inward at the border. The image is scaled once as a whole, not each tile.
 
     Returns:
         The table and the manifest. Columns: `path`, `series`, `channel`, `height`, `width`, `pixel_size_nm` as
@@ -80,12 +80,12 @@ def _classify(settings: ClassifySettings) -> TableResult:
     from stedfm_hf.inference.answers import answer_columns, answer_schema, answer_table, answers_of
     from stedfm_hf.inference.loading import load_classifier
     from stedfm_hf.inference.resuming import remove_maps
-    from stedfm_hf.inference.stepwise import Preparation, check_tile, chosen_scaling, open_table, work_through
+    from stedfm_hf.inference.stepwise import Preparation, check_tile_size, chosen_scaling, open_table, work_through
     from stedfm_hf.inference.tables import TRAINED_ON, TableParts, TableResult, read_table
     from stedfm_hf.labels.training_sources import read_training_sources
 
     classifier = load_classifier(source, device=settings.device, precision=settings.precision)
-    check_tile(classifier, settings.tile)
+    check_tile_size(classifier, settings.tile_size)
     config, columns = classifier.model.config, answer_columns(classifier)
     record = read_training_sources(source.place)
     trained_on = None if record is None else sum(each.source_id() in record for each in sources)
@@ -105,7 +105,7 @@ def _classify(settings: ClassifySettings) -> TableResult:
             TableParts(output, schema),
             sources,
             Preparation(classifier, settings.series, channel, scaling),
-            partial(answers_of, classifier.model, tile=settings.tile, batch_size=settings.batch_size),
+            partial(answers_of, classifier.model, tile_size=settings.tile_size, batch_size=settings.batch_size),
             lambda results: answer_table(results, schema, classifier, columns),
             workers=settings.workers,
             look=look,
@@ -118,15 +118,15 @@ def _map_writer(folder: Path, settings: ClassifySettings, classifier: Classifier
     from stedfm_hf.inference.answers import answers_of
     from stedfm_hf.inference.maps import MapWriter  # plots: matplotlib takes a second to import
 
-    window = classifier.model.config.image_size
-    stride = window // 2 if settings.map_stride is None else settings.map_stride
-    if not 1 <= stride <= window:
-        raise UserError(f"map stride {stride} is out of range: 1 to {window} pixels, the size of a window")
+    tile_size = classifier.model.config.image_size
+    stride = tile_size // 2 if settings.map_stride is None else settings.map_stride
+    if not 1 <= stride <= tile_size:
+        raise UserError(f"map stride {stride} is out of range: 1 to {tile_size} pixels, the tile size")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"maps {folder}: the folder cannot be made ({error.strerror}); choose another") from error
-    # A window is a crop as the model was trained on: never tiled, whatever `tile` says.
-    of_windows = partial(answers_of, classifier.model, tile=None, batch_size=settings.batch_size)
+    # A tile of a map has the crop size of the model: `tile_size` of the settings does not apply.
+    of_tiles = partial(answers_of, classifier.model, tile_size=None, batch_size=settings.batch_size)
     limits = None if classifier.model.config.target_type == "regression" else (0.0, 1.0)
-    return MapWriter(folder, of_windows, names, window, stride, limits)
+    return MapWriter(folder, of_tiles, names, tile_size, stride, limits)

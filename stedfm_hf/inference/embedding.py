@@ -69,12 +69,12 @@ def _embed(settings: EmbedSettings) -> TableResult:
 
     # Errors up to here are told at once: these modules import torch, which takes seconds.
     from stedfm_hf.inference.loading import load_encoder
-    from stedfm_hf.inference.stepwise import Preparation, check_tile, chosen_scaling, open_table, work_through
+    from stedfm_hf.inference.stepwise import Preparation, check_tile_size, chosen_scaling, open_table, work_through
     from stedfm_hf.inference.tables import TableParts, TableResult, embedding_schema, read_table
     from stedfm_hf.modeling.tiling_stedfm import encode_images
 
     encoder = load_encoder(source, device=settings.device, precision=settings.precision)
-    check_tile(encoder, settings.tile)
+    check_tile_size(encoder, settings.tile_size)
     scaling = chosen_scaling(encoder, settings.normalization, settings.intensity_range)
     channel = encoder.processor.channel if settings.channel is None else settings.channel
     patches = settings.pooling == "patch"
@@ -88,7 +88,7 @@ def _embed(settings: EmbedSettings) -> TableResult:
                 encode_images,
                 encoder.model,
                 pooling=settings.pooling,
-                tile=settings.tile,
+                tile_size=settings.tile_size,
                 batch_size=settings.batch_size,
             ),
             lambda results: _embedding_table(encoder, schema, patches, results),

@@ -82,8 +82,8 @@ class FieldTask:
         folder: Where files are written.
         threshold: None: the most probable class.
         min_area_px: Of an object.
-        window: Side in pixels.
-        halo: In pixels.
+        tile_size: Size of a tile, in pixels.
+        tile_overlap: Overlap of neighbouring tiles, in pixels.
         batch_size: Windows at a time.
         probabilities: `"float32"`, `"uint8"` or None.
         overlay: Whether a picture is written.
@@ -93,8 +93,8 @@ class FieldTask:
     folder: Path
     threshold: float | None
     min_area_px: int
-    window: int
-    halo: int
+    tile_size: int
+    tile_overlap: int
     batch_size: int
     probabilities: str | None
     overlay: bool
@@ -111,7 +111,11 @@ class FieldTask:
             maps = stack.enter_context(self._maps(path, number, field, about))
             progress = stack.enter_context(_rows_progress(field, path))
             for top, band in probability_bands(
-                self.segmenter, field, window=self.window, halo=self.halo, batch_size=self.batch_size
+                self.segmenter,
+                field,
+                tile_size=self.tile_size,
+                tile_overlap=self.tile_overlap,
+                batch_size=self.batch_size,
             ):
                 tops.append(top)
                 masks = self._masks(band)

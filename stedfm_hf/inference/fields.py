@@ -161,10 +161,12 @@ def resampling(source: int, target: int) -> sparse.csr_array:
 
 
 def probability_bands(
-    segmenter: Segmenter, field: Field, *, window: int, halo: int, batch_size: int
+    segmenter: Segmenter, field: Field, *, tile_size: int, tile_overlap: int, batch_size: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Probabilities at the pixels of the file, from the top to the bottom: first row and band (L, n, W) float32."""
-    bands = segment_rows(segmenter.model, field.rows, field.seen, window=window, halo=halo, batch_size=batch_size)
+    bands = segment_rows(
+        segmenter.model, field.rows, field.seen, tile_size=tile_size, tile_overlap=tile_overlap, batch_size=batch_size
+    )
     for top, band in resized_bands(bands, field.seen, field.shape):
         if not np.isfinite(band).all():
             raise ValueError("the maps are not finite; try --precision float32")

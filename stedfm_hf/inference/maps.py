@@ -28,13 +28,13 @@ Compute = Callable[[Iterator[np.ndarray]], Iterable[np.ndarray]]
 
 @dataclass(frozen=True)
 class MapWriter:
-    """Writes a map of every image that is larger than a window: `look` of `work_through`.
+    """Writes a map of every image that is larger than a tile: `look` of `work_through`.
 
     Attributes:
         folder: Where to write; `<path of the image>.map<number>.tif` and `.png` in it.
         compute: Answers (C,) of prepared images.
         names: What the C answers are called.
-        window: Side of a window in pixels the model sees.
+        tile_size: Size of a tile, in pixels.
         stride: Side of a cell of the map in pixels the model sees.
         limits: Black and white of the map on display; None takes its own minimum and maximum.
     """
@@ -42,7 +42,7 @@ class MapWriter:
     folder: Path
     compute: Compute
     names: Sequence[str]
-    window: int
+    tile_size: int
     stride: int
     limits: tuple[float, float] | None
     _counts: Counter[str] = field(default_factory=Counter)
@@ -50,9 +50,9 @@ class MapWriter:
     def __call__(self, fact: Fact, pixels: np.ndarray) -> Fact:
         """Write the map of one image; its name in the folder is what the row shall say, or null."""
         self._counts[fact["path"]] += 1
-        if max(pixels.shape[1:]) <= self.window:
+        if max(pixels.shape[1:]) <= self.tile_size:
             return {"map": None}
-        values = window_map(self.compute, pixels, self.window, self.stride)
+        values = tile_map(self.compute, pixels, self.tile_size, self.stride)
         if not np.isfinite(values).all():
             raise ValueError("the map is not finite; try --precision float32")
         low, high = self.limits or (float(values.min()), float(values.max()))
@@ -68,33 +68,33 @@ class MapWriter:
         return self.stride * fact["height"] / height, self.stride * fact["width"] / width
 
 
-def window_map(compute: Compute, pixels: np.ndarray, window: int, stride: int) -> np.ndarray:
+def tile_map(compute: Compute, pixels: np.ndarray, tile_size: int, stride: int) -> np.ndarray:
     """Answers over a field, one a cell of `stride` x `stride` pixels.
 
-    The cells cover the field from its top left corner. The answer of a cell is that of the window centred on it,
-    moved inward where it would reach over the border; a field smaller than a window is taken whole in that direction.
+    The cells cover the field from its top left corner. The answer of a cell is that of the tile centred on it,
+    moved inward where it would reach over the border; a field smaller than a tile is taken whole in that direction.
 
     Returns:
         (A, ceil(H / stride), ceil(W / stride)) float32.
 
     Example:
         >>> field = np.repeat(np.arange(6, dtype=np.float32), 2)[None, None]
-        >>> window_map(lambda images: (image.mean(axis=(1, 2)) for image in images), field, window=4, stride=2)
+        >>> tile_map(lambda images: (image.mean(axis=(1, 2)) for image in images), field, tile_size=4, stride=2)
         array([[[0.5, 1. , 2. , 3. , 4. , 4.5]]], dtype=float32)
     """
     # Windows moved inward may coincide: each is computed once.
     (tops, rows), (lefts, cols) = (
-        np.unique(_starts(length, window, stride), return_inverse=True) for length in pixels.shape[1:]
+        np.unique(_starts(length, tile_size, stride), return_inverse=True) for length in pixels.shape[1:]
     )
-    windows = (pixels[:, top : top + window, left : left + window] for top in tops for left in lefts)
-    answers = np.stack(list(compute(windows))).astype(np.float32, copy=False)
+    tiles = (pixels[:, top : top + tile_size, left : left + tile_size] for top in tops for left in lefts)
+    answers = np.stack(list(compute(tiles))).astype(np.float32, copy=False)
     grid = answers.reshape(len(tops), len(lefts), -1)
     return np.ascontiguousarray(grid[rows][:, cols].transpose(2, 0, 1))
 
 
-def _starts(length: int, window: int, stride: int) -> np.ndarray:
-    centred = np.arange(math.ceil(length / stride)) * stride + (stride - window) // 2
-    return np.clip(centred, 0, max(0, length - window))
+def _starts(length: int, tile_size: int, stride: int) -> np.ndarray:
+    centred = np.arange(math.ceil(length / stride)) * stride + (stride - tile_size) // 2
+    return np.clip(centred, 0, max(0, length - tile_size))
 
 
 def _write_tiff(

@@ -21,7 +21,7 @@ def segment(settings: SegmentSettings) -> SegmentResult:
     """Segment images of any size, and measure the objects in them.
 
     A field is one channel of one series (all channels where the model takes several). It is scaled once as a whole
-    and goes through the model in overlapping windows that are blended (`segment_rows`): the maps are those of the
+    and goes through the model in overlapping tiles that are blended (`segment_rows`): the maps are those of the
     pipeline `stedfm-segmentation`, at the pixels of the file. Pixels that are not finite are 0 to the model and are
     left out of the intensities. A field is processed in bands of rows, so that memory holds its pixels as the
     file has them and little else.

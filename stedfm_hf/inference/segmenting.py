@@ -15,7 +15,7 @@ from stedfm_hf.inference.resuming import left_to_do, remove_maps
 from stedfm_hf.inference.segmenter import Segmenter
 from stedfm_hf.inference.settings import SegmentSettings
 from stedfm_hf.inference.stepwise import chosen_scaling
-from stedfm_hf.modeling.blending_stedfm import default_halo
+from stedfm_hf.modeling.blending_stedfm import default_tile_overlap
 from stedfm_hf.runs import Progress, UserError, some_of, tell
 from stedfm_hf.runs.output import open_output
 
@@ -28,7 +28,7 @@ def segment_fields(
     segmenter: Segmenter,
 ) -> SegmentResult:
     """Segment the fields of some sources; see `stedfm_hf.inference.segment`."""
-    window, halo = checked_windows(segmenter, settings.window, settings.halo)
+    tile_size, tile_overlap = checked_tiles(segmenter, settings.tile_size, settings.tile_overlap)
     scaling = chosen_scaling(segmenter, settings.normalization, settings.intensity_range)
     channel = segmenter.processor.channel if settings.channel is None else settings.channel
     task = FieldTask(
@@ -36,8 +36,8 @@ def segment_fields(
         folder,
         threshold=checked_threshold(segmenter, settings.threshold),
         min_area_px=settings.min_area_px,
-        window=window,
-        halo=halo,
+        tile_size=tile_size,
+        tile_overlap=tile_overlap,
         batch_size=settings.batch_size,
         probabilities=checked_probabilities(segmenter, settings.probabilities),
         overlay=settings.overlay,
@@ -53,8 +53,8 @@ def segment_fields(
             "target_type": config.target_type,
             "classes": list(segmenter.classes),
             "threshold": task.threshold,
-            "window": window,
-            "halo": halo,
+            "tile_size": tile_size,
+            "tile_overlap": tile_overlap,
             "precision": str(segmenter.model.dtype).removeprefix("torch."),
             "channel": channel,
             **scaling,
@@ -82,7 +82,7 @@ def segment_fields(
                     records.save_at_times()
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"the GPU has no room for {settings.batch_size} windows of {window}; lower --batch-size"
+                f"the GPU has no room for {settings.batch_size} tiles of {tile_size}; lower --batch-size"
             ) from error
         records.finish([source.path for source in sources])
     result = SegmentResult(folder, output.manifest)
@@ -121,16 +121,16 @@ def _segment_source(
         manifest.done(source.path, ", ".join(notes) or None)
 
 
-def checked_windows(segmenter: Segmenter, window: int | None, halo: int | None) -> tuple[int, int]:
-    """Return the size of a window and of its halo in pixels."""
+def checked_tiles(segmenter: Segmenter, tile_size: int | None, tile_overlap: int | None) -> tuple[int, int]:
+    """Return the tile size and the tile overlap, in pixels."""
     patch_size = segmenter.model.config.patch_size
-    side = segmenter.model.config.image_size if window is None else window
-    if side < 1 or side % patch_size:
-        raise UserError(f"window {side} is not a size of a window; choose a multiple of {patch_size} pixels")
-    border = default_halo(side, patch_size) if halo is None else halo
-    if not 0 <= 2 * border < side:
-        raise UserError(f"halo {border} is out of range: 0 to {(side - 1) // 2} pixels for windows of {side}")
-    return side, border
+    size = segmenter.model.config.image_size if tile_size is None else tile_size
+    if size < 1 or size % patch_size:
+        raise UserError(f"tile size {size} is not usable; choose a multiple of {patch_size} pixels")
+    overlap = default_tile_overlap(size, patch_size) if tile_overlap is None else tile_overlap
+    if not 0 <= overlap < size:
+        raise UserError(f"tile overlap {overlap} is out of range; choose 0 to {size - 1} pixels for tiles of {size}")
+    return size, overlap
 
 
 def checked_threshold(segmenter: Segmenter, threshold: float | None) -> float | None:

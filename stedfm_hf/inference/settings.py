@@ -26,7 +26,7 @@ class EmbedSettings:
     )
     precision: str = options.precision()
     device: str = options.device()
-    tile: str | int | None = options.tile()
+    tile_size: str | int | None = options.tile_size()
     batch_size: int = options.batch_size(32)
     workers: int | None = options.workers("threads that read images")
     series: str | int | None = options.series()
@@ -55,11 +55,11 @@ class ClassifySettings:
         None, metavar="DIR", help="Folder for a map of each image that is larger than the crops of the model."
     )
     map_stride: int | None = option(
-        None, minimum=1, help="Step between the windows of a map, in pixels; by default half a window."
+        None, minimum=1, help="Step between the tiles of a map, in pixels; by default half a tile."
     )
     precision: str = options.precision()
     device: str = options.device()
-    tile: str | int | None = options.tile()
+    tile_size: str | int | None = options.tile_size()
     batch_size: int = options.batch_size(32)
     workers: int | None = options.workers("threads that read images")
     series: str | int | None = options.series()
@@ -90,11 +90,11 @@ class SegmentSettings:
         None, help="Probability above which a pixel belongs to a class, where classes may overlap; by default 0.5."
     )
     min_area_px: int = option(1, minimum=1, help="Area of the smallest object, in pixels.")
-    window: int | None = option(None, help="Size of a window in pixels; by default that of the crops.")
-    halo: int | None = option(
-        None, help="Half of the overlap of neighbouring windows, in pixels; by default an eighth of a window."
+    tile_size: int | None = option(None, help="Size of a tile in pixels; by default the crop size of the model.")
+    tile_overlap: int | None = option(
+        None, help="Overlap of neighbouring tiles, in pixels; by default a quarter of a tile."
     )
-    batch_size: int = options.batch_size(8, "windows")
+    batch_size: int = options.batch_size(8, "tiles")
     probabilities: str | None = option(
         "float32",
         choices=("float32", "uint8"),

@@ -230,11 +230,15 @@ def chosen_scaling(
     return scaling
 
 
-def check_tile(loaded: Loaded, tile: int | str | None) -> None:
+def check_tile_size(loaded: Loaded, tile_size: int | str | None) -> None:
     """Refuse a tile size that the model cannot take."""
     patch_size = loaded.model.config.patch_size
-    if tile not in ("auto", None) and (not isinstance(tile, int) or tile <= 0 or tile % patch_size):
-        raise UserError(f"tile {tile!r} is not a tile size; choose auto, none or a multiple of {patch_size} pixels")
+    if tile_size not in ("auto", None) and (
+        not isinstance(tile_size, int) or tile_size <= 0 or tile_size % patch_size
+    ):
+        raise UserError(
+            f"tile size {tile_size!r} is not usable; choose auto, none or a multiple of {patch_size} pixels"
+        )
 
 
 def _speed_hint(loaded: Loaded) -> str | None:

@@ -1,9 +1,8 @@
-"""Fields larger than the model's crops: overlapping windows, blended such that no seam is left.
+"""Segment fields larger than the model's crops: overlapping tiles, blended without seams.
 
-One rule for every size. A window has the side of the model's crops and overlaps its neighbours by two halos. The outer
-half of a halo is only looked at: its values are thrown away, because a network sees nothing beyond its window. Where
-the rest of two windows overlaps, their values are averaged with Gaussian weights that fall off from the middle of each
-window. The weights of all windows sum to 1 at every pixel. At the border of the field windows end, and count, with it.
+Neighbouring tiles overlap by `tile_overlap` pixels. The outer quarter of the overlap is context only: its values are
+discarded, because the model sees nothing beyond its tile. In the rest of the overlap the values of the tiles are
+averaged with Gaussian weights that decrease from the centre of each tile. The weights sum to 1 at every pixel.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,114 +14,125 @@ from transformers import PreTrainedModel
 from .image_processing_stedfm import pad_to_multiple
 
 SIGMA = 0.125
-"""Standard deviation of the weights, in sides of a window."""
+"""Standard deviation of the weights, as a fraction of the tile size."""
 
 Rows = Callable[[int, int], np.ndarray]
-"""Rows `top` to `bottom` of a field, (C, n, W) float in [0, 1]."""
+"""Function of `top` and `bottom` that returns these rows of a field, (C, n, W) float in [0, 1]."""
 
 
-def plan_windows(length: int, window: int, halo: int) -> list[int]:
-    """Where windows begin along an axis of `length` pixels: the last is moved inward, so that it ends with the field.
+def tile_starts(length: int, tile_size: int, tile_overlap: int) -> list[int]:
+    """Return the first pixel of every tile along an axis; the last tile ends with the field.
+
+    Args:
+        length: Length of the axis, in pixels.
+        tile_size: Length of a tile, in pixels.
+        tile_overlap: Overlap of neighbouring tiles, in pixels.
 
     Example:
     ```python
-    >>> plan_windows(600, 224, 32), plan_windows(100, 224, 32)
+    >>> tile_starts(600, 224, 64), tile_starts(100, 224, 64)
     ([0, 160, 320, 376], [0])
 
     ```
     """
-    step = window - 2 * halo
-    return [0] if length <= window else [*range(0, length - window, step), length - window]
+    step = tile_size - tile_overlap
+    return [0] if length <= tile_size else [*range(0, length - tile_size, step), length - tile_size]
 
 
-def window_weights(length: int, window: int, halo: int) -> np.ndarray:
-    """Weights of the windows of an axis, (windows, window) float32; at every pixel they sum to 1."""
-    starts = plan_windows(length, window, halo)
-    place = (np.arange(window) + 0.5) / window - 0.5
-    weights = np.tile(np.exp(-0.5 * (place / SIGMA) ** 2), (len(starts), 1))
-    weights[1:, : halo // 2] = 0
-    weights[:-1, window - halo // 2 :] = 0
-    total = np.zeros(max(length, window))
-    for start, own in zip(starts, weights, strict=True):
-        total[start : start + window] += own
-    for start, own in zip(starts, weights, strict=True):
-        own /= total[start : start + window]
+def tile_weights(length: int, tile_size: int, tile_overlap: int) -> np.ndarray:
+    """Return the weights of the tiles of an axis, (tiles, tile_size) float32; they sum to 1 at every pixel."""
+    starts = tile_starts(length, tile_size, tile_overlap)
+    offset = (np.arange(tile_size) + 0.5) / tile_size - 0.5
+    weights = np.tile(np.exp(-0.5 * (offset / SIGMA) ** 2), (len(starts), 1))
+    weights[1:, : tile_overlap // 4] = 0
+    weights[:-1, tile_size - tile_overlap // 4 :] = 0
+    total = np.zeros(max(length, tile_size))
+    for start, weight in zip(starts, weights, strict=True):
+        total[start : start + tile_size] += weight
+    for start, weight in zip(starts, weights, strict=True):
+        weight /= total[start : start + tile_size]
     return weights.astype(np.float32)
 
 
-def default_halo(window: int, patch_size: int) -> int:
-    """An eighth of a window, in whole patches; of a window of few patches no more than a quarter.
+def default_tile_overlap(tile_size: int, patch_size: int) -> int:
+    """Return a quarter of the tile size, rounded to an even number of patches, and at most half of the tile size.
+
+    Args:
+        tile_size: Size of a tile, in pixels.
+        patch_size: Size of a patch, in pixels.
 
     Example:
     ```python
-    >>> default_halo(224, 16), default_halo(32, 16)
-    (32, 8)
+    >>> default_tile_overlap(224, 16), default_tile_overlap(32, 16)
+    (64, 16)
 
     ```
     """
-    return min(patch_size * max(1, round(window / 8 / patch_size)), window // 4)
+    return 2 * min(patch_size * max(1, round(tile_size / 8 / patch_size)), tile_size // 4)
 
 
 @torch.inference_mode()
-def blend_windows(
+def blend_tiles(
     predict: Callable[[torch.Tensor], torch.Tensor],
     rows: Rows,
     shape: tuple[int, int],
     *,
-    window: int,
-    halo: int,
+    tile_size: int,
+    tile_overlap: int,
     multiple: int = 1,
     batch_size: int = 8,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Maps of a field, from the top to the bottom, a band of rows at a time: memory depends on its width alone.
+    """Compute the maps of a field from top to bottom; memory depends on the width of the field alone.
 
     Args:
-        predict: (B, C, h, w) float32 on `device` to maps (B, L, h, w).
-        rows: Gives the rows of the field.
-        shape: (H, W) of the field; a side shorter than a window is one window.
-        window: Side of a window.
-        halo: Half of what windows overlap by; below half a window.
-        multiple: A shorter side is mirrored up to a multiple of this, of the patch size.
-        batch_size: Windows at a time.
-        device: Where maps are computed and blended.
+        predict: Function that maps a batch (B, C, h, w) float32 on `device` to maps (B, L, h, w).
+        rows: Function that returns rows of the field.
+        shape: Height and width of the field, in pixels.
+        tile_size: Size of a tile, in pixels.
+        tile_overlap: Overlap of neighbouring tiles, in pixels; smaller than a tile.
+        multiple: Patch size, in pixels: a field smaller than a tile is mirrored up to a multiple of it.
+        batch_size: Number of tiles in one forward pass.
+        device: Device on which maps are computed and blended.
 
     Yields:
-        First row of the band, and the band (L, n, W) float32.
+        Number of the first row of a band, and the band (L, n, W) float32.
 
     Raises:
-        ValueError: Windows that overlap entirely, a field without pixels, or a batch without windows.
+        ValueError: If tiles overlap entirely, the field is empty, or the batch size is below 1.
     """
     height, width = shape
-    if not 0 <= 2 * halo < window:
-        raise ValueError(f"a halo of {halo} pixels leaves nothing of windows of {window}; take less than half of them")
+    if not 0 <= tile_overlap < tile_size:
+        raise ValueError(f"tile_overlap must be at least 0 and smaller than tile_size {tile_size}, got {tile_overlap}")
     if batch_size < 1:
-        raise ValueError(f"a batch of {batch_size} windows is too small; the least is 1")
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if height < 1 or width < 1:
-        raise ValueError(f"a field of {height} x {width} pixels has nothing to segment")
-    sides = [min(window, -(-length // multiple) * multiple) for length in shape]
-    tops, lefts = (plan_windows(length, side, halo) for length, side in zip(shape, sides, strict=True))
+        raise ValueError(f"the field is empty: {height} x {width} pixels")
+    sizes = [min(tile_size, -(-length // multiple) * multiple) for length in shape]
+    tops, lefts = (tile_starts(length, size, tile_overlap) for length, size in zip(shape, sizes, strict=True))
     down, across = (
-        torch.from_numpy(window_weights(length, side, halo)).to(device)
-        for length, side in zip(shape, sides, strict=True)
+        torch.from_numpy(tile_weights(length, size, tile_overlap)).to(device)
+        for length, size in zip(shape, sizes, strict=True)
     )
     band: torch.Tensor | None = None
     for number, top in enumerate(tops):
-        strip = pad_to_multiple(np.asarray(rows(top, min(top + sides[0], height)), np.float32), multiple)
+        strip = pad_to_multiple(np.asarray(rows(top, min(top + sizes[0], height)), np.float32), multiple)
         strip = strip if len(lefts) == 1 else strip[:, :, :width]
-        for some in np.array_split(np.arange(len(lefts)), -(-len(lefts) // batch_size)):  # a small rest is slow
-            batch = np.stack([strip[:, :, lefts[at] : lefts[at] + sides[1]] for at in some])
+        for some in np.array_split(
+            np.arange(len(lefts)), -(-len(lefts) // batch_size)
+        ):  # batches of equal size: a small last one is slow
+            batch = np.stack([strip[:, :, lefts[at] : lefts[at] + sizes[1]] for at in some])
             maps = predict(torch.from_numpy(batch).to(device)).float()
             if band is None:
-                band = maps.new_zeros(maps.shape[1], sides[0], max(width, sides[1]))
+                band = maps.new_zeros(maps.shape[1], sizes[0], max(width, sizes[1]))
             for at, map in zip(some, maps, strict=True):
                 weight = down[number][:, None] * across[at]
-                band[:, :, lefts[at] : lefts[at] + sides[1]].add_(map * weight)
+                band[:, :, lefts[at] : lefts[at] + sizes[1]].add_(map * weight)
         assert band is not None
         done = (tops[number + 1] if number + 1 < len(tops) else height) - top
         yield top, band[:, :done, :width].cpu().numpy()
         if number + 1 < len(tops):
-            # A new one: the old one is in the hands of the caller.
+            # A new array: the caller holds the old one.
             unfinished, band = band[:, done:], torch.zeros_like(band)
             band[:, : unfinished.shape[1]] = unfinished
 
@@ -132,37 +142,40 @@ def segment_rows(
     rows: Rows,
     shape: tuple[int, int],
     *,
-    window: int | None = None,
-    halo: int | None = None,
+    tile_size: int | None = None,
+    tile_overlap: int | None = None,
     batch_size: int = 8,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Probabilities of every class over a field, a band of rows at a time; see `blend_windows`.
+    """Predict the probabilities of every class in a field, a band of rows at a time (see `blend_tiles`).
 
     Args:
         model: A `StedFmForSemanticSegmentation`, on its device and in its dtype.
-        rows: Gives the scaled rows of the field.
-        shape: (H, W) of the field.
-        window: Side of a window; None: the model's `image_size`.
-        halo: Half of what windows overlap by; None: see `default_halo`.
-        batch_size: Windows at a time.
+        rows: Function that returns scaled rows of the field.
+        shape: Height and width of the field, in pixels.
+        tile_size: Size of a tile, in pixels; by default the model's `image_size`.
+        tile_overlap: Overlap of neighbouring tiles, in pixels; by default `default_tile_overlap`.
+        batch_size: Number of tiles in one forward pass.
+
+    Yields:
+        Number of the first row of a band, and its probabilities (L, n, W) float32.
 
     Raises:
-        ValueError: A window that is no multiple of the patch size, or a halo that leaves nothing of it.
+        ValueError: If the tile size is not a multiple of the patch size, or the overlap not smaller than a tile.
     """
     patch_size = model.config.patch_size
-    side = model.config.image_size if window is None else window
-    if side <= 0 or side % patch_size:
-        raise ValueError(f"the side of a window must be a multiple of the patch size {patch_size}, got {side}")
+    size = model.config.image_size if tile_size is None else tile_size
+    if size <= 0 or size % patch_size:
+        raise ValueError(f"tile_size must be a multiple of the patch size {patch_size}, got {size}")
 
     def predict(pixel_values: torch.Tensor) -> torch.Tensor:
         return model.probabilities(model(pixel_values.to(model.dtype)).logits.float())
 
-    yield from blend_windows(
+    yield from blend_tiles(
         predict,
         rows,
         shape,
-        window=side,
-        halo=default_halo(side, patch_size) if halo is None else halo,
+        tile_size=size,
+        tile_overlap=default_tile_overlap(size, patch_size) if tile_overlap is None else tile_overlap,
         multiple=patch_size,
         batch_size=batch_size,
         device=model.device,
@@ -173,18 +186,18 @@ def segment_image(
     model: PreTrainedModel,
     image: np.ndarray,
     *,
-    window: int | None = None,
-    halo: int | None = None,
+    tile_size: int | None = None,
+    tile_overlap: int | None = None,
     batch_size: int = 8,
 ) -> np.ndarray:
-    """Probabilities of every class over an image of any size, (L, H, W) float32.
+    """Predict the probabilities of every class in an image of any size, (L, H, W) float32.
 
     Args:
         model: A `StedFmForSemanticSegmentation` in evaluation mode.
         image: (C, H, W) float32 in [0, 1], from `StedFmImageProcessor.prepare`.
-        window: As for `segment_rows`.
-        halo: As for `segment_rows`.
-        batch_size: Windows at a time.
+        tile_size: As for `segment_rows`.
+        tile_overlap: As for `segment_rows`.
+        batch_size: Number of tiles in one forward pass.
 
     Example:
     ```python
@@ -202,7 +215,9 @@ def segment_image(
         return image[:, top:bottom]
 
     maps: np.ndarray | None = None
-    for top, band in segment_rows(model, rows, (height, width), window=window, halo=halo, batch_size=batch_size):
+    for top, band in segment_rows(
+        model, rows, (height, width), tile_size=tile_size, tile_overlap=tile_overlap, batch_size=batch_size
+    ):
         if maps is None:
             maps = np.empty((len(band), height, width), band.dtype)
         maps[:, top : top + band.shape[1]] = band
@@ -210,4 +225,4 @@ def segment_image(
     return maps
 
 
-__all__ = ["blend_windows", "default_halo", "plan_windows", "segment_image", "segment_rows", "window_weights"]
+__all__ = ["blend_tiles", "default_tile_overlap", "segment_image", "segment_rows", "tile_starts", "tile_weights"]

@@ -17,7 +17,7 @@ class StedFmPipeline(Pipeline):
 
     An image is a path, a `StedImage`, an array (H, W) or (C, H, W), a tensor or a PIL image. The arguments `series`,
     `channel`, `pixel_size_nm`, `normalization` and `intensity_range` of a call are those of `read_image` and
-    `StedFmImageProcessor`; `tile` is that of `encode_images`. `batch_size` images go through the model at a time.
+    `StedFmImageProcessor`; `tile_size` is that of `encode_images`. `batch_size` images go through the model at a time.
     """
 
     _load_processor = False
@@ -28,7 +28,7 @@ class StedFmPipeline(Pipeline):
     _load_video_processor = False
 
     preprocess_arguments = ("series", "channel", "pixel_size_nm", "normalization", "intensity_range")
-    forward_arguments: tuple[str, ...] = ("tile",)
+    forward_arguments: tuple[str, ...] = ("tile_size",)
     postprocess_arguments: tuple[str, ...] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -77,7 +77,7 @@ class StedFmFeatureExtractionPipeline(StedFmPipeline):
     ```
     """
 
-    forward_arguments = ("tile", "pooling")
+    forward_arguments = ("tile_size", "pooling")
 
     def _forward(self, model_inputs: dict[str, Any], pooling: str | None = None, **settings: Any) -> dict[str, Any]:
         return {"embedding": self.encode(model_inputs, pooling=pooling or self.model.config.pooling, **settings)}
@@ -119,11 +119,11 @@ class StedFmImageSegmentationPipeline(StedFmPipeline):
     Returns a list of `{"label": str, "score": float, "mask": (H, W) bool, "probability": (H, W) float32}`, in the
     order of the labels and of the size of the image. A pixel of `target_type="single_label"` is in the mask of its
     most probable class; else it is in the masks of all classes of probability above `threshold` (default 0.5), as
-    they may overlap. The score is the mean probability inside the mask, 0 where it is empty. `window` and `halo` of a
-    call are those of `segment_rows`.
+    they may overlap. The score is the mean probability inside the mask, 0 where it is empty. `tile_size` and
+    `tile_overlap` of a call are those of `segment_rows`.
     """
 
-    forward_arguments = ("window", "halo")
+    forward_arguments = ("tile_size", "tile_overlap")
     postprocess_arguments = ("threshold",)
 
     def _forward(self, model_inputs: dict[str, Any], **settings: Any) -> dict[str, Any]:

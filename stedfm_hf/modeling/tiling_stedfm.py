@@ -143,7 +143,7 @@ def encode_images(
     images: Iterable[np.ndarray],
     *,
     pooling: str = "avg",
-    tile: int | None | str = "auto",
+    tile_size: int | str | None = "auto",
     batch_size: int = 32,
 ) -> Iterator[np.ndarray]:
     """Embed prepared images of any size, batching tiles across images.
@@ -156,7 +156,7 @@ def encode_images(
         images: (C, H, W) float32 in [0, 1] each, from `StedFmImageProcessor.prepare`.
         pooling: `"avg"`, mean of the patch tokens weighted by the share of the patch inside the image; `"token"`,
             class token, averaged over tiles by the area each adds; `"patch"`, all patch tokens.
-        tile: Side of a tile in pixels; `"auto"` is the model's `image_size`, None takes images whole.
+        tile_size: Size of a tile, in pixels; `"auto"` is the model's `image_size`, None takes images whole.
         batch_size: Tiles in one forward pass.
 
     Yields:
@@ -169,9 +169,11 @@ def encode_images(
     patch_size = encoder.config.patch_size
     if pooling not in POOLINGS:
         raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
-    side = encoder.config.image_size if tile == "auto" else tile
+    side = encoder.config.image_size if tile_size == "auto" else tile_size
     if side is not None and (not isinstance(side, int) or side <= 0 or side % patch_size):
-        raise ValueError(f"tile must be 'auto', None or a multiple of the patch size {patch_size}, got {tile!r}")
+        raise ValueError(
+            f"tile_size must be 'auto', None or a multiple of the patch size {patch_size}, got {tile_size!r}"
+        )
 
     def run(batch: list[tuple[_Pending, Tile, np.ndarray]]) -> None:
         pixel_values = torch.from_numpy(np.stack([pixels for _, _, pixels in batch]))

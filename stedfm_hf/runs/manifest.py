@@ -279,8 +279,8 @@ def portable(value: Any) -> Any:
     lists and other objects their text.
 
     Example:
-        >>> portable({"model": Path("/home/ada/models/stedfm"), "tile": (224, 224)})
-        {'model': 'stedfm', 'tile': [224, 224]}
+        >>> portable({"model": Path("/home/ada/models/stedfm"), "tile_size": (224, 224)})
+        {'model': 'stedfm', 'tile_size': [224, 224]}
         >>> portable("https://ada:secret@example.org/weights.zip?token=1")
         'https://example.org/weights.zip'
     """

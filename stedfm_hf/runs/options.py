@@ -59,11 +59,11 @@ def check_table(output: str | os.PathLike[str] | None) -> None:
         raise UserError(f"{output}: the table must be named {' or '.join(f'*{suffix}' for suffix in TABLES)}")
 
 
-def tile() -> Any:
+def tile_size() -> Any:
     """Size of the tiles that large images are cut into."""
     return option(
         "auto",
-        parse=tile_size,
+        parse=parse_tile_size,
         metavar="N|auto|none",
         help="Size of a tile in pixels; auto is the crop size of the model, none takes each image whole.",
     )
@@ -91,7 +91,7 @@ def protocol(reference: str) -> Any:
 
 
 def batch_size(default: int, unit: str = "tiles") -> Any:
-    """Number of tiles, windows or images in a forward pass."""
+    """Number of tiles, tiles or images in a forward pass."""
     return option(default, decides=False, minimum=1, help=f"Number of {unit} in one forward pass.")
 
 
@@ -176,7 +176,7 @@ def index_or_name(text: str) -> str | int:
     return int(text) if text.isdecimal() else text
 
 
-def tile_size(text: str) -> str | int | None:
+def parse_tile_size(text: str) -> str | int | None:
     """Convert `auto`, `none` or a number of pixels.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A field of many windows: blending beside the network alone, and beside MONAI's sliding windows.
+"""A field of many tiles: blending beside the network alone, and next to MONAI's sliding window.
 
 `python -m tests.benchmarks.fields CASE SIDE` segments one field and prints the peak memory in MB. MONAI is needed for
 this alone and is no dependency of ours: `MISSING` says how to get it.
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from stedfm_hf import StedFmConfig, StedFmForSemanticSegmentation
-from stedfm_hf.modeling.blending_stedfm import default_halo, plan_windows, segment_image, segment_rows
+from stedfm_hf.modeling.blending_stedfm import default_tile_overlap, segment_image, segment_rows, tile_starts
 from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES
 from tests.benchmarks.timing import own_peak, peak_memory, spread, table, take_turns
 
@@ -24,8 +24,8 @@ BATCH = 8
 CLASSES = 2
 LAYERS = 4
 CONFIG = StedFmConfig(**ARCHITECTURES["stedfm-vit-tiny"], num_hidden_layers=LAYERS, num_labels=CLASSES)
-WINDOW = CONFIG.image_size
-HALO = default_halo(WINDOW, CONFIG.patch_size)
+TILE_SIZE = CONFIG.image_size
+OVERLAP = default_tile_overlap(TILE_SIZE, CONFIG.patch_size)
 CASES = {
     "alone": "network alone, maps dropped",
     "rows": "`segment_rows`, bands dropped",
@@ -51,7 +51,7 @@ def monai() -> Any:
 
 
 def cases(side: int) -> dict[str, Callable[[], object]]:
-    """A field through the network in four ways, all with the same windows and the same batch."""
+    """A field through the network in four ways, all with the same tiles and the same batch."""
     sliding_window_inference = monai().inferers.utils.sliding_window_inference
     torch.manual_seed(0)
     model = StedFmForSemanticSegmentation(CONFIG).eval()
@@ -77,11 +77,11 @@ def cases(side: int) -> dict[str, Callable[[], object]]:
         pixels = torch.from_numpy(image)[None]
         with torch.inference_mode():
             return sliding_window_inference(
-                pixels, (WINDOW, WINDOW), BATCH, predict, overlap=2 * HALO / WINDOW, mode="gaussian"
+                pixels, (TILE_SIZE, TILE_SIZE), BATCH, predict, overlap=OVERLAP / TILE_SIZE, mode="gaussian"
             )
 
-    number = len(plan_windows(side, WINDOW, HALO)) ** 2
-    batch = torch.rand(BATCH, 1, WINDOW, WINDOW)
+    number = len(tile_starts(side, TILE_SIZE, OVERLAP)) ** 2
+    batch = torch.rand(BATCH, 1, TILE_SIZE, TILE_SIZE)
     return {"alone": alone, "rows": rows, "image": whole, "monai": sliding}
 
 
@@ -99,15 +99,15 @@ def fields(rounds: int, side: int = SIDE) -> str:
         ]
         for name, label in CASES.items()
     ]
-    windows = len(plan_windows(side, WINDOW, HALO))
+    tiles = len(tile_starts(side, TILE_SIZE, OVERLAP))
     model = StedFmForSemanticSegmentation(CONFIG)
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     return (
         f"## A field of {side} x {side}, beside MONAI {monai().__version__}\n\n"
         f"The same network (vit-tiny of {LAYERS} layers, `{CONFIG.decoder}`, {CLASSES} classes, {millions:.2f} M "
-        f"parameters, float32, probabilities included), the same {windows} x {windows} windows of {WINDOW} with an "
-        f"overlap of {2 * HALO}, batch {BATCH}. It is smaller than any published one: what blending costs shows most. "
-        "The network alone is given batches of noise, as many windows as the field has. The image, MONAI and the "
+        f"parameters, float32, probabilities included), the same {tiles} x {tiles} tiles of {TILE_SIZE} with an "
+        f"overlap of {OVERLAP}, batch {BATCH}. It is smaller than any published one: what blending costs shows most. "
+        "The network alone is given batches of noise, as many tiles as the field has. The image, MONAI and the "
         "network are in memory in all four processes, so that the first row is what the others begin with.\n\n"
         + table(["", "seconds", "x time of the network", "x time of MONAI", "peak MB"], rows)
     )

@@ -63,7 +63,7 @@ def large(rounds: int, side: int = SIDE) -> str:
     del rounds
     return (
         f"## `stedfm segment` of a field of {side:,} x {side:,}\n\n"
-        "The whole command in a process of its own: reading, scaling, windows, blending, all files that are written "
+        "The whole command in a process of its own: reading, scaling, tiles, blending, all files that are written "
         "by default and the table of objects. The network is a stub that costs nothing: what a real one needs for a "
         f"batch comes on top. The bar is {LIMIT_GB} GiB ({LIMIT_GB * 1024} MB).\n\n"
         + table(

@@ -25,7 +25,7 @@ from stedfm_hf import (
 from stedfm_hf.cli import main
 from stedfm_hf.images import read_image
 from stedfm_hf.inference import classify, load_classifier
-from stedfm_hf.inference.maps import window_map
+from stedfm_hf.inference.maps import tile_map
 from stedfm_hf.inference.stepwise import Preparation
 from stedfm_hf.runs import Manifest, UserError
 from tests.models import tiny_config
@@ -89,10 +89,10 @@ def test_one_row_per_image_and_the_pipeline_agrees(folder: Path, images: Path, t
     assert Manifest.load(tmp_path / "classes.parquet.manifest.json").settings["answers"] == COLUMNS
 
 
-@pytest.mark.parametrize("tile", [16, None])
-def test_the_pipeline_agrees_on_other_tiles(folder: Path, images: Path, tile: int | None) -> None:
-    frame: Any = classify(images / "a" / "3.tif", model=folder, tile=tile, device="cpu").table.to_pandas()
-    expected = by_pipeline(folder, images / "a" / "3.tif", tile=tile)
+@pytest.mark.parametrize("tile_size", [16, None])
+def test_the_pipeline_agrees_on_other_tiles(folder: Path, images: Path, tile_size: int | None) -> None:
+    frame: Any = classify(images / "a" / "3.tif", model=folder, tile_size=tile_size, device="cpu").table.to_pandas()
+    expected = by_pipeline(folder, images / "a" / "3.tif", tile_size=tile_size)
     assert frame.loc[0, COLUMNS].tolist() == pytest.approx([expected[name] for name in CLASSES], abs=1e-6)
 
 
@@ -167,17 +167,17 @@ def test_a_map_holds_the_answer_of_every_window(folder: Path, tmp_path: Path) ->
         tmp_path / "field.tif", imagej=True, resolution=(50, 40), metadata={"unit": "um", "axes": "YX"}
     )
     table = classify(
-        tmp_path / "field.tif", model=folder, maps=tmp_path / "maps", map_stride=16, tile=16, device="cpu"
+        tmp_path / "field.tif", model=folder, maps=tmp_path / "maps", map_stride=16, tile_size=16, device="cpu"
     ).table
     (name,) = table["map"].to_pylist()
     values = tifffile.imread(tmp_path / "maps" / name)
     assert name == "field.tif.map1.tif" and values.shape == (3, 4, 7) and values.dtype == np.float32
-    # The window of a cell is centred on it, and moved inward at the border; the scaling is that of the whole field.
+    # The tile_size of a cell is centred on it, and moved inward at the border; the scaling is that of the whole field.
     scaled = StedFmImageProcessor().prepare(image)[0]
     for row, col in np.ndindex(4, 7):
         top, left = min(max(16 * row - 8, 0), 64 - 32), min(max(16 * col - 8, 0), 100 - 32)
-        window = by_pipeline(folder, scaled[top : top + 32, left : left + 32], normalization="none")
-        assert values[:, row, col].tolist() == pytest.approx([window[name] for name in CLASSES], abs=1e-5)
+        tile_size = by_pipeline(folder, scaled[top : top + 32, left : left + 32], normalization="none")
+        assert values[:, row, col].tolist() == pytest.approx([tile_size[name] for name in CLASSES], abs=1e-5)
     assert np.abs(values[:, :, 0] - values[:, :, -1]).max() > 0.1
 
 
@@ -221,20 +221,20 @@ def test_only_images_larger_than_a_crop_have_a_map(folder: Path, images: Path, t
     assert tifffile.imread(tmp_path / "maps" / "a" / "3.tif.map1.tif").shape == (3, 5, 3)  # 75 x 43, half of 32
 
 
-@pytest.mark.parametrize(("shape", "window", "stride"), [((40, 7), 16, 5), ((16, 16), 16, 16), ((33, 90), 16, 1)])
-def test_cells_cover_the_field_and_windows_stay_inside(shape: tuple[int, int], window: int, stride: int) -> None:
+@pytest.mark.parametrize(("shape", "tile_size", "stride"), [((40, 7), 16, 5), ((16, 16), 16, 16), ((33, 90), 16, 1)])
+def test_cells_cover_the_field_and_windows_stay_inside(shape: tuple[int, int], tile_size: int, stride: int) -> None:
     seen: list[tuple[int, ...]] = []
 
-    def middle(windows: Any) -> Any:
-        for each in windows:
+    def middle(tiles: Any) -> Any:
+        for each in tiles:
             seen.append(each.shape[1:])
             yield each[:, each.shape[1] // 2, each.shape[2] // 2]
 
     ys, xs = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
-    values = window_map(middle, np.stack([ys, xs]), window, stride)
+    values = tile_map(middle, np.stack([ys, xs]), tile_size, stride)
     assert values.shape == (2, -(-shape[0] // stride), -(-shape[1] // stride))
-    assert set(seen) == {(min(window, shape[0]), min(window, shape[1]))}
-    assert len(seen) == len(np.unique(values[0])) * len(np.unique(values[1])), "a window was computed twice"
+    assert set(seen) == {(min(tile_size, shape[0]), min(tile_size, shape[1]))}
+    assert len(seen) == len(np.unique(values[0])) * len(np.unique(values[1])), "a tile_size was computed twice"
     assert (np.diff(values[0], axis=0) >= 0).all() and (np.diff(values[1], axis=1) >= 0).all()
 
 
@@ -335,7 +335,7 @@ def test_class_names_that_make_no_columns(
         ({"inputs": "missing.tif"}, "missing.tif"),
         ({"inputs": []}, "no input"),
         ({"output": "table.xlsx"}, "parquet or"),
-        ({"tile": 12}, "multiple of 8"),
+        ({"tile_size": 12}, "multiple of 8"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"normalization": "fixed"}, "intensity_range"),
         ({"map_stride": 8}, "no folder for maps"),

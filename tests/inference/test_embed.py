@@ -294,7 +294,7 @@ def test_precision(folder: Path, images: Path) -> None:
         ({"precision": "int4"}, "precision 'int4' is unknown"),
         ({"device": "tpu"}, "device 'tpu' is unknown"),
         ({"device": "cuda:99"}, "not available|invalid"),
-        ({"tile": 12}, "multiple of 8"),
+        ({"tile_size": 12}, "multiple of 8"),
         ({"model": "nowhere/at-all"}, "model nowhere/at-all: cannot be loaded"),
         ({"model": "nowhere"}, "model nowhere: no such folder"),
         ({"model": "./no-such-folder"}, "no-such-folder: no such folder"),
@@ -316,8 +316,8 @@ def test_the_command(folder: Path, images: Path, tmp_path: Path, capsys: pytest.
     words = ["embed", str(images), "--model", str(folder), "--output", str(output), "--device", "cpu"]
     assert main(words) == 0
     assert "7 rows from 7 files" in capsys.readouterr().out
-    assert main([*words, "--tile", "none"]) == 2
-    assert "tile: 'auto' then, None now" in capsys.readouterr().err
+    assert main([*words, "--tile-size", "none"]) == 2
+    assert "tile_size: 'auto' then, None now" in capsys.readouterr().err
     (images / "empty.tif").write_bytes(b"")
     assert main([*words, "--json"]) == 1
     captured = capsys.readouterr()

@@ -85,7 +85,7 @@ def test_one_class_a_pixel_as_the_pipeline_has_it(single: Path, images: Path, tm
     fields, objects = tables(out)
     assert fields["path"].tolist() == ["a/1.tif", "a/3.tif", "b/0.tif", "b/2.tif"]
     assert list(fields)[6:11] == [*(f"share_{name}" for name in CLASSES), *(f"objects_{name}" for name in CLASSES[1:])]
-    assert manifest.exit_status == 0 and Manifest.load(out / "manifest.json").settings["halo"] == 8
+    assert manifest.exit_status == 0 and Manifest.load(out / "manifest.json").settings["tile_overlap"] == 16
     for _, row in fields.iterrows():
         expected = by_pipeline(single, images / row["path"])
         labels = tifffile.imread(out / row["labels_file"])
@@ -102,7 +102,7 @@ def test_one_class_a_pixel_as_the_pipeline_has_it(single: Path, images: Path, tm
 
 @pytest.mark.figures
 def test_classes_that_overlap_have_a_plane_each(several: Path, images: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"window": 24, "halo": 5, "threshold": 0.4}
+    settings: dict[str, Any] = {"tile_size": 24, "tile_overlap": 10, "threshold": 0.4}
     segment(images / "a" / "1.tif", tmp_path / "out", model=several, device="cpu", batch_size=3, **settings)
     expected = by_pipeline(several, images / "a" / "1.tif", **settings)
     labels = tifffile.imread(tmp_path / "out" / "1.tif.labels1.tif")
@@ -406,14 +406,16 @@ def test_a_gpu_without_room_is_told(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr(FieldTask, "__call__", full)
-    with pytest.raises(UserError, match="no room for 64 windows of 32; lower --batch-size"):
+    with pytest.raises(UserError, match="no room for 64 tiles of 32; lower --batch-size"):
         segment(images, tmp_path / "out", model=single, device="cpu", batch_size=64)
 
 
-@pytest.mark.parametrize("window", [8, 16])
-def test_windows_of_few_patches(window: int, single: Path, images: Path, tmp_path: Path) -> None:
-    manifest = segment(images / "a" / "1.tif", tmp_path / "out", model=single, device="cpu", window=window).manifest
-    assert manifest.exit_status == 0 and manifest.settings["halo"] == window // 4
+@pytest.mark.parametrize("tile_size", [8, 16])
+def test_tiles_of_few_patches(tile_size: int, single: Path, images: Path, tmp_path: Path) -> None:
+    manifest = segment(
+        images / "a" / "1.tif", tmp_path / "out", model=single, device="cpu", tile_size=tile_size
+    ).manifest
+    assert manifest.exit_status == 0 and manifest.settings["tile_overlap"] == tile_size // 2
 
 
 @pytest.mark.parametrize(
@@ -422,8 +424,8 @@ def test_windows_of_few_patches(window: int, single: Path, images: Path, tmp_pat
         ({"model": "demo"}, "demo: has no decoder for masks"),
         ({"model": "./no-such-folder"}, "no such folder"),
         ({"inputs": "missing.tif"}, "missing.tif"),
-        ({"window": 12}, "multiple of 8"),
-        ({"halo": 16}, "halo 16 is out of range: 0 to 15"),
+        ({"tile_size": 12}, "multiple of 8"),
+        ({"tile_overlap": 32}, "tile overlap 32 is out of range; choose 0 to 31"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"min_area_px": 0}, "min_area_px is 0"),
         ({"probabilities": "int64"}, "'int64' is unknown"),

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stedfm_hf import StedFmForSemanticSegmentation
-from stedfm_hf.modeling.blending_stedfm import blend_windows, plan_windows, segment_image, window_weights
+from stedfm_hf.modeling.blending_stedfm import blend_tiles, segment_image, tile_starts, tile_weights
 from tests.models import tiny_config
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 
 
 def whole(predict: Predict, field: np.ndarray, **changes: int) -> np.ndarray:
-    arguments: dict[str, Any] = {"window": 32, "halo": 8, "multiple": 8, "batch_size": 3, **changes}
-    bands = list(blend_windows(predict, lambda top, bottom: field[:, top:bottom], field.shape[1:], **arguments))
+    arguments: dict[str, Any] = {"tile_size": 32, "tile_overlap": 16, "multiple": 8, "batch_size": 3, **changes}
+    bands = list(blend_tiles(predict, lambda top, bottom: field[:, top:bottom], field.shape[1:], **arguments))
     assert [top for top, _ in bands] == list(np.cumsum([0, *(band.shape[1] for _, band in bands[:-1])]))
     return np.concatenate([band for _, band in bands], axis=1)
 
@@ -29,15 +29,15 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((1, height, width), dtype=np.float32)
 
 
-@given(length=st.integers(1, 400), window=st.integers(2, 64), halo=st.integers(0, 31))
-def test_weights_sum_to_one_at_every_pixel(length: int, window: int, halo: int) -> None:
-    halo = min(halo, (window - 1) // 2)
-    starts, weights = plan_windows(length, window, halo), window_weights(length, window, halo)
-    total = np.zeros(max(length, window))
-    for start, own in zip(starts, weights, strict=True):
-        total[start : start + window] += own
+@given(length=st.integers(1, 400), tile_size=st.integers(2, 64), tile_overlap=st.integers(0, 63))
+def test_weights_sum_to_one_at_every_pixel(length: int, tile_size: int, tile_overlap: int) -> None:
+    tile_overlap = min(tile_overlap, tile_size - 1)
+    starts, weights = tile_starts(length, tile_size, tile_overlap), tile_weights(length, tile_size, tile_overlap)
+    total = np.zeros(max(length, tile_size))
+    for start, weight in zip(starts, weights, strict=True):
+        total[start : start + tile_size] += weight
     np.testing.assert_allclose(total, 1, atol=1e-6)
-    assert starts == sorted(set(starts)) and starts[-1] + window >= length and (weights >= 0).all()
+    assert starts == sorted(set(starts)) and starts[-1] + tile_size >= length and (weights >= 0).all()
 
 
 @settings(deadline=None, max_examples=40)
@@ -50,8 +50,8 @@ def test_a_constant_model_gives_a_constant_field(height: int, width: int, batch_
 
 @settings(deadline=None, max_examples=20)
 @given(height=st.integers(3, 120), width=st.integers(3, 120), seed=st.integers(0, 99))
-def test_a_model_that_moves_with_the_image_gives_the_same_in_windows(height: int, width: int, seed: int) -> None:
-    """Of three convolutions 3 x 3, which see 3 pixels far: the outer half of the halo, 4 pixels, hides the borders."""
+def test_a_model_that_moves_with_the_image_gives_the_same_in_tiles(height: int, width: int, seed: int) -> None:
+    """Three 3 x 3 convolutions see 3 pixels far: the discarded quarter of the overlap, 4 pixels, hides the borders."""
     torch.manual_seed(seed)
     network = torch.nn.Sequential(*(torch.nn.Conv2d(1, 1, 3, padding=1) for _ in range(3)))
     field = noise(height, width, seed)
@@ -87,16 +87,16 @@ def test_only_the_rows_of_a_window_are_asked_for() -> None:
         asked.append((top, bottom))
         return np.zeros((1, bottom - top, 50), np.float32)
 
-    list(blend_windows(lambda x: x, rows, (1000, 50), window=32, halo=8, multiple=8))
+    list(blend_tiles(lambda x: x, rows, (1000, 50), tile_size=32, tile_overlap=16, multiple=8))
     assert len(asked) == 62 and all(bottom - top == 32 for top, bottom in asked)
 
 
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"window": 20}, "multiple of the patch size 8"),
-        ({"halo": 16}, "leaves nothing"),
-        ({"batch_size": 0}, "a batch of 0 windows"),
+        ({"tile_size": 20}, "multiple of the patch size 8"),
+        ({"tile_overlap": 32}, "smaller than tile_size 32"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
     ],
 )
 def test_windows_that_cannot_be_are_refused(changes: dict[str, int], match: str) -> None:

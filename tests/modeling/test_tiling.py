@@ -78,7 +78,7 @@ def test_padding_weighs_nothing(model: StedFmModel) -> None:
 
 def test_whole_images_without_tiles(model: StedFmModel) -> None:
     pixels = image(64, 48)
-    (vector,) = encode_images(model, [pixels], tile=None)
+    (vector,) = encode_images(model, [pixels], tile_size=None)
     np.testing.assert_allclose(vector, tokens(model, pixels)[1:].mean(axis=0), atol=1e-6)
 
 
@@ -116,7 +116,8 @@ def test_a_task_model_lends_its_encoder(model: StedFmModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "message"), [({"pooling": "max"}, "pooling"), ({"tile": 12}, "multiple"), ({"tile": 0}, "multiple")]
+    ("kwargs", "message"),
+    [({"pooling": "max"}, "pooling"), ({"tile_size": 12}, "multiple"), ({"tile_size": 0}, "multiple")],
 )
 def test_mistakes_are_named(model: StedFmModel, kwargs: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

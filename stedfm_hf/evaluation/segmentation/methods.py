@@ -21,7 +21,7 @@ from stedfm_hf.inference.segmenter import Segmenter, load_segmenter
 from stedfm_hf.inference.stepwise import chosen_scaling
 from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.labels.annotated.stored import BACKGROUND
-from stedfm_hf.modeling.blending_stedfm import default_halo
+from stedfm_hf.modeling.blending_stedfm import default_tile_overlap
 from stedfm_hf.runs import UserError
 from stedfm_hf.weights.models import ModelSource, find_model
 
@@ -166,14 +166,14 @@ class ModelMethod(Method):
         self.scaling = chosen_scaling(self.segmenter, None, None)
 
     def maps(self, data: AnnotatedImages, number: int) -> np.ndarray:
-        """Segment the image in blended windows."""
+        """Segment the image in blended tiles."""
         config = self.segmenter.model.config
         (found,) = fields_of(self._checked(data.stored(number)), self.segmenter, self.scaling)
         bands = probability_bands(
             self.segmenter,
             found,
-            window=config.image_size,
-            halo=default_halo(config.image_size, config.patch_size),
+            tile_size=config.image_size,
+            tile_overlap=default_tile_overlap(config.image_size, config.patch_size),
             batch_size=self.batch_size,
         )
         return self.match(np.concatenate([band for _, band in bands], axis=1))
