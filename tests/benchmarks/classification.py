@@ -47,7 +47,7 @@ all labels. The weights of the best validation check were kept; penalties were c
 Six passes are few for a network from scratch, which was still learning when they ended. The frozen encoder with a
 logistic regression sees whole images; fine-tuning sees crops of 64 pixels, and with all labels it is not better.
 
-```
+```bash
 {commands}
 ```
 """

@@ -89,7 +89,7 @@ fitted once on {fitted} of all training images: 95 % interval over test images.
 
 `unetr` is the reference's full decoder: a step of it takes about eight times as long here as one of `upernet`.
 
-```
+```bash
 {commands}
 ```
 {spots}"""
