@@ -182,7 +182,7 @@ def _run(
         contestants.append(Contestant("chance", "Chance", "baseline", None))
     models = [each.key for each in extractors if each.kind == "model"]
     evaluation = Evaluation(
-        verb=manifest.verb,
+        command=manifest.command,
         splits=splits,
         training=notes,
         contestants=contestants,

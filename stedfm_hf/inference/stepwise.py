@@ -108,7 +108,7 @@ def work_through(
         parts.output.reopen()
     threads = workers or min(os.cpu_count() or 1, 8)
     with (
-        Progress(len(sources), description=manifest.verb, done=len(sources) - len(left)) as progress,
+        Progress(len(sources), description=manifest.command, done=len(sources) - len(left)) as progress,
         ThreadPoolExecutor(threads, thread_name_prefix="stedfm-read") as pool,
     ):
         ready = _read_ahead(pool, prepare, left)

@@ -40,7 +40,7 @@ def process_items(
     left = {item: arguments for item, arguments in items.items() if item not in manifest.items}
     calls = ((function, item, arguments) for item, arguments in left.items())
     saved = time.monotonic()
-    with Progress(len(items), description=manifest.verb, unit=unit, done=len(items) - len(left)) as progress:
+    with Progress(len(items), description=manifest.command, unit=unit, done=len(items) - len(left)) as progress:
         for item, result, error in run_items(_attempt, calls, workers=workers, executor=executor):
             if error is None:
                 manifest.done(item, None if keep is None else keep(item, cast(T, result)))

@@ -54,7 +54,7 @@ class Manifest:
     Paths in it are relative and no folder outside the run is named: a manifest can be published with its output.
 
     Attributes:
-        verb: The command, such as `embed`.
+        command: The command, such as `embed`.
         settings: The arguments that decide the result. A run is resumed only if they agree.
         options: The other arguments (device, batch size, ...), for the record.
         model: Name of the model, or None.
@@ -77,7 +77,7 @@ class Manifest:
         1
     """
 
-    verb: str
+    command: str
     settings: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     model: str | None = None
@@ -183,7 +183,7 @@ class Manifest:
 def check_same_settings(old: Manifest, new: Manifest) -> None:
     """Refuse to mix the results of two runs that differ in what decides them.
 
-    Compared are the verb, the model, the SHA-256 of its weights, the seed and every setting; not the options and
+    Compared are the command, the model, the SHA-256 of its weights, the seed and every setting; not the options and
     not the versions.
 
     Raises:
@@ -213,7 +213,7 @@ _MISSING = object()
 
 
 def _made_with(manifest: Manifest) -> dict[str, Any]:
-    return {key: getattr(manifest, key) for key in ("verb", "model", "weights_sha256", "seed")}
+    return {key: getattr(manifest, key) for key in ("command", "model", "weights_sha256", "seed")}
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> str:
@@ -258,7 +258,7 @@ def is_result(folder: str | os.PathLike[str]) -> bool:
         found = read_json(record)
     except UserError:
         return False
-    return isinstance(found, dict) and str(found.get("verb")).split(" ")[0] in _OF_RESULTS
+    return isinstance(found, dict) and str(found.get("command")).split(" ")[0] in _OF_RESULTS
 
 
 def versions() -> dict[str, str]:

@@ -156,8 +156,8 @@ def check_output(path: str | os.PathLike[str], command: str, *, is_folder: bool,
         raise UserError(f"{path}: is a {'file; name a folder' if is_folder else 'folder; name a file'}")
     if record.exists():
         old = Manifest.load(record)
-        if old.verb != command:
-            raise UserError(f"{path}: was made by `stedfm {old.verb}`; choose another output")
+        if old.command != command:
+            raise UserError(f"{path}: was made by `stedfm {old.command}`; choose another output")
     elif is_folder and place.exists() and (foreign := [each.name for each in place.iterdir() if each.name[0] != "."]):
         raise UserError(f"{path}: holds other files, such as {min(foreign)}; choose a new folder")
     elif not is_folder and place.exists() and not overwrite:

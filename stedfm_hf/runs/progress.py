@@ -21,7 +21,7 @@ class Progress:
 
     Args:
         total: How many items there are, or None if unknown.
-        description: First word of every line, usually the verb.
+        description: First word of every line, usually the command.
         unit: Plural name of the items.
         done: Items that an earlier run has already done: counted, but no part of the rate.
         stream: Where to write; standard error by default.

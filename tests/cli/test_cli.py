@@ -19,7 +19,9 @@ from stedfm_hf.weights.convert import Conversion
 from stedfm_hf.weights.settings import ConvertSettings
 
 Captured = pytest.CaptureFixture[str]
-VERBS = sorted(command.name or str(getattr(command.callback, "__name__", "")) for command in app.registered_commands)
+COMMANDS = sorted(
+    command.name or str(getattr(command.callback, "__name__", "")) for command in app.registered_commands
+)
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **members: object) -> None:
@@ -42,19 +44,19 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "cell.npy"
 
 
-def test_help_names_every_verb(capsys: Captured) -> None:
+def test_help_names_every_command(capsys: Captured) -> None:
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert {"info", "convert", "demo", "doctor"} <= set(VERBS)
-    for verb in VERBS:
-        assert f"\n  {verb} " in shown
+    assert {"info", "convert", "demo", "doctor"} <= set(COMMANDS)
+    for command in COMMANDS:
+        assert f"\n  {command} " in shown
     assert "..." not in shown.partition("Commands:")[2], "a summary is cut off: shorten it"
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_the_help_of_every_verb_has_an_example(verb: str, capsys: Captured) -> None:
-    assert main([verb, "--help"]) == 0
-    assert f"Example: stedfm {verb}" in capsys.readouterr().out
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_has_an_example(command: str, capsys: Captured) -> None:
+    assert main([command, "--help"]) == 0
+    assert f"Example: stedfm {command}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["--help"], ["data", "simulate", "--help"]], ids=" ".join)

@@ -43,10 +43,10 @@ def test_the_demo_runs_from_simulation_to_report(tmp_path: Path, capsys: pytest.
     assert isinstance(AutoModel.from_pretrained(output / "model"), StedFmModel)
     assert AutoImageProcessor.from_pretrained(output / "model").patch_size == 8
     manifest = Manifest.load(output / "manifest.json")
-    assert (manifest.verb, manifest.settings["seed"], manifest.counts()["done"]) == ("demo", 1, 28)
+    assert (manifest.command, manifest.settings["seed"], manifest.counts()["done"]) == ("demo", 1, 28)
     assert "loss on held-out crops" in capsys.readouterr().out
     for command, folder in (("data simulate", "images"), ("data build", "data"), ("pretrain", "model")):
-        assert Manifest.load(output / folder / "manifest.json").verb == command
+        assert Manifest.load(output / folder / "manifest.json").command == command
 
 
 def test_ones_own_images_and_weights_without_labels(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def parted(data: LabelledImages) -> Splits[LabelledImages]:
     return Splits(data.take(place < 3), data.take(place == 3), data.take(place == 4), "Three fifths are train.")
 
 
-def evaluation(data: LabelledImages, *, right: float = 0.9, verb: str = "evaluate probe") -> Evaluation:
+def evaluation(data: LabelledImages, *, right: float = 0.9, command: str = "evaluate probe") -> Evaluation:
     """Of a model that is right as often as said, and of a baseline that guesses."""
     splits = parted(data)
     test, rng = splits.test, np.random.default_rng(0)
@@ -43,7 +43,7 @@ def evaluation(data: LabelledImages, *, right: float = 0.9, verb: str = "evaluat
             metrics = measure(test, answer, shares)
             runs.append(Run(key, setting, seed, answer, shares, 5, 0.1, "validation", metrics))
     return Evaluation(
-        verb=verb,
+        command=command,
         splits=splits,
         training=["It is unknown which images good was trained on."],
         contestants=[
@@ -107,7 +107,7 @@ def test_simulated_images_are_called_simulated(tmp_path: Path) -> None:
 
 @pytest.mark.figures
 def test_votes_and_numbers_have_pages_of_their_own(tmp_path: Path) -> None:
-    page = written(evaluation(arrays(60), verb="evaluate knn"), tmp_path / "knn")
+    page = written(evaluation(arrays(60), command="evaluate knn"), tmp_path / "knn")
     assert "Nothing is trained on the labels" in page and not (tmp_path / "knn" / "figures" / "curve.png").exists()
     values = np.random.default_rng(0).normal(size=120)
     numbers = from_arrays("sizes", [np.eye(8)] * 120, list(values))
@@ -145,7 +145,7 @@ def test_only_what_differs_is_called_different() -> None:
 
 def votes(per_class: int, k: list[int], *, alone: bool = True, protocol: str = "default") -> Evaluation:
     """Of neighbours, of a data set with so many images of each class."""
-    each = evaluation(arrays(max(per_class, 10)), verb="evaluate knn")
+    each = evaluation(arrays(max(per_class, 10)), command="evaluate knn")
     if alone:
         each = dataclasses.replace(each, splits=leave_one_out({"all": arrays(per_class)}))
     names = [f"{number} neighbours" for number in k] + [f"{max(k)} neighbours, weighted (T = 0.07)"]

@@ -36,9 +36,9 @@ def test_a_folder_is_walked_and_others_are_counted(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "taken"),
     [
-        ('{"verb": "segment"}', False),
-        ('{"verb": "finetune segmentation"}', False),
-        ('{"verb": "data simulate"}', True),
+        ('{"command": "segment"}', False),
+        ('{"command": "finetune segmentation"}', False),
+        ('{"command": "data simulate"}', True),
         ('["of another program"]', True),
         ("no JSON", True),
     ],

@@ -69,9 +69,9 @@ def test_of_sums_the_names_are_told_that_differ() -> None:
         check_same_settings(before, now)
 
 
-@pytest.mark.parametrize("field", ["verb", "model", "weights_sha256", "seed"])
+@pytest.mark.parametrize("field", ["command", "model", "weights_sha256", "seed"])
 def test_another_model_verb_or_seed_is_another_run(field: str) -> None:
-    common: dict[str, Any] = {"verb": "embed", "model": "a", "weights_sha256": "00", "seed": 1}
+    common: dict[str, Any] = {"command": "embed", "model": "a", "weights_sha256": "00", "seed": 1}
     with pytest.raises(UserError, match=field):
         check_same_settings(Manifest(**common), Manifest(**{**common, field: "other"}))
 
@@ -151,7 +151,7 @@ def test_a_url_loses_its_secrets_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["[]", '{"format": 99}', '{"format": 1}', '{"format": 1, "verb": "embed", "items": {"a": 1}}', "{"]
+    "content", ["[]", '{"format": 99}', '{"format": 1}', '{"format": 1, "command": "embed", "items": {"a": 1}}', "{"]
 )
 def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "manifest.json").write_text(content, encoding="utf-8")

@@ -32,7 +32,7 @@ class Evaluation:
     """A finished evaluation.
 
     Args:
-        verb: evaluate probe or evaluate knn.
+        command: evaluate probe or evaluate knn.
         splits: what was learned from and tested on.
         training: what is known of the images that the models were trained on, a sentence each.
         contestants: models first, then baselines.
@@ -44,7 +44,7 @@ class Evaluation:
         seconds: embedding and the rest.
     """
 
-    verb: str
+    command: str
     splits: Splits[LabelledImages]
     training: Sequence[str]
     contestants: Sequence[Contestant]
@@ -122,7 +122,7 @@ class Evaluation:
         """All figures as plain data."""
         doubts = limitations_of(self.test)
         return {
-            "verb": self.verb,
+            "command": self.command,
             "data": {
                 "name": self.test.name,
                 "task": self.test.task,

@@ -37,12 +37,12 @@ _DASHES = ((4, 1.5), (1.5, 1.2), (6, 1.5, 1.5, 1.5), (3, 1, 1, 1, 1, 1))
 def draw_figures(evaluation: Evaluation, folder: Path) -> dict[str, Path]:
     """Draws and saves all figures there is material for; returns their PNG files by name."""
     with style():
-        drawn = {"curve" if evaluation.verb == "evaluate probe" else "votes": _scores(evaluation)}
+        drawn = {"curve" if evaluation.command == "evaluate probe" else "votes": _scores(evaluation)}
         last = evaluation.main_setting
         rows = [evaluation.row(each.key, last) for each in evaluation.contestants if each.key != "chance"]
         if all("confusion" in row for row in rows):
             drawn["confusion"] = _confusion(evaluation, last)
-        if all("reliability" in row for row in rows) and evaluation.verb == "evaluate probe":
+        if all("reliability" in row for row in rows) and evaluation.command == "evaluate probe":
             drawn["calibration"] = _calibration(evaluation, last)
         if evaluation.test.task == "regression":
             drawn["predicted"] = _predicted(evaluation, last)
@@ -89,7 +89,7 @@ def _scores(evaluation: Evaluation) -> Figure:
             **line,
         )
     axes.set_xticks(places, [in_short(setting) for setting in order])
-    probe = evaluation.verb == "evaluate probe"
+    probe = evaluation.command == "evaluate probe"
     regression = evaluation.test.task == "regression"
     axes.set_xlabel(("labelled images" if regression else "labelled images of each class") if probe else "vote")
     axes.set_ylabel(WORDS[evaluation.primary])

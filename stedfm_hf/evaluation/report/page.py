@@ -61,7 +61,7 @@ def write_page_of(evaluation: Evaluation, figures: Mapping[str, Path], path: Pat
         sections.append(_calibration(evaluation, figures))
     sections.append(_method(evaluation))
     sections += left_out("Images that could not be read", evaluation.failed)
-    what = "Probe" if evaluation.verb == "evaluate probe" else "Nearest neighbours"
+    what = "Probe" if evaluation.command == "evaluate probe" else "Nearest neighbours"
     simulated = " (simulated images)" if evaluation.test.simulated else ""
     classes = {"classes": str(len(evaluation.test.classes))} if evaluation.test.classes else {}
     return write_page(
@@ -70,7 +70,7 @@ def write_page_of(evaluation: Evaluation, figures: Mapping[str, Path], path: Pat
         lead=" ".join(summary(evaluation)),
         facts=facts_of(evaluation.splits.facts(), evaluation.test, **classes),
         sections=sections,
-        footer=f"Made by `stedfm {evaluation.verb}` of the package stedfm-hf. This file holds all it shows; the "
+        footer=f"Made by `stedfm {evaluation.command}` of the package stedfm-hf. This file holds all it shows; the "
         "figures lie beside it as PNG and SVG in the folder figures, all numbers in results.json and results.parquet, "
         "every answer in predictions.parquet.",
     )
@@ -95,7 +95,7 @@ def summary(evaluation: Evaluation) -> list[str]:
 
 
 def _setting_words(evaluation: Evaluation, setting: str) -> str:
-    if evaluation.verb != "evaluate probe":
+    if evaluation.command != "evaluate probe":
         return f" by {setting}" if setting[0].isdigit() else f" with {setting}"
     if setting == "all":
         return f" with all {evaluation.splits.facts()['train']['images']} labelled images of train"
@@ -145,7 +145,7 @@ def _material(evaluation: Evaluation) -> Section:
 
 
 def _scores(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section:
-    probe = evaluation.verb == "evaluate probe"
+    probe = evaluation.command == "evaluate probe"
     name = "curve" if probe else "votes"
     alt = f"{WORDS[evaluation.primary]} of all models and baselines over {'labelled images' if probe else 'votes'}"
     metrics = [metric for metric in IN_TABLE[evaluation.test.task] if any(metric in row for row in evaluation.summary)]
@@ -186,7 +186,7 @@ def _bare(evaluation: Evaluation, value: float) -> str:
 
 
 def _comparisons(evaluation: Evaluation) -> Section:
-    regression, probe = evaluation.test.task == "regression", evaluation.verb == "evaluate probe"
+    regression, probe = evaluation.test.task == "regression", evaluation.command == "evaluate probe"
 
     def number(value: float) -> str:
         return f"{value:+.3g}" if regression else f"{100 * value:+.1f}"
@@ -226,7 +226,7 @@ def _classes(evaluation: Evaluation, figures: Mapping[str, Path]) -> list[Sectio
         table = Table(
             ("recall, %", *evaluation.test.classes), rows, "Share of the images of a class that were found.", strong=0
         )
-        words = f"{'labels per class' if evaluation.verb == 'evaluate probe' else 'vote'}: {last}"
+        words = f"{'labels per class' if evaluation.command == 'evaluate probe' else 'vote'}: {last}"
         caption = f"Each row is a true class, in percent of its images; columns are the answers ({words})."
         picture = Picture.of_figure(figures["confusion"], "Confusion matrices of all models", caption)
         sections.append(Section("Which classes are mistaken for which", (), [picture], table))
@@ -265,7 +265,7 @@ def _method(evaluation: Evaluation) -> Section:
 
 
 def _how(evaluation: Evaluation) -> str:
-    if evaluation.verb != "evaluate probe":
+    if evaluation.command != "evaluate probe":
         if evaluation.settings["protocol"] == "reference":
             return (
                 "The reference protocol: the validation split is asked, by cosine similarity, with a plain vote for "

@@ -353,7 +353,7 @@ def is_simulated(data: str | os.PathLike[str]) -> bool:
     if folder.is_dir():
         for manifest in (folder / "manifest.json", folder.parent / "manifest.json"):
             # The images of `stedfm data simulate` lie in a folder of its output.
-            if manifest.is_file() and dict(read_json(manifest)).get("verb") == "data simulate":
+            if manifest.is_file() and dict(read_json(manifest)).get("command") == "data simulate":
                 return True
         if not (folder / "README.md").is_file():
             return False

@@ -128,7 +128,7 @@ def test_a_hub_data_set_of_pictures(tmp_path: Path) -> None:
 
 def test_simulated_folders_know_their_classes(tmp_path: Path) -> None:
     pair_folder(tmp_path, {"a": label_mask(1, 4)})
-    record = {"verb": "data simulate"}
+    record = {"command": "data simulate"}
     (tmp_path / "manifest.json").write_text(json.dumps(record), encoding="utf-8")
     names = {0: "background", 1: "rings", 2: "fibres", 4: "puncta"}
     (tmp_path / "index.json").write_text(json.dumps(index_of({}, mask_names=names)), encoding="utf-8")

@@ -113,7 +113,7 @@ def test_simulated_data_say_so(tmp_path: Path) -> None:
     )
     assert read_labelled(repo)["train"].simulated
     folder = class_folder(tmp_path / "out" / "images", {"a": 1, "b": 1})
-    (tmp_path / "out" / "manifest.json").write_text(json.dumps({"verb": "data simulate"}), encoding="utf-8")
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps({"command": "data simulate"}), encoding="utf-8")
     assert read_labelled(folder)["all"].simulated
 
 

@@ -87,7 +87,7 @@ class Findings:
     seconds: Mapping[str, float]
 
     @property
-    def verb(self) -> str:
+    def command(self) -> str:
         """The command."""
         return "evaluate segmentation"
 
@@ -131,7 +131,7 @@ class Findings:
     def record(self) -> dict[str, Any]:
         """All figures as plain data."""
         return {
-            "verb": self.verb,
+            "command": self.command,
             "data": {
                 "name": self.test.name,
                 "target_type": self.test.target_type,
