@@ -51,7 +51,7 @@ def gpu_row(**changed: Any) -> dict[str, Any]:
 
 
 def page_of(*rows: dict[str, Any]) -> str:
-    return on_gpus([Size("small", 1000, 10**10, 10**10, epochs=9, effective_batch=1000)], list(rows))
+    return on_gpus([Size("small", 1000, 10**10, 10**10, epochs=9, effective_batch_size=1000)], list(rows))
 
 
 def test_a_page_without_measured_gpus_gives_no_figure_of_one() -> None:

@@ -33,7 +33,7 @@ RECIPE: dict[str, Any] = {
     "decoder_num_hidden_layers": 1,
     "decoder_num_attention_heads": 4,
     "decoder_intermediate_size": 512,
-    "effective_batch": 32,
+    "effective_batch_size": 32,
     "learning_rate": 2e-3,
     "warmup_ratio": 0.08,
     "logging_steps": 50,

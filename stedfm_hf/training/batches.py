@@ -81,7 +81,7 @@ class EndlessBatches(IterableDataset[Parts]):
             if source.files.rows < effective:
                 raise UserError(
                     f"{source.files.repo}: split {source.files.split!r} has {source.files.rows} crops, less than the "
-                    f"{effective} of one effective batch; give a smaller --effective-batch, or more data"
+                    f"{effective} of one effective batch; give a smaller --effective-batch-size, or more data"
                 )
             self.batches_per_epoch.append(source.files.rows // effective * accumulation)
 

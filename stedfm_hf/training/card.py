@@ -23,7 +23,7 @@ CARD_FILE = "README.md"
 _HUB = "hf://datasets/"
 _SIMULATED_TAG = "synthetic"
 _SETTINGS = (
-    "effective_batch",
+    "effective_batch_size",
     "learning_rate",
     "lr_scheduler_type",
     "warmup_ratio",

@@ -37,7 +37,7 @@ def split_batch(
     """
     if min(number for number in (effective, world_size, most, per_device, accumulation) if number is not None) < 1:
         raise UserError(
-            f"effective_batch {effective}, per_device_train_batch_size {per_device}, gradient_accumulation_steps "
+            f"effective_batch_size {effective}, per_device_train_batch_size {per_device}, gradient_accumulation_steps "
             f"{accumulation} and the bound {most} must be 1 or more"
         )
     found = _split(effective, world_size, most, per_device, accumulation)
@@ -46,7 +46,7 @@ def split_batch(
         size = f"{per_device} samples" if per_device else f"{most} samples at most"
         times = "" if accumulation is None else f", {accumulation} times"
         raise UserError(
-            f"effective_batch {effective} cannot be shared evenly by {world_size} process(es) that take {size}{times}"
+            f"effective_batch_size {effective} cannot be shared evenly by {world_size} process(es) that take {size}{times}"
             f"; the nearest that can: {' or '.join(map(str, near))}"
         )
     return found

@@ -136,7 +136,7 @@ def pretrain(settings: PretrainSettings) -> PretrainResult:
     if settings.push_to_hub and writes:
         push(output.path, settings.hub_model_id or output.path.name, private=settings.hub_private_repo)
     steps = int(output.manifest.options["steps"])
-    return PretrainResult(output.path, output.manifest, steps, steps * settings.effective_batch)
+    return PretrainResult(output.path, output.manifest, steps, steps * settings.effective_batch_size)
 
 
 def _silent(line: str) -> None:

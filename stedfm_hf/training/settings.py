@@ -62,7 +62,7 @@ class TrainingSettings:
     max_steps: int | None = option(
         None, minimum=-1, help="Number of optimiser steps, instead of num_train_epochs; -1 for none."
     )
-    effective_batch: int = effective_batch_of(64)
+    effective_batch_size: int = effective_batch_of(64)
     max_per_device_batch: int | None = option(
         None, decides=False, minimum=1, help="Largest number of samples in one forward pass of a process."
     )
@@ -73,7 +73,7 @@ class TrainingSettings:
         None,
         decides=False,
         minimum=1,
-        help="Forward passes in an optimiser step; by default what effective_batch asks.",
+        help="Forward passes in an optimiser step; by default what effective_batch_size asks.",
     )
     learning_rate: float | None = option(None, minimum=0, help="Highest learning rate.")
     lr_scheduler_type: str = option("cosine", help="Learning-rate schedule after the warm-up.")
@@ -125,7 +125,7 @@ class TrainingSettings:
     def split_batch(self) -> tuple[int, int]:
         """Return the samples in one forward pass of a process, and its forward passes in an optimiser step."""
         return split_batch(
-            self.effective_batch,
+            self.effective_batch_size,
             world_size(),
             most=self.forward_batch,
             per_device=self.per_device_train_batch_size,
@@ -136,7 +136,7 @@ class TrainingSettings:
         """Describe how the effective batch is shared, in one line."""
         processes = f"{world_size()} process{'es' if world_size() > 1 else ''}"
         size, times = self.split_batch()
-        return f"effective batch {self.effective_batch} = {processes} x {size} {self.unit} x {times} accumulated"
+        return f"effective batch {self.effective_batch_size} = {processes} x {size} {self.unit} x {times} accumulated"
 
     def recipe(self) -> dict[str, Any]:
         """Return the values that repeat a run on the same data; none of them names a folder or a machine."""
@@ -151,7 +151,7 @@ class PretrainSettings(TrainingSettings):
     with the same options. The other fields of transformers.TrainingArguments are options, too.
 
     Example:
-        >>> settings = PretrainSettings(dataset=["lab/sted-crops"], output="run", effective_batch=512)
+        >>> settings = PretrainSettings(dataset=["lab/sted-crops"], output="run", effective_batch_size=512)
         >>> settings.highest_learning_rate, settings.describe_batch()
         (0.0003, 'effective batch 512 = 1 process x 256 crops x 2 accumulated')
     """
@@ -195,9 +195,11 @@ class PretrainSettings(TrainingSettings):
         help="Seconds after which training ends; warm-up and half a cosine of the learning rate span this time.",
     )
     seed: int = options.seed("the weights, the order, the masks and the augmentation", default=42)
-    effective_batch: int = effective_batch_of(1024)
+    effective_batch_size: int = effective_batch_of(1024)
     base_learning_rate: float = option(
-        1.5e-4, minimum=0, help="Learning rate for 256 crops: the highest one is this times effective_batch / 256."
+        1.5e-4,
+        minimum=0,
+        help="Learning rate for 256 crops: the highest one is this times effective_batch_size / 256.",
     )
     warmup_ratio: float = warmup_ratio_of(0.05)
     warmup_steps: int | None = option(None, minimum=0, help="Steps of the warm-up, instead of warmup_ratio.")
@@ -257,7 +259,7 @@ class PretrainSettings(TrainingSettings):
     def highest_learning_rate(self) -> float:
         """Highest learning rate."""
         given = self.learning_rate
-        return self.base_learning_rate * self.effective_batch / 256 if given is None else given
+        return self.base_learning_rate * self.effective_batch_size / 256 if given is None else given
 
     @property
     def forward_batch(self) -> int:

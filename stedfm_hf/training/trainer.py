@@ -127,7 +127,7 @@ class PretrainingTrainer(ExactTrainer):
     @property
     def samples(self) -> int:
         """Samples of all ranks seen so far."""
-        return self.state.global_step * self.settings.effective_batch
+        return self.state.global_step * self.settings.effective_batch_size
 
     @property
     def epoch(self) -> float:

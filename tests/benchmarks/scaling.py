@@ -59,7 +59,7 @@ def count(name: str) -> dict[str, Any]:
         "counted": step_operations(network.config),
         "derived": derived_operations(network.config),
         "epochs": recipe["num_train_epochs"],
-        "effective_batch": recipe["effective_batch"],
+        "effective_batch_size": recipe["effective_batch_size"],
     }
 
 

@@ -33,17 +33,17 @@ class Size:
     counted: int
     derived: int
     epochs: int
-    effective_batch: int
+    effective_batch_size: int
 
     @property
     def steps(self) -> int:
         """Optimiser steps of the whole run; what fills no effective batch is left out of an epoch."""
-        return CROPS // self.effective_batch * self.epochs
+        return CROPS // self.effective_batch_size * self.epochs
 
     @property
     def crops(self) -> int:
         """Crops seen in the whole run."""
-        return self.steps * self.effective_batch
+        return self.steps * self.effective_batch_size
 
     def at(self, aim: float) -> float:
         """Images/s of a GPU that reaches this share of the data sheet of an H100."""
@@ -79,7 +79,7 @@ def introduction(found: Row, size: Size) -> str:
 Made by `python -m tests.benchmarks.scaling` on: {found["machine"]}.
 
 What a pretraining of {CROPS:,} crops x {size.epochs:,} epochs costs with the recipes `tiny`, `small`, `base` and
-`large`: {size.steps:,} steps of {size.effective_batch:,} crops, {size.crops:,} crops in all. Every table says
+`large`: {size.steps:,} steps of {size.effective_batch_size:,} crops, {size.crops:,} crops in all. Every table says
 whether it was **counted**, **measured** or is **arithmetic** on such figures. No figure of a GPU on this page was
 measured unless its row names the GPU.
 
@@ -139,7 +139,7 @@ def on_cpu(found: Row, sizes: list[Size]) -> str:
 {threads.capitalize()} of this machine, inputs in memory, forward and backward pass. `images/s of a core` is by the
 time the program was on a processor, as if no other had wanted it; `by the clock` is what was left beside the others.
 `of matmul` is the share of a matrix product of the same precision in the same round, `s an update` clipping and AdamW,
-once in {sizes[0].effective_batch:,} crops (both by processor time). `hours`: all crops and all updates on one
+once in {sizes[0].effective_batch_size:,} crops (both by processor time). `hours`: all crops and all updates on one
 such core, at the medians. bfloat16 is autocast.
 
 {table(head, rows)}"""
@@ -159,7 +159,7 @@ def in_a_day(sizes: list[Size]) -> str:
                     f"{rate:,.0f}",
                     figure(needed),
                     f"{100 * needed / H100_TFLOPS:.1f} %",
-                    f"{size.effective_batch // count}",
+                    f"{size.effective_batch_size // count}",
                     f"{1000 * DAY / size.steps:.1f}",
                 ]
             )
@@ -215,7 +215,7 @@ row is one GPU's rate times their number, and says so: an upper bound of the rat
 
 def _gpu_rows(size: Size, count: int, gpus: list[Row]) -> list[list[str]]:
     mine = [row for row in gpus if row["kind"] == "cuda" and row["model"] == size.name and "whole" in row]
-    mine = [row for row in mine if row["batch"] * row["devices"] <= size.effective_batch]
+    mine = [row for row in mine if row["batch"] * row["devices"] <= size.effective_batch_size]
     found = []
     for name in dict.fromkeys(row["device"] for row in mine):
         each = [row for row in mine if row["device"] == name]
@@ -256,7 +256,7 @@ SXM, bfloat16, dense), and several of them scaled perfectly:
 
 {table(head, rows)}
 
-On 64 GPUs a step gives each of them {sizes[0].effective_batch // 64} crops only: with the small networks that is
+On 64 GPUs a step gives each of them {sizes[0].effective_batch_size // 64} crops only: with the small networks that is
 too little work to reach such a share, so that a larger effective batch or fewer GPUs are the sensible choice
 there."""
 
@@ -267,13 +267,13 @@ def network(sizes: list[Size]) -> str:
     for size in sizes:
         for count in GPUS[1:]:
             sent = all_reduce_bytes(size.parameters, count)
-            rates = [size.steps / DAY, *(count * size.at(aim) / size.effective_batch for aim in AIMS)]
+            rates = [size.steps / DAY, *(count * size.at(aim) / size.effective_batch_size for aim in AIMS)]
             each = [f"{figure(sent * rate / 1e9)} ({figure(1000 / rate)})" for rate in rates]
             rows.append([size.name, str(count), figure(sent / 1e6), *each])
     head = ["size", "GPUs", "MB a step and GPU", "for 24 h", *(f"at the target of {100 * aim:.0f} %" for aim in AIMS)]
     return f"""## Network (arithmetic)
 
-The gradients ({GRADIENT_BYTES} bytes a parameter) are summed once a step of {sizes[0].effective_batch:,} crops.
+The gradients ({GRADIENT_BYTES} bytes a parameter) are summed once a step of {sizes[0].effective_batch_size:,} crops.
 Around a ring of n GPUs each sends, and receives, 2 (n - 1) / n times their bytes. Given: GB/s of every GPU in each
 direction, averaged over the step, and in brackets the ms of a step. A sum that hides behind the backward pass
 alone, two thirds of a step, needs 1.5 times as much; latency comes on top. Nothing else goes over the network in

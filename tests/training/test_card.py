@@ -45,7 +45,7 @@ def test_a_card_tells_the_run(tmp_path: Path, model: StedFmForPreTraining, train
     folder = tmp_path / "my-run"
     save_figures(folder, ROWS)
     (folder / "recipe.yaml").write_text("seed: 3\n", encoding="utf-8")
-    recipe = {"seed": 3, "effective_batch": 360, "dataset": [str(tmp_path / "secret")], "ema_decay": None}
+    recipe = {"seed": 3, "effective_batch_size": 360, "dataset": [str(tmp_path / "secret")], "ema_decay": None}
     card = write_card(
         folder,
         model,

@@ -15,7 +15,14 @@ from stedfm_hf.training import demo_encoder
 from stedfm_hf.training.demo_encoder import export_encoder, train_demo_encoder
 from tests.models import tiny_config
 
-SHORT = {"max_steps": 2, "effective_batch": 8, "logging_steps": 1, "save_steps": 2, "eval_steps": 2, "device": "cpu"}
+SHORT = {
+    "max_steps": 2,
+    "effective_batch_size": 8,
+    "logging_steps": 1,
+    "save_steps": 2,
+    "eval_steps": 2,
+    "device": "cpu",
+}
 
 
 def test_the_export_is_the_encoder_in_half_precision(tmp_path: Path) -> None:

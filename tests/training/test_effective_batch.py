@@ -67,7 +67,7 @@ def test_the_published_batch_on_other_machines(world_size: int, most: int, expec
     ],
 )
 def test_what_cannot_be_shared_is_told_with_what_can(given: dict[str, int], line: str) -> None:
-    with pytest.raises(UserError, match="effective_batch 1024 cannot be shared") as caught:
+    with pytest.raises(UserError, match="effective_batch_size 1024 cannot be shared") as caught:
         split_batch(1024, most=256, **given)
     assert line in str(caught.value)
 

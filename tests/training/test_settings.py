@@ -89,7 +89,7 @@ def test_the_reference_recipe_is_what_was_published(parse: Callable[[str], Pretr
     settings = parse("--recipe reference")
     assert settings.protocol == "reference" and not settings.standardise_input and not settings.norm_pix_loss
     assert (settings.highest_learning_rate, settings.warmup_ratio, settings.max_grad_norm) == (1.5e-4, 0, 0)
-    assert (settings.precision, settings.num_train_epochs, settings.effective_batch) == ("float32", 1000, 1024)
+    assert (settings.precision, settings.num_train_epochs, settings.effective_batch_size) == ("float32", 1000, 1024)
 
 
 def test_options_override_the_recipe_and_the_recipe_the_defaults(
@@ -165,7 +165,9 @@ def test_a_recipe_that_is_not_there_is_told_with_those_that_are(
 def test_the_recipe_of_a_run_repeats_it_and_names_no_place(
     name: str, parse: Callable[[str], PretrainSettings], tmp_path: Path
 ) -> None:
-    first = parse(f"--recipe {name} --seed 3 --warmup_steps 12 --effective_batch 32 --init_from {tmp_path} --tf32 1")
+    first = parse(
+        f"--recipe {name} --seed 3 --warmup_steps 12 --effective_batch_size 32 --init_from {tmp_path} --tf32 1"
+    )
     values = first.recipe()
     write_recipe(tmp_path / "recipe.yaml", values)
     assert str(tmp_path) not in (tmp_path / "recipe.yaml").read_text(encoding="utf-8")
@@ -198,8 +200,8 @@ def test_researchers_may_say_output_dir(flag: str, tmp_path: Path) -> None:
         ("--weights 0", "must be above 0"),
         ("--warmup_ratio 1", "warmup_ratio is 1.0"),
         ("--ema_decay 1", "ema_decay is 1.0"),
-        ("--effective_batch 0", "effective_batch is 0"),
-        ("--effective_batch 1031", "the nearest that can: 1030 or 1032"),
+        ("--effective_batch_size 0", "effective_batch_size is 0"),
+        ("--effective_batch_size 1031", "the nearest that can: 1030 or 1032"),
         ("--logging_steps 30", "logging_steps 30 does not divide save_steps 1000 and eval_steps 1000"),
         ("--logging_steps 400 --save_steps 100 --eval_steps 0", "the nearest that does: 100"),
         ("--fp16 --precision bfloat16", "two ways to say the same"),
@@ -262,9 +264,9 @@ def test_names_read_from_the_source_of_transformers_are_its_names() -> None:
     ("words", "rate", "warmup"),
     [
         ("", 6e-4, 0.05),
-        ("--effective_batch 256", 1.5e-4, 0.05),
-        ("--effective_batch 512 --base_learning_rate 1e-3 --warmup_ratio 0.1", 2e-3, 0.1),
-        ("--effective_batch 512 --learning_rate 1e-3 --warmup_steps 0", 1e-3, 0),
+        ("--effective_batch_size 256", 1.5e-4, 0.05),
+        ("--effective_batch_size 512 --base_learning_rate 1e-3 --warmup_ratio 0.1", 2e-3, 0.1),
+        ("--effective_batch_size 512 --learning_rate 1e-3 --warmup_steps 0", 1e-3, 0),
     ],
 )
 def test_the_learning_rate_goes_with_the_batch_unless_it_is_given(

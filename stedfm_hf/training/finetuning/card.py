@@ -34,7 +34,7 @@ SAMPLING = ("labels_per_class", "label_fraction", "label_count")
 _SETTINGS = (
     "decoder",
     "segmentation_loss",
-    "effective_batch",
+    "effective_batch_size",
     "learning_rate",
     "layer_decay",
     "lr_scheduler_type",

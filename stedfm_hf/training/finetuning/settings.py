@@ -122,7 +122,7 @@ class FinetuneSettings(TrainingSettings):
         if self.step_limit is not None:
             return self.step_limit
         budget = self.num_train_epochs * images if self.sample_budget is None else self.sample_budget
-        return max(1, round(min(budget, MAX_EPOCHS * sampled) / self.effective_batch))
+        return max(1, round(min(budget, MAX_EPOCHS * sampled) / self.effective_batch_size))
 
 
 @settings
@@ -244,7 +244,7 @@ class SegmentationSettings(FinetuneSettings):
         choices=("auto", "cross_entropy", "bce_dice", "mse"),
         help="Loss; auto is cross_entropy for single labels, else bce_dice; mse is the reference's.",
     )
-    effective_batch: int = effective_batch_of(16)
+    effective_batch_size: int = effective_batch_of(16)
     protocol: str = options.protocol("changes intensities as the published code did, which mostly darkens")
     metric_for_best_model: str | None = option(
         None, help="Validation metric that the best model is chosen by: iou (by default), dice or loss."

@@ -266,7 +266,7 @@ class Task(ABC, Generic[Settings, Images, Item]):
                 "best_evaluation": None if best is None else best + 1,
                 "evaluations": len(evaluations),
                 "steps": trainer.state.global_step,
-                "images_seen": trainer.state.global_step * self.settings.effective_batch,
+                "images_seen": trainer.state.global_step * self.settings.effective_batch_size,
                 **found,
             }
             write_json(run.folder / METRICS_FILE, metrics)

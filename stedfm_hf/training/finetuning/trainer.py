@@ -77,7 +77,7 @@ class FinetuneTrainer(ExactTrainer, Generic[Settings, Network]):
     @property
     def epoch(self) -> float:
         """Number of passes over the training images of the run so far."""
-        return self.state.global_step * self.settings.effective_batch / len(self.batches.samples.items)
+        return self.state.global_step * self.settings.effective_batch_size / len(self.batches.samples.items)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Evaluate on the validation images, and keep the weights if they are the best so far."""

@@ -14,7 +14,7 @@ from tests.data.assembled import noisy_crop, write_repo
 from tests.training.finetuning import small
 
 SCRIPT = "stedfm_hf/training/classify.py"
-SHORT = "--max-steps 12 --effective-batch 8 --num-evaluations 4 --learning-rate 2e-3 --device cpu"
+SHORT = "--max-steps 12 --effective-batch-size 8 --num-evaluations 4 --learning-rate 2e-3 --device cpu"
 
 
 def draw_image(kind: str, size: float, number: int) -> np.ndarray:

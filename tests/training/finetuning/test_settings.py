@@ -46,7 +46,7 @@ def test_seeds_are_those_named_or_the_one() -> None:
 
 
 def test_the_budget_is_that_of_all_images() -> None:
-    settings = parse("classification", "--num_train_epochs 10 --effective_batch 50")
+    settings = parse("classification", "--num_train_epochs 10 --effective_batch_size 50")
     assert settings.steps_for(1000, 1000) == settings.steps_for(1000, 20) == 200
     assert settings.steps_for(1000, 2) == 40  # a thousand passes at most, as in the reference
     assert parse("classification", "--sample_budget 640").steps_for(1000, 500) == 10

@@ -14,7 +14,7 @@ from tests.command_words import settings_from
 from tests.training.finetuning import small
 
 SCRIPT = "stedfm_hf/training/segment.py"
-SHORT = "--max-steps 8 --effective-batch 4 --num-evaluations 4 --learning-rate 2e-3 --overlays 1 --device cpu"
+SHORT = "--max-steps 8 --effective-batch-size 4 --num-evaluations 4 --learning-rate 2e-3 --overlays 1 --device cpu"
 SPLITS = {"train": 10, "validation": 4, "test": 4}
 
 

@@ -227,5 +227,5 @@ def test_sides_without_any_class(encoder: Path, scenes: Path, tmp_path: Path) ->
 
 def test_a_batch_of_one(encoder: Path, scenes: Path, tmp_path: Path) -> None:
     for decoder in ("upernet", "unetr", "linear"):
-        words = f"--decoder {decoder} --effective_batch 1 --label_count 1 --max_steps 2 --num-evaluations 1"
+        words = f"--decoder {decoder} --effective_batch_size 1 --label_count 1 --max_steps 2 --num-evaluations 1"
         assert run(encoder, scenes, tmp_path / decoder, words).metrics["seeds"] == [42]
