@@ -77,7 +77,7 @@ def _predictions(
     if task == "regression":
         for strength in strengths:
             yield Ridge(alpha=1 / strength).fit(train, labels).predict(query)
-    elif task == "several":
+    elif task == "multilabel":
         columns = [_logistic(train, labels[:, number], query, 2, strengths) for number in range(classes)]
         for parts in zip(*columns, strict=True):
             yield np.stack([part[:, 1] for part in parts], axis=1)
@@ -161,6 +161,6 @@ def _loss(predicted: np.ndarray, truth: np.ndarray, task: Task) -> float:
     if task == "regression":
         return float(np.mean((predicted - truth) ** 2))
     probabilities = np.clip(predicted, _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
-    if task == "several":
+    if task == "multilabel":
         return float(-np.mean(truth * np.log(probabilities) + (1 - truth) * np.log(1 - probabilities)))
     return float(-np.mean(np.log(probabilities[np.arange(len(truth)), truth])))

@@ -18,11 +18,11 @@ from stedfm_hf.metrics import (
 )
 from stedfm_hf.metrics.statistics import accuracy_interval, bootstrap_interval, compare_paired, holm
 
-PRIMARY = {"classes": "accuracy", "several": "label_accuracy", "regression": "r2"}
+PRIMARY = {"classes": "accuracy", "multilabel": "label_accuracy", "regression": "r2"}
 """The metric that intervals are of."""
 SHOWN = {
     "classes": ("accuracy", "balanced_accuracy", "macro_f1", "expected_calibration_error", "brier_score"),
-    "several": ("label_accuracy", "macro_f1", "micro_f1", "mean_average_precision"),
+    "multilabel": ("label_accuracy", "macro_f1", "micro_f1", "mean_average_precision"),
     "regression": ("r2", "pearson_r", "mae", "rmse"),
 }
 """Metrics that are numbers, in the order of the tables."""
@@ -71,7 +71,7 @@ def measure(data: LabelledImages, predicted: np.ndarray, probabilities: np.ndarr
     classification, calibration, several, regression = _metrics()
     if data.task == "regression":
         return dict(regression.compute(predictions=predicted, references=data.labels))
-    if data.task == "several":
+    if data.task == "multilabel":
         assert probabilities is not None
         found = dict(several.compute(predictions=probabilities, references=data.labels))
         return {"label_accuracy": float((predicted == data.labels).mean()), **found}
@@ -88,7 +88,7 @@ def item_scores(task: Task, labels: np.ndarray, predicted: np.ndarray) -> np.nda
     if task == "regression":
         return -((predicted - labels) ** 2)
     right = (predicted == labels).astype(float)
-    return right.mean(axis=1) if task == "several" else right
+    return right.mean(axis=1) if task == "multilabel" else right
 
 
 def summarise(data: LabelledImages, runs: Sequence[Run], *, population: bool = False) -> list[dict[str, Any]]:

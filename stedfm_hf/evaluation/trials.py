@@ -71,7 +71,7 @@ def _run(
     """A run of probabilities, or of predicted numbers."""
     if test.task == "regression":
         predicted, probabilities = found, None
-    elif test.task == "several":
+    elif test.task == "multilabel":
         predicted, probabilities = (found >= 0.5).astype(np.int64), found
     else:
         predicted, probabilities = found.argmax(axis=1), found
@@ -83,7 +83,7 @@ def _constant(train: LabelledImages, numbers: np.ndarray, count: int) -> np.ndar
     """The same answer for all: how often each class was in the draw (of equals: in train), or the mean."""
     if train.task == "regression":
         return np.full(count, train.labels[numbers].mean())
-    if train.task == "several":
+    if train.task == "multilabel":
         return np.tile(train.labels[numbers].mean(axis=0), (count, 1))
     shares, whole = (
         np.bincount(labels, minlength=len(train.classes)) / len(labels)

@@ -38,7 +38,7 @@ from stedfm_hf.training.finetuning.task import FinetuneResult, Run, Task
 from stedfm_hf.training.network import own_randomness
 
 PREDICTIONS_FILE = "predictions.parquet"
-TARGET_TYPES = {"classes": "single_label", "several": "multi_label", "regression": "regression"}
+TARGET_TYPES = {"classes": "single_label", "multilabel": "multi_label", "regression": "regression"}
 
 
 @takes_settings(ClassificationSettings)

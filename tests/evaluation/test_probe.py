@@ -30,7 +30,7 @@ def test_a_class_that_was_not_drawn_has_no_probability() -> None:
 
 def test_several_classes_and_numbers() -> None:
     table = np.stack([LABELS == 0, LABELS > 0, np.ones(60)], axis=1).astype(np.int64)
-    found = fit_predict(VECTORS, table, VECTORS, task="several", classes=3, strength=10.0)
+    found = fit_predict(VECTORS, table, VECTORS, task="multilabel", classes=3, strength=10.0)
     assert ((found >= 0.5) == table).mean() > 0.95 and (found[:, 2] == 1).all()
     numbers = VECTORS @ np.arange(8.0)
     predicted = fit_predict(VECTORS, numbers, VECTORS, task="regression", classes=0, strength=2.0)

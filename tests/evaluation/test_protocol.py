@@ -239,5 +239,5 @@ def test_several_classes_at_once(model: str, tmp_path: Path) -> None:
         tmp_path / "set" / "data" / "train-00000-of-00001.parquet"
     )
     record = probe(tmp_path / "set", model, tmp_path / "out").record
-    assert record["data"]["task"] == "several" and record["data"]["classes"] == ["bright", "grain"]
+    assert record["data"]["task"] == "multilabel" and record["data"]["classes"] == ["bright", "grain"]
     assert {"label_accuracy", "macro_f1", "mean_average_precision"} <= set(record["summary"][0])

@@ -57,7 +57,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(
-        tmp_path_factory.mktemp("model") / "several", target_type="multi_label", id2label={0: "actin", 1: "tubulin"}
+        tmp_path_factory.mktemp("model") / "multilabel", target_type="multi_label", id2label={0: "actin", 1: "tubulin"}
     )
 
 

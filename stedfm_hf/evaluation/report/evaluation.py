@@ -172,7 +172,7 @@ class Evaluation:
         def shown(values: np.ndarray) -> Any:
             if test.task == "regression":
                 return values.astype(np.float64)
-            if test.task == "several":
+            if test.task == "multilabel":
                 return [[test.classes[number] for number in np.flatnonzero(row)] for row in values]
             return names[values + 1]
 

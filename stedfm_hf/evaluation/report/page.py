@@ -32,7 +32,7 @@ from stedfm_hf.runs import counted, write_json
 
 IN_TABLE = {
     "classes": ("accuracy", "balanced_accuracy", "macro_f1"),
-    "several": ("label_accuracy", "macro_f1", "micro_f1", "mean_average_precision"),
+    "multilabel": ("label_accuracy", "macro_f1", "micro_f1", "mean_average_precision"),
     "regression": ("r2", "pearson_r", "mae", "rmse"),
 }
 """Metrics of the table of scores; of calibration there is a section of its own."""
@@ -286,7 +286,7 @@ def _how(evaluation: Evaluation) -> str:
     how = " or ".join(on[each] for each in sorted(chosen))
     kind = {
         "classes": "a multinomial logistic regression",
-        "several": "a logistic regression for each class",
+        "multilabel": "a logistic regression for each class",
         "regression": "a ridge regression",
     }[evaluation.test.task]
     return (

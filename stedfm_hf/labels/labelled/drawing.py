@@ -38,7 +38,7 @@ def draw_per_class(data: LabelledImages, n: int, seed: int) -> LabelledImages:
     if few:
         listed = ", ".join(f"{name} has {count}" for name, count in few.items())
         raise UserError(f"{data.name}: {n} images of every class were asked for, but {listed}; ask for fewer")
-    table = data.labels if data.task == "several" else np.eye(len(data.classes), dtype=np.int64)[data.labels]
+    table = data.labels if data.task == "multilabel" else np.eye(len(data.classes), dtype=np.int64)[data.labels]
     got, chosen = np.zeros(len(data.classes), np.int64), []
     for number in order:
         if ((table[number] > 0) & (got < n)).any():

@@ -28,7 +28,7 @@ from stedfm_hf.labels.sourced import SourcedImages, in_memory, sha256_of
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.runs import UserError
 
-Task = Literal["classes", "several", "regression"]
+Task = Literal["classes", "multilabel", "regression"]
 _LABEL = "label"
 _STRATA = 4
 """Parts of equal size that the targets of a regression are cut into, to be spread over the splits alike."""
@@ -60,7 +60,7 @@ class LabelledImages(SourcedImages[np.ndarray]):
     @property
     def task(self) -> Task:
         """One of several classes, several classes at once, or a number to predict."""
-        return "several" if self.labels.ndim == 2 else "regression" if not self.classes else "classes"
+        return "multilabel" if self.labels.ndim == 2 else "regression" if not self.classes else "classes"
 
     def stored(self, number: int) -> StedImage:
         """An image as it is stored, with the intensities that mean 0 and 1 where they are known."""
@@ -77,14 +77,14 @@ class LabelledImages(SourcedImages[np.ndarray]):
         """The class, the combination of classes, or a quarter of the range of targets."""
         if self.task == "classes":
             return self.labels
-        if self.task == "several":
+        if self.task == "multilabel":
             return np.unique(self.labels, axis=0, return_inverse=True)[1].reshape(-1)
         edges = np.quantile(self.labels, np.arange(1, _STRATA) / _STRATA)
         return np.searchsorted(edges, self.labels, side="right")
 
     def shown(self) -> dict[str, np.ndarray]:
         """Of every class which images are of it; empty for a regression."""
-        table = self.labels > 0 if self.task == "several" else self.labels[:, None] == np.arange(len(self.classes))
+        table = self.labels > 0 if self.task == "multilabel" else self.labels[:, None] == np.arange(len(self.classes))
         return {name: table[:, number] for number, name in enumerate(self.classes)}
 
     def counts(self) -> dict[str, int]:
@@ -93,7 +93,7 @@ class LabelledImages(SourcedImages[np.ndarray]):
             return {}
         number = (
             self.labels.sum(axis=0)
-            if self.task == "several"
+            if self.task == "multilabel"
             else np.bincount(self.labels, minlength=len(self.classes))
         )
         return {name: int(count) for name, count in zip(self.classes, number, strict=True)}

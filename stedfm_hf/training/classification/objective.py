@@ -39,7 +39,7 @@ class Objective:
         """Return labels as `loss` takes them."""
         if self.task == "regression":
             return torch.from_numpy((labels - self.mean) / self.std).float()
-        return torch.from_numpy(labels).float() if self.task == "several" else torch.from_numpy(labels).long()
+        return torch.from_numpy(labels).float() if self.task == "multilabel" else torch.from_numpy(labels).long()
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, *, weighted: bool = True) -> torch.Tensor:
         """Return the mean loss of a batch.
@@ -53,7 +53,7 @@ class Objective:
         weights = self.weights.to(logits.device) if weighted and self.weights is not None else None
         if self.task == "regression":
             return functional.mse_loss(logits[:, 0], targets)
-        if self.task == "several":
+        if self.task == "multilabel":
             return functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights)
         smoothing = self.smoothing if weighted else 0.0
         each = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
@@ -77,7 +77,7 @@ def objective_for(data: LabelledImages, *, balanced: bool, smoothing: float = 0.
     if data.task == "regression":
         return Objective(data.task, mean=float(labels.mean()), std=float(labels.std()) or 1.0)
     weights = None
-    if balanced and data.task == "several":
+    if balanced and data.task == "multilabel":
         there = np.clip(labels.sum(axis=0), 1, None)
         weights = torch.from_numpy((len(labels) - labels.sum(axis=0)) / there).float().clamp(min=1 / len(labels))
     elif balanced:
@@ -88,7 +88,7 @@ def objective_for(data: LabelledImages, *, balanced: bool, smoothing: float = 0.
 
 METRICS: dict[Task, tuple[str, ...]] = {
     "classes": ("balanced_accuracy", "accuracy", "macro_f1", "loss"),
-    "several": ("macro_f1", "micro_f1", "mean_average_precision", "loss"),
+    "multilabel": ("macro_f1", "micro_f1", "mean_average_precision", "loss"),
     "regression": ("r2", "pearson_r", "mae", "rmse", "loss"),
 }
 """Metrics the best model can be chosen by, the usual one first."""
@@ -99,7 +99,7 @@ def probabilities_of(logits: np.ndarray, task: Task) -> np.ndarray:
     values = logits.astype(np.float64)
     if task == "regression":
         return values[:, 0]
-    if task == "several":
+    if task == "multilabel":
         return 1 / (1 + np.exp(-values))
     weights = np.exp(values - values.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
@@ -116,7 +116,7 @@ def score(logits: np.ndarray, labels: np.ndarray, task: Task) -> dict[str, Any]:
     found = probabilities_of(logits, task)
     if task == "regression":
         return dict(RegressionMetrics().compute(predictions=found, references=labels) or {})
-    if task == "several":
+    if task == "multilabel":
         return dict(MultiLabelMetrics().compute(predictions=found, references=labels) or {})
     predictions = found.argmax(axis=1)
     measured = ClassificationMetrics().compute(predictions=predictions, references=labels, num_classes=logits.shape[1])

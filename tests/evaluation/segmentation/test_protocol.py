@@ -202,11 +202,11 @@ def test_wrong_requests_are_refused_before_anything_is_written(folder: Path, mod
 @pytest.mark.figures
 def test_the_rules_of_the_reference(tmp_path: Path) -> None:
     data = annotated(tmp_path / "set", count=8, planes=True)
-    model = save(tmp_path / "several", target_type="multi_label", id2label={0: "spots", 1: "rings"})
+    model = save(tmp_path / "multilabel", target_type="multi_label", id2label={0: "spots", 1: "rings"})
     options: dict[str, Any] = {"split": "all", "classes": ["spots", "rings"], "baselines": ("otsu",)}
     outcome = evaluate(data, [model], tmp_path / "out", protocol="reference", **options)
     assert outcome.record["rules"] == {"name": "reference", "threshold": 0.25, "least_object_pixels": 1}
-    assert scores(outcome.record, "several").keys() == {"iou", "aupr", "auroc", "auap", "weak_aupr"}
+    assert scores(outcome.record, "multilabel").keys() == {"iou", "aupr", "auroc", "auap", "weak_aupr"}
     assert not outcome.record["objects_of_all_images"] and "cannot be" not in outcome.record["warnings"]
     rings = scores(outcome.record, "otsu", "rings")
     assert rings["weak_aupr"]["undefined"] == 8 and rings["weak_aupr"]["mean"] is None
@@ -214,8 +214,8 @@ def test_the_rules_of_the_reference(tmp_path: Path) -> None:
     assert {row["weak_aupr"] for row in table if row["class"] == "rings"} == {-1.0}
     assert any("no pixel of rings is in test" in each for each in outcome.record["warnings"])
     ours = evaluate(data, [model], tmp_path / "default", threshold=0.25, **options).record
-    assert scores(ours, "several", "spots")["iou"]["mean"] == pytest.approx(
-        scores(outcome.record, "several", "spots")["iou"]["mean"]
+    assert scores(ours, "multilabel", "spots")["iou"]["mean"] == pytest.approx(
+        scores(outcome.record, "multilabel", "spots")["iou"]["mean"]
     )
     assert (tmp_path / "default" / "figures" / "classes.png").is_file()
 

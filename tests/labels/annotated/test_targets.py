@@ -87,7 +87,7 @@ def test_planes_that_do_not_overlap_can_be_a_single_label() -> None:
 @pytest.mark.parametrize(
     ("masks", "options", "message"),
     [
-        ([[[0, 1]]], {"target_type": "several"}, "unknown; choose single_label"),
+        ([[[0, 1]]], {"target_type": "multilabel"}, "unknown; choose single_label"),
         ([[[0, 1]]], {"classes": ["a", "a"]}, "not all different"),
         ([[[0, 1]]], {"classes": []}, "without a name"),
         ([[[0, 1]]], {"classes": ["a,b"]}, "'a,b' is the name of one class; .* --classes a --classes b"),
