@@ -168,7 +168,7 @@ def resorted(splits: Splits[Any], root: Path, target: Path, place: Callable[[str
         place: Gives the new split of a file from the old one and its number there; "" leaves it out.
     """
     for name, images in splits.named().items():
-        for number, path in enumerate(images.places.tolist()):
+        for number, path in enumerate(images.image_ids.tolist()):
             if split := place(name, number):
                 file = target / split / path.split("/")[0] / f"other-{name}-{number}.npy"
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -269,7 +269,7 @@ def test_masks_that_a_segmenter_was_trained_on_are_not_scored(encoder: Path, tmp
     left = len(splits.train) + len(splits.validation)
     assert every.record["notes"][0].startswith(f"{left} of 30 test images were left out, for all models alike")
     table = pq.read_table(tmp_path / "all" / "per_image.parquet").to_pylist()
-    assert {row["image"] for row in table} == set(splits.test.places.tolist())
+    assert {row["image"] for row in table} == set(splits.test.image_ids.tolist())
     assert every.manifest.counts()["skipped"] == left
     only = evaluate_segmentation(root, tmp_path / "test", model=[str(model)], **options).record
     assert only["split"]["splits"]["test"]["images"] == len(splits.test)

@@ -69,7 +69,7 @@ def vectors_of(
     images = {data.fingerprint: data for data in named.values()}
     found = {key: compute_features(data, extractor, cache=cache) for key, data in images.items()}
     for key, features in found.items():
-        failed |= {str(images[key].places[number]): reason for number, reason in features.failed.items()}
+        failed |= {str(images[key].image_ids[number]): reason for number, reason in features.failed.items()}
     return {name: found[data.fingerprint].vectors for name, data in named.items()}, failed
 
 

@@ -173,7 +173,7 @@ def _run(
         tell(f"error: {place}: {reason}")
         manifest.failed(place, reason)
     embedded = time.monotonic()
-    for place in splits.test.places[~kept].tolist():
+    for place in splits.test.image_ids[~kept].tolist():
         manifest.skipped(place, "a model was trained or selected on its source image")
     splits, usable = keep_usable(splits, vectors, kept)
     runs = run(splits, usable, extractors)
@@ -194,7 +194,7 @@ def _run(
         seconds={"embedding": embedded - began, "evaluation": time.monotonic() - embedded},
     )
     for data in splits.named().values():
-        for place in data.places.tolist():
+        for place in data.image_ids.tolist():
             manifest.done(place)
     write_report(evaluation, output.path)
     tell(f"{len(runs)} runs of {len(contestants)} models and baselines")

@@ -25,7 +25,7 @@ class SourcedImages(Sequence[Item]):
         fingerprint: sha256 of what it is: pixels, what is known of them, and sources; not of where it lies.
         sources: (n,) str, id of the source image of every row; rows of one source image are in one split.
         contents: (n,) str, id of the file or of the pixels of every row, whatever it is called; "" where unknown.
-        places: (n,) str, name of every image in its data set.
+        image_ids: (n,) str, name of every image in its data set.
         rows: (n,) int64, the number of every row in the data set.
         simulated: whether the data set says that its images were simulated.
         failed: images of this split that could not be read, with the reason; they are no rows.
@@ -35,7 +35,7 @@ class SourcedImages(Sequence[Item]):
     fingerprint: str
     sources: np.ndarray
     contents: np.ndarray = field(repr=False)
-    places: np.ndarray = field(repr=False)
+    image_ids: np.ndarray = field(repr=False)
     rows: np.ndarray = field(repr=False)
     simulated: bool = False
     failed: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -69,7 +69,7 @@ class SourcedImages(Sequence[Item]):
     @property
     def are_own_sources(self) -> bool:
         """Whether nothing is known of source images, so that every image counts as one of its own."""
-        return bool((self.sources == self.contents).all() or (self.sources == self.places).all())
+        return bool((self.sources == self.contents).all() or (self.sources == self.image_ids).all())
 
     @abstractmethod
     def shown(self) -> dict[str, np.ndarray]:

@@ -188,8 +188,8 @@ def check_no_leakage(splits: Mapping[str, SourcedImages[Any]]) -> None:
                 first, second = (int(np.flatnonzero(each.sources == shared[0])[0]) for each in (one, two))
                 more = f", as are {len(shared) - 1} more" if len(shared) > 1 else ""
                 raise UserError(
-                    f"{one.name}: source image {shared[0]!r} is in {name} ({one.places[first]}) and in {other} "
-                    f"({two.places[second]}){more}; keep all images of a source image, and copies, in one split"
+                    f"{one.name}: source image {shared[0]!r} is in {name} ({one.image_ids[first]}) and in {other} "
+                    f"({two.image_ids[second]}){more}; keep all images of a source image, and copies, in one split"
                 )
 
 

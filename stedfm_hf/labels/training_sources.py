@@ -70,7 +70,7 @@ def read_training_sources(model: str | Path) -> TrainingSources | None:
 
 def _ids(images: SourcedImages[Any]) -> list[str]:
     """Ids of the source images; "" where it is only the place of the image, which another data set has, too."""
-    pairs = zip(images.sources.tolist(), images.places.tolist(), strict=True)
+    pairs = zip(images.sources.tolist(), images.image_ids.tolist(), strict=True)
     return ["" if source == place else source for source, place in pairs]
 
 

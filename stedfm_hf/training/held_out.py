@@ -76,7 +76,7 @@ class Crops:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def take(self, places: torch.Tensor | slice) -> Crops:
+    def take(self, image_ids: torch.Tensor | slice) -> Crops:
         """The crops at some places."""
         return Crops(*(values[places] for values in self._columns()))
 

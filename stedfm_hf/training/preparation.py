@@ -75,7 +75,7 @@ class Preparation:
         return {"pixel_values": images, "noise": draw_ranks(keys, self.patches, purpose=MASK)}
 
     def _crop(self, images: torch.Tensor, intensity_range: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """The best of some random places: the first with enough foreground, else the one with most of it."""
+        """The best of some random image_ids: the first with enough foreground, else the one with most of it."""
         size, (height, width) = self.image_size, images.shape[2:]
         if (height, width) == (size, size):
             return images

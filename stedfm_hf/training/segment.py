@@ -258,7 +258,7 @@ def annotated_enough(
     if few := int((~enough).sum()):
         how = (
             f"{splits.how.removesuffix('.')}; training images no crop of which can be annotated to {least}, left out: "
-            f"{few:,} of {len(train):,} ({some_of(train.places[~enough].tolist())})."
+            f"{few:,} of {len(train):,} ({some_of(train.image_ids[~enough].tolist())})."
         )
         splits = replace(splits, train=train.take(enough), how=how)
     if missing := [name for name, count in splits.train.counts().items() if not count]:
@@ -329,7 +329,7 @@ def write_scores(path: Path, held_out: Mapping[str, AnnotatedSplit], scored: Map
     """Write one row for every image and class: its split, id and source, and its scores; undefined ones are null."""
     rows: list[dict[str, Any]] = []
     for split, images in held_out.items():
-        for place, source, each in zip(images.data.places, images.data.sources, scored[split], strict=True):
+        for place, source, each in zip(images.data.image_ids, images.data.sources, scored[split], strict=True):
             plain = each.scores.plain()
             for number, label in enumerate(images.data.classes):
                 scores = {score: values[number] for score, values in plain.items()}

@@ -23,7 +23,7 @@ def test_images_are_known_by_source_and_by_content(tmp_path: Path) -> None:
     for number in range(6):
         shutil.move(tmp_path / "set" / "a" / f"00{number}.tif", tmp_path / "set" / "a" / f"renamed{number}.tif")
     renamed = read_labelled(tmp_path / "set", source_pattern=r"\w+$|\w\d(?=\.)|\w+/\w+")["all"]
-    places = renamed.places[record.used(renamed)].tolist()
+    places = renamed.image_ids[record.used(renamed)].tolist()
     assert places == ["a/renamed0.tif", "b/001.tif"], "the contents are the same"
 
 

@@ -180,7 +180,7 @@ class Evaluation:
             "model": np.repeat([run.model for run in self.runs], count),
             "setting": np.repeat([run.setting for run in self.runs], count),
             "seed": np.repeat([run.seed for run in self.runs], count),
-            "image": np.tile(test.places, len(self.runs)),
+            "image": np.tile(test.image_ids, len(self.runs)),
             "source": np.tile(test.sources, len(self.runs)),
             "truth": list(shown(test.labels)) * len(self.runs),
             "predicted": [value for run in self.runs for value in shown(run.predicted)],

@@ -54,7 +54,7 @@ def gather(
     began = time.monotonic()
     whole = splits.test
     test = whole.take(kept)
-    scores = {each.key: cache.of(each.key, test.places.tolist()) for each in methods}
+    scores = {each.key: cache.of(each.key, test.image_ids.tolist()) for each in methods}
     # Baselines are fitted on train, and nothing is selected on validation.
     used = {"train": splits.train, "test": test} if len(splits.train) else {"test": test}
     models = [each.key for each in methods if each.kind == "model"]
@@ -146,10 +146,10 @@ def _examples(
     for method in shown:
         method.prepare()
     planes = [number for number in range(len(test.classes)) if number != test.background]
-    number_of = {place: number for number, place in enumerate(whole.places.tolist())}
+    number_of = {place: number for number, place in enumerate(whole.image_ids.tolist())}
     found = []
     for number in sorted(chosen, key=order.index):
-        place = str(test.places[number])
+        place = str(test.image_ids[number])
         there = number_of[place]
         stored = whole.stored(there)
         truth, counted = annotated_planes(whole, there)

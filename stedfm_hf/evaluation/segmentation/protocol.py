@@ -47,7 +47,7 @@ def run_segmentation(settings: MaskSettings, sources: Sequence[ModelSource]) -> 
     names = baseline_names(settings)
     named = {each.key: source.given for each, source in zip(models, sources, strict=True)}
     unused, training = unused_by(named, splits.test)
-    left_out = splits.test.places[~unused].tolist()
+    left_out = splits.test.image_ids[~unused].tolist()
     splits = splits.take({"test": unused})
     with open_output(
         settings.output,
@@ -103,7 +103,7 @@ def _run(
     methods: list[Method] = [*models, *baselines]
     cache = ScoreCache(output.path, PER_IMAGE, test.classes, scoring)
     _score_all(methods, test, scoring, cache, manifest)
-    kept = np.array([place not in manifest.failures() for place in test.places.tolist()])
+    kept = np.array([place not in manifest.failures() for place in test.image_ids.tolist()])
     if not kept.any():
         raise UserError(f"{test.name}: none of {len(test)} images could be scored; the first: {_first(manifest)}")
     findings = gather(
@@ -116,7 +116,7 @@ def _run(
         notes=[*training, *notes],
         seconds=time.monotonic() - began,
     )
-    for place in findings.test.places.tolist():
+    for place in findings.test.image_ids.tolist():
         manifest.done(place)
     write_findings(findings, output.path)
     cache.store.remove()
@@ -197,7 +197,7 @@ def _score_all(
     manifest: Manifest,
 ) -> None:
     """Score what is not scored yet; an image that fails is left out of all methods."""
-    places = data.places.tolist()
+    places = data.image_ids.tolist()
     known = sum(cache.has(method.key, place) for method in methods for place in places)
     failed: set[str] = set()
     try:

@@ -96,7 +96,7 @@ class Scoring:
             objects = score_objects(predicted, planes, inside, least_pixels=self.least_pixels)
             if data.background is not None:
                 objects = _without(objects, data.background)
-        return Scored(method, str(data.places[number]), str(data.sources[number]), pixels, objects)
+        return Scored(method, str(data.image_ids[number]), str(data.sources[number]), pixels, objects)
 
 
 def annotated_planes(data: AnnotatedImages, number: int) -> tuple[np.ndarray, np.ndarray]:

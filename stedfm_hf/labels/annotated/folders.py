@@ -217,7 +217,7 @@ def read_folder(
                 source_of(with_mask[number].image.path, source_pattern, each.content)
                 for number, each in zip(good, kept, strict=True)
             ],
-            places=[places[number] for number in good],
+            image_ids=[places[number] for number in good],
             contents=[each.content for each in kept],
             rows=range(len(good)),
             digest=digest_of([series, channel], *(each.digest for each in kept)),

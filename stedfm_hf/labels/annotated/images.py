@@ -154,7 +154,7 @@ def from_arrays(
     rows = MaskedRows(
         facts=[count(mask) for mask in stored],
         sources=sources or places,
-        places=places,
+        image_ids=places,
         contents=[""] * len(places),
         rows=range(len(places)),
         digest=digest_of([], *digests),
@@ -257,7 +257,7 @@ def _annotated(
     simulated: bool,
 ) -> dict[str, AnnotatedImages]:
     """Numbers the classes of all splits alike."""
-    facts = {place: each for rows in splits.values() for place, each in zip(rows.places, rows.facts, strict=True)}
+    facts = {place: each for rows in splits.values() for place, each in zip(rows.image_ids, rows.facts, strict=True)}
     if not facts:
         unmasked = sum(len(rows.unmasked) for rows in splits.values())
         failed = sum(len(rows.failed) for rows in splits.values())
@@ -267,7 +267,7 @@ def _annotated(
             f"{_first_reason(splits.values())}){hint if unmasked else ''}"
         )
     rule = make_rule(facts, where=name, classes=classes, target_type=target_type, known=known)
-    found = {split: _of_split(rows, rule, name, simulated) for split, rows in splits.items() if rows.places}
+    found = {split: _of_split(rows, rule, name, simulated) for split, rows in splits.items() if rows.image_ids}
     total = sum(len(data) for data in found.values())
     if not any(data.annotated.any() for data in found.values()):
         raise UserError(f"{name}: every mask is empty ({counted(total, 'mask')}); annotate some images")
@@ -290,7 +290,7 @@ def _of_split(rows: MaskedRows, rule: Rule, name: str, simulated: bool) -> Annot
         fingerprint=sha256_of(rows.digest, content),
         rule=rule,
         sources=np.array(list(rows.sources), dtype=str),
-        places=np.array(list(rows.places), dtype=str),
+        image_ids=np.array(list(rows.image_ids), dtype=str),
         contents=np.array(list(rows.contents), dtype=str),
         reads=rows.reads,
         rows=np.array(list(rows.rows), np.int64),

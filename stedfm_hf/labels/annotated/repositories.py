@@ -59,14 +59,16 @@ def read_masked_repository(repo: str | os.PathLike[str]) -> dict[str, MaskedRows
         found[split] = MaskedRows(
             facts=[each for each in facts if each is not None],
             sources=[known.sources[number] for number in kept],
-            places=[known.places[number] for number in kept],
+            image_ids=[known.image_ids[number] for number in kept],
             contents=[known.contents[number] for number in kept],
             rows=kept,
             digest=known.digest,
             reads=CropReads(files),
             failed=failed,
             unmasked=[
-                place for place, each in zip(known.places, facts, strict=True) if each is None and place not in failed
+                place
+                for place, each in zip(known.image_ids, facts, strict=True)
+                if each is None and place not in failed
             ],
         )
     return found
@@ -168,7 +170,7 @@ def _pictures(rows: Sequence[DatasetRow]) -> MaskedRows:
     return MaskedRows(
         facts=[each.facts for _, each in good],
         sources=[each.content if named is None else str(named[number]) for number, each in good],
-        places=[rows[number].path for number, _ in good],
+        image_ids=[rows[number].path for number, _ in good],
         contents=[each.content for _, each in good],
         rows=[number for number, _ in good],
         digest=digest_of([], *(each.digest for _, each in good)),

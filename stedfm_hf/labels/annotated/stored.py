@@ -149,7 +149,7 @@ class MaskedRows:
     Args:
         facts: of the mask of every row.
         sources: source image of every row.
-        places: name of every row, for errors.
+        image_ids: name of every row, for errors.
         contents: id of the image file or of the pixels of every row; "" where unknown.
         rows: number of every row for `reads`.
         digest: sha256 of pixels, masks and how they are read.
@@ -160,7 +160,7 @@ class MaskedRows:
 
     facts: Sequence[MaskFacts]
     sources: Sequence[str]
-    places: Sequence[str]
+    image_ids: Sequence[str]
     contents: Sequence[str]
     rows: Sequence[int]
     digest: str

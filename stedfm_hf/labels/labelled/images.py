@@ -176,10 +176,10 @@ def read_labelled(
 
 def _labelled(splits: Mapping[str, Rows], name: str, simulated: bool) -> dict[str, LabelledImages]:
     """Numbers the classes of all splits alike."""
-    places = [place for rows in splits.values() for place in rows.places]
+    places = [place for rows in splits.values() for place in rows.image_ids]
     entries = [entry for rows in splits.values() for entry in rows.entries]
     names = next(iter(splits.values())).names
-    targets = read_targets(entries, names=names, where=name, places=places)
+    targets = read_targets(entries, names=names, where=name, image_ids=places)
     if len(targets.classes) == 1:
         raise UserError(
             f"{name}: all images are of one class ({targets.classes[0]}); there must be two or more to tell apart"
@@ -204,13 +204,15 @@ def _of_split(rows: Rows, targets: Targets, before: int, name: str, simulated: b
         classes=targets.classes,
         labels=values,
         sources=sources,
-        places=np.array(list(rows.places), dtype=str)[chosen],
+        image_ids=np.array(list(rows.image_ids), dtype=str)[chosen],
         contents=np.array(list(rows.contents), dtype=str)[chosen],
         reads=rows.read,
         rows=chosen,
         simulated=simulated,
         failed=rows.failed,
-        unlabelled=tuple(rows.places[number] for number in sorted({*range(len(rows.entries))} - {*chosen.tolist()})),
+        unlabelled=tuple(
+            rows.image_ids[number] for number in sorted({*range(len(rows.entries))} - {*chosen.tolist()})
+        ),
     )
 
 

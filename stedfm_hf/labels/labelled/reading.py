@@ -50,7 +50,7 @@ class Rows:
         entries: entry of the label column of every row, or None.
         names: of the classes, where the column has them.
         sources: source image of every row.
-        places: name of every row, for errors.
+        image_ids: name of every row, for errors.
         contents: id of the file or of the pixels of every row; "" where unknown.
         digest: sha256 of the pixels and how they are scaled.
         read: reads the image of a row.
@@ -60,7 +60,7 @@ class Rows:
     entries: Sequence[Any]
     names: tuple[str, ...]
     sources: Sequence[str]
-    places: Sequence[str]
+    image_ids: Sequence[str]
     contents: Sequence[str]
     digest: str
     read: Read
@@ -118,7 +118,7 @@ def read_class_folder(
             entries=[parts[image.path][depth - 1] for image, _ in groups[split]],
             names=(),
             sources=[source_of(image.path, source_pattern, content) for image, content in groups[split]],
-            places=[image.path for image, _ in groups[split]],
+            image_ids=[image.path for image, _ in groups[split]],
             contents=[content for _, content in groups[split]],
             digest=digest_of([series, channel], *(content for _, content in groups[split])),
             read=_FileReader(tuple(image for image, _ in groups[split]), series, channel),
@@ -219,7 +219,7 @@ def _read_crops(files: SplitFiles, target: str) -> Rows:
         entries=entries,
         names=_class_names(features.get(target)),
         sources=[place if source is None else str(source) for source, place in zip(sources, places, strict=True)],
-        places=places,
+        image_ids=places,
         contents=[""] * files.rows,
         digest=digest_of([], *(_file_digest(shard.file) for shard in files.shards)),
         read=CropReader(files),
@@ -307,7 +307,7 @@ def _pictures(rows: Sequence[DatasetRow], target: str) -> Rows:
         entries=[entries[number] for number in good],
         names=_class_names(table.features[target]),
         sources=[str(sources[number]) for number in good],
-        places=[rows[number].path for number in good],
+        image_ids=[rows[number].path for number in good],
         contents=[checked[number][0] for number in good],
         digest=digest_of([], *(checked[number][0] for number in good)),
         read=PictureReader([rows[number] for number in good]),

@@ -28,7 +28,9 @@ class Targets:
     rows: np.ndarray
 
 
-def read_targets(entries: Sequence[Any], *, names: Sequence[str] = (), where: str, places: Sequence[str]) -> Targets:
+def read_targets(
+    entries: Sequence[Any], *, names: Sequence[str] = (), where: str, image_ids: Sequence[str]
+) -> Targets:
     """Finds out what targets are and numbers the classes.
 
     Strings and whole numbers are classes, numbers with a fraction are to be predicted by a regression, lists are
@@ -40,13 +42,13 @@ def read_targets(entries: Sequence[Any], *, names: Sequence[str] = (), where: st
         entries: one of each row; None where there is none.
         names: of the classes that whole numbers mean, in order; without any, the numbers are the names.
         where: what the entries were read from, for the errors.
-        places: name of every row, for the errors.
+        image_ids: name of every row, for the errors.
 
     Raises:
         UserError: the entries are of another kind or of several kinds, one is NaN or infinite, or no row has one.
 
     Example:
-        >>> found = read_targets(["6hMeOH", None, "16hMeOH"], where="table", places=["a", "b", "c"])
+        >>> found = read_targets(["6hMeOH", None, "16hMeOH"], where="table", image_ids=["a", "b", "c"])
         >>> found.classes, found.values.tolist(), found.rows.tolist()
         (('16hMeOH', '6hMeOH'), [1, 0], [0, 2])
     """

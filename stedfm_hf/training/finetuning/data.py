@@ -116,11 +116,11 @@ def load_images(
         try:
             item = items[number]
         except (ValueError, OSError) as error:
-            failed[str(data.places[number])] = " ".join(str(error).split()) or type(error).__name__
+            failed[str(data.image_ids[number])] = " ".join(str(error).split()) or type(error).__name__
             continue
         if (found := channels_of(item)) != channels:
             raise UserError(
-                f"{data.places[number]}: has {found} channels, the model takes {channels}; choose with --channel"
+                f"{data.image_ids[number]}: has {found} channels, the model takes {channels}; choose with --channel"
             )
         good.append(number)
     if len(good) == len(data):

@@ -37,7 +37,7 @@ def memory_warnings(scored: Mapping[str, AnnotatedImages]) -> list[str]:
         needed = SCORING_BYTES * int(data.sizes[largest])
         if needed > MUCH_MEMORY:
             found.append(
-                f"{data.name}: scoring {data.places[largest]} ({data.sizes[largest] / 1e6:,.0f} million pixels) takes "
+                f"{data.name}: scoring {data.image_ids[largest]} ({data.sizes[largest] / 1e6:,.0f} million pixels) takes "
                 f"about {needed / 2**30:.0f} GiB of memory; if there is less, cut it into pieces"
             )
     return found
@@ -72,7 +72,7 @@ def crop_notes(train: AnnotatedSplit, shapes: Sequence[tuple[int, int]], *, size
     ]
     if size < image_size:
         found.append(f"crops have {size} pixels and not {image_size}: no training image holds larger ones")
-    small = [place for place, shape in zip(train.data.places, shapes, strict=True) if min(shape) < size]
+    small = [place for place, shape in zip(train.data.image_ids, shapes, strict=True) if min(shape) < size]
     if small:
         found.append(
             f"{len(small):,} of {len(shapes):,} training images are smaller than a crop ({small[0]}, ...): mirrored "

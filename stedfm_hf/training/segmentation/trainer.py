@@ -89,7 +89,7 @@ class SegmentationTrainer(FinetuneTrainer[SegmentationSettings, StedFmForSemanti
             maps = self.maps(item)
             own[number] = score(maps, item, split.data, self.network, areas=areas)
             if number < shown:
-                plotted.append(Shown(str(split.data.places[number]), item, maps))
+                plotted.append(Shown(str(split.data.image_ids[number]), item, maps))
         if shared:
             parts: list[dict[int, Scored]] = [{} for _ in range(world)]
             torch.distributed.all_gather_object(parts, own)

@@ -36,7 +36,7 @@ def test_a_folder_of_images_and_masks(tmp_path: Path) -> None:
     assert data.annotated[0] == pytest.approx(2 / 12) and data.annotated[1] == pytest.approx(1 / 12)
     files = [tmp_path / "cells" / "images" / name for name in ("a.tif", "b.tif")]
     assert data.sources.tolist() == data.contents.tolist() == [file_id(file) for file in files]
-    assert data.region(0) is None and data.places.tolist() == ["a.tif", "b.tif"]
+    assert data.region(0) is None and data.image_ids.tolist() == ["a.tif", "b.tif"]
 
 
 def test_masks_beside_their_images_and_regions(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_masks_beside_their_images_and_regions(tmp_path: Path) -> None:
         Image.fromarray(label_mask(255)).save(tmp_path / f"{name}_mask.png")
     tifffile.imwrite(tmp_path / "x_region.tif", region.astype(np.uint8))
     data = read_annotated(tmp_path, source_pattern=r"(\w)_image")["all"]
-    assert data.places.tolist() == ["x_image.tif", "y_image.tif"] and data.sources.tolist() == ["x", "y"]
+    assert data.image_ids.tolist() == ["x_image.tif", "y_image.tif"] and data.sources.tolist() == ["x", "y"]
     # Nothing but 0 and 255 in the whole set: 255 is the class.
     assert data.classes == ("background", "class 1") and data.target(0).sum() == ROW
     np.testing.assert_array_equal(data.region(0), region)
@@ -66,7 +66,8 @@ def test_folders_of_splits(tmp_path: Path, around: str) -> None:
     splits = read_annotated(tmp_path)
     assert list(splits) == ["train", "validation"]
     assert all(
-        len(data) == 1 and data.places[0].endswith("/a.tif") or around == "splits within" for data in splits.values()
+        len(data) == 1 and data.image_ids[0].endswith("/a.tif") or around == "splits within"
+        for data in splits.values()
     )
     assert list(read_annotated(tmp_path, "validation")) == ["validation"]
     with pytest.raises(UserError, match="no split 'test'; there are train, validation"):
@@ -91,7 +92,7 @@ def test_a_repository(tmp_path: Path) -> None:
     splits = read_annotated(repo)
     train = splits["train"]
     assert train.classes == splits["test"].classes == ("background", "rings", "puncta")
-    assert len(train) == 2 and train.unmasked == ("train/1",) and train.places.tolist() == ["train/0", "train/2"]
+    assert len(train) == 2 and train.unmasked == ("train/1",) and train.image_ids.tolist() == ["train/0", "train/2"]
     assert train.target(1)[0].tolist() == [2] * ROW and train.sources.tolist() == ["s1", "s2"]
     # The crop says which intensities mean 0 and 1: it is scaled once.
     np.testing.assert_allclose(train.image(1)[0], np.clip(picture(2) / 100, 0, 1), rtol=1e-6)
@@ -148,7 +149,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(tmp_path: Path) -> No
     Image.fromarray(label_mask(1)).save(tmp_path / "masks/twice.png")
     tifffile.imwrite(tmp_path / "images/volume.tif", np.zeros((5, *SHAPE), np.uint16), metadata={"axes": "ZYX"})
     data = read_annotated(tmp_path)["all"]
-    assert data.places.tolist() == ["good.tif"]
+    assert data.image_ids.tolist() == ["good.tif"]
     assert set(data.failed) == {"size.tif", "cut.tif", "nan.tif", "twice.tif", "volume.tif"}
     assert data.failed["size.tif"].startswith("its mask size.tif has 12 x 15 pixels, the image 12 x 16")
     assert "NaN" in data.failed["nan.tif"] and "several masks (twice" in data.failed["twice.tif"]
@@ -192,7 +193,7 @@ def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     named = read_annotated(one, classes=["rings", "fibres"])["all"]
     assert prints[0] == prints[1] and len({*prints, named.fingerprint}) == 3
     assert named.take([0, 1]).fingerprint == named.fingerprint != named.take([1, 0]).fingerprint
-    assert named[1:].places.tolist() == ["b.tif"] and len(list(named)) == 2
+    assert named[1:].image_ids.tolist() == ["b.tif"] and len(list(named)) == 2
 
 
 def test_arrays_of_different_sizes_are_refused() -> None:
@@ -208,7 +209,7 @@ def test_real_spots(tmp_path: Path) -> None:
     assert len(data) == 10 and not data.failed and data.classes == ("background", "spots")
     rings = {0: "background", 1: "rings", 2: "rings"}
     actin = read_annotated(root / "actin_raw", masks=root / "actin_masks", classes=rings)["all"]
-    assert actin.places.tolist() == ["actin_1.tiff", "actin_2.tiff", "tubulin.tiff"] and len(actin.unmasked) == 3
+    assert actin.image_ids.tolist() == ["actin_1.tiff", "actin_2.tiff", "tubulin.tiff"] and len(actin.unmasked) == 3
     assert actin.annotated[2] == 0 < actin.annotated[0]
 
 

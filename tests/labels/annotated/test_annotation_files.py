@@ -190,7 +190,7 @@ def test_polygons_beside_the_images(tmp_path: Path) -> None:
     (tmp_path / "b.polys.txt").write_text("", encoding="utf-8")
     (tmp_path / "c.txt").write_text("laser power 12", encoding="utf-8")
     data = read_annotated(tmp_path, classes={0: "background", 3: "spine", 6: "spine"})["all"]
-    assert data.places.tolist() == ["a.tif", "b.tif"] and len(data.unmasked) == 1 and not data.failed
+    assert data.image_ids.tolist() == ["a.tif", "b.tif"] and len(data.unmasked) == 1 and not data.failed
     # One class of outlines is a label against the background.
     assert data.classes == ("background", "spine") and data.target(0)[2, 3] == data.target(0)[6, 7] == 1
     # The two overlap, which is no fault where they are one class; the pixels count once.
@@ -208,7 +208,7 @@ def test_planes_of_a_stack_are_images_of_one_source_with_their_masks(tmp_path: P
     with pytest.raises(UserError, match=r"a.tif: holds 3 series \(.*\): --series all takes each as an image"):
         read_annotated(tmp_path)
     data = read_annotated(tmp_path, series="all")["all"]
-    assert data.places.tolist() == ["a.tif[0]", "a.tif[1]", "a.tif[2]"] and len(set(data.sources)) == 1
+    assert data.image_ids.tolist() == ["a.tif[0]", "a.tif[1]", "a.tif[2]"] and len(set(data.sources)) == 1
     assert data.failed["b.tif[2]"] == "its mask b.tif has 2 planes; save one for each of the 3 series of the image"
     for number, mask in enumerate(masks):
         assert np.array_equal(data.target(number), mask)
@@ -241,7 +241,7 @@ def test_an_image_of_nan_alone_fails(tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / f"{name}.tif", image)
         tifffile.imwrite(tmp_path / f"{name}_mask.tif", label_mask(1))
     data = read_annotated(tmp_path)["all"]
-    assert data.places.tolist() == ["b.tif"] and "holds no finite number" in data.failed["a.tif"]
+    assert data.image_ids.tolist() == ["b.tif"] and "holds no finite number" in data.failed["a.tif"]
     assert not data.image(0)[0, 0].any()
 
 

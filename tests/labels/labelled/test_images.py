@@ -28,7 +28,7 @@ def test_a_repository_gives_its_splits_classes_and_sources(tmp_path: Path) -> No
     assert list(splits) == ["train", "test"] and train.name == "cells"
     assert train.classes == ("puncta", "rings") and train.labels.tolist() == [1, 1, 0, 0, 1]
     assert train.sources.tolist() == ["a", "a", "b", "d", "e"] and len(train.unlabelled) == 1
-    assert train.places.tolist()[3] == "train/4"
+    assert train.image_ids.tolist()[3] == "train/4"
     # Number 3 of the labelled ones is row 4 of the split, in its second row group; 200 means 1.
     np.testing.assert_allclose(train.image(3)[0], np.clip(picture(0, 4) / 200, 0, 1), rtol=1e-6)
     assert splits["test"].labels.tolist() == [0, 1]
@@ -62,9 +62,9 @@ def test_a_folder_of_classes_takes_whole_names(tmp_path: Path) -> None:
     """In the reference 6hMeOH was found in 16hMeOH, and such images had two labels."""
     data = read_labelled(class_folder(tmp_path / "set", {"6hMeOH": 2, "16hMeOH": 3}))["all"]
     assert data.counts() == {"16hMeOH": 3, "6hMeOH": 2}
-    ids = [file_id(tmp_path / "set" / place) for place in data.places.tolist()]
+    ids = [file_id(tmp_path / "set" / place) for place in data.image_ids.tolist()]
     assert data.sources.tolist() == data.contents.tolist() == ids
-    assert data.places.tolist()[0] == "16hMeOH/000.tif" and data.image(0).shape == (1, 32, 32)
+    assert data.image_ids.tolist()[0] == "16hMeOH/000.tif" and data.image(0).shape == (1, 32, 32)
 
 
 def test_folders_of_splits_are_splits_and_a_pattern_finds_sources(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_labels_that_mean_nothing_are_refused(labels: list[object], message: str
 
 def test_what_labels_mean() -> None:
     def meaning(*entries: object, names: tuple[str, ...] = ()) -> tuple[tuple[str, ...], list[object]]:
-        found = read_targets(entries, names=names, where="set", places=[str(n) for n in range(len(entries))])
+        found = read_targets(entries, names=names, where="set", image_ids=[str(n) for n in range(len(entries))])
         return found.classes, found.values.tolist()
 
     assert meaning(10, 9, 10) == (("9", "10"), [1, 0, 1])

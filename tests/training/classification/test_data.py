@@ -64,14 +64,14 @@ def test_what_cannot_be_read_is_left_out_and_named(monkeypatch: pytest.MonkeyPat
     real = type(data).stored
 
     def damaged(self: Any, number: int) -> Any:
-        if self.places[number] in ("1", "4"):
+        if self.image_ids[number] in ("1", "4"):
             raise ValueError("the strip\nis cut off")
         return real(self, number)
 
     monkeypatch.setattr(type(data), "stored", damaged)
     side = load(data)
     assert side.failed == {"1": "the strip is cut off", "4": "the strip is cut off"}
-    assert side.data.places.tolist() == ["0", "2", "3", "5"] and len(side.items) == 4
+    assert side.data.image_ids.tolist() == ["0", "2", "3", "5"] and len(side.items) == 4
     with pytest.raises(UserError, match="no image of a can be read"):
         load(data.take([1, 2, 3]))
     with pytest.raises(UserError, match="0: has 1 channels, the model takes 2"):

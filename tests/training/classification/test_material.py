@@ -55,7 +55,7 @@ def test_other_names_of_splits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_split_does_not_depend_on_the_seed_of_a_run_and_draws_do(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(labels_per_class=3)
     found = read(monkeypatch, {"train": labelled(20)})
-    draws = [sample_images(found.train, settings, seed).places.tolist() for seed in (1, 1, 2)]
+    draws = [sample_images(found.train, settings, seed).image_ids.tolist() for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2] and len(draws[0]) == 6
 
 
