@@ -41,7 +41,7 @@ class FinetunedCardFacts:
         figures: by side and figure: mean and standard deviation over the seeds, and the value of this model.
         class_figure: what `of_class` is, such as recall.
         of_class: figure of each class of this model, on `shown`; None where it has no value.
-        doubts: why the figures allow no conclusion, such as too few source images.
+        limitations: why the figures allow no conclusion, such as too few source images.
         failed: images that could not be read, with the reason.
         decoder: of a segmentation, in words.
         shown: `test`, or `validation` where there is none.
@@ -72,7 +72,7 @@ class FinetunedCardFacts:
     steps: int
     figures: Mapping[str, Mapping[str, tuple[float, float | None, float]]]
     shown: str
-    doubts: tuple[str, ...] = ()
+    limitations: tuple[str, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     simulated: bool = False
     target: str | None = None

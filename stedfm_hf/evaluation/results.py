@@ -40,7 +40,7 @@ class _Report(Result, ABC):
         """Print the notes and limitations of the report on standard error."""
         for note in (*self.record.get("warnings", ()), *self.record["notes"]):
             tell(f"note: {note}")
-        for limitation in self.record["conclusion"]["doubts"]:
+        for limitation in self.record["conclusion"]["limitations"]:
             tell(f"note: no conclusion can be drawn: {limitation}")
         if self.record["data"]["simulated"]:
             tell("note: the images are simulated; this is not a statement about real ones")

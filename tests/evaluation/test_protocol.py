@@ -61,7 +61,7 @@ def test_a_probe_compares_models_and_says_how(folder: Path, model: str, tmp_path
     assert "a hash of the id of each source image decides" in record["split"]["how"]
     assert f"It is unknown which images {model} was trained on." in record["notes"]
     assert not record["conclusion"]["possible"]
-    assert f"only {test} source images" in record["conclusion"]["doubts"][0]
+    assert f"only {test} source images" in record["conclusion"]["limitations"][0]
     pairs = {(row["setting"], row["other"]) for row in record["comparisons"]}
     assert pairs == {(setting, other) for setting in ("2", "all") for other in CHEAP}
     assert all(row["p"] <= row["p_holm"] <= 1 for row in record["comparisons"])

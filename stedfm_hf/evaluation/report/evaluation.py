@@ -120,7 +120,7 @@ class Evaluation:
 
     def record(self) -> dict[str, Any]:
         """All figures as plain data."""
-        doubts = limitations_of(self.test)
+        limitations = limitations_of(self.test)
         return {
             "command": self.command,
             "data": {
@@ -132,7 +132,7 @@ class Evaluation:
                 "failed": dict(self.failed),
             },
             "split": {"how": self.splits.how, "splits": self.splits.facts()},
-            "conclusion": {"possible": not doubts, "doubts": doubts},
+            "conclusion": {"possible": not limitations, "limitations": limitations},
             "models": [asdict(each) for each in self.contestants],
             "notes": self.notes(),
             "metric_of_intervals": self.primary,

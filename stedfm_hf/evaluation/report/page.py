@@ -78,12 +78,12 @@ def write_page_of(evaluation: Evaluation, figures: Mapping[str, Path], path: Pat
 
 def summary(evaluation: Evaluation) -> list[str]:
     """What came out, one sentence a line; the page opens with it."""
-    doubts = limitations_of(evaluation.test)
-    lines = caveats(doubts, simulated=evaluation.test.simulated)
+    limitations = limitations_of(evaluation.test)
+    lines = caveats(limitations, simulated=evaluation.test.simulated)
     first, setting = evaluation.contestants[0], evaluation.main_setting
     row = evaluation.row(first.key, setting)
     lines.append(f"{first.name} reaches {_with_interval(evaluation, row)}{_setting_words(evaluation, setting)}.")
-    if not doubts:
+    if not limitations:
         beaten = [
             each
             for each in evaluation.comparisons
@@ -211,7 +211,7 @@ def _comparisons(evaluation: Evaluation) -> Section:
         "mean over the draws. If two models were alike, swapping their scores on a source image would change nothing: "
         "p is the share of 10,000 random swaps with a difference as large (two-sided). All tests of this page are one "
         f"family, corrected by Holm's method; below {LEVEL} they are called different.",
-        doubted=bool(limitations_of(evaluation.test)),
+        limited=bool(limitations_of(evaluation.test)),
     )
 
 

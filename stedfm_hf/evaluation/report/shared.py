@@ -37,11 +37,13 @@ class Contestant:
     weights_sha256: str | None
 
 
-def caveats(doubts: Sequence[str], *, simulated: bool) -> list[str]:
+def caveats(limitations: Sequence[str], *, simulated: bool) -> list[str]:
     """What must be read before any figure, a sentence each."""
     found = []
-    if doubts:
-        found.append(f"No conclusion can be drawn: {'; '.join(doubts)}. The figures only show that everything works.")
+    if limitations:
+        found.append(
+            f"No conclusion can be drawn: {'; '.join(limitations)}. The figures only show that everything works."
+        )
     if simulated:
         found.append("The images are simulated: what holds for them need not hold for real ones.")
     return found
@@ -73,7 +75,7 @@ def which_differ(
     header: Sequence[str],
     cells: Callable[[Mapping[str, Any]], Sequence[str]],
     text: str,
-    doubted: bool,
+    limited: bool,
 ) -> Section:
     """The section of the tests: one row for each pair, with `cells` under `header` between the names and p."""
     rows = []
@@ -82,7 +84,7 @@ def which_differ(
         label = "different" if each["p_holm"] < LEVEL else "not clearly"
         names = other if alone else f"{one} − {other}"
         rows.append((names, *cells(each), _p(each["p"]), _p(each["p_holm"]), label))
-    lines = [text, *(["There are too few source images for these tests to say anything."] if doubted else [])]
+    lines = [text, *(["There are too few source images for these tests to say anything."] if limited else [])]
     head = (f"{first} against" if alone else noun, *header, "p", "p, corrected", "")
     return Section("Which differ?", lines, table=Table(head, rows))
 

@@ -39,7 +39,7 @@ def gather(
     notes: Sequence[str],
     seconds: float,
 ) -> Findings:
-    """Makes findings of scores: means, objects, comparisons, doubts and examples.
+    """Makes findings of scores: means, objects, comparisons, limitations and examples.
 
     Args:
         splits: what was scored and learned from.
@@ -70,7 +70,7 @@ def gather(
         summary=[row for key, each in scores.items() for row in _summary(key, each, test)],
         objects=[row for key, each in scores.items() for row in _objects(key, each, test)],
         comparisons=compare(scores, models, test.background),
-        doubts=limitations_of(test),
+        limitations=limitations_of(test),
         warnings=class_warnings(used),
         notes=[*notes, *_notes(whole, methods)],
         examples=_examples(methods, whole, test, scores, scoring),

@@ -78,7 +78,7 @@ def write_card(
         data=train.name,
         simulated=train.simulated,
         split=str(summary["split"]),
-        doubts=tuple(summary["doubts"]),
+        limitations=tuple(summary["limitations"]),
         failed=summary["failed"],
         images={"train": best["training_images"]} | {name: len(each.data) for name, each in held_out.items()},
         sources={"train": best["training_sources"]}

@@ -28,16 +28,16 @@ def is_finished(output: Path, seed: int) -> bool:
     return (run_folder(output, seed) / METRICS_FILE).exists()
 
 
-def summarise(runs: Sequence[Mapping[str, Any]], *, how: str, doubts: Sequence[str] = ()) -> dict[str, Any]:
+def summarise(runs: Sequence[Mapping[str, Any]], *, how: str, limitations: Sequence[str] = ()) -> dict[str, Any]:
     """The figures of all runs: of each its mean and standard deviation over the seeds, and the best run.
 
     Args:
         runs: `metrics.json` of every run.
         how: How the splits were made.
-        doubts: why no conclusion can be drawn of the images of the last side.
+        limitations: why no conclusion can be drawn of the images of the last side.
 
     Returns:
-        `chosen_by`, `best_seed`, `split`, `doubts`, `seeds`, and for `validation` and, if it is there, `test`: `mean`
+        `chosen_by`, `best_seed`, `split`, `limitations`, `seeds`, and for `validation` and, if it is there, `test`: `mean`
         and `sd` (with n - 1; None of a single run) by figure. A figure that a run does not have is left out.
     """
     figure = str(runs[0]["chosen_by"])
@@ -50,7 +50,7 @@ def summarise(runs: Sequence[Mapping[str, Any]], *, how: str, doubts: Sequence[s
         "chosen_by": figure,
         "best_seed": best["seed"],
         "split": how,
-        "doubts": list(doubts),
+        "limitations": list(limitations),
         "seeds": [run["seed"] for run in runs],
     }
     for side in ("validation", "test"):
@@ -74,12 +74,12 @@ def write_summary(
     seeds: Sequence[int],
     *,
     how: str,
-    doubts: Sequence[str] = (),
+    limitations: Sequence[str] = (),
     failed: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Writes `metrics.json` of all runs, and puts the best one's model and figures to the top."""
     runs = [read_json(run_folder(output, seed) / METRICS_FILE) for seed in seeds]
-    summary = summarise(runs, how=how, doubts=doubts) | {"failed": dict(failed or {})}
+    summary = summarise(runs, how=how, limitations=limitations) | {"failed": dict(failed or {})}
     best = run_folder(output, summary["best_seed"])
     for path in sorted(best.iterdir()):
         if path.name in OWN:
@@ -94,7 +94,7 @@ def write_summary(
 
 
 def describe(summary: Mapping[str, Any], folder: Path, headline: Sequence[str]) -> str:
-    """What the terminal shows: a line, and one for each doubt or advice."""
+    """What the terminal shows: a line, and one for each limitation or advice."""
     side = "test" if "test" in summary else "validation"
     figures = summary[side]
     shown = []
@@ -111,8 +111,8 @@ def describe(summary: Mapping[str, Any], folder: Path, headline: Sequence[str]) 
     line = f"{folder}: {side} {', '.join(shown)} ({seeds}; {counted(figures['images'], 'image')})"
     failed = list(summary.get("failed", ()))
     lost = [f"{counted(len(failed), 'image')} left out: {some_of(failed)}"] if failed else []
-    doubts = [f"no conclusion can be drawn: {doubt}" for doubt in summary.get("doubts", ())]
-    return "\n".join([line, *_of_classes(best, side, headline), *lost, *doubts, *_advice(summary)])
+    limitations = [f"no conclusion can be drawn: {limitation}" for limitation in summary.get("limitations", ())]
+    return "\n".join([line, *_of_classes(best, side, headline), *lost, *limitations, *_advice(summary)])
 
 
 def _of_classes(best: Mapping[str, Any], side: str, headline: Sequence[str]) -> list[str]:

@@ -241,7 +241,7 @@ class Task(ABC, Generic[Settings, Images, Item]):
         if self.writes:
             limitations = limitations_of((held_out.get("test") or held_out["validation"]).data)
             failed = output.manifest.failures()
-            summary = write_summary(folder, settings.seeds, how=splits.how, doubts=limitations, failed=failed)
+            summary = write_summary(folder, settings.seeds, how=splits.how, limitations=limitations, failed=failed)
             write_card(self, summary, held_out)
 
     def _run_seed(self, run: Run, sampled: Loaded[Images, Item], held_out: Mapping[str, Loaded[Images, Item]]) -> None:

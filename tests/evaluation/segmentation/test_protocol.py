@@ -119,7 +119,7 @@ def test_a_set_without_splits_is_split_and_few_images_allow_no_conclusion(
     assert "a hash of the id of each source image decides" in record["split"]["how"]
     assert record["notes"][0] == "It is unknown which images tiny was trained on."
     assert not record["conclusion"]["possible"]
-    assert f"only {counts['test']} source image" in record["conclusion"]["doubts"][0]
+    assert f"only {counts['test']} source image" in record["conclusion"]["limitations"][0]
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "No conclusion can be drawn" in page and "better than" not in page
 

@@ -31,9 +31,9 @@ def test_images_that_are_left_out_are_counted(scenes: Path, tmp_path: Path) -> N
 def test_numbers_without_names_may_be_counted_objects() -> None:
     mask = np.zeros((8, 8), np.uint8)
     mask[0, :4] = 1, 2, 3, 3
-    (shares, doubt) = class_notes(from_arrays("d", [np.eye(8)], [mask]))
+    (shares, limitation) = class_notes(from_arrays("d", [np.eye(8)], [mask]))
     assert shares == "d: of the pixels are background 93.8 %, class 1 1.56 %, class 2 1.56 %, class 3 3.12 %"
-    assert doubt.startswith("d: the 3 numbers in the masks are taken for classes; if they count objects")
+    assert limitation.startswith("d: the 3 numbers in the masks are taken for classes; if they count objects")
     named = from_arrays("d", [np.eye(8)], [mask], classes=["rings", "fibres", "puncta"])
     assert len(class_notes(named)) == 1
 

@@ -58,7 +58,7 @@ class Findings:
         summary: means of every method, see :func:`~stedfm_hf.metrics.summary.summarise`.
         objects: of all images together, see :func:`~stedfm_hf.metrics.summary.pool_objects`.
         comparisons: see :func:`~stedfm_hf.evaluation.segmentation.scored.compare`.
-        doubts: why no conclusion can be drawn; empty where one can.
+        limitations: why no conclusion can be drawn; empty where one can.
         warnings: what the annotated images lack.
         notes: what a reader must know of how the figures came about.
         examples: images to look at.
@@ -78,7 +78,7 @@ class Findings:
     summary: Sequence[dict[str, Any]]
     objects: Sequence[dict[str, Any]]
     comparisons: Sequence[dict[str, Any]]
-    doubts: Sequence[str]
+    limitations: Sequence[str]
     warnings: Sequence[str]
     notes: Sequence[str]
     examples: Sequence[Example]
@@ -147,7 +147,7 @@ class Findings:
                 "threshold": None if self.test.target_type == "single_label" else self.threshold,
                 "least_object_pixels": self.scoring.least_pixels,
             },
-            "conclusion": {"possible": not self.doubts, "doubts": list(self.doubts)},
+            "conclusion": {"possible": not self.limitations, "limitations": list(self.limitations)},
             "warnings": list(self.warnings),
             "notes": list(self.notes),
             "methods": [asdict(each) for each in self.contestants],

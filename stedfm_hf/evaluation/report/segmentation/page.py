@@ -70,13 +70,13 @@ def write_page_of(findings: Findings, figures: Mapping[str, Path], path: Path) -
 
 def summary(findings: Findings) -> list[str]:
     """What came out, a sentence each; the page opens with it."""
-    lines = caveats(findings.doubts, simulated=findings.test.simulated)
+    lines = caveats(findings.limitations, simulated=findings.test.simulated)
     first, best = findings.lead, findings.best_baseline()
     lines.append(f"{first.name} reaches a mean IoU of {_with_interval(findings.row(first.key, PRIMARY))}.")
     if first.kind == "model" and best is not None:
         mean = _number(findings.row(best, PRIMARY)["mean"])
         lines.append(f"The best baseline, {findings.name(best)}, reaches {mean}.")
-    if not findings.doubts and first.kind == "model":
+    if not findings.limitations and first.kind == "model":
         beaten = [
             row
             for row in findings.comparisons
@@ -190,7 +190,7 @@ def _comparisons(findings: Findings) -> Section:
         "methods were alike, swapping their scores on a source image would change nothing: p is the share of 10,000 "
         "random swaps with a difference as large (two-sided), corrected by Holm's method for all tests of this page; "
         f"below {LEVEL} they are called different. Images of which a method has no IoU are left out of its pairs.",
-        doubted=bool(findings.doubts),
+        limited=bool(findings.limitations),
     )
 
 
