@@ -14,7 +14,7 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from stedfm_hf.data.repository.files import SplitFiles
-from stedfm_hf.data.streaming.ahead import ahead
+from stedfm_hf.data.streaming.prefetch import prefetch
 from stedfm_hf.data.streaming.stream import OPEN_SHARDS, CropStream
 from stedfm_hf.runs import UserError
 
@@ -91,7 +91,7 @@ class EndlessBatches(IterableDataset[Parts]):
             each = [self._batches(number) for number in range(len(self.sources))]
             if self.threads:
                 # Over the end of an epoch, too: the stream of the next one begins while the last batches are used.
-                each = [ahead(batches) for batches in each]
+                each = [prefetch(batches) for batches in each]
             for batches in each:
                 stack.enter_context(closing(batches))
             for parts in zip(*each, strict=True):

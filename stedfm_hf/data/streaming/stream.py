@@ -20,9 +20,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 from stedfm_hf.data.repository.decoding import stack_masks, stack_regions
 from stedfm_hf.data.repository.files import ShardReader, SplitFiles, find_split
 from stedfm_hf.data.repository.layout import CROP_COLUMNS
-from stedfm_hf.data.streaming.ahead import AHEAD, ahead
 from stedfm_hf.data.streaming.blocks import PIXEL_COLUMNS, BlockReader
 from stedfm_hf.data.streaming.order import Batching, EpochOrder, Rows
+from stedfm_hf.data.streaming.prefetch import PREFETCHED, prefetch
 from stedfm_hf.runs.errors import UserError
 
 OPEN_SHARDS = 4
@@ -231,7 +231,7 @@ class CropStream(IterableDataset[Batch]):
         number, step = (worker.id, worker.num_workers) if worker is not None else (0, 1)
         begin = self._begin
         batches = self._batches(begin, number, step)
-        for count, batch in enumerate(ahead(batches, AHEAD) if self.workers else batches):
+        for count, batch in enumerate(prefetch(batches, PREFETCHED) if self.workers else batches):
             taken = begin + (count * step + number + 1) * self.batching.global_batch
             self._position = min(taken, self.files.rows)
             yield batch

@@ -8,11 +8,11 @@ from collections.abc import Generator
 from typing import TypeVar
 
 Item = TypeVar("Item")
-AHEAD = 4
+PREFETCHED = 4
 """Batches that are put together before they are asked for."""
 
 
-def ahead(items: Generator[Item, None, None], count: int = AHEAD) -> Generator[Item, None, None]:
+def prefetch(items: Generator[Item, None, None], count: int = PREFETCHED) -> Generator[Item, None, None]:
     """Makes items in a thread of its own, up to `count` before they are asked for.
 
     Args:
@@ -23,7 +23,7 @@ def ahead(items: Generator[Item, None, None], count: int = AHEAD) -> Generator[I
         The items in their order; an error of theirs is raised where they are taken.
 
     Example:
-        >>> list(ahead(number**2 for number in range(4)))
+        >>> list(prefetch(number**2 for number in range(4)))
         [0, 1, 4, 9]
     """
     ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(maxsize=count)
