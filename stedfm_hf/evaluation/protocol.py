@@ -20,7 +20,7 @@ from stedfm_hf.evaluation.settings import ComparisonSettings, KnnSettings, Probe
 from stedfm_hf.evaluation.splits import leave_one_out, splits_to_test, unused_by
 from stedfm_hf.evaluation.trials import ALL, knn_runs, probe_runs
 from stedfm_hf.inference.loading import choose_device
-from stedfm_hf.labels.labelled import LabelledImages, draw_per_class, read_labelled
+from stedfm_hf.labels.labelled import LabelledImages, read_labelled, sample_per_class
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import UserError, read_json, tell
 from stedfm_hf.runs.output import Output, open_output
@@ -93,7 +93,7 @@ def _counts(train: LabelledImages, asked: Sequence[int | str] | None) -> list[in
         found.append(each if each == ALL else int(each))
     for count in found:
         if isinstance(count, int):
-            draw_per_class(train, count, 0)  # complains before anything is embedded
+            sample_per_class(train, count, 0)  # complains before anything is embedded
     return sorted(found, key=lambda count: count if isinstance(count, int) else len(train) + 1)
 
 

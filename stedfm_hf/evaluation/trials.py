@@ -12,7 +12,7 @@ from stedfm_hf.evaluation.features import Vectors, prepare_for_probe
 from stedfm_hf.evaluation.knn import REFERENCE_KS, zscore_by
 from stedfm_hf.evaluation.probe import choose_strength, fit_predict
 from stedfm_hf.evaluation.scoring import Run, measure
-from stedfm_hf.labels.labelled import LabelledImages, draw_per_class
+from stedfm_hf.labels.labelled import LabelledImages, sample_per_class
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.metrics.neighbours import TEMPERATURE, Vote, nearest, reference_decide
 from stedfm_hf.runs import UserError
@@ -34,7 +34,7 @@ def probe_runs(
     train, test, validation = splits.train, splits.test, splits.validation
     task, classes = train.task, len(train.classes)
     draws: dict[tuple[int | str, int], np.ndarray] = {
-        (count, seed): np.searchsorted(train.rows, draw_per_class(train, count, seed).rows)
+        (count, seed): np.searchsorted(train.rows, sample_per_class(train, count, seed).rows)
         for count in counts
         if isinstance(count, int)
         for seed in range(seeds)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from stedfm_hf.labels.labelled import LabelledImages, draw_fraction, draw_per_class, read_labelled
+from stedfm_hf.labels.labelled import LabelledImages, read_labelled, sample_fraction, sample_per_class
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 from stedfm_hf.runs import atomic_path, counted
@@ -187,8 +187,8 @@ def sample_images(train: LabelledImages, settings: ClassificationSettings, seed:
         UserError: A class has fewer images than asked for.
     """
     if settings.labels_per_class is not None:
-        return draw_per_class(train, settings.labels_per_class, seed)
-    return train if settings.label_fraction is None else draw_fraction(train, settings.label_fraction, seed)
+        return sample_per_class(train, settings.labels_per_class, seed)
+    return train if settings.label_fraction is None else sample_fraction(train, settings.label_fraction, seed)
 
 
 def new_network(

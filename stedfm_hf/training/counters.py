@@ -55,7 +55,7 @@ def draw(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Tensor:
     return _mix(_mix(keys[:, :1] + place) ^ _mix(keys[:, 1:] - place))
 
 
-def draw_uniform(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Tensor:
+def sample_uniform(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Tensor:
     """The same as numbers from 0 to below 1, (B, count) float32."""
     # 24 bits: what a float32 can tell apart.
     return (draw(keys, count, purpose=purpose) >> 8).float() / 2**24

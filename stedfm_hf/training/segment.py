@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 from stedfm_hf.labels.annotated import (
     AnnotatedImages,
     class_warnings,
-    draw_fraction,
-    draw_per_class,
     parse_classes,
     read_annotated,
+    sample_fraction,
+    sample_per_class,
 )
-from stedfm_hf.labels.annotated.drawing import shuffled
+from stedfm_hf.labels.annotated.sampling import shuffled
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
@@ -225,14 +225,14 @@ def sample_images(train: AnnotatedImages, settings: SegmentationSettings, seed: 
         UserError: More images are asked for than there are.
     """
     if settings.labels_per_class is not None:
-        return draw_per_class(train, settings.labels_per_class, seed)
+        return sample_per_class(train, settings.labels_per_class, seed)
     if (count := settings.label_count) is not None:
         if count > len(train):
             raise UserError(
                 f"{train.name}: {count} training images were asked for, but there are {len(train)}; ask for fewer"
             )
         return train.take(np.sort(shuffled(train, seed)[:count]))
-    return train if settings.label_fraction is None else draw_fraction(train, settings.label_fraction, seed)
+    return train if settings.label_fraction is None else sample_fraction(train, settings.label_fraction, seed)
 
 
 def annotated_enough(

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from stedfm_hf.data.splits import split_of
-from stedfm_hf.labels.labelled import LabelledImages, draw_fraction, draw_per_class, from_arrays
+from stedfm_hf.labels.labelled import LabelledImages, from_arrays, sample_fraction, sample_per_class
 from stedfm_hf.labels.splits import Splits, check_no_leakage, limitations_of, split_images
 from stedfm_hf.runs import UserError
 from tests.labels.labelled_data import arrays
@@ -117,29 +117,29 @@ def test_leakage_is_found_and_named() -> None:
 
 def test_draws_per_class_are_without_replacement_and_nested() -> None:
     data = arrays(10)
-    few, more = draw_per_class(data, 3, 7), draw_per_class(data, 6, 7)
+    few, more = sample_per_class(data, 3, 7), sample_per_class(data, 6, 7)
     assert few.counts() == dict.fromkeys("abc", 3) and more.counts() == dict.fromkeys("abc", 6)
     assert len({*more.rows.tolist()}) == 18 and {*few.rows.tolist()} < {*more.rows.tolist()}
-    assert few.rows.tolist() != draw_per_class(data, 3, 8).rows.tolist()
+    assert few.rows.tolist() != sample_per_class(data, 3, 8).rows.tolist()
 
 
 def test_a_class_with_too_few_images_is_named() -> None:
     data = labelled(list("aaab"), list("wxyz"))
     with pytest.raises(UserError, match="2 images of every class were asked for, but b has 1"):
-        draw_per_class(data, 2, 0)
+        sample_per_class(data, 2, 0)
     with pytest.raises(UserError, match="the least is 1"):
-        draw_per_class(data, 0, 0)
+        sample_per_class(data, 0, 0)
 
 
 def test_a_draw_of_images_with_several_classes_gives_each_its_number() -> None:
     data = labelled([["a"], ["a", "b"], ["b"], ["a", "b"], ["a"], ["b"]], list("uvwxyz"))
-    counts = draw_per_class(data, 2, 0).counts()
+    counts = sample_per_class(data, 2, 0).counts()
     assert min(counts.values()) >= 2
 
 
 def test_a_fraction_takes_of_every_class_alike() -> None:
     data = labelled(["a"] * 40 + ["b"] * 10 + ["c"], [str(number) for number in range(51)])
-    assert draw_fraction(data, 0.1, 0).counts() == {"a": 4, "b": 1, "c": 1}
-    assert len(draw_fraction(data, 1.0, 0)) == 51
+    assert sample_fraction(data, 0.1, 0).counts() == {"a": 4, "b": 1, "c": 1}
+    assert len(sample_fraction(data, 1.0, 0)) == 51
     with pytest.raises(UserError, match="no share"):
-        draw_fraction(data, 0.0, 0)
+        sample_fraction(data, 0.0, 0)

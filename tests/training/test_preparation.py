@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stedfm_hf.training.counters import draw, draw_ranks, draw_uniform, sample_keys
+from stedfm_hf.training.counters import draw, draw_ranks, sample_keys, sample_uniform
 from stedfm_hf.training.preparation import Preparation, turn
 
 
@@ -51,7 +51,7 @@ def test_no_two_samples_epochs_or_seeds_share_a_mask() -> None:
 
 
 def test_numbers_are_even_and_independent() -> None:
-    numbers = draw_uniform(sample_keys(3, 1, torch.arange(20_000)), 8, purpose=1).double().numpy()
+    numbers = sample_uniform(sample_keys(3, 1, torch.arange(20_000)), 8, purpose=1).double().numpy()
     assert 0 <= numbers.min() and numbers.max() < 1
     counts = np.histogram(numbers, 64, (0, 1))[0]
     assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 120  # chi square of 63 degrees of freedom

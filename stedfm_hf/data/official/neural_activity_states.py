@@ -19,7 +19,7 @@ import numpy as np
 from stedfm_hf.data.official.files import SourceFiles, TarMembers
 from stedfm_hf.data.official.npz import read_npz
 from stedfm_hf.data.official.pixels import crop_as_stored
-from stedfm_hf.data.official.plan import SPLIT_WORDS, Item, Plan, numpy_draws
+from stedfm_hf.data.official.plan import SPLIT_WORDS, Item, Plan, numpy_samples
 from stedfm_hf.data.repository.layout import SPLITS, Crop
 from stedfm_hf.runs import UserError
 
@@ -48,7 +48,7 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     if not legacy:
         _settle_sources(found)
         found.one_side()
-    found.balance(SPLITS if legacy else () if keep_all else ("train",), numpy_draws)
+    found.balance(SPLITS if legacy else () if keep_all else ("train",), numpy_samples)
     return found
 
 

@@ -16,7 +16,7 @@ from stedfm_hf.data.official.plan import (
     Plan,
     classes_in,
     listed_splits,
-    python_draws,
+    python_samples,
     seeded_splits,
     tiff_names,
 )
@@ -56,7 +56,7 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     found.require_classes(files.identity["name"])
     if not legacy:
         found.one_side()
-    found.balance(SPLITS if legacy else () if keep_all else ("train",), python_draws)
+    found.balance(SPLITS if legacy else () if keep_all else ("train",), python_samples)
     return found
 
 

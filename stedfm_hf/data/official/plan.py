@@ -126,13 +126,13 @@ def in_order_of_strength(items: Iterable[Item]) -> list[Item]:
     return sorted(items, key=lambda item: _strength(item.split))
 
 
-def numpy_draws() -> Choose:
+def numpy_samples() -> Choose:
     """NumPy's old generator with the reference's seed, as neural-activity-states has it."""
     rng = np.random.RandomState(SEED)
     return lambda n, k: rng.choice(n, k, replace=False).tolist()
 
 
-def python_draws() -> Choose:
+def python_samples() -> Choose:
     """Python's own generator, as peroxisome has it; the reference forgets the seed."""
     rng = random.Random(SEED)
     return lambda n, k: rng.sample(range(n), k)

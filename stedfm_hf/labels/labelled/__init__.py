@@ -1,14 +1,14 @@
 """Labelled images, from data sets and folders alike: what classifiers are trained and tested on."""
 
-from stedfm_hf.labels.labelled.drawing import draw_fraction, draw_per_class
 from stedfm_hf.labels.labelled.images import LabelledImages, Task, from_arrays, read_labelled
+from stedfm_hf.labels.labelled.sampling import sample_fraction, sample_per_class
 from stedfm_hf.labels.labelled.targets import read_targets
 
 __all__ = [
     "LabelledImages",
     "Task",
-    "draw_fraction",
-    "draw_per_class",
+    "sample_fraction",
+    "sample_per_class",
     "from_arrays",
     "read_labelled",
     "read_targets",

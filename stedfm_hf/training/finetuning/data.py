@@ -20,7 +20,7 @@ from transformers import TrainingArguments
 
 from stedfm_hf.labels.splits import ONE_SPLIT, Images, Splits, split_images
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.counters import draw, draw_uniform, sample_keys
+from stedfm_hf.training.counters import draw, sample_keys, sample_uniform
 from stedfm_hf.training.finetuning.settings import FinetuneSettings
 from stedfm_hf.training.preparation import CROP, CROP_TRIES, TURN
 
@@ -260,6 +260,6 @@ def change_intensities(images: torch.Tensor, keys: torch.Tensor) -> torch.Tensor
         images: (B, C, S, S) in [0, 1].
         keys: Keys of the samples, (B, 2), on the same device.
     """
-    chosen = 2 * draw_uniform(keys, 3, purpose=INTENSITY)[:, :, None, None, None] - 1
+    chosen = 2 * sample_uniform(keys, 3, purpose=INTENSITY)[:, :, None, None, None] - 1
     gain, gamma, offset = chosen.unbind(1)
     return ((GAIN * gain).exp() * images ** (GAMMA * gamma).exp() + OFFSET * offset).clamp(0, 1)

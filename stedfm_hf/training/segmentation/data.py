@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from stedfm_hf.labels.annotated import AnnotatedImages
-from stedfm_hf.training.counters import draw, draw_uniform
+from stedfm_hf.training.counters import draw, sample_uniform
 from stedfm_hf.training.finetuning.data import (
     INTENSITY,
     Loaded,
@@ -225,7 +225,7 @@ _TURN_OF = _find_turns()
 
 
 def _reference_intensities(images: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    chosen = draw_uniform(keys, 6, purpose=INTENSITY)
+    chosen = sample_uniform(keys, 6, purpose=INTENSITY)
     factor = torch.where(chosen[:, 0] < 0.5, _lognormal(chosen[:, 1], chosen[:, 2], *FACTOR).clamp(0, 1), 1.0)
     exponent = _lognormal(chosen[:, 4], chosen[:, 5], *EXPONENT).clamp(0, 1)
     exponent = torch.where(chosen[:, 3] < 0.5, exponent, 1.0)

@@ -13,7 +13,7 @@ from stedfm_hf.labels.annotated.images import AnnotatedImages
 from stedfm_hf.runs.errors import UserError
 
 
-def draw_fraction(images: AnnotatedImages, fraction: float, seed: int) -> AnnotatedImages:
+def sample_fraction(images: AnnotatedImages, fraction: float, seed: int) -> AnnotatedImages:
     """Draws a share of the crops (reference protocol: the first floor(fraction * N) of a shuffled order).
 
     Args:
@@ -27,7 +27,7 @@ def draw_fraction(images: AnnotatedImages, fraction: float, seed: int) -> Annota
     Example:
         >>> from stedfm_hf.labels.annotated.images import from_arrays
         >>> data = from_arrays("cells", [np.eye(4)] * 9, [np.eye(4, dtype=np.uint8)] * 9)
-        >>> len(draw_fraction(data, 0.25, seed=0)), len(draw_fraction(data, 0.01, seed=0))
+        >>> len(sample_fraction(data, 0.25, seed=0)), len(sample_fraction(data, 0.01, seed=0))
         (2, 1)
     """
     if not 0 < fraction <= 1:
@@ -37,7 +37,7 @@ def draw_fraction(images: AnnotatedImages, fraction: float, seed: int) -> Annota
     return images.take(np.sort(shuffled(images, seed)[: max(1, number)]))
 
 
-def draw_per_class(images: AnnotatedImages, n: int, seed: int, *, least: float = 0.0) -> AnnotatedImages:
+def sample_per_class(images: AnnotatedImages, n: int, seed: int, *, least: float = 0.0) -> AnnotatedImages:
     """Draws up to n crops of every class but the background; a crop of two classes counts for both.
 
     The reference took the union of n crops of each class that covers more than 10 % of them; here a crop of a class
@@ -55,7 +55,7 @@ def draw_per_class(images: AnnotatedImages, n: int, seed: int, *, least: float =
     Example:
         >>> from stedfm_hf.labels.annotated.images import from_arrays
         >>> masks = [np.full((4, 4), 1 + number % 2, np.uint8) for number in range(6)]
-        >>> draw_per_class(from_arrays("cells", [np.eye(4)] * 6, masks), 2, seed=0).counts()
+        >>> sample_per_class(from_arrays("cells", [np.eye(4)] * 6, masks), 2, seed=0).counts()
         {'background': 0, 'class 1': 32, 'class 2': 32}
     """
     if n < 1:

@@ -8,7 +8,7 @@ from stedfm_hf.labels.labelled.images import LabelledImages
 from stedfm_hf.runs import UserError
 
 
-def draw_per_class(data: LabelledImages, n: int, seed: int) -> LabelledImages:
+def sample_per_class(data: LabelledImages, n: int, seed: int) -> LabelledImages:
     """Draws n images of every class without replacement; of images with several classes, until each has n.
 
     With one seed, a smaller draw is part of a larger one: a learning curve adds images.
@@ -24,7 +24,7 @@ def draw_per_class(data: LabelledImages, n: int, seed: int) -> LabelledImages:
     Example:
         >>> from stedfm_hf.labels.labelled.images import from_arrays
         >>> data = from_arrays("d", [np.eye(4)] * 6, list("aaabbb"))
-        >>> draw_per_class(data, 2, seed=0).counts()
+        >>> sample_per_class(data, 2, seed=0).counts()
         {'a': 2, 'b': 2}
     """
     if n < 1:
@@ -47,7 +47,7 @@ def draw_per_class(data: LabelledImages, n: int, seed: int) -> LabelledImages:
     return data.take(np.sort(chosen))
 
 
-def draw_fraction(data: LabelledImages, fraction: float, seed: int) -> LabelledImages:
+def sample_fraction(data: LabelledImages, fraction: float, seed: int) -> LabelledImages:
     """Draws a share of the images, of every class alike, at least one of each.
 
     Args:
@@ -61,7 +61,7 @@ def draw_fraction(data: LabelledImages, fraction: float, seed: int) -> LabelledI
     Example:
         >>> from stedfm_hf.labels.labelled.images import from_arrays
         >>> data = from_arrays("d", [np.eye(4)] * 6, list("aaaabb"))
-        >>> draw_fraction(data, 0.5, seed=0).counts()
+        >>> sample_fraction(data, 0.5, seed=0).counts()
         {'a': 2, 'b': 1}
     """
     if not 0 < fraction <= 1:
