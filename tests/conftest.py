@@ -45,7 +45,7 @@ for _profile, _examples in {"quick": 10, "full": 25}.items():
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
-from tests.figures import drawn_figures, sketch_figures  # noqa: E402 (after the environment is set)
+from tests.figures import plotted_figures, sketch_figures  # noqa: E402 (after the environment is set)
 
 sketch_figures()
 
@@ -59,7 +59,7 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _figures(request: pytest.FixtureRequest) -> Iterator[None]:
     """Sketch figures, except in tests marked `figures`."""
-    with drawn_figures() if request.node.get_closest_marker("figures") else nullcontext():
+    with plotted_figures() if request.node.get_closest_marker("figures") else nullcontext():
         yield
 
 

@@ -37,7 +37,7 @@ def sketch_figures() -> None:
 
 
 @contextmanager
-def drawn_figures() -> Iterator[None]:
+def plotted_figures() -> Iterator[None]:
     """Draw figures as users get them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", _save)

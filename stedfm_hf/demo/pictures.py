@@ -31,7 +31,7 @@ from stedfm_hf.reports.figures import (
     show_image,
     style,
 )
-from stedfm_hf.reports.reconstructions import Reconstruction, draw_reconstructions
+from stedfm_hf.reports.reconstructions import Reconstruction, plot_reconstructions
 from stedfm_hf.training.held_out import find_held_out
 from stedfm_hf.training.preparation import Preparation
 
@@ -126,7 +126,7 @@ def place_on_map(vectors: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
     return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced), "t-SNE"
 
 
-def draw_map(axes: Axes, shown: Embedded, places: np.ndarray, title: str) -> None:
+def plot_map(axes: Axes, shown: Embedded, places: np.ndarray, title: str) -> None:
     """Plot every query at the place of its embedding, with a picture of it where there is room."""
     queries = np.flatnonzero(shown.queries).tolist()
     colours, named = _colours(shown)
@@ -141,7 +141,7 @@ def map_figure(shown: Embedded, places: np.ndarray, method: str) -> Figure:
     with style():
         figure = Figure(figsize=(8.0, 7.0))
         figure.subplots_adjust(left=0.01, right=0.99, top=0.95, bottom=0.06)
-        draw_map(figure.subplots(), shown, places, f"each dot is an image, placed by {method} of its embedding")
+        plot_map(figure.subplots(), shown, places, f"each dot is an image, placed by {method} of its embedding")
         return figure
 
 
@@ -152,9 +152,9 @@ def overview_figure(filled: Sequence[Reconstruction], shown: Embedded, places: n
         halves = figure.add_gridspec(1, 2, width_ratios=(1.0, 1.45))
         left, right = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
         left.subplots_adjust(left=0.06, right=0.99, top=0.94, bottom=0.01)
-        draw_reconstructions(left, filled)
+        plot_reconstructions(left, filled)
         right.subplots_adjust(left=0.03, right=0.99, top=0.94, bottom=0.07)
-        draw_map(right.subplots(), shown, places, "map of the embeddings: each dot is an image")
+        plot_map(right.subplots(), shown, places, "map of the embeddings: each dot is an image")
         return figure
 
 

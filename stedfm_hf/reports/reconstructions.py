@@ -44,7 +44,7 @@ def spread_over_pixels(mask: np.ndarray, grid: tuple[int, int], patch_size: int)
     return mask.reshape(-1, *grid).repeat(patch_size, axis=1).repeat(patch_size, axis=2)
 
 
-def draw_reconstructions(
+def plot_reconstructions(
     target: Figure | SubFigure, reconstructions: Sequence[Reconstruction], *, difference: bool = False
 ) -> None:
     """Rows of image, what the network sees, its reconstruction and, if wanted, the difference from the image."""
@@ -69,8 +69,8 @@ def draw_reconstructions(
 
 
 def reconstruction_figure(reconstructions: Sequence[Reconstruction], *, difference: bool = False) -> Figure:
-    """Reconstructions as a figure of their own; arguments as of :func:`draw_reconstructions`."""
+    """Reconstructions as a figure of their own; arguments as of :func:`plot_reconstructions`."""
     with style():
         figure = Figure(figsize=(2.2 * (4 if difference else 3), 2.2 * len(reconstructions)))
-        draw_reconstructions(figure, reconstructions, difference=difference)
+        plot_reconstructions(figure, reconstructions, difference=difference)
         return figure

@@ -61,7 +61,7 @@ def sample_uniform(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Ten
     return (draw(keys, count, purpose=purpose) >> 8).float() / 2**24
 
 
-def draw_ranks(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Tensor:
+def plot_ranks(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Tensor:
     """Random numbers no two of which are equal in a sample, (B, count) int64: their order is a random permutation."""
     # A tie would be broken in another way by another device.
     return draw(keys, count, purpose=purpose) * count + torch.arange(count, device=keys.device)

@@ -36,14 +36,14 @@ def save_figures(
     """
     folder, written = Path(output) / FIGURES, []
     if rows:
-        written.append(save_figure(draw_curve(rows), folder, CURVE))
+        written.append(save_figure(plot_curve(rows), folder, CURVE))
     if reconstructions:
         figure = reconstruction_figure(reconstructions, difference=True)
         written.append(save_figure(figure, folder, RECONSTRUCTIONS))
     return written
 
 
-def draw_curve(rows: Sequence[CurveRow]) -> Figure:
+def plot_curve(rows: Sequence[CurveRow]) -> Figure:
     """The losses over the steps beside that of the best constant; below, what else was measured."""
     lower = [
         (name, title, factor)
@@ -57,7 +57,7 @@ def draw_curve(rows: Sequence[CurveRow]) -> Figure:
     with style():
         figure = Figure(figsize=(7.2, 3.4 + 1.9 * bool(lower)), layout="constrained")
         grid = figure.add_gridspec(1 + bool(lower), max(1, len(lower)), height_ratios=[1.9, 1.0][: 1 + bool(lower)])
-        _draw_losses(figure.add_subplot(grid[0, :]), rows)
+        _plot_losses(figure.add_subplot(grid[0, :]), rows)
         for place, (name, title, factor) in enumerate(lower):
             axes = figure.add_subplot(grid[1, place])
             steps, values = _column(rows, name)
@@ -70,7 +70,7 @@ def draw_curve(rows: Sequence[CurveRow]) -> Figure:
         return figure
 
 
-def draw_finetuning_curve(rows: Sequence[FinetuneRow], metric: str, *, best_step: int | None = None) -> Figure:
+def plot_finetuning_curve(rows: Sequence[FinetuneRow], metric: str, *, best_step: int | None = None) -> Figure:
     """Plot the losses of a fine-tuning over the steps, and the metric that the best model is chosen by."""
     with style():
         figure = Figure(figsize=(7.2, 3.0), layout="constrained")
@@ -93,7 +93,7 @@ def draw_finetuning_curve(rows: Sequence[FinetuneRow], metric: str, *, best_step
         return figure
 
 
-def _draw_losses(axes: Axes, rows: Sequence[CurveRow]) -> None:
+def _plot_losses(axes: Axes, rows: Sequence[CurveRow]) -> None:
     steps, losses = _column(rows, "loss")
     axes.plot(steps, losses, color=_TRAINING, lw=1.2, label="training")
     held_steps, held = _column(rows, "held_out_loss")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from stedfm_hf.data import to_unit_range
-from stedfm_hf.training.counters import draw, draw_ranks, sample_keys
+from stedfm_hf.training.counters import draw, plot_ranks, sample_keys
 
 MASK, TURN, CROP = 1, 2, 3
 """What random numbers are drawn for."""
@@ -72,7 +72,7 @@ class Preparation:
         if self.augment:
             turns = torch.tensor(FLIPS if self.flips_only else range(8), device=images.device)
             images = turn(images, turns[draw(keys, 1, purpose=TURN)[:, 0] % len(turns)])
-        return {"pixel_values": images, "noise": draw_ranks(keys, self.patches, purpose=MASK)}
+        return {"pixel_values": images, "noise": plot_ranks(keys, self.patches, purpose=MASK)}
 
     def _crop(self, images: torch.Tensor, intensity_range: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """The best of some random image_ids: the first with enough foreground, else the one with most of it."""

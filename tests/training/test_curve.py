@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.curve import COLUMNS, Curve, CurveRow
-from stedfm_hf.training.figures import draw_curve, save_figures
+from stedfm_hf.training.figures import plot_curve, save_figures
 
 measured = st.none() | st.floats(allow_nan=False)
 rows_of = st.builds(
@@ -100,7 +100,7 @@ def test_there_is_a_curve_of_whatever_was_measured(tmp_path: Path) -> None:
     ]
     panels = {1: [CurveRow(0, 0.0, 0, loss=math.nan)], 2: training, 4: training + checks}
     for count, rows in panels.items():
-        figure = draw_curve(rows)
+        figure = plot_curve(rows)
         assert len(figure.axes) == count
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]  # type: ignore[union-attr]
     assert labels == ["training", "held-out", "held-out, best constant"]

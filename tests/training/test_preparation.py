@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stedfm_hf.training.counters import draw, draw_ranks, sample_keys, sample_uniform
+from stedfm_hf.training.counters import draw, plot_ranks, sample_keys, sample_uniform
 from stedfm_hf.training.preparation import Preparation, turn
 
 
@@ -43,7 +43,7 @@ def test_no_two_samples_epochs_or_seeds_share_a_mask() -> None:
         row.tobytes()
         for seed, epoch in ((0, 0), (0, 1), (1, 0), (2**33, 0))
         for row in np.packbits(
-            draw_ranks(sample_keys(seed, epoch, index), 64, purpose=1).argsort(dim=1).argsort(dim=1).numpy() < 16,
+            plot_ranks(sample_keys(seed, epoch, index), 64, purpose=1).argsort(dim=1).argsort(dim=1).numpy() < 16,
             axis=1,
         )
     }
@@ -58,14 +58,14 @@ def test_numbers_are_even_and_independent() -> None:
     for data in (numbers.T, np.stack([numbers[:-1, 0], numbers[1:, 0]])):
         correlation = np.corrcoef(data) - np.eye(len(data))
         assert np.abs(correlation).max() < 0.03
-    kept = draw_ranks(sample_keys(0, 0, torch.arange(20_000)), 16, purpose=1).argsort(dim=1)[:, :4]
+    kept = plot_ranks(sample_keys(0, 0, torch.arange(20_000)), 16, purpose=1).argsort(dim=1)[:, :4]
     shares = np.bincount(kept.flatten().numpy(), minlength=16) / 20_000
     np.testing.assert_allclose(shares, 0.25, atol=0.015)
 
 
 @given(index=st.integers(0, 10**9), count=st.integers(1, 300))
 def test_ranks_have_no_ties(index: int, count: int) -> None:
-    ranks = draw_ranks(sample_keys(0, 0, torch.tensor([index])), count, purpose=1)
+    ranks = plot_ranks(sample_keys(0, 0, torch.tensor([index])), count, purpose=1)
     assert len(set(ranks[0].tolist())) == count
 
 

@@ -18,7 +18,7 @@ from transformers import AutoImageProcessor, AutoModel
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.checkpoints import checkpoint_folder, newest_whole, steps_of
 from stedfm_hf.training.curve import Curve
-from tests.figures import drawn_figures
+from tests.figures import plotted_figures
 from tests.training.pretraining import ROOT, SCRIPT, assert_same_weights, curve_of, run, words_of, write_blobs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*leaves out")
@@ -32,7 +32,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def unbroken(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("runs") / "unbroken"
-    with drawn_figures():
+    with plotted_figures():
         run(crops, output)
     return output
 

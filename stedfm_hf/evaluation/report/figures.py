@@ -34,7 +34,7 @@ LEAST_ANSWERS = 5
 _DASHES = ((4, 1.5), (1.5, 1.2), (6, 1.5, 1.5, 1.5), (3, 1, 1, 1, 1, 1))
 
 
-def draw_figures(evaluation: Evaluation, folder: Path) -> dict[str, Path]:
+def plot_figures(evaluation: Evaluation, folder: Path) -> dict[str, Path]:
     """Draws and saves all figures there is material for; returns their PNG files by name."""
     with style():
         drawn = {"curve" if evaluation.command == "evaluate probe" else "votes": _scores(evaluation)}

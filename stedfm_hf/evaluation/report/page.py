@@ -8,7 +8,7 @@ from typing import Any
 
 from stedfm_hf.evaluation.probe import STRENGTHS
 from stedfm_hf.evaluation.report.evaluation import Evaluation, in_short
-from stedfm_hf.evaluation.report.figures import LEAST_ANSWERS, WORDS, draw_figures
+from stedfm_hf.evaluation.report.figures import LEAST_ANSWERS, WORDS, plot_figures
 from stedfm_hf.evaluation.report.shared import (
     LEVEL,
     NONE,
@@ -301,6 +301,6 @@ def write_report(evaluation: Evaluation, folder: Path) -> None:
     """Write `results.json`, `results.parquet`, `predictions.parquet`, `figures/` and `report.html`."""
     write_table(evaluation.results_table(), folder / "results.parquet")
     write_table(evaluation.predictions_table(), folder / "predictions.parquet")
-    figures = draw_figures(evaluation, folder / "figures")
+    figures = plot_figures(evaluation, folder / "figures")
     write_page_of(evaluation, figures, folder / PAGE)
     write_json(folder / RESULTS, finite(evaluation.record()))

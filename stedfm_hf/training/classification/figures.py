@@ -15,7 +15,7 @@ from stedfm_hf.training.figures import FIGURES
 CONFUSION, SCATTER = "confusion_matrix", "predictions"
 
 
-def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
+def plot_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
     """Plot the counts of every pair of a true and a predicted class, coloured by the share of the true one."""
     counts = np.asarray(matrix, float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -35,7 +35,7 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], titl
         return figure
 
 
-def draw_scatter(predicted: np.ndarray, true: np.ndarray, title: str) -> Figure:
+def plot_scatter(predicted: np.ndarray, true: np.ndarray, title: str) -> Figure:
     """Plot predicted numbers over true ones, with the line they would lie on."""
     with style():
         figure = Figure(figsize=(3.6, 3.4), layout="constrained")
@@ -68,6 +68,6 @@ def save_result_figures(
     """
     if "confusion_matrix" in result:
         title = f"{split}: {len(true)} images"
-        save_figure(draw_confusion(result["confusion_matrix"], classes, title), folder / FIGURES, CONFUSION)
+        save_figure(plot_confusion(result["confusion_matrix"], classes, title), folder / FIGURES, CONFUSION)
     elif not classes:
-        save_figure(draw_scatter(predicted, true, f"{split}: {len(true)} images"), folder / FIGURES, SCATTER)
+        save_figure(plot_scatter(predicted, true, f"{split}: {len(true)} images"), folder / FIGURES, SCATTER)

@@ -28,7 +28,7 @@ from stedfm_hf.runs.result import Result
 from stedfm_hf.training.arguments import compose_arguments
 from stedfm_hf.training.checkpoints import remove_checkpoints
 from stedfm_hf.training.curve import CURVE_FILE, FinetuneRow, RowsFile
-from stedfm_hf.training.figures import CURVE, FIGURES, draw_finetuning_curve
+from stedfm_hf.training.figures import CURVE, FIGURES, plot_finetuning_curve
 from stedfm_hf.training.finetuning.best import best_evaluation, choose_metric, evaluations_of
 from stedfm_hf.training.finetuning.card import write_card
 from stedfm_hf.training.finetuning.data import Item, Loaded, Remembered, load_images
@@ -257,7 +257,7 @@ class Task(ABC, Generic[Settings, Images, Item]):
             history, metric = trainer.state.log_history, self.metric
             best, evaluations = best_evaluation(history, metric), evaluations_of(history, metric)
             best_step = None if best is None else evaluations[best].step
-            figure = draw_finetuning_curve(run.curve.rows(), metric, best_step=best_step)
+            figure = plot_finetuning_curve(run.curve.rows(), metric, best_step=best_step)
             save_figure(figure, run.folder / FIGURES, CURVE)
             metrics = {
                 "seed": run.seed,

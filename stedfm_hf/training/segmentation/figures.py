@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stedfm_hf.evaluation.report.segmentation.figures import draw_examples
+from stedfm_hf.evaluation.report.segmentation.figures import plot_examples
 from stedfm_hf.evaluation.report.segmentation.findings import Example
 from stedfm_hf.evaluation.segmentation import planes_of, predicted_pixels
 from stedfm_hf.labels.annotated import AnnotatedImages
@@ -40,7 +40,7 @@ class Shown:
 def save_overlays(folder: Path, name: str, shown: Sequence[Shown], data: AnnotatedImages) -> None:
     """Write `FOLDER/NAME.png`: a row for each image, as it is, with its mask, and with what the model marks."""
     marked = [number for number in range(len(data.classes)) if number != data.background]
-    figure = draw_examples([_example(each, data, marked) for each in shown], [data.classes[each] for each in marked])
+    figure = plot_examples([_example(each, data, marked) for each in shown], [data.classes[each] for each in marked])
     folder.mkdir(parents=True, exist_ok=True)
     with style(), atomic_path(folder / f"{name}.png") as temporary:
         figure.savefig(temporary, dpi=FIGURE_DPI, bbox_inches="tight", metadata={"Software": None})

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.figures import drawn_figures
+from tests.figures import plotted_figures
 from tests.training.classification.small_runs import run, write_crops
 from tests.training.finetuning.small import write_encoder
 
@@ -23,6 +23,6 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def full(encoder: Path, crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two seeds, all weights trained."""
     output = tmp_path_factory.mktemp("runs") / "full"
-    with drawn_figures():
+    with plotted_figures():
         run(encoder, crops, output, "--mode full --seeds 42 43")
     return output

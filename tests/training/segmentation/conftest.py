@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.figures import drawn_figures
+from tests.figures import plotted_figures
 from tests.training.finetuning.small import write_encoder
 from tests.training.segmentation.small_segmentations import run, write_scenes
 
@@ -23,6 +23,6 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def full(encoder: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two seeds, all weights trained."""
     output = tmp_path_factory.mktemp("runs") / "full"
-    with drawn_figures():
+    with plotted_figures():
         run(encoder, scenes, output, "--seeds 42 43 --max_steps 40 --learning_rate 5e-3")
     return output

@@ -43,14 +43,14 @@ MOST_POINTS = 400
 _MARKS = "osD^vP*X"
 
 
-def draw_figures(findings: Findings, folder: Path) -> dict[str, Path]:
+def plot_figures(findings: Findings, folder: Path) -> dict[str, Path]:
     """Draws and saves all figures there is material for; returns their PNG files by name."""
     with style():
         drawn = {"scores": _scores(findings)}
         if len(findings.shown_classes) > 1:
             drawn["classes"] = _classes(findings)
         if findings.examples:
-            drawn["examples"] = draw_examples(findings.examples, findings.shown_classes)
+            drawn["examples"] = plot_examples(findings.examples, findings.shown_classes)
         return {name: save_figure(figure, folder, name) for name, figure in drawn.items()}
 
 
@@ -133,7 +133,7 @@ MOST_COLUMNS = 5
 _PANEL = 1.95
 
 
-def draw_examples(examples: Sequence[Example], classes: Sequence[str]) -> Figure:
+def plot_examples(examples: Sequence[Example], classes: Sequence[str]) -> Figure:
     """Rows of an image as it is, with the true outlines, and with those each method found."""
     examples = [crop(each) for each in examples]
     titles = ["image", "annotated", *examples[0].predicted][:MOST_COLUMNS]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stedfm_hf.evaluation.report.segmentation.figures import MOST_PIXELS, WORDS, draw_figures
+from stedfm_hf.evaluation.report.segmentation.figures import MOST_PIXELS, WORDS, plot_figures
 from stedfm_hf.evaluation.report.segmentation.findings import PRIMARY, Findings
 from stedfm_hf.evaluation.report.shared import (
     LEVEL,
@@ -322,6 +322,6 @@ def write_findings(findings: Findings, folder: Path) -> None:
     """Write `metrics.json`, `per_image.parquet`, `figures/` and `report.html`."""
     scored = [each for scores in findings.scores.values() for each in scores]
     write_table(table_of(scored, findings.test.classes), folder / PER_IMAGE)
-    figures = draw_figures(findings, folder / "figures")
+    figures = plot_figures(findings, folder / "figures")
     write_page_of(findings, figures, folder / PAGE)
     write_json(folder / RESULTS, finite(findings.record()))
