@@ -43,10 +43,10 @@ def split_batch(
     found = _split(effective, world_size, most, per_device, accumulation)
     if found is None:
         near = _nearest(effective, world_size, most, per_device, accumulation)
-        size = f"{per_device} samples" if per_device else f"{most} samples at most"
+        size = f"{per_device} samples" if per_device else f"at most {most} samples"
         times = "" if accumulation is None else f", {accumulation} times"
         raise UserError(
-            f"effective_batch_size {effective} cannot be shared evenly by {world_size} process(es) that take {size}{times}"
+            f"effective_batch_size {effective} cannot be split evenly over {world_size} process(es) of {size}{times}"
             f"; the nearest that can: {' or '.join(map(str, near))}"
         )
     return found

@@ -76,9 +76,9 @@ class Crops:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def take(self, image_ids: torch.Tensor | slice) -> Crops:
-        """The crops at some places."""
-        return Crops(*(values[places] for values in self._columns()))
+    def take(self, rows: torch.Tensor | slice) -> Crops:
+        """Return the crops of some rows."""
+        return Crops(*(values[rows] for values in self._columns()))
 
     def labelled(self) -> Crops:
         """Those that have a label."""

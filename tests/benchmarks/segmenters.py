@@ -280,7 +280,7 @@ def _spots(folder: Path, work: Path) -> str:
 def _lay_out(data: AnnotatedImages, folder: Path, fold: np.ndarray, number: int, output: Path) -> None:
     """The fold is the test, the next one chooses the weights, the others are trained on."""
     sides = {number: "test", (number + 1) % FOLDS: "validation"}
-    for place, each in zip(data.places.tolist(), fold.tolist(), strict=True):
+    for place, each in zip(data.image_ids.tolist(), fold.tolist(), strict=True):
         stem = Path(place).name.removesuffix("_image.tif")
         for kind in ("image", "mask"):
             target = output / f"{kind}s" / sides.get(each, "train") / f"{stem}.tif"

@@ -27,7 +27,10 @@ from tests.data.assembled import noisy_crop, write_repo
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = "stedfm_hf/training/pretrain.py"
-SHORT = "--recipe 64-p8 --effective-batch-size 8 --logging-steps 2 --save-steps 4 --eval-steps 4 --max-steps 10 --device cpu"
+SHORT = (
+    "--recipe 64-p8 --effective-batch-size 8 --logging-steps 2 --save-steps 4 --eval-steps 4 "
+    "--max-steps 10 --device cpu"
+)
 
 
 def write_blobs(folder: Path, count: int = 60, *, seed: int = 0) -> Path:

@@ -59,15 +59,15 @@ def test_the_published_batch_on_other_machines(world_size: int, most: int, expec
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ({"world_size": 3}, "3 process(es) that take 256 samples at most; the nearest that can: 1020 or 1026"),
-        ({"world_size": 1, "per_device": 100}, "that take 100 samples; the nearest that can: 1000 or 1100"),
-        ({"world_size": 1, "accumulation": 3}, "at most, 3 times; the nearest that can: 1023 or 1026"),
+        ({"world_size": 3}, "3 process(es) of at most 256 samples; the nearest that can: 1020 or 1026"),
+        ({"world_size": 1, "per_device": 100}, "of 100 samples; the nearest that can: 1000 or 1100"),
+        ({"world_size": 1, "accumulation": 3}, "of at most 256 samples, 3 times; the nearest that can: 1023 or 1026"),
         ({"world_size": 2, "per_device": 64, "accumulation": 4}, "64 samples, 4 times; the nearest that can: 512"),
         ({"world_size": 2000}, "the nearest that can: 2000"),
     ],
 )
-def test_what_cannot_be_shared_is_told_with_what_can(given: dict[str, int], line: str) -> None:
-    with pytest.raises(UserError, match="effective_batch_size 1024 cannot be shared") as caught:
+def test_an_uneven_batch_size_is_refused_with_the_nearest_even_one(given: dict[str, int], line: str) -> None:
+    with pytest.raises(UserError, match="effective_batch_size 1024 cannot be split evenly") as caught:
         split_batch(1024, most=256, **given)
     assert line in str(caught.value)
 

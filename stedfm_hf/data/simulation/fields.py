@@ -94,11 +94,11 @@ def simulate_field(
     names = in_order(structures)
     settings = settings or SimulationSettings()
     rng = generator("+".join(names), seed, index)
-    sample = sample(names, rng, settings)
+    sample = make_sample(names, rng, settings)
     clear, donor = sample.clear, None
     if settings.match_with:
         donor = settings.match_with[rng.integers(len(settings.match_with))]
-        clear = _take_intensities(clear, sample([donor], rng, settings).clear, rng, settings)
+        clear = _take_intensities(clear, make_sample([donor], rng, settings).clear, rng, settings)
     photons, background = rng.uniform(*settings.photons), rng.uniform(*settings.background)
     clear *= np.float32(photons / bright_level(clear))
 
@@ -182,7 +182,7 @@ class Sample:
     coverage: float
 
 
-def sample(names: Sequence[str], rng: np.random.Generator, settings: SimulationSettings) -> Sample:
+def make_sample(names: Sequence[str], rng: np.random.Generator, settings: SimulationSettings) -> Sample:
     """Draws structures until the field is not nearly empty; at most `_DRAWS` times, for the sake of tiny fields."""
     for _ in range(_DRAWS):
         coverage, fwhm = rng.uniform(*settings.coverage), rng.uniform(*settings.fwhm_nm)

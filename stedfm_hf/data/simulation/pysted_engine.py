@@ -21,7 +21,7 @@ from stedfm_hf.data.simulation.fields import (
     bright_level,
     class_mask,
     generator,
-    sample,
+    make_sample,
     to_uint16,
 )
 from stedfm_hf.data.simulation.physics import SimulationSettings, in_order
@@ -63,7 +63,7 @@ def simulate_field_with_pysted(
     names = in_order(structures)
     settings = settings or SimulationSettings()
     rng = generator("+".join(names), seed, index)
-    sample = sample(names, rng, settings)
+    sample = make_sample(names, rng, settings)
     photons, background = rng.uniform(*settings.photons), rng.uniform(*settings.background)
     sharp = sum(sample.sharp[1:], sample.sharp[0])
     pixel_m = settings.pixel_size_nm * 1e-9

@@ -61,7 +61,7 @@ def read_targets(
         kinds = {"fraction"}
     if "other" in kinds or len(kinds) > 1:
         first = next((entry for entry in known if _kind(entry) == "other"), known[-1])
-        place = next(places[row] for row, entry in zip(rows, known, strict=True) if entry is first)
+        place = next(image_ids[row] for row, entry in zip(rows, known, strict=True) if entry is first)
         raise UserError(
             f"{where}: the labels are neither int nor str, nor all of one kind ({place} has {first!r}, a "
             f"{type(first).__name__}); give one name or number for each image, a list of names, or a decimal number"
@@ -73,7 +73,7 @@ def read_targets(
             bad = np.flatnonzero(~np.isfinite(values))
             raise UserError(
                 f"{where}: {len(bad)} of {len(values)} targets are NaN or infinite (the first is of "
-                f"{places[rows[bad[0]]]}); mend them, or leave them empty to leave the images out"
+                f"{image_ids[rows[bad[0]]]}); correct them, or leave them empty to skip these images"
             )
         return Targets((), values, rows)
     if kind == "list":

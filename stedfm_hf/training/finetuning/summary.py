@@ -37,8 +37,8 @@ def summarise(runs: Sequence[Mapping[str, Any]], *, how: str, limitations: Seque
         limitations: why no conclusion can be drawn of the images of the last side.
 
     Returns:
-        `chosen_by`, `best_seed`, `split`, `limitations`, `seeds`, and for `validation` and, if it is there, `test`: `mean`
-        and `sd` (with n - 1; None of a single run) by figure. A figure that a run does not have is left out.
+        `chosen_by`, `best_seed`, `split`, `limitations`, `seeds`, and for `validation` and, if it is there, `test`:
+        `mean` and `sd` (with n - 1; None of a single run) by figure. A figure that a run does not have is left out.
     """
     figure = str(runs[0]["chosen_by"])
     best = runs[0]

@@ -37,8 +37,8 @@ def memory_warnings(scored: Mapping[str, AnnotatedImages]) -> list[str]:
         needed = SCORING_BYTES * int(data.sizes[largest])
         if needed > MUCH_MEMORY:
             found.append(
-                f"{data.name}: scoring {data.image_ids[largest]} ({data.sizes[largest] / 1e6:,.0f} million pixels) takes "
-                f"about {needed / 2**30:.0f} GiB of memory; if there is less, cut it into pieces"
+                f"{data.name}: scoring {data.image_ids[largest]} ({data.sizes[largest] / 1e6:,.0f} million pixels) "
+                f"needs about {needed / 2**30:.0f} GiB of memory; if there is less, cut it into pieces"
             )
     return found
 

@@ -62,8 +62,8 @@ def write_page_of(findings: Findings, figures: Mapping[str, Path], path: Path) -
         lead=" ".join(summary(findings)),
         facts=facts_of(findings.splits, findings.test, classes=str(len(findings.shown_classes)), rules=rules),
         sections=sections,
-        footer=f"Made by `stedfm {findings.command}` of the package stedfm-hf. This file holds all it shows; the figures "
-        "lie beside it as PNG and SVG in the folder figures, all numbers in metrics.json, the scores of every image "
+        footer=f"Made by `stedfm {findings.command}` of the package stedfm-hf. This page is self-contained; figures "
+        "are next to it in the folder figures as PNG and SVG, all numbers in metrics.json, the scores of every image "
         "in per_image.parquet.",
     )
 

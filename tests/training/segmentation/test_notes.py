@@ -42,7 +42,7 @@ def test_images_that_need_much_memory_are_named() -> None:
     data = from_arrays("d", [np.eye(8)] * 2, [np.eye(8, dtype=np.uint8)] * 2)
     assert not memory_warnings({"test": data})
     (warning,) = memory_warnings({"test": replace(data, sizes=np.array([64, 20_000**2]))})
-    assert warning.startswith("d: scoring 1 (400 million pixels) takes about 37 GiB of memory")
+    assert warning.startswith("d: scoring 1 (400 million pixels) needs about 37 GiB of memory")
 
 
 def test_a_recipe_names_no_folders(scenes: Path) -> None:
