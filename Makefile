@@ -7,10 +7,10 @@ else
 BIN := $(VENV)/bin
 endif
 INSTALLED := $(VENV)/.installed
-CODE := stedfm_hf tests
+CODE := stedfm_hf tests docs/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-encoder test test-all quality format bench bench-busy bench-data bench-segmentation bench-start clean
+.PHONY: help install demo demo-encoder test test-all quality format docs docs-serve bench bench-busy bench-data bench-segmentation bench-start clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -44,6 +44,15 @@ format: $(INSTALLED) ## Fix style and format where that can be done automaticall
 	"$(BIN)/ruff" check --fix $(CODE)
 	"$(BIN)/ruff" format $(CODE)
 
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(INSTALLED) ## Run the tutorials that changed and build the documentation site in site/, offline
+	"$(BIN)/python" -m docs.tools.tutorials
+	"$(BIN)/python" -m mkdocs build --quiet
+
+docs-serve: export NO_MKDOCS_2_WARNING = 1
+docs-serve: $(INSTALLED) ## Show the site on http://127.0.0.1:8000 and update it while you write
+	"$(BIN)/python" -m mkdocs serve
+
 bench: $(INSTALLED) ## Measure speed and memory and write docs/benchmarks/speed.md (tests/benchmarks)
 	"$(BIN)/python" -m tests.benchmarks
 
@@ -66,4 +75,4 @@ bench-segmentation: $(MONAI) ## Measure decoders, whole fields and MONAI and wri
 	PYTHONPATH="$(MONAI)" "$(BIN)/python" -m tests.benchmarks.segmentation
 
 clean: ## Remove the virtual environment and everything built
-	rm -rf "$(VENV)" build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf "$(VENV)" build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -289,7 +289,7 @@ def _extras() -> Iterator[Check]:
     except metadata.PackageNotFoundError:
         return
     for extra in extras:
-        if extra in ("all", "dev"):
+        if extra in ("all", "dev", "docs"):
             continue
         needed = [r.name for r in requirements if r.marker and r.marker.evaluate({"extra": extra})]
         missing = [name for name in needed if not _installed(name)]
