@@ -109,6 +109,7 @@ class SegmentSettings:
         None,
         parse=options.index_or_name,
         metavar="NAME|INDEX",
+        group=options.INPUT,
         help="Series to take of each file; all takes every one, and every plane of a stack.",
     )
     channel: str | int | None = options.channel()

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperArgument, TyperCommand
 
+from stedfm_hf.runs import options
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
 from stedfm_hf.runs.progress import tell
 from stedfm_hf.runs.result import Answer
@@ -172,6 +173,7 @@ def _command_class(settings: type) -> type[TyperCommand]:
     """Make the class of a command, which also takes `--batch_size 8`, and `--seeds 1 2` for two values.
 
     Where the command has positional arguments, only numbers may follow each other: another word may be an argument.
+    The help lists the options under the headings of their groups.
     """
     hints, named = types_of(settings), [each for each in fields(settings) if not option_of(each).positional]
     lists = [each for each in named if option_of(each).multiple or get_origin(_without_none(hints[each.name])) is list]
@@ -182,6 +184,26 @@ def _command_class(settings: type) -> type[TyperCommand]:
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             words = [_hyphenated(word) for word in args]
             return super().parse_args(ctx, _repeat_flags(words, flags, numbers_only=positional))
+
+        def format_options(self, ctx: Any, formatter: Any) -> None:
+            sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": [], options.INPUT: []}
+            for parameter in self.get_params(ctx):
+                if (record := parameter.get_help_record(ctx)) is None:
+                    continue
+                if isinstance(parameter, TyperArgument):
+                    sections["Arguments"].append((str(parameter.metavar), record[1]))
+                else:
+                    heading = getattr(parameter, "rich_help_panel", None) or options.GENERAL
+                    sections.setdefault(heading, []).append(record)
+            for last in (options.COMPUTATION, options.GENERAL):
+                sections[last] = sections.pop(last, [])
+            for heading, records in sections.items():
+                if records:
+                    with formatter.section(heading):
+                        formatter.write_dl(records)
+
+        def collect_usage_pieces(self, ctx: Any) -> list[str]:
+            return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
     return Command
 
@@ -228,7 +250,7 @@ def _parameter(of_field: Field[Any], hint: Any) -> Parameter:
     annotation = list[kind] if is_list else kind  # type: ignore[valid-type]
     required = _is_required(of_field) and known.cli_default is None
     if known.positional:
-        info = typer.Argument(... if required else None, metavar=known.metavar, help=known.help)
+        info = typer.Argument(... if required else None, metavar=flag_of(of_field), help=known.help)
         return Parameter(of_field.name, Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
     default = known.cli_default or (None if of_field.default is MISSING else of_field.default)
     if callable(of_field.default_factory):
@@ -242,7 +264,12 @@ def _parameter(of_field: Field[Any], hint: Any) -> Parameter:
     metavar = known.metavar or ("|".join(known.choices) if 0 < len(known.choices) < 6 else by_type)
     text = known.help + (" [required]" if required else "")
     info = typer.Option(
-        default, *flags, metavar=metavar, help=text, show_default=default is not None and default is not False
+        default,
+        *flags,
+        metavar=metavar,
+        help=text,
+        show_default=default is not None and default is not False,
+        rich_help_panel=known.group,
     )
     return Parameter(of_field.name, Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
 

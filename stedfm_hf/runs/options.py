@@ -19,6 +19,10 @@ ANNOTATED = "Folder of images with masks (images/a.tif with masks/a.tif, or a_ma
 TARGET_TYPES = ("single_label", "multi_label", "soft")
 REFERENCE = "reference"
 PROTOCOLS = ("default", REFERENCE)
+INPUT = "Input"
+COMPUTATION = "Computation"
+GENERAL = "General"
+"""Headings of the help under which shared options are listed."""
 Inputs = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 """One file, folder, glob or data set, or several."""
 
@@ -65,6 +69,7 @@ def tile_size() -> Any:
         "auto",
         parse=parse_tile_size,
         metavar="N|auto|none",
+        group=COMPUTATION,
         help="Size of a tile in pixels; auto is the crop size of the model, none takes each image whole.",
     )
 
@@ -76,13 +81,19 @@ def device() -> Any:
         decides=False,
         choices=DEVICES,
         pattern=r"(cuda|mps):\d+",
+        group=COMPUTATION,
         help="Device of the model; auto takes a GPU if there is one.",
     )
 
 
 def precision(default: str = "float32", auto: str = "where the hardware computes it fast") -> Any:
     """Floating-point type of the model."""
-    return option(default, choices=PRECISIONS, help=f"Floating-point type of the model; auto is bfloat16 {auto}.")
+    return option(
+        default,
+        choices=PRECISIONS,
+        group=COMPUTATION,
+        help=f"Floating-point type of the model; auto is bfloat16 {auto}.",
+    )
 
 
 def protocol(reference: str) -> Any:
@@ -92,12 +103,18 @@ def protocol(reference: str) -> Any:
 
 def batch_size(default: int, unit: str = "tiles") -> Any:
     """Number of tiles, tiles or images in a forward pass."""
-    return option(default, decides=False, minimum=1, help=f"Number of {unit} in one forward pass.")
+    return option(default, decides=False, minimum=1, group=COMPUTATION, help=f"Number of {unit} in one forward pass.")
 
 
 def workers(what: str) -> Any:
     """Number of threads or processes."""
-    return option(None, decides=False, minimum=1, help=f"Number of {what}; by default one per core, at most 8.")
+    return option(
+        None,
+        decides=False,
+        minimum=1,
+        group=COMPUTATION,
+        help=f"Number of {what}; by default one per core, at most 8.",
+    )
 
 
 def source_pattern() -> Any:
@@ -105,19 +122,22 @@ def source_pattern() -> Any:
     return option(
         None,
         decides=False,
+        group=INPUT,
         help="Regular expression for the part of a path that names the source image; by default each file is one.",
     )
 
 
 def masks() -> Any:
     """Folder of the masks."""
-    return option(None, decides=False, help="Folder of the masks, for a folder of images alone.")
+    return option(None, decides=False, group=INPUT, help="Folder of the masks, for a folder of images alone.")
 
 
 def classes() -> Any:
     """Names of the classes of masks."""
     return option(
-        None, help="Names of the classes 1, 2, ... of label images, or of the planes, in order; or NUMBER=NAME each."
+        None,
+        group=INPUT,
+        help="Names of the classes 1, 2, ... of label images, or of the planes, in order; or NUMBER=NAME each.",
     )
 
 
@@ -126,19 +146,24 @@ def target_type() -> Any:
     return option(
         None,
         choices=TARGET_TYPES,
+        group=INPUT,
         help="Kind of the masks: one class a pixel, classes that overlap, or votes; by default what the masks are.",
     )
 
 
 def series(help: str = "Series to take of each file; by default all.") -> Any:
     """Series of a file."""
-    return option(None, parse=index_or_name, metavar="NAME|INDEX", help=help)
+    return option(None, parse=index_or_name, metavar="NAME|INDEX", group=INPUT, help=help)
 
 
 def channel() -> Any:
     """Channel of an image."""
     return option(
-        None, parse=index_or_name, metavar="NAME|INDEX", help="Channel to take of each image; by default all."
+        None,
+        parse=index_or_name,
+        metavar="NAME|INDEX",
+        group=INPUT,
+        help="Channel to take of each image; by default all.",
     )
 
 
@@ -147,13 +172,16 @@ def normalization() -> Any:
     return option(
         None,
         choices=NORMALIZATIONS,
+        group=INPUT,
         help="Scaling of intensities to [0, 1]; by default that of the processor.",
     )
 
 
 def intensity_range() -> Any:
     """Intensities that become 0 and 1."""
-    return option(None, metavar="LOW HIGH", help="Intensities that become 0 and 1, for the normalization `fixed`.")
+    return option(
+        None, metavar="LOW HIGH", group=INPUT, help="Intensities that become 0 and 1, for the normalization `fixed`."
+    )
 
 
 def seed(of: str, default: int | None = 0) -> Any:
@@ -163,7 +191,7 @@ def seed(of: str, default: int | None = 0) -> Any:
 
 def overwrite() -> Any:
     """Whether an existing output is replaced."""
-    return option(False, decides=False, help="Replace an existing output instead of resuming it.")
+    return option(False, decides=False, group=GENERAL, help="Replace an existing output instead of resuming it.")
 
 
 def index_or_name(text: str) -> str | int:

@@ -36,6 +36,7 @@ class Option:
         positional: Whether the command line takes it without a flag.
         multiple: Whether the command line takes several values (of a list it always does).
         extra: Whether it collects the options that the command does not know, as text by name.
+        group: Heading of the help under which the command line lists it.
         flags: Flags of the command line; by default the name with hyphens.
         metavar: Placeholder of the value in the help.
         choices: Allowed values; empty for any.
@@ -51,6 +52,7 @@ class Option:
     positional: bool = False
     multiple: bool = False
     extra: bool = False
+    group: str = "Options"
     flags: tuple[str, ...] = ()
     metavar: str | None = None
     choices: tuple[str, ...] = ()
