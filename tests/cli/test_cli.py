@@ -212,3 +212,12 @@ def test_doctor_works_when_torchvision_breaks_transformers(tmp_path: Path) -> No
     assert "not registered with transformers: " in run.stderr
     found = {check["name"]: check for check in json.loads(run.stdout)}
     assert found["torchvision"]["status"] == "fail" and found["torchvision"]["mend"] == "pip uninstall torchvision"
+
+
+def test_help_lists_options_under_headings(capsys: Captured) -> None:
+    assert main(["segment", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Usage: stedfm segment [OPTIONS] INPUT..." in shown
+    starts = [shown.index(f"\n{heading}:") for heading in ("Arguments", "Options", "Input", "Computation", "General")]
+    assert starts == sorted(starts)
+    assert shown.index("  --channel") > starts[2] and shown.index("  --device") > starts[3]
