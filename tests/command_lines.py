@@ -1,6 +1,10 @@
-"""Every command of the command line, found in the app itself."""
+"""Every command of the command line, found in the app, and the settings that commands are made of."""
 
 from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
 
 import typer
 
@@ -16,4 +20,16 @@ def commands(group: typer.Typer = app) -> list[tuple[str, ...]]:
         if each.typer_instance is not None:
             name = str(each.typer_instance.info.name)
             found += [(name, *words) for words in commands(each.typer_instance)]
+    return found
+
+
+def settings_of_commands() -> list[type]:
+    """Every class of settings in the package: those decorated with `@settings`."""
+    root = Path(__file__).parents[1]
+    found: list[type] = []
+    for path in sorted((root / "stedfm_hf").rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and "settings" in map(ast.unparse, node.decorator_list):
+                module = ".".join(path.relative_to(root).with_suffix("").parts)
+                found.append(getattr(importlib.import_module(module), node.name))
     return found
