@@ -7,20 +7,20 @@ from pathlib import Path
 
 VERBS = frozenset(
     """
-    Add Adjust Align Append Apply Approximate Ask Assemble Assert Assign Augment Average Blend Build Cache Calculate 
-    Call Change Check Choose Classify Clear Clip Close Collect Combine Compare Complete Compose Compute Configure Connect
-    Consume Convert Copy Correct Count Cover Create Crop Cut Decide Decode Define Delete Derive Describe Detect
-    Determine Discard Display Divide Download Drop Embed Encode End Ensure Enter Estimate Evaluate Exclude Execute Exit
-    Expand Export Extract Fetch Fill Filter Find Finish Fit Flatten Fold Format Forward Freeze Generate Get Give 
-    Go Group Guess Handle Hash Hide Identify Ignore Import Initialise Insert Inspect Interpolate Invert Iterate Join Keep Label
-    Limit Link List Load Locate Lock Log Look Make Map Mark Mask Match Measure Merge Mirror Mix Move Name Normalise
-    Number Offer Open Order Overlay Pad Parse Plan Plot Pool Predict Prefetch Prepare Pretrain Print Process Project
-    Publish Push Put Query Raise Rank Read Rebuild Recognise Record Reduce Refuse Register Release Remove Rename Render
-    Reopen Repeat Replace Report Reproduce Request Rescale Reset Reshape Resize Resolve Restore Resume Return Reverse
-    Rotate Round Run Sample Save Scale Score Search Segment Select Send Serve Set Show Shuffle Simulate Skip Sort Split
-    Stack Standardise Start Stop Store Stream Submit Sum Summarise Switch Take Test Track Train Transfer Transform
-    Translate Try Turn Undo Unfreeze Unpack Update Upload Use Validate Verify Visit Wait Walk Warn Weight Wrap Write
-    Yield
+    Add Adjust Align Append Apply Approximate Ask Assemble Assert Assign Augment Average Blend Build Cache
+    Calculate Call Change Check Choose Classify Clear Clip Close Collect Combine Compare Complete Compose Compute
+    Configure Connect Consume Convert Copy Correct Count Cover Create Crop Cut Decide Decode Define Delete Derive
+    Describe Detect Determine Discard Display Divide Download Drop Embed Encode End Ensure Enter Estimate Evaluate
+    Exclude Execute Exit Expand Export Extract Fetch Fill Filter Find Finish Fit Flatten Fold Follow Format Forward
+    Freeze Generate Get Give Go Group Guess Handle Hash Hide Identify Ignore Import Initialise Insert Inspect
+    Interpolate Invert Iterate Join Keep Label Leave Limit Link List Load Locate Lock Log Look Make Map Mark Mask
+    Match Measure Merge Mirror Mix Move Name Normalise Number Offer Open Order Overlay Pad Parse Plan Plot Pool
+    Predict Prefetch Prepare Pretrain Print Process Project Publish Push Put Query Raise Rank Read Rebuild
+    Recognise Record Reduce Refuse Register Release Remove Rename Render Reopen Repeat Replace Report Reproduce
+    Request Rescale Reset Reshape Resize Resolve Restore Resume Return Reverse Rotate Round Run Sample Save Scale
+    Score Search Segment Select Send Serve Set Show Shuffle Simulate Skip Sort Split Stack Standardise Start Stop
+    Store Stream Submit Sum Summarise Switch Take Test Track Train Transfer Transform Translate Try Turn Undo
+    Unfreeze Unpack Update Upload Use Validate Verify Visit Wait Walk Warn Weight Wrap Write Yield
     """.split()
 )
 """Verbs in the imperative; a new one is added here when no other one fits."""
