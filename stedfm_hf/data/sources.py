@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from stedfm_hf.data.splits import file_id
-from stedfm_hf.runs import FileStamp, UserError, counted, file_stamp, tell
+from stedfm_hf.runs import FileStamp, UserError, counted, file_stamp, print_note
 
 if TYPE_CHECKING:
     from stedfm_hf.images import StedImage
@@ -96,7 +96,7 @@ def find_sources(
         if count := len(found.left_out):
             skipped["masks"] = count
             them = "it" if count == 1 else "them"
-            tell(f"skipped {counted(count, 'mask')} of these images; name {them} to take {them}")
+            print_note(f"skipped {counted(count, 'mask')} of these images; name {them} to take {them}")
     for each in inputs:
         if is_dataset(each):
             from stedfm_hf.data.dataset_rows import dataset_rows  # takes seconds to import

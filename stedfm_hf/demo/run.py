@@ -11,7 +11,7 @@ from typing import Any
 from stedfm_hf.demo.settings import DemoSettings
 from stedfm_hf.runs import UserError, write_json
 from stedfm_hf.runs.output import open_output
-from stedfm_hf.runs.progress import tell
+from stedfm_hf.runs.progress import print_note
 from stedfm_hf.runs.quiet import quiet_transformers
 from stedfm_hf.runs.result import Result
 from stedfm_hf.runs.settings import takes_settings
@@ -200,7 +200,7 @@ def evaluate(settings: DemoSettings, images: Path, model: str, folder: Path) -> 
     except UserError as error:
         if settings.images is None:
             raise
-        tell(f"no evaluation: {error}")
+        print_note(f"no evaluation: {error}")
         return None
     record, setting = result.record, result.record["summary"][0]["setting"]
     keys = {each["key"]: "network" if each["kind"] == "model" else each["key"] for each in record["models"]}

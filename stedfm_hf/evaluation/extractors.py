@@ -30,7 +30,7 @@ from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.modeling.tiling_stedfm import encode_images
-from stedfm_hf.runs import UserError, tell
+from stedfm_hf.runs import UserError, print_note
 from stedfm_hf.runs.quiet import quiet_transformers
 from stedfm_hf.weights.models import ModelSource, find_model
 from stedfm_hf.weights.packaged import PACKAGED
@@ -196,7 +196,7 @@ def load_extractors(
                 found.append(_untrained(first, data, seed))
             else:
                 first_name = sources[0].given if sources else "no model"
-                tell(f"untrained: left out, because {first_name} is not a STED-FM network")
+                print_note(f"untrained: left out, because {first_name} is not a STED-FM network")
         elif name == "imagenet":
             if (imagenet := _imagenet(device, batch_size)) is not None:
                 found.append(imagenet)
@@ -278,7 +278,9 @@ def _imagenet(device: str, batch_size: int) -> VisionExtractor | None:
         found.key, found.name, found.kind = "imagenet", f"ImageNet ViT-S ({name})", "baseline"
         return found
     why = textwrap.shorten(reason, 160, placeholder=" ...")
-    tell(f"imagenet: left out, because no ViT-S trained on photographs is available here ({why}); see --baselines")
+    print_note(
+        f"imagenet: left out, because no ViT-S trained on photographs is available here ({why}); see --baselines"
+    )
     return None
 
 

@@ -22,7 +22,7 @@ from stedfm_hf.evaluation.trials import ALL, knn_runs, probe_runs
 from stedfm_hf.inference.loading import choose_device
 from stedfm_hf.labels.labelled import LabelledImages, read_labelled, sample_per_class
 from stedfm_hf.labels.splits import Splits
-from stedfm_hf.runs import UserError, read_json, tell
+from stedfm_hf.runs import UserError, print_note, read_json
 from stedfm_hf.runs.output import Output, open_output
 from stedfm_hf.weights.models import ModelSource
 
@@ -141,11 +141,11 @@ def _evaluate(
         overwrite=settings.overwrite,
     ) as output:
         if output.finished:
-            tell(f"{output.path}: is finished")
+            print_note(f"{output.path}: is finished")
         else:
             _run(output, settings, splits, kept, notes, extractors, baselines, run)
     result = ComparisonResult(output.path, output.manifest, dict(read_json(output.path / RESULTS)))
-    result.tell_notes()
+    result.print_notes()
     return result
 
 
@@ -163,14 +163,14 @@ def _run(
     manifest, began = output.manifest, time.monotonic()
     manifest.items.clear()
     failed = dict(splits.failed())
-    tell(f"{splits.train.name}: {splits.counts()}")
+    print_note(f"{splits.train.name}: {splits.counts()}")
     vectors: dict[str, Vectors] = {}
     cache = features_folder() if settings.cache == "auto" else settings.cache
     for extractor in extractors:
         vectors[extractor.key], unusable = vectors_of(splits, extractor, None if cache is None else Path(cache))
         failed = unusable | failed
     for place, reason in failed.items():
-        tell(f"error: {place}: {reason}")
+        print_note(f"error: {place}: {reason}")
         manifest.failed(place, reason)
     embedded = time.monotonic()
     for place in splits.test.image_ids[~kept].tolist():
@@ -197,4 +197,4 @@ def _run(
         for place in data.image_ids.tolist():
             manifest.done(place)
     write_report(evaluation, output.path)
-    tell(f"{len(runs)} runs of {len(contestants)} models and baselines")
+    print_note(f"{len(runs)} runs of {len(contestants)} models and baselines")

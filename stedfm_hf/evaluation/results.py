@@ -9,7 +9,7 @@ from typing import Any
 
 from stedfm_hf.labels.annotated.stored import BACKGROUND
 from stedfm_hf.metrics.summary import ALL
-from stedfm_hf.runs import tell
+from stedfm_hf.runs import print_note
 from stedfm_hf.runs.result import Result
 from stedfm_hf.runs.wording import text_table
 
@@ -36,14 +36,14 @@ class _Report(Result, ABC):
     def tables(self) -> Iterator[str]:
         """Write the tables of metrics."""
 
-    def tell_notes(self) -> None:
+    def print_notes(self) -> None:
         """Print the notes and limitations of the report on standard error."""
         for note in (*self.record.get("warnings", ()), *self.record["notes"]):
-            tell(f"note: {note}")
+            print_note(f"note: {note}")
         for limitation in self.record["conclusion"]["limitations"]:
-            tell(f"note: no conclusion can be drawn: {limitation}")
+            print_note(f"note: no conclusion can be drawn: {limitation}")
         if self.record["data"]["simulated"]:
-            tell("note: the images are simulated; this is not a statement about real ones")
+            print_note("note: the images are simulated; this is not a statement about real ones")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..runs.errors import EXIT_DONE, EXIT_ITEMS_FAILED
-from ..runs.progress import tell
+from ..runs.progress import print_note
 from ..runs.result import Answer
 from ..runs.settings import takes_settings
 from ..runs.wording import text_table
@@ -58,7 +58,7 @@ def info(settings: InfoSettings) -> FileInfo:
             if len(settings.files) == 1:
                 raise
             failed += 1
-            tell(f"error: {' '.join(str(error).split())}")
+            print_note(f"error: {' '.join(str(error).split())}")
     return FileInfo(found, failed)
 
 

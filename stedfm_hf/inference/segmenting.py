@@ -16,7 +16,7 @@ from stedfm_hf.inference.segmenter import Segmenter
 from stedfm_hf.inference.settings import SegmentSettings
 from stedfm_hf.inference.stepwise import chosen_scaling
 from stedfm_hf.modeling.blending_stedfm import default_tile_overlap
-from stedfm_hf.runs import Progress, UserError, some_of, tell
+from stedfm_hf.runs import Progress, UserError, print_note, some_of
 from stedfm_hf.runs.output import open_output
 
 
@@ -88,9 +88,11 @@ def segment_fields(
     result = SegmentResult(folder, output.manifest)
     if result.fields and not sum(result.objects.values()):
         if settings.min_area_px > 1:
-            tell(f"no object has {settings.min_area_px} pixels or more (--min-area-px); the labels show smaller ones")
+            print_note(
+                f"no object has {settings.min_area_px} pixels or more (--min-area-px); the labels show smaller ones"
+            )
         else:
-            tell("no pixel belongs to a class; the probability maps show how near the model came")
+            print_note("no pixel belongs to a class; the probability maps show how near the model came")
     return result
 
 

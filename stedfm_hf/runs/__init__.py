@@ -3,7 +3,7 @@
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
 from stedfm_hf.runs.files import FileStamp, atomic_path, file_stamp, read_json, sha256_file, write_json
 from stedfm_hf.runs.manifest import ItemStatus, Manifest, check_same_settings, manifest_path
-from stedfm_hf.runs.progress import Progress, tell
+from stedfm_hf.runs.progress import Progress, print_note
 from stedfm_hf.runs.wording import counted, some_of
 
 __all__ = [
@@ -24,6 +24,6 @@ __all__ = [
     "read_json",
     "sha256_file",
     "some_of",
-    "tell",
+    "print_note",
     "write_json",
 ]

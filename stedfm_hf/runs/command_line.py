@@ -18,7 +18,7 @@ from typer.core import TyperArgument, TyperCommand
 
 from stedfm_hf.runs import options
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
-from stedfm_hf.runs.progress import tell
+from stedfm_hf.runs.progress import print_note
 from stedfm_hf.runs.result import Answer
 from stedfm_hf.runs.settings import option_of, types_of
 from stedfm_hf.runs.threads import limit_spinning
@@ -120,7 +120,7 @@ def run_app(app: Callable[..., Any], args: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else EXIT_DONE if end.code is None else EXIT_ITEMS_FAILED
         if status == EXIT_INTERRUPTED:
-            tell("interrupted; run the same command again to resume")
+            print_note("interrupted; run the same command again to resume")
         return status
     except (ValueError, OSError, ImportError) as error:
         # An OSError is the world's doing (no permission, no space, no network), an ImportError the installation's;
@@ -129,7 +129,7 @@ def run_app(app: Callable[..., Any], args: Sequence[str] | None = None) -> int:
         if os.environ.get("STEDFM_DEBUG") or not known:
             raise
         hint = " (`stedfm doctor` looks for the cause)" if isinstance(error, ImportError) else ""
-        tell(f"error: {one_line(error)}{hint}")
+        print_note(f"error: {one_line(error)}{hint}")
         return EXIT_USAGE
     return EXIT_DONE
 

@@ -11,7 +11,7 @@ from typing import Any, Self, TextIO
 from tqdm import tqdm
 
 
-def tell(text: str) -> None:
+def print_note(text: str) -> None:
     """Print a line for people on standard error: standard output is for the answer."""
     print(f"stedfm: {text}", file=sys.stderr, flush=True)
 

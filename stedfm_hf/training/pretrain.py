@@ -31,7 +31,7 @@ from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.output import open_output
-from stedfm_hf.runs.progress import tell
+from stedfm_hf.runs.progress import print_note
 from stedfm_hf.runs.quiet import quiet_transformers
 from stedfm_hf.runs.recipes import write_recipe
 from stedfm_hf.runs.result import Result
@@ -97,7 +97,7 @@ def pretrain(settings: PretrainSettings) -> PretrainResult:
     """
     arguments = compose_arguments(settings)
     writes = arguments.process_index == 0
-    say = tell if writes else _silent
+    say = print_note if writes else _silent
     train = [find_split(name, settings.train_split) for name in settings.dataset]
     batches = _batches(settings, arguments, train)
     config = network_config(settings)

@@ -9,7 +9,7 @@ from filelock import FileLock
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from stedfm_hf.runs import UserError, tell
+from stedfm_hf.runs import UserError, print_note
 from stedfm_hf.runs.download import cache_folder
 from stedfm_hf.weights.convert import convert, is_converted
 
@@ -65,7 +65,7 @@ def _convert_once(folder: Path) -> None:
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             if is_converted(folder):  # by another command that was faster
                 return
-            tell(
+            print_note(
                 f"no model is named and {HUB_ID} is not on the Hub: converting the authors' {OFFICIAL_NAME} once into "
                 f"{folder}"
             )

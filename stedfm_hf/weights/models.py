@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.files import read_json
-from stedfm_hf.runs.progress import tell
+from stedfm_hf.runs.progress import print_note
 from stedfm_hf.weights.packaged import PACKAGED, packaged_folder
 
 HEADS = {
@@ -62,7 +62,7 @@ def find_model(model: str | Path | ModelSource | None = None, *, head: str | Non
         model = default_model()
     name = str(model)
     if (packaged := packaged_folder(name)) is not None:
-        tell(f"{name}: {PACKAGED[name]}")
+        print_note(f"{name}: {PACKAGED[name]}")
         found = ModelSource(name, str(packaged), f"{name} ({PACKAGED[name]})")
     else:
         _check_place(name)

@@ -25,7 +25,7 @@ from stedfm_hf.data.repository.layout import INDEX_FILE, SPLITS, crop_features
 from stedfm_hf.data.repository.shards import Shard, SplitWriter
 from stedfm_hf.data.settings import ROWS_PER_SHARD
 from stedfm_hf.data.splits import SHARES, SplitShares, split_of
-from stedfm_hf.runs import Manifest, Progress, UserError, manifest_path, some_of, tell, write_json
+from stedfm_hf.runs import Manifest, Progress, UserError, manifest_path, print_note, some_of, write_json
 from stedfm_hf.runs.files import remove_path
 
 
@@ -101,7 +101,7 @@ def assemble(
         shutil.rmtree(fresh, ignore_errors=True)  # on a full disk, it takes the space that is needed
     notes = _gaps(plan, shares, statistics)
     for note in notes:
-        tell(f"note: {note}")
+        print_note(f"note: {note}")
     return DatasetSummary(output, manifest, plan.crops, plan.sources, plan.labels, notes)
 
 

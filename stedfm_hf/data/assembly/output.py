@@ -11,7 +11,7 @@ from typing import Any
 
 from stedfm_hf.data.assembly.staging import FOLDER, Staging
 from stedfm_hf.data.repository.layout import INDEX_FILE
-from stedfm_hf.runs import Manifest, UserError, read_json, tell
+from stedfm_hf.runs import Manifest, UserError, print_note, read_json
 from stedfm_hf.runs.output import Output, open_output
 from stedfm_hf.runs.result import Result
 
@@ -110,7 +110,7 @@ def open_dataset(
             retries=False,
         ) as opened:
             if opened.finished:
-                tell(f"{output}: is finished; replace it with --overwrite")
+                print_note(f"{output}: is finished; replace it with --overwrite")
             else:
                 opened.manifest.items.clear()  # the parts tell
             yield opened
@@ -146,6 +146,6 @@ def tell_failures(manifest: Manifest, most: int = 10) -> None:
     """Print why inputs failed."""
     failures = list(manifest.failures().items())
     for item, reason in failures[:most]:
-        tell(f"error: {item}: {reason}")
+        print_note(f"error: {item}: {reason}")
     if len(failures) > most:
-        tell(f"error: {len(failures) - most} more failed; see manifest.json")
+        print_note(f"error: {len(failures) - most} more failed; see manifest.json")

@@ -25,7 +25,7 @@ from stedfm_hf.data.building.selection import Selection
 from stedfm_hf.data.repository.layout import INDEX_FILE
 from stedfm_hf.data.settings import BuildSettings
 from stedfm_hf.images import find_images
-from stedfm_hf.runs import Manifest, Progress, UserError, counted, manifest_path, sha256_file, tell
+from stedfm_hf.runs import Manifest, Progress, UserError, counted, manifest_path, print_note, sha256_file
 from stedfm_hf.runs.executors import cores, run_items
 from stedfm_hf.runs.options import REFERENCE
 from stedfm_hf.runs.output import check_output
@@ -92,7 +92,7 @@ def build(settings: BuildSettings) -> DatasetSummary:
             manifest.skipped(path, reason)
         for what, count in missing.items():
             manifest.options[f"files_without_{what.replace(' ', '_')}"] = count
-            tell(f"note: {count} of {len(found.files)} files have no {what}")
+            print_note(f"note: {count} of {len(found.files)} files have no {what}")
         from stedfm_hf.data.assembly.assemble import assemble  # imports torch and datasets
 
         return assemble(
@@ -156,7 +156,7 @@ def _find(settings: BuildSettings) -> _Found:
     taken = [each for each in images.images if made.isdisjoint(Path(os.path.realpath(each.file)).parents)]
     if left := len(images.images) - len(taken):
         found.notes["pictures_of_data_sets"] = left
-        tell(f"note: skipped {counted(left, 'picture')} of data sets")
+        print_note(f"note: skipped {counted(left, 'picture')} of data sets")
     pairs: dict[str, tuple[Path, ...]] = {}
     if masks is not None and taken:
         if not Path(masks).is_dir():
@@ -169,12 +169,14 @@ def _find(settings: BuildSettings) -> _Found:
     if not taken:
         raise UserError(f"{output}: all images of the inputs lie in it or in other data sets; name another --output")
     if masks is None and (called := sum(Path(each.path).stem.endswith("_mask") for each in taken)):
-        tell(f"note: {called} files are called *_mask and are taken as images; --masks FOLDER takes them as masks")
+        print_note(
+            f"note: {called} files are called *_mask and are taken as images; --masks FOLDER takes them as masks"
+        )
     named = None if labels is None else label_files([each.path for each in taken], labels)
     if named is not None and named.unused:
         found.notes["label_rows_without_file"] = len(named.unused)
         examples = ", ".join(named.unused[:3])
-        tell(f"warning: {len(named.unused)} rows of the table of labels name no file, such as {examples}")
+        print_note(f"warning: {len(named.unused)} rows of the table of labels name no file, such as {examples}")
     for each in taken:
         label = None if named is None else named.labels.get(each.path)
         if named is not None and label is None and not settings.keep_unlabelled:

@@ -21,7 +21,7 @@ from stedfm_hf.data.official.plan import SEED, Item, Plan, in_order_of_strength
 from stedfm_hf.data.official.registry import NOT_STATED, OfficialSet, official_set
 from stedfm_hf.data.repository.layout import SPLITS, Crop
 from stedfm_hf.data.settings import ImportSetSettings
-from stedfm_hf.runs import ItemStatus, Manifest, Progress, tell
+from stedfm_hf.runs import ItemStatus, Manifest, Progress, print_note
 from stedfm_hf.runs.download import fetch, is_url, public_url
 from stedfm_hf.runs.options import REFERENCE
 from stedfm_hf.runs.output import check_output
@@ -88,7 +88,7 @@ def import_set(settings: ImportSetSettings) -> DatasetSummary:
             )
     missing = [f"the source has no image of the split {split!r}" for split in SPLITS if split not in summary.crops]
     for note in (*plan.notes, *missing):
-        tell(f"note: {note}")
+        print_note(f"note: {note}")
     tell_failures(summary.manifest)
     return replace(summary, notes=(*plan.notes, *missing, *summary.notes))
 

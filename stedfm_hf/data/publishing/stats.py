@@ -17,7 +17,7 @@ from stedfm_hf.data.repository.files import (
 )
 from stedfm_hf.data.repository.layout import CROP_COLUMNS
 from stedfm_hf.data.settings import StatsSettings
-from stedfm_hf.runs import Progress, read_json, tell, write_json
+from stedfm_hf.runs import Progress, print_note, read_json, write_json
 from stedfm_hf.runs.output import check_output, open_output
 from stedfm_hf.runs.result import Answer
 from stedfm_hf.runs.settings import takes_settings
@@ -77,7 +77,9 @@ def dataset_stats(settings: StatsSettings) -> DatasetStats:
     stats = _measure(splits) if settings.output is None else _written(splits, settings)
     sources = stats.record["sources"]
     if shared := sources["shared_between_splits"]:
-        tell(f"warning: crops of {shared} source images are in several splits ({', '.join(sources['examples'])})")
+        print_note(
+            f"warning: crops of {shared} source images are in several splits ({', '.join(sources['examples'])})"
+        )
     return stats
 
 

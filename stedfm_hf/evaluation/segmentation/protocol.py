@@ -25,7 +25,7 @@ from stedfm_hf.evaluation.settings import MaskSettings
 from stedfm_hf.evaluation.splits import chosen_split, unused_by
 from stedfm_hf.labels.annotated import AnnotatedImages, parse_classes, read_annotated
 from stedfm_hf.labels.splits import Splits
-from stedfm_hf.runs import Manifest, Progress, UserError, counted, read_json, tell
+from stedfm_hf.runs import Manifest, Progress, UserError, counted, print_note, read_json
 from stedfm_hf.runs.output import Output, open_output
 from stedfm_hf.weights.models import ModelSource
 
@@ -70,13 +70,13 @@ def run_segmentation(settings: MaskSettings, sources: Sequence[ModelSource]) -> 
         overwrite=settings.overwrite,
     ) as output:
         if output.finished:
-            tell(f"{output.path}: is finished")
+            print_note(f"{output.path}: is finished")
         else:
             for place in left_out:
                 output.manifest.skipped(place, "a model was trained or selected on its source image")
             _run(output, settings, splits, models, scoring, training)
     result = MaskResult(output.path, output.manifest, dict(read_json(output.path / RESULTS)))
-    result.tell_notes()
+    result.print_notes()
     return result
 
 
@@ -96,9 +96,11 @@ def _run(
     """Score what is not scored yet, and write the report."""
     test, manifest, began = splits.test, output.manifest, time.monotonic()
     for place, reason in test.failed.items():
-        tell(f"error: {place}: {reason}")
+        print_note(f"error: {place}: {reason}")
         manifest.failed(place, reason)
-    tell(f"{test.name}: {counted(len(test), 'annotated image')} of {counted(test.source_count, 'source')} to score")
+    print_note(
+        f"{test.name}: {counted(len(test), 'annotated image')} of {counted(test.source_count, 'source')} to score"
+    )
     baselines, notes = _baselines(settings, splits)
     methods: list[Method] = [*models, *baselines]
     cache = ScoreCache(output.path, PER_IMAGE, test.classes, scoring)
@@ -120,7 +122,7 @@ def _run(
         manifest.done(place)
     write_findings(findings, output.path)
     cache.store.remove()
-    tell(f"{counted(len(models), 'model')} and {counted(len(methods) - len(models), 'baseline')} scored")
+    print_note(f"{counted(len(models), 'model')} and {counted(len(methods) - len(models), 'baseline')} scored")
 
 
 def read_splits(settings: MaskSettings) -> Splits[AnnotatedImages]:

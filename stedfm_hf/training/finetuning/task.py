@@ -22,7 +22,7 @@ from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.reports.figures import save_figure
 from stedfm_hf.runs import read_json, some_of, write_json
 from stedfm_hf.runs.output import Output, open_output
-from stedfm_hf.runs.progress import tell
+from stedfm_hf.runs.progress import print_note
 from stedfm_hf.runs.recipes import write_recipe
 from stedfm_hf.runs.result import Result
 from stedfm_hf.training.arguments import compose_arguments
@@ -104,7 +104,7 @@ class Task(ABC, Generic[Settings, Images, Item]):
         self.settings = settings
         self.arguments = compose_arguments(settings)
         self.writes = self.arguments.process_index == 0
-        self.say: Say = tell if self.writes else lambda line: None
+        self.say: Say = print_note if self.writes else lambda line: None
         self.config = network_config(settings)
         self.splits: Splits[Images] = self.read()
         self.metric = choose_metric(self.metrics(), settings.metric_for_best_model)
