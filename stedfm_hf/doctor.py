@@ -20,7 +20,7 @@ from typing import Any, Literal
 from packaging.requirements import Requirement
 
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_ITEMS_FAILED
-from stedfm_hf.runs.result import Answer
+from stedfm_hf.runs.result import Result
 from stedfm_hf.runs.settings import settings, takes_settings
 
 PACKAGE = "stedfm-hf"
@@ -54,8 +54,8 @@ class DoctorSettings:
 
 
 @dataclass(frozen=True)
-class Diagnosis(Answer):
-    """Result of `check_installation`.
+class Diagnosis(Result):
+    """OutputResult of `check_installation`.
 
     Attributes:
         checks: Everything that was checked.

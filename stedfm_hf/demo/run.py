@@ -13,7 +13,7 @@ from stedfm_hf.runs import UserError, write_json
 from stedfm_hf.runs.output import open_output
 from stedfm_hf.runs.progress import print_note
 from stedfm_hf.runs.quiet import quiet_transformers
-from stedfm_hf.runs.result import Result
+from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
 
 STRUCTURES = ("rings", "fibres", "microtubules", "puncta")
@@ -50,8 +50,8 @@ PARTS = ("images", "pool", "data", "model", "evaluation", "figures", TABLE, f"{T
 
 
 @dataclass(frozen=True)
-class DemoResult(Result):
-    """Result of a demo.
+class DemoResult(OutputResult):
+    """OutputResult of a demo.
 
     Attributes:
         output: Folder with `report.html`.

@@ -10,13 +10,13 @@ from typing import Any
 from stedfm_hf.labels.annotated.stored import BACKGROUND
 from stedfm_hf.metrics.summary import ALL
 from stedfm_hf.runs import print_note
-from stedfm_hf.runs.result import Result
+from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.wording import text_table
 
 
 @dataclass(frozen=True)
-class _Report(Result, ABC):
-    """Result with a report.
+class _Report(OutputResult, ABC):
+    """OutputResult with a report.
 
     Attributes:
         record: All metrics, as in the JSON file of the folder.
@@ -48,7 +48,7 @@ class _Report(Result, ABC):
 
 @dataclass(frozen=True)
 class ComparisonResult(_Report):
-    """Result of `evaluate knn` and `evaluate probe`."""
+    """OutputResult of `evaluate knn` and `evaluate probe`."""
 
     def tables(self) -> Iterator[str]:
         """Write the main metric of every model and setting."""
@@ -67,7 +67,7 @@ class ComparisonResult(_Report):
 
 @dataclass(frozen=True)
 class MaskResult(_Report):
-    """Result of `evaluate segmentation`."""
+    """OutputResult of `evaluate segmentation`."""
 
     def tables(self) -> Iterator[str]:
         """Write the means of every method, and those of each class, which a mean hides."""

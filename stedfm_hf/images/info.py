@@ -8,7 +8,7 @@ from typing import Any
 
 from ..runs.errors import EXIT_DONE, EXIT_ITEMS_FAILED
 from ..runs.progress import print_note
-from ..runs.result import Answer
+from ..runs.result import Result
 from ..runs.settings import takes_settings
 from ..runs.wording import text_table
 from .formats import ImageReadError, SeriesInfo, list_series
@@ -16,7 +16,7 @@ from .settings import InfoSettings
 
 
 @dataclass(frozen=True)
-class FileInfo(Answer):
+class FileInfo(Result):
     """Series of image files.
 
     Attributes:

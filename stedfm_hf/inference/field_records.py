@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from stedfm_hf.runs import FileStamp, atomic_path, counted
 from stedfm_hf.runs.output import Output
 from stedfm_hf.runs.parts import Part, PartStore
-from stedfm_hf.runs.result import Result
+from stedfm_hf.runs.result import OutputResult
 
 FIELDS, OBJECTS, PARTS = "fields.parquet", "objects.parquet", "fields.parts"
 OBJECTS_OF = "objects_"
@@ -25,8 +25,8 @@ _SAVE_EVERY = 5.0  # seconds between two saves of the manifest: it lists every f
 
 
 @dataclass(frozen=True)
-class SegmentResult(Result):
-    """Result of `segment`: the folder with maps and tables."""
+class SegmentResult(OutputResult):
+    """OutputResult of `segment`: the folder with maps and tables."""
 
     @cached_property
     def _table(self) -> pa.Table:

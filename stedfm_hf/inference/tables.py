@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from stedfm_hf.runs import atomic_path, counted
 from stedfm_hf.runs.output import Output
 from stedfm_hf.runs.parts import PartStore
-from stedfm_hf.runs.result import Result
+from stedfm_hf.runs.result import OutputResult
 
 OF_IMAGE = (
     ("path", pa.string()),
@@ -43,8 +43,8 @@ def embedding_schema(dim: int, *, patches: bool) -> pa.Schema:
 
 
 @dataclass(frozen=True)
-class TableResult(Result):
-    """Result of a command that writes a table.
+class TableResult(OutputResult):
+    """OutputResult of a command that writes a table.
 
     Attributes:
         table: The rows.

@@ -19,7 +19,7 @@ from typer.core import TyperArgument, TyperCommand
 from stedfm_hf.runs import options
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
 from stedfm_hf.runs.progress import print_note
-from stedfm_hf.runs.result import Answer
+from stedfm_hf.runs.result import Result
 from stedfm_hf.runs.settings import option_of, types_of
 from stedfm_hf.runs.threads import limit_spinning
 from stedfm_hf.runs.wording import nearest
@@ -36,7 +36,7 @@ def add_command(
         app: The group that it belongs to.
         name: Name of the command.
         function: The library function as `module:name`; imported when the arguments are right. It takes the settings
-            (`stedfm_hf.runs.settings.takes_settings`) and returns an `Answer`.
+            (`stedfm_hf.runs.settings.takes_settings`) and returns a `Result`.
         settings: Class of the settings. Its docstring is the help; its module imports neither torch nor transformers.
         example: A command line that works, for the help.
         recipes: Folder of packaged recipes, where there are some.
@@ -92,7 +92,7 @@ def call(function: str, settings: Any) -> Any:
     return found.__wrapped__(settings)
 
 
-def answer(result: Answer, as_json: bool) -> None:
+def answer(result: Result, as_json: bool) -> None:
     """Print the result of a command, and end with its exit status.
 
     Raises:

@@ -12,8 +12,8 @@ from stedfm_hf.runs.wording import counted
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Answer of a command that need not write anything; the answers of commands are its subclasses."""
+class Result:
+    """Result of a command that need not write anything; the answers of commands are its subclasses."""
 
     @property
     def exit_status(self) -> int:
@@ -30,8 +30,8 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Result(Answer):
-    """Result of a command that writes an output.
+class OutputResult(Result):
+    """OutputResult of a command that writes an output.
 
     Attributes:
         output: The file or folder.

@@ -34,7 +34,7 @@ from stedfm_hf.runs.output import open_output
 from stedfm_hf.runs.progress import print_note
 from stedfm_hf.runs.quiet import quiet_transformers
 from stedfm_hf.runs.recipes import write_recipe
-from stedfm_hf.runs.result import Result
+from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.training.arguments import compose_arguments
 from stedfm_hf.training.averaging import EncoderAverage
@@ -57,8 +57,8 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class PretrainResult(Result):
-    """Result of a pretraining: the folder of the masked autoencoder.
+class PretrainResult(OutputResult):
+    """OutputResult of a pretraining: the folder of the masked autoencoder.
 
     Attributes:
         output: Complete Hub-layout folder.

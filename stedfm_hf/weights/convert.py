@@ -14,7 +14,7 @@ from typing import Any
 from stedfm_hf.runs import Manifest, UserError, manifest_path, sha256_file, some_of
 from stedfm_hf.runs.download import fetch, is_url, public_url
 from stedfm_hf.runs.output import check_output, open_output
-from stedfm_hf.runs.result import Result
+from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.weights.archives import CHECKPOINT_SUFFIXES
 from stedfm_hf.weights.official import OfficialWeights, find_official, is_official_name
@@ -25,7 +25,7 @@ _RESULTS = ("config.json", "preprocessor_config.json", "model.safetensors", "REA
 
 
 @dataclass(frozen=True)
-class Conversion(Result):
+class Conversion(OutputResult):
     """Folder of a converted model; the manifest says where it came from."""
 
     @property

@@ -12,7 +12,7 @@ import pytest
 
 from stedfm_hf.cli import main
 from stedfm_hf.runs import command_line
-from stedfm_hf.runs.result import Answer
+from stedfm_hf.runs.result import Result
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -40,9 +40,9 @@ def test_a_documented_command_is_understood(
 ) -> None:
     called: list[Any] = []
 
-    def call(function: str, settings: Any) -> Answer:
+    def call(function: str, settings: Any) -> Result:
         called.append(settings)
-        return Answer()
+        return Result()
 
     monkeypatch.setattr(command_line, "call", call)
     monkeypatch.chdir(ROOT)

@@ -10,7 +10,7 @@ from stedfm_hf.images import find_images, read_image
 from stedfm_hf.runs import options
 from stedfm_hf.runs.items import process_items
 from stedfm_hf.runs.output import open_output
-from stedfm_hf.runs.result import Result
+from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import option, settings, takes_settings
 
 
@@ -25,12 +25,12 @@ class BrightnessSettings:
 
 
 @takes_settings(BrightnessSettings)
-def brightness(settings: BrightnessSettings) -> Result:
+def brightness(settings: BrightnessSettings) -> OutputResult:
     """Measure the brightness of images and record it in the manifest."""
     items = {image.path: (image.file, settings.percentile) for image in find_images(settings.inputs).images}
     with open_output(settings.output, "brightness", settings, results=[], overwrite=settings.overwrite) as output:
         process_items(output, items, _measure, keep=lambda item, value: f"brightness {value:.4g}")
-    return Result(output.path, output.manifest)
+    return OutputResult(output.path, output.manifest)
 
 
 def _measure(file: Path, percentile: float) -> float:

@@ -13,7 +13,7 @@ from stedfm_hf.data.assembly.staging import FOLDER, Staging
 from stedfm_hf.data.repository.layout import INDEX_FILE
 from stedfm_hf.runs import Manifest, UserError, print_note, read_json
 from stedfm_hf.runs.output import Output, open_output
-from stedfm_hf.runs.result import Result
+from stedfm_hf.runs.result import OutputResult
 
 RESULTS = ("data", "preview", "figures", INDEX_FILE, "README.md")
 """What a data set consists of, besides its manifest."""
@@ -22,7 +22,7 @@ ASSEMBLED = ".assembled"
 
 
 @dataclass(frozen=True)
-class DatasetSummary(Result):
+class DatasetSummary(OutputResult):
     """Data set that a command made.
 
     Attributes:

@@ -11,7 +11,7 @@ from typing import Any
 
 from stedfm_hf.data.settings import ListSettings
 from stedfm_hf.runs.errors import UserError
-from stedfm_hf.runs.result import Answer
+from stedfm_hf.runs.result import Result
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.runs.wording import text_table
 
@@ -225,7 +225,7 @@ def official_set(name: str) -> OfficialSet:
 
 
 @dataclass(frozen=True)
-class SetList(Answer):
+class SetList(Result):
     """List of published sets.
 
     Attributes:

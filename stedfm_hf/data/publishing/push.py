@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from stedfm_hf.data.repository.layout import CONFIG, INDEX_FILE, preview_name
 from stedfm_hf.data.settings import PushSettings
 from stedfm_hf.runs import Progress, UserError, read_json
-from stedfm_hf.runs.result import Answer
+from stedfm_hf.runs.result import Result
 from stedfm_hf.runs.settings import takes_settings
 
 _CARD, _MANIFEST = "README.md", "manifest.json"
@@ -30,7 +30,7 @@ _PATH = re.compile(r'(?:^|")(?:/[^"/\s]+/|~/|[A-Za-z]:[\\/]|\\\\)|(?<![\w.])/(?:
 
 
 @dataclass(frozen=True)
-class Pushed(Answer):
+class Pushed(Result):
     """Data set on the Hub.
 
     Attributes:

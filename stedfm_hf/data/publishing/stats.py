@@ -19,7 +19,7 @@ from stedfm_hf.data.repository.layout import CROP_COLUMNS
 from stedfm_hf.data.settings import StatsSettings
 from stedfm_hf.runs import Progress, print_note, read_json, write_json
 from stedfm_hf.runs.output import check_output, open_output
-from stedfm_hf.runs.result import Answer
+from stedfm_hf.runs.result import Result
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.runs.wording import text_table
 
@@ -29,7 +29,7 @@ _ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
-class DatasetStats(Answer):
+class DatasetStats(Result):
     """Statistics of a data set.
 
     Attributes:

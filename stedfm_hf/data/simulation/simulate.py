@@ -19,7 +19,7 @@ from stedfm_hf.data.simulation.structures import STRUCTURES
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, write_json
 from stedfm_hf.runs.executors import cores, run_items
 from stedfm_hf.runs.output import Output, open_output
-from stedfm_hf.runs.result import Result
+from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ WORTH_A_PROCESS = {"builtin": 1000, "pysted": 20}
 
 
 @dataclass(frozen=True)
-class SimulationResult(Result):
+class SimulationResult(OutputResult):
     """Simulated images.
 
     Attributes:

@@ -46,7 +46,7 @@ class Objective:
 
         Args:
             logits: (B, C).
-            targets: Result of `targets`.
+            targets: OutputResult of `targets`.
             weighted: Whether classes are weighted and labels smoothed; an evaluation does neither.
         """
         logits = logits.float()

@@ -24,7 +24,7 @@ from stedfm_hf.runs import read_json, some_of, write_json
 from stedfm_hf.runs.output import Output, open_output
 from stedfm_hf.runs.progress import print_note
 from stedfm_hf.runs.recipes import write_recipe
-from stedfm_hf.runs.result import Result
+from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.training.arguments import compose_arguments
 from stedfm_hf.training.checkpoints import remove_checkpoints
 from stedfm_hf.training.curve import CURVE_FILE, FinetuneRow, RowsFile
@@ -43,8 +43,8 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class FinetuneResult(Result):
-    """Result of a fine-tuning: the folder of the best model, with a folder for each seed.
+class FinetuneResult(OutputResult):
+    """OutputResult of a fine-tuning: the folder of the best model, with a folder for each seed.
 
     Attributes:
         output: Complete Hub-layout folder.
