@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stedfm_hf.reports import Picture, Section, Table
+from stedfm_hf.reports import ReportFigure, Section, Table
 from stedfm_hf.reports.html import write_page
 
 FEW_STEPS = 500
@@ -141,5 +141,5 @@ def _about(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _figure(path: Path, caption: str) -> list[Picture]:
-    return [Picture.of_figure(path, caption or "Reconstructions and a map", caption)] if path.exists() else []
+def _figure(path: Path, caption: str) -> list[ReportFigure]:
+    return [ReportFigure.from_png(path, caption or "Reconstructions and a map", caption)] if path.exists() else []

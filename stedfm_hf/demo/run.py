@@ -89,8 +89,8 @@ def demo(settings: DemoSettings) -> DemoResult:
         >>> demo("demo", max_seconds=60).report  # doctest: +SKIP
         PosixPath('demo/report.html')
     """
+    from stedfm_hf.demo.figures import save_figures
     from stedfm_hf.demo.page import summarise, write_report
-    from stedfm_hf.demo.pictures import save_figures
     from stedfm_hf.inference import embed
 
     began, folder = time.monotonic(), Path(settings.output)

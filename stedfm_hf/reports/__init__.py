@@ -1,10 +1,10 @@
 """Figures and one-file HTML pages, in one style for the whole package."""
 
 from stedfm_hf.reports.figures import label_colours, png_uri, save_figure, scale_bar, show_image, style
-from stedfm_hf.reports.html import Picture, Section, Table, render_page, write_page
+from stedfm_hf.reports.html import ReportFigure, Section, Table, render_page, write_page
 
 __all__ = [
-    "Picture",
+    "ReportFigure",
     "Section",
     "Table",
     "label_colours",

@@ -13,7 +13,7 @@ from stedfm_hf.runs.files import atomic_path
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportFigure:
     """A picture with its words.
 
     Args:
@@ -29,7 +29,7 @@ class Picture:
     width: int | None = None
 
     @classmethod
-    def of_figure(cls, png: Path, alt: str, caption: str = "") -> Picture:
+    def from_png(cls, png: Path, alt: str, caption: str = "") -> ReportFigure:
         """A figure that `save_figure` wrote, at its true size: text in all figures is equally large."""
         content = png.read_bytes()
         pixels = int.from_bytes(content[16:20], "big")  # width in the header that every PNG begins with
@@ -66,7 +66,7 @@ class Section:
 
     title: str
     text: Sequence[str] = ()
-    pictures: Sequence[Picture] = ()
+    figures: Sequence[ReportFigure] = ()
     table: Table | None = None
 
 

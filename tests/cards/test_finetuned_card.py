@@ -54,7 +54,7 @@ MOST = dataclasses.replace(
     settings={"learning_rate": 0.001},
     machine="1 x NVIDIA H100",
     precision="bfloat16",
-    pictures={"curve": "figures/curve.png", "confusion_matrix": "figures/confusion_matrix.png"},
+    figures={"curve": "figures/curve.png", "confusion_matrix": "figures/confusion_matrix.png"},
     files={"metrics.json": "all figures"},
     failed={"cell_3.tif": "truncated"} | {f"cell_{number}.tif": "NaN" for number in range(10, 21)},
     licence="mit",
@@ -110,7 +110,7 @@ def test_from_scratch_no_weights_are_claimed() -> None:
     assert "from scratch, with the architecture of `stedfm-vit-small`" in card and "from the weights of" not in card
 
 
-@pytest.mark.parametrize("facts", [LEAST, MOST, NUMBERS, dataclasses.replace(MOST, pictures={}, files={})])
+@pytest.mark.parametrize("facts", [LEAST, MOST, NUMBERS, dataclasses.replace(MOST, figures={}, files={})])
 def test_the_example_is_python_and_the_markdown_tidy(facts: FinetunedCardFacts) -> None:
     card = render_finetuned_card(facts)
     (code,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)

@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoImageProcessor, AutoModel
 
 from stedfm_hf.cli import main
-from stedfm_hf.demo.pictures import Embedded, one_of_each, place_on_map
+from stedfm_hf.demo.figures import Embedded, one_of_each, place_on_map
 from stedfm_hf.demo.run import demo
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.runs import EXIT_USAGE, Manifest, UserError

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from stedfm_hf.reports import Picture, Section, Table, label_colours, png_uri, save_figure, show_image, style
+from stedfm_hf.reports import ReportFigure, Section, Table, label_colours, png_uri, save_figure, show_image, style
 from stedfm_hf.reports.figures import PALETTE, display_limits, middle, scale_bar, scatter_images
 from stedfm_hf.reports.html import write_page
 
@@ -32,7 +32,7 @@ def test_a_figure_is_written_as_png_and_svg_and_the_same_every_time(tmp_path: Pa
     assert "<svg" in png.with_suffix(".svg").read_text(encoding="utf-8")
     assert png.read_bytes() == again.read_bytes()
     assert png.with_suffix(".svg").read_bytes() == again.with_suffix(".svg").read_bytes()
-    picture = Picture.of_figure(png, "noise")
+    picture = ReportFigure.from_png(png, "noise")
     assert picture.uri.startswith("data:image/png;base64,iVBOR")
     assert picture.width == round(Image.open(png).width * 96 / 160)
 
@@ -104,7 +104,7 @@ def test_a_page_is_one_file_that_fetches_nothing_and_escapes_everything(tmp_path
             Section(
                 "Loss",
                 ["It fell <b>a lot</b>."],
-                [Picture(png_uri(b"x"), 'a "curve"', "caption")],
+                [ReportFigure(png_uri(b"x"), 'a "curve"', "caption")],
                 Table(["method", "accuracy"], [["chance", "0.25"], ["network", "0.58"]], "a table", strong=1),
             )
         ],

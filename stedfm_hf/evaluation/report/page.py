@@ -27,7 +27,7 @@ from stedfm_hf.evaluation.report.shared import (
     write_table,
 )
 from stedfm_hf.labels.splits import limitations_of
-from stedfm_hf.reports import Picture, Section, Table, write_page
+from stedfm_hf.reports import ReportFigure, Section, Table, write_page
 from stedfm_hf.runs import counted, write_json
 
 IN_TABLE = {
@@ -177,7 +177,7 @@ def _scores(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section:
         f"{spread}Intervals (95 %) are of the {WORDS[evaluation.primary]}: over source images of the test, which are "
         "the independent units; another draw of the labelled images is not in them."
     )
-    picture = Picture.of_figure(figures[name], alt, "Bars: one standard deviation over draws." if spread else "")
+    picture = ReportFigure.from_png(figures[name], alt, "Bars: one standard deviation over draws." if spread else "")
     return Section("Scores", (), [picture], Table(header, rows, caption, strong=0))
 
 
@@ -228,10 +228,12 @@ def _classes(evaluation: Evaluation, figures: Mapping[str, Path]) -> list[Sectio
         )
         words = f"{'labels per class' if evaluation.command == 'evaluate probe' else 'vote'}: {last}"
         caption = f"Each row is a true class, in percent of its images; columns are the answers ({words})."
-        picture = Picture.of_figure(figures["confusion"], "Confusion matrices of all models", caption)
+        picture = ReportFigure.from_png(figures["confusion"], "Confusion matrices of all models", caption)
         sections.append(Section("Which classes are mistaken for which", (), [picture], table))
     if "predicted" in figures:
-        picture = Picture.of_figure(figures["predicted"], "Predicted against true numbers", "The first draw of each.")
+        picture = ReportFigure.from_png(
+            figures["predicted"], "Predicted against true numbers", "The first draw of each."
+        )
         sections.append(Section("Predicted and true", (), [picture]))
     return sections
 
@@ -243,7 +245,7 @@ def _calibration(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section
     ]
     last = evaluation.order[-1]
     caption = f"Labels per class: {last}. Every point stands for {LEAST_ANSWERS} answers or more."
-    picture = Picture.of_figure(figures["calibration"], "Share of right answers over confidence", caption)
+    picture = ReportFigure.from_png(figures["calibration"], "Share of right answers over confidence", caption)
     metrics = ("expected_calibration_error", "brier_score")
     settings = (evaluation.order[0], last) if len(evaluation.order) > 1 else (last,)
     header = ("model", *(f"{WORDS[metric]}, {setting} labels" for setting in settings for metric in metrics))

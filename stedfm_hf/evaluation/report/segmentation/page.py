@@ -25,7 +25,7 @@ from stedfm_hf.evaluation.report.shared import (
     write_table,
 )
 from stedfm_hf.evaluation.segmentation.scored import table_of
-from stedfm_hf.reports import Picture, Section, Table, write_page
+from stedfm_hf.reports import ReportFigure, Section, Table, write_page
 from stedfm_hf.runs import counted, some_of, write_json
 
 RESULTS, PER_IMAGE = "metrics.json", "per_image.parquet"
@@ -152,7 +152,7 @@ def _scores(findings: Findings, figures: Mapping[str, Path]) -> Section:
         f"Means over images, then {over}. Intervals: 95 %, over source images, which are the independent units; "
         "another training of the model is not in them. " + _undefined(findings)
     )
-    picture = Picture.of_figure(
+    picture = ReportFigure.from_png(
         figures["scores"],
         "Mean scores of all methods with their intervals",
         "Large dots: means; bars: 95 % intervals; small dots: single images.",
@@ -209,7 +209,7 @@ def _examples(findings: Findings, figure: Path) -> Section:
         )
     if any(each.region is not None for each in findings.examples):
         caption += " Lightened: outside of the region where the annotation counts."
-    picture = Picture.of_figure(figure, "Images with outlines of the annotation and of the predictions", caption)
+    picture = ReportFigure.from_png(figure, "Images with outlines of the annotation and of the predictions", caption)
     return Section("The best, the median and the worst image", text, [picture])
 
 
@@ -242,9 +242,11 @@ def _classes(findings: Findings, figures: Mapping[str, Path]) -> Section:
         "The last columns: images whose IoU has a value, and those where the class is neither there nor predicted. "
         "AUPR and AUROC of an image without the class, or full of it, have no value either."
     )
-    pictures: Sequence[Picture] = ()
+    figures: Sequence[ReportFigure] = ()
     if "classes" in figures:
-        pictures = [Picture.of_figure(figures["classes"], "IoU of every class and method", "Bars: 95 % intervals.")]
+        pictures = [
+            ReportFigure.from_png(figures["classes"], "IoU of every class and method", "Bars: 95 % intervals.")
+        ]
     return Section("Class by class", (), pictures, Table(header, rows, caption))
 
 
