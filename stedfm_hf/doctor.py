@@ -55,7 +55,7 @@ class DoctorSettings:
 
 @dataclass(frozen=True)
 class Diagnosis(Result):
-    """OutputResult of `check_installation`.
+    """Result of `check_installation`.
 
     Attributes:
         checks: Everything that was checked.

@@ -51,7 +51,7 @@ PARTS = ("images", "pool", "data", "model", "evaluation", "figures", TABLE, f"{T
 
 @dataclass(frozen=True)
 class DemoResult(OutputResult):
-    """OutputResult of a demo.
+    """Result of a demo.
 
     Attributes:
         output: Folder with `report.html`.

@@ -16,7 +16,7 @@ from stedfm_hf.runs.wording import text_table
 
 @dataclass(frozen=True)
 class _Report(OutputResult, ABC):
-    """OutputResult with a report.
+    """Result with a report.
 
     Attributes:
         record: All metrics, as in the JSON file of the folder.
@@ -48,7 +48,7 @@ class _Report(OutputResult, ABC):
 
 @dataclass(frozen=True)
 class ComparisonResult(_Report):
-    """OutputResult of `evaluate knn` and `evaluate probe`."""
+    """Result of `evaluate knn` and `evaluate probe`."""
 
     def tables(self) -> Iterator[str]:
         """Write the main metric of every model and setting."""
@@ -67,7 +67,7 @@ class ComparisonResult(_Report):
 
 @dataclass(frozen=True)
 class MaskResult(_Report):
-    """OutputResult of `evaluate segmentation`."""
+    """Result of `evaluate segmentation`."""
 
     def tables(self) -> Iterator[str]:
         """Write the means of every method, and those of each class, which a mean hides."""

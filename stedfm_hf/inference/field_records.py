@@ -26,7 +26,7 @@ _SAVE_EVERY = 5.0  # seconds between two saves of the manifest: it lists every f
 
 @dataclass(frozen=True)
 class SegmentResult(OutputResult):
-    """OutputResult of `segment`: the folder with maps and tables."""
+    """Result of `segment`: the folder with maps and tables."""
 
     @cached_property
     def _table(self) -> pa.Table:

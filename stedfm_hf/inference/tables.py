@@ -44,7 +44,7 @@ def embedding_schema(dim: int, *, patches: bool) -> pa.Schema:
 
 @dataclass(frozen=True)
 class TableResult(OutputResult):
-    """OutputResult of a command that writes a table.
+    """Result of a command that writes a table.
 
     Attributes:
         table: The rows.

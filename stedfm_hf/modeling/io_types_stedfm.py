@@ -186,7 +186,7 @@ def one_line(text: str) -> str:
 
 def file_size(handle: IO[bytes]) -> int:
     """Size in bytes of an open file or stream; it stays where it is."""
-    here = handle.print_note()
+    here = handle.tell()
     size = handle.seek(0, os.SEEK_END)
     handle.seek(here)
     return size

@@ -31,7 +31,7 @@ class Result:
 
 @dataclass(frozen=True)
 class OutputResult(Result):
-    """OutputResult of a command that writes an output.
+    """Result of a command that writes an output.
 
     Attributes:
         output: The file or folder.

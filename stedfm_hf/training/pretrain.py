@@ -58,7 +58,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class PretrainResult(OutputResult):
-    """OutputResult of a pretraining: the folder of the masked autoencoder.
+    """Result of a pretraining: the folder of the masked autoencoder.
 
     Attributes:
         output: Complete Hub-layout folder.

@@ -102,7 +102,7 @@ def write_tar(path: Path, count: int) -> None:
             }
             np.savez(buffer, image=pixels, metadata=np.array(facts, dtype=object))
             member = tarfile.TarInfo(f"{number:08d}-0-0")
-            member.size = buffer.print_note()
+            member.size = buffer.tell()
             buffer.seek(0)
             archive.addfile(member, buffer)
 

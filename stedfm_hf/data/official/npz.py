@@ -57,15 +57,13 @@ def _array(name: str, content: bytes) -> Any:
     header = np.lib.format.read_array_header_2_0 if wide else np.lib.format.read_array_header_1_0
     shape, _, dtype = header(stream)
     if not dtype.hasobject:
-        if math.prod(shape) * dtype.itemsize != len(content) - stream.print_note():
-            raise ValueError(
-                f"its {name} {shape} of {dtype} has {len(content) - stream.print_note()} bytes; get it again"
-            )
+        if math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
+            raise ValueError(f"its {name} {shape} of {dtype} has {len(content) - stream.tell()} bytes; get it again")
         stream.seek(0)
         return np.lib.format.read_array(stream, allow_pickle=False)
     if len(content) > MAX_OBJECT_BYTES:
         raise ValueError(f"refused, because its pickled {name} has {len(content)} bytes")
-    unpickler = ClosedUnpickler(content[stream.print_note() :])
+    unpickler = ClosedUnpickler(content[stream.tell() :])
     value = unpickler.load()
     if unpickler.placeholders:
         named = printable(", ".join(sorted(unpickler.placeholders)))

@@ -78,7 +78,7 @@ def is_better(metric: str, value: float, than: float) -> bool:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """OutputResult of an evaluation.
+    """Result of an evaluation.
 
     Attributes:
         step: Optimiser steps done.

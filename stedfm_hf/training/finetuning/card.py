@@ -95,7 +95,7 @@ def write_card(
         settings={name: shown[name] for name in _SETTINGS if shown.get(name) is not None},
         machine=describe_machine(arguments.world_size, arguments.device),
         precision="bfloat16" if arguments.bf16 else "float16" if arguments.fp16 else "float32",
-        figures={name: path for name, path in figures.items() if (settings.folder / path).exists()},
+        pictures={name: path for name, path in figures.items() if (settings.folder / path).exists()},
         files={name: what for name, what in files.items() if (settings.folder / name).exists()},
         **about,
     )

@@ -44,7 +44,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class FinetuneResult(OutputResult):
-    """OutputResult of a fine-tuning: the folder of the best model, with a folder for each seed.
+    """Result of a fine-tuning: the folder of the best model, with a folder for each seed.
 
     Attributes:
         output: Complete Hub-layout folder.

@@ -140,7 +140,7 @@ def metrics_of(scored: Sequence[Scored], data: AnnotatedImages, *, intervals: bo
     """Return means over images and classes, without the background.
 
     Returns:
-        OutputResult of :func:`~stedfm_hf.evaluation.segmentation.flatten`, with `loss`; undefined values are None.
+        Result of :func:`~stedfm_hf.evaluation.segmentation.flatten`, with `loss`; undefined values are None.
     """
     left_out = [] if data.background is None else [data.classes[data.background]]
     options = {} if intervals else {"draws": 0}

@@ -242,12 +242,10 @@ def _classes(findings: Findings, figures: Mapping[str, Path]) -> Section:
         "The last columns: images whose IoU has a value, and those where the class is neither there nor predicted. "
         "AUPR and AUROC of an image without the class, or full of it, have no value either."
     )
-    figures: Sequence[ReportFigure] = ()
+    shown: Sequence[ReportFigure] = ()
     if "classes" in figures:
-        pictures = [
-            ReportFigure.from_png(figures["classes"], "IoU of every class and method", "Bars: 95 % intervals.")
-        ]
-    return Section("Class by class", (), pictures, Table(header, rows, caption))
+        shown = [ReportFigure.from_png(figures["classes"], "IoU of every class and method", "Bars: 95 % intervals.")]
+    return Section("Class by class", (), shown, Table(header, rows, caption))
 
 
 def _objects(findings: Findings) -> Section:

@@ -68,7 +68,7 @@ def test_functions_are_summarised_with_an_imperative_verb(module: Path) -> None:
 
 @pytest.mark.parametrize("kind", settings_of_commands(), ids=lambda kind: kind.__name__)
 def test_options_are_described_by_noun_phrases(kind: type) -> None:
-    helps = {each.name: option_of(each).help for each in fields(kind)}  # type: ignore[arg-type]
+    helps = {each.name: option_of(each).help for each in fields(kind)}
     assert not {
         name: text
         for name, text in helps.items()
