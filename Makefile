@@ -47,7 +47,7 @@ format: $(INSTALLED) ## Fix style and format where that can be done automaticall
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(INSTALLED) ## Run the tutorials that changed and build the documentation site in site/, offline
 	"$(BIN)/python" -m docs.tools.tutorials
-	"$(BIN)/python" -m mkdocs build --quiet
+	"$(BIN)/python" -m mkdocs build --strict
 
 docs-serve: export NO_MKDOCS_2_WARNING = 1
 docs-serve: $(INSTALLED) ## Show the site on http://127.0.0.1:8000 and update it while you write

@@ -1,15 +1,28 @@
-"""Events of MkDocs: add the generated pages to the site."""
+"""Events of MkDocs: add the generated pages to the site, and warn about docstrings that are missing or wrong."""
 
 from __future__ import annotations
+
+import logging
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from docs.tools.cli_reference import cli_pages
+from docs.tools.public_names import docstring_problems, load_package
+from docs.tools.python_reference import python_pages
 from docs.tools.tutorials import build_page, find_tutorials
+
+# MkDocs counts the warnings of its own loggers: with `strict`, they end the build.
+log = logging.getLogger("mkdocs.plugins.docs")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages of the tutorials with their figures and notebooks."""
+    """Add the pages of the commands, the Python API and the tutorials."""
+    package = load_package()
+    for problem in docstring_problems(package):
+        log.warning(problem)
+    for path, text in {**cli_pages(package), **python_pages(package)}.items():
+        files.append(File.generated(config, path, content=text))
     for script in find_tutorials():
         for name, content in build_page(script).files.items():
             files.append(File.generated(config, f"tutorials/{name}", content=content))

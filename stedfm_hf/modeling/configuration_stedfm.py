@@ -46,7 +46,7 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
     `StedFmConfig()` is `stedfm-vit-small`, the architecture of the published weights (paper: ViT-S/16, 224 px crops,
     one channel). The other members of the family are in `ARCHITECTURES`.
 
-    Args:
+    Attributes:
         image_size (`int`): Side in pixels of the crops the model is trained on. Other sizes work: positions are
             computed for the grid at hand. Larger images are embedded in tiles of this size.
         patch_size (`int`): Side of a square patch in pixels.

@@ -150,11 +150,12 @@ def read_series(
     Raises:
         ImageReadError: as `read_image`, when the damaged plane is reached.
 
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "two.npz"
-    >>> np.savez(path, confocal=np.zeros((5, 7)), sted=np.ones((5, 7)))
-    >>> [(image.series, float(image.array.max())) for image in read_series(path)]
-    [('confocal', 0.0), ('sted', 1.0)]
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "two.npz"
+        >>> np.savez(path, confocal=np.zeros((5, 7)), sted=np.ones((5, 7)))
+        >>> [(image.series, float(image.array.max())) for image in read_series(path)]
+        [('confocal', 0.0), ('sted', 1.0)]
     """
     with _series_of(path) as found:
         for each in found:

@@ -146,6 +146,7 @@ class StedFmMLP(nn.Module):
         self.fc2 = nn.Linear(intermediate_size, hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Transform tokens of shape (B, T, hidden_size), keeping the shape."""
         return self.fc2(self.activation(self.fc1(hidden_states)))
 
 

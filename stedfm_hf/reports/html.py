@@ -55,13 +55,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report: a title, paragraphs, then pictures and a table.
+    """A part of a report: a title, paragraphs, then figures and a table.
 
-    Args:
-        title: heading.
-        text: paragraphs, plain text.
-        pictures: pictures in order.
-        table: a table after the pictures.
+    Attributes:
+        title: Heading.
+        text: Paragraphs, plain text.
+        figures: Figures in order.
+        table: Table after the figures.
     """
 
     title: str

@@ -7,8 +7,8 @@ import json
 import os
 import sys
 import types
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import MISSING, Field, fields
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
 from inspect import Parameter, Signature, getdoc
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
@@ -23,6 +23,26 @@ from stedfm_hf.runs.result import Result
 from stedfm_hf.runs.settings import option_of, types_of
 from stedfm_hf.runs.threads import limit_spinning
 from stedfm_hf.runs.wording import nearest
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the command line, as `add_command` added it.
+
+    Attributes:
+        name: Name of the command, without the names of its groups.
+        function: The library function as `module:name`.
+        settings: Class of the settings.
+        example: A command line that works.
+        recipes: Folder of packaged recipes, where there are some.
+    """
+
+    name: str
+    function: str
+    settings: type
+    example: str
+    recipes: Path | None = None
+
 
 _METAVARS: dict[Any, str] = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
 
@@ -66,10 +86,27 @@ def add_command(
 
     run.__doc__ = (getdoc(settings) or "").partition("\n\nExample:")[0]
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    run.command = Command(name, function, settings, example, recipes)  # type: ignore[attr-defined]
     context_settings = {} if extra is None else {"allow_extra_args": True, "ignore_unknown_options": True}
     app.command(name, cls=_command_class(settings), epilog=f"Example: {example}", context_settings=context_settings)(
         run
     )
+
+
+def added_commands(app: typer.Typer, prefix: str = "") -> Iterator[tuple[str, Command]]:
+    """Yield the commands of an app and of its groups, each with its full name.
+
+    Args:
+        app: The app.
+        prefix: Names of the groups that the app is in, each with a space behind it.
+    """
+    for each in app.registered_commands:
+        command = getattr(each.callback, "command", None)
+        if command is not None:
+            yield prefix + command.name, command
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            yield from added_commands(group.typer_instance, f"{prefix}{group.typer_instance.info.name} ")
 
 
 def make_settings(kind: type, values: dict[str, Any]) -> Any:

@@ -201,14 +201,19 @@ def takes_settings(kind: Callable[P, S]) -> Callable[[Callable[[S], R]], Callabl
         call.__signature__ = inspect.signature(kind).replace(  # type: ignore[attr-defined]
             return_annotation=run.__annotations__.get("return", inspect.Signature.empty)
         )
-        call.__doc__ = _with_arguments(inspect.getdoc(run) or "", kind)
+        call.__doc__ = with_arguments(inspect.getdoc(run) or "", kind)
         return call
 
     return decorate
 
 
-def _with_arguments(text: str, kind: Any) -> str:
-    """Insert a section `Args:` before the first other section of a Google-style docstring."""
+def with_arguments(text: str, kind: Any) -> str:
+    """Return a Google-style docstring with a section `Args:` before its first other section.
+
+    Args:
+        text: Docstring without that section.
+        kind: Class of the settings, whose fields are the arguments.
+    """
     wrap = textwrap.TextWrapper(115, initial_indent="    ", subsequent_indent="        ").fill
     section = "\n".join(["Args:", *(wrap(f"{each.name}: {option_of(each).help}") for each in fields(kind))])
     first = re.search(r"^(Returns|Raises|Yields|Source|Example|Examples):", text, flags=re.MULTILINE)
