@@ -63,7 +63,7 @@ def write_repository(folder: Path, count: int) -> None:
                 at = rows.schema.get_field_index("label")
                 writer.add(rows.set_column(at, "label", pa.nulls(len(waiting), pa.int64())).cast(schema))
                 waiting = []
-    index = {"train": [{"file": shard.file, "groups": list(shard.groups)} for shard in writer.shards]}
+    index = {"train": [{"file": shard.file, "row_groups": list(shard.row_groups)} for shard in writer.shards]}
     (folder / INDEX_FILE).write_text(json.dumps({"format": 1, "splits": index}), encoding="utf-8")
     (folder / "README.md").write_text(CARD.format(version=count), encoding="utf-8")
 

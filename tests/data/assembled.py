@@ -30,7 +30,7 @@ def noisy_crop(number: int, **changes: Any) -> Crop:
         "source": f"folder/{number // 2}.tif",
         "x": 8 * (number % 2),
         "pixel_size_nm": (20.0, 20.0),
-        "foreground": 0.25,
+        "foreground_fraction": 0.25,
         "metadata": {"number": number},
     }
     return Crop(**known | changes)

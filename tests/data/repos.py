@@ -58,7 +58,7 @@ def write_crops(folder: Path, shards: Sequence[Sequence[Crop]], *, group: int = 
         name = shard_name("train", number, len(shards))
         pq.write_table(table, folder / name, row_group_size=group, compression="zstd")
         groups = [min(group, length - start) for start in range(0, length, group)]
-        record.append({"file": name, "groups": groups})
+        record.append({"file": name, "row_groups": groups})
     if index:
         (folder / INDEX_FILE).write_text(json.dumps({"format": 1, "splits": {"train": record}}), encoding="utf-8")
     return folder

@@ -152,12 +152,12 @@ def index_of(
         mask_names: Names of the numbers in the masks.
     """
     return {
-        "format": 2,
+        "format": 3,
         "labels": list(labels),
         "mask_names": {str(number): name for number, name in mask_names.items()},
         "sources": dict(sources),
         "splits": {
-            split: [{"file": s.file, "groups": list(s.groups)} for s in each] for split, each in shards.items()
+            split: [{"file": s.file, "row_groups": list(s.row_groups)} for s in each] for split, each in shards.items()
         },
     }
 

@@ -134,7 +134,7 @@ def read_summary(output: Path, manifest: Manifest) -> DatasetSummary:
             shard["file"] for each in shards.values() for shard in each if not (output / shard["file"]).exists()
         ]:
             raise UserError(f"{output}: lacks {missing[0]}; make it again with --overwrite")
-        crops = {split: sum(sum(shard["groups"]) for shard in each) for split, each in shards.items()}
+        crops = {split: sum(sum(shard["row_groups"]) for shard in each) for split, each in shards.items()}
         return DatasetSummary(output, manifest, crops, index["sources"], tuple(index["labels"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(

@@ -155,8 +155,8 @@ def _find(settings: BuildSettings) -> _Found:
     made = {Path(os.path.realpath(output)), *filter(_is_repository, folders)}
     taken = [each for each in images.images if made.isdisjoint(Path(os.path.realpath(each.file)).parents)]
     if left := len(images.images) - len(taken):
-        found.notes["pictures_of_data_sets"] = left
-        print_note(f"note: skipped {counted(left, 'picture')} of data sets")
+        found.notes["skipped_dataset_images"] = left
+        print_note(f"note: skipped {counted(left, 'image')} that belong to data sets")
     pairs: dict[str, tuple[Path, ...]] = {}
     if masks is not None and taken:
         if not Path(masks).is_dir():

@@ -63,12 +63,12 @@ class Place:
     Args:
         y: row of its top left corner.
         x: column of its top left corner.
-        foreground: share of it that is foreground, 0 to 1.
+        foreground_fraction: fraction of its pixels that are foreground, 0 to 1.
     """
 
     y: int
     x: int
-    foreground: float
+    foreground_fraction: float
 
 
 def grid(length: int, rule: CropRule) -> list[int]:

@@ -328,7 +328,7 @@ def _read_plane(
                 channel=image.channel_names[channel],
                 y=place.y,
                 x=place.x,
-                foreground=place.foreground,
+                foreground_fraction=place.foreground_fraction,
                 metadata=metadata,
             )
         )

@@ -23,7 +23,7 @@ from stedfm_hf.data.repository.layout import preview_name
 from stedfm_hf.runs import atomic_path
 
 _PLACE = ("source", "series", "channel", "y", "x")
-_PLAIN = ("source", "series", "channel", "pixel_size_nm", "foreground")
+_PLAIN = ("source", "series", "channel", "pixel_size_nm", "foreground_fraction")
 # Background stays black; neighbouring numbers differ in hue. 37 steps of 255 visit every colour once.
 _MASK_COLOURS = [0, 0, 0] + [
     int(value)
@@ -117,7 +117,7 @@ class Preview:
                 "series": Value("string"),
                 "channel": Value("string"),
                 "pixel_size_nm": List(Value("float64")),
-                "foreground": Value("float32"),
+                "foreground_fraction": Value("float32"),
             }
         )
 

@@ -104,7 +104,7 @@ def upload(settings: PushSettings, api: Any = None) -> Pushed:
             delete_patterns=[glob.escape(name) for name in there] or None,
             commit_message="Upload card and index",
         )
-    crops = {split: sum(sum(shard["groups"]) for shard in shards) for split, shards in index.items()}
+    crops = {split: sum(sum(shard["row_groups"]) for shard in shards) for split, shards in index.items()}
     url = f"{api.endpoint}/datasets/{hub_id}"
     return Pushed(url, crops, sum(map(len, index.values())), private)
 
@@ -142,7 +142,7 @@ def check_repository(folder: Path, *, allow_paths: bool = False, manifest: bool 
             raise UserError(f"{folder / name}: is not in {INDEX_FILE}; move it out of the folder")
     with Progress(len(shards), description="check", unit="shards") as progress:
         for shard in shards:
-            _check_shard(folder / shard["file"], shard["groups"], allow_paths)
+            _check_shard(folder / shard["file"], shard["row_groups"], allow_paths)
             progress.update()
     if not allow_paths:
         for name in (_CARD, *([_MANIFEST] if manifest else [])):
@@ -160,7 +160,9 @@ def _read_index(path: Path) -> dict[str, Any]:
     index = read_json(path)
     try:
         splits: dict[str, Any] = index["splits"]
-        if not all(isinstance(shard["file"], str) and sum(shard["groups"]) for s in splits.values() for shard in s):
+        if not all(
+            isinstance(shard["file"], str) and sum(shard["row_groups"]) for s in splits.values() for shard in s
+        ):
             raise ValueError("a shard without a name or rows")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: is no index of this version; build the data set again") from error

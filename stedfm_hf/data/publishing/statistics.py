@@ -75,7 +75,7 @@ class Statistics:
             self._regions += table.num_rows - table["region"].null_count
         self._add_sources(split, table["source"])
         self._add_pixel_sizes(table["pixel_size_nm"])
-        self._foreground.append(table["foreground"].drop_null().to_numpy())
+        self._foreground.append(table["foreground_fraction"].drop_null().to_numpy())
         for count in table["scaling"].value_counts().to_pylist():
             self._scaled += count["counts"] * bool(json.loads(count["values"] or "{}").get("applied"))
         for kind, rows in _by_kind(table):
@@ -133,8 +133,8 @@ class Statistics:
             `shared_between_splits` (must be 0); `intensity` with `mean`, `sd`, the `histogram` of 256 levels from 0 to
             1 and those of the labels; `sizes`, `dtypes`, `pixel_sizes_nm` with their crops, the most frequent first;
             `with_mask`; `mask_planes`, the kinds of masks with planes, each with `names` and `crops`; `with_region`;
-            `scaled`, the crops whose stored pixels are scaled already; `foreground`, the quantiles of its share, or
-            None where it is not known; `pixel_bytes`, uncompressed.
+            `scaled`, the crops whose stored pixels are scaled already; `foreground_fraction`, its quantiles over
+            the crops, or None if unknown; `pixel_bytes`, uncompressed.
         """
         labels, splits = self._sum_by(1), self._sum_by(0)
         total = sum(splits.values(), _Intensities())
@@ -171,7 +171,9 @@ class Statistics:
             "mask_planes": [{"names": list(names), "crops": n} for names, n in self._planes.most_common()],
             "with_region": self._regions,
             "scaled": self._scaled,
-            "foreground": {f"{q:g}": round(float(value), 4) for q, value in zip(QUANTILES, bounds, strict=False)}
+            "foreground_fraction": {
+                f"{q:g}": round(float(value), 4) for q, value in zip(QUANTILES, bounds, strict=False)
+            }
             or None,
             "pixel_bytes": sum(h * w * np.dtype(dtype).itemsize * n for (h, w, dtype), n in self._kinds.items()),
         }

@@ -87,7 +87,7 @@ def _written(splits: Sequence[SplitFiles], settings: StatsSettings) -> DatasetSt
     """Measure and write, unless that was done before."""
     output = Path(settings.output or "")
     names = [_RECORD, *(f"{name}.{suffix}" for name in ("histogram", "contact_sheet") for suffix in ("png", "svg"))]
-    shards = [(split.split, Path(shard.file).name, shard.groups) for split in splits for shard in split.shards]
+    shards = [(split.split, Path(shard.file).name, shard.row_groups) for split in splits for shard in split.shards]
     resolved = {"shards": sha256(repr(shards).encode()).hexdigest()[:16]}
     with open_output(
         output, COMMAND, settings, results=names, resolved=resolved, overwrite=settings.overwrite
@@ -109,7 +109,7 @@ def _measure(splits: Sequence[SplitFiles], output: Path | None = None) -> Datase
         for files in splits:
             reader = ShardReader(files, columns)
             for number, shard in enumerate(files.shards):
-                for groups in _neighbours(shard.groups):
+                for groups in _neighbours(shard.row_groups):
                     table = reader.read(number, groups)
                     statistics.add(files.split, table)
                     preview.add(files.split, table)

@@ -71,7 +71,7 @@ def pixel_table(record: dict[str, Any]) -> Table:
         rows.append(("planes of the masks", _shares(kinds, record["with_mask"])))
     if record["with_region"]:
         rows.append(("with a region of interest", f"{record['with_region']:,} of {crops:,}"))
-    if quantiles := record["foreground"]:
+    if quantiles := record["foreground_fraction"]:
         low, middle, high = (f"{100 * quantiles[key]:.0f} %" for key in ("0.05", "0.5", "0.95"))
         rows.append(("foreground", f"median {middle} of a crop; 90 % of the crops from {low} to {high}"))
     rows.append(("pixels, uncompressed", _bytes(record["pixel_bytes"])))

@@ -155,7 +155,7 @@ def _groups_of_index(paths: Sequence[str], split: str, open_file: OpenFile) -> l
     try:
         with open_file(f"{root}/{INDEX_FILE}") as file:
             index = json.loads(file.read())
-        known = {each["file"]: tuple(int(rows) for rows in each["groups"]) for each in index["splits"][split]}
+        known = {each["file"]: tuple(int(rows) for rows in each["row_groups"]) for each in index["splits"][split]}
         return [known.pop(path[len(root) + 1 :]) for path in paths] if len(known) == len(paths) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -242,10 +242,10 @@ class ShardReader:
             metadata = pq.ParquetFile(file).metadata
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         rows = tuple(group.num_rows for group in groups)
-        if rows != wanted.groups:
+        if rows != wanted.row_groups:
             raise UserError(
                 f"{wanted.file}: holds {sum(rows)} rows in {len(rows)} row groups where {INDEX_FILE} says "
-                f"{wanted.rows} in {len(wanted.groups)}; get the file again, or build the data set again"
+                f"{wanted.rows} in {len(wanted.row_groups)}; get the file again, or build the data set again"
             )
         names = set(metadata.schema.to_arrow_schema().names)
         if missing := [name for name in self.columns if name not in names]:

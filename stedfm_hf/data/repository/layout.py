@@ -80,7 +80,7 @@ class Crop:
         channel: name of the channel in the series.
         y: row of the crop's top left corner in the (resampled) source.
         x: its column.
-        foreground: share of the crop that is foreground, 0 to 1, or None.
+        foreground_fraction: fraction of the crop that is foreground, 0 to 1, or None.
         metadata: what is known of the microscope, plain data.
         mask_planes: names of the planes of the mask, which are those of the classes; () of a plain one.
         region: (H, W), above 0 where the annotation counts; None: everywhere.
@@ -96,7 +96,7 @@ class Crop:
     channel: str = "0"
     y: int = 0
     x: int = 0
-    foreground: float | None = None
+    foreground_fraction: float | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     mask_planes: tuple[str, ...] = ()
     region: np.ndarray | None = None
@@ -132,7 +132,7 @@ _COLUMNS = {
     "channel": pa.string(),
     "y": pa.int32(),
     "x": pa.int32(),
-    "foreground": pa.float32(),
+    "foreground_fraction": pa.float32(),
     "intensity_low": pa.float64(),
     "intensity_high": pa.float64(),
     "scaling": pa.string(),
@@ -196,7 +196,7 @@ def _row(crop: Crop) -> dict[str, Any]:
         "channel": crop.channel,
         "y": crop.y,
         "x": crop.x,
-        "foreground": crop.foreground,
+        "foreground_fraction": crop.foreground_fraction,
         "intensity_low": stored_low,
         "intensity_high": stored_high,
         "scaling": crop.scaling.to_json(),

@@ -35,16 +35,16 @@ class Shard:
 
     Args:
         file: path in the repository.
-        groups: rows of each of its row groups.
+        row_groups: Number of rows of each of its row groups.
     """
 
     file: str
-    groups: tuple[int, ...]
+    row_groups: tuple[int, ...]
 
     @property
     def rows(self) -> int:
         """Rows in all."""
-        return sum(self.groups)
+        return sum(self.row_groups)
 
 
 def shard_sizes(rows: int, rows_per_shard: int) -> list[int]:

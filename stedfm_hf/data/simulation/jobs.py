@@ -167,7 +167,7 @@ def write_part(folder: Path, recipe: Recipe, name: str, jobs: Sequence[Job]) -> 
                     mask=field.mask if recipe.masks else None,
                     pixel_size_nm=(size, size),
                     series=series,
-                    foreground=float(np.count_nonzero(field.mask) / field.mask.size),
+                    foreground_fraction=float(np.count_nonzero(field.mask) / field.mask.size),
                     metadata=_facts(recipe, job, field),
                 )
             )

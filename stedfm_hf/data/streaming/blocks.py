@@ -70,9 +70,9 @@ class BlockReader:
     def __init__(self, reader: ShardReader, threads: int) -> None:
         self.reader = reader
         shards = reader.files.shards
-        self._shard_of_group = np.repeat(np.arange(len(shards)), [len(shard.groups) for shard in shards])
-        self._first_group = np.cumsum([0, *(len(shard.groups) for shard in shards)])
-        self._rows_of_group = np.concatenate([np.asarray(shard.groups, np.int64) for shard in shards])
+        self._shard_of_group = np.repeat(np.arange(len(shards)), [len(shard.row_groups) for shard in shards])
+        self._first_group = np.cumsum([0, *(len(shard.row_groups) for shard in shards)])
+        self._rows_of_group = np.concatenate([np.asarray(shard.row_groups, np.int64) for shard in shards])
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="stedfm-stream") if threads else None
         self._begun: dict[int, tuple[Block, list[Future[None]]]] = {}
 

@@ -83,7 +83,7 @@ class EpochOrder:
         if open_shards < 1:
             raise ValueError(f"open_shards must be 1 or more, not {open_shards}")
         self.seed, self.epoch, self.open_shards = seed, epoch, open_shards
-        groups = [np.asarray(shard.groups, np.int64) for shard in shards]
+        groups = [np.asarray(shard.row_groups, np.int64) for shard in shards]
         self._groups_of_shard = np.cumsum([0, *(len(each) for each in groups)])
         self._group_rows = np.concatenate(groups) if groups else np.empty(0, np.int64)
         self._first_row = np.cumsum([0, *self._group_rows])

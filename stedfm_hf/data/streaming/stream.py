@@ -306,7 +306,7 @@ class CropStream(IterableDataset[Batch]):
         """
         blocks = range(min(2, self._order.blocks))
         numbers = range(self.batching.batches_from(0))
-        lengths = np.concatenate([np.asarray(shard.groups, np.int64) for shard in self.files.shards])
+        lengths = np.concatenate([np.asarray(shard.row_groups, np.int64) for shard in self.files.shards])
         read = sum(int(lengths[self._groups(0, numbers, block)].sum()) for block in blocks)
         there = sum(np.subtract(*self._order.block_span(block)[::-1]) for block in blocks)
         return float(read * self.batching.world_size / there)
@@ -315,7 +315,7 @@ class CropStream(IterableDataset[Batch]):
         world = self.batching.world_size
         if self.rank or world == 1 or (share := self.read_share()) <= MUCH:
             return
-        groups = sum(len(shard.groups) for shard in self.files.shards)
+        groups = sum(len(shard.row_groups) for shard in self.files.shards)
         warnings.warn(
             f"{self.files.repo}: each of {world} ranks reads {share:.1f}/{world} of split {self.files.split!r}, not "
             f"1/{world}: it has {len(self.files.shards)} shards ({groups} row groups) and batches of "

@@ -133,7 +133,7 @@ def _facts_of_crops(files: SplitFiles) -> tuple[list[MaskFacts | None], dict[str
     facts: list[MaskFacts | None] = []
     failed = {}
     for shard, each in enumerate(files.shards):
-        for group in range(len(each.groups)):
+        for group in range(len(each.row_groups)):
             for row in reader.read(shard, [group]).to_pylist():
                 facts.append(None)
                 if row["mask"] is None:

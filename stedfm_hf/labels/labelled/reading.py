@@ -203,7 +203,7 @@ def _read_crops(files: SplitFiles, target: str) -> Rows:
     columns = list(dict.fromkeys(["source", "metadata", *[target] * (target in features)]))
     reader = ShardReader(files, columns)
     table = pa.concat_tables(
-        reader.read(number, range(len(shard.groups))) for number, shard in enumerate(files.shards)
+        reader.read(number, range(len(shard.row_groups))) for number, shard in enumerate(files.shards)
     )
     if target in features:
         entries = table.column(target).to_pylist()
@@ -239,8 +239,8 @@ class CropReader:
 
     def __init__(self, files: SplitFiles) -> None:
         self.files = files
-        self._groups = [(shard, n) for shard, each in enumerate(files.shards) for n in range(len(each.groups))]
-        self._ends = np.cumsum([files.shards[shard].groups[n] for shard, n in self._groups])
+        self._groups = [(shard, n) for shard, each in enumerate(files.shards) for n in range(len(each.row_groups))]
+        self._ends = np.cumsum([files.shards[shard].row_groups[n] for shard, n in self._groups])
         self._rows = ShardReader(files, list(crop_features()), shards_in_use=len(files.shards))
         kept = max(4, _IN_MEMORY // max(1, self._read_group(0).nbytes))
         self._table = functools.lru_cache(maxsize=kept)(self._read_group)

@@ -34,7 +34,7 @@ def test_rows_hold_the_scaled_crops_of_the_grid(tmp_path: Path) -> None:
         np.testing.assert_array_equal(row["array"], wanted[row["y"] : row["y"] + 32, row["x"] : row["x"] + 32])
         assert (row["source"], row["label"], row["mask"], row["channel"]) == (source, None, None, "0")
         assert row["pixel_size_nm"] == pytest.approx([20.0, 20.0])
-        assert 0.01 < row["foreground"] < 0.5
+        assert 0.01 < row["foreground_fraction"] < 0.5
         assert (row["intensity_low"], row["intensity_high"]) == (0.0, 255.0)
         scaling = {"applied": True, "low": low, "high": high, "quantiles": [0.001, 0.999]}
         assert json.loads(row["scaling"]) == scaling

@@ -23,7 +23,7 @@ def test_pictures_of_another_data_set_are_no_images(tmp_path: Path, capsys: pyte
     first = build(tmp_path / "in", tmp_path / "in" / "made", crop_size=32, **NO_SPLIT, workers=1)
     second = build(tmp_path / "in", tmp_path / "other", crop_size=32, **NO_SPLIT, workers=1)
     assert second.crops == first.crops
-    assert "skipped 2 pictures of data sets" in capsys.readouterr().err
+    assert "skipped 2 images that belong to data sets" in capsys.readouterr().err
 
 
 def test_files_called_masks_are_worth_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

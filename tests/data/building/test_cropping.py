@@ -136,7 +136,7 @@ def test_a_field_written_out_by_hand_is_cut_as_the_reference_cuts_it() -> None:
         [0, 0, 2, 5, 127, 252, 255, 255]  # 255 * 0.01 = 2.55 and 255 * 0.99 = 252.45 are cut off, not rounded
     ]
     kept = {
-        (place.y, place.x): round(place.foreground * 224**2)
+        (place.y, place.x): round(place.foreground_fraction * 224**2)
         for place in places(field, scale, CropRule(min_foreground=REFERENCE_MIN_FOREGROUND))
     }
     # Of the six crops (0, 276) has 50 pixels, not above 50.176, and (76, 0) the one pixel that is too bright.

@@ -122,7 +122,7 @@ def test_the_text_says_what_is_known_and_nothing_else(tmp_path: Path) -> None:
     ):
         assert words in known
     assert "not stated" in known and "license:" not in known and "were computed" not in known
-    crops = [noisy_crop(number, pixel_size_nm=None, foreground=None) for number in range(8)]
+    crops = [noisy_crop(number, pixel_size_nm=None, foreground_fraction=None) for number in range(8)]
     write_repo(tmp_path / "unknown", crops, CardFacts("x", "stedfm data simulate", simulated=True))
     unknown = (tmp_path / "unknown/README.md").read_text(encoding="utf-8")
     assert "The pixel size is not known" in unknown and "were computed" in unknown and "nm |" not in unknown

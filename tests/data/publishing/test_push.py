@@ -146,7 +146,7 @@ def spoil_swap(repo: Path) -> None:
     # All shards but the last of a split have one length: another split's need not.
     shutil.copy(next(repo.glob("data/test-*.parquet")), next(repo.glob("data/train-00000*.parquet")))
     index = json.loads((repo / "index.json").read_text())
-    index["splits"]["train"][0]["groups"].append(1)
+    index["splits"]["train"][0]["row_groups"].append(1)
     (repo / "index.json").write_text(json.dumps(index))
 
 

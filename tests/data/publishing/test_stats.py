@@ -82,7 +82,7 @@ def test_the_batches_in_which_rows_come_make_no_difference(crops: list[Crop], si
 
 
 def test_counts_of_labels_splits_and_sources() -> None:
-    crops = [*labelled_crops(8), noisy_crop(8), noisy_crop(9, pixel_size_nm=None, foreground=None)]
+    crops = [*labelled_crops(8), noisy_crop(8), noisy_crop(9, pixel_size_nm=None, foreground_fraction=None)]
     statistics = Statistics(["rings", "puncta", "never"])
     statistics.add("test", as_table(crops[:4], ["rings", "puncta", "never"]))
     statistics.add("train", as_table(crops[4:], ["rings", "puncta", "never"]))
@@ -92,7 +92,7 @@ def test_counts_of_labels_splits_and_sources() -> None:
     assert record["splits"]["train"]["sources"] == 3 and record["sources"]["total"] == 5
     assert record["labels"]["rings"]["crops"] == 4 and record["unlabelled"] == 2
     assert record["pixel_sizes_nm"] == [{"y": 20.0, "x": 20.0, "crops": 9}]
-    assert record["foreground"]["0.5"] == 0.25 and record["scaled"] == 10 and record["with_mask"] == 0
+    assert record["foreground_fraction"]["0.5"] == 0.25 and record["scaled"] == 10 and record["with_mask"] == 0
 
 
 def test_a_source_on_two_sides_is_found() -> None:

@@ -39,7 +39,7 @@ def test_every_row_is_in_one_shard(
     found = []
     for shard in writer.shards:
         file = pq.ParquetFile(folder / shard.file)
-        assert shard.groups == tuple(file.metadata.row_group(k).num_rows for k in range(file.num_row_groups))
+        assert shard.row_groups == tuple(file.metadata.row_group(k).num_rows for k in range(file.num_row_groups))
         found += file.read()["x"].to_pylist()
     assert sorted(found) == list(range(total))
     assert sorted(path.name for path in folder.rglob("*.parquet")) == sorted(Path(s.file).name for s in writer.shards)

@@ -26,7 +26,7 @@ def test_an_epoch_has_every_row_once(shards: list[Shard], seed: int, epoch: int,
     order = EpochOrder(shards, seed=seed, epoch=epoch, open_shards=open_shards)
     rows = order.rows(0, len(order))
     assert sorted(rows.index.tolist()) == list(range(sum(shard.rows for shard in shards)))
-    groups = np.concatenate([shard.groups for shard in shards])
+    groups = np.concatenate([shard.row_groups for shard in shards])
     starts = np.cumsum([0, *groups])
     assert (rows.place < groups[rows.group]).all()
     np.testing.assert_array_equal(starts[rows.group] + rows.place, rows.index)

@@ -209,7 +209,7 @@ def test_stopping_in_the_middle_ends_the_threads(repo: Path) -> None:
 
 
 def test_the_stream_gives_other_columns_too(repo: Path) -> None:
-    batch = next(iter(stream(repo, batch_size=3, columns=("source", "y", "label", "mask", "foreground"))))
+    batch = next(iter(stream(repo, batch_size=3, columns=("source", "y", "label", "mask", "foreground_fraction"))))
     assert batch["source"] == [f"source {i // 3}" for i in batch["index"].tolist()]
     assert batch["y"].tolist() == batch["index"].tolist()
     assert batch["label"].tolist() == [-1, -1, -1]
