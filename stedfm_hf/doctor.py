@@ -1,4 +1,4 @@
-"""`stedfm doctor`: what this installation has, what is wrong with it, and the command that fixes it."""
+"""`stedfm doctor`: check the installation and name the command that fixes a problem."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ _REMOVE_TORCHVISION = "pip uninstall torchvision"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        name: What was looked at.
-        status: `ok`; `warn`: works, but not as well as it could; `fail`: something will not work.
-        detail: What was found.
-        mend: The command or step that mends it, or adds what is not there.
+        name: Name of the check.
+        status: `ok`, `warn` (works, but not as well as it could) or `fail` (something will not work).
+        detail: Result in words.
+        fix: Command or step that fixes the problem or adds a missing package, or None.
     """
 
     name: str
     status: Literal["ok", "warn", "fail"]
     detail: str
-    mend: str | None = None
+    fix: str | None = None
 
 
 @settings
 class DoctorSettings:
-    """Find out what is wrong with this installation."""
+    """Check this installation, and list how to fix problems."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Diagnosis(Result):
     """Result of `check_installation`.
 
     Attributes:
-        checks: Everything that was checked.
+        checks: Results of all checks.
     """
 
     checks: list[Check]
@@ -69,11 +69,11 @@ class Diagnosis(Result):
         return EXIT_ITEMS_FAILED if any(check.status == "fail" for check in self.checks) else EXIT_DONE
 
     def summary(self) -> str:
-        """Return a line for each check, and one for what fixes it."""
+        """Return a line for each check, and one for its fix."""
         lines: list[str] = []
         for check in self.checks:
             lines.append(f"{check.status:<5} {check.name}: {check.detail}")
-            lines += [] if check.mend is None else [f"      -> {check.mend}"]
+            lines += [] if check.fix is None else [f"      -> {check.fix}"]
         return "\n".join(lines)
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -83,27 +83,29 @@ class Diagnosis(Result):
 
 @takes_settings(DoctorSettings)
 def check_installation(settings: DoctorSettings) -> Diagnosis:
-    """Find out what is wrong with this installation; see `diagnose`."""
+    """Check this installation; see `diagnose`."""
     return Diagnosis(diagnose())
 
 
 def diagnose() -> list[Check]:
-    """Look at versions, devices, memory, disk, the Hub and the packages known to do harm.
+    """Check versions, devices, memory, disk, the Hub and harmful packages.
 
-    Never raises and never waits long: a check that breaks is itself reported as failed, and the Hub has a few seconds.
+    Never raises: a check that raises is reported as failed. The Hub gets a few seconds to respond.
 
     Example:
-        >>> all(check.mend for check in diagnose() if check.status == "fail")
+        >>> all(check.fix for check in diagnose() if check.status == "fail")
         True
     """
     found: list[Check] = []
-    for look in (_python, _packages, _imports, _torchvision, _harmful, _devices, _memory, _disk, _hub, _extras):
+    for check in (_python, _packages, _imports, _torchvision, _harmful, _devices, _memory, _disk, _hub, _extras):
         try:
-            found.extend(look())
-        except Exception as error:  # whatever is broken here is what the user came to learn
-            name = look.__name__.strip("_")
+            found.extend(check())
+        except Exception as error:  # the user wants to know which check fails
+            name = check.__name__.strip("_")
             found.append(
-                Check(name, "fail", _told(error), "report this as a bug, with the output of `stedfm doctor --json`")
+                Check(
+                    name, "fail", _first_line(error), "report this as a bug, with the output of `stedfm doctor --json`"
+                )
             )
     return found
 
@@ -113,15 +115,15 @@ def _python() -> Iterator[Check]:
 
 
 def _packages() -> Iterator[Check]:
-    """Every core dependency against the range that the package itself declares."""
+    """Compare every core dependency with the range that the package declares."""
     try:
-        own = metadata.version(PACKAGE)
+        version = metadata.version(PACKAGE)
     except metadata.PackageNotFoundError:
         yield Check(PACKAGE, "warn", "runs from a source tree without being installed", "pip install -e .")
         for name in ("torch", "transformers", "datasets", "huggingface_hub", "safetensors"):
             yield _against(Requirement(name))
         return
-    yield Check(PACKAGE, "ok", own)
+    yield Check(PACKAGE, "ok", version)
     for requirement in map(Requirement, metadata.requires(PACKAGE) or ()):
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             yield _against(requirement)
@@ -139,35 +141,35 @@ def _against(requirement: Requirement) -> Check:
 
 
 def _imports() -> Iterator[Check]:
-    """Installed is not the same as working: these two break on clashing binaries."""
-    for name, mend in (
+    """Import the two packages that fail if binaries do not fit."""
+    for name, fix in (
         ("torch", f"pip install --force-reinstall torch (without a GPU: add {_CPU_INDEX})"),
         ("transformers.trainer", f'pip install --upgrade "{PACKAGE}"; and see torchvision below'),
     ):
         try:
             importlib.import_module(name)
-        except Exception as error:  # a broken binary raises whatever it likes
-            yield Check(f"import {name}", "fail", _told(error), mend)
+        except Exception as error:  # a broken binary may raise anything
+            yield Check(f"import {name}", "fail", _first_line(error), fix)
         else:
             yield Check(f"import {name}", "ok", "works")
 
 
 def _torchvision() -> Iterator[Check]:
-    """One that does not fit the torch breaks the import of transformers; it is needed for nothing."""
+    """Check torchvision: a version that does not fit torch breaks transformers, and it is not needed."""
     if importlib.util.find_spec("torchvision") is None:
         yield Check("torchvision", "ok", "not installed (and not needed)")
         return
     try:
         importlib.import_module("torchvision")
     except Exception as error:  # RuntimeError, ImportError and OSError have all been seen
-        detail = f"installed, but does not fit this torch ({_told(error)}): transformers cannot be imported"
+        detail = f"installed, but does not fit this torch ({_first_line(error)}): transformers cannot be imported"
         yield Check("torchvision", "fail", detail, _REMOVE_TORCHVISION)
     else:
         yield Check("torchvision", "ok", "installed and fits (not needed)")
 
 
 def _harmful() -> Iterator[Check]:
-    """Both ask for torchvision; timm without it breaks the `accelerate` command."""
+    """Check timm and lightly: both require torchvision; timm without it breaks the `accelerate` command."""
     for name in ("timm", "lightly"):
         if importlib.util.find_spec(name) is None:
             yield Check(name, "ok", "not installed (and not needed)")
@@ -194,8 +196,8 @@ def _devices() -> Iterator[Check]:
     elif torch.backends.mps.is_available():
         yield Check("mps", "ok", "Apple GPU")
     elif _has_nvidia_gpu():
-        mend = "install the torch that fits your driver: https://pytorch.org/get-started/locally"
-        yield Check("cuda", "warn", f"there is an NVIDIA GPU, but torch {torch.__version__} cannot use it", mend)
+        fix = "install the torch that fits your driver: https://pytorch.org/get-started/locally"
+        yield Check("cuda", "warn", f"there is an NVIDIA GPU, but torch {torch.__version__} cannot use it", fix)
     else:
         yield Check("gpu", "ok", "none: the CPU is used")
 
@@ -231,9 +233,9 @@ def _disk() -> Iterator[Check]:
 
 
 def _folder(name: str, folder: Path, variable: str) -> Check:
-    """Whether a cache folder, or the nearest folder above it that is there, can be written and has room."""
+    """Check that a cache folder, or its nearest existing parent, can be written and has space."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    elsewhere = f"set the environment variable {variable} to a folder with room that you may write"
+    elsewhere = f"set the environment variable {variable} to a writable folder with enough space"
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
@@ -249,40 +251,40 @@ def _hub() -> Iterator[Check]:
 
     if constants.HF_HUB_OFFLINE:
         yield Check(
-            "hub", "ok", "not asked: HF_HUB_OFFLINE is set, only cached models are used", "unset HF_HUB_OFFLINE"
+            "hub", "ok", "not checked: HF_HUB_OFFLINE is set, only cached models are used", "unset HF_HUB_OFFLINE"
         )
         return
     address = constants.ENDPOINT
     trouble = _within(HUB_SECONDS, lambda: _ask(f"{address}/api/models?limit=1"))
     if trouble is None:
-        yield Check("hub", "ok", f"{address} answers")
+        yield Check("hub", "ok", f"{address} responds")
     else:
-        mend = "check the connection (HTTPS_PROXY, HF_ENDPOINT); local folders and cached models work without it"
-        yield Check("hub", "warn", f"{address} does not answer ({trouble})", mend)
+        fix = "check the connection (HTTPS_PROXY, HF_ENDPOINT); local folders and cached models work without it"
+        yield Check("hub", "warn", f"{address} does not respond ({trouble})", fix)
 
 
 def _ask(url: str) -> str | None:
-    """Return what is wrong, or None if the server answers."""
+    """Return the problem, or None if the server responds."""
     try:
         with urllib.request.urlopen(url, timeout=HUB_SECONDS):
             return None
     except urllib.error.HTTPError as error:
         return f"HTTP status {error.code}"
-    except Exception as error:  # no error of the network may end the doctor
-        return _told(error)
+    except Exception as error:  # no network error may end the check
+        return _first_line(error)
 
 
 def _within(seconds: float, ask: Callable[[], str | None]) -> str | None:
-    """Ask in a thread that may be left behind: looking up a name can hang beyond any timeout of the socket."""
-    answers: list[str | None] = []
-    thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
+    """Call a function in a thread that may be abandoned: a name lookup can exceed any timeout of a socket."""
+    results: list[str | None] = []
+    thread = threading.Thread(target=lambda: results.append(ask()), daemon=True)
     thread.start()
     thread.join(seconds)
-    return answers[0] if answers else f"nothing within {seconds:g} s"
+    return results[0] if results else f"no response within {seconds:g} s"
 
 
 def _extras() -> Iterator[Check]:
-    """What could be added; an extra that is missing is no fault."""
+    """List the extras; a missing one is not a problem."""
     try:
         requirements = [Requirement(text) for text in metadata.requires(PACKAGE) or ()]
         extras = metadata.metadata(PACKAGE).get_all("Provides-Extra") or []
@@ -312,7 +314,7 @@ def _gigabytes(size: int) -> str:
     return f"{size / 10**9:.1f} GB"
 
 
-def _told(error: BaseException) -> str:
-    """The first line of an error, with its kind where that says more."""
+def _first_line(error: BaseException) -> str:
+    """Return the type and the first line of an error."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -32,7 +32,7 @@ def strange_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 def test_this_installation_works_and_every_trouble_has_a_mend(by_name: dict[str, Check]) -> None:
     assert [check for check in by_name.values() if check.status == "fail"] == []
-    assert all(check.mend for check in by_name.values() if check.status != "ok")
+    assert all(check.fix for check in by_name.values() if check.status != "ok")
     expected = {"python", "stedfm-hf", "torch", "transformers", "datasets", "huggingface_hub", "safetensors"}
     expected |= {"cpu", "memory", "Hugging Face cache", "stedfm cache", "hub", "torchvision", "timm", "lightly"}
     assert expected <= set(by_name)
@@ -48,13 +48,13 @@ def test_a_torchvision_that_does_not_fit_is_found(strange_packages: Path) -> Non
     )
     (check,) = doctor._torchvision()
     assert check.status == "fail" and "torchvision::nms does not exist" in check.detail
-    assert check.mend == "pip uninstall torchvision"
+    assert check.fix == "pip uninstall torchvision"
 
 
 def test_packages_that_pull_it_in_are_named(strange_packages: Path) -> None:
     (strange_packages / "timm.py").write_text("raise RuntimeError('is never imported')", encoding="utf-8")
     timm, lightly = doctor._harmful()
-    assert timm.status == "warn" and timm.mend == "pip uninstall timm" and lightly.status == "ok"
+    assert timm.status == "warn" and timm.fix == "pip uninstall timm" and lightly.status == "ok"
 
 
 def test_versions_are_held_against_what_the_package_declares(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_versions_are_held_against_what_the_package_declares(monkeypatch: pytest
         "transformers": "ok",
         "tqdm": "fail",
     }
-    assert found["torch"].mend == 'pip install "torch>=2.13"' and "1.0+cpu" in found["torch"].detail
+    assert found["torch"].fix == 'pip install "torch>=2.13"' and "1.0+cpu" in found["torch"].detail
     (extra,) = doctor._extras()
     assert extra == Check("extra [codecs]", "ok", "not installed (imagecodecs)", 'pip install "stedfm-hf[codecs]"')
 
@@ -86,7 +86,7 @@ def test_versions_are_held_against_what_the_package_declares(monkeypatch: pytest
 def test_a_package_that_cannot_be_imported_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers.trainer", None)
     torch_check, transformers_check = doctor._imports()
-    assert (torch_check.status, transformers_check.status) == ("ok", "fail") and transformers_check.mend
+    assert (torch_check.status, transformers_check.status) == ("ok", "fail") and transformers_check.fix
 
 
 def test_a_check_that_breaks_is_reported_and_the_others_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,11 +114,11 @@ def test_a_cache_folder_without_room_or_permission(tmp_path: Path, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda path: usage(10**9))
         full = doctor._folder("cache", tmp_path, "HF_HOME")
-    assert full.status == "warn" and full.mend is not None and "HF_HOME" in full.mend
+    assert full.status == "warn" and full.fix is not None and "HF_HOME" in full.fix
     # A file in the place of the folder stands for a folder without permission, which does not stop an administrator.
     (tmp_path / "file").touch()
     shut = doctor._folder("cache", tmp_path / "file", "HF_HOME")
-    assert shut.status == "fail" and "cannot be written" in shut.detail and shut.mend is not None
+    assert shut.status == "fail" and "cannot be written" in shut.detail and shut.fix is not None
 
 
 def answer_once(server: socket.socket, reply: bytes) -> None:
@@ -149,11 +149,11 @@ def test_whether_the_hub_answers(reply: bytes, status: str, monkeypatch: pytest.
 def test_a_hub_that_cannot_be_reached_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     (check,) = doctor._hub()
-    assert check.status == "warn" and constants.ENDPOINT in check.detail and check.mend is not None
+    assert check.status == "warn" and constants.ENDPOINT in check.detail and check.fix is not None
 
 
-def test_a_hub_that_never_answers_is_not_waited_for() -> None:
+def test_a_hub_that_does_not_respond_is_not_waited_for() -> None:
     hanging = threading.Event()
     told = doctor._within(0.05, lambda: str(hanging.wait(60)))
     hanging.set()
-    assert told == "nothing within 0.05 s"
+    assert told == "no response within 0.05 s"

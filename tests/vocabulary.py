@@ -7,20 +7,26 @@ from pathlib import Path
 
 VERBS = frozenset(
     """
-    Add Adjust Align Append Apply Approximate Ask Assemble Assert Assign Augment Average Blend Build Cache
-    Calculate Call Change Check Choose Classify Clear Clip Close Collect Combine Compare Complete Compose Compute
-    Configure Connect Consume Convert Copy Correct Count Cover Create Crop Cut Decide Decode Define Delete Derive
-    Describe Detect Determine Discard Display Divide Download Drop Embed Encode End Ensure Enter Estimate Evaluate
-    Exclude Execute Exit Expand Export Extract Fetch Fill Filter Find Finish Fit Flatten Fold Follow Format Forward
-    Freeze Generate Get Give Go Group Guess Handle Hash Hide Identify Ignore Import Initialise Insert Inspect
-    Interpolate Invert Iterate Join Keep Label Leave Limit Link List Load Locate Lock Log Look Make Map Mark Mask
-    Match Measure Merge Mirror Mix Move Name Normalise Number Offer Open Order Overlay Pad Parse Plan Plot Pool
-    Predict Prefetch Prepare Pretrain Print Process Project Publish Push Put Query Raise Rank Read Rebuild
-    Recognise Record Reduce Refuse Register Release Remove Rename Render Reopen Repeat Replace Report Reproduce
-    Request Rescale Reset Reshape Resize Resolve Restore Resume Return Reverse Rotate Round Run Sample Save Scale
-    Score Search Segment Select Send Serve Set Show Shuffle Simulate Skip Sort Split Stack Standardise Start Stop
-    Store Stream Submit Sum Summarise Switch Take Test Track Train Transfer Transform Translate Try Turn Undo
-    Unfreeze Unpack Update Upload Use Validate Verify Visit Wait Walk Warn Weight Wrap Write Yield
+    Add Adjust Align Append Apply Approximate Ask Assemble Assert Assign Assume Augment Average Bind Blend Blur
+    Build Cache Calculate Calibrate Call Change Check Choose Cite Classify Clean Clear Clip Clone Close Collect
+    Combine Compare Complete Compose Compute Concatenate Configure Connect Consume Control Convert Copy Correct
+    Count Cover Create Crop Cut Decide Decode Decrease Deduplicate Define Delegate Delete Deliver Derive Describe
+    Detect Determine Discard Display Distribute Divide Download Draft Drop Embed Emit Encode End Ensure Enter
+    Estimate Evaluate Exchange Exclude Execute Exit Expand Export Extend Extract Fetch Fill Filter Find Finish Fit
+    Flatten Fold Follow Format Forward Freeze Generate Get Give Go Group Grow Guess Handle Hash Hide Identify
+    Ignore Import Increase Infer Inform Initialise Insert Inspect Integrate Interpolate Interpret Invert Iterate
+    Join Keep Label Launch Lay Leave Limit Link List Load Locate Lock Log Look Lower Make Manage Map Mark Mask
+    Match Measure Merge Mirror Mix Move Multiply Name Normalise Notify Number Obtain Offer Open Order Overlay Pad
+    Parametrise Parse Permute Persist Place Plan Plot Pool Predict Prefetch Preload Prepare Pretrain Preview Print
+    Process Project Promote Prove Publish Push Put Quantise Query Raise Rank Read Rebuild Recognise Recompute
+    Reconstruct Record Recover Redirect Reduce Refresh Refuse Register Regress Reject Relate Release Reload Remove
+    Rename Render Reopen Repeat Replace Report Reproduce Request Rescale Reserve Reset Reshape Resize Resolve
+    Respond Restore Resume Retry Return Reverse Rewrite Rotate Round Run Sample Save Scale Scan Scatter Schedule
+    Score Search Seed Segment Select Send Serve Set Shift Shorten Show Shrink Shuffle Simulate Skip Smooth Sort
+    Split Squeeze Stack Standardise Start Stop Store Stream Submit Subtract Suggest Sum Summarise Support Swap
+    Switch Synchronise Take Test Threshold Tile Tokenise Touch Trace Track Train Transfer Transform Translate Trim
+    Truncate Try Turn Undo Unfreeze Unpack Unwrap Update Upload Use Validate Verify View Visit Wait Walk Warn
+    Weight Wrap Write Yield Zero
     """.split()
 )
 """Verbs in the imperative; a new one is added here when no other one fits."""

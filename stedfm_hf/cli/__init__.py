@@ -1,7 +1,7 @@
 """`stedfm COMMAND ...`: every command is generated from its settings, and calls the library function of its name.
 
-Exit status: 0 done, 1 some or all items failed (each is named), 2 wrong arguments or input, 130 interrupted. Errors
-that a user can correct are one line; `STEDFM_DEBUG=1` shows the traceback instead.
+Exit status: 0 done, 1 some or all items failed (each is listed), 2 wrong arguments or input, 130 interrupted. Errors
+that a user can fix are printed on one line; `STEDFM_DEBUG=1` shows the traceback.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _print_version(wanted: bool) -> None:
         try:
             print(f"stedfm {metadata.version('stedfm-hf')}")
         except metadata.PackageNotFoundError:
-            print("stedfm (runs from a source tree without being installed)")
+            print("stedfm (not installed: runs from a source tree)")
         raise typer.Exit
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SHOWN_PX = 224
-"""Largest size of a picture in pixels: the middle of larger images is shown."""
+"""Largest size of an image in a figure, in pixels; larger images are cropped to their centre."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,45 +47,45 @@ class Embedded:
     """Images with their embeddings.
 
     Attributes:
-        paths: Path of the file of each.
-        pixels: (H, W) in [0, 1] of each, the middle of large ones.
-        labels: Label of each, or None.
-        vectors: Embeddings (n, D), divided by the standard deviation of every feature.
-        queries: Whether each is of the test split (n,) bool; all are where there is none.
+        paths: Path of the file of each image.
+        pixels: Pixels (H, W) of each image in [0, 1]; large images are cropped to their centre.
+        labels: Label of each image, or None.
+        embeddings: Embeddings (n, D), divided by the standard deviation of every feature.
+        queries: Whether each image is in the test split, (n,) bool; all True without splits.
     """
 
     paths: Sequence[str]
     pixels: Sequence[np.ndarray]
     labels: Sequence[str | None]
-    vectors: np.ndarray
+    embeddings: np.ndarray
     queries: np.ndarray
 
 
 def save_figures(
     folder: Path, table: pa.Table, images: Path, model: str, *, simulated: bool, seed: int, data: Path | None
 ) -> None:
-    """Write `map`, `neighbours` and, of a model that was trained here, `overview`, as PNG and SVG.
+    """Write the figures `map`, `neighbours` and, for a model trained here, `overview`, as PNG and SVG.
 
     Args:
         folder: Folder of the figures.
         table: Table of embeddings.
-        images: Folder that was embedded.
-        model: Model that embedded it; its processor scales the pictures.
-        simulated: Whether the folder has splits.
+        images: Folder of the embedded images.
+        model: Model that embedded them; its processor scales the images of the figures.
+        simulated: Whether the images are simulated and have splits.
         seed: Random seed of the map.
-        data: Data set that the model was trained on.
+        data: Data set on which the model was trained, or None.
     """
     shown = read_embedded(table, images, load_encoder(model, device="cpu").processor, simulated=simulated)
-    places, method = place_on_map(shown.vectors[shown.queries], seed)
-    save_figure(map_figure(shown, places, method), folder, "map")
+    positions, method = project(shown.embeddings[shown.queries], seed)
+    save_figure(map_figure(shown, positions, method), folder, "map")
     if data is not None and (filled := reconstruct(model, data)):
-        save_figure(overview_figure(filled, shown, places), folder, "overview")
+        save_figure(overview_figure(filled, shown, positions), folder, "overview")
     if len(set(shown.paths)) > 1:
         save_figure(neighbour_figure(shown), folder, "neighbours")
 
 
 def reconstruct(model: str, data: Path) -> list[Reconstruction]:
-    """Return what a masked autoencoder makes of some held-out crops; none where there are none."""
+    """Reconstruct some held-out crops with a masked autoencoder."""
     network = StedFmForPreTraining.from_pretrained(model).eval()
     config = network.config
     preparation = Preparation(0, image_size=config.image_size, patches=(config.image_size // config.patch_size) ** 2)
@@ -105,48 +105,48 @@ def read_embedded(table: pa.Table, images: Path, processor: StedFmImageProcessor
                 read[path, image.series, name] = middle(plane, min(SHOWN_PX, max(plane.shape)))
     paths = [row["path"] for row in rows]
     test = np.array([path.startswith("test/") for path in paths]) if simulated else np.ones(len(paths), bool)
-    vectors = np.asarray(table["embedding"].to_pylist(), np.float64)
+    embeddings = np.asarray(table["embedding"].to_pylist(), np.float64)
     return Embedded(
         paths,
         [read[row["path"], row["series"], row["channel"]] for row in rows],
         folder_labels(paths, simulated=simulated),
-        zscore_by(vectors[~test] if simulated else vectors, vectors)[1],
+        zscore_by(embeddings[~test] if simulated else embeddings, embeddings)[1],
         test,
     )
 
 
-def place_on_map(vectors: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
-    """Return positions (n, 2) of embeddings on a plane, and the method: t-SNE, for few of them PCA."""
-    if len(vectors) < 3:
-        return np.stack([np.arange(len(vectors)), np.zeros(len(vectors))], axis=1).astype(float), "order"
-    reduced = PCA(min(50, *vectors.shape), svd_solver="full", random_state=seed).fit_transform(vectors)
-    if len(vectors) < 30:
+def project(embeddings: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+    """Project embeddings (n, D) to positions (n, 2), and return the method: t-SNE, or PCA for few images."""
+    if len(embeddings) < 3:
+        return np.stack([np.arange(len(embeddings)), np.zeros(len(embeddings))], axis=1).astype(float), "order"
+    reduced = PCA(min(50, *embeddings.shape), svd_solver="full", random_state=seed).fit_transform(embeddings)
+    if len(embeddings) < 30:
         return reduced[:, :2], "PCA"
-    perplexity = min(30.0, len(vectors) / 5)
+    perplexity = min(30.0, len(embeddings) / 5)
     return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced), "t-SNE"
 
 
-def plot_map(axes: Axes, shown: Embedded, places: np.ndarray, title: str) -> None:
-    """Plot every query at the place of its embedding, with a picture of it where there is room."""
+def plot_map(axes: Axes, shown: Embedded, positions: np.ndarray, title: str) -> None:
+    """Plot every query image at the position of its embedding, with thumbnails of some."""
     queries = np.flatnonzero(shown.queries).tolist()
     colours, named = _colours(shown)
-    scatter_images(axes, places, [shown.pixels[each] for each in queries], [colours[each] for each in queries])
+    scatter_images(axes, positions, [shown.pixels[each] for each in queries], [colours[each] for each in queries])
     axes.set_title(title)
     if named:
         legend(axes, named, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=min(4, len(named)), fontsize=9.5)
 
 
-def map_figure(shown: Embedded, places: np.ndarray, method: str) -> Figure:
-    """Plot the map alone."""
+def map_figure(shown: Embedded, positions: np.ndarray, method: str) -> Figure:
+    """Return a figure of the map."""
     with style():
         figure = Figure(figsize=(8.0, 7.0))
         figure.subplots_adjust(left=0.01, right=0.99, top=0.95, bottom=0.06)
-        plot_map(figure.subplots(), shown, places, f"each dot is an image, placed by {method} of its embedding")
+        plot_map(figure.subplots(), shown, positions, f"{method} of the embeddings: each dot is an image")
         return figure
 
 
-def overview_figure(filled: Sequence[Reconstruction], shown: Embedded, places: np.ndarray) -> Figure:
-    """Plot reconstructions on the left and the map on the right."""
+def overview_figure(filled: Sequence[Reconstruction], shown: Embedded, positions: np.ndarray) -> Figure:
+    """Return a figure with reconstructions on the left and the map on the right."""
     with style():
         figure = Figure(figsize=(9.8, 1.27 * len(filled) + 0.32))
         halves = figure.add_gridspec(1, 2, width_ratios=(1.0, 1.45))
@@ -154,30 +154,30 @@ def overview_figure(filled: Sequence[Reconstruction], shown: Embedded, places: n
         left.subplots_adjust(left=0.06, right=0.99, top=0.94, bottom=0.01)
         plot_reconstructions(left, filled)
         right.subplots_adjust(left=0.03, right=0.99, top=0.94, bottom=0.07)
-        plot_map(right.subplots(), shown, places, "map of the embeddings: each dot is an image")
+        plot_map(right.subplots(), shown, positions, "map of the embeddings: each dot is an image")
         return figure
 
 
 def neighbour_figure(shown: Embedded, *, rows: int = 6, k: int = 6) -> Figure:
-    """Plot some images and those nearest to them by cosine, framed in the colour of their label."""
-    asked = one_of_each(shown, most=rows)
+    """Return a figure of some images and their nearest neighbours by cosine similarity, framed by label."""
+    queries = one_of_each(shown, most=rows)
     gallery = np.flatnonzero(~shown.queries) if not shown.queries.all() else np.arange(len(shown.paths))
     paths = np.array(shown.paths)
     found, similarity = nearest(
-        shown.vectors[gallery],
-        shown.vectors[asked],
+        shown.embeddings[gallery],
+        shown.embeddings[queries],
         k=min(k, len(gallery) - bool(shown.queries.all())),
         gallery_sources=paths[gallery].tolist(),
-        query_sources=paths[asked].tolist(),
+        query_sources=paths[queries].tolist(),
     )
     colours, named = _colours(shown)
     k = found.shape[1]
     with style():
-        figure = Figure(figsize=(1.25 * (k + 1) + 0.3, 1.25 * len(asked) + 0.5))
-        axes = figure.subplots(len(asked), k + 1, squeeze=False, gridspec_kw={"wspace": 0.06, "hspace": 0.06})
-        for row, query, neighbours, alike in zip(axes, asked, found, similarity, strict=True):
+        figure = Figure(figsize=(1.25 * (k + 1) + 0.3, 1.25 * len(queries) + 0.5))
+        axes = figure.subplots(len(queries), k + 1, squeeze=False, gridspec_kw={"wspace": 0.06, "hspace": 0.06})
+        for row, query, neighbours, similarities in zip(axes, queries, found, similarity, strict=True):
             show_image(row[0], shown.pixels[query], frame=colours[query] if named else None)
-            for cell, neighbour, value in zip(row[1:], neighbours, alike, strict=True):
+            for cell, neighbour, value in zip(row[1:], neighbours, similarities, strict=True):
                 if np.isfinite(value):
                     number = int(gallery[neighbour])
                     show_image(cell, shown.pixels[number], frame=colours[number] if named else None)
@@ -194,7 +194,7 @@ def neighbour_figure(shown: Embedded, *, rows: int = 6, k: int = 6) -> Figure:
 
 
 def one_of_each(shown: Embedded, *, most: int) -> list[int]:
-    """Return numbers of some queries, in turn from the labels: not picked by how they come out."""
+    """Return indices of some query images, in turn from each label: not selected by their results."""
     groups: dict[str | None, list[int]] = {}
     for number in np.flatnonzero(shown.queries).tolist():
         groups.setdefault(shown.labels[number], []).append(number)

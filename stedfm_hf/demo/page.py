@@ -1,4 +1,4 @@
-"""Words and page of the demo's report."""
+"""Report of the demo."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NAMES = {
 
 
 def percent(value: float) -> str:
-    """Return a share in whole percent, with a space that breaks no line."""
+    """Format a fraction in whole percent, with a non-breaking space."""
     return f"{100 * value:.0f}\u00a0%"
 
 
 def summarise(metrics: Mapping[str, Any]) -> list[str]:
-    """Return what came out, one sentence each; the report opens with it and the terminal ends with it."""
+    """Summarise the results, one sentence each, for the report and the terminal."""
     lines = []
     if (training := metrics["training"]) is not None and training["held_out_loss"] is not None:
         end, constant = training["held_out_loss"], training["constant_loss"]
@@ -33,9 +33,7 @@ def summarise(metrics: Mapping[str, Any]) -> list[str]:
             f"constant prediction ({constant:.4f})."
         )
         if training["steps"] < FEW_STEPS:
-            lines.append(
-                f"Those were only {training['steps']} steps: on this machine a larger --max-seconds shows more."
-            )
+            lines.append(f"These were only {training['steps']} steps; a larger --max-seconds gives better results.")
     if (knn := metrics["knn"]) is not None:
         methods, network = knn["methods"], knn["methods"]["network"]
         low, high = network["interval"]
@@ -61,19 +59,19 @@ def write_report(folder: Path, metrics: Mapping[str, Any], text: Sequence[str]) 
     Args:
         folder: Folder of the demo, with all figures.
         metrics: Content of `metrics.json`.
-        text: What came out, a sentence each.
+        text: Summary of the results, one sentence each.
     """
     facts = {"images embedded": str(metrics["images"])}
-    sections = [Section("What this is", _about(metrics), _figure(folder / "figures/overview.png", ""))]
+    sections = [Section("About this report", _about(metrics), _figure(folder / "figures/overview.png", ""))]
     if (training := metrics["training"]) is not None:
         facts["training crops"] = f"{training['crops']:,}".replace(",", "\u202f")
         curve = "Loss on training and held-out crops, compared with that of a constant prediction."
-        fill = "Held-out crops, not picked by how they come out: grey patches are hidden from the network."
-        pictures = [
+        fill = "Held-out crops, not selected by their results. Grey patches are hidden from the network."
+        shown = [
             *_figure(folder / "model/figures/curve.png", curve),
             *_figure(folder / "model/figures/reconstructions.png", fill),
         ]
-        sections.append(Section("Did it learn anything?", [_TRAINING], pictures))
+        sections.append(Section("Did it learn anything?", [_TRAINING], shown))
     if (knn := metrics["knn"]) is not None:
         facts["kNN accuracy"] = percent(knn["methods"]["network"]["accuracy"])
         names = {"network": "the network", **NAMES, "chance": "chance"}
@@ -84,7 +82,7 @@ def write_report(folder: Path, metrics: Mapping[str, Any], text: Sequence[str]) 
         table = Table(("embedding", "kNN accuracy", "95 % interval"), cells, "", 0)
         sections.append(Section("Is it better than simple features?", [*knn["notes"], _MORE], table=table))
     facts["whole demo"] = f"{metrics['seconds']:.0f} s"
-    colours = " Colours are the labels; the network never saw them." if knn is not None else ""
+    colours = " Colours show the labels, which the network never saw." if knn is not None else ""
     sections.append(Section("Map of the embeddings", (), _figure(folder / "figures/map.png", _MAP + colours)))
     if near := _figure(folder / "figures/neighbours.png", _NEIGHBOURS):
         sections.append(Section("Nearest neighbours", (), near))
@@ -105,14 +103,17 @@ def write_report(folder: Path, metrics: Mapping[str, Any], text: Sequence[str]) 
 
 
 _TRAINING = (
-    "The network sees a quarter of the patches of a crop and predicts the pixels of the others. Predicting the mean "
-    "pixel everywhere is what a network reaches that has learned nothing: only below that line has it learned to see "
-    "structure. Photon noise cannot be predicted, so the loss cannot come near zero."
+    "The network sees a quarter of the patches of a crop and predicts the pixels of the others. A network that has "
+    "learned nothing predicts the mean pixel everywhere; a loss below that line shows that it has learned structure. "
+    "Photon noise cannot be predicted, so the loss cannot approach zero."
 )
 _MORE = "The folder evaluation holds the report of `stedfm evaluate knn` with all methods, intervals and tests."
-_MAP = "Neighbours are meaningful; distances between far groups and the shape of groups are not."
+_MAP = (
+    "Images that are close on the map have similar embeddings. Distances between groups and their shapes "
+    "have no meaning."
+)
 _NEIGHBOURS = (
-    "The most similar images first, by cosine similarity. A frame of another colour than the first is a mistake."
+    "The most similar images first, by cosine similarity. A frame in another colour than the first is an error."
 )
 _USE = (
     'The folder model is a Hugging Face folder: AutoModel.from_pretrained("demo/model") loads the encoder, and '
@@ -126,7 +127,7 @@ def _about(metrics: Mapping[str, Any]) -> list[str]:
             "The images are simulated: clouds of emitters blurred by an effective STED point spread function, with "
             "Poisson noise, in four structures. Photons, background, blur and density come from the same ranges for "
             "all of them, and each image takes over the intensities of an image of a random structure, so that only "
-            "shape tells them apart. The results hold for these images; they say nothing about real ones."
+            "shape distinguishes them. The results hold for these images and cannot be transferred to real ones."
         )
     else:
         source = "The images are your own files, read with their full bit depth and scaled once as a whole."

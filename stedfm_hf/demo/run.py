@@ -1,4 +1,4 @@
-"""The demo: every step is a command that users call, on simulated images or their own."""
+"""The demo: the commands of the package in sequence, on simulated images or images of the user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
 
 STRUCTURES = ("rings", "fibres", "microtubules", "puncta")
-"""Four of the seven structures: those that a minute or two of training can begin to tell apart."""
+"""Four of the seven structures, which a minute or two of training can begin to distinguish."""
 PHYSICS: dict[str, Any] = {
     "height": 128,
     "width": 128,
@@ -26,7 +26,7 @@ PHYSICS: dict[str, Any] = {
     "coverage": (0.45, 0.65),
     "match_with": list(STRUCTURES),
 }
-"""Small dense fields with the counts of real STED images: a minute of training has none to spare for empty patches."""
+"""Small dense fields with the photon counts of real STED images: a short training needs few empty patches."""
 RECIPE: dict[str, Any] = {
     "architecture": "stedfm-vit-64-p8",
     "decoder_hidden_size": 128,
@@ -41,7 +41,7 @@ RECIPE: dict[str, Any] = {
     "save_steps": 5000,
     "num_train_epochs": 100_000,
 }
-"""Settings of a pretraining of minutes: many small steps at a high rate, and a narrow decoder."""
+"""Settings of a pretraining of minutes: many small steps at a high learning rate, and a narrow decoder."""
 BASELINES = ("untrained", "log-spectrum", "histogram", "chance")
 NEIGHBOURS = 10
 TABLE = "embeddings.parquet"
@@ -57,7 +57,7 @@ class DemoResult(OutputResult):
         output: Folder with `report.html`.
         manifest: Settings, versions and the status of every image.
         metrics: Content of `metrics.json`.
-        text: What came out, a sentence each.
+        text: Summary of the results, one sentence each.
     """
 
     metrics: dict[str, Any]
@@ -65,11 +65,11 @@ class DemoResult(OutputResult):
 
     @property
     def report(self) -> Path:
-        """The page that shows everything."""
+        """Path of the report."""
         return self.output / "report.html"
 
     def summary(self) -> str:
-        """Return what came out."""
+        """Return the summary of the results."""
         return "\n".join([*self.text, f"{self.report}: {self.metrics['seconds']:.0f} s in all"])
 
     def to_json(self) -> dict[str, Any]:
@@ -80,10 +80,10 @@ class DemoResult(OutputResult):
 @takes_settings(DemoSettings)
 @quiet_transformers()
 def demo(settings: DemoSettings) -> DemoResult:
-    """Show on simulated or own images what the package does, and how well it came out.
+    """Run the steps of the package on simulated images or images of the user, and write a report.
 
     Raises:
-        UserError: The folder holds something else, or the images or the model cannot be used.
+        UserError: If the folder holds other files, or the images or the model cannot be used.
 
     Example:
         >>> demo("demo", max_seconds=60).report  # doctest: +SKIP
@@ -137,7 +137,7 @@ def simulate_images(folder: Path, seed: int, **counts: Any) -> Path:
     """Simulate labelled 16-bit TIFF files and return their folder."""
     from stedfm_hf.data import simulate
 
-    # One process: a notebook's or a script's own code must not run again for the sake of a demo.
+    # One process, because spawned processes would run the code of a calling notebook or script again.
     made = simulate(folder, structures=list(STRUCTURES), seed=seed, masks=False, workers=1, **PHYSICS, **counts)
     return made.output / "images"
 
@@ -146,7 +146,7 @@ def train(settings: DemoSettings, images: Path, folder: Path) -> dict[str, Any]:
     """Build a data set of crops of the images and train on it, without labels.
 
     Returns:
-        What `metrics.json` tells of the training.
+        Values for `metrics.json`.
     """
     from stedfm_hf.data import build
     from stedfm_hf.inference.loading import choose_device, has_fast_bfloat16
@@ -155,7 +155,7 @@ def train(settings: DemoSettings, images: Path, folder: Path) -> dict[str, Any]:
 
     crop = 64
     if settings.images is None:
-        # Other images than those that are embedded and tested.
+        # Images that are neither embedded nor tested.
         images, crop = simulate_images(folder / "pool", settings.seed, per_structure=settings.per_structure), 128
     build([images], folder / "data", crop_size=crop, min_foreground=0.0, validation=0.1, test=0.0, workers=1)
     fast = has_fast_bfloat16(choose_device(settings.device))
@@ -181,7 +181,7 @@ def train(settings: DemoSettings, images: Path, folder: Path) -> dict[str, Any]:
 
 
 def evaluate(settings: DemoSettings, images: Path, model: str, folder: Path) -> Mapping[str, Any] | None:
-    """Evaluate nearest neighbours on the labels that the folders are; None where there are none."""
+    """Evaluate nearest neighbours with the subfolders as labels; None if there are no labels."""
     from stedfm_hf.evaluation import evaluate_knn
 
     try:
@@ -200,7 +200,7 @@ def evaluate(settings: DemoSettings, images: Path, model: str, folder: Path) -> 
     except UserError as error:
         if settings.images is None:
             raise
-        print_note(f"no evaluation: {error}")
+        print_note(f"the evaluation is skipped: {error}")
         return None
     record, setting = result.record, result.record["summary"][0]["setting"]
     keys = {each["key"]: "network" if each["kind"] == "model" else each["key"] for each in record["models"]}

@@ -1,4 +1,4 @@
-"""Figures and one-file HTML pages, in one style for the whole package."""
+"""Figures and self-contained HTML pages in one style."""
 
 from stedfm_hf.reports.figures import label_colours, png_uri, save_figure, scale_bar, show_image, style
 from stedfm_hf.reports.html import ReportFigure, Section, Table, render_page, write_page

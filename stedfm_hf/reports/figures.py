@@ -1,4 +1,4 @@
-"""Figures in one style: colours every eye can tell apart, scale bars in micrometres, PNG and SVG side by side."""
+"""Figures in one style: colours for colour-blind readers, scale bars in µm, PNG and SVG files."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from matplotlib.patches import Rectangle
 from stedfm_hf.runs.files import atomic_path
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D3A9B", "#7A7A7A")
-"""Colours after Okabe and Ito, ordered so that the first four differ most; without black and the illegible yellow."""
+"""Colours after Okabe and Ito, ordered so that the first four differ most; without black and yellow."""
 
 IMAGE_MAP = "inferno"
-"""Colour map of intensities: even steps of brightness, and dark background as STED images are usually shown."""
+"""Colour map of intensities, perceptually uniform on a dark background."""
 
 FIGURE_DPI = 160
 
@@ -52,16 +52,16 @@ _SCALE_BARS_UM = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 10
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The style of all figures; draw inside this context.
+    """Apply the style of all figures within a `with` block.
 
-    Figures are made with `matplotlib.figure.Figure`, not pyplot, so that no window system and no global state is used.
+    Figures are made with `matplotlib.figure.Figure` instead of pyplot, without a window system or global state.
     """
     with matplotlib.rc_context(_STYLE):
         yield
 
 
 def label_colours(labels: Iterable[str]) -> dict[str, str]:
-    """Gives every label a colour, in the order the labels first appear.
+    """Assign a colour to every label, in the order in which the labels first appear.
 
     Example:
         >>> label_colours(["rings", "puncta", "rings"])
@@ -75,7 +75,7 @@ def label_colours(labels: Iterable[str]) -> dict[str, str]:
 
 
 def display_limits(image: np.ndarray) -> tuple[float, float]:
-    """Black and white of an image on display: its minimum and its 99.8th percentile."""
+    """Return the intensities shown as black and white: the minimum and the 99.8th percentile of an image (H, W)."""
     low, high = float(image.min()), float(np.percentile(image, 99.8))
     return (low, high) if high > low else (low, low + 1.0)
 
@@ -89,15 +89,15 @@ def show_image(
     frame: str | None = None,
     colour_map: str = IMAGE_MAP,
 ) -> None:
-    """Shows an image (H, W) without ticks.
+    """Show an image (H, W) without ticks.
 
     Args:
-        axes: where to draw.
-        image: intensities; masked arrays show their masked pixels in grey.
-        limits: intensities shown as black and white; None takes :func:`display_limits`.
-        pixel_size_nm: draws a scale bar if given.
-        frame: colour of a frame around the image, usually that of its label.
-        colour_map: matplotlib's name of the colours.
+        axes: Axes to plot in.
+        image: Intensities (H, W); masked pixels of masked arrays are grey.
+        limits: Intensities shown as black and white; by default `display_limits`.
+        pixel_size_nm: Size of a pixel in nm; adds a scale bar.
+        frame: Colour of a frame around the image, usually that of its label.
+        colour_map: Name of a matplotlib colour map.
     """
     low, high = limits or display_limits(np.ma.compressed(image))
     colours = matplotlib.colormaps[colour_map].with_extremes(bad="#D7DCE1")
@@ -113,12 +113,12 @@ def show_image(
 
 
 def scale_bar(axes: Axes, shape: tuple[int, int], pixel_size_nm: float) -> None:
-    """Draws a scale bar of a round length, about a quarter of the width, with its length in µm.
+    """Add a scale bar of a round length, about a quarter of the width, with its length in µm.
 
     Args:
-        axes: axes an image of `shape` is shown in.
-        shape: rows and columns of the image.
-        pixel_size_nm: side of a pixel.
+        axes: Axes that show an image of `shape`.
+        shape: Height and width of the image, in pixels.
+        pixel_size_nm: Size of a pixel, in nm.
     """
     height, width = shape
     fitting = [length for length in _SCALE_BARS_UM if length * 1000.0 / pixel_size_nm <= 0.4 * width]
@@ -150,32 +150,41 @@ def scatter_images(
     thumbnail: float = 0.085,
     most: int = 40,
 ) -> None:
-    """Draws a map of images: a dot for each, and the picture itself where there is room."""
-    low, spread = points.min(axis=0), np.maximum(np.ptp(points, axis=0), 1e-12)
-    place = (points - low) / spread
-    axes.scatter(place[:, 0], place[:, 1], s=16, c=colours, linewidths=0, alpha=0.85)
+    """Plot a map of images: a dot for every image, and a thumbnail of some of them.
+
+    Args:
+        axes: Axes to plot in.
+        points: Positions (n, 2) of the images, in any unit.
+        images: Images (H, W).
+        colours: Colour of each dot.
+        thumbnail: Size of a thumbnail, as a fraction of the axes.
+        most: Largest number of thumbnails, which never overlap.
+    """
+    low, extent = points.min(axis=0), np.maximum(np.ptp(points, axis=0), 1e-12)
+    position = (points - low) / extent
+    axes.scatter(position[:, 0], position[:, 1], s=16, c=colours, linewidths=0, alpha=0.85)
     axes.set(xlim=(-0.08, 1.08), ylim=(-0.08, 1.08), xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
     box = axes.get_window_extent()
-    side = thumbnail * min(box.width, box.height)
-    reach = 1.16 * 1.12 * side / np.array([box.width, box.height])
+    size = thumbnail * min(box.width, box.height)
+    reach = 1.16 * 1.12 * size / np.array([box.width, box.height])
     shown: list[np.ndarray] = []
     for index in np.random.default_rng(0).permutation(len(points)):
         if len(shown) == most:
             break
-        if any((np.abs(place[index] - other) < reach).all() for other in shown):
+        if any((np.abs(position[index] - other) < reach).all() for other in shown):
             continue
-        shown.append(place[index])
-        picture = middle(images[index], 96)
-        low_high = display_limits(picture)
-        coloured = matplotlib.colormaps[IMAGE_MAP]((picture - low_high[0]) / (low_high[1] - low_high[0]))
+        shown.append(position[index])
+        small = middle(images[index], 96)
+        low_high = display_limits(small)
+        coloured = matplotlib.colormaps[IMAGE_MAP]((small - low_high[0]) / (low_high[1] - low_high[0]))
         # An OffsetImage of zoom 1 has one point per pixel.
-        zoom = side / max(picture.shape) * 72.0 / axes.figure.dpi
+        zoom = size / max(small.shape) * 72.0 / axes.figure.dpi
         axes.add_artist(
             AnnotationBbox(
                 OffsetImage(coloured, zoom=zoom, interpolation="antialiased"),
-                tuple(place[index]),
+                tuple(position[index]),
                 frameon=True,
                 pad=0.12,
                 bboxprops={"edgecolor": colours[index], "linewidth": 1.6},
@@ -183,44 +192,44 @@ def scatter_images(
         )
 
 
-def middle(image: np.ndarray, side: int) -> np.ndarray:
-    """The central square of an image (H, W), at most `side` pixels wide.
+def middle(image: np.ndarray, size: int) -> np.ndarray:
+    """Return the central square of an image (H, W), at most `size` pixels wide.
 
     Example:
         >>> middle(np.zeros((10, 4)), 6).shape
         (4, 4)
     """
-    side = min(side, *image.shape)
-    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
-    return image[top : top + side, left : left + side]
+    size = min(size, *image.shape)
+    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
+    return image[top : top + size, left : left + size]
 
 
 def shortened(text: str, most: int = 28) -> str:
-    """A text that fits into a figure, cut behind so many characters."""
+    """Shorten a text to at most `most` characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def legend(axes: Axes, colours: Mapping[str, str], **options: Any) -> None:
-    """A legend of coloured dots, one for each label."""
+    """Add a legend with a coloured dot for each label."""
     for name, colour in colours.items():
         axes.plot([], [], "o", markersize=5.5, color=colour, label=name)
     axes.legend(**{"handletextpad": 0.2, "columnspacing": 1.2, **options})
 
 
 def save_figure(figure: Figure, folder: str | Path, name: str) -> Path:
-    """Writes `FOLDER/NAME.png` and `FOLDER/NAME.svg`.
+    """Write `FOLDER/NAME.png` and `FOLDER/NAME.svg`.
 
     Args:
-        figure: what to save.
-        folder: made if missing.
-        name: file name without suffix.
+        figure: Figure to save.
+        folder: Folder to write to; made if it does not exist.
+        name: File name without suffix.
 
     Returns:
         Path of the PNG.
     """
     png = Path(folder) / f"{name}.png"
     for path in (png, png.with_suffix(".svg")):
-        # No date and no version inside, so that the same figure is the same file.
+        # Without date and version, so that the same figure gives the same file.
         metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
         with style(), atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=FIGURE_DPI, bbox_inches="tight", pad_inches=0.06, metadata=metadata)
@@ -228,7 +237,7 @@ def save_figure(figure: Figure, folder: str | Path, name: str) -> Path:
 
 
 def png_uri(png: bytes) -> str:
-    """The bytes of a PNG file as a data URI.
+    """Encode the bytes of a PNG file as a data URI.
 
     Example:
         >>> png_uri(b"x")

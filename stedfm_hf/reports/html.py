@@ -1,4 +1,4 @@
-"""Reports: one self-contained HTML file, nothing to install and nothing fetched when it is opened."""
+"""Reports as self-contained HTML pages, which fetch nothing when they are opened."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from stedfm_hf.runs.files import atomic_path
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A picture with its words.
+    """Figure of a report.
 
-    Args:
-        uri: data URI of the image.
-        alt: what is to be seen, for those who cannot see it.
-        caption: text below it.
-        width: width on the page in CSS pixels; None takes that of the image.
+    Attributes:
+        uri: Data URI of the image.
+        alt: Description for readers who cannot see the image.
+        caption: Text below the image.
+        width: Width on the page, in CSS pixels; None uses that of the image.
     """
 
     uri: str
@@ -30,21 +30,21 @@ class ReportFigure:
 
     @classmethod
     def from_png(cls, png: Path, alt: str, caption: str = "") -> ReportFigure:
-        """A figure that `save_figure` wrote, at its true size: text in all figures is equally large."""
+        """Read a PNG of `save_figure` at its true size, so that text in all figures has the same size."""
         content = png.read_bytes()
-        pixels = int.from_bytes(content[16:20], "big")  # width in the header that every PNG begins with
+        pixels = int.from_bytes(content[16:20], "big")  # the width in the header of a PNG
         return cls(png_uri(content), alt, caption, round(pixels * 96 / FIGURE_DPI))
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text; columns after the first are set as numbers.
+    """Table of text; all columns but the first are right-aligned.
 
-    Args:
-        header: names of the columns.
-        rows: cells, one sequence a row.
-        caption: text below it.
-        strong: number of the row to stress, or None.
+    Attributes:
+        header: Names of the columns.
+        rows: Cells of each row.
+        caption: Text below the table.
+        strong: Index of a row to highlight, or None.
     """
 
     header: Sequence[str]
@@ -55,13 +55,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report: a title, paragraphs, then figures and a table.
+    """Section of a report: a title, paragraphs, figures and a table.
 
     Attributes:
         title: Heading.
-        text: Paragraphs, plain text.
-        figures: Figures in order.
-        table: Table after the figures.
+        text: Paragraphs of plain text.
+        figures: Figures, in order.
+        table: Table below the figures.
     """
 
     title: str
@@ -73,17 +73,17 @@ class Section:
 def render_page(
     *, title: str, lead: str, facts: Mapping[str, str], sections: Sequence[Section], footer: str = ""
 ) -> str:
-    """Renders a report; all text is escaped.
+    """Render a report as HTML; all text is escaped.
 
     Args:
-        title: title of the page.
-        lead: one paragraph that says what this is and how it came out.
-        facts: short named figures shown at the top.
-        sections: the parts.
-        footer: last line.
+        title: Title of the page.
+        lead: Paragraph that summarises the result.
+        facts: Short values shown at the top, by name.
+        sections: Sections, in order.
+        footer: Last line.
 
     Returns:
-        The HTML.
+        HTML of the page.
 
     Example:
         >>> page = render_page(title="A & B", lead="", facts={}, sections=[Section("Loss", ["It fell."])])
@@ -110,10 +110,18 @@ def write_page(
     sections: Sequence[Section],
     footer: str = "",
 ) -> Path:
-    """Renders a report and writes it as one UTF-8 file; arguments as in :func:`render_page`.
+    """Render a report and write it as one UTF-8 file.
+
+    Args:
+        path: File to write.
+        title: Title of the page.
+        lead: Paragraph that summarises the result.
+        facts: Short values shown at the top, by name.
+        sections: Sections, in order.
+        footer: Last line.
 
     Returns:
-        The path.
+        Path of the file.
     """
     page = render_page(title=title, lead=lead, facts=facts, sections=sections, footer=footer)
     with atomic_path(path) as temporary:

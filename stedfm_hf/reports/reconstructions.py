@@ -1,4 +1,4 @@
-"""Reconstructions of masked images: rows of image, what the network saw, what it made of that."""
+"""Figures of masked images and their reconstructions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ DIFFERENCE_MAP = "RdBu_r"
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """An image, what the network saw of it, and what it made of that.
+    """Image, its visible patches and its reconstruction.
 
-    Args:
-        original: (H, W), scaled to [0, 1].
-        seen: the same as a masked array, hidden pixels masked.
-        predicted: (H, W): visible pixels as they were, hidden ones as predicted.
-        label: name of its class, if it has one.
-        pixel_size_nm: side of a pixel, for a scale bar, if it is known.
+    Attributes:
+        original: Image (H, W), scaled to [0, 1].
+        seen: The image as a masked array (H, W), in which hidden pixels are masked.
+        predicted: Reconstruction (H, W): visible pixels of the image, and predicted hidden pixels.
+        label: Name of its class, or None.
+        pixel_size_nm: Size of a pixel in nm, for a scale bar, or None.
     """
 
     original: np.ndarray
@@ -33,11 +33,11 @@ class Reconstruction:
     pixel_size_nm: float | None = None
 
 
-def spread_over_pixels(mask: np.ndarray, grid: tuple[int, int], patch_size: int) -> np.ndarray:
-    """A mask of patches (B, N) in raster order as one of pixels (B, H, W).
+def mask_of_pixels(mask: np.ndarray, grid: tuple[int, int], patch_size: int) -> np.ndarray:
+    """Convert a mask of patches (B, N) in raster order to a mask of pixels (B, H, W).
 
     Example:
-        >>> spread_over_pixels(np.array([[True, False]]), (1, 2), 2).astype(int)[0]
+        >>> mask_of_pixels(np.array([[True, False]]), (1, 2), 2).astype(int)[0]
         array([[1, 1, 0, 0],
                [1, 1, 0, 0]])
     """
@@ -47,7 +47,7 @@ def spread_over_pixels(mask: np.ndarray, grid: tuple[int, int], patch_size: int)
 def plot_reconstructions(
     target: Figure | SubFigure, reconstructions: Sequence[Reconstruction], *, difference: bool = False
 ) -> None:
-    """Rows of image, what the network sees, its reconstruction and, if wanted, the difference from the image."""
+    """Plot a row for each image: the image, its visible patches, the reconstruction and optionally the difference."""
     titles = ("image", "masked", "reconstruction", *["difference"] * difference)
     axes = target.subplots(
         len(reconstructions), len(titles), squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04}
@@ -59,9 +59,9 @@ def plot_reconstructions(
         show_image(row[1], each.seen, limits=limits)
         show_image(row[2], each.predicted, limits=limits)
         if difference:
-            reach = limits[1] - limits[0]
-            away = each.predicted - each.original
-            show_image(row[3], away, limits=(-reach, reach), colour_map=DIFFERENCE_MAP)
+            contrast = limits[1] - limits[0]
+            error = each.predicted - each.original
+            show_image(row[3], error, limits=(-contrast, contrast), colour_map=DIFFERENCE_MAP)
         if each.label is not None:
             row[0].set_ylabel(each.label, color=colours[each.label], fontsize=9.5)
     for column, title in zip(axes[0], titles, strict=True):
@@ -69,7 +69,7 @@ def plot_reconstructions(
 
 
 def reconstruction_figure(reconstructions: Sequence[Reconstruction], *, difference: bool = False) -> Figure:
-    """Reconstructions as a figure of their own; arguments as of :func:`plot_reconstructions`."""
+    """Return a figure with reconstructions; see `plot_reconstructions`."""
     with style():
         figure = Figure(figsize=(2.2 * (4 if difference else 3), 2.2 * len(reconstructions)))
         plot_reconstructions(figure, reconstructions, difference=difference)

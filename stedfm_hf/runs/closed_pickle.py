@@ -1,11 +1,9 @@
-"""An interpreter of pickle streams that can call nothing.
+"""Reader of pickle streams that imports and calls nothing that the stream names.
 
-Python's own unpickler imports what a stream names and calls it. This one walks the opcodes (parsed by the standard
-library's `pickletools`), and knows a name only as a string: the dozen names of `PLAIN_BUILDERS` rebuild plain
-containers, numbers and arrays through the functions of this file, with checked arguments; every other name, and
-whatever the stream builds with it, becomes an inert `Placeholder`. No import, no attribute access, no call and no
-`__setstate__` of the stream's choosing ever happens, so there is nothing that a hostile stream could reach.
-(`stedfm_hf.weights.torch_pickle` adds tensors.)
+Python's unpickler imports the names in a stream and calls them. This one interprets the opcodes (parsed by
+`pickletools` of the standard library) and treats names as strings. The names in `PLAIN_BUILDERS` rebuild plain
+containers, numbers and arrays through functions of this file, which check their arguments. Every other name, and every
+object built with it, becomes an inert `Placeholder`. `stedfm_hf.weights.torch_pickle` adds tensors.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ _SCALARS = (str, bytes, int, float, bool, type(None))
 
 
 class Placeholder:
-    """Stands for an object that is not rebuilt; it has a name and does nothing."""
+    """Object that is not rebuilt: it has a name and does nothing."""
 
     __slots__ = ("name",)
 
@@ -42,14 +40,14 @@ class Placeholder:
 
 
 class ClosedUnpickler:
-    r"""Rebuilds the plain data of one pickle stream.
+    r"""Reader of the plain data in one pickle stream.
 
     Args:
-        data: The whole stream, any pickle protocol.
+        data: Complete stream, of any pickle protocol.
 
     Attributes:
-        placeholders: The names that were not rebuilt, after `load`. A strict caller refuses a stream that has any.
-        builders: Names that are rebuilt, and by what function; subclasses may add to them.
+        placeholders: Names that were not rebuilt, after `load`. A strict caller refuses a stream that has any.
+        builders: Functions that rebuild objects, by name; subclasses may add to them.
 
     Example:
         >>> import pickle
@@ -70,14 +68,13 @@ class ClosedUnpickler:
         self._memo: dict[int, Any] = {}
 
     def load(self) -> Any:
-        """Interprets the stream.
+        """Rebuild the object in the stream.
 
         Returns:
-            The object it describes, made of dict, list, tuple, set, str, bytes, numbers, NumPy arrays and numbers, and
-            placeholders.
+            Object made of dict, list, tuple, set, str, bytes, numbers, NumPy arrays and numbers, and placeholders.
 
         Raises:
-            ValueError, TypeError, LookupError, RuntimeError, OverflowError: The stream is broken.
+            ValueError, TypeError, LookupError, RuntimeError, OverflowError: If the stream is damaged.
         """
         for opcode, argument, _ in pickletools.genops(self._data):
             if opcode.name == "STOP":
@@ -198,17 +195,17 @@ class ClosedUnpickler:
         return Placeholder(name)
 
     def knows(self, name: str) -> bool:
-        """Whether nothing is lost where the stream names this."""
+        """Return whether an object of this name is rebuilt without loss."""
         return name in self.builders or name in _NAMES_WITHOUT_LOSS
 
     def persistent(self, persistent_id: Any) -> Any:
-        """What an object that is kept outside the stream stands for; plain data have none."""
+        """Rebuild an object that is stored outside the stream; plain data have none."""
         raise ValueError("the pickle names an object outside itself")
 
     def _build(self, what: Any, arguments: Any) -> Any:
-        """What `what(*arguments)` stands for: rebuilt when it is one of ours, else a placeholder."""
+        """Rebuild `what(*arguments)` if its name has a builder, else return a placeholder."""
         if not isinstance(what, Placeholder):
-            raise ValueError("the pickle calls something that is no name")
+            raise ValueError("the pickle calls an object that is not a name")
         builder = self.builders.get(what.name)
         if builder is None or not isinstance(arguments, tuple):
             return Placeholder(what.name)
@@ -218,7 +215,7 @@ class ClosedUnpickler:
         return value
 
     def _set_state(self, target: Any, state: Any) -> None:
-        """BUILD: arrays get their numbers; any other state (attributes of containers, placeholders) is dropped."""
+        """Set the numbers of an array (opcode BUILD); any other state is dropped."""
         if isinstance(target, np.dtype):
             if state[1] not in ("<", "|", "="):
                 raise ValueError("big-endian NumPy data is not supported")
@@ -226,10 +223,10 @@ class ClosedUnpickler:
             _, shape, dtype, is_fortran, content = state
             shape = tuple(map(int, shape))
             if not isinstance(dtype, np.dtype) or not isinstance(content, list if dtype.hasobject else bytes):
-                raise ValueError("an array does not hold what its type says")
+                raise ValueError("the content of an array does not fit its dtype")
             # NumPy checks the count of bytes, but not that of objects.
             if dtype.hasobject and (len(content) != math.prod(shape) or min(shape, default=0) < 0):
-                raise ValueError("an array of objects does not hold as many as its shape says")
+                raise ValueError("the number of objects in an array does not fit its shape")
             # Only a dtype of `_numpy_dtype` gets here, so this takes bytes, or objects that were rebuilt, and runs
             # nothing. NumPy's type hint asks for a numpy.bool, its code for an int.
             target.__setstate__((1, shape, dtype, bool(is_fortran), content))  # type: ignore[arg-type]
@@ -242,8 +239,8 @@ def _string(value: Any) -> str:
 
 
 def _key(value: Any) -> Any:
-    """Keys that are not scalars are replaced: hashing nested tuples can take for ever."""
-    return value if isinstance(value, _SCALARS) else Placeholder("a key that is no string or number")
+    """Return a key; keys that are not scalars are replaced, because hashing nested tuples can take very long."""
+    return value if isinstance(value, _SCALARS) else Placeholder("a key that is neither a string nor a number")
 
 
 def _fill_dict(target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
@@ -263,13 +260,13 @@ def _ordered_dict(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
 
 def _numpy_dtype(code: Any, *_: Any) -> np.dtype[Any] | Placeholder:
     if not isinstance(code, str) or not re.fullmatch(r"[<|=]?([iu][1248]|f[248]|c(8|16)|b1|O[48]?|[SU]\d{1,4})", code):
-        return Placeholder("numpy.dtype of something else than numbers, texts and objects")
+        return Placeholder("numpy.dtype other than numbers, text and objects")
     return np.dtype("O" if "O" in code else code)
 
 
 def _numpy_scalar(dtype: Any, content: Any = None, *_: Any) -> Any:
     if not isinstance(dtype, np.dtype) or dtype.hasobject or not isinstance(content, bytes):
-        return Placeholder("numpy scalar of something else than a number or a text")
+        return Placeholder("numpy scalar other than a number or text")
     (number,) = np.frombuffer(content, dtype=dtype)
     return number
 
@@ -279,16 +276,16 @@ def _numpy_array(*_: Any) -> np.ndarray:
 
 
 def _numpy_from_buffer(content: Any, dtype: Any, shape: Any, order: Any, *rest: Any) -> Any:
-    """The form of pickle protocol 5."""
+    """Rebuild an array in the form of pickle protocol 5."""
     if not isinstance(dtype, np.dtype) or dtype.hasobject or not isinstance(content, bytes | bytearray) or any(rest):
         return Placeholder("numpy.ndarray of objects")
     return np.frombuffer(content, dtype=dtype).reshape(tuple(map(int, shape)), order="F" if order == "F" else "C")
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """Protocol 2 writes bytes as a text and the codec that gives them back; NumPy's data use only this one."""
+    """Rebuild bytes of protocol 2, which stores them as text with a codec; NumPy uses only this one."""
     if encoding not in ("latin1", "latin-1"):
-        raise ValueError("bytes in a codec that is not known here")
+        raise ValueError("the codec of bytes is unknown")
     return _string(text).encode("latin1")
 
 
@@ -303,7 +300,7 @@ PLAIN_BUILDERS: dict[str, Callable[..., Any]] = {
     **{f"numpy.{core}.multiarray._reconstruct": _numpy_array for core in ("core", "_core")},
     **{f"numpy.{core}.numeric._frombuffer": _numpy_from_buffer for core in ("core", "_core")},
 }
-"""Name of a class or function -> what rebuilds its objects here."""
+"""Functions that rebuild objects, by the name of their class or function."""
 ClosedUnpickler.builders = PLAIN_BUILDERS
 # Named as arguments of the above, where they are not needed: nothing is lost with them.
 _NAMES_WITHOUT_LOSS = frozenset(

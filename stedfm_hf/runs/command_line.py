@@ -1,4 +1,4 @@
-"""The command line of a command, generated from its settings: options, recipe, answer and exit status."""
+"""Command line of a command, generated from its settings: options, recipe, result and exit status."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def add_command(
     """Add a command whose options are the fields of its settings.
 
     Args:
-        app: The group that it belongs to.
+        app: Typer app to which the command is added.
         name: Name of the command.
-        function: The library function as `module:name`; imported when the arguments are right. It takes the settings
+        function: Library function as `module:name`, imported after the arguments are checked. It takes the settings
             (`stedfm_hf.runs.settings.takes_settings`) and returns a `Result`.
         settings: Class of the settings. Its docstring is the help; its module imports neither torch nor transformers.
-        example: A command line that works, for the help.
-        recipes: Folder of packaged recipes, where there are some.
+        example: Command line shown in the help.
+        recipes: Folder of packaged recipes, if there are any.
     """
     known = {each.name: each for each in fields(settings)}
     extra = next((each for each in known if option_of(known[each]).extra), None)
@@ -82,7 +82,7 @@ def add_command(
         parsed |= {name: _parse(known[name], value) for name, value in given.items()}
         if extra is not None:
             parsed[extra] = parsed.get(extra, {}) | _extra_options(context.args, [*known])
-        answer(call(function, make_settings(settings, parsed)), as_json)
+        finish(call(function, make_settings(settings, parsed)), as_json)
 
     run.__doc__ = (getdoc(settings) or "").partition("\n\nExample:")[0]
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
@@ -110,7 +110,7 @@ def added_commands(app: typer.Typer, prefix: str = "") -> Iterator[tuple[str, Co
 
 
 def make_settings(kind: type, values: dict[str, Any]) -> Any:
-    """Make settings of what was given on the command line."""
+    """Make settings from the values of the command line."""
     for each in fields(kind):
         if each.name not in values and _is_required(each):
             raise UserError(f"{flag_of(each)} is missing: {option_of(each).help}")
@@ -121,7 +121,7 @@ def call(function: str, settings: Any) -> Any:
     """Import a function that takes settings, and call it.
 
     Args:
-        function: Its place, as `module:name`.
+        function: Import path, as `module:name`.
         settings: Settings of the command.
     """
     module, _, name = function.partition(":")
@@ -129,8 +129,8 @@ def call(function: str, settings: Any) -> Any:
     return found.__wrapped__(settings)
 
 
-def answer(result: Result, as_json: bool) -> None:
-    """Print the result of a command, and end with its exit status.
+def finish(result: Result, as_json: bool) -> None:
+    """Print the result of a command, and exit with its status.
 
     Raises:
         Exit: Always.
@@ -143,10 +143,10 @@ def answer(result: Result, as_json: bool) -> None:
 
 
 def run_app(app: Callable[..., Any], args: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit status; errors that a user can correct are one line.
+    """Run a command line and return its exit status; errors that a user can fix are printed on one line.
 
     Args:
-        app: The Typer app.
+        app: Typer app.
         args: Words of the command line; by default those of the process.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -160,19 +160,19 @@ def run_app(app: Callable[..., Any], args: Sequence[str] | None = None) -> int:
             print_note("interrupted; run the same command again to resume")
         return status
     except (ValueError, OSError, ImportError) as error:
-        # An OSError is the world's doing (no permission, no space, no network), an ImportError the installation's;
-        # any other ValueError is a bug, whose traceback is wanted.
+        # An OSError comes from the system (permission, space, network), an ImportError from the installation; any
+        # other ValueError is a bug, whose traceback is needed.
         known = isinstance(error, OSError | ImportError | UserError) or type(error).__name__ == "ImageReadError"
         if os.environ.get("STEDFM_DEBUG") or not known:
             raise
-        hint = " (`stedfm doctor` looks for the cause)" if isinstance(error, ImportError) else ""
+        hint = " (run `stedfm doctor` to find the cause)" if isinstance(error, ImportError) else ""
         print_note(f"error: {one_line(error)}{hint}")
         return EXIT_USAGE
     return EXIT_DONE
 
 
 def run_script(name: str, function: str, *, settings: type, recipes: Path | None = None) -> int:
-    """Run one command as a script that a launcher starts; only the first process answers.
+    """Run one command as a script that a launcher starts; only the first process prints the result.
 
     Args:
         name: Name of the command, such as `pretrain`.
@@ -189,12 +189,12 @@ def run_script(name: str, function: str, *, settings: type, recipes: Path | None
 
 
 def one_line(error: BaseException) -> str:
-    """Return the words of an error on one line, or its type where it has none."""
+    """Return the message of an error on one line, or its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def print_json(value: Any) -> None:
-    """Print plain data for programs."""
+    """Print plain data as JSON."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
@@ -280,7 +280,7 @@ def _hyphenated(word: str) -> str:
 
 
 def _parameter(of_field: Field[Any], hint: Any) -> Parameter:
-    """The parameter of a command line function; its default is for the help alone."""
+    """Return the parameter of an option; its default is used for the help only."""
     known = option_of(of_field)
     kind = _plain_type(hint, known.multiple or known.parse is not None)
     is_list = known.multiple or get_origin(_without_none(hint)) is list
@@ -323,7 +323,7 @@ def _without_none(hint: Any) -> Any:
 
 
 def _plain_type(hint: Any, is_text: bool) -> Any:
-    """The type that the command line converts a word to."""
+    """Return the type to which the command line converts a word."""
     if is_text:
         return str
     hint = _without_none(hint)
@@ -337,7 +337,7 @@ def _plain_type(hint: Any, is_text: bool) -> Any:
 _JSON = Parameter(
     "as_json",
     Parameter.KEYWORD_ONLY,
-    default=typer.Option(False, "--json", help="Print the answer as JSON, for programs."),
+    default=typer.Option(False, "--json", help="Print the result as JSON."),
     annotation=bool,
 )
 
@@ -346,7 +346,7 @@ def _recipe_parameter(recipes: Path | None) -> Parameter:
     from stedfm_hf.runs.recipes import recipe_names
 
     named = f"{', '.join(recipe_names(recipes))}, or a" if recipes is not None else "A"
-    text = f"{named} YAML or JSON file with values for these options; options that are given override it."
+    text = f"{named} YAML or JSON file with values of these options; the command line overrides it."
     info = typer.Option(None, "--recipe", metavar="FILE", help=text)
     return Parameter("recipe", Parameter.KEYWORD_ONLY, default=info, annotation=str | None)
 
@@ -364,7 +364,7 @@ def _parse(of_field: Field[Any], value: Any) -> Any:
 
 
 def _extra_options(words: Sequence[str], known: Sequence[str]) -> dict[str, list[str]]:
-    """Group the words that no option took: values by the name of their option."""
+    """Collect unknown options: values by name."""
     found: dict[str, list[str]] = {}
     name: str | None = None
     for word in words:
@@ -373,7 +373,7 @@ def _extra_options(words: Sequence[str], known: Sequence[str]) -> dict[str, list
             name = flag[2:].replace("-", "_")
             found[name] = [value] if equals else []
         elif name is None:
-            raise UserError(f"{word!r} belongs to no option{nearest(word, known)}")
+            raise UserError(f"unexpected argument {word!r}{nearest(word, known)}")
         else:
             found[name].append(word)
     return found

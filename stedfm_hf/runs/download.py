@@ -1,4 +1,4 @@
-"""Downloads that show their progress, go on where they stopped, are checked, and are kept."""
+"""Cached downloads with progress, resuming and checks."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class _Interrupted(Exception):
-    """The transfer broke off; another attempt may go on from there."""
+    """Transfer that broke off and can be resumed by another attempt."""
 
 
 @dataclass
 class _Record:
-    """What is written beside a download at its first success, and compared ever after."""
+    """Record of a download, written at its first success and compared later."""
 
     url: str
     size: int
@@ -48,48 +48,47 @@ class _Record:
 
 
 def cache_folder() -> Path:
-    """The folder for downloads and converted weights: `STEDFM_CACHE`, else `stedfm` in the user's cache folder.
+    """Return the folder of downloads and converted weights: `STEDFM_CACHE`, or `stedfm` in the user's cache folder.
 
-    The user's cache folder is `XDG_CACHE_HOME`, else `~/.cache`, on every system: where the Hugging Face libraries
-    keep theirs.
+    The user's cache folder is `XDG_CACHE_HOME` or `~/.cache` on every system, as for the Hugging Face libraries.
     """
-    if own := os.environ.get("STEDFM_CACHE"):
-        return Path(own).expanduser()
+    if folder := os.environ.get("STEDFM_CACHE"):
+        return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "stedfm"
 
 
 def is_url(source: str) -> bool:
-    """Whether `source` is an http or https address."""
+    """Return whether `source` is an http or https address."""
     return source.lower().startswith(("http://", "https://"))
 
 
 def public_url(url: str) -> str:
-    """`url` without user, password, query and fragment, which may hold secrets."""
+    """Return a URL without user, password, query and fragment, which may hold secrets."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
 
 
 def fetch(url: str, *, cache: Path | None = None, expected_sha256: str | None = None) -> Path:
-    """Gives the local copy of a file on the web, downloading it only the first time.
+    """Download a file once, and return its local path.
 
-    A transfer that breaks off is resumed, also by a later call, if the server still has the same file (ETag or
-    Last-Modified). Zip archives must have right checksums inside. The SHA-256 is recorded beside the file when it is
-    first downloaded; whenever the file is used or downloaded again it must be the same.
+    An interrupted transfer is resumed, also by a later call, if the server still has the same file (ETag or
+    Last-Modified). The checksums inside zip archives are verified. The SHA-256 is recorded next to the file at the
+    first download, and verified whenever the file is used or downloaded again.
 
     Args:
-        url: An http or https address.
-        cache: Folder to keep it in; `cache_folder()` by default.
-        expected_sha256: The SHA-256 the file must have, where it is known beforehand.
+        url: Address of the file, http or https.
+        cache: Folder of the cache; by default `cache_folder()`.
+        expected_sha256: Expected SHA-256 of the file, if it is known.
 
     Returns:
-        The path of the file. Do not change it.
+        Path of the file in the cache. Do not change it.
 
     Raises:
-        UserError: The address is wrong or cannot be reached, the file is damaged, or it is not what it was.
+        UserError: If the address is wrong or cannot be reached, or the file is damaged or has changed.
     """
     if not is_url(url):
-        raise UserError(f"{url}: is no http or https address")
+        raise UserError(f"{url}: is not an http or https address")
     folder = (cache or cache_folder()) / "downloads" / sha256(url.encode()).hexdigest()[:16]
     path = folder / _file_name(url)
     try:
@@ -111,7 +110,7 @@ def _fetch(url: str, path: Path, expected_sha256: str | None) -> Path:
     expected = expected_sha256 or (record.sha256 if record else None)
     if path.exists() and record:
         if sha256_file(path) != expected:
-            raise UserError(f"{path}: is not the file that was downloaded; delete it to download it again")
+            raise UserError(f"{path}: has changed since it was downloaded; delete it to download it again")
         return path
 
     part = _download(url, path)
@@ -119,10 +118,8 @@ def _fetch(url: str, path: Path, expected_sha256: str | None) -> Path:
         _check_content(url, part)
         found = sha256_file(part)
         if expected and found != expected:
-            mend = f"if the change is meant, delete {record_path} and try again" if record else "do not use it"
-            raise UserError(
-                f"{public_url(url)}: is not the file it was (sha256 {found[:12]}…, not {expected[:12]}…); {mend}"
-            )
+            fix = f"if the change is intended, delete {record_path} and try again" if record else "do not use it"
+            raise UserError(f"{public_url(url)}: has changed (sha256 {found[:12]}…, not {expected[:12]}…); {fix}")
     except UserError:
         _discard(part)
         raise
@@ -138,13 +135,13 @@ def _read_record(path: Path) -> _Record | None:
     try:
         return _Record(**read_json(path)) if path.exists() else None
     except TypeError as error:
-        raise UserError(f"{path}: is no record of a download; delete it to download anew") from error
+        raise UserError(f"{path}: is not a record of a download; delete it to download again") from error
 
 
 def _check_content(url: str, part: Path) -> None:
     is_zip = zipfile.is_zipfile(part)
     if urlsplit(url).path.lower().endswith(".zip") and not is_zip:
-        raise UserError(f"{public_url(url)}: the server sent something that is no zip archive; open it in a browser")
+        raise UserError(f"{public_url(url)}: the server did not send a zip archive; open the address in a browser")
     if is_zip:
         try:
             with zipfile.ZipFile(part) as archive:
@@ -157,7 +154,7 @@ def _check_content(url: str, part: Path) -> None:
 
 
 def _download(url: str, path: Path) -> Path:
-    """Transfers the file to `<name>.part`, in as many requests as it takes."""
+    """Transfer the file to `<name>.part`, with as many requests as needed."""
     part = path.with_name(path.name + ".part")
     trouble, attempt, most = "", 0, ATTEMPTS
     while attempt < most:
@@ -170,7 +167,7 @@ def _download(url: str, path: Path) -> Path:
         except _Interrupted as error:
             trouble = str(error)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            # Mostly no network at all: do not let the user wait for long.
+            # Mostly there is no network: do not let the user wait for long.
             trouble, most = str(error) or type(error).__name__, CONNECT_ATTEMPTS
         except httpx2.TimeoutException:
             trouble = "the server did not answer in time"
@@ -181,13 +178,13 @@ def _download(url: str, path: Path) -> Path:
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise UserError(f"{public_url(url)}: cannot be downloaded ({error})") from error
     raise UserError(
-        f"{public_url(url)}: cannot be downloaded after {attempt} attempts ({trouble}); try again later (it goes on "
-        "where it stopped), or download it elsewhere and give the path of the file"
+        f"{public_url(url)}: cannot be downloaded after {attempt} attempts ({trouble}); try again later (the "
+        "transfer resumes), or download it with a browser and give the path of the file"
     )
 
 
 def _request(url: str, part: Path) -> None:
-    """One GET request that starts or continues `part`."""
+    """Send one GET request that starts or resumes the transfer."""
     version_path = part.with_name(part.name + ".version")
     known = version_path.read_text(encoding="utf-8") if version_path.exists() else ""
     offset = part.stat().st_size if known and part.exists() else 0
@@ -198,7 +195,7 @@ def _request(url: str, part: Path) -> None:
         version = _version(response)
         start, total = _span(response)
         if response.status_code == 206 and (start != offset or version != known):
-            _discard(part)  # another file than the one begun, from a server that does not heed If-Range
+            _discard(part)  # a different file, from a server that ignores If-Range
             raise _Interrupted("the file on the server changed")
         if response.status_code == 416:
             _discard(part)
@@ -215,7 +212,7 @@ def _request(url: str, part: Path) -> None:
             version_path.write_text(version, encoding="utf-8")
         if total is not None and shutil.disk_usage(part.parent).free < total - offset:
             raise UserError(
-                f"{part.parent}: has no room for {total / _MEGABYTE:.0f} MB; set STEDFM_CACHE to another folder"
+                f"{part.parent}: has no space for {total / _MEGABYTE:.0f} MB; set STEDFM_CACHE to another folder"
             )
         _receive(response, part, offset, total)
 
@@ -237,13 +234,13 @@ def _receive(response: httpx2.Response, part: Path, offset: int, total: int | No
 
 
 def _version(response: httpx2.Response) -> str:
-    """What names this version of the file and may stand in If-Range: a strong ETag, or the date of change."""
+    """Return the version of the file for If-Range: a strong ETag, or the date of the last modification."""
     etag = response.headers.get("ETag", "")
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
 def _span(response: httpx2.Response) -> tuple[int, int | None]:
-    """First byte of the response, and size of the whole file if the server says it."""
+    """Return the first byte of the response, and the size of the whole file if the server sends it."""
     if match := re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "")):
         return int(match[1]), None if match[2] == "*" else int(match[2])
     length = response.headers.get("Content-Length", "")

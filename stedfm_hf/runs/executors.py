@@ -1,4 +1,4 @@
-"""Items through an executor of `concurrent.futures`: in this process, or in several that are never left behind."""
+"""Run calls through an executor of `concurrent.futures`: in this process or in a pool of processes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 class InThisProcess(Executor):
-    """An executor that makes every call at once, in the process that submits it."""
+    """Executor that makes every call immediately, in the process that submits it."""
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Make the call."""
+        """Call the function and return its finished future."""
         future: Future[T] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -36,9 +36,9 @@ def cores() -> int:
 
 
 def open_executor(workers: int) -> Executor:
-    """Return an executor: this process for one worker, else a pool of processes.
+    """Return an executor: this process for one worker, a pool of processes for more.
 
-    Processes are spawned, not forked: the threads of a parent that has imported torch do not survive a fork.
+    Processes are spawned, because the threads of a parent that has imported torch do not survive a fork.
     """
     if workers < 2:
         return InThisProcess()
@@ -48,29 +48,29 @@ def open_executor(workers: int) -> Executor:
 def run_items(
     function: Callable[..., T], calls: Iterable[tuple[Any, ...]], *, workers: int, executor: Executor | None = None
 ) -> Iterator[T]:
-    """Make calls through an executor and yield the results as they come.
+    """Call a function for every item through an executor, and yield the results as they come.
 
     Args:
-        function: Function of a module, so that another process finds it.
-        calls: Arguments of each call; taken as workers become free.
+        function: Module-level function, which another process can import.
+        calls: Arguments of each call; consumed as workers become free.
         workers: Number of workers; with one, every call is made in this process.
-        executor: Another executor with so many workers, such as that of a cluster.
+        executor: Executor to use instead, such as that of a cluster; it has `workers` workers.
 
     Raises:
-        UserError: A process was killed.
-        Exception: What a call raises; calls that have not begun are dropped.
+        UserError: If a worker process was killed.
+        Exception: If a call raises; calls that have not begun are cancelled.
 
     Example:
         >>> sorted(run_items(abs, [(-1,), (2,)], workers=1))
         [1, 2]
     """
     pool = open_executor(workers) if executor is None else executor
-    ahead = 1 if isinstance(pool, InThisProcess) else 2 * workers
+    pending = 1 if isinstance(pool, InThisProcess) else 2 * workers
     waiting: set[Future[T]] = set()
     remaining = iter(calls)
     try:
         while True:
-            waiting |= {pool.submit(function, *arguments) for arguments in islice(remaining, ahead - len(waiting))}
+            waiting |= {pool.submit(function, *arguments) for arguments in islice(remaining, pending - len(waiting))}
             if not waiting:
                 break
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -78,8 +78,8 @@ def run_items(
                 yield future.result()
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process was killed, perhaps for lack of memory; the same command resumes, with fewer --workers "
-            "if need be (a script that calls this needs `if __name__ == '__main__':`)"
+            "a worker process was killed, perhaps for lack of memory; run the same command again to resume, with "
+            "fewer --workers (a script that calls this needs `if __name__ == '__main__':`)"
         ) from error
     finally:
         if executor is None:
@@ -87,7 +87,7 @@ def run_items(
 
 
 def _begin() -> None:
-    """Leave Ctrl-C to the parent, and end with it should it be killed."""
+    """Ignore Ctrl-C, which the parent handles, and end when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

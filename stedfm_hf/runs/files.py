@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes, JSON, checksums."""
+"""Atomic writes, JSON files and checksums."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from stedfm_hf.runs.errors import UserError
 
 
 class FileStamp(NamedTuple):
-    """What tells a file from another that has taken its place.
+    """Size and time of a file, which show that it was replaced.
 
     Attributes:
-        size: In bytes.
-        modified: When it was written last, in whole seconds since 1970, UTC.
+        size: Size, in bytes.
+        modified: Time of the last modification, in whole seconds since 1970 (UTC).
     """
 
     size: int
@@ -28,7 +28,7 @@ class FileStamp(NamedTuple):
 
 
 def file_stamp(path: str | os.PathLike[str]) -> FileStamp | None:
-    """Look at a file; None if that cannot be done: reading it will say why.
+    """Return the stamp of a file, or None if it cannot be accessed.
 
     Example:
         >>> file_stamp("/nowhere") is None
@@ -43,29 +43,28 @@ def file_stamp(path: str | os.PathLike[str]) -> FileStamp | None:
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary sibling of `path` to write to, and rename it to `path` when the block ends without an error.
+    """Yield a temporary path next to `path`, and rename it to `path` when the block ends without an error.
 
-    Until then, and for good if the block raises or is interrupted, the old file stays as it was and the temporary
-    one is removed. A missing parent folder is made. The temporary name keeps the suffix, because many writers
-    choose their format by it. The new file has the permissions of the file it replaces, else those of the umask;
-    a symbolic link is written through, not replaced.
+    If the block raises or is interrupted, the temporary file is removed and an existing `path` is kept unchanged.
+    Missing parent folders are made. The temporary name keeps the suffix, because many writers choose their format by
+    it. The new file has the permissions of the file it replaces. A symbolic link is followed, not replaced.
 
     Args:
-        path: The file that shall exist afterwards.
+        path: File to write.
 
     Yields:
-        The path to write; the block must create a file there.
+        Temporary path; the block must create a file there.
 
     Raises:
-        UserError: The parent folder cannot be made, or `path` is a folder.
+        UserError: If the parent folder cannot be made, or `path` is a folder.
 
     Example:
         >>> import tempfile
         >>> target = Path(tempfile.mkdtemp()) / "notes.txt"
         >>> with atomic_path(target) as temporary:
-        ...     _ = temporary.write_text("whole or not there", encoding="utf-8")
+        ...     _ = temporary.write_text("complete", encoding="utf-8")
         >>> target.read_text(encoding="utf-8")
-        'whole or not there'
+        'complete'
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():
@@ -73,7 +72,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path}: its folder cannot be made ({error.strerror}); choose another place") from error
+        raise UserError(f"{path}: the folder cannot be made ({error.strerror}); choose another folder") from error
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
     try:
         yield temporary
@@ -87,13 +86,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _flush_to_disk(path: Path) -> None:
-    """Make the bytes survive a power cut: a rename may otherwise reach the disk before them."""
+    """Write the bytes to disk before the rename, so that they survive a power cut."""
     with path.open("rb+") as handle:
         os.fsync(handle.fileno())
 
 
 def remove_path(path: str | os.PathLike[str]) -> None:
-    """Remove a file or folder, if it is there.
+    """Remove a file or folder if it exists.
 
     Example:
         >>> remove_path("/nowhere")
@@ -108,12 +107,12 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as indented UTF-8 JSON, atomically.
 
     Args:
-        path: The file to write.
-        value: Plain data (dict, list, str, int, finite float, bool, None).
+        path: File to write.
+        value: Plain data: dict, list, str, int, finite float, bool or None.
 
     Raises:
-        TypeError: `value` holds something JSON has no word for.
-        ValueError: `value` holds NaN or an infinity, which are no JSON and break other readers.
+        TypeError: If `value` holds an object that JSON cannot represent.
+        ValueError: If `value` holds NaN or infinity, which JSON does not allow.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_path(path) as temporary:
@@ -124,17 +123,17 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: The file is not there or no JSON; the message names it.
+        UserError: If the file is missing or is not JSON; the message names it.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise UserError(f"{path}: is no valid JSON ({error}); delete it or restore it from a copy") from error
+        raise UserError(f"{path}: is not valid JSON ({error}); delete it or restore it from a copy") from error
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

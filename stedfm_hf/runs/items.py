@@ -1,4 +1,4 @@
-"""Items of a command, processed one by one: a bad item costs only itself, and an interrupted run loses nothing."""
+"""Process the items of a command: failed items are recorded, and an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def process_items(
     workers: int = 1,
     executor: Executor | None = None,
 ) -> None:
-    """Process the items that are not done yet, and record what became of each.
+    """Process the items that are not done yet, and record the status of each.
 
     Args:
-        output: Output of the command; its manifest knows what is done.
-        items: Arguments of the function by item.
-        function: Function of a module. A ValueError, OSError or MemoryError that it raises is the error of its item.
-        keep: Called in this process with the item and its result before the item counts as done; returns a note.
+        output: Output of the command; its manifest records the items that are done.
+        items: Arguments of the function, by item.
+        function: Module-level function. If it raises a ValueError, OSError or MemoryError, the item has failed.
+        keep: Function called in this process with an item and its result before the item is done; returns a note.
         unit: Plural name of the items.
         workers: Number of processes.
-        executor: Another executor, see `run_items`.
+        executor: Executor to use instead of processes (see `run_items`).
     """
     manifest = output.manifest
     left = {item: arguments for item, arguments in items.items() if item not in manifest.items}
@@ -54,7 +54,7 @@ def process_items(
 
 
 def _attempt(function: Callable[..., T], item: str, arguments: tuple[Any, ...]) -> tuple[str, T | None, str | None]:
-    """Call the function; an error of the item is a result, too."""
+    """Call the function and return the item, its result and its error."""
     try:
         return item, function(*arguments), None
     except (ValueError, OSError, MemoryError) as error:

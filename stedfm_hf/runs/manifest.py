@@ -1,4 +1,4 @@
-"""The record of a run: what it was made with, what became of every item, and whether it may be resumed."""
+"""Manifest of a run: its settings, its versions and the status of every item."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stedfm_hf.runs.errors import EXIT_DONE, EXIT_ITEMS_FAILED, UserError
 from stedfm_hf.runs.files import FileStamp, read_json, write_json
 
 MANIFEST_FORMAT = 1
-_OF_RESULTS = ("segment", "evaluate", "finetune", "pretrain")  # first words of verbs
+_OF_RESULTS = ("segment", "evaluate", "finetune", "pretrain")  # first words of the commands
 _PACKAGES = ("stedfm-hf", "torch", "transformers", "numpy")
 # The folders of an absolute path inside a sentence; not those of a URL, nor of a relative path.
 _FOLDERS = re.compile(r"(?<![\w.~:/\\])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\":,;]+[/\\])*(?=[^\s/\\])")
@@ -26,10 +26,13 @@ _FOLDERS = re.compile(r"(?<![\w.~:/\\])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\":,;]+[/\\
 
 @dataclass(frozen=True)
 class ItemStatus:
-    """What became of one item: `done`, `failed` (the reason is the error) or `skipped` (the reason says why).
+    """Status of one item.
 
-    Of an item that is done the reason, if there is one, is a note; `size` and `modified` are the stamp of the file it
-    was made from, where that is known.
+    Attributes:
+        state: `done`, `failed` or `skipped`.
+        reason: Error of a failed item, reason of a skipped one, or note of an item that is done.
+        size: Size of its file in bytes, if it is known.
+        modified: Time of its last modification, in seconds since 1970 (UTC), if it is known.
     """
 
     state: Literal["done", "failed", "skipped"]
@@ -43,29 +46,29 @@ class ItemStatus:
         return None if self.size is None or self.modified is None else FileStamp(self.size, self.modified)
 
     def record(self) -> dict[str, Any]:
-        """Plain data to store, without a stamp that is not known: most items are made from no file of their own."""
+        """Return plain data to store, without an unknown stamp."""
         return asdict(self) if self.stamp else {"state": self.state, "reason": self.reason}
 
 
 @dataclass
 class Manifest:
-    """What a run was made with and the status of every item; written as JSON beside the output.
+    """Settings of a run and the status of every item, written as JSON next to the output.
 
-    Paths in it are relative and no folder outside the run is named: a manifest can be published with its output.
+    Paths are relative and no folder outside the run is named, so that a manifest can be published with its output.
 
     Attributes:
-        command: The command, such as `embed`.
-        settings: The arguments that decide the result. A run is resumed only if they agree.
-        options: The other arguments (device, batch size, ...), for the record.
+        command: Name of the command, such as `embed`.
+        settings: Arguments that decide the result. A run is resumed only if they agree.
+        options: Other arguments (device, batch size, ...), for the record.
         model: Name of the model, or None.
         weights_sha256: SHA-256 of the weights, or None.
-        seed: Seed of everything random, or None.
-        versions: Of this package, Python, torch, transformers and NumPy, and the system.
-        started: Begin of the first run, UTC, ISO 8601.
-        ended: End of the last run that came to its end; None while it runs or when it was cut off.
-        seconds: Working time, summed over resumed runs.
-        items: ItemStatus by item; an item is a relative path, with its series where a file has several.
-        stamps: Of the files that items are made from, for those that are done next; not saved by itself.
+        seed: Random seed, or None.
+        versions: Versions of this package, Python, torch, transformers and NumPy, and the system.
+        started: Start of the first run (UTC, ISO 8601).
+        ended: End of the last finished run (UTC, ISO 8601); None while it runs or after an interrupt.
+        seconds: Working time in seconds, summed over resumed runs.
+        items: Status by item; an item is a relative path, with the series if a file has more than one.
+        stamps: Stamps of the files of items, recorded when an item is done; not saved separately.
 
     Example:
         >>> manifest = Manifest("embed", settings={"pooling": "avg"}, model="flclab/stedfm-vit-small")
@@ -98,16 +101,16 @@ class Manifest:
         self._seconds_before = self.seconds
 
     def done(self, item: str, note: str | None = None) -> None:
-        """Record that an item is in the output, with a note where there is something to say."""
+        """Record that an item is done, optionally with a note."""
         stamp = self.stamps.get(item, (None, None))
         self._record(item, ItemStatus("done", None if note is None else _one_line(note), *stamp))
 
     def failed(self, item: str, message: str | BaseException) -> None:
-        """Record that an item could not be done, with the one-line error."""
+        """Record that an item failed, with its error on one line."""
         self._record(item, ItemStatus("failed", _one_line(str(message))))
 
     def skipped(self, item: str, reason: str) -> None:
-        """Record that an item was left out on purpose, with the reason."""
+        """Record that an item was skipped on purpose, with the reason."""
         self._record(item, ItemStatus("skipped", _one_line(reason)))
 
     def _record(self, item: str, status: ItemStatus) -> None:
@@ -131,7 +134,7 @@ class Manifest:
 
     @property
     def rate(self) -> float | None:
-        """Items done per second of working time, or None before anything was measured."""
+        """Number of items per second of working time, or None if nothing was measured."""
         return self.counts()["done"] / self.seconds if self.seconds > 0 else None
 
     def finish(self) -> None:
@@ -140,12 +143,12 @@ class Manifest:
         self.seconds = self._working_seconds()
 
     def resume_from(self, old: Manifest) -> None:
-        """Go on where `old` stopped: take its items that are done, its first start and its working time.
+        """Resume an earlier run: keep its items that are done, its start and its working time.
 
-        Failed and skipped items are forgotten, so that they are tried again.
+        Failed and skipped items are not kept, so that they are processed again.
 
         Raises:
-            UserError: The runs differ in what decides the result (`check_same_settings`).
+            UserError: If the settings of the runs differ (`check_same_settings`).
         """
         check_same_settings(old, self)
         self.items = {item: status for item, status in old.items.items() if status.state == "done"} | self.items
@@ -164,11 +167,11 @@ class Manifest:
         """Read a manifest.
 
         Raises:
-            UserError: The file cannot be read, or is not a manifest this version understands.
+            UserError: If the file cannot be read, or is not a manifest of this version.
         """
         record = read_json(path)
         if not isinstance(record, dict) or record.get("format") != MANIFEST_FORMAT:
-            raise UserError(f"{path}: is no manifest of this version; delete it, or choose another output")
+            raise UserError(f"{path}: is not a manifest of this version; delete it, or choose another output")
         values = {key: value for key, value in record.items() if key not in ("format", "counts", "rate")}
         try:
             items = {item: ItemStatus(**status) for item, status in values.pop("items").items()}
@@ -181,20 +184,20 @@ class Manifest:
 
 
 def check_same_settings(old: Manifest, new: Manifest) -> None:
-    """Refuse to mix the results of two runs that differ in what decides them.
+    """Refuse to mix the results of two runs with different settings.
 
-    Compared are the command, the model, the SHA-256 of its weights, the seed and every setting; not the options and
-    not the versions.
+    The command, the model, the SHA-256 of its weights, the seed and every setting are compared; the options and the
+    versions are not.
 
     Raises:
-        UserError: Names every difference with the old and the new value.
+        UserError: If they differ; the message lists every difference with the old and the new value.
 
     Example:
         >>> try:
         ...     check_same_settings(Manifest("embed", {"pooling": "avg"}), Manifest("embed", {"pooling": "token"}))
         ... except UserError as error:
         ...     print(str(error).partition(";")[0])
-        the output was begun with other settings (pooling: 'avg' then, 'token' now)
+        the output was made with other settings (pooling: 'avg' then, 'token' now)
     """
     differences = [
         f"{key}: {_difference(before, now, key)}"
@@ -204,7 +207,7 @@ def check_same_settings(old: Manifest, new: Manifest) -> None:
     ]
     if differences:
         raise UserError(
-            f"the output was begun with other settings ({'; '.join(differences)}); "
+            f"the output was made with other settings ({'; '.join(differences)}); "
             "use the old settings or another output, or --overwrite where the command has it"
         )
 
@@ -218,7 +221,7 @@ def _made_with(manifest: Manifest) -> dict[str, Any]:
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> str:
     old, new = before.get(key), now.get(key)
-    if isinstance(old, Mapping) and isinstance(new, Mapping):  # sums of what the splits hold: which, not from what
+    if isinstance(old, Mapping) and isinstance(new, Mapping):  # checksums of splits: name the split, not the checksums
         return f"{', '.join(each for each in dict.fromkeys((*old, *new)) if old.get(each) != new.get(each))} changed"
     return f"{_shown(before, key)} then, {_shown(now, key)} now"
 
@@ -228,11 +231,11 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
 
 
 def manifest_path(output: str | os.PathLike[str], *, folder: bool | None = None) -> Path:
-    """Return where the manifest of an output belongs: inside a folder, beside a file.
+    """Return the path of the manifest of an output: inside a folder, or next to a file.
 
     Args:
-        output: What the command writes.
-        folder: Whether that is a folder; by default it is if it exists as one or has no suffix.
+        output: File or folder that the command writes.
+        folder: Whether it is a folder; by default it is if it exists as one or has no suffix.
 
     Example:
         >>> manifest_path("emb.parquet").name, manifest_path("results").as_posix()
@@ -245,7 +248,7 @@ def manifest_path(output: str | os.PathLike[str], *, folder: bool | None = None)
 
 
 def is_result(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds what a model gave or what was trained: pictures in it are results, not images.
+    """Return whether a folder holds results of a command, so that images in it are not input.
 
     Example:
         >>> is_result("/nowhere")
@@ -262,7 +265,7 @@ def is_result(folder: str | os.PathLike[str]) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions a result can depend on: the packages, Python and the system."""
+    """Return the versions of the packages, Python and the system."""
     found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
     for name in _PACKAGES:
         try:
@@ -273,10 +276,10 @@ def versions() -> dict[str, str]:
 
 
 def portable(value: Any) -> Any:
-    """Turn a value into plain JSON data that names no folder outside the working directory, no user and no password.
+    """Convert a value to plain JSON data without folders outside the working directory, user names or passwords.
 
     Paths become relative to the working directory, or lose their folders; URLs lose user and query; tuples become
-    lists and other objects their text.
+    lists, and other objects become text.
 
     Example:
         >>> portable({"model": Path("/home/ada/models/stedfm"), "tile_size": (224, 224)})
@@ -311,7 +314,7 @@ def _relative(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Put a message on one line and take the folders out of the absolute paths in it."""
+    """Put a message on one line, and remove the folders of absolute paths in it."""
     line = " ".join(text.split())
     # These two first: they may hold spaces, which end a path for the pattern.
     for folder in (str(Path.cwd()), str(Path.home())):

@@ -1,4 +1,4 @@
-"""Options that several commands share: each is defined once and means the same everywhere."""
+"""Options that are shared by commands: each is defined once and means the same everywhere."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 NORMALIZATIONS = ("percentile", "minmax", "fixed", "none")
 TABLES = (".parquet", ".csv")
-LABELLED = "Folder or Hub id of a data set, or folder with one folder of images for each class."
-ANNOTATED = "Folder of images with masks (images/a.tif with masks/a.tif, or a_mask.tif), or data set, or its Hub id."
+LABELLED = "Folder or Hub id of a data set, or folder with one subfolder of images per class."
+ANNOTATED = (
+    "Folder of images with masks (images/a.tif with masks/a.tif, or a_mask.tif), or folder or Hub id of a data set."
+)
 TARGET_TYPES = ("single_label", "multi_label", "soft")
 REFERENCE = "reference"
 PROTOCOLS = ("default", REFERENCE)
@@ -24,11 +26,11 @@ COMPUTATION = "Computation"
 GENERAL = "General"
 """Headings of the help under which shared options are listed."""
 Inputs = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-"""One file, folder, glob or data set, or several."""
+"""A file, folder, glob or data set, or a list of them."""
 
 
 def inputs() -> Any:
-    """Images that are read."""
+    """Define the argument for the input images."""
     return argument(
         decides=False,
         multiple=True,
@@ -38,13 +40,13 @@ def inputs() -> Any:
 
 
 def model(default: Any = None) -> Any:
-    """Model that is applied; None stands for the official one."""
+    """Define the option for the model; None selects the official one."""
     by_default = "; by default the official small model" if default is None else ""
     return option(default, decides=False, help=f"Folder of a model, Hub id, or `demo`{by_default}.")
 
 
 def table(by_default: str) -> Any:
-    """Table that is written; in Python, None writes none."""
+    """Define the option for the table to write; in Python, None writes none."""
     return option(
         None,
         decides=False,
@@ -57,37 +59,37 @@ def check_table(output: str | os.PathLike[str] | None) -> None:
     """Refuse a table of an unknown format.
 
     Raises:
-        UserError: The suffix is not that of a table.
+        UserError: If the suffix is not that of a table.
     """
     if output is not None and Path(output).suffix.lower() not in TABLES:
         raise UserError(f"{output}: the table must be named {' or '.join(f'*{suffix}' for suffix in TABLES)}")
 
 
 def tile_size() -> Any:
-    """Size of the tiles that large images are cut into."""
+    """Define the option for the size of the tiles of large images."""
     return option(
         "auto",
         parse=parse_tile_size,
         metavar="N|auto|none",
         group=COMPUTATION,
-        help="Size of a tile in pixels; auto is the crop size of the model, none takes each image whole.",
+        help="Size of a tile in pixels; auto is the crop size of the model, none processes each image whole.",
     )
 
 
 def device() -> Any:
-    """Device that the model runs on."""
+    """Define the option for the device of the model."""
     return option(
         "auto",
         decides=False,
         choices=DEVICES,
         pattern=r"(cuda|mps):\d+",
         group=COMPUTATION,
-        help="Device of the model; auto takes a GPU if there is one.",
+        help="Device of the model; auto uses a GPU if there is one.",
     )
 
 
 def precision(default: str = "float32", auto: str = "where the hardware computes it fast") -> Any:
-    """Floating-point type of the model."""
+    """Define the option for the floating-point type of the model."""
     return option(
         default,
         choices=PRECISIONS,
@@ -97,17 +99,17 @@ def precision(default: str = "float32", auto: str = "where the hardware computes
 
 
 def protocol(reference: str) -> Any:
-    """Protocol that is followed: the published code did some things in an odd way."""
+    """Define the option for the protocol: the default, or that of the published code."""
     return option("default", choices=PROTOCOLS, help=f"Protocol to follow; reference {reference}.")
 
 
 def batch_size(default: int, unit: str = "tiles") -> Any:
-    """Number of tiles, tiles or images in a forward pass."""
+    """Define the option for the number of tiles or images in a forward pass."""
     return option(default, decides=False, minimum=1, group=COMPUTATION, help=f"Number of {unit} in one forward pass.")
 
 
 def workers(what: str) -> Any:
-    """Number of threads or processes."""
+    """Define the option for the number of threads or processes."""
     return option(
         None,
         decides=False,
@@ -118,22 +120,24 @@ def workers(what: str) -> Any:
 
 
 def source_pattern() -> Any:
-    """Source image of a file."""
+    """Define the option for the pattern that finds the source image of a file."""
     return option(
         None,
         decides=False,
         group=INPUT,
-        help="Regular expression for the part of a path that names the source image; by default each file is one.",
+        help="Regular expression for the part of a path that identifies the source image; by default each file is.",
     )
 
 
 def masks() -> Any:
-    """Folder of the masks."""
-    return option(None, decides=False, group=INPUT, help="Folder of the masks, for a folder of images alone.")
+    """Define the option for the folder of the masks."""
+    return option(
+        None, decides=False, group=INPUT, help="Folder of the masks, if --dataset is a folder of images without masks."
+    )
 
 
 def classes() -> Any:
-    """Names of the classes of masks."""
+    """Define the option for the names of the classes of masks."""
     return option(
         None,
         group=INPUT,
@@ -142,33 +146,33 @@ def classes() -> Any:
 
 
 def target_type() -> Any:
-    """Kind of the masks."""
+    """Define the option for the kind of the masks."""
     return option(
         None,
         choices=TARGET_TYPES,
         group=INPUT,
-        help="Kind of the masks: one class a pixel, classes that overlap, or votes; by default what the masks are.",
+        help="Kind of the masks: one class per pixel, overlapping classes, or votes; by default detected.",
     )
 
 
-def series(help: str = "Series to take of each file; by default all.") -> Any:
-    """Series of a file."""
+def series(help: str = "Series to read of each file; by default all.") -> Any:
+    """Define the option for the series of a file."""
     return option(None, parse=index_or_name, metavar="NAME|INDEX", group=INPUT, help=help)
 
 
 def channel() -> Any:
-    """Channel of an image."""
+    """Define the option for the channel of an image."""
     return option(
         None,
         parse=index_or_name,
         metavar="NAME|INDEX",
         group=INPUT,
-        help="Channel to take of each image; by default all.",
+        help="Channel to read of each image; by default all.",
     )
 
 
 def normalization() -> Any:
-    """Scaling of intensities."""
+    """Define the option for the scaling of intensities."""
     return option(
         None,
         choices=NORMALIZATIONS,
@@ -178,24 +182,24 @@ def normalization() -> Any:
 
 
 def intensity_range() -> Any:
-    """Intensities that become 0 and 1."""
+    """Define the option for the intensities that become 0 and 1."""
     return option(
         None, metavar="LOW HIGH", group=INPUT, help="Intensities that become 0 and 1, for the normalization `fixed`."
     )
 
 
 def seed(of: str, default: int | None = 0) -> Any:
-    """Random seed."""
+    """Define the option for the random seed."""
     return option(default, minimum=0, help=f"Random seed of {of}.")
 
 
 def overwrite() -> Any:
-    """Whether an existing output is replaced."""
+    """Define the option that replaces an existing output."""
     return option(False, decides=False, group=GENERAL, help="Replace an existing output instead of resuming it.")
 
 
 def index_or_name(text: str) -> str | int:
-    """Convert a number to an index; series and channels go by either.
+    """Convert a number to an index; other text is a name.
 
     Example:
         >>> index_or_name("2"), index_or_name("STED")
@@ -208,7 +212,7 @@ def parse_tile_size(text: str) -> str | int | None:
     """Convert `auto`, `none` or a number of pixels.
 
     Raises:
-        UserError: The text is none of them.
+        UserError: If the text is none of these.
     """
     if text in ("auto", "none"):
         return None if text == "none" else text

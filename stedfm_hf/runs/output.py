@@ -1,4 +1,4 @@
-"""What a command writes: one decision, for all commands, whether it begins, resumes, is finished or must refuse."""
+"""Output of a command: decides whether a run is new, resumes, is finished, or must be refused."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from stedfm_hf.runs.settings import decisive, incidental
 
 @dataclass
 class Output:
-    """A file or folder that a command writes, with its manifest.
+    """File or folder that a command writes, with its manifest.
 
     Attributes:
-        path: The file or folder.
+        path: Path of the file or folder.
         manifest: Record of the run.
         record: Path of the manifest.
-        state: "new"; "resumed" after a run that was interrupted or left failed items; "finished" where all that was
-            asked for then is there.
-        writes: Whether this process writes; of several that share a run, only the first does.
+        state: "new"; "resumed" after a run that was interrupted or had failed items; or "finished".
+        writes: Whether this process writes; only the first process of a distributed run does.
     """
 
     path: Path
@@ -36,11 +35,11 @@ class Output:
 
     @property
     def finished(self) -> bool:
-        """Whether the results are there already."""
+        """Whether the results exist."""
         return self.state == "finished"
 
     def reopen(self) -> None:
-        """Take up a finished output again, because there are new items to process."""
+        """Resume a finished output, because there are new items to process."""
         self.state, self.manifest.ended = "resumed", None
         self.save()
 
@@ -68,33 +67,33 @@ def open_output(
     writes: bool = True,
     retries: bool = True,
 ) -> Iterator[Output]:
-    """Open the output of a command: take up what an earlier run left, and record how this one ends.
+    """Open the output of a command: resume an earlier run, and record how this one ends.
 
-    The run is recorded as finished when the block ends. After an error or an interrupt the manifest is saved as it is,
-    so that the same command resumes. A finished output that the block adds no item to stays as it was.
+    The run is recorded as finished when the block ends. After an error or an interrupt the manifest is saved, so that
+    the same command resumes. A finished output to which the block adds no item is not changed.
 
     Args:
         path: File or folder to write.
         command: Name of the command, such as `data build`.
         settings: Settings of the command (`stedfm_hf.runs.settings`).
-        results: Names of the results in the folder (of a file: next to it), without which an output is not finished.
-        temporary: Names of what the command keeps there while it runs. `overwrite` removes both.
-        resolved: What decides the result and is known only now, such as the precision that `auto` stands for;
-            replaces settings of the same name.
-        options: What else is recorded.
+        results: Names of the results in the folder (for a file: next to it); an output without them is not finished.
+        temporary: Names of temporary files in the folder. `overwrite` removes them and the results.
+        resolved: Settings that decide the result and are known only now, such as the precision that `auto` selects;
+            they replace settings of the same name.
+        options: Other values to record.
         model: Name of the model.
-        weights_sha256: SHA-256 of its weights.
-        seed: Seed of everything random.
+        weights_sha256: SHA-256 of the weights.
+        seed: Random seed.
         is_folder: Whether the output is a folder.
-        overwrite: Whether what an earlier run made is removed first.
+        overwrite: Whether to remove the results of an earlier run first.
         writes: Whether this process writes.
-        retries: Whether failed items are tried again once a run has ended; if not, such an output is finished.
+        retries: Whether a finished run with failed items is resumed to try them again.
 
     Yields:
         The output.
 
     Raises:
-        UserError: The path is of the wrong kind, cannot be written, holds something else, or was made with other
+        UserError: If the path is of the wrong kind, cannot be written, holds other files, or was made with other
             settings.
 
     Example:
@@ -117,21 +116,21 @@ def open_output(
         seed=seed,
     )
     output = Output(Path(path), manifest, manifest_path(path, folder=is_folder), writes=writes)
-    place = output.path if is_folder else output.path.parent
+    folder = output.path if is_folder else output.path.parent
     check_output(path, command, is_folder=is_folder, overwrite=overwrite)
     if overwrite and writes:
-        _remove(output, [place / name for name in (*temporary, *results)])
+        _remove(output, [folder / name for name in (*temporary, *results)])
     elif output.record.exists():
-        _take_up(output, [place / name for name in results], [place / name for name in temporary], retries)
+        _resume(output, [folder / name for name in results], [folder / name for name in temporary], retries)
     before = dict(manifest.items)
     if not output.finished and writes:
-        _make_folder(place)
+        _make_folder(folder)
         manifest.ended = None
         output.save()
     try:
         yield output
     except BaseException:
-        with suppress(OSError):  # a full disk, say, which is what the error is about
+        with suppress(OSError):  # for example a full disk, which the error is about
             output.save()
         raise
     if not output.finished or manifest.items != before:
@@ -140,35 +139,35 @@ def open_output(
 
 
 def check_output(path: str | os.PathLike[str], command: str, *, is_folder: bool, overwrite: bool = False) -> None:
-    """Refuse what cannot be the output of a command; for checks before anything slow is imported.
+    """Refuse a path that cannot be the output of a command; called before slow imports.
 
     Args:
         path: File or folder to write.
         command: Name of the command.
         is_folder: Whether the output is a folder.
-        overwrite: Whether what an earlier run made is replaced.
+        overwrite: Whether an existing output is replaced.
 
     Raises:
-        UserError: Says what is there instead.
+        UserError: If the path is of the wrong kind, or holds files of something else.
     """
-    place, record = Path(path), manifest_path(path, folder=is_folder)
-    if place.exists() and place.is_dir() != is_folder:
+    found, record = Path(path), manifest_path(path, folder=is_folder)
+    if found.exists() and found.is_dir() != is_folder:
         raise UserError(f"{path}: is a {'file; name a folder' if is_folder else 'folder; name a file'}")
     if record.exists():
         old = Manifest.load(record)
         if old.command != command:
             raise UserError(f"{path}: was made by `stedfm {old.command}`; choose another output")
-    elif is_folder and place.exists() and (foreign := [each.name for each in place.iterdir() if each.name[0] != "."]):
+    elif is_folder and found.exists() and (foreign := [each.name for each in found.iterdir() if each.name[0] != "."]):
         raise UserError(f"{path}: holds other files, such as {min(foreign)}; choose a new folder")
-    elif not is_folder and place.exists() and not overwrite:
+    elif not is_folder and found.exists() and not overwrite:
         raise UserError(f"{path}: exists without {record.name}; choose another output, or replace it with --overwrite")
 
 
-def _take_up(output: Output, results: Sequence[Path], temporary: Sequence[Path], retries: bool) -> None:
-    """Take up what an earlier run left."""
+def _resume(output: Output, results: Sequence[Path], temporary: Sequence[Path], retries: bool) -> None:
+    """Resume from the manifest of an earlier run."""
     manifest, old = output.manifest, Manifest.load(output.record)
     if results and not any(path.exists() for path in (*results, *temporary)):
-        return  # nothing is there that the earlier settings decided
+        return  # no result of the earlier settings exists
     manifest.resume_from(old)
     whole = all(path.exists() for path in results)
     if not whole and not any(path.exists() for path in temporary):
@@ -181,7 +180,7 @@ def _take_up(output: Output, results: Sequence[Path], temporary: Sequence[Path],
 
 
 def _remove(output: Output, paths: Sequence[Path]) -> None:
-    """Remove what an earlier run made; the manifest goes last: nothing that is left looks whole."""
+    """Remove the results of an earlier run; the manifest last, so that no incomplete output looks finished."""
     if output.record.exists():
         old = Manifest.load(output.record)
         old.ended, old.items = None, {}

@@ -1,7 +1,6 @@
-"""Results of items, kept in parts until they are put together: what an interrupted run leaves is found again.
+"""Store of intermediate results: Parquet files that hold rows and the status of the items they cover.
 
-A part is a Parquet file. Its footer holds the status of the items it covers and notes of its command. It is written
-under a temporary name and renamed when it is complete.
+A part is written under a temporary name and renamed when it is complete, so that an interrupted run can resume.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ _KEY = b"stedfm_part"
 
 @dataclass(frozen=True)
 class Part:
-    """A part on disk.
+    """Part of the results on disk.
 
     Attributes:
-        name: Name in the store.
-        path: The Parquet file.
+        name: Name of the part.
+        path: Path of the Parquet file.
         items: Status of every item that the part covers.
-        notes: Plain data of the command.
+        notes: Plain data that the command stored.
     """
 
     name: str
@@ -51,12 +50,12 @@ class Part:
 
 @dataclass
 class PartWriter:
-    """A part that is being written.
+    """Writer of a part.
 
     Attributes:
-        items: Status of every item that the part covers; to be filled in.
-        notes: Plain data of the command; to be filled in.
-        rows: Number of rows so far.
+        items: Status of every item that the part covers, to be set by the caller.
+        notes: Plain data, to be set by the caller.
+        rows: Number of rows written.
     """
 
     _file: pq.ParquetWriter
@@ -71,10 +70,10 @@ class PartWriter:
 
 
 class PartStore:
-    """The parts in a folder.
+    """Parts of the results in a folder.
 
     Args:
-        folder: Folder of the parts; made when the first is written.
+        folder: Folder of the parts; made when the first part is written.
 
     Example:
         >>> import tempfile
@@ -88,7 +87,7 @@ class PartStore:
         self.folder = folder
 
     def __iter__(self) -> Iterator[Part]:
-        """Go through the parts in the order of their names."""
+        """Iterate over the parts in the order of their names."""
         return map(self.read, self.names())
 
     def names(self) -> list[str]:
@@ -97,33 +96,33 @@ class PartStore:
         return sorted(path.relative_to(self.folder).as_posix().removesuffix(".parquet") for path in files)
 
     def path(self, name: str) -> Path:
-        """Return where a part belongs."""
+        """Return the path of a part."""
         return self.folder / f"{name}.parquet"
 
     def next_name(self) -> str:
-        """Return a name that sorts behind those of numbered parts."""
+        """Return a name that sorts after those of the numbered parts."""
         numbers = [int(name.removeprefix("part-")) for name in self.names() if name.startswith("part-")]
         return f"part-{max(numbers, default=-1) + 1:06d}"
 
     def read(self, name: str) -> Part:
-        """Read what a part covers; its rows are read when they are asked for."""
+        """Read the item status and notes of a part; its rows are read on demand."""
         path = self.path(name)
         record = json.loads(pq.read_metadata(path).metadata[_KEY])
         items = {item: ItemStatus(**status) for item, status in record["items"].items()}
         return Part(name, path, items, record["notes"])
 
     def items(self) -> dict[str, ItemStatus]:
-        """Return the status of every item; the last part counts."""
+        """Return the status of every item; later parts override earlier ones."""
         return {item: status for part in self for item, status in part.items.items()}
 
     @contextmanager
     def open(self, name: str, schema: pa.Schema, **options: Any) -> Iterator[PartWriter]:
-        """Open a part for writing piece by piece; it exists once the block ends, and not at all after an error.
+        """Open a part for writing in pieces; after an error it does not exist.
 
         Args:
-            name: Name of the part; an older one is replaced.
+            name: Name of the part; an existing one is replaced.
             schema: Columns of the rows.
-            options: Further arguments of `pyarrow.parquet.ParquetWriter`.
+            options: Other arguments of `pyarrow.parquet.ParquetWriter`.
         """
         with atomic_path(self.path(name)) as temporary:
             with pq.ParquetWriter(temporary, schema, compression="zstd", **options) as file:
@@ -135,13 +134,13 @@ class PartStore:
     def write(
         self, name: str, table: pa.Table, items: Mapping[str, ItemStatus], notes: Mapping[str, Any] | None = None
     ) -> None:
-        """Write a part at once."""
+        """Write a complete part."""
         with self.open(name, table.schema.remove_metadata()) as writer:
             writer.add(table)
             writer.items, writer.notes = dict(items), dict(notes or {})
 
     def remove(self, names: Iterable[str] | None = None) -> None:
-        """Remove some parts, or the whole folder."""
+        """Remove the named parts, or the whole folder."""
         for name in () if names is None else names:
             remove_path(self.path(name))
         if names is None:

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on a terminal, plain lines with the rate elsewhere."""
+"""Progress of a command: a bar on a terminal, plain lines with the rate elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 
 def print_note(text: str) -> None:
-    """Print a line for people on standard error: standard output is for the answer."""
+    """Print a line on standard error; standard output is for the result."""
     print(f"stedfm: {text}", file=sys.stderr, flush=True)
 
 
@@ -20,13 +20,13 @@ class Progress:
     """Count items on standard error: a tqdm bar on a terminal, else one plain line every few seconds and at the end.
 
     Args:
-        total: How many items there are, or None if unknown.
+        total: Number of items, or None if it is unknown.
         description: First word of every line, usually the command.
         unit: Plural name of the items.
-        done: Items that an earlier run has already done: counted, but no part of the rate.
-        stream: Where to write; standard error by default.
-        every: Seconds between two plain lines.
-        clock: Monotonic time in seconds.
+        done: Number of items that an earlier run has done; counted, but not in the rate.
+        stream: Stream to write to; standard error by default.
+        every: Time between two plain lines, in seconds.
+        clock: Function that returns a monotonic time, in seconds.
 
     Example:
         >>> with Progress(3, description="embed", stream=sys.stdout, clock=lambda: 0.0) as progress:
@@ -67,7 +67,7 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Items per second of this run so far; 0 before any time has passed."""
+        """Items per second of this run; 0 before any time has passed."""
         seconds = self._clock() - self._started
         return (self.count - self._already_done) / seconds if seconds > 0 else 0.0
 
@@ -80,7 +80,7 @@ class Progress:
             self._line()
 
     def note(self, text: str) -> None:
-        """Print a line without tearing the bar."""
+        """Print a line above the bar."""
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
@@ -110,7 +110,7 @@ class Progress:
 
 
 def _duration(seconds: float) -> str:
-    """Say a duration as people do: `45 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Format a duration: `45 s`, `3 min 20 s`, `2 h 05 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,4 +1,4 @@
-"""Keeping a library's own lines and bars out of ours, and giving them back."""
+"""Silence the progress bars and reports of transformers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_transformers(*, errors_only: bool = False) -> Iterator[None]:
-    """Hides the bars of transformers for loading and saving, which would tear our lines; works as a decorator, too.
+    """Hide the progress bars of transformers for loading and saving; can also be used as a decorator.
 
-    Afterwards all is as it was: whoever called us may want its reports of missing weights.
+    The previous settings are restored afterwards, because the caller may want its reports of missing weights.
 
     Args:
-        errors_only: hide its warnings and reports as well.
+        errors_only: Whether to hide warnings and reports, too.
     """
     from transformers.utils import logging  # takes seconds to import, which most commands do not need
 

@@ -1,4 +1,4 @@
-"""Recipes: YAML or JSON files with values for the options of a command; options that are given override them."""
+"""Recipes: YAML or JSON files with values for the options of a command; options of the command line override them."""
 
 from __future__ import annotations
 
@@ -32,16 +32,15 @@ def load_recipe(
     """Read a recipe and check its keys and the types of its values.
 
     Args:
-        recipe: YAML or JSON file, or the name of a packaged recipe.
-        fields: Type of every option (`stedfm_hf.runs.settings.types_of`).
-        packaged: Folder of the recipes that come with the command.
+        recipe: Path of a YAML or JSON file, or name of a packaged recipe.
+        fields: Types of the options, by name (`stedfm_hf.runs.settings.types_of`).
+        packaged: Folder of the packaged recipes of the command.
 
     Returns:
-        Values by option, numbers in the type of the option.
+        Values by option, converted to the type of the option.
 
     Raises:
-        UserError: No such recipe, not a mapping, an unknown key or a wrong type; names the file, the key and the
-            nearest option.
+        UserError: If the recipe does not exist or is not a mapping, or a key is unknown or has a wrong type.
     """
     from huggingface_hub.dataclasses import type_validator
 
@@ -105,7 +104,7 @@ def _read(path: Path) -> dict[Any, Any]:
 
 
 def _fit(value: Any, hint: Any) -> Any:
-    """A number or path where one is meant: 1 is one for a float, too, and YAML takes 1e-4 for a text."""
+    """Convert a value to the type of its option: YAML reads 1e-4 as text, and 1 is valid for a float."""
     if get_origin(hint) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(hint) if kind is not type(None)]
         return _fit(value, kinds[0]) if len(kinds) == 1 else value

@@ -1,4 +1,4 @@
-"""What a command answers: one summary, one JSON object and one exit status."""
+"""Result of a command: one summary, one JSON object and one exit status."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stedfm_hf.runs.wording import counted
 
 @dataclass(frozen=True)
 class Result:
-    """Result of a command that need not write anything; the answers of commands are its subclasses."""
+    """Result of a command; base class of all results."""
 
     @property
     def exit_status(self) -> int:
@@ -34,7 +34,7 @@ class OutputResult(Result):
     """Result of a command that writes an output.
 
     Attributes:
-        output: The file or folder.
+        output: File or folder that was written.
         manifest: Settings, versions and the status of every item.
     """
 
@@ -61,7 +61,7 @@ class OutputResult(Result):
         }
 
     def describe_items(self, noun: str) -> str:
-        """Say how many items are done and how many failed."""
+        """Describe the number of items that are done and that failed."""
         counts = self.manifest.counts()
         failed = f", {counts['failed']} failed" if counts["failed"] else ""
         return f"{counted(counts['done'], noun)}{failed}"

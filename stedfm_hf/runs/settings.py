@@ -1,4 +1,4 @@
-"""Settings of a command: one frozen dataclass that everything else is generated from.
+"""Settings of a command: one frozen dataclass from which options, arguments, recipe and manifest are generated.
 
 The fields give the options of the command line (`stedfm_hf.cli`), the keyword arguments of the library function
 (`takes_settings`), the recipe file (`load_recipe`) and the settings in the manifest (`decisive`). Adding an option
@@ -28,23 +28,23 @@ _KEY = "stedfm"
 
 @dataclass(frozen=True)
 class Option:
-    """What is known of a field of settings besides its name, type and default.
+    """Facts about an option, in addition to the name, type and default of its field.
 
     Attributes:
-        help: Noun phrase for the help, the documentation and the recipe.
-        decides: Whether the value decides the result; if not, it only says how or where the work is done.
-        positional: Whether the command line takes it without a flag.
-        multiple: Whether the command line takes several values (of a list it always does).
-        extra: Whether it collects the options that the command does not know, as text by name.
+        help: Noun phrase for the help and the documentation.
+        decides: Whether the value decides the result; if not, it only sets how or where the work is done.
+        positional: Whether it is a positional argument of the command line.
+        multiple: Whether the command line accepts more than one value (always true for lists).
+        extra: Whether it collects unknown options, as text by name.
         group: Heading of the help under which the command line lists it.
         flags: Flags of the command line; by default the name with hyphens.
         metavar: Placeholder of the value in the help.
         choices: Allowed values; empty for any.
-        pattern: Regular expression of further allowed values.
+        pattern: Regular expression of other allowed values.
         minimum: Smallest allowed number.
         maximum: Largest allowed number.
-        cli_default: Default of the command line, where it differs from that of the function.
-        parse: Converts the text of the command line; None where the type of the field says how.
+        cli_default: Default of the command line, if it differs from that of the function.
+        parse: Function that converts the text of the command line; by default the type of the field.
     """
 
     help: str
@@ -67,10 +67,10 @@ def option(default: Any = MISSING, *, default_factory: Any = MISSING, help: str,
     """Define an option of a command.
 
     Args:
-        default: Value where none is given; without one the option is required.
-        default_factory: Makes the default, for values that can change.
+        default: Default value; without one the option is required.
+        default_factory: Function that makes a mutable default value.
         help: Noun phrase that describes the value.
-        facts: The other attributes of `Option`.
+        facts: Other attributes of `Option`.
     """
     metadata = {_KEY: Option(help, **facts)}
     if default_factory is not MISSING:
@@ -85,12 +85,12 @@ def argument(default: Any = MISSING, *, help: str, **facts: Any) -> Any:
 
 @dataclass_transform(frozen_default=True)
 def settings(kind: type[T]) -> type[T]:
-    """Make a class the settings of a command: a frozen dataclass that checks its values.
+    """Turn a class into the settings of a command: a frozen dataclass that checks its values.
 
-    After the checks of the fields, a method `check` of the class may refuse combinations of values.
+    After the fields are checked, a method `check` of the class may refuse combinations of values.
 
     Raises:
-        UserError: Where an object is made with a value that its field does not allow.
+        UserError: If an object is made with a value that its field does not allow.
 
     Example:
         >>> @settings
@@ -118,16 +118,16 @@ def settings(kind: type[T]) -> type[T]:
 
 
 def option_of(of_field: dataclasses.Field[Any]) -> Option:
-    """Return what is known of a field."""
+    """Return the facts about the option of a field."""
     found: Option = of_field.metadata[_KEY]
     return found
 
 
 def check_value(name: str, value: Any, known: Option) -> None:
-    """Refuse a value, or one in a list, that is not among the choices or out of range.
+    """Refuse a value, or an element of a list, that is not among the choices or is out of range.
 
     Raises:
-        UserError: Names the option, the value and what is allowed.
+        UserError: If a value is not allowed; the message names the option, the value and the allowed values.
     """
     for each in value if isinstance(value, list | tuple) else (value,):
         if each is None:
@@ -153,12 +153,12 @@ def _or(choices: Sequence[str]) -> str:
 
 
 def decisive(values: Any) -> dict[str, Any]:
-    """Return the options that decide the result: those that must agree where a run is resumed."""
+    """Return the options that decide the result, which must agree when a run is resumed."""
     return {each.name: getattr(values, each.name) for each in fields(values) if option_of(each).decides}
 
 
 def incidental(values: Any) -> dict[str, Any]:
-    """Return the options that do not decide the result, without the positional ones: kept for the record."""
+    """Return the options that do not decide the result, without the positional ones."""
     return {
         each.name: getattr(values, each.name)
         for each in fields(values)
@@ -173,12 +173,14 @@ def types_of(kind: type) -> dict[str, Any]:
 
 
 def takes_settings(kind: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, R]]:
-    """Give a function of settings the fields as arguments; `function.__wrapped__` still takes the settings.
+    """Wrap a function of settings so that it takes their fields as arguments.
 
-    The arguments are described below the summary of its docstring, from the help of the fields.
+    `function.__wrapped__` still takes the settings.
+
+    The section `Args:` of its docstring is generated from the help of the fields.
 
     Args:
-        kind: The class of the settings.
+        kind: Class of the settings.
 
     Example:
         >>> @settings

@@ -1,18 +1,18 @@
-"""Default for how OpenMP threads wait; torch-free, because OpenMP reads its settings when torch is imported."""
+"""Default for how OpenMP threads wait. Imports no torch: OpenMP reads its settings when torch is imported."""
 
 from __future__ import annotations
 
 import os
 
 _SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
-"""Environment variables by which a user decides how threads wait."""
+"""Environment variables that set how threads wait; if one is set, nothing is changed."""
 
 
 def limit_spinning() -> None:
-    """Let the waiting OpenMP threads of this process and its children sleep soon, unless the user decided otherwise.
+    """Limit how long waiting OpenMP threads spin in this process and its children, unless the environment sets it.
 
-    By default they spin, and take the processor from threads that have work when other programs run. For entry points
-    only, before torch is imported: a library leaves the environment alone.
+    By default they spin for long, which slows down every program on a busy machine. Only entry points call this,
+    before torch is imported; importing the package does not change the environment.
 
     Example:
         >>> limit_spinning()

@@ -1,4 +1,4 @@
-"""Words for people: so many of something, some of many names."""
+"""Format counts, lists of names and tables for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun.
+    """Return a number with its noun.
 
     Example:
         >>> counted(1, "image"), counted(1200, "image")
@@ -17,7 +17,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def some_of(names: Sequence[object], most: int = 3) -> str:
-    """The first names, and how many more there are.
+    """Return the first names, and the number of the others.
 
     Example:
         >>> some_of(["a.tif", "b.tif"]), some_of(range(20))
@@ -28,7 +28,7 @@ def some_of(names: Sequence[object], most: int = 3) -> str:
 
 
 def text_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table as lines with aligned columns.
+    """Format a table as lines with aligned columns.
 
     Example:
         >>> print(text_table(["name", "images"], [["optim", "438"]]))
@@ -43,7 +43,7 @@ def text_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Offer the known name that is nearest, or nothing where none is near.
+    """Suggest the closest known name; empty if none is close.
 
     Example:
         >>> nearest("embedd", ["embed", "segment"])

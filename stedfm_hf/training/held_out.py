@@ -20,7 +20,7 @@ from stedfm_hf.data.repository.files import SplitFiles, find_split, find_split_n
 from stedfm_hf.data.streaming.stream import CropStream
 from stedfm_hf.evaluation import knn_accuracy
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining, StedFmForPreTrainingOutput
-from stedfm_hf.reports.reconstructions import Reconstruction, spread_over_pixels
+from stedfm_hf.reports.reconstructions import Reconstruction, mask_of_pixels
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.preparation import Preparation, middle
 
@@ -340,7 +340,7 @@ def _reconstruction(
     images, patch = batch["pixel_values"], model.config.patch_size
     output = model(**batch)
     grid = (images.shape[2] // patch, images.shape[3] // patch)
-    hidden = spread_over_pixels(output.mask.cpu().numpy(), grid, patch)[0]
+    hidden = mask_of_pixels(output.mask.cpu().numpy(), grid, patch)[0]
     original, filled = (each[0, 0].cpu().numpy() for each in (images, model.reconstruct(images, output)))
     known = None if math.isnan(pixel_size_nm) else pixel_size_nm
     return Reconstruction(original, np.ma.masked_array(original, hidden), filled, label, known)

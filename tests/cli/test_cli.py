@@ -148,7 +148,7 @@ def test_doctor_ends_with_1_if_something_will_not_work(
     assert capsys.readouterr().out.splitlines() == [f"{status:<5} torchvision: found", "      -> pip uninstall it"]
     assert main(["doctor", "--json"]) == expected
     assert json.loads(capsys.readouterr().out) == [
-        {"name": "torchvision", "status": status, "detail": "found", "mend": "pip uninstall it"}
+        {"name": "torchvision", "status": status, "detail": "found", "fix": "pip uninstall it"}
     ]
 
 
@@ -160,10 +160,10 @@ def test_doctor_ends_with_1_if_something_will_not_work(
             "error: a.pth: is no checkpoint; name another file",
         ),
         (PermissionError(13, "Permission denied", "out"), "error: [Errno 13] Permission denied: 'out'"),
-        (ImportError("no module"), "error: no module (`stedfm doctor` looks for the cause)"),
+        (ImportError("no module"), "error: no module (run `stedfm doctor` to find the cause)"),
     ],
 )
-def test_what_a_user_can_mend_is_one_line(
+def test_an_error_that_a_user_can_fix_is_one_line(
     error: Exception, line: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.setattr(doctor, "diagnose", raising(error))
@@ -211,7 +211,7 @@ def test_doctor_works_when_torchvision_breaks_transformers(tmp_path: Path) -> No
     assert run.returncode == 1, run.stderr
     assert "not registered with transformers: " in run.stderr
     found = {check["name"]: check for check in json.loads(run.stdout)}
-    assert found["torchvision"]["status"] == "fail" and found["torchvision"]["mend"] == "pip uninstall torchvision"
+    assert found["torchvision"]["status"] == "fail" and found["torchvision"]["fix"] == "pip uninstall torchvision"
 
 
 def test_help_lists_options_under_headings(capsys: Captured) -> None:

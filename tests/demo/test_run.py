@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoImageProcessor, AutoModel
 
 from stedfm_hf.cli import main
-from stedfm_hf.demo.figures import Embedded, one_of_each, place_on_map
+from stedfm_hf.demo.figures import Embedded, one_of_each, project
 from stedfm_hf.demo.run import demo
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.runs import EXIT_USAGE, Manifest, UserError
@@ -95,5 +95,5 @@ def test_shown_images_are_taken_in_turn_from_the_labels() -> None:
 
 @pytest.mark.parametrize(("count", "method"), [(1, "order"), (2, "order"), (5, "PCA"), (40, "t-SNE")])
 def test_any_number_of_embeddings_has_a_map(count: int, method: str) -> None:
-    places, how = place_on_map(np.random.default_rng(0).normal(size=(count, 8)), seed=0)
-    assert places.shape == (count, 2) and np.isfinite(places).all() and how == method
+    positions, used = project(np.random.default_rng(0).normal(size=(count, 8)), seed=0)
+    assert positions.shape == (count, 2) and np.isfinite(positions).all() and used == method

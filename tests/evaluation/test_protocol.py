@@ -88,7 +88,7 @@ def test_the_same_command_finds_its_results_and_another_is_refused(folder: Path,
     written = (out / "results.json").stat().st_mtime_ns
     assert probe(folder, model, out).record == first.record
     assert (out / "results.json").stat().st_mtime_ns == written
-    with pytest.raises(UserError, match=r"begun with other settings \(repeats: 2 then, 3 now\)"):
+    with pytest.raises(UserError, match=r"made with other settings \(repeats: 2 then, 3 now\)"):
         probe(folder, model, out, repeats=3)
     assert probe(folder, model, out, repeats=3, overwrite=True).record["settings"]["repeats"] == 3
     (out / "report.html").unlink()  # as after a kill: the same command makes it whole

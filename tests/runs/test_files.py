@@ -74,7 +74,7 @@ def test_a_block_that_writes_nothing_is_an_error_and_keeps_the_old_file(tmp_path
 
 def test_parents_are_made_and_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     write_json(tmp_path / "a" / "b" / "c.json", 1)
-    with pytest.raises(UserError, match=r"c\.json.*its folder cannot be made"):
+    with pytest.raises(UserError, match=r"c\.json.*the folder cannot be made"):
         write_json(tmp_path / "a" / "b" / "c.json" / "d" / "e.json", 1)
     with pytest.raises(UserError, match="is a folder"):
         write_json(tmp_path / "a", 1)
@@ -113,7 +113,7 @@ def test_a_missing_or_broken_json_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.json: cannot be read"):
         read_json(tmp_path / "gone.json")
     (tmp_path / "half.json").write_bytes(b'{"a": \xff')
-    with pytest.raises(UserError, match=r"half\.json: is no valid JSON"):
+    with pytest.raises(UserError, match=r"half\.json: is not valid JSON"):
         read_json(tmp_path / "half.json")
 
 

@@ -192,7 +192,7 @@ def test_researchers_may_say_output_dir(flag: str, tmp_path: Path) -> None:
     [
         ("--mask-ration 0.5", "mask_ration is not an option; did you mean mask_ratio?"),
         ("--adam-epsilo=3", "adam_epsilo is not an option; did you mean adam_epsilon?"),
-        ("extra", "'extra' belongs to no option"),
+        ("extra", "unexpected argument 'extra'"),
         ("--seed x", "Invalid value for '--seed'"),
         ("--seed -1", "seed is -1"),
         ("--mask_ratio 1", "mask_ratio is 1.0"),

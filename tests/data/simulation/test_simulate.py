@@ -138,7 +138,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(
 
 def test_other_settings_are_refused_and_overwrite_begins_anew(tmp_path: Path) -> None:
     simulate(tmp_path, structures=PAIR, per_structure=2, **SIZE, workers=1)
-    with pytest.raises(UserError, match="begun with other settings"):
+    with pytest.raises(UserError, match="made with other settings"):
         simulate(tmp_path, structures=PAIR, per_structure=3, **SIZE, workers=1)
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     simulate(tmp_path, structures=["fibres"], per_structure=1, **SIZE, workers=1, overwrite=True)
