@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests docs/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-encoder test test-all quality format docs docs-serve bench bench-busy bench-data bench-segmentation bench-start clean
+.PHONY: help install demo demo-encoder test test-all quality format docs docs-check docs-serve bench bench-busy bench-data bench-segmentation bench-start clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(INSTALLED) ## Run the tutorials that changed and build the documentation site in site/, offline
 	"$(BIN)/python" -m docs.tools.tutorials
 	"$(BIN)/python" -m mkdocs build --strict
+
+docs-check: docs ## Build the site and open every page in Chromium, wide and at phone width (needs chromium; SCREENSHOTS=DIR)
+	"$(BIN)/python" -m docs.tools.check_site $(if $(SCREENSHOTS),--screenshots "$(SCREENSHOTS)")
 
 docs-serve: export NO_MKDOCS_2_WARNING = 1
 docs-serve: $(INSTALLED) ## Show the site on http://127.0.0.1:8000 and update it while you write

@@ -19,10 +19,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
 
 SITE = Path(__file__).parents[2] / "site"
 WIDTHS = {"wide": 1440, "phone": 390}
+SEARCH_SECONDS = 20
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 _WIDEST = """() => {
@@ -87,12 +88,12 @@ def _check_search(browser: Browser, address: str) -> list[str]:
     """Search for a word and return what went wrong."""
     page = browser.new_page()
     problems = _watch(page, address)
-    page.goto(f"{address}/index.html", wait_until="load")
+    page.goto(f"{address}/index.html", wait_until="networkidle")
     page.fill("input[name=query]", "embed")
     try:
-        page.wait_for_selector(".md-search-result__item", timeout=20_000)
-    except Exception as error:  # noqa: BLE001 -- whatever ends the wait is the finding
-        problems.append(f"no result ({type(error).__name__})")
+        page.wait_for_selector(".md-search-result__item", state="attached", timeout=SEARCH_SECONDS * 1000)
+    except TimeoutError:
+        problems.append("no result")
     page.close()
     return problems
 

@@ -5,6 +5,9 @@ is kept in build/tutorials/ until the script or the package changes.
 
     python -m docs.tools.tutorials                                 # run those that changed
     python -m docs.tools.tutorials docs/tutorials/pretrain.py      # run one
+
+In a script, `# %% [markdown]` starts text, `# %%` code, `# %% language="bash"` commands and `# %% alt="..."` code
+whose figure needs a description. Standard error, with progress bars and notes, is left out of the page.
 """
 
 from __future__ import annotations
