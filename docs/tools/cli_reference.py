@@ -144,9 +144,9 @@ def values(known: Option, hint: Any) -> str:
         hint: Type of its field.
     """
     if known.choices:
-        return " ".join(f"`{each}`" for each in known.choices) + (" ..." if known.pattern else "")
+        return ", ".join(f"`{each}`" for each in known.choices) + (", ..." if known.pattern else "")
     if known.metavar:
-        return " ".join(f"`{each}`" for each in known.metavar.split("|"))
+        return ", ".join(f"`{each}`" for each in known.metavar.split("|"))
     text = _type_name(hint)
     low, high = known.minimum, known.maximum
     if low is not None and high is not None:

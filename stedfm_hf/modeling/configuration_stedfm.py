@@ -47,41 +47,41 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
     one channel). The other members of the family are in `ARCHITECTURES`.
 
     Attributes:
-        image_size (`int`): Side in pixels of the crops the model is trained on. Other sizes work: positions are
-            computed for the grid at hand. Larger images are embedded in tiles of this size.
-        patch_size (`int`): Side of a square patch in pixels.
-        num_channels (`int`): Channels of the input. STED-FM is a single-channel model.
-        hidden_size (`int`): Width D of the encoder.
-        num_hidden_layers (`int`): Encoder layers.
-        num_attention_heads (`int`): Attention heads of an encoder layer; divides `hidden_size`.
-        intermediate_size (`int`): Width of the MLP of an encoder layer.
-        hidden_act (`str`): Activation of the MLPs; `"gelu"` is the exact one.
-        layer_norm_eps (`float`): Epsilon of every LayerNorm.
-        qkv_bias (`bool`): Whether the query, key and value projection has a bias.
-        initializer_range (`float`): Standard deviation of the class and mask tokens at initialisation.
-        pooling (`str`): `"avg"` makes `pooler_output` the mean of the patch tokens, `"token"` the class token.
-        apply_layernorm (`bool`): Whether the backbone applies the final LayerNorm to the feature maps of the inner
-            layers too. The map of the last layer is always normalised.
-        decoder_hidden_size (`int`): Width of the masked-autoencoder decoder.
-        decoder_num_hidden_layers (`int`): Layers of the decoder (1 in STED-FM, 8 in the original MAE).
-        decoder_num_attention_heads (`int`): Attention heads of a decoder layer.
-        decoder_intermediate_size (`int`): Width of the MLP of a decoder layer.
-        mask_ratio (`float`): Share of the patches hidden from the encoder in pretraining, in [0, 1).
-        norm_pix_loss (`bool`): Whether the targets of pretraining are standardised per patch. The reference: no.
-        target_type (`str`): What the labels of a head are: `"single_label"` (class index), `"multi_label"` (0/1 per
-            class), `"soft"` (class probabilities; of masks: shares of votes, each class for itself) or
-            `"regression"` (real values).
-        decoder (`str`): Decoder of `StedFmForSemanticSegmentation`: `"upernet"` (a pyramid of four layers and
-            transformers' UperNet head), `"unetr"` (the reference's full decoder) or `"linear"` (the reference's
-            default: pixels of a patch from its token).
-        decode_head_hidden_size (`int`, *optional*): Channels of the UperNet head; by default a quarter of
-            `hidden_size`, in multiples of 16, with which the decoder costs less than the encoder.
-        use_auxiliary_head (`bool`): Whether the UperNet decoder has a second head on the third layer in training.
-        auxiliary_loss_weight (`float`): Weight of the loss of that head.
-        segmentation_loss (`str`): `"auto"` takes the cross-entropy of single labels, the mean squared error of
-            regressions, and BCE + Dice of the others; `"cross_entropy"`, `"bce_dice"` and `"mse"` say which. The
-            reference trains all masks with `"mse"`.
-        semantic_loss_ignore_index (`int`): Value of labels of pixels that are left out.
+        image_size: Side in pixels of the crops the model is trained on. Other sizes work: positions are computed for
+            the grid at hand. Larger images are embedded in tiles of this size.
+        patch_size: Side of a square patch in pixels.
+        num_channels: Channels of the input. STED-FM is a single-channel model.
+        hidden_size: Width D of the encoder.
+        num_hidden_layers: Encoder layers.
+        num_attention_heads: Attention heads of an encoder layer; divides `hidden_size`.
+        intermediate_size: Width of the MLP of an encoder layer.
+        hidden_act: Activation of the MLPs; `"gelu"` is the exact one.
+        layer_norm_eps: Epsilon of every LayerNorm.
+        qkv_bias: Whether the query, key and value projection has a bias.
+        initializer_range: Standard deviation of the class and mask tokens at initialisation.
+        pooling: `"avg"` makes `pooler_output` the mean of the patch tokens, `"token"` the class token.
+        apply_layernorm: Whether the backbone applies the final LayerNorm to the feature maps of the inner layers too.
+            The map of the last layer is always normalised.
+        decoder_hidden_size: Width of the masked-autoencoder decoder.
+        decoder_num_hidden_layers: Layers of the decoder (1 in STED-FM, 8 in the original MAE).
+        decoder_num_attention_heads: Attention heads of a decoder layer.
+        decoder_intermediate_size: Width of the MLP of a decoder layer.
+        mask_ratio: Share of the patches hidden from the encoder in pretraining, in [0, 1).
+        norm_pix_loss: Whether the targets of pretraining are standardised per patch. The reference: no.
+        target_type: What the labels of a head are: `"single_label"` (class index), `"multi_label"` (0/1 per class),
+            `"soft"` (class probabilities; of masks: shares of votes, each class for itself) or `"regression"` (real
+            values).
+        decoder: Decoder of `StedFmForSemanticSegmentation`: `"upernet"` (a pyramid of four layers and transformers'
+            UperNet head), `"unetr"` (the reference's full decoder) or `"linear"` (the reference's default: pixels of a
+            patch from its token).
+        decode_head_hidden_size: Channels of the UperNet head; by default a quarter of `hidden_size`, in multiples of
+            16, with which the decoder costs less than the encoder.
+        use_auxiliary_head: Whether the UperNet decoder has a second head on the third layer in training.
+        auxiliary_loss_weight: Weight of the loss of that head.
+        segmentation_loss: `"auto"` takes the cross-entropy of single labels, the mean squared error of regressions,
+            and BCE + Dice of the others; `"cross_entropy"`, `"bce_dice"` and `"mse"` say which. The reference trains
+            all masks with `"mse"`.
+        semantic_loss_ignore_index: Value of labels of pixels that are left out.
 
     Example:
     ```python

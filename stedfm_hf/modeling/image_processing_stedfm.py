@@ -206,21 +206,21 @@ class StedFmImageProcessor(PilBackend):
     scaled by that instead of by `"percentile"` or `"minmax"`: it is a piece of an image that was scaled as a whole.
 
     Keyword Args:
-        normalization (`str`): How intensities become [0, 1], fitted once on the whole image, for each channel:
+        normalization (str): How intensities become [0, 1], fitted once on the whole image, for each channel:
             `"percentile"` (default: the scaling of the pretraining crops), `"minmax"`, `"fixed"` (`intensity_range`
             becomes 0 and 1: keeps brightness comparable between images) or `"none"` (already scaled: integers are only
             divided by the largest value of their dtype, floats are left alone).
-        percentiles (`tuple of float`): The lower and upper percentile of `"percentile"`; the published crops used 0.1
+        percentiles (tuple of float): The lower and upper percentile of `"percentile"`; the published crops used 0.1
             and 99.9.
-        intensity_range (`pair of float`): Lower and upper intensity for `"fixed"`, or one such pair per channel.
-        channel (`int`): Index of the channel to keep; None keeps all.
-        pixel_size_nm (`float` or `pair of float`): Pixel size of the image given, one number or (y, x); read from a
+        intensity_range (pair of float): Lower and upper intensity for `"fixed"`, or one such pair per channel.
+        channel (int): Index of the channel to keep; None keeps all.
+        pixel_size_nm (float or pair of float): Pixel size of the image given, one number or (y, x); read from a
             `StedImage` by itself.
-        target_pixel_size_nm (`float` or `pair of float`): Pixel size to resample every image to; None leaves images as
+        target_pixel_size_nm (float or pair of float): Pixel size to resample every image to; None leaves images as
             they are.
-        do_pad (`bool`): Whether to mirror the image at the bottom and right edge up to a multiple of `patch_size`.
-        patch_size (`int`): Patch size of the model.
-        input_data_format (`str`): `"channels_first"` or `"channels_last"` for 3-D arrays; by default the last axis is
+        do_pad (bool): Whether to mirror the image at the bottom and right edge up to a multiple of `patch_size`.
+        patch_size (int): Patch size of the model.
+        input_data_format (str): `"channels_first"` or `"channels_last"` for 3-D arrays; by default the last axis is
             the channel axis only where it is at most 4 and the first is larger.
 
     Raises:

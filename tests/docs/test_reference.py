@@ -44,11 +44,11 @@ def test_the_exit_statuses_are_described(pages: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "default"),
     [
-        ("pooling", "`avg` `token` `patch`", "`avg`"),
+        ("pooling", "`avg`, `token`, `patch`", "`avg`"),
         ("batch_size", "integer ≥ 1", "`32`"),
         ("model", "path", ""),
         ("output", "path", "`embeddings.parquet`"),
-        ("tile_size", "`N` `auto` `none`", "`auto`"),
+        ("tile_size", "`N`, `auto`, `none`", "`auto`"),
         ("overwrite", "", "off"),
     ],
 )
