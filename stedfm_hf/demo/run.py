@@ -203,12 +203,12 @@ def evaluate(settings: DemoSettings, images: Path, model: str, folder: Path) -> 
         print_note(f"the evaluation is skipped: {error}")
         return None
     record, setting = result.record, result.record["summary"][0]["setting"]
-    keys = {each["key"]: "network" if each["kind"] == "model" else each["key"] for each in record["models"]}
+    keys = {each["key"]: "network" if each["kind"] == "model" else each["key"] for each in record["methods"]}
     return {
         "k": NEIGHBOURS,
         "notes": record["notes"],
         "methods": {
-            keys[row["model"]]: {"accuracy": row["accuracy"]["mean"], "interval": row["interval"]}
+            keys[row["method"]]: {"accuracy": row["accuracy"]["mean"], "interval": row["interval"]}
             for row in record["summary"]
             if row["setting"] == setting
         },

@@ -18,9 +18,9 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from stedfm_hf.labels.labelled import Task
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-"""Inverse strengths of the penalty that are tried (scikit-learn's C; 1 / alpha of the ridge), the strongest first."""
-FALLBACK = 0.1
+C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+"""Values of C that are tried (scikit-learn's C; 1 / alpha of the ridge), the strongest first."""
+DEFAULT_C = 0.1
 """Where there are too few sources to choose."""
 FOLDS = 5
 _ITERATIONS = 1000
@@ -28,17 +28,17 @@ _LEAST_PROBABILITY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class SelectedC:
     """The strength of the penalty and how it was found.
 
     Args:
         strength: inverse strength of the penalty.
-        how: `"validation"`, `"cross-validation"` over sources of the training part, or `"fixed"`.
-        losses: mean loss for each of the strengths tried; empty where none was.
+        selected_on: `"validation"`, `"cross-validation"` over sources of the training part, or `"fixed"`.
+        losses: mean loss for each value of C that was tried; empty where none was.
     """
 
-    strength: float
-    how: str
+    C: float
+    selected_on: str
     losses: tuple[float, ...] = ()
 
 
@@ -49,7 +49,7 @@ def fit_predict(
     *,
     task: Task,
     classes: int,
-    strength: float,
+    C: float,
 ) -> np.ndarray:
     """Fits a probe and predicts.
 
@@ -58,11 +58,11 @@ def fit_predict(
 
     Example:
         >>> vectors = np.array([[-1.0], [-0.9], [0.9], [1.0]])
-        >>> found = fit_predict(vectors, np.array([0, 0, 1, 1]), vectors, task="classes", classes=2, strength=10.0)
+        >>> found = fit_predict(vectors, np.array([0, 0, 1, 1]), vectors, task="classes", classes=2, C=10.0)
         >>> found.argmax(axis=1).tolist()
         [0, 0, 1, 1]
     """
-    return next(_predictions(train, labels, query, task, classes, (strength,)))
+    return next(_predictions(train, labels, query, task, classes, (C,)))
 
 
 def _predictions(
@@ -71,40 +71,40 @@ def _predictions(
     query: np.ndarray,
     task: Task,
     classes: int,
-    strengths: Sequence[float],
+    C_grid: Sequence[float],
 ) -> Iterator[np.ndarray]:
-    """Predictions for several strengths, each fit beginning where the one before ended."""
+    """Predictions for several values of C, each fit beginning where the one before ended."""
     if task == "regression":
-        for strength in strengths:
-            yield Ridge(alpha=1 / strength).fit(train, labels).predict(query)
+        for C in C_grid:
+            yield Ridge(alpha=1 / C).fit(train, labels).predict(query)
     elif task == "multilabel":
-        columns = [_logistic(train, labels[:, number], query, 2, strengths) for number in range(classes)]
+        columns = [_logistic(train, labels[:, number], query, 2, C_grid) for number in range(classes)]
         for parts in zip(*columns, strict=True):
             yield np.stack([part[:, 1] for part in parts], axis=1)
     else:
-        yield from _logistic(train, labels, query, classes, strengths)
+        yield from _logistic(train, labels, query, classes, C_grid)
 
 
 def _logistic(
-    train: np.ndarray, labels: np.ndarray, query: np.ndarray, classes: int, strengths: Sequence[float]
+    train: np.ndarray, labels: np.ndarray, query: np.ndarray, classes: int, C_grid: Sequence[float]
 ) -> Iterator[np.ndarray]:
     there = np.unique(labels)
     if len(there) == 1:
-        for _ in strengths:
+        for _ in C_grid:
             yield np.eye(classes)[np.full(len(query), there[0])]
         return
     model = LogisticRegression(max_iter=_ITERATIONS, warm_start=True)
     with warnings.catch_warnings():
         # A weak penalty on classes that a plane divides has its optimum far out: near enough is good enough.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for strength in strengths:
-            model.set_params(C=strength).fit(train, labels)
+        for C in C_grid:
+            model.set_params(C=C).fit(train, labels)
             probabilities = np.zeros((len(query), classes))
             probabilities[:, there] = model.predict_proba(query)
             yield probabilities
 
 
-def choose_strength(
+def select_C(
     train: np.ndarray,
     labels: np.ndarray,
     sources: np.ndarray,
@@ -112,31 +112,31 @@ def choose_strength(
     task: Task,
     classes: int,
     validation: tuple[np.ndarray, np.ndarray] | None = None,
-    strengths: Sequence[float] = STRENGTHS,
-) -> Choice:
+    C_grid: Sequence[float] = C_GRID,
+) -> SelectedC:
     """Chooses the strength of the penalty: the one with the least loss on images of other sources.
 
     They are those of `validation` (vectors and labels), or, where that is None, of folds of the training part that
     share no source. Of equal losses the strongest penalty is taken. Losses are log losses, or mean squared errors.
     """
     if validation is not None and len(validation[1]):
-        pairs, how = [(np.arange(len(train)), validation)], "validation"
+        pairs, selected_on = [(np.arange(len(train)), validation)], "validation"
     else:
-        pairs, how = (
+        pairs, selected_on = (
             [(fit, (train[rest], labels[rest])) for fit, rest in _folds(labels, sources, task)],
             "cross-validation",
         )
     if not pairs:
-        return Choice(FALLBACK, "fixed")
-    total, count = np.zeros(len(strengths)), 0
+        return SelectedC(DEFAULT_C, "fixed")
+    total, count = np.zeros(len(C_grid)), 0
     for fit, (query, truth) in pairs:
-        found = _predictions(train[fit], labels[fit], query, task, classes, strengths)
+        found = _predictions(train[fit], labels[fit], query, task, classes, C_grid)
         total += [_loss(predicted, truth, task) * len(truth) for predicted in found]
         count += len(truth)
     losses = total / count
     # Of losses that are equal but for rounding, the first: the strongest penalty.
     best = int(np.flatnonzero(losses <= losses.min() * (1 + 1e-9))[0])
-    return Choice(float(strengths[best]), how, tuple(float(loss) for loss in losses))
+    return SelectedC(float(C_grid[best]), selected_on, tuple(float(loss) for loss in losses))
 
 
 def _folds(labels: np.ndarray, sources: np.ndarray, task: Task) -> list[tuple[np.ndarray, np.ndarray]]:

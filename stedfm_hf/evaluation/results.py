@@ -52,11 +52,11 @@ class ComparisonResult(_Report):
 
     def tables(self) -> Iterator[str]:
         """Write the main metric of every model and setting."""
-        metric = self.record["metric_of_intervals"]
-        names = {each["key"]: each["name"] for each in self.record["models"]}
+        metric = self.record["primary_metric"]
+        names = {each["key"]: each["name"] for each in self.record["methods"]}
         settings = list(dict.fromkeys(row["setting"] for row in self.record["summary"]))
         cells = {
-            (row["model"], row["setting"]): _mean_sd(
+            (row["method"], row["setting"]): _mean_sd(
                 row[metric], row["interval"] if row["setting"] == settings[-1] else None
             )
             for row in self.record["summary"]
@@ -71,11 +71,11 @@ class MaskResult(_Report):
 
     def tables(self) -> Iterator[str]:
         """Write the means of every method, and those of each class, which a mean hides."""
-        scores = self.record["scores"]
-        means = {(row["method"], row["score"]): row for row in scores if row["class"] == ALL}
+        scores = self.record["summary"]
+        means = {(row["method"], row["metric"]): row for row in scores if row["class"] == ALL}
         names = [name for name in dict.fromkeys(name for _, name in means) if name != "sq"]
         yield self._table("mean", names, {key: _mean(row, key[1] == names[0]) for key, row in means.items()})
-        of_class = {(row["method"], row["class"]): row for row in scores if row["score"] == names[0]}
+        of_class = {(row["method"], row["class"]): row for row in scores if row["metric"] == names[0]}
         classes = [name for name in dict.fromkeys(name for _, name in of_class) if name not in (ALL, BACKGROUND)]
         if len(classes) > 1:
             yield self._table(names[0], classes, {key: _mean(row, False) for key, row in of_class.items()})

@@ -40,18 +40,18 @@ class Run:
         probabilities: (m, C), or None.
         train_images: labelled images it learned from.
         strength: inverse strength of the penalty, if there is one.
-        chosen_by: how that was chosen.
+        selected_on: how that was chosen.
         metrics: of the test.
     """
 
-    model: str
+    method: str
     setting: str
     seed: int
     predicted: np.ndarray
     probabilities: np.ndarray | None = None
     train_images: int = 0
-    strength: float | None = None
-    chosen_by: str | None = None
+    C: float | None = None
+    selected_on: str | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
@@ -100,9 +100,9 @@ def summarise(data: LabelledImages, runs: Sequence[Run], *, population: bool = F
         population: whether the runs are all there are (the reference's k), not a sample of seeds.
     """
     rows = []
-    for model, setting in dict.fromkeys((run.model, run.setting) for run in runs):
-        own = [run for run in runs if (run.model, run.setting) == (model, setting)]
-        row: dict[str, Any] = {"model": model, "setting": setting, "runs": len(own)}
+    for method, setting in dict.fromkeys((run.method, run.setting) for run in runs):
+        own = [run for run in runs if (run.method, run.setting) == (method, setting)]
+        row: dict[str, Any] = {"method": method, "setting": setting, "runs": len(own)}
         row["train_images"] = float(np.mean([run.train_images for run in own]))
         for name in SHOWN[data.task]:
             values = [run.metrics[name] for run in own if run.metrics.get(name) is not None]
@@ -111,8 +111,8 @@ def summarise(data: LabelledImages, runs: Sequence[Run], *, population: bool = F
                 row[name] = {"mean": float(np.mean(values)), "sd": spread}
         row["interval"] = _interval(data, own)
         if all("recall_per_class" in run.metrics for run in own):
-            row["recall"] = _mean_of([run.metrics["recall_per_class"] for run in own])
-            row["confusion"] = np.mean([run.metrics["confusion_matrix"] for run in own], axis=0).tolist()
+            row["recall_per_class"] = _mean_of([run.metrics["recall_per_class"] for run in own])
+            row["confusion_matrix"] = np.mean([run.metrics["confusion_matrix"] for run in own], axis=0).tolist()
         if all("reliability" in run.metrics for run in own):
             row["reliability"] = _reliability([run.metrics["reliability"] for run in own])
         rows.append(row)
@@ -175,10 +175,10 @@ def compare(data: LabelledImages, runs: Sequence[Run], models: Sequence[str]) ->
     """
     rows: list[dict[str, Any]] = []
     scores: dict[tuple[str, str], np.ndarray] = {}
-    for model, setting in dict.fromkeys((run.model, run.setting) for run in runs):
-        own = [run for run in runs if (run.model, run.setting) == (model, setting)]
-        scores[setting, model] = np.mean([item_scores(data.task, data.labels, run.predicted) for run in own], axis=0)
-    everyone = list(dict.fromkeys(run.model for run in runs))
+    for method, setting in dict.fromkeys((run.method, run.setting) for run in runs):
+        own = [run for run in runs if (run.method, run.setting) == (method, setting)]
+        scores[setting, method] = np.mean([item_scores(data.task, data.labels, run.predicted) for run in own], axis=0)
+    everyone = list(dict.fromkeys(run.method for run in runs))
     for setting in dict.fromkeys(run.setting for run in runs):
         for place, one in enumerate(models):
             for other in [*models[place + 1 :], *(each for each in everyone if each not in models)]:

@@ -10,7 +10,7 @@ import torch
 from stedfm_hf.evaluation.extractors import Extractor
 from stedfm_hf.evaluation.features import Vectors, prepare_for_probe
 from stedfm_hf.evaluation.knn import REFERENCE_KS, zscore_by
-from stedfm_hf.evaluation.probe import choose_strength, fit_predict
+from stedfm_hf.evaluation.probe import fit_predict, select_C
 from stedfm_hf.evaluation.scoring import Run, measure
 from stedfm_hf.labels.labelled import LabelledImages, sample_per_class
 from stedfm_hf.labels.splits import Splits
@@ -48,9 +48,11 @@ def probe_runs(
         held = (chosen_on[0], validation.labels) if len(validation) else None
         for (count, seed), numbers in draws.items():
             some, labels = scaled[numbers], train.labels[numbers]
-            choice = choose_strength(some, labels, train.sources[numbers], task=task, classes=classes, validation=held)
-            found = fit_predict(some, labels, query, task=task, classes=classes, strength=choice.strength)
-            runs.append(_run(test, extractor.key, str(count), seed, found, len(numbers), choice.strength, choice.how))
+            selected = select_C(some, labels, train.sources[numbers], task=task, classes=classes, validation=held)
+            found = fit_predict(some, labels, query, task=task, classes=classes, C=selected.C)
+            runs.append(
+                _run(test, extractor.key, str(count), seed, found, len(numbers), selected.C, selected.selected_on)
+            )
     if chance:
         for (count, seed), numbers in draws.items():
             constant = _constant(train, numbers, len(test))
@@ -60,13 +62,13 @@ def probe_runs(
 
 def _run(
     test: LabelledImages,
-    model: str,
+    method: str,
     setting: str,
     seed: int,
     found: np.ndarray,
     images: int,
-    strength: float | None,
-    chosen_by: str | None,
+    C: float | None,
+    selected_on: str | None,
 ) -> Run:
     """A run of probabilities, or of predicted numbers."""
     if test.task == "regression":
@@ -76,7 +78,7 @@ def _run(
     else:
         predicted, probabilities = found.argmax(axis=1), found
     metrics = measure(test, predicted, probabilities)
-    return Run(model, setting, seed, predicted, probabilities, images, strength, chosen_by, metrics)
+    return Run(method, setting, seed, predicted, probabilities, images, C, selected_on, metrics)
 
 
 def _constant(train: LabelledImages, numbers: np.ndarray, count: int) -> np.ndarray:

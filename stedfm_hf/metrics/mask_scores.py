@@ -15,13 +15,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from stedfm_hf.metrics import reference
 from stedfm_hf.runs import UserError
 
-Rules = Literal["default", "reference"]
+ScoringProtocol = Literal["default", "reference"]
 
 THRESHOLD = 0.5
 """A pixel above this probability is predicted."""
 IGNORED = 255
 """Number of the pixels of a single-label mask that are left out."""
-PIXEL_SCORES = ("iou", "dice", "aupr", "auroc")
+PIXEL_METRICS = ("iou", "dice", "aupr", "auroc")
 """Names of our scores, in the order of the tables."""
 
 
@@ -32,18 +32,18 @@ class ImageScores:
     Args:
         values: for each score its value for every class (L,) float64; undefined ones are NaN, by the reference's rules
             -1.
-        rules: "default" or "reference".
+        protocol: "default" or "reference".
         threshold: of a predicted pixel.
     """
 
     values: dict[str, np.ndarray]
-    rules: Rules
+    protocol: ScoringProtocol
     threshold: float
 
     def undefined(self, name: str) -> np.ndarray:
         """Which classes a score has no value for, (L,) bool."""
         values = self.values[name]
-        return np.isnan(values) if self.rules == "default" else values == reference.UNDEFINED
+        return np.isnan(values) if self.protocol == "default" else values == reference.UNDEFINED
 
     def plain(self) -> dict[str, list[float | None]]:
         """The scores as plain data, undefined ones as None."""
@@ -60,7 +60,7 @@ def score_image(
     *,
     threshold: float | None = None,
     exclusive: bool = False,
-    rules: Rules = "default",
+    protocol: ScoringProtocol = "default",
 ) -> ImageScores:
     """Scores of the maps of one image, for each class, of the pixels inside a region.
 
@@ -71,7 +71,7 @@ def score_image(
     - `aupr`: average precision, and `auroc`, as scikit-learn defines them; undefined where all pixels or none are
       true, because then there is nothing to tell apart.
 
-    `rules="reference"` gives `iou`, `aupr`, `auroc`, `auap` and `weak_aupr` as the reference's evaluation computes
+    `protocol="reference"` gives `iou`, `aupr`, `auroc`, `auap` and `weak_aupr` as the reference's evaluation computes
     them, and -1 where one is undefined: see :func:`stedfm_hf.metrics.reference.reference_scores`.
 
     Args:
@@ -81,7 +81,7 @@ def score_image(
         region: true where pixels count (H, W) bool; None: everywhere.
         threshold: a pixel above this probability is predicted; None: 0.5, by the reference's rules 0.25.
         exclusive: a pixel is of its most probable class, whatever the threshold: for single-label models.
-        rules: "default" or "reference".
+        protocol: "default" or "reference".
 
     Returns:
         The scores.
@@ -99,18 +99,18 @@ def score_image(
     """
     maps, planes, inside = checked(probabilities, target, region)
     truth = planes > 0.5
-    if rules == "reference":
+    if protocol == "reference":
         if exclusive:
             raise UserError("the reference's rules know no classes that exclude each other; leave out exclusive")
         cut = reference.THRESHOLD if threshold is None else threshold
-        return ImageScores(reference.reference_scores(maps, truth, inside, threshold=cut), rules, cut)
-    if rules != "default":
-        raise UserError(f"rules {rules!r} are unknown; choose ours or reference")
+        return ImageScores(reference.reference_scores(maps, truth, inside, threshold=cut), protocol, cut)
+    if protocol != "default":
+        raise UserError(f"protocol {protocol!r} is unknown; choose default or reference")
     cut = THRESHOLD if threshold is None else threshold
     predicted = predicted_pixels(maps, threshold=cut, exclusive=exclusive)
     iou, dice = overlap(predicted[:, inside], truth[:, inside])
     areas = np.array([_areas(values[inside], true[inside]) for values, true in zip(maps, truth, strict=True)])
-    return ImageScores({"iou": iou, "dice": dice, "aupr": areas[:, 0], "auroc": areas[:, 1]}, rules, cut)
+    return ImageScores({"iou": iou, "dice": dice, "aupr": areas[:, 0], "auroc": areas[:, 1]}, protocol, cut)
 
 
 def predicted_pixels(

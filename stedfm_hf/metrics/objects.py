@@ -13,7 +13,7 @@ from stedfm_hf.runs import UserError
 
 OVERLAP = 0.5
 """Two objects match above this IoU. From 0.5 on no object can match two: they would share more than all of it."""
-OBJECT_SCORES = ("f1", "pq", "sq")
+OBJECT_METRICS = ("f1", "pq", "sq")
 """Names of the scores, in the order of the tables; RQ is the F1."""
 
 
@@ -28,10 +28,10 @@ class ObjectScores:
         shared: sum of the IoUs of the matches.
     """
 
-    matched: np.ndarray
-    spurious: np.ndarray
-    missed: np.ndarray
-    shared: np.ndarray
+    true_positives: np.ndarray
+    false_positives: np.ndarray
+    false_negatives: np.ndarray
+    iou_sum: np.ndarray
 
     @property
     def values(self) -> dict[str, np.ndarray]:
@@ -44,8 +44,12 @@ class ObjectScores:
         All are NaN where there is neither a true object nor a predicted one.
         """
         with np.errstate(invalid="ignore"):
-            size = self.matched + (self.spurious + self.missed) / 2
-            return {"f1": self.matched / size, "pq": self.shared / size, "sq": self.shared / self.matched}
+            size = self.true_positives + (self.false_positives + self.false_negatives) / 2
+            return {
+                "f1": self.true_positives / size,
+                "pq": self.iou_sum / size,
+                "sq": self.iou_sum / self.true_positives,
+            }
 
     def undefined(self, name: str) -> np.ndarray:
         """Which classes a score has no value for, (L,) bool."""
@@ -57,7 +61,10 @@ class ObjectScores:
             name: [None if np.isnan(value) else float(value) for value in values]
             for name, values in self.values.items()
         }
-        counts = {name: getattr(self, name).astype(float).tolist() for name in ("matched", "spurious", "missed")}
+        counts = {
+            name: getattr(self, name).astype(float).tolist()
+            for name in ("true_positives", "false_positives", "false_negatives")
+        }
         return scores | counts
 
 
@@ -67,7 +74,7 @@ def score_objects(
     region: np.ndarray | None = None,
     *,
     overlap: float = OVERLAP,
-    least_pixels: int = 1,
+    min_area_px: int = 1,
 ) -> ObjectScores:
     """Objects of one image, for each class: connected components, diagonal neighbours included.
 
@@ -78,7 +85,7 @@ def score_objects(
         target: planes (L, H, W), true above 0.5.
         region: true where pixels count (H, W) bool; None: everywhere.
         overlap: IoU above which two objects match, 0.5 or more.
-        least_pixels: components of fewer pixels are no objects, neither in the prediction nor in the target.
+        min_area_px: components of fewer pixels are no objects, neither in the prediction nor in the target.
 
     Returns:
         The counts and scores.
@@ -91,8 +98,9 @@ def score_objects(
         >>> truth[0, :3, :3] = truth[0, 5:, 5:] = True
         >>> guess = truth.copy()
         >>> guess[0, 5:, 5:] = False
-        >>> score_objects(guess, truth).plain()
-        {'f1': [0.666...], 'pq': [0.666...], 'sq': [1.0], 'matched': [1.0], 'spurious': [0.0], 'missed': [1.0]}
+        >>> found = score_objects(guess, truth)
+        >>> found.true_positives.tolist(), found.false_negatives.tolist(), found.values["f1"].round(3).tolist()
+        ([1], [1], [0.667])
     """
     guess, planes, inside = checked(predicted, target, region)
     if guess.dtype != bool:
@@ -100,8 +108,8 @@ def score_objects(
     return together(
         [
             match_objects(
-                components(each & inside, least_pixels),
-                components((true > 0.5) & inside, least_pixels),
+                components(each & inside, min_area_px),
+                components((true > 0.5) & inside, min_area_px),
                 overlap=overlap,
             )
             for each, true in zip(guess, planes, strict=True)
@@ -109,20 +117,20 @@ def score_objects(
     )
 
 
-def components(mask: np.ndarray, least_pixels: int = 1) -> np.ndarray:
+def components(mask: np.ndarray, min_area_px: int = 1) -> np.ndarray:
     """Numbers of the connected components of a mask (H, W), diagonal neighbours included; 0 is none.
 
     Args:
         mask: (H, W) bool.
-        least_pixels: smaller components are dropped.
+        min_area_px: smaller components are dropped.
 
     Example:
         >>> components(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 0, 0]], bool), 2)[:, 0].tolist()
         [1, 0, 0, 0]
     """
     numbers = label(mask, connectivity=2)
-    if least_pixels > 1:
-        numbers[np.bincount(numbers.ravel())[numbers] < least_pixels] = 0
+    if min_area_px > 1:
+        numbers[np.bincount(numbers.ravel())[numbers] < min_area_px] = 0
     return numbers
 
 
@@ -142,7 +150,7 @@ def match_objects(predicted: np.ndarray, truth: np.ndarray, *, overlap: float = 
 
     Example:
         >>> found = match_objects(np.array([[7, 7, 7, 0]]), np.array([[3, 3, 0, 9]]))
-        >>> found.matched.tolist(), found.missed.tolist(), found.shared.round(3).tolist()
+        >>> found.true_positives.tolist(), found.false_negatives.tolist(), found.iou_sum.round(3).tolist()
         ([1], [1], [0.667])
     """
     if np.shape(predicted) != np.shape(truth):
@@ -164,5 +172,5 @@ def match_objects(predicted: np.ndarray, truth: np.ndarray, *, overlap: float = 
 
 def together(classes: list[ObjectScores]) -> ObjectScores:
     """The scores of several classes as one."""
-    names = ("matched", "spurious", "missed", "shared")
+    names = ("true_positives", "false_positives", "false_negatives", "iou_sum")
     return ObjectScores(*(np.concatenate([getattr(each, name) for each in classes]) for name in names))

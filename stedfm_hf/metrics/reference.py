@@ -16,7 +16,7 @@ THRESHOLD = 0.25
 """A pixel above it is predicted."""
 MARGIN = 10
 """Pixels around the bounding box of an object, for the weak score."""
-REFERENCE_SCORES = ("iou", "aupr", "auroc", "auap", "weak_aupr")
+REFERENCE_METRICS = ("iou", "aupr", "auroc", "auap", "weak_aupr")
 
 
 def reference_scores(
@@ -37,7 +37,7 @@ def reference_scores(
         >>> {name: values.tolist() for name, values in found.items()}
         {'iou': [0.5], 'aupr': [1.0], 'auroc': [1.0], 'auap': [1.0], 'weak_aupr': [1.0]}
     """
-    found: dict[str, list[float]] = {name: [] for name in REFERENCE_SCORES}
+    found: dict[str, list[float]] = {name: [] for name in REFERENCE_METRICS}
     for values, true in zip(probabilities, truth, strict=True):
         flat, true_flat = values[region], true[region]
         predicted = flat > threshold

@@ -10,9 +10,9 @@ import evaluate
 import numpy as np
 
 from stedfm_hf.metrics.label_metrics import OfflineMetric
-from stedfm_hf.metrics.mask_scores import ImageScores, Rules, planes_of, predicted_pixels, score_image
+from stedfm_hf.metrics.mask_scores import ImageScores, ScoringProtocol, planes_of, predicted_pixels, score_image
 from stedfm_hf.metrics.objects import ObjectScores, score_objects
-from stedfm_hf.metrics.summary import DRAWS, flatten, summarise
+from stedfm_hf.metrics.summary import N_RESAMPLES, flatten, summarise
 from stedfm_hf.runs import UserError
 
 PLANES = datasets.Sequence(datasets.Sequence(datasets.Sequence(datasets.Value("float32"))))
@@ -41,10 +41,10 @@ class SegmentationMetrics(OfflineMetric):
         classes: names, for the summary; None: numbers.
         background: number of the class that the mean over classes leaves out; None: all count.
         threshold: of a predicted pixel; None: 0.5, by the reference's rules 0.25.
-        rules: "default" or "reference".
+        protocol: "default" or "reference".
         objects: whether objects are scored too.
-        least_pixels: components of fewer pixels are no objects.
-        draws: of sources, for the intervals; 0: no intervals, for a check during training.
+        min_area_px: components of fewer pixels are no objects.
+        n_resamples: of sources, for the intervals; 0: no intervals, for a check during training.
         **options: those of `evaluate.Metric`.
 
     Raises:
@@ -65,15 +65,15 @@ class SegmentationMetrics(OfflineMetric):
         classes: Sequence[str] | None = None,
         background: int | None = None,
         threshold: float | None = None,
-        rules: Rules = "default",
+        protocol: ScoringProtocol = "default",
         objects: bool = False,
-        least_pixels: int = 1,
-        draws: int = DRAWS,
+        min_area_px: int = 1,
+        n_resamples: int = N_RESAMPLES,
         **options: Any,
     ) -> None:
         if target_type not in ("single_label", "multi_label", "soft"):
             raise UserError(f"target_type {target_type!r} has no masks; choose single_label, multi_label or soft")
-        if rules == "reference" and (objects or target_type == "single_label"):
+        if protocol == "reference" and (objects or target_type == "single_label"):
             raise UserError(
                 "the reference's rules know planes of classes and pixels only: no single labels, no objects"
             )
@@ -81,8 +81,8 @@ class SegmentationMetrics(OfflineMetric):
         if self.num_process > 1:
             raise UserError("SegmentationMetrics keeps scores in this process; gather the images of the others first")
         self.target_type, self.classes, self.background = target_type, classes, background
-        self.threshold, self.rules, self.objects, self.least_pixels = threshold, rules, objects, least_pixels
-        self.draws = draws
+        self.threshold, self.protocol, self.objects, self.min_area_px = threshold, protocol, objects, min_area_px
+        self.n_resamples = n_resamples
         self._forget()
 
     def _info(self) -> evaluate.MetricInfo:
@@ -115,12 +115,12 @@ class SegmentationMetrics(OfflineMetric):
         if single:
             target, counted = planes_of(target, self.target_type, len(maps))
             inside = counted if inside is None else counted & inside
-        scores = score_image(maps, target, inside, threshold=self.threshold, exclusive=single, rules=self.rules)
+        scores = score_image(maps, target, inside, threshold=self.threshold, exclusive=single, protocol=self.protocol)
         if self._pixels and len(self._pixels[0].values["iou"]) != len(maps):
             raise UserError(f"an image of {len(maps)} classes follows on some of {len(self._pixels[0].values['iou'])}")
         if self.objects:
             predicted = predicted_pixels(maps, threshold=scores.threshold, exclusive=single)
-            self._objects.append(score_objects(predicted, target, inside, least_pixels=self.least_pixels))
+            self._objects.append(score_objects(predicted, target, inside, min_area_px=self.min_area_px))
         self._pixels.append(scores)
         # An image without a source is one of its own, whose name no other can have.
         self._sources.append(f"/{len(self._sources)}" if source is None else source)
@@ -169,7 +169,7 @@ class SegmentationMetrics(OfflineMetric):
         found: dict[str, Any] = {"images": len(self._pixels)}
         kinds: list[Sequence[Any]] = [self._pixels, *([self._objects] if self.objects else [])]
         for scores in kinds:
-            found |= flatten(summarise(scores, names, self._sources, left_out=left_out, draws=self.draws))
+            found |= flatten(summarise(scores, names, self._sources, exclude=left_out, n_resamples=self.n_resamples))
         return found
 
     def _forget(self) -> None:

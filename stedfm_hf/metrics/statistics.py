@@ -24,7 +24,7 @@ def bootstrap_interval(
     sources: Sources | None = None,
     *,
     statistic: Callable[[np.ndarray], float] = np.mean,
-    draws: int = 2000,
+    n_resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float]:
@@ -36,7 +36,7 @@ def bootstrap_interval(
         sources: source image of each item; None: each is a source of its own.
         statistic: from rows to the figure; it gets all rows of the drawn sources. Draws for which it is NaN (no row of
             the class it is about) are left out.
-        draws: how often sources are drawn.
+        n_resamples: how often sources are drawn.
         seed: of the draws.
         level: share of the draws inside the interval.
 
@@ -61,12 +61,12 @@ def bootstrap_interval(
     figures = []
     if statistic is np.mean and per_item.ndim == 1:
         total, size = np.bincount(source, weights=per_item), np.bincount(source)
-        for some in _blocks(draws, count):
+        for some in _blocks(n_resamples, count):
             drawn = rng.integers(0, count, (some, count))
             figures.append(total[drawn].sum(axis=1) / size[drawn].sum(axis=1))
     else:
         rows = np.split(np.argsort(source, kind="stable"), np.cumsum(np.bincount(source))[:-1])
-        for _ in range(draws):
+        for _ in range(n_resamples):
             drawn = rng.integers(0, count, count)
             figures.append(np.array([statistic(per_item[np.concatenate([rows[number] for number in drawn])])]))
     values = np.concatenate(figures)
@@ -108,7 +108,7 @@ def permutation_test(
     other: np.ndarray,
     sources: Sources | None = None,
     *,
-    draws: int = 10_000,
+    n_resamples: int = 10_000,
     seed: int = 0,
 ) -> float:
     """Two-sided p-value that two methods are alike, from their scores of the same items.
@@ -120,7 +120,7 @@ def permutation_test(
         one: score of a method for every item (n,), as right or wrong.
         other: those of the other method, for the same items in the same order.
         sources: source image of each item; None: each is a source of its own.
-        draws: random swaps.
+        n_resamples: random swaps.
         seed: of the swaps.
 
     Returns:
@@ -140,7 +140,7 @@ def permutation_test(
     source, count = _numbered(difference, sources)
     by_source = np.bincount(source, weights=difference)
     rng = np.random.default_rng(seed)
-    found = [np.abs((1 - 2 * rng.integers(0, 2, (some, count))) @ by_source) for some in _blocks(draws, count)]
+    found = [np.abs((1 - 2 * rng.integers(0, 2, (some, count))) @ by_source) for some in _blocks(n_resamples, count)]
     return _p_value(np.concatenate(found), abs(by_source.sum()), np.abs(by_source).sum())
 
 
@@ -193,12 +193,12 @@ def _numbered(values: np.ndarray, sources: Sources | None) -> tuple[np.ndarray, 
     return numbers, len(names)
 
 
-def _blocks(draws: int, width: int) -> Iterator[int]:
+def _blocks(n_resamples: int, width: int) -> Iterator[int]:
     """Sizes of blocks of draws that fit in memory."""
-    if draws < 1:
-        raise ValueError(f"there must be at least one draw, not {draws}")
+    if n_resamples < 1:
+        raise ValueError(f"there must be at least one draw, not {n_resamples}")
     step = max(1, _AT_ONCE // width)
-    yield from (min(step, draws - start) for start in range(0, draws, step))
+    yield from (min(step, n_resamples - start) for start in range(0, n_resamples, step))
 
 
 def _p_value(drawn: np.ndarray, observed: float, scale: float) -> float:

@@ -14,7 +14,7 @@ from stedfm_hf.runs import UserError
 
 ALL = "mean over classes"
 """In the place of a class, the row of all of them."""
-DRAWS = 2000
+N_RESAMPLES = 2000
 _AT_ONCE = 2**22
 """Drawn sources at a time."""
 
@@ -24,8 +24,8 @@ def summarise(
     classes: Sequence[str],
     sources: Sources | None = None,
     *,
-    left_out: Collection[str] = (),
-    draws: int = DRAWS,
+    exclude: Collection[str] = (),
+    n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Means over images of every score, for each class and over the classes.
@@ -39,8 +39,8 @@ def summarise(
         scores: of every image, all by the same rules.
         classes: names (L,).
         sources: source image of each image; None: each is a source of its own.
-        left_out: classes that the mean over classes leaves out, as the background, whose IoU is high for nothing.
-        draws: of sources, for an interval; 0: no intervals.
+        exclude: classes that the mean over classes leaves out, as the background, whose IoU is high for nothing.
+        n_resamples: of sources, for an interval; 0: no intervals.
         seed: of the draws.
 
     Returns:
@@ -63,14 +63,14 @@ def summarise(
         raise UserError("there are no scores of images to summarise")
     if sources is not None and len(sources) != len(scores):
         raise UserError(f"there are {len(scores)} images and {len(sources)} sources of images")
-    if len({getattr(each, "rules", "default") for each in scores}) > 1:
-        raise UserError("the scores follow different rules; summarise those by ours and by the reference's apart")
+    if len({getattr(each, "protocol", "default") for each in scores}) > 1:
+        raise UserError("the scores follow different protocols; summarise each protocol on its own")
     of_images = [each.values for each in scores]
     if any(len(values) != len(classes) for each in of_images for values in each.values()):
         raise UserError(f"the scores are not of the {len(classes)} classes {', '.join(classes)}")
-    if unknown := set(left_out) - set(classes):
+    if unknown := set(exclude) - set(classes):
         raise UserError(f"the class {sorted(unknown)[0]!r} to be left out is none of {', '.join(classes)}")
-    population = getattr(scores[0], "rules", "default") == "reference"
+    population = getattr(scores[0], "protocol", "default") == "reference"
     origin = np.arange(len(scores)) if sources is None else np.unique(np.asarray(sources), return_inverse=True)[1]
     rows = []
     for name in of_images[0]:
@@ -78,12 +78,12 @@ def summarise(
         defined = ~np.stack([each.undefined(name) for each in scores])
         for number, each_class in enumerate(classes):
             there = defined[:, number]
-            row = {"score": name, "class": each_class}
-            rows.append(row | _class_row(values[there, number], origin[there], population, draws, seed))
+            row = {"metric": name, "class": each_class}
+            rows.append(row | _class_row(values[there, number], origin[there], population, n_resamples, seed))
             rows[-1]["undefined"] = int((~there).sum())
-        kept = [number for number, each_class in enumerate(classes) if each_class not in left_out]
-        row = {"score": name, "class": ALL}
-        rows.append(row | _all_row(values[:, kept], defined[:, kept], origin, draws, seed))
+        kept = [number for number, each_class in enumerate(classes) if each_class not in exclude]
+        row = {"metric": name, "class": ALL}
+        rows.append(row | _all_row(values[:, kept], defined[:, kept], origin, n_resamples, seed))
     return rows
 
 
@@ -101,7 +101,7 @@ def flatten(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for row in rows:
-        name = row["score"]
+        name = row["metric"]
         if row["class"] == ALL:
             found[name] = row["mean"]
             found[f"{name}_interval"] = None if row["low"] is None else [row["low"], row["high"]]
@@ -116,7 +116,7 @@ def pool_objects(
     classes: Sequence[str],
     sources: Sources | None = None,
     *,
-    draws: int = DRAWS,
+    n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Scores of the objects of all images together, as the panoptic quality was defined: all objects count alike.
@@ -125,7 +125,7 @@ def pool_objects(
         scores: of every image.
         classes: names (L,).
         sources: source image of each image; None: each is a source of its own.
-        draws: of sources, for an interval; 0: no intervals.
+        n_resamples: of sources, for an interval; 0: no intervals.
         seed: of the draws.
 
     Returns:
@@ -136,12 +136,12 @@ def pool_objects(
 
     Example:
         >>> image = ObjectScores(*(np.array([n]) for n in (1, 0, 1, 0.75)))
-        >>> [(row["score"], round(row["mean"], 3)) for row in pool_objects([image, image], ["spot"], draws=0)]
+        >>> [(row["metric"], round(row["mean"], 3)) for row in pool_objects([image, image], ["spot"], n_resamples=0)]
         [('f1', 0.667), ('pq', 0.5), ('sq', 0.75)]
     """
     if not len(scores):
         raise UserError("there are no scores of images to summarise")
-    names = ("matched", "spurious", "missed", "shared")
+    names = ("true_positives", "false_positives", "false_negatives", "iou_sum")
     counts = np.stack([[getattr(each, name) for name in names] for each in scores]).astype(float)
     if sources is not None and len(sources) != len(scores):
         raise UserError(f"there are {len(scores)} images and {len(sources)} sources of images")
@@ -151,19 +151,21 @@ def pool_objects(
         own = counts[..., number]
         by_source = np.zeros((int(origin.max()) + 1, len(names)))
         np.add.at(by_source, origin, own)
-        drawn = ObjectScores(*_drawn_sums(by_source, draws, seed).T).values
+        drawn = ObjectScores(*_drawn_sums(by_source, n_resamples, seed).T).values
         for score, values in ObjectScores(*own.sum(axis=0, keepdims=True).T).values.items():
             figure = float(values[0])
             ends = (None, None) if np.isnan(figure) else _ends(drawn[score])
-            row: dict[str, Any] = {"score": score, "class": each_class, "mean": None if np.isnan(figure) else figure}
+            row: dict[str, Any] = {"metric": score, "class": each_class, "mean": None if np.isnan(figure) else figure}
             row["low"], row["high"] = ends
             rows.append(row | {name: int(own[:, place].sum()) for place, name in enumerate(names[:3])})
     return rows
 
 
-def _class_row(values: np.ndarray, origin: np.ndarray, population: bool, draws: int, seed: int) -> dict[str, Any]:
+def _class_row(
+    values: np.ndarray, origin: np.ndarray, population: bool, n_resamples: int, seed: int
+) -> dict[str, Any]:
     few = len(values) < (1 if population else 2)
-    low, high = _interval(values, origin, draws, seed)
+    low, high = _interval(values, origin, n_resamples, seed)
     return {
         "mean": float(values.mean()) if len(values) else None,
         "median": float(np.median(values)) if len(values) else None,
@@ -176,7 +178,9 @@ def _class_row(values: np.ndarray, origin: np.ndarray, population: bool, draws: 
     }
 
 
-def _all_row(values: np.ndarray, defined: np.ndarray, origin: np.ndarray, draws: int, seed: int) -> dict[str, Any]:
+def _all_row(
+    values: np.ndarray, defined: np.ndarray, origin: np.ndarray, n_resamples: int, seed: int
+) -> dict[str, Any]:
     known = defined.any(axis=0)
     # Sums over the images of a source are all that a draw needs.
     count = int(origin.max()) + 1
@@ -188,7 +192,7 @@ def _all_row(values: np.ndarray, defined: np.ndarray, origin: np.ndarray, draws:
     if known.any():
         both = np.stack([sums, sizes], axis=1)
         figure = float(_mean_of_means(both.sum(axis=0, keepdims=True))[0])
-        drawn = _drawn_sums(both, draws, seed)
+        drawn = _drawn_sums(both, n_resamples, seed)
         low, high = _ends(_mean_of_means(drawn))
     return {
         "mean": figure,
@@ -209,7 +213,7 @@ def _mean_of_means(totals: np.ndarray) -> np.ndarray:
     return means
 
 
-def _drawn_sums(by_source: np.ndarray, draws: int, seed: int) -> np.ndarray:
+def _drawn_sums(by_source: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
     """Sums (draws, ...) over sources drawn with replacement, of their sums (sources, ...); none of fewer than two.
 
     What `bootstrap_interval` does for any figure, for figures of sums alone: thousands of draws at once.
@@ -219,8 +223,8 @@ def _drawn_sums(by_source: np.ndarray, draws: int, seed: int) -> np.ndarray:
         return np.zeros((0, *by_source.shape[1:]))
     rng, found = np.random.default_rng(seed), []
     step = max(1, _AT_ONCE // count)
-    for first in range(0, draws, step):
-        drawn = rng.integers(0, count, (min(step, draws - first), count))
+    for first in range(0, n_resamples, step):
+        drawn = rng.integers(0, count, (min(step, n_resamples - first), count))
         times = np.zeros(drawn.shape)
         np.add.at(times, (np.arange(len(drawn))[:, None], drawn), 1)
         found.append(np.tensordot(times, by_source, axes=1))
@@ -235,8 +239,10 @@ def _ends(figures: np.ndarray) -> tuple[float | None, float | None]:
     return float(low), float(high)
 
 
-def _interval(values: np.ndarray, sources: np.ndarray, draws: int, seed: int) -> tuple[float | None, float | None]:
+def _interval(
+    values: np.ndarray, sources: np.ndarray, n_resamples: int, seed: int
+) -> tuple[float | None, float | None]:
     """95 % interval of a mean over sources; none of fewer than two, of which a bootstrap would say it is certain."""
-    if not draws or len(np.unique(sources)) < 2:
+    if not n_resamples or len(np.unique(sources)) < 2:
         return None, None
-    return bootstrap_interval(values, sources, draws=draws, seed=seed)
+    return bootstrap_interval(values, sources, n_resamples=n_resamples, seed=seed)

@@ -221,7 +221,7 @@ def write_predictions(path: Path, held_out: Mapping[str, LabelledSplit], logits:
     tables = []
     for split, each in held_out.items():
         data, found = each.data, probabilities_of(logits[split], each.data.task)
-        columns: dict[str, Any] = {"split": [split] * len(data), "image": data.image_ids, "source": data.sources}
+        columns: dict[str, Any] = {"split": [split] * len(data), "image_id": data.image_ids, "source": data.sources}
         if data.task == "regression":
             columns |= {"target": data.labels, "prediction": found}
         else:

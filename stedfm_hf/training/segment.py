@@ -333,6 +333,6 @@ def write_scores(path: Path, held_out: Mapping[str, AnnotatedSplit], scored: Map
             plain = each.scores.plain()
             for number, label in enumerate(images.data.classes):
                 scores = {score: values[number] for score, values in plain.items()}
-                rows.append({"split": split, "image": str(place), "source": str(source), "class": label, **scores})
+                rows.append({"split": split, "image_id": str(place), "source": str(source), "class": label, **scores})
     with atomic_path(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary)

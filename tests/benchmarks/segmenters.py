@@ -191,7 +191,7 @@ def _rows(done: Figures, images: int) -> list[list[str]]:
 
 def _baseline_rows(record: Mapping[str, Any], images: int) -> list[list[str]]:
     """What is fitted without an encoder, in the columns of the networks."""
-    found = {(row["method"], row["score"], row["class"]): row for row in record["scores"]}
+    found = {(row["method"], row["metric"], row["class"]): row for row in record["summary"]}
     rows = []
     for each in record["methods"]:
         if each["kind"] == "baseline":
@@ -233,7 +233,7 @@ def _lead(done: Figures, decoder: str, count: int) -> str:
 
 def _methods(record: Mapping[str, Any]) -> list[list[str]]:
     """IoU, Dice and AUPR of all baselines of an evaluation, with intervals."""
-    found = {(row["method"], row["score"]): row for row in record["scores"] if row["class"] == ALL}
+    found = {(row["method"], row["metric"]): row for row in record["summary"] if row["class"] == ALL}
     return [
         [each["name"], *(_with_interval(**_ends(found[each["key"], score])) for score in SCORES)]
         for each in record["methods"]

@@ -52,13 +52,13 @@ def knn(data: Path, model: str, report: Path, **options: Any) -> ComparisonResul
 def test_a_probe_compares_models_and_says_how(folder: Path, model: str, tmp_path: Path) -> None:
     outcome = probe(folder, model, tmp_path / "out")
     record = outcome.record
-    assert [each["key"] for each in record["models"]] == [model, *CHEAP]
-    best = next(row for row in record["summary"] if (row["model"], row["setting"]) == ("texture", "all"))
+    assert [each["key"] for each in record["methods"]] == [model, *CHEAP]
+    best = next(row for row in record["summary"] if (row["method"], row["setting"]) == ("texture", "all"))
     assert best["accuracy"]["mean"] == 1.0 and best["accuracy"]["sd"] is None
     splits = split_images(read_labelled(folder), select=False)
     train, test = len(splits.train), len(splits.test)
     assert record["split"]["splits"] == splits.facts() and len(splits.validation)
-    assert "a hash of the id of each source image decides" in record["split"]["how"]
+    assert "a hash of the id of each source image decides" in record["split"]["description"]
     assert f"It is unknown which images {model} was trained on." in record["notes"]
     assert not record["conclusion"]["possible"]
     assert f"only {test} source images" in record["conclusion"]["limitations"][0]
@@ -72,8 +72,8 @@ def test_a_probe_compares_models_and_says_how(folder: Path, model: str, tmp_path
     assert {(row["setting"], row["train_images"]) for row in results} == {("2", 4), ("all", train)}
     answers = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     assert len(answers) == 12 * test
-    assert answers[0].keys() >= {"image", "source", "truth", "predicted", "probabilities"}
-    right = np.mean([row["truth"] == row["predicted"] for row in answers[:test]])
+    assert answers[0].keys() >= {"image_id", "source", "label", "prediction", "probabilities"}
+    right = np.mean([row["label"] == row["prediction"] for row in answers[:test]])
     assert right == pytest.approx(results[0]["accuracy"])
 
 
@@ -108,7 +108,7 @@ def test_published_splits_are_kept_and_leaking_ones_refused(model: str, tmp_path
 
     repo = crop_repo(tmp_path / "good", {"train": rows("t", 8), "validation": rows("v", 4), "test": rows("x", 6)})
     record = probe(repo, model, tmp_path / "out").record
-    assert record["split"]["how"] == "The splits are those of the data set."
+    assert record["split"]["description"] == "The splits are those of the data set."
     assert record["split"]["splits"]["test"] == {"images": 6, "sources": 6, "classes": {"a": 3, "b": 3}}
     bad = crop_repo(tmp_path / "bad", {"train": rows("t", 8), "test": [("a", "t0"), ("b", "new")]})
     with pytest.raises(UserError, match="source image 't0' is in train .* and in test"):
@@ -170,7 +170,7 @@ def test_neighbours_of_one_split_are_of_other_sources(model: str, tmp_path: Path
         "3 neighbours",
         "3 neighbours, weighted (T = 0.07)",
     ]
-    assert honest["split"]["how"].startswith("Every image was tested with all images of other source images")
+    assert honest["split"]["description"].startswith("Every image was tested with all images of other source images")
     assert honest["split"]["splits"]["test"]["sources"] == 24 and leaking["split"]["splits"]["test"]["sources"] == 48
     assert leaking["summary"][0]["accuracy"]["mean"] == 1.0 and honest["summary"][0]["accuracy"]["mean"] < 0.8
 
@@ -222,7 +222,7 @@ def test_numbers_are_predicted_by_a_ridge_regression(model: str, tmp_path: Path)
     rows: list[tuple[str | None, str]] = [(None, f"s{number}") for number in range(30)]
     repo = crop_repo(tmp_path / "set", {"train": rows}, metadata)
     record = probe(repo, model, tmp_path / "out", target="nm", labels_per_class=["10", "all"]).record
-    assert record["data"]["task"] == "regression" and record["metric_of_intervals"] == "r2"
+    assert record["data"]["task"] == "regression" and record["primary_metric"] == "r2"
     assert {"r2", "pearson_r", "mae"} <= set(record["summary"][0])
     with pytest.raises(UserError, match="neighbours vote on one class"):
         knn(repo, model, tmp_path / "other", target="nm")

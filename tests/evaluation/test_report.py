@@ -123,14 +123,14 @@ def test_tables_have_one_row_for_each_run_and_each_answer(tmp_path: Path) -> Non
     assert results.num_rows == 6 and {"accuracy", "macro_f1", "confusion_matrix"} <= set(results.column_names)
     answers = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
     assert len(answers) == 6 * len(each.test)
-    assert {row["truth"] for row in answers} == {"a", "b", "c"}
+    assert {row["label"] for row in answers} == {"a", "b", "c"}
     assert all(sum(row["probabilities"]) == pytest.approx(1, abs=1e-5) for row in answers)
 
 
 def test_means_and_spreads_are_over_the_draws() -> None:
     each = evaluation(arrays(60))
     row = each.row("good", "5")
-    values = [run.metrics["accuracy"] for run in each.runs if (run.model, run.setting) == ("good", "5")]
+    values = [run.metrics["accuracy"] for run in each.runs if (run.method, run.setting) == ("good", "5")]
     assert row["accuracy"] == {"mean": pytest.approx(np.mean(values)), "sd": pytest.approx(np.std(values, ddof=1))}
     assert row["interval"][0] <= row["accuracy"]["mean"] <= row["interval"][1] and row["runs"] == 2
     assert each.row("good", "all")["accuracy"]["sd"] is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
 
 from stedfm_hf.evaluation.segmentation import planes_of, predicted_pixels, score_image
-from stedfm_hf.metrics.mask_scores import PIXEL_SCORES
+from stedfm_hf.metrics.mask_scores import PIXEL_METRICS
 from stedfm_hf.runs import UserError
 
 SEEDS = st.integers(0, 10_000)
@@ -53,7 +53,7 @@ def test_where_pixels_are_makes_no_difference(seed: int) -> None:
     order = np.random.default_rng(seed).permutation(maps[0].size)
     shuffled = [each.reshape(2, -1)[:, order].reshape(each.shape) for each in (maps, target)]
     here, there = score_image(maps, target), score_image(*shuffled)
-    for name in PIXEL_SCORES:
+    for name in PIXEL_METRICS:
         np.testing.assert_allclose(here.values[name], there.values[name])
 
 
@@ -62,7 +62,7 @@ def test_a_perfect_prediction_scores_one_and_an_inverse_one_nothing(seed: int) -
     _, target = example(seed)
     target[:, 0, 0], target[:, 0, 1] = 0, 1
     perfect, inverse = score_image(target, target).values, score_image(1 - target, target).values
-    assert all((perfect[name] == 1).all() for name in PIXEL_SCORES)
+    assert all((perfect[name] == 1).all() for name in PIXEL_METRICS)
     assert all((inverse[name] == 0).all() for name in ("iou", "dice", "auroc"))
 
 
@@ -72,7 +72,7 @@ def test_a_region_is_a_crop(seed: int, rows: int, columns: int) -> None:
     region = np.zeros(maps.shape[1:], bool)
     region[:rows, :columns] = True
     masked, cropped = score_image(maps, target, region), score_image(*(e[:, :rows, :columns] for e in (maps, target)))
-    for name in PIXEL_SCORES:
+    for name in PIXEL_METRICS:
         np.testing.assert_array_equal(masked.values[name], cropped.values[name])
 
 
@@ -87,7 +87,7 @@ def test_order_alone_decides_the_areas(seed: int) -> None:
 def test_what_has_no_value_is_none() -> None:
     none, every = np.zeros((1, 2, 2)), np.ones((1, 2, 2))
     nowhere = np.zeros((2, 2), bool)
-    unsaid = dict.fromkeys(PIXEL_SCORES, [None])
+    unsaid = dict.fromkeys(PIXEL_METRICS, [None])
     assert score_image(none, none).plain() == unsaid
     assert score_image(every, every, nowhere).plain() == unsaid
     assert score_image(every, none).plain() == unsaid | {"iou": [0.0], "dice": [0.0]}
@@ -138,5 +138,5 @@ def test_what_does_not_fit_is_refused() -> None:
         planes_of(np.zeros((1, 2, 2)), "single_label", 3)
     with pytest.raises(UserError, match=r"2 classes is \(2, H, W\)"):
         planes_of(np.zeros((1, 2, 2)), "soft", 2)
-    with pytest.raises(UserError, match="choose ours or reference"):
-        score_image(maps, maps, rules=cast(Any, "theirs"))
+    with pytest.raises(UserError, match="choose default or reference"):
+        score_image(maps, maps, protocol=cast(Any, "theirs"))

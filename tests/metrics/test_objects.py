@@ -23,7 +23,7 @@ def test_matches_by_hand() -> None:
     truth = np.array([[1, 1, 0, 2, 2, 2, 0, 3, 3, 0, 4, 0, 0]])
     guess = np.array([[1, 1, 0, 2, 2, 0, 0, 0, 3, 0, 0, 0, 9]])
     found = match_objects(guess, truth)
-    assert (found.matched[0], found.missed[0], found.spurious[0]) == (2, 2, 2)
+    assert (found.true_positives[0], found.false_negatives[0], found.false_positives[0]) == (2, 2, 2)
     values = {name: value[0] for name, value in found.values.items()}
     assert values["f1"] == pytest.approx(2 / (2 + 4 / 2))
     assert values["sq"] == pytest.approx((1 + 2 / 3) / 2)
@@ -34,8 +34,8 @@ def test_matches_by_hand() -> None:
 def test_a_mask_finds_all_of_its_own_objects(seed: int) -> None:
     mask = blobs(seed)
     found = score_objects(mask, mask)
-    assert found.matched.tolist() == [components(each).max() for each in mask]
-    assert not found.missed.any() and not found.spurious.any()
+    assert found.true_positives.tolist() == [components(each).max() for each in mask]
+    assert not found.false_negatives.any() and not found.false_positives.any()
     assert all((value == 1).all() for value in found.values.values())
 
 
@@ -44,16 +44,16 @@ def test_every_object_is_counted_once(seed: int, overlap: float) -> None:
     guess, truth = blobs(seed), blobs(seed + 1)
     truth |= guess & blobs(seed + 2, 0.9)  # so that some match
     found = score_objects(guess, truth, overlap=overlap)
-    assert (found.matched + found.spurious).tolist() == [components(each).max() for each in guess]
-    assert (found.matched + found.missed).tolist() == [components(each).max() for each in truth]
-    assert (found.shared <= found.matched).all() and (found.shared >= overlap * found.matched).all()
+    assert (found.true_positives + found.false_positives).tolist() == [components(each).max() for each in guess]
+    assert (found.true_positives + found.false_negatives).tolist() == [components(each).max() for each in truth]
+    assert (found.iou_sum <= found.true_positives).all() and (found.iou_sum >= overlap * found.true_positives).all()
 
 
 @given(seed=SEEDS)
 def test_the_other_way_round_missed_is_spurious(seed: int) -> None:
     guess, truth = blobs(seed), blobs(seed) & blobs(seed + 1, 0.95)
     one, other = score_objects(guess, truth), score_objects(truth, guess)
-    assert one.missed.tolist() == other.spurious.tolist()
+    assert one.false_negatives.tolist() == other.false_positives.tolist()
     for name in ("f1", "pq", "sq"):
         np.testing.assert_allclose(one.values[name], other.values[name])
 
@@ -80,7 +80,7 @@ def test_undefined_scores_and_scores_of_nothing_found() -> None:
     one[0, 1, 1] = True
     assert score_objects(none, none).plain() == {
         **dict.fromkeys(("f1", "pq", "sq"), [None]),
-        **dict.fromkeys(("matched", "spurious", "missed"), [0.0]),
+        **dict.fromkeys(("true_positives", "false_positives", "false_negatives"), [0.0]),
     }
     for guess, truth in ((none, one), (one, none)):
         found = score_objects(guess, truth).plain()
@@ -91,8 +91,8 @@ def test_specks_are_dropped_and_corners_connect() -> None:
     mask = np.zeros((1, 6, 6), bool)
     mask[0, 0, 0] = mask[0, 1, 1] = mask[0, 5, 5] = True
     assert components(mask[0]).max() == 2
-    assert score_objects(mask, mask, least_pixels=2).matched.tolist() == [1]
-    assert score_objects(mask, mask, least_pixels=3).undefined("pq").all()
+    assert score_objects(mask, mask, min_area_px=2).true_positives.tolist() == [1]
+    assert score_objects(mask, mask, min_area_px=3).undefined("pq").all()
 
 
 def test_what_does_not_fit_is_refused() -> None:

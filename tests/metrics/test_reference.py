@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stedfm_hf.evaluation.segmentation import score_image
-from stedfm_hf.metrics.reference import REFERENCE_SCORES, weak_aupr
+from stedfm_hf.metrics.reference import REFERENCE_METRICS, weak_aupr
 from stedfm_hf.runs import UserError
 
 
 def test_areas_by_hand() -> None:
     """Sorted by prediction the truth is 1, 0, 1, 0: precision 1, 1/2, 2/3, 1/2 at recall 1/2, 1/2, 1, 1."""
     maps, target = np.array([[[0.9, 0.7, 0.5, 0.2]]]), np.array([[[1, 0, 1, 0]]])
-    found = score_image(maps, target, rules="reference").values
+    found = score_image(maps, target, protocol="reference").values
     trapezoids = 0.5 * (1 + 1) / 2 + 0.5 * (1 / 2 + 2 / 3) / 2
     best_beyond = 0.5 * (1 + 1) / 2 + 0.5 * (2 / 3 + 2 / 3) / 2
     assert found["aupr"][0] == pytest.approx(trapezoids)
@@ -27,32 +27,32 @@ def test_areas_by_hand() -> None:
 
 def test_a_pixel_is_predicted_above_a_quarter_not_at_it() -> None:
     maps, target = np.array([[[0.25, 0.26]]]), np.array([[[1, 1]]])
-    assert score_image(maps, target, rules="reference").values["iou"][0] == 0.5
-    assert score_image(maps, target, rules="reference", threshold=0.26).values["iou"][0] == -1 + 1  # 0 of 2
+    assert score_image(maps, target, protocol="reference").values["iou"][0] == 0.5
+    assert score_image(maps, target, protocol="reference", threshold=0.26).values["iou"][0] == -1 + 1  # 0 of 2
 
 
 def test_undefined_scores_are_minus_one() -> None:
     none, every = np.zeros((1, 2, 2)), np.ones((1, 2, 2))
-    empty = score_image(none, none, rules="reference")
-    assert {name: values.tolist() for name, values in empty.values.items()} == dict.fromkeys(REFERENCE_SCORES, [-1.0])
-    assert empty.plain() == dict.fromkeys(REFERENCE_SCORES, [None])
-    full = score_image(every, every, rules="reference").plain()
-    assert full == dict.fromkeys(REFERENCE_SCORES, [None]) | {"iou": [1.0]}
-    assert score_image(every, none, rules="reference").plain()["iou"] == [0.0]
+    empty = score_image(none, none, protocol="reference")
+    assert {name: values.tolist() for name, values in empty.values.items()} == dict.fromkeys(REFERENCE_METRICS, [-1.0])
+    assert empty.plain() == dict.fromkeys(REFERENCE_METRICS, [None])
+    full = score_image(every, every, protocol="reference").plain()
+    assert full == dict.fromkeys(REFERENCE_METRICS, [None]) | {"iou": [1.0]}
+    assert score_image(every, none, protocol="reference").plain()["iou"] == [0.0]
 
 
 def test_the_region_bounds_all_scores() -> None:
     maps, target = np.array([[[0.9, 0.1, 0.9]]]), np.array([[[1, 0, 0]]])
     region = np.array([[True, True, False]])
-    found = score_image(maps, target, region, rules="reference").values
-    assert {name: values.tolist() for name, values in found.items()} == dict.fromkeys(REFERENCE_SCORES, [1.0])
+    found = score_image(maps, target, region, protocol="reference").values
+    assert {name: values.tolist() for name, values in found.items()} == dict.fromkeys(REFERENCE_METRICS, [1.0])
 
 
 @given(seed=st.integers(0, 10_000))
 def test_the_running_maximum_only_adds(seed: int) -> None:
     rng = np.random.default_rng(seed)
     target = (rng.random((1, 6, 7)) < 0.4).astype(float)
-    found = score_image(rng.random((1, 6, 7)).round(1), target, rules="reference").values
+    found = score_image(rng.random((1, 6, 7)).round(1), target, protocol="reference").values
     assert (found["auap"] >= found["aupr"] - 1e-12).all()
 
 
@@ -91,4 +91,4 @@ def test_objects_that_touch_at_a_corner_are_one() -> None:
 
 def test_classes_that_exclude_each_other_are_unknown_to_the_reference() -> None:
     with pytest.raises(UserError, match="leave out exclusive"):
-        score_image(np.zeros((1, 2, 2)), np.zeros((1, 2, 2)), rules="reference", exclusive=True)
+        score_image(np.zeros((1, 2, 2)), np.zeros((1, 2, 2)), protocol="reference", exclusive=True)

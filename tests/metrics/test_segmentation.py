@@ -15,7 +15,7 @@ from stedfm_hf.evaluation.segmentation import score_image, score_objects, summar
 from stedfm_hf.metrics.segmentation import SegmentationMetrics
 from stedfm_hf.runs import UserError
 
-DRAWS = 50
+N_RESAMPLES = 50
 
 
 def images(count: int = 6) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -33,19 +33,19 @@ def images(count: int = 6) -> tuple[list[np.ndarray], list[np.ndarray]]:
 def test_the_metric_is_the_summary_of_its_images() -> None:
     maps, targets = images()
     sources = ["a", "a", "b", "b", "c", "c"]
-    found = SegmentationMetrics(objects=True, draws=DRAWS).compute(
+    found = SegmentationMetrics(objects=True, n_resamples=N_RESAMPLES).compute(
         predictions=maps, references=targets, sources=sources
     )
     pixels = summarise(
-        [score_image(*pair) for pair in zip(maps, targets, strict=True)], ["0", "1"], sources, draws=DRAWS
+        [score_image(*pair) for pair in zip(maps, targets, strict=True)], ["0", "1"], sources, n_resamples=N_RESAMPLES
     )
     objects = [score_objects(one >= 0.5, other) for one, other in zip(maps, targets, strict=True)]
-    for row in [*pixels, *summarise(objects, ["0", "1"], sources, draws=DRAWS)]:
+    for row in [*pixels, *summarise(objects, ["0", "1"], sources, n_resamples=N_RESAMPLES)]:
         if row["class"] in ("0", "1"):
             assert found[f"{row['score']}_per_class"][int(row["class"])] == row["mean"]
             assert found[f"undefined_{row['score']}"][int(row["class"])] == row["undefined"]
         else:
-            assert found[row["score"]] == row["mean"]
+            assert found[row["metric"]] == row["mean"]
             assert found[f"{row['score']}_interval"] == [row["low"], row["high"]]
     assert found["images"] == 6 and found["undefined_iou"] == [0, 1]
     assert json.loads(json.dumps(found)) == found
@@ -55,8 +55,8 @@ def test_nothing_is_written_and_images_may_come_one_by_one(tmp_path: Path, monke
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     maps, targets = images()
-    expected = SegmentationMetrics(draws=DRAWS).compute(predictions=maps, references=targets)
-    one, other = SegmentationMetrics(draws=DRAWS), SegmentationMetrics(draws=DRAWS)
+    expected = SegmentationMetrics(n_resamples=N_RESAMPLES).compute(predictions=maps, references=targets)
+    one, other = SegmentationMetrics(n_resamples=N_RESAMPLES), SegmentationMetrics(n_resamples=N_RESAMPLES)
     for each, target in zip(maps, targets, strict=True):
         one.add(prediction=each, reference=target)
         other.add_batch(predictions=torch.from_numpy(each)[None], references=[target.tolist()])
@@ -64,7 +64,7 @@ def test_nothing_is_written_and_images_may_come_one_by_one(tmp_path: Path, monke
     assert one.compute() == other.compute() == expected
     assert len(one) == 0
     assert one.compute(predictions=maps, references=targets) == expected  # and is ready for the next
-    both = evaluate.combine([SegmentationMetrics(draws=0), SegmentationMetrics(threshold=0.3, draws=0)])
+    both = evaluate.combine([SegmentationMetrics(n_resamples=0), SegmentationMetrics(threshold=0.3, n_resamples=0)])
     both.add(prediction=maps[1], reference=targets[1])
     found = both.compute()
     names = [name for name in found if name.endswith("_iou") and "undefined" not in name]
@@ -75,7 +75,7 @@ def test_nothing_is_written_and_images_may_come_one_by_one(tmp_path: Path, monke
 def test_single_labels_leave_out_pixels_and_the_background() -> None:
     maps = np.array([[[0.6, 0.3, 0.3]], [[0.4, 0.4, 0.4]], [[0.0, 0.3, 0.3]]])
     metric = SegmentationMetrics(
-        target_type="single_label", classes=["background", "ring", "fibre"], background=0, draws=0
+        target_type="single_label", classes=["background", "ring", "fibre"], background=0, n_resamples=0
     )
     found = metric.compute(predictions=[maps] * 2, references=[np.array([[0, 1, 255]]), np.array([[0, 1, 2]])])
     assert found["iou_per_class"] == [1.0, 0.75, 0.0]
@@ -86,7 +86,7 @@ def test_single_labels_leave_out_pixels_and_the_background() -> None:
 def test_regions_bound_the_score() -> None:
     maps, target = np.array([[[0.9, 0.9, 0.1]]]), np.array([[[1, 0, 0]]])
     region = np.array([[1, 0, 1]])
-    found = SegmentationMetrics(draws=0).compute(
+    found = SegmentationMetrics(n_resamples=0).compute(
         predictions=[maps] * 2, references=[target] * 2, regions=[region, None]
     )
     assert found["iou"] == 0.75
@@ -95,7 +95,7 @@ def test_regions_bound_the_score() -> None:
 def test_the_references_rules() -> None:
     maps, target = np.array([[[0.9, 0.3, 0.1]]]), np.array([[[1, 0, 0]]])
     none = np.zeros((1, 1, 3))
-    found = SegmentationMetrics(rules="reference", draws=0).compute(
+    found = SegmentationMetrics(protocol="reference", n_resamples=0).compute(
         predictions=[maps, none], references=[target, none]
     )
     assert (found["iou"], found["undefined_iou"]) == (0.5, [1])
@@ -106,8 +106,8 @@ def test_the_references_rules() -> None:
     ("options", "given_ones", "message"),
     [
         ({"target_type": "regression"}, {}, "has no masks"),
-        ({"rules": "reference", "objects": True}, {}, "no objects"),
-        ({"rules": "reference", "target_type": "single_label"}, {}, "no single labels"),
+        ({"protocol": "reference", "objects": True}, {}, "no objects"),
+        ({"protocol": "reference", "target_type": "single_label"}, {}, "no single labels"),
         ({}, {}, "no images to score"),
         ({}, {"predictions": [[[[0.1]]]], "references": []}, "each image needs"),
         ({}, {"predictions": [[[[0.1]]]], "references": [[[[1]]]], "sources": ["a", "b"]}, "each image needs"),

@@ -45,7 +45,7 @@ def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
     for _ in range(200):
         sources = np.repeat(np.arange(40), rng.integers(1, 6, 40))
         values = rng.normal(size=40)[sources] + 0.3 * rng.normal(size=len(sources))
-        low, high = bootstrap_interval(values, sources, draws=300)
+        low, high = bootstrap_interval(values, sources, n_resamples=300)
         held.append(low <= 0.0 <= high)
     assert 0.88 <= np.mean(held) <= 0.99
 
@@ -53,12 +53,12 @@ def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
 def test_the_short_way_for_means_is_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     values, sources = rng.random(60), rng.choice(["s", "t", "u", "v", "w"], 60)
-    quick = bootstrap_interval(values, sources, draws=200)
-    slow = bootstrap_interval(values, sources, draws=200, statistic=lambda rows: float(rows.mean()))
+    quick = bootstrap_interval(values, sources, n_resamples=200)
+    slow = bootstrap_interval(values, sources, n_resamples=200, statistic=lambda rows: float(rows.mean()))
     assert quick == pytest.approx(slow, abs=0.03)
     monkeypatch.setattr(statistics, "_AT_ONCE", 13)
-    assert bootstrap_interval(values, sources, draws=200) == quick
-    assert bootstrap_interval(values, sources, draws=200, level=0.5)[0] > quick[0]
+    assert bootstrap_interval(values, sources, n_resamples=200) == quick
+    assert bootstrap_interval(values, sources, n_resamples=200, level=0.5)[0] > quick[0]
 
 
 def test_figures_of_several_columns_are_computed_of_the_rows_drawn() -> None:
@@ -70,7 +70,7 @@ def test_figures_of_several_columns_are_computed_of_the_rows_drawn() -> None:
     def figure(rows: np.ndarray) -> float:
         return float(balanced_accuracy_score(rows[:, 0], rows[:, 1]))
 
-    low, high = bootstrap_interval(pairs, sources, statistic=figure, draws=100)
+    low, high = bootstrap_interval(pairs, sources, statistic=figure, n_resamples=100)
     assert 0.6 < low < figure(pairs) < high < 0.95
 
 
@@ -82,9 +82,9 @@ def test_draws_in_which_the_figure_is_undefined_are_left_out() -> None:
         own = rows[rows[:, 0] == 1]
         return float((own[:, 1] == 1).mean()) if len(own) else float("nan")
 
-    assert bootstrap_interval(pairs, list("stu"), statistic=recall, draws=50) == (1.0, 1.0)
+    assert bootstrap_interval(pairs, list("stu"), statistic=recall, n_resamples=50) == (1.0, 1.0)
     with pytest.raises(ValueError, match="undefined for every draw"):
-        bootstrap_interval(pairs[:2], list("st"), statistic=recall, draws=50)
+        bootstrap_interval(pairs[:2], list("st"), statistic=recall, n_resamples=50)
 
 
 def test_the_paired_test_agrees_with_all_possible_swaps() -> None:
@@ -101,16 +101,16 @@ def test_neither_units_nor_the_order_of_methods_matter(seed: int, shift: float, 
     rng = np.random.default_rng(seed)
     one, other = rng.random((2, 12))
     sources = np.arange(12) // 2
-    p = permutation_test(one, other, sources, draws=200)
-    assert p == permutation_test(other, one, sources, draws=200)
-    assert p == permutation_test(scale * one + shift, scale * other + shift, sources, draws=200)
+    p = permutation_test(one, other, sources, n_resamples=200)
+    assert p == permutation_test(other, one, sources, n_resamples=200)
+    assert p == permutation_test(scale * one + shift, scale * other + shift, sources, n_resamples=200)
     assert 1 / 201 <= p <= 1.0
 
 
 def test_a_p_value_is_never_zero_and_identical_methods_are_alike() -> None:
     better = np.ones(500)
-    assert permutation_test(better, 0 * better, draws=99) == 0.01
-    assert permutation_test(better, better, draws=99) == 1.0
+    assert permutation_test(better, 0 * better, n_resamples=99) == 0.01
+    assert permutation_test(better, better, n_resamples=99) == 1.0
 
 
 def test_few_sources_cannot_show_much_however_many_crops_they_have() -> None:
@@ -126,7 +126,7 @@ def test_p_values_are_uniform_where_there_is_no_difference() -> None:
         sources = np.repeat(np.arange(20), 3)
         common = rng.normal(size=20)[sources]
         one, other = (common + rng.normal(size=20)[sources] + 0.2 * rng.normal(size=60) for _ in range(2))
-        found.append(permutation_test(one, other, sources, draws=199, seed=number))
+        found.append(permutation_test(one, other, sources, n_resamples=199, seed=number))
     assert kstest(found, "uniform").pvalue > 0.01
     assert np.mean(np.array(found) <= 0.05) < 0.08
 
@@ -137,7 +137,9 @@ def test_pooling_crops_as_if_they_were_sources_would_find_differences_that_are_n
     for number in range(100):
         sources = np.repeat(np.arange(12), 20)
         one, other = (rng.normal(size=12)[sources] for _ in range(2))
-        rejected.append([permutation_test(one, other, by, draws=99, seed=number) <= 0.05 for by in (sources, None)])
+        rejected.append(
+            [permutation_test(one, other, by, n_resamples=99, seed=number) <= 0.05 for by in (sources, None)]
+        )
     by_source, by_crop = np.mean(rejected, axis=0)
     assert by_source < 0.12 and by_crop > 0.4
 
@@ -173,7 +175,7 @@ def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="same items"):
         permutation_test(values, values[:3])
     with pytest.raises(ValueError, match="at least one draw"):
-        permutation_test(values, values, draws=0)
+        permutation_test(values, values, n_resamples=0)
     with pytest.raises(ValueError, match="between 0 and 1"):
         holm([0.1, 1.1])
     with pytest.raises(ValueError, match="between 0 and 1"):

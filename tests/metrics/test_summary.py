@@ -20,7 +20,7 @@ def scores(*images: list[float]) -> list[ImageScores]:
 
 
 def by_class(rows: list[dict[str, Any]], score: str = "iou") -> dict[str, dict[str, Any]]:
-    return {row["class"]: row for row in rows if row["score"] == score}
+    return {row["class"]: row for row in rows if row["metric"] == score}
 
 
 def test_undefined_values_are_counted_and_not_averaged_in() -> None:
@@ -35,8 +35,8 @@ def test_undefined_values_are_counted_and_not_averaged_in() -> None:
 
 def test_a_class_without_any_value_has_no_mean_and_is_left_out_of_that_over_classes() -> None:
     rows = by_class(summarise(scores([0.2, NAN], [0.4, NAN]), ["ring", "fibre"]))
-    assert rows["fibre"] | {"score": 0} == {
-        "score": 0,
+    assert rows["fibre"] | {"metric": 0} == {
+        "metric": 0,
         "class": "fibre",
         **dict.fromkeys(("mean", "median", "sd", "low", "high"), None),
         "images": 0,
@@ -49,7 +49,7 @@ def test_a_class_without_any_value_has_no_mean_and_is_left_out_of_that_over_clas
 
 
 def test_the_background_can_be_left_out() -> None:
-    rows = by_class(summarise(scores([0.98, 0.2], [0.96, 0.4]), ["background", "ring"], left_out=["background"]))
+    rows = by_class(summarise(scores([0.98, 0.2], [0.96, 0.4]), ["background", "ring"], exclude=["background"]))
     assert rows["background"]["mean"] == pytest.approx(0.97)
     assert rows[ALL]["mean"] == pytest.approx(0.3)
 
@@ -68,7 +68,7 @@ def test_intervals_are_over_sources() -> None:
     assert apart["high"] - apart["low"] < row["high"] - row["low"]
     one = by_class(summarise(images, ["ring"], ["one"] * 40))
     assert (one["ring"]["low"], one[ALL]["low"], one["ring"]["sources"]) == (None, None, 1)
-    assert by_class(summarise(images, ["ring"], sources, draws=0))["ring"]["low"] is None
+    assert by_class(summarise(images, ["ring"], sources, n_resamples=0))["ring"]["low"] is None
 
 
 def test_draws_without_a_class_do_not_change_what_the_mean_is_of() -> None:
@@ -82,8 +82,8 @@ def test_the_references_minus_one_is_removed_before_the_mean() -> None:
     full, empty = np.ones((1, 30, 30)), np.zeros((1, 30, 30))
     half = empty.copy()
     half[:, :15] = 1
-    images = [score_image(half, half, rules="reference"), score_image(full, half, rules="reference")]
-    images.append(score_image(empty, empty, rules="reference"))
+    images = [score_image(half, half, protocol="reference"), score_image(full, half, protocol="reference")]
+    images.append(score_image(empty, empty, protocol="reference"))
     rows = summarise(images, ["ring"])
     iou, weak = by_class(rows)["ring"], by_class(rows, "weak_aupr")["ring"]
     assert (iou["mean"], iou["median"], iou["images"], iou["undefined"]) == (0.75, 0.75, 2, 1)
@@ -94,12 +94,12 @@ def test_the_references_minus_one_is_removed_before_the_mean() -> None:
 def test_objects_are_averaged_over_images_and_pooled() -> None:
     one = ObjectScores(*(np.array([n]) for n in (9, 1, 1, 8.1)))
     other = ObjectScores(*(np.array([n]) for n in (0, 0, 1, 0.0)))
-    mean = by_class(summarise([one, other], ["spot"], draws=0), "pq")["spot"]
+    mean = by_class(summarise([one, other], ["spot"], n_resamples=0), "pq")["spot"]
     assert mean["mean"] == pytest.approx(8.1 / 10 / 2)
-    assert by_class(summarise([one, other], ["spot"], draws=0), "sq")["spot"]["undefined"] == 1
-    pooled = by_class(pool_objects([one, other], ["spot"], draws=100), "pq")["spot"]
+    assert by_class(summarise([one, other], ["spot"], n_resamples=0), "sq")["spot"]["undefined"] == 1
+    pooled = by_class(pool_objects([one, other], ["spot"], n_resamples=100), "pq")["spot"]
     assert pooled["mean"] == pytest.approx(8.1 / (9 + 3 / 2))
-    assert (pooled["matched"], pooled["spurious"], pooled["missed"]) == (9, 1, 2)
+    assert (pooled["true_positives"], pooled["false_positives"], pooled["false_negatives"]) == (9, 1, 2)
     assert pooled["low"] == 0.0 and pooled["high"] == pytest.approx(0.81)
     none = ObjectScores(*(np.array([0]) for _ in range(4)))
     assert by_class(pool_objects([none], ["spot"]), "pq")["spot"]["mean"] is None
@@ -115,6 +115,6 @@ def test_what_cannot_be_summarised_is_refused() -> None:
     with pytest.raises(UserError, match="1 images and 2 sources"):
         summarise(scores([0.5]), ["ring"], ["a", "b"])
     with pytest.raises(UserError, match="'sky' to be left out"):
-        summarise(scores([0.5]), ["ring"], left_out=["sky"])
-    with pytest.raises(UserError, match="different rules"):
+        summarise(scores([0.5]), ["ring"], exclude=["sky"])
+    with pytest.raises(UserError, match="different protocols"):
         summarise([*scores([0.5]), ImageScores({"iou": np.array([0.5])}, "reference", 0.25)], ["ring"])

@@ -114,9 +114,9 @@ class Evaluation:
         """The name of a model."""
         return next(each.name for each in self.contestants if each.key == key)
 
-    def row(self, model: str, setting: str) -> dict[str, Any]:
-        """The summary of a model in a setting."""
-        return next(row for row in self.summary if (row["model"], row["setting"]) == (model, setting))
+    def row(self, method: str, setting: str) -> dict[str, Any]:
+        """Return the summary of a method in a setting."""
+        return next(row for row in self.summary if (row["method"], row["setting"]) == (method, setting))
 
     def record(self) -> dict[str, Any]:
         """All figures as plain data."""
@@ -131,11 +131,11 @@ class Evaluation:
                 "unlabelled_images": self.unlabelled,
                 "failed": dict(self.failed),
             },
-            "split": {"how": self.splits.how, "splits": self.splits.facts()},
+            "split": {"description": self.splits.how, "splits": self.splits.facts()},
             "conclusion": {"possible": not limitations, "limitations": limitations},
-            "models": [asdict(each) for each in self.contestants],
+            "methods": [asdict(each) for each in self.contestants],
             "notes": self.notes(),
-            "metric_of_intervals": self.primary,
+            "primary_metric": self.primary,
             "summary": list(self.summary),
             "comparisons": list(self.comparisons),
             "settings": dict(self.settings),
@@ -146,13 +146,13 @@ class Evaluation:
         """One row for each run, with all metrics."""
         scalars = [name for name in SHOWN[self.test.task] if any(name in run.metrics for run in self.runs)]
         columns: dict[str, Any] = {
-            "model": [run.model for run in self.runs],
-            "name": [self.name(run.model) for run in self.runs],
+            "method": [run.method for run in self.runs],
+            "name": [self.name(run.method) for run in self.runs],
             "setting": [run.setting for run in self.runs],
             "seed": [run.seed for run in self.runs],
             "train_images": [run.train_images for run in self.runs],
-            "strength": pa.array([run.strength for run in self.runs], pa.float64()),
-            "strength_chosen_by": pa.array([run.chosen_by for run in self.runs], pa.string()),
+            "C": pa.array([run.C for run in self.runs], pa.float64()),
+            "C_selected_on": pa.array([run.selected_on for run in self.runs], pa.string()),
         }
         columns |= {name: pa.array([run.metrics.get(name) for run in self.runs], pa.float64()) for name in scalars}
         for name in ("recall_per_class", "f1_per_class", "average_precision_per_class"):
@@ -177,13 +177,13 @@ class Evaluation:
             return names[values + 1]
 
         table: dict[str, Any] = {
-            "model": np.repeat([run.model for run in self.runs], count),
+            "method": np.repeat([run.method for run in self.runs], count),
             "setting": np.repeat([run.setting for run in self.runs], count),
             "seed": np.repeat([run.seed for run in self.runs], count),
-            "image": np.tile(test.image_ids, len(self.runs)),
+            "image_id": np.tile(test.image_ids, len(self.runs)),
             "source": np.tile(test.sources, len(self.runs)),
-            "truth": list(shown(test.labels)) * len(self.runs),
-            "predicted": [value for run in self.runs for value in shown(run.predicted)],
+            "label": list(shown(test.labels)) * len(self.runs),
+            "prediction": [value for run in self.runs for value in shown(run.predicted)],
         }
         if all(run.probabilities is not None for run in self.runs):
             rows = [row for run in self.runs for row in np.asarray(run.probabilities, np.float32)]

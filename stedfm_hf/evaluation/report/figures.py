@@ -40,7 +40,7 @@ def plot_figures(evaluation: Evaluation, folder: Path) -> dict[str, Path]:
         drawn = {"curve" if evaluation.command == "evaluate probe" else "votes": _scores(evaluation)}
         last = evaluation.main_setting
         rows = [evaluation.row(each.key, last) for each in evaluation.contestants if each.key != "chance"]
-        if all("confusion" in row for row in rows):
+        if all("confusion_matrix" in row for row in rows):
             drawn["confusion"] = _confusion(evaluation, last)
         if all("reliability" in row for row in rows) and evaluation.command == "evaluate probe":
             drawn["calibration"] = _calibration(evaluation, last)
@@ -126,7 +126,7 @@ def _confusion(evaluation: Evaluation, setting: str) -> Figure:
         if number >= len(shown):
             axes.set_visible(False)
             continue
-        counts = np.array(evaluation.row(shown[number].key, setting)["confusion"])
+        counts = np.array(evaluation.row(shown[number].key, setting)["confusion_matrix"])
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-9)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         axes.set_title(shortened(shown[number].name, 26), fontsize=8.5)
@@ -204,7 +204,7 @@ def _predicted(evaluation: Evaluation, setting: str) -> Figure:
             axes.set_visible(False)
             continue
         key = shown[number].key
-        run = next(run for run in evaluation.runs if (run.model, run.setting) == (key, setting))
+        run = next(run for run in evaluation.runs if (run.method, run.setting) == (key, setting))
         _cloud(axes, truth, run.predicted, colours[key], (low, high))
         axes.set_title(shortened(shown[number].name, 26), fontsize=8.5)
     figure.supxlabel("true", fontsize=9)

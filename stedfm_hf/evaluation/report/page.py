@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stedfm_hf.evaluation.probe import STRENGTHS
+from stedfm_hf.evaluation.probe import C_GRID
 from stedfm_hf.evaluation.report.evaluation import Evaluation, in_short
 from stedfm_hf.evaluation.report.figures import LEAST_ANSWERS, WORDS, plot_figures
 from stedfm_hf.evaluation.report.shared import (
@@ -221,7 +221,7 @@ def _classes(evaluation: Evaluation, figures: Mapping[str, Path]) -> list[Sectio
     if "confusion" in figures:
         rows = []
         for each in evaluation.contestants:
-            recall = evaluation.row(each.key, last)["recall"]
+            recall = evaluation.row(each.key, last)["recall_per_class"]
             rows.append((unbroken(each.name), *(NONE if value is None else f"{100 * value:.0f}" for value in recall)))
         table = Table(
             ("recall, %", *evaluation.test.classes), rows, "Share of the images of a class that were found.", strong=0
@@ -279,7 +279,7 @@ def _how(evaluation: Evaluation) -> str:
             "which vote; of several classes with the most votes, the one with the nearest image wins. Weighted votes "
             "count exp(similarity / 0.07). Images of the same source image do not vote for each other."
         )
-    chosen = {run.chosen_by for run in evaluation.runs if run.chosen_by}
+    chosen = {run.selected_on for run in evaluation.runs if run.selected_on}
     on = {
         "validation": "by the loss on the validation part",
         "cross-validation": "by cross-validation over the source images of the labelled images",
@@ -294,7 +294,7 @@ def _how(evaluation: Evaluation) -> str:
     return (
         f"The networks are frozen. On their vectors (mean over patches), {kind} is fitted to the labelled images. "
         f"Vectors are standardised by all images of train, whose labels this does not use. The strength of its L2 "
-        f"penalty was chosen of {len(STRENGTHS)} values, for every draw anew, {how}; never on the test. Draws are "
+        f"penalty was chosen of {len(C_GRID)} values, for every draw anew, {how}; never on the test. Draws are "
         "without replacement from train, the same for all models, and a smaller one is part of a larger one."
     )
 

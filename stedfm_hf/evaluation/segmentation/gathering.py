@@ -76,14 +76,14 @@ def gather(
         examples=_examples(methods, whole, test, scores, scoring),
         settings=json.loads(json.dumps(manifest.settings)),
         failed=manifest.failures(),
-        seconds={"segmenting_and_scoring": seconds, "summary": time.monotonic() - began},
+        seconds={"segmentation_and_scoring": seconds, "summary": time.monotonic() - began},
     )
 
 
 def _summary(key: str, scored: Sequence[Scored], test: AnnotatedImages) -> list[dict[str, Any]]:
     left_out = [] if test.background is None else [test.classes[test.background]]
     sources = [each.source for each in scored]
-    rows = summarise([each.pixels for each in scored], test.classes, sources, left_out=left_out)
+    rows = summarise([each.pixels for each in scored], test.classes, sources, exclude=left_out)
     objects, names = _of_shown(scored, test)
     if objects:
         rows += summarise(objects, names, sources)
@@ -102,7 +102,9 @@ def _of_shown(scored: Sequence[Scored], test: AnnotatedImages) -> tuple[list[Obj
     shown = [number for number in range(len(test.classes)) if number != test.background]
     found = [each.objects for each in scored if each.objects is not None]
     return [
-        ObjectScores(each.matched[shown], each.spurious[shown], each.missed[shown], each.shared[shown])
+        ObjectScores(
+            each.true_positives[shown], each.false_positives[shown], each.false_negatives[shown], each.iou_sum[shown]
+        )
         for each in found
     ], [test.classes[number] for number in shown]
 
@@ -113,7 +115,7 @@ def _facts(images: AnnotatedImages) -> dict[str, Any]:
         "images": len(images),
         "sources": images.source_count,
         "pixels": images.counts(),
-        "all_pixels": int(images.sizes.sum()),
+        "total_pixels": int(images.sizes.sum()),
     }
 
 

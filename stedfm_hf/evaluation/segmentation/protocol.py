@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from stedfm_hf.evaluation.report.segmentation import PER_IMAGE, RESULTS, write_findings
 from stedfm_hf.evaluation.report.shared import PAGE
+from stedfm_hf.evaluation.report.segmentation import PER_IMAGE, RESULTS, write_findings
 from stedfm_hf.evaluation.results import MaskResult
 from stedfm_hf.evaluation.segmentation.fitting import (
     MOST_IMAGES,
@@ -62,7 +62,7 @@ def run_segmentation(settings: MaskSettings, sources: Sequence[ModelSource]) -> 
             "classes": list(splits.test.classes),
             "models": {each.key: each.weights_sha256 for each in models},
             "baselines": list(names),
-            "rules": scoring.rules,
+            "protocol": scoring.protocol,
         },
         model=", ".join(each.name for each in models) or None,
         weights_sha256=models[0].weights_sha256 if models else None,

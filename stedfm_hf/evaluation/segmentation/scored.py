@@ -14,23 +14,23 @@ import pyarrow.parquet as pq
 
 from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.metrics.mask_scores import (
-    PIXEL_SCORES,
+    PIXEL_METRICS,
     THRESHOLD,
     ImageScores,
-    Rules,
+    ScoringProtocol,
     planes_of,
     predicted_pixels,
     score_image,
 )
-from stedfm_hf.metrics.objects import OBJECT_SCORES, ObjectScores, score_objects
-from stedfm_hf.metrics.reference import REFERENCE_SCORES
+from stedfm_hf.metrics.objects import OBJECT_METRICS, ObjectScores, score_objects
+from stedfm_hf.metrics.reference import REFERENCE_METRICS
 from stedfm_hf.metrics.reference import THRESHOLD as REFERENCE_THRESHOLD
 from stedfm_hf.metrics.statistics import compare_paired, holm
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.parts import PartStore
 
-_COUNTS = {"matched": "matched", "spurious": "spurious", "missed": "missed", "shared": "shared_iou"}
-"""Of `ObjectScores`, and their columns."""
+_COUNTS = ("true_positives", "false_positives", "false_negatives", "iou_sum")
+"""Attributes of `ObjectScores`, and columns of the table."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +59,8 @@ class Scoring:
     Args:
         threshold: of a predicted pixel; None: 0.5, by the reference's rules 0.25. Of images of one class a pixel the
             most probable class is predicted, whatever the threshold.
-        rules: "default" or "reference".
-        least_pixels: components of fewer pixels are no objects.
+        protocol: "default" or "reference".
+        min_area_px: components of fewer pixels are no objects.
 
     Example:
         >>> from stedfm_hf.labels.annotated import from_arrays
@@ -71,15 +71,15 @@ class Scoring:
     """
 
     threshold: float | None = None
-    rules: Rules = "default"
-    least_pixels: int = 1
+    protocol: ScoringProtocol = "default"
+    min_area_px: int = 1
 
     @property
     def cut(self) -> float:
         """The threshold that is used."""
         if self.threshold is not None:
             return self.threshold
-        return REFERENCE_THRESHOLD if self.rules == "reference" else THRESHOLD
+        return REFERENCE_THRESHOLD if self.protocol == "reference" else THRESHOLD
 
     def __call__(self, data: AnnotatedImages, number: int, maps: np.ndarray, method: str) -> Scored:
         """Score the maps (L, H, W) of an image.
@@ -89,11 +89,13 @@ class Scoring:
         """
         exclusive = data.target_type == "single_label"
         planes, inside = annotated_planes(data, number)
-        pixels = score_image(maps, planes, inside, threshold=self.threshold, exclusive=exclusive, rules=self.rules)
+        pixels = score_image(
+            maps, planes, inside, threshold=self.threshold, exclusive=exclusive, protocol=self.protocol
+        )
         objects = None
-        if self.rules == "default":
+        if self.protocol == "default":
             predicted = predicted_pixels(maps, threshold=self.cut, exclusive=exclusive)
-            objects = score_objects(predicted, planes, inside, least_pixels=self.least_pixels)
+            objects = score_objects(predicted, planes, inside, min_area_px=self.min_area_px)
             if data.background is not None:
                 objects = _without(objects, data.background)
         return Scored(method, str(data.image_ids[number]), str(data.sources[number]), pixels, objects)
@@ -110,11 +112,11 @@ def check_rules(scoring: Scoring, data: AnnotatedImages) -> None:
     """Refuses rules that cannot be applied to these images, before anything is predicted."""
     if scoring.threshold is not None and not 0 < scoring.threshold < 1:
         raise UserError(f"threshold {scoring.threshold:g} is no probability; give a number between 0 and 1")
-    if scoring.least_pixels < 1:
-        raise UserError(f"objects of {scoring.least_pixels} pixels are too small; the least is 1 pixel")
+    if scoring.min_area_px < 1:
+        raise UserError(f"objects of {scoring.min_area_px} pixels are too small; the least is 1 pixel")
     if data.target_type != "single_label":
         return
-    if scoring.rules == "reference":
+    if scoring.protocol == "reference":
         raise UserError(
             f"{data.name}: has one class for each pixel, and --protocol reference knows planes of classes that may "
             "overlap; read the masks as such: --target-type multi_label"
@@ -128,14 +130,14 @@ def check_rules(scoring: Scoring, data: AnnotatedImages) -> None:
 def table_of(scored: Sequence[Scored], classes: Sequence[str]) -> pa.Table:
     """One row for each method, image and class.
 
-    Columns: `method, image, source, class`, the scores (null where undefined; by the reference's rules -1), and of
+    Columns: `method, image_id, source, class`, the scores (null where undefined; by the reference's rules -1), and of
     objects `f1, pq, sq` with the counts they come from.
     """
-    ours = not scored or scored[0].pixels.rules == "default"
-    names = PIXEL_SCORES if ours else REFERENCE_SCORES
+    ours = not scored or scored[0].pixels.protocol == "default"
+    names = PIXEL_METRICS if ours else REFERENCE_METRICS
     columns: dict[str, Any] = {
         "method": [each.method for each in scored for _ in classes],
-        "image": [each.image for each in scored for _ in classes],
+        "image_id": [each.image for each in scored for _ in classes],
         "source": [each.source for each in scored for _ in classes],
         "class": [name for _ in scored for name in classes],
     }
@@ -143,11 +145,11 @@ def table_of(scored: Sequence[Scored], classes: Sequence[str]) -> pa.Table:
         columns[name] = _column([each.pixels.values[name] for each in scored])
     if ours:
         objects = [each.objects for each in scored if each.objects is not None]
-        for name in OBJECT_SCORES:
+        for name in OBJECT_METRICS:
             columns[name] = _column([each.values[name] for each in objects])
-        for name, column in _COUNTS.items():
-            columns[column] = _column([getattr(each, name) for each in objects])
-    texts = ("method", "image", "source", "class")
+        for name in _COUNTS:
+            columns[name] = _column([getattr(each, name) for each in objects])
+    texts = ("method", "image_id", "source", "class")
     schema = pa.schema([(name, pa.string() if name in texts else pa.float64()) for name in columns])
     return pa.table(columns, schema=schema)
 
@@ -155,20 +157,20 @@ def table_of(scored: Sequence[Scored], classes: Sequence[str]) -> pa.Table:
 def scored_of(table: pa.Table, classes: Sequence[str], scoring: Scoring) -> list[Scored]:
     """The scores that a table of :func:`table_of` holds."""
     rows, count, found = table.to_pylist(), len(classes), []
-    names = PIXEL_SCORES if scoring.rules == "default" else REFERENCE_SCORES
+    names = PIXEL_METRICS if scoring.protocol == "default" else REFERENCE_METRICS
     for start in range(0, len(rows), count):
         some = rows[start : start + count]
         values = {name: _numbers(some, name) for name in names}
-        counts = [_numbers(some, name) for name in _COUNTS.values() if name in some[0]]
-        method, image, source = (some[0][name] for name in ("method", "image", "source"))
+        counts = [_numbers(some, name) for name in _COUNTS if name in some[0]]
+        method, image, source = (some[0][name] for name in ("method", "image_id", "source"))
         objects = ObjectScores(*counts) if counts else None
-        found.append(Scored(method, image, source, ImageScores(values, scoring.rules, scoring.cut), objects))
+        found.append(Scored(method, image, source, ImageScores(values, scoring.protocol, scoring.cut), objects))
     return found
 
 
 def _without(objects: ObjectScores, background: int) -> ObjectScores:
     """Objects without those of the background, whose regions are none: undefined."""
-    kept = np.arange(len(objects.matched)) != background
+    kept = np.arange(len(objects.true_positives)) != background
     return ObjectScores(*(np.where(kept, getattr(objects, name), np.nan) for name in _COUNTS))
 
 
@@ -195,7 +197,7 @@ class ScoreCache:
         folder: Folder of the report. The caller has checked that its settings are the same.
         table: Name of the table that a finished run leaves there.
         classes: Names of the classes.
-        scoring: Rules of the scores.
+        scoring: ScoringProtocol of the scores.
     """
 
     def __init__(self, folder: Path, table: str, classes: Sequence[str], scoring: Scoring) -> None:

@@ -143,6 +143,6 @@ def metrics_of(scored: Sequence[Scored], data: AnnotatedImages, *, intervals: bo
         Result of :func:`~stedfm_hf.evaluation.segmentation.flatten`, with `loss`; undefined values are None.
     """
     left_out = [] if data.background is None else [data.classes[data.background]]
-    options = {} if intervals else {"draws": 0}
-    rows = summarise([each.scores for each in scored], data.classes, data.sources, left_out=left_out, **options)
+    options = {} if intervals else {"n_resamples": 0}
+    rows = summarise([each.scores for each in scored], data.classes, data.sources, exclude=left_out, **options)
     return {**flatten(rows), "loss": float(np.mean([each.loss for each in scored]))}

@@ -16,7 +16,7 @@ from stedfm_hf.evaluation.segmentation.scored import scored_of, table_of
 from stedfm_hf.evaluation.splits import chosen_split
 from stedfm_hf.labels.annotated import AnnotatedImages, from_arrays
 from stedfm_hf.labels.splits import split_images
-from stedfm_hf.metrics.mask_scores import Rules
+from stedfm_hf.metrics.mask_scores import ScoringProtocol
 from stedfm_hf.runs import UserError
 
 
@@ -124,23 +124,23 @@ def test_without_a_train_split_only_what_learns_nothing_is_left() -> None:
         make_baselines(one, ["magic"])
 
 
-@pytest.mark.parametrize("rules", ["default", "reference"])
-def test_scores_come_back_from_their_table(rules: Rules) -> None:
+@pytest.mark.parametrize("protocol", ["default", "reference"])
+def test_scores_come_back_from_their_table(protocol: ScoringProtocol) -> None:
     data = squares(2, classes=["a", "b"])
-    if rules == "reference":
+    if protocol == "reference":
         planes = [np.stack([data.target(number) == each for each in (1, 2)]).astype(np.uint8) for number in range(2)]
         data = from_arrays("squares", [data.image(0), data.image(1)], planes, target_type="multi_label")
-    scoring = Scoring(rules=rules)
+    scoring = Scoring(protocol=protocol)
     maps = np.full((len(data.classes), 24, 24), 0.1)
     scored = [scoring(data, number, maps, "flat") for number in range(2)]
     table = table_of(scored, data.classes)
     again = scored_of(table, data.classes, scoring)
     assert table_of(again, data.classes).equals(table) and len(table) == 2 * len(data.classes)
     assert again[0].pixels.plain() == scored[0].pixels.plain()
-    row = table.to_pylist()[-2 if rules == "reference" else 2]
-    assert row["class"] == data.classes[-2 if rules == "reference" else 2]
-    if rules == "default":
-        assert table.to_pylist()[0]["matched"] is None, "regions of the background are no objects"
+    row = table.to_pylist()[-2 if protocol == "reference" else 2]
+    assert row["class"] == data.classes[-2 if protocol == "reference" else 2]
+    if protocol == "default":
+        assert table.to_pylist()[0]["true_positives"] is None, "regions of the background are no objects"
     else:
-        absent = [row for row in table.to_pylist() if row["image"] == "0"][-1]
+        absent = [row for row in table.to_pylist() if row["image_id"] == "0"][-1]
         assert absent["iou"] == absent["weak_aupr"] == -1

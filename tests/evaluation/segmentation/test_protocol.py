@@ -73,7 +73,7 @@ def evaluate(data: Path, models: list[str], report: Path, **options: Any) -> Mas
 
 
 def scores(record: dict[str, Any], method: str, each_class: str = "mean over classes") -> dict[str, Any]:
-    return {row["score"]: row for row in record["scores"] if (row["method"], row["class"]) == (method, each_class)}
+    return {row["metric"]: row for row in record["summary"] if (row["method"], row["class"]) == (method, each_class)}
 
 
 def test_a_report_says_what_was_scored_and_how_well(folder: Path, model: str, tmp_path: Path) -> None:
@@ -83,11 +83,11 @@ def test_a_report_says_what_was_scored_and_how_well(folder: Path, model: str, tm
     assert "forest were left out" in " ".join(record["notes"]) and record["split"]["splits"].keys() == {"test"}
     otsu = scores(record, "otsu", "spots")
     assert otsu["iou"]["mean"] > 0.9 and otsu["aupr"]["undefined"] == 1, "an empty image has no AUPR"
-    assert record["data"]["left_out_of_means"] == ["background"] and outcome.manifest.counts()["done"] == 20
-    assert {row["class"] for row in record["objects_of_all_images"]} == {"spots"}
+    assert record["data"]["excluded_from_means"] == ["background"] and outcome.manifest.counts()["done"] == 20
+    assert {row["class"] for row in record["pooled_objects"]} == {"spots"}
     table = pq.read_table(outcome.output / "per_image.parquet").to_pylist()
     assert len(table) == 3 * 20 * 2
-    assert {"image", "source", "method", "class", "iou", "dice", "aupr", "auroc", "f1", "pq"} <= table[0].keys()
+    assert {"image_id", "source", "method", "class", "iou", "dice", "aupr", "auroc", "f1", "pq"} <= table[0].keys()
     page = (outcome.output / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png") == 2 and not re.search(r"(src|href)=\"(?!data:)", page)
     assert "best" in page and "Otsu" in page and "imulated" not in page
@@ -116,7 +116,7 @@ def test_a_set_without_splits_is_split_and_few_images_allow_no_conclusion(
     assert {name: each["images"] for name, each in record["split"]["splits"].items()} == {
         name: counts[name] for name in ("train", "test")
     }
-    assert "a hash of the id of each source image decides" in record["split"]["how"]
+    assert "a hash of the id of each source image decides" in record["split"]["description"]
     assert record["notes"][0] == "It is unknown which images tiny was trained on."
     assert not record["conclusion"]["possible"]
     assert f"only {counts['test']} source image" in record["conclusion"]["limitations"][0]
@@ -132,7 +132,7 @@ def test_the_same_command_finds_its_results_and_another_is_refused(folder: Path,
     assert (out / "metrics.json").stat().st_mtime_ns == written
     with pytest.raises(UserError, match=r"made with other settings \(min_area_px: 1 then, 4 now\)"):
         evaluate(folder, [model], out, min_area_px=4)
-    assert evaluate(folder, [model], out, min_area_px=4, overwrite=True).record["rules"]["least_object_pixels"] == 4
+    assert evaluate(folder, [model], out, min_area_px=4, overwrite=True).record["protocol"]["min_area_px"] == 4
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(UserError, match="holds other files, such as notes.txt"):
@@ -157,7 +157,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
         evaluate(folder, [model], tmp_path / "out", split="all")
     assert not (tmp_path / "out" / "report.html").exists()
     found = evaluate(folder, [model], tmp_path / "out", split="all").record
-    assert asked[8] == 7 and found["scores"] == whole["scores"]
+    assert asked[8] == 7 and found["summary"] == whole["summary"]
     one, other = (pq.read_table(tmp_path / name / "per_image.parquet") for name in ("whole", "out"))
     assert one.equals(other)
 
@@ -177,7 +177,7 @@ def test_an_image_that_fails_is_left_out_of_all_methods_and_named(
     (place,) = outcome.record["data"]["failed"]
     assert outcome.manifest.exit_status == 1 and outcome.manifest.counts()["done"] == 19
     table = pq.read_table(tmp_path / "out" / "per_image.parquet").to_pylist()
-    assert place not in {row["image"] for row in table} and len(table) == 2 * 19 * 2
+    assert place not in {row["image_id"] for row in table} and len(table) == 2 * 19 * 2
     assert place in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
@@ -205,9 +205,9 @@ def test_the_rules_of_the_reference(tmp_path: Path) -> None:
     model = save(tmp_path / "multilabel", target_type="multi_label", id2label={0: "spots", 1: "rings"})
     options: dict[str, Any] = {"split": "all", "classes": ["spots", "rings"], "baselines": ("otsu",)}
     outcome = evaluate(data, [model], tmp_path / "out", protocol="reference", **options)
-    assert outcome.record["rules"] == {"name": "reference", "threshold": 0.25, "least_object_pixels": 1}
+    assert outcome.record["protocol"] == {"name": "reference", "threshold": 0.25, "min_area_px": 1}
     assert scores(outcome.record, "multilabel").keys() == {"iou", "aupr", "auroc", "auap", "weak_aupr"}
-    assert not outcome.record["objects_of_all_images"] and "cannot be" not in outcome.record["warnings"]
+    assert not outcome.record["pooled_objects"] and "cannot be" not in outcome.record["warnings"]
     rings = scores(outcome.record, "otsu", "rings")
     assert rings["weak_aupr"]["undefined"] == 8 and rings["weak_aupr"]["mean"] is None
     table = pq.read_table(tmp_path / "out" / "per_image.parquet").to_pylist()
@@ -227,7 +227,7 @@ def test_the_command_cross_validates_baselines_and_answers_in_json(
     words += ["--baselines", "otsu", "wavelets"]
     assert main([*words, "--classes", "spots", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert "4-fold cross-validation" in record["split"]["how"] and record["settings"]["folds"] == 4
+    assert "4-fold cross-validation" in record["split"]["description"] and record["settings"]["folds"] == 4
     assert scores(record, "wavelets")["iou"]["mean"] > 0.5 and record["split"]["splits"]["test"]["images"] == 20
     assert main([*words, "--classes", "spots"]) == 0
     shown = capsys.readouterr()

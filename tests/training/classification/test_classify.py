@@ -55,7 +55,7 @@ def test_the_pipeline_gives_the_predictions_of_the_report(full: Path, crops: Pat
     test = read_labelled(crops)["test"]
     rows = pq.read_table(full / "predictions.parquet").to_pylist()
     rows = [row for row in rows if row["split"] == "test"]
-    assert [row["image"] for row in rows] == test.image_ids.tolist() and len(rows) == len(test)
+    assert [row["image_id"] for row in rows] == test.image_ids.tolist() and len(rows) == len(test)
     for number in range(0, len(test), 5):
         found = {each["label"]: each["score"] for each in classify(test.stored(number))}
         for name in test.classes:

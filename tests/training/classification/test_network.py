@@ -85,7 +85,7 @@ def test_a_probe_on_kept_features_and_through_the_network_are_one(encoder: Path,
     vectors, queries = (features_of(network, [*part]).astype(np.float64) for part in (train, test))
     mean, spread = vectors.mean(axis=0), vectors.std(axis=0)
     scaled, asked = (vectors - mean) / spread, (queries - mean) / spread
-    found = fit_predict(scaled, train.labels, asked, task="classes", classes=2, strength=0.1)
+    found = fit_predict(scaled, train.labels, asked, task="classes", classes=2, C=0.1)
     probe = LogisticRegression(C=0.1, max_iter=1000).fit(scaled, train.labels)
     # Two classes have one row of coefficients, for the difference of the logits.
     weight = np.concatenate([-probe.coef_, probe.coef_]) / 2

@@ -51,7 +51,7 @@ def test_the_folder_holds_the_best_model_and_its_maps_are_those_of_the_figures(f
         for place, name in enumerate(test.classes):
             mask, truth = found.get(name, np.zeros((40, 48), bool)), test.target(number) == place
             iou = (mask & truth).sum() / (mask | truth).sum()
-            (row,) = (row for row in rows if row["image"] == test.image_ids[number] and row["class"] == name)
+            (row,) = (row for row in rows if row["image_id"] == test.image_ids[number] and row["class"] == name)
             assert row["split"] == "test" and row["iou"] == pytest.approx(iou)
 
 

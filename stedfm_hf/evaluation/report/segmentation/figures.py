@@ -56,7 +56,7 @@ def plot_figures(findings: Findings, folder: Path) -> dict[str, Path]:
 
 def _scores(findings: Findings) -> Figure:
     """Means with their intervals, and the single images behind the first score."""
-    scores = [name for name in (PRIMARY, "aupr") if name in findings.score_names]
+    scores = [name for name in (PRIMARY, "aupr") if name in findings.metric_names]
     count = len(findings.contestants)
     figure = Figure(figsize=(7.2, 0.42 * count + 0.9))
     (axes,) = figure.subplots(1, len(scores), squeeze=False, sharey=True, gridspec_kw={"wspace": 0.08})

@@ -97,9 +97,9 @@ class Findings:
         return [name for number, name in enumerate(self.test.classes) if number != self.test.background]
 
     @property
-    def score_names(self) -> list[str]:
+    def metric_names(self) -> list[str]:
         """Names of the scores, in the order of the tables."""
-        return list(dict.fromkeys(row["score"] for row in self.summary))
+        return list(dict.fromkeys(row["metric"] for row in self.summary))
 
     def name(self, key: str) -> str:
         """The name of a method."""
@@ -108,7 +108,7 @@ class Findings:
     def row(self, method: str, score: str, each_class: str = ALL) -> dict[str, Any]:
         """The summary of a method."""
         wanted = (method, score, each_class)
-        return next(row for row in self.summary if (row["method"], row["score"], row["class"]) == wanted)
+        return next(row for row in self.summary if (row["method"], row["metric"], row["class"]) == wanted)
 
     @property
     def lead(self) -> Contestant:
@@ -136,23 +136,23 @@ class Findings:
                 "name": self.test.name,
                 "target_type": self.test.target_type,
                 "classes": list(self.test.classes),
-                "left_out_of_means": [name for name in self.test.classes if name not in self.shown_classes],
+                "excluded_from_means": [name for name in self.test.classes if name not in self.shown_classes],
                 "simulated": self.test.simulated,
                 "images_without_mask": list(self.test.unmasked),
                 "failed": dict(self.failed),
             },
-            "split": {"name": self.split, "how": self.how, "splits": dict(self.splits)},
-            "rules": {
-                "name": self.scoring.rules,
+            "split": {"name": self.split, "description": self.how, "splits": dict(self.splits)},
+            "protocol": {
+                "name": self.scoring.protocol,
                 "threshold": None if self.test.target_type == "single_label" else self.threshold,
-                "least_object_pixels": self.scoring.least_pixels,
+                "min_area_px": self.scoring.min_area_px,
             },
             "conclusion": {"possible": not self.limitations, "limitations": list(self.limitations)},
             "warnings": list(self.warnings),
             "notes": list(self.notes),
             "methods": [asdict(each) for each in self.contestants],
-            "scores": list(self.summary),
-            "objects_of_all_images": list(self.objects),
+            "summary": list(self.summary),
+            "pooled_objects": list(self.objects),
             "comparisons": list(self.comparisons),
             "settings": dict(self.settings),
             "seconds": {name: round(value, 1) for name, value in self.seconds.items()},

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stedfm_hf.evaluation.report.segmentation.figures import MOST_PIXELS, WORDS, plot_figures
-from stedfm_hf.evaluation.report.segmentation.findings import PRIMARY, Findings
 from stedfm_hf.evaluation.report.shared import (
     LEVEL,
     NONE,
@@ -24,6 +22,8 @@ from stedfm_hf.evaluation.report.shared import (
     which_differ,
     write_table,
 )
+from stedfm_hf.evaluation.report.segmentation.figures import MOST_PIXELS, WORDS, plot_figures
+from stedfm_hf.evaluation.report.segmentation.findings import PRIMARY, Findings
 from stedfm_hf.evaluation.segmentation.scored import table_of
 from stedfm_hf.reports import ReportFigure, Section, Table, write_page
 from stedfm_hf.runs import counted, some_of, write_json
@@ -55,12 +55,16 @@ def write_page_of(findings: Findings, figures: Mapping[str, Path], path: Path) -
     sections.append(_method(findings))
     sections += left_out("Images that were left out", findings.failed)
     simulated = " (simulated images)" if findings.test.simulated else ""
-    rules = "default" if findings.scoring.rules == "default" else "the reference's"
     return write_page(
         path,
         title=f"Segmentation: {findings.test.name}{simulated}",
         lead=" ".join(summary(findings)),
-        facts=facts_of(findings.splits, findings.test, classes=str(len(findings.shown_classes)), rules=rules),
+        facts=facts_of(
+            findings.splits,
+            findings.test,
+            classes=str(len(findings.shown_classes)),
+            protocol=findings.scoring.protocol,
+        ),
         sections=sections,
         footer=f"Made by `stedfm {findings.command}` of the package stedfm-hf. This page is self-contained; figures "
         "are next to it in the folder figures as PNG and SVG, all numbers in metrics.json, the scores of every image "
@@ -126,12 +130,12 @@ def _material(findings: Findings) -> Section:
 
 
 def _share(side: Mapping[str, Any], name: str) -> str:
-    share = 100 * side["pixels"][name] / max(side["all_pixels"], 1)
+    share = 100 * side["pixels"][name] / max(side["total_pixels"], 1)
     return f"{share:.2g}" if 0 < share < 1 else f"{share:.1f}"
 
 
 def _scores(findings: Findings, figures: Mapping[str, Path]) -> Section:
-    names = [name for name in findings.score_names if name != "sq"]
+    names = [name for name in findings.metric_names if name != "sq"]
     lead = [each.key for each in findings.contestants].index(findings.lead.key)
     left_out = [name for name in findings.test.classes if name not in findings.shown_classes]
     rows = []
@@ -164,7 +168,7 @@ def _undefined(findings: Findings) -> str:
     first = findings.lead
     found = [
         (WORDS[name], row["undefined"], row["images"] + row["undefined"])
-        for name in findings.score_names
+        for name in findings.metric_names
         if name != "sq" and (row := findings.row(first.key, name))["undefined"]
     ]
     if not found:
@@ -214,7 +218,7 @@ def _examples(findings: Findings, figure: Path) -> Section:
 
 
 def _classes(findings: Findings, figures: Mapping[str, Path]) -> Section:
-    names = [name for name in findings.score_names if name not in ("f1", "pq", "sq")]
+    names = [name for name in findings.metric_names if name not in ("f1", "pq", "sq")]
     rows = []
     for each_class in findings.test.classes:
         for each in findings.contestants:
@@ -256,7 +260,7 @@ def _objects(findings: Findings) -> Section:
             if each.key in ("constant", "chance"):
                 continue  # their regions are no objects anybody would take for some
             found = {
-                row["score"]: row
+                row["metric"]: row
                 for row in findings.objects
                 if (row["method"], row["class"]) == (each.key, each_class)
             }
@@ -268,7 +272,7 @@ def _objects(findings: Findings) -> Section:
                     _ends(counts),
                     _number(found["pq"]["mean"]),
                     _number(found["sq"]["mean"]),
-                    *(f"{counts[name]:,}" for name in ("matched", "missed", "spurious")),
+                    *(f"{counts[name]:,}" for name in ("true_positives", "false_negatives", "false_positives")),
                 )
             )
     text = [
@@ -276,8 +280,8 @@ def _objects(findings: Findings) -> Section:
         "objects of all images count alike; above, each image does. F1 counts matches, SQ is the mean IoU of the "
         "matches, and PQ, the panoptic quality, their product."
         + (
-            f" Regions of fewer than {findings.scoring.least_pixels} pixels are no objects."
-            if findings.scoring.least_pixels > 1
+            f" Regions of fewer than {findings.scoring.min_area_px} pixels are no objects."
+            if findings.scoring.min_area_px > 1
             else ""
         ),
         "A structure that touches itself everywhere, as a network of fibres, is one object or few: then look at the "
@@ -299,7 +303,7 @@ def _method(findings: Findings) -> Section:
 
 
 def _rules(findings: Findings) -> str:
-    if findings.scoring.rules == "reference":
+    if findings.scoring.protocol == "reference":
         return (
             f"The reference's rules, for comparison with published figures: a pixel is predicted above "
             f"{findings.threshold:g}; areas under curves are trapezoids; a score that is undefined is -1 in the table "
