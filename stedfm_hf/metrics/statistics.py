@@ -1,8 +1,11 @@
-"""How sure a figure is, and whether two differ: the independent units are source images, not the crops of them.
+"""Confidence intervals and paired tests whose independent units are source images, not crops.
 
-Everything is resampling with a fixed seed. A p-value of n random draws is (1 + how many are as extreme) / (1 + n): the
-data themselves are one of the possible outcomes, so that it is never 0 and the test keeps its level (Phipson and Smyth
-2010). Few sources make intervals too narrow: below ten or so they are a hint, no more.
+All methods resample with a fixed seed. The p-value of n permutations is (1 + number at least as extreme) / (1 + n), so
+that it is never 0 and the test keeps its level. Intervals from fewer than about ten sources are too narrow: treat them
+as a rough guide.
+
+Source:
+    Phipson and Smyth, Permutation p-values should never be zero, 2010 (p-values).
 """
 
 from __future__ import annotations
@@ -12,39 +15,40 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 _Z95 = 1.959964
-_AT_ONCE = 2**22
-"""Random numbers drawn at a time."""
+_CHUNK_NUMBERS = 2**22
+"""Random numbers generated at once."""
 
 Sources = Sequence[str] | np.ndarray
-"""Source image of each item; None in its place: each item is a source of its own."""
+"""Source image of each item. Functions that accept None instead treat every item as a separate source."""
 
 
 def bootstrap_interval(
-    per_item: np.ndarray,
+    values: np.ndarray,
     sources: Sources | None = None,
     *,
     statistic: Callable[[np.ndarray], float] = np.mean,
     n_resamples: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
+    confidence_level: float = 0.95,
 ) -> tuple[float, float]:
-    """Interval of a figure by a bootstrap over source images: percentiles over draws of sources with replacement.
+    """Compute the percentile bootstrap interval of a statistic over source images.
 
     Args:
-        per_item: what the figure is computed of, one row per item (n, ...), as right or wrong (n,), or true and
+        values: Input of the statistic, one row for each item, (n, ...): for example correct or not (n,), or true and
             predicted class (n, 2).
-        sources: source image of each item; None: each is a source of its own.
-        statistic: from rows to the figure; it gets all rows of the drawn sources. Draws for which it is NaN (no row of
-            the class it is about) are left out.
-        n_resamples: how often sources are drawn.
-        seed: of the draws.
-        level: share of the draws inside the interval.
+        sources: Source image of each item (n,); None treats every item as a separate source.
+        statistic: Function from rows (m, ...) to a float. It receives all rows of the resampled sources. Resamples for
+            which it returns NaN are ignored.
+        n_resamples: Number of bootstrap resamples.
+        seed: Random seed of the resamples.
+        confidence_level: Fraction of the resamples inside the interval, in (0, 1).
 
     Returns:
-        Lower and upper end.
+        Lower and upper bound.
 
     Raises:
-        ValueError: there is nothing, lengths differ, values are not finite, or the figure is undefined for every draw.
+        ValueError: If there are no items, lengths differ, values are not finite, or the statistic is undefined for
+            every resample.
 
     Example:
         >>> right = np.repeat([1.0, 0.0], 50)
@@ -52,42 +56,43 @@ def bootstrap_interval(
         >>> low, high
         (0.0, 1.0)
     """
-    per_item = np.asarray(per_item)
-    source, count = _numbered(per_item, sources)
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"the level of an interval lies between 0 and 1, not at {level}")
-    ends = [50.0 - 50.0 * level, 50.0 + 50.0 * level]
+    values = np.asarray(values)
+    source, count = _source_numbers(values, sources)
+    if not 0.0 < confidence_level < 1.0:
+        raise ValueError(f"confidence_level must be between 0 and 1, not {confidence_level}")
+    percentiles = [50.0 - 50.0 * confidence_level, 50.0 + 50.0 * confidence_level]
     rng = np.random.default_rng(seed)
-    figures = []
-    if statistic is np.mean and per_item.ndim == 1:
-        total, size = np.bincount(source, weights=per_item), np.bincount(source)
-        for some in _blocks(n_resamples, count):
-            drawn = rng.integers(0, count, (some, count))
-            figures.append(total[drawn].sum(axis=1) / size[drawn].sum(axis=1))
+    statistics = []
+    if statistic is np.mean and values.ndim == 1:
+        total, size = np.bincount(source, weights=values), np.bincount(source)
+        for chunk in _chunks(n_resamples, count):
+            sample = rng.integers(0, count, (chunk, count))
+            statistics.append(total[sample].sum(axis=1) / size[sample].sum(axis=1))
     else:
         rows = np.split(np.argsort(source, kind="stable"), np.cumsum(np.bincount(source))[:-1])
         for _ in range(n_resamples):
-            drawn = rng.integers(0, count, count)
-            figures.append(np.array([statistic(per_item[np.concatenate([rows[number] for number in drawn])])]))
-    values = np.concatenate(figures)
-    if np.isnan(values).all():
-        raise ValueError("the figure is undefined for every draw of sources")
-    low, high = np.nanpercentile(values, ends)
+            sample = rng.integers(0, count, count)
+            statistics.append(np.array([statistic(values[np.concatenate([rows[number] for number in sample])])]))
+    resampled = np.concatenate(statistics)
+    if np.isnan(resampled).all():
+        raise ValueError("the statistic is undefined for every resample of the sources")
+    low, high = np.nanpercentile(resampled, percentiles)
     return float(low), float(high)
 
 
 def accuracy_interval(correct: np.ndarray, sources: Sources | None = None) -> tuple[float, float]:
-    """95 % interval of an accuracy whose independent units are source images.
+    """Compute the 95 % confidence interval of an accuracy over source images.
 
-    One query per source: the Wilson interval, which stays honest near 0 and 1. Several: a bootstrap over sources
-    (2000 draws, fixed seed), because crops of one image succeed and fail together.
+    With one item per source, the function returns the Wilson interval, which is reliable near 0 and 1. With several
+    items per source, it uses a bootstrap over sources (2000 resamples, fixed seed), because the predictions of crops
+    of one image are not independent.
 
     Args:
-        correct: right or wrong, (n,) bool.
-        sources: source image of each entry; None: each is a source of its own.
+        correct: Whether each prediction is correct, (n,) bool.
+        sources: Source image of each prediction (n,); None treats every prediction as a separate source.
 
     Returns:
-        Lower and upper end.
+        Lower and upper bound, in [0, 1].
 
     Example:
         >>> low, high = accuracy_interval(np.array([True] * 80 + [False] * 20))
@@ -104,66 +109,89 @@ def accuracy_interval(correct: np.ndarray, sources: Sources | None = None) -> tu
 
 
 def permutation_test(
-    one: np.ndarray,
-    other: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
     sources: Sources | None = None,
     *,
     n_resamples: int = 10_000,
     seed: int = 0,
 ) -> float:
-    """Two-sided p-value that two methods are alike, from their scores of the same items.
+    """Compute the two-sided p-value of a paired permutation test of two methods.
 
-    If they are, swapping their scores on a source image changes nothing: the mean difference is compared with those
-    after random swaps, of all items of a source together.
+    Under the null hypothesis, swapping the scores of the two methods does not change the mean difference. Scores of
+    all items of a source image are swapped together.
 
     Args:
-        one: score of a method for every item (n,), as right or wrong.
-        other: those of the other method, for the same items in the same order.
-        sources: source image of each item; None: each is a source of its own.
-        n_resamples: random swaps.
-        seed: of the swaps.
+        first: Score of the first method for each item (n,), for example correct or not.
+        second: Score of the second method for the same items in the same order (n,).
+        sources: Source image of each item (n,); None treats every item as a separate source.
+        n_resamples: Number of random permutations.
+        seed: Random seed of the permutations.
 
     Returns:
-        The p-value, at least 1 / (draws + 1); with few sources it cannot become small, 2 / 2^sources at best.
+        The p-value, at least 1 / (n_resamples + 1). With few sources it cannot be small: about 2 / 2^sources at least.
 
     Raises:
-        ValueError: there is nothing, lengths differ, or values are not finite.
+        ValueError: If there are no items, lengths differ, or values are not finite.
 
     Example:
         >>> better = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 1])
         >>> permutation_test(better, 1 - better) < 0.01, permutation_test(better, better)
         (True, 1.0)
     """
-    if np.shape(one) != np.shape(other):
-        raise ValueError(f"scores {np.shape(one)} and {np.shape(other)} are not of the same items")
-    difference = np.asarray(one, float) - np.asarray(other, float)
-    source, count = _numbered(difference, sources)
+    if np.shape(first) != np.shape(second):
+        raise ValueError(
+            f"both methods must score the same items, but the shapes are {np.shape(first)} and {np.shape(second)}"
+        )
+    difference = np.asarray(first, float) - np.asarray(second, float)
+    source, count = _source_numbers(difference, sources)
     by_source = np.bincount(source, weights=difference)
     rng = np.random.default_rng(seed)
-    found = [np.abs((1 - 2 * rng.integers(0, 2, (some, count))) @ by_source) for some in _blocks(n_resamples, count)]
-    return _p_value(np.concatenate(found), abs(by_source.sum()), np.abs(by_source).sum())
+    permuted = [
+        np.abs((1 - 2 * rng.integers(0, 2, (chunk, count))) @ by_source) for chunk in _chunks(n_resamples, count)
+    ]
+    return _p_value(np.concatenate(permuted), abs(by_source.sum()), np.abs(by_source).sum())
 
 
-def compare_paired(one: np.ndarray, other: np.ndarray, sources: Sources | None = None) -> dict[str, float]:
-    """Compare two methods by their scores of the same items: difference, its 95 % interval, and p-value."""
-    low, high = bootstrap_interval(one - other, sources)
-    p = permutation_test(one, other, sources)
-    return {"difference": float((one - other).mean()), "low": low, "high": high, "p": p}
+def compare_paired(first: np.ndarray, second: np.ndarray, sources: Sources | None = None) -> dict[str, float]:
+    """Compare the scores of two methods on the same items.
+
+    Args:
+        first: Score of the first method for each item (n,).
+        second: Score of the second method for the same items in the same order (n,).
+        sources: Source image of each item (n,); None treats every item as a separate source.
+
+    Returns:
+        `difference` (mean of first - second), its 95 % confidence interval `low` and `high`, and the p-value `p` of
+        :func:`permutation_test`.
+
+    Raises:
+        ValueError: If there are no items, lengths differ, or values are not finite.
+
+    Example:
+        >>> found = compare_paired(np.ones(8), np.zeros(8))
+        >>> found["difference"], found["low"], found["high"], found["p"] < 0.05
+        (1.0, 1.0, 1.0, True)
+    """
+    low, high = bootstrap_interval(first - second, sources)
+    p = permutation_test(first, second, sources)
+    return {"difference": float((first - second).mean()), "low": low, "high": high, "p": p}
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """P-values corrected for how many tests there are, by Holm's method.
+    """Correct p-values for multiple testing by Holm's method.
 
-    The chance that any true null hypothesis of the family is below a level stays below that level.
+    The probability of at least one false positive among all tests (family-wise error rate) stays below the
+    significance level.
 
     Args:
-        p_values: of a family of tests (n,).
+        p_values: P-values of all tests (n,).
 
     Returns:
-        Corrected ones (n,) in the same order.
+        Corrected p-values in the same order (n,).
 
     Raises:
-        ValueError: a p-value is not between 0 and 1.
+        ValueError: If a p-value is not between 0 and 1.
 
     Example:
         >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
@@ -171,7 +199,7 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     """
     given = np.asarray(p_values, float)
     if given.ndim != 1 or not ((given >= 0) & (given <= 1)).all():
-        raise ValueError("p-values are a list of numbers between 0 and 1")
+        raise ValueError("p_values must be a list of numbers between 0 and 1")
     order = np.argsort(given, kind="stable")
     steps = given[order] * (len(given) - np.arange(len(given)))
     corrected = np.empty_like(given)
@@ -179,29 +207,30 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     return corrected
 
 
-def _numbered(values: np.ndarray, sources: Sources | None) -> tuple[np.ndarray, int]:
-    """Number of the source of each item, and how many sources there are."""
+def _source_numbers(values: np.ndarray, sources: Sources | None) -> tuple[np.ndarray, int]:
+    """Return the number of the source of each item (n,), and the number of sources."""
     if not len(values):
         raise ValueError("there are no items")
     if not np.isfinite(np.asarray(values, float)).all():
-        raise ValueError("values of items must be finite numbers")
+        raise ValueError("values must be finite numbers")
     if sources is None:
         return np.arange(len(values)), len(values)
     if len(sources) != len(values):
-        raise ValueError(f"there are {len(values)} items and {len(sources)} sources of items")
+        raise ValueError(f"there are {len(values)} items but {len(sources)} sources; give one source for each item")
     names, numbers = np.unique(np.asarray(sources), return_inverse=True)
     return numbers, len(names)
 
 
-def _blocks(n_resamples: int, width: int) -> Iterator[int]:
-    """Sizes of blocks of draws that fit in memory."""
+def _chunks(n_resamples: int, width: int) -> Iterator[int]:
+    """Yield sizes of chunks of resamples that fit in memory."""
     if n_resamples < 1:
-        raise ValueError(f"there must be at least one draw, not {n_resamples}")
-    step = max(1, _AT_ONCE // width)
+        raise ValueError(f"n_resamples must be 1 or more, not {n_resamples}")
+    step = max(1, _CHUNK_NUMBERS // width)
     yield from (min(step, n_resamples - start) for start in range(0, n_resamples, step))
 
 
-def _p_value(drawn: np.ndarray, observed: float, scale: float) -> float:
-    """Share of the draws, and of the data among them, that are as extreme; equal but for rounding is as extreme."""
-    extreme = int((drawn >= observed - 1e-12 * scale).sum())
-    return (1 + extreme) / (1 + len(drawn))
+def _p_value(permuted: np.ndarray, observed: float, scale: float) -> float:
+    """Return the fraction of permutations, with the data as one of them, that are at least as extreme as the data."""
+    # Values that are equal up to rounding are as extreme.
+    extreme = int((permuted >= observed - 1e-12 * scale).sum())
+    return (1 + extreme) / (1 + len(permuted))

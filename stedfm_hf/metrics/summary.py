@@ -1,4 +1,4 @@
-"""What the scores of images come to: means over images, how many were undefined, and how sure the means are."""
+"""Summaries of the scores of images: means, numbers of undefined values, and confidence intervals."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from stedfm_hf.metrics.statistics import Sources, bootstrap_interval
 from stedfm_hf.runs import UserError
 
 ALL = "mean over classes"
-"""In the place of a class, the row of all of them."""
+"""Value of `class` in the rows of means over classes."""
 N_RESAMPLES = 2000
-_AT_ONCE = 2**22
-"""Drawn sources at a time."""
+"""Default number of bootstrap resamples."""
+_CHUNK_NUMBERS = 2**22
+"""Random numbers generated at once."""
 
 
 def summarise(
@@ -28,48 +29,55 @@ def summarise(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Means over images of every score, for each class and over the classes.
+    """Average the scores of images, for each class and over classes.
 
-    Undefined scores are counted and not averaged in. The mean over classes is that of the means of the classes: a rare
-    class weighs as much as a frequent one. A class without any defined image is left out of it. Intervals are
-    95 % percentiles of a bootstrap over source images; there is none where fewer than two sources have a value. Draws
-    of sources in which a class has no defined image are left out of the interval of the mean over classes.
+    Undefined scores are counted and excluded from means. The mean over classes is the mean of the class means, so that
+    rare and frequent classes have equal weight; classes without a defined score are excluded. Confidence intervals are
+    95 % percentile bootstrap intervals over source images. They need at least two sources with a defined score. For
+    the mean over classes, resamples in which a class has no defined score are ignored.
 
     Args:
-        scores: of every image, all by the same rules.
-        classes: names (L,).
-        sources: source image of each image; None: each is a source of its own.
-        exclude: classes that the mean over classes leaves out, as the background, whose IoU is high for nothing.
-        n_resamples: of sources, for an interval; 0: no intervals.
-        seed: of the draws.
+        scores: Scores of each image, all computed with the same protocol.
+        classes: Names of the classes (L,).
+        sources: Source image of each image; None treats every image as a separate source.
+        exclude: Names of classes to exclude from the mean over classes, such as the background.
+        n_resamples: Number of bootstrap resamples; 0 computes no intervals.
+        seed: Random seed of the resamples.
 
     Returns:
-        One row for each score and class, then one for the mean over classes: `score, class, mean, median, sd` (over
-        images; by the reference's rules with n, else with n - 1), `low, high, images` (with a value), `undefined`
-        (without), `sources` (with a value). What cannot be said is None. In the row of all classes `images` and
-        `undefined` count pairs of image and class; it has no median and no sd.
+        One row for each metric and class, then one row for the mean over classes, with these keys:
+
+        - `metric`, `class`;
+        - `mean`, `median`, `sd`: mean, median and standard deviation over images (with n - 1; with n for the reference
+          protocol);
+        - `low`, `high`: bounds of the 95 % confidence interval of the mean;
+        - `images`, `undefined`: numbers of images with and without a defined score;
+        - `sources`: number of source images with a defined score.
+
+        Values that do not exist are None. In rows of means over classes, `images` and `undefined` count pairs of image
+        and class, and `median` and `sd` are None.
 
     Raises:
-        UserError: there are no images, they differ in rules or classes, or a class left out is none of them.
+        UserError: If there are no images, they differ in protocol or classes, or an excluded class does not exist.
 
     Example:
         >>> from stedfm_hf.metrics.mask_scores import score_image
         >>> empty, full = np.zeros((1, 2, 2)), np.ones((1, 2, 2))
         >>> rows = summarise([score_image(full, full), score_image(full, empty), score_image(empty, empty)], ["ring"])
-        >>> {name: rows[0][name] for name in ("score", "class", "mean", "images", "undefined")}
-        {'score': 'iou', 'class': 'ring', 'mean': 0.5, 'images': 2, 'undefined': 1}
+        >>> {name: rows[0][name] for name in ("metric", "class", "mean", "images", "undefined")}
+        {'metric': 'iou', 'class': 'ring', 'mean': 0.5, 'images': 2, 'undefined': 1}
     """
     if not len(scores):
-        raise UserError("there are no scores of images to summarise")
+        raise UserError("there are no scores to summarise; score at least one image")
     if sources is not None and len(sources) != len(scores):
-        raise UserError(f"there are {len(scores)} images and {len(sources)} sources of images")
+        raise UserError(f"there are {len(scores)} images but {len(sources)} sources; give one source for each image")
     if len({getattr(each, "protocol", "default") for each in scores}) > 1:
         raise UserError("the scores follow different protocols; summarise each protocol on its own")
     of_images = [each.values for each in scores]
     if any(len(values) != len(classes) for each in of_images for values in each.values()):
-        raise UserError(f"the scores are not of the {len(classes)} classes {', '.join(classes)}")
+        raise UserError(f"the scores do not match the {len(classes)} classes: {', '.join(classes)}")
     if unknown := set(exclude) - set(classes):
-        raise UserError(f"the class {sorted(unknown)[0]!r} to be left out is none of {', '.join(classes)}")
+        raise UserError(f"cannot exclude {sorted(unknown)[0]!r}: the classes are {', '.join(classes)}")
     population = getattr(scores[0], "protocol", "default") == "reference"
     origin = np.arange(len(scores)) if sources is None else np.unique(np.asarray(sources), return_inverse=True)[1]
     rows = []
@@ -88,10 +96,14 @@ def summarise(
 
 
 def flatten(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The rows of :func:`summarise` by name: of a score `s`, `s` itself is the mean over classes.
+    """Return the rows of :func:`summarise` as a flat dictionary.
+
+    Args:
+        rows: Rows of :func:`summarise`.
 
     Returns:
-        `s`, `s_interval` ([low, high] or None), and in the order of the classes `s_per_class` and `undefined_s`.
+        For each metric `m`: `m` (mean over classes), `m_interval` ([low, high] or None), and the lists `m_per_class`
+        (means) and `undefined_m` (numbers of images), in the order of the classes.
 
     Example:
         >>> from stedfm_hf.metrics.mask_scores import score_image
@@ -119,51 +131,55 @@ def pool_objects(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Scores of the objects of all images together, as the panoptic quality was defined: all objects count alike.
+    """Compute object metrics over the objects of all images, so that all objects have equal weight.
 
     Args:
-        scores: of every image.
-        classes: names (L,).
-        sources: source image of each image; None: each is a source of its own.
-        n_resamples: of sources, for an interval; 0: no intervals.
-        seed: of the draws.
+        scores: Object scores of each image.
+        classes: Names of the classes (L,).
+        sources: Source image of each image; None treats every image as a separate source.
+        n_resamples: Number of bootstrap resamples; 0 computes no intervals.
+        seed: Random seed of the resamples.
 
     Returns:
-        One row for each score and class: `score, class, mean, low, high, matched, spurious, missed`.
+        One row for each metric and class: `metric`, `class`, `value`, `low` and `high` (bounds of
+        its 95 % confidence interval), `true_positives`, `false_positives`, `false_negatives` (numbers of objects).
 
     Raises:
-        UserError: there are no images.
+        UserError: If there are no images.
+
+    Source:
+        Kirillov et al., Panoptic Segmentation, CVPR 2019.
 
     Example:
         >>> image = ObjectScores(*(np.array([n]) for n in (1, 0, 1, 0.75)))
-        >>> [(row["metric"], round(row["mean"], 3)) for row in pool_objects([image, image], ["spot"], n_resamples=0)]
+        >>> [(row["metric"], round(row["value"], 3)) for row in pool_objects([image, image], ["spot"], n_resamples=0)]
         [('f1', 0.667), ('pq', 0.5), ('sq', 0.75)]
     """
     if not len(scores):
-        raise UserError("there are no scores of images to summarise")
+        raise UserError("there are no scores to pool; score at least one image")
     names = ("true_positives", "false_positives", "false_negatives", "iou_sum")
     counts = np.stack([[getattr(each, name) for name in names] for each in scores]).astype(float)
     if sources is not None and len(sources) != len(scores):
-        raise UserError(f"there are {len(scores)} images and {len(sources)} sources of images")
+        raise UserError(f"there are {len(scores)} images but {len(sources)} sources; give one source for each image")
     origin = np.arange(len(scores)) if sources is None else np.unique(np.asarray(sources), return_inverse=True)[1]
     rows = []
     for number, each_class in enumerate(classes):
-        own = counts[..., number]
+        class_counts = counts[..., number]
         by_source = np.zeros((int(origin.max()) + 1, len(names)))
-        np.add.at(by_source, origin, own)
-        drawn = ObjectScores(*_drawn_sums(by_source, n_resamples, seed).T).values
-        for score, values in ObjectScores(*own.sum(axis=0, keepdims=True).T).values.items():
-            figure = float(values[0])
-            ends = (None, None) if np.isnan(figure) else _ends(drawn[score])
-            row: dict[str, Any] = {"metric": score, "class": each_class, "mean": None if np.isnan(figure) else figure}
-            row["low"], row["high"] = ends
-            rows.append(row | {name: int(own[:, place].sum()) for place, name in enumerate(names[:3])})
+        np.add.at(by_source, origin, class_counts)
+        resampled = ObjectScores(*_resampled_sums(by_source, n_resamples, seed).T).values
+        for metric, values in ObjectScores(*class_counts.sum(axis=0, keepdims=True).T).values.items():
+            value = None if np.isnan(values[0]) else float(values[0])
+            row: dict[str, Any] = {"metric": metric, "class": each_class, "value": value}
+            row["low"], row["high"] = (None, None) if value is None else _percentile_interval(resampled[metric])
+            rows.append(row | {name: int(class_counts[:, column].sum()) for column, name in enumerate(names[:3])})
     return rows
 
 
 def _class_row(
     values: np.ndarray, origin: np.ndarray, population: bool, n_resamples: int, seed: int
 ) -> dict[str, Any]:
+    """Summarise the defined scores of one class (n,)."""
     few = len(values) < (1 if population else 2)
     low, high = _interval(values, origin, n_resamples, seed)
     return {
@@ -181,21 +197,21 @@ def _class_row(
 def _all_row(
     values: np.ndarray, defined: np.ndarray, origin: np.ndarray, n_resamples: int, seed: int
 ) -> dict[str, Any]:
+    """Summarise the scores of all classes (images, classes)."""
     known = defined.any(axis=0)
-    # Sums over the images of a source are all that a draw needs.
+    # Sums over the images of each source are sufficient to compute the means of a resample.
     count = int(origin.max()) + 1
     sums, sizes = np.zeros((2, count, int(known.sum())))
     np.add.at(sums, origin, np.where(defined, values, 0.0)[:, known])
     np.add.at(sizes, origin, defined[:, known])
-    figure: float | None = None
+    mean: float | None = None
     low, high = None, None
     if known.any():
         both = np.stack([sums, sizes], axis=1)
-        figure = float(_mean_of_means(both.sum(axis=0, keepdims=True))[0])
-        drawn = _drawn_sums(both, n_resamples, seed)
-        low, high = _ends(_mean_of_means(drawn))
+        mean = float(_mean_of_means(both.sum(axis=0, keepdims=True))[0])
+        low, high = _percentile_interval(_mean_of_means(_resampled_sums(both, n_resamples, seed)))
     return {
-        "mean": figure,
+        "mean": mean,
         "median": None,
         "sd": None,
         "low": low,
@@ -207,42 +223,48 @@ def _all_row(
 
 
 def _mean_of_means(totals: np.ndarray) -> np.ndarray:
-    """Of sums and sizes (draws, 2, classes), for each draw; NaN where a class has no image."""
+    """Return the mean over classes of each resample, from sums and counts (resamples, 2, classes).
+
+    The mean is NaN where a class has no image.
+    """
     with np.errstate(invalid="ignore"):
         means: np.ndarray = (totals[:, 0] / totals[:, 1]).mean(axis=1)
     return means
 
 
-def _drawn_sums(by_source: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
-    """Sums (draws, ...) over sources drawn with replacement, of their sums (sources, ...); none of fewer than two.
+def _resampled_sums(by_source: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
+    """Sum the values of each source (sources, ...) over bootstrap resamples of the sources.
 
-    What `bootstrap_interval` does for any figure, for figures of sums alone: thousands of draws at once.
+    This is the vectorised form of `bootstrap_interval` for statistics of sums.
+
+    Returns:
+        Sums (n_resamples, ...); (0, ...) for fewer than two sources.
     """
     count = len(by_source)
     if count < 2:
         return np.zeros((0, *by_source.shape[1:]))
-    rng, found = np.random.default_rng(seed), []
-    step = max(1, _AT_ONCE // count)
+    rng, sums = np.random.default_rng(seed), []
+    step = max(1, _CHUNK_NUMBERS // count)
     for first in range(0, n_resamples, step):
-        drawn = rng.integers(0, count, (min(step, n_resamples - first), count))
-        times = np.zeros(drawn.shape)
-        np.add.at(times, (np.arange(len(drawn))[:, None], drawn), 1)
-        found.append(np.tensordot(times, by_source, axes=1))
-    return np.concatenate(found) if found else np.zeros((0, *by_source.shape[1:]))
+        sample = rng.integers(0, count, (min(step, n_resamples - first), count))
+        times = np.zeros(sample.shape)
+        np.add.at(times, (np.arange(len(sample))[:, None], sample), 1)
+        sums.append(np.tensordot(times, by_source, axes=1))
+    return np.concatenate(sums) if sums else np.zeros((0, *by_source.shape[1:]))
 
 
-def _ends(figures: np.ndarray) -> tuple[float | None, float | None]:
-    """The middle 95 % of the figures of draws; none where no draw has a figure."""
-    if np.isnan(figures).all():
+def _percentile_interval(resampled: np.ndarray) -> tuple[float | None, float | None]:
+    """Return the 2.5 and 97.5 percentiles of resampled values, or None where all are undefined."""
+    if np.isnan(resampled).all():
         return None, None
-    low, high = np.nanpercentile(figures, [2.5, 97.5])
+    low, high = np.nanpercentile(resampled, [2.5, 97.5])
     return float(low), float(high)
 
 
 def _interval(
     values: np.ndarray, sources: np.ndarray, n_resamples: int, seed: int
 ) -> tuple[float | None, float | None]:
-    """95 % interval of a mean over sources; none of fewer than two, of which a bootstrap would say it is certain."""
+    """Return the 95 % confidence interval of a mean, or None for fewer than two sources."""
     if not n_resamples or len(np.unique(sources)) < 2:
         return None, None
     return bootstrap_interval(values, sources, n_resamples=n_resamples, seed=seed)

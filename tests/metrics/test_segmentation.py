@@ -42,11 +42,11 @@ def test_the_metric_is_the_summary_of_its_images() -> None:
     objects = [score_objects(one >= 0.5, other) for one, other in zip(maps, targets, strict=True)]
     for row in [*pixels, *summarise(objects, ["0", "1"], sources, n_resamples=N_RESAMPLES)]:
         if row["class"] in ("0", "1"):
-            assert found[f"{row['score']}_per_class"][int(row["class"])] == row["mean"]
-            assert found[f"undefined_{row['score']}"][int(row["class"])] == row["undefined"]
+            assert found[f"{row['metric']}_per_class"][int(row["class"])] == row["mean"]
+            assert found[f"undefined_{row['metric']}"][int(row["class"])] == row["undefined"]
         else:
             assert found[row["metric"]] == row["mean"]
-            assert found[f"{row['score']}_interval"] == [row["low"], row["high"]]
+            assert found[f"{row['metric']}_interval"] == [row["low"], row["high"]]
     assert found["images"] == 6 and found["undefined_iou"] == [0, 1]
     assert json.loads(json.dumps(found)) == found
 
@@ -114,7 +114,7 @@ def test_the_references_rules() -> None:
         ({}, {"predictions": [[[[0.1]]]], "references": [[[[2]]]]}, "holds 2 to 2"),
         ({}, {"predictions": [[[[0.1]]], [[[0.1]], [[0.2]]]], "references": [[[[1]]], [[[1]], [[1]]]]}, "follows on"),
         ({"target_type": "single_label"}, {"predictions": [[[[0.1]]]], "references": [[[3]]]}, "number 3"),
-        ({"classes": ["a", "b"]}, {"predictions": [[[[0.1]]]], "references": [[[[1]]]]}, "not of the 2 classes"),
+        ({"classes": ["a", "b"]}, {"predictions": [[[[0.1]]]], "references": [[[[1]]]]}, "do not match the 2 classes"),
     ],
 )
 def test_what_would_make_a_wrong_figure_is_refused(

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from stedfm_hf.evaluation.report.shared import PAGE
 from stedfm_hf.evaluation.report.segmentation import PER_IMAGE, RESULTS, write_findings
+from stedfm_hf.evaluation.report.shared import PAGE
 from stedfm_hf.evaluation.results import MaskResult
 from stedfm_hf.evaluation.segmentation.fitting import (
     MOST_IMAGES,

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stedfm_hf.evaluation.report.segmentation.figures import MOST_PIXELS, WORDS, plot_figures
+from stedfm_hf.evaluation.report.segmentation.findings import PRIMARY, Findings
 from stedfm_hf.evaluation.report.shared import (
     LEVEL,
     NONE,
@@ -22,8 +24,6 @@ from stedfm_hf.evaluation.report.shared import (
     which_differ,
     write_table,
 )
-from stedfm_hf.evaluation.report.segmentation.figures import MOST_PIXELS, WORDS, plot_figures
-from stedfm_hf.evaluation.report.segmentation.findings import PRIMARY, Findings
 from stedfm_hf.evaluation.segmentation.scored import table_of
 from stedfm_hf.reports import ReportFigure, Section, Table, write_page
 from stedfm_hf.runs import counted, some_of, write_json
@@ -268,10 +268,10 @@ def _objects(findings: Findings) -> Section:
             rows.append(
                 (
                     f"{each_class}: {unbroken(each.name)}" if several else unbroken(each.name),
-                    _number(counts["mean"]),
+                    _number(counts["value"]),
                     _ends(counts),
-                    _number(found["pq"]["mean"]),
-                    _number(found["sq"]["mean"]),
+                    _number(found["pq"]["value"]),
+                    _number(found["sq"]["value"]),
                     *(f"{counts[name]:,}" for name in ("true_positives", "false_negatives", "false_positives")),
                 )
             )
