@@ -54,7 +54,7 @@ docs-check: docs ## Build the site and open every page in Chromium, wide and at 
 
 docs-serve: export NO_MKDOCS_2_WARNING = 1
 docs-serve: $(INSTALLED) ## Show the site on http://127.0.0.1:8000 and update it while you write
-	"$(BIN)/python" -m mkdocs serve
+	"$(BIN)/python" -m mkdocs serve --livereload
 
 bench: $(INSTALLED) ## Measure speed and memory and write docs/benchmarks/speed.md (tests/benchmarks)
 	"$(BIN)/python" -m tests.benchmarks

@@ -103,7 +103,11 @@ def _watch(page: Page, address: str) -> list[str]:
     problems: list[str] = []
     own = (address, "data:", "blob:", "about:")
     page.on("request", lambda it: None if it.url.startswith(own) else problems.append(f"requests {it.url}"))
-    page.on("requestfailed", lambda it: problems.append(f"failed: {it.url} ({it.failure})"))
+    # The next page aborts what the last one was still loading.
+    page.on(
+        "requestfailed",
+        lambda it: None if it.failure == "net::ERR_ABORTED" else problems.append(f"failed: {it.url} ({it.failure})"),
+    )
     page.on("response", lambda it: problems.append(f"{it.status}: {it.url}") if it.status >= 400 else None)
     page.on("pageerror", lambda it: problems.append(f"error: {it}"))
     page.on("console", lambda it: problems.append(f"console: {it.text}") if it.type == "error" else None)

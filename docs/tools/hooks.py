@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Literal
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -14,6 +15,13 @@ from docs.tools.tutorials import build_page, find_tutorials
 
 # MkDocs counts the warnings of its own loggers: with `strict`, they end the build.
 log = logging.getLogger("mkdocs.plugins.docs")
+_serving = False
+
+
+def on_startup(command: Literal["build", "gh-deploy", "serve"], dirty: bool) -> None:
+    """Remember whether the site is shown while somebody writes: then tutorials run only when their scripts change."""
+    global _serving
+    _serving = command == "serve"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -24,6 +32,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, text in {**cli_pages(package), **python_pages(package)}.items():
         files.append(File.generated(config, path, content=text))
     for script in find_tutorials():
-        for name, content in build_page(script).files.items():
+        for name, content in build_page(script, any_package=_serving).files.items():
             files.append(File.generated(config, f"tutorials/{name}", content=content))
     return files

@@ -57,21 +57,25 @@ def find_tutorials(folder: Path = SCRIPTS) -> list[Path]:
     return sorted(folder.glob("*.py"))
 
 
-def build_page(script: Path, *, package: Path = ROOT / "stedfm_hf", cache: Path = CACHE) -> Page:
+def build_page(
+    script: Path, *, package: Path = ROOT / "stedfm_hf", cache: Path = CACHE, any_package: bool = False
+) -> Page:
     """Return the page of a tutorial, from the cache if neither the script nor the package changed.
 
     Args:
         script: Script in jupytext's percent format.
         package: Folder of the package that the script uses.
         cache: Folder of the results.
+        any_package: Whether a page in the cache that was made with other code of the package will do.
 
     Raises:
         CellExecutionError: A cell of the script raises.
     """
     folder = cache / script.stem
-    key = hash_files([script, *_tool_files(), *_package_files(package)])
+    key = {"script": hash_files([script, *_tool_files()]), "package": hash_files(_package_files(package))}
     stamp = folder / "hash.json"
-    if stamp.is_file() and json.loads(stamp.read_text("utf-8")) == key:
+    known = json.loads(stamp.read_text("utf-8")) if stamp.is_file() else {}
+    if known == key or (any_package and known.get("script") == key["script"]):
         return Page(script.stem, {path.name: path.read_bytes() for path in sorted((folder / "page").iterdir())})
     shutil.rmtree(folder, ignore_errors=True)
     started = time.monotonic()

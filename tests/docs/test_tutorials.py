@@ -71,6 +71,8 @@ def test_a_tutorial_runs_again_only_after_a_change(page: Page, folder: Path) -> 
     marker.touch()
     assert build(folder) == page and marker.exists()
     (folder / "package" / "code.py").write_text("one = 2\n", "utf-8")
+    script = folder / "count-rings.py"
+    assert build_page(script, package=folder / "package", cache=folder / "cache", any_package=True) == page
     assert build(folder).files.keys() == page.files.keys() and not marker.exists()
 
 
