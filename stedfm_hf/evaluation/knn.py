@@ -1,4 +1,4 @@
-"""Nearest-neighbour accuracy: how well the vectors of images group by label, with nothing trained on the labels."""
+"""Accuracy of k-nearest-neighbour classification, without training on the labels."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
-from stedfm_hf.metrics.neighbours import Vote, nearest
+from stedfm_hf.metrics.neighbours import KnnVote, nearest
 
 REFERENCE_KS = tuple(range(3, 11))
+"""Numbers of neighbours of the reference protocol."""
 Labels = Sequence[str] | Sequence[int] | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class KnnResult:
-    """Answers of a nearest-neighbour vote.
+    """Predictions of a k-nearest-neighbour classification.
 
     Attributes:
-        predicted: Label predicted for every query, (m,).
-        correct: Whether it is right, (m,) bool.
+        predicted: Predicted label of each query (m,).
+        correct: Whether each prediction is correct (m,) bool.
     """
 
     predicted: np.ndarray
@@ -28,21 +29,21 @@ class KnnResult:
 
     @property
     def accuracy(self) -> float:
-        """Share of the queries whose predicted label is right."""
+        """Fraction of the queries with a correct prediction, in [0, 1]."""
         return float(self.correct.mean())
 
 
 def zscore_by(gallery: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Centres and scales every feature by the mean and standard deviation of the gallery.
+    """Standardise each feature by the mean and standard deviation of the gallery.
 
-    A feature that is constant in the gallery is only centred.
+    Features that are constant in the gallery are only centred.
 
     Args:
-        gallery: vectors (n, d) the statistics are taken from.
-        *others: further vectors (m, d) to transform alike.
+        gallery: Embeddings (n, d) from which mean and standard deviation are computed.
+        *others: Further embeddings (m, d) to standardise in the same way.
 
     Returns:
-        The transformed gallery and others, float64.
+        The standardised gallery and others, float64.
 
     Example:
         >>> gallery, query = zscore_by(np.array([[0.0], [2.0]]), np.array([[3.0]]))
@@ -50,7 +51,7 @@ def zscore_by(gallery: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...
         ([-1.0, 1.0], [2.0])
     """
     scaler = StandardScaler().fit(gallery.astype(np.float64))
-    return tuple(scaler.transform(vectors.astype(np.float64)) for vectors in (gallery, *others))
+    return tuple(scaler.transform(embeddings.astype(np.float64)) for embeddings in (gallery, *others))
 
 
 def knn_accuracy(
@@ -64,24 +65,26 @@ def knn_accuracy(
     gallery_sources: Sequence[str] | np.ndarray | None = None,
     query_sources: Sequence[str] | np.ndarray | None = None,
 ) -> KnnResult:
-    """Predict the labels of queries by a plain vote of their k nearest gallery vectors (cosine similarity).
+    """Predict the label of each query by a majority vote of its k nearest gallery embeddings (cosine similarity).
 
-    Between classes with equal votes the one with the nearest member wins. Without sources, gallery and query must not
-    share source images.
+    Ties go to the class of the nearest neighbour. Without sources, gallery and query must not share source images.
 
     Args:
-        gallery: Vectors (n, d); without `zscore` it is never copied and may be a memory-mapped file.
-        gallery_labels: Their labels, names or class numbers.
-        query: Vectors (m, d).
-        query_labels: The true labels.
-        k: Number of neighbours that vote; where it is above n, all vote.
-        zscore: Whether every feature is scaled by the gallery first; cosine similarity otherwise mostly sees the
-            common mean.
-        gallery_sources: Source image of each gallery vector; those of a query's own source do not vote.
-        query_sources: Source image of each query.
+        gallery: Gallery embeddings (n, d). Without `zscore`, the array is never copied and may be memory-mapped.
+        gallery_labels: Labels of the gallery (n,), names or class numbers.
+        query: Query embeddings (m, d).
+        query_labels: True labels of the queries (m,).
+        k: Number of neighbours that vote; at most n.
+        zscore: Whether to standardise each feature by the gallery first. Otherwise, the common mean dominates the
+            cosine similarity.
+        gallery_sources: Source image of each gallery row (n,). Rows of the query's source image do not vote.
+        query_sources: Source image of each query (m,).
+
+    Returns:
+        Predicted labels, and whether they are correct.
 
     Raises:
-        ValueError: A set is empty, lengths differ, a value is not finite, or a query has no neighbour.
+        ValueError: If gallery or query is empty, lengths differ, a value is not finite, or a query has no neighbour.
 
     Example:
         >>> gallery = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
@@ -89,14 +92,14 @@ def knn_accuracy(
         1.0
     """
     if not len(gallery) or not len(query):
-        raise ValueError("a nearest-neighbour accuracy needs at least one gallery and one query vector")
+        raise ValueError("give at least one gallery embedding and one query embedding")
     if len(gallery) != len(gallery_labels) or len(query) != len(query_labels):
-        raise ValueError("there must be one label for every vector")
+        raise ValueError("give one label for each embedding")
     if zscore:
         gallery, query = zscore_by(gallery, query)
     rows, similarity = nearest(gallery, query, k=k, gallery_sources=gallery_sources, query_sources=query_sources)
     if not np.isfinite(similarity[:, 0]).all():
-        raise ValueError("a query has no gallery vector of another source; leaving sources out needs at least two")
+        raise ValueError("a query has no gallery row from another source image; give at least two source images")
     classes, numbers = np.unique(np.asarray(gallery_labels), return_inverse=True)
-    predicted = classes[Vote(k).decide(numbers[rows], similarity)]
+    predicted = classes[KnnVote(k).predict(numbers[rows], similarity)]
     return KnnResult(predicted, predicted == np.asarray(query_labels))

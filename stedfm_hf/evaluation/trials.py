@@ -14,7 +14,7 @@ from stedfm_hf.evaluation.probe import fit_predict, select_C
 from stedfm_hf.evaluation.scoring import Run, measure
 from stedfm_hf.labels.labelled import LabelledImages, sample_per_class
 from stedfm_hf.labels.splits import Splits
-from stedfm_hf.metrics.neighbours import TEMPERATURE, Vote, nearest, reference_decide
+from stedfm_hf.metrics.neighbours import TEMPERATURE, KnnVote, nearest, reference_predict
 from stedfm_hf.runs import UserError
 
 ALL = "all"
@@ -111,7 +111,7 @@ def knn_runs(
     gallery_split = "validation" if reference else "train"
     asked = splits.named()[gallery_split]
     most = max(REFERENCE_KS) if reference else max(ks)
-    votes = [Vote(each) for each in ks] + [Vote(max(ks), TEMPERATURE)]
+    votes = [KnnVote(each) for each in ks] + [KnnVote(max(ks), TEMPERATURE)]
     runs = []
     for extractor in extractors:
         own = vectors[extractor.key]
@@ -128,14 +128,14 @@ def knn_runs(
         numbers = asked.labels[rows]
         if reference:
             for k in REFERENCE_KS:
-                predicted, counts = reference_decide(numbers, k)
+                predicted, counts = reference_predict(numbers, k)
                 predicted = np.where(counts, predicted, -1)
                 name = f"k = {REFERENCE_KS[0]} to {REFERENCE_KS[-1]} (reference)"
                 metrics = {"accuracy": float((predicted == test.labels).mean())}
                 runs.append(Run(extractor.key, name, k, predicted, None, len(asked), metrics=metrics))
             continue
         for vote in votes:
-            predicted = vote.decide(numbers, similarity)
+            predicted = vote.predict(numbers, similarity)
             metrics = measure(test, predicted, None)
             runs.append(Run(extractor.key, vote.name, 0, predicted, None, len(asked), metrics=metrics))
     if chance:

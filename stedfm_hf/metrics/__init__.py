@@ -1,4 +1,4 @@
-"""Metrics of the library `evaluate` that need no network; neighbours, votes, intervals and tests."""
+"""Metrics for the `evaluate` library, nearest neighbours, confidence intervals and paired tests."""
 
 import lazy_loader
 

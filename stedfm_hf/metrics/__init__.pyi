@@ -1,5 +1,5 @@
 from .label_metrics import CalibrationMetrics, ClassificationMetrics, MultiLabelMetrics, RegressionMetrics
-from .neighbours import Vote, nearest
+from .neighbours import KnnVote, nearest
 from .segmentation import SegmentationMetrics
 from .statistics import (
     accuracy_interval,
@@ -11,10 +11,10 @@ from .statistics import (
 __all__ = [
     "CalibrationMetrics",
     "ClassificationMetrics",
+    "KnnVote",
     "MultiLabelMetrics",
     "RegressionMetrics",
     "SegmentationMetrics",
-    "Vote",
     "accuracy_interval",
     "bootstrap_interval",
     "holm",

@@ -1,4 +1,4 @@
-"""Metrics of predicted labels and numbers for the library `evaluate`, which need no network and write nothing."""
+"""Metrics of predicted labels and numbers for the `evaluate` library, without network access or cache files."""
 
 from __future__ import annotations
 
@@ -16,26 +16,33 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
-CITATION = "No paper: the definitions are in the description."
+CITATION = "See the description for the definitions."
 
 
 class OfflineMetric(evaluate.Metric):
-    """A metric that writes nothing: no cache folder, no lock to wait for when several run at once.
+    """Metric that writes no cache files, so that several metrics can run at the same time without locks.
 
     Args:
-        keep_in_memory: False goes back to cache files, as `num_process` above 1 needs them; then give `cache_dir`.
-        **options: those of `evaluate.Metric`.
+        keep_in_memory: Whether to keep inputs in memory. False uses cache files in `cache_dir`, which `num_process`
+            above 1 needs.
+        **options: Options of `evaluate.Metric`.
     """
 
     def __init__(self, *, keep_in_memory: bool = True, **options: Any) -> None:
         super().__init__(keep_in_memory=keep_in_memory, **options)
 
     def _build_data_dir(self) -> str:
-        # Called by the constructor, which would make the folder even where nothing is ever written to it.
+        # The constructor calls this method and would create the folder even if no file is written.
         return "" if self.keep_in_memory else super()._build_data_dir()
 
     def info_of(self, description: str, inputs: str, features: dict[str, Any]) -> evaluate.MetricInfo:
-        """The description that `evaluate` asks for."""
+        """Return the description of the metric.
+
+        Args:
+            description: Description in one sentence.
+            inputs: Description of the inputs.
+            features: Feature types of the inputs, by name.
+        """
         return evaluate.MetricInfo(
             description=description,
             citation=CITATION,
@@ -45,49 +52,53 @@ class OfflineMetric(evaluate.Metric):
 
 
 NUMBER = datasets.Value("float64")
-"""Of class numbers, too: `evaluate` would cut 0.7 down to 0 without a word where it expects integers."""
+"""Type of all inputs, including class numbers: with an integer type, `evaluate` would silently truncate 0.7 to 0."""
 NUMBERS = datasets.Sequence(NUMBER)
 
 
 def class_numbers(name: str, values: Any, num_classes: int | None = None) -> np.ndarray:
-    """Class numbers as integers; refuses none, fractions and numbers of no class."""
+    """Return class numbers as integers.
+
+    Raises:
+        ValueError: If there are no numbers, or a number is not the number of a class.
+    """
     numbers = np.asarray(values, float)
     if not numbers.size:
         raise ValueError(f"there are no {name}")
     if not (numbers == np.floor(numbers)).all() or numbers.min() < 0 or numbers.max() >= (num_classes or np.inf):
-        known = (
-            "numbers 0, 1, 2, ... of classes" if num_classes is None else f"numbers 0 to {num_classes - 1} of classes"
+        known = "0, 1, 2, ..." if num_classes is None else f"0 to {num_classes - 1}"
+        raise ValueError(
+            f"{name} must be class numbers ({known}), but range from {numbers.min():g} to {numbers.max():g}"
         )
-        raise ValueError(f"{name} must be {known}; there are {numbers.min():g} to {numbers.max():g}")
     return numbers.astype(np.int64)
 
 
 def check_finite(name: str, values: np.ndarray) -> None:
-    """Refuses values that are not numbers: a metric of them would be one no more than they are."""
+    """Raise a ValueError if a value is NaN or infinite."""
     bad = int((~np.isfinite(values)).sum())
     if bad:
-        raise ValueError(f"{bad} of {values.size} {name} are not finite numbers; nothing can be said about them")
+        raise ValueError(f"{bad} of {values.size} {name} are not finite; check the predictions")
 
 
 def or_none(values: np.ndarray) -> list[float | None]:
-    """Numbers as plain data, those that are undefined (NaN) as None."""
+    """Convert numbers to a list in which NaN is None."""
     return [None if np.isnan(value) else float(value) for value in values]
 
 
 class ClassificationMetrics(OfflineMetric):
-    """Accuracy, balanced accuracy, macro F1, recall of each class and confusion matrix, as scikit-learn defines them.
+    """Accuracy, balanced accuracy, macro F1, recall of each class and confusion matrix, as defined by scikit-learn.
 
-    A class without references has no recall (None) and is left out of the balanced accuracy; one that was predicted
-    nevertheless counts in the macro F1, with 0. Classes with neither are left out of both.
+    Classes without references have no recall (None) and are excluded from the balanced accuracy. If such a class is
+    predicted, its F1 is 0; otherwise it is excluded from the macro F1 as well.
 
     `compute(predictions=, references=, num_classes=None)` takes class numbers and returns
 
-    - `accuracy`, `balanced_accuracy` (mean recall), `macro_f1`: floats in [0, 1];
-    - `recall_per_class`: list of floats or None, by class number;
-    - `confusion_matrix`: list of rows of counts, rows are references, columns predictions;
+    - `accuracy`, `balanced_accuracy` (mean recall), `macro_f1`: float in [0, 1];
+    - `recall_per_class`: recall of each class, float or None;
+    - `confusion_matrix`: counts (num_classes, num_classes); rows are references, columns are predictions;
     - `absent_classes`: numbers of the classes without references.
 
-    Without `num_classes` there are as many classes as the highest number says.
+    By default, `num_classes` is the highest class number plus one.
 
     Example:
         >>> found = ClassificationMetrics().compute(predictions=[0, 1, 1, 0], references=[0, 1, 1, 1], num_classes=3)
@@ -98,45 +109,45 @@ class ClassificationMetrics(OfflineMetric):
     def _info(self) -> evaluate.MetricInfo:
         return self.info_of(
             "Accuracy, balanced accuracy, macro F1, recall per class, confusion matrix.",
-            "predictions, references: class numbers; num_classes: how many classes there are.",
+            "predictions, references: class numbers; num_classes: number of classes.",
             {"predictions": NUMBER, "references": NUMBER},
         )
 
     def _compute(
         self, *, predictions: np.ndarray, references: np.ndarray, num_classes: int | None = None
     ) -> dict[str, Any]:
-        true, guessed = (
+        truth, predicted = (
             class_numbers(name, values, num_classes)
             for name, values in (("references", references), ("predictions", predictions))
         )
-        count = num_classes or int(max(true.max(), guessed.max())) + 1
-        matrix = confusion_matrix(true, guessed, labels=np.arange(count))
-        right, there, given = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+        count = num_classes or int(max(truth.max(), predicted.max())) + 1
+        matrix = confusion_matrix(truth, predicted, labels=np.arange(count))
+        correct, true_counts, predicted_counts = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
         with np.errstate(invalid="ignore"):
-            recall, f1 = right / there, 2 * right / (there + given)
+            recall, f1 = correct / true_counts, 2 * correct / (true_counts + predicted_counts)
         return {
-            "accuracy": float(right.sum() / matrix.sum()),
+            "accuracy": float(correct.sum() / matrix.sum()),
             "balanced_accuracy": float(np.nanmean(recall)),
             "macro_f1": float(np.nanmean(f1)),
             "recall_per_class": or_none(recall),
             "confusion_matrix": matrix.tolist(),
-            "absent_classes": np.flatnonzero(there == 0).tolist(),
+            "absent_classes": np.flatnonzero(true_counts == 0).tolist(),
         }
 
 
 class MultiLabelMetrics(OfflineMetric):
-    """Macro and micro F1, and mean average precision.
+    """Macro F1, micro F1 and mean average precision of multilabel predictions.
 
-    A class without a positive has no average precision; one that moreover was never predicted has no F1. Both are left
-    out of the means, and counted.
+    Classes without positives have no average precision. If they are never predicted either, they have no F1. Undefined
+    values are counted and excluded from means.
 
-    `compute(predictions=, references=, threshold=0.5)` takes scores (n, C), as probabilities, and 0 or 1 (n, C), and
-    returns
+    `compute(predictions=, references=, threshold=0.5)` takes scores (n, C), such as probabilities, and references 0 or
+    1 (n, C). Scores of at least `threshold` are predicted. It returns
 
-    - `macro_f1`, `micro_f1`: F1 of scores of the threshold or more; None where no class has one;
-    - `mean_average_precision`: None where no class has a positive;
-    - `f1_per_class`, `average_precision_per_class`: lists of floats or None;
-    - `undefined_f1`, `undefined_average_precision`: classes left out.
+    - `macro_f1`, `micro_f1`: float in [0, 1], or None if undefined for all classes;
+    - `mean_average_precision`: float in [0, 1], or None if no class has positives;
+    - `f1_per_class`, `average_precision_per_class`: values of each class, float or None;
+    - `undefined_f1`, `undefined_average_precision`: numbers of classes with an undefined value.
 
     Example:
         >>> found = MultiLabelMetrics().compute(predictions=[[0.9, 0.1], [0.2, 0.4]], references=[[1, 0], [0, 0]])
@@ -147,26 +158,26 @@ class MultiLabelMetrics(OfflineMetric):
     def _info(self) -> evaluate.MetricInfo:
         return self.info_of(
             "Macro F1, micro F1, mean average precision.",
-            "predictions: scores of every class; references: 0 or 1 for every class; threshold: of a positive.",
+            "predictions: scores of each class; references: 0 or 1 for each class; threshold: lowest score predicted.",
             {"predictions": NUMBERS, "references": NUMBERS},
         )
 
     def _compute(self, *, predictions: np.ndarray, references: np.ndarray, threshold: float = 0.5) -> dict[str, Any]:
         scores, truth = np.asarray(predictions, float), np.asarray(references)
         if scores.ndim != 2 or not scores.size or scores.shape != truth.shape:
-            raise ValueError("there must be one score and one reference of every image for every class")
+            raise ValueError("give one score and one reference for each image and class")
         if not np.isin(truth, (0, 1)).all():
-            raise ValueError("references of several labels are 0 or 1 for every class")
+            raise ValueError("multilabel references must be 0 or 1 for each class")
         check_finite("scores", scores)
-        guessed, truth = scores >= threshold, truth == 1
-        right, either = (guessed & truth).sum(axis=0), guessed.sum(axis=0) + truth.sum(axis=0)
-        f1 = np.divide(2 * right, either, out=np.full(len(right), np.nan), where=either > 0)
-        precision = np.full(len(right), np.nan)
+        predicted, truth = scores >= threshold, truth == 1
+        correct, total = (predicted & truth).sum(axis=0), predicted.sum(axis=0) + truth.sum(axis=0)
+        f1 = np.divide(2 * correct, total, out=np.full(len(correct), np.nan), where=total > 0)
+        precision = np.full(len(correct), np.nan)
         for number in np.flatnonzero(truth.any(axis=0)):
             precision[number] = average_precision_score(truth[:, number], scores[:, number])
         return {
             "macro_f1": _mean(f1),
-            "micro_f1": float(2 * right.sum() / either.sum()) if either.any() else None,
+            "micro_f1": float(2 * correct.sum() / total.sum()) if total.any() else None,
             "mean_average_precision": _mean(precision),
             "f1_per_class": or_none(f1),
             "average_precision_per_class": or_none(precision),
@@ -176,18 +187,18 @@ class MultiLabelMetrics(OfflineMetric):
 
 
 def _mean(values: np.ndarray) -> float | None:
-    """Mean of what is defined."""
+    """Return the mean of the defined values, or None if there are none."""
     return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
 class RegressionMetrics(OfflineMetric):
-    """Pearson correlation, R², mean absolute and root mean squared error.
+    """Pearson correlation, R², mean absolute error and root mean squared error.
 
-    Of references that are all the same there is neither correlation nor R², of such predictions no correlation: they
-    are None, and `undefined` counts them. R² is 1 minus the squared error over that of the mean reference: below 0 for
-    predictions that are worse than it.
+    Constant references have neither a correlation nor R², and constant predictions have no correlation. These values
+    are None. R² is negative for predictions that are worse than the mean of the references.
 
-    `compute(predictions=, references=)` takes numbers and returns `pearson_r`, `r2`, `mae`, `rmse`, `undefined`.
+    `compute(predictions=, references=)` takes numbers and returns `pearson_r`, `r2`, `mae`, `rmse`, and `undefined`,
+    the number of undefined metrics.
 
     Example:
         >>> found = RegressionMetrics().compute(predictions=[50.0, 60.0, 90.0], references=[50.0, 70.0, 90.0])
@@ -207,7 +218,7 @@ class RegressionMetrics(OfflineMetric):
     def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, Any]:
         predictions, references = np.asarray(predictions, float), np.asarray(references, float)
         if not len(references):
-            raise ValueError("there is nothing to compare: no references")
+            raise ValueError("there are no references; give at least one prediction and its reference")
         check_finite("predictions", predictions)
         check_finite("references", references)
         varied = np.ptp(references) > 0
@@ -222,19 +233,26 @@ class RegressionMetrics(OfflineMetric):
 
 
 BINS = 15
+"""Default number of bins of the reliability diagram."""
 
 
 class CalibrationMetrics(OfflineMetric):
     """Expected calibration error, Brier score and the bins of a reliability diagram.
 
-    The confidence is the highest probability of an image. It falls into one of equal bins (low, high]; the expected
-    calibration error is the mean over images of how far confidence and accuracy of its bin differ (Guo et al. 2017).
-    The Brier score is the mean squared distance of the probabilities from the true class, 0 to 2 (Brier 1950).
+    The confidence of a prediction is its highest probability. Confidences are divided into bins (low, high] of equal
+    width. The expected calibration error is the mean absolute difference of confidence and accuracy of the bins,
+    weighted by their counts. The Brier score is the mean squared difference of the probabilities from the one-hot
+    reference, from 0 (best) to 2.
 
-    `compute(predictions=, references=, bins=15)` takes probabilities (n, C) and class numbers (n,) and returns
+    `compute(predictions=, references=, bins=15)` takes probabilities (n, C) and class numbers (n,), and returns
 
-    - `expected_calibration_error`, `brier_score`: floats;
-    - `reliability`: a list of `{"low", "high", "count", "confidence", "accuracy"}`, the last two None in an empty bin.
+    - `expected_calibration_error` in [0, 1] and `brier_score` in [0, 2];
+    - `reliability`: for each bin, a dictionary of `low`, `high`, `count`, `confidence` and `accuracy`; the last two
+      are means over the bin, or None in an empty bin.
+
+    Source:
+        Guo et al., On Calibration of Modern Neural Networks, ICML 2017; Brier, Verification of Forecasts Expressed in
+        Terms of Probability, 1950.
 
     Example:
         >>> found = CalibrationMetrics().compute(predictions=[[0.8, 0.2], [0.4, 0.6]], references=[0, 0], bins=2)
@@ -245,26 +263,28 @@ class CalibrationMetrics(OfflineMetric):
     def _info(self) -> evaluate.MetricInfo:
         return self.info_of(
             "Expected calibration error, Brier score, reliability bins.",
-            "predictions: probabilities of every class; references: class numbers; bins: how many.",
+            "predictions: probabilities of each class; references: class numbers; bins: number of bins.",
             {"predictions": NUMBERS, "references": NUMBER},
         )
 
     def _compute(self, *, predictions: np.ndarray, references: np.ndarray, bins: int = BINS) -> dict[str, Any]:
         probabilities = np.asarray(predictions, float)
         if probabilities.ndim != 2 or not probabilities.size:
-            raise ValueError("calibration needs at least one image, and a probability of every class for each")
+            raise ValueError("give the probability of each class for at least one image")
         check_finite("probabilities", probabilities)
         if probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > 1e-3:
-            raise ValueError("the probabilities of an image must be positive and sum to 1; take the softmax of logits")
+            raise ValueError("the probabilities of each image must be positive and sum to 1; apply softmax to logits")
         numbers = class_numbers("references", references, probabilities.shape[1])
         confidence = probabilities.max(axis=1)
-        right = (probabilities.argmax(axis=1) == numbers).astype(float)
+        correct = (probabilities.argmax(axis=1) == numbers).astype(float)
         edges = np.linspace(0.0, 1.0, bins + 1)
-        place = np.searchsorted(edges[1:-1], confidence)
-        count = np.bincount(place, minlength=bins)
+        bin_number = np.searchsorted(edges[1:-1], confidence)
+        count = np.bincount(bin_number, minlength=bins)
         filled = count > 0
-        sure, correct = (np.bincount(place, each, bins) / np.maximum(count, 1) for each in (confidence, right))
-        gap = np.abs(sure - correct)[filled]
+        mean_confidence, accuracy = (
+            np.bincount(bin_number, each, bins) / np.maximum(count, 1) for each in (confidence, correct)
+        )
+        gap = np.abs(mean_confidence - accuracy)[filled]
         truth = np.eye(probabilities.shape[1])[numbers]
         return {
             "expected_calibration_error": float(np.average(gap, weights=count[filled])),
@@ -274,8 +294,8 @@ class CalibrationMetrics(OfflineMetric):
                     "low": float(edges[number]),
                     "high": float(edges[number + 1]),
                     "count": int(count[number]),
-                    "confidence": float(sure[number]) if filled[number] else None,
-                    "accuracy": float(correct[number]) if filled[number] else None,
+                    "confidence": float(mean_confidence[number]) if filled[number] else None,
+                    "accuracy": float(accuracy[number]) if filled[number] else None,
                 }
                 for number in range(bins)
             ],

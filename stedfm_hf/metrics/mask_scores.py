@@ -1,7 +1,6 @@
-"""How well the pixels of one image are told apart: overlap at a threshold, and areas under curves, for each class.
+"""Pixel metrics of the masks of one image: IoU, Dice, AUPR and AUROC of each class.
 
-A score that has no value is NaN and stays NaN: the summary counts it and never averages it in. The reference's own
-rules are in `reference.py`.
+Undefined scores are NaN. Summaries count them and exclude them from means.
 """
 
 from __future__ import annotations
@@ -18,22 +17,21 @@ from stedfm_hf.runs import UserError
 ScoringProtocol = Literal["default", "reference"]
 
 THRESHOLD = 0.5
-"""A pixel above this probability is predicted."""
+"""Default threshold of the probability: pixels above it are predicted."""
 IGNORED = 255
-"""Number of the pixels of a single-label mask that are left out."""
+"""Class number of pixels to ignore in single-label masks."""
 PIXEL_METRICS = ("iou", "dice", "aupr", "auroc")
-"""Names of our scores, in the order of the tables."""
+"""Metrics of the default protocol, in the order of the tables."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageScores:
-    """Scores of one image.
+    """Pixel scores of one image.
 
-    Args:
-        values: for each score its value for every class (L,) float64; undefined ones are NaN, by the reference's rules
-            -1.
-        protocol: "default" or "reference".
-        threshold: of a predicted pixel.
+    Attributes:
+        values: Score of each class (L,) float64, by metric. Undefined scores are NaN, or -1 in the reference protocol.
+        protocol: Scoring protocol, "default" or "reference".
+        threshold: Probability above which a pixel is predicted, in [0, 1].
     """
 
     values: dict[str, np.ndarray]
@@ -41,12 +39,12 @@ class ImageScores:
     threshold: float
 
     def undefined(self, name: str) -> np.ndarray:
-        """Which classes a score has no value for, (L,) bool."""
+        """Return whether the score of each class is undefined, (L,) bool."""
         values = self.values[name]
         return np.isnan(values) if self.protocol == "default" else values == reference.UNDEFINED
 
     def plain(self) -> dict[str, list[float | None]]:
-        """The scores as plain data, undefined ones as None."""
+        """Return the scores of each class as lists, by metric; undefined scores are None."""
         return {
             name: [None if lacks else float(value) for value, lacks in zip(values, self.undefined(name), strict=True)]
             for name, values in self.values.items()
@@ -62,32 +60,32 @@ def score_image(
     exclusive: bool = False,
     protocol: ScoringProtocol = "default",
 ) -> ImageScores:
-    """Scores of the maps of one image, for each class, of the pixels inside a region.
+    """Score the probability maps of one image, for each class.
 
-    Ours, where P are predicted pixels and T true ones (a soft target is true above 0.5):
+    The default protocol computes, for predicted pixels P and true pixels T (soft targets are true above 0.5):
 
-    - `iou`: |P and T| / |P or T|, and `dice`: 2 |P and T| / (|P| + |T|); undefined where both are empty. A class that
-      is predicted where there is none has 0.
-    - `aupr`: average precision, and `auroc`, as scikit-learn defines them; undefined where all pixels or none are
-      true, because then there is nothing to tell apart.
+    - `iou`: |P and T| / |P or T|, and `dice`: 2 |P and T| / (|P| + |T|). Both are undefined where P and T are empty,
+      and 0 where only P is not empty.
+    - `aupr` (average precision) and `auroc`, as defined by scikit-learn. Both are undefined where all pixels or none
+      are true.
 
-    `protocol="reference"` gives `iou`, `aupr`, `auroc`, `auap` and `weak_aupr` as the reference's evaluation computes
-    them, and -1 where one is undefined: see :func:`stedfm_hf.metrics.reference.reference_scores`.
+    The reference protocol computes the metrics of :func:`stedfm_hf.metrics.reference.reference_scores`.
 
     Args:
-        probabilities: maps of all classes (L, H, W).
-        target: planes of all classes (L, H, W), bool or numbers in [0, 1]; :func:`planes_of` makes them of a mask of
+        probabilities: Probability maps of all classes (L, H, W), in [0, 1].
+        target: Masks of all classes (L, H, W), bool or float in [0, 1]. Use :func:`planes_of` to convert a mask of
             class numbers.
-        region: true where pixels count (H, W) bool; None: everywhere.
-        threshold: a pixel above this probability is predicted; None: 0.5, by the reference's rules 0.25.
-        exclusive: a pixel is of its most probable class, whatever the threshold: for single-label models.
-        protocol: "default" or "reference".
+        region: Mask of the pixels to score (H, W) bool; None scores all pixels.
+        threshold: Probability above which a pixel is predicted; None is 0.5, or 0.25 in the reference protocol.
+        exclusive: Whether each pixel belongs to its most probable class, regardless of the threshold (single-label
+            models).
+        protocol: Scoring protocol, "default" or "reference".
 
     Returns:
-        The scores.
+        Scores of each metric and class.
 
     Raises:
-        UserError: shapes differ, maps are not finite, or a target is outside [0, 1].
+        UserError: If shapes differ, probabilities are not finite, or the target is outside [0, 1].
 
     Example:
         >>> maps = np.array([[[0.9, 0.8], [0.3, 0.1]]])
@@ -101,7 +99,7 @@ def score_image(
     truth = planes > 0.5
     if protocol == "reference":
         if exclusive:
-            raise UserError("the reference's rules know no classes that exclude each other; leave out exclusive")
+            raise UserError("the reference protocol does not support exclusive classes; leave out exclusive")
         cut = reference.THRESHOLD if threshold is None else threshold
         return ImageScores(reference.reference_scores(maps, truth, inside, threshold=cut), protocol, cut)
     if protocol != "default":
@@ -116,12 +114,15 @@ def score_image(
 def predicted_pixels(
     probabilities: np.ndarray, *, threshold: float = THRESHOLD, exclusive: bool = False
 ) -> np.ndarray:
-    """Predicted pixels of all classes (L, H, W) bool.
+    """Convert probability maps to predicted pixels.
 
     Args:
-        probabilities: maps (L, H, W).
-        threshold: a pixel above this probability is predicted.
-        exclusive: a pixel is of its most probable class instead; of several the first.
+        probabilities: Probability maps of all classes (L, H, W).
+        threshold: Probability above which a pixel is predicted, in [0, 1].
+        exclusive: Whether each pixel belongs to its most probable class instead; ties go to the first class.
+
+    Returns:
+        Predicted pixels of each class (L, H, W) bool.
 
     Example:
         >>> maps = np.array([[[0.4]], [[0.3]], [[0.3]]])
@@ -134,14 +135,14 @@ def predicted_pixels(
 
 
 def overlap(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Intersection over union and Dice coefficient of each class; NaN where both are empty.
+    """Compute intersection over union and Dice coefficient of each class.
 
     Args:
-        predicted: (L, ...) bool.
-        truth: (L, ...) bool.
+        predicted: Predicted pixels of each class (L, ...) bool.
+        truth: True pixels of each class (L, ...) bool.
 
     Returns:
-        Both (L,) float64.
+        IoU and Dice (L,) float64; NaN where both masks are empty.
 
     Example:
         >>> iou, dice = overlap(np.array([[True, True, False]]), np.array([[True, False, False]]))
@@ -156,18 +157,19 @@ def overlap(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def planes_of(target: np.ndarray, target_type: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Planes of a target of any type, and which of its pixels count.
+    """Convert a target of any type to one mask for each class.
 
     Args:
-        target: class numbers (H, W), 255 = left out, for `target_type="single_label"`; else planes (L, H, W).
+        target: Class numbers (H, W) with 255 for ignored pixels if `target_type` is "single_label"; otherwise masks
+            of all classes (L, H, W).
         target_type: "single_label", "multi_label" or "soft", as in the model's configuration.
-        classes: how many there are (L).
+        classes: Number of classes L.
 
     Returns:
-        Planes (L, H, W) float32, and true where pixels count (H, W) bool.
+        Masks of all classes (L, H, W) float32, and the mask of the pixels to score (H, W) bool.
 
     Raises:
-        UserError: the shape does not fit the type, or a mask holds a number of no class.
+        UserError: If the shape does not match the target type, or the target contains an unknown class number.
 
     Example:
         >>> planes, counted = planes_of(np.array([[0, 1, 255]]), "single_label", 2)
@@ -176,43 +178,50 @@ def planes_of(target: np.ndarray, target_type: str, classes: int) -> tuple[np.nd
     """
     if target_type != "single_label":
         if target.ndim != 3 or len(target) != classes:
-            raise UserError(f"a {target_type} target of {classes} classes is ({classes}, H, W), not {target.shape}")
+            raise UserError(
+                f"a {target_type} target with {classes} classes must have the shape ({classes}, H, W), "
+                f"not {target.shape}"
+            )
         return np.asarray(target, np.float32), np.ones(target.shape[1:], bool)
     if target.ndim != 2:
-        raise UserError(f"a single_label target is (H, W), not {target.shape}")
+        raise UserError(f"a single_label target must have the shape (H, W), not {target.shape}")
     counted = target != IGNORED
     unknown = np.setdiff1d(target[counted], np.arange(classes))
     if unknown.size:
-        raise UserError(f"a mask of {classes} classes holds the number {unknown[0]}; 0 to {classes - 1} are known")
+        raise UserError(
+            f"a mask contains the class number {unknown[0]}, but there are {classes} classes (0 to {classes - 1})"
+        )
     return (np.arange(classes)[:, None, None] == target).astype(np.float32), counted
 
 
 def checked(
     probabilities: np.ndarray, target: np.ndarray, region: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Maps, planes and region that fit each other.
+    """Return probabilities, target and region as arrays, after checking that they match.
 
     Raises:
-        UserError: they do not, maps are not finite, or a target is outside [0, 1].
+        UserError: If shapes differ, probabilities are not finite, or the target is outside [0, 1].
     """
     maps, planes = np.asarray(probabilities), np.asarray(target)
     if maps.ndim != 3 or maps.shape != planes.shape:
-        raise UserError(f"maps {maps.shape} and target {planes.shape} must both be (classes, height, width)")
+        raise UserError(
+            f"probabilities {maps.shape} and target {planes.shape} must have the same shape (classes, height, width)"
+        )
     if region is not None and np.shape(region) != maps.shape[1:]:
-        raise UserError(f"a region {np.shape(region)} does not fit maps of {maps.shape[1]} x {maps.shape[2]} pixels")
+        raise UserError(f"region {np.shape(region)} must have the shape {maps.shape[1:]} of the probability maps")
     bad = maps.size - int(np.isfinite(maps).sum())
     if bad:
-        raise UserError(f"{bad} of {maps.size} values of the maps are not finite numbers; nothing can be said of them")
+        raise UserError(f"{bad} of {maps.size} probabilities are not finite; check the weights of the model")
     if planes.dtype != bool and not ((planes >= 0) & (planes <= 1)).all():
         raise UserError(
-            f"a target holds 0 and 1, or numbers between; this one holds {planes.min():g} to {planes.max():g} "
-            "(divide an 8-bit mask by 255; leave pixels out by the region)"
+            f"target values must be between 0 and 1, but range from {planes.min():g} to {planes.max():g}; divide an "
+            "8-bit mask by 255, and exclude pixels by the region"
         )
     return maps, planes, np.ones(maps.shape[1:], bool) if region is None else np.asarray(region, bool)
 
 
 def _areas(values: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Average precision and area under the ROC curve; NaN where all pixels or none are true."""
+    """Return average precision and area under the ROC curve, or NaN where all pixels or none are true."""
     if truth.all() or not truth.any():
         return np.nan, np.nan
     return float(average_precision_score(truth, values)), float(roc_auc_score(truth, values))

@@ -1,8 +1,8 @@
-"""Exact nearest neighbours by cosine similarity, in bounded memory, on a CPU or a GPU, and how they vote on a label.
+"""Exact nearest neighbours by cosine similarity in bounded memory, and classification by their votes.
 
-A matrix product in single precision proposes candidates, chunk by chunk. Their similarities are computed anew in
-double precision, and where rounding could have hidden a nearer row the search is repeated with more care. So what
-comes back depends neither on the chunks nor on the device, and equal rows are equally near.
+A matrix product in single precision selects candidates, chunk by chunk. Their similarities are then recomputed in
+double precision, and the search is repeated in double precision where rounding could have hidden a nearer row. The
+result therefore depends neither on the chunk size nor on the device.
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ import numpy as np
 import torch
 
 _ROWS = 16_384
-"""Gallery rows at a time."""
+"""Gallery rows in one chunk."""
 _QUERIES = 1024
-"""Queries at a time."""
+"""Queries in one chunk."""
 _NUMBERS = 2**20
-"""Numbers in double precision at a time."""
+"""Double-precision numbers in memory at once."""
 _SMALL = 1e-15
-"""Shorter vectors, and longer ones than its inverse, are measured in double precision."""
+"""Embeddings with a norm below this value, or above its inverse, are normalised in double precision."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Side:
-    """Vectors (n, d), and the number of the source of each (n,), or None where nothing is left out."""
+class _Embeddings:
+    """Embeddings (n, d), and the source number of each (n,), or None if no sources are excluded."""
 
-    vectors: np.ndarray
+    embeddings: np.ndarray
     sources: np.ndarray | None
 
     def __len__(self) -> int:
-        return len(self.vectors)
+        return len(self.embeddings)
 
-    def take(self, rows: np.ndarray) -> _Side:
-        return _Side(self.vectors[rows], None if self.sources is None else self.sources[rows])
+    def take(self, rows: np.ndarray) -> _Embeddings:
+        """Return some of the embeddings."""
+        return _Embeddings(self.embeddings[rows], None if self.sources is None else self.sources[rows])
 
 
 def nearest(
@@ -46,28 +47,28 @@ def nearest(
     query_sources: Sequence[str] | np.ndarray | None = None,
     device: str | torch.device = "cpu",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the k most similar gallery vectors of every query by cosine similarity.
+    """Find the k gallery embeddings with the highest cosine similarity to each query.
 
-    Nothing is approximate, and the gallery is never copied as a whole: it may be a memory-mapped file. Similarities
-    are those of double precision; a vector of zeros has similarity 0 to all. Vectors that hardly differ in direction
-    cost a second pass in double precision, and a query with very many rows just as far as its last neighbour (blank
-    crops, a collapsed network) one of its own.
+    The search is exact. The gallery is never copied as a whole and may be a memory-mapped file. Similarities are
+    computed in double precision; an embedding of zeros has similarity 0 to all others. Embeddings with nearly the same
+    direction need a second pass in double precision, and queries with very many equally similar rows (blank crops, a
+    collapsed network) a third pass.
 
     Args:
-        gallery: vectors (n, d), floats of any precision or integers.
-        query: vectors (m, d).
-        k: neighbours wanted; at most n come back.
-        gallery_sources: source image of each gallery row; with `query_sources`, rows of a query's own source are
-            left out.
-        query_sources: source image of each query row.
-        device: where candidates are searched, "cpu" or "cuda"; the answer is the same.
+        gallery: Gallery embeddings (n, d), float or int.
+        query: Query embeddings (m, d).
+        k: Number of neighbours.
+        gallery_sources: Source image of each gallery row (n,). With `query_sources`, gallery rows of the query's
+            source image are excluded.
+        query_sources: Source image of each query row (m,).
+        device: Device of the candidate search, such as "cpu" or "cuda". The result does not depend on it.
 
     Returns:
-        Row numbers in the gallery, int64, and similarities, float64, both (m, min(k, n)), most similar first; of equal
-        similarities the lower row is first. A neighbour that had to be left out has similarity minus infinity.
+        Gallery rows (m, min(k, n)) int64 and their similarities (m, min(k, n)) float64, by decreasing similarity. Ties
+        are in the order of gallery rows. Excluded rows come last, with similarity minus infinity.
 
     Raises:
-        ValueError: k is below 1, only one of the sources is given, shapes do not fit, or a value is not finite.
+        ValueError: If k is below 1, only one of the sources is given, shapes do not match, or a value is not finite.
 
     Example:
         >>> rows, similarity = nearest(np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0]]), np.array([[3.0, 0.0]]), k=2)
@@ -77,147 +78,154 @@ def nearest(
     if k < 1:
         raise ValueError(f"k must be 1 or more, not {k}")
     if (gallery_sources is None) != (query_sources is None):
-        raise ValueError("give gallery_sources and query_sources both, or neither")
+        raise ValueError("give both gallery_sources and query_sources, or neither")
     if gallery.ndim != 2 or query.ndim != 2 or gallery.shape[1] != query.shape[1] or not gallery.size:
-        raise ValueError(f"a gallery {gallery.shape} and queries {query.shape} are not vectors of one length")
-    known, asked = _sides(gallery, query, gallery_sources, query_sources)
+        raise ValueError(
+            f"gallery (n, d) and query (m, d) must have the same d, not {gallery.shape} and {query.shape}"
+        )
+    known, queries = _with_sources(gallery, query, gallery_sources, query_sources)
     k = min(k, len(known))
-    # More candidates than asked for: seldom are so many rows within rounding of the last neighbour.
-    most = min(k + k // 2 + 8, len(known))
-    rows, similarity = np.empty((len(asked), k), np.int64), np.empty((len(asked), k))
-    left = np.arange(len(asked))
+    # More candidates than k: rarely are so many rows within rounding of the last neighbour.
+    candidate_count = min(k + k // 2 + 8, len(known))
+    rows, similarity = np.empty((len(queries), k), np.int64), np.empty((len(queries), k))
+    remaining = np.arange(len(queries))
     for dtype in (torch.float32, torch.float64):
-        if not len(left):
+        if not len(remaining):
             break
-        part = asked.take(left)
-        candidates, screened = _screen(known, part, most, dtype, torch.device(device))
+        part = queries.take(remaining)
+        candidates, screened = _screen(known, part, candidate_count, dtype, torch.device(device))
         exact = _similarity(known, part, candidates)
         order = np.lexsort((candidates, -exact), axis=-1)[:, :k]
-        rows[left] = np.take_along_axis(candidates, order, axis=1)
-        similarity[left] = np.take_along_axis(exact, order, axis=1)
-        if most < len(known):
-            left = left[_doubtful(screened, exact, similarity[left, -1], gallery.shape[1], dtype)]
+        rows[remaining] = np.take_along_axis(candidates, order, axis=1)
+        similarity[remaining] = np.take_along_axis(exact, order, axis=1)
+        if candidate_count < len(known):
+            uncertain = _uncertain(screened, exact, similarity[remaining, -1], gallery.shape[1], dtype)
+            remaining = remaining[uncertain]
         else:
-            left = left[:0]
-    for number in left:
-        every = _every_similarity(known, asked.take(np.array([number])))
-        rows[number] = np.argsort(-every, kind="stable")[:k]
-        similarity[number] = every[rows[number]]
+            remaining = remaining[:0]
+    for number in remaining:
+        to_all = _similarity_to_all(known, queries.take(np.array([number])))
+        rows[number] = np.argsort(-to_all, kind="stable")[:k]
+        similarity[number] = to_all[rows[number]]
     return rows, similarity
 
 
-def _sides(
+def _with_sources(
     gallery: np.ndarray,
     query: np.ndarray,
     gallery_sources: Sequence[str] | np.ndarray | None,
     query_sources: Sequence[str] | np.ndarray | None,
-) -> tuple[_Side, _Side]:
+) -> tuple[_Embeddings, _Embeddings]:
+    """Convert the sources of gallery and query to numbers."""
     if gallery_sources is None or query_sources is None:
-        return _Side(gallery, None), _Side(query, None)
+        return _Embeddings(gallery, None), _Embeddings(query, None)
     if len(gallery_sources) != len(gallery) or len(query_sources) != len(query):
-        raise ValueError("there must be one source for every vector")
+        raise ValueError("give one source for each embedding")
     both = np.concatenate([np.asarray(gallery_sources), np.asarray(query_sources)])
     numbers = np.unique(both, return_inverse=True)[1]
-    return _Side(gallery, numbers[: len(gallery)]), _Side(query, numbers[len(gallery) :])
+    return _Embeddings(gallery, numbers[: len(gallery)]), _Embeddings(query, numbers[len(gallery) :])
 
 
 def _screen(
-    gallery: _Side, query: _Side, most: int, dtype: torch.dtype, device: torch.device
+    gallery: _Embeddings, query: _Embeddings, candidate_count: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `most` gallery rows of each query with the highest similarities in a precision, unordered, and those."""
-    # Not in the half precision of a training around us.
+    """Return the gallery rows with the highest similarities in a given precision, unordered, and the similarities."""
+    # Autocast of a surrounding training must not lower the precision.
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        parts = [_unit(query.vectors[at : at + _QUERIES], dtype, device) for at in range(0, len(query), _QUERIES)]
+        parts = [_unit(query.embeddings[at : at + _QUERIES], dtype, device) for at in range(0, len(query), _QUERIES)]
         best: list[tuple[torch.Tensor, torch.Tensor]] = [
             (part.new_empty(len(part), 0), torch.empty(len(part), 0, dtype=torch.int64, device=device))
             for part in parts
         ]
         for start in range(0, len(gallery), _ROWS):
-            chunk = _unit(gallery.vectors[start : start + _ROWS], dtype, device)
+            chunk = _unit(gallery.embeddings[start : start + _ROWS], dtype, device)
             for number, part in enumerate(parts):
                 similarity = part @ chunk.T
                 if gallery.sources is not None and query.sources is not None:
-                    theirs = torch.from_numpy(query.sources[number * _QUERIES :][: len(part)]).to(device)
-                    ours = torch.from_numpy(gallery.sources[start : start + _ROWS]).to(device)
-                    similarity.masked_fill_(theirs[:, None] == ours[None, :], -torch.inf)
-                value, place = similarity.topk(min(most, len(chunk)), sorted=False)
+                    query_sources = torch.from_numpy(query.sources[number * _QUERIES :][: len(part)]).to(device)
+                    gallery_sources = torch.from_numpy(gallery.sources[start : start + _ROWS]).to(device)
+                    similarity.masked_fill_(query_sources[:, None] == gallery_sources[None, :], -torch.inf)
+                value, index = similarity.topk(min(candidate_count, len(chunk)), sorted=False)
                 values = torch.cat([best[number][0], value], dim=1)
-                rows = torch.cat([best[number][1], place + start], dim=1)
-                value, place = values.topk(min(most, values.shape[1]), sorted=False)
-                best[number] = value, rows.gather(1, place)
+                rows = torch.cat([best[number][1], index + start], dim=1)
+                value, index = values.topk(min(candidate_count, values.shape[1]), sorted=False)
+                best[number] = value, rows.gather(1, index)
     values, rows = (torch.cat(column).cpu() for column in zip(*best, strict=True))
     return rows.numpy(), values.double().numpy()
 
 
-def _unit(vectors: np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Vectors divided by their lengths, as a tensor of a precision."""
-    # A copy: read-only arrays are welcome, and the division is in place.
-    values = torch.from_numpy(np.array(vectors, np.result_type(vectors, np.float32))).to(device)
+def _unit(embeddings: np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return embeddings divided by their norms, as a tensor of a given precision."""
+    # A copy: the array may be read-only, and the division is in place.
+    values = torch.from_numpy(np.array(embeddings, np.result_type(embeddings, np.float32))).to(device)
     values = values.to(torch.promote_types(values.dtype, dtype))
-    length = torch.linalg.vector_norm(values, dim=1)
-    if not bool(((length > _SMALL) & (length < 1 / _SMALL)).all()):
-        # The squares may be out of the range of single precision, or are those of a vector of zeros.
+    norm = torch.linalg.vector_norm(values, dim=1)
+    if not bool(((norm > _SMALL) & (norm < 1 / _SMALL)).all()):
+        # Squares outside the range of single precision, or an embedding of zeros.
         values = values.double()
-        length = torch.linalg.vector_norm(values, dim=1)
-    if not bool(length.isfinite().all()):
-        raise ValueError("vectors with values that are not finite have no neighbours; look at where they come from")
-    length[length == 0] = 1.0
-    return values.div_(length[:, None]).to(dtype)
+        norm = torch.linalg.vector_norm(values, dim=1)
+    if not bool(norm.isfinite().all()):
+        raise ValueError("embeddings contain values that are not finite; check the weights of the model")
+    norm[norm == 0] = 1.0
+    return values.div_(norm[:, None]).to(dtype)
 
 
-def _similarity(gallery: _Side, query: _Side, rows: np.ndarray) -> np.ndarray:
-    """Cosine similarities in double precision of every query and its gallery rows (m, c).
+def _similarity(gallery: _Embeddings, query: _Embeddings, rows: np.ndarray) -> np.ndarray:
+    """Compute the cosine similarity of each query to its gallery rows (m, c), in double precision.
 
-    Sums over each vector by itself, not a matrix product: there the place in the matrix can change the last digit.
+    Each pair is summed separately: in a matrix product, the last digit can depend on the position in the matrix.
     """
     similarity = np.empty(rows.shape)
-    step = max(1, _NUMBERS // (rows.shape[1] * gallery.vectors.shape[1]))
+    step = max(1, _NUMBERS // (rows.shape[1] * gallery.embeddings.shape[1]))
     for at in range(0, len(rows), step):
-        some = slice(at, at + step)
-        theirs = query.vectors[some, None].astype(np.float64)
-        ours = gallery.vectors[rows[some]].astype(np.float64)
-        length = np.sqrt((theirs * theirs).sum(-1)) * np.sqrt((ours * ours).sum(-1))
-        similarity[some] = (theirs * ours).sum(-1) / np.where(length == 0, 1.0, length)
+        chunk = slice(at, at + step)
+        left = query.embeddings[chunk, None].astype(np.float64)
+        right = gallery.embeddings[rows[chunk]].astype(np.float64)
+        norms = np.sqrt((left * left).sum(-1)) * np.sqrt((right * right).sum(-1))
+        similarity[chunk] = (left * right).sum(-1) / np.where(norms == 0, 1.0, norms)
         if gallery.sources is not None and query.sources is not None:
-            similarity[some][gallery.sources[rows[some]] == query.sources[some, None]] = -np.inf
+            similarity[chunk][gallery.sources[rows[chunk]] == query.sources[chunk, None]] = -np.inf
     return similarity
 
 
-def _every_similarity(gallery: _Side, query: _Side) -> np.ndarray:
-    """Those of one query and the whole gallery."""
-    step = max(1, _NUMBERS // gallery.vectors.shape[1])
-    places = [np.arange(at, min(at + step, len(gallery)))[None] for at in range(0, len(gallery), step)]
-    return np.concatenate([_similarity(gallery, query, place)[0] for place in places])
+def _similarity_to_all(gallery: _Embeddings, query: _Embeddings) -> np.ndarray:
+    """Return the similarities of one query to the whole gallery."""
+    step = max(1, _NUMBERS // gallery.embeddings.shape[1])
+    chunks = [np.arange(at, min(at + step, len(gallery)))[None] for at in range(0, len(gallery), step)]
+    return np.concatenate([_similarity(gallery, query, rows)[0] for rows in chunks])
 
 
-def _doubtful(
-    screened: np.ndarray, exact: np.ndarray, last: np.ndarray, length: int, dtype: torch.dtype
+def _uncertain(
+    screened: np.ndarray, exact: np.ndarray, last: np.ndarray, dimension: int, dtype: torch.dtype
 ) -> np.ndarray:
-    """Queries of which a row that is no candidate may be as near as the last neighbour found.
+    """Return whether a row that is not a candidate may be as near as the last neighbour, for each query.
 
-    The error of the product is at most their number of values times the unit roundoff, whatever the order of the sum,
-    and that of dividing by both lengths as much again. Larger errors of the candidates tell of products in a lower
-    precision (TF32), which prove nothing.
+    The rounding error of the product is at most the dimension times the unit roundoff, whatever the order of the sum;
+    the division by both norms adds as much. Larger errors of the candidates indicate products in a lower precision
+    (TF32), for which the bound does not hold.
     """
-    bound = 2 * (length + 8) * (torch.finfo(dtype).eps + np.finfo(np.float64).eps) / 2
+    bound = 2 * (dimension + 8) * (torch.finfo(dtype).eps + np.finfo(np.float64).eps) / 2
     error = np.abs(np.subtract(screened, exact, out=np.zeros_like(exact), where=np.isfinite(exact))).max(axis=1)
     return ~((screened.min(axis=1) + bound < last) & (error <= bound))
 
 
 TEMPERATURE = 0.07
-"""Of the weighted vote: that of DINO's nearest-neighbour evaluation (Caron et al. 2021)."""
+"""Temperature of the weighted vote in the k-NN evaluation of DINO (Caron et al., 2021)."""
 
 
 @dataclass(frozen=True)
-class Vote:
-    """A way to vote.
+class KnnVote:
+    """Classification by a majority vote of the k nearest neighbours.
 
-    Args:
-        k: neighbours that vote.
-        temperature: None counts every vote alike; T weighs a vote by exp(similarity / T).
+    Attributes:
+        k: Number of neighbours that vote.
+        temperature: Temperature T of votes weighted by exp(similarity / T); None gives all votes equal weight.
+
+    Raises:
+        ValueError: If `k` is below 1 or `temperature` is not above 0.
 
     Example:
-        >>> Vote(1).name, Vote(20, TEMPERATURE).name
+        >>> KnnVote(1).name, KnnVote(20, TEMPERATURE).name
         ('1 neighbour', '20 neighbours, weighted (T = 0.07)')
     """
 
@@ -232,58 +240,65 @@ class Vote:
 
     @property
     def name(self) -> str:
-        """The vote in words."""
+        """Description of the vote, used as the setting of a run."""
         words = f"{self.k} neighbour{'s' * (self.k > 1)}"
         return words if self.temperature is None else f"{words}, weighted (T = {self.temperature:g})"
 
-    def decide(self, numbers: np.ndarray, similarity: np.ndarray) -> np.ndarray:
-        """The class with the most votes; of several, that of the nearest neighbour among them.
+    def predict(self, numbers: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+        """Predict the class with the most votes; ties go to the class of the nearest neighbour.
 
         Args:
-            numbers: class number of the neighbours of every query (m, n), the nearest first; the first k vote.
-            similarity: their similarities (m, n); one of minus infinity does not vote.
+            numbers: Class number of the neighbours of each query (m, n) int, nearest first. The first k vote.
+            similarity: Similarity of the neighbours (m, n). Neighbours with similarity minus infinity do not vote.
 
         Returns:
-            Class numbers (m,).
+            Predicted class numbers (m,) int.
 
         Example:
             >>> neighbours, similarity = np.array([[2, 0, 0, 2]]), np.array([[0.9, 0.8, 0.7, 0.6]])
-            >>> Vote(3).decide(neighbours, similarity).tolist(), Vote(4).decide(neighbours, similarity).tolist()
-            ([0], [2])
+            >>> [KnnVote(k).predict(neighbours, similarity).item() for k in (3, 4)]
+            [0, 2]
         """
         numbers, weights = numbers[:, : self.k], self._weights(similarity)
         votes = _count(numbers, weights)
-        # Of the neighbours whose class has most votes, argmax takes the first, hence nearest.
+        # argmax takes the first, that is the nearest, of the neighbours whose class has the most votes.
         first = np.take_along_axis(votes, numbers, axis=1).argmax(axis=1)
         return np.take_along_axis(numbers, first[:, None], axis=1)[:, 0]
 
     def _weights(self, similarity: np.ndarray) -> np.ndarray:
+        """Return the weight of each vote (m, k)."""
         similarity = similarity[:, : self.k]
         if self.temperature is None:
             return np.isfinite(similarity).astype(float)
-        # Relative to the nearest: the vote is the same, and nothing overflows.
+        # Relative to the nearest neighbour: the same prediction without overflow.
         nearest = similarity.max(axis=1, keepdims=True, initial=-np.finfo(float).max)
         return np.exp((similarity - nearest) / self.temperature)
 
 
-def reference_decide(numbers: np.ndarray, k: int, *, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """The vote of the reference protocol: of several classes with the most votes, the one with the lowest number.
+def reference_predict(numbers: np.ndarray, k: int, *, min_votes: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Predict the class with the most votes as in the reference protocol; ties go to the lowest class number.
+
+    Args:
+        numbers: Class number of the neighbours of each query (m, n) int, nearest first. The first k vote.
+        k: Number of neighbours that vote.
+        min_votes: Number of votes that a prediction needs.
 
     Returns:
-        Class numbers (m,), and whether each counts (m,) bool; one that does not is wrong.
+        Predicted class numbers (m,) int, and whether each has enough votes (m,) bool. The reference protocol counts
+        predictions with too few votes as wrong.
 
     Example:
-        >>> numbers, counts = reference_decide(np.array([[2, 0, 0, 2], [3, 2, 1, 1]]), 4)
-        >>> numbers.tolist(), counts.tolist(), reference_decide(np.array([[2, 1, 0]]), 3)[1].tolist()
+        >>> numbers, valid = reference_predict(np.array([[2, 0, 0, 2], [3, 2, 1, 1]]), 4)
+        >>> numbers.tolist(), valid.tolist(), reference_predict(np.array([[2, 1, 0]]), 3)[1].tolist()
         ([0, 1], [True, True], [False])
     """
     numbers = numbers[:, :k]
     votes = _count(numbers, np.ones(numbers.shape))
-    return votes.argmax(axis=1), votes.max(axis=1) >= least
+    return votes.argmax(axis=1), votes.max(axis=1) >= min_votes
 
 
 def _count(numbers: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sum of the weights of the neighbours of each class, (m, classes)."""
+    """Return the sum of the weights of each class (m, classes)."""
     classes = int(numbers.max(initial=0)) + 1
     cells = (np.arange(len(numbers))[:, None] * classes + numbers).ravel()
     return np.bincount(cells, weights.ravel(), len(numbers) * classes).reshape(len(numbers), classes)

@@ -1,4 +1,4 @@
-"""How well objects are found: connected components of masks, matched where they overlap by more than half."""
+"""Object metrics of masks: F1, panoptic quality and segmentation quality of matched connected components."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from stedfm_hf.metrics.mask_scores import checked
 from stedfm_hf.runs import UserError
 
 OVERLAP = 0.5
-"""Two objects match above this IoU. From 0.5 on no object can match two: they would share more than all of it."""
+"""Default IoU above which two objects match. Matches are unique for any threshold of at least 0.5."""
 OBJECT_METRICS = ("f1", "pq", "sq")
-"""Names of the scores, in the order of the tables; RQ is the F1."""
+"""Metrics, in the order of the tables. F1 equals the recognition quality (RQ)."""
 
 
 @dataclass(frozen=True, eq=False)
 class ObjectScores:
-    """Objects of one image, or of several together, for each class (L,).
+    """Object counts of one image, or of several images together, for each class.
 
-    Args:
-        matched: objects that were found.
-        spurious: predicted objects that match no true one.
-        missed: true objects that match no predicted one.
-        shared: sum of the IoUs of the matches.
+    Attributes:
+        true_positives: Number of matched objects (L,).
+        false_positives: Number of predicted objects without a matching true object (L,).
+        false_negatives: Number of true objects without a matching predicted object (L,).
+        iou_sum: Sum of the IoUs of all matches (L,).
     """
 
     true_positives: np.ndarray
@@ -35,13 +35,16 @@ class ObjectScores:
 
     @property
     def values(self) -> dict[str, np.ndarray]:
-        """`f1`, `pq` and `sq` of each class (L,) float64.
+        """Metrics of each class (L,) float64, by name.
 
-        - `f1`: matched / (matched + half of the spurious and missed), which is the recognition quality RQ.
-        - `sq`: mean IoU of the matches, the segmentation quality; NaN where nothing matches.
-        - `pq`: SQ times RQ, the panoptic quality (Kirillov et al. 2019); 0 where nothing matches.
+        - `f1`: TP / (TP + FP / 2 + FN / 2), which equals the recognition quality RQ.
+        - `sq`: segmentation quality, the mean IoU of the matches; NaN without matches.
+        - `pq`: panoptic quality, SQ times RQ; 0 without matches.
 
-        All are NaN where there is neither a true object nor a predicted one.
+        All metrics are NaN where there is neither a true nor a predicted object.
+
+        Source:
+            Kirillov et al., Panoptic Segmentation, CVPR 2019.
         """
         with np.errstate(invalid="ignore"):
             size = self.true_positives + (self.false_positives + self.false_negatives) / 2
@@ -52,11 +55,11 @@ class ObjectScores:
             }
 
     def undefined(self, name: str) -> np.ndarray:
-        """Which classes a score has no value for, (L,) bool."""
+        """Return whether the metric of each class is undefined, (L,) bool."""
         return np.isnan(self.values[name])
 
     def plain(self) -> dict[str, list[float | None]]:
-        """Scores and counts as plain data, undefined ones as None."""
+        """Return metrics and counts of each class as lists, by name; undefined metrics are None."""
         scores = {
             name: [None if np.isnan(value) else float(value) for value in values]
             for name, values in self.values.items()
@@ -76,22 +79,22 @@ def score_objects(
     overlap: float = OVERLAP,
     min_area_px: int = 1,
 ) -> ObjectScores:
-    """Objects of one image, for each class: connected components, diagonal neighbours included.
+    """Match predicted and true objects of one image, for each class.
 
-    What lies outside the region is cut off before components are looked for, as if the image ended there.
+    Objects are connected components, including diagonal neighbours. Pixels outside the region are removed first.
 
     Args:
-        predicted: predicted pixels (L, H, W) bool, as `predicted_pixels` gives them.
-        target: planes (L, H, W), true above 0.5.
-        region: true where pixels count (H, W) bool; None: everywhere.
-        overlap: IoU above which two objects match, 0.5 or more.
-        min_area_px: components of fewer pixels are no objects, neither in the prediction nor in the target.
+        predicted: Predicted pixels of each class (L, H, W) bool, from `predicted_pixels`.
+        target: Masks of all classes (L, H, W), true above 0.5.
+        region: Mask of the pixels to score (H, W) bool; None scores all pixels.
+        overlap: IoU above which two objects match, in [0.5, 1).
+        min_area_px: Area of the smallest object, in pixels; smaller components are ignored in prediction and target.
 
     Returns:
-        The counts and scores.
+        Counts of each class.
 
     Raises:
-        UserError: shapes differ, the target is outside [0, 1], or `overlap` is outside 0.5 to 1.
+        UserError: If shapes differ, the target is outside [0, 1], or `overlap` is outside [0.5, 1).
 
     Example:
         >>> truth = np.zeros((1, 8, 8), bool)
@@ -104,8 +107,8 @@ def score_objects(
     """
     guess, planes, inside = checked(predicted, target, region)
     if guess.dtype != bool:
-        raise UserError("objects are made of predicted pixels (bool); take `predicted_pixels` of the maps first")
-    return together(
+        raise UserError("predicted must be boolean pixels; apply `predicted_pixels` to the probability maps first")
+    return stack_classes(
         [
             match_objects(
                 components(each & inside, min_area_px),
@@ -118,11 +121,14 @@ def score_objects(
 
 
 def components(mask: np.ndarray, min_area_px: int = 1) -> np.ndarray:
-    """Numbers of the connected components of a mask (H, W), diagonal neighbours included; 0 is none.
+    """Label the connected components of a mask, including diagonal neighbours.
 
     Args:
-        mask: (H, W) bool.
-        min_area_px: smaller components are dropped.
+        mask: Mask (H, W) bool.
+        min_area_px: Area of the smallest component to keep, in pixels.
+
+    Returns:
+        Number of the component of each pixel (H, W) int; 0 is the background.
 
     Example:
         >>> components(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 0, 0]], bool), 2)[:, 0].tolist()
@@ -135,18 +141,19 @@ def components(mask: np.ndarray, min_area_px: int = 1) -> np.ndarray:
 
 
 def match_objects(predicted: np.ndarray, truth: np.ndarray, *, overlap: float = OVERLAP) -> ObjectScores:
-    """Matches of the objects of two label images: pairs whose IoU is above a half or more, unique by that alone.
+    """Match the objects of two label images by IoU.
 
     Args:
-        predicted: numbers of objects (H, W), 0 = none; an instance segmentation, or `components` of a mask.
-        truth: the same of the true objects.
-        overlap: IoU above which two objects match, 0.5 or more.
+        predicted: Label image of the predicted objects (H, W) int, 0 is the background: an instance segmentation, or
+            the `components` of a mask.
+        truth: Label image of the true objects (H, W) int.
+        overlap: IoU above which two objects match, in [0.5, 1).
 
     Returns:
-        Counts of the one class (1,).
+        Counts of a single class (1,).
 
     Raises:
-        UserError: shapes differ, or `overlap` is outside 0.5 to 1.
+        UserError: If shapes differ, or `overlap` is outside [0.5, 1).
 
     Example:
         >>> found = match_objects(np.array([[7, 7, 7, 0]]), np.array([[3, 3, 0, 9]]))
@@ -154,9 +161,9 @@ def match_objects(predicted: np.ndarray, truth: np.ndarray, *, overlap: float = 
         ([1], [1], [0.667])
     """
     if np.shape(predicted) != np.shape(truth):
-        raise UserError(f"label images {np.shape(predicted)} and {np.shape(truth)} are not of the same size")
+        raise UserError(f"label images must have the same shape, not {np.shape(predicted)} and {np.shape(truth)}")
     if not 0.5 <= overlap < 1:
-        raise UserError(f"objects match above an IoU of 0.5 or more, not {overlap:g}: below, matches are not unique")
+        raise UserError(f"overlap must be in [0.5, 1), not {overlap:g}: below 0.5, matches are not unique")
     table = contingency_table(truth, predicted, sparse_type="array")
     true_sizes, guessed_sizes = table.sum(axis=1), table.sum(axis=0)
     pairs = table.tocoo()
@@ -170,7 +177,7 @@ def match_objects(predicted: np.ndarray, truth: np.ndarray, *, overlap: float = 
     )
 
 
-def together(classes: list[ObjectScores]) -> ObjectScores:
-    """The scores of several classes as one."""
+def stack_classes(classes: list[ObjectScores]) -> ObjectScores:
+    """Concatenate the counts of single classes."""
     names = ("true_positives", "false_positives", "false_negatives", "iou_sum")
     return ObjectScores(*(np.concatenate([getattr(each, name) for each in classes]) for name in names))

@@ -1,7 +1,7 @@
-"""The reference's rules for the pixels of one image, so that published numbers can be computed again.
+"""Pixel metrics of the reference protocol, to reproduce published values.
 
-They differ from ours: the threshold is 0.25, the areas are trapezoids, undefined scores are -1, and the weak score of
-soft masks averages the -1 of single boxes in. Where the reference leaves a choice open, the text says which we made.
+Differences from the default protocol: the threshold is 0.25, areas under curves use the trapezoidal rule, undefined
+scores are -1, and the weak AUPR includes the -1 of single boxes in its mean.
 """
 
 from __future__ import annotations
@@ -13,23 +13,33 @@ from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
 
 UNDEFINED = -1.0
 THRESHOLD = 0.25
-"""A pixel above it is predicted."""
+"""Default threshold of the probability: pixels above it are predicted."""
 MARGIN = 10
-"""Pixels around the bounding box of an object, for the weak score."""
+"""Margin around the bounding box of an object for the weak AUPR, in pixels."""
 REFERENCE_METRICS = ("iou", "aupr", "auroc", "auap", "weak_aupr")
 
 
 def reference_scores(
     probabilities: np.ndarray, truth: np.ndarray, region: np.ndarray, *, threshold: float = THRESHOLD
 ) -> dict[str, np.ndarray]:
-    """Scores of each class (L,) by the reference's rules, -1 where undefined.
+    """Compute the metrics of the reference protocol for one image.
 
-    - `iou`: of pixels above the threshold; -1 where neither predicted nor true pixels are there.
-    - `aupr`: trapezoidal area under the precision-recall curve; `auroc`; `auap`: as `aupr`, with the precision
-      replaced by its running maximum towards lower recall. -1 where all pixels or none are true.
+    - `iou`: IoU of pixels above the threshold; -1 without predicted and true pixels.
+    - `aupr`: trapezoidal area under the precision-recall curve; `auroc`: area under the ROC curve; `auap`: as `aupr`,
+      with the precision replaced by its running maximum towards lower recall. All are -1 where all pixels or none are
+      true.
     - `weak_aupr`: see :func:`weak_aupr`.
 
-    The reference's script for label percentages asks besides that a tenth of the pixels be true; here it is not asked.
+    The reference script for label percentages also requires that 10 % of the pixels are true. This function does not.
+
+    Args:
+        probabilities: Probability maps of all classes (L, H, W).
+        truth: True pixels of each class (L, H, W) bool.
+        region: Mask of the pixels to score (H, W) bool.
+        threshold: Probability above which a pixel is predicted, in [0, 1].
+
+    Returns:
+        Score of each class (L,) float64, by metric; -1 where undefined.
 
     Example:
         >>> maps, truth = np.array([[[0.3, 0.2, 0.1]]]), np.array([[[True, True, False]]])
@@ -50,11 +60,19 @@ def reference_scores(
 
 
 def weak_aupr(probabilities: np.ndarray, truth: np.ndarray, region: np.ndarray | None = None) -> float:
-    """Mean over true objects of the trapezoidal AUPR inside their bounding boxes, widened by 10 pixels.
+    """Compute the mean trapezoidal AUPR inside the bounding boxes of the true objects, widened by 10 pixels.
 
-    For masks that mark the place of a structure better than its outline. Objects are connected components, diagonal
-    neighbours included. A box whose pixels are all true counts with -1, in the mean too; one whose prediction is the
-    same everywhere with 0 (ours: the first is asked before the second). Without objects the score is -1.
+    Use this metric for masks that mark the position of a structure rather than its outline. Objects are connected
+    components, including diagonal neighbours. The mean includes -1 for boxes without false pixels, and 0 for other
+    boxes with a constant prediction.
+
+    Args:
+        probabilities: Probability map of one class (H, W).
+        truth: Target of one class (H, W), true above 0.5.
+        region: Mask of the pixels to score (H, W) bool; None scores all pixels.
+
+    Returns:
+        The weak AUPR; -1 without objects.
 
     Example:
         >>> truth = np.zeros((30, 30))
@@ -66,7 +84,7 @@ def weak_aupr(probabilities: np.ndarray, truth: np.ndarray, region: np.ndarray |
     true = (truth > 0.5) & inside
     scores = []
     for rows, columns in ndimage.find_objects(label(true)):
-        box = tuple(slice(max(0, side.start - MARGIN), side.stop + MARGIN) for side in (rows, columns))
+        box = tuple(slice(max(0, axis.start - MARGIN), axis.stop + MARGIN) for axis in (rows, columns))
         values, true_values = probabilities[box][inside[box]], true[box][inside[box]]
         constant = np.ptp(values) == 0 and not true_values.all()
         scores.append(0.0 if constant else _areas(values, true_values)["aupr"])
@@ -74,10 +92,10 @@ def weak_aupr(probabilities: np.ndarray, truth: np.ndarray, region: np.ndarray |
 
 
 def _areas(values: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Return `aupr`, `auroc` and `auap`, or -1 where all pixels or none are true."""
     if truth.all() or not truth.any():
         return dict.fromkeys(("aupr", "auroc", "auap"), UNDEFINED)
-    # From low thresholds to high ones, hence from high recall to low: what is accumulated is the best precision that
-    # any recall at least as high has.
+    # The curve runs from high recall to low recall: the running maximum is the best precision at this recall or more.
     precision, recall, _ = precision_recall_curve(truth, values)
     return {
         "aupr": float(auc(recall, precision)),

@@ -1,4 +1,4 @@
-"""Of masks: what their pixels and objects score, image by image."""
+"""Metric of masks for the `evaluate` library, computed image by image."""
 
 from __future__ import annotations
 
@@ -19,37 +19,39 @@ PLANES = datasets.Sequence(datasets.Sequence(datasets.Sequence(datasets.Value("f
 
 
 class SegmentationMetrics(OfflineMetric):
-    """IoU, Dice, AUPR and AUROC of masks for each class and image, then means over images; objects if asked for.
+    """IoU, Dice, AUPR and AUROC of masks, and optionally object metrics, averaged over images.
 
-    Images are scored when they are added, and only their scores are kept: they may differ in size, and thousands of
-    them need no memory. An undefined score is counted and never averaged in.
+    Images are scored when they are added, and only their scores are stored: images may differ in size, and thousands
+    of them need little memory. Undefined scores are counted and excluded from means.
 
-    `compute(predictions=, references=, regions=None, sources=None)` takes for each image maps (L, H, W), its target
-    (planes (L, H, W), or class numbers (H, W) with 255 = left out for single labels), true where pixels count (H, W)
-    or None, and its source image. `add` takes `region=` and `source=`, `add_batch` what `compute` takes. For every
-    score it returns
+    `compute(predictions=, references=, regions=None, sources=None)` takes one entry for each image: probability maps
+    (L, H, W), the target (masks (L, H, W), or class numbers (H, W) with 255 = ignored for single labels), the mask of
+    the pixels to score (H, W) or None, and the source image. `add` takes the same for one image as `prediction`,
+    `reference`, `region` and `source`; `add_batch` takes the arguments of `compute`. For each metric, such as `iou`,
+    the result holds
 
-    - `iou`: the mean over images of each class, then over classes; None where no class has one;
-    - `iou_per_class`: list of floats or None; `undefined_iou`: images of each class that were left out;
-    - `iou_interval`: 95 % interval of the mean, by a bootstrap over sources; None of fewer than two;
+    - `iou`: mean over images, then over classes; None if undefined for all classes;
+    - `iou_per_class`: mean over images of each class, float or None;
+    - `undefined_iou`: number of images of each class without a defined score;
+    - `iou_interval`: 95 % bootstrap interval of the mean over source images; None for fewer than two sources;
 
-    and `images`, how many there were. Scores are `iou, dice, aupr, auroc`; `f1, pq, sq` of objects; by the reference's
-    rules `iou, aupr, auroc, auap, weak_aupr`.
+    and `images`, the number of images. Metrics are `iou, dice, aupr, auroc`, and `f1, pq, sq` of objects; in the
+    reference protocol `iou, aupr, auroc, auap, weak_aupr`.
 
     Args:
-        target_type: "single_label" (the most probable class of a pixel is predicted), "multi_label" or "soft".
-        classes: names, for the summary; None: numbers.
-        background: number of the class that the mean over classes leaves out; None: all count.
-        threshold: of a predicted pixel; None: 0.5, by the reference's rules 0.25.
-        protocol: "default" or "reference".
-        objects: whether objects are scored too.
-        min_area_px: components of fewer pixels are no objects.
-        n_resamples: of sources, for the intervals; 0: no intervals, for a check during training.
-        **options: those of `evaluate.Metric`.
+        target_type: "single_label" (predicts the most probable class of each pixel), "multi_label" or "soft".
+        classes: Names of the classes; None uses numbers.
+        background: Number of the class to exclude from means over classes; None includes all classes.
+        threshold: Probability above which a pixel is predicted; None is 0.5, or 0.25 in the reference protocol.
+        protocol: Scoring protocol, "default" or "reference".
+        objects: Whether to compute object metrics as well.
+        min_area_px: Area of the smallest object, in pixels.
+        n_resamples: Number of bootstrap resamples; 0 computes no intervals.
+        **options: Options of `evaluate.Metric`.
 
     Raises:
-        UserError: the reference's rules were asked for with single labels or objects, which they do not know; when
-            images are added: maps, targets and regions do not fit each other.
+        UserError: If the reference protocol is combined with single labels or objects. When images are added: if
+            predictions, references and regions do not match.
 
     Example:
         >>> maps = [[[0.9, 0.8], [0.3, 0.1]]]
@@ -72,18 +74,18 @@ class SegmentationMetrics(OfflineMetric):
         **options: Any,
     ) -> None:
         if target_type not in ("single_label", "multi_label", "soft"):
-            raise UserError(f"target_type {target_type!r} has no masks; choose single_label, multi_label or soft")
+            raise UserError(f"target_type {target_type!r} is unknown; choose single_label, multi_label or soft")
         if protocol == "reference" and (objects or target_type == "single_label"):
-            raise UserError(
-                "the reference's rules know planes of classes and pixels only: no single labels, no objects"
-            )
+            raise UserError("the reference protocol supports neither single labels nor object metrics")
         super().__init__(**options)
         if self.num_process > 1:
-            raise UserError("SegmentationMetrics keeps scores in this process; gather the images of the others first")
+            raise UserError(
+                "SegmentationMetrics does not support num_process above 1; gather the images in one process"
+            )
         self.target_type, self.classes, self.background = target_type, classes, background
         self.threshold, self.protocol, self.objects, self.min_area_px = threshold, protocol, objects, min_area_px
         self.n_resamples = n_resamples
-        self._forget()
+        self._reset()
 
     def _info(self) -> evaluate.MetricInfo:
         return self.info_of(
@@ -104,12 +106,22 @@ class SegmentationMetrics(OfflineMetric):
         source: str | None = None,
         **names_of_batches: Any,
     ) -> None:
-        """Score one image."""
-        # `evaluate.combine` passes single images by the names of batches.
+        """Score one image.
+
+        Args:
+            prediction: Probability maps (L, H, W).
+            reference: Target of the image: masks (L, H, W), or class numbers (H, W) for single labels.
+            region: Mask of the pixels to score (H, W); None scores all pixels.
+            source: Source image; None treats the image as a separate source.
+            **names_of_batches: `predictions` and `references` of one image, as passed by `evaluate.combine`.
+
+        Raises:
+            UserError: If prediction, reference and region do not match.
+        """
         maps = _array(names_of_batches.pop("predictions", prediction))
         target = _array(names_of_batches.pop("references", reference))
         if names_of_batches:
-            raise TypeError(f"SegmentationMetrics.add knows no {', '.join(names_of_batches)}")
+            raise TypeError(f"SegmentationMetrics.add got unexpected arguments: {', '.join(names_of_batches)}")
         inside = None if region is None else _array(region).astype(bool)
         single = self.target_type == "single_label"
         if single:
@@ -117,12 +129,14 @@ class SegmentationMetrics(OfflineMetric):
             inside = counted if inside is None else counted & inside
         scores = score_image(maps, target, inside, threshold=self.threshold, exclusive=single, protocol=self.protocol)
         if self._pixels and len(self._pixels[0].values["iou"]) != len(maps):
-            raise UserError(f"an image of {len(maps)} classes follows on some of {len(self._pixels[0].values['iou'])}")
+            raise UserError(
+                f"all images must have {len(self._pixels[0].values['iou'])} classes, but this one has {len(maps)}"
+            )
         if self.objects:
             predicted = predicted_pixels(maps, threshold=scores.threshold, exclusive=single)
             self._objects.append(score_objects(predicted, target, inside, min_area_px=self.min_area_px))
         self._pixels.append(scores)
-        # An image without a source is one of its own, whose name no other can have.
+        # No file path can have the name of this separate source.
         self._sources.append(f"/{len(self._sources)}" if source is None else source)
 
     def add_batch(
@@ -134,14 +148,25 @@ class SegmentationMetrics(OfflineMetric):
         sources: Sequence[str] | None = None,
         **unknown: Any,
     ) -> None:
-        """Score several images."""
+        """Score several images.
+
+        Args:
+            predictions: Probability maps (L, H, W) of each image.
+            references: Target of each image.
+            regions: Mask of the pixels to score (H, W) or None, for each image.
+            sources: Source image of each image.
+            **unknown: Not accepted.
+
+        Raises:
+            UserError: If the numbers of entries differ, or prediction, reference and region of an image do not match.
+        """
         if unknown:
-            raise TypeError(f"SegmentationMetrics knows no {', '.join(unknown)}")
+            raise TypeError(f"SegmentationMetrics got unexpected arguments: {', '.join(unknown)}")
         given = {"predictions": predictions, "references": references, "regions": regions, "sources": sources}
         sizes = {name: len(each) for name, each in given.items() if each is not None}
         if len(set(sizes.values())) != 1 or not {"predictions", "references"} <= set(sizes):
             raise UserError(
-                f"each image needs a prediction and a reference, and all or none a region and a source: {sizes}"
+                f"give one prediction, reference, region and source for each image; their numbers are {sizes}"
             )
         for number in range(sizes["predictions"]):
             self.add(
@@ -152,32 +177,46 @@ class SegmentationMetrics(OfflineMetric):
             )
 
     def compute(self, *, predictions: Any = None, references: Any = None, **others: Any) -> dict[str, Any]:
-        """Means over all images that were added, which are then forgotten."""
+        """Average the scores of all added images, and remove the images.
+
+        Args:
+            predictions: Probability maps of further images to add first.
+            references: Targets of these images.
+            **others: `regions` and `sources` of these images.
+
+        Returns:
+            Means, numbers of undefined scores and confidence intervals; see the class.
+
+        Raises:
+            UserError: If there are no images, or images to add do not match.
+        """
         if predictions is not None or references is not None:
             self.add_batch(predictions=predictions, references=references, **others)
         try:
             return self._summary()
         finally:
-            self._forget()
+            self._reset()
 
     def _summary(self) -> dict[str, Any]:
+        """Summarise the scores of pixels and objects."""
         if not self._pixels:
-            raise UserError("there are no images to score; add some first")
+            raise UserError("there are no images to score; add at least one")
         count = len(self._pixels[0].values["iou"])
         names = list(self.classes) if self.classes is not None else [str(number) for number in range(count)]
         left_out = [] if self.background is None else [names[self.background]]
         found: dict[str, Any] = {"images": len(self._pixels)}
-        kinds: list[Sequence[Any]] = [self._pixels, *([self._objects] if self.objects else [])]
-        for scores in kinds:
+        groups: list[Sequence[Any]] = [self._pixels, *([self._objects] if self.objects else [])]
+        for scores in groups:
             found |= flatten(summarise(scores, names, self._sources, exclude=left_out, n_resamples=self.n_resamples))
         return found
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
+        """Remove all images."""
         self._pixels: list[ImageScores] = []
         self._objects: list[ObjectScores] = []
         self._sources: list[str] = []
 
 
 def _array(values: Any) -> np.ndarray:
-    """An array of a list, an array, or a tensor on any device."""
+    """Convert a list, an array, or a tensor on any device to an array."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)

@@ -1,4 +1,4 @@
-"""Nearest-neighbour accuracy: the vote, its ties and its exclusions."""
+"""k-nearest-neighbour classification: votes, ties and excluded source images."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def _clouds(seed: int, n: int = 40, d: int = 6) -> tuple[np.ndarray, list[str]]:
 def test_agrees_with_scikit_learn_where_one_neighbour_decides(seed: int) -> None:
     gallery, labels = _clouds(seed)
     query, query_labels = _clouds(seed + 1)
-    ours = knn_accuracy(gallery, labels, query, query_labels, k=1, zscore=False)
-    theirs = KNeighborsClassifier(1, metric="cosine").fit(gallery, labels).predict(query)
-    np.testing.assert_array_equal(ours.predicted, theirs)
-    assert ours.accuracy == np.mean(theirs == np.array(query_labels))
+    found = knn_accuracy(gallery, labels, query, query_labels, k=1, zscore=False)
+    expected = KNeighborsClassifier(1, metric="cosine").fit(gallery, labels).predict(query)
+    np.testing.assert_array_equal(found.predicted, expected)
+    assert found.accuracy == np.mean(expected == np.array(query_labels))
 
 
-def test_majority_wins_and_a_tie_goes_to_the_class_of_the_nearest() -> None:
+def test_ties_go_to_the_class_of_the_nearest_neighbour() -> None:
     angle = np.deg2rad([1.0, 2.0, 3.0, 4.0])
     gallery = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     query = np.array([[1.0, 0.0]])
@@ -54,38 +54,38 @@ def leave_one_out(vectors: np.ndarray, labels: list[str], sources: list[str], k:
 
 
 def test_crops_of_one_image_never_vote_for_each_other() -> None:
-    """Every image has two equal crops: with its twin a crop is always right, without it always wrong."""
+    """Each image has two equal crops: a crop is always right with its twin, and always wrong without it."""
     vectors = np.repeat(np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]), 2, axis=0)
     labels = list("aabbaabb")
     sources = list("ssttuuvv")
-    alone = leave_one_out(vectors, labels, [str(number) for number in range(8)], k=1)
-    grouped = leave_one_out(vectors, labels, sources, k=1)
-    assert alone.accuracy == 1.0
-    assert grouped.accuracy == 0.0
+    by_crop = leave_one_out(vectors, labels, [str(number) for number in range(8)], k=1)
+    by_source = leave_one_out(vectors, labels, sources, k=1)
+    assert by_crop.accuracy == 1.0
+    assert by_source.accuracy == 0.0
 
 
-def test_left_out_neighbours_do_not_vote_when_k_exceeds_the_rest() -> None:
+def test_excluded_neighbours_do_not_vote_if_k_exceeds_the_others() -> None:
     vectors = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.8, 0.2]])
     result = leave_one_out(vectors, ["a", "a", "a", "b"], ["s", "s", "s", "t"], k=4)
     assert result.predicted.tolist() == ["b", "b", "b", "a"]
 
 
-def test_zscore_takes_its_statistics_from_the_gallery_only() -> None:
+def test_zscore_uses_the_statistics_of_the_gallery() -> None:
     gallery = np.array([[0.0, 5.0], [2.0, 5.0]])
     scaled, query = zscore_by(gallery, np.array([[4.0, 6.0]]))
     assert scaled.tolist() == [[-1.0, 0.0], [1.0, 0.0]]
     assert query.tolist() == [[3.0, 1.0]]
 
 
-def test_wrong_arguments_are_refused() -> None:
+def test_invalid_arguments_raise_errors() -> None:
     vectors = np.eye(3)
     with pytest.raises(ValueError, match="at least one gallery"):
         knn_accuracy(vectors[:0], [], vectors, list("abc"))
-    with pytest.raises(ValueError, match="one label for every vector"):
+    with pytest.raises(ValueError, match="one label for each embedding"):
         knn_accuracy(vectors, list("ab"), vectors, list("abc"))
-    with pytest.raises(ValueError, match="another source"):
+    with pytest.raises(ValueError, match="another source image"):
         leave_one_out(vectors, list("abc"), list("sss"), k=1)
     with pytest.raises(ValueError, match="k must be 1"):
         nearest(vectors, vectors, k=0)
-    with pytest.raises(ValueError, match="both, or neither"):
+    with pytest.raises(ValueError, match="both gallery_sources and query_sources"):
         nearest(vectors, vectors, k=1, query_sources=list("abc"))

@@ -146,7 +146,7 @@ def test_wrong_commands_have_status_2(
     for more, message in (
         (["--baselines", "nothing"], "baselines 'nothing' is unknown"),
         (["--baselines", "none", "chance"], "excludes all others"),
-        (["--protocol", "theirs"], "protocol 'theirs' is unknown"),
+        (["--protocol", "other"], "protocol 'other' is unknown"),
         (["--protocol", "reference", "--leave-one-out"], "leave out --leave-one-out"),
         (["--protocol", "reference", "--split", "all", "--target", "x"], "whose names are the labels"),
     ):

@@ -1,4 +1,4 @@
-"""The metrics are those of scikit-learn and SciPy, say what is undefined, and leave no trace on the disk."""
+"""Label metrics: agreement with scikit-learn and SciPy, undefined values, and no files."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def test_classification_agrees_with_scikit_learn(pairs: list[tuple[int, int]]) -
     assert found["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
     assert found["confusion_matrix"] == confusion_matrix(truth, predicted, labels=range(5)).tolist()
     recall = recall_score(truth, predicted, labels=range(5), average=None, zero_division=np.nan)
-    for number, (ours, theirs) in enumerate(zip(found["recall_per_class"], recall, strict=True)):
-        assert (ours is None) == bool(np.isnan(theirs)) == (number in found["absent_classes"])
-        assert ours is None or ours == pytest.approx(theirs)
+    for number, (value, expected) in enumerate(zip(found["recall_per_class"], recall, strict=True)):
+        assert (value is None) == bool(np.isnan(expected)) == (number in found["absent_classes"])
+        assert value is None or value == pytest.approx(expected)
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 60), classes=st.integers(2, 6), bins=st.integers(1, 20))
@@ -69,7 +69,7 @@ def test_calibration_agrees_with_scikit_learn(seed: int, n: int, classes: int, b
     assert found["expected_calibration_error"] == pytest.approx(np.dot(weights, np.abs(accuracy - confidence)))
 
 
-def test_certainty_is_calibrated_if_it_is_right_and_as_wrong_as_can_be_if_not() -> None:
+def test_certain_predictions_have_extreme_calibration_errors() -> None:
     certain = np.eye(3)[[0, 1, 2, 0]]
     right = CalibrationMetrics().compute(predictions=certain, references=[0, 1, 2, 0])
     wrong = CalibrationMetrics().compute(predictions=certain, references=[1, 2, 0, 1])
@@ -81,7 +81,7 @@ def test_certainty_is_calibrated_if_it_is_right_and_as_wrong_as_can_be_if_not() 
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 30), rate=st.floats(0.0, 1.0))
-def test_several_labels_agree_with_scikit_learn(seed: int, n: int, rate: float) -> None:
+def test_multilabel_metrics_agree_with_scikit_learn(seed: int, n: int, rate: float) -> None:
     rng = np.random.default_rng(seed)
     scores, truth = rng.random((n, 4)).round(1), (rng.random((n, 4)) < rate).astype(int)
     found = MultiLabelMetrics().compute(predictions=scores, references=truth)
@@ -90,12 +90,12 @@ def test_several_labels_agree_with_scikit_learn(seed: int, n: int, rate: float) 
     assert [value is None for value in found["f1_per_class"]] == np.isnan(per_class).tolist()
     assert found["undefined_f1"] == np.isnan(per_class).sum()
     for average in ("macro", "micro"):
-        theirs = f1_score(truth, guessed, average=average, zero_division=np.nan)
-        assert found[f"{average}_f1"] == (None if np.isnan(theirs) else pytest.approx(theirs))
+        expected = f1_score(truth, guessed, average=average, zero_division=np.nan)
+        assert found[f"{average}_f1"] == (None if np.isnan(expected) else pytest.approx(expected))
     there = [number for number in range(4) if truth[:, number].any()]
     assert found["undefined_average_precision"] == 4 - len(there)
-    theirs = [average_precision_score(truth[:, number], scores[:, number]) for number in there]
-    assert found["mean_average_precision"] == (pytest.approx(np.mean(theirs)) if there else None)
+    expected = [average_precision_score(truth[:, number], scores[:, number]) for number in there]
+    assert found["mean_average_precision"] == (pytest.approx(np.mean(expected)) if there else None)
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(2, 50))
@@ -119,7 +119,7 @@ def test_regression_agrees_with_scikit_learn_and_scipy(seed: int, n: int) -> Non
         ([1.0], [1.0], {"pearson_r", "r2"}),
     ],
 )
-def test_what_constants_leave_undefined_is_none_and_counted(
+def test_undefined_metrics_of_constants_are_none_and_counted(
     predicted: list[float], truth: list[float], undefined: set[str]
 ) -> None:
     found = RegressionMetrics().compute(predictions=predicted, references=truth)
@@ -129,10 +129,10 @@ def test_what_constants_leave_undefined_is_none_and_counted(
 
 
 @pytest.mark.parametrize("metric", ALL)
-def test_nothing_is_written_and_metrics_work_side_by_side(
+def test_no_files_are_written_and_metrics_can_run_at_the_same_time(
     metric: type[evaluate.Metric], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even the cache folder: a home that cannot be written to, and a hundred at once, are no obstacle."""
+    """Metrics do not create the cache folder, so that a read-only home folder and concurrent runs are possible."""
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     whole: dict[type[evaluate.Metric], tuple[Any, Any]] = {
@@ -148,12 +148,12 @@ def test_nothing_is_written_and_metrics_work_side_by_side(
         for each in (one, other):
             each.add_batch(predictions=[prediction], references=[reference])
     assert one.compute() == other.compute() == expected
-    assert one.compute(predictions=predictions, references=references) == expected  # and is ready for the next
+    assert one.compute(predictions=predictions, references=references) == expected  # and can be used again
     assert json.loads(json.dumps(expected)) == expected
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tensors_and_combinations_are_welcome(tmp_path: Path) -> None:
+def test_tensors_and_combined_metrics_are_supported(tmp_path: Path) -> None:
     predicted = torch.tensor([0, 1, 1])
     found = ClassificationMetrics().compute(predictions=predicted, references=torch.tensor([0, 1, 0]))
     assert found["accuracy"] == pytest.approx(2 / 3)
@@ -166,14 +166,22 @@ def test_tensors_and_combinations_are_welcome(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metric", "given_ones", "message"),
     [
-        (ClassificationMetrics, {"predictions": [0.7], "references": [0]}, "predictions must be numbers"),
-        (ClassificationMetrics, {"predictions": [-1], "references": [0]}, "predictions must be numbers"),
-        (ClassificationMetrics, {"predictions": [0], "references": [3], "num_classes": 3}, "numbers 0 to 2"),
-        (ClassificationMetrics, {"predictions": [0], "references": [float("nan")]}, "references must be numbers"),
+        (ClassificationMetrics, {"predictions": [0.7], "references": [0]}, "predictions must be class numbers"),
+        (ClassificationMetrics, {"predictions": [-1], "references": [0]}, "predictions must be class numbers"),
+        (
+            ClassificationMetrics,
+            {"predictions": [0], "references": [3], "num_classes": 3},
+            r"class numbers \(0 to 2\)",
+        ),
+        (
+            ClassificationMetrics,
+            {"predictions": [0], "references": [float("nan")]},
+            "references must be class numbers",
+        ),
         (ClassificationMetrics, {"predictions": [], "references": []}, "no references"),
         (CalibrationMetrics, {"predictions": [[3.0, -2.0]], "references": [0]}, "softmax"),
         (CalibrationMetrics, {"predictions": [[float("nan"), 1.0]], "references": [0]}, "1 of 2 probabilities"),
-        (CalibrationMetrics, {"predictions": [[0.5, 0.5]], "references": [2]}, "numbers 0 to 1"),
+        (CalibrationMetrics, {"predictions": [[0.5, 0.5]], "references": [2]}, r"class numbers \(0 to 1\)"),
         (MultiLabelMetrics, {"predictions": [[0.5, 0.5]], "references": [[0.5, 1]]}, "0 or 1"),
         (MultiLabelMetrics, {"predictions": [[0.5, 0.5]], "references": [[1]]}, "one score and one reference"),
         (MultiLabelMetrics, {"predictions": [[float("inf"), 0.5]], "references": [[0, 1]]}, "1 of 2 scores"),
@@ -181,7 +189,7 @@ def test_tensors_and_combinations_are_welcome(tmp_path: Path) -> None:
         (RegressionMetrics, {"predictions": [], "references": []}, "no references"),
     ],
 )
-def test_what_would_make_a_wrong_figure_is_refused(
+def test_invalid_arguments_raise_errors(
     metric: type[evaluate.Metric], given_ones: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

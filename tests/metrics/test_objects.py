@@ -1,4 +1,4 @@
-"""Objects: matched by hand, by law unique, and the panoptic quality of it all."""
+"""Object metrics: matches worked out by hand, unique matches, and panoptic quality."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def blobs(seed: int, rate: float = 0.4) -> np.ndarray:
 
 
 def test_matches_by_hand() -> None:
-    """One exact, one of IoU 2/3, one that a half of does not suffice for, one missed, one spurious."""
+    """One exact match, one with IoU 2/3, one pair with IoU 1/2 (not a match), one missed and one spurious object."""
     truth = np.array([[1, 1, 0, 2, 2, 2, 0, 3, 3, 0, 4, 0, 0]])
     guess = np.array([[1, 1, 0, 2, 2, 0, 0, 0, 3, 0, 0, 0, 9]])
     found = match_objects(guess, truth)
@@ -31,7 +31,7 @@ def test_matches_by_hand() -> None:
 
 
 @given(seed=SEEDS)
-def test_a_mask_finds_all_of_its_own_objects(seed: int) -> None:
+def test_a_mask_matches_itself(seed: int) -> None:
     mask = blobs(seed)
     found = score_objects(mask, mask)
     assert found.true_positives.tolist() == [components(each).max() for each in mask]
@@ -42,7 +42,7 @@ def test_a_mask_finds_all_of_its_own_objects(seed: int) -> None:
 @given(seed=SEEDS, overlap=st.sampled_from([0.5, 0.6, 0.8]))
 def test_every_object_is_counted_once(seed: int, overlap: float) -> None:
     guess, truth = blobs(seed), blobs(seed + 1)
-    truth |= guess & blobs(seed + 2, 0.9)  # so that some match
+    truth |= guess & blobs(seed + 2, 0.9)  # so that some objects match
     found = score_objects(guess, truth, overlap=overlap)
     assert (found.true_positives + found.false_positives).tolist() == [components(each).max() for each in guess]
     assert (found.true_positives + found.false_negatives).tolist() == [components(each).max() for each in truth]
@@ -50,7 +50,7 @@ def test_every_object_is_counted_once(seed: int, overlap: float) -> None:
 
 
 @given(seed=SEEDS)
-def test_the_other_way_round_missed_is_spurious(seed: int) -> None:
+def test_swapping_masks_swaps_false_positives_and_negatives(seed: int) -> None:
     guess, truth = blobs(seed), blobs(seed) & blobs(seed + 1, 0.95)
     one, other = score_objects(guess, truth), score_objects(truth, guess)
     assert one.false_negatives.tolist() == other.false_positives.tolist()
@@ -59,7 +59,7 @@ def test_the_other_way_round_missed_is_spurious(seed: int) -> None:
 
 
 @given(seed=SEEDS, rows=st.integers(1, 12), columns=st.integers(1, 13))
-def test_a_region_is_a_crop(seed: int, rows: int, columns: int) -> None:
+def test_scoring_a_region_equals_scoring_the_crop(seed: int, rows: int, columns: int) -> None:
     guess, truth = blobs(seed), blobs(seed) & blobs(seed + 1, 0.9)
     region = np.zeros(guess.shape[1:], bool)
     region[:rows, :columns] = True
@@ -68,14 +68,14 @@ def test_a_region_is_a_crop(seed: int, rows: int, columns: int) -> None:
 
 
 @given(seed=SEEDS)
-def test_numbers_of_objects_are_names(seed: int) -> None:
+def test_object_numbers_are_arbitrary(seed: int) -> None:
     guess, truth = components(blobs(seed)[0]), components(blobs(seed)[1])
     names = np.random.default_rng(seed).permutation(1000)
     renamed = np.where(guess > 0, names[guess] + 1, 0)
     assert match_objects(renamed, truth).plain() == match_objects(guess, truth).plain()
 
 
-def test_undefined_scores_and_scores_of_nothing_found() -> None:
+def test_scores_without_objects_or_matches() -> None:
     none, one = np.zeros((1, 4, 4), bool), np.zeros((1, 4, 4), bool)
     one[0, 1, 1] = True
     assert score_objects(none, none).plain() == {
@@ -87,7 +87,7 @@ def test_undefined_scores_and_scores_of_nothing_found() -> None:
         assert (found["f1"], found["pq"], found["sq"]) == ([0.0], [0.0], [None])
 
 
-def test_specks_are_dropped_and_corners_connect() -> None:
+def test_small_components_are_ignored_and_diagonals_connect() -> None:
     mask = np.zeros((1, 6, 6), bool)
     mask[0, 0, 0] = mask[0, 1, 1] = mask[0, 5, 5] = True
     assert components(mask[0]).max() == 2
@@ -95,11 +95,11 @@ def test_specks_are_dropped_and_corners_connect() -> None:
     assert score_objects(mask, mask, min_area_px=3).undefined("pq").all()
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_invalid_arguments_raise_errors() -> None:
     mask = np.ones((1, 2, 2), bool)
     with pytest.raises(UserError, match="matches are not unique"):
         score_objects(mask, mask, overlap=0.3)
-    with pytest.raises(UserError, match="predicted pixels"):
+    with pytest.raises(UserError, match="boolean pixels"):
         score_objects(mask.astype(float), mask)
-    with pytest.raises(UserError, match="not of the same size"):
+    with pytest.raises(UserError, match="must have the same shape"):
         match_objects(np.zeros((2, 2), int), np.zeros((2, 3), int))

@@ -1,4 +1,4 @@
-"""The reference's rules, worked out by hand."""
+"""Metrics of the reference protocol, worked out by hand."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def test_areas_by_hand() -> None:
     assert found["auap"][0] == pytest.approx(best_beyond)
     assert found["auroc"][0] == 0.75
     assert found["iou"][0] == pytest.approx(2 / 3)  # three are above 0.25
-    assert score_image(maps, target).values["aupr"][0] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)  # ours: no trapezoids
+    default = score_image(maps, target).values
+    assert default["aupr"][0] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)  # no trapezoidal rule
 
 
-def test_a_pixel_is_predicted_above_a_quarter_not_at_it() -> None:
+def test_pixels_are_predicted_above_a_quarter() -> None:
     maps, target = np.array([[[0.25, 0.26]]]), np.array([[[1, 1]]])
     assert score_image(maps, target, protocol="reference").values["iou"][0] == 0.5
     assert score_image(maps, target, protocol="reference", threshold=0.26).values["iou"][0] == -1 + 1  # 0 of 2
@@ -41,7 +42,7 @@ def test_undefined_scores_are_minus_one() -> None:
     assert score_image(every, none, protocol="reference").plain()["iou"] == [0.0]
 
 
-def test_the_region_bounds_all_scores() -> None:
+def test_all_metrics_use_the_region() -> None:
     maps, target = np.array([[[0.9, 0.1, 0.9]]]), np.array([[[1, 0, 0]]])
     region = np.array([[True, True, False]])
     found = score_image(maps, target, region, protocol="reference").values
@@ -49,14 +50,14 @@ def test_the_region_bounds_all_scores() -> None:
 
 
 @given(seed=st.integers(0, 10_000))
-def test_the_running_maximum_only_adds(seed: int) -> None:
+def test_auap_is_at_least_aupr(seed: int) -> None:
     rng = np.random.default_rng(seed)
     target = (rng.random((1, 6, 7)) < 0.4).astype(float)
     found = score_image(rng.random((1, 6, 7)).round(1), target, protocol="reference").values
     assert (found["auap"] >= found["aupr"] - 1e-12).all()
 
 
-def test_the_weak_score_looks_ten_pixels_around_each_object() -> None:
+def test_weak_aupr_uses_a_margin_of_ten_pixels() -> None:
     truth, maps = np.zeros((60, 60)), np.zeros((60, 60))
     truth[20:23, 20:23] = 0.6
     maps[20:23, 20:23] = 1.0
@@ -67,7 +68,7 @@ def test_the_weak_score_looks_ten_pixels_around_each_object() -> None:
     assert weak_aupr(maps, truth) < 1.0
 
 
-def test_the_weak_score_averages_boxes_undefined_ones_too() -> None:
+def test_weak_aupr_includes_undefined_boxes() -> None:
     truth = np.zeros((40, 40))
     truth[5:8, 5:8] = truth[30:33, 30:33] = 1.0
     maps = truth.copy()
@@ -78,10 +79,10 @@ def test_the_weak_score_averages_boxes_undefined_ones_too() -> None:
     region = np.zeros((40, 40), bool)
     region[5:8, 5:8] = region[25:, 25:] = True
     assert weak_aupr(truth, truth, region) == 0.0  # -1 of the first, 1 of the second
-    assert weak_aupr(truth, np.full((40, 40), 0.5)) == -1.0  # a half is not true
+    assert weak_aupr(truth, np.full((40, 40), 0.5)) == -1.0  # 0.5 is not above the threshold
 
 
-def test_objects_that_touch_at_a_corner_are_one() -> None:
+def test_objects_that_touch_diagonally_are_one() -> None:
     truth = np.zeros((50, 50))
     truth[0, 0] = truth[1, 1] = 1.0
     maps = truth.copy()
@@ -89,6 +90,6 @@ def test_objects_that_touch_at_a_corner_are_one() -> None:
     assert weak_aupr(maps, truth) == weak_aupr(maps[:12, :12], truth[:12, :12]) < 1.0
 
 
-def test_classes_that_exclude_each_other_are_unknown_to_the_reference() -> None:
+def test_exclusive_classes_are_not_supported() -> None:
     with pytest.raises(UserError, match="leave out exclusive"):
         score_image(np.zeros((1, 2, 2)), np.zeros((1, 2, 2)), protocol="reference", exclusive=True)

@@ -1,4 +1,4 @@
-"""The metric of masks: scores image by image, nothing on the disk, and refusals that say what to do."""
+"""`SegmentationMetrics`: scores image by image, no files, and error messages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def images(count: int = 6) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return maps, targets
 
 
-def test_the_metric_is_the_summary_of_its_images() -> None:
+def test_the_metric_equals_the_summary_of_its_images() -> None:
     maps, targets = images()
     sources = ["a", "a", "b", "b", "c", "c"]
     found = SegmentationMetrics(objects=True, n_resamples=N_RESAMPLES).compute(
@@ -51,7 +51,9 @@ def test_the_metric_is_the_summary_of_its_images() -> None:
     assert json.loads(json.dumps(found)) == found
 
 
-def test_nothing_is_written_and_images_may_come_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_files_are_written_and_images_can_be_added_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     maps, targets = images()
@@ -63,7 +65,7 @@ def test_nothing_is_written_and_images_may_come_one_by_one(tmp_path: Path, monke
     assert len(one) == 6 and "stored examples: 6" in repr(one)
     assert one.compute() == other.compute() == expected
     assert len(one) == 0
-    assert one.compute(predictions=maps, references=targets) == expected  # and is ready for the next
+    assert one.compute(predictions=maps, references=targets) == expected  # and can be used again
     both = evaluate.combine([SegmentationMetrics(n_resamples=0), SegmentationMetrics(threshold=0.3, n_resamples=0)])
     both.add(prediction=maps[1], reference=targets[1])
     found = both.compute()
@@ -72,7 +74,7 @@ def test_nothing_is_written_and_images_may_come_one_by_one(tmp_path: Path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_single_labels_leave_out_pixels_and_the_background() -> None:
+def test_single_labels_ignore_pixels_and_exclude_the_background() -> None:
     maps = np.array([[[0.6, 0.3, 0.3]], [[0.4, 0.4, 0.4]], [[0.0, 0.3, 0.3]]])
     metric = SegmentationMetrics(
         target_type="single_label", classes=["background", "ring", "fibre"], background=0, n_resamples=0
@@ -83,7 +85,7 @@ def test_single_labels_leave_out_pixels_and_the_background() -> None:
     assert found["undefined_iou"] == [0, 0, 1]
 
 
-def test_regions_bound_the_score() -> None:
+def test_only_pixels_inside_the_region_are_scored() -> None:
     maps, target = np.array([[[0.9, 0.9, 0.1]]]), np.array([[[1, 0, 0]]])
     region = np.array([[1, 0, 1]])
     found = SegmentationMetrics(n_resamples=0).compute(
@@ -92,7 +94,7 @@ def test_regions_bound_the_score() -> None:
     assert found["iou"] == 0.75
 
 
-def test_the_references_rules() -> None:
+def test_the_reference_protocol() -> None:
     maps, target = np.array([[[0.9, 0.3, 0.1]]]), np.array([[[1, 0, 0]]])
     none = np.zeros((1, 1, 3))
     found = SegmentationMetrics(protocol="reference", n_resamples=0).compute(
@@ -105,27 +107,33 @@ def test_the_references_rules() -> None:
 @pytest.mark.parametrize(
     ("options", "given_ones", "message"),
     [
-        ({"target_type": "regression"}, {}, "has no masks"),
-        ({"protocol": "reference", "objects": True}, {}, "no objects"),
-        ({"protocol": "reference", "target_type": "single_label"}, {}, "no single labels"),
+        ({"target_type": "regression"}, {}, "is unknown; choose single_label"),
+        ({"protocol": "reference", "objects": True}, {}, "nor object metrics"),
+        ({"protocol": "reference", "target_type": "single_label"}, {}, "neither single labels"),
         ({}, {}, "no images to score"),
-        ({}, {"predictions": [[[[0.1]]]], "references": []}, "each image needs"),
-        ({}, {"predictions": [[[[0.1]]]], "references": [[[[1]]]], "sources": ["a", "b"]}, "each image needs"),
-        ({}, {"predictions": [[[[0.1]]]], "references": [[[[2]]]]}, "holds 2 to 2"),
-        ({}, {"predictions": [[[[0.1]]], [[[0.1]], [[0.2]]]], "references": [[[[1]]], [[[1]], [[1]]]]}, "follows on"),
-        ({"target_type": "single_label"}, {"predictions": [[[[0.1]]]], "references": [[[3]]]}, "number 3"),
+        ({}, {"predictions": [[[[0.1]]]], "references": []}, "for each image; their numbers are"),
+        (
+            {},
+            {"predictions": [[[[0.1]]]], "references": [[[[1]]]], "sources": ["a", "b"]},
+            "for each image; their numbers are",
+        ),
+        ({}, {"predictions": [[[[0.1]]]], "references": [[[[2]]]]}, "range from 2 to 2"),
+        (
+            {},
+            {"predictions": [[[[0.1]]], [[[0.1]], [[0.2]]]], "references": [[[[1]]], [[[1]], [[1]]]]},
+            "must have 1 classes",
+        ),
+        ({"target_type": "single_label"}, {"predictions": [[[[0.1]]]], "references": [[[3]]]}, "class number 3"),
         ({"classes": ["a", "b"]}, {"predictions": [[[[0.1]]]], "references": [[[[1]]]]}, "do not match the 2 classes"),
     ],
 )
-def test_what_would_make_a_wrong_figure_is_refused(
-    options: dict[str, Any], given_ones: dict[str, Any], message: str
-) -> None:
+def test_invalid_arguments_raise_errors(options: dict[str, Any], given_ones: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         SegmentationMetrics(**options).compute(**given_ones)
 
 
-def test_a_misspelt_input_is_refused() -> None:
-    with pytest.raises(TypeError, match="knows no region"):
+def test_a_misspelt_argument_raises_an_error() -> None:
+    with pytest.raises(TypeError, match="unexpected arguments: region"):
         SegmentationMetrics().compute(predictions=[[[[0.1]]]], references=[[[[1]]]], region=[None])
-    with pytest.raises(TypeError, match="knows no mask"):
+    with pytest.raises(TypeError, match="unexpected arguments: mask"):
         SegmentationMetrics().add(prediction=[[[0.1]]], reference=[[[1]]], mask=None)

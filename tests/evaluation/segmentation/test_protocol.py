@@ -213,8 +213,8 @@ def test_the_rules_of_the_reference(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "out" / "per_image.parquet").to_pylist()
     assert {row["weak_aupr"] for row in table if row["class"] == "rings"} == {-1.0}
     assert any("no pixel of rings is in test" in each for each in outcome.record["warnings"])
-    ours = evaluate(data, [model], tmp_path / "default", threshold=0.25, **options).record
-    assert scores(ours, "multilabel", "spots")["iou"]["mean"] == pytest.approx(
+    default = evaluate(data, [model], tmp_path / "default", threshold=0.25, **options).record
+    assert scores(default, "multilabel", "spots")["iou"]["mean"] == pytest.approx(
         scores(outcome.record, "multilabel", "spots")["iou"]["mean"]
     )
     assert (tmp_path / "default" / "figures" / "classes.png").is_file()
