@@ -7,18 +7,18 @@ from pathlib import Path
 
 VERBS = frozenset(
     """
-    Add Adjust Align Append Apply Approximate Ask Assemble Assert Assign Assume Augment Average Bind Blend Blur
-    Build Cache Calculate Calibrate Call Change Check Choose Cite Classify Clean Clear Clip Clone Close Collect
-    Combine Compare Complete Compose Compute Concatenate Configure Connect Consume Control Convert Copy Correct
-    Count Cover Create Crop Cut Decide Decode Decrease Deduplicate Define Delegate Delete Deliver Derive Describe
-    Detect Determine Discard Display Distribute Divide Download Draft Drop Embed Emit Encode End Ensure Enter
-    Estimate Evaluate Exchange Exclude Execute Exit Expand Export Extend Extract Fetch Fill Filter Find Finish Fit
-    Flatten Fold Follow Format Forward Freeze Generate Get Give Go Group Grow Guess Handle Hash Hide Identify
-    Ignore Import Increase Infer Inform Initialise Insert Inspect Integrate Interpolate Interpret Invert Iterate
-    Join Keep Label Launch Lay Leave Limit Link List Load Locate Lock Log Look Lower Make Manage Map Mark Mask
-    Match Measure Merge Mirror Mix Move Multiply Name Normalise Notify Number Obtain Offer Open Order Overlay Pad
-    Parametrise Parse Permute Persist Place Plan Plot Pool Predict Prefetch Preload Prepare Pretrain Preview Print
-    Process Project Promote Prove Publish Push Put Quantise Query Raise Rank Read Rebuild Recognise Recompute
+    Add Adjust Align Append Apply Approximate Arrange Ask Assemble Assert Assign Assume Augment Average Bind Blend
+    Blur Build Cache Calculate Calibrate Call Change Check Choose Cite Classify Clean Clear Clip Clone Close
+    Collect Combine Compare Complete Compose Compute Concatenate Configure Connect Consume Control Convert Copy
+    Correct Count Cover Create Crop Cut Decide Decode Decrease Deduplicate Define Delegate Delete Deliver Derive
+    Describe Detect Determine Discard Display Distribute Divide Download Draft Drop Embed Emit Encode End Ensure
+    Enter Estimate Evaluate Exchange Exclude Execute Exit Expand Export Extend Extract Fetch Fill Filter Find
+    Finish Fit Flatten Fold Follow Format Forward Freeze Generate Get Give Go Group Grow Guess Handle Hash Hide
+    Identify Ignore Import Increase Infer Inform Initialise Insert Inspect Integrate Interpolate Interpret Invert
+    Iterate Join Keep Label Launch Lay Leave Limit Link List Load Locate Lock Log Look Lower Make Manage Map Mark
+    Mask Match Measure Merge Mirror Mix Move Multiply Name Normalise Notify Number Obtain Offer Open Order Overlay
+    Pad Parametrise Parse Permute Persist Place Plan Plot Pool Predict Prefetch Preload Prepare Pretrain Preview
+    Print Process Project Promote Prove Publish Push Put Quantise Query Raise Rank Read Rebuild Recognise Recompute
     Reconstruct Record Recover Redirect Reduce Refresh Refuse Register Regress Reject Relate Release Reload Remove
     Rename Render Reopen Repeat Replace Report Reproduce Request Rescale Reserve Reset Reshape Resize Resolve
     Respond Restore Resume Retry Return Reverse Rewrite Rotate Round Run Sample Save Scale Scan Scatter Schedule

@@ -228,7 +228,7 @@ def _load(source: ModelSource, device: str, precision: str, batch_size: int) -> 
         }
         name = f"{source.given} (packaged)" if source.given in PACKAGED else encoder.name
         return EncoderExtractor(source.given, name, identity, encoder=encoder, batch_size=batch_size)
-    return _load_vision(source.place, source.given, device, batch_size)
+    return _load_vision(source.location, source.given, device, batch_size)
 
 
 def _is_foreign(source: ModelSource) -> bool:
@@ -238,7 +238,7 @@ def _is_foreign(source: ModelSource) -> bool:
     if source.given in PACKAGED:
         return False
     try:
-        return AutoConfig.from_pretrained(source.place).model_type != "stedfm"
+        return AutoConfig.from_pretrained(source.location).model_type != "stedfm"
     except (OSError, ValueError):
         return False
 

@@ -87,7 +87,7 @@ def _classify(settings: ClassifySettings) -> TableResult:
     classifier = load_classifier(source, device=settings.device, precision=settings.precision)
     check_tile_size(classifier, settings.tile_size)
     config, columns = classifier.model.config, answer_columns(classifier)
-    record = read_training_sources(source.place)
+    record = read_training_sources(source.location)
     trained_on = None if record is None else sum(each.source_id() in record for each in sources)
     scaling = chosen_scaling(classifier, settings.normalization, settings.intensity_range)
     channel = classifier.processor.channel if settings.channel is None else settings.channel

@@ -92,7 +92,7 @@ def load_encoder(
     place, dtype = _where(device, precision)
     source = find_model(model)
     with _explained(source, "give a folder written by `stedfm convert`, a Hub id or demo"):
-        network = AutoModel.from_pretrained(source.place, dtype=dtype)
+        network = AutoModel.from_pretrained(source.location, dtype=dtype)
         facts = _facts(source)
     _check_is_ours(source, network, StedFmModel, facts)
     return Encoder(network.to(place).eval(), **facts)
@@ -136,10 +136,10 @@ def load_headed(
     advice = f"give a folder written by `{HEADS[head][1]}` or a Hub id"
     # Checked first, for transformers would initialise a head at random and print a page about it.
     with _explained(source, advice):
-        architectures = AutoConfig.from_pretrained(source.place).architectures or []
+        architectures = AutoConfig.from_pretrained(source.location).architectures or []
     check_head(source.name, architectures, head)
     with _explained(source, advice):
-        network, loading = auto.from_pretrained(source.place, dtype=dtype, output_loading_info=True)
+        network, loading = auto.from_pretrained(source.location, dtype=dtype, output_loading_info=True)
         facts = _facts(source)
     if missing := sorted(loading["missing_keys"]):
         raise UserError(f"model {source.name}: weights are missing ({', '.join(missing[:3])}, ...); {advice}")
@@ -155,9 +155,9 @@ def _where(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
 def _facts(source: ModelSource) -> dict[str, Any]:
     """The attributes of `Loaded` besides the network."""
     return {
-        "processor": AutoImageProcessor.from_pretrained(source.place),
+        "processor": AutoImageProcessor.from_pretrained(source.location),
         "name": source.name,
-        "weights_sha256": weights_sha256(source.place),
+        "weights_sha256": weights_sha256(source.location),
     }
 
 
@@ -169,7 +169,7 @@ def _explained(source: ModelSource, advice: str) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError) as error:
         # RuntimeError: weights of other sizes than configured
         reason = " ".join(str(error).split())
-        raise UserError(f"model {source.place}: cannot be loaded ({reason}); {advice}") from error
+        raise UserError(f"model {source.location}: cannot be loaded ({reason}); {advice}") from error
 
 
 def _check_is_ours(
@@ -177,7 +177,7 @@ def _check_is_ours(
 ) -> None:
     for found, wanted in ((network, kind), (facts["processor"], StedFmImageProcessor)):
         if not isinstance(found, wanted):
-            raise UserError(f"model {source.place}: is a {type(found).__name__}, not a STED-FM model")
+            raise UserError(f"model {source.location}: is a {type(found).__name__}, not a STED-FM model")
 
 
 def choose_device(device: str) -> torch.device:

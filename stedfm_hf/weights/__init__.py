@@ -1,1 +1,1 @@
-"""Foreign checkpoints: official weights, downloads, the closed reader, and conversion into Hub folders."""
+"""Official weights, safe reading of checkpoints, and their conversion to folders for transformers."""

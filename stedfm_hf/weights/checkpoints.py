@@ -1,4 +1,4 @@
-"""The one closed reader of foreign PyTorch checkpoints: tensors and plain data come out, nothing is run."""
+"""Safe reader of PyTorch checkpoints: it rebuilds tensors and plain data, and executes nothing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from stedfm_hf.weights.torch_pickle import TorchUnpickler
 
 __all__ = ["Checkpoint", "Placeholder", "read_checkpoint"]
 
-# The pickle holds names and shapes, the numbers stand beside it: 64 MiB would be a million tensors.
+# The pickle holds names and shapes, the numbers are in other members: 64 MiB are enough for a million tensors.
 MAX_PICKLE_BYTES = 64 * 2**20
-# What broken bytes can raise in zipfile, pickletools, torch and the closed unpickler.
+# Exceptions that damaged bytes raise in zipfile, pickletools, torch and the closed unpickler.
 _BROKEN: tuple[type[Exception], ...] = (
     ValueError,
     TypeError,
@@ -36,7 +36,7 @@ _BROKEN: tuple[type[Exception], ...] = (
 
 
 class Checkpoint(dict[str, Any]):
-    """The top-level dictionary of a checkpoint.
+    """Top-level dictionary of a checkpoint.
 
     Attributes:
         placeholders: Names of the classes and functions in the file that were not rebuilt; each of their objects is
@@ -49,22 +49,23 @@ class Checkpoint(dict[str, Any]):
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Reads a file written by `torch.save`, trusting nothing in it.
+    """Read a file written by `torch.save` without executing anything in it.
 
-    `torch.load(weights_only=True)` goes first, mapping the file instead of reading it. Where that refuses because the
-    file holds other objects (a criterion, a `defaultdict`), an interpreter of our own that can call nothing rebuilds
-    tensors, plain containers and numbers, and puts placeholders for the rest.
+    `torch.load(weights_only=True)` is tried first, with a memory-mapped file. If it refuses because the file holds
+    other objects (a criterion, a `defaultdict`), `TorchUnpickler` rebuilds tensors, plain containers and numbers, and
+    replaces all other objects by placeholders.
 
     Args:
-        path: A `.pth`, `.pt` or `.ckpt` file. Files of PyTorch before 1.6, which are no zip archives, are read as far
-            as `weights_only=True` reads them.
+        path: File with suffix `.pth`, `.pt` or `.ckpt`. Files of PyTorch before 1.6, which are not zip archives, are
+            read only if `weights_only=True` can read them.
 
     Returns:
-        The dictionary in the file. Its tensors are on the CPU and may be windows on the file: copy what is to
-        outlive it.
+        Dictionary in the file. Its tensors are on the CPU and may be memory-mapped: copy them before the file is
+        removed.
 
     Raises:
-        UserError: The file is missing, broken, larger inside than outside, a TorchScript program, or no dictionary.
+        UserError: If the file is missing or damaged, unpacks to more than its size, or is a TorchScript program or
+            not a dictionary.
 
     Example:
         >>> import tempfile
@@ -80,16 +81,16 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     placeholders: set[str] = set()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols: what torch cannot read, we read
+            warnings.simplefilter("ignore")  # about pickle protocols: `TorchUnpickler` reads what torch cannot
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except _BROKEN as error:
         if pickle_name is None:
             raise UserError(
-                f"{path}: is no PyTorch checkpoint, or one of PyTorch before 1.6 that holds more than tensors; "
-                "save its state_dict() anew with a current PyTorch"
+                f"{path}: is not a PyTorch checkpoint, or one of PyTorch before 1.6 that holds more than tensors; "
+                "save its state_dict() again with a current PyTorch"
             ) from error
         if not isinstance(error, pickle.UnpicklingError):
-            raise UserError(f"{path}: is no readable PyTorch checkpoint ({_first_line(error)})") from error
+            raise UserError(f"{path}: is not a readable PyTorch checkpoint ({_first_line(error)})") from error
         content, placeholders = _read_closed(path, pickle_name)
     if isinstance(content, Placeholder):
         raise UserError(f"{path}: holds a whole object of {content.name}, not weights; save its state_dict() instead")
@@ -102,24 +103,24 @@ def _is_zip(path: Path) -> bool:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: is empty (0 bytes)")
-        with path.open("rb") as file:  # by its path, zipfile takes what it may not read for no archive
+        with path.open("rb") as file:  # given a path, zipfile would ignore missing access rights
             return zipfile.is_zipfile(file)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _check_archive(path: Path) -> str:
-    """The name of the pickle in a checkpoint archive whose members are whole, uncompressed and not larger than it."""
+    """Check that the members of an archive are intact and uncompressed, and return the name of its pickle."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             names = [member.filename for member in members]
             pickles = [member for member in members if member.filename.endswith("/data.pkl")]
             if len(pickles) != 1:
-                raise UserError(f"{path}: is a zip archive but no PyTorch checkpoint (it holds no data.pkl)")
+                raise UserError(f"{path}: is a zip archive but not a PyTorch checkpoint (it holds no data.pkl)")
             if any(name.endswith("/constants.pkl") for name in names):
                 raise UserError(f"{path}: is a TorchScript program, which is never run; save its state_dict() instead")
-            # torch.save compresses nothing, so an honest archive is never smaller than what it holds.
+            # torch.save does not compress, so a regular archive is never smaller than its content.
             packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
             if packed or sum(member.file_size for member in members) > path.stat().st_size:
                 raise UserError(f"{path}: refused, because it unpacks to more than its own size")
@@ -128,11 +129,11 @@ def _check_archive(path: Path) -> str:
                     f"{path}: refused, because its data.pkl is larger than {MAX_PICKLE_BYTES // 2**20} MiB"
                 )
             if damaged := archive.testzip():
-                raise UserError(f"{path}: is damaged (wrong checksum of {damaged}); get the file again")
+                raise UserError(f"{path}: is damaged (wrong checksum of {damaged}); download the file again")
     except UserError:
         raise
     except _BROKEN as error:
-        raise UserError(f"{path}: is a damaged zip archive ({_first_line(error)}); get the file again") from error
+        raise UserError(f"{path}: is a damaged zip archive ({_first_line(error)}); download the file again") from error
     return pickles[0].filename
 
 
@@ -157,7 +158,7 @@ def _read_closed(path: Path, pickle_name: str) -> tuple[Any, set[str]]:
             unpickler = TorchUnpickler(archive.read(pickle_name), load_storage)
             return unpickler.load(), unpickler.placeholders
     except _BROKEN as error:
-        raise UserError(f"{path}: is no readable PyTorch checkpoint ({_first_line(error)})") from error
+        raise UserError(f"{path}: is not a readable PyTorch checkpoint ({_first_line(error)})") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""`stedfm convert`: from a checkpoint of the reference to a folder in the layout of the Hugging Face Hub."""
+"""`stedfm convert`: convert a checkpoint of the reference to a folder for transformers and the Hub."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ _RESULTS = ("config.json", "preprocessor_config.json", "model.safetensors", "REA
 
 @dataclass(frozen=True)
 class Conversion(OutputResult):
-    """Folder of a converted model; the manifest says where it came from."""
+    """Result of `convert`: the folder of a model; its manifest records the source."""
 
     @property
     def architecture(self) -> str:
-        """Name of the architecture, found from the shapes."""
+        """Name of the architecture, derived from the shapes of the weights."""
         return str(self.manifest.options["architecture"])
 
     @property
     def kind(self) -> str:
-        """`pretraining` (the whole masked autoencoder), `classification` or `segmentation`."""
+        """Kind of the model: `pretraining` (masked autoencoder), `classification` or `segmentation`."""
         return str(self.manifest.options["kind"])
 
     @property
     def dropped(self) -> dict[str, str]:
-        """Keys of the source that were left behind, with the reason."""
+        """Keys of the source that were not converted, with the reason."""
         return dict(self.manifest.options["dropped"])
 
     @property
@@ -49,7 +49,7 @@ class Conversion(OutputResult):
         return str(self.manifest.options["weights_sha256"])
 
     def summary(self) -> str:
-        """Say what was converted, what was left behind and what was not run."""
+        """Describe what was converted, dropped and not executed."""
         lines = [f"{self.architecture} ({self.kind}) written to {self.output}"]
         lines.append(f"sha256 of the weights: {self.weights_sha256}")
         reasons: dict[str, list[str]] = {}
@@ -57,28 +57,29 @@ class Conversion(OutputResult):
             reasons.setdefault(why, []).append(key)
         lines += [f"left out: {some_of(keys)}: {why}" for why, keys in reasons.items()]
         if placeholders := self.manifest.options["not_rebuilt"]:
-            lines.append(f"named in the file and not run: {', '.join(placeholders)}")
+            lines.append(f"named in the file and not executed: {', '.join(placeholders)}")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data, with what the manifest says of the model."""
+        """Return plain data, including the facts about the model in the manifest."""
         return super().to_json() | self.manifest.options
 
 
 @takes_settings(ConvertSettings)
 def convert(settings: ConvertSettings) -> Conversion:
-    """Convert a checkpoint of the reference to a folder that `from_pretrained` and the Hub take.
+    """Convert a checkpoint of the reference to a folder for `from_pretrained` and the Hub.
 
-    The folder is complete: weights, configuration, image processor, the code files for `trust_remote_code`, a model
-    card, and a manifest with checksums and versions. The files are written elsewhere and moved there: if the
-    conversion fails, the folder stays as it was. Nothing in the source is run. Other files in the folder are kept.
+    The folder holds the weights, the configuration, the image processor, the code files for `trust_remote_code`, a
+    model card, and a manifest with checksums and versions. The files are written to a temporary folder and moved: if
+    the conversion fails, the output is not changed. Nothing in the source is executed. Other files in the output are
+    kept.
 
-    Sources are official weights by name, a zip archive, a `.pth`, `.pt` or `.ckpt` file of the reference's
-    pretraining (Lightning) or fine-tuning, a `.safetensors` file with the reference's keys, or the http(s) address of
+    The source is the name of official weights, a zip archive, a `.pth`, `.pt` or `.ckpt` file of the pretraining
+    (Lightning) or fine-tuning of the reference, a `.safetensors` file with the keys of the reference, or the URL of
     one of these.
 
     Raises:
-        UserError: The source is missing, damaged or hostile, or is another model; the output holds something else.
+        UserError: If the source is missing, damaged or unsafe, or another model, or the output holds other files.
 
     Example:
         >>> convert("MAE_SMALL_STED", "stedfm-vit-small").architecture  # doctest: +SKIP
@@ -111,13 +112,13 @@ def convert(settings: ConvertSettings) -> Conversion:
 
 
 def is_converted(folder: Path) -> bool:
-    """Whether a folder holds a complete conversion."""
+    """Return whether a folder holds a complete conversion."""
     record = manifest_path(folder, folder=True)
     return record.is_file() and Manifest.load(record).ended is not None
 
 
 def _locate(source: str) -> tuple[str, Path, OfficialWeights | None]:
-    """Name to record, local file, and what is known of it."""
+    """Return the name of the source for the record, its local file, and the facts about official weights."""
     path = Path(source).expanduser()
     if path.is_file():
         return path.name, path, None
@@ -137,10 +138,10 @@ def _locate(source: str) -> tuple[str, Path, OfficialWeights | None]:
 
 @contextmanager
 def _temporary_sibling(output: Path) -> Iterator[Path]:
-    """Give a new folder on the same disk, which is removed when the block ends.
+    """Yield a temporary folder on the same disk, which is removed when the block ends.
 
     Raises:
-        UserError: The disk is full, or the parent folder cannot be written.
+        UserError: If the disk is full, or the parent folder cannot be written.
     """
     parent = Path(os.path.realpath(output)).parent
     try:

@@ -1,4 +1,4 @@
-"""The model a command uses when it is not told which."""
+"""Default model of commands without `--model`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
 
 def default_model() -> str:
-    """Finds the published small model, getting it if it is not here yet.
+    """Find the published small model, and download it if necessary.
 
-    What is on this machine goes first, so that a command gives the same answer with and without a network: the Hub
-    repository in the cache, then the official weights converted earlier. Else the Hub is asked, and at last the
-    authors' own file is downloaded and converted into the cache, once, which is said on standard error.
+    Local copies are used first, so that a command gives the same result with and without a network: the Hub repository
+    in the cache, then official weights converted earlier. Otherwise the Hub is queried, and finally the archive of the
+    authors is downloaded and converted into the cache once, which is reported on standard error.
 
     Raises:
-        UserError: None of them can be had; the message names the ways out.
+        UserError: If none of them is available; the message lists the alternatives.
     """
     folder = cache_folder() / "models" / HUB_ID.rpartition("/")[2]
     if _is_cached():
@@ -66,14 +66,14 @@ def _convert_once(folder: Path) -> None:
             if is_converted(folder):  # by another command that was faster
                 return
             print_note(
-                f"no model is named and {HUB_ID} is not on the Hub: converting the authors' {OFFICIAL_NAME} once into "
+                f"no model is named and {HUB_ID} is not on the Hub: converting the archive {OFFICIAL_NAME} once into "
                 f"{folder}"
             )
             convert(OFFICIAL_NAME, folder)
     except (UserError, OSError) as error:
         raise UserError(
-            f"no model is named, {HUB_ID} cannot be had from the Hub, and neither can the authors' file ({error}); "
-            "name a folder or Hub id with --model, try things out with --model demo (small, comes with the package, "
+            f"no model is named, and neither {HUB_ID} nor the archive of the authors can be downloaded ({error}); "
+            "give a folder or Hub id with --model, try the commands with --model demo (small, comes with the package, "
             "trained on simulated images only), or make a folder with: "
             f"stedfm convert {OFFICIAL_NAME} ./stedfm-vit-small"
         ) from error

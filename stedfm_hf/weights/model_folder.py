@@ -1,4 +1,4 @@
-"""From a checkpoint of the reference to the files of a model: what needs torch."""
+"""Write the folder of a converted model (the part of the conversion that needs torch)."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ def write_model_folder(
     """Write weights, configuration, image processor, code and card of a model.
 
     Args:
-        folder: New folder; its parent is used for temporary files.
+        folder: New folder; temporary files are written to its parent.
         source: Checkpoint of the reference, or archive that holds one.
         name: Name of the source.
         title: Name of the model.
         sha256: SHA-256 of the source.
-        official: What is known of official weights.
+        official: Facts about official weights, or None.
 
     Returns:
-        What was done, for the manifest.
+        Facts about the conversion, for the manifest.
 
     Raises:
-        UserError: The source is damaged or hostile, or is another model.
+        UserError: If the source is damaged or unsafe, or another model.
     """
     checkpoint, member = _open(source, folder.parent)
     shown = name if member is None else f"{name} ({member})"
     translation = translate(find_state_dict(checkpoint, shown), shown)
     placeholders = checkpoint.placeholders
-    del checkpoint  # it may be a window on a temporary file, which Windows does not delete while it is open
+    del checkpoint  # it may be a memory-mapped temporary file, which Windows does not delete while it is open
     model = translation.model()
     with quiet_transformers():
         model.save_pretrained(folder)
@@ -58,7 +58,7 @@ def write_model_folder(
 
 
 def _open(path: Path, work: Path) -> tuple[Checkpoint, str | None]:
-    """Read the dictionary in the file, and name the member of the archive that it was in."""
+    """Read the dictionary in the file, and return it with the name of its member in the archive."""
     if is_checkpoint_archive(path):
         unpacked = work / "source.pth"
         member = extract_checkpoint(path, unpacked)

@@ -1,4 +1,4 @@
-"""Which model a command uses: a folder, a Hub id, a packaged encoder, or the official one; found without torch."""
+"""Find the model of a command: a folder, a Hub id, a packaged encoder, or the official one. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ HEADS = {
     "ForImageClassification": ("classifier", "stedfm finetune classification"),
     "ForSemanticSegmentation": ("decoder for masks", "stedfm finetune segmentation"),
 }
-"""End of the name of a class: what such a model has, and the command that trains one."""
+"""Head and training command by the suffix of the class name."""
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model is.
+    """Location and name of a model.
 
     Attributes:
-        given: Name that was asked for.
-        place: Folder or Hub id, as `from_pretrained` takes it.
-        name: Name in tables and manifests: the Hub id, or the name of the folder; of a packaged encoder also what it
-            was trained on.
+        given: Name given by the user.
+        location: Folder or Hub id for `from_pretrained`.
+        name: Name in tables and manifests: the Hub id or the name of the folder; for a packaged encoder also a note
+            on its training data.
     """
 
     given: str
-    place: str
+    location: str
     name: str
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is on this machine."""
-        return Path(self.place).is_dir()
+        """Whether the model is a local folder."""
+        return Path(self.location).is_dir()
 
 
 def find_model(model: str | Path | ModelSource | None = None, *, head: str | None = None) -> ModelSource:
-    """Find a model, and check what can be checked without opening its weights.
+    """Find a model and check its configuration, without reading its weights.
 
-    Of a packaged encoder, a line on standard error says what it was trained on.
+    For a packaged encoder, a line on standard error names its training data.
 
     Args:
         model: Folder, Hub id or `demo`; None finds the official small model (`default_model`).
-        head: Head that is needed, of `HEADS`; None takes any model.
+        head: Required head, a key of `HEADS`; None accepts any model.
 
     Raises:
-        UserError: There is no such model, or it has no such head.
+        UserError: If the model does not exist, or does not have the head.
 
     Example:
         >>> find_model("demo").name
@@ -65,21 +65,26 @@ def find_model(model: str | Path | ModelSource | None = None, *, head: str | Non
         print_note(f"{name}: {PACKAGED[name]}")
         found = ModelSource(name, str(packaged), f"{name} ({PACKAGED[name]})")
     else:
-        _check_place(name)
+        _check_name(name)
         found = ModelSource(name, name, Path(name).resolve().name if Path(name).exists() else name)
     if found.is_folder:
-        _check_folder(Path(found.place), name, head)
+        _check_folder(Path(found.location), name, head)
     return found
 
 
-def _check_place(name: str) -> None:
+def _check_name(name: str) -> None:
     if name.lower() in PACKAGED and not Path(name).exists():
         raise UserError(f"model {name}: did you mean {name.lower()}?")
     if Path(name).is_file():
         raise UserError(f"model {name}: is a file; if it is a checkpoint: stedfm convert {name} FOLDER")
-    # Without an owner it is not an id of the Hub: asking there, offline, would only take half a minute.
+    # A name without an owner is not a Hub id: querying the Hub offline would take half a minute.
     if (name.startswith((".", "/", "~")) or "/" not in name) and not Path(name).exists():
-        raise UserError(f"model {name}: no such folder; check the path (an id of the Hub is OWNER/NAME)")
+        raise UserError(
+        raise UserError(
+            f"model {name}: no such folder; check the path (a Hub id is OWNER/NAME), make the folder with "
+            f"`stedfm convert MAE_SMALL_STED {name}`, or use the packaged encoder demo"
+        )
+        )
 
 
 def _check_folder(folder: Path, name: str, head: str | None) -> None:
@@ -92,7 +97,7 @@ def _check_folder(folder: Path, name: str, head: str | None) -> None:
 
 
 def check_head(name: str, architectures: list[str], head: str) -> None:
-    """Refuse a model whose head would be initialised at random."""
+    """Refuse a model without the required head, which would be initialised at random."""
     if not any(each.endswith(head) for each in architectures):
         held = ", ".join(architectures) or "model of an unknown class"
         what, command = HEADS[head]

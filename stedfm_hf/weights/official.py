@@ -1,4 +1,4 @@
-"""The weights the authors of STED-FM name, where they are, and what is known about them."""
+"""Registry of the weights that the authors of STED-FM name, with their URLs and facts."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ __all__ = ["OFFICIAL_WEIGHTS", "OfficialWeights", "find_official", "is_official_
 
 @dataclass(frozen=True)
 class OfficialWeights:
-    """One named set of weights.
+    """Named set of weights.
 
     Attributes:
-        name: The name the reference gives it, such as `MAE_SMALL_STED`.
-        architecture: Our name of its architecture, such as `stedfm-vit-small`.
-        corpus: What it was pretrained on: `STED`, `SIM`, `HPA`, `JUMP`, ...
-        url: Where its file can be downloaded, or None: no public file is known.
-        sha256: Of the downloaded file, or None while nobody has recorded it.
-        training: What is known about the pretraining, one sentence each (source: paper and reference repository).
-        licence: Under which terms it is given.
+        name: Name in the reference, such as `MAE_SMALL_STED`.
+        architecture: Name of its architecture in this package, such as `stedfm-vit-small`.
+        corpus: Pretraining data: `STED`, `SIM`, `HPA`, `JUMP`, ...
+        url: URL of its file, or None if no public file is known.
+        sha256: SHA-256 of the downloaded file, or None if it is not recorded.
+        training: Facts about the pretraining, one sentence each.
+        licence: Licence of the weights.
+
+    Source:
+        Paper and reference repository.
     """
 
     name: str
@@ -61,19 +64,19 @@ _UNPUBLISHED = (
 )
 
 OFFICIAL_WEIGHTS: dict[str, OfficialWeights] = {weights.name: weights for weights in (_SMALL_STED, *_UNPUBLISHED)}
-"""Every named set of weights of the reference that has one of the five architectures, by name."""
+"""Named weights of the reference with one of the five architectures, by name."""
 
 
 def is_official_name(name: str) -> bool:
-    """Whether `name` looks like a name of weights (`MAE_…`) and not like a path or a URL."""
+    """Return whether `name` is a name of weights (`MAE_…`) rather than a path or a URL."""
     return name.upper().startswith("MAE_") and not any(mark in name for mark in "./\\:")
 
 
 def find_official(name: str) -> OfficialWeights:
-    """Looks up named weights that can be downloaded.
+    """Look up named weights that can be downloaded.
 
     Raises:
-        UserError: The name is unknown, or there is no public file for it.
+        UserError: If the name is unknown, or no public file exists.
 
     Example:
         >>> find_official("mae_small_sted").architecture

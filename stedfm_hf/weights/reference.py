@@ -1,4 +1,4 @@
-"""From the state dict of the reference to ours: which model it is, what every tensor is called, what is left over."""
+"""Translate a state dict of the reference: detect the model, rename its tensors, and list dropped keys."""
 
 from __future__ import annotations
 
@@ -66,21 +66,21 @@ _BLOCKS = (
     (r"decoder0_predict\.(\d)\.block\.0\.block", "predict.{}.conv"),
     (r"decoder0_predict\.(\d)\.block\.1", "predict.{}.batch_norm"),
 )
-_LEFT_OVER_HEAD = "classifier that the reference leaves in its backbone: random, never trained, never used"
-_LEFT_OVER_TOKEN = "mask token of the encoder: zeros, never used, the decoder has its own"
-_TABLE = "sin-cos position table: equal to the one the model computes"
+_LEFT_OVER_HEAD = "classifier in the backbone of the reference: random, never trained or used"
+_LEFT_OVER_TOKEN = "mask token of the encoder: zeros and unused; the decoder has a separate one"
+_TABLE = "sin-cos position table: equal to the one that the model computes"
 
 
 @dataclass(frozen=True)
 class Translation:
-    """A reference state dict in our terms.
+    """Translated state dict of the reference.
 
     Attributes:
-        kind: Which of our classes takes it.
+        kind: Kind of the model, which selects its class.
         architecture: Name in `ARCHITECTURES`.
         config: Configuration of the model.
-        state_dict: Our names and layouts; float32, no memory shared with the source. Complete: nothing is missing.
-        dropped: The reference's keys that were left behind, with the reason.
+        state_dict: All weights with the names and layouts of this package; float32, not shared with the source.
+        dropped: Keys of the reference that are not used, with the reason.
     """
 
     kind: Kind
@@ -90,7 +90,7 @@ class Translation:
     dropped: dict[str, str]
 
     def model(self) -> StedFmPreTrainedModel:
-        """The model with these weights, in eval mode."""
+        """Return the model with these weights, in eval mode."""
         with torch.device("meta"):
             model = _CLASSES[self.kind](self.config)
         model.load_state_dict(self.state_dict, strict=True, assign=True)
@@ -98,27 +98,35 @@ class Translation:
 
 
 def find_state_dict(checkpoint: Mapping[str, Any], source: str) -> dict[str, torch.Tensor]:
-    """Finds the weights in a checkpoint: a Lightning file, a file of the reference's fine-tuning, or bare weights.
+    """Find the weights in a checkpoint: a Lightning file, a fine-tuned model of the reference, or a state dict.
+
+    Args:
+        checkpoint: Dictionary of the checkpoint.
+        source: Name of the file, for messages.
 
     Raises:
-        UserError: There are none.
+        UserError: If there are none.
     """
-    places = ("state_dict", "model_state_dict", "model")
-    state: Any = next((checkpoint[place] for place in places if place in checkpoint), checkpoint)
+    keys = ("state_dict", "model_state_dict", "model")
+    state: Any = next((checkpoint[key] for key in keys if key in checkpoint), checkpoint)
     if not isinstance(state, Mapping) or not state:
         raise UserError(f"{source}: holds no weights; {_EXPECTED}")
-    strangers = [str(key) for key, value in state.items() if not _is_plain_tensor(value)]
-    if strangers:
-        raise UserError(f"{source}: {_names(strangers)} hold no plain tensors; {_EXPECTED}")
+    others = [str(key) for key, value in state.items() if not _is_plain_tensor(value)]
+    if others:
+        raise UserError(f"{source}: {_names(others)} are not plain tensors; {_EXPECTED}")
     return {str(key): value for key, value in state.items()}
 
 
 def translate(state: Mapping[str, torch.Tensor], source: str) -> Translation:
-    """Translates reference weights, checking every key, shape and number.
+    """Translate weights of the reference, and check every key, shape and number.
+
+    Args:
+        state: State dict of the reference.
+        source: Name of the file, for messages.
 
     Raises:
-        UserError: Another architecture, a missing or unexpected key, a wrong shape, a position table that is not the
-            sin-cos one, NaN or infinite weights.
+        UserError: If the architecture is unknown, keys are missing or unexpected, shapes differ, the position table is
+            not the sin-cos table, or weights are NaN or infinite.
     """
     kind, prefix = _kind(state, source)
     architecture, config = _architecture(state, kind, prefix, source)
@@ -134,35 +142,35 @@ def translate(state: Mapping[str, torch.Tensor], source: str) -> Translation:
         else:
             unexpected.append(key)
 
-    # The model itself says what it needs: no second list of keys and shapes to keep right.
+    # The model defines the expected keys and shapes; no second list is needed.
     with torch.device("meta"):
-        wanted = _CLASSES[kind](config).state_dict()
-    unexpected += [origin[name] for name in named if name not in wanted]
+        expected = _CLASSES[kind](config).state_dict()
+    unexpected += [origin[name] for name in named if name not in expected]
     tables = [f"{prefix}pos_embed", *(["decoder.decoder_pos_embed"] if kind == "pretraining" else [])]
-    missing = [name for name in wanted if name not in named] + [key for key in tables if key not in state]
+    missing = [name for name in expected if name not in named] + [key for key in tables if key not in state]
     if missing or unexpected:
         what = [f"{len(missing)} missing ({_names(missing)})"] if missing else []
         what += [f"{len(unexpected)} unexpected ({_names(unexpected)})"] if unexpected else []
         raise UserError(f"{source}: looks like {architecture} but has keys {' and '.join(what)}; {_EXPECTED}")
 
     result = {}
-    for name, place in wanted.items():
+    for name, target in expected.items():
         key, tensor = origin[name], named[name]
         if key.endswith("patch_embed.proj.weight"):
             tensor = _patch_matrix(tensor)
-        if tensor.shape != place.shape or tensor.is_floating_point() != place.is_floating_point():
-            found, asked = (f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in (tensor, place))
-            raise UserError(f"{source}: {key} is {found}, but {architecture} has {asked}")
+        if tensor.shape != target.shape or tensor.is_floating_point() != target.is_floating_point():
+            found, needed = (f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in (tensor, target))
+            raise UserError(f"{source}: {key} is {found}, but {architecture} needs {needed}")
         if not tensor.isfinite().all():
-            raise UserError(f"{source}: {key} holds NaN or infinite numbers; the training that wrote it failed")
-        result[name] = tensor.to(place.dtype, copy=True).contiguous()
+            raise UserError(f"{source}: {key} holds NaN or infinite numbers; the training diverged")
+        result[name] = tensor.to(target.dtype, copy=True).contiguous()
     for key in tables:
         _check_table(state[key], config, source, key)
     return Translation(kind, architecture, config, result, dropped)
 
 
 def _is_plain_tensor(value: Any) -> bool:
-    """Whether `value` is a dense tensor that holds all its numbers: one number can be stretched to any shape."""
+    """Return whether a value is a dense tensor with all its numbers in memory, not one number expanded to a shape."""
     return (
         isinstance(value, torch.Tensor)
         and value.device.type == "cpu"
@@ -173,7 +181,7 @@ def _is_plain_tensor(value: Any) -> bool:
 
 
 def _kind(state: Mapping[str, torch.Tensor], source: str) -> tuple[Kind, str]:
-    """Which model it is, and what the keys of its encoder begin with."""
+    """Return the kind of the model, and the prefix of the keys of its encoder."""
     heads: dict[str, Kind] = {
         "classification_head.1.weight": "classification",
         "decoder.decoder_pred.weight": "pretraining",
@@ -189,7 +197,7 @@ def _kind(state: Mapping[str, torch.Tensor], source: str) -> tuple[Kind, str]:
 
 
 def _architecture(state: Mapping[str, torch.Tensor], kind: Kind, prefix: str, source: str) -> tuple[str, StedFmConfig]:
-    """Name and configuration, from the shapes alone."""
+    """Return the name and the configuration of the architecture, from the shapes of the weights."""
     patch_embed = state[f"{prefix}patch_embed.proj.weight"]
     if patch_embed.ndim != 4 or patch_embed.shape[2] != patch_embed.shape[3] or 0 in patch_embed.shape:
         raise UserError(f"{source}: {prefix}patch_embed.proj.weight has shape {tuple(patch_embed.shape)}; {_EXPECTED}")
@@ -211,7 +219,7 @@ def _architecture(state: Mapping[str, torch.Tensor], kind: Kind, prefix: str, so
     if kind == "classification":
         options["num_labels"] = len(torch.atleast_1d(state["classification_head.1.weight"]))
     if kind == "segmentation":
-        # Masks that may overlap, trained with the squared error: so are all of the reference's.
+        # All segmentation models of the reference have overlapping masks and the squared error.
         options |= {"target_type": "multi_label", "segmentation_loss": "mse"}
         if "classification_head.weight" in state:
             rows = len(torch.atleast_1d(state["classification_head.weight"]))
@@ -235,7 +243,7 @@ def _left_over(key: str, prefix: str) -> str | None:
 
 
 def _our_name(key: str, prefix: str) -> str | None:
-    """Our name of a reference key, or None if there is none."""
+    """Return the name in this package of a key of the reference, or None."""
     if match := re.fullmatch(r"(.+blocks)\.(\d+)\.(.+)\.(weight|bias)", key):
         blocks, index, layer, parameter = match.groups()
         ours = {f"{prefix}blocks": "stedfm.encoder", "decoder.decoder_blocks": "decoder"}.get(blocks)
@@ -251,19 +259,19 @@ def _our_name(key: str, prefix: str) -> str | None:
 
 
 def _patch_matrix(weight: torch.Tensor) -> torch.Tensor:
-    """(D, C, p, p) of the convolution to (D, p * p * C): our patches are in the order (row, column, channel)."""
+    """Arrange the convolution weights (D, C, p, p) as (D, p * p * C): pixels by row, column and channel."""
     return weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
 
 
 def _check_table(table: torch.Tensor, config: StedFmConfig, source: str, key: str) -> None:
-    side = config.image_size // config.patch_size
+    size = config.image_size // config.patch_size
     width = config.decoder_hidden_size if key.startswith("decoder.") else config.hidden_size
-    expected = sincos_position_table(side, side, width)[None]
+    expected = sincos_position_table(size, size, width)[None]
     precision = max(1e-5, torch.finfo(table.dtype).eps) if table.is_floating_point() else 0.0
     if table.shape != expected.shape or not torch.allclose(table.float(), expected, rtol=0, atol=precision):
         raise UserError(
-            f"{source}: {key} is not the fixed sin-cos position table of a {side}x{side} grid; the weights were "
-            "trained with other positions, which STED-FM does not have"
+            f"{source}: {key} is not the fixed sin-cos position table of a {size}x{size} grid; the weights were "
+            "trained with other position embeddings, which STED-FM does not support"
         )
 
 

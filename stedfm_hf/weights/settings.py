@@ -12,7 +12,7 @@ from stedfm_hf.runs.settings import argument, settings
 class ConvertSettings:
     """Convert a STED-FM checkpoint to a folder for transformers.
 
-    The folder holds safetensors, configuration, image processor and the code of the models: the Hub takes it as it is.
+    The folder holds safetensors, configuration, image processor and model code, ready for the Hub.
     """
 
     source: str | Path = argument(

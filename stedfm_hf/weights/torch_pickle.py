@@ -1,4 +1,4 @@
-"""The closed interpreter of pickle streams, with tensors: what a file written by `torch.save` holds."""
+"""Reader of pickle streams with tensors, as written by `torch.save`."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch
     numbers = (offset, *size, *stride)
     if not isinstance(storage, torch.Tensor) or not all(isinstance(n, int) and n >= 0 for n in numbers):
         raise ValueError("a tensor has an impossible shape")
-    return torch.as_strided(storage, tuple(size), tuple(stride), offset)  # refuses what lies outside the storage
+    return torch.as_strided(storage, tuple(size), tuple(stride), offset)  # refuses numbers outside of the storage
 
 
 def _parameter(tensor: Any, *_: Any) -> Any:
     if not isinstance(tensor, torch.Tensor):
-        raise ValueError("a parameter holds no tensor")
+        raise ValueError("a parameter does not hold a tensor")
     return tensor
 
 
 class TorchUnpickler(ClosedUnpickler):
-    """Rebuilds tensors and plain data of one pickle stream.
+    """Reader of the tensors and plain data in one pickle stream.
 
     Args:
-        data: The whole stream, any pickle protocol.
-        load_storage: Called with `(dtype, key, numel)` of every torch storage in the stream; returns the flat tensor.
+        data: Complete stream, of any pickle protocol.
+        load_storage: Function that returns the flat tensor of a torch storage, given `(dtype, key, numel)`.
 
     Example:
         >>> import pickle
@@ -73,14 +73,14 @@ class TorchUnpickler(ClosedUnpickler):
         self._load_storage = load_storage
 
     def knows(self, name: str) -> bool:
-        """Whether nothing is lost where the stream names this."""
+        """Return whether an object of this name is rebuilt without loss."""
         return super().knows(name) or _storage_dtype(name) is not None
 
     def persistent(self, persistent_id: Any) -> torch.Tensor:
-        """The storage that a persistent id names."""
+        """Return the storage of a persistent id."""
         kind, storage_type, key, _, numel = persistent_id
         if kind != "storage" or not isinstance(storage_type, Placeholder) or not isinstance(numel, int) or numel < 0:
-            raise ValueError("a persistent id is no torch storage")
+            raise ValueError("a persistent id is not a torch storage")
         dtype = _storage_dtype(storage_type.name)
         if dtype is None:
             raise ValueError(f"the storage type {storage_type.name} is not supported")

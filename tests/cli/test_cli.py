@@ -132,7 +132,7 @@ def test_convert_tells_what_was_left_out_and_why(monkeypatch: pytest.MonkeyPatch
         "sha256 of the weights: ab12",
         "left out: optimizer.0, optimizer.1, optimizer.2 and 2 more: state of the optimizer",
         "left out: pos: computed again",
-        "named in the file and not run: os.system",
+        "named in the file and not executed: os.system",
     ]
     assert main(["convert", "a.pth", "out", "--overwrite", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)

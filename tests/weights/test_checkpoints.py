@@ -146,7 +146,7 @@ def test_wrong_files_are_named_in_one_line(tmp_path: Path) -> None:
     path.write_bytes(b"")
     refused("empty")
     path.write_bytes(b"no checkpoint at all")
-    refused("no PyTorch checkpoint")
+    refused("not a PyTorch checkpoint")
     whole = saved(path, {"weight": torch.ones(1000)}).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     refused("checkpoint")

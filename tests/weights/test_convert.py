@@ -214,10 +214,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "stretched tensor": (
         changed(backbone__vit__patch_embed__proj__weight=torch.ones(1).expand(WIDTH, 10**9, 8, 8)),
-        "no plain tensors",
+        "not plain tensors",
     ),
-    "sparse tensor": (changed(decoder__decoder_norm__bias=torch.ones(512).to_sparse()), "no plain tensors"),
-    "not a tensor": ({**STATE, "backbone.vit.norm.bias": "text"}, "no plain tensors"),
+    "sparse tensor": (changed(decoder__decoder_norm__bias=torch.ones(512).to_sparse()), "not plain tensors"),
+    "not a tensor": ({**STATE, "backbone.vit.norm.bias": "text"}, "not plain tensors"),
     "empty": ({}, "no weights"),
 }
 
@@ -258,7 +258,7 @@ def test_an_archive_that_leads_outside_is_refused(tmp_path: Path, name: str) -> 
     folder.mkdir()
     source = zipped(folder / "mae.zip", {"good.pth": b"weights", name: b"more weights"})
     before = listing(tmp_path)
-    with pytest.raises(UserError, match="leads out of the archive"):
+    with pytest.raises(UserError, match="points outside of the archive"):
         convert(source, folder / "model")
     assert listing(tmp_path) == before
 
@@ -286,7 +286,7 @@ def test_an_archive_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
 def test_archives_without_a_readable_checkpoint_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no checkpoint"):
         convert(zipped(tmp_path / "a.zip", {"notes.txt": b"hello"}), tmp_path / "model")
-    with pytest.raises(UserError, match=r"b\.zip \(weights\.pth\): is no PyTorch checkpoint"):
+    with pytest.raises(UserError, match=r"b\.zip \(weights\.pth\): is not a PyTorch checkpoint"):
         convert(zipped(tmp_path / "b.zip", {"weights.pth": b"hello"}), tmp_path / "model")
     whole = zipped(tmp_path / "c.zip", {"weights.pth": write(tmp_path / "whole.pth").read_bytes()})
     whole.write_bytes(whole.read_bytes()[:100_000])

@@ -45,7 +45,7 @@ def test_the_authors_file_is_converted_once(
         model = default_model()
         assert Path(model) == loopback / "models" / "stedfm-vit-small"
         assert AutoModel.from_pretrained(model).config.hidden_size == 128
-        assert "converting the authors' MAE_SMALL_STED once" in capsys.readouterr().err
+        assert "converting the archive MAE_SMALL_STED once" in capsys.readouterr().err
         assert default_model() == model
         assert len(site.requests) == len(asked) == 1 and capsys.readouterr().err == ""
 
