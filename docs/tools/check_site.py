@@ -89,7 +89,7 @@ def _check_search(browser: Browser, address: str) -> list[str]:
     page = browser.new_page()
     problems = _watch(page, address)
     page.goto(f"{address}/index.html", wait_until="networkidle")
-    page.fill("input[name=query]", "embed")
+    page.locator("input[name=query]").press_sequentially("embed")
     try:
         page.wait_for_selector(".md-search-result__item", state="attached", timeout=SEARCH_SECONDS * 1000)
     except TimeoutError:
