@@ -80,10 +80,8 @@ def _check_name(name: str) -> None:
     # A name without an owner is not a Hub id: querying the Hub offline would take half a minute.
     if (name.startswith((".", "/", "~")) or "/" not in name) and not Path(name).exists():
         raise UserError(
-        raise UserError(
             f"model {name}: no such folder; check the path (a Hub id is OWNER/NAME), make the folder with "
             f"`stedfm convert MAE_SMALL_STED {name}`, or use the packaged encoder demo"
-        )
         )
 
 
