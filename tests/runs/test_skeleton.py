@@ -34,8 +34,11 @@ def run(words: str) -> int:
     return run_app(app, words.split())
 
 
-def test_a_command_needs_fewer_than_40_lines() -> None:
-    assert len((Path(__file__).parent / "toy_command.py").read_text("utf-8").splitlines()) < 40
+def test_a_command_needs_fewer_than_40_lines_and_the_docs_show_it() -> None:
+    code = (Path(__file__).parent / "toy_command.py").read_text("utf-8")
+    assert len(code.splitlines()) < 40
+    page = Path(__file__).parents[2] / "docs" / "explanation" / "architecture.md"
+    assert code in page.read_text("utf-8")
 
 
 def test_settings_make_help_keywords_manifest_and_json(images: Path, capsys: Captured) -> None:
