@@ -56,8 +56,13 @@ def style() -> Iterator[None]:
 
     Figures are made with `matplotlib.figure.Figure` instead of pyplot, without a window system or global state.
     """
-    with matplotlib.rc_context(_STYLE):
+    # `rc_context` would also reset what a backend sets when pyplot loads it here: Jupyter would then show no figures.
+    before = {name: matplotlib.rcParams[name] for name in _STYLE}
+    matplotlib.rcParams.update(_STYLE)
+    try:
         yield
+    finally:
+        matplotlib.rcParams.update(before)
 
 
 def label_colours(labels: Iterable[str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ SCRIPT = """\
 # %%
 import sys
 print("progress", file=sys.stderr)
-print("two\\nlines")
+print("  two\\nlines")
 
 # %% language="bash"
 # echo from bash
@@ -50,7 +50,7 @@ def test_a_page_shows_code_output_and_figures(page: Page) -> None:
     text = page.files["count-rings.md"].decode()
     (figure,) = [name for name in page.files if name.endswith(".png")]
     assert text.startswith("# Count rings")
-    assert "```text\ntwo\nlines\n```" in text
+    assert "```text\n  two\nlines\n```" in text
     assert "```bash\necho from bash\n```" in text and "```text\nfrom bash\n```" in text
     assert f"![A line from 1 to 2]({figure})" in text
     assert page.files[figure].startswith(b"\x89PNG")
@@ -62,7 +62,7 @@ def test_a_page_leaves_out_what_is_printed_to_standard_error(page: Page) -> None
 
 def test_the_executed_notebook_can_be_downloaded(page: Page) -> None:
     notebook = json.loads(page.files["count-rings.ipynb"])
-    assert notebook["cells"][1]["outputs"][0]["text"] == ["two\n", "lines\n"]
+    assert notebook["cells"][1]["outputs"][0]["text"] == ["  two\n", "lines\n"]
     assert "](count-rings.ipynb)" in page.files["count-rings.md"].decode()
 
 

@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -48,6 +49,16 @@ def test_scale_bars_are_round_and_as_long_as_they_say(
     scale_bar(axes, (width, width), pixel_size_nm)
     assert [text.get_text() for text in axes.texts] == [words]
     assert axes.patches[0].get_width() == pytest.approx(pixels)  # type: ignore[attr-defined]
+
+
+def test_the_style_is_left_without_a_change_to_other_settings() -> None:
+    with matplotlib.rc_context():
+        matplotlib.rcParams["font.size"], matplotlib.rcParams["interactive"] = 12.0, False
+        with style():
+            assert matplotlib.rcParams["font.size"] != 12.0
+            matplotlib.rcParams["interactive"] = True  # as Jupyter's backend does when pyplot loads it
+        assert matplotlib.rcParams["font.size"] == 12.0
+        assert matplotlib.rcParams["interactive"]
 
 
 def test_every_label_has_its_own_colour_however_many_there_are() -> None:
