@@ -1,0 +1,94 @@
+"""The reference of tables names the columns that the commands write."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from stedfm_hf.data.publishing.statistics import Statistics
+from stedfm_hf.data.repository.layout import Crop, Scaling, crop_features, crops_to_table
+from stedfm_hf.evaluation.scoring import SHOWN
+from stedfm_hf.evaluation.segmentation.scored import Scoring, table_of
+from stedfm_hf.inference.answers import answer_schema
+from stedfm_hf.inference.field_task import field_schema, object_schema
+from stedfm_hf.inference.tables import OF_IMAGE, OF_MODEL, embedding_schema
+from stedfm_hf.labels.annotated import from_arrays
+from stedfm_hf.runs import Manifest
+from stedfm_hf.training.curve import FinetuneRow
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "reference" / "tables.md").read_text(encoding="utf-8")
+SHARED = {name for name, _ in (*OF_IMAGE, *OF_MODEL)}
+
+
+def documented(*headings: str) -> set[str]:
+    """Return the names in the first cells of the tables below a heading, given with those above it."""
+    text = PAGE
+    for level, heading in enumerate(headings, 2):
+        mark = "#" * level
+        text = re.split(rf"^{mark} {re.escape(heading)}$", text, maxsplit=1, flags=re.MULTILINE)[1]
+        text = re.split(rf"^#{{2,{level}}} ", text, maxsplit=1, flags=re.MULTILINE)[0]
+    first_cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+    return {name for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def literals(*modules: str) -> set[str]:
+    """Return the names in quotes in the code of some modules."""
+    code = "".join((ROOT / "stedfm_hf" / module).read_text(encoding="utf-8") for module in modules)
+    return set(re.findall(r"\"(\w+)\"", code))
+
+
+def test_columns_of_the_image_and_the_model() -> None:
+    assert documented("Columns that describe the image") == SHARED
+
+
+def test_columns_of_embed() -> None:
+    assert documented("embed") == set(embedding_schema(4, patches=True).names) - SHARED
+
+
+def test_columns_of_classify() -> None:
+    names = answer_schema(["p_<class>", "value_<name>"], labelled=True, maps=True).names
+    columns = {name for name in documented("classify") if not name.startswith("DIR/")}
+    assert columns == set(names) - SHARED
+
+
+def test_columns_of_segment() -> None:
+    segmenter: Any = SimpleNamespace(classes=["<class>"], object_classes={0: "<class>"})
+    assert documented("segment", "fields.parquet") == set(field_schema(segmenter).names) - SHARED
+    assert documented("segment", "objects.parquet") == set(object_schema(1).names) - {"model", "weights_sha256"}
+
+
+def test_columns_of_evaluations() -> None:
+    known = literals("evaluation/report/evaluation.py") | {name for names in SHOWN.values() for name in names}
+    for table in ("results.parquet", "predictions.parquet"):
+        columns = documented("evaluate knn and probe", table)
+        assert len(columns) > 5 and columns <= known, columns - known
+    data = from_arrays("cells", [np.eye(4)], [np.eye(4, dtype=np.uint8)], classes=["rings"])
+    scored = Scoring()(data, 0, np.stack([1 - np.eye(4), np.eye(4)]), "perfect")
+    names = table_of([scored], data.classes).column_names
+    assert documented("evaluate segmentation", "per_image.parquet") == set(names)
+
+
+def test_columns_of_finetuning() -> None:
+    assert documented("finetune", "curve.csv") == {field.name for field in fields(FinetuneRow)}
+    predictions = documented("finetune", "predictions.parquet (classification)") - {"p_<class>"}
+    assert len(predictions) > 4 and predictions <= literals("training/classify.py")
+    scores = documented("finetune", "per_image.parquet (segmentation)")
+    assert len(scores) > 4 and scores <= literals("training/segment.py", "metrics/mask_scores.py")
+
+
+def test_keys_of_statistics() -> None:
+    statistics = Statistics([])
+    crop = Crop(np.full((2, 2), 51, np.uint8), Scaling(0, 9, applied=True), source="a")
+    statistics.add("train", crops_to_table([crop]).cast(crop_features().arrow_schema))
+    assert documented("data stats") == statistics.to_json().keys() - {"format"}
+
+
+def test_keys_of_manifests() -> None:
+    keys = {field.name for field in fields(Manifest)}
+    assert documented("Manifest") == keys | {"format", "counts", "rate"}
