@@ -1,9 +1,10 @@
-"""`python -m tests.parity_table`: how far our numbers are from the reference's; writes docs/benchmarks/parity.md."""
+"""`python -m tests.parity_table`: differences from the reference; writes docs/benchmarks/parity.md."""
 
 from __future__ import annotations
 
 import argparse
 import platform
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -16,15 +17,18 @@ from tests import parity
 
 INTRODUCTION = """# Parity with the reference
 
-Made by `python -m tests.parity_table`; `tests/modeling/test_parity.py` holds the same comparisons to bounds (tokens,
-predictions and logits 1e-5 absolute, loss 1e-6 relative, gradient norms 1e-4 relative).
+Differences between stedfm-hf and the building blocks of the published code (timm 1.0.31, lightly 1.6.0), in float32 on
+a CPU. The largest difference of a token, prediction or logit is {largest:.1e}.
 
-The reference's own building blocks (timm 1.0.31, lightly 1.6.0, float32, CPU) were run on stand-in weights, each
-tensor a fixed function of its name in the reference's checkpoints, and on fixed random images and masks. The table
-gives the largest difference between those results and ours, with the weights brought over under our names.
-
-Torch {torch}, transformers {transformers}, Python {python}, {machine}.
+Computed on {date} with torch {torch}, transformers {transformers}, Python {python}, {machine}, by
+`python -m tests.parity_table`.
 """
+END = """## How it was computed
+
+Both networks have the same stand-in weights: each tensor is a fixed function of its name in the reference's
+checkpoints. They get the same random images and masks. The table shows the largest difference; *rel.* is relative.
+`tests/modeling/test_parity.py` checks the same comparisons against bounds: 1e-5 absolute for tokens, predictions and
+logits, 1e-6 relative for the loss, 1e-4 relative for gradient norms."""
 
 
 def differences(architecture: str, implementation: str) -> list[str]:
@@ -93,13 +97,15 @@ def main() -> None:
     rows = [differences(name, kind) for name in parity.ARCHITECTURES for kind in ("eager", "sdpa")]
     lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
     introduction = INTRODUCTION.format(
+        largest=max(float(cell) for row in rows for cell in row[2:5]),
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
         torch=torch.__version__,
         transformers=transformers.__version__,
         python=platform.python_version(),
         machine=f"{platform.system()} {platform.machine()}",
     )
     others = f"Classifier, logits: {classifier():.1e}. Position tables: {tables():.1e}."
-    text = "\n".join([introduction, *lines, "", others]) + "\n"
+    text = "\n".join([introduction, *lines, "", others, "", END]) + "\n"
     output.write_text(text, encoding="utf-8")
     print(text)
 

@@ -37,7 +37,7 @@ STEPS = {
 
 
 def encoders(rounds: int) -> str:
-    """Encoder: kinds of attention and precision beside ViTModel and a matrix product of the same round."""
+    """Compare the encoder with ViTModel and with a matrix product, by attention and precision."""
     cases = {name: models.encoder(name, BATCH) for name in ENCODERS}
     rates = take_turns({"matmul": matmul(torch.float32), "matmul-bf16": matmul(torch.bfloat16), **cases}, rounds, 2)
     flops = models.operations()
@@ -56,12 +56,14 @@ def encoders(rounds: int) -> str:
         f"## Encoder, vit-small, batch {BATCH}\n\n"
         f"Forward pass of 224 x 224 images, {flops / 1e9:.2f} GFLOP each. "
         f"Matrix product of the machine, median: {peaks} GFLOP/s.\n\n"
-        + table(["", "images/s", "x ViTModel float32", "share of the matmul of its precision", "peak MB"], rows)
+        + table(
+            ["", "images/s", "x ViTModel float32", "fraction of the matrix product of its precision", "peak MB"], rows
+        )
     )
 
 
 def steps(rounds: int) -> str:
-    """Training step of the masked autoencoder beside ViTMAE."""
+    """Compare a training step of the masked autoencoder with ViTMAE."""
     cases = {name: models.mae_step(name, BATCH) for name in STEPS}
     rates = take_turns(cases, rounds, 2)
     rows = [
@@ -81,7 +83,7 @@ def steps(rounds: int) -> str:
 
 
 def batches(rounds: int) -> str:
-    """Batch sweep of the encoder and the step."""
+    """Measure the encoder and the step by batch size."""
     sizes = (1, 8, 32, 64)
     cases = {f"encoder {size}": models.encoder("default", size) for size in sizes}
     cases |= {f"encoder bfloat16 {size}": models.encoder("ours-bf16", size) for size in sizes}
@@ -93,20 +95,21 @@ def batches(rounds: int) -> str:
 
 
 def agreement() -> str:
-    """Vectors of bfloat16 beside those of float32."""
+    """Embeddings in bfloat16 compared with float32."""
     torch.manual_seed(0)
     model = StedFmForPreTraining(StedFmConfig()).eval()
     images = [np.random.default_rng(i).random((1, 224, 224), dtype=np.float32) for i in range(32)]
     exact, half = (np.stack(list(encode_images(model.to(dtype), images))) for dtype in (torch.float32, torch.bfloat16))
     cosine = (exact * half).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(half, axis=1)
     return (
-        "## bfloat16 beside float32\n\n"
-        f"Cosine of the pooled vectors of {len(images)} random images, untrained network: least {cosine.min():.6f}."
+        "## bfloat16 compared with float32\n\n"
+        f"Smallest cosine similarity between the embeddings of {len(images)} random images, untrained network: "
+        f"{cosine.min():.6f}."
     )
 
 
 def folder(rounds: int) -> str:
-    """`embed` of a folder beside the model alone on the same images in memory."""
+    """Compare `embed` of a folder with the model alone on the same images in memory."""
     count = 128
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
@@ -119,7 +122,7 @@ def folder(rounds: int) -> str:
         rows = [_folder_row(root, images, precision, rounds) for precision in ("float32", "bfloat16")]
     return (
         f"## `embed` of a folder of {count} 16-bit TIFF files\n\n"
-        "Reading, scaling, the model loaded anew, the table and the manifest written.\n\n"
+        "Includes reading, scaling, loading the model, and writing the table and the manifest.\n\n"
         + table(["", "model alone, images/s", "`embed`, images/s", "ratio"], rows)
     )
 
@@ -149,19 +152,23 @@ def main() -> None:
     arguments = parser.parse_args()
     print(machine(), file=sys.stderr)
     pages = [parts[name](arguments.rounds) for name in arguments.only or parts]
-    text = "\n\n".join([INTRODUCTION.format(machine=machine()), agreement(), *pages]) + "\n"
+    text = "\n\n".join([INTRODUCTION.format(machine=machine()), *pages, agreement(), METHOD]) + "\n"
     print(text)
     if not arguments.only:
         arguments.output.write_text(text, encoding="utf-8")
 
 
-INTRODUCTION = """# Benchmarks
+INTRODUCTION = """# Speed of models and embedding
 
-Made by `make bench` (`tests/benchmarks/`) on: {machine}.
+The encoder, the training step and `stedfm embed`, compared with ViT and ViTMAE of transformers at the
+same size, on a CPU. Each section begins with its comparison.
 
-Everything in a table ran in turn, round by round, in one process, because shared machines change their speed from
-minute to minute: ratios are formed inside a round. Given is the **median** and, in brackets, every round. Peak memory
-is that of a process that does nothing else."""
+Measured on {machine}, with `make bench`."""
+METHOD = """## How it was measured
+
+In each table the cases take turns in one process, because shared machines change their speed from minute to minute.
+Ratios are formed within a round. Tables show the **median** and, in brackets, every round. Peak memory is that of a
+process that does nothing else."""
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """`python -m tests.benchmarks.bench_pretraining`: a pretraining's data, step and both; writes its page in docs/.
 
-On a GPU the same command measures that: nothing here is of CPUs, but the sizes. On several, and then with a data set
-that is there: `torchrun --nproc_per_node 8 -m tests.benchmarks.bench_pretraining --dataset my-crops --batches 128`.
-What was measured lies beside the page as JSON, too: docs/benchmarks/scaling.md reads the rates of GPUs there.
+On a GPU, the same command measures the GPU. On several GPUs, with an existing data set:
+`torchrun --nproc_per_node 8 -m tests.benchmarks.bench_pretraining --dataset my-crops --batches 128`.
+The measurements are also written next to the page as JSON; docs/benchmarks/scaling.md reads the rates of GPUs there.
 """
 
 from __future__ import annotations
@@ -258,14 +258,13 @@ def _cells(row: dict[str, Any]) -> list[str]:
 def page(rows: list[dict[str, Any]], crops: str) -> str:
     """The page about what was measured."""
     processes = "one process" if WORLD == 1 else f"{WORLD} processes together"
-    text = (
-        f"Images/s of {processes} on {device_name()}, {crops}, read from disk by `threads` threads (0: when a batch "
-        "is asked for), scaled, cropped, turned and masked. `data only` takes that and no step; `step only` has its "
-        "batch in memory; `waiting` is the share of the whole run in which the step waited for a batch; `of matmul` "
-        "is the rate of the step (its matrix products, attention included) beside a matrix product of its precision "
-        "in the same round."
+    text = f"Images/s of {processes} on {device_name()}, with {crops}."
+    waiting = [100 * statistics.median(row["waiting"]) for row in rows if row["threads"] and "step" in row]
+    result = (
+        f"With reader threads, the step waits for data at most {max(waiting, default=0):.1f} % of the time (medians)."
     )
-    return "\n\n".join([INTRODUCTION.format(machine=machine()), text, table(HEAD, [_cells(row) for row in rows])])
+    introduction = INTRODUCTION.format(machine=machine(), result=result)
+    return "\n\n".join([introduction, text, table(HEAD, [_cells(row) for row in rows]), METHOD])
 
 
 def parse() -> argparse.Namespace:
@@ -288,7 +287,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure, and write the page and the JSON beside it."""
+    """Measure, and write the page and the JSON next to it."""
     arguments = parse()
     if arguments.peak:
         Training(Case(**json.loads(arguments.peak)), arguments.dataset).run(4, "whole")
@@ -301,7 +300,7 @@ def main() -> None:
     rows = measure(arguments)
     crops = f"{CROPS} simulated crops of 224 x 224, 8 bit"
     if arguments.dataset is not None:
-        crops = f"{find_split(str(arguments.dataset), 'train').rows} crops of a data set of one's own"
+        crops = f"{find_split(str(arguments.dataset), 'train').rows} crops of your data set"
     if RANK == 0:
         text = page(rows, crops) + "\n"
         print(text)
@@ -312,13 +311,25 @@ def main() -> None:
         distributed.destroy_process_group()
 
 
-INTRODUCTION = """# Benchmarks of the pretraining
+INTRODUCTION = """# Pretraining
 
-Made by `python -m tests.benchmarks.bench_pretraining` on: {machine}.
+Data loading and training step of a pretraining, each alone and together. {result}
 
-Everything in a row ran in turn, round by round; ratios are formed inside a round. Given is the **median** and, in
-brackets, every round. No CUDA GPU was at hand unless one is named here: GPU figures are still to be measured, with the
-same command."""
+Measured on {machine}, with `python -m tests.benchmarks.bench_pretraining`. GPUs were not measured unless a table
+names one; the same command measures them."""
+METHOD = """## Columns
+
+| column | meaning |
+| --- | --- |
+| threads | threads that read ahead; 0 reads when a batch is requested |
+| data only | images/s of reading, scaling, cropping, augmentation and masks, without a step |
+| step only | images/s of the step, with its batch in memory |
+| whole | images/s of both |
+| waiting | fraction of the whole run in which the step waited for a batch |
+| of matmul | rate of the matrix products of the step (attention included), as a fraction of a plain matrix product |
+
+The cases of a row take turns, and ratios are formed within a round. Cells show the **median** and, in brackets, every
+round."""
 
 
 if __name__ == "__main__":

@@ -37,17 +37,17 @@ STRUCTURES = ("rings", "fibres", "microtubules", "puncta")
 
 
 def simulated(count: int) -> Iterator[np.ndarray]:
-    """Simulated crops, 224 x 224 in 8 bit: a few hundred drawn, the others turned and shifted copies of them."""
-    drawn = min(count, 512)
+    """Simulated crops, 224 x 224 in 8 bit: a few hundred, and rotated and shifted copies of them."""
+    distinct = min(count, 512)
     base = []
-    for number in range(drawn):
+    for number in range(distinct):
         counts = simulate_image(STRUCTURES[number % 4], seed=0, index=number // 4)
         low, high = np.quantile(counts, (0.001, 0.999))
         base.append((np.clip((counts - low) / max(high - low, 1), 0, 1) * 255).astype(np.uint8))
     rng = np.random.default_rng(0)
     for number in range(count):
-        shifted = np.roll(base[number % drawn], rng.integers(0, 224, 2), (0, 1))
-        yield np.ascontiguousarray(np.rot90(shifted, number // drawn % 4))
+        shifted = np.roll(base[number % distinct], rng.integers(0, 224, 2), (0, 1))
+        yield np.ascontiguousarray(np.rot90(shifted, number // distinct % 4))
 
 
 def write_repository(folder: Path, count: int) -> None:
@@ -185,8 +185,8 @@ def reading(rounds: int) -> str:
     ]
     return (
         f"## Reading {READ} crops of 224 x 224, 8 bit\n\n"
-        f"One process, batches of {BATCH}, shuffled, from a local disk whose files are in the system's cache; opening "
-        "the data set is included.\n\n" + table(["", "crops/s", "x tar", "kB a crop"], rows)
+        f"One process, shuffled batches of {BATCH}, from a local disk whose files are in the cache of the system. "
+        "Opening the data set is included.\n\n" + table(["", "crops/s", "x tar", "kB per crop"], rows)
     )
 
 
@@ -236,8 +236,8 @@ def building(rounds: int) -> str:
     return (
         f"## Building a data set of {count} fields of 1024 x 1024, 16 bit\n\n"
         "`stedfm data build` of uncompressed TIFF files with its default settings: reading, scaling, Otsu, crops, "
-        "shards, preview, card and figures; starting the processes is included.\n\n"
-        + table(["", "fields a minute", "a minute and process"], rows)
+        "shards, preview, card and figures. Starting the processes is included.\n\n"
+        + table(["", "fields/min", "fields/min per process"], rows)
     )
 
 
@@ -263,13 +263,13 @@ def simulating(rounds: int) -> str:
     rows = [[name, spread(values, 0)] for name, values in rates.values.items()]
     return (
         "## Simulating fields of 224 x 224\n\n"
-        "Seven structures in turn, intensities matched, masks included; one process, one thread, nothing written.\n\n"
-        + table(["", "fields/s"], rows)
+        "Seven structures in turn, with matched intensities and masks, in one process and one thread. "
+        "Nothing is written.\n\n" + table(["", "fields/s"], rows)
     )
 
 
 def ranks(rounds: int) -> str:
-    """What each of several ranks reads, as the system counts it."""
+    """Measure what each of several ranks reads."""
     del rounds
     rows = []
     with tempfile.TemporaryDirectory() as place:
@@ -287,9 +287,9 @@ def ranks(rounds: int) -> str:
                 rows.append([str(world), str(batch_size), f"{max(shares):.2f}", " ".join(f"{s:.2f}" for s in shares)])
     return (
         "## What a rank reads\n\n"
-        "16 384 crops in 16 shards, one epoch; bytes that the process of a rank has asked the system for while it "
-        "streamed (footers included), as a share of the data set, times the number of ranks: 1 is ideal.\n\n"
-        + table(["ranks", "batch a rank", "most", "every rank"], rows)
+        "16,384 crops in 16 shards, one epoch. The table shows the bytes that a rank reads (footers included), as a "
+        "fraction of the data set, times the number of ranks: 1 is ideal.\n\n"
+        + table(["ranks", "batch per rank", "largest", "every rank"], rows)
     )
 
 
@@ -307,7 +307,7 @@ def _bytes_asked_for() -> float:
 
 
 def memory(rounds: int) -> str:
-    """Peak memory of a stream over many crops beside one over few."""
+    """Measure the peak memory of a stream over few and over many crops."""
     del rounds
     rows = []
     with tempfile.TemporaryDirectory() as place:
@@ -324,8 +324,8 @@ def memory(rounds: int) -> str:
     return (
         "## Memory\n\n"
         "Peak resident memory of a process that streams one epoch (batches of 256, 2 threads, torch and datasets "
-        "loaded), and of one that deals the crops out to shards. Simulated crops, most of them turned and shifted "
-        "copies.\n\n" + table(["crops", "GB on disk", "stream, MB", "writing the shards, MB"], rows)
+        "loaded), and of one that writes the crops into shards. Most of the crops are rotated and shifted copies.\n\n"
+        + table(["crops", "GB on disk", "stream, MB", "writing the shards, MB"], rows)
     )
 
 
@@ -355,18 +355,22 @@ def main() -> None:
         return
     print(machine(), file=sys.stderr)
     pages = [parts[name](arguments.rounds) for name in arguments.only or parts]
-    text = "\n\n".join([INTRODUCTION.format(machine=machine()), *pages]) + "\n"
+    text = "\n\n".join([INTRODUCTION.format(machine=machine()), *pages, METHOD]) + "\n"
     print(text)
     if not arguments.only:
         arguments.output.write_text(text, encoding="utf-8")
 
 
-INTRODUCTION = """# Benchmarks of the data sets
+INTRODUCTION = """# Data sets
 
-Made by `make bench-data` (`python -m tests.benchmarks.data`) on: {machine}.
+Reading, building, simulating and streaming data sets, on a CPU. All images are simulated. Each section begins with its
+result or comparison.
 
-Everything in a table ran in turn, round by round, because shared machines change their speed from minute to minute:
-ratios are formed inside a round. Given is the **median** and, in brackets, every round. All images are simulated."""
+Measured on {machine}, with `make bench-data`."""
+METHOD = """## How it was measured
+
+In each table the cases take turns, because shared machines change their speed from minute to minute. Ratios are formed
+within a round. Tables show the **median** and, in brackets, every round."""
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def operations(case: str) -> float:
 
 
 def decoders(rounds: int) -> str:
-    """Size, speed and memory of every decoder beside the encoder alone."""
+    """Size, speed and memory of every decoder compared with the encoder alone."""
     passes = take_turns({case: forward(case) for case in CASES}, rounds)
     steps = take_turns({case: step(case) for case in CASES}, rounds)
     rows = [
@@ -88,7 +88,7 @@ def decoders(rounds: int) -> str:
     head = [
         "",
         "parameters, M",
-        "GFLOP an image",
+        "GFLOP per image",
         "forward, images/s",
         "x encoder",
         "step, images/s",
@@ -97,9 +97,9 @@ def decoders(rounds: int) -> str:
     ]
     return (
         f"## Decoders, vit-small, batch {BATCH}, float32\n\n"
-        f"Images of 224 x 224, {CLASSES} classes, one a pixel, cross-entropy. A step trains all weights: forward, "
-        "backward and fused AdamW; that of the encoder alone takes the mean square of its tokens for a loss. "
-        f"The bar for memory is {LIMIT_GB} GiB ({LIMIT_GB * 1024} MB).\n\n" + table(head, rows)
+        f"Decoders compared with the encoder alone: images of 224 x 224, {CLASSES} classes, cross-entropy. A step "
+        "trains all weights: forward, backward and fused AdamW. The loss of the encoder alone is the mean square of "
+        f"its tokens. The limit for memory is {LIMIT_GB} GiB ({LIMIT_GB * 1024} MB).\n\n" + table(head, rows)
     )
 
 

@@ -1,7 +1,7 @@
-"""A field of many tiles: blending beside the network alone, and next to MONAI's sliding window.
+"""A field of many tiles: blending compared with the network alone and with MONAI's sliding window.
 
 `python -m tests.benchmarks.fields CASE SIDE` segments one field and prints the peak memory in MB. MONAI is needed for
-this alone and is no dependency of ours: `MISSING` says how to get it.
+this benchmark only and is not a dependency: `MISSING` says how to get it.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ CASES = {
     "image": "`segment_image`",
     "monai": "MONAI `sliding_window_inference`, `gaussian`",
 }
-MISSING = """MONAI is missing. `make bench-segmentation` gets it by itself. By hand, not into the environment:
+MISSING = """MONAI is missing. `make bench-segmentation` installs it. To install it yourself, outside the environment:
   pip install --no-deps --target build/monai monai==1.6.1
   PYTHONPATH=build/monai python -m tests.benchmarks.segmentation"""
 
 
 def monai() -> Any:
-    """The package MONAI, from wherever it is.
+    """Import MONAI.
 
     Raises:
-        SystemExit: It is nowhere; says how to get it.
+        SystemExit: MONAI is not installed; the message says how to install it.
     """
     try:
         importlib.import_module("monai.inferers.utils")
@@ -86,7 +86,7 @@ def cases(side: int) -> dict[str, Callable[[], object]]:
 
 
 def fields(rounds: int, side: int = SIDE) -> str:
-    """Time of a field in four ways, round by round, and the memory of each in a process of its own."""
+    """Time of a field in four ways, round by round, and the memory of each in a separate process."""
     calls = cases(side)
     rates = take_turns({name: (call, 1.0) for name, call in calls.items()}, rounds)
     rows = [
@@ -103,12 +103,12 @@ def fields(rounds: int, side: int = SIDE) -> str:
     model = StedFmForSemanticSegmentation(CONFIG)
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     return (
-        f"## A field of {side} x {side}, beside MONAI {monai().__version__}\n\n"
+        f"## A field of {side} x {side}, compared with MONAI {monai().__version__}\n\n"
         f"The same network (vit-tiny of {LAYERS} layers, `{CONFIG.decoder}`, {CLASSES} classes, {millions:.2f} M "
         f"parameters, float32, probabilities included), the same {tiles} x {tiles} tiles of {TILE_SIZE} with an "
-        f"overlap of {OVERLAP}, batch {BATCH}. It is smaller than any published one: what blending costs shows most. "
-        "The network alone is given batches of noise, as many tiles as the field has. The image, MONAI and the "
-        "network are in memory in all four processes, so that the first row is what the others begin with.\n\n"
+        f"overlap of {OVERLAP}, batch {BATCH}. It is smaller than any published network, so the cost of blending is "
+        "most visible. The network alone gets batches of noise, as many tiles as the field has. The image, MONAI and "
+        "the network are in memory in all four processes, so the first row is what the others start with.\n\n"
         + table(["", "seconds", "x time of the network", "x time of MONAI", "peak MB"], rows)
     )
 

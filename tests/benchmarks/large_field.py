@@ -63,9 +63,9 @@ def large(rounds: int, side: int = SIDE) -> str:
     del rounds
     return (
         f"## `stedfm segment` of a field of {side:,} x {side:,}\n\n"
-        "The whole command in a process of its own: reading, scaling, tiles, blending, all files that are written "
-        "by default and the table of objects. The network is a stub that costs nothing: what a real one needs for a "
-        f"batch comes on top. The bar is {LIMIT_GB} GiB ({LIMIT_GB * 1024} MB).\n\n"
+        "The whole command in a separate process: reading, scaling, tiles, blending, all files that are written by "
+        "default, and the table of objects. The network is a stub that costs nothing; the memory of a real network "
+        f"for a batch is added to these numbers. The limit is {LIMIT_GB} GiB ({LIMIT_GB * 1024} MB).\n\n"
         + table(
             ["pixels", "peak MB", "GB read", "GB written", "objects", "minutes, with the stub"],
             [[dtype, *_measure(side, dtype)] for dtype in TYPES],

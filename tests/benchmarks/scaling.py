@@ -1,7 +1,8 @@
 """`python -m tests.benchmarks.scaling`: what a pretraining costs at scale; writes docs/benchmarks/scaling.md and JSON.
 
-Figures of GPUs come from files that `tests.benchmarks.bench_pretraining` wrote on a machine with one; where there are
-none the page says so. `--render` makes the page anew of what is in its JSON: give it files of GPUs with `--measured`.
+Numbers of GPUs come from files that `tests.benchmarks.bench_pretraining` wrote on a machine with GPUs; without them
+the page states that they are missing. `--render` makes the page again from its JSON; `--measured` names the files
+of GPUs.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ H100_TFLOPS, V100_TFLOPS = 989.0, 15.7
 """Data sheets of NVIDIA: H100 SXM, bfloat16, dense; V100 SXM2, float32."""
 AIMS = (0.2, 0.3)
 PUBLISHED = {"small": 4, "large": 16}
-"""GPUs (V100) with which the reference says it took a day."""
+"""Number of V100 GPUs with which the reference took a day, as published."""
 GROUP = 16
 """Crops of a row group, which is read at once."""
-NOT_MEASURED = "not measured: no GPU was at hand"
+NOT_MEASURED = "not measured: no GPU was available"
 
 Row = dict[str, Any]
 
@@ -45,8 +45,12 @@ class Size:
         """Crops seen in the whole run."""
         return self.steps * self.effective_batch_size
 
+    def needed(self, gpus: int) -> float:
+        """TFLOP/s that each of several GPUs needs to finish in a day."""
+        return self.crops / DAY / gpus * self.counted / 1e12
+
     def at(self, aim: float) -> float:
-        """Images/s of a GPU that reaches this share of the data sheet of an H100."""
+        """Images/s of a GPU that reaches this fraction of the data sheet of an H100."""
         return aim * H100_TFLOPS * 1e12 / self.counted
 
 
@@ -59,7 +63,7 @@ def render(found: Row, gpus: list[Row]) -> str:
     """
     sizes = [Size(name, **values) for name, values in found["sizes"].items()]
     parts = [
-        introduction(found, sizes[0]),
+        introduction(found, sizes),
         operations(sizes),
         on_cpu(found, sizes),
         in_a_day(sizes),
@@ -72,19 +76,23 @@ def render(found: Row, gpus: list[Row]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def introduction(found: Row, size: Size) -> str:
-    """What was run, and beside what."""
+def introduction(found: Row, sizes: list[Size]) -> str:
+    """What is compared, where it was measured, and how the tables are marked."""
+    size, small = sizes[0], next(each for each in sizes if each.name == "small")
     return f"""# Cost at scale
 
-Made by `python -m tests.benchmarks.scaling` on: {found["machine"]}.
+Operations, memory, network and storage of a large pretraining: {CROPS:,} crops x {size.epochs:,} epochs with the
+recipes `tiny`, `small`, `base` and `large`. That is {size.steps:,} steps of {size.effective_batch_size:,} crops,
+{size.crops:,}
+crops in all. To finish `{small.name}` in 24 hours, each of 8 GPUs must reach {small.needed(8):.1f} TFLOP/s.
 
-What a pretraining of {CROPS:,} crops x {size.epochs:,} epochs costs with the recipes `tiny`, `small`, `base` and
-`large`: {size.steps:,} steps of {size.effective_batch_size:,} crops, {size.crops:,} crops in all. Every table says
-whether it was **counted**, **measured** or is **arithmetic** on such figures. No figure of a GPU on this page was
-measured unless its row names the GPU.
+Measured on {found["machine"]}, with
+`python -m tests.benchmarks.scaling`.
 
-While this was measured, other programs kept {found["other_cores"]:.1f} of the
-{found["cores"]} cores busy on average: what was timed is noisy. All rounds are given, the **median** first."""
+Every table is **counted**, **measured**, or **arithmetic** on such numbers. No number of a GPU on this page was
+measured unless its row names the GPU. During the measurements, other programs kept {found["other_cores"]:.1f} of the
+{found["cores"]} cores busy on average, so the timings are noisy. Cells show the **median** and, in brackets,
+all rounds."""
 
 
 def operations(sizes: list[Size]) -> str:
@@ -100,13 +108,13 @@ def operations(sizes: list[Size]) -> str:
         ]
         for size in sizes
     ]
-    head = ["size", "parameters, M", "gradients, MB", "GFLOP a crop", "by the formula", "EFLOP a run"]
+    head = ["size", "parameters, M", "gradients, MB", "GFLOP per crop", "by the formula", "EFLOP per run"]
     return f"""## Operations of a step (counted)
 
-Matrix products of forward and backward pass on one crop of 224 x 224 with 75 % of its patches hidden, as
-`torch.utils.flop_counter` counts them on the network of the recipe (a multiplication and an addition are two); `by
-the formula` is the same from the sizes alone, `tests/benchmarks/counting.py`. Elementwise operations and the
-optimiser are not counted.
+Matrix products of the forward and backward pass on one crop of 224 x 224 with 75 % of its patches hidden.
+`torch.utils.flop_counter` counts them on the network of the recipe; a multiplication and an addition are two. `by the
+formula` is computed from the sizes alone (`tests/benchmarks/counting.py`). Elementwise operations and the optimiser
+are not counted.
 
 {table(head, rows)}"""
 
@@ -132,15 +140,19 @@ def on_cpu(found: Row, sizes: list[Size]) -> str:
             ]
         )
     threads = "one thread" if found["threads"] == 1 else f"{found['threads']} threads"
-    head = ["size", "precision", "crops at a time", "images/s of a core", "by the clock", "of matmul"]
-    head += ["s an update", "hours", "years"]
+    head = ["size", "precision", "crops at a time", "images/s of a core", "images/s by the clock", "of matmul"]
+    head += ["s per update", "hours", "years"]
     return f"""## On a CPU (measured; hours are arithmetic)
 
-{threads.capitalize()} of this machine, inputs in memory, forward and backward pass. `images/s of a core` is by the
-time the program was on a processor, as if no other had wanted it; `by the clock` is what was left beside the others.
-`of matmul` is the share of a matrix product of the same precision in the same round, `s an update` clipping and AdamW,
-once in {sizes[0].effective_batch_size:,} crops (both by processor time). `hours`: all crops and all updates on one
-such core, at the medians. bfloat16 is autocast.
+{threads.capitalize()} of this machine, inputs in memory, forward and backward pass. bfloat16 is autocast.
+
+| column | meaning |
+| --- | --- |
+| images/s of a core | by processor time, as if no other program were running |
+| images/s by the clock | what remained next to the other programs |
+| of matmul | fraction of a matrix product of the same precision in the same round, by processor time |
+| s per update | clipping and AdamW, once in {sizes[0].effective_batch_size:,} crops, by processor time |
+| hours | all crops and all updates on one such core, at the medians |
 
 {table(head, rows)}"""
 
@@ -150,24 +162,23 @@ def in_a_day(sizes: list[Size]) -> str:
     rows = []
     for size in sizes:
         for count in GPUS:
-            rate = size.crops / DAY / count
-            needed = rate * size.counted / 1e12
+            rate, needed = size.crops / DAY / count, size.needed(count)
             rows.append(
                 [
                     size.name,
                     str(count),
                     f"{rate:,.0f}",
-                    figure(needed),
+                    number(needed),
                     f"{100 * needed / H100_TFLOPS:.1f} %",
                     f"{size.effective_batch_size // count}",
                     f"{1000 * DAY / size.steps:.1f}",
                 ]
             )
-    head = ["size", "GPUs", "images/s each", "TFLOP/s each", "of 989 TFLOP/s", "crops a GPU and step", "ms a step"]
+    head = ["size", "GPUs", "images/s each", "TFLOP/s each", "of 989 TFLOP/s", "crops per GPU and step", "ms per step"]
     return f"""## What 24 hours would need (arithmetic)
 
-Of every GPU, to be through in a day. Compare `TFLOP/s each` with what the data sheet of yours says for bfloat16;
-beside it the share of {H100_TFLOPS:.0f} TFLOP/s (data sheet of an H100 SXM, bfloat16, dense).
+Rates of each GPU that finish the run in a day. Compare `TFLOP/s each` with the bfloat16 rate in the data sheet of your
+GPU. The next column is the fraction of {H100_TFLOPS:.0f} TFLOP/s (data sheet of an H100 SXM, bfloat16, dense).
 
 {table(head, rows)}"""
 
@@ -180,22 +191,22 @@ def of_the_reference(sizes: list[Size]) -> str:
             count = PUBLISHED[size.name]
             rate = CROPS * size.epochs / DAY / count
             needs.append(rate * size.counted / 1e12)
-            beside = f"{needs[-1] / V100_TFLOPS:.1f}"
-            rows.append([size.name, f"{count} V100", "24", f"{24 * count}", f"{rate:,.0f}", figure(needs[-1]), beside])
+            ratio = f"{needs[-1] / V100_TFLOPS:.1f}"
+            rows.append([size.name, f"{count} V100", "24", f"{24 * count}", f"{rate:,.0f}", number(needs[-1]), ratio])
     head = ["size", "GPUs", "hours", "GPU-hours", "images/s each", "TFLOP/s each", "x data sheet, float32"]
     text = f"""## What the reference's 24 hours mean (arithmetic on published figures)
 
-Published: "nearly one million" crops, 1000 epochs, about 24 h on 4 V100 for `small`, on 16 for `large`. With a
-whole million, and with our count of operations (the reference's network does a little more, for tokens nobody
-reads), that is:
+Published: "nearly one million" crops, 1000 epochs, about 24 h on 4 V100 for `small` and on 16 for `large`. With one
+million, and with the operations counted above (the network of the reference also computes tokens that are not used),
+that is:
 
 {table(head, rows)}"""
     if needs and min(needs) > V100_TFLOPS:
         text += f"""
 
-The reference's code computes in float32, and the data sheet of a V100 (SXM2) gives {V100_TFLOPS} TFLOP/s for that.
-All rows are above it: a million crops, 1000 epochs, 24 h and float32 cannot all be true of one run. Which is not,
-was not published; take the 24 h as an order of magnitude, and no rate as one to beat."""
+The code of the reference computes in float32, for which the data sheet of a V100 (SXM2) states {V100_TFLOPS} TFLOP/s.
+All rows are above it, so a million crops, 1000 epochs, 24 h and float32 cannot all be true of one run. Which one is
+not true was not published. Use the 24 h as an order of magnitude, not as a rate to compare with."""
     return text
 
 
@@ -205,10 +216,10 @@ def on_gpus(sizes: list[Size], gpus: list[Row]) -> str:
     head = ["size", "GPUs", "GPU", "images/s", "of perfect scaling", "hours", "GPU-hours"]
     return f"""## On GPUs (measured, end to end)
 
-To fill it: `python -m tests.benchmarks.bench_pretraining` on a machine with a GPU (its help says how to run it on
-several), then `python -m tests.benchmarks.scaling --render --measured FILE.json ...`. Of every size the fastest
-row counts whose batch times GPUs is no more than the effective batch. Where several GPUs were not measured their
-row is one GPU's rate times their number, and says so: an upper bound of the rate, a lower one of the hours.
+To measure: run `python -m tests.benchmarks.bench_pretraining` on a machine with GPUs (see its help), then
+`python -m tests.benchmarks.scaling --render --measured FILE.json`. The table shows the fastest row of each size whose
+batch times GPUs does not exceed the effective batch. Where only one GPU was measured, several get its rate times their
+number: an upper bound of the rate and a lower bound of the hours. Such rows are marked.
 
 {table(head, rows)}"""
 
@@ -231,7 +242,7 @@ def _gpu_rows(size: Size, count: int, gpus: list[Row]) -> list[list[str]]:
         hours = size.crops / rate / 3600
         setting = some or one or {}
         how = f"{name}, {setting['batch']} x {setting['precision']}{', compiled' if setting['compiled'] else ''}"
-        found.append([size.name, str(count), how, shown, scaling, figure(hours), figure(hours * count)])
+        found.append([size.name, str(count), how, shown, scaling, number(hours), number(hours * count)])
     return found or [[size.name, str(count), NOT_MEASURED, "–", "–", "–", "–"]]
 
 
@@ -246,8 +257,8 @@ def targets(sizes: list[Size]) -> str:
     for size in sizes:
         for aim in AIMS:
             hours = size.crops / size.at(aim) / 3600
-            each = [figure(hours / count) for count in GPUS]
-            rows.append([size.name, f"{100 * aim:.0f} %", f"{size.at(aim):,.0f}", *each, figure(hours)])
+            each = [number(hours / count) for count in GPUS]
+            rows.append([size.name, f"{100 * aim:.0f} %", f"{size.at(aim):,.0f}", *each, number(hours)])
     head = ["size", "aim", "images/s each", *(f"hours on {count}" for count in GPUS), "GPU-hours"]
     return f"""## Targets, not results (arithmetic)
 
@@ -256,9 +267,8 @@ SXM, bfloat16, dense), and several of them scaled perfectly:
 
 {table(head, rows)}
 
-On 64 GPUs a step gives each of them {sizes[0].effective_batch_size // 64} crops only: with the small networks that is
-too little work to reach such a share, so that a larger effective batch or fewer GPUs are the sensible choice
-there."""
+On 64 GPUs each gets only {sizes[0].effective_batch_size // 64} crops per step. With the small networks that is too
+little work to reach such a fraction: use a larger effective batch or fewer GPUs there."""
 
 
 def network(sizes: list[Size]) -> str:
@@ -268,16 +278,24 @@ def network(sizes: list[Size]) -> str:
         for count in GPUS[1:]:
             sent = all_reduce_bytes(size.parameters, count)
             rates = [size.steps / DAY, *(count * size.at(aim) / size.effective_batch_size for aim in AIMS)]
-            each = [f"{figure(sent * rate / 1e9)} ({figure(1000 / rate)})" for rate in rates]
-            rows.append([size.name, str(count), figure(sent / 1e6), *each])
-    head = ["size", "GPUs", "MB a step and GPU", "for 24 h", *(f"at the target of {100 * aim:.0f} %" for aim in AIMS)]
+            each = [f"{number(sent * rate / 1e9)} ({number(1000 / rate)})" for rate in rates]
+            rows.append([size.name, str(count), number(sent / 1e6), *each])
+    head = [
+        "size",
+        "GPUs",
+        "MB per step and GPU",
+        "for 24 h",
+        *(f"at the target of {100 * aim:.0f} %" for aim in AIMS),
+    ]
     return f"""## Network (arithmetic)
 
-The gradients ({GRADIENT_BYTES} bytes a parameter) are summed once a step of {sizes[0].effective_batch_size:,} crops.
-Around a ring of n GPUs each sends, and receives, 2 (n - 1) / n times their bytes. Given: GB/s of every GPU in each
-direction, averaged over the step, and in brackets the ms of a step. A sum that hides behind the backward pass
-alone, two thirds of a step, needs 1.5 times as much; latency comes on top. Nothing else goes over the network in
-plain data-parallel training, unless the data do.
+The gradients ({GRADIENT_BYTES} bytes per parameter) are summed once per step of
+{sizes[0].effective_batch_size:,} crops. In a ring of n GPUs each sends, and receives, 2 (n - 1) / n times their
+bytes. Cells show the GB/s of each GPU in each
+direction, averaged over the step, and in brackets the ms of a step. To overlap with the backward pass alone (two
+thirds of a step), 1.5 times as much is needed; latency is added. Plain data-parallel training sends nothing else
+over the
+network, except the data if they are remote.
 
 {table(head, rows)}"""
 
@@ -324,24 +342,24 @@ def storage(found: Row, sizes: list[Size]) -> str:
     ]
     return f"""## Storage (bytes and reading measured, the need arithmetic)
 
-Bytes of a crop of 224 x 224 as `stedfm data build` stores it (`--pixels 8bit`, and `raw` for 16 bit). `on disk`:
-the files by their crops; `read`: what the stream of a pretraining reads of them; `uncompressed`: what goes to the
-GPU. Simulated images hold few photons and compress well; the largest of the measured sizes are used below.
+Size of a crop of 224 x 224 as `stedfm data build` stores it (`--pixels 8bit`, and `raw` for 16 bit). `on disk` is the
+size of the files divided by the crops, `read` is what the stream reads, and `uncompressed` is what goes to the GPU.
+Simulated images have few photons and compress well; the largest of the measured sizes are used below.
 
 {table(heads[0], stored)}
 
-A million of them are {whole["8bit"]:.0f} GB in 8 bit and {whole["raw"]:.0f} GB in 16 bit: a node with that much
-free memory reads them from the disk once, and from its cache in all other epochs.
+A million crops take {whole["8bit"]:.0f} GB in 8 bit and {whole["raw"]:.0f} GB in 16 bit. A node with that much free
+memory reads them from the disk once, and from its cache in all other epochs.
 
-Reading the simulated crops, the system's cache emptied before every round (what lies below this virtual machine
-may still hold them), one request after the other in one thread; the last row is `stream(workers=2)`, which
-decompresses as well:
+Reading the simulated crops, one request after the other in one thread. The cache of the system is emptied before every
+round, but the host of this virtual machine may still cache them. The last row is `stream(workers=2)`, which also
+decompresses:
 
 {table(heads[1], reading)}
 
-What all GPUs together need of the storage: for a day, and at the two targets above (20 % / 30 %; **not** results).
-A read is a row group of {GROUP} crops. Ranks read some row groups twice: a few percent,
-[data.md](data.md#what-a-rank-reads). In 16 bit twice as much goes to a GPU.
+What the storage must deliver to all GPUs: to finish in a day, and at the two targets above (20 % / 30 %; **not**
+results). A read is a row group of {GROUP} crops. Ranks read some row groups twice,
+[a few percent](data.md#what-a-rank-reads). In 16 bit twice as much goes to a GPU.
 
 {table(heads[2], needed)}"""
 
@@ -349,16 +367,16 @@ A read is a row group of {GROUP} crops. Ranks read some row groups twice: a few 
 READERS = {
     "front to back": "whole files front to back, 1 MiB at a time",
     "row groups": f"row groups of {GROUP} crops in random order",
-    "single crops": "pieces of the size of one crop in random order, as from a file for each",
+    "single crops": "pieces of the size of one crop in random order, like one file per crop",
     "stream": "the stream, decompressed, in batches of 256",
 }
 
 
 def both(rates: list[float], factor: float, digits: int | None = None) -> str:
-    """A figure for every aim."""
-    return " / ".join(f"{rate * factor:,.0f}" if digits == 0 else figure(rate * factor) for rate in rates)
+    """A number for every aim."""
+    return " / ".join(f"{rate * factor:,.0f}" if digits == 0 else number(rate * factor) for rate in rates)
 
 
-def figure(value: float) -> str:
-    """Three digits that count."""
+def number(value: float) -> str:
+    """Format a number with three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

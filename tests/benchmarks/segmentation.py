@@ -11,13 +11,17 @@ from tests.benchmarks.fields import fields, monai
 from tests.benchmarks.large_field import large
 from tests.benchmarks.timing import machine
 
-INTRODUCTION = """# Benchmarks of segmentation: decoders and whole fields
+INTRODUCTION = """# Whole fields
 
-Made by `make bench-segmentation` (`python -m tests.benchmarks.segmentation`) on: {machine}.
+Segmentation of large images: speed and memory of the decoders, of blending compared with MONAI, and of
+`stedfm segment`, on a CPU. Each section begins with its comparison.
 
-Everything in a table ran in turn, round by round, because shared machines change their speed from minute to minute:
-ratios are formed inside a round. Given is the **median** and, in brackets, every round. Peak memory is that of a
-process that does nothing else. Networks are untrained and images random, which changes neither speed nor memory."""
+Measured on {machine}, with `make bench-segmentation`."""
+METHOD = """## How it was measured
+
+In each table the cases take turns, because shared machines change their speed from minute to minute. Ratios are formed
+within a round. Tables show the **median** and, in brackets, every round. Peak memory is that of a process that does
+nothing else. Networks are untrained and images random, which changes neither speed nor memory."""
 
 
 def main() -> None:
@@ -30,10 +34,10 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = arguments.only or list(parts)
     if "fields" in chosen:
-        monai()  # Said now rather than after the other parts.
+        monai()  # Fails now rather than after the other parts.
     print(machine(), file=sys.stderr)
     pages = [parts[name](arguments.rounds) for name in chosen]
-    text = "\n\n".join([INTRODUCTION.format(machine=machine()), *pages]) + "\n"
+    text = "\n\n".join([INTRODUCTION.format(machine=machine()), *pages, METHOD]) + "\n"
     print(text)
     if not arguments.only:
         arguments.output.write_text(text, encoding="utf-8")

@@ -26,8 +26,8 @@ from stedfm_hf.metrics.summary import ALL
 from stedfm_hf.runs import read_json
 from tests.benchmarks.timing import machine, table
 
-Figures = Mapping[tuple[str, str, int], Mapping[str, Any]]
-"""Of every decoder, mode and number of training images."""
+Metrics = Mapping[tuple[str, str, int], Mapping[str, Any]]
+"""Metrics by decoder, mode and number of training images."""
 PAGE = Path("docs/benchmarks/segmentation.md")
 MODES = {
     "full": "`demo`, all weights trained",
@@ -63,32 +63,39 @@ SCORES = ("iou", "dice", "aupr")
 SCORE_HEADS = ("mean IoU (95 %)", "Dice", "AUPR")
 HEAD = """# Segmenters trained on few masks
 
-Made by `python -m tests.benchmarks.segmenters` on: {machine}.
-
-## Simulated scenes
-
-What `demo`, the packaged encoder that was trained on simulated images alone, gives when a segmenter is made of it,
-beside the same network from scratch. **Simulated images** (`benchmark-v1-scenes`: {sizes} images of train, validation
-and test; rings, fibres and puncta; every image a source of its own): this says that the training works, not how well a
-model does on images of a microscope.
-
-{table}
-
-Of the {test} test images: mean over images, then over the three classes. Networks: ± standard deviation (n − 1) over
-{seeds} seeds (new images drawn, new weights, order and augmentation). They all saw 3200 crops of 64 pixels, 16 in each
-of 200 steps, however few images they were cut from; the weights of the better of two checks were kept. Baselines,
-fitted once on {fitted} of all training images: 95 % interval over test images.
+`demo`, the packaged encoder, fine-tuned into segmenters on simulated images, compared with the same networks from
+scratch and with classical methods.
 
 {leads}
 
-200 steps are few for a network from scratch: part of a lead is a later beginning. With {more} steps, all else alike:
+Measured on {machine}, with `python -m tests.benchmarks.segmenters`.
+
+## Simulated scenes
+
+{table}
+
+`demo` was trained on simulated images only, so this table shows that fine-tuning works. It does not predict accuracy
+on images from a microscope.
+
+| | |
+| --- | --- |
+| images | `benchmark-v1-scenes`, simulated: {sizes} images of train, validation and test |
+| classes | rings, fibres and puncta; every image is a separate source image |
+| metrics | mean over the {test} test images, then over the three classes |
+| networks | ± standard deviation (n − 1) over {seeds} seeds: images, weights, order and augmentation differ |
+| training | 200 steps of 16 crops of 64 pixels, with few and with all images; the better of two evaluations is kept |
+| baselines | fitted once on {fitted} of all training images; 95 % interval over test images |
+
+200 steps are few for a network from scratch: part of a lead means only that it learns later. With {more} steps
+and everything else the same:
 
 {long_table}
 
 {long_leads}
 
-`unetr` is the reference's full decoder: a step of it takes about eight times as long here as one of `upernet`.
+`unetr` is the full decoder of the reference. Its steps take about eight times as long here as those of `upernet`.
 
+<!-- not run: trains the networks of the table -->
 ```bash
 {commands}
 ```
@@ -96,12 +103,14 @@ fitted once on {fitted} of all training images: 95 % interval over test images.
 SPOTS = """
 ## Real spots
 
-`spot_segmentation`: {images} pairs of real images and masks of 224 x 224 pixels, each a source of its own. 5-fold
-cross-validation: every image was segmented once, by what had seen none of it; one other fold chose the weights,
-three were trained on. **No conclusion can be drawn from ten images.** Intervals are 95 % over images. A mean IoU of
-0.83 was published for a network of the authors on figures of this kind: a landmark, not measured on these images.
+`spot_segmentation`: {images} pairs of real images and masks of 224 x 224 pixels. **Ten images allow no conclusion.**
 
 {table}
+
+Each image is a separate source image. In 5-fold cross-validation every image is segmented once, by a network
+that has seen none of its fold. One other fold selects the weights, and three are for training. Intervals are 95 %
+over images. The authors published a mean IoU of 0.83 for one of their networks on such images. It was not measured on
+these ten.
 
 `stedfm finetune segmentation --model demo {schedule}` in each fold, seed 42; the
 baselines: `stedfm evaluate segmentation --dataset SPOTS --folds 5`.
@@ -147,19 +156,18 @@ def _evaluation() -> list[str]:
 
 
 def _run(words: Sequence[str], places: Mapping[str, Path]) -> dict[str, Any]:
-    """Runs a command that is not finished, and returns its figures."""
+    """Runs a command that is not finished, and returns its metrics."""
     placed = list(words)
     for name, place in places.items():
         placed = [word.replace(name, str(place)) for word in placed]
-    flag = "--report" if words[0] == "evaluate" else "--output"
-    figures = Path(placed[placed.index(flag) + 1]) / "metrics.json"  # written when all is done
-    if not figures.exists():
+    metrics = Path(placed[placed.index("--output") + 1]) / "metrics.json"  # written at the end
+    if not metrics.exists():
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run([sys.executable, "-m", "stedfm_hf.cli", *placed], check=True, env=environment)
-    return dict(read_json(figures))
+    return dict(read_json(metrics))
 
 
-def _page(done: Figures, long: Figures, baselines: Mapping[str, Any], spots: str) -> str:
+def _page(done: Metrics, long: Metrics, baselines: Mapping[str, Any], spots: str) -> str:
     first = done["upernet", "full", 0]["runs"][0]
     sizes = [first["training_images"], first["validation"]["images"], first["test"]["images"]]
     commands = [*(_fine_tuning(*case) for case in CASES), *(_fine_tuning(*case, MORE_STEPS) for case in LONG_CASES)]
@@ -179,7 +187,7 @@ def _page(done: Figures, long: Figures, baselines: Mapping[str, Any], spots: str
     )
 
 
-def _rows(done: Figures, images: int) -> list[list[str]]:
+def _rows(done: Metrics, images: int) -> list[list[str]]:
     rows = []
     for (decoder, mode, count), figures in done.items():
         runs = figures["runs"]
@@ -190,7 +198,7 @@ def _rows(done: Figures, images: int) -> list[list[str]]:
 
 
 def _baseline_rows(record: Mapping[str, Any], images: int) -> list[list[str]]:
-    """What is fitted without an encoder, in the columns of the networks."""
+    """Rows of the baselines, in the columns of the networks."""
     found = {(row["method"], row["metric"], row["class"]): row for row in record["summary"]}
     rows = []
     for each in record["methods"]:
@@ -210,7 +218,7 @@ def _joined(classes: Iterable[float]) -> str:
     return " · ".join(f"{value:.2f}" for value in classes)
 
 
-def _leads(done: Figures) -> str:
+def _leads(done: Metrics) -> str:
     return "\n".join(_lead(done, decoder, count) for decoder, mode, count in done if mode == "full")
 
 
@@ -219,15 +227,15 @@ def _spread(runs: Sequence[Mapping[str, Any]], name: str) -> str:
     return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
 
 
-def _lead(done: Figures, decoder: str, count: int) -> str:
+def _lead(done: Metrics, decoder: str, count: int) -> str:
     ours, scratch = (
         [run["test"]["iou"] for run in done[decoder, mode, count]["runs"]] for mode in ("full", "from-scratch")
     )
     lead, spread = statistics.mean(ours) - statistics.mean(scratch), max(map(statistics.stdev, (ours, scratch)))
     images = f"{count} training images" if count else "all training images"
     return (
-        f"With {images} and `{decoder}`, `demo` leads training from scratch by {lead:.3f} of IoU, {lead / spread:.1f} "
-        "times the larger standard deviation."
+        f"- With {images} and `{decoder}`, `demo` leads by {lead:.3f} of IoU over training from scratch, "
+        f"{lead / spread:.1f} times the larger standard deviation."
     )
 
 
@@ -278,12 +286,12 @@ def _spots(folder: Path, work: Path) -> str:
 
 
 def _lay_out(data: AnnotatedImages, folder: Path, fold: np.ndarray, number: int, output: Path) -> None:
-    """The fold is the test, the next one chooses the weights, the others are trained on."""
-    sides = {number: "test", (number + 1) % FOLDS: "validation"}
+    """Copy the images into splits: the fold is the test, the next one validation, the others are for training."""
+    splits = {number: "test", (number + 1) % FOLDS: "validation"}
     for place, each in zip(data.image_ids.tolist(), fold.tolist(), strict=True):
         stem = Path(place).name.removesuffix("_image.tif")
         for kind in ("image", "mask"):
-            target = output / f"{kind}s" / sides.get(each, "train") / f"{stem}.tif"
+            target = output / f"{kind}s" / splits.get(each, "train") / f"{stem}.tif"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / f"{stem}_{kind}.tif", target)
 

@@ -1,13 +1,15 @@
-"""`python -m tests.benchmarks.start`: measure how fast help and errors are answered (`make bench-start`)."""
+"""`python -m tests.benchmarks.start`: measure how fast help and messages appear (`make bench-start`)."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from tests.command_lines import commands
 
 
 def cpu_seconds(words: list[str], cwd: Path) -> float:
-    """Run Python with these words in a process of its own and return its CPU time in seconds."""
+    """Run Python with these words in a separate process and return its CPU time in seconds."""
     process = subprocess.Popen(
         [sys.executable, *words],
         cwd=cwd,
@@ -40,6 +42,14 @@ def cases() -> dict[str, list[str]]:
     return found
 
 
+def result(seconds: Mapping[str, Sequence[float]]) -> str:
+    """Sentence on the slowest help and the slowest message."""
+    medians = {line: statistics.median(each) for line, each in seconds.items()}
+    helps = max(value for line, value in medians.items() if line.endswith("--help"))
+    messages = max(value for line, value in medians.items() if line[0] != "(" and not line.endswith("--help"))
+    return f"Help takes at most {helps:.2f} s, a message at most {messages:.2f} s (medians)."
+
+
 def main() -> None:
     """Measure and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -59,17 +69,19 @@ def main() -> None:
                 seconds[line].append(cpu_seconds(["-m", "stedfm_hf.cli", *words], folder))
             print(f"round {number + 1}/{arguments.rounds}", file=sys.stderr, flush=True)
     rows = [[f"`stedfm {line}`" if line[0] != "(" else line, spread(each)] for line, each in seconds.items()]
-    text = INTRODUCTION.format(machine=machine()) + table(["", "CPU s"], rows) + "\n"
+    text = INTRODUCTION.format(machine=machine(), result=result(seconds)) + table(["", "CPU s"], rows) + "\n"
     print(text)
     arguments.output.write_text(text, encoding="utf-8")
 
 
-INTRODUCTION = """# How fast help and errors are answered
+INTRODUCTION = """# Start of commands
 
-`make bench-start` makes this page. Measured on: {machine}.
+CPU time until a command has printed its help or a message about a mistake. {result}
 
-Each repeat is a whole command in a process of its own, imports included; commands take turns. CPU time counts user and
-system time; given is the **median** and, in brackets, every repeat.
+Measured on {machine}, with `make bench-start`.
+
+Each repeat runs a whole command in a separate process, imports included; the commands take turns. CPU time is user and
+system time. The table shows the **median** and, in brackets, every repeat.
 
 """
 
