@@ -1,4 +1,4 @@
-"""Rows of data sets as sources of images: pictures of any data set, and crops of ours."""
+"""Rows of `datasets` data sets as image sources: rows with an image column, and rows of crop data sets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ from stedfm_hf.runs import UserError
 
 @dataclass(frozen=True)
 class DatasetRow:
-    """A row of a dataset with a picture in `column`."""
+    """A row with an image in any data set.
+
+    Attributes:
+        rows: Split of a `datasets` data set.
+        index: Number of the row.
+        column: Name of the image column.
+        path: Name of the row in results, such as `train/0`.
+        size: Bytes on disk; 0, because they are unknown.
+        stamp: None, because a row is not a file.
+    """
 
     rows: Any
     index: int
@@ -27,7 +36,11 @@ class DatasetRow:
     stamp: None = None
 
     def read(self, series: str | int | None, channel: str | int | None) -> list[StedImage]:
-        """Decode the picture of the row; colour makes three channels, unless they are equal."""
+        """Decode the image of the row; a colour image has three channels, a grey one a single channel.
+
+        Raises:
+            ValueError: There is no such channel.
+        """
         array = np.asarray(self.rows[self.index][self.column])
         if array.ndim == 2:
             array = array[None]
@@ -42,7 +55,7 @@ class DatasetRow:
         return [StedImage(array, None, names, {}, self.path, self.column)]
 
     def source_id(self) -> str:
-        """Return the column `source`, else a hash of the pixels; "" for a picture that cannot be decoded."""
+        """Return the column `source`, else a hash of the pixels; "" if the image cannot be decoded."""
         if "source" in self.rows.features:
             return str(self.rows.select_columns(["source"])[self.index]["source"])
         try:
@@ -53,7 +66,15 @@ class DatasetRow:
 
 @dataclass(frozen=True)
 class CropRow:
-    """A row of a data set of crops, as `stedfm data build` makes them: scaled once, with its source."""
+    """A row of a crop data set, such as `stedfm data build` writes.
+
+    Attributes:
+        rows: Split of a `datasets` data set.
+        index: Number of the row.
+        path: Name of the row in results, such as `train/0`.
+        size: Bytes on disk; 0, because they are unknown.
+        stamp: None, because a row is not a file.
+    """
 
     rows: Any
     index: int
@@ -62,12 +83,16 @@ class CropRow:
     stamp: None = None
 
     def read(self, series: str | int | None, channel: str | int | None) -> list[StedImage]:
-        """Decode the row; it is an image of its own, so `series` and `channel` can only say whether it is wanted."""
+        """Decode the row, which is one channel of one series.
+
+        Raises:
+            ValueError: The row is another series or channel than the requested one.
+        """
         stored = self.rows[self.index]
         row = decode(stored)
-        for kind, wanted in (("series", series), ("channel", channel)):
-            if wanted is not None and str(wanted) not in (row[kind], "0"):
-                raise ValueError(f"{self.path}: is {kind} {row[kind]!r}, not {wanted!r}")
+        for kind, requested in (("series", series), ("channel", channel)):
+            if requested is not None and str(requested) not in (row[kind], "0"):
+                raise ValueError(f"{self.path}: is {kind} {row[kind]!r}, not {requested!r}")
         size = row["pixel_size_nm"]
         low, high = stored["intensity_low"], stored["intensity_high"]  # decoded, they would be rounded to 32 bit
         return [
@@ -88,27 +113,40 @@ class CropRow:
 
 
 def pixels_id(array: np.ndarray) -> str:
-    """Return the id of an image that is not a file, as a source image: a hash of its pixels."""
+    """Return the source id of an image that is not a file: a hash of shape, dtype and pixels, 16 hex digits."""
     content = np.ascontiguousarray(array)
     return hashlib.sha256(repr((content.shape, content.dtype.str)).encode() + content.tobytes()).hexdigest()[:16]
 
 
 def dataset_rows(name: str) -> Iterator[DatasetRow | CropRow]:
-    """Go through the pictures of all splits of a dataset."""
+    """Iterate over the images of all splits of a data set.
+
+    Args:
+        name: Folder of a data set, or its id on the Hub.
+
+    Yields:
+        Rows, split by split.
+
+    Raises:
+        UserError: The data set cannot be loaded, or a split has no image column.
+    """
     import datasets
 
     try:
         splits = datasets.load_dataset(name)
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{name}: is no image or folder, and cannot be loaded as a dataset ({reason})") from error
-    pictures = (datasets.Image, datasets.Array2D, datasets.Array3D)
+        raise UserError(f"{name}: not an image or folder, and cannot be loaded as a data set ({reason})") from error
+    image_features = (datasets.Image, datasets.Array2D, datasets.Array3D)
     for split, rows in splits.items():
         if set(crop_features()) <= set(rows.features):
             yield from (CropRow(rows, index, f"{split}/{index}") for index in range(len(rows)))
             continue
-        columns = [key for key, feature in rows.features.items() if isinstance(feature, pictures)]
+        columns = [key for key, feature in rows.features.items() if isinstance(feature, image_features)]
         if not columns:
-            raise UserError(f"dataset {name}, split {split}: no image column among {', '.join(rows.features)}")
+            raise UserError(
+                f"{name}: split {split!r} has no image column (its columns are {', '.join(rows.features)})"
+            )
+
         column = "image" if "image" in columns else columns[0]
         yield from (DatasetRow(rows, index, column, f"{split}/{index}") for index in range(len(rows)))

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from stedfm_hf.data.splits import SHARES, SplitShares
+from stedfm_hf.data.splits import SPLIT_FRACTIONS, SplitFractions
 from stedfm_hf.runs import UserError, options
 from stedfm_hf.runs.settings import argument, option, settings
 
@@ -132,8 +132,8 @@ class BuildSettings:
     masks: str | Path | None = option(None, metavar="DIR", help="Folder with the masks, named like the images.")
     pixel_size_nm: float | None = option(None, help="Pixel size to resample every field to, in nm.")
     assume_pixel_size_nm: float | None = option(None, help="Pixel size of files that do not state theirs, in nm.")
-    validation: float = _share("validation", SHARES.validation)
-    test: float = _share("the test", SHARES.test)
+    validation: float = _share("validation", SPLIT_FRACTIONS.validation)
+    test: float = _share("the test", SPLIT_FRACTIONS.test)
     seed: int = options.seed("the order of the crops on disk")
     rows_per_shard: int = _rows_per_shard()
     keep_names: bool = option(False, help="Keep names of files in the data; by default each file gets a code.")
@@ -142,9 +142,9 @@ class BuildSettings:
     overwrite: bool = options.overwrite()
 
     @property
-    def shares(self) -> SplitShares:
+    def split_fractions(self) -> SplitFractions:
         """Shares of the splits."""
-        return SplitShares(self.validation, self.test)
+        return SplitFractions(self.validation, self.test)
 
     def check(self) -> None:
         """Refuse values that contradict each other.
@@ -152,7 +152,7 @@ class BuildSettings:
         Raises:
             UserError: Names them.
         """
-        _ = self.shares
+        _ = self.split_fractions
         if self.protocol == options.REFERENCE and self.min_foreground is not None:
             raise UserError("the reference protocol has its own min_foreground (0.001); leave that out")
         for name in ("pixel_size_nm", "assume_pixel_size_nm"):
@@ -186,22 +186,22 @@ class ImportArchiveSettings:
         metavar="KEY|none",
         help="Entry of the metadata that is the class; none for no classes.",
     )
-    validation: float = _share("validation", SHARES.validation)
-    test: float = _share("the test", SHARES.test)
+    validation: float = _share("validation", SPLIT_FRACTIONS.validation)
+    test: float = _share("the test", SPLIT_FRACTIONS.test)
     seed: int = options.seed("the order of the crops on disk")
     limit: int | None = option(None, minimum=1, help="Number of members to look at, from the first; by default all.")
-    include_user: bool = option(False, help="Keep names of people, paths and file names in the metadata.")
+    keep_metadata: bool = option(False, help="Keep names of people, paths and file names in the metadata.")
     rows_per_shard: int = _rows_per_shard()
     overwrite: bool = options.overwrite()
 
     @property
-    def shares(self) -> SplitShares:
+    def split_fractions(self) -> SplitFractions:
         """Shares of the splits."""
-        return SplitShares(self.validation, self.test)
+        return SplitFractions(self.validation, self.test)
 
     def check(self) -> None:
         """Refuse shares that are none."""
-        _ = self.shares
+        _ = self.split_fractions
 
 
 @settings

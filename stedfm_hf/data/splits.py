@@ -1,4 +1,4 @@
-"""The split of a source image: one rule and one pair of shares, for every command that splits anything."""
+"""Assignment of source images to train, validation and test: one rule for every command that splits data."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
-class SplitShares:
-    """Shares of the source images that are kept for validation and test; the rest is for training.
+class SplitFractions:
+    """Fractions of the source images for validation and test; the rest is for training.
+
+    Attributes:
+        validation: Fraction of the source images in the validation split, in [0, 1).
+        test: Fraction of the source images in the test split, in [0, 1).
+
+    Raises:
+        UserError: A fraction is negative, or their sum is 1 or more.
 
     Example:
-        >>> SplitShares(validation=0.1, test=0.2).train
+        >>> SplitFractions(validation=0.1, test=0.2).train
         0.7
     """
 
@@ -28,33 +35,36 @@ class SplitShares:
     def __post_init__(self) -> None:
         if min(self.validation, self.test) < 0 or self.validation + self.test >= 1:
             raise UserError(
-                f"validation {self.validation} and test {self.test} are not shares; give two numbers from 0 whose sum "
-                "is below 1"
+                f"validation {self.validation} and test {self.test} are not valid split fractions; give two numbers "
+                "that are 0 or more and add up to less than 1"
             )
 
     @property
     def train(self) -> float:
-        """Share for training."""
+        """Fraction of the source images for training."""
         return round(1.0 - self.validation - self.test, 12)
 
 
-SHARES = SplitShares()
-"""Shares that every command uses unless it is given others."""
+SPLIT_FRACTIONS = SplitFractions()
+"""Default fractions of every command."""
 
 
-def split_of(source: str, shares: SplitShares = SHARES) -> Split:
-    """Return the split of a source image: a function of its id alone.
+def split_of(source: str, fractions: SplitFractions = SPLIT_FRACTIONS) -> Split:
+    """Return the split of a source image, computed from its id alone.
 
-    A hash of the id gives a number in [0, 1). Ids below the share of the test are in the test, those in the next
-    interval in the validation split, all others in train. No other image, order or seed is looked at, so that adding,
-    removing or reordering images moves none, and every command that reads the same images agrees. The price: shares
-    hold on average only, classes are not balanced, and a small folder can get an uneven or empty split.
+    A hash of the id gives a number in [0, 1). Numbers below `fractions.test` are in the test split, the next
+    `fractions.validation` in the validation split, all others in train. The result does not depend on other images,
+    their order or a seed. Adding, removing or reordering images therefore moves no other image, and all commands
+    agree. The fractions hold on average only, classes are not balanced, and small folders can get an empty split.
 
-    Splits of other shares nest: a larger test share adds sources to the test and never removes one.
+    A larger test fraction adds sources to the test split and never removes one.
 
     Args:
         source: Id of the source image.
-        shares: Shares of validation and test.
+        fractions: Fractions of the validation and test splits.
+
+    Returns:
+        `"train"`, `"validation"` or `"test"`.
 
     Example:
         >>> [split_of(source) for source in ("cell 0", "cell 1", "cell 2")]
@@ -62,11 +72,11 @@ def split_of(source: str, shares: SplitShares = SHARES) -> Split:
     """
     digest = hashlib.sha256(source.encode("utf-8", "surrogatepass")).digest()
     position = int.from_bytes(digest[:8], "big") / 2**64
-    if position < shares.test:
+    if position < fractions.test:
         return "test"
-    return "validation" if position < shares.test + shares.validation else "train"
+    return "validation" if position < fractions.test + fractions.validation else "train"
 
 
 def file_id(file: Path) -> str:
-    """Return the id of an image file as a source image: a hash of its bytes, which no renaming changes."""
+    """Return the source id of an image file: the first 16 hex digits of the SHA-256 of its bytes."""
     return sha256_file(file)[:16]

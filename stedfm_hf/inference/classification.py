@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stedfm_hf.data.sources import check_apart, find_sources
+from stedfm_hf.data.sources import check_separate, find_sources
 from stedfm_hf.inference.settings import ClassifySettings
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.output import check_output
@@ -73,7 +73,7 @@ def _classify(settings: ClassifySettings) -> TableResult:
     check_output(target, "classify", is_folder=False, overwrite=settings.overwrite)
     folder = None if settings.maps is None else Path(settings.maps)
     if folder is not None:
-        check_apart("maps", folder, inputs, sources)
+        check_separate("maps", folder, inputs, sources)
     source = find_model(settings.model, head="ForImageClassification")
 
     # Errors up to here are told at once: these modules import torch, which takes seconds.

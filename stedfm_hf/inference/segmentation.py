@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stedfm_hf.data.sources import check_apart, find_sources
+from stedfm_hf.data.sources import check_separate, find_sources
 from stedfm_hf.inference.settings import SegmentSettings
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import takes_settings
@@ -57,7 +57,7 @@ def segment(settings: SegmentSettings) -> SegmentResult:
     given, folder = settings.inputs, Path(settings.output)
     inputs = [given] if isinstance(given, (str, os.PathLike)) else list(given)
     sources, skipped = find_sources(inputs)
-    check_apart("output", folder, inputs, sources)
+    check_separate("output", folder, inputs, sources)
     check_output(folder, "segment", is_folder=True, overwrite=settings.overwrite)
     source = find_model(settings.model, head="ForSemanticSegmentation")
 

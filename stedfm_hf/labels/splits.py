@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from stedfm_hf.data.splits import SHARES, split_of
+from stedfm_hf.data.splits import SPLIT_FRACTIONS, split_of
 from stedfm_hf.labels.sourced import SourcedImages
 from stedfm_hf.runs import UserError, counted
 
@@ -139,9 +139,11 @@ def _as_they_are(read: Mapping[str, Images], select: bool) -> Splits[Images]:
 def _by_rule(name: str, whole: Images) -> Splits[Images]:
     split = _split_of_each(whole)
     train, validation, test = (whole.take(split == name) for name in ("train", "validation", "test"))
-    shares = ", ".join(f"{100 * getattr(SHARES, name):.0f} % {name}" for name in ("train", "validation", "test"))
+    fractions = ", ".join(
+        f"{100 * getattr(SPLIT_FRACTIONS, name):.0f} % {name}" for name in ("train", "validation", "test")
+    )
     given = "There are no splits" if name == ONE_SPLIT else f"There is one split ({name})"
-    how = f"{given}: a hash of the id of each source image decides its split ({shares}, on average)."
+    how = f"{given}: a hash of the id of each source image decides its split ({fractions}, on average)."
     splits = Splits(train, validation, test, how)
     _check_train(splits, whole)
     return splits

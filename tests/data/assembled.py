@@ -14,11 +14,11 @@ from stedfm_hf.data.assembly.output import DatasetSummary
 from stedfm_hf.data.assembly.staging import StagedImage, Staging, part_name
 from stedfm_hf.data.publishing.card import CardFacts
 from stedfm_hf.data.repository.layout import Crop, Scaling, crop_features, crops_to_table
-from stedfm_hf.data.splits import SplitShares
+from stedfm_hf.data.splits import SplitFractions
 from stedfm_hf.runs import ItemStatus, Manifest
 
 FACTS = CardFacts("cells", "stedfm data build")
-SHARES = SplitShares(validation=0.25, test=0.25)
+SPLIT_FRACTIONS = SplitFractions(validation=0.25, test=0.25)
 
 
 def noisy_crop(number: int, **changes: Any) -> Crop:
@@ -48,7 +48,13 @@ def write_repo(output: Path, crops: Sequence[Crop], facts: CardFacts = FACTS, **
         mine = [crop for crop in crops if crop.source == source]
         image = StagedImage(source, source, "", len(mine), mine[0].label)
         staging.write_crops(part_name(number), mine, [image], {source: ItemStatus("done")})
-    options = {"manifest": Manifest("data build"), "shares": SHARES, "seed": 0, "rows_per_shard": 4, **options}
+    options = {
+        "manifest": Manifest("data build"),
+        "fractions": SPLIT_FRACTIONS,
+        "seed": 0,
+        "rows_per_shard": 4,
+        **options,
+    }
     summary = assemble(staging, output, card=facts, **options)
     summary.manifest.finish()
     summary.manifest.save(output / "manifest.json")

@@ -1,4 +1,4 @@
-"""What the inputs of `embed`, `classify` and `segment` name."""
+"""Image sources that the inputs of `embed`, `classify` and `segment` name."""
 
 from __future__ import annotations
 
@@ -25,18 +25,22 @@ def test_masks_next_to_their_images_are_skipped(tmp_path: Path, capsys: pytest.C
     sources, skipped = find_sources(folder)
     assert [source.path for source in sources] == ["a.tif", "b_mask.tif", "c_image.tif", "c_region.tif"]
     assert skipped == {".txt": 1, "masks": 2}
-    assert "skipped 2 masks of these images; name them to take them" in capsys.readouterr().err
+    assert "note: skipped 2 masks of the input images, such as " in capsys.readouterr().err
     assert paths(f"{folder}/*_mask.*") == ["a_mask.tif", "b_mask.tif", "c_mask.png"]
     assert paths(folder / "a.tif", folder / "a_mask.tif") == ["a.tif", "a_mask.tif"]
     assert paths(folder, folder / "a_mask.tif")[-1] == "a_mask.tif"
-    assert capsys.readouterr().err == "stedfm: skipped 1 mask of these images; name it to take it\n"
+    skipped_file = folder / "c_mask.png"
+    assert capsys.readouterr().err == (
+        f"stedfm: note: skipped 1 mask of the input images, such as {skipped_file}; to read a mask as an image, give "
+        "the path of its file\n"
+    )
 
 
 @pytest.mark.parametrize("masks", ["masks", "labels", "annotations"])
-def test_a_folder_of_masks_beside_that_of_the_images_is_passed_over(masks: str, tmp_path: Path) -> None:
+def test_a_mask_folder_next_to_the_image_folder_is_skipped(masks: str, tmp_path: Path) -> None:
     folder = make(tmp_path / "cells", "images/1.tif", f"{masks}/1.tif", f"{masks}/2.tif", "other/1.tif")
     taken = {"images/1.tif", f"{masks}/2.tif", "other/1.tif"}
     assert set(paths(folder)) == taken
     assert set(paths(tmp_path)) == {f"cells/{path}" for path in taken}
-    assert paths(folder / masks) == ["1.tif", "2.tif"], "a folder that is named itself is taken"
+    assert paths(folder / masks) == ["1.tif", "2.tif"], "a mask folder given as input is read"
     assert set(paths(folder, folder / masks)) == taken | {"1.tif"}

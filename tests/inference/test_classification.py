@@ -340,8 +340,8 @@ def test_class_names_that_make_no_columns(
         ({"normalization": "fixed"}, "intensity_range"),
         ({"map_stride": 8}, "no folder for maps"),
         ({"maps": "MAPS", "map_stride": 33}, "map stride 33 is out of range: 1 to 32"),
-        ({"maps": "IMAGES/maps"}, "lies among the images"),
-        ({"maps": "IMAGES/a", "inputs": "IMAGES/a/1.tif"}, "lies among the images"),
+        ({"maps": "IMAGES/maps"}, "is inside the input"),
+        ({"maps": "IMAGES/a", "inputs": "IMAGES/a/1.tif"}, "is inside the input"),
         ({"maps": __file__}, "is a file; name a folder"),
     ],
 )

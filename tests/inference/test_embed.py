@@ -264,7 +264,7 @@ def test_a_dataset(folder: Path, model: StedFmModel, tmp_path: Path) -> None:
     for row, picture in zip(frame.itertuples(), pictures, strict=True):
         np.testing.assert_allclose(row.embedding, vector(model, np.asarray(picture)), atol=1e-5)
     datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "repo" / "data" / "train-00000-of-00001.parquet")
-    with pytest.raises(UserError, match="no image column among text"):
+    with pytest.raises(UserError, match="no image column .its columns are text"):
         embed(tmp_path / "repo", model=folder)
 
 

@@ -431,7 +431,7 @@ def test_tiles_of_few_patches(tile_size: int, single: Path, images: Path, tmp_pa
         ({"probabilities": "int64"}, "'int64' is unknown"),
         ({"threshold": 0.5}, "most probable class"),
         ({"normalization": "fixed"}, "intensity_range"),
-        ({"output": "IMAGES/maps"}, "lies among the images"),
+        ({"output": "IMAGES/maps"}, "is inside the input"),
         ({"output": __file__}, "is a file"),
     ],
 )

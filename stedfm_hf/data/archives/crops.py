@@ -78,14 +78,14 @@ def looks_like_crop(name: str, content: bytes) -> bool:
     return content.startswith((_NPZ, *_TIFF)) or suffix in ("", "npz", "tif", "tiff")
 
 
-def read_crop(name: str, content: bytes, *, label_key: str | None = LABEL_KEY, include_user: bool = False) -> Crop:
+def read_crop(name: str, content: bytes, *, label_key: str | None = LABEL_KEY, keep_metadata: bool = False) -> Crop:
     """Reads a member.
 
     Args:
         name: of the member: `<uuid>-<j>-<i>`, or `<protein>-<uuid>-<j>-<i>`.
         content: its bytes.
         label_key: the entry of the metadata that is the class; None for crops without one.
-        include_user: whether names of people, paths and names of files stay in the metadata.
+        keep_metadata: whether names of people, paths and names of files stay in the metadata.
 
     Returns:
         The crop. 8-bit pixels are scaled already, by limits that the archive does not tell; others are as they were,
@@ -105,10 +105,10 @@ def read_crop(name: str, content: bytes, *, label_key: str | None = LABEL_KEY, i
     """
     size_nm = None
     if content.startswith(_NPZ):
-        pixels, facts = _read_npz(content, label_key, include_user)
+        pixels, facts = _read_npz(content, label_key, keep_metadata)
     elif content.startswith(_TIFF):
         pixels, size_nm, notes = _read_tiff(content)
-        facts = _facts(notes, label_key, include_user)
+        facts = _facts(notes, label_key, keep_metadata)
     else:
         raise NotACrop("is neither an .npz nor a TIFF; get the archive again")
     stem = re.sub(r"\.(npz|tiff?)$", "", name, flags=re.IGNORECASE)
@@ -158,7 +158,7 @@ def _check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], stored: int) -> 
 # ------------------------------------------------------------------------------------- .npz
 
 
-def _read_npz(content: bytes, label_key: str | None, include_user: bool) -> tuple[np.ndarray, _Facts]:
+def _read_npz(content: bytes, label_key: str | None, keep_metadata: bool) -> tuple[np.ndarray, _Facts]:
     _check_directory(content)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {info.filename: info for info in archive.infolist()}
@@ -179,7 +179,7 @@ def _read_npz(content: bytes, label_key: str | None, include_user: bool) -> tupl
     if len(image) - start != math.prod(shape) * dtype.itemsize:
         raise NotACrop(f"its image {shape} of {dtype} has {len(image) - start} bytes; get the archive again")
     pixels = np.frombuffer(image, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
-    return pixels.astype(dtype.newbyteorder("="), copy=False), _facts_of(metadata, label_key, include_user)
+    return pixels.astype(dtype.newbyteorder("="), copy=False), _facts_of(metadata, label_key, keep_metadata)
 
 
 def _check_directory(content: bytes) -> None:
@@ -208,10 +208,10 @@ def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 @lru_cache(maxsize=64)
-def _facts_of(content: bytes, label_key: str | None, include_user: bool) -> _Facts:
+def _facts_of(content: bytes, label_key: str | None, keep_metadata: bool) -> _Facts:
     """The facts in a `metadata.npy`; crops of one image follow each other, so most are read once for many."""
     if not content:
-        return _facts({}, label_key, include_user)
+        return _facts({}, label_key, keep_metadata)
     start, _, _, dtype = _npy_header(content)
     if not dtype.hasobject:
         raise NotACrop("its metadata is no dictionary")
@@ -224,7 +224,7 @@ def _facts_of(content: bytes, label_key: str | None, include_user: bool) -> _Fac
         found = found.item()
     if not isinstance(found, dict):
         raise NotACrop(f"its metadata is a {type(found).__name__}, not a dictionary")
-    return _facts(found, label_key, include_user)
+    return _facts(found, label_key, keep_metadata)
 
 
 # ------------------------------------------------------------------------------------- TIFF
@@ -242,10 +242,10 @@ def _read_tiff(content: bytes) -> tuple[np.ndarray, tuple[float, float] | None, 
 # ------------------------------------------------------------------------------------- metadata
 
 
-def _facts(metadata: Mapping[Any, Any], label_key: str | None, include_user: bool) -> _Facts:
+def _facts(metadata: Mapping[Any, Any], label_key: str | None, keep_metadata: bool) -> _Facts:
     plain = _plain(metadata, 0, [0])
     names = [plain.get(key) for key in ("chan-id", "msr-key")]
-    series = next((name for name in names if isinstance(name, str) and (include_user or not _is_personal(name))), "")
+    series = next((name for name in names if isinstance(name, str) and (keep_metadata or not _is_personal(name))), "")
     number = next((name for name in names if isinstance(name, int)), 0)
     microscope = plain.get("msr-metadata")
     microscope = microscope if isinstance(microscope, dict) else {}
@@ -258,7 +258,7 @@ def _facts(metadata: Mapping[Any, Any], label_key: str | None, include_user: boo
         channel=str(number),
         pixel_size_nm=pixel_size(*(_nanometres(microscope, axis) for axis in "YX")),
         size=(int(sizes[0]), int(sizes[1])) if sizes[0] and sizes[1] and max(sizes) < 2**31 else None,
-        rest=plain if include_user else _without_people(plain),
+        rest=plain if keep_metadata else _without_people(plain),
     )
 
 

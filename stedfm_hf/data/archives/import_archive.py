@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from stedfm_hf.data.archives.crops import NotACrop, looks_like_crop, read_crop
 from stedfm_hf.data.archives.members import MAX_MEMBER_BYTES, ArchiveDamaged, Member, printable, walk
-from stedfm_hf.data.assembly.output import DatasetSummary, open_dataset, read_summary, tell_failures
+from stedfm_hf.data.assembly.output import DatasetSummary, open_dataset, print_failures, read_summary
 from stedfm_hf.data.assembly.staging import StagedImage, Staging, part_name
 from stedfm_hf.data.repository.layout import Crop
 from stedfm_hf.data.settings import ImportArchiveSettings
@@ -91,7 +91,7 @@ def import_archive(settings: ImportArchiveSettings) -> DatasetSummary:
         if opened.finished:
             return read_summary(output, opened.manifest)
         staging = Staging(output)
-        reading = _Reading(path.name, settings.label_key, settings.include_user)
+        reading = _Reading(path.name, settings.label_key, settings.keep_metadata)
         _stage(chain([first], members), staging, reading, settings.limit)
         if _identity(path) != identity:
             raise UserError(f"{path}: changed while it was read; import it again with --overwrite")
@@ -102,11 +102,11 @@ def import_archive(settings: ImportArchiveSettings) -> DatasetSummary:
             output,
             manifest=opened.manifest,
             card=_card(path, output, opened.manifest),
-            shares=settings.shares,
+            fractions=settings.split_fractions,
             seed=settings.seed,
             rows_per_shard=settings.rows_per_shard,
         )
-    tell_failures(summary.manifest)
+    print_failures(summary.manifest)
     return summary
 
 
@@ -125,7 +125,7 @@ class _Reading:
 
     archive: str
     label_key: str | None
-    include_user: bool
+    keep_metadata: bool
 
     def item(self, number: int, name: str) -> str:
         return f"{self.archive}#{number} {name}"
@@ -140,7 +140,7 @@ class _Reading:
             content = member.read()
             if not looks_like_crop(member.name, content):
                 return ItemStatus("skipped", "is not a crop")
-            return read_crop(member.name, content, label_key=self.label_key, include_user=self.include_user)
+            return read_crop(member.name, content, label_key=self.label_key, keep_metadata=self.keep_metadata)
         except OSError as error:
             if error.errno is not None:  # the disk failed, not the member
                 raise
@@ -227,18 +227,18 @@ def _content(crop: Crop) -> str:
 def _card(path: Path, output: Path, manifest: Manifest) -> CardFacts:
     from stedfm_hf.data.publishing.card import CardFacts
 
-    settings = {key: value for key, value in manifest.settings.items() if key not in ("archive", "include_user")}
-    people = "as in the archive" if manifest.settings["include_user"] else "left out of the metadata"
+    settings = {key: value for key, value in manifest.settings.items() if key not in ("archive", "keep_metadata")}
+    people = "as in the archive" if manifest.settings["keep_metadata"] else "left out of the metadata"
     return CardFacts(
         title=output.absolute().name,
-        made_by=f"stedfm {COMMAND}",
+        command=f"stedfm {COMMAND}",
         description=(
             f"Crops of the archive `{path.name}` of STED-FM, read without running anything of it. Pixels are as the "
             "archive has them; exact copies are removed, and the splits are by source image, which the archive has "
             f"not. Names of people and of files are {people}."
         ),
         settings=settings,
-        limits=(
+        limitations=(
             "8-bit crops were scaled by the 0.1 and 99.9 percentile of their source, which the archive does not tell.",
             "The scaling named beside raw crops is that of each crop alone: their sources are not in the archive, and "
             "the minimum of each source was subtracted from them.",

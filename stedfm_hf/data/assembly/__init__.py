@@ -1,1 +1,1 @@
-"""From staged crops to a repository: the last step of every producer."""
+"""Assembly of staged crops into a data set: the last step of all commands that write data sets."""

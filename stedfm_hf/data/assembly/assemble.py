@@ -24,7 +24,7 @@ from stedfm_hf.data.publishing.statistics import Statistics
 from stedfm_hf.data.repository.layout import INDEX_FILE, SPLITS, crop_features
 from stedfm_hf.data.repository.shards import Shard, SplitWriter
 from stedfm_hf.data.settings import ROWS_PER_SHARD
-from stedfm_hf.data.splits import SHARES, SplitShares, split_of
+from stedfm_hf.data.splits import SPLIT_FRACTIONS, SplitFractions, split_of
 from stedfm_hf.runs import Manifest, Progress, UserError, manifest_path, print_note, some_of, write_json
 from stedfm_hf.runs.files import remove_path
 
@@ -62,7 +62,7 @@ def assemble(
     *,
     manifest: Manifest,
     card: CardFacts,
-    shares: SplitShares = SHARES,
+    fractions: SplitFractions = SPLIT_FRACTIONS,
     seed: int,
     labels: Sequence[str] | None = None,
     rows_per_shard: int = ROWS_PER_SHARD,
@@ -74,7 +74,7 @@ def assemble(
         output: Folder of the data set.
         manifest: Manifest of the run; gets the status of every input.
         card: What the card says besides what is in the data.
-        shares: Shares of the splits, for images that have none yet; see :func:`~stedfm_hf.data.splits.split_of`.
+        fractions: Shares of the splits, for images that have none yet; see :func:`~stedfm_hf.data.splits.split_of`.
         seed: Random seed of the order of the crops on disk.
         labels: Names of the classes in their order; None takes those that occur, sorted.
         rows_per_shard: Largest number of crops in a shard.
@@ -82,7 +82,7 @@ def assemble(
     Raises:
         UserError: No part holds a crop.
     """
-    plan = _plan(staging, manifest, shares, labels)
+    plan = _plan(staging, manifest, fractions, labels)
     if not sum(plan.crops.values()):
         staging.remove()  # so that other settings may be tried at once
         reasons = Counter(status.reason for status in manifest.items.values() if status.state != "done")
@@ -99,7 +99,7 @@ def assemble(
                 (fresh / name).rename(output / name)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)  # on a full disk, it takes the space that is needed
-    notes = _gaps(plan, shares, statistics)
+    notes = _gaps(plan, fractions, statistics)
     for note in notes:
         print_note(f"note: {note}")
     return DatasetSummary(output, manifest, plan.crops, plan.sources, plan.labels, notes)
@@ -123,11 +123,11 @@ def _write_results(
     return statistics
 
 
-def _gaps(plan: _Plan, shares: SplitShares, statistics: Statistics) -> tuple[str, ...]:
+def _gaps(plan: _Plan, fractions: SplitFractions, statistics: Statistics) -> tuple[str, ...]:
     """Splits that were asked for and are not there, and classes that a split has no crop of."""
-    asked = [name for name in SPLITS if plan.by_rule and getattr(shares, name) > 0]
+    asked = [name for name in SPLITS if plan.by_rule and getattr(fractions, name) > 0]
     notes = [
-        f"no source image is in the split {name!r}; add images, or give other shares (--validation, --test)"
+        f"no source image is in the split {name!r}; add images, or give other fractions (--validation, --test)"
         for name in asked
         if name not in plan.crops
     ]
@@ -162,7 +162,7 @@ def index_of(
     }
 
 
-def _plan(staging: Staging, manifest: Manifest, shares: SplitShares, labels: Sequence[str] | None) -> _Plan:
+def _plan(staging: Staging, manifest: Manifest, fractions: SplitFractions, labels: Sequence[str] | None) -> _Plan:
     originals: dict[bytes, tuple[str, str | None]] = {}
     copies: dict[str, list[str]] = {}
     count_of: Counter[str] = Counter()
@@ -183,7 +183,7 @@ def _plan(staging: Staging, manifest: Manifest, shares: SplitShares, labels: Seq
                 copies.setdefault(item, []).append(other + conflict)
                 place_of.append(-1)
             elif image.rows:
-                split = image.split or split_of(image.split_id or image.source, shares)
+                split = image.split or split_of(image.split_id or image.source, fractions)
                 place = places.setdefault((image.source, image.label, split), len(places))
                 by_rule = by_rule or image.split is None
                 rows[place] += image.rows

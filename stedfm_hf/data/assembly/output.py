@@ -1,4 +1,4 @@
-"""The folder of a data set: begun, resumed, finished or refused, with the same messages for every producer."""
+"""Output folder of a data set, and the result of the commands that write one."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from stedfm_hf.runs.output import Output, open_output
 from stedfm_hf.runs.result import OutputResult
 
 RESULTS = ("data", "preview", "figures", INDEX_FILE, "README.md")
-"""What a data set consists of, besides its manifest."""
+"""Files and folders of a data set, except the manifest."""
 ASSEMBLED = ".assembled"
-"""Folder of the results until they are complete."""
+"""Temporary folder of incomplete results."""
 
 
 @dataclass(frozen=True)
 class DatasetSummary(OutputResult):
-    """Data set that a command made.
+    """Data set that a command wrote.
 
     Attributes:
         crops: Number of crops in each split.
         sources: Number of source images in each split.
         labels: Names of the classes.
-        notes: What the splits lack, and what else the command printed.
+        notes: Notes that the command printed, such as splits without a class.
     """
 
     crops: dict[str, int]
@@ -38,7 +38,7 @@ class DatasetSummary(OutputResult):
     notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """Say how many crops there are, and why inputs were skipped."""
+        """Return the number of crops, and the reasons for skipped inputs."""
         splits = ", ".join(f"{rows} {split}" for split, rows in self.crops.items())
         counts = self.manifest.counts()
         others = "".join(f", {counts[state]} {state}" for state in ("skipped", "failed") if counts[state])
@@ -50,24 +50,27 @@ class DatasetSummary(OutputResult):
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data, with the reason of every failed input."""
+        """Return plain data, with the reasons for failed inputs."""
         known = {"crops": self.crops, "sources": self.sources, "labels": list(self.labels)}
         return super().to_json() | known | {"failures": self.manifest.failures()}
 
 
 @contextmanager
 def disk_errors(output: Path) -> Iterator[None]:
-    """Say of a full or broken disk how to continue.
+    """Convert errors of the file system into a message with a way out.
+
+    Args:
+        output: Folder that is written.
 
     Raises:
-        UserError: Instead of any OSError.
+        UserError: The folder cannot be written.
     """
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"{output}: cannot be written ({error.strerror or error}); correct that, then run the same command again "
-            "to resume"
+            f"{output}: cannot be written ({error.strerror or error}); fix this, then run the same command again to "
+            "resume"
         ) from error
 
 
@@ -79,20 +82,23 @@ def open_dataset(
     *,
     resolved: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
-    others: Sequence[str] = (),
+    temporary: Sequence[str] = (),
 ) -> Iterator[Output]:
-    """Open the folder of a data set; see `stedfm_hf.runs.output.open_output`.
+    """Open the output folder of a data set; see `stedfm_hf.runs.output.open_output`.
 
-    Failed inputs of a finished data set are not tried again: all others would have to be read again, too. The parts
-    are removed when the block ends.
+    Failed inputs of a finished data set are not tried again, because all other inputs would have to be read again,
+    too. The parts are removed when the block ends without an error.
 
     Args:
         output: Folder of the data set.
         command: Name of the command.
         settings: Settings of the command.
-        resolved: What decides the result and is not in the settings.
-        options: What else is recorded.
-        others: Names of what else the command may have written there.
+        resolved: Values that decide the result but are not in the settings.
+        options: Further entries for the options of the manifest.
+        temporary: Names of further temporary files or folders of the command in the output folder.
+
+    Yields:
+        The open output, with its manifest.
 
     Raises:
         UserError: The folder cannot be used, or the disk is full.
@@ -103,7 +109,7 @@ def open_dataset(
             command,
             settings,
             results=RESULTS,
-            temporary=[FOLDER, ASSEMBLED, *others],
+            temporary=[FOLDER, ASSEMBLED, *temporary],
             resolved=resolved,
             options=options,
             overwrite=settings.overwrite,
@@ -112,20 +118,23 @@ def open_dataset(
             if opened.finished:
                 print_note(f"{output}: is finished; replace it with --overwrite")
             else:
-                opened.manifest.items.clear()  # the parts tell
+                opened.manifest.items.clear()  # the parts hold the status of the items
             yield opened
         Staging(output).remove()
 
 
 def read_summary(output: Path, manifest: Manifest) -> DatasetSummary:
-    """Return what is in a finished data set.
+    """Read the result of a finished data set.
 
     Args:
         output: Folder of the data set.
-        manifest: Record of the run that made it.
+        manifest: Manifest of the run that wrote it.
+
+    Returns:
+        The result, without notes.
 
     Raises:
-        UserError: Its index is damaged, or a shard is missing.
+        UserError: The index is damaged, or a shard is missing.
     """
     index = read_json(output / INDEX_FILE)
     try:
@@ -133,19 +142,25 @@ def read_summary(output: Path, manifest: Manifest) -> DatasetSummary:
         if missing := [
             shard["file"] for each in shards.values() for shard in each if not (output / shard["file"]).exists()
         ]:
-            raise UserError(f"{output}: lacks {missing[0]}; make it again with --overwrite")
+            raise UserError(f"{output}: {missing[0]} is missing; write the data set again with --overwrite")
         crops = {split: sum(sum(shard["row_groups"]) for shard in each) for split, each in shards.items()}
         return DatasetSummary(output, manifest, crops, index["sources"], tuple(index["labels"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{output / INDEX_FILE}: is damaged ({error!r}); make the data set again with --overwrite"
+            f"{output / INDEX_FILE}: damaged, or written by another version ({error!r}); write the data set again "
+            "with --overwrite"
         ) from error
 
 
-def tell_failures(manifest: Manifest, most: int = 10) -> None:
-    """Print why inputs failed."""
+def print_failures(manifest: Manifest, limit: int = 10) -> None:
+    """Print the reasons for failed inputs.
+
+    Args:
+        manifest: Manifest of the run.
+        limit: Largest number of inputs to print.
+    """
     failures = list(manifest.failures().items())
-    for item, reason in failures[:most]:
+    for item, reason in failures[:limit]:
         print_note(f"error: {item}: {reason}")
-    if len(failures) > most:
-        print_note(f"error: {len(failures) - most} more failed; see manifest.json")
+    if len(failures) > limit:
+        print_note(f"error: {len(failures) - limit} more inputs failed; see manifest.json")

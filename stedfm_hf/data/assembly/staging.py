@@ -1,4 +1,4 @@
-"""Crops of a data set that is being made: parts on disk, so that a killed run loses at most the last ones."""
+"""Staging of crops: parts on disk, so that an interrupted run repeats only the incomplete ones."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _ROWS_PER_GROUP = 512
 
 @dataclass(frozen=True)
 class StagedImage:
-    """One image of a part: one channel of one series of an input. Its crops are successive rows.
+    """One image of a part: one channel of one series of an input. Its crops are consecutive rows.
 
     Attributes:
-        item: Input that it comes from, as the manifest names it.
-        source: Id of the source image: the unit of the splits.
-        content: SHA-256 of the image, by which exact copies are found; "" where there cannot be any.
+        item: Name of the input in the manifest.
+        source: Id of the source image. All crops of a source are in one split.
+        content: SHA-256 of the image, by which exact copies are found; "" to skip the search for copies.
         rows: Number of crops.
         label: Name of the class, or None.
-        split: Split that it must be in; None lets the id decide.
-        split_id: Id that decides the split; None: `source`.
+        split: Name of the split; None computes it from the id.
+        split_id: Id from which the split is computed; None uses `source`.
     """
 
     item: str
@@ -43,12 +43,12 @@ class StagedImage:
 
 @dataclass
 class CropWriter:
-    """A part that is being written; its crops are never in memory all at once.
+    """Writer of the crops of a part, which holds only a few crops in memory.
 
     Attributes:
-        part: The part; its items and notes are to be filled in.
-        images: Images of the crops, in their order; to be filled in.
-        planes: Whether a crop so far has a mask with planes, or a region.
+        part: Writer of the part; the caller fills in its items and notes.
+        images: Images of the crops in their order; the caller fills them in.
+        planes: Whether a crop has a mask with planes or a region.
     """
 
     part: PartWriter
@@ -57,7 +57,7 @@ class CropWriter:
 
     @property
     def rows(self) -> int:
-        """Number of crops so far."""
+        """Number of crops that were written."""
         return self.part.rows
 
     def add(self, crops: Sequence[Crop] | pa.Table) -> None:
@@ -67,18 +67,18 @@ class CropWriter:
         self.part.add(with_planes(table), row_group_size=_ROWS_PER_GROUP)
 
     def finish(self) -> None:
-        """Note the images of the part.
+        """Record the images of the part.
 
         Raises:
-            ValueError: They do not have as many crops as were written.
+            ValueError: The images have another number of crops than were written.
         """
         if (rows := sum(image.rows for image in self.images)) != self.rows:
-            raise ValueError(f"{self.rows} crops, but the images say {rows}")
+            raise ValueError(f"{self.rows} crops were written, but the images have {rows}")
         self.part.notes |= {"images": [asdict(image) for image in self.images], "planes": self.planes}
 
 
 class Staging(PartStore):
-    """The parts of a data set that is being made, in a hidden folder of it.
+    """Parts of an unfinished data set, in a hidden folder of the output.
 
     Args:
         output: Folder of the data set.
@@ -89,7 +89,14 @@ class Staging(PartStore):
 
     @contextmanager
     def open_crops(self, name: str) -> Iterator[CropWriter]:
-        """Open a part for writing piece by piece; see `PartStore.open`."""
+        """Open a part for writing in several steps; see `PartStore.open`.
+
+        Args:
+            name: Name of the part.
+
+        Yields:
+            Writer of the crops.
+        """
         schema = staged_schema(planes=True)
         plain = [column for column in schema.names if column not in ONE_OF_A_KIND]
         with self.open(name, schema, use_dictionary=plain, write_statistics=False) as part:
@@ -100,10 +107,16 @@ class Staging(PartStore):
     def write_crops(
         self, name: str, crops: Sequence[Crop], images: Sequence[StagedImage], items: dict[str, ItemStatus]
     ) -> None:
-        """Write a part at once.
+        """Write a part in one step.
+
+        Args:
+            name: Name of the part.
+            crops: Crops in the order of the images.
+            images: Images of the crops.
+            items: Status of the inputs of the part.
 
         Raises:
-            ValueError: The images do not have as many crops.
+            ValueError: The images have another number of crops.
         """
         with self.open_crops(name) as writer:
             writer.add(crops)
@@ -111,10 +124,11 @@ class Staging(PartStore):
 
 
 def part_name(number: int) -> str:
-    """Return the name of a part that sorts by its number.
+    """Return the name of a part; names sort like numbers.
 
-    >>> part_name(3)
-    'part-000003'
+    Example:
+        >>> part_name(3)
+        'part-000003'
     """
     return f"part-{number:06d}"
 

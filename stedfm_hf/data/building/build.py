@@ -1,7 +1,7 @@
-"""`stedfm data build`: folders of microscope images as a data set that anyone can read and stream.
+"""`stedfm data build`: a data set of crops from folders of microscope images.
 
-Files are read in runs of a few, each run by one process and into one part on disk. A run that was killed keeps the
-complete parts, and makes the same data set as one that was not.
+Each process reads a few files and writes their crops as one part on disk. After an interruption, complete parts are
+kept, and the resumed run writes the same data set as a run without interruption.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from stedfm_hf.data.assembly.output import DatasetSummary, open_dataset, read_su
 from stedfm_hf.data.assembly.staging import Staging, part_name
 from stedfm_hf.data.building.cropping import MIN_FOREGROUND, REFERENCE_MIN_FOREGROUND, CropRule
 from stedfm_hf.data.building.labels import FROM_FOLDERS, label_files
-from stedfm_hf.data.building.masks import mask_stems, pair_masks
+from stedfm_hf.data.building.masks import find_masks, mask_stems, pair_masks
 from stedfm_hf.data.building.reading import InputFile, ReadingRules, write_part
 from stedfm_hf.data.building.selection import Selection
 from stedfm_hf.data.repository.layout import INDEX_FILE
 from stedfm_hf.data.settings import BuildSettings
-from stedfm_hf.images import find_images
+from stedfm_hf.images import FoundImage, find_images
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, manifest_path, print_note, sha256_file
 from stedfm_hf.runs.executors import cores, run_items
 from stedfm_hf.runs.options import REFERENCE
@@ -38,23 +38,27 @@ if TYPE_CHECKING:
 COMMAND = "data build"
 FILES_PER_PART = 16
 BYTES_PER_PART = 2**26
-"""A part is what a kill can cost, and what one process does at a time."""
-_WORTH_A_PROCESS = 4
-"""Parts: a new process takes some seconds to begin."""
+"""Size of the files of a part, in bytes. A part is the unit of work of a process; a killed run repeats at most one."""
+_PARTS_PER_PROCESS = 4
+"""Smallest number of parts for which a process is started, which takes some seconds."""
 
 
 @takes_settings(BuildSettings)
 def build(settings: BuildSettings) -> DatasetSummary:
-    """Make a data set of image files: one row for every crop of every channel.
+    """Make a data set from image files, with one row for each crop of each channel.
 
-    Each field is scaled by its 0.1 and 99.9 percentile and cut on a grid whose last crops are shifted inward; crops
-    with enough foreground by Otsu's threshold are kept. Exact copies of an image are taken once. The bytes of a file
-    decide its split. The manifest has the reason of every file that is skipped or fails; the others go on. The same
-    call resumes an interrupted run. A script that takes several workers needs `if __name__ == "__main__":`.
+    Each field is scaled by its 0.1 and 99.9 percentiles and cropped on a grid; the last crops are shifted inward to
+    end at the border. Crops with enough foreground (Otsu's threshold) are kept. Exact copies of an image are used
+    once. A hash of the bytes of a file decides its split. Files that cannot be used are skipped, and the manifest has
+    the reason for each of them. The same call resumes an interrupted run. A script with several workers needs
+    `if __name__ == "__main__":`.
+
+    Returns:
+        Number of crops and source images in each split, names of the classes, and notes.
 
     Raises:
-        UserError: An option or an input is wrong, the output is something else or was begun with other settings, no
-            crop is left, or the disk is full.
+        UserError: An option or input is invalid, the output folder has other content or was started with other
+            settings, no crop is left, or the disk is full.
 
     Example:
         >>> import tempfile
@@ -70,7 +74,7 @@ def build(settings: BuildSettings) -> DatasetSummary:
     """
     output, rules = Path(settings.output), _rules(settings)
     check_output(output, COMMAND, is_folder=True, overwrite=settings.overwrite)
-    found = _find(settings)
+    found = _find_inputs(settings)
     inputs = _digest(found.files)
     if not settings.overwrite:
         _refuse_other_files(output, inputs)
@@ -88,11 +92,11 @@ def build(settings: BuildSettings) -> DatasetSummary:
             return read_summary(output, opened.manifest)
         staging, manifest = Staging(output), opened.manifest
         missing = _stage(staging, found, rules, settings)
-        for path, reason in found.left_out.items():
+        for path, reason in found.skipped.items():
             manifest.skipped(path, reason)
-        for what, count in missing.items():
-            manifest.options[f"files_without_{what.replace(' ', '_')}"] = count
-            print_note(f"note: {count} of {len(found.files)} files have no {what}")
+        for name, count in missing.items():
+            manifest.options[f"files_without_{name.replace(' ', '_')}"] = count
+            print_note(f"note: {count} of {len(found.files)} files have no {name}")
         from stedfm_hf.data.assembly.assemble import assemble  # imports torch and datasets
 
         return assemble(
@@ -100,7 +104,7 @@ def build(settings: BuildSettings) -> DatasetSummary:
             output,
             manifest=manifest,
             card=_card(output, manifest),
-            shares=settings.shares,
+            fractions=settings.split_fractions,
             seed=settings.seed,
             rows_per_shard=settings.rows_per_shard,
         )
@@ -123,7 +127,7 @@ def _rules(settings: BuildSettings) -> ReadingRules:
 
 
 def _refuse_other_files(output: Path, inputs: str) -> None:
-    """Refuse a finished data set of other files.
+    """Check that a finished data set was made from the same files.
 
     Raises:
         UserError: The files have changed.
@@ -132,58 +136,76 @@ def _refuse_other_files(output: Path, inputs: str) -> None:
     old = Manifest.load(record) if record.exists() else None
     if old is not None and old.ended is not None and old.options.get("inputs") != inputs:
         raise UserError(
-            f"{output}: is finished, and the input files have changed since; choose another output, or replace it "
+            f"{output}: is finished, but the input files have changed since; choose another output, or replace it "
             "with --overwrite"
         )
 
 
-class _Found:
-    """The files to read, those that are left out beforehand with the reason, and what is worth a note."""
+class _Inputs:
+    """Input files to read, skipped files with the reason, and entries for the options of the manifest."""
 
     def __init__(self) -> None:
         self.files: list[InputFile] = []
-        self.left_out: dict[str, str] = {}
+        self.skipped: dict[str, str] = {}
         self.notes: dict[str, Any] = {}
 
 
-def _find(settings: BuildSettings) -> _Found:
+def _find_inputs(settings: BuildSettings) -> _Inputs:
+    """Find the input files with their masks and labels."""
     output, labels, masks = Path(settings.output), settings.labels, settings.masks
-    found, images = _Found(), find_images(settings.inputs)
+    found, images = _Inputs(), find_images(settings.inputs)
     found.notes["skipped_files"] = images.skipped
-    # Pictures of an earlier run, or of any other data set, are no inputs.
+    # Figures and previews of data sets, such as an earlier output, are not inputs.
     folders = {folder for each in images.images for folder in Path(os.path.realpath(each.file)).parents}
-    made = {Path(os.path.realpath(output)), *filter(_is_repository, folders)}
-    taken = [each for each in images.images if made.isdisjoint(Path(os.path.realpath(each.file)).parents)]
-    if left := len(images.images) - len(taken):
-        found.notes["skipped_dataset_images"] = left
-        print_note(f"note: skipped {counted(left, 'image')} that belong to data sets")
+    datasets = {Path(os.path.realpath(output)), *filter(_is_repository, folders)}
+    taken = [each for each in images.images if datasets.isdisjoint(Path(os.path.realpath(each.file)).parents)]
+    if others := len(images.images) - len(taken):
+        found.notes["skipped_dataset_images"] = others
+        print_note(f"note: skipped {counted(others, 'image')} in the folders of data sets")
     pairs: dict[str, tuple[Path, ...]] = {}
     if masks is not None and taken:
         if not Path(masks).is_dir():
-            raise UserError(f"--masks {masks}: no such folder")
+            raise UserError(f"--masks {masks}: no such folder; check the path")
         paired = pair_masks(taken, masks)
         taken, pairs = list(paired.images), dict(paired.masks)
         if not pairs:
-            wanted = " or ".join(f"{stem}.*" for stem in mask_stems(taken[0].path)) if taken else "an image"
-            raise UserError(f"--masks {masks}: holds the mask of no image; that of the first would be {wanted}")
+            example = taken[0].path if taken else images.images[0].path
+            names = " or ".join(f"{stem}.*" for stem in mask_stems(example))
+            raise UserError(
+                f"--masks {masks}: no mask found for any of the images; name masks like the images (the mask of "
+                f"{example} is {names} in that folder)"
+            )
     if not taken:
-        raise UserError(f"{output}: all images of the inputs lie in it or in other data sets; name another --output")
-    if masks is None and (called := sum(Path(each.path).stem.endswith("_mask") for each in taken)):
-        print_note(
-            f"note: {called} files are called *_mask and are taken as images; --masks FOLDER takes them as masks"
+        raise UserError(
+            f"{output}: all input images are in this folder or in other data sets; choose another --output"
         )
+    if masks is None:
+        _report_masks(taken)
     named = None if labels is None else label_files([each.path for each in taken], labels)
     if named is not None and named.unused:
         found.notes["label_rows_without_file"] = len(named.unused)
         examples = ", ".join(named.unused[:3])
-        print_note(f"warning: {len(named.unused)} rows of the table of labels name no file, such as {examples}")
+        print_note(
+            f"warning: {counted(len(named.unused), 'path')} in the table of labels match no file, such as {examples}"
+        )
     for each in taken:
         label = None if named is None else named.labels.get(each.path)
         if named is not None and label is None and not settings.keep_unlabelled:
-            found.left_out[each.path] = named.missing
+            found.skipped[each.path] = named.missing
         else:
             found.files.append(InputFile(each.file, each.path, label, pairs.get(each.path, ())))
     return found
+
+
+def _report_masks(images: Sequence[FoundImage]) -> None:
+    """Print a note if some files look like masks, but are read as images."""
+    masks = [each for each in images if Path(each.path).stem.endswith("_mask")]
+    masks += sorted(find_masks(images) - set(masks), key=lambda each: each.path)
+    if masks:
+        print_note(
+            f"note: {counted(len(masks), 'file')} with the name of a mask, such as {masks[0].path}, will be read as "
+            "images; to read masks as masks, give their folder with --masks"
+        )
 
 
 def _is_repository(folder: Path) -> bool:
@@ -197,22 +219,22 @@ def _labels_setting(labels: str | Path | None) -> str | None:
 
 
 def _digest(files: Sequence[InputFile]) -> str:
-    """Tells whether the files are the same as another time, by their paths, sizes and dates."""
-    return sha256(json.dumps([[one.path, *one.stamp()] for one in files]).encode()).hexdigest()
+    """Return a hash of the paths, sizes and modification times of files, to detect changes."""
+    return sha256(json.dumps([[each.path, *each.stamp()] for each in files]).encode()).hexdigest()
 
 
-def _stage(staging: Staging, found: _Found, rules: ReadingRules, settings: BuildSettings) -> Counter[str]:
-    """Read all files that no part on disk covers yet, and count what the used ones lack."""
-    parts = {part_name(number): files for number, files in enumerate(_runs(found.files))}
-    staging.remove(part.name for part in staging if not _still_holds(part, parts.get(part.name, ())))
+def _stage(staging: Staging, found: _Inputs, rules: ReadingRules, settings: BuildSettings) -> Counter[str]:
+    """Read all files that are not in a part on disk yet, and count missing information of the used files."""
+    parts = {part_name(number): files for number, files in enumerate(_split_into_parts(found.files))}
+    staging.remove(part.name for part in staging if not _is_current(part, parts.get(part.name, ())))
     present = set(staging.names())
     left = {name: files for name, files in parts.items() if name not in present}
     write = partial(write_part, masked=settings.masks is not None)
     calls = ((staging, name, files, rules) for name, files in left.items())
-    most = settings.workers or max(1, min(cores(), len(left) // _WORTH_A_PROCESS))
+    workers = settings.workers or max(1, min(cores(), len(left) // _PARTS_PER_PROCESS))
     total, to_do = len(found.files), sum(map(len, left.values()))
     with Progress(total, description="build", unit="files", done=total - to_do) as progress:
-        for statuses in run_items(write, calls, workers=min(most, len(left))):
+        for statuses in run_items(write, calls, workers=min(workers, len(left))):
             for path, status in statuses.items():
                 if status.state == "failed":
                     progress.note(f"stedfm: error: {path}: {status.reason}")
@@ -223,23 +245,23 @@ def _stage(staging: Staging, found: _Found, rules: ReadingRules, settings: Build
     return missing
 
 
-def _runs(files: Sequence[InputFile]) -> Iterator[list[InputFile]]:
-    """Files that make a part: a few, and if they are more than one, not too large together."""
-    run, used = list[InputFile](), 0
-    for one in files:
-        size = one.stamp()[0]
-        if run and (len(run) == FILES_PER_PART or used + size > BYTES_PER_PART):
-            yield run
-            run, used = [], 0
-        run.append(one)
+def _split_into_parts(files: Sequence[InputFile]) -> Iterator[list[InputFile]]:
+    """Yield the files of each part, limited in number and total size."""
+    part, used = list[InputFile](), 0
+    for each in files:
+        size = each.stamp()[0]
+        if part and (len(part) == FILES_PER_PART or used + size > BYTES_PER_PART):
+            yield part
+            part, used = [], 0
+        part.append(each)
         used += size
-    if run:
-        yield run
+    if part:
+        yield part
 
 
-def _still_holds(part: Part, files: Sequence[InputFile]) -> bool:
-    """Whether a part covers just these files, as they are now, and none of them failed."""
-    same = part.notes["files"] == [[one.path, *one.stamp()] for one in files]
+def _is_current(part: Part, files: Sequence[InputFile]) -> bool:
+    """Return whether a part holds exactly these files, unchanged, and none of them failed."""
+    same = part.notes["files"] == [[each.path, *each.stamp()] for each in files]
     return same and all(status.state != "failed" for status in part.items.values())
 
 
@@ -247,16 +269,16 @@ def _card(output: Path, manifest: Manifest) -> CardFacts:
     from stedfm_hf.data.publishing.card import CardFacts
 
     settings = {name.replace("_", "-"): value for name, value in manifest.settings.items()}
-    chosen = {name: value for name, value in settings.items() if value not in (None, False)}
-    limits = []
+    given = {name: value for name, value in settings.items() if value not in (None, False)}
+    limitations = []
     if manifest.settings["pixels"] == "8bit":
-        limits.append(
-            "Every field was scaled to 8 bit by its own 0.1 and 99.9 percentile: brightness of different fields "
+        limitations.append(
+            "Each field was scaled to 8 bit by its 0.1 and 99.9 percentiles, so the brightness of different fields "
             "cannot be compared."
         )
     return CardFacts(
         title=output.resolve().name,
-        made_by=f"stedfm {COMMAND}",
-        settings=chosen,
-        limits=tuple(limits),
+        command=f"stedfm {COMMAND}",
+        settings=given,
+        limitations=tuple(limitations),
     )

@@ -1,8 +1,10 @@
-"""Cutting a field into crops: quantile scaling to 8 bit, Otsu foreground, a grid (the reference's procedure).
+"""Cropping of a field: quantile scaling to 8 bit, Otsu foreground, and a grid of crops.
 
-Pure functions on one plane (H, W). Fields may be large: apart from the crops themselves, integers of 8 and 16 bit need
-no copy of the plane, since a histogram holds all that scaling and threshold depend on; other types need one.
-(Reference protocol; the share of foreground that is asked for by default is ours.)
+All functions are pure and work on one plane (H, W). Scaling and threshold of 8-bit and 16-bit integers are computed
+from the histogram, without a copy of the plane; other dtypes need one copy.
+
+Source:
+    Reference protocol, except for the default of `MIN_FOREGROUND`.
 """
 
 from __future__ import annotations
@@ -16,27 +18,27 @@ import numpy as np
 from stedfm_hf.runs.errors import UserError
 
 QUANTILES = (0.001, 0.999)
-"""Quantiles of the whole field that become 0 and 1."""
+"""Quantiles of the whole field that are scaled to 0 and 1."""
 MIN_FOREGROUND = 0.01
-"""Least share of foreground of a crop."""
+"""Fraction of foreground above which a crop is kept."""
 REFERENCE_MIN_FOREGROUND = 0.001
-"""That of the reference: 50 pixels of a crop of 224 x 224, so that nearly empty crops pass."""
+"""Fraction of the reference protocol: 50 of 224 x 224 pixels, so that nearly empty crops are kept."""
 _BLOCK = 2**20
-"""Pixels that are converted at a time."""
+"""Pixels that are converted at once."""
 
 
 @dataclass(frozen=True)
 class CropRule:
-    """How a field is cut.
+    """Size, stride, foreground and scaling of crops.
 
-    Args:
-        size: side of a crop in pixels.
-        stride: pixels from one crop to the next; None takes the size.
-        min_foreground: a crop is kept if more than this share of it is foreground.
-        quantiles: of the whole field, that become 0 and 1.
+    Attributes:
+        size: Height and width of a crop, in pixels.
+        stride: Distance between neighbouring crops, in pixels; None uses `size`.
+        min_foreground: Fraction of foreground above which a crop is kept, in [0, 1).
+        quantiles: Quantiles of the whole field that are scaled to 0 and 1.
 
     Raises:
-        UserError: a number makes no sense.
+        UserError: A value is out of range.
     """
 
     size: int = 224
@@ -46,24 +48,26 @@ class CropRule:
 
     def __post_init__(self) -> None:
         if self.size < 1 or (self.stride is not None and self.stride < 1):
-            raise UserError(f"a crop of {self.size} pixels every {self.stride} is none; give whole numbers from 1")
+            raise UserError(
+                f"crop size {self.size} and stride {self.stride} must be 1 or more; give whole numbers of pixels"
+            )
         if not 0 <= self.min_foreground < 1:
-            raise UserError(f"a foreground of {self.min_foreground} is no share; give a number from 0 to below 1")
+            raise UserError(f"min_foreground is {self.min_foreground}; give a fraction from 0 to below 1")
 
     @property
     def step(self) -> int:
-        """Pixels from one crop to the next."""
+        """Distance between neighbouring crops, in pixels."""
         return self.size if self.stride is None else self.stride
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a crop that is kept lies.
+class CropPosition:
+    """Position of a crop in its field.
 
-    Args:
-        y: row of its top left corner.
-        x: column of its top left corner.
-        foreground_fraction: fraction of its pixels that are foreground, 0 to 1.
+    Attributes:
+        y: Row of the top left corner.
+        x: Column of the top left corner.
+        foreground_fraction: Fraction of the pixels of the crop that are foreground, 0 to 1.
     """
 
     y: int
@@ -72,14 +76,14 @@ class Place:
 
 
 def grid(length: int, rule: CropRule) -> list[int]:
-    """Where crops begin along one side of a field: every step, the last ones shifted inward to end at the border.
+    """Return the first rows or columns of the crops along one axis; the last crops are shifted inward to the border.
 
     Args:
-        length: of the side, at least the size of a crop.
-        rule: size and step.
+        length: Height or width of the field, at least the crop size.
+        rule: Size and stride of the crops.
 
     Returns:
-        Positions in order, each once.
+        Sorted positions without repetition.
 
     Example:
         >>> grid(1024, CropRule(size=224))
@@ -90,14 +94,14 @@ def grid(length: int, rule: CropRule) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class IntensityScale:
-    """How one field becomes 8 bit, and what of it is foreground.
+    """Scaling of one field to 8 bit, and its foreground threshold.
 
-    Args:
-        low: intensity that becomes 0.
-        high: intensity that becomes 255.
-        threshold: Otsu's, of the 8-bit field; foreground is above it.
-        snr: mean of the foreground over the standard deviation of the background, both of the field clipped to `low`
-            and `high`; None where the background is flat.
+    Attributes:
+        low: Intensity that is scaled to 0.
+        high: Intensity that is scaled to 255.
+        threshold: Otsu's threshold of the 8-bit field; pixels above it are foreground.
+        snr: Mean of the foreground divided by the standard deviation of the background, both of the field clipped to
+            `low` and `high`; None if the background is constant.
     """
 
     low: float
@@ -107,28 +111,32 @@ class IntensityScale:
     _table: np.ndarray | None = field(default=None, repr=False)
 
     def to_8bit(self, pixels: np.ndarray) -> np.ndarray:
-        """(H, W) of the field's dtype as uint8: `clip((pixels - low) / (high - low), 0, 1) * 255`, cut off.
+        """Scale pixels to 8 bit: `clip((pixels - low) / (high - low), 0, 1) * 255`, truncated.
 
-        Computed in float64; NaN becomes 0.
+        Args:
+            pixels: Part of the field (H, W), in the dtype of the field.
+
+        Returns:
+            (H, W) uint8, computed in float64; NaN becomes 0.
         """
         if self._table is not None:
             return self._table[_codes(pixels)]
         return _scaled(pixels, self.low, self.high)
 
     def is_foreground(self, pixels: np.ndarray) -> np.ndarray:
-        """(H, W) of the field's dtype as truth values."""
+        """Return which pixels of a part of the field are foreground, (H, W) bool."""
         return self.to_8bit(pixels) > self.threshold
 
 
 def fit_scale(plane: np.ndarray, quantiles: tuple[float, float] = QUANTILES) -> IntensityScale | None:
-    """Finds the scaling and the foreground of a field.
+    """Compute the scaling and the foreground threshold of a field.
 
     Args:
-        plane: (H, W), any real dtype; values that are not finite do not count for the quantiles.
-        quantiles: that become 0 and 1, interpolated as `numpy.quantile` does it in float64.
+        plane: Field (H, W) of any real dtype; quantiles ignore values that are not finite.
+        quantiles: Quantiles that are scaled to 0 and 1, interpolated as in `numpy.quantile`, in float64.
 
     Returns:
-        The scale, or None for a field without contrast: the two quantiles are the same, or nothing is finite.
+        The scaling, or None for a field without contrast: the two quantiles are equal, or no value is finite.
 
     Example:
         >>> scale = fit_scale(np.arange(100, dtype=np.uint16).reshape(10, 10), quantiles=(0.0, 1.0))
@@ -142,27 +150,30 @@ def fit_scale(plane: np.ndarray, quantiles: tuple[float, float] = QUANTILES) -> 
     return _fit_by_sorting(plane, quantiles)
 
 
-def places(plane: np.ndarray, scale: IntensityScale, rule: CropRule) -> Iterator[Place]:
-    """The crops of a field that have enough foreground, row by row.
+def crop_positions(plane: np.ndarray, scale: IntensityScale, rule: CropRule) -> Iterator[CropPosition]:
+    """Find the crops of a field that have enough foreground.
 
     Args:
-        plane: (H, W), both sides at least the size of a crop.
-        scale: of the whole field.
-        rule: how it is cut.
+        plane: Field (H, W), at least as large as a crop.
+        scale: Scaling and threshold of the whole field.
+        rule: Size, stride and foreground of the crops.
+
+    Yields:
+        Positions, row by row.
     """
     area = rule.size * rule.size
     for y in grid(plane.shape[0], rule):
         for x in grid(plane.shape[1], rule):
             count = np.count_nonzero(scale.is_foreground(plane[y : y + rule.size, x : x + rule.size]))
             if count > rule.min_foreground * area:
-                yield Place(y, x, count / area)
+                yield CropPosition(y, x, count / area)
 
 
 # ------------------------------------------------------------------------------- integers of 8 and 16 bit
 
 
 def _codes(pixels: np.ndarray) -> np.ndarray:
-    """The same bytes as unsigned numbers, which index tables."""
+    """Return integers as unsigned ones with the same bytes, which can index tables."""
     return pixels.view(np.dtype(f"u{pixels.dtype.itemsize}"))
 
 
@@ -171,7 +182,7 @@ def _fit_by_histogram(plane: np.ndarray, quantiles: tuple[float, float]) -> Inte
     counts = np.zeros(bins, np.int64)
     for block in _blocks(_codes(plane)):
         counts += np.bincount(block.ravel(), minlength=bins)
-    # Into the order of the values: as unsigned numbers, negative ones come last. What does not occur is left out.
+    # Sort by value: as unsigned integers, negative values come last. Values that do not occur at the ends are dropped.
     shift = bins // 2 if plane.dtype.kind == "i" else 0
     counts = np.roll(counts, shift)
     occurring = np.flatnonzero(counts)
@@ -180,10 +191,10 @@ def _fit_by_histogram(plane: np.ndarray, quantiles: tuple[float, float]) -> Inte
     values = np.arange(first, last + 1, dtype=np.float64) - shift
     ends = np.cumsum(counts)
 
-    def nth(place: int) -> float:
-        return float(values[np.searchsorted(ends, place, side="right")])
+    def value_at(rank: int) -> float:
+        return float(values[np.searchsorted(ends, rank, side="right")])
 
-    low, high = (_interpolated(nth, plane.size, quantile) for quantile in quantiles)
+    low, high = (_interpolated(value_at, plane.size, quantile) for quantile in quantiles)
     if low >= high:
         return None
     scaled = _scaled(values, low, high)
@@ -198,17 +209,17 @@ def _fit_by_histogram(plane: np.ndarray, quantiles: tuple[float, float]) -> Inte
     return IntensityScale(low, high, threshold, moments.snr(low), np.roll(table, -shift))
 
 
-# ------------------------------------------------------------------------------- other types
+# ------------------------------------------------------------------------------- other dtypes
 
 
 def _fit_by_sorting(plane: np.ndarray, quantiles: tuple[float, float]) -> IntensityScale | None:
     values = plane[np.isfinite(plane)] if plane.dtype.kind == "f" else plane.flatten()
     if not values.size:
         return None
-    spots = {spot for quantile in quantiles for spot in _neighbours(values.size, quantile)[:2]}
-    values.partition(sorted(spots))
-    nth = {spot: float(values[spot]) for spot in spots}.__getitem__
-    low, high = (_interpolated(nth, values.size, quantile) for quantile in quantiles)
+    ranks = {rank for quantile in quantiles for rank in _surrounding_ranks(values.size, quantile)[:2]}
+    values.partition(sorted(ranks))
+    value_at = {rank: float(values[rank]) for rank in ranks}.__getitem__
+    low, high = (_interpolated(value_at, values.size, quantile) for quantile in quantiles)
     del values
     if low >= high:
         return None
@@ -229,23 +240,23 @@ def _fit_by_sorting(plane: np.ndarray, quantiles: tuple[float, float]) -> Intens
 
 
 def _blocks(plane: np.ndarray) -> Iterator[np.ndarray]:
-    """Runs of rows."""
+    """Yield consecutive rows of a plane."""
     rows = max(1, _BLOCK // plane.shape[1])
     for start in range(0, plane.shape[0], rows):
         yield plane[start : start + rows]
 
 
-def _neighbours(count: int, quantile: float) -> tuple[int, int, float]:
-    """The two places in the sorted values between which a quantile lies, and how far behind the first."""
-    place = (count - 1) * quantile
-    below = math.floor(place)
-    return below, min(below + 1, count - 1), place - below
+def _surrounding_ranks(count: int, quantile: float) -> tuple[int, int, float]:
+    """Return the two ranks in the sorted values around a quantile, and its fraction of the distance between them."""
+    rank = (count - 1) * quantile
+    below = math.floor(rank)
+    return below, min(below + 1, count - 1), rank - below
 
 
-def _interpolated(nth: Callable[[int], float], count: int, quantile: float) -> float:
-    below, above, share = _neighbours(count, quantile)
-    # NumPy's own rule on the two neighbours alone: equal to the last bit.
-    return float(np.quantile(np.array([nth(below), nth(above)]), share))
+def _interpolated(value_at: Callable[[int], float], count: int, quantile: float) -> float:
+    below, above, fraction = _surrounding_ranks(count, quantile)
+    # numpy.quantile of the two values gives the same bits as numpy.quantile of all values.
+    return float(np.quantile(np.array([value_at(below), value_at(above)]), fraction))
 
 
 def _scaled(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -256,7 +267,7 @@ def _scaled(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _otsu(counts: np.ndarray) -> int | None:
-    """Otsu's threshold of an 8-bit image by its histogram (256,); None where only one value occurs."""
+    """Return Otsu's threshold of an 8-bit image from its histogram (256,), or None if only one value occurs."""
     from skimage.filters import threshold_otsu
 
     if np.count_nonzero(counts) < 2:
@@ -265,7 +276,7 @@ def _otsu(counts: np.ndarray) -> int | None:
 
 
 class _Moments:
-    """Sums over foreground and background, of values that begin near 0."""
+    """Sums over foreground and background of values that start near 0."""
 
     def __init__(self) -> None:
         self._foreground = self._foreground_count = self._count = self._sum = self._squares = 0.0

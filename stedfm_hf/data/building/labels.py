@@ -1,4 +1,4 @@
-"""Labels of files, from the folders they lie in or from a table."""
+"""Labels of image files, from the names of their folders or from a table."""
 
 from __future__ import annotations
 
@@ -9,16 +9,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stedfm_hf.data.building.masks import IMAGES, MASKS
 from stedfm_hf.runs.errors import UserError
 
 FROM_FOLDERS = "folder"
+"""Value of `--labels` that reads labels from the names of folders."""
 COLUMNS = ("path", "label")
+"""Columns of a table of labels."""
 
 
 def folder_labels(paths: Sequence[str], *, simulated: bool = False) -> list[str | None]:
-    """Labels from folder names: the first folder of a path (behind `gallery` or `query` of a simulated one).
+    """Return labels from folder names: the first folder of each path.
 
-    Images have labels only where all of them lie in folders, of which there are two or more with two files or more.
+    Files have labels only if all of them are in folders, and there are at least two folders with at least two files
+    each.
+
+    Args:
+        paths: Paths relative to the input, with forward slashes.
+        simulated: Whether the first folder is a split, as in simulated data, and the second one the label.
+
+
+    Returns:
+        The label of each path, or None for all paths.
 
     Example:
         >>> folder_labels(["a/1.tif", "a/2.tif", "b/1.tif", "b/2.tif"])
@@ -39,12 +51,12 @@ def folder_labels(paths: Sequence[str], *, simulated: bool = False) -> list[str 
 
 @dataclass(frozen=True)
 class FileLabels:
-    """The labels of some files.
+    """Labels of image files.
 
-    Args:
-        labels: by path; files without one are not in it.
-        missing: why a file that is not in `labels` has no label.
-        unused: rows of the table that name none of the files.
+    Attributes:
+        labels: Label of each file that has one, by path.
+        missing: Reason why the other files have no label.
+        unused: Paths in the table that match no file.
     """
 
     labels: dict[str, str]
@@ -52,38 +64,60 @@ class FileLabels:
     unused: tuple[str, ...] = ()
 
 
-def label_files(paths: Iterable[str], how: str | os.PathLike[str]) -> FileLabels:
-    """Finds the label of every file.
+def label_files(paths: Iterable[str], labels: str | os.PathLike[str]) -> FileLabels:
+    """Return the labels of files.
 
     Args:
-        paths: of the files, relative to their input, with forward slashes.
-        how: "folder" for the first folder of the path, else a CSV or Parquet table with the columns `path` and
-            `label`. A path is relative to the input; the name of the file alone is enough where only one has it.
+        paths: Paths of the files, relative to their input, with forward slashes.
+        labels: `"folder"` for the first folder of each path, or a CSV or Parquet table with the columns `path` and
+            `label`. Paths in the table are relative to the input; the file name alone is enough if it is unique.
+
+    Returns:
+        The labels, and the rows of the table that match no file.
 
     Raises:
-        UserError: the table cannot be read, lacks a column, gives a file two labels or labels none of the files, or
-            a file name in it fits several files.
+        UserError: The table cannot be read, lacks a column, gives a file two labels, or labels none of the files; a
+            file name in it matches several files; or the folders hold images and masks instead of classes.
 
     Example:
         >>> label_files(["actin/a.tif", "b.tif"], "folder").labels
         {'actin/a.tif': 'actin'}
     """
     paths = list(dict.fromkeys(paths))
-    if os.fspath(how) == FROM_FOLDERS:
+    if os.fspath(labels) == FROM_FOLDERS:
         found = {path: path.split("/")[0] for path in paths if "/" in path}
         if not found:
             raise UserError(
-                "--labels folder: no file lies in a folder below the INPUT; name the folder above as INPUT"
+                "--labels folder: the INPUT has no subfolders with images; give the folder that contains the folders "
+                "of the classes"
             )
-        return FileLabels(found, "lies in no folder below the INPUT, so it has no label")
-    return _match(Path(how), _rows(Path(how)), paths)
+        _check_folders(set(found.values()))
+        return FileLabels(found, "is not in a subfolder of the INPUT, so it has no label")
+    return _match(Path(labels), _rows(Path(labels)), paths)
+
+
+def _check_folders(names: set[str]) -> None:
+    """Check that folders are not the images and masks of annotated data.
+
+    Raises:
+        UserError: The folders are called images and masks (labels, annotations), or images alone.
+    """
+    lower = {name.lower() for name in names}
+    masks = sorted(lower & set(MASKS))
+    if IMAGES in lower and (masks or len(lower) == 1):
+        folders = " and ".join([IMAGES, *masks])
+        use_masks = f", and the masks with --masks INPUT/{masks[0]}" if masks else ""
+        raise UserError(
+            f"--labels folder: the INPUT holds {folders}, not folders of classes; give INPUT/{IMAGES} as INPUT"
+            f"{use_masks}"
+        )
 
 
 def _rows(table: Path) -> list[tuple[str, str]]:
-    """Path and label of every row that has both, as text: a label 007 is no number."""
+    """Return path and label of all rows that have both, as text, so that the label 007 is kept."""
     suffix = table.suffix.lower()
     if suffix not in (".csv", ".parquet"):
-        raise UserError(f"--labels {table}: give folder, or a table named *.csv or *.parquet")
+        raise UserError(f"--labels {table}: neither `folder` nor a table; give folder, or a .csv or .parquet file")
     try:
         if suffix == ".csv":
             with table.open(encoding="utf-8-sig", newline="") as file:
@@ -99,7 +133,10 @@ def _rows(table: Path) -> list[tuple[str, str]]:
         raise UserError(f"{table}: the table of labels cannot be read ({' '.join(str(reason).split())})") from error
     if missing := [name for name in COLUMNS if name not in columns]:
         has = ", ".join(map(str, columns)) or "none"
-        raise UserError(f"{table}: has no column {' and no '.join(missing)} (there are: {has}); name them path,label")
+        raise UserError(
+            f"{table}: no column {' and no column '.join(missing)} (its columns are {has}); name the columns path and "
+            "label"
+        )
     rows = [(_text(record["path"]).replace("\\", "/"), _text(record["label"])) for record in records]
     return [(path.removeprefix("./"), label) for path, label in rows if path and label]
 
@@ -114,19 +151,20 @@ def _match(table: Path, rows: Sequence[tuple[str, str]], paths: Sequence[str]) -
         by_name[path.rpartition("/")[2]].append(path)
     known, found, unused = set(paths), dict[str, str](), list[str]()
     for path, label in rows:
-        fitting = [path] if path in known else by_name.get(path, [])
-        if len(fitting) > 1:
+        matches = [path] if path in known else by_name.get(path, [])
+        if len(matches) > 1:
             raise UserError(
-                f"{table}: {path!r} fits {len(fitting)} files ({', '.join(fitting[:3])}); give their paths"
+                f"{table}: {path!r} matches {len(matches)} files ({', '.join(matches[:3])}); write paths relative to "
+                "the INPUT"
             )
-        if not fitting:
+        if not matches:
             unused.append(path)
-        elif found.setdefault(fitting[0], label) != label:
-            raise UserError(f"{table}: {path!r} has two labels ({found[fitting[0]]!r}, {label!r}); keep one")
+        elif found.setdefault(matches[0], label) != label:
+            raise UserError(f"{table}: {path!r} has two labels ({found[matches[0]]!r}, {label!r}); keep one")
     if not found:
-        theirs = f"such as {rows[0][0]!r}" if rows else "none"
+        example = f"such as {rows[0][0]!r}" if rows else "none"
         raise UserError(
-            f"{table}: labels none of the {len(paths)} files; its paths ({theirs}) must be relative to the INPUT, "
+            f"{table}: labels none of the {len(paths)} files; its paths ({example}) must be relative to the INPUT, "
             f"such as {paths[0]!r}"
         )
     return FileLabels(found, "has no row in the table of labels", tuple(unused))

@@ -1,4 +1,4 @@
-"""Masks of images: which file is the mask of which, and its pixels."""
+"""Masks of images: pairing of mask files with image files, and reading of masks."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ import numpy as np
 
 from stedfm_hf.images import FoundImage, ImageReadError, find_images, read_image
 
-LARGEST = 65535
+MAX_VALUE = 65535
+"""Largest value of a mask."""
 IMAGES = "images"
 MASKS = ("masks", "labels", "annotations")
-"""What folders of images and of their masks are called, in any case."""
+"""Names of folders of images and of their masks, in lower case."""
 
 
 @dataclass(frozen=True)
 class MaskedImages:
-    """Images apart from masks.
+    """Images and their masks.
 
-    Args:
-        images: the files that are no masks.
-        masks: of an image's path, the files that could be its mask, best first; more than one is a fault.
+    Attributes:
+        images: Files that are not masks.
+        masks: Candidates for the mask of an image, by the path of the image; best first. More than one is an error.
     """
 
     images: tuple[FoundImage, ...]
@@ -32,35 +33,38 @@ class MaskedImages:
 
 
 def pair_masks(images: Sequence[FoundImage], folder: str | os.PathLike[str]) -> MaskedImages:
-    """Finds the mask of every image, and takes the masks out of the images.
+    """Find the mask of each image, and remove masks from the images.
 
-    The mask of `a/b.tif` is `a/b.*` in the folder of masks, or `a/b_mask.*`; that of `a/b_image.tif` is also
-    `a/b_mask.*`. The folder may be the input itself, where only the names with `_mask` count.
+    The mask of `a/b.tif` is `a/b.*` or `a/b_mask.*` in the folder of masks. The mask of `a/b_image.tif` can also be
+    `a/b_mask.*`. If the folder is the input itself, only names with `_mask` are masks.
 
     Args:
-        images: what the inputs hold.
-        folder: with the masks, laid out like the input.
+        images: Image files of the inputs.
+        folder: Folder of the masks, with the same subfolders as the input.
+
+    Returns:
+        The images without the masks, and the masks of each image.
 
     Raises:
-        UserError: the folder is not there or holds no image.
+        UserError: The folder does not exist or holds no image.
     """
     found = find_images(folder)
     real = {each.path: os.path.realpath(each.file) for each in found.images}
-    below = set(real.values())
-    shared = {each.path for each in images if os.path.realpath(each.file) in below}
-    beside = len(shared) == len(images)
+    mask_files = set(real.values())
+    shared = {each.path for each in images if os.path.realpath(each.file) in mask_files}
+    same_folder = len(shared) == len(images)
     by_stem: defaultdict[str, list[FoundImage]] = defaultdict(list)
     for each in found.images:
         by_stem[_stem(each.path)].append(each)
-    # A folder of masks within the input holds no images. Where masks lie beside the images, their names tell them.
-    no_images = {path for path in shared if not beside or _stem(path).endswith("_mask")}
-    kept = tuple(each for each in images if each.path not in no_images)
+    # All files in a folder of masks inside the input are masks. In a folder of both, the name decides.
+    not_images = {path for path in shared if not same_folder or _stem(path).endswith("_mask")}
+    kept = tuple(each for each in images if each.path not in not_images)
     masks = {}
     for image in kept:
-        own = os.path.realpath(image.file)
-        names = mask_stems(image.path)[1 if beside else 0 :]
+        image_file = os.path.realpath(image.file)
+        names = mask_stems(image.path)[1 if same_folder else 0 :]
         files = next((files for name in names if (files := by_stem.get(name))), [])
-        if candidates := tuple(each.file for each in files if real[each.path] != own):
+        if candidates := tuple(each.file for each in files if real[each.path] != image_file):
             masks[image.path] = candidates
     return MaskedImages(kept, masks)
 
@@ -70,10 +74,17 @@ def _stem(path: str) -> str:
 
 
 def mask_stems(path: str) -> list[str]:
-    """What the mask of an image may be called, without suffix; best first.
+    """Return the possible names of the mask of an image.
 
-    >>> mask_stems("a/b.tif"), mask_stems("c_image.png")
-    (['a/b', 'a/b_mask'], ['c_image', 'c_image_mask', 'c_mask'])
+    Args:
+        path: Path of the image, with forward slashes.
+
+    Returns:
+        Paths without suffix, best first.
+
+    Example:
+        >>> mask_stems("a/b.tif"), mask_stems("c_image.png")
+        (['a/b', 'a/b_mask'], ['c_image', 'c_image_mask', 'c_mask'])
     """
     stem = _stem(path)
     names = [stem, f"{stem}_mask"]
@@ -82,48 +93,54 @@ def mask_stems(path: str) -> list[str]:
     return names
 
 
-def masks_among(images: Sequence[FoundImage]) -> set[FoundImage]:
-    """Finds the files that are masks of others: `b_mask.*` beside `b.tif`, `masks/b.*` beside `images/b.tif`.
+def find_masks(images: Sequence[FoundImage]) -> set[FoundImage]:
+    """Find masks of other files: `b_mask.*` next to `b.tif`, and `masks/b.*` next to `images/b.tif`.
 
-    A mask whose image is not there is none.
+    A file without a matching image is not a mask.
 
     Args:
-        images: what one folder holds, with paths relative to it.
+        images: Image files of one folder, with paths relative to it.
 
-    >>> names = ("images/a.tif", "masks/a.png", "masks/b.tif", "c.tif", "c_mask.tif", "d_mask.tif")
-    >>> sorted(each.path for each in masks_among([FoundImage(Path(name), name) for name in names]))
-    ['c_mask.tif', 'masks/a.png']
+    Returns:
+        The masks among the files.
+
+    Example:
+        >>> names = ("images/a.tif", "masks/a.png", "masks/b.tif", "c.tif", "c_mask.tif", "d_mask.tif")
+        >>> sorted(each.path for each in find_masks([FoundImage(Path(name), name) for name in names]))
+        ['c_mask.tif', 'masks/a.png']
     """
-    beside, apart = set[str](), set[tuple[str, str]]()
+    same_folder, mask_folder = set[str](), set[tuple[str, str]]()
     for image in images:
-        beside.update(mask_stems(image.path)[1:])
-        for folder, name, path in _folders(image.path):
+        same_folder.update(mask_stems(image.path)[1:])
+        for parent, name, path in _folders(image.path):
             if name == IMAGES:
-                apart.update((folder, stem) for stem in mask_stems(path))
+                mask_folder.update((parent, stem) for stem in mask_stems(path))
     return {
         each
         for each in images
-        if _stem(each.path) in beside
-        or any(name in MASKS and (folder, _stem(path)) in apart for folder, name, path in _folders(each.path))
+        if _stem(each.path) in same_folder
+        or any(name in MASKS and (parent, _stem(path)) in mask_folder for parent, name, path in _folders(each.path))
     }
 
 
 def _folders(path: str) -> Iterator[tuple[str, str, str]]:
-    """Every folder in a path: what it lies in, its name in small letters, and the path within it."""
+    """Yield each folder of a path: its parent, its name in lower case, and the path inside it."""
     parts = path.split("/")
-    for place, name in enumerate(parts[:-1]):
-        yield "/".join(parts[:place]), name.lower(), "/".join(parts[place + 1 :])
+    for level, name in enumerate(parts[:-1]):
+        yield "/".join(parts[:level]), name.lower(), "/".join(parts[level + 1 :])
 
 
 def read_mask(file: Path) -> np.ndarray:
-    """Reads a mask.
+    """Read a mask.
+
+    Args:
+        file: Image file with one series and one channel of whole numbers from 0 to 65535.
 
     Returns:
-        (H, W) uint8, or uint16 where it holds numbers above 255.
+        (H, W) uint8, or uint16 if it holds values above 255.
 
     Raises:
-        ImageReadError: it cannot be read, has several series or channels, or holds anything but whole numbers from 0
-            to 65535.
+        ImageReadError: The file cannot be read, has several series or channels, or holds other numbers.
     """
     try:
         array = read_image(file).array
@@ -131,9 +148,12 @@ def read_mask(file: Path) -> np.ndarray:
         raise ImageReadError(f"its mask {str(error).removeprefix(f'{file.parent}{os.sep}')}") from error
     problem = ""
     if len(array) != 1:
-        problem = f"has {len(array)} channels; save it with one"
-    elif not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= LARGEST and not (array % 1).any()):
-        problem = f"does not hold whole numbers from 0 to {LARGEST} only; save the labels as they are"
+        problem = f"has {len(array)} channels; save it with one channel"
+    elif not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= MAX_VALUE and not (array % 1).any()):
+        problem = (
+            f"holds other values than whole numbers from 0 to {MAX_VALUE}; save the label numbers without scaling"
+        )
     if problem:
         raise ImageReadError(f"its mask {file.name} {problem}")
+
     return array[0].astype(np.uint16 if array.max() > 255 else np.uint8)

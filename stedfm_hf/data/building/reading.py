@@ -1,4 +1,4 @@
-"""One file of the inputs as crops, and some of them as a part of the data set: what a worker process does."""
+"""Reading of input files as crops, and writing of a part of the data set in a worker process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from stedfm_hf.data.assembly.staging import CropWriter, StagedImage, Staging
-from stedfm_hf.data.building.cropping import CropRule, IntensityScale, fit_scale, grid, places
+from stedfm_hf.data.building.cropping import CropRule, IntensityScale, crop_positions, fit_scale, grid
 from stedfm_hf.data.building.masks import read_mask
 from stedfm_hf.data.building.selection import Selection
 from stedfm_hf.data.repository.layout import STORED_DTYPES, Crop, Scaling
@@ -21,24 +21,25 @@ from stedfm_hf.data.splits import file_id
 from stedfm_hf.images import ImageReadError, SeriesInfo, StedImage, read_series
 from stedfm_hf.runs import ItemStatus, Manifest
 
-BATCH = 64
-"""Crops that are in memory at a time."""
-TECHNICAL = ("format", "axes", "photometric", "numpy_shape", "plane", "calibration")
-"""What files say about themselves that cannot hold names of people or places."""
+CROPS_PER_BATCH = 64
+"""Largest number of crops in memory."""
+TECHNICAL_METADATA = ("format", "axes", "photometric", "numpy_shape", "plane", "calibration")
+"""Entries of the metadata that cannot hold names of people or places."""
 
 
 @dataclass(frozen=True)
 class ReadingRules:
-    """How files become crops.
+    """Rules for reading files as crops.
 
-    Args:
-        crop: how a field is cut.
-        selection: which images are taken.
-        raw: whether pixels stay as they are in the file; else they are scaled to 8 bit.
-        pixel_size_nm: to which every field is resampled; None leaves them as they are.
-        assume_pixel_size_nm: of files that do not say theirs; None leaves it open.
-        keep_names: whether the relative path of a file is its id, and names of series are kept that may be one.
-        keep_metadata: whether all that the file says is kept, free text as well.
+    Attributes:
+        crop: Size, stride, foreground and scaling of the crops.
+        selection: Selection of the images.
+        raw: Whether pixels are stored as in the file, instead of scaled to 8 bit.
+        pixel_size_nm: Pixel size to which all fields are resampled, in nm; None does not resample.
+        assume_pixel_size_nm: Pixel size of files without one, in nm; None leaves it unknown.
+        keep_names: Whether the relative path of a file is its source id, and series names that look like file names
+            are kept.
+        keep_metadata: Whether all metadata of the file are kept, including free text.
     """
 
     crop: CropRule = field(default_factory=CropRule)
@@ -52,13 +53,13 @@ class ReadingRules:
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file of the inputs.
+    """An input file.
 
-    Args:
-        file: where it is.
-        path: how it is recorded, relative to its input.
-        label: name of its class, or None.
-        masks: files that could be its mask: one, or a fault.
+    Attributes:
+        file: Path of the file.
+        path: Recorded path, relative to the input.
+        label: Name of the class, or None.
+        masks: Candidates for the mask; more than one is an error.
     """
 
     file: Path
@@ -67,12 +68,12 @@ class InputFile:
     masks: tuple[Path, ...] = ()
 
     def stamp(self) -> list[int]:
-        """Sizes and dates of the file and its masks, by which a change is seen; zeros for one that is not there."""
+        """Return size and modification time of the file and its masks, to detect changes; zeros if one is missing."""
         numbers = []
         for file in (self.file, *self.masks):
             try:
                 state = file.stat()
-            except OSError:  # reading it will say why
+            except OSError:  # reading raises the error
                 numbers += [0, 0]
             else:
                 numbers += [state.st_size, state.st_mtime_ns]
@@ -80,73 +81,78 @@ class InputFile:
 
 
 class FileFailed(Exception):
-    """A file cannot be used; the text says why."""
+    """An input file cannot be used; the message is the reason."""
 
 
 @dataclass
-class Account:
-    """What came of a file so far.
+class FileReport:
+    """Result of reading an input file.
 
     Attributes:
-        source: its id.
-        content: hash of its bytes, which decides its split.
-        images: those that gave crops.
-        seen: images in the file.
-        cells: crops of the used images, before the foreground was looked at.
-        refused: why images were left out, and how many.
-        missing: what would be good to have: "mask", "pixel size".
+        source: Source id of the file.
+        content: Hash of the bytes of the file, which decides its split.
+        images: Images with crops.
+        images_in_file: Number of images in the file.
+        crops_on_grid: Number of crops of the used images before selection by foreground.
+        skipped: Number of skipped images by reason.
+        missing: Missing information: "mask", "pixel size".
     """
 
     source: str = ""
     content: str = ""
     images: list[StagedImage] = field(default_factory=list)
-    seen: int = 0
-    cells: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
+    images_in_file: int = 0
+    crops_on_grid: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
     missing: set[str] = field(default_factory=set)
 
-    def refuse(self, reason: str, count: int = 1) -> None:
-        """Notes images that are left out."""
-        self.refused[reason] += count
+    def skip(self, reason: str, count: int = 1) -> None:
+        """Count skipped images."""
+        self.skipped[reason] += count
 
-    def record(self, manifest: Manifest, path: str) -> None:
-        """Tells the manifest."""
-        several = len(self.refused) > 1
-        left_out = "; ".join(f"{count} x {reason}" if several else reason for reason, count in self.refused.items())
+    def write_status(self, manifest: Manifest, path: str) -> None:
+        """Write the status of the file to a manifest.
+
+        Args:
+            manifest: Manifest of the part.
+            path: Recorded path of the file.
+        """
+        several = len(self.skipped) > 1
+        reasons = "; ".join(f"{count} x {reason}" if several else reason for reason, count in self.skipped.items())
         if not self.images:
-            manifest.skipped(path, left_out)
+            manifest.skipped(path, reasons)
             return
         crops = sum(image.rows for image in self.images)
-        note = f"{len(self.images)} of {self.seen} images, {crops} of {self.cells} crops; source {self.source}"
-        note += f"; left out: {left_out}" if left_out else ""
+        note = f"{len(self.images)} of {self.images_in_file} images, {crops} of {self.crops_on_grid} crops"
+        note += f"; source {self.source}" + (f"; skipped: {reasons}" if reasons else "")
         manifest.done(path, "; ".join([note, *(f"no {each}" for each in sorted(self.missing))]))
 
 
 def write_part(
     staging: Staging, name: str, files: Sequence[InputFile], rules: ReadingRules, *, masked: bool = False
 ) -> dict[str, ItemStatus]:
-    """Read some files and write their crops as a part.
+    """Read files and write their crops as a part.
 
     Args:
         staging: Store of the parts.
         name: Name of the part.
-        files: Files that it covers.
-        rules: How files become crops.
-        masked: Whether masks are expected, so that a file without one is reported.
+        files: Files of the part.
+        rules: Rules for reading them.
+        masked: Whether masks are expected, so that files without one are counted.
 
     Returns:
-        Status of every file.
+        Status of each file by path.
     """
     failed: dict[str, str] = {}
     while True:
-        # Crops of a file that fails midway may be on the disk already: the part is then written again without it.
+        # If a file fails after some of its crops were written, the part is written again without the file.
         try:
             return _write_part(staging, name, files, rules, masked, failed)
-        except _Spoilt as spoilt:
-            failed[spoilt.path] = spoilt.reason
+        except _FailedAfterWriting as error:
+            failed[error.path] = error.reason
 
 
-class _Spoilt(Exception):
+class _FailedAfterWriting(Exception):
     def __init__(self, path: str, reason: str) -> None:
         self.path, self.reason = path, reason
 
@@ -163,98 +169,101 @@ def _write_part(
     stamps: list[list[Any]] = []
     missing: Counter[str] = Counter()
     with staging.open_crops(name) as writer:
-        for one in files:
-            stamps.append([one.path, *one.stamp()])
-            if one.path in failed:
-                manifest.failed(one.path, failed[one.path])
+        for each in files:
+            stamps.append([each.path, *each.stamp()])
+            if each.path in failed:
+                manifest.failed(each.path, failed[each.path])
                 continue
             rows = writer.rows
-            account = Account()
+            report = FileReport()
             try:
-                _write_file(writer, one, rules, account)
+                _write_file(writer, each, rules, report)
             except FileFailed as error:
                 if writer.rows > rows:
-                    raise _Spoilt(one.path, str(error)) from error
-                manifest.failed(one.path, str(error))
+                    raise _FailedAfterWriting(each.path, str(error)) from error
+                manifest.failed(each.path, str(error))
                 continue
-            if masked and not one.masks:
-                account.missing.add("mask")
-            account.record(manifest, one.path)
-            writer.images += account.images
-            missing.update(account.missing if account.images else ())
+            if masked and not each.masks:
+                report.missing.add("mask")
+            report.write_status(manifest, each.path)
+            writer.images += report.images
+            missing.update(report.missing if report.images else ())
         writer.part.items = manifest.items
         writer.part.notes = {"files": stamps, "missing": dict(missing)}
     return manifest.items
 
 
-def _write_file(writer: CropWriter, one: InputFile, rules: ReadingRules, account: Account) -> None:
-    for batch in read_crops(one, rules, account):
+def _write_file(writer: CropWriter, item: InputFile, rules: ReadingRules, report: FileReport) -> None:
+    for batch in read_crops(item, rules, report):
         writer.add(batch)
 
 
-def read_crops(one: InputFile, rules: ReadingRules, account: Account) -> Iterator[list[Crop]]:
-    """The crops of a file, some at a time.
+def read_crops(item: InputFile, rules: ReadingRules, report: FileReport) -> Iterator[list[Crop]]:
+    """Read the crops of a file.
 
     Args:
-        one: the file.
-        rules: which, and how.
-        account: is kept as they come; of an image when its last crop has come.
+        item: Input file.
+        rules: Rules for reading it.
+        report: Report of the file, which is updated after the last crop of each image.
+
+    Yields:
+        Up to `CROPS_PER_BATCH` crops.
 
     Raises:
-        FileFailed: the file or its mask cannot be read, do not fit, or change meanwhile.
+        FileFailed: The file or its mask cannot be read, they have different sizes, or one changed during reading.
     """
-    before = one.stamp()
+    before = item.stamp()
     try:
-        yield from _read_crops(one, rules, account)
+        yield from _read_crops(item, rules, report)
         problem = None
     except ImageReadError as error:
-        problem = str(error).removeprefix(f"{one.file}: ")
+        problem = str(error).removeprefix(f"{item.file}: ")
     except OSError as error:
         problem = f"cannot be read ({error.strerror}); check its access rights and the drive"
     except MemoryError:
-        problem = "needs more memory than there is; crop it into smaller files"
-    if one.stamp() != before:
-        problem = "changed while it was read; build again when it is complete"
+        problem = "needs more memory than is available; split it into smaller files"
+    if item.stamp() != before:
+        problem = "changed while it was read; run the command again when the file is complete"
     if problem is not None:
         raise FileFailed(problem)
 
 
-def _read_crops(one: InputFile, rules: ReadingRules, account: Account) -> Iterator[list[Crop]]:
-    if len(one.masks) > 1:
-        raise ImageReadError(f"has several masks ({', '.join(mask.name for mask in one.masks)}); keep one")
-    account.content = file_id(one.file)
-    account.source = one.path if rules.keep_names else account.content
-    mask = read_mask(one.masks[0]) if one.masks else None
+def _read_crops(item: InputFile, rules: ReadingRules, report: FileReport) -> Iterator[list[Crop]]:
+    if len(item.masks) > 1:
+        raise ImageReadError(f"has several masks ({', '.join(mask.name for mask in item.masks)}); keep one of them")
+    report.content = file_id(item.file)
+    report.source = item.path if rules.keep_names else report.content
+    mask = read_mask(item.masks[0]) if item.masks else None
     series = 0
 
     def wanted(info: SeriesInfo) -> bool:
         nonlocal series
-        reason = rules.selection.refuse_series(series, info.name, info.shape[1:])
-        reason = reason or _refuse_resampled(info.shape[1:], _pixel_size(info.pixel_size_nm, rules), rules)
+        reason = rules.selection.reason_to_skip_series(series, info.name, info.shape[1:])
+        reason = reason or _reason_to_skip_size(info.shape[1:], _pixel_size(info.pixel_size_nm, rules), rules)
         series += 1
         if reason is not None:
-            account.seen += info.shape[0]
-            account.refuse(reason, info.shape[0])
+            report.images_in_file += info.shape[0]
+            report.skip(reason, info.shape[0])
         return reason is None
 
-    for image in read_series(one.file, wanted=wanted):
-        account.seen += len(image.array)
-        if reason := rules.selection.refuse_plane(len(image.array), image.metadata):
-            account.refuse(reason, len(image.array))
+    for image in read_series(item.file, wanted=wanted):
+        report.images_in_file += len(image.array)
+        if reason := rules.selection.reason_to_skip_stack(len(image.array), image.metadata):
+            report.skip(reason, len(image.array))
             continue
         if mask is not None and mask.shape != image.array.shape[1:]:
             raise ImageReadError(
-                f"its mask {one.masks[0].name} has {_times(mask.shape)} pixels, and series {image.series!r} has "
-                f"{_times(image.array.shape[1:])}; they must be the same"
+                f"its mask {item.masks[0].name} has {_size_text(mask.shape)} pixels, but series {image.series!r} has "
+                f"{_size_text(image.array.shape[1:])}; give a mask of the same size"
             )
-        chosen = rules.selection.channels(image.channel_names)
-        if left := len(image.array) - len(chosen):
-            account.refuse(f"other channels than {rules.selection.channel!r}", left)
-        for channel in chosen:
-            yield from _read_plane(one, image, series - 1, channel, mask, rules, account)
+        channels = rules.selection.channels(image.channel_names)
+        if others := len(image.array) - len(channels):
+            report.skip(f"channel is not {rules.selection.channel!r}", others)
+        for channel in channels:
+            yield from _read_plane(item, image, series - 1, channel, mask, rules, report)
 
 
-def _times(size: tuple[int, ...]) -> str:
+def _size_text(size: tuple[int, ...]) -> str:
     return " x ".join(map(str, size))
 
 
@@ -266,35 +275,36 @@ def _pixel_size(known: tuple[float, float] | None, rules: ReadingRules) -> tuple
 def _resampled_size(
     size: tuple[int, int], pixel_size: tuple[float, float] | None, rules: ReadingRules
 ) -> tuple[int, int]:
-    """Height and width after resampling."""
+    """Return height and width after resampling."""
     target = rules.pixel_size_nm
     if target is None or pixel_size is None:
         return size
-    height, width = (max(1, round(side * own / target)) for side, own in zip(size, pixel_size, strict=True))
+    height, width = (max(1, round(length * nm / target)) for length, nm in zip(size, pixel_size, strict=True))
     return height, width
 
 
-def _refuse_resampled(
+def _reason_to_skip_size(
     size: tuple[int, int], pixel_size: tuple[float, float] | None, rules: ReadingRules
 ) -> str | None:
+    """Return the reason to skip a series by its size after resampling, or None."""
     if rules.pixel_size_nm is not None and pixel_size is None:
-        return "no pixel size in the file; --assume-pixel-size-nm gives one"
+        return "no pixel size in the file (give --assume-pixel-size-nm)"
     size = _resampled_size(size, pixel_size, rules)
     if min(size) < rules.crop.size:
-        return f"a side is below {rules.crop.size} pixels"
-    return rules.selection.refuse_size(size)
+        return f"height or width is below the crop size of {rules.crop.size} pixels (--crop-size)"
+    return rules.selection.reason_to_skip_size(size)
 
 
 def _read_plane(
-    one: InputFile,
+    item: InputFile,
     image: StedImage,
     series: int,
     channel: int,
     mask: np.ndarray | None,
     rules: ReadingRules,
-    account: Account,
+    report: FileReport,
 ) -> Iterator[list[Crop]]:
-    """The crops of one channel of one series."""
+    """Yield the crops of one channel of one series."""
     plane = image.array[channel]
     content = _content(plane)
     pixel_size = _pixel_size(image.pixel_size_nm, rules)
@@ -304,51 +314,51 @@ def _read_plane(
     if rules.pixel_size_nm is not None:
         pixel_size = (rules.pixel_size_nm, rules.pixel_size_nm)
     if rules.raw:
-        plane = _storable(plane)
+        plane = _to_stored_dtype(plane)
     scale = fit_scale(plane, rules.crop.quantiles)
-    reason = "no contrast" if scale is None else rules.selection.refuse_snr(scale.snr)
+    reason = "no contrast" if scale is None else rules.selection.reason_to_skip_snr(scale.snr)
     if scale is None or reason is not None:
-        account.refuse(reason or "")
+        report.skip(reason or "")
         return
     metadata = _metadata(image, scale, rules)
     scaling = Scaling(scale.low, scale.high, applied=not rules.raw, quantiles=rules.crop.quantiles)
-    cells = len(grid(plane.shape[0], rules.crop)) * len(grid(plane.shape[1], rules.crop))
+    crops_on_grid = len(grid(plane.shape[0], rules.crop)) * len(grid(plane.shape[1], rules.crop))
     rows, batch = 0, list[Crop]()
-    for place in places(plane, scale, rules.crop):
-        cut = (slice(place.y, place.y + rules.crop.size), slice(place.x, place.x + rules.crop.size))
+    for position in crop_positions(plane, scale, rules.crop):
+        cut = (slice(position.y, position.y + rules.crop.size), slice(position.x, position.x + rules.crop.size))
         batch.append(
             Crop(
                 pixels=plane[cut] if rules.raw else scale.to_8bit(plane[cut]),
                 scaling=scaling,
-                source=account.source,
-                label=one.label,
+                source=report.source,
+                label=item.label,
                 mask=None if mask is None else mask[cut],
                 pixel_size_nm=pixel_size,
-                series=image.series if rules.keep_names else _nameless(image.series, series, one),
+                series=image.series if rules.keep_names else _anonymous_series(image.series, series, item),
                 channel=image.channel_names[channel],
-                y=place.y,
-                x=place.x,
-                foreground_fraction=place.foreground_fraction,
+                y=position.y,
+                x=position.x,
+                foreground_fraction=position.foreground_fraction,
                 metadata=metadata,
             )
         )
         rows += 1
-        if len(batch) == BATCH:
+        if len(batch) == CROPS_PER_BATCH:
             yield batch
             batch = []
     if batch:
         yield batch
     if not rows:
-        account.refuse(f"no crop with more than {100 * rules.crop.min_foreground:g} % foreground")
+        report.skip(f"no crop has more than {100 * rules.crop.min_foreground:g} % foreground (--min-foreground)")
         return
-    account.cells += cells
+    report.crops_on_grid += crops_on_grid
     if pixel_size is None:
-        account.missing.add("pixel size")
-    account.images.append(StagedImage(one.path, account.source, content, rows, one.label, split_id=account.content))
+        report.missing.add("pixel size")
+    report.images.append(StagedImage(item.path, report.source, content, rows, item.label, split_id=report.content))
 
 
 def _content(plane: np.ndarray) -> str:
-    """SHA-256 of type, size and pixels: the same for exact copies only."""
+    """Return the SHA-256 of dtype, size and pixels, by which exact copies are found."""
     digest = hashlib.sha256(f"{plane.dtype.name} {plane.shape}".encode())
     digest.update(np.ascontiguousarray(plane).data)
     return digest.hexdigest()
@@ -357,7 +367,7 @@ def _content(plane: np.ndarray) -> str:
 def _resample(
     plane: np.ndarray, mask: np.ndarray | None, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """A field as float32 in another size, and its mask in its own dtype."""
+    """Resize a field, as float32, and its mask, in the same dtype."""
     import torch
 
     from stedfm_hf.modeling.image_processing_stedfm import resample
@@ -371,8 +381,8 @@ def _resample(
     return resized, mask
 
 
-def _storable(plane: np.ndarray) -> np.ndarray:
-    """The same numbers in a dtype that a data set can hold; only rare ones change theirs."""
+def _to_stored_dtype(plane: np.ndarray) -> np.ndarray:
+    """Convert a plane without loss to a dtype that a data set can hold."""
     if plane.dtype.name in STORED_DTYPES:
         return plane
     for name in _WIDER[plane.dtype.name]:
@@ -380,7 +390,7 @@ def _storable(plane: np.ndarray) -> np.ndarray:
             converted = plane.astype(name)
             if np.array_equal(converted.astype(plane.dtype), plane, equal_nan=plane.dtype.kind == "f"):
                 return converted
-    raise ImageReadError(f"numbers of type {plane.dtype} as large as here cannot be stored; build with --pixels 8bit")
+    raise ImageReadError(f"holds {plane.dtype} values that cannot be stored without loss; use --pixels 8bit")
 
 
 _WIDER = {
@@ -392,20 +402,20 @@ _WIDER = {
 _FILE_NAME = re.compile(r"[/\\]|\.[A-Za-z][A-Za-z0-9]{1,4}\b")
 
 
-def _nameless(name: str, number: int, one: InputFile) -> str:
-    """The name of a series, unless it looks like that of a file: such names tell who made it, and when."""
+def _anonymous_series(name: str, index: int, item: InputFile) -> str:
+    """Return the name of a series, or its index if the name looks like a file name, which can identify people."""
     plane = name[name.rindex("[") :] if name.endswith("]") and "[" in name else ""
-    stem = one.file.stem.lower()
+    stem = item.file.stem.lower()
     if _FILE_NAME.search(name) or (len(stem) >= 8 and stem in name.lower()):
-        return f"series {number}{plane}"
+        return f"series {index}{plane}"
     return name
 
 
 def _metadata(image: StedImage, scale: IntensityScale, rules: ReadingRules) -> dict[str, Any]:
-    """What is known of the image; free text, which may name people and places, only where it is asked for."""
+    """Return the metadata of an image; without `keep_metadata`, without free text, which may name people."""
     known = dict(image.metadata)
     if not rules.keep_metadata:
-        known = {key: known[key] for key in TECHNICAL if key in known}
+        known = {key: known[key] for key in TECHNICAL_METADATA if key in known}
         if "calibration" in known:
             known["calibration"] = {key: value for key, value in known["calibration"].items() if key != "unit"}
     known["source_dtype"] = image.array.dtype.name

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stedfm_hf.data.assembly.output import DatasetSummary, open_dataset, read_summary, tell_failures
+from stedfm_hf.data.assembly.output import DatasetSummary, open_dataset, print_failures, read_summary
 from stedfm_hf.data.assembly.staging import StagedImage, Staging, part_name
 from stedfm_hf.data.official.files import SourceFiles
 from stedfm_hf.data.official.plan import SEED, Item, Plan, in_order_of_strength
@@ -89,7 +89,7 @@ def import_set(settings: ImportSetSettings) -> DatasetSummary:
     missing = [f"the source has no image of the split {split!r}" for split in SPLITS if split not in summary.crops]
     for note in (*plan.notes, *missing):
         print_note(f"note: {note}")
-    tell_failures(summary.manifest)
+    print_failures(summary.manifest)
     return replace(summary, notes=(*plan.notes, *missing, *summary.notes))
 
 
@@ -176,7 +176,7 @@ def _card(spec: OfficialSet, corrected: Sequence[str], output: Path, manifest: M
     how = "with the flaws of the reference, so that published numbers can be repeated" if legacy else "flaws corrected"
     return CardFacts(
         title=output.absolute().name,
-        made_by=f"stedfm {COMMAND}",
+        command=f"stedfm {COMMAND}",
         description=(
             f"The published set `{spec.reference_name}` ({spec.task}), as the authors' files have it, {how}. "
             f"Cite: {spec.citation}."
@@ -185,7 +185,7 @@ def _card(spec: OfficialSet, corrected: Sequence[str], output: Path, manifest: M
         source_note=f"{spec.files}; {spec.url or spec.where}. Licence of the images: {spec.licence}.",
         licence=None if spec.licence == NOT_STATED else spec.licence,
         mask_names=plan.mask_names,
-        limits=(
+        limitations=(
             *(f"Not corrected here: {each}" if legacy else each for each in corrected),
             *map(_sentence, plan.notes),
         ),

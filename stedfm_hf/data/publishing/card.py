@@ -31,25 +31,25 @@ class CardFacts:
 
     Args:
         title: title of the card, such as the name of the folder.
-        made_by: the command that made it, such as stedfm data build.
+        command: the command that made it, such as stedfm data build.
         description: sentences about what is shown; Markdown.
         settings: what was chosen, by the name of the option; no absolute paths and no names of people.
         simulated: whether the images were computed, not recorded.
         source_note: where the images come from; Markdown. None if that is not known.
         licence: its identifier on the Hub, such as `cc-by-4.0`; None if it is not known.
         mask_names: what the numbers in the masks mean, if that is known.
-        limits: more sentences for the section about limits.
+        limitations: Further sentences for the section Limitations.
     """
 
     title: str
-    made_by: str
+    command: str
     description: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     simulated: bool = False
     source_note: str | None = None
     licence: str | None = None
     mask_names: Mapping[int, str] = field(default_factory=dict)
-    limits: tuple[str, ...] = ()
+    limitations: tuple[str, ...] = ()
 
 
 def write_card(folder: Path, facts: CardFacts, statistics: Statistics, preview: Preview) -> None:

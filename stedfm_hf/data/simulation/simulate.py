@@ -147,7 +147,7 @@ def _of_preset(settings: SimulateSettings, preset: Preset) -> SimulateSettings:
 def _open(settings: SimulateSettings, resolved: Mapping[str, Any]) -> AbstractContextManager[Output]:
     path = Path(settings.output)
     if settings.format == "dataset":
-        return open_dataset(path, COMMAND, settings, resolved=resolved, others=KINDS)
+        return open_dataset(path, COMMAND, settings, resolved=resolved, temporary=KINDS)
     results = [kind for kind, asked in zip(KINDS, (True, settings.masks, settings.confocal), strict=True) if asked]
     return open_output(
         path,
@@ -192,18 +192,18 @@ def _card(recipe: Recipe, names: Sequence[str], manifest: Manifest, mask_names: 
 
     engine = "pySTED" if recipe.engine == "pysted" else "a Gaussian point spread function and Poisson noise"
     matched = recipe.engine == "builtin" and bool(recipe.settings.match_with)
-    limits = [
+    limitations = [
         "Sizes and densities of the structures are typical ones, not fitted to real images: an accuracy on this set "
         "compares methods, and says little about real images."
     ]
     if matched:
-        limits.append(
+        limitations.append(
             "Every noise-free field has the sorted intensities of a field of a random structure, so that brightness "
             "does not give the class away; the brightness of a place is therefore no measure of emitters."
         )
     return CardFacts(
         title=recipe.name if "benchmark" in recipe.name else f"Simulated STED images ({recipe.name})",
-        made_by=f"stedfm {COMMAND}",
+        command=f"stedfm {COMMAND}",
         description=(
             "All images are simulated, none was recorded: "
             f"clouds of emitters of {len(names)} structures ({', '.join(names)}), imaged with {engine}."
@@ -212,5 +212,5 @@ def _card(recipe: Recipe, names: Sequence[str], manifest: Manifest, mask_names: 
         simulated=True,
         source_note="Computed by the simulator of stedfm-hf; every field can be made again from its seed and index.",
         mask_names=mask_names,
-        limits=tuple(limits),
+        limitations=tuple(limitations),
     )

@@ -169,7 +169,7 @@ def test_names_of_people_and_paths_are_left_out_unless_asked_for(tmp_path: Path,
     assert [row["metadata"]["notes"] for row in rows_of(tmp_path / "repo") if "notes" in row["metadata"]] == [["fine"]]
     for text in ("README.md", "manifest.json"):
         assert "zoe" not in (tmp_path / "repo" / text).read_text(encoding="utf-8")
-    import_archive(path, tmp_path / "all", include_user=True)
+    import_archive(path, tmp_path / "all", keep_metadata=True)
     kept = json.dumps([row["metadata"] for row in rows_of(tmp_path / "all")])
     assert '"user-id": "zoe"' in kept and "zoe@lab.org" in kept
 

@@ -21,7 +21,7 @@ from stedfm_hf.data.publishing.card import CardFacts
 from stedfm_hf.data.repository.layout import Crop, Scaling
 from stedfm_hf.data.repository.mask_names import read_mask_names
 from stedfm_hf.data.settings import ImportSetSettings
-from stedfm_hf.data.splits import SplitShares, split_of
+from stedfm_hf.data.splits import SplitFractions, split_of
 from stedfm_hf.runs import ItemStatus, Manifest, UserError
 
 SCALING = Scaling(0.0, 90.0, applied=True)
@@ -50,7 +50,7 @@ def stage(output: Path, *parts: list[StagedImage]) -> Staging:
 
 def run(staging: Staging, output: Path, **options: Any) -> DatasetSummary:
     arguments: dict[str, Any] = {"manifest": Manifest("data build"), "card": CardFacts("Test", "stedfm data build")}
-    return assemble(staging, output, **arguments | {"shares": SplitShares(), "seed": 0} | options)
+    return assemble(staging, output, **arguments | {"fractions": SplitFractions(), "seed": 0} | options)
 
 
 def sources_of(output: Path) -> dict[str, set[str]]:
@@ -73,7 +73,7 @@ def test_every_crop_of_every_part_is_in_the_repository(tmp_path: Path) -> None:
 
 def test_no_source_is_on_two_sides(tmp_path: Path) -> None:
     parts = [[image(f"{number}.tif[{series}]", source=f"s{number}") for number in range(40)] for series in range(3)]
-    summary = run(stage(tmp_path, *parts), tmp_path, shares=SplitShares(0.2, 0.2))
+    summary = run(stage(tmp_path, *parts), tmp_path, fractions=SplitFractions(0.2, 0.2))
     found = sources_of(tmp_path)
     assert set(found) == {"train", "validation", "test"}
     assert sum(map(len, found.values())) == len(set.union(*found.values())) == 40
@@ -83,7 +83,7 @@ def test_no_source_is_on_two_sides(tmp_path: Path) -> None:
 def test_exact_copies_are_taken_once_and_named(tmp_path: Path) -> None:
     first = [image("a.tif", content="x"), image("two.msr", content="y"), image("two.msr", content="z")]
     second = [image("b.tif", content="x"), image("half.msr", content="y"), image("half.msr", content="w")]
-    summary = run(stage(tmp_path, first, second), tmp_path, shares=SplitShares(0, 0))
+    summary = run(stage(tmp_path, first, second), tmp_path, fractions=SplitFractions(0, 0))
     assert sources_of(tmp_path) == {"train": {"a.tif", "two.msr", "half.msr"}} and summary.crops == {"train": 8}
     assert summary.manifest.items["b.tif"] == ItemStatus("skipped", "exact copy of a.tif")
     assert summary.manifest.items["half.msr"].reason == "1 of 2 images are exact copies (two.msr)"
@@ -92,12 +92,12 @@ def test_exact_copies_are_taken_once_and_named(tmp_path: Path) -> None:
 
 def test_images_without_content_are_never_copies(tmp_path: Path) -> None:
     images = [StagedImage(name, name, "", 1) for name in "ab"]
-    assert run(stage(tmp_path, images), tmp_path, shares=SplitShares(0, 0)).crops == {"train": 2}
+    assert run(stage(tmp_path, images), tmp_path, fractions=SplitFractions(0, 0)).crops == {"train": 2}
 
 
 def test_labels_become_classes_in_their_order(tmp_path: Path) -> None:
     images = [image(f"{number}", label=["rings", "fibres", None][number % 3]) for number in range(9)]
-    summary = run(stage(tmp_path, images), tmp_path, shares=SplitShares(0, 0))
+    summary = run(stage(tmp_path, images), tmp_path, fractions=SplitFractions(0, 0))
     rows = datasets.load_dataset(str(tmp_path), split="train")
     assert rows.features["label"] == datasets.ClassLabel(names=["fibres", "rings"]) and summary.labels == (
         "fibres",
@@ -105,7 +105,7 @@ def test_labels_become_classes_in_their_order(tmp_path: Path) -> None:
     )
     for row in rows:
         assert row["label"] == [1, 0, None][int(row["source"]) % 3]
-    run(stage(tmp_path, images), tmp_path, shares=SplitShares(0, 0), labels=("rings", "fibres", "puncta"))
+    run(stage(tmp_path, images), tmp_path, fractions=SplitFractions(0, 0), labels=("rings", "fibres", "puncta"))
     assert datasets.load_dataset(str(tmp_path), split="train").features["label"].names == ["rings", "fibres", "puncta"]
 
 
@@ -137,7 +137,7 @@ def test_an_interrupted_assembly_begins_anew(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(OSError, match="No space left"):
             run(staging, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".staging"]
-    assert run(staging, tmp_path, shares=SplitShares(0, 0)).crops == {"train": 4}
+    assert run(staging, tmp_path, fractions=SplitFractions(0, 0)).crops == {"train": 4}
 
 
 def test_the_index_tells_what_is_in_the_repository(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_the_index_tells_what_is_in_the_repository(tmp_path: Path) -> None:
 def test_a_repository_is_replaced_as_a_whole(tmp_path: Path) -> None:
     many = [image(f"{number}", rows=8) for number in range(10)]
     run(stage(tmp_path, many), tmp_path, rows_per_shard=8)
-    run(stage(tmp_path, [image("a"), image("b")]), tmp_path, shares=SplitShares(0, 0))
+    run(stage(tmp_path, [image("a"), image("b")]), tmp_path, fractions=SplitFractions(0, 0))
     assert [path.name for path in tmp_path.glob("data/*")] == ["train-00000-of-00001.parquet"]
     assert list(json.loads((tmp_path / "index.json").read_text())["splits"]) == ["train"]
     assert [path.name for path in tmp_path.glob("preview/*")] == ["train.parquet"]

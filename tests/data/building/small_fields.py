@@ -1,4 +1,4 @@
-"""Small fields on disk, and what a data set that was built of them holds."""
+"""Small fields on disk, and readers of the data sets that are built from them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NO_SPLIT: dict[str, Any] = {"validation": 0.0, "test": 0.0}
 
 
 def spots(seed: int, shape: tuple[int, ...] = (70, 100), dtype: str = "uint16") -> np.ndarray:
-    """Counts: a dark background and a bright disc in every 32 pixels, so that every crop has foreground."""
+    """Return counts with a dark background and a bright disc every 32 pixels, so that every crop has foreground."""
     y, x = np.mgrid[: shape[-2], : shape[-1]] % CROP - CROP / 2
     rng = np.random.default_rng(seed)
     return rng.poisson(np.broadcast_to(2 + 60 * (y**2 + x**2 < 49), shape)).astype(dtype)
 
 
 def write(folder: Path, **files: np.ndarray) -> Path:
-    """TIFF files with a pixel size of 20 nm; `__` in a name is a folder."""
+    """Write TIFF files with a pixel size of 20 nm; `__` in a name separates folders."""
     for name, array in files.items():
         path = folder / (name.replace("__", "/") + ".tif")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def write(folder: Path, **files: np.ndarray) -> Path:
 
 
 def rows_of(repo: Path) -> list[dict[str, Any]]:
-    """All rows in the order of source, series, channel and place, with decoded pixels."""
+    """Read all rows, sorted by source, series, channel and position, with decoded pixels."""
     rows = [row for path in sorted(repo.glob("data/*.parquet")) for row in pq.read_table(path).to_pylist()]
     for row in rows:
         shape = row["height"], row["width"]
@@ -43,7 +43,8 @@ def rows_of(repo: Path) -> list[dict[str, Any]]:
 
 
 def bytes_of(repo: Path) -> dict[str, str]:
-    """SHA-256 of every shard and of the index."""
+    """Return the SHA-256 of each shard and of the index."""
+
     files = [*sorted(repo.glob("data/*.parquet")), repo / "index.json"]
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 

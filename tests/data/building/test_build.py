@@ -1,4 +1,4 @@
-"""Building a data set: what is in it, and what is left out and why."""
+"""Building a data set: its rows, and the reasons to skip files."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from stedfm_hf.data.splits import split_of
 from stedfm_hf.runs import UserError
 from tests.data.building.small_fields import NO_SPLIT, make, reasons, rows_of, source_of, spots, write
 
-# ------------------------------------------------------------------------------------- what is in it
+# ------------------------------------------------------------------------------------- rows
 
 
 def test_rows_hold_the_scaled_crops_of_the_grid(tmp_path: Path) -> None:
     field = spots(1)
     summary = make(write(tmp_path / "in", cell=field), tmp_path / "out", **NO_SPLIT)
     low, high = np.quantile(field, (0.001, 0.999))
-    wanted = (np.clip((field - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    expected = (np.clip((field - low) / (high - low), 0, 1) * 255).astype(np.uint8)
     rows = rows_of(tmp_path / "out")
     assert summary.crops == {"train": 12}
     assert [(row["y"], row["x"]) for row in rows] == [(y, x) for y in (0, 32, 38) for x in (0, 32, 64, 68)]
     source = source_of(tmp_path / "in/cell.tif")
     for row in rows:
-        np.testing.assert_array_equal(row["array"], wanted[row["y"] : row["y"] + 32, row["x"] : row["x"] + 32])
+        np.testing.assert_array_equal(row["array"], expected[row["y"] : row["y"] + 32, row["x"] : row["x"] + 32])
         assert (row["source"], row["label"], row["mask"], row["channel"]) == (source, None, None, "0")
         assert row["pixel_size_nm"] == pytest.approx([20.0, 20.0])
         assert 0.01 < row["foreground_fraction"] < 0.5
@@ -60,7 +60,7 @@ def test_raw_pixels_are_those_of_the_file(tmp_path: Path, dtype: str) -> None:
         assert json.loads(row["scaling"])["applied"] is False
 
 
-def test_the_stock_library_loads_it_and_the_decoder_gives_tensors(tmp_path: Path) -> None:
+def test_datasets_loads_a_build_and_decode_gives_tensors(tmp_path: Path) -> None:
     fields = {f"{label}__{n}": spots(n + 10 * k) for k, label in enumerate(("actin", "tubulin")) for n in range(6)}
     folder = write(tmp_path / "in", **fields)
     summary = make(folder, tmp_path / "out", labels="folder", validation=0.3, test=0.3, pixels="raw")
@@ -79,7 +79,7 @@ def test_the_stock_library_loads_it_and_the_decoder_gives_tensors(tmp_path: Path
         assert summary.labels[decoded["label"]] == path.split("/")[0]
 
 
-def test_nothing_personal_is_written_unless_it_is_asked_for(tmp_path: Path) -> None:
+def test_names_and_free_text_are_written_only_on_request(tmp_path: Path) -> None:
     field = spots(3)
     (tmp_path / "in/ada lovelace").mkdir(parents=True)
     path = tmp_path / "in/ada lovelace/by_ada_2026.tif"
@@ -114,10 +114,10 @@ def test_channels_and_planes_are_images_of_one_source(tmp_path: Path) -> None:
     assert {(row["series"], row["channel"]) for row in rows_of(tmp_path / "one")} == {("image[z=1]", "1")}
     (status,) = reasons(tmp_path / "one").values()
     assert status[1].startswith("1 of 6 images, 4 of 4 crops")
-    assert "4 x other series than '*z=1]'; 1 x other channels than 1" in status[1]
+    assert "4 x series is not '*z=1]'; 1 x channel is not 1" in status[1]
 
 
-def test_exact_copies_are_taken_once(tmp_path: Path) -> None:
+def test_exact_copies_are_used_once(tmp_path: Path) -> None:
     field = spots(5)
     write(tmp_path / "in", a=field, b=spots(6))
     np.save(tmp_path / "in/copy.npy", field)
@@ -131,18 +131,18 @@ def test_exact_copies_are_taken_once(tmp_path: Path) -> None:
     assert "source" in states["some.npz"][1]
 
 
-def test_masks_are_cut_like_the_images(tmp_path: Path) -> None:
+def test_masks_are_cropped_like_the_images(tmp_path: Path) -> None:
     mask = np.arange(70 * 100, dtype=np.uint16).reshape(70, 100)
     write(tmp_path / "in", a=spots(8), b_image=spots(9), c=spots(10))
     write(tmp_path / "masks", a=mask, b_mask=(mask % 3).astype(np.uint8))
     summary = make(tmp_path / "in", tmp_path / "out", masks=tmp_path / "masks", keep_names=True, **NO_SPLIT)
     for row in rows_of(tmp_path / "out"):
         cut = mask[row["y"] : row["y"] + 32, row["x"] : row["x"] + 32]
-        wanted = {"a.tif": cut, "b_image.tif": cut % 3, "c.tif": None}[row["source"]]
-        if wanted is None:
+        expected = {"a.tif": cut, "b_image.tif": cut % 3, "c.tif": None}[row["source"]]
+        if expected is None:
             assert row["mask"] is None
         else:
-            np.testing.assert_array_equal(decode(row)["mask"].numpy(), wanted)
+            np.testing.assert_array_equal(decode(row)["mask"].numpy(), expected)
     assert summary.manifest.options["files_without_mask"] == 1
     assert reasons(tmp_path / "out")["c.tif"][1].endswith("no mask")
 
@@ -150,7 +150,7 @@ def test_masks_are_cut_like_the_images(tmp_path: Path) -> None:
 def test_fields_are_resampled_to_one_pixel_size_with_their_masks(tmp_path: Path) -> None:
     noise = np.random.default_rng(11).poisson(20.0, (80, 120)).astype(np.uint16)  # half of it is foreground
     write(tmp_path / "in", a=noise[:40, :60])  # 20 nm
-    np.save(tmp_path / "in/b.npy", noise)  # does not say
+    np.save(tmp_path / "in/b.npy", noise)  # has no pixel size
     mask = np.zeros((40, 60), np.uint8)
     mask[:20] = 7
     write(tmp_path / "masks", a=mask)
@@ -164,17 +164,17 @@ def test_fields_are_resampled_to_one_pixel_size_with_their_masks(tmp_path: Path)
         np.testing.assert_array_equal(decode(row)["mask"].numpy(), expected)
     assert reasons(tmp_path / "out")["b.npy"] == (
         "skipped",
-        "no pixel size in the file; --assume-pixel-size-nm gives one",
+        "no pixel size in the file (give --assume-pixel-size-nm)",
     )
     make(tmp_path / "in", tmp_path / "all", **options, assume_pixel_size_nm=10.0, pixels="raw", **NO_SPLIT)
     kinds = {row["source"]: row["dtype"] for row in rows_of(tmp_path / "all")}
-    assert kinds == {"a.tif": "float32", "b.npy": "uint16"}  # b has the wanted size already
+    assert kinds == {"a.tif": "float32", "b.npy": "uint16"}  # b has the requested size already
 
 
-# ------------------------------------------------------------------------------------- what is left out, and why
+# ------------------------------------------------------------------------------------- skipped and failed files
 
 
-def test_every_file_has_a_fate(tmp_path: Path) -> None:
+def test_every_file_has_a_status(tmp_path: Path) -> None:
     write(tmp_path / "in", good=spots(13), small=spots(14, (31, 90)), flat=np.full((64, 64), 9, np.uint16))
     dark = np.zeros((64, 320), np.uint16)
     dark[:, 300:] = spots(15, (64, 20))
@@ -191,7 +191,7 @@ def test_every_file_has_a_fate(tmp_path: Path) -> None:
         "flat.tif": "skipped",
         "broken.tif": "failed",
     }
-    assert states["small.tif"][1] == "a side is below 32 pixels"
+    assert states["small.tif"][1] == "height or width is below the crop size of 32 pixels (--crop-size)"
     assert states["flat.tif"][1] == "no contrast"
     assert "2 of 24 crops" in states["dark.tif"][1]
     assert "truncated, damaged" in states["broken.tif"][1]
@@ -200,7 +200,7 @@ def test_every_file_has_a_fate(tmp_path: Path) -> None:
     assert summary.manifest.exit_status == 1
 
 
-def test_signal_to_noise_and_foreground_choose(tmp_path: Path) -> None:
+def test_images_are_selected_by_signal_to_noise_ratio_and_crops_by_foreground(tmp_path: Path) -> None:
     write(tmp_path / "in", a=spots(17), b=np.random.default_rng(0).poisson(20.0, (70, 100)).astype(np.uint16))
     make(tmp_path / "in", tmp_path / "all", **NO_SPLIT, keep_names=True)
     ratio = {row["source"]: json.loads(row["metadata"])["snr"] for row in rows_of(tmp_path / "all")}
@@ -213,7 +213,7 @@ def test_signal_to_noise_and_foreground_choose(tmp_path: Path) -> None:
         make(tmp_path / "in", tmp_path / "none", min_foreground=0.9)
 
 
-def test_the_reference_selection_looks_at_names(tmp_path: Path) -> None:
+def test_the_reference_protocol_selects_series_by_name(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     arrays: dict[str, Any] = {name: spots(n, (240, 240)) for n, name in enumerate(("STED_1", "Conf", "STED overview"))}
     np.savez(tmp_path / "in/x.npz", **arrays)
@@ -232,32 +232,34 @@ def test_a_table_with_missing_rows(tmp_path: Path, capsys: pytest.CaptureFixture
     assert summary.labels == ("x", "y")
     assert summary.manifest.items["b.tif"].reason == "has no row in the table of labels"
     assert summary.manifest.options["label_rows_without_file"] == 1
-    assert "1 rows of the table of labels name no file, such as gone.tif" in capsys.readouterr().err
+    assert "warning: 1 path in the table of labels match no file, such as gone.tif" in capsys.readouterr().err
     every = make(tmp_path / "in", tmp_path / "all", labels=table, keep_unlabelled=True, **NO_SPLIT)
     assert every.manifest.counts() == {"done": 3, "failed": 0, "skipped": 0}
     assert {row["label"] for row in rows_of(tmp_path / "all")} == {0, 1, None}
 
 
-def test_a_mask_of_another_size_fails_its_image_only(tmp_path: Path) -> None:
+def test_an_image_with_a_mask_of_another_size_fails(tmp_path: Path) -> None:
     write(tmp_path / "in", a=spots(24), b=spots(25))
     write(tmp_path / "masks", a=np.zeros((70, 99), np.uint8), b=np.ones((70, 100), np.uint8))
     make(tmp_path / "in", tmp_path / "out", masks=tmp_path / "masks", **NO_SPLIT)
     state, reason = reasons(tmp_path / "out")["a.tif"]
     assert state == "failed"
-    assert reason == "its mask a.tif has 70 x 99 pixels, and series 'image' has 70 x 100; they must be the same"
+    assert reason == "its mask a.tif has 70 x 99 pixels, but series 'image' has 70 x 100; give a mask of the same size"
     assert reasons(tmp_path / "out")["b.tif"][0] == "done"
-    with pytest.raises(UserError, match=r"holds the mask of no image; that of the first would be a\.\* or a_mask\.\*"):
+    with pytest.raises(UserError, match=r"no mask found for any .*the mask of a\.tif is a\.\* or a_mask\.\*"):
         make(tmp_path / "in", tmp_path / "none", masks=write(tmp_path / "others", z=spots(0)))
 
 
-def test_zero_crops_say_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_message_about_zero_crops_has_the_reasons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(tmp_path / "in", a=spots(26, (20, 20)), b=np.zeros((64, 64), np.uint16))
     assert (
         main(["data", "build", str(folder), "--output", str(tmp_path / "out"), "--crop-size", "32", "--workers", "1"])
         == 2
     )
     message = capsys.readouterr().err.splitlines()[-1]
-    assert "no crop is left of 2 inputs (1 x a side is below 32 pixels; 1 x no contrast)" in message
+    too_small = "height or width is below the crop size of 32 pixels (--crop-size)"
+    assert f"no crop is left of 2 inputs (1 x {too_small}; 1 x no contrast)" in message
+
     assert len(reasons(tmp_path / "out")) == 2
 
 
@@ -272,7 +274,7 @@ def test_zero_crops_say_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         ({"snr": (3.0, 1.0)}, "signal-to-noise"),
     ],
 )
-def test_wrong_options_are_refused_before_anything_is_written(
+def test_invalid_options_are_refused_before_anything_is_written(
     tmp_path: Path, options: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
@@ -287,13 +289,13 @@ def test_the_command_prints_a_line_or_json(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr().out.endswith("out: 120 crops (96 train, 12 validation, 12 test)\n")
     (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     assert main([*words, str(tmp_path / "two"), "--json", "--snr", "0", "1e9"]) == 1
-    answer = json.loads(capsys.readouterr().out)
-    assert (answer["done"], answer["failed"], answer["skipped"]) == (10, 1, 0)
-    assert answer["crops"] == {"train": 96, "validation": 12, "test": 12}
+    result = json.loads(capsys.readouterr().out)
+    assert (result["done"], result["failed"], result["skipped"]) == (10, 1, 0)
+    assert result["crops"] == {"train": 96, "validation": 12, "test": 12}
 
 
 @pytest.mark.parametrize("keep_names", [False, True])
-def test_the_bytes_of_a_file_decide_its_split_whatever_it_is_called(tmp_path: Path, keep_names: bool) -> None:
+def test_the_bytes_of_a_file_decide_its_split_and_its_name_does_not(tmp_path: Path, keep_names: bool) -> None:
     folder = write(tmp_path / "in", **{f"n{number}": spots(number, shape=(32, 32)) for number in range(12)})
     make(folder, tmp_path / "out", keep_names=keep_names, seed=3)
     for path in (tmp_path / "out" / "data").glob("*.parquet"):

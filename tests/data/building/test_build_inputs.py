@@ -1,4 +1,4 @@
-"""What is worth a word: pictures of data sets, masks taken for images, poor splits, copies in dispute."""
+"""Notes of a build: skipped images of data sets, masks read as images, splits without a class, copies."""
 
 from __future__ import annotations
 
@@ -17,30 +17,43 @@ def build_words(folder: Path) -> list[str]:
     return ["data", "build", str(folder / "in"), *output]
 
 
-def test_pictures_of_another_data_set_are_no_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_in_the_folder_of_a_data_set_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(3):
         write(tmp_path / "in", **{f"n{number}": spots(number)})
     first = build(tmp_path / "in", tmp_path / "in" / "made", crop_size=32, **NO_SPLIT, workers=1)
     second = build(tmp_path / "in", tmp_path / "other", crop_size=32, **NO_SPLIT, workers=1)
     assert second.crops == first.crops
-    assert "skipped 2 images that belong to data sets" in capsys.readouterr().err
+    assert "skipped 2 images in the folders of data sets" in capsys.readouterr().err
 
 
-def test_files_called_masks_are_worth_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path / "in", a=spots(0))
-    write(tmp_path / "in", a_mask=spots(1))
+@pytest.mark.parametrize("names", [("a", "a_mask"), ("b", "a_mask"), ("images__a", "masks__a")])
+def test_masks_that_are_read_as_images_are_reported(
+    names: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "in", **{names[0]: spots(0)})
+    write(tmp_path / "in", **{names[1]: spots(1)})
     build(tmp_path / "in", tmp_path / "out", crop_size=32, **NO_SPLIT, workers=1)
-    assert "note: 1 files are called *_mask and are taken as images; --masks FOLDER" in capsys.readouterr().err
+    mask = f"{names[1].replace('__', '/')}.tif"
+    assert f"note: 1 file with the name of a mask, such as {mask}, will be read as images" in capsys.readouterr().err
 
 
-def test_a_copy_with_another_label_is_named(tmp_path: Path) -> None:
+def test_folders_of_images_and_masks_are_not_taken_as_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "in", images__a=spots(0), masks__a=spots(1))
+    assert main([*build_words(tmp_path), "--labels", "folder"]) == 2
+    assert "holds images and masks, not folders of classes; give INPUT/images as INPUT" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_copy_with_another_label_is_reported(tmp_path: Path) -> None:
     write(tmp_path / "in", A__a=spots(0), B__b=spots(0))
     write(tmp_path / "in", B__c=spots(1))
     summary = build(tmp_path / "in", tmp_path / "out", crop_size=32, labels="folder", **NO_SPLIT, workers=1)
     assert summary.manifest.items["B/b.tif"].reason == "exact copy of A/a.tif, which is labelled 'A', not 'B'"
 
 
-def test_splits_that_lack_something_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_splits_without_a_class_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(9):
         write(tmp_path / "in", **{f"{'often' if number else 'rare'}__n{number}": spots(number)})
     write(tmp_path / "in", often__flat=np.zeros((64, 64), np.uint16))
@@ -51,7 +64,7 @@ def test_splits_that_lack_something_are_named(tmp_path: Path, capsys: pytest.Cap
     assert "note: split 'test' has no crop of rare" in err
 
 
-def test_other_settings_may_be_tried_after_a_run_that_gave_nothing(tmp_path: Path) -> None:
+def test_a_run_without_crops_can_be_repeated_with_other_settings(tmp_path: Path) -> None:
     write(tmp_path / "in", a=spots(0))
     words = build_words(tmp_path)
     assert main([*words, "--channel", "DAPI"]) == 2

@@ -1,4 +1,4 @@
-"""Real microscope files as data sets: the pixels of the files, their offsets, signs and pixel sizes."""
+"""Data sets built from real microscope files: pixels, offsets, signs and pixel sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(FOLDER or ".")
 
 
 def built(tmp_path: Path, folder: str, **options: Any) -> tuple[Any, list[dict[str, Any]]]:
-    """A data set of raw crops, and all its rows through the stock library."""
+    """Build a data set of raw crops, and load all its rows with `datasets`."""
     output = tmp_path / folder
     settings: dict[str, Any] = {"pixels": "raw", "keep_names": True, "min_foreground": 0.0, "workers": 1} | options
     summary = build(ROOT / folder, output, validation=0.2, test=0.2, **settings)
@@ -70,7 +70,7 @@ def test_calibration_signs_and_pixel_sizes_are_reported(tmp_path: Path) -> None:
     assert len(rows) == 24 and {tuple(row["pixel_size_nm"]) for row in rows} == {(10.0, 10.0)}
 
 
-def test_an_imspector_file_without_a_stack_fails_alone(tmp_path: Path) -> None:
+def test_an_imspector_file_without_a_stack_fails_and_the_others_do_not(tmp_path: Path) -> None:
     summary, rows = built(tmp_path, "msr")
     assert summary.manifest.counts() == {"done": 2, "failed": 1, "skipped": 0}
     assert "holds no image stack" in summary.manifest.failures()["dummy_4channel.msr"]
@@ -80,12 +80,13 @@ def test_an_imspector_file_without_a_stack_fails_alone(tmp_path: Path) -> None:
     assert {tuple(np.round(row["pixel_size_nm"], 3)) for row in rows} == {(20.0, 20.0)}
 
 
-def test_masks_beside_the_images_and_in_a_folder_of_their_own(tmp_path: Path) -> None:
+def test_masks_next_to_the_images_and_in_a_separate_folder(tmp_path: Path) -> None:
     summary, rows = built(tmp_path, "spot_segmentation", masks=ROOT / "spot_segmentation")
     assert len(rows) == 10 and all(row["source"].endswith("_image.tif") for row in rows)
     for row in rows:
-        wanted = next(read_series(ROOT / "spot_segmentation" / row["source"].replace("_image", "_mask"))).array[0]
-        np.testing.assert_array_equal(decode(row)["mask"].numpy(), wanted)
+        expected = next(read_series(ROOT / "spot_segmentation" / row["source"].replace("_image", "_mask"))).array[0]
+        np.testing.assert_array_equal(decode(row)["mask"].numpy(), expected)
+
     summary, rows = built(tmp_path, "actin_raw", masks=ROOT / "actin_masks")
     assert summary.manifest.options["files_without_mask"] == 3
     found = {row["source"]: sorted(set(row["mask"])) for row in rows if row["mask"] is not None}

@@ -1,4 +1,4 @@
-"""A build that is stopped, killed or out of room loses and repeats nothing, and says what it found."""
+"""Resuming a build after an interruption, a kill or a full disk: nothing is lost or repeated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.data.building.small_fields import NO_SPLIT, bytes_of, make, reasons, 
 
 
 def many(folder: Path, count: int = 40) -> Path:
-    """Three parts and a file that fails."""
+    """Write the files of three parts, and one file that fails."""
     write(folder, **{f"{n:03d}": spots(100 + n, (64, 64)) for n in range(count)})
     (folder / "bad.tif").write_bytes(b"II*\x00rubbish")
     return folder
@@ -49,7 +49,7 @@ class Stopped(BaseException):
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, calls: int, error: BaseException) -> None:
-    """The function of that name raises at one of its calls."""
+    """Make a function raise an error after some calls."""
     function, count = getattr(module, name), [0]
 
     def stopping(*args: Any, **kwargs: Any) -> Any:
@@ -61,7 +61,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, calls: i
     monkeypatch.setattr(module, name, stopping)
 
 
-def test_a_stopped_run_goes_on_and_makes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_resumes_and_makes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = many(tmp_path / "in")
     make(folder, tmp_path / "whole")
     for module, name, calls in ((reading, "fit_scale", 20), (building, "write_part", 1), (assembly, "assemble", 0)):
@@ -114,15 +114,14 @@ def test_a_file_that_changes_while_it_is_read_fails_and_leaves_no_row(
     make(folder, tmp_path / "out", keep_names=True, **NO_SPLIT)
     assert {row["source"] for row in rows_of(tmp_path / "out")} == {"a.tif", "c.tif"}
     state, reason = reasons(tmp_path / "out")["b.npz"]
-    assert (state, reason) == ("failed", "changed while it was read; build again when it is complete")
+    assert (state, reason) == ("failed", "changed while it was read; run the command again when the file is complete")
 
 
-def test_a_full_disk_is_told_and_the_run_goes_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_the_run_resumes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = many(tmp_path / "in")
     full = OSError(errno.ENOSPC, "No space left on device")
     make(folder, tmp_path / "whole")
-    places = ((staging, "crops_to_table", 20), (assembly, "write_card", 0))
-    for module, name, calls in places:
+    for module, name, calls in ((staging, "crops_to_table", 20), (assembly, "write_card", 0)):
         with monkeypatch.context() as patch:
             stop_after(patch, module, name, calls, full)
             with pytest.raises(
@@ -155,7 +154,7 @@ def test_other_settings_inputs_or_contents_of_the_folder_are_refused(tmp_path: P
         make(folder, folder / "a.tif")
 
 
-def test_pictures_of_an_earlier_run_are_no_inputs(tmp_path: Path) -> None:
+def test_images_of_an_earlier_run_are_not_inputs(tmp_path: Path) -> None:
     write(tmp_path, a=spots(37), b=spots(38))
     make(tmp_path, tmp_path / "out")
     assert list(make(tmp_path, tmp_path / "out").manifest.items) == ["a.tif", "b.tif"]
@@ -163,7 +162,7 @@ def test_pictures_of_an_earlier_run_are_no_inputs(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills a process the POSIX way")
-def test_a_killed_command_goes_on_and_leaves_no_process_behind(tmp_path: Path) -> None:
+def test_a_killed_command_resumes_and_leaves_no_process_behind(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", **{f"{n:03d}": spots(n, (150, 150)) for n in range(128)})
     words = ["data", "build", str(folder), "--crop-size", "32", "--stride", "16", "--workers", "2"]
     script = "import sys; from stedfm_hf.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -186,7 +185,7 @@ def test_a_killed_command_goes_on_and_leaves_no_process_behind(tmp_path: Path) -
     assert reasons(tmp_path / "out") == reasons(tmp_path / "whole")
 
 
-def test_a_folder_without_write_permission_is_named(tmp_path: Path) -> None:
+def test_the_message_names_a_folder_without_write_permission(tmp_path: Path) -> None:
     if not hasattr(os, "geteuid") or os.geteuid() == 0:
         pytest.skip("root may write everywhere")
     (tmp_path / "locked").mkdir(mode=0o500)

@@ -1,4 +1,4 @@
-"""Cutting fields: equal to the formulas of the reference, to the last bit, whatever the dtype."""
+"""Cropping of fields: bit-identical to the formulas of the reference, for every dtype."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from stedfm_hf.data.building.cropping import (
     REFERENCE_MIN_FOREGROUND,
     CropRule,
     IntensityScale,
+    crop_positions,
     fit_scale,
     grid,
-    places,
 )
 from stedfm_hf.runs import UserError
 
@@ -38,7 +38,7 @@ def planes(draw: st.DrawFn) -> np.ndarray:
 
 
 def by_the_formula(plane: np.ndarray, quantiles: tuple[float, float]) -> tuple[float, float, np.ndarray] | None:
-    """Quantiles and 8-bit field as `spec` says them, in float64."""
+    """Quantiles and 8-bit field by the formula of the reference, in float64."""
     field = plane.astype(np.float64)
     low, high = np.quantile(field, quantiles)
     if low == high:
@@ -68,7 +68,7 @@ def test_scaling_and_threshold_are_those_of_the_formula(plane: np.ndarray, quant
         assert noise < 1e-5 * (high - low)
 
 
-def test_a_large_field_is_scaled_like_a_small_one() -> None:
+def test_a_field_of_several_histogram_blocks_is_scaled_like_a_small_one() -> None:
     """More pixels than one block of the histogram."""
     plane = np.random.default_rng(0).poisson(3.0, (1500, 1001)).astype(np.uint16)
     scale = fit_scale(plane)
@@ -83,14 +83,14 @@ def test_a_large_field_is_scaled_like_a_small_one() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
-def test_without_contrast_there_is_no_scale(dtype: str) -> None:
+def test_a_field_without_contrast_has_no_scale(dtype: str) -> None:
     assert fit_scale(np.full((8, 8), 7, dtype)) is None
     sparse = np.zeros((64, 64), dtype)
     sparse[0, :4] = 90  # fewer than one pixel in a thousand: both quantiles are 0
     assert fit_scale(sparse) is None
 
 
-def test_what_is_not_finite_does_not_count_and_has_a_defined_value() -> None:
+def test_values_that_are_not_finite_are_ignored_by_quantiles_and_get_a_defined_value() -> None:
     plane = np.arange(100, dtype=np.float32).reshape(10, 10)
     plane[0, :3] = np.nan, np.inf, -np.inf
     scale = fit_scale(plane, (0.0, 1.0))
@@ -119,7 +119,7 @@ def test_the_grid_of_the_reference() -> None:
     assert grid(1024, CropRule()) == [0, 224, 448, 672, 800]
 
 
-def test_a_field_written_out_by_hand_is_cut_as_the_reference_cuts_it() -> None:
+def test_a_hand_made_field_is_cropped_as_in_the_reference() -> None:
     """300 x 500: rows 0 and 76, columns 0, 224 and 276. Background 10, bright spots of 110."""
     field = np.full((300, 500), 10, np.uint16)
     field[::2, ::2] = 12  # a quarter of the pixels: the background has a little texture
@@ -133,24 +133,24 @@ def test_a_field_written_out_by_hand_is_cut_as_the_reference_cuts_it() -> None:
     # 602 of 150 000 pixels are bright, 0.4 %: the 0.999 quantile is 110, the 0.001 quantile 10.
     assert (scale.low, scale.high) == (10.0, 110.0)
     assert scale.to_8bit(np.array([[0, 10, 11, 12, 60, 109, 110, 5000]], np.uint16)).tolist() == [
-        [0, 0, 2, 5, 127, 252, 255, 255]  # 255 * 0.01 = 2.55 and 255 * 0.99 = 252.45 are cut off, not rounded
+        [0, 0, 2, 5, 127, 252, 255, 255]  # 255 * 0.01 = 2.55 and 255 * 0.99 = 252.45 are truncated, not rounded
     ]
     kept = {
-        (place.y, place.x): round(place.foreground_fraction * 224**2)
-        for place in places(field, scale, CropRule(min_foreground=REFERENCE_MIN_FOREGROUND))
+        (position.y, position.x): round(position.foreground_fraction * 224**2)
+        for position in crop_positions(field, scale, CropRule(min_foreground=REFERENCE_MIN_FOREGROUND))
     }
     # Of the six crops (0, 276) has 50 pixels, not above 50.176, and (76, 0) the one pixel that is too bright.
     assert kept == {(0, 0): 400, (0, 224): 51, (76, 224): 51, (76, 276): 100}
-    assert list(places(field, scale, CropRule())) == []  # the sound default asks for more than 501 pixels
+    assert list(crop_positions(field, scale, CropRule())) == []  # the default requires more than 501 pixels
 
 
 @pytest.mark.parametrize("rule", [{"size": 0}, {"stride": 0}, {"min_foreground": 1.0}, {"min_foreground": -0.1}])
-def test_rules_without_sense_are_refused(rule: dict[str, Any]) -> None:
+def test_invalid_rules_are_refused(rule: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         CropRule(**rule)
 
 
-def test_a_scale_is_made_for_one_dtype_and_works_on_pieces_of_the_field() -> None:
+def test_a_scale_works_on_parts_of_its_field() -> None:
     field = np.arange(-50, 350, dtype=np.int16).reshape(20, 20)
     scale = fit_scale(field, (0.0, 1.0))
     assert isinstance(scale, IntensityScale)

@@ -23,12 +23,30 @@ def table(folder: Path, text: str) -> Path:
 def test_the_first_folder_is_the_label() -> None:
     found = label_files(PATHS, "folder")
     assert found.labels == {"actin/a.tif": "actin", "actin/x/b.tif": "actin", "tubulin/a.tif": "tubulin"}
-    assert "no folder" in found.missing
-    with pytest.raises(UserError, match="no file lies in a folder"):
+    assert "not in a subfolder" in found.missing
+    with pytest.raises(UserError, match="no subfolders with images"):
         label_files(["a.tif"], "folder")
 
 
-def test_a_table_gives_labels_by_path_or_by_a_name_that_only_one_file_has(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("paths", "words"),
+    [
+        (["images/a/1.tif", "masks/a/1.tif"], "holds images and masks, .* INPUT/images as INPUT, .* INPUT/masks"),
+        (["Images/1.tif", "Labels/1.tif", "other/1.tif"], "holds images and labels, not folders of classes"),
+        (["images/a/1.tif", "2.tif"], "holds images, not folders of classes; give INPUT/images as INPUT$"),
+    ],
+)
+def test_folders_of_images_and_masks_are_not_labels(paths: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        label_files(paths, "folder")
+
+
+def test_folders_that_have_the_name_of_masks_only_are_labels() -> None:
+    found = label_files(["labels/1.tif", "masks/1.tif"], "folder")
+    assert set(found.labels.values()) == {"labels", "masks"}
+
+
+def test_a_table_gives_labels_by_path_or_by_unique_file_name(tmp_path: Path) -> None:
     rows = [
         "path,label,by",
         "actin\\a.tif, 007 ,ada",
@@ -53,26 +71,26 @@ def test_a_parquet_table_with_numbers_and_nulls(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("file,label\nc.tif,x\n", r"has no column path \(there are: file, label\)"),
-        ("", "no column path and no label"),
+        ("file,label\nc.tif,x\n", r"no column path \(its columns are file, label\)"),
+        ("", "no column path and no column label"),
         ("path,label\nc.tif,x\nc.tif,y\n", "'c.tif' has two labels"),
-        ("path,label\nc.tif,x\na.tif,y\n", r"'a.tif' fits 2 files \(actin/a.tif, tubulin/a.tif\)"),
+        ("path,label\nc.tif,x\na.tif,y\n", r"'a.tif' matches 2 files \(actin/a.tif, tubulin/a.tif\)"),
         ("path,label\n/data/c.tif,x\n", "labels none of the 4 files"),
         ("path,label\n", "labels none of the 4 files"),
         ("path,label\n\x00\x00,\x00\n", "labels none|cannot be read"),
     ],
 )
-def test_a_table_that_cannot_be_right_is_refused(tmp_path: Path, text: str, words: str) -> None:
+def test_an_invalid_table_is_refused(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         label_files(PATHS, table(tmp_path, text))
 
 
-def test_the_same_label_twice_is_no_fault(tmp_path: Path) -> None:
+def test_a_row_may_be_repeated(tmp_path: Path) -> None:
     assert label_files(PATHS, table(tmp_path, "path,label\nc.tif,x\nc.tif,x\n")).labels == {"c.tif": "x"}
 
 
 @pytest.mark.parametrize("name", ["labels.csv", "labels.parquet", "labels.xlsx"])
-def test_a_table_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+def test_the_message_names_a_table_that_cannot_be_read(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=name):
         label_files(PATHS, tmp_path / name)
     (tmp_path / name).write_bytes(b"\xff\xfe\x00PAR1")

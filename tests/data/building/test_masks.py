@@ -1,4 +1,4 @@
-"""Which file is whose mask, and what a mask may hold."""
+"""Pairing of mask files with images, and reading of masks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from stedfm_hf.data.building.masks import masks_among, pair_masks, read_mask
+from stedfm_hf.data.building.masks import find_masks, pair_masks, read_mask
 from stedfm_hf.images import FoundImage, ImageReadError, find_images
 
 
@@ -26,7 +26,7 @@ def pairs(inputs: Path, masks: Path) -> tuple[list[str], dict[str, list[str]]]:
     return [image.path for image in found.images], below
 
 
-def test_a_folder_laid_out_like_the_input(tmp_path: Path) -> None:
+def test_a_mask_folder_with_the_subfolders_of_the_input(tmp_path: Path) -> None:
     images = make(tmp_path / "images", "a/1.tif", "a/2.tif", "b_image.tif", "c.tif")
     masks = make(tmp_path / "masks", "a/1.tif", "a/2_mask.tiff", "b_mask.tif", "other.tif")
     assert pairs(images, masks) == (
@@ -35,7 +35,7 @@ def test_a_folder_laid_out_like_the_input(tmp_path: Path) -> None:
     )
 
 
-def test_masks_beside_the_images_are_no_images(tmp_path: Path) -> None:
+def test_masks_next_to_the_images_are_not_images(tmp_path: Path) -> None:
     folder = make(tmp_path, "1_image.tif", "1_mask.tif", "2.tif", "2_mask.png", "3_mask.tif", "4.tif")
     assert pairs(folder, folder) == (
         ["1_image.tif", "2.tif", "4.tif"],
@@ -43,12 +43,12 @@ def test_masks_beside_the_images_are_no_images(tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_of_masks_within_the_input_holds_no_images(tmp_path: Path) -> None:
+def test_files_in_a_mask_folder_inside_the_input_are_not_images(tmp_path: Path) -> None:
     make(tmp_path, "1.tif", "2.tif", "masks/1.tif", "masks/x.tif")
     assert pairs(tmp_path, tmp_path / "masks") == (["1.tif", "2.tif"], {"1.tif": ["1.tif"]})
 
 
-def test_two_files_that_could_be_the_mask_are_both_named(tmp_path: Path) -> None:
+def test_two_mask_candidates_are_both_listed(tmp_path: Path) -> None:
     images, masks = make(tmp_path / "images", "1.tif"), make(tmp_path / "masks", "1.tif", "1.tiff")
     assert pairs(images, masks)[1] == {"1.tif": ["1.tif", "1.tiff"]}
 
@@ -61,7 +61,7 @@ def test_two_files_that_could_be_the_mask_are_both_named(tmp_path: Path) -> None
         (np.array([[0.0, 3.0]], np.float32), "uint8"),
     ],
 )
-def test_whole_numbers_are_kept_whatever_their_type(tmp_path: Path, stored: np.ndarray, dtype: str) -> None:
+def test_whole_numbers_are_kept_for_every_dtype(tmp_path: Path, stored: np.ndarray, dtype: str) -> None:
     np.save(tmp_path / "m.npy", stored)
     mask = read_mask(tmp_path / "m.npy")
     assert mask.dtype == dtype
@@ -78,13 +78,13 @@ def test_whole_numbers_are_kept_whatever_their_type(tmp_path: Path, stored: np.n
         (np.zeros((2, 3, 3), np.uint8), "has 2 channels"),
     ],
 )
-def test_other_numbers_are_refused_and_the_mask_is_named(tmp_path: Path, stored: np.ndarray, words: str) -> None:
+def test_other_values_are_refused(tmp_path: Path, stored: np.ndarray, words: str) -> None:
     np.save(tmp_path / "m.npy", stored)
     with pytest.raises(ImageReadError, match=f"^its mask m.npy.*{words}"):
         read_mask(tmp_path / "m.npy")
 
 
-def test_a_damaged_mask_is_named_without_its_folder(tmp_path: Path) -> None:
+def test_the_message_names_a_damaged_mask_without_its_folder(tmp_path: Path) -> None:
     (tmp_path / "m.tif").write_bytes(b"II*\x00rubbish")
     with pytest.raises(ImageReadError, match="^its mask m.tif: ") as caught:
         read_mask(tmp_path / "m.tif")
@@ -102,6 +102,6 @@ def test_a_damaged_mask_is_named_without_its_folder(tmp_path: Path) -> None:
         (["images/1.tif", "images/1_region.tif", "masks/1_region.tif", "images.tif"], ["masks/1_region.tif"]),
     ],
 )
-def test_masks_are_told_from_the_images_they_lie_with(names: list[str], masks: list[str]) -> None:
-    found = masks_among([FoundImage(Path(name), name) for name in names])
+def test_masks_are_found_among_the_files_of_a_folder(names: list[str], masks: list[str]) -> None:
+    found = find_masks([FoundImage(Path(name), name) for name in names])
     assert sorted(each.path for each in found) == sorted(masks)

@@ -14,7 +14,7 @@ from huggingface_hub import DatasetCard
 from stedfm_hf.data.publishing.card import CardFacts
 from stedfm_hf.data.repository.decoding import decode
 from stedfm_hf.data.repository.layout import Crop
-from stedfm_hf.data.splits import SplitShares
+from stedfm_hf.data.splits import SplitFractions
 from tests.data.assembled import FACTS, labelled_crops, noisy_crop, write_repo
 
 ODD_LABELS = ("no", "1e3", "a: b", "x|y", "'quoted\"", "Ünïcode µm")
@@ -68,7 +68,7 @@ def test_the_preview_shows_pictures(tmp_path: Path) -> None:
 
 
 def test_a_repository_that_was_built_again_is_not_read_from_the_cache(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"shares": SplitShares(0.0, 0.0)}
+    options: dict[str, Any] = {"fractions": SplitFractions(0.0, 0.0)}
     for folder, number in (("one", 1), ("one", 2), ("two", 3)):  # the cache knows the last name of a folder only
         crop = noisy_crop(number)
         write_repo(tmp_path / folder / "repo", [crop], **options)
@@ -107,7 +107,7 @@ def test_the_text_says_what_is_known_and_nothing_else(tmp_path: Path) -> None:
         settings={"crop": 8, "stride": (8, 8), "labels": None, "a|b": "c\nd", "psf": {"nm": [45.0, 80.0], "x": True}},
         source_note="Recorded on our microscope.",
         mask_names={1: "ring"},
-        limits=("Only one dye was used.",),
+        limitations=("Only one dye was used.",),
     )
     write_repo(tmp_path / "known", labelled_crops(16), facts)
     known = (tmp_path / "known/README.md").read_text(encoding="utf-8")
