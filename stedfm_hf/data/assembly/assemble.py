@@ -1,4 +1,4 @@
-"""From staged parts to a data set: copies removed, splits made, shards, index, preview and card written."""
+"""Assembly of a data set from staged parts: removal of copies, splits, shards, index, preview and card."""
 
 from __future__ import annotations
 
@@ -25,35 +25,36 @@ from stedfm_hf.data.repository.layout import INDEX_FILE, SPLITS, crop_features
 from stedfm_hf.data.repository.shards import Shard, SplitWriter
 from stedfm_hf.data.settings import ROWS_PER_SHARD
 from stedfm_hf.data.splits import SPLIT_FRACTIONS, SplitFractions, split_of
-from stedfm_hf.runs import Manifest, Progress, UserError, manifest_path, print_note, some_of, write_json
+from stedfm_hf.runs import Manifest, Progress, UserError, counted, manifest_path, print_note, some_of, write_json
 from stedfm_hf.runs.files import remove_path
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Which rows go where. Small, because it is of all crops: a number of each row, and what the numbers mean.
+    """Split of each row, stored as one small number for each row because it is held for all crops.
 
-    Args:
-        labels: names of the classes.
-        places: for every part the place of each of its rows, -1 for none.
-        splits: of every place.
-        crops: rows of every split.
-        sources: source images of every split.
-        by_rule: whether splits were made here, not by the producer.
-        planes: whether a crop has planes or a region.
+    Attributes:
+        labels: Names of the classes.
+        groups: Group of each row of a part, by the name of the part; -1 for rows that are dropped. A group is the
+            rows of one source, label and split.
+        splits: Split of each group.
+        crops: Number of rows in each split.
+        sources: Number of source images in each split.
+        split_by_hash: Whether a split was computed from ids, instead of given by the command.
+        planes: Whether a crop has planes or a region.
     """
 
     labels: tuple[str, ...]
-    places: dict[str, np.ndarray]
+    groups: dict[str, np.ndarray]
     splits: np.ndarray
     crops: dict[str, int]
     sources: dict[str, int]
-    by_rule: bool
+    split_by_hash: bool
     planes: bool
 
-    def targets(self, name: str) -> np.ndarray:
-        """The split of each row of a part, "" for none."""
-        return np.append(self.splits, "")[self.places[name]]
+    def split_of_rows(self, name: str) -> np.ndarray:
+        """Return the split of each row of a part, "" for rows that are dropped."""
+        return np.append(self.splits, "")[self.groups[name]]
 
 
 def assemble(
@@ -67,72 +68,80 @@ def assemble(
     labels: Sequence[str] | None = None,
     rows_per_shard: int = ROWS_PER_SHARD,
 ) -> DatasetSummary:
-    """Make a data set of all staged parts. If interrupted, it begins again: the parts stay.
+    """Write a data set from all staged parts. After an interruption, the parts are kept and assembly starts again.
 
     Args:
-        staging: The parts; the order of their names is the order of the inputs.
+        staging: Staged parts; the order of their names is the order of the inputs.
         output: Folder of the data set.
-        manifest: Manifest of the run; gets the status of every input.
-        card: What the card says besides what is in the data.
-        fractions: Shares of the splits, for images that have none yet; see :func:`~stedfm_hf.data.splits.split_of`.
+        manifest: Manifest of the run, which gets the status of all inputs.
+        card: Content of the card that cannot be computed from the data.
+        fractions: Fractions of the splits for images without a given split; see
+            :func:`~stedfm_hf.data.splits.split_of`.
         seed: Random seed of the order of the crops on disk.
-        labels: Names of the classes in their order; None takes those that occur, sorted.
+        labels: Names of the classes in their order; None uses the labels that occur, sorted.
         rows_per_shard: Largest number of crops in a shard.
+
+    Returns:
+        Number of crops and source images in each split, and notes.
 
     Raises:
         UserError: No part holds a crop.
     """
     plan = _plan(staging, manifest, fractions, labels)
     if not sum(plan.crops.values()):
-        staging.remove()  # so that other settings may be tried at once
+        staging.remove()  # so that the next run can use other settings
         reasons = Counter(status.reason for status in manifest.items.values() if status.state != "done")
-        often = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+        frequent = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
         record = manifest_path(output, folder=True)
-        raise UserError(f"{output}: no crop is left of {len(manifest.items)} inputs ({often}); see {record}")
-    fresh = output / ASSEMBLED
-    remove_path(fresh)
+        raise UserError(
+            f"{output}: no crop is left of {counted(len(manifest.items), 'input')} ({frequent}); change the settings; "
+            f"{record} lists all inputs"
+        )
+    temporary = output / ASSEMBLED
+    remove_path(temporary)
     try:
-        statistics = _write_results(staging, fresh, plan, card, seed, rows_per_shard)
+        statistics = _write_results(staging, temporary, plan, card, seed, rows_per_shard)
         for name in RESULTS:
             remove_path(output / name)
-            if (fresh / name).exists():
-                (fresh / name).rename(output / name)
+            if (temporary / name).exists():
+                (temporary / name).rename(output / name)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)  # on a full disk, it takes the space that is needed
-    notes = _gaps(plan, fractions, statistics)
+        shutil.rmtree(temporary, ignore_errors=True)  # on a full disk, the next run needs the space
+    notes = _missing_splits_and_labels(plan, fractions, statistics)
     for note in notes:
         print_note(f"note: {note}")
     return DatasetSummary(output, manifest, plan.crops, plan.sources, plan.labels, notes)
 
 
 def _write_results(
-    staging: Staging, fresh: Path, plan: _Plan, card: CardFacts, seed: int, rows_per_shard: int
+    staging: Staging, folder: Path, plan: _Plan, card: CardFacts, seed: int, rows_per_shard: int
 ) -> Statistics:
+    """Write all files of the data set except the manifest."""
     features = crop_features(plan.labels, planes=plan.planes)
     statistics, preview = Statistics(plan.labels), Preview(plan.labels, seed=seed)
     writers = {
-        split: SplitWriter(fresh, split, rows, features.arrow_schema, seed=seed, rows_per_shard=rows_per_shard)
+        split: SplitWriter(folder, split, rows, features.arrow_schema, seed=seed, rows_per_shard=rows_per_shard)
         for split, rows in plan.crops.items()
     }
     with Progress(sum(plan.crops.values()), description="write", unit="crops") as progress:
         _write(staging, plan, writers, features.arrow_schema, statistics, preview, progress, seed)
     shards = {split: writer.shards for split, writer in writers.items()}
-    write_json(fresh / INDEX_FILE, index_of(shards, plan.labels, plan.sources, card.mask_names))
-    preview.write(fresh)
-    write_card(fresh, card, statistics, preview)
+    write_json(folder / INDEX_FILE, index_of(shards, plan.labels, plan.sources, card.mask_names))
+    preview.write(folder)
+    write_card(folder, card, statistics, preview)
     return statistics
 
 
-def _gaps(plan: _Plan, fractions: SplitFractions, statistics: Statistics) -> tuple[str, ...]:
-    """Splits that were asked for and are not there, and classes that a split has no crop of."""
-    asked = [name for name in SPLITS if plan.by_rule and getattr(fractions, name) > 0]
+def _missing_splits_and_labels(plan: _Plan, fractions: SplitFractions, statistics: Statistics) -> tuple[str, ...]:
+    """Return notes about requested splits without images, and classes without a crop in a split."""
+    requested = [name for name in SPLITS if plan.split_by_hash and getattr(fractions, name) > 0]
     notes = [
-        f"no source image is in the split {name!r}; add images, or give other fractions (--validation, --test)"
-        for name in asked
+        f"split {name!r} has no source image; add images, or change the fractions (--validation, --test)"
+        for name in requested
         if name not in plan.crops
     ]
-    for split, figures in statistics.to_json()["splits"].items():
-        if missing := [label for label, count in figures["labels"].items() if not count]:
+    for split, record in statistics.to_json()["splits"].items():
+        if missing := [label for label, count in record["labels"].items() if not count]:
             notes.append(f"split {split!r} has no crop of {some_of(missing, 5)}")
     return tuple(notes)
 
@@ -150,6 +159,9 @@ def index_of(
         labels: Names of the classes.
         sources: Number of source images in each split.
         mask_names: Names of the numbers in the masks.
+
+    Returns:
+        Plain data, with the files and row groups of each split.
     """
     return {
         "format": 3,
@@ -157,57 +169,59 @@ def index_of(
         "mask_names": {str(number): name for number, name in mask_names.items()},
         "sources": dict(sources),
         "splits": {
-            split: [{"file": s.file, "row_groups": list(s.row_groups)} for s in each] for split, each in shards.items()
+            split: [{"file": shard.file, "row_groups": list(shard.row_groups)} for shard in shards_of_split]
+            for split, shards_of_split in shards.items()
         },
     }
 
 
 def _plan(staging: Staging, manifest: Manifest, fractions: SplitFractions, labels: Sequence[str] | None) -> _Plan:
+    """Find copies, and assign each row to a split."""
     originals: dict[bytes, tuple[str, str | None]] = {}
     copies: dict[str, list[str]] = {}
-    count_of: Counter[str] = Counter()
-    places: dict[tuple[str, str | None, str], int] = {}
+    images_per_item: Counter[str] = Counter()
+    groups: dict[tuple[str, str | None, str], int] = {}
     rows: Counter[int] = Counter()
-    rows_of_parts: dict[str, np.ndarray] = {}
-    planes = by_rule = False
+    groups_of_parts: dict[str, np.ndarray] = {}
+    planes = split_by_hash = False
     for part in staging:
         manifest.items.update(part.items)
         planes = planes or part.notes["planes"]
-        place_of, images = [], images_of(part)
+        group_of_image, images = [], images_of(part)
         for image in images:
             item = sys.intern(image.item)
-            count_of[item] += 1
+            images_per_item[item] += 1
             if (original := _original(image, item, originals)) is not None:
                 other, label = original
                 conflict = f", which is labelled {label!r}, not {image.label!r}" if label != image.label else ""
                 copies.setdefault(item, []).append(other + conflict)
-                place_of.append(-1)
+                group_of_image.append(-1)
             elif image.rows:
                 split = image.split or split_of(image.split_id or image.source, fractions)
-                place = places.setdefault((image.source, image.label, split), len(places))
-                by_rule = by_rule or image.split is None
-                rows[place] += image.rows
-                place_of.append(place)
+                group = groups.setdefault((image.source, image.label, split), len(groups))
+                split_by_hash = split_by_hash or image.split is None
+                rows[group] += image.rows
+                group_of_image.append(group)
             else:
-                place_of.append(-1)
-        rows_of_parts[part.name] = np.repeat(np.array(place_of, np.int32), [image.rows for image in images])
-    _record_copies(manifest, copies, count_of)
-    splits = [split for _, _, split in places]
-    names = labels if labels is not None else sorted({label for _, label, _ in places if label is not None})
+                group_of_image.append(-1)
+        groups_of_parts[part.name] = np.repeat(np.array(group_of_image, np.int32), [image.rows for image in images])
+    _record_copies(manifest, copies, images_per_item)
+    splits = [split for _, _, split in groups]
+    names = labels if labels is not None else sorted({label for _, label, _ in groups if label is not None})
     crops: Counter[str] = Counter()
     sources: dict[str, set[str]] = {}
-    for (source, _, _), place in places.items():
-        crops[splits[place]] += rows[place]
-        sources.setdefault(splits[place], set()).add(source)
+    for (source, _, _), group in groups.items():
+        crops[splits[group]] += rows[group]
+        sources.setdefault(splits[group], set()).add(source)
     order = [*SPLITS, *sorted(set(crops) - set(SPLITS))]
     present = [split for split in order if crops[split]]
     return _Plan(
         tuple(names),
-        rows_of_parts,
+        groups_of_parts,
         np.array(splits, dtype=np.str_),
         {split: crops[split] for split in present},
         {split: len(sources[split]) for split in present},
-        by_rule,
+        split_by_hash,
         planes,
     )
 
@@ -215,23 +229,23 @@ def _plan(staging: Staging, manifest: Manifest, fractions: SplitFractions, label
 def _original(
     image: StagedImage, item: str, originals: dict[bytes, tuple[str, str | None]]
 ) -> tuple[str, str | None] | None:
-    """The item with the same content that came before, and its label; else this becomes the original."""
+    """Return the earlier item with the same content and its label; None makes this image the original."""
     if not image.content:
         return None
-    key = hashlib.blake2b(image.content.encode(), digest_size=16).digest()  # a fifth of the memory of the text
+    key = hashlib.blake2b(image.content.encode(), digest_size=16).digest()  # a fifth of the memory of the string
     original = originals.get(key)
     if original is None:
         originals[key] = item, None if image.label is None else sys.intern(image.label)
     return original
 
 
-def _record_copies(manifest: Manifest, copies: dict[str, list[str]], count_of: Counter[str]) -> None:
+def _record_copies(manifest: Manifest, copies: dict[str, list[str]], images_per_item: Counter[str]) -> None:
     for item, originals in copies.items():
-        if len(originals) == count_of[item]:
+        if len(originals) == images_per_item[item]:
             manifest.skipped(item, f"exact copy of {originals[0]}")
         else:
             note = manifest.items[item].reason if item in manifest.items else None
-            copied = f"{len(originals)} of {count_of[item]} images are exact copies ({originals[0]})"
+            copied = f"{len(originals)} of {images_per_item[item]} images are exact copies ({originals[0]})"
             manifest.done(item, f"{note}; {copied}" if note else copied)
 
 
@@ -245,27 +259,27 @@ def _write(
     progress: Progress,
     seed: int,
 ) -> None:
-    """One pass over the parts, in an order of its own: neighbours among the inputs are alike."""
-    names = sorted(plan.places)
+    """Write all rows in one pass over the parts, in random order, because neighbouring inputs are often similar."""
+    names = sorted(plan.groups)
     with ExitStack() as stack:
         for writer in writers.values():
             stack.enter_context(writer)
         for number in np.random.default_rng(seed).permutation(len(names)):
-            start, targets_of_part = 0, plan.targets(names[number])
+            start, splits_of_part = 0, plan.split_of_rows(names[number])
             for table in staging.read(names[number]).row_groups():
-                targets = targets_of_part[start : start + table.num_rows]
+                splits = splits_of_part[start : start + table.num_rows]
                 start += table.num_rows
-                for split in np.unique(targets[targets != ""]).tolist():
-                    chosen = _labelled(table.filter(pa.array(targets == split)), plan.labels, schema)
-                    writers[split].add(chosen)
-                    statistics.add(split, chosen)
-                    preview.add(split, chosen)
-                    progress.update(chosen.num_rows)
+                for split in np.unique(splits[splits != ""]).tolist():
+                    rows = _with_label_numbers(table.filter(pa.array(splits == split)), plan.labels, schema)
+                    writers[split].add(rows)
+                    statistics.add(split, rows)
+                    preview.add(split, rows)
+                    progress.update(rows.num_rows)
 
 
-def _labelled(table: pa.Table, labels: tuple[str, ...], schema: pa.Schema) -> pa.Table:
-    """Names of classes as their numbers, and the columns of the repository."""
+def _with_label_numbers(table: pa.Table, labels: tuple[str, ...], schema: pa.Schema) -> pa.Table:
+    """Replace names of classes by their numbers, and select the columns of the data set."""
     table = table.select(schema.names)
-    number = {name: place for place, name in enumerate(labels)}
-    codes = pa.array([number.get(name) for name in table["label"].to_pylist()], pa.int64())
-    return table.set_column(table.schema.get_field_index("label"), "label", codes).cast(schema)
+    number_of = {name: number for number, name in enumerate(labels)}
+    numbers = pa.array([number_of.get(name) for name in table["label"].to_pylist()], pa.int64())
+    return table.set_column(table.schema.get_field_index("label"), "label", numbers).cast(schema)

@@ -1,4 +1,4 @@
-"""From parts to a repository: copies out, splits by source, everything or nothing in its place."""
+"""Assembly of parts into a data set: removal of copies, splits by source, all results or none."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def image(
 
 
 def stage(output: Path, *parts: list[StagedImage]) -> Staging:
-    """Parts with these images; the pixels of a crop tell its image, and its y its number in the part."""
+    """Stage parts with these images; the pixels of a crop identify its image, and y is its number in the part."""
     staging, numbers = Staging(output), dict[str, int]()
     for number, images in enumerate(parts):
         crops: list[Crop] = []
@@ -71,7 +71,7 @@ def test_every_crop_of_every_part_is_in_the_repository(tmp_path: Path) -> None:
     assert summary.manifest.counts()["done"] == 24
 
 
-def test_no_source_is_on_two_sides(tmp_path: Path) -> None:
+def test_no_source_is_in_two_splits(tmp_path: Path) -> None:
     parts = [[image(f"{number}.tif[{series}]", source=f"s{number}") for number in range(40)] for series in range(3)]
     summary = run(stage(tmp_path, *parts), tmp_path, fractions=SplitFractions(0.2, 0.2))
     found = sources_of(tmp_path)
@@ -80,7 +80,7 @@ def test_no_source_is_on_two_sides(tmp_path: Path) -> None:
     assert summary.sources == {split: len(sources) for split, sources in found.items()}
 
 
-def test_exact_copies_are_taken_once_and_named(tmp_path: Path) -> None:
+def test_exact_copies_are_used_once_and_listed(tmp_path: Path) -> None:
     first = [image("a.tif", content="x"), image("two.msr", content="y"), image("two.msr", content="z")]
     second = [image("b.tif", content="x"), image("half.msr", content="y"), image("half.msr", content="w")]
     summary = run(stage(tmp_path, first, second), tmp_path, fractions=SplitFractions(0, 0))
@@ -109,13 +109,13 @@ def test_labels_become_classes_in_their_order(tmp_path: Path) -> None:
     assert datasets.load_dataset(str(tmp_path), split="train").features["label"].names == ["rings", "fibres", "puncta"]
 
 
-def test_a_split_that_the_producer_chose_is_kept(tmp_path: Path) -> None:
+def test_a_given_split_is_kept(tmp_path: Path) -> None:
     images = [image(f"{number}", split=["train", "test", "pretrain"][number % 3]) for number in range(9)]
     run(stage(tmp_path, images), tmp_path)
     assert sources_of(tmp_path) == {"train": set("036"), "test": set("147"), "pretrain": set("258")}
 
 
-def test_the_same_parts_give_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
+def test_bytes_are_a_function_of_parts_and_seed(tmp_path: Path) -> None:
     images = [image(f"{number}", rows=5) for number in range(20)]
 
     def content(name: str, seed: int) -> dict[str, bytes]:
@@ -130,7 +130,7 @@ def test_the_same_parts_give_the_same_bytes_and_another_seed_others(tmp_path: Pa
     assert len([name for name in one if name.startswith("data/train")]) == -(-5 * train // 10)
 
 
-def test_an_interrupted_assembly_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_assembly_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     staging = stage(tmp_path, [image("a"), image("b")])
     with monkeypatch.context() as patch:
         patch.setattr(assembly, "write_card", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -140,17 +140,17 @@ def test_an_interrupted_assembly_begins_anew(tmp_path: Path, monkeypatch: pytest
     assert run(staging, tmp_path, fractions=SplitFractions(0, 0)).crops == {"train": 4}
 
 
-def test_the_index_tells_what_is_in_the_repository(tmp_path: Path) -> None:
+def test_the_index_lists_the_content_of_the_data_set(tmp_path: Path) -> None:
     images = [image(f"{number}", label="ab"[number % 2]) for number in range(8)]
     card = CardFacts("Test", "stedfm data build", mask_names={0: "background", 4: "puncta"})
     summary = run(stage(tmp_path, images), tmp_path, card=card)
     assert replace(read_summary(tmp_path, summary.manifest), notes=summary.notes) == summary
     assert read_mask_names(tmp_path) == {0: "background", 4: "puncta"}
     next((tmp_path / "data").glob("*")).unlink()
-    with pytest.raises(UserError, match=r"lacks data/.*--overwrite"):
+    with pytest.raises(UserError, match=r"data/.* is missing; .*--overwrite"):
         read_summary(tmp_path, summary.manifest)
     (tmp_path / "index.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(UserError, match=r"index.json: is damaged.*--overwrite"):
+    with pytest.raises(UserError, match=r"index.json: damaged.*--overwrite"):
         read_summary(tmp_path, summary.manifest)
     assert read_mask_names(tmp_path) == {}
 
@@ -164,7 +164,7 @@ def test_a_repository_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("preview/*")] == ["train.parquet"]
 
 
-def test_no_crop_at_all_is_said_with_the_reasons(tmp_path: Path) -> None:
+def test_the_message_about_zero_crops_has_the_reasons(tmp_path: Path) -> None:
     staging = Staging(tmp_path)
     statuses = {f"{number}.tif": ItemStatus("skipped", "no contrast") for number in range(3)} | {
         "x.tif": ItemStatus("failed", "empty")
@@ -177,7 +177,7 @@ def test_no_crop_at_all_is_said_with_the_reasons(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_a_part_must_hold_what_it_says(tmp_path: Path) -> None:
+def test_images_with_another_number_of_crops_are_refused(tmp_path: Path) -> None:
     crop = Crop(np.zeros((2, 2), np.uint8), SCALING, "a")
-    with pytest.raises(ValueError, match="1 crops, but the images say 2"):
+    with pytest.raises(ValueError, match="1 crops were written, but the images have 2"):
         Staging(tmp_path).write_crops(part_name(0), [crop], [image("a")], {})

@@ -1,4 +1,4 @@
-"""Parts of a data set that is being made."""
+"""Staging of the parts of a data set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stedfm_hf.runs import ItemStatus
 from tests.data.assembled import noisy_crop
 
 
-def test_a_part_says_whether_it_has_planes(tmp_path: Path) -> None:
+def test_a_part_records_whether_it_has_planes(tmp_path: Path) -> None:
     staging, image = Staging(tmp_path), StagedImage("a", "a", "", 2)
     plain = [noisy_crop(n, mask=np.eye(8, dtype=np.uint8)) for n in range(2)]
     marked = [plain[0], noisy_crop(1, region=np.eye(8))]
