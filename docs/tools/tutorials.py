@@ -36,6 +36,15 @@ SCRIPTS = ROOT / "docs" / "tutorials"
 CACHE = ROOT / "build" / "tutorials"
 TEMPLATES = Path(__file__).parent / "templates"
 SECONDS_PER_CELL = 600
+# Jupyter goes on after a command (`!stedfm ...`) that fails.
+_CHECK_COMMANDS = """\
+def check(command, run=get_ipython().system):
+    run(command)
+    if status := get_ipython().user_ns["_exit_code"]:
+        raise RuntimeError(f"exit status {status}: {command}")
+
+get_ipython().system = check
+"""
 _CODE_SUFFIXES = {".py", ".yaml", ".json", ".jinja", ".html", ".md", ".safetensors"}
 
 
@@ -97,10 +106,11 @@ def run(script: Path, folder: Path) -> Any:
         folder: Folder to run in; created.
 
     Raises:
-        CellExecutionError: A cell raises.
+        CellExecutionError: A cell raises, or a command in it fails.
     """
     folder.mkdir(parents=True)
     notebook = jupytext.read(script, fmt="py:percent")
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(_CHECK_COMMANDS))
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     client = NotebookClient(
         notebook,
@@ -111,6 +121,7 @@ def run(script: Path, folder: Path) -> Any:
     )
     with mock.patch.dict(os.environ, _environment()):
         client.execute()
+    del notebook.cells[0]
     return tidy(notebook)
 
 

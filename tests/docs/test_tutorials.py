@@ -83,6 +83,12 @@ def test_a_tutorial_that_raises_fails_and_leaves_no_page(folder: Path) -> None:
             build(folder, "broken")
 
 
+def test_a_tutorial_whose_command_fails_fails(folder: Path) -> None:
+    (folder / "failing.py").write_text("# %%\n# !echo started\n# !exit 3\n", "utf-8")
+    with pytest.raises(CellExecutionError, match="exit status 3: exit 3"):
+        build(folder, "failing")
+
+
 def test_a_renamed_file_changes_the_hash(tmp_path: Path) -> None:
     first, second = tmp_path / "a.py", tmp_path / "b.py"
     first.write_text("x", "utf-8")
