@@ -1,4 +1,4 @@
-"""Models applied to images: files, folders and data sets in, tables and maps out."""
+"""Apply models to files, folders and data sets: tables of embeddings and classes, maps and masks."""
 
 import lazy_loader
 

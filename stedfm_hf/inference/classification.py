@@ -1,4 +1,4 @@
-"""Classification of files, folders and data sets into a table, and into maps of large fields."""
+"""`stedfm classify`: a table of classes, and maps of large fields."""
 
 from __future__ import annotations
 
@@ -26,26 +26,25 @@ if TYPE_CHECKING:
 def classify(settings: ClassifySettings) -> TableResult:
     """Classify images into a table with one row per image and channel.
 
-    Images are found, read, scaled and embedded as by `embed`: the embedding of an image is the mean over all of
-    it, and the head of the model answers once for that. The pipeline `stedfm-image-classification`
-    gives the same answer.
+    Images are found, read, scaled and embedded as by `embed`; the head of the model is applied to the embedding of the
+    whole image. The pipeline `stedfm-image-classification` gives the same predictions.
 
-    With `maps`, images larger than the model's crops get a map as well: `<path>.map<n>.tif` (float32, a channel per
-    class, as ImageJ opens it) and `.png`, n counting the images of the file. It has a value for every cell of
-    `map_stride` x `map_stride` pixels: the prediction for the tile of the model's crop size (`image_size`) centred on
-    the cell, moved inward at the border. The image is scaled once as a whole, not each tile.
+    With `maps`, images larger than the crops of the model also get a map, `<path>.map<n>.tif` (float32, one channel
+    per class, for ImageJ) and `.png`, where n counts the images of the file. Each cell of `map_stride` x `map_stride`
+    pixels holds the prediction for the tile of the crop size (`image_size`) that is centred on it, moved inward at the
+    border. The image is scaled once as a whole, not tile by tile.
 
     Returns:
-        The table and the manifest. Columns: `path`, `series`, `channel`, `height`, `width`, `pixel_size_nm` as
-        `embed` has them; `label`, the most probable class (models of one label); `p_<class>` for every class, float32,
-        which sum to 1 for models of one label and are each in [0, 1] for models of several (`value_<name>` for
-        regression); with `maps` also `map`, the file in that folder or null; `model`, `weights_sha256`. Files that
-        failed have no row; `manifest.failures()` names them. `manifest.options["trained_on"]` has the number of inputs
-        that the model was trained or selected on, or null where the model has no record of these.
+        Table and manifest. Columns: `path`, `series`, `channel`, `height`, `width`, `pixel_size_nm` as for `embed`;
+        `label`, the most probable class (single-label models); `p_<class>`, the probability of every class (float32;
+        they sum to 1 for single-label models; `value_<name>` for a regression); with `maps` also `map`, the file of
+        the map or null; `model`, `weights_sha256`. Failed files have no row and are listed by `manifest.failures()`.
+        `manifest.options["trained_on"]` is the number of inputs on which the model was trained or selected, or null if
+        the model has no record of them.
 
     Raises:
-        UserError: For wrong arguments, a model without a classifier, nothing to classify, or an output begun with
-            other settings.
+        UserError: For wrong arguments, a model without a classifier, no input images, or an output made with other
+            settings.
 
     Example:
         >>> import tempfile
@@ -77,46 +76,46 @@ def _classify(settings: ClassifySettings) -> TableResult:
     source = find_model(settings.model, head="ForImageClassification")
 
     # Errors up to here are told at once: these modules import torch, which takes seconds.
-    from stedfm_hf.inference.answers import answer_columns, answer_schema, answer_table, answers_of
     from stedfm_hf.inference.loading import load_classifier
+    from stedfm_hf.inference.predictions import predict, prediction_columns, prediction_schema, prediction_table
     from stedfm_hf.inference.resuming import remove_maps
-    from stedfm_hf.inference.stepwise import Preparation, check_tile_size, chosen_scaling, open_table, work_through
+    from stedfm_hf.inference.stepwise import Preparation, check_tile_size, open_table, process_sources, scaling_of
     from stedfm_hf.inference.tables import TRAINED_ON, TableParts, TableResult, read_table
     from stedfm_hf.labels.training_sources import read_training_sources
 
     classifier = load_classifier(source, device=settings.device, precision=settings.precision)
     check_tile_size(classifier, settings.tile_size)
-    config, columns = classifier.model.config, answer_columns(classifier)
+    config, columns = classifier.model.config, prediction_columns(classifier)
     record = read_training_sources(source.location)
     trained_on = None if record is None else sum(each.source_id() in record for each in sources)
-    scaling = chosen_scaling(classifier, settings.normalization, settings.intensity_range)
+    scaling = scaling_of(classifier, settings.normalization, settings.intensity_range)
     channel = classifier.processor.channel if settings.channel is None else settings.channel
-    look = None if folder is None else _map_writer(folder, settings, classifier, list(columns.values()))
+    map_writer = None if folder is None else _map_writer(folder, settings, classifier, list(columns.values()))
     labelled = config.target_type in ("single_label", "soft")
-    schema = answer_schema(list(columns), labelled=labelled, maps=look is not None)
+    schema = prediction_schema(list(columns), labelled=labelled, maps=map_writer is not None)
     resolved = scaling | {
         "channel": channel,
         "target_type": config.target_type,
-        "answers": list(columns),
-        "map_stride": None if look is None else look.stride,
+        "predictions": list(columns),
+        "map_stride": None if map_writer is None else map_writer.stride,
     }
     with open_table(target, "classify", settings, classifier, resolved, skipped, {TRAINED_ON: trained_on}) as output:
-        work_through(
+        process_sources(
             TableParts(output, schema),
             sources,
             Preparation(classifier, settings.series, channel, scaling),
-            partial(answers_of, classifier.model, tile_size=settings.tile_size, batch_size=settings.batch_size),
-            lambda results: answer_table(results, schema, classifier, columns),
+            partial(predict, classifier.model, tile_size=settings.tile_size, batch_size=settings.batch_size),
+            lambda results: prediction_table(results, schema, classifier, columns),
             workers=settings.workers,
-            look=look,
-            forget=None if folder is None else partial(remove_maps, folder, kinds=["map"]),
+            annotate=map_writer,
+            remove_results=None if folder is None else partial(remove_maps, folder, kinds=["map"]),
         )
     return TableResult(target, output.manifest, read_table(target, schema))
 
 
 def _map_writer(folder: Path, settings: ClassifySettings, classifier: Classifier, names: list[str]) -> MapWriter:
-    from stedfm_hf.inference.answers import answers_of
     from stedfm_hf.inference.maps import MapWriter  # plots: matplotlib takes a second to import
+    from stedfm_hf.inference.predictions import predict
 
     tile_size = classifier.model.config.image_size
     stride = tile_size // 2 if settings.map_stride is None else settings.map_stride
@@ -127,6 +126,6 @@ def _map_writer(folder: Path, settings: ClassifySettings, classifier: Classifier
     except OSError as error:
         raise UserError(f"maps {folder}: the folder cannot be made ({error.strerror}); choose another") from error
     # A tile of a map has the crop size of the model: `tile_size` of the settings does not apply.
-    of_tiles = partial(answers_of, classifier.model, tile_size=None, batch_size=settings.batch_size)
+    predict_tiles = partial(predict, classifier.model, tile_size=None, batch_size=settings.batch_size)
     limits = None if classifier.model.config.target_type == "regression" else (0.0, 1.0)
-    return MapWriter(folder, of_tiles, names, tile_size, stride, limits)
+    return MapWriter(folder, predict_tiles, names, tile_size, stride, limits)

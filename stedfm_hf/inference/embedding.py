@@ -1,4 +1,4 @@
-"""Embedding of files, folders and data sets into a table."""
+"""`stedfm embed`: a table of embeddings."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def embed(settings: EmbedSettings) -> TableResult:
     """Embed images into a table with one row per image and channel, or per patch.
 
     An image is one series of a file (a plane of a stack, an array of an `.npz`) or one row of a data set. It is scaled
-    once as a whole, runs whole up to the model's `image_size` and in tiles of that size above; its embedding is the
-    mean over its patches, every position counted once and padding not at all.
+    once as a whole. Images larger than the model's `image_size` are processed in tiles of that size. The embedding is
+    the mean over the patches; every position counts once, and padding does not count.
 
-    The table is written in steps: the same call resumes a run that was interrupted, and adds what is new or had failed
-    to one that is complete.
+    The table is written in steps. The same call resumes an interrupted run, and adds new and failed files to a
+    finished table.
 
     Returns:
-        The table and the manifest. Columns: `path` (relative to the input it was found under), `series`, `channel`,
-        `height`, `width` (pixels), `pixel_size_nm` ([y, x] or null), `embedding` (D float32), `model`,
-        `weights_sha256`; with pooling `patch` also `row`, `col` and `y_px`, `x_px`, the top left corner of the patch
-        in pixels of the file. Files that failed have no row; `manifest.failures()` names them.
+        Table and manifest. Columns: `path` (relative to the input), `series`, `channel`, `height`, `width` (pixels),
+        `pixel_size_nm` ([y, x] or null), `embedding` (D float32), `model`, `weights_sha256`; with pooling `patch` also
+        `row`, `col`, and `y_px`, `x_px`, the top left corner of the patch in pixels of the file. Failed files have no
+        row and are listed by `manifest.failures()`.
 
     Raises:
-        UserError: For wrong arguments, nothing to embed, or an output that was begun with other settings.
+        UserError: For wrong arguments, no input images, or an output made with other settings.
 
     Example:
         >>> import tempfile
@@ -69,18 +69,18 @@ def _embed(settings: EmbedSettings) -> TableResult:
 
     # Errors up to here are told at once: these modules import torch, which takes seconds.
     from stedfm_hf.inference.loading import load_encoder
-    from stedfm_hf.inference.stepwise import Preparation, check_tile_size, chosen_scaling, open_table, work_through
+    from stedfm_hf.inference.stepwise import Preparation, check_tile_size, open_table, process_sources, scaling_of
     from stedfm_hf.inference.tables import TableParts, TableResult, embedding_schema, read_table
     from stedfm_hf.modeling.tiling_stedfm import encode_images
 
     encoder = load_encoder(source, device=settings.device, precision=settings.precision)
     check_tile_size(encoder, settings.tile_size)
-    scaling = chosen_scaling(encoder, settings.normalization, settings.intensity_range)
+    scaling = scaling_of(encoder, settings.normalization, settings.intensity_range)
     channel = encoder.processor.channel if settings.channel is None else settings.channel
     patches = settings.pooling == "patch"
     schema = embedding_schema(encoder.model.config.hidden_size, patches=patches)
     with open_table(target, "embed", settings, encoder, scaling | {"channel": channel}, skipped) as output:
-        work_through(
+        process_sources(
             TableParts(output, schema),
             sources,
             Preparation(encoder, settings.series, channel, scaling),
@@ -113,7 +113,7 @@ def _embedding_table(
 
 
 def _patch_rows(fact: Fact, patches: np.ndarray, patch_size: int) -> Iterator[Fact]:
-    """One row per patch; corners are in pixels of the file, which resampling may have changed."""
+    """Return one row per patch, with its corner in pixels of the file (before resampling)."""
     y_scale, x_scale = (fact[side] / size for side, size in zip(("height", "width"), fact["size"], strict=True))
     for row, col in np.ndindex(patches.shape[:2]):
         yield fact | {"row": row, "col": col, "y_px": row * patch_size * y_scale, "x_px": col * patch_size * x_scale}

@@ -1,4 +1,4 @@
-"""What is known of segmented fields, kept field by field: an interrupted run loses the one it was at and no more."""
+"""Tables of segmented fields and objects, stored field by field so that an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stedfm_hf.runs.result import OutputResult
 
 FIELDS, OBJECTS, PARTS = "fields.parquet", "objects.parquet", "fields.parts"
 OBJECTS_OF = "objects_"
-"""Column of the table of fields with the number of objects of a class: this and its name."""
+"""Prefix of the columns with the number of objects of a class."""
 _SAVE_EVERY = 5.0  # seconds between two saves of the manifest: it lists every file
 
 
@@ -49,7 +49,7 @@ class SegmentResult(OutputResult):
         return {name.removeprefix(OBJECTS_OF): sum(self._table[name].to_pylist()) for name in names}
 
     def summary(self) -> str:
-        """Return how many objects there are in how many fields."""
+        """Return the number of fields and objects."""
         objects = self.objects
         each = f" ({', '.join(f'{name} {count:,}' for name, count in objects.items())})" if len(objects) > 1 else ""
         found = f"{counted(sum(objects.values()), 'object')}{each} in {counted(self.fields, 'field')}"
@@ -66,15 +66,15 @@ class SegmentResult(OutputResult):
 
 
 class FieldRecords:
-    """The tables of a folder, a part for every field until all are put together.
+    """Tables of fields and objects, stored in one part per field until they are combined.
 
     Args:
-        output: The folder.
+        output: Output folder.
         fields: Columns of the table of fields.
         objects: Columns of the table of objects.
 
     Attributes:
-        begun: Stamps of the files, where known, of which an interrupted run has left parts.
+        begun: Stamps of the files with parts of an interrupted run, if they are known.
     """
 
     def __init__(self, output: Output, fields: pa.Schema, objects: pa.Schema) -> None:
@@ -88,27 +88,27 @@ class FieldRecords:
         self._saved = time.monotonic()
 
     def save_at_times(self) -> None:
-        """Write the manifest if it is a while ago."""
+        """Write the manifest every few seconds."""
         if time.monotonic() - self._saved > _SAVE_EVERY:
             self.output.save()
             self._saved = time.monotonic()
 
     def has(self, path: str, number: int) -> bool:
-        """Whether a field is done: the `number`th of the file `path`."""
+        """Return whether field `number` of the file `path` is done."""
         return self._store.path(f"{path}.{number}").exists()
 
     def add(self, path: str, number: int, field: Mapping[str, Any], objects: pa.Table) -> None:
-        """Record a field whose files are written: its row of the table of fields, and its objects."""
+        """Record a finished field: its row in the table of fields, and its objects."""
         notes = {"path": path, "number": number, "row": dict(field), "stamp": self.manifest.stamps.get(path)}
         self._store.write(f"{path}.{number}", objects, {}, notes)
 
-    def forget(self, paths: Collection[str]) -> None:
-        """Remove the parts of some files; their rows leave the tables when those are written, unless made again."""
+    def remove_results(self, paths: Collection[str]) -> None:
+        """Remove the parts and rows of some files."""
         some = set(paths)
         self._store.remove([part.name for part in self._store if part.notes["path"] in some])
 
     def finish(self, order: Sequence[str]) -> None:
-        """Put the parts of the files that are done behind what the tables held, and write tables and manifest."""
+        """Append the parts of finished files to the tables, and write tables and manifest."""
         done = {path for path, status in self.manifest.items.items() if status.state == "done"}
         place = {path: number for number, path in enumerate(order)}
         parts = sorted(

@@ -1,4 +1,4 @@
-"""What is made of one field: maps, masks, objects and a picture."""
+"""Segmentation of one field: probability maps, masks, objects and an overlay."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from stedfm_hf.inference.tables import OF_IMAGE, OF_MODEL
 from stedfm_hf.runs import Progress
 
 LARGE = 2048 * 2048
-"""Pixels of a field from which on its rows are counted on the terminal."""
+"""Size in pixels from which a field has its own progress line."""
 MOST_OBJECTS = 2**24
-"""Objects of a class in a field: up to this a float32, the largest type of ImageJ, holds their numbers exactly."""
+"""Largest number of objects of a class in a field: float32, the largest type of ImageJ, holds no larger integers."""
 KINDS = ("labels", "objects", "probabilities", "overlay")
-"""Files of a field."""
+"""Kinds of files that are written for a field."""
 
 Rows = Callable[[int, int], np.ndarray]
 Measures = dict[str, np.ndarray]
 
 
 def field_schema(segmenter: Segmenter) -> pa.Schema:
-    """Columns of the table of fields, see `segment`."""
+    """Return the schema of the table of fields (see `segment`)."""
     return pa.schema(
         [
             *OF_IMAGE,
-            *((f"share_{name}", pa.float64()) for name in segmenter.classes),
+            *((f"fraction_{name}", pa.float64()) for name in segmenter.classes),
             *((f"{OBJECTS_OF}{name}", pa.int64()) for name in segmenter.object_classes.values()),
             *((f"{kind}_file", pa.string()) for kind in KINDS),
             *OF_MODEL,
@@ -45,15 +45,15 @@ def field_schema(segmenter: Segmenter) -> pa.Schema:
 
 
 def object_schema(channels: int) -> pa.Schema:
-    """Columns of the table of objects.
+    """Return the schema of the table of objects.
 
-    `path`, `series`, `channel`, `class`; `number`, the value of its pixels in the object file; `area_px`, `area_um2`;
-    `centroid_y_px`, `centroid_x_px` (the middle of the first pixel is 0); `top_px`, `left_px`, `bottom_px`,
-    `right_px`, the smallest box, without its last row and column; `equivalent_diameter_px`, `equivalent_diameter_um`,
-    of the disc of the same area; `eccentricity`, of the ellipse with the same second moments; `solidity`, area by
-    that of the convex hull; `mean_intensity`, `max_intensity` in units of the file, with `_<number of the channel>`
-    where a field has several; `mean_probability`; `pixel_size_nm`, `model`, `weights_sha256`. Lengths and areas in µm
-    are null where the file gives no pixel size, intensities where no pixel is a number.
+    Columns: `path`, `series`, `channel`, `class`; `number`, the value of its pixels in the object file; `area_px`,
+    `area_um2`; `centroid_y_px`, `centroid_x_px` (0 is the centre of the first pixel); `top_px`, `left_px`,
+    `bottom_px`, `right_px`, the bounding box (bottom and right excluded); `equivalent_diameter_px`,
+    `equivalent_diameter_um`, the diameter of a disc of the same area; `eccentricity` of the ellipse with the same
+    second moments; `solidity`, the area divided by that of the convex hull; `mean_intensity`, `max_intensity` in units
+    of the file, with the suffix `_<channel number>` for more than one channel; `mean_probability`; `pixel_size_nm`,
+    `model`, `weights_sha256`. Values in µm are null if the file has no pixel size, intensities if no pixel is finite.
     """
     whole = ("number", "area_px", "top_px", "left_px", "bottom_px", "right_px")
     names = ["path", "series", "channel", "class", "number", "area_px", "area_um2", "centroid_y_px", "centroid_x_px"]
@@ -65,7 +65,7 @@ def object_schema(channels: int) -> pa.Schema:
 
 
 def _intensities(channels: int) -> dict[str, str]:
-    """Measures of intensity, and their columns."""
+    """Return the measures of intensity with their columns."""
     return {
         f"{kind}_intensity_{channel}": f"{kind}_intensity" + (f"_{channel}" if channels > 1 else "")
         for channel in range(channels)
@@ -75,18 +75,18 @@ def _intensities(channels: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class FieldTask:
-    """Segments a field and writes its files; the arguments are those of `segment`, checked.
+    """Function that segments a field and writes its files.
 
     Attributes:
-        segmenter: The model.
-        folder: Where files are written.
-        threshold: None: the most probable class.
-        min_area_px: Of an object.
+        segmenter: Model.
+        folder: Output folder.
+        threshold: Probability above which a pixel belongs to a class; None for the most probable class.
+        min_area_px: Area of the smallest object, in pixels.
         tile_size: Size of a tile, in pixels.
         tile_overlap: Overlap of neighbouring tiles, in pixels.
-        batch_size: Windows at a time.
-        probabilities: `"float32"`, `"uint8"` or None.
-        overlay: Whether a picture is written.
+        batch_size: Number of tiles in one forward pass.
+        probabilities: Type of the probability maps, `"float32"`, `"uint8"` or None.
+        overlay: Whether an overlay is written.
     """
 
     segmenter: Segmenter
@@ -100,7 +100,7 @@ class FieldTask:
     overlay: bool
 
     def __call__(self, field: Field, path: str, number: int) -> tuple[dict[str, Any], pa.Table]:
-        """Segment the field `number` (from 1) of a file: its row of the table of fields, and its table of objects."""
+        """Segment field `number` (from 1) of a file, and return its row and its table of objects."""
         names = self.segmenter.object_classes
         about = {"path": path, "series": field.series, "channel": field.channel}
         components = {each: Components() for each in names}
@@ -145,14 +145,14 @@ class FieldTask:
         shared = about | {"pixel_size_nm": size} | made_with
         row: dict[str, Any] = shared | {"height": field.shape[0], "width": field.shape[1]}
         area = field.shape[0] * field.shape[1]
-        row |= {f"share_{name}": float(n) / area for name, n in zip(self.segmenter.classes, covered, strict=True)}
+        row |= {f"fraction_{name}": float(n) / area for name, n in zip(self.segmenter.classes, covered, strict=True)}
         row |= {f"{OBJECTS_OF}{name}": len(measures[each]["number"]) for each, name in names.items()}
         written = {"labels": True, "objects": bool(names), "probabilities": maps is not None, "overlay": self.overlay}
         row |= {f"{kind}_file": _name(path, kind, number) if written[kind] else None for kind in KINDS}
         return row, self._table(measures, field, shared)
 
     def _masks(self, band: np.ndarray) -> np.ndarray:
-        """Probabilities (L, n, W) as labels: class numbers (1, n, W), or 0 and 1 for every class (L, n, W)."""
+        """Convert probabilities (L, n, W) to class numbers (1, n, W), or to 0 and 1 for every class (L, n, W)."""
         if self.segmenter.single:
             return band.argmax(axis=0)[None].astype(self._label_type)
         return (band > self.threshold).astype(np.uint8)
@@ -162,17 +162,17 @@ class FieldTask:
         return np.uint8 if len(self.segmenter.classes) <= 256 else np.uint16
 
     def _mask(self, masks: np.ndarray, each: int) -> np.ndarray:
-        """The mask of a class in labels."""
+        """Return the mask of a class."""
         return masks[0] == each if self.segmenter.single else masks[each] > 0
 
     def _covered(self, masks: np.ndarray) -> np.ndarray:
-        """Pixels of every class in labels."""
+        """Count the pixels of every class."""
         if self.segmenter.single:
             return np.bincount(masks.ravel(), minlength=len(self.segmenter.classes))
         return masks.sum(axis=(1, 2), dtype=np.int64)
 
     def _rows_of(self, labels: Planes, each: int) -> Rows:
-        """Gives the rows of the mask of a class."""
+        """Return a function that reads rows of the mask of a class."""
         if self.segmenter.single:
             return lambda top, bottom: labels.read(0, top, bottom) == each
         return lambda top, bottom: labels.read(each, top, bottom) > 0
@@ -220,13 +220,13 @@ class FieldTask:
         components: Mapping[int, Components],
         measures: Mapping[int, Measures],
     ) -> None:
-        """Write the numbers of the objects, and add what only their outlines tell to the measures."""
+        """Write the label image of the objects, and add the measures that depend on their outlines."""
         names = self.segmenter.object_classes
         if not names:
             return
         most = max(len(measures[each]["number"]) for each in names)
         if most > MOST_OBJECTS:
-            raise ValueError(f"holds {most} objects of a class, more than can be numbered; raise --min-area-px")
+            raise ValueError(f"holds {most} objects of a class, too many to number; increase --min-area-px")
         hulls = {each: Hulls() for each in names}
         with new_planes(
             self.folder / _name(path, "objects", number),

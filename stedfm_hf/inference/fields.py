@@ -1,4 +1,4 @@
-"""A whole field for segmentation: scaled once, given to the model in rows, its maps brought to the file's pixels."""
+"""Fields for segmentation: scaling, resampling to the pixel size of the model, and back."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from stedfm_hf.runs import some_of
 
 @dataclass(frozen=True)
 class Field:
-    """What is segmented in one piece: a channel of an image, or all where the model takes several.
+    """Field to segment: one channel of an image, or all channels for a model with more than one.
 
     Attributes:
-        series: Name in the file.
-        channel: Name in the file; several are joined by `+`.
-        pixels: (C, H, W) as the file has them.
-        limits: (C, 2), the intensities that become 0 and 1.
-        clip: Whether scaled values are cut to [0, 1].
-        pixel_size_nm: (y, x), or None.
-        seen: (h, w) of what the model is given: of the file, or in the pixel size that the processor asks for.
+        series: Name of the series.
+        channel: Name of the channel; the names of more than one are joined by `+`.
+        pixels: Pixels of the file (C, H, W).
+        limits: Intensities (C, 2) that become 0 and 1.
+        clip: Whether scaled values are clipped to [0, 1].
+        pixel_size_nm: Pixel size (y, x) in nm, or None.
+        model_shape: Height and width of the input of the model, after resampling to the pixel size of the processor.
     """
 
     series: str
@@ -38,32 +38,31 @@ class Field:
     limits: np.ndarray
     clip: bool
     pixel_size_nm: tuple[float, float] | None
-    seen: tuple[int, int]
+    model_shape: tuple[int, int]
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(H, W) in the file."""
+        """Height and width in the file, in pixels."""
         return self.pixels.shape[1], self.pixels.shape[2]
 
     def scaled(self, top: int, bottom: int) -> np.ndarray:
-        """Rows of the file, scaled, (C, n, W) float32: what `StedFmImageProcessor.prepare` makes of them."""
+        """Return scaled rows of the file (C, n, W) float32, as `StedFmImageProcessor.prepare` scales them."""
         return apply_intensity_range(self.pixels[:, top:bottom], self.limits, clip=self.clip)
 
     def rows(self, top: int, bottom: int) -> np.ndarray:
-        """Rows of what the model is given, (C, n, w) float32: made for each call, a large field is never whole."""
-        if self.seen == self.shape:
+        """Return rows of the input of the model (C, n, w) float32, computed for each call to save memory."""
+        if self.model_shape == self.shape:
             return self.scaled(top, bottom)
-        down, across = (resampling(*lengths) for lengths in zip(self.shape, self.seen, strict=True))
+        down, across = (resampling(*lengths) for lengths in zip(self.shape, self.model_shape, strict=True))
         down = down[top:bottom]
         first, last = int(down.indices.min()), int(down.indices.max()) + 1
         planes = self.scaled(first, last)
         return np.stack([(across @ (down[:, first:last] @ plane).T).T for plane in planes])
 
     def no_signal(self) -> str | None:
-        """Why there is nothing to see in any channel, or None.
+        """Return why no channel has signal, or None.
 
-        It is looked for row by row, up to the first difference: a field with signal is hardly read, whatever the
-        normalization, and none is copied.
+        Rows are compared up to the first difference, so that a field with signal is hardly read and never copied.
         """
         known = False
         for plane in self.pixels:
@@ -81,18 +80,18 @@ class Field:
 def read_fields(
     source: Source, segmenter: Segmenter, series: str | int | None, channel: str | int | None, scaling: dict[str, Any]
 ) -> Iterator[Field]:
-    """Read the fields of a source, one after the other.
+    """Read the fields of a source, one by one.
 
     Args:
-        source: A file or a row of a dataset.
-        segmenter: Its processor scales, its model says how many channels make a field.
-        series: Name or index; None takes the only one; `"all"` takes each, so every plane of a stack.
-        channel: Name or index; None takes all.
+        source: File, or row of a data set.
+        segmenter: Segmenter, which defines the scaling and the number of channels of a field.
+        series: Name or index; None reads the only series; `"all"` reads every series and plane.
+        channel: Name or index; None reads all channels.
         scaling: Settings of the processor.
 
     Raises:
-        ValueError: A file that cannot be read or holds several series, an image of other channels than the model's,
-            or one without a pixel size where images are resampled.
+        ValueError: If the file cannot be read or holds more than one series, the number of channels does not fit the
+            model, or the pixel size is unknown and the model requires one.
     """
     for image in _images(source, series, channel):
         yield from fields_of(image, segmenter, scaling)
@@ -110,14 +109,14 @@ def _images(source: Source, series: str | int | None, channel: str | int | None)
         there = list_series(source.file) if series is None else []
         if len(there) > 1:
             raise ValueError(
-                f"holds {len(there)} series ({some_of([each.name for each in there])}): --series all takes each, so "
-                "every plane of a stack; --series 0 takes the first, a name that one"
+                f"holds {len(there)} series ({some_of([each.name for each in there])}): --series all reads "
+                "every series and plane, --series 0 the first"
             )
         yield read_image(source.file, series=series, channel=channel)
 
 
 def fields_of(image: StedImage, segmenter: Segmenter, scaling: dict[str, Any]) -> Iterator[Field]:
-    """The fields of an image; the range of intensities is fitted on each channel as a whole."""
+    """Yield the fields of an image; the range of intensities is fitted to each whole channel."""
     processor = segmenter.processor
     array = processor.process_image(image.array, input_data_format="channels_first")
     channels, wanted = len(array), segmenter.model.config.num_channels
@@ -125,23 +124,21 @@ def fields_of(image: StedImage, segmenter: Segmenter, scaling: dict[str, Any]) -
         raise ValueError(f"has {channels} channels, and the model takes {wanted}")
     limits, clip = fit_scaling(array, scaling, image.intensity_range)
     target, size = scaling["target_pixel_size_nm"], image.pixel_size_nm
-    shape = seen = (array.shape[1], array.shape[2])
+    shape = model_shape = (array.shape[1], array.shape[2])
     if target is not None:
         if size is None:
-            raise ValueError(
-                f"the file does not say its pixel size, and the model wants {target} nm; write it into the file"
-            )
-        seen = resampled_size(shape, (size[0] / target, size[1] / target))
+            raise ValueError(f"the file has no pixel size, and the model needs {target} nm; write it into the file")
+        model_shape = resampled_size(shape, (size[0] / target, size[1] / target))
     groups = [[number] for number in range(channels)] if wanted == 1 else [list(range(channels))]
     for group in groups:
         part = slice(group[0], group[-1] + 1)
         names = "+".join(image.channel_names[number] for number in group)
-        yield Field(image.series, names, array[part], limits[part], clip, size, seen)
+        yield Field(image.series, names, array[part], limits[part], clip, size, model_shape)
 
 
 @lru_cache(maxsize=2)
 def resampling(source: int, target: int) -> sparse.csr_array:
-    """Weights (target, source) by which `resample` makes the pixels of an axis: linear, with antialiasing.
+    """Return the weights (target, source) of linear resampling with antialiasing along an axis.
 
     Example:
         >>> resampling(2, 4).toarray().tolist()
@@ -163,11 +160,16 @@ def resampling(source: int, target: int) -> sparse.csr_array:
 def probability_bands(
     segmenter: Segmenter, field: Field, *, tile_size: int, tile_overlap: int, batch_size: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Probabilities at the pixels of the file, from the top to the bottom: first row and band (L, n, W) float32."""
+    """Yield probabilities at the pixels of the file from top to bottom: first row and band (L, n, W) float32."""
     bands = segment_rows(
-        segmenter.model, field.rows, field.seen, tile_size=tile_size, tile_overlap=tile_overlap, batch_size=batch_size
+        segmenter.model,
+        field.rows,
+        field.model_shape,
+        tile_size=tile_size,
+        tile_overlap=tile_overlap,
+        batch_size=batch_size,
     )
-    for top, band in resized_bands(bands, field.seen, field.shape):
+    for top, band in resized_bands(bands, field.model_shape, field.shape):
         if not np.isfinite(band).all():
             raise ValueError("the maps are not finite; try --precision float32")
         yield top, band
@@ -176,7 +178,7 @@ def probability_bands(
 def resized_bands(
     bands: Iterator[tuple[int, np.ndarray]], source: tuple[int, int], target: tuple[int, int]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Bands of a map (L, h, w) as bands of a map (L, H, W), linear in between; the borders of both lie on each other.
+    """Resize bands of a map (L, h, w) to bands of a map (L, H, W) by linear interpolation; the borders coincide.
 
     Example:
         >>> halves = iter([(0, np.array([[[0.0]]])), (1, np.array([[[1.0]]]))])
@@ -186,7 +188,7 @@ def resized_bands(
     if source == target:
         yield from bands
         return
-    (above, down), (left, across) = (_places(*lengths) for lengths in zip(source, target, strict=True))
+    (above, down), (left, across) = (_positions(*lengths) for lengths in zip(source, target, strict=True))
     below, right = np.minimum(above + 1, source[0] - 1), np.minimum(left + 1, source[1] - 1)
     held, first, done = None, 0, 0
     for top, band in bands:
@@ -202,8 +204,8 @@ def resized_bands(
         held, first = held[:, keep - first :], keep
 
 
-def _places(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
-    """For every pixel of the target the one before it in the source, and how far it is past that."""
+def _positions(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for every target pixel, the source pixel before it and the distance to it."""
     centres = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
     before = centres.astype(np.int64)
     return before, (centres - before).astype(np.float32)

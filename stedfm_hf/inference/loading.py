@@ -1,4 +1,4 @@
-"""Loading a model for inference: device, precision, processor and the fingerprint of the weights."""
+"""Load models for inference: device, precision, processor and checksum of the weights."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Network = TypeVar("Network", bound=StedFmPreTrainedModel)
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready for use.
+    """Model with its processor, ready for inference.
 
     Attributes:
-        model: On its device, in its precision, in evaluation mode.
-        processor: The image processor of its folder.
-        name: Hub id, or the name of the folder; of a packaged encoder the id, with what it was trained on.
-        weights_sha256: Of `model.safetensors` as it lies in the folder, whatever precision it runs in.
+        model: Model on its device, in its precision, in evaluation mode.
+        processor: Image processor of its folder.
+        name: Hub id or name of the folder; for a packaged encoder the id with a note on its training data.
+        weights_sha256: SHA-256 of `model.safetensors` in the folder.
     """
 
     model: StedFmPreTrainedModel
@@ -44,20 +44,20 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Encoder(Loaded):
-    """An encoder ready for use, see `Loaded`."""
+    """Encoder ready for inference (see `Loaded`)."""
 
     model: StedFmModel
 
 
 @dataclass(frozen=True)
 class Classifier(Loaded):
-    """A classifier (or a model of several labels, or of values) ready for use, see `Loaded`."""
+    """Classifier or regression model ready for inference (see `Loaded`)."""
 
     model: StedFmForImageClassification
 
 
 def names_of(loaded: Loaded, noun: str) -> tuple[str, ...]:
-    """The names of what a head answers, in order; refuses answers without a name, and two of one name."""
+    """Return the names of the classes of a head, in order; refuse missing and repeated names."""
     config = loaded.model.config
     if sorted(config.id2label) != list(range(config.num_labels)):
         raise UserError(
@@ -67,8 +67,8 @@ def names_of(loaded: Loaded, noun: str) -> tuple[str, ...]:
     names = tuple(str(config.id2label[number]) for number in range(config.num_labels))
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(
-            f"model {loaded.name}: several {noun} are called {twice[0]!r} and could not be told apart; "
-            "give each a name of its own in id2label of its config.json"
+            f"model {loaded.name}: more than one of the {noun} is named {twice[0]!r}; "
+            "give each a different name in id2label of its config.json"
         )
     return names
 
@@ -80,14 +80,14 @@ def load_encoder(
     """Load the encoder of a folder or Hub repository.
 
     Args:
-        model: Folder as `save_pretrained` or `stedfm convert` write it, Hub id, or `"demo"`: a small encoder that
-            comes with the package, trained on simulated images only. None loads the official small model.
-        device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"` or `"mps"`; `"cuda:1"` and the like too.
-        precision: `"float32"` (the same vectors on every machine), `"bfloat16"`, `"float16"`, or `"auto"`: bfloat16
-            where the hardware computes it fast, else float32.
+        model: Folder written by `save_pretrained` or `stedfm convert`, Hub id, or `"demo"`, a small packaged encoder
+            trained on simulated images only. None loads the official small model.
+        device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`.
+        precision: `"float32"` (the same embeddings on every machine), `"bfloat16"`, `"float16"`, or `"auto"`: bfloat16
+            if the hardware computes it fast, else float32.
 
     Raises:
-        UserError: If the model, the device or the precision is not available; says how to fix it.
+        UserError: If the model, the device or the precision is not available.
     """
     place, dtype = _where(device, precision)
     source = find_model(model)
@@ -104,12 +104,13 @@ def load_classifier(
     """Load a model with a classification head from a folder or Hub repository.
 
     Args:
-        model: Folder as `stedfm finetune classification` or `save_pretrained` write it, or Hub id.
+        model: Folder written by `stedfm finetune classification` or `save_pretrained`, or Hub id.
         device: As for `load_encoder`.
         precision: As for `load_encoder`.
 
     Raises:
-        UserError: Also for a model without such a head, which would be initialised at random otherwise.
+        UserError: If the model, the device or the precision is not available, or the model has no classification
+            head.
     """
     network, facts = load_headed(
         model,
@@ -125,10 +126,17 @@ def load_classifier(
 def load_headed(
     model: str | Path | ModelSource, kind: type[Network], auto: Any, *, device: str, precision: str
 ) -> tuple[Network, dict[str, Any]]:
-    """Load a model with a head from a folder or Hub repository; one without it is refused.
+    """Load a model with a head from a folder or Hub repository; refuse a model without the head.
 
-    `auto` is the class of transformers that loads it. Returned are the network on its device, in evaluation mode, and
-    the other attributes of `Loaded`.
+    Args:
+        model: Folder or Hub id.
+        kind: Class of the model.
+        auto: Auto class of transformers that loads it.
+        device: As for `load_encoder`.
+        precision: As for `load_encoder`.
+
+    Returns:
+        Model on its device in evaluation mode, and the other attributes of `Loaded`.
     """
     place, dtype = _where(device, precision)
     head = kind.__name__[kind.__name__.index("For") :]
@@ -153,7 +161,7 @@ def _where(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
 
 
 def _facts(source: ModelSource) -> dict[str, Any]:
-    """The attributes of `Loaded` besides the network."""
+    """Return the attributes of `Loaded` except for the model."""
     return {
         "processor": AutoImageProcessor.from_pretrained(source.location),
         "name": source.name,
@@ -163,7 +171,7 @@ def _facts(source: ModelSource) -> dict[str, Any]:
 
 @contextmanager
 def _explained(source: ModelSource, advice: str) -> Iterator[None]:
-    """Turn what goes wrong in loading a model into an error that says how to fix it."""
+    """Convert errors of loading a model to messages that say how to fix them."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
@@ -181,7 +189,7 @@ def _check_is_ours(
 
 
 def choose_device(device: str) -> torch.device:
-    """Resolve `"auto"` and check that the device is there."""
+    """Resolve `"auto"` and check that the device is available."""
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return torch.device(next((name for name in ("cuda", "mps") if available[name]), "cpu"))
@@ -194,7 +202,7 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Resolve `"auto"` to the fastest precision whose vectors stay at cosine 0.9999 or more to those of float32."""
+    """Resolve `"auto"` to the fastest precision with a cosine similarity of at least 0.9999 to float32."""
     if precision == "auto":
         return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     if precision not in PRECISIONS:
@@ -203,7 +211,7 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 matrices itself, which makes it two to three times as fast."""
+    """Return whether the hardware multiplies bfloat16 matrices, which is two to three times as fast as float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -213,7 +221,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def weights_sha256(source: str) -> str:
-    """Return the SHA-256 of the weights of a folder or Hub id; of the list of shards where there are several."""
+    """Return the SHA-256 of the weights of a folder or Hub id; for sharded weights, of the list of shards."""
     single = cached_file(source, "model.safetensors", _raise_exceptions_for_missing_entries=False)
     if single is not None:
         return sha256_file(single)

@@ -1,4 +1,4 @@
-"""Maps of what a classifier answers over large fields: TIFF that ImageJ opens in place, and a PNG to look at."""
+"""Maps of the predictions of a classifier over large fields, as TIFF for ImageJ and as PNG."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from stedfm_hf.reports.figures import FIGURE_DPI, show_image, style
 from stedfm_hf.runs import atomic_path
 
 PANELS = 23
-"""Classes shown in the PNG at most; the TIFF holds all."""
+"""Largest number of classes in the PNG; the TIFF holds all."""
 THUMBNAIL = 480
-"""Longer side of the field in the PNG, in pixels."""
+"""Larger dimension of the field in the PNG, in pixels."""
 
 Compute = Callable[[Iterator[np.ndarray]], Iterable[np.ndarray]]
 
 
 @dataclass(frozen=True)
 class MapWriter:
-    """Writes a map of every image that is larger than a tile: `look` of `work_through`.
+    """Function that writes a map of every image larger than a tile (`annotate` of `process_sources`).
 
     Attributes:
-        folder: Where to write; `<path of the image>.map<number>.tif` and `.png` in it.
-        compute: Answers (C,) of prepared images.
-        names: What the C answers are called.
+        folder: Folder to write `<path of the image>.map<number>.tif` and `.png` to.
+        compute: Function that returns the predictions (C,) of prepared images.
+        names: Names of the C predictions.
         tile_size: Size of a tile, in pixels.
-        stride: Side of a cell of the map in pixels the model sees.
-        limits: Black and white of the map on display; None takes its own minimum and maximum.
+        stride: Size of a cell of the map, in pixels of the input of the model.
+        limits: Values shown as black and white; None uses the minimum and maximum of the map.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class MapWriter:
     _counts: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, fact: Fact, pixels: np.ndarray) -> Fact:
-        """Write the map of one image; its name in the folder is what the row shall say, or null."""
+        """Write the map of one image, and return its file name for the row, or None."""
         self._counts[fact["path"]] += 1
         if max(pixels.shape[1:]) <= self.tile_size:
             return {"map": None}
@@ -63,19 +63,25 @@ class MapWriter:
         return {"map": f"{name}.tif"}
 
     def _cell(self, fact: Fact, pixels: np.ndarray) -> tuple[float, float]:
-        """Height and width of a cell in pixels of the file, which resampling may have changed."""
+        """Return the height and width of a cell in pixels of the file (before resampling)."""
         height, width = pixels.shape[1:]
         return self.stride * fact["height"] / height, self.stride * fact["width"] / width
 
 
 def tile_map(compute: Compute, pixels: np.ndarray, tile_size: int, stride: int) -> np.ndarray:
-    """Answers over a field, one a cell of `stride` x `stride` pixels.
+    """Compute predictions over a field, one for each cell of `stride` x `stride` pixels.
 
-    The cells cover the field from its top left corner. The answer of a cell is that of the tile centred on it,
-    moved inward where it would reach over the border; a field smaller than a tile is taken whole in that direction.
+    The cells cover the field from its top left corner. The prediction of a cell is that of the tile centred on it,
+    moved inward at the border. A field smaller than a tile is used whole in that direction.
+
+    Args:
+        compute: Function that returns the predictions of prepared images.
+        pixels: Field (C, H, W), scaled.
+        tile_size: Size of a tile, in pixels.
+        stride: Size of a cell, in pixels.
 
     Returns:
-        (A, ceil(H / stride), ceil(W / stride)) float32.
+        Map (A, ceil(H / stride), ceil(W / stride)) float32.
 
     Example:
         >>> field = np.repeat(np.arange(6, dtype=np.float32), 2)[None, None]
@@ -87,8 +93,8 @@ def tile_map(compute: Compute, pixels: np.ndarray, tile_size: int, stride: int) 
         np.unique(_starts(length, tile_size, stride), return_inverse=True) for length in pixels.shape[1:]
     )
     tiles = (pixels[:, top : top + tile_size, left : left + tile_size] for top in tops for left in lefts)
-    answers = np.stack(list(compute(tiles))).astype(np.float32, copy=False)
-    grid = answers.reshape(len(tops), len(lefts), -1)
+    values = np.stack(list(compute(tiles))).astype(np.float32, copy=False)
+    grid = values.reshape(len(tops), len(lefts), -1)
     return np.ascontiguousarray(grid[rows][:, cols].transpose(2, 0, 1))
 
 
@@ -105,10 +111,10 @@ def _write_tiff(
     cell: tuple[float, float],
     fact: Fact,
 ) -> None:
-    """An ImageJ hyperstack (C, rows, cols) whose pixels are as large as the cells, so that it lies on the image."""
+    """Write an ImageJ hyperstack (C, rows, cols) with the pixel size of the cells, so that it overlays the image."""
     size = fact["pixel_size_nm"]
     y, x = cell if size is None else (cell[0] * size[0] / 1000.0, cell[1] * size[1] / 1000.0)
-    about = {key: fact[key] for key in ("path", "series", "channel")} | {"answers": list(names)}
+    about = {key: fact[key] for key in ("path", "series", "channel")} | {"predictions": list(names)}
     with atomic_path(path) as temporary:
         tifffile.imwrite(
             temporary,
@@ -136,7 +142,7 @@ def _write_png(
     stride: int,
     fact: Fact,
 ) -> None:
-    """The field and beside it the map of every class, or of those that are largest on average."""
+    """Write a figure of the field next to the maps of the classes with the largest mean."""
     _, height, width = pixels.shape
     shown = sorted(np.argsort(-values.mean(axis=(1, 2)), kind="stable")[:PANELS])
     factor = min(1.0, THUMBNAIL / max(height, width))

@@ -1,7 +1,7 @@
-"""Objects of a mask of any size: connected regions found band by band, and what is measured of each.
+"""Objects in a mask of any size: connected components found band by band, and their measures.
 
-Pixels touch at their sides and corners (8 neighbours). Sums are kept for the pieces that lie in a band and added up
-over the pieces of an object, so that memory depends on the number of pieces and not on the size of the field.
+Pixels are connected by edges and corners (8 neighbours). Sums are computed for the pieces in a band and added up over
+the pieces of an object, so that memory depends on the number of pieces and not on the size of the field.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from scipy.spatial import ConvexHull
 
 NEIGHBOURS = np.ones((3, 3), dtype=bool)
 MOST_RUNS = 5_000_000
-"""Runs of pixels up to which the solidity is found: the hulls of a field full of specks would take longer than all."""
+"""Largest number of pixel runs for which the solidity is computed; more would dominate the time of the command."""
 
 
-class Growing:
-    """Columns that are added to, (rows, n), in one piece of memory.
+class GrowingColumns:
+    """Growing array of columns (rows, n) in one block of memory.
 
-    Many small arrays, kept from band to band, would lie scattered among the large ones that come and go with each, and
-    the system could not take those back: a field of 20,000 rows held 2 GiB that nothing used.
+    Many small arrays between large temporary ones would fragment the memory: a field of 20,000 rows held 2 GiB that
+    nothing used.
 
     Example:
-        >>> held = Growing(2, np.int64)
+        >>> held = GrowingColumns(2, np.int64)
         >>> for n in (1, 2):
         ...     held.add(np.full((2, n), n))
         >>> held.values.tolist()
@@ -40,7 +40,7 @@ class Growing:
 
     @property
     def values(self) -> np.ndarray:
-        """All columns, (rows, n); a view until more are added."""
+        """All columns (rows, n), as a view until columns are added."""
         return self._held[:, : self._count]
 
     def add(self, columns: np.ndarray) -> None:
@@ -56,7 +56,7 @@ class Growing:
 
 @dataclass
 class Components:
-    """Connected regions of one class.
+    """Connected components of one class.
 
     Example:
         >>> found = Components()
@@ -68,21 +68,21 @@ class Components:
     """
 
     _names: list[str] = field(default_factory=list)
-    _sums: Growing | None = None
-    _joined: Growing = field(default_factory=lambda: Growing(2, np.int64))
+    _sums: GrowingColumns | None = None
+    _joined: GrowingColumns = field(default_factory=lambda: GrowingColumns(2, np.int64))
     _offsets: dict[int, int] = field(default_factory=dict)
     _last: np.ndarray | None = None
     _count: int = 0
     _numbers: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
 
     def add(self, top: int, mask: np.ndarray, probability: np.ndarray, pixels: np.ndarray) -> None:
-        """Take the next band.
+        """Add the next band.
 
         Args:
-            top: Its first row.
-            mask: (n, W) bool.
-            probability: (n, W).
-            pixels: (C, n, W) as the file has them; what is not finite is left out.
+            top: Number of its first row.
+            mask: Mask (n, W) bool.
+            probability: Probability (n, W).
+            pixels: Pixels of the file (C, n, W); non-finite values are ignored.
         """
         labels, count = ndimage.label(mask, NEIGHBOURS)
         self._offsets[top] = self._count
@@ -107,11 +107,11 @@ class Components:
             sums[f"intensity_{channel}"] = np.bincount(piece[good], values[good], count)
             sums[f"highest_{channel}"] = _extreme(np.fmax, piece[good], values[good], count)
         if self._sums is None:
-            self._names, self._sums = list(sums), Growing(len(sums), np.float64)
+            self._names, self._sums = list(sums), GrowingColumns(len(sums), np.float64)
         self._sums.add(np.stack(list(sums.values())))
 
     def _join(self, above: np.ndarray, below: np.ndarray) -> None:
-        """Note which pieces touch over the border of two bands; both (W,), 0 where there is none."""
+        """Join pieces that touch across the border of two bands; both arguments are (W,), 0 for no piece."""
         width = len(above)
         for shift in (-1, 0, 1):
             upper, lower = above[max(0, shift) : width + min(0, shift)], below[max(0, -shift) : width - max(0, shift)]
@@ -119,16 +119,16 @@ class Components:
             self._joined.add(np.unique(np.stack([upper[both], lower[both]]), axis=1))
 
     def finish(self, min_area_px: int = 1) -> dict[str, np.ndarray]:
-        """Put the pieces together and number the objects from 1, in the order in which rows meet them.
+        """Combine the pieces, and number the objects from 1 in raster order.
 
         Args:
-            min_area_px: Smaller objects are left out.
+            min_area_px: Area of the smallest object, in pixels.
 
         Returns:
-            A column for each measure: `number`, `area_px`, `centroid_y_px`, `centroid_x_px`, `top_px`, `left_px`,
-            `bottom_px`, `right_px` (behind the last pixel), `equivalent_diameter_px`, `eccentricity` (of the ellipse
-            with the same second moments, as scikit-image has it), `mean_probability`, and `mean_intensity_<c>`,
-            `max_intensity_<c>` for every channel, NaN where no pixel is finite.
+            Column for each measure: `number`, `area_px`, `centroid_y_px`, `centroid_x_px`, `top_px`, `left_px`,
+            `bottom_px`, `right_px` (excluded), `equivalent_diameter_px`, `eccentricity` (as in scikit-image),
+            `mean_probability`, and `mean_intensity_<c>`, `max_intensity_<c>` for every channel, NaN if no pixel is
+            finite.
         """
         pairs = self._joined.values - 1
         graph = sparse.coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), (self._count, self._count))
@@ -154,13 +154,13 @@ class Components:
         return _measures({name: values[kept] for name, values in total.items()}, number[kept])
 
     def numbers(self, top: int, mask: np.ndarray) -> np.ndarray:
-        """Numbers of the objects at the pixels of a band that was added, (n, W); 0 where there is none."""
+        """Return the numbers of the objects at the pixels of a band (n, W); 0 is background."""
         labels, _ = ndimage.label(mask, NEIGHBOURS)
         return self._numbers[np.where(labels > 0, labels.astype(np.int64) + self._offsets[top], 0)]
 
 
 def _extreme(which: np.ufunc, piece: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
-    """Smallest or largest value of every piece; NaN where it has none."""
+    """Return the smallest or largest value of every piece; NaN if it has none."""
     found = np.full(count, np.inf if which is np.fmin else -np.inf)
     which.at(found, piece, values)
     found[np.isinf(found)] = np.nan
@@ -200,13 +200,13 @@ def _measures(total: dict[str, np.ndarray], number: np.ndarray) -> dict[str, np.
 
 @dataclass
 class Hulls:
-    """Convex hulls of numbered objects, from the ends of their rows."""
+    """Convex hulls of numbered objects, computed from the ends of their rows."""
 
-    _runs: Growing = field(default_factory=lambda: Growing(4, np.int32))
+    _runs: GrowingColumns = field(default_factory=lambda: GrowingColumns(4, np.int32))
     _too_many: bool = False
 
     def add(self, top: int, numbers: np.ndarray) -> None:
-        """Take the next band of numbers (n, W)."""
+        """Add the next band of object numbers (n, W)."""
         if self._too_many:
             return
         edges = np.pad(numbers, ((0, 0), (1, 1)))
@@ -214,18 +214,18 @@ class Hulls:
         y, x = np.nonzero(change & (edges[:, 1:] > 0))
         _, end = np.nonzero(change & (edges[:, :-1] > 0))
         if len(self._runs) + len(y) > MOST_RUNS:
-            self._runs, self._too_many = Growing(4, np.int32), True
+            self._runs, self._too_many = GrowingColumns(4, np.int32), True
         else:
             self._runs.add(np.stack([numbers[y, x], y + top, x, end]))
 
     def solidity(self, area: np.ndarray) -> np.ndarray:
-        """Area of each object by that of its convex hull, pixels taken as squares: 1 for a rectangle.
+        """Compute the area of each object divided by that of its convex hull; 1 for a rectangle.
 
         Args:
-            area: Of the objects 1, 2, ..., in pixels.
+            area: Areas of the objects 1, 2, ..., in pixels.
 
         Returns:
-            One value an object; NaN where there were too many to look at.
+            Solidity of each object; NaN if there are too many pixel runs.
         """
         if self._too_many or not len(area):
             return np.full(len(area), np.nan)

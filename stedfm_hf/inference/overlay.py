@@ -1,4 +1,4 @@
-"""A picture of a field with its classes in colour, to look at: tinted, outlined, with legend and scale bar."""
+"""Overlay of a field: classes in colour with outlines, legend and scale bar."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ from stedfm_hf.reports.figures import label_colours, scale_bar, style
 from stedfm_hf.runs import atomic_path
 
 MOST_PIXELS = 2048
-"""Longer side of the picture at most."""
+"""Largest dimension of the overlay, in pixels."""
 FEWEST_PIXELS = 768
-"""Longer side that small fields are enlarged to, in whole steps."""
+"""Dimension to which small fields are enlarged by an integer factor, in pixels."""
 TINT, OUTLINE = 0.35, 0.9
-"""How much of a colour covers the field inside a class, and along its border."""
+"""Opacity of a colour inside a class, and along its border."""
 _DPI, _ENTRY, _LINE = 100, 150, 24  # points of the legend, in pixels
 
 Rows = Callable[[int, int], np.ndarray]
 
 
 def thumbnail(rows: Rows, shape: tuple[int, int], factor: int) -> np.ndarray:
-    """Means over squares of `factor` pixels, read in bands; the last squares may be smaller.
+    """Downscale a field by averaging blocks of `factor` x `factor` pixels, read in bands.
+
+    Args:
+        rows: Function that returns rows of the field.
+        shape: Height and width of the field, in pixels.
+        factor: Size of a block, in pixels; the last blocks may be smaller.
 
     Returns:
-        (ceil(H / factor), ceil(W / factor)) float32.
+        Image (ceil(H / factor), ceil(W / factor)) float32.
 
     Example:
         >>> field = np.arange(12.0).reshape(3, 4)
@@ -59,7 +64,15 @@ def write_overlay(
     shape: tuple[int, int],
     pixel_size_nm: tuple[float, float] | None,
 ) -> None:
-    """Write the picture of a field whose scaled rows (n, W) are in [0, 1], with the masks of some classes."""
+    """Write the overlay of a field as PNG.
+
+    Args:
+        path: File to write.
+        rows: Function that returns rows of the field (n, W) in [0, 1].
+        masks: Functions that return rows of the mask of each class, by name.
+        shape: Height and width of the field, in pixels.
+        pixel_size_nm: Pixel size (y, x) in nm, or None.
+    """
     factor = math.ceil(max(shape) / MOST_PIXELS)
     enlarged = max(1, FEWEST_PIXELS // max(shape))
 

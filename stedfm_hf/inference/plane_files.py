@@ -1,7 +1,7 @@
-"""Planes of any size in a TIFF that ImageJ opens in place, written and read in bands of rows.
+"""Planes of any size in a TIFF for ImageJ, written and read in bands of rows.
 
-Nothing is mapped into memory: mapped pages count as memory of the process, and a field of 20 000 x 20 000 pixels would
-need gigabytes of it.
+Files are not memory-mapped: mapped pages count as memory of the process, and a field of 20 000 x 20 000 pixels would
+need gigabytes.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import tifffile
 from stedfm_hf.runs import atomic_path
 
 CLASSIC_PLANE = 2**32 - 2**25
-"""Bytes of a plane up to which ImageJ opens the file by itself; beyond it is a BigTIFF."""
+"""Largest plane that ImageJ opens without a plugin, in bytes; a larger one is written as BigTIFF."""
 
 
 @dataclass(frozen=True)
 class Planes:
-    """An open file of planes (L, H, W).
+    """Open file of planes (L, H, W).
 
     Attributes:
-        handle: Open for reading and writing.
-        offset: Where the first plane begins, in bytes; the others follow it without a gap.
-        shape: (L, H, W).
-        dtype: Of the pixels.
+        handle: File, open for reading and writing.
+        offset: Position of the first plane, in bytes; the others follow without a gap.
+        shape: Number of planes, height and width.
+        dtype: Type of the pixels.
     """
 
     handle: BinaryIO
@@ -39,13 +39,13 @@ class Planes:
     dtype: np.dtype[Any]
 
     def write(self, top: int, band: np.ndarray) -> None:
-        """Write the rows from `top` on of every plane, (L, n, W)."""
+        """Write rows of every plane (L, n, W), starting at row `top`."""
         for number, rows in enumerate(band):
             self.handle.seek(self._place(number, top))
             self.handle.write(np.ascontiguousarray(rows, self.dtype).data)
 
     def read(self, number: int, top: int, bottom: int) -> np.ndarray:
-        """Read rows of one plane, (n, W)."""
+        """Read rows of one plane (n, W)."""
         self.handle.seek(self._place(number, top))
         count = (bottom - top) * self.shape[2]
         return np.frombuffer(self.handle.read(count * self.dtype.itemsize), self.dtype).reshape(bottom - top, -1)
@@ -65,19 +65,19 @@ def new_planes(
     pixel_size_nm: Sequence[float] | None,
     about: Mapping[str, Any],
 ) -> Iterator[Planes]:
-    """Make a TIFF of zeros to write to; it gets its name when the block ends without an error.
+    """Create a TIFF of zeros to write planes to; it is renamed to `path` when the block ends without an error.
 
-    A channel for every plane, with its name, and the pixel size in µm as ImageJ keeps it. Above 4 GiB the file is a
-    stack as ImageJ itself writes it, with one header for all planes; a single plane above that makes a BigTIFF.
+    Every plane is a named channel, and the pixel size is stored in µm for ImageJ. Above 4 GiB the file is a stack with
+    one header for all planes, as ImageJ writes it; a single plane above this size makes a BigTIFF.
 
     Args:
-        path: The file.
-        shape: (L, H, W).
-        dtype: uint8, uint16 or float32: the types that ImageJ knows.
-        names: What the L planes are called.
-        limits: Black and white on display; None leaves them to the viewer.
-        pixel_size_nm: (y, x), or None: the unit is the pixel then.
-        about: What else is written, readable in ImageJ under Image > Show Info.
+        path: File to write.
+        shape: Number of planes, height and width.
+        dtype: Type of the pixels: uint8, uint16 or float32, the types of ImageJ.
+        names: Names of the L planes.
+        limits: Values shown as black and white; None leaves them to the viewer.
+        pixel_size_nm: Pixel size (y, x) in nm; None makes the unit pixels.
+        about: Other metadata, shown by ImageJ under Image > Show Info.
 
     Example:
         >>> import tempfile
@@ -109,6 +109,6 @@ def new_planes(
         kind["truncate"] = True
     with atomic_path(path) as temporary:
         place = tifffile.imwrite(temporary, shape=shape, dtype=dtype, returnoffset=True, **kind)
-        assert place is not None, "planes that are not compressed lie in one piece"
+        assert place is not None, "uncompressed planes are contiguous"
         with temporary.open("r+b") as handle:
             yield Planes(handle, place[0], shape, dtype)

@@ -1,4 +1,4 @@
-"""What an earlier run leaves to do: files that are new, had failed, or have changed since."""
+"""Find the sources that a resumed run has to process: new, failed and changed files."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from stedfm_hf.data.sources import Source
 from stedfm_hf.runs import FileStamp, Manifest, counted, some_of
 
 
-def left_to_do(
+def unfinished(
     manifest: Manifest,
     sources: Sequence[Source],
-    forget: Callable[[Collection[str]], None] | None = None,
+    remove_results: Callable[[Collection[str]], None] | None = None,
     *,
     begun: Mapping[str, FileStamp] | None = None,
 ) -> list[Source]:
-    """Find the sources that are not done, or whose file is not the one that was read then.
+    """Find the sources that are not done, or whose file has changed since.
 
-    A file has changed if its size or its time of modification is another. Where that was not recorded, by versions
-    before this or of rows of a data set, nothing has. Results of files that are no longer among the sources stay: an
-    output may gather several inputs. Of both, one line says so.
+    A file has changed if its size or its time of modification differs from the record. Results of files that are no
+    the sources any more are kept, because an output may combine more than one input. Both are reported on one
+    line.
 
     Args:
-        manifest: With the items of earlier runs; those that have changed are taken out, and it learns the stamps of
-            the files that it will record.
+        manifest: Manifest with the items of earlier runs; changed items are removed from it, and the stamps of the
+            files to process are added.
         sources: All sources.
-        forget: Removes what there is of changed files, before the manifest forgets them.
-        begun: Files of which a stopped run has done a part, with their stamps.
+        remove_results: Function that removes the results of changed files.
+        begun: Stamps of the files that an interrupted run has processed in part.
     """
     now = {source.path: source.stamp for source in sources}
     manifest.stamps = {path: stamp for path, stamp in now.items() if stamp is not None}
@@ -42,8 +42,8 @@ def left_to_do(
     if changed:
         have, are = ("has", "is") if len(changed) == 1 else ("have", "are")
         _say(f"{counted(len(changed), 'file')} {have} changed since and {are} done anew: {some_of(changed)}")
-        if forget is not None:
-            forget(changed)
+        if remove_results is not None:
+            remove_results(changed)
         for path in changed:
             manifest.items.pop(path, None)
     if gone := [path for path in manifest.items if path not in now]:
@@ -54,7 +54,7 @@ def left_to_do(
 
 
 def remove_maps(folder: Path, paths: Iterable[str], kinds: Iterable[str]) -> None:
-    """Remove the files `<path>.<kind><n>.tif` and `.png` of some sources, whatever `n`."""
+    """Remove the files `<path>.<kind><n>.tif` and `.png` of some sources, for any `n`."""
     pattern = re.compile(rf"(.+)\.(?:{'|'.join(kinds)})\d+\.(?:tif|png)")
     images = {folder / path for path in paths}
     for place in {image.parent for image in images if image.parent.is_dir()}:

@@ -1,4 +1,4 @@
-"""Segmentation of whole fields of any size: maps, pictures and a table of objects, in a folder."""
+"""`stedfm segment`: masks, probability maps, overlays and tables of objects of whole fields."""
 
 from __future__ import annotations
 
@@ -20,26 +20,25 @@ if TYPE_CHECKING:
 def segment(settings: SegmentSettings) -> SegmentResult:
     """Segment images of any size, and measure the objects in them.
 
-    A field is one channel of one series (all channels where the model takes several). It is scaled once as a whole
-    and goes through the model in overlapping tiles that are blended (`segment_rows`): the maps are those of the
-    pipeline `stedfm-segmentation`, at the pixels of the file. Pixels that are not finite are 0 to the model and are
-    left out of the intensities. A field is processed in bands of rows, so that memory holds its pixels as the
-    file has them and little else.
+    A field is one channel of one series (all channels for a model with more than one). It is scaled once as a whole
+    and segmented in overlapping tiles that are blended (`segment_rows`). The maps equal those of the pipeline
+    `stedfm-segmentation`, at the pixels of the file. Non-finite pixels are 0 for the model and are ignored in
+    intensities. A field is processed in bands of rows, so that memory holds little more than its pixels.
 
-    Written for every field, `n` counting the fields of the file: `<path>.labels<n>.tif` (a model of one class a
-    pixel: class numbers; else a plane of 0 and 1 for every class), `<path>.objects<n>.tif` (a plane for every class,
-    each object with its number), `<path>.probabilities<n>.tif` (a plane for every class) and `<path>.overlay<n>.png`.
-    With them `fields.parquet`, `objects.parquet` and `manifest.json`. If interrupted, the same call resumes.
+    Files of field `n` of a file: `<path>.labels<n>.tif` (class numbers, or for overlapping classes one plane of 0 and
+    1 per class), `<path>.objects<n>.tif` (one plane per class with the numbers of its objects),
+    `<path>.probabilities<n>.tif` (one plane per class) and `<path>.overlay<n>.png`. The folder also holds
+    `fields.parquet`, `objects.parquet` and `manifest.json`. The same call resumes an interrupted run.
 
     Returns:
-        Counts and the manifest; `manifest.failures()` names the files that failed. Columns of `fields.parquet`:
-        `path`, `series`, `channel`, `height`, `width`, `pixel_size_nm`, `share_<class>` (of the pixels),
-        `objects_<class>` (how many), `<kind>_file` (in the folder, or null), `model`, `weights_sha256`. Those of
+        Counts and manifest; `manifest.failures()` lists the failed files. Columns of `fields.parquet`: `path`,
+        `series`, `channel`, `height`, `width`, `pixel_size_nm`, `fraction_<class>` of the pixels, `objects_<class>`
+        (number of objects), `<kind>_file` (file name or null), `model`, `weights_sha256`. Columns of
         `objects.parquet`: see `object_schema`.
 
     Raises:
-        UserError: For wrong arguments, a model without a decoder for masks, nothing to segment, or an output begun
-            with other settings.
+        UserError: For wrong arguments, a model without a decoder, no input images, or an output made with other
+            settings.
 
     Example:
         >>> import tempfile

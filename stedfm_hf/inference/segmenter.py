@@ -1,4 +1,4 @@
-"""Loading a segmentation model: a head that is drawn at random is refused, and classes have names."""
+"""Load a segmentation model and check its decoder and its class names."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from stedfm_hf.weights.models import ModelSource
 
 @dataclass(frozen=True)
 class Segmenter(Loaded):
-    """A segmentation model ready for use, see `Loaded`."""
+    """Segmentation model ready for inference (see `Loaded`)."""
 
     model: StedFmForSemanticSegmentation
 
     @property
     def single(self) -> bool:
-        """Whether every pixel has one class, the most probable; else classes may overlap."""
+        """Whether every pixel has one class; otherwise classes may overlap."""
         return self.model.config.target_type == "single_label"
 
     @property
@@ -34,7 +34,7 @@ class Segmenter(Loaded):
 
     @property
     def object_classes(self) -> dict[int, str]:
-        """Classes whose connected regions are objects: all but class 0 where it is the background of the others."""
+        """Classes whose connected components are objects: all classes, without class 0 if it is background."""
         return {
             number: name
             for number, name in enumerate(self.classes)
@@ -46,12 +46,12 @@ def load_segmenter(model: str | Path | ModelSource, *, device: str = "auto", pre
     """Load a model with a decoder for masks from a folder or Hub repository.
 
     Args:
-        model: A folder as `stedfm finetune segmentation`, `stedfm convert` or `save_pretrained` write it, or a Hub id.
+        model: Folder written by `stedfm finetune segmentation`, `stedfm convert` or `save_pretrained`, or Hub id.
         device: As for `load_encoder`.
         precision: As for `load_encoder`.
 
     Raises:
-        UserError: Also for a model without such a decoder, which would be drawn at random otherwise.
+        UserError: If the model, the device or the precision is not available, or the model has no decoder.
 
     Example:
         >>> import tempfile

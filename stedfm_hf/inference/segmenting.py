@@ -1,4 +1,4 @@
-"""The run of `segment`: every field of every source, recorded one by one."""
+"""The run of `segment`: segment and record every field of every source."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from stedfm_hf.data.sources import Source
 from stedfm_hf.inference.field_records import FIELDS, OBJECTS, PARTS, FieldRecords, SegmentResult
 from stedfm_hf.inference.field_task import KINDS, FieldTask, field_schema, object_schema
 from stedfm_hf.inference.fields import Field, read_fields
-from stedfm_hf.inference.resuming import left_to_do, remove_maps
+from stedfm_hf.inference.resuming import remove_maps, unfinished
 from stedfm_hf.inference.segmenter import Segmenter
 from stedfm_hf.inference.settings import SegmentSettings
-from stedfm_hf.inference.stepwise import chosen_scaling
+from stedfm_hf.inference.stepwise import scaling_of
 from stedfm_hf.modeling.blending_stedfm import default_tile_overlap
 from stedfm_hf.runs import Progress, UserError, print_note, some_of
 from stedfm_hf.runs.output import open_output
@@ -27,9 +27,9 @@ def segment_fields(
     skipped: Mapping[str, int],
     segmenter: Segmenter,
 ) -> SegmentResult:
-    """Segment the fields of some sources; see `stedfm_hf.inference.segment`."""
+    """Segment the fields of some sources (see `stedfm_hf.inference.segment`)."""
     tile_size, tile_overlap = checked_tiles(segmenter, settings.tile_size, settings.tile_overlap)
-    scaling = chosen_scaling(segmenter, settings.normalization, settings.intensity_range)
+    scaling = scaling_of(segmenter, settings.normalization, settings.intensity_range)
     channel = segmenter.processor.channel if settings.channel is None else settings.channel
     task = FieldTask(
         segmenter,
@@ -66,11 +66,11 @@ def segment_fields(
     ) as output:
         records = FieldRecords(output, field_schema(segmenter), object_schema(config.num_channels))
 
-        def forget(paths: Collection[str]) -> None:
-            records.forget(paths)
+        def remove_results(paths: Collection[str]) -> None:
+            records.remove_results(paths)
             remove_maps(folder, paths, KINDS)
 
-        left = left_to_do(output.manifest, sources, forget, begun=records.begun)
+        left = unfinished(output.manifest, sources, remove_results, begun=records.begun)
         if left and output.finished:
             output.reopen()
         try:
@@ -82,24 +82,25 @@ def segment_fields(
                     records.save_at_times()
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"the GPU has no room for {settings.batch_size} tiles of {tile_size}; lower --batch-size"
+                f"the GPU has not enough memory for {settings.batch_size} tiles of {tile_size}; lower --batch-size"
             ) from error
         records.finish([source.path for source in sources])
     result = SegmentResult(folder, output.manifest)
     if result.fields and not sum(result.objects.values()):
         if settings.min_area_px > 1:
             print_note(
-                f"no object has {settings.min_area_px} pixels or more (--min-area-px); the labels show smaller ones"
+                f"no object has {settings.min_area_px} pixels or more (--min-area-px); the label image also shows "
+                "smaller ones"
             )
         else:
-            print_note("no pixel belongs to a class; the probability maps show how near the model came")
+            print_note("no pixel belongs to a class; inspect the probability maps")
     return result
 
 
 def _segment_source(
     source: Source, fields: Iterable[Field], task: FieldTask, records: FieldRecords, progress: Progress
 ) -> None:
-    """Segment what of a source is not done yet; what goes wrong is the error of this source alone."""
+    """Segment the fields of a source that are not done yet; an error fails this source only."""
     manifest, number = records.manifest, 0
     without_signal: dict[str, list[int]] = {}
     try:
@@ -136,21 +137,21 @@ def checked_tiles(segmenter: Segmenter, tile_size: int | None, tile_overlap: int
 
 
 def checked_threshold(segmenter: Segmenter, threshold: float | None) -> float | None:
-    """Return the threshold; None where every pixel has one class."""
+    """Return the threshold; None if every pixel has one class."""
     if segmenter.single:
         if threshold is not None:
             raise UserError(
-                f"model {segmenter.name}: gives every pixel its most probable class; leave out --threshold"
+                f"model {segmenter.name}: assigns the most probable class to every pixel; leave out --threshold"
             )
         return None
     threshold = 0.5 if threshold is None else threshold
     if segmenter.model.config.target_type != "regression" and not 0 <= threshold < 1:
-        raise UserError(f"threshold {threshold} is out of range: 0 up to, but not, 1")
+        raise UserError(f"threshold {threshold} is out of range; it must be at least 0 and below 1")
     return threshold
 
 
 def checked_probabilities(segmenter: Segmenter, probabilities: str | None) -> str | None:
     """Return the type of the probability maps, or None."""
     if probabilities == "uint8" and segmenter.model.config.target_type == "regression":
-        raise UserError(f"model {segmenter.name}: gives values, which 8 bit cannot hold; choose float32 or none")
+        raise UserError(f"model {segmenter.name}: predicts values, which 8 bit cannot hold; choose float32 or none")
     return probabilities

@@ -22,7 +22,9 @@ class EmbedSettings:
     output: str | Path | None = options.table("embeddings.parquet")
     model: str | Path | None = options.model()
     pooling: str = option(
-        "avg", choices=POOLINGS, help="avg (mean of the patch tokens), token (class token) or patch (a row per patch)."
+        "avg",
+        choices=POOLINGS,
+        help="Pooling of the tokens: avg (mean of the patches), token (class token) or patch (one row per patch).",
     )
     precision: str = options.precision()
     device: str = options.device()
@@ -52,10 +54,10 @@ class ClassifySettings:
     model: str | Path = option(decides=False, help="Folder of `stedfm finetune classification`, or Hub id.")
     output: str | Path | None = options.table("classes.parquet")
     maps: str | Path | None = option(
-        None, metavar="DIR", help="Folder for a map of each image that is larger than the crops of the model."
+        None, metavar="DIR", help="Folder for maps of the images that are larger than the crops of the model."
     )
     map_stride: int | None = option(
-        None, minimum=1, help="Step between the tiles of a map, in pixels; by default half a tile."
+        None, minimum=1, help="Size of a cell of the map, in pixels; by default half a tile."
     )
     precision: str = options.precision()
     device: str = options.device()
@@ -69,10 +71,10 @@ class ClassifySettings:
     overwrite: bool = options.overwrite()
 
     def check(self) -> None:
-        """Refuse a table of an unknown format, and a stride without maps."""
+        """Refuse a table of an unknown format, and a stride without a folder of maps."""
         options.check_table(self.output)
         if self.maps is None and self.map_stride is not None:
-            raise UserError("a map stride is given but no folder for maps; give both")
+            raise UserError("--map-stride needs --maps; give both")
 
 
 @settings
@@ -100,9 +102,9 @@ class SegmentSettings:
         choices=("float32", "uint8"),
         metavar="float32|uint8|none",
         parse=lambda text: None if text == "none" else text,
-        help="Type of the probability maps (255 is 1 in uint8); none writes none.",
+        help="Type of the probability maps (in uint8, 255 is 1), or none.",
     )
-    overlay: bool = option(True, help="Write pictures with the outlines of the objects.")
+    overlay: bool = option(True, help="Write an overlay with the outlines of the objects for every field.")
     precision: str = options.precision()
     device: str = options.device()
     series: str | int | None = option(
@@ -110,7 +112,7 @@ class SegmentSettings:
         parse=options.index_or_name,
         metavar="NAME|INDEX",
         group=options.INPUT,
-        help="Series to take of each file; all takes every one, and every plane of a stack.",
+        help="Series to read of each file; all reads every series and every plane of a stack.",
     )
     channel: str | int | None = options.channel()
     normalization: str | None = options.normalization()

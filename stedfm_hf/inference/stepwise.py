@@ -1,4 +1,4 @@
-"""Images of many sources read ahead, computed and written in steps: what `embed` and `classify` share."""
+"""Read, compute and write the images of many sources in steps (shared by `embed` and `classify`)."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ import torch
 
 from stedfm_hf.data.sources import Source, chunks
 from stedfm_hf.inference.loading import Loaded, has_fast_bfloat16
-from stedfm_hf.inference.resuming import left_to_do
+from stedfm_hf.inference.resuming import unfinished
 from stedfm_hf.inference.tables import TableParts, parts_name
 from stedfm_hf.runs import Manifest, Progress, UserError
 from stedfm_hf.runs.output import Output, open_output
 
 CHUNK = 64
-"""Files between two steps of writing: what a kill can cost."""
+"""Number of files between two writes, which a killed run loses at most."""
 AHEAD = 64, 128 * 2**20
-"""How many files, and of how many bytes, are read ahead of the model."""
+"""Number and size in bytes of the files that are prefetched."""
 LONG = 60.0
-"""Seconds still to come from which on a faster precision is worth a word."""
+"""Remaining time in seconds from which on a faster precision is suggested."""
 Fact = dict[str, Any]
-"""What the rows of an image say of it: path, series, channel and so on; `size` is what the model saw of it."""
+"""Facts about an image for its rows: path, series, channel, ...; `size` is the size of the input of the model."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A source that was read: the images in it, each with what its rows will say of it; or the error."""
+    """Source that was read: its scaled images with the facts for their rows, or an error."""
 
     path: str
     images: tuple[tuple[dict[str, Any], np.ndarray], ...]
@@ -44,7 +44,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Preparation:
-    """Reads a source and scales its images; runs in the reading threads."""
+    """Function that reads a source and scales its images; called in the reading threads."""
 
     loaded: Loaded
     series: str | int | None
@@ -52,7 +52,7 @@ class Preparation:
     scaling: dict[str, Any]
 
     def __call__(self, source: Source) -> Prepared:
-        """Read and scale, and turn whatever goes wrong into the error of this source alone."""
+        """Read and scale a source; an error fails this source only."""
         try:
             return Prepared(source.path, tuple(self._images(source)))
         except (ValueError, OSError, MemoryError) as error:
@@ -78,7 +78,7 @@ class Preparation:
                 raise ValueError(f"has {len(scaled)} channels, and the model takes {channels}")
 
 
-def work_through(
+def process_sources(
     parts: TableParts,
     sources: Sequence[Source],
     prepare: Preparation,
@@ -86,24 +86,24 @@ def work_through(
     tabulate: Callable[[list[tuple[Fact, np.ndarray]]], pa.Table],
     *,
     workers: int | None,
-    look: Callable[[Fact, np.ndarray], Fact] | None = None,
-    forget: Callable[[Collection[str]], None] | None = None,
+    annotate: Callable[[Fact, np.ndarray], Fact] | None = None,
+    remove_results: Callable[[Collection[str]], None] | None = None,
 ) -> None:
-    """Read, compute and write in steps what of the sources is not done yet; what fails is recorded and named.
+    """Read, compute and write the sources that are not done yet; failed sources are recorded and reported.
 
     Args:
-        parts: The table to write; its manifest knows what is done.
+        parts: Table to write; its manifest records the items that are done.
         sources: All sources.
-        prepare: Reads and scales a source.
-        compute: One array for every prepared image, in their order.
-        tabulate: The table of images with their arrays.
-        workers: Threads that read.
-        look: Called with every prepared image before it is computed; returns what else its rows shall say. A
-            ValueError is the error of its source.
-        forget: Removes what `look` wrote of sources whose file has changed since.
+        prepare: Function that reads and scales a source.
+        compute: Function that returns one array for every prepared image, in their order.
+        tabulate: Function that makes the table of images and arrays.
+        workers: Number of threads that read.
+        annotate: Function called with every prepared image before it is computed; returns more facts for its rows. If
+            it raises a ValueError, the source has failed.
+        remove_results: Function that removes the files that `annotate` wrote for sources that have changed.
     """
     manifest = parts.manifest
-    left = left_to_do(manifest, sources, forget)
+    left = unfinished(manifest, sources, remove_results)
     if left and parts.output.finished:
         parts.output.reopen()
     threads = workers or min(os.cpu_count() or 1, 8)
@@ -111,10 +111,10 @@ def work_through(
         Progress(len(sources), description=manifest.command, done=len(sources) - len(left)) as progress,
         ThreadPoolExecutor(threads, thread_name_prefix="stedfm-read") as pool,
     ):
-        ready = _read_ahead(pool, prepare, left)
+        ready = _prefetch(pool, prepare, left)
         hint = _speed_hint(prepare.loaded)
         for chunk in chunks(left, CHUNK):
-            results = _compute(islice(ready, len(chunk)), compute, look, manifest, progress)
+            results = _compute(islice(ready, len(chunk)), compute, annotate, manifest, progress)
             parts.add(tabulate(results), [source.path for source in chunk])
             if hint and progress.rate and (len(sources) - progress.count) / progress.rate > LONG:
                 progress.note(hint)
@@ -125,11 +125,11 @@ def work_through(
 def _compute(
     prepared: Iterable[Prepared],
     compute: Callable[[Iterator[np.ndarray]], Iterable[np.ndarray]],
-    look: Callable[[Fact, np.ndarray], Fact] | None,
+    annotate: Callable[[Fact, np.ndarray], Fact] | None,
     manifest: Manifest,
     progress: Progress,
 ) -> list[tuple[Fact, np.ndarray]]:
-    """Compute the images of some sources, record the status of each source and return what came of the good ones."""
+    """Compute the images of some sources, record the status of each source, and return the results."""
     facts: list[Fact] = []
     errors: dict[str, str | None] = {}
 
@@ -138,7 +138,7 @@ def _compute(
             errors[source.path] = source.error
             for fact, pixels in source.images:
                 try:
-                    more = look(fact, pixels) if look else {}
+                    more = annotate(fact, pixels) if annotate else {}
                 except ValueError as error:
                     errors[source.path] = str(error)
                     break
@@ -162,7 +162,7 @@ def _compute(
 
 
 def table_of(rows: list[Fact], schema: pa.Schema, loaded: Loaded, columns: dict[str, Any]) -> pa.Table:
-    """A table of `schema`: `columns` as given, what made the rows, and the rest from what the rows say."""
+    """Return a table of `schema` from the given columns, the facts of the rows and the model."""
     columns = columns | {
         "model": [loaded.name] * len(rows),
         "weights_sha256": [loaded.weights_sha256] * len(rows),
@@ -171,10 +171,10 @@ def table_of(rows: list[Fact], schema: pa.Schema, loaded: Loaded, columns: dict[
     return pa.table({name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema=schema)
 
 
-def _read_ahead(
+def _prefetch(
     pool: ThreadPoolExecutor, read: Callable[[Source], Prepared], sources: Iterable[Source]
 ) -> Iterator[Prepared]:
-    """Read sources in order, some ahead of the one that is asked for."""
+    """Yield sources in order, prefetching some of the next ones."""
     waiting: deque[tuple[Future[Prepared], int]] = deque()
     most, room = AHEAD
     for source in sources:
@@ -210,10 +210,10 @@ def open_table(
     )
 
 
-def chosen_scaling(
+def scaling_of(
     loaded: Loaded, normalization: str | None, intensity_range: tuple[float, float] | None
 ) -> dict[str, Any]:
-    """How intensities become [0, 1]: as the processor says unless told otherwise."""
+    """Return the scaling of intensities: the options, or the settings of the processor."""
     processor = loaded.processor
     if normalization is None:
         normalization = processor.normalization if intensity_range is None else "fixed"
@@ -231,7 +231,7 @@ def chosen_scaling(
 
 
 def check_tile_size(loaded: Loaded, tile_size: int | str | None) -> None:
-    """Refuse a tile size that the model cannot take."""
+    """Refuse a tile size that does not fit the model."""
     patch_size = loaded.model.config.patch_size
     if tile_size not in ("auto", None) and (
         not isinstance(tile_size, int) or tile_size <= 0 or tile_size % patch_size

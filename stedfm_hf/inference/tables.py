@@ -1,4 +1,4 @@
-"""Tables of results: their columns, and writing them in parts that survive an interrupt."""
+"""Tables of results: their columns, and their storage in parts that survive an interrupt."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ OF_IMAGE = (
     ("width", pa.int64()),
     ("pixel_size_nm", pa.list_(pa.float64())),
 )
-"""Columns that say which image a row is about; the first of every table."""
+"""Columns that identify the image of a row; the first columns of every table."""
 
 OF_MODEL = (("model", pa.string()), ("weights_sha256", pa.string()))
-"""Columns that say what made a row; the last of every table."""
+"""Columns that identify the model of a row; the last columns of every table."""
 
 TRAINED_ON = "trained_on"
-"""Option of a manifest: number of inputs that the model was trained or selected on; None: it has no record."""
+"""Option of the manifest: number of inputs on which the model was trained or selected; None if unknown."""
 
 
 def embedding_schema(dim: int, *, patches: bool) -> pa.Schema:
-    """Columns of a table of embeddings of length `dim`, one row per image or per patch."""
+    """Return the schema of a table of embeddings of length `dim`, with one row per image or per patch."""
     place = (("row", pa.int64()), ("col", pa.int64()), ("y_px", pa.float64()), ("x_px", pa.float64()))
     return pa.schema([*OF_IMAGE, *(place if patches else ()), ("embedding", pa.list_(pa.float32(), dim)), *OF_MODEL])
 
@@ -47,13 +47,13 @@ class TableResult(OutputResult):
     """Result of a command that writes a table.
 
     Attributes:
-        table: The rows.
+        table: Table of the rows.
     """
 
     table: pa.Table
 
     def summary(self) -> str:
-        """Return how many rows there are, and of each label."""
+        """Return the number of rows, in total and per label."""
         rows, files = counted(self.table.num_rows, "row"), self.describe_items("file")
         lines = [f"{self.output}: {rows} from {files}{self._trained_on()}"]
         lines += [", ".join(f"{label}: {count}" for label, count in self.labels().items())]
@@ -73,17 +73,17 @@ class TableResult(OutputResult):
         return found
 
     def labels(self) -> dict[str, int]:
-        """Return how many rows have each label, the most frequent first."""
+        """Return the number of rows of each label, the most frequent first."""
         labels = self.table["label"].to_pylist() if "label" in self.table.column_names else []
         return dict(Counter(labels).most_common())
 
     def _trained_on(self) -> str:
-        """What the model knows of having been trained on the inputs; "" where it was not asked."""
+        """Describe how many inputs the model was trained on; empty if it was not checked."""
         if TRAINED_ON not in self.manifest.options:
             return ""
         number = self.manifest.options[TRAINED_ON]
         if number is None:
-            return "; it is unknown which images the model was trained on"
+            return "; the training images of the model are unknown"
         return f"; the model was trained or selected on {number or 'none'} of them"
 
     def _maps(self) -> int:
@@ -91,12 +91,12 @@ class TableResult(OutputResult):
 
 
 def parts_name(target: Path) -> str:
-    """Name of the folder of the parts of a table."""
+    """Return the name of the folder for the parts of a table."""
     return f"{target.name}.parts"
 
 
 class TableParts:
-    """A table written part by part next to its target and put together at the end."""
+    """Table that is written in parts next to its target and combined at the end."""
 
     def __init__(self, output: Output, schema: pa.Schema) -> None:
         self.output, self.manifest, self.schema = output, output.manifest, schema
@@ -106,13 +106,13 @@ class TableParts:
             del self.manifest.items[item]  # to be tried again
 
     def add(self, table: pa.Table, items: Iterable[str]) -> None:
-        """Write the rows of some items, whose status the manifest knows."""
+        """Write the rows of some items, whose status is in the manifest."""
         self.store.write(self.store.next_name(), table, {item: self.manifest.items[item] for item in items})
 
     def finish(self) -> None:
-        """Put the parts behind what the target held, and remove them.
+        """Append the parts to the rows of the target, and remove the parts.
 
-        Of an item that was processed again, because its file had changed, the last rows count.
+        The last rows of an item replace earlier ones.
         """
         target = self.output.path
         if self.store.names() or not target.exists():
@@ -129,7 +129,7 @@ class TableParts:
             self.store.remove()
 
     def _tables(self) -> Iterator[pa.Table]:
-        """What the target held and every part, without rows that later ones replace."""
+        """Yield the rows of the target and of every part, without replaced rows."""
         last = {item: part.name for part in self.store for item in part.items}
         if self.output.path.exists():
             done = {item for item, status in self.manifest.items.items() if status.state == "done"}
@@ -155,7 +155,7 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
 
 
 def _flatten(table: pa.Table) -> pa.Table:
-    """Give every number a column of its own: `pixel_size_y_nm`, `pixel_size_x_nm`, `embedding_0` and so on."""
+    """Split lists into one column per number: `pixel_size_y_nm`, `pixel_size_x_nm`, `embedding_0`, ..."""
     columns: dict[str, pa.Array] = {}
     for name in table.column_names:
         column = table[name].combine_chunks()

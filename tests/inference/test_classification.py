@@ -86,7 +86,7 @@ def test_one_row_per_image_and_the_pipeline_agrees(folder: Path, images: Path, t
     np.testing.assert_allclose(frame[COLUMNS].sum(axis=1), 1, atol=1e-6)
     assert len(frame[COLUMNS].round(3).drop_duplicates()) == 5, "every image got the same answer"
     assert result.manifest.exit_status == 0 and result.table.num_rows == 5
-    assert Manifest.load(tmp_path / "classes.parquet.manifest.json").settings["answers"] == COLUMNS
+    assert Manifest.load(tmp_path / "classes.parquet.manifest.json").settings["predictions"] == COLUMNS
 
 
 @pytest.mark.parametrize("tile_size", [16, None])
@@ -314,7 +314,10 @@ def test_a_head_that_is_claimed_but_not_there_is_no_random_head(images: Path, tm
 
 @pytest.mark.parametrize(
     ("id2label", "message"),
-    [({0: "a", 1: "b", 2: "a"}, "several labels are called 'a'"), ({0: "a", 1: "b", 3: "c"}, "must name 0 to 2")],
+    [
+        ({0: "a", 1: "b", 2: "a"}, "more than one of the labels is named 'a'"),
+        ({0: "a", 1: "b", 3: "c"}, "must name 0 to 2"),
+    ],
 )
 def test_class_names_that_make_no_columns(
     id2label: dict[int, str], message: str, images: Path, tmp_path: Path
@@ -338,7 +341,7 @@ def test_class_names_that_make_no_columns(
         ({"tile_size": 12}, "multiple of 8"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"normalization": "fixed"}, "intensity_range"),
-        ({"map_stride": 8}, "no folder for maps"),
+        ({"map_stride": 8}, "--map-stride needs --maps"),
         ({"maps": "MAPS", "map_stride": 33}, "map stride 33 is out of range: 1 to 32"),
         ({"maps": "IMAGES/maps"}, "is inside the input"),
         ({"maps": "IMAGES/a", "inputs": "IMAGES/a/1.tif"}, "is inside the input"),

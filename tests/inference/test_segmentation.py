@@ -84,7 +84,10 @@ def test_one_class_a_pixel_as_the_pipeline_has_it(single: Path, images: Path, tm
     manifest = segment(images, out, model=single, device="cpu").manifest
     fields, objects = tables(out)
     assert fields["path"].tolist() == ["a/1.tif", "a/3.tif", "b/0.tif", "b/2.tif"]
-    assert list(fields)[6:11] == [*(f"share_{name}" for name in CLASSES), *(f"objects_{name}" for name in CLASSES[1:])]
+    assert list(fields)[6:11] == [
+        *(f"fraction_{name}" for name in CLASSES),
+        *(f"objects_{name}" for name in CLASSES[1:]),
+    ]
     assert manifest.exit_status == 0 and Manifest.load(out / "manifest.json").settings["tile_overlap"] == 16
     for _, row in fields.iterrows():
         expected = by_pipeline(single, images / row["path"])
@@ -94,7 +97,7 @@ def test_one_class_a_pixel_as_the_pipeline_has_it(single: Path, images: Path, tm
         np.testing.assert_allclose(maps, [each["probability"] for each in expected], atol=1e-6)
         for number, each in enumerate(expected):
             assert ((labels == number) != each["mask"]).mean() < 0.001
-            assert row[f"share_{each['label']}"] == pytest.approx((labels == number).mean())
+            assert row[f"fraction_{each['label']}"] == pytest.approx((labels == number).mean())
     assert set(objects["class"]) == set(CLASSES[1:]), "the background is no object, and the others are"
     assert fields[[f"objects_{name}" for name in CLASSES[1:]]].to_numpy().sum() == len(objects) > 8
     assert not list(out.glob("**/*.parts")) and not list(out.glob("**/.*"))
@@ -223,13 +226,13 @@ def test_maps_among_the_images_are_not_segmented_by_the_next_run(several: Path, 
     assert first.items and all("segmented" not in path for path in again.items)
 
 
-def test_a_stack_lists_its_planes_or_takes_them_one_by_one(
+def test_a_stack_lists_its_planes_or_reads_them_one_by_one(
     several: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tifffile.imwrite(tmp_path / "stack.tif", counts((3, 40, 44)), imagej=True, metadata={"axes": "ZYX"})
     words = ["segment", str(tmp_path / "stack.tif"), "--model", str(several), "--device", "cpu"]
     assert main([*words, "--output", str(tmp_path / "none")]) == 1
-    assert "3 series" in (error := capsys.readouterr().err) and "image[z=2]" in error and "--series all takes" in error
+    assert "3 series" in (error := capsys.readouterr().err) and "image[z=2]" in error and "--series all reads" in error
     assert main([*words, "--output", str(tmp_path / "each"), "--series", "all", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["fields"] == 3
     assert main([*words, "--output", str(tmp_path / "one"), "--series", "image[z=1]"]) == 0
@@ -399,14 +402,14 @@ def test_regression_gives_values(images: Path, tmp_path: Path) -> None:
         segment(images, tmp_path / "two", model=model, probabilities="uint8", device="cpu")
 
 
-def test_a_gpu_without_room_is_told(
+def test_a_gpu_without_memory_is_reported(
     single: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: FieldTask, field: Any, path: str, number: int) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr(FieldTask, "__call__", full)
-    with pytest.raises(UserError, match="no room for 64 tiles of 32; lower --batch-size"):
+    with pytest.raises(UserError, match="not enough memory for 64 tiles of 32; lower --batch-size"):
         segment(images, tmp_path / "out", model=single, device="cpu", batch_size=64)
 
 
@@ -456,5 +459,5 @@ def test_a_model_without_a_decoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="it is a StedFmModel; train one: stedfm finetune segmentation"):
         load_segmenter(tmp_path / "other", device="cpu")
     twice = save(tmp_path / "twice", id2label={0: "a", 1: "a"})
-    with pytest.raises(UserError, match="several classes are called 'a'"):
+    with pytest.raises(UserError, match="more than one of the classes is named 'a'"):
         _ = load_segmenter(twice, device="cpu").classes

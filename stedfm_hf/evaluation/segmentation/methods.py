@@ -18,7 +18,7 @@ from stedfm_hf.inference.fields import fields_of, probability_bands
 
 # The one place that knows where segmenters are loaded.
 from stedfm_hf.inference.segmenter import Segmenter, load_segmenter
-from stedfm_hf.inference.stepwise import chosen_scaling
+from stedfm_hf.inference.stepwise import scaling_of
 from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.labels.annotated.stored import BACKGROUND
 from stedfm_hf.modeling.blending_stedfm import default_tile_overlap
@@ -163,7 +163,7 @@ class ModelMethod(Method):
     scaling: dict[str, Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.scaling = chosen_scaling(self.segmenter, None, None)
+        self.scaling = scaling_of(self.segmenter, None, None)
 
     def maps(self, data: AnnotatedImages, number: int) -> np.ndarray:
         """Segment the image in blended tiles."""

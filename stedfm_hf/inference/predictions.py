@@ -1,4 +1,4 @@
-"""Answers of a classifier: the columns they stand in, and how they are computed."""
+"""Predictions of a classifier: how they are computed, and their columns in the table."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 from stedfm_hf.modeling.tiling_stedfm import encode_images
 
 
-def answer_columns(classifier: Classifier) -> dict[str, str]:
-    """Columns for the answers of a model, `p_<label>` or `value_<label>` of a regression, and their labels."""
+def prediction_columns(classifier: Classifier) -> dict[str, str]:
+    """Return the columns of the predictions, `p_<label>` or for a regression `value_<label>`, with their labels."""
     prefix = "value_" if classifier.model.config.target_type == "regression" else "p_"
     return {f"{prefix}{name}": name for name in names_of(classifier, "labels")}
 
 
-def answers_of(
+def predict(
     model: StedFmForImageClassification, images: Iterable[np.ndarray], *, tile_size: int | str | None, batch_size: int
 ) -> Iterator[np.ndarray]:
-    """What the head says of each image, (C,) float32: probabilities, or values for regression.
+    """Predict the probabilities of each image, or the values of a regression, (C,) float32.
 
-    One image at a time, so that an answer does not depend on its neighbours by a rounding.
+    The head is applied to one image at a time, so that rounding does not depend on the other images.
     """
     kind = model.config.target_type
     for vector in encode_images(
@@ -40,8 +40,14 @@ def answers_of(
             yield logits.cpu().numpy()
 
 
-def answer_schema(columns: Sequence[str], *, labelled: bool, maps: bool) -> pa.Schema:
-    """Columns of the table of `classify`: with the one most probable class, and with maps, where there are."""
+def prediction_schema(columns: Sequence[str], *, labelled: bool, maps: bool) -> pa.Schema:
+    """Return the schema of the table of `classify`.
+
+    Args:
+        columns: Columns of the predictions.
+        labelled: Whether there is a column for the most probable class.
+        maps: Whether there is a column for the file of the map.
+    """
     return pa.schema(
         [
             *OF_IMAGE,
@@ -53,13 +59,13 @@ def answer_schema(columns: Sequence[str], *, labelled: bool, maps: bool) -> pa.S
     )
 
 
-def answer_table(
+def prediction_table(
     results: list[tuple[Fact, np.ndarray]], schema: pa.Schema, classifier: Classifier, columns: dict[str, str]
 ) -> pa.Table:
-    """The table of images with their answers."""
-    answers = np.array([answer for _, answer in results], dtype=np.float32).reshape(-1, len(columns))
-    filled: dict[str, Any] = {column: answers[:, number] for number, column in enumerate(columns)}
+    """Return the table of images with their predictions."""
+    values = np.array([value for _, value in results], dtype=np.float32).reshape(-1, len(columns))
+    filled: dict[str, Any] = {column: values[:, number] for number, column in enumerate(columns)}
     if "label" in schema.names:
         names = list(columns.values())
-        filled["label"] = [names[number] for number in answers.argmax(axis=1)]
+        filled["label"] = [names[number] for number in values.argmax(axis=1)]
     return table_of([fact for fact, _ in results], schema, classifier, filled)
