@@ -20,9 +20,8 @@ def unfinished(
 ) -> list[Source]:
     """Find the sources that are not done, or whose file has changed since.
 
-    A file has changed if its size or its time of modification differs from the record. Results of files that are no
-    the sources any more are kept, because an output may combine more than one input. Both are reported on one
-    line.
+    A file has changed if its size or its time of modification differs from the record. Results of files that are not
+    among the sources any more are kept, because an output may combine more than one input. Both are reported.
 
     Args:
         manifest: Manifest with the items of earlier runs; changed items are removed from it, and the stamps of the
