@@ -27,7 +27,7 @@ PHYSICS = (
 )
 """Physical parameters of a simulation: fields of `SimulateSettings` and of `SimulationSettings`."""
 LABEL_KEY = "protein-id"
-"""Entry of the metadata in the authors' archives that is the class."""
+"""Entry of the metadata in the official archives that is the class."""
 
 
 def _dataset_folder() -> Any:
@@ -35,14 +35,15 @@ def _dataset_folder() -> Any:
 
 
 def _named_count(text: str) -> tuple[str, int]:
-    """Convert `NAME=N`.
+    """Convert `NAME=N` to the name of a split and a number of images.
 
-    >>> _named_count("train=300")
-    ('train', 300)
+    Example:
+        >>> _named_count("train=300")
+        ('train', 300)
     """
     name, _, count = text.partition("=")
     if not name or not count.isdecimal():
-        raise UserError(f"split {text!r} is not NAME=N, such as train=300")
+        raise UserError(f"split {text!r} is not NAME=N; write a name and a number, such as train=300")
     return name, int(count)
 
 
@@ -50,23 +51,25 @@ def _rows_per_shard() -> Any:
     return option(ROWS_PER_SHARD, minimum=1, help="Largest number of crops in one Parquet file.")
 
 
-def _share(of: str, default: float) -> Any:
-    return option(default, help=f"Share of the source images for {of}, decided by a hash of each image.")
+def _split_fraction(name: str, default: float) -> Any:
+    return option(
+        default, help=f"Fraction of the source images in the {name} split, selected by a hash of each image."
+    )
 
 
 @settings
 class ListSettings:
-    """List the published sets, and where their files come from."""
+    """List the published data sets that can be imported, and where their files come from."""
 
 
 @settings
 class StatsSettings:
     """Count crops, labels and source images, and measure intensities.
 
-    Reads the whole data set once, with little memory; from the Hub, nothing is stored.
+    The command reads the data set once. Data sets on the Hub are streamed, not stored.
     """
 
-    dataset: str | Path = argument(help="Folder of a data set, or its id on the Hub; `@revision` may follow the id.")
+    dataset: str | Path = argument(help="Folder of a data set, or Hub id, optionally with `@revision`.")
     output: Path | None = option(
         None, decides=False, help="Folder to write: stats.json, and a histogram and a contact sheet as PNG and SVG."
     )
@@ -77,23 +80,23 @@ class StatsSettings:
 class PushSettings:
     """Publish a data set on the Hugging Face Hub.
 
-    The data set is checked first, and private unless --public is given. If interrupted, run the same command again to
-    resume.
+    The command checks the data set first. The repository is private unless --public is given. If interrupted, run the
+    same command again to resume.
     """
 
     dataset: Path = argument(help="Folder of the data set.")
-    hub_id: str = argument(help="OWNER/NAME on the Hub; created if it is not there.")
-    public: bool = option(False, help="Make the data set visible to everybody; one that is there must be public, too.")
-    manifest: bool = option(False, help="Publish manifest.json, too: it names every input file.")
-    allow_paths: bool = option(False, help="Publish even if sources or metadata hold absolute paths.")
+    hub_id: str = argument(help="OWNER/NAME on the Hub; the repository is created if it does not exist.")
+    public: bool = option(False, help="Create a public repository; an existing one must be public already.")
+    manifest: bool = option(False, help="Also publish manifest.json, which lists all input files by name.")
+    allow_paths: bool = option(False, help="Publish even if source names or metadata contain absolute paths.")
 
 
 @settings
 class BuildSettings:
-    """Make a data set of crops from folders of microscope images.
+    """Make a data set of crops from microscope images.
 
-    If interrupted, run the same command again to resume. Unreadable files are skipped and listed; the exit status is
-    then 1. manifest.json has the status of every file.
+    Unreadable files are skipped and listed; the exit status is then 1. manifest.json has the status of all files. If
+    interrupted, run the same command again to resume.
     """
 
     inputs: options.Inputs = argument(
@@ -101,132 +104,149 @@ class BuildSettings:
     )
     output: str | Path = _dataset_folder()
     crop_size: int = option(224, minimum=1, help="Height and width of a crop, in pixels.")
-    stride: int | None = option(None, minimum=1, help="Step from crop to crop, in pixels; by default the crop size.")
+    stride: int | None = option(
+        None, minimum=1, help="Distance between neighbouring crops, in pixels; by default the crop size."
+    )
     min_foreground: float | None = option(
-        None, help="Share of foreground above which a crop is kept; by default 0.01, of the reference 0.001."
+        None,
+        help="Fraction of foreground above which a crop is kept; by default 0.01 (0.001 with --protocol reference).",
     )
     protocol: str = options.protocol(
-        "takes plain 2-D series named *sted* of above 224 pixels, and crops with above 0.1 % of foreground"
+        "uses 2-D series named *sted* with more than 224 pixels, and crops with more than 0.1 % foreground"
     )
     pixels: str = option(
         "8bit",
         choices=("8bit", "raw"),
-        help="Stored pixels: 8bit (scaled by the 0.1 and 99.9 percentile of the field) or raw (as in the file).",
+        help="Stored pixels: 8bit (scaled by the 0.1 and 99.9 percentiles of the field) or raw (as in the file).",
     )
     series: str | int | None = option(
         None,
         parse=options.index_or_name,
         metavar="NAME|INDEX",
-        help="Series to take of each file: a name, a pattern (STED*) or an index; by default all.",
+        help="Series to use of each file: a name, a pattern (STED*) or an index; by default all.",
     )
     channel: str | int | None = options.channel()
     min_size: int | None = option(
         None, help="Smallest height and width of a field, in pixels; by default the crop size."
     )
     max_size: int | None = option(None, help="Largest height and width of a field, in pixels.")
-    snr: tuple[float, float] | None = option(None, metavar="LOW HIGH", help="Range of signal-to-noise ratios to take.")
-    labels: str | Path | None = option(
-        None, metavar="folder|TABLE", help="Classes: folder (the first one below INPUT), or a table of path and label."
+    snr: tuple[float, float] | None = option(
+        None, metavar="LOW HIGH", help="Smallest and largest signal-to-noise ratio of a field; by default all."
     )
-    keep_unlabelled: bool = option(False, help="Take files without a label, too.")
-    masks: str | Path | None = option(None, metavar="DIR", help="Folder with the masks, named like the images.")
-    pixel_size_nm: float | None = option(None, help="Pixel size to resample every field to, in nm.")
-    assume_pixel_size_nm: float | None = option(None, help="Pixel size of files that do not state theirs, in nm.")
-    validation: float = _share("validation", SPLIT_FRACTIONS.validation)
-    test: float = _share("the test", SPLIT_FRACTIONS.test)
+    labels: str | Path | None = option(
+        None,
+        metavar="folder|TABLE",
+        help="Class labels: folder (name of the first folder inside INPUT), or a CSV or Parquet table with columns "
+        "path and label.",
+    )
+    keep_unlabelled: bool = option(False, help="Keep files without a label.")
+    masks: str | Path | None = option(None, metavar="DIR", help="Folder of the masks, named like the images.")
+    pixel_size_nm: float | None = option(None, help="Pixel size to which all fields are resampled, in nm.")
+    assume_pixel_size_nm: float | None = option(None, help="Pixel size of files without one, in nm.")
+    validation: float = _split_fraction("validation", SPLIT_FRACTIONS.validation)
+    test: float = _split_fraction("test", SPLIT_FRACTIONS.test)
     seed: int = options.seed("the order of the crops on disk")
     rows_per_shard: int = _rows_per_shard()
-    keep_names: bool = option(False, help="Keep names of files in the data; by default each file gets a code.")
-    keep_metadata: bool = option(False, help="Keep free text of the files, which may name people.")
+    keep_names: bool = option(False, help="Keep file names in the data; by default each file gets a code.")
+    keep_metadata: bool = option(False, help="Keep all metadata of the files, including text that may name people.")
     workers: int | None = options.workers("processes")
     overwrite: bool = options.overwrite()
 
     @property
     def split_fractions(self) -> SplitFractions:
-        """Shares of the splits."""
+        """Fractions of the validation and test splits."""
         return SplitFractions(self.validation, self.test)
 
     def check(self) -> None:
-        """Refuse values that contradict each other.
+        """Check that the values are in range and do not contradict each other.
 
         Raises:
-            UserError: Names them.
+            UserError: A value is out of range, or two values contradict each other.
         """
         _ = self.split_fractions
         if self.protocol == options.REFERENCE and self.min_foreground is not None:
-            raise UserError("the reference protocol has its own min_foreground (0.001); leave that out")
+            raise UserError("the reference protocol sets min_foreground to 0.001; leave min_foreground out")
         for name in ("pixel_size_nm", "assume_pixel_size_nm"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UserError(f"{name} is {value}; it must be above 0")
         if self.min_foreground is not None and not 0 <= self.min_foreground < 1:
-            raise UserError(f"min_foreground is {self.min_foreground}; it must be from 0 to below 1")
+            raise UserError(f"min_foreground is {self.min_foreground}; give a fraction from 0 to below 1")
         if self.min_size is not None and self.min_size < self.crop_size:
-            raise UserError(f"min_size {self.min_size} is below the crop size of {self.crop_size} pixels")
-        if self.max_size is not None and self.max_size < (self.min_size or self.crop_size):
             raise UserError(
-                f"max_size {self.max_size} is below the smallest size of {self.min_size or self.crop_size}"
+                f"min_size {self.min_size} is below the crop size of {self.crop_size} pixels; increase min_size or "
+                "reduce crop_size"
             )
+        smallest = self.min_size or self.crop_size
+        if self.max_size is not None and self.max_size < smallest:
+            raise UserError(f"max_size {self.max_size} is below the smallest size of {smallest} pixels; increase it")
         if self.snr is not None and not self.snr[0] <= self.snr[1]:
-            raise UserError(f"no signal-to-noise ratio is from {self.snr[0]} to {self.snr[1]}; give LOW HIGH")
+            raise UserError(f"snr {self.snr[0]} {self.snr[1]} is not a range; give LOW HIGH, such as 1.5 20")
 
 
 @settings
 class ImportArchiveSettings:
-    """Make a data set of the official STED-FM crop archives, without running the pickles in them.
+    """Make a data set from an official STED-FM crop archive, without running the pickles in it.
 
     If interrupted, run the same command again to resume.
     """
 
-    archive: str | Path = argument(decides=False, help="Tar or zip of crops, or its http(s) address.")
+    archive: str | Path = argument(decides=False, help="Tar or zip archive of crops, or its http(s) URL.")
     output: str | Path = _dataset_folder()
     label_key: str | None = option(
         LABEL_KEY,
         parse=lambda text: None if text == "none" else text,
         metavar="KEY|none",
-        help="Entry of the metadata that is the class; none for no classes.",
+        help="Entry of the metadata that is the class label; none for no labels.",
     )
-    validation: float = _share("validation", SPLIT_FRACTIONS.validation)
-    test: float = _share("the test", SPLIT_FRACTIONS.test)
+    validation: float = _split_fraction("validation", SPLIT_FRACTIONS.validation)
+    test: float = _split_fraction("test", SPLIT_FRACTIONS.test)
     seed: int = options.seed("the order of the crops on disk")
-    limit: int | None = option(None, minimum=1, help="Number of members to look at, from the first; by default all.")
-    keep_metadata: bool = option(False, help="Keep names of people, paths and file names in the metadata.")
+    limit: int | None = option(None, minimum=1, help="Number of archive members to read; by default all.")
+    keep_metadata: bool = option(False, help="Keep all metadata, including names of people, paths and file names.")
     rows_per_shard: int = _rows_per_shard()
     overwrite: bool = options.overwrite()
 
     @property
     def split_fractions(self) -> SplitFractions:
-        """Shares of the splits."""
+        """Fractions of the validation and test splits."""
         return SplitFractions(self.validation, self.test)
 
     def check(self) -> None:
-        """Refuse shares that are none."""
+        """Check the split fractions.
+
+        Raises:
+            UserError: A fraction is negative, or their sum is 1 or more.
+        """
         _ = self.split_fractions
 
 
 @settings
 class ImportSetSettings:
-    """Make a data set of a published set, with its classes or masks, splits and scaling.
+    """Import a published data set with its classes or masks, splits and scaling.
 
-    Flaws of the reference are corrected; docs/how-to/import-published-sets.md lists them.
-    If interrupted, run the same command again
-    to resume.
+    Errors of the published code are corrected; docs/how-to/import-published-sets.md lists them. If interrupted, run
+    the same command again to resume.
     """
 
-    name: str = argument(help="Name of the set: see stedfm data list.")
+    name: str = argument(help="Name of the published set; `stedfm data list` shows all names.")
     source: str | Path = argument(
-        decides=False, help="Folder, zip, tar or HDF5 file of the authors, or its http(s) address."
+        decides=False, help="Folder, zip, tar or HDF5 file of the authors, or its http(s) URL."
     )
     output: str | Path = _dataset_folder()
-    protocol: str = options.protocol("repeats the flaws of the published code, for published numbers")
-    keep_all: bool = option(False, help="Keep all training images of sets that are published balanced.")
+    protocol: str = options.protocol("repeats the errors of the published code, to reproduce published numbers")
+    keep_all: bool = option(False, help="Keep all training images of sets whose published classes are balanced.")
     rows_per_shard: int = _rows_per_shard()
     overwrite: bool = options.overwrite()
 
     def check(self) -> None:
-        """Refuse what contradicts the reference."""
+        """Check that the options do not contradict each other.
+
+        Raises:
+            UserError: `keep_all` is given with the reference protocol.
+        """
         if self.protocol == options.REFERENCE and self.keep_all:
-            raise UserError("the reference protocol balances the classes and keep_all does not; take one of the two")
+            raise UserError("keep_all cannot be used with the reference protocol, which balances the classes")
 
 
 @settings
@@ -239,63 +259,71 @@ class SimulateSettings:
 
     output: str | Path = option(decides=False, metavar="DIR", help="Folder to write.")
     preset: str | None = option(
-        None, help="benchmark-v1 or benchmark-v1-scenes: the frozen sets that accuracies are measured on."
+        None, help="benchmark-v1 or benchmark-v1-scenes: the frozen sets on which accuracy is measured."
     )
     structures: list[str] | None = option(None, metavar="NAME ...", help="Structures to simulate; by default all.")
     per_structure: int | None = option(
-        None, minimum=1, help="Number of images of each structure (of mixed scenes: in all); by default 100."
+        None, minimum=1, help="Number of images of each structure, or of all mixed scenes; by default 100."
     )
     splits: dict[str, int] | list[tuple[str, int]] | None = option(
         None,
         multiple=True,
         parse=_named_count,
         metavar="NAME=N",
-        help="Number of images of each structure in each split, such as train=300 test=100, instead of per_structure.",
+        help="Number of images of each structure in each split, such as train=300 test=100; replaces per_structure.",
     )
     seed: int | None = option(None, minimum=0, help="Random seed of the images; by default 0.")
-    first_index: int = option(0, minimum=0, help="Number of the first image; disjoint numbers are disjoint images.")
+    first_index: int = option(0, minimum=0, help="Number of the first image; different numbers give different images.")
     format: str = option("tiff", choices=("tiff", "dataset"), help="tiff (files) or dataset (a data set of crops).")
     mixed: bool = option(False, help="Simulate scenes of two to four structures, for segmentation.")
     masks: bool = option(True, help="Write masks: 0 is background, other numbers are structures.")
-    confocal: bool = option(False, help="Write the confocal partner of every image, too.")
+    confocal: bool = option(False, help="Also write the confocal image of each STED image.")
     engine: str = option(
-        "builtin", choices=("builtin", "pysted"), help="Simulator: builtin, or pysted where that package is installed."
+        "builtin", choices=("builtin", "pysted"), help="Simulator: builtin, or pysted if that package is installed."
     )
     height: int | None = option(None, help="Height of an image, in pixels; by default 224.")
     width: int | None = option(None, help="Width of an image, in pixels; by default 224.")
     pixel_size_nm: float | None = option(None, help="Pixel size, in nm; by default 20.")
     fwhm_nm: tuple[float, float] | None = option(
-        None, metavar="LOW HIGH", help="Width of the point spread function, in nm; by default 45 80."
+        None,
+        metavar="LOW HIGH",
+        help="Range of the full width at half maximum of the point spread function, in nm; by default 45 80.",
     )
     photons: tuple[float, float] | None = option(
-        None, metavar="LOW HIGH", help="Counts at bright places; by default 12 60."
+        None, metavar="LOW HIGH", help="Range of the photon counts of the brightest pixels; by default 12 60."
     )
     background: tuple[float, float] | None = option(
-        None, metavar="LOW HIGH", help="Counts of the background; by default 0.3 2.5."
+        None, metavar="LOW HIGH", help="Range of the photon counts of the background; by default 0.3 2.5."
     )
     coverage: tuple[float, float] | None = option(
-        None, metavar="LOW HIGH", help="Share of pixels that a structure touches; by default 0.12 0.3."
+        None, metavar="LOW HIGH", help="Range of the fraction of pixels that structures cover; by default 0.12 0.3."
     )
     match_with: list[str] | None = option(
-        None, metavar="NAME ...", help="Structures whose intensities an image may take over; by default all."
+        None, metavar="NAME ...", help="Structures whose intensity distribution an image may copy; by default all."
     )
-    depletion: float | None = option(None, help="Share of the depletion power, from 0 (confocal) to 1; by default 1.")
+    depletion: float | None = option(
+        None, help="Fraction of the depletion power, from 0 (confocal) to 1 (STED); by default 1."
+    )
     confocal_fwhm_nm: float | None = option(
-        None, help="Width of the point spread function without depletion, in nm; by default 240."
+        None, help="Full width at half maximum of the point spread function without depletion, in nm; by default 240."
     )
     occupied: float | None = option(
-        None, help="Smallest share of bright pixels; emptier images are simulated again; by default 0.04."
+        None, help="Smallest fraction of bright pixels; emptier images are simulated again; by default 0.04."
     )
     workers: int | None = options.workers("processes")
     overwrite: bool = options.overwrite()
 
     @property
     def physics(self) -> dict[str, Any]:
-        """The physical parameters that are given."""
+        """Physical parameters that are set."""
         given = {name: value for name in PHYSICS if (value := getattr(self, name)) is not None}
         return given | ({"match_with": tuple(self.match_with)} if self.match_with is not None else {})
 
     def check(self) -> None:
-        """Refuse two numbers of images."""
+        """Check that the number of images is given once.
+
+        Raises:
+            UserError: Both `splits` and `per_structure` are given.
+        """
         if self.splits is not None and self.per_structure is not None:
-            raise UserError("splits and per_structure both give the number of images; give one of the two")
+            raise UserError("splits and per_structure both set the number of images; give only one of them")

@@ -267,11 +267,11 @@ def test_the_message_about_zero_crops_has_the_reasons(tmp_path: Path, capsys: py
     ("options", "words"),
     [
         ({"pixels": "16bit"}, "pixels '16bit' is unknown"),
-        ({"protocol": "reference", "min_foreground": 0.1}, "has its own min_foreground"),
+        ({"protocol": "reference", "min_foreground": 0.1}, "sets min_foreground to 0.001"),
         ({"pixel_size_nm": 0.0}, "must be above 0"),
-        ({"min_size": 8}, "below the crop"),
+        ({"min_size": 8}, "below the crop size"),
         ({"workers": 0}, "at least 1"),
-        ({"snr": (3.0, 1.0)}, "signal-to-noise"),
+        ({"snr": (3.0, 1.0)}, "snr 3.0 1.0 is not a range"),
     ],
 )
 def test_invalid_options_are_refused_before_anything_is_written(
