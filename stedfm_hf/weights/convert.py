@@ -16,8 +16,9 @@ from stedfm_hf.runs.download import fetch, is_url, public_url
 from stedfm_hf.runs.output import check_output, open_output
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.runs.wording import nearest
 from stedfm_hf.weights.archives import CHECKPOINT_SUFFIXES
-from stedfm_hf.weights.official import OfficialWeights, find_official, is_official_name
+from stedfm_hf.weights.official import OFFICIAL_WEIGHTS, OfficialWeights, find_official, is_official_name
 from stedfm_hf.weights.settings import ConvertSettings
 
 COMMAND = "convert"
@@ -130,9 +131,11 @@ def _locate(source: str) -> tuple[str, Path, OfficialWeights | None]:
         official = find_official(source)
         assert official.url is not None  # find_official refuses weights without a public file
         return official.name, fetch(official.url, expected_sha256=official.sha256), official
+    names = [name for name, weights in OFFICIAL_WEIGHTS.items() if weights.url]
+    suggestion = nearest(path.stem.upper(), names)
     raise UserError(
-        f"{source}: no such file; give a checkpoint or zip file, the URL of one, or a name of official weights "
-        "(MAE_SMALL_STED)"
+        f"{source}: no such file{suggestion or '.'} Give a checkpoint or zip file, the URL of one, or a "
+        f"name of official weights ({', '.join(names)})"
     )
 
 

@@ -303,6 +303,13 @@ def test_sources_that_are_none(tmp_path: Path, source: str, monkeypatch: pytest.
     assert str(error.value).startswith(f"{source}: ") and "\n" not in str(error.value)
 
 
+def test_a_name_like_that_of_official_weights_is_suggested(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no such file; did you mean MAE_SMALL_STED\?"):
+        convert(tmp_path / "MAE_SMALL_STED.zip", tmp_path / "out")
+    with pytest.raises(UserError, match=r"no such file\. Give a checkpoint"):
+        convert(tmp_path / "mine.ckpt", tmp_path / "out")
+
+
 def test_an_occupied_folder_is_left_alone(tmp_path: Path) -> None:
     source = write(tmp_path / "weights.pth")
     for dest in (tmp_path / "full", tmp_path / "file"):
