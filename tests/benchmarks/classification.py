@@ -52,7 +52,7 @@ Measured on {machine}, with `python -m tests.benchmarks.classification`.
 Six epochs are few for a network from scratch, which was still learning when they ended. The frozen encoder with a
 logistic regression sees whole images. Fine-tuning sees crops of 64 pixels, and with all labels it is not better.
 
-<!-- not run: trains the networks of the table -->
+<!-- not run: takes hours -->
 ```bash
 {commands}
 ```

@@ -95,7 +95,7 @@ and everything else the same:
 
 `unetr` is the full decoder of the reference. Its steps take about eight times as long here as those of `upernet`.
 
-<!-- not run: trains the networks of the table -->
+<!-- not run: takes hours -->
 ```bash
 {commands}
 ```
