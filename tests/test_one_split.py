@@ -192,7 +192,7 @@ def test_a_report_leaves_out_what_a_model_was_trained_on(
     assert f"It is unknown which images {encoder} was trained on." in same["notes"]
 
     data = resorted(trained(classes, False, None), classes, tmp_path / "mixed", mixed)
-    line = f"8 of {8 + count} test images were left out, for all models alike, because a model was trained or selected"
+    line = f"8 of {8 + count} test images are excluded for all methods, because a model was trained or selected"
     words = ["evaluate", "knn", "--dataset", str(data), "--model", *models, "--baselines", "histogram"]
     for pattern in ([], ["--source-pattern", r"other-(\w+-\d+)"]):  # a pattern that renames the sources hides nothing
         report = tmp_path / f"knn{len(pattern)}"
@@ -202,8 +202,8 @@ def test_a_report_leaves_out_what_a_model_was_trained_on(
         assert record["split"]["splits"]["test"]["images"] == count
         assert line in (report / "report.html").read_text(encoding="utf-8")
         answers = pq.read_table(report / "predictions.parquet").to_pylist()
-        assert {row["image"].rpartition("other-")[2].split("-")[0] for row in answers} == {"test"}
-        assert len(answers) == count * len({(row["model"], row["setting"]) for row in answers})
+        assert {row["image_id"].rpartition("other-")[2].split("-")[0] for row in answers} == {"test"}
+        assert len(answers) == count * len({(row["method"], row["setting"]) for row in answers})
 
     every = evaluate_knn(classes, tmp_path / "one-out", model=models, leave_one_out=True, **options).record
     assert every["split"]["splits"]["test"]["images"] == count
@@ -213,7 +213,7 @@ def test_a_report_leaves_out_what_a_model_was_trained_on(
     shutil.copytree(data / "train", data / "test", ignore=shutil.ignore_patterns("*[02468].npy"))
     shutil.copytree(data / "train", tmp_path / "seen" / "train", ignore=shutil.ignore_patterns("*[13579].npy"))
     (data / "test").rename(tmp_path / "seen" / "test")
-    with pytest.raises(UserError, match="test images are of source images that a model was trained or selected on"):
+    with pytest.raises(UserError, match="test images are from source images that a model was trained or selected on"):
         evaluate_probe(tmp_path / "seen", tmp_path / "none", model=models, **options)
 
 
@@ -230,7 +230,7 @@ def test_classify_reports_how_many_images_the_model_was_trained_on(
     foreign = shutil.copytree(classifier, tmp_path / "foreign")
     (foreign / "training_sources.json").unlink()
     assert main([*words[:2], "--model", str(foreign), "--device", "cpu", "--output", str(tmp_path / "b.parquet")]) == 0
-    assert "it is unknown which images the model was trained on" in capsys.readouterr().out
+    assert "the training images of the model are unknown" in capsys.readouterr().out
 
 
 def test_the_record_goes_from_model_to_model_and_names_no_image(
@@ -267,11 +267,11 @@ def test_masks_that_a_segmenter_was_trained_on_are_not_scored(encoder: Path, tmp
     options: dict[str, Any] = {"baselines": ["constant"], "device": "cpu"}
     every = evaluate_segmentation(root, tmp_path / "all", model=[str(model)], split="all", **options)
     left = len(splits.train) + len(splits.validation)
-    assert every.record["notes"][0].startswith(f"{left} of 30 test images were left out, for all models alike")
+    assert every.record["notes"][0].startswith(f"{left} of 30 test images are excluded for all methods")
     table = pq.read_table(tmp_path / "all" / "per_image.parquet").to_pylist()
-    assert {row["image"] for row in table} == set(splits.test.image_ids.tolist())
+    assert {row["image_id"] for row in table} == set(splits.test.image_ids.tolist())
     assert every.manifest.counts()["skipped"] == left
     only = evaluate_segmentation(root, tmp_path / "test", model=[str(model)], **options).record
     assert only["split"]["splits"]["test"]["images"] == len(splits.test)
-    with pytest.raises(UserError, match="too few remain to test on: 0 source images"):
+    with pytest.raises(UserError, match="Too few remain: 0 source images"):
         evaluate_segmentation(root, tmp_path / "none", model=[str(model)], split="train", **options)

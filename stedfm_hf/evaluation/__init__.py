@@ -1,4 +1,4 @@
-"""Comparisons of models with each other and with the simple baselines that every accuracy stands next to."""
+"""Evaluation of models on labelled and annotated images, compared with baselines."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""What a trained network must beat: an intensity histogram, the pixels, a log power spectrum, and textures.
+"""Baseline features without a trained network: intensity histogram, raw pixels, log power spectrum and texture.
 
-The histogram asks whether brightness alone gives the labels away. The spectrum is a strong hand-made feature for
-images that differ in texture: beating it is an achievement, losing to it is worth saying.
+The histogram shows whether brightness alone predicts the labels. The power spectrum is a strong baseline for images
+that differ in texture.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from sklearn.decomposition import PCA
 
 
 def intensity_histograms(images: Sequence[np.ndarray], *, bins: int = 32) -> np.ndarray:
-    """Square roots of the shares of pixels in equal bins from 0 to 1.
+    """Compute the square root of the normalised intensity histogram of each image.
 
-    The root makes the cosine of two vectors the Bhattacharyya similarity of the histograms.
+    With the square root, the cosine similarity of two images is the Bhattacharyya coefficient of their histograms.
 
     Args:
-        images: scaled images (H, W) in [0, 1], of any sizes.
-        bins: number of bins.
+        images: Scaled images (H, W) in [0, 1], of any size.
+        bins: Number of bins of equal width from 0 to 1.
 
     Returns:
-        Features (n, bins), each of length 1.
+        Features (n, bins) with norm 1.
 
     Example:
         >>> intensity_histograms([np.array([[0.0, 0.0], [0.0, 1.0]])], bins=2).round(3).tolist()
@@ -34,13 +34,14 @@ def intensity_histograms(images: Sequence[np.ndarray], *, bins: int = 32) -> np.
 
 
 def log_spectra(images: Sequence[np.ndarray], *, size: int = 64) -> np.ndarray:
-    """Logarithm of the power spectrum, averaged over half-overlapping windows of each image (Welch's method).
+    """Compute the logarithm of the power spectrum of each image by Welch's method.
 
-    Images smaller than a window are padded by reflection.
+    The spectrum is averaged over tiles that overlap by half, with a Hann window. Images smaller than a tile are padded
+    by reflection.
 
     Args:
-        images: scaled images (H, W) in [0, 1], of any sizes.
-        size: side of the windows, in pixels.
+        images: Scaled images (H, W) in [0, 1], of any size.
+        size: Size of the square tiles, in pixels.
 
     Returns:
         Features (n, size * (size // 2 + 1)).
@@ -53,11 +54,11 @@ def log_spectra(images: Sequence[np.ndarray], *, size: int = 64) -> np.ndarray:
     taper = taper[:, None] * taper[None, :]
     spectra = []
     for image in images:
-        lack = [max(0, size - side) for side in image.shape]
-        padded = np.pad(np.asarray(image, np.float64), [(0, lack[0]), (0, lack[1])], mode="symmetric")
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size))[:: size // 2, :: size // 2]
-        windows = windows - windows.mean(axis=(-2, -1), keepdims=True)
-        power = np.abs(np.fft.rfft2(windows * taper)) ** 2
+        padding = [(0, max(0, size - length)) for length in image.shape]
+        padded = np.pad(np.asarray(image, np.float64), padding, mode="symmetric")
+        tiles = np.lib.stride_tricks.sliding_window_view(padded, (size, size))[:: size // 2, :: size // 2]
+        tiles = tiles - tiles.mean(axis=(-2, -1), keepdims=True)
+        power = np.abs(np.fft.rfft2(tiles * taper)) ** 2
         spectra.append(np.log(power.mean(axis=(0, 1)) + 1e-8).ravel())
     return np.stack(spectra)
 
@@ -66,17 +67,18 @@ GREY_LEVELS = 32
 GLCM_DISTANCES = (1, 2, 4)
 GLCM_PROPERTIES = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation", "ASM")
 LBP_RINGS = ((8, 1), (16, 2))
-"""Points and radius of the rings that local binary patterns are taken on."""
+"""Number of points and radius in pixels of the local binary patterns."""
 
 
 def texture_features(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Grey-level co-occurrence and local binary patterns of scikit-image, in one fixed setting.
+    """Compute texture features: grey-level co-occurrence matrices and local binary patterns of scikit-image.
 
-    Co-occurrence: 32 grey levels, distances 1, 2 and 4 pixels, mean over four directions of six properties. Patterns:
-    shares of the rotation-invariant uniform ones on rings of radius 1 and 2.
+    Co-occurrence matrices have 32 grey levels and distances of 1, 2 and 4 pixels; six properties are averaged over
+    four directions. Local binary patterns are rotation-invariant and uniform, with radii of 1 and 2 pixels; the
+    features are their frequencies.
 
     Args:
-        images: scaled images (H, W) in [0, 1], of any sizes.
+        images: Scaled images (H, W) in [0, 1], of any size.
 
     Returns:
         Features (n, 46), finite.
@@ -95,42 +97,49 @@ def texture_features(images: Sequence[np.ndarray]) -> np.ndarray:
         levels = np.minimum(clipped * GREY_LEVELS, GREY_LEVELS - 1).astype(np.uint8)
         matrix = graycomatrix(levels, GLCM_DISTANCES, angles, GREY_LEVELS, symmetric=True, normed=True)
         parts = [graycoprops(matrix, name).mean(axis=1) for name in GLCM_PROPERTIES]
-        # Of whole numbers: patterns compare neighbours, and rounding of floats would decide where they are equal.
-        whole = (clipped * 65535).astype(np.uint16)
+        # Integers: patterns compare neighbouring pixels, and the rounding of floats would decide ties.
+        integers = (clipped * 65535).astype(np.uint16)
         for points, radius in LBP_RINGS:
-            patterns = local_binary_pattern(whole, points, radius, "uniform")
+            patterns = local_binary_pattern(integers, points, radius, "uniform")
             parts.append(np.bincount(patterns.astype(np.int64).ravel(), minlength=points + 2) / patterns.size)
         rows.append(np.concatenate(parts))
     return np.nan_to_num(np.stack(rows))
 
 
-def small_pixels(images: Sequence[np.ndarray], *, side: int = 64) -> np.ndarray:
-    """The pixels of images made small, so that images of all sizes can be compared pixel by pixel.
+def resized_pixels(images: Sequence[np.ndarray], *, size: int = 64) -> np.ndarray:
+    """Resize images to one size and return their pixels.
 
     Args:
-        images: scaled images (H, W), of any sizes.
-        side: rows and columns they are resized to, bilinear with antialiasing.
+        images: Scaled images (H, W), of any size.
+        size: Height and width after resizing (bilinear, antialiased), in pixels.
 
     Returns:
-        Features (n, side * side), float32.
+        Features (n, size * size) float32.
 
     Example:
-        >>> small_pixels([np.ones((10, 20)), np.zeros((64, 64))]).shape
+        >>> resized_pixels([np.ones((10, 20)), np.zeros((64, 64))]).shape
         (2, 4096)
     """
     rows = []
     for image in images:
         pixels = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]
-        small = torch.nn.functional.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+        small = torch.nn.functional.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
         rows.append(small.numpy().ravel())
     return np.stack(rows)
 
 
 def fit_components(features: np.ndarray, *, components: int = 64) -> PCA:
-    """Principal components of features, to be fitted on the training part alone.
+    """Fit a principal component analysis.
 
     Args:
-        features: (n, d).
-        components: components kept; fewer where there are fewer images.
+        features: Training features (n, d).
+        components: Number of components; at most n and d.
+
+    Returns:
+        The fitted PCA.
+
+    Example:
+        >>> fit_components(np.random.default_rng(0).random((10, 5)), components=3).n_components_
+        3
     """
     return PCA(min(components, *features.shape), random_state=0).fit(features)

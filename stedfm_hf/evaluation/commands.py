@@ -1,4 +1,4 @@
-"""`evaluate knn`, `probe` and `segmentation`: compare models with each other and with baselines."""
+"""Functions `evaluate_knn`, `evaluate_probe` and `evaluate_segmentation`, which compare models and baselines."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ if TYPE_CHECKING:
 
 @takes_settings(KnnSettings)
 def evaluate_knn(settings: KnnSettings) -> ComparisonResult:
-    """Evaluate k-nearest-neighbour classification by cosine similarity: nothing is trained.
+    """Evaluate k-nearest-neighbour classification by cosine similarity, without training.
 
-    The test split queries the train split; the largest `k` votes by similarity as well (T = 0.07). `zscore` divides
-    every feature by its standard deviation over the train split; texture features, which have different units, always
-    are, principal components never. Images that a model was trained or selected on are left out.
+    Test images are classified by their nearest training images. The largest `k` is also evaluated with votes weighted
+    by similarity (T = 0.07). `zscore` divides each feature by its standard deviation over the train split; texture
+    features are always standardised, principal components never. Images that a model was trained or selected on are
+    excluded.
 
     Returns:
-        All metrics; the report is written.
+        All metrics. The report is in the output folder.
 
     Raises:
-        UserError: For wrong arguments, labels that are not classes, or a folder that holds other results.
+        UserError: If arguments are invalid, labels are not classes, or the folder contains other results.
 
     Example:
         >>> evaluate_knn("benchmark-v1", "report", model=["demo"])  # doctest: +SKIP
@@ -41,11 +42,13 @@ def evaluate_knn(settings: KnnSettings) -> ComparisonResult:
 def evaluate_probe(settings: ProbeSettings) -> ComparisonResult:
     """Evaluate linear probes on the embeddings of frozen models, with few labels and with all.
 
+    Images that a model was trained or selected on are excluded.
+
     Returns:
-        All metrics; the report is written.
+        All metrics. The report is in the output folder.
 
     Raises:
-        UserError: For wrong arguments, a class with fewer images than asked for, or a folder that holds other results.
+        UserError: If arguments are invalid, a class has too few images, or the folder contains other results.
 
     Example:
         >>> evaluate_probe("benchmark-v1", "report", model=["demo"])  # doctest: +SKIP
@@ -58,16 +61,16 @@ def evaluate_probe(settings: ProbeSettings) -> ComparisonResult:
 
 @takes_settings(MaskSettings)
 def evaluate_segmentation(settings: MaskSettings) -> MaskResult:
-    """Score the masks of models and baselines on annotated images.
+    """Evaluate the masks of models and baselines on annotated images.
 
-    Written are `metrics.json`, `per_image.parquet` (a row for each method, image and class), `report.html`, `figures/`
-    and `manifest.json`. If interrupted, the same call resumes.
+    The output folder contains `metrics.json`, `per_image.parquet` (a row for each method, image and class),
+    `report.html`, `figures/` and `manifest.json`. If interrupted, the same call resumes.
 
     Returns:
-        All metrics; the report is written.
+        All metrics. The report is in the output folder.
 
     Raises:
-        UserError: For wrong arguments, classes of a model that are not those of the data, or a folder that holds other
+        UserError: If arguments are invalid, the classes of a model do not match the data, or the folder contains other
             results.
 
     Example:
@@ -82,7 +85,7 @@ def evaluate_segmentation(settings: MaskSettings) -> MaskResult:
 
 
 def _check(settings: ComparisonSettings, command: str) -> list[ModelSource]:
-    """Find the models, and refuse what cannot be evaluated, before anything slow is imported."""
+    """Check data set and output folder, and find the models, before slow imports."""
     check_dataset(settings.dataset)
     check_output(settings.output, command, is_folder=True, overwrite=settings.overwrite)
     models: list[str] | list[None] = settings.model or [None]

@@ -1,7 +1,7 @@
-"""What makes vectors of images: models, and the baselines every model stands beside.
+"""Feature extractors of `evaluate knn` and `evaluate probe`: models and baselines.
 
-What is compared is named by a string everywhere: a folder, a Hub id (of STED-FM or of any vision model of
-transformers), a packaged encoder (`demo`), or one of `BASELINES`.
+A string names each of them: a folder, a Hub id (of STED-FM or of any vision model of transformers), a packaged encoder
+(`demo`), or one of `BASELINES`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from huggingface_hub import model_info, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 
-from stedfm_hf.evaluation.baselines import intensity_histograms, log_spectra, small_pixels, texture_features
+from stedfm_hf.evaluation.baselines import intensity_histograms, log_spectra, resized_pixels, texture_features
 from stedfm_hf.evaluation.settings import BASELINES
 from stedfm_hf.images import StedImage
 from stedfm_hf.inference.loading import Encoder, choose_device, load_encoder, weights_sha256
@@ -36,28 +36,30 @@ from stedfm_hf.weights.models import ModelSource, find_model
 from stedfm_hf.weights.packaged import PACKAGED
 
 IMAGENET = ("WinKawaks/vit-small-patch16-224", "facebook/dino-vits16")
-"""Where a ViT-S trained on photographs is looked for, in order."""
+"""Hub ids of ViT-S models trained on photographs; the first available one is used."""
 _SAMPLE = 256
-_AT_ONCE = 64
+"""Number of images from which the input statistics of the untrained network are computed."""
+_CHUNK = 64
+"""Number of images in memory at once."""
 
 Kind = Literal["model", "baseline"]
 Scaling = Literal["each", "whole"]
-Measure = Callable[[Sequence[np.ndarray]], np.ndarray]
-_PLAIN = StedFmImageProcessor()
+FeatureFunction = Callable[[Sequence[np.ndarray]], np.ndarray]
+_DEFAULT_PROCESSOR = StedFmImageProcessor()
 
 
 @dataclass(eq=False)
 class Extractor(ABC):
-    """What makes vectors of images.
+    """Model or baseline that extracts features of images.
 
-    Args:
-        key: what it is called in commands and tables.
-        name: what it is called in reports.
-        identity: what decides the vectors, plain data; the cache knows them by it.
-        kind: a model that was asked for, or a baseline.
-        scaling: how a probe scales the vectors: each feature by its own spread, or all by one, which leaves principal
-            components their order.
-        components: principal components to take of the vectors, fitted on the training part; None for none.
+    Attributes:
+        key: Identifier in commands and tables.
+        name: Name in reports.
+        identity: Weights and settings that determine the features, as JSON data. It is part of the cache key.
+        kind: "model" or "baseline".
+        scaling: Standardisation for probes: "each" divides every feature by its standard deviation, "whole" divides
+            all features by one value, which keeps the ratios of principal components.
+        components: Number of principal components, fitted on the training images; None applies no PCA.
     """
 
     key: str
@@ -68,93 +70,101 @@ class Extractor(ABC):
     components: int | None = None
 
     @abstractmethod
-    def vectors(self, images: Iterable[StedImage]) -> Iterator[np.ndarray]:
-        """One vector of every image, in order."""
+    def extract(self, images: Iterable[StedImage]) -> Iterator[np.ndarray]:
+        """Yield the features (d,) of each image, in order."""
 
 
 @dataclass(eq=False, kw_only=True)
 class EncoderExtractor(Extractor):
-    """Vectors of a STED-FM encoder: the mean over patches, of large images over their tiles."""
+    """Embeddings of a STED-FM encoder: the mean over all patches of an image, or of its tiles."""
 
     encoder: Encoder = field(repr=False)
     batch_size: int = 32
 
-    def vectors(self, images: Iterable[StedImage]) -> Iterator[np.ndarray]:
-        """Embeds images that the processor of the model has scaled."""
+    def extract(self, images: Iterable[StedImage]) -> Iterator[np.ndarray]:
+        """Yield the embedding (d,) of each image, scaled by the processor of the model."""
         prepared = (self._prepare(image) for image in images)
         yield from encode_images(self.encoder.model, prepared, batch_size=self.batch_size)
 
     def _prepare(self, image: StedImage) -> np.ndarray:
+        """Scale an image (C, H, W) by the processor of the model."""
         scaled, channels = self.encoder.processor.prepare(image), self.encoder.model.config.num_channels
         if len(scaled) != channels:
             raise UserError(
-                f"{image.source}: has {len(scaled)} channels, and {self.name} takes {channels}; choose one (--channel)"
+                f"{image.source}: has {len(scaled)} channels, but {self.name} needs {channels}. Select one: --channel"
             )
         return scaled
 
 
 @dataclass(eq=False, kw_only=True)
 class VisionExtractor(Extractor):
-    """Vectors of any vision model of transformers: grey images in three channels, resized to what it takes."""
+    """Embeddings of any vision model of transformers; grey images are repeated in three channels and resized."""
 
     model: torch.nn.Module = field(repr=False)
-    side: int
+    size_px: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     batch_size: int = 32
 
     @torch.inference_mode()
-    def vectors(self, images: Iterable[StedImage]) -> Iterator[np.ndarray]:
-        """Embeds images: the mean over patches, or over the map of a convolutional network."""
-        waiting: list[torch.Tensor] = []
+    def extract(self, images: Iterable[StedImage]) -> Iterator[np.ndarray]:
+        """Yield the embedding (d,) of each image: the mean over patches, or over the map of a CNN."""
+        batch: list[torch.Tensor] = []
         for image in images:
-            waiting.append(self._prepare(image))
-            if len(waiting) == self.batch_size:
-                yield from self._embed(waiting)
-                waiting = []
-        if waiting:
-            yield from self._embed(waiting)
+            batch.append(self._prepare(image))
+            if len(batch) == self.batch_size:
+                yield from self._embed(batch)
+                batch = []
+        if batch:
+            yield from self._embed(batch)
 
     def _prepare(self, image: StedImage) -> torch.Tensor:
-        pixels = torch.from_numpy(_PLAIN.prepare(image))
+        """Scale, resize and normalise an image (3, size, size)."""
+        pixels = torch.from_numpy(_DEFAULT_PROCESSOR.prepare(image))
         if len(pixels) not in (1, 3):
-            raise UserError(f"{image.source}: has {len(pixels)} channels, and {self.name} takes 1 or 3; choose one")
-        size = (self.side, self.side)
+            raise UserError(
+                f"{image.source}: has {len(pixels)} channels, but {self.name} needs 1 or 3. Select one with --channel"
+            )
+        size = (self.size_px, self.size_px)
         resized = torch.nn.functional.interpolate(pixels[None], size=size, mode="bilinear", antialias=True)[0]
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
         return (resized.expand(3, -1, -1) - mean) / std
 
-    def _embed(self, waiting: Sequence[torch.Tensor]) -> Iterator[np.ndarray]:
+    def _embed(self, batch: Sequence[torch.Tensor]) -> Iterator[np.ndarray]:
+        """Yield the embeddings of a batch."""
         first = next(self.model.parameters())
-        hidden = self.model(pixel_values=torch.stack(list(waiting)).to(first.device, first.dtype)).last_hidden_state
-        # Tokens after the class token, or a map of a convolutional network.
+        hidden = self.model(pixel_values=torch.stack(list(batch)).to(first.device, first.dtype)).last_hidden_state
+        # Tokens without the class token, or the map of a convolutional network.
         pooled = hidden[:, 1:].mean(dim=1) if hidden.ndim == 3 else hidden.mean(dim=(2, 3))
         yield from pooled.float().cpu().numpy()
 
 
 @dataclass(eq=False, kw_only=True)
 class BaselineExtractor(Extractor):
-    """Features that need no training; of images with several channels one after the other."""
+    """Features that need no training; the features of several channels are concatenated."""
 
-    measure: Measure = field(repr=False)
+    function: FeatureFunction = field(repr=False)
 
-    def vectors(self, images: Iterable[StedImage]) -> Iterator[np.ndarray]:
-        """Measures images that are scaled as the models' default."""
+    def extract(self, images: Iterable[StedImage]) -> Iterator[np.ndarray]:
+        """Yield the features (d,) of each image, scaled by the default processor."""
         source = iter(images)
-        with ThreadPoolExecutor(2) as pool:  # scikit-image lets go of the interpreter while it counts
-            while chunk := list(islice(source, _AT_ONCE)):
-                yield from pool.map(lambda image: self.measure(list(_PLAIN.prepare(image))).ravel(), chunk)
+        with ThreadPoolExecutor(2) as pool:  # scikit-image releases the GIL
+            while chunk := list(islice(source, _CHUNK)):
+                yield from pool.map(
+                    lambda image: self.function(list(_DEFAULT_PROCESSOR.prepare(image))).ravel(), chunk
+                )
 
 
-_MEASURED: dict[str, tuple[str, Measure, Scaling, int | None]] = {
+_BASELINE_FUNCTIONS: dict[str, tuple[str, FeatureFunction, Scaling, int | None]] = {
     "histogram": ("Intensity histogram", intensity_histograms, "each", None),
     "texture": ("Texture (GLCM, LBP)", texture_features, "each", None),
-    "pixels": ("Raw-pixel PCA", small_pixels, "whole", 64),
+    "pixels": ("Raw-pixel PCA", resized_pixels, "whole", 64),
     "log-spectrum": ("Log-spectrum PCA", log_spectra, "whole", 64),
 }
 
 
 def _settings(processor: StedFmImageProcessor) -> dict[str, Any]:
+    """Return the settings of a processor as JSON data."""
     names = ("normalization", "percentiles", "intensity_range", "channel", "target_pixel_size_nm")
     return {name: json.loads(json.dumps(getattr(processor, name))) for name in names}
 
@@ -169,22 +179,25 @@ def load_extractors(
     batch_size: int = 32,
     seed: int = 0,
 ) -> list[Extractor]:
-    """Loads what is compared: the models, then the baselines but `chance`, which needs no vectors.
+    """Load the models, then the baselines except `chance`, which needs no features.
 
     Args:
-        models: folders, Hub ids or packaged encoders.
-        baselines: of `BASELINES`. `untrained` is the architecture of the first model, if that is one of STED-FM.
-        data: images whose mean and spread the input of the untrained network is standardised to.
-        device: where models run.
-        precision: they run in.
-        batch_size: images in one forward pass.
-        seed: of the untrained network's weights.
+        models: Folders, Hub ids or packaged encoders.
+        baselines: Names from `BASELINES`. `untrained` is the architecture of the first model if it is a STED-FM model.
+        data: Images whose mean and standard deviation normalise the input of the untrained network.
+        device: Device of the models.
+        precision: Floating-point type of the models.
+        batch_size: Number of images in a forward pass.
+        seed: Random seed of the weights of the untrained network.
+
+    Returns:
+        The models, then the available baselines.
 
     Raises:
-        UserError: a model cannot be loaded, or is named twice; a baseline is unknown.
+        UserError: If a model cannot be loaded or is named twice, or a baseline is unknown.
     """
     if unknown := [name for name in baselines if name not in BASELINES]:
-        raise UserError(f"baseline {unknown[0]!r} is unknown; choose of {', '.join(BASELINES)}")
+        raise UserError(f"baseline {unknown[0]!r} is unknown; choose from {', '.join(BASELINES)}")
     sources = [find_model(model) for model in models]
     if doubled := next((each.given for each in sources if sources.count(each) > 1), None):
         raise UserError(f"model {doubled} is named twice; name every model once")
@@ -196,19 +209,19 @@ def load_extractors(
                 found.append(_untrained(first, data, seed))
             else:
                 first_name = sources[0].given if sources else "no model"
-                print_note(f"untrained: left out, because {first_name} is not a STED-FM network")
+                print_note(f"the baseline untrained is skipped: {first_name} is not a STED-FM model")
         elif name == "imagenet":
             if (imagenet := _imagenet(device, batch_size)) is not None:
                 found.append(imagenet)
         elif name != "chance":
-            title, measure, scaling, components = _MEASURED[name]
-            identity = {"baseline": name, "processor": _settings(_PLAIN)}
-            found.append(BaselineExtractor(name, title, identity, "baseline", scaling, components, measure=measure))
-    return _told_apart(found)
+            title, function, scaling, components = _BASELINE_FUNCTIONS[name]
+            identity = {"baseline": name, "processor": _settings(_DEFAULT_PROCESSOR)}
+            found.append(BaselineExtractor(name, title, identity, "baseline", scaling, components, function=function))
+    return _with_unique_names(found)
 
 
-def _told_apart(found: list[Extractor]) -> list[Extractor]:
-    """Two folders of one name are told apart by the first digits of their weights."""
+def _with_unique_names(found: list[Extractor]) -> list[Extractor]:
+    """Append the first digits of the checksum of the weights to names that occur more than once."""
     for extractor in found:
         if [other.name for other in found].count(extractor.name) > 1:
             for each in [other for other in found if other.name == extractor.name]:
@@ -217,6 +230,7 @@ def _told_apart(found: list[Extractor]) -> list[Extractor]:
 
 
 def _load(source: ModelSource, device: str, precision: str, batch_size: int) -> EncoderExtractor | VisionExtractor:
+    """Load a model of STED-FM or transformers."""
     if not _is_foreign(source):
         encoder = load_encoder(source, device=device, precision=precision)
         identity = {
@@ -232,7 +246,7 @@ def _load(source: ModelSource, device: str, precision: str, batch_size: int) -> 
 
 
 def _is_foreign(source: ModelSource) -> bool:
-    """Whether this is a model of transformers that is not STED-FM; what cannot be told is taken for STED-FM."""
+    """Return whether a model is a transformers model other than STED-FM; models without a config are STED-FM."""
     from transformers import AutoConfig
 
     if source.given in PACKAGED:
@@ -245,6 +259,7 @@ def _is_foreign(source: ModelSource) -> bool:
 
 @quiet_transformers()
 def _load_vision(model: str, name: str, device: str, batch_size: int) -> VisionExtractor:
+    """Load a vision model of transformers."""
     from transformers import AutoImageProcessor, AutoModel
 
     try:
@@ -257,16 +272,25 @@ def _load_vision(model: str, name: str, device: str, batch_size: int) -> VisionE
             mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"model {model}: cannot be loaded ({reason})") from error
-    side = getattr(network.config, "image_size", 224)
-    side = side if isinstance(side, int) else side[0]
-    identity = {"weights": digest, "side": side, "mean": mean, "std": std, "processor": _settings(_PLAIN)}
+        raise UserError(f"model {model}: cannot be loaded ({reason}). Check the path or the Hub id") from error
+    size = getattr(network.config, "image_size", 224)
+    size = size if isinstance(size, int) else size[0]
+    identity = {
+        "weights": digest,
+        "size_px": size,
+        "mean": mean,
+        "std": std,
+        "processor": _settings(_DEFAULT_PROCESSOR),
+    }
     network = network.to(choose_device(device)).eval()
     title = Path(name).resolve().name if Path(name).exists() else name
-    return VisionExtractor(model, title, identity, model=network, side=side, mean=mean, std=std, batch_size=batch_size)
+    return VisionExtractor(
+        model, title, identity, model=network, size_px=size, mean=mean, std=std, batch_size=batch_size
+    )
 
 
 def _imagenet(device: str, batch_size: int) -> VisionExtractor | None:
+    """Load the first available ViT-S trained on photographs; None if there is none."""
     reason = ""
     for name in IMAGENET:
         try:
@@ -277,34 +301,34 @@ def _imagenet(device: str, batch_size: int) -> VisionExtractor | None:
             continue
         found.key, found.name, found.kind = "imagenet", f"ImageNet ViT-S ({name})", "baseline"
         return found
-    why = textwrap.shorten(reason, 160, placeholder=" ...")
+    short = textwrap.shorten(reason, 160, placeholder=" ...")
     print_note(
-        f"imagenet: left out, because no ViT-S trained on photographs is available here ({why}); see --baselines"
+        f"the baseline imagenet is skipped: no ViT-S trained on photographs is available ({short}); see --baselines"
     )
     return None
 
 
 def _check_reachable(name: str) -> None:
-    """Asks the Hub once, where transformers would try again for most of a minute.
+    """Query the Hub once, because transformers would retry for most of a minute.
 
     Raises:
-        UserError: the model is neither in the cache nor to be had from the Hub.
+        UserError: If the model is neither in the cache nor available from the Hub.
     """
     if isinstance(try_to_load_from_cache(name, "config.json"), str):
         return
     try:
         model_info(name, timeout=10)
     except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
-        raise UserError(f"the Hub cannot be reached, or lacks {name}") from error
+        raise UserError(f"the Hub is not reachable, or has no model {name}") from error
 
 
 def _untrained(first: EncoderExtractor, data: LabelledImages, seed: int) -> EncoderExtractor:
-    """The same network before any training, its input standardised by the images' own mean and spread."""
+    """Return the untrained network of the first model, whose input is normalised by mean and standard deviation."""
     processor = first.encoder.processor
     numbers = np.random.default_rng(seed).permutation(len(data))[:_SAMPLE]
     pixels = np.concatenate([processor.prepare(data.stored(int(n))).ravel()[::7] for n in numbers])
     mean, std = round(float(pixels.mean()), 4), max(round(float(pixels.std()), 4), 1e-3)
-    # fork_rng: the generator of the caller stays as it was.
+    # fork_rng keeps the global generator unchanged.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = StedFmModel(first.encoder.model.config)

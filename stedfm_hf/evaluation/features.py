@@ -1,4 +1,4 @@
-"""Vectors of labelled images, computed once for each model and data set and kept between evaluations."""
+"""Features of labelled images, computed once for each model and data set and cached."""
 
 from __future__ import annotations
 
@@ -20,31 +20,40 @@ from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import Progress, UserError, atomic_path
 from stedfm_hf.runs.download import cache_folder
 
-FEATURES_VERSION = 1
-"""Raised whenever vectors of the same images would come out otherwise: old ones in the cache are then passed over."""
+FEATURES_VERSION = 2
+"""Version of the cached files. Increase it when the features of the same images change."""
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
-    """Vectors of images.
+class ExtractedFeatures:
+    """Features of the images of a data set.
 
-    Args:
-        vectors: (n, d) float32; rows of images that could not be read are NaN.
-        failed: number of the image and why it could not be read.
+    Attributes:
+        values: Features (n, d) float32; rows of unreadable images are NaN.
+        failed: Reason why an image could not be read, by its number.
     """
 
-    vectors: np.ndarray
+    values: np.ndarray
     failed: dict[int, str]
 
 
-def compute_features(data: LabelledImages, extractor: Extractor, *, cache: Path | None = None) -> Features:
-    """Vectors of all images, from the cache (see :func:`features_folder`) where they are there already."""
+def compute_features(data: LabelledImages, extractor: Extractor, *, cache: Path | None = None) -> ExtractedFeatures:
+    """Compute the features of all images, or read them from the cache.
+
+    Args:
+        data: Images.
+        extractor: Model or baseline.
+        cache: Folder of the cache, such as :func:`features_folder`; None caches nothing.
+
+    Raises:
+        UserError: If no image can be read, or features are not finite.
+    """
     name = hashlib.sha256(
         json.dumps([FEATURES_VERSION, extractor.identity, data.fingerprint], sort_keys=True).encode()
     ).hexdigest()
     path = None if cache is None else cache / f"{name}.safetensors"
-    if path is not None and (kept := _read(path, len(data))) is not None:
-        return kept
+    if path is not None and (cached := _read(path, len(data))) is not None:
+        return cached
     features = _compute(data, extractor)
     if path is not None:
         metadata = {
@@ -53,62 +62,86 @@ def compute_features(data: LabelledImages, extractor: Extractor, *, cache: Path 
             "data": data.name,
         }
         with atomic_path(path) as temporary:
-            save_file({"vectors": features.vectors}, temporary, metadata=metadata)
+            save_file({"features": features.values}, temporary, metadata=metadata)
     return features
 
 
-Vectors = Mapping[str, np.ndarray]
-"""Embeddings (n, d) of the images of each split, by its name."""
+SplitFeatures = Mapping[str, np.ndarray]
+"""Features (n, d) of the images of each split, by the name of the split."""
 
 
-def vectors_of(
+def compute_split_features(
     splits: Splits[LabelledImages], extractor: Extractor, cache: Path | None
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return the vectors of all splits, and the images that could not be read, with the reason."""
+    """Compute the features of all splits.
+
+    Args:
+        splits: Images of each split.
+        extractor: Model or baseline.
+        cache: Folder of the cache; None caches nothing.
+
+    Returns:
+        Features (n, d) of each split, and the reason why an image could not be read, by its image id.
+    """
     named, failed = splits.named(), dict[str, str]()
     images = {data.fingerprint: data for data in named.values()}
     found = {key: compute_features(data, extractor, cache=cache) for key, data in images.items()}
     for key, features in found.items():
         failed |= {str(images[key].image_ids[number]): reason for number, reason in features.failed.items()}
-    return {name: found[data.fingerprint].vectors for name, data in named.items()}, failed
+    return {name: found[data.fingerprint].values for name, data in named.items()}, failed
 
 
-def keep_usable(
-    splits: Splits[LabelledImages], vectors: Mapping[str, Vectors], kept: np.ndarray
+def exclude_images(
+    splits: Splits[LabelledImages], features: Mapping[str, SplitFeatures], keep: np.ndarray
 ) -> tuple[Splits[LabelledImages], dict[str, dict[str, np.ndarray]]]:
-    """Leave images out of all splits and of all models alike: those that could not be read, and some of the test."""
-    good = {
-        name: np.all([np.isfinite(each[name]).all(axis=1) for each in vectors.values()], axis=0)
+    """Exclude unreadable images, and some test images, for all methods.
+
+    Args:
+        splits: Images of each split.
+        features: Features of each split, by the key of the method.
+        keep: Whether to keep each test image (n,) bool.
+
+    Returns:
+        The remaining images and their features.
+
+    Raises:
+        UserError: If no image of a split remains.
+    """
+    readable = {
+        name: np.all([np.isfinite(each[name]).all(axis=1) for each in features.values()], axis=0)
         for name in splits.named()
     }
-    good["test"] &= kept
-    for name, mask in good.items():
+    readable["test"] &= keep
+    for name, mask in readable.items():
         if not mask.any():
-            raise UserError(f"{splits.train.name}: no image of {name} can be read")
-    return splits.take(good), {
-        key: {name: each[name][mask] for name, mask in good.items()} for key, each in vectors.items()
+            raise UserError(
+                f"{splits.train.name}: no image of the split {name} can be read. Check the files of the split"
+            )
+    return splits.take(readable), {
+        key: {name: each[name][mask] for name, mask in readable.items()} for key, each in features.items()
     }
 
 
 def features_folder() -> Path:
-    """Where vectors are kept unless told otherwise."""
+    """Return the default folder of cached features."""
     return cache_folder() / "features"
 
 
-def _read(path: Path, count: int) -> Features | None:
-    """Kept vectors; None where there are none, or the file is damaged and must be made again."""
+def _read(path: Path, count: int) -> ExtractedFeatures | None:
+    """Read cached features; None if there is no file, or it is damaged."""
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="np") as file:
-            vectors, metadata = file.get_tensor("vectors"), file.metadata() or {}
+            features, metadata = file.get_tensor("features"), file.metadata() or {}
         failed = {int(number): str(reason) for number, reason in json.loads(metadata.get("failed", "{}")).items()}
     except (SafetensorError, OSError, ValueError):
         return None
-    return Features(vectors, failed) if len(vectors) == count else None
+    return ExtractedFeatures(features, failed) if len(features) == count else None
 
 
-def _compute(data: LabelledImages, extractor: Extractor) -> Features:
+def _compute(data: LabelledImages, extractor: Extractor) -> ExtractedFeatures:
+    """Compute the features of all images."""
     failed: dict[int, str] = {}
     with Progress(len(data), description=extractor.name) as progress:
 
@@ -120,25 +153,38 @@ def _compute(data: LabelledImages, extractor: Extractor) -> Features:
                 except (ValueError, OSError) as error:
                     failed[number] = " ".join(str(error).split())
 
-        found = list(extractor.vectors(images()))
-    if not found:
-        raise UserError(f"{data.name}: none of {len(data)} images can be read ({next(iter(failed.values()), '')})")
-    good = np.stack(found).astype(np.float32)
+        rows = list(extractor.extract(images()))
+    if not rows:
+        raise UserError(
+            f"{data.name}: none of {len(data)} images can be read. First error: {next(iter(failed.values()), '')}"
+        )
+    good = np.stack(rows).astype(np.float32)
     if not np.isfinite(good).all():
-        raise UserError(f"{extractor.name}: the vectors of {data.name} are not finite; are its weights damaged?")
-    vectors = np.full((len(data), good.shape[1]), np.nan, np.float32)
-    vectors[[number for number in range(len(data)) if number not in failed]] = good
-    return Features(vectors, failed)
+        raise UserError(
+            f"{extractor.name}: the features of {data.name} are not finite. Check the weights of the model"
+        )
+    features = np.full((len(data), good.shape[1]), np.nan, np.float32)
+    features[[number for number in range(len(data)) if number not in failed]] = good
+    return ExtractedFeatures(features, failed)
 
 
 def prepare_for_probe(train: np.ndarray, extractor: Extractor, *others: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Brings vectors into the form a probe takes: components and scale of the training part, nothing of the labels."""
-    sets = [vectors.astype(np.float64) for vectors in (train, *others)]
+    """Standardise features, after a PCA if the extractor has one. Both are fitted on the training features.
+
+    Args:
+        train: Training features (n, d).
+        extractor: Model or baseline, which defines the scaling and the number of principal components.
+        *others: Further features (m, d) to transform in the same way.
+
+    Returns:
+        The transformed training features and others, float64.
+    """
+    sets = [features.astype(np.float64) for features in (train, *others)]
     if extractor.components is not None:
         components = fit_components(sets[0], components=extractor.components)
-        sets = [components.transform(vectors) if len(vectors) else vectors[:, :0] for vectors in sets]
-    mean, spread = sets[0].mean(axis=0), sets[0].std(axis=0)
+        sets = [components.transform(features) if len(features) else features[:, :0] for features in sets]
+    mean, std = sets[0].mean(axis=0), sets[0].std(axis=0)
     if extractor.scaling == "whole":
-        spread = np.full_like(spread, np.sqrt(np.mean(spread**2)))
-    spread[spread < 1e-12] = 1.0
-    return tuple((vectors - mean) / spread if len(vectors) else vectors for vectors in sets)
+        std = np.full_like(std, np.sqrt(np.mean(std**2)))
+    std[std < 1e-12] = 1.0
+    return tuple((features - mean) / std if len(features) else features for features in sets)

@@ -1,8 +1,8 @@
-"""Linear probes on vectors: how well labels can be read off them, with few parameters and in seconds.
+"""Linear probes on frozen features.
 
-One of several classes: multinomial logistic regression. Several classes at once: a logistic regression for each.
-Numbers: ridge regression in closed form. All have an L2 penalty, whose strength is chosen on other source images than
-those of the training and the test. (Ours; the paper trains a linear layer by gradient descent.)
+Classes are predicted by a multinomial logistic regression, multilabel targets by one logistic regression for each
+class, and numbers by a ridge regression. The L2 penalty is selected on source images that are not in the training
+images or the test images. The paper trains a linear layer by gradient descent instead.
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from stedfm_hf.labels.labelled import Task
 
 C_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-"""Values of C that are tried (scikit-learn's C; 1 / alpha of the ridge), the strongest first."""
+"""Values of C to try, from the strongest penalty to the weakest; for the ridge regression, alpha is 1 / C."""
 DEFAULT_C = 0.1
-"""Where there are too few sources to choose."""
+"""Value of C if there are too few source images to select it."""
 FOLDS = 5
+"""Number of cross-validation folds."""
 _ITERATIONS = 1000
-_LEAST_PROBABILITY = 1e-12
+_MIN_PROBABILITY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class SelectedC:
-    """The strength of the penalty and how it was found.
+    """Selected inverse strength of the penalty.
 
-    Args:
-        strength: inverse strength of the penalty.
-        selected_on: `"validation"`, `"cross-validation"` over sources of the training part, or `"fixed"`.
-        losses: mean loss for each value of C that was tried; empty where none was.
+    Attributes:
+        C: Inverse strength of the L2 penalty, as in scikit-learn.
+        selected_on: "validation" (validation split), "cross-validation" (folds of the training images over source
+            images) or "fixed" (too few source images).
+        losses: Mean loss for each value of C; empty if C is fixed.
     """
 
     C: float
@@ -51,15 +53,23 @@ def fit_predict(
     classes: int,
     C: float,
 ) -> np.ndarray:
-    """Fits a probe and predicts.
+    """Fit a linear probe and predict.
+
+    Args:
+        train: Training features (n, d).
+        labels: Class numbers (n,) int; 0 or 1 for each class (n, classes) if multilabel; or numbers (n,) float.
+        query: Features to predict from (m, d).
+        task: Type of the labels: "classes", "multilabel" or "regression".
+        classes: Number of classes.
+        C: Inverse strength of the L2 penalty, as in scikit-learn.
 
     Returns:
-        Probabilities (m, classes), or predicted numbers (m,). A class that `labels` lack has probability 0.
+        Probabilities (m, classes), or predicted numbers (m,). Classes without training images have probability 0.
 
     Example:
-        >>> vectors = np.array([[-1.0], [-0.9], [0.9], [1.0]])
-        >>> found = fit_predict(vectors, np.array([0, 0, 1, 1]), vectors, task="classes", classes=2, C=10.0)
-        >>> found.argmax(axis=1).tolist()
+        >>> features = np.array([[-1.0], [-0.9], [0.9], [1.0]])
+        >>> probabilities = fit_predict(features, np.array([0, 0, 1, 1]), features, task="classes", classes=2, C=10.0)
+        >>> probabilities.argmax(axis=1).tolist()
         [0, 0, 1, 1]
     """
     return next(_predictions(train, labels, query, task, classes, (C,)))
@@ -73,7 +83,7 @@ def _predictions(
     classes: int,
     C_grid: Sequence[float],
 ) -> Iterator[np.ndarray]:
-    """Predictions for several values of C, each fit beginning where the one before ended."""
+    """Yield the predictions for each value of C; each fit starts from the previous solution."""
     if task == "regression":
         for C in C_grid:
             yield Ridge(alpha=1 / C).fit(train, labels).predict(query)
@@ -88,19 +98,20 @@ def _predictions(
 def _logistic(
     train: np.ndarray, labels: np.ndarray, query: np.ndarray, classes: int, C_grid: Sequence[float]
 ) -> Iterator[np.ndarray]:
-    there = np.unique(labels)
-    if len(there) == 1:
+    """Yield the probabilities (m, classes) of a logistic regression for each value of C."""
+    present = np.unique(labels)
+    if len(present) == 1:
         for _ in C_grid:
-            yield np.eye(classes)[np.full(len(query), there[0])]
+            yield np.eye(classes)[np.full(len(query), present[0])]
         return
     model = LogisticRegression(max_iter=_ITERATIONS, warm_start=True)
     with warnings.catch_warnings():
-        # A weak penalty on classes that a plane divides has its optimum far out: near enough is good enough.
+        # With a weak penalty and separable classes, the optimum is far away; an approximate solution is sufficient.
         warnings.simplefilter("ignore", ConvergenceWarning)
         for C in C_grid:
             model.set_params(C=C).fit(train, labels)
             probabilities = np.zeros((len(query), classes))
-            probabilities[:, there] = model.predict_proba(query)
+            probabilities[:, present] = model.predict_proba(query)
             yield probabilities
 
 
@@ -114,53 +125,63 @@ def select_C(
     validation: tuple[np.ndarray, np.ndarray] | None = None,
     C_grid: Sequence[float] = C_GRID,
 ) -> SelectedC:
-    """Chooses the strength of the penalty: the one with the least loss on images of other sources.
+    """Select the C with the smallest loss on other source images.
 
-    They are those of `validation` (vectors and labels), or, where that is None, of folds of the training part that
-    share no source. Of equal losses the strongest penalty is taken. Losses are log losses, or mean squared errors.
+    The loss is the log loss, or the mean squared error for regression. Ties go to the strongest penalty.
+
+    Args:
+        train: Training features (n, d).
+        labels: Labels of the training images; see :func:`fit_predict`.
+        sources: Source image of each training image (n,).
+        task: Type of the labels: "classes", "multilabel" or "regression".
+        classes: Number of classes.
+        validation: Features and labels of the validation split; None uses a cross-validation of the training images
+            whose folds share no source image.
+        C_grid: Values of C to try, from the strongest penalty to the weakest.
+
+    Returns:
+        The selected C, or :data:`DEFAULT_C` if there are too few source images for a cross-validation.
     """
     if validation is not None and len(validation[1]):
         pairs, selected_on = [(np.arange(len(train)), validation)], "validation"
     else:
-        pairs, selected_on = (
-            [(fit, (train[rest], labels[rest])) for fit, rest in _folds(labels, sources, task)],
-            "cross-validation",
-        )
+        pairs = [(fit, (train[rest], labels[rest])) for fit, rest in _folds(labels, sources, task)]
+        selected_on = "cross-validation"
     if not pairs:
         return SelectedC(DEFAULT_C, "fixed")
     total, count = np.zeros(len(C_grid)), 0
     for fit, (query, truth) in pairs:
-        found = _predictions(train[fit], labels[fit], query, task, classes, C_grid)
-        total += [_loss(predicted, truth, task) * len(truth) for predicted in found]
+        predictions = _predictions(train[fit], labels[fit], query, task, classes, C_grid)
+        total += [_loss(predicted, truth, task) * len(truth) for predicted in predictions]
         count += len(truth)
     losses = total / count
-    # Of losses that are equal but for rounding, the first: the strongest penalty.
+    # Losses that differ by rounding are ties, which go to the strongest penalty.
     best = int(np.flatnonzero(losses <= losses.min() * (1 + 1e-9))[0])
     return SelectedC(float(C_grid[best]), selected_on, tuple(float(loss) for loss in losses))
 
 
 def _folds(labels: np.ndarray, sources: np.ndarray, task: Task) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Folds over sources, and over the classes alike; none where some class would be missing in a training."""
+    """Return stratified folds over source images, without folds whose training images lack a class."""
     folds = min(FOLDS, len(np.unique(sources)))
     if task == "classes":
-        least = min(len(np.unique(sources[labels == label])) for label in np.unique(labels))
-        folds = min(folds, least)
+        folds = min(folds, *(len(np.unique(sources[labels == label])) for label in np.unique(labels)))
     if folds < 2:
         return []
     rows = np.zeros(len(labels))
     if task != "classes":
         return list(GroupKFold(folds).split(rows, groups=sources))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer members than folds
+        warnings.simplefilter("ignore", UserWarning)  # classes with fewer images than folds
         split = list(StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(rows, labels, sources))
-    there = len(np.unique(labels))
-    return [(fit, rest) for fit, rest in split if len(rest) and len(np.unique(labels[fit])) == there]
+    class_count = len(np.unique(labels))
+    return [(fit, rest) for fit, rest in split if len(rest) and len(np.unique(labels[fit])) == class_count]
 
 
 def _loss(predicted: np.ndarray, truth: np.ndarray, task: Task) -> float:
+    """Return the mean log loss, or the mean squared error for regression."""
     if task == "regression":
         return float(np.mean((predicted - truth) ** 2))
-    probabilities = np.clip(predicted, _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
+    probabilities = np.clip(predicted, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
     if task == "multilabel":
         return float(-np.mean(truth * np.log(probabilities) + (1 - truth) * np.log(1 - probabilities)))
     return float(-np.mean(np.log(probabilities[np.arange(len(truth)), truth])))

@@ -1,4 +1,4 @@
-"""Results of the evaluations: tables for the terminal, all metrics for programs."""
+"""Results of the evaluation commands: tables for the terminal, and all metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Report(OutputResult, ABC):
     """Result with a report.
 
     Attributes:
-        record: All metrics, as in the JSON file of the folder.
+        record: All metrics, as in the JSON file of the output folder.
     """
 
     record: dict[str, Any] = field(repr=False)
@@ -34,7 +34,7 @@ class _Report(OutputResult, ABC):
 
     @abstractmethod
     def tables(self) -> Iterator[str]:
-        """Write the tables of metrics."""
+        """Yield the tables of metrics."""
 
     def print_notes(self) -> None:
         """Print the notes and limitations of the report on standard error."""
@@ -43,7 +43,7 @@ class _Report(OutputResult, ABC):
         for limitation in self.record["conclusion"]["limitations"]:
             print_note(f"note: no conclusion can be drawn: {limitation}")
         if self.record["data"]["simulated"]:
-            print_note("note: the images are simulated; this is not a statement about real ones")
+            print_note("note: the images are simulated; do not draw conclusions about real images")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ComparisonResult(_Report):
     """Result of `evaluate knn` and `evaluate probe`."""
 
     def tables(self) -> Iterator[str]:
-        """Write the main metric of every model and setting."""
+        """Yield the table of the primary metric of each method and setting."""
         metric = self.record["primary_metric"]
         names = {each["key"]: each["name"] for each in self.record["methods"]}
         settings = list(dict.fromkeys(row["setting"] for row in self.record["summary"]))
@@ -70,7 +70,7 @@ class MaskResult(_Report):
     """Result of `evaluate segmentation`."""
 
     def tables(self) -> Iterator[str]:
-        """Write the means of every method, and those of each class, which a mean hides."""
+        """Yield the tables of the means of each method, and of the IoU of each class."""
         scores = self.record["summary"]
         means = {(row["method"], row["metric"]): row for row in scores if row["class"] == ALL}
         names = [name for name in dict.fromkeys(name for _, name in means) if name != "sq"]
@@ -81,17 +81,20 @@ class MaskResult(_Report):
             yield self._table(names[0], classes, {key: _mean(row, False) for key, row in of_class.items()})
 
     def _table(self, title: str, columns: Sequence[str], cells: dict[tuple[str, str], str]) -> str:
+        """Format one table with a row for each method."""
         rows = [[each["name"], *(cells[each["key"], name] for name in columns)] for each in self.record["methods"]]
         return text_table([title, *columns], rows)
 
 
 def _mean(row: dict[str, Any], with_interval: bool) -> str:
+    """Format a mean, optionally with its confidence interval."""
     if row["mean"] is None:
         return "–"
     ends = f" ({row['low']:.3f} to {row['high']:.3f})" if with_interval and row["low"] is not None else ""
     return f"{row['mean']:.3f}{ends}"
 
 
-def _mean_sd(found: dict[str, Any], interval: list[float] | None) -> str:
-    text = f"{found['mean']:.3f}" + ("" if found["sd"] is None else f" ± {found['sd']:.3f}")
+def _mean_sd(row: dict[str, Any], interval: list[float] | None) -> str:
+    """Format mean and standard deviation, optionally with a confidence interval."""
+    text = f"{row['mean']:.3f}" + ("" if row["sd"] is None else f" ± {row['sd']:.3f}")
     return text if interval is None else f"{text} ({interval[0]:.3f} to {interval[1]:.3f})"

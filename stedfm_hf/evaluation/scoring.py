@@ -1,4 +1,4 @@
-"""Runs of models on one test: their metrics, how sure they are, and which differ."""
+"""Runs of `evaluate knn` and `evaluate probe`: metrics, confidence intervals and comparisons."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from stedfm_hf.metrics import (
 from stedfm_hf.metrics.statistics import accuracy_interval, bootstrap_interval, compare_paired, holm
 
 PRIMARY = {"classes": "accuracy", "multilabel": "label_accuracy", "regression": "r2"}
-"""The metric that intervals are of."""
-SHOWN = {
+"""Metric with confidence intervals, by type of the labels."""
+METRICS = {
     "classes": ("accuracy", "balanced_accuracy", "macro_f1", "expected_calibration_error", "brier_score"),
     "multilabel": ("label_accuracy", "macro_f1", "micro_f1", "mean_average_precision"),
     "regression": ("r2", "pearson_r", "mae", "rmse"),
 }
-"""Metrics that are numbers, in the order of the tables."""
+"""Scalar metrics, in the order of the tables, by type of the labels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a model answered in one run.
+    """Predictions of one method for the test images.
 
-    Args:
-        model: key of the model.
-        setting: labels per class, or the vote.
-        seed: of the draw; of the reference protocol k.
-        predicted: class number (m,), -1 for none; 0 or 1 for every class (m, C); or a number (m,).
-        probabilities: (m, C), or None.
-        train_images: labelled images it learned from.
-        strength: inverse strength of the penalty, if there is one.
-        selected_on: how that was chosen.
-        metrics: of the test.
+    Attributes:
+        method: Key of the method.
+        setting: Number of labels per class, or description of the vote.
+        seed: Random seed of the sample of labels; k in the reference protocol.
+        predicted: Class numbers (m,), -1 for no prediction; 0 or 1 for each class (m, classes); or numbers (m,).
+        probabilities: Probabilities (m, classes), if there are any.
+        train_images: Number of labelled images used.
+        C: Inverse strength of the L2 penalty, if there is one.
+        selected_on: Images on which C was selected; see :class:`~stedfm_hf.evaluation.probe.SelectedC`.
+        metrics: Metrics on the test images.
     """
 
     method: str
@@ -57,25 +57,29 @@ class Run:
 
 @functools.cache
 def _metrics() -> tuple[ClassificationMetrics, CalibrationMetrics, MultiLabelMetrics, RegressionMetrics]:
+    """Return the metrics, created once."""
     return ClassificationMetrics(), CalibrationMetrics(), MultiLabelMetrics(), RegressionMetrics()
 
 
-def measure(data: LabelledImages, predicted: np.ndarray, probabilities: np.ndarray | None) -> dict[str, Any]:
-    """Metrics of predictions of a test.
+def compute_metrics(data: LabelledImages, predicted: np.ndarray, probabilities: np.ndarray | None) -> dict[str, Any]:
+    """Compute the metrics of predictions.
 
     Args:
-        data: the test.
-        predicted: as of :class:`Run`.
-        probabilities: (m, C), or None.
+        data: Test images.
+        predicted: Predictions, as in :class:`Run`.
+        probabilities: Probabilities (m, classes), if there are any.
+
+    Returns:
+        Metrics by name.
     """
-    classification, calibration, several, regression = _metrics()
+    classification, calibration, multilabel, regression = _metrics()
     if data.task == "regression":
         return dict(regression.compute(predictions=predicted, references=data.labels))
     if data.task == "multilabel":
         assert probabilities is not None
-        found = dict(several.compute(predictions=probabilities, references=data.labels))
+        found = dict(multilabel.compute(predictions=probabilities, references=data.labels))
         return {"label_accuracy": float((predicted == data.labels).mean()), **found}
-    if (predicted < 0).any():  # without a class there is neither confusion nor F1
+    if (predicted < 0).any():  # images without a prediction have no confusion matrix
         return {"accuracy": float((predicted == data.labels).mean())}
     found = dict(classification.compute(predictions=predicted, references=data.labels, num_classes=len(data.classes)))
     if probabilities is not None:
@@ -83,50 +87,65 @@ def measure(data: LabelledImages, predicted: np.ndarray, probabilities: np.ndarr
     return found
 
 
-def item_scores(task: Task, labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """How well each image was answered: right or not, the share of right labels, or minus the squared error."""
+def image_scores(task: Task, labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Score each prediction: correct or not, fraction of correct labels, or negative squared error.
+
+    Args:
+        task: Type of the labels.
+        labels: True labels; see :class:`Run` for their shape.
+        predicted: Predictions.
+
+    Returns:
+        Scores (m,) float; higher is better.
+    """
     if task == "regression":
         return -((predicted - labels) ** 2)
-    right = (predicted == labels).astype(float)
-    return right.mean(axis=1) if task == "multilabel" else right
+    correct = (predicted == labels).astype(float)
+    return correct.mean(axis=1) if task == "multilabel" else correct
 
 
 def summarise(data: LabelledImages, runs: Sequence[Run], *, population: bool = False) -> list[dict[str, Any]]:
-    """Mean and standard deviation over the runs of each model in each setting, and the 95 % interval over sources.
+    """Average the metrics over the runs of each method and setting.
 
     Args:
-        data: the test.
-        runs: all runs, those of one model and setting together or not.
-        population: whether the runs are all there are (the reference's k), not a sample of seeds.
+        data: Test images.
+        runs: All runs, in any order.
+        population: Whether the standard deviation is that of a population (n) instead of a sample (n - 1), as over the
+            values of k in the reference protocol.
+
+    Returns:
+        One row for each method and setting: `method`, `setting`, `runs` (number), `train_images`, a dictionary of
+        `mean` and `sd` for each metric, and `interval`, the 95 % confidence interval of the primary metric over source
+        images. Where they exist, the row also has `recall_per_class`, `confusion_matrix` and `reliability`.
     """
     rows = []
     for method, setting in dict.fromkeys((run.method, run.setting) for run in runs):
-        own = [run for run in runs if (run.method, run.setting) == (method, setting)]
-        row: dict[str, Any] = {"method": method, "setting": setting, "runs": len(own)}
-        row["train_images"] = float(np.mean([run.train_images for run in own]))
-        for name in SHOWN[data.task]:
-            values = [run.metrics[name] for run in own if run.metrics.get(name) is not None]
+        same = [run for run in runs if (run.method, run.setting) == (method, setting)]
+        row: dict[str, Any] = {"method": method, "setting": setting, "runs": len(same)}
+        row["train_images"] = float(np.mean([run.train_images for run in same]))
+        for name in METRICS[data.task]:
+            values = [run.metrics[name] for run in same if run.metrics.get(name) is not None]
             if values:
-                spread = float(np.std(values, ddof=0 if population else 1)) if len(values) > 1 else None
-                row[name] = {"mean": float(np.mean(values)), "sd": spread}
-        row["interval"] = _interval(data, own)
-        if all("recall_per_class" in run.metrics for run in own):
-            row["recall_per_class"] = _mean_of([run.metrics["recall_per_class"] for run in own])
-            row["confusion_matrix"] = np.mean([run.metrics["confusion_matrix"] for run in own], axis=0).tolist()
-        if all("reliability" in run.metrics for run in own):
-            row["reliability"] = _reliability([run.metrics["reliability"] for run in own])
+                sd = float(np.std(values, ddof=0 if population else 1)) if len(values) > 1 else None
+                row[name] = {"mean": float(np.mean(values)), "sd": sd}
+        row["interval"] = _interval(data, same)
+        if all("recall_per_class" in run.metrics for run in same):
+            row["recall_per_class"] = _elementwise_mean([run.metrics["recall_per_class"] for run in same])
+            row["confusion_matrix"] = np.mean([run.metrics["confusion_matrix"] for run in same], axis=0).tolist()
+        if all("reliability" in run.metrics for run in same):
+            row["reliability"] = _reliability([run.metrics["reliability"] for run in same])
         rows.append(row)
     return rows
 
 
-def _mean_of(lists: Sequence[Sequence[float | None]]) -> list[float | None]:
-    """Means of places; None where no run has a value (a class that is not in the test)."""
+def _elementwise_mean(lists: Sequence[Sequence[float | None]]) -> list[float | None]:
+    """Average lists element by element, without None; None where all are None (a class without test images)."""
     columns = [[value for value in column if value is not None] for column in zip(*lists, strict=True)]
     return [float(np.mean(column)) if column else None for column in columns]
 
 
 def _reliability(runs: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Bins of all runs together."""
+    """Pool the reliability bins of all runs."""
     pooled = []
     for bins in zip(*runs, strict=True):
         count = sum(each["count"] for each in bins)
@@ -139,51 +158,54 @@ def _reliability(runs: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any
 
 
 def _interval(data: LabelledImages, runs: Sequence[Run]) -> list[float] | None:
-    """95 % interval of the mean over runs of the primary metric, over the sources of the test."""
+    """Return the 95 % confidence interval, over source images, of the primary metric averaged over runs."""
     if data.task == "regression":
         if np.ptp(data.labels) == 0:
             return None
         rows = np.stack([data.labels, *(run.predicted for run in runs)], axis=1)
         return list(bootstrap_interval(rows, data.sources, statistic=_mean_r2))
-    scores = np.mean([item_scores(data.task, data.labels, run.predicted) for run in runs], axis=0)
+    scores = np.mean([image_scores(data.task, data.labels, run.predicted) for run in runs], axis=0)
     if len(runs) == 1 and data.task == "classes":
         return list(accuracy_interval(scores > 0, data.sources))
     return list(bootstrap_interval(scores, data.sources))
 
 
 def _mean_r2(rows: np.ndarray) -> float:
-    truth, answers = rows[:, :1], rows[:, 1:]
-    spread = float(((truth - truth.mean()) ** 2).sum())
-    # A draw of sources that are all alike has no R2; the interval leaves it out.
-    return float(1 - ((answers - truth) ** 2).sum(axis=0).mean() / spread) if spread > 0 else float("nan")
+    """Return R² averaged over runs, from the truth and the predictions of each run (m, 1 + runs)."""
+    truth, predictions = rows[:, :1], rows[:, 1:]
+    total = float(((truth - truth.mean()) ** 2).sum())
+    # A resample with constant truth has no R2; the interval ignores it.
+    return float(1 - ((predictions - truth) ** 2).sum(axis=0).mean() / total) if total > 0 else float("nan")
 
 
 def compare(data: LabelledImages, runs: Sequence[Run], models: Sequence[str]) -> list[dict[str, Any]]:
-    """Paired permutation tests of each model with all others that stand beside it, corrected by Holm's method.
+    """Compare each model with the other methods by paired permutation tests, corrected by Holm's method.
 
-    A score of an image is the mean over runs; whole source images are swapped. All tests of an evaluation are one
-    family.
+    The score of an image is the mean over runs. Scores of a source image are swapped together. All tests of an
+    evaluation form one family.
 
     Args:
-        data: the test.
-        runs: all runs.
-        models: keys of those that were asked about: baselines are not compared with each other.
+        data: Test images.
+        runs: All runs.
+        models: Keys of the models. Baselines are not compared with each other.
 
     Returns:
-        One row for each pair and setting: difference of the mean score with its 95 % interval, p-value, and the
-        corrected one.
+        One row for each setting and pair: `setting`, `model`, `other`, `difference` (mean score of model minus other),
+        `low` and `high` (its 95 % confidence interval), `p`, and `p_holm` (corrected).
     """
     rows: list[dict[str, Any]] = []
     scores: dict[tuple[str, str], np.ndarray] = {}
     for method, setting in dict.fromkeys((run.method, run.setting) for run in runs):
-        own = [run for run in runs if (run.method, run.setting) == (method, setting)]
-        scores[setting, method] = np.mean([item_scores(data.task, data.labels, run.predicted) for run in own], axis=0)
-    everyone = list(dict.fromkeys(run.method for run in runs))
+        same = [run for run in runs if (run.method, run.setting) == (method, setting)]
+        scores[setting, method] = np.mean(
+            [image_scores(data.task, data.labels, run.predicted) for run in same], axis=0
+        )
+    methods = list(dict.fromkeys(run.method for run in runs))
     for setting in dict.fromkeys(run.setting for run in runs):
-        for place, one in enumerate(models):
-            for other in [*models[place + 1 :], *(each for each in everyone if each not in models)]:
-                row: dict[str, Any] = {"setting": setting, "model": one, "other": other}
-                rows.append(row | compare_paired(scores[setting, one], scores[setting, other], data.sources))
+        for number, model in enumerate(models):
+            for other in [*models[number + 1 :], *(each for each in methods if each not in models)]:
+                row: dict[str, Any] = {"setting": setting, "model": model, "other": other}
+                rows.append(row | compare_paired(scores[setting, model], scores[setting, other], data.sources))
     for tested, corrected in zip(rows, holm([row["p"] for row in rows]) if rows else [], strict=True):
         tested["p_holm"] = float(corrected)
     return rows

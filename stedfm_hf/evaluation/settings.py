@@ -12,6 +12,7 @@ BASELINES = ("untrained", "histogram", "texture", "pixels", "log-spectrum", "ima
 MASK_BASELINES = ("otsu", "wavelets", "forest", "constant", "chance")
 """Baselines of `segmentation`."""
 KS = (1, 5, 20)
+"""Default numbers of neighbours."""
 
 
 @settings
@@ -29,9 +30,9 @@ class ComparisonSettings:
         choices=(*BASELINES, "none"),
         help=f"Baselines to compare with: {', '.join(BASELINES)}, or none; by default all.",
     )
-    split: str | None = option(None, decides=False, help="Split to take; by default all.")
+    split: str | None = option(None, decides=False, help="Split to read; by default all.")
     target: str | None = option(
-        None, decides=False, help="Column of the labels, or entry of the column metadata; by default label."
+        None, decides=False, help="Column of the labels, or key of the column metadata; by default label."
     )
     series: str | int | None = options.series()
     channel: str | int | None = options.channel()
@@ -45,56 +46,58 @@ class ComparisonSettings:
         decides=False,
         metavar="DIR|auto|none",
         parse=lambda text: None if text == "none" else text,
-        help="Folder that keeps embeddings; auto is one in the user's cache, none keeps nothing.",
+        help="Folder to cache features in; auto is a folder in the user cache, none caches nothing.",
     )
     overwrite: bool = options.overwrite()
 
     def check(self) -> None:
         """Refuse `none` next to other baselines."""
         if "none" in self.baselines and len(self.baselines) > 1:
-            raise UserError("baselines none excludes all others; give it alone")
+            raise UserError("baselines: none cannot be combined with other baselines. Remove none, or the others")
 
 
 @settings
 class KnnSettings(ComparisonSettings):
-    """Evaluate k-nearest-neighbour classification: nothing is trained.
+    """Evaluate k-nearest-neighbour classification without training.
 
-    Every model is compared with baselines. Run the same command again to resume.
+    Every model is compared with baselines. If interrupted, run the same command again to resume.
     """
 
     k: list[int] = option(
         default_factory=lambda: [*KS], minimum=1, help="Numbers of neighbours that vote; by default 1, 5 and 20."
     )
-    protocol: str = options.protocol("queries the validation split, for every k from 3 to 10")
-    zscore: bool = option(False, help="Divide every feature by its standard deviation first.")
-    leave_one_out: bool = option(False, help="Query every image against images of other sources.")
+    protocol: str = options.protocol("uses the validation split as gallery, for each k from 3 to 10")
+    zscore: bool = option(False, help="Divide each feature by its standard deviation first.")
+    leave_one_out: bool = option(False, help="Classify each image by the images of all other source images.")
 
     def check(self) -> None:
         """Refuse the reference protocol with leave-one-out."""
         super().check()
         if self.leave_one_out and self.protocol == "reference":
-            raise UserError("protocol reference queries the validation split; leave out --leave-one-out or --protocol")
+            raise UserError(
+                "--protocol reference uses the validation split as gallery; leave out --leave-one-out or --protocol"
+            )
 
 
 @settings
 class ProbeSettings(ComparisonSettings):
     """Evaluate linear probes on frozen models, with few labels and with all.
 
-    Labels are classes, several classes at once, or numbers. Every model is compared with baselines. Run the same
-    command again to resume.
+    Labels are classes, lists of classes (multilabel) or numbers (regression). Every model is compared with baselines.
+    If interrupted, run the same command again to resume.
     """
 
     labels_per_class: list[str] | None = option(
-        None, metavar="N|all", help="Numbers of labelled images of each class; by default 10, 25, 50, 100 and all."
+        None, metavar="N|all", help="Numbers of labelled images per class; by default 10, 25, 50, 100 and all."
     )
-    repeats: int = option(5, minimum=1, help="Number of random samples of each number of labelled images.")
+    repeats: int = option(5, minimum=1, help="Number of random samples for each number of labelled images.")
 
 
 @settings
 class MaskSettings:
-    """Evaluate segmentation on annotated images, by pixels and by objects.
+    """Evaluate segmentation on annotated images, with pixel and object metrics.
 
-    Every model is compared with baselines. Run the same command again to resume.
+    Every model is compared with baselines. If interrupted, run the same command again to resume.
     """
 
     dataset: str | Path = option(decides=False, help=options.ANNOTATED)
@@ -103,7 +106,7 @@ class MaskSettings:
     split: str | None = option(
         None,
         decides=False,
-        help="Split to score; by default test, which a hash of each source id makes where there are no splits.",
+        help="Split to score; by default test. A data set without splits is split by a hash of the source image id.",
     )
     baselines: list[str] = option(
         default_factory=lambda: [*MASK_BASELINES],
@@ -111,11 +114,13 @@ class MaskSettings:
         help=f"Baselines to compare with: {', '.join(MASK_BASELINES)}, or none; by default all.",
     )
     folds: int | None = option(
-        None, minimum=2, help="Number of folds of a cross-validation of the baselines over sources, without --model."
+        None, minimum=2, help="Number of folds to cross-validate the baselines over source images, without --model."
     )
-    protocol: str = options.protocol("scores IoU at a probability above 0.25, a weak AUPR and -1 for undefined")
+    protocol: str = options.protocol(
+        "computes IoU above a probability of 0.25, a weak AUPR, and -1 for undefined scores"
+    )
     threshold: float | None = option(
-        None, help="Probability above which a pixel is predicted, where classes may overlap; by default 0.5."
+        None, help="Probability above which a pixel is predicted, for classes that may overlap; by default 0.5."
     )
     min_area_px: int = option(1, minimum=1, help="Area of the smallest object, in pixels.")
     masks: str | Path | None = options.masks()
@@ -131,12 +136,16 @@ class MaskSettings:
     overwrite: bool = options.overwrite()
 
     def check(self) -> None:
-        """Refuse what leaves nothing to score."""
+        """Refuse combinations without anything to score."""
         if "none" in self.baselines and len(self.baselines) > 1:
-            raise UserError("baselines none excludes all others; give it alone")
+            raise UserError("baselines: none cannot be combined with other baselines. Remove none, or the others")
         if self.folds is not None and self.model:
-            raise UserError("models are not trained here, folds are for baselines; leave out --folds or --model")
+            raise UserError(
+                "--folds cross-validates baselines only, because models are not trained; leave out --folds or --model"
+            )
         if not self.model and self.baselines == ["none"]:
-            raise UserError("there is nothing to score; name a model (--model) or baselines")
+            raise UserError("there is nothing to score; set --model or --baselines")
         if not self.model and self.folds is None:
-            raise UserError("no model to evaluate; name one (--model), or cross-validate the baselines (--folds 5)")
+            raise UserError(
+                "there is no model to evaluate; set --model, or cross-validate the baselines with --folds 5"
+            )

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from stedfm_hf.evaluation.segmentation import assign_folds
-from stedfm_hf.evaluation.segmentation.fitting import MOST_IMAGES
+from stedfm_hf.evaluation.segmentation.fitting import MAX_TRAIN_IMAGES
 from stedfm_hf.labels.annotated import AnnotatedImages, read_annotated
 from stedfm_hf.metrics.statistics import bootstrap_interval
 from stedfm_hf.metrics.summary import ALL
@@ -175,7 +175,7 @@ def _page(done: Metrics, long: Metrics, baselines: Mapping[str, Any], spots: str
         machine=machine(),
         sizes=", ".join(map(str, sizes)),
         table=table(HEADS, [*_rows(done, sizes[0]), *_baseline_rows(baselines, sizes[0])]),
-        fitted=MOST_IMAGES,
+        fitted=MAX_TRAIN_IMAGES,
         test=sizes[-1],
         seeds=len(SEEDS),
         leads=_leads(done),
@@ -206,7 +206,9 @@ def _baseline_rows(record: Mapping[str, Any], images: int) -> list[list[str]]:
             key = each["key"]
             iou, aupr = (_with_interval(**_ends(found[key, score, ALL])) for score in ("iou", "aupr"))
             classes = [found[key, "iou", name]["mean"] for name in CLASSES]
-            rows.append([f"baseline: {each['name']}", "–", _share(MOST_IMAGES, images), iou, aupr, _joined(classes)])
+            rows.append(
+                [f"baseline: {each['name']}", "–", _share(MAX_TRAIN_IMAGES, images), iou, aupr, _joined(classes)]
+            )
     return rows
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from stedfm_hf.data.publishing.statistics import Statistics
 from stedfm_hf.data.repository.layout import Crop, Scaling, crop_features, crops_to_table
-from stedfm_hf.evaluation.scoring import SHOWN
-from stedfm_hf.evaluation.segmentation.scored import Scoring, table_of
+from stedfm_hf.evaluation.scoring import METRICS
+from stedfm_hf.evaluation.segmentation.scores import Scorer, scores_to_table
 from stedfm_hf.inference.answers import answer_schema
 from stedfm_hf.inference.field_task import field_schema, object_schema
 from stedfm_hf.inference.tables import OF_IMAGE, OF_MODEL, embedding_schema
@@ -64,13 +64,13 @@ def test_columns_of_segment() -> None:
 
 
 def test_columns_of_evaluations() -> None:
-    known = literals("evaluation/report/evaluation.py") | {name for names in SHOWN.values() for name in names}
+    known = literals("evaluation/report/evaluation.py") | {name for names in METRICS.values() for name in names}
     for table in ("results.parquet", "predictions.parquet"):
         columns = documented("evaluate knn and probe", table)
         assert len(columns) > 5 and columns <= known, columns - known
     data = from_arrays("cells", [np.eye(4)], [np.eye(4, dtype=np.uint8)], classes=["rings"])
-    scored = Scoring()(data, 0, np.stack([1 - np.eye(4), np.eye(4)]), "perfect")
-    names = table_of([scored], data.classes).column_names
+    scored = Scorer()(data, 0, np.stack([1 - np.eye(4), np.eye(4)]), "perfect")
+    names = scores_to_table([scored], data.classes).column_names
     assert documented("evaluate segmentation", "per_image.parquet") == set(names)
 
 

@@ -1,4 +1,4 @@
-"""The baselines see what they should see, and nothing else."""
+"""Baseline features: what they depend on, and what they do not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _stripes(period: float, rng: np.random.Generator, size: int = 70) -> np.ndar
     return np.clip(np.tile(wave, (size + 5, 1)) + rng.normal(0, 0.05, (size + 5, size)), 0, 1)
 
 
-def test_the_histogram_is_blind_to_where_pixels_are() -> None:
+def test_the_histogram_does_not_depend_on_pixel_positions() -> None:
     rng = np.random.default_rng(0)
     image = rng.random((20, 30))
     shuffled = rng.permutation(image.ravel()).reshape(20, 30)
@@ -25,7 +25,7 @@ def test_the_histogram_is_blind_to_where_pixels_are() -> None:
     np.testing.assert_allclose((features**2).sum(axis=1), 1.0)
 
 
-def test_the_spectrum_is_blind_to_shifts_but_finds_periods() -> None:
+def test_the_spectrum_depends_on_periods_but_not_on_shifts() -> None:
     rng = np.random.default_rng(0)
     labels = ["fine", "coarse"] * 8
     images = [_stripes(5.0 if label == "fine" else 11.0, rng) for label in labels]

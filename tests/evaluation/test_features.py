@@ -1,4 +1,4 @@
-"""Vectors are computed once for each model and data set, and come out the same."""
+"""Features of models and baselines, and their cache."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def extractors(model: str, data: LabelledImages, *baselines: str) -> list[Extrac
     return load_extractors([model], baselines, data=data, device="cpu")
 
 
-def test_vectors_are_those_that_embed_gives(model: str, tmp_path: Path) -> None:
+def test_features_equal_the_embeddings_of_embed(model: str, tmp_path: Path) -> None:
     folder = class_folder(tmp_path / "set", {"a": 2, "b": 1}, side=72)
     data = read_labelled(folder)["all"]
     (extractor,) = extractors(model, data)
     found = compute_features(data, extractor)
     rows = embed(folder, model=model, device="cpu").table["embedding"].to_pylist()
-    np.testing.assert_allclose(found.vectors, rows, atol=1e-6)
+    np.testing.assert_allclose(found.values, rows, atol=1e-6)
 
 
-def test_kept_vectors_are_not_computed_again(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_features_are_not_computed_again(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = arrays(2)
     (extractor,) = extractors(model, data)
     first = compute_features(data, extractor, cache=tmp_path)
@@ -52,15 +52,15 @@ def test_kept_vectors_are_not_computed_again(model: str, tmp_path: Path, monkeyp
     def refuse(self: EncoderExtractor, images: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(EncoderExtractor, "vectors", refuse)
-    np.testing.assert_array_equal(compute_features(data, extractor, cache=tmp_path).vectors, first.vectors)
+    monkeypatch.setattr(EncoderExtractor, "extract", refuse)
+    np.testing.assert_array_equal(compute_features(data, extractor, cache=tmp_path).values, first.values)
     with pytest.raises(AssertionError, match="computed again"):
         compute_features(data, extractor)  # without a cache
     with pytest.raises(AssertionError, match="computed again"):
         compute_features(data.take([0, 1]), extractor, cache=tmp_path)  # other images
 
 
-def test_other_weights_or_settings_have_vectors_of_their_own(model: str, tmp_path: Path) -> None:
+def test_other_weights_or_settings_have_other_cached_features(model: str, tmp_path: Path) -> None:
     data = arrays(2)
     torch.manual_seed(1)
     StedFmModel(tiny_config()).save_pretrained(tmp_path / "other")
@@ -75,13 +75,13 @@ def test_other_weights_or_settings_have_vectors_of_their_own(model: str, tmp_pat
     assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
-def test_a_damaged_file_of_the_cache_is_made_anew(model: str, tmp_path: Path) -> None:
+def test_a_damaged_cache_file_is_computed_again(model: str, tmp_path: Path) -> None:
     data = arrays(2)
     (extractor,) = extractors(model, data)
     first = compute_features(data, extractor, cache=tmp_path)
     (kept,) = tmp_path.iterdir()
     kept.write_bytes(kept.read_bytes()[:40])
-    np.testing.assert_array_equal(compute_features(data, extractor, cache=tmp_path).vectors, first.vectors)
+    np.testing.assert_array_equal(compute_features(data, extractor, cache=tmp_path).values, first.values)
     assert kept.stat().st_size > 40
 
 
@@ -92,11 +92,11 @@ def test_an_image_that_cannot_be_read_is_a_row_of_nan(model: str, tmp_path: Path
     for extractor in extractors(model, data, "histogram"):
         found = compute_features(data, extractor, cache=tmp_path / "cache")
         assert list(found.failed) == [1] and "001.tif" in found.failed[1]
-        assert np.isnan(found.vectors[1]).all() and np.isfinite(found.vectors[[0, 2, 3]]).all()
+        assert np.isnan(found.values[1]).all() and np.isfinite(found.values[[0, 2, 3]]).all()
         assert compute_features(data, extractor, cache=tmp_path / "cache").failed == found.failed
 
 
-def test_the_untrained_network_is_of_the_first_model_with_standardised_input(model: str) -> None:
+def test_the_untrained_network_has_the_first_architecture_and_normalised_input(model: str) -> None:
     data = arrays(3)
     first, untrained = extractors(model, data, "untrained")
     assert isinstance(first, EncoderExtractor) and isinstance(untrained, EncoderExtractor)
@@ -106,7 +106,7 @@ def test_the_untrained_network_is_of_the_first_model_with_standardised_input(mod
     patches = fresh.embeddings.patch_embeddings
     mean, std = untrained.identity["mean"], untrained.identity["std"]
     assert (mean, std) == pytest.approx((pixels.mean().item(), pixels.std().item()), abs=0.01)
-    # An image of the mean brightness is zero for it, and one that is a standard deviation brighter is one.
+    # The network receives 0 for the mean, and 1 for the mean plus one standard deviation.
     torch.manual_seed(0)
     plain = StedFmModel(trained.config).embeddings.patch_embeddings
     for value, seen in ((mean, 0.0), (mean + std, 1.0)):
@@ -119,7 +119,7 @@ def test_the_untrained_network_is_of_the_first_model_with_standardised_input(mod
             rtol=1e-4,
         )
     again = extractors(model, data, "untrained")[1]
-    np.testing.assert_array_equal(compute_features(data, untrained).vectors, compute_features(data, again).vectors)
+    np.testing.assert_array_equal(compute_features(data, untrained).values, compute_features(data, again).values)
 
 
 def test_any_vision_model_of_transformers_can_be_compared(model: str, tmp_path: Path) -> None:
@@ -128,40 +128,38 @@ def test_any_vision_model_of_transformers_can_be_compared(model: str, tmp_path: 
     ).save_pretrained(tmp_path / "vit")
     data = arrays(2, side=48)
     found = load_extractors([model, str(tmp_path / "vit")], (), data=data, device="cpu")
-    assert compute_features(data, found[1]).vectors.shape == (6, 16) and found[1].name == "vit"
+    assert compute_features(data, found[1]).values.shape == (6, 16) and found[1].name == "vit"
 
 
-def test_baselines_and_what_is_not_available(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_available_and_unavailable_baselines(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     data = arrays(3)
     found = load_extractors([model], BASELINES, data=data, device="cpu")
     assert [each.key for each in found[1:]] == ["untrained", "histogram", "texture", "pixels", "log-spectrum"]
-    told = capsys.readouterr().err
-    assert told.startswith("stedfm: imagenet: left out"), "tests are offline"
+    notes = capsys.readouterr().err
+    assert notes.startswith("stedfm: the baseline imagenet is skipped"), "tests are offline"
     for extractor in found:
-        assert np.isfinite(compute_features(data, extractor).vectors).all()
+        assert np.isfinite(compute_features(data, extractor).values).all()
 
 
-def test_the_hub_is_asked_once_and_not_at_all_for_what_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without a network transformers would try again and again for each of the models it is asked for."""
-    asked: list[str] = []
+def test_the_hub_is_queried_once_and_not_for_cached_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network, transformers would retry for each model."""
+    queried: list[str] = []
 
     def unreachable(name: str, *, timeout: float) -> None:
-        asked.append(name)
+        queried.append(name)
         raise httpx2.ConnectError("no route to host")
 
     monkeypatch.setattr(module, "model_info", unreachable)
     monkeypatch.setattr(module, "try_to_load_from_cache", lambda name, file: None)
-    with pytest.raises(UserError, match="cannot be reached, or lacks some/model"):
+    with pytest.raises(UserError, match="not reachable, or has no model some/model"):
         module._check_reachable("some/model")
-    assert asked == ["some/model"]
+    assert queried == ["some/model"]
     monkeypatch.setattr(module, "try_to_load_from_cache", lambda name, file: str(tmp_path / file))
     module._check_reachable("some/model")
-    assert asked == ["some/model"]
+    assert queried == ["some/model"]
 
 
-def test_wrong_names_are_refused(model: str) -> None:
+def test_invalid_names_raise_errors(model: str) -> None:
     data = arrays(2)
     with pytest.raises(UserError, match="baseline 'histogramm' is unknown"):
         extractors(model, data, "histogramm")
@@ -171,7 +169,7 @@ def test_wrong_names_are_refused(model: str) -> None:
         load_extractors(["./nowhere"], (), data=data)
 
 
-def test_scaling_is_that_of_the_training_part_and_components_keep_their_order(model: str) -> None:
+def test_scaling_is_fitted_on_the_training_images(model: str) -> None:
     rng = np.random.default_rng(0)
     train, query = rng.normal(3, 5, (40, 6)) * np.arange(1, 7), rng.normal(size=(4, 6))
     each, pixels = extractors(model, arrays(2), "pixels")
@@ -179,10 +177,10 @@ def test_scaling_is_that_of_the_training_part_and_components_keep_their_order(mo
     np.testing.assert_allclose(scaled.std(axis=0), 1)
     np.testing.assert_allclose(other, (query - train.mean(axis=0)) / train.std(axis=0))
     components, _ = prepare_for_probe(train, pixels, query)
-    spread = components.std(axis=0)
-    assert (np.diff(spread) < 0).all() and np.sqrt(np.mean(spread**2)) == pytest.approx(1)
+    std = components.std(axis=0)
+    assert (np.diff(std) < 0).all() and np.sqrt(np.mean(std**2)) == pytest.approx(1)
 
 
-def test_vectors_are_kept_in_the_cache_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_are_cached_in_the_user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEDFM_CACHE", str(tmp_path))
     assert features_folder() == tmp_path / "features"

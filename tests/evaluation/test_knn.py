@@ -47,26 +47,26 @@ def test_equal_similarities_keep_the_order_of_the_gallery() -> None:
     np.testing.assert_allclose(similarity, 1.0)
 
 
-def leave_one_out(vectors: np.ndarray, labels: list[str], sources: list[str], k: int) -> KnnResult:
+def leave_one_out(embeddings: np.ndarray, labels: list[str], sources: list[str], k: int) -> KnnResult:
     return knn_accuracy(
-        vectors, labels, vectors, labels, k=k, zscore=False, gallery_sources=sources, query_sources=sources
+        embeddings, labels, embeddings, labels, k=k, zscore=False, gallery_sources=sources, query_sources=sources
     )
 
 
 def test_crops_of_one_image_never_vote_for_each_other() -> None:
     """Each image has two equal crops: a crop is always right with its twin, and always wrong without it."""
-    vectors = np.repeat(np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]), 2, axis=0)
+    embeddings = np.repeat(np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]), 2, axis=0)
     labels = list("aabbaabb")
     sources = list("ssttuuvv")
-    by_crop = leave_one_out(vectors, labels, [str(number) for number in range(8)], k=1)
-    by_source = leave_one_out(vectors, labels, sources, k=1)
+    by_crop = leave_one_out(embeddings, labels, [str(number) for number in range(8)], k=1)
+    by_source = leave_one_out(embeddings, labels, sources, k=1)
     assert by_crop.accuracy == 1.0
     assert by_source.accuracy == 0.0
 
 
 def test_excluded_neighbours_do_not_vote_if_k_exceeds_the_others() -> None:
-    vectors = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.8, 0.2]])
-    result = leave_one_out(vectors, ["a", "a", "a", "b"], ["s", "s", "s", "t"], k=4)
+    embeddings = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.8, 0.2]])
+    result = leave_one_out(embeddings, ["a", "a", "a", "b"], ["s", "s", "s", "t"], k=4)
     assert result.predicted.tolist() == ["b", "b", "b", "a"]
 
 
@@ -78,14 +78,14 @@ def test_zscore_uses_the_statistics_of_the_gallery() -> None:
 
 
 def test_invalid_arguments_raise_errors() -> None:
-    vectors = np.eye(3)
+    embeddings = np.eye(3)
     with pytest.raises(ValueError, match="at least one gallery"):
-        knn_accuracy(vectors[:0], [], vectors, list("abc"))
+        knn_accuracy(embeddings[:0], [], embeddings, list("abc"))
     with pytest.raises(ValueError, match="one label for each embedding"):
-        knn_accuracy(vectors, list("ab"), vectors, list("abc"))
+        knn_accuracy(embeddings, list("ab"), embeddings, list("abc"))
     with pytest.raises(ValueError, match="another source image"):
-        leave_one_out(vectors, list("abc"), list("sss"), k=1)
+        leave_one_out(embeddings, list("abc"), list("sss"), k=1)
     with pytest.raises(ValueError, match="k must be 1"):
-        nearest(vectors, vectors, k=0)
+        nearest(embeddings, embeddings, k=0)
     with pytest.raises(ValueError, match="both gallery_sources and query_sources"):
-        nearest(vectors, vectors, k=1, query_sources=list("abc"))
+        nearest(embeddings, embeddings, k=1, query_sources=list("abc"))

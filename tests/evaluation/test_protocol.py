@@ -1,4 +1,4 @@
-"""Whole comparisons: what is refused, what is written, and that nothing of the test leaks."""
+"""Runs of `evaluate knn` and `evaluate probe`: results, splits and errors."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def knn(data: Path, model: str, report: Path, **options: Any) -> ComparisonResul
     return evaluate_knn(data, report, model=[model], **given)
 
 
-def test_a_probe_compares_models_and_says_how(folder: Path, model: str, tmp_path: Path) -> None:
-    outcome = probe(folder, model, tmp_path / "out")
-    record = outcome.record
+def test_results_of_a_probe(folder: Path, model: str, tmp_path: Path) -> None:
+    result = probe(folder, model, tmp_path / "out")
+    record = result.record
     assert [each["key"] for each in record["methods"]] == [model, *CHEAP]
     best = next(row for row in record["summary"] if (row["method"], row["setting"]) == ("texture", "all"))
     assert best["accuracy"]["mean"] == 1.0 and best["accuracy"]["sd"] is None
@@ -65,24 +65,26 @@ def test_a_probe_compares_models_and_says_how(folder: Path, model: str, tmp_path
     pairs = {(row["setting"], row["other"]) for row in record["comparisons"]}
     assert pairs == {(setting, other) for setting in ("2", "all") for other in CHEAP}
     assert all(row["p"] <= row["p_holm"] <= 1 for row in record["comparisons"])
-    assert outcome.manifest.counts()["done"] == 48 and outcome.manifest.exit_status == 0
+    assert result.manifest.counts()["done"] == 48 and result.manifest.exit_status == 0
 
     results = pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
-    assert len(results) == 4 * (2 + 1)  # models, two draws of two labels each and one run with all
+    assert len(results) == 4 * (2 + 1)  # methods; two samples of two labels and one run with all labels
     assert {(row["setting"], row["train_images"]) for row in results} == {("2", 4), ("all", train)}
-    answers = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
-    assert len(answers) == 12 * test
-    assert answers[0].keys() >= {"image_id", "source", "label", "prediction", "probabilities"}
-    right = np.mean([row["label"] == row["prediction"] for row in answers[:test]])
-    assert right == pytest.approx(results[0]["accuracy"])
+    predictions = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
+    assert len(predictions) == 12 * test
+    assert predictions[0].keys() >= {"image_id", "source", "label", "prediction", "probabilities"}
+    accuracy = np.mean([row["label"] == row["prediction"] for row in predictions[:test]])
+    assert accuracy == pytest.approx(results[0]["accuracy"])
 
 
-def test_every_seed_gives_the_same_figures_again(folder: Path, model: str, tmp_path: Path) -> None:
+def test_results_are_reproducible(folder: Path, model: str, tmp_path: Path) -> None:
     one, other = (probe(folder, model, tmp_path / name).record for name in ("one", "other"))
     assert one["summary"] == other["summary"] and one["comparisons"] == other["comparisons"]
 
 
-def test_the_same_command_finds_its_results_and_another_is_refused(folder: Path, model: str, tmp_path: Path) -> None:
+def test_the_same_command_reads_its_results_and_other_settings_raise_an_error(
+    folder: Path, model: str, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     first = probe(folder, model, out)
     written = (out / "results.json").stat().st_mtime_ns
@@ -91,18 +93,18 @@ def test_the_same_command_finds_its_results_and_another_is_refused(folder: Path,
     with pytest.raises(UserError, match=r"made with other settings \(repeats: 2 then, 3 now\)"):
         probe(folder, model, out, repeats=3)
     assert probe(folder, model, out, repeats=3, overwrite=True).record["settings"]["repeats"] == 3
-    (out / "report.html").unlink()  # as after a kill: the same command makes it whole
+    (out / "report.html").unlink()  # as after an interruption: the same command writes it again
     assert (probe(folder, model, out, repeats=3).output / "report.html").is_file()
 
 
-def test_a_folder_of_other_things_is_left_alone(folder: Path, model: str, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_changed(folder: Path, model: str, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(UserError, match="holds other files, such as notes.txt"):
         probe(folder, model, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_published_splits_are_kept_and_leaking_ones_refused(model: str, tmp_path: Path) -> None:
+def test_existing_splits_are_kept_and_leaking_splits_raise_an_error(model: str, tmp_path: Path) -> None:
     def rows(prefix: str, count: int) -> list[tuple[str | None, str]]:
         return [("ab"[number % 2], f"{prefix}{number}") for number in range(count)]
 
@@ -115,7 +117,7 @@ def test_published_splits_are_kept_and_leaking_ones_refused(model: str, tmp_path
         probe(bad, model, tmp_path / "other")
 
 
-def test_too_few_images_of_a_class_are_named_before_anything_is_embedded(model: str, tmp_path: Path) -> None:
+def test_too_few_images_of_a_class_raise_an_error_early(model: str, tmp_path: Path) -> None:
     data = class_folder(tmp_path / "set", {"rings": 20, "6hMeOH": 6})
     with pytest.raises(UserError, match="5 images of every class were asked for, but 6hMeOH has [2345]; ask"):
         probe(data, model, tmp_path / "out", labels_per_class=["5"])
@@ -124,7 +126,7 @@ def test_too_few_images_of_a_class_are_named_before_anything_is_embedded(model: 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_corrupt_image_is_named_and_the_status_is_1(
+def test_a_corrupt_image_is_reported_with_status_1(
     folder: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = class_folder(tmp_path / "set", {"a": 12, "b": 12})
@@ -135,17 +137,17 @@ def test_a_corrupt_image_is_named_and_the_status_is_1(
     captured = capsys.readouterr()
     record = json.loads(captured.out)
     assert list(record["data"]["failed"]) == ["b/005.tif"] and "b/005.tif" in captured.err
-    assert sum(side["images"] for side in record["split"]["splits"].values()) == 23
+    assert sum(split["images"] for split in record["split"]["splits"].values()) == 23
     assert json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))["counts"]["failed"] == 1
 
 
-def test_wrong_commands_have_status_2(
+def test_invalid_arguments_have_status_2(
     folder: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["evaluate", "knn", "--dataset", str(folder), "--model", model, "--output", str(tmp_path / "out")]
     for more, message in (
         (["--baselines", "nothing"], "baselines 'nothing' is unknown"),
-        (["--baselines", "none", "chance"], "excludes all others"),
+        (["--baselines", "none", "chance"], "none cannot be combined"),
         (["--protocol", "other"], "protocol 'other' is unknown"),
         (["--protocol", "reference", "--leave-one-out"], "leave out --leave-one-out"),
         (["--protocol", "reference", "--split", "all", "--target", "x"], "whose names are the labels"),
@@ -154,56 +156,60 @@ def test_wrong_commands_have_status_2(
         assert message in capsys.readouterr().err
 
 
-def test_neighbours_of_one_split_are_of_other_sources(model: str, tmp_path: Path) -> None:
-    """Every image is there twice and the classes are made up: only a neighbour of the same source would be right."""
+def test_leave_one_out_excludes_the_same_source(model: str, tmp_path: Path) -> None:
+    """Every image occurs twice and classes are arbitrary: only neighbours of the same source are right."""
     data = tmp_path / "set"
     for number in range(24):
         (data / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
         for copy in range(2):
             tifffile.imwrite(data / "ab"[number % 2] / f"cell{number}_{copy}.tif", picture(0, number))
-    leaking = knn(data, model, tmp_path / "leaking", leave_one_out=True, source_pattern=r"cell\d+_\d").record
-    honest = knn(data, model, tmp_path / "honest", leave_one_out=True, source_pattern=r"cell\d+").record
+    by_image = knn(data, model, tmp_path / "leaking", leave_one_out=True, source_pattern=r"cell\d+_\d").record
+    by_source = knn(data, model, tmp_path / "honest", leave_one_out=True, source_pattern=r"cell\d+").record
     copies = knn(data, model, tmp_path / "copies", leave_one_out=True).record
-    assert copies["summary"][0]["accuracy"] == honest["summary"][0]["accuracy"], "copies are one source"
-    assert [row["setting"] for row in honest["summary"]][:3] == [
+    assert copies["summary"][0]["accuracy"] == by_source["summary"][0]["accuracy"], "copies have the same source"
+    assert [row["setting"] for row in by_source["summary"]][:3] == [
         "1 neighbour",
         "3 neighbours",
         "3 neighbours, weighted (T = 0.07)",
     ]
-    assert honest["split"]["description"].startswith("Every image was tested with all images of other source images")
-    assert honest["split"]["splits"]["test"]["sources"] == 24 and leaking["split"]["splits"]["test"]["sources"] == 48
-    assert leaking["summary"][0]["accuracy"]["mean"] == 1.0 and honest["summary"][0]["accuracy"]["mean"] < 0.8
+    assert by_source["split"]["description"].startswith(
+        "Leave-one-out: every image is tested with the images of all other source images"
+    )
+    assert (
+        by_source["split"]["splits"]["test"]["sources"] == 24 and by_image["split"]["splits"]["test"]["sources"] == 48
+    )
+    assert by_image["summary"][0]["accuracy"]["mean"] == 1.0 and by_source["summary"][0]["accuracy"]["mean"] < 0.8
 
 
 @pytest.mark.parametrize(("device", "searched"), [("cuda:1", "cuda:1"), ("mps", "cpu"), ("cpu", "cpu")])
-def test_neighbours_are_searched_where_the_model_ran(
+def test_neighbours_are_searched_on_the_device_of_the_model(
     device: str, searched: str, folder: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But for GPUs of Apple, which lack the double precision that the search falls back on."""
-    places = []
+    """Except on Apple GPUs, which do not support double precision."""
+    devices = []
 
-    def here(*vectors: Any, device: torch.device | str, **options: Any) -> Any:
-        places.append(str(device))
-        return nearest(*vectors, **options)
+    def spy(*embeddings: Any, device: torch.device | str, **options: Any) -> Any:
+        devices.append(str(device))
+        return nearest(*embeddings, **options)
 
     monkeypatch.setattr(protocol, "choose_device", lambda asked: torch.device(device))
-    monkeypatch.setattr(trials, "nearest", here)
+    monkeypatch.setattr(trials, "nearest", spy)
     knn(folder, model, tmp_path / "out", baselines=["histogram"])
-    assert places == [searched] * 2
+    assert devices == [searched] * 2
 
 
-def test_the_reference_protocol_asks_the_validation_split(model: str, tmp_path: Path) -> None:
+def test_the_reference_protocol_uses_the_validation_split(model: str, tmp_path: Path) -> None:
     def rows(prefix: str, count: int) -> list[tuple[str | None, str]]:
         return [("ab"[number % 2], f"{prefix}{number}") for number in range(count)]
 
     repo = crop_repo(tmp_path / "set", {"train": rows("t", 4), "validation": rows("v", 12), "test": rows("x", 10)})
     record = knn(repo, model, tmp_path / "out", protocol="reference").record
     table = embed(repo, model=model, device="cpu").table.to_pylist()
-    sides: dict[str, list[Any]] = {}
+    by_split: dict[str, list[Any]] = {}
     for row in table:
-        sides.setdefault(row["path"].split("/")[0], []).append(row["embedding"])
+        by_split.setdefault(row["path"].split("/")[0], []).append(row["embedding"])
     splits = read_labelled(repo)
-    neighbours, _ = nearest(np.array(sides["validation"]), np.array(sides["test"]), k=10)
+    neighbours, _ = nearest(np.array(by_split["validation"]), np.array(by_split["test"]), k=10)
     accuracies = []
     for k in range(3, 11):
         votes = [np.bincount(row[:k]) for row in splits["validation"].labels[neighbours]]
@@ -213,22 +219,22 @@ def test_the_reference_protocol_asks_the_validation_split(model: str, tmp_path: 
     assert found["accuracy"] == pytest.approx({"mean": np.mean(accuracies), "sd": np.std(accuracies)})
     for split in ("train", "val"):
         class_folder(tmp_path / "two" / split, {"a": 3, "b": 3}, side=16 if split == "val" else 32)
-    with pytest.raises(UserError, match="queries the validation split; there is none"):
+    with pytest.raises(UserError, match="needs a validation split, but there is none"):
         knn(tmp_path / "two", model, tmp_path / "other", protocol="reference")
 
 
-def test_numbers_are_predicted_by_a_ridge_regression(model: str, tmp_path: Path) -> None:
+def test_regression(model: str, tmp_path: Path) -> None:
     metadata = [{"nm": 20.0 * (number % 3) + 0.1 * number} for number in range(30)]
     rows: list[tuple[str | None, str]] = [(None, f"s{number}") for number in range(30)]
     repo = crop_repo(tmp_path / "set", {"train": rows}, metadata)
     record = probe(repo, model, tmp_path / "out", target="nm", labels_per_class=["10", "all"]).record
     assert record["data"]["task"] == "regression" and record["primary_metric"] == "r2"
     assert {"r2", "pearson_r", "mae"} <= set(record["summary"][0])
-    with pytest.raises(UserError, match="neighbours vote on one class"):
+    with pytest.raises(UserError, match="needs one class for each image"):
         knn(repo, model, tmp_path / "other", target="nm")
 
 
-def test_several_classes_at_once(model: str, tmp_path: Path) -> None:
+def test_multilabel(model: str, tmp_path: Path) -> None:
     import datasets
 
     labels = [["grain"] * (number % 2) + ["bright"] * (number % 4 > 1) for number in range(40)]

@@ -1,4 +1,4 @@
-"""All that a report tells of an evaluation, and its tables."""
+"""Content of a report of `evaluate knn` or `evaluate probe`, and its tables."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stedfm_hf.evaluation.report.shared import Contestant
-from stedfm_hf.evaluation.scoring import PRIMARY, SHOWN, Run
+from stedfm_hf.evaluation.report.shared import MethodInfo
+from stedfm_hf.evaluation.scoring import METRICS, PRIMARY, Run
 from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.labels.splits import Splits, limitations_of
 
 
-def in_short(setting: str) -> str:
-    """A setting in few words, for axes and columns.
+def short_setting(setting: str) -> str:
+    """Shorten a setting for axes and columns.
+
+    Args:
+        setting: Setting of a run.
 
     Example:
-        >>> in_short("20 neighbours, weighted (T = 0.07)"), in_short("1 neighbour"), in_short("all")
+        >>> short_setting("20 neighbours, weighted (T = 0.07)"), short_setting("1 neighbour"), short_setting("all")
         ('20, weighted', '1', 'all')
     """
     vote, weighted = (part.strip() for part in (setting.partition(",")[0], setting.partition(",")[2]))
@@ -29,25 +32,25 @@ def in_short(setting: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A finished evaluation.
+    """Results of `evaluate knn` or `evaluate probe`.
 
-    Args:
-        command: evaluate probe or evaluate knn.
-        splits: what was learned from and tested on.
-        training: what is known of the images that the models were trained on, a sentence each.
-        contestants: models first, then baselines.
-        runs: all runs.
-        summary: of every model in every setting, see :func:`~stedfm_hf.evaluation.scoring.summarise`.
-        comparisons: see :func:`~stedfm_hf.evaluation.scoring.compare`.
-        settings: that decide the result, plain data.
-        failed: images that could not be read, with the reason.
-        seconds: embedding and the rest.
+    Attributes:
+        command: "evaluate probe" or "evaluate knn".
+        splits: Training, validation and test images.
+        training: Sentences on the images that the models were trained on.
+        methods: Models, then baselines.
+        runs: All runs.
+        summary: Rows of :func:`~stedfm_hf.evaluation.scoring.summarise`.
+        comparisons: Rows of :func:`~stedfm_hf.evaluation.scoring.compare`.
+        settings: Settings that determine the result, as JSON data.
+        failed: Reason why an image could not be read, by its image id.
+        seconds: Duration of each step, in seconds.
     """
 
     command: str
     splits: Splits[LabelledImages]
     training: Sequence[str]
-    contestants: Sequence[Contestant]
+    methods: Sequence[MethodInfo]
     runs: Sequence[Run]
     summary: Sequence[dict[str, Any]]
     comparisons: Sequence[dict[str, Any]]
@@ -57,69 +60,69 @@ class Evaluation:
 
     @property
     def test(self) -> LabelledImages:
-        """What was tested on."""
+        """Test images."""
         return self.splits.test
 
     @property
     def unlabelled(self) -> int:
-        """How many images were left out because they have no label."""
-        return len({place for images in self.splits.named().values() for place in images.unlabelled})
+        """Number of images excluded because they have no label."""
+        return len({image_id for images in self.splits.named().values() for image_id in images.unlabelled})
 
     @property
     def primary(self) -> str:
-        """The metric that intervals are of."""
+        """Metric with confidence intervals."""
         return PRIMARY[self.test.task]
 
     @property
     def order(self) -> list[str]:
-        """The settings, from few labels to all."""
+        """Settings, from few labels or neighbours to many."""
         return list(dict.fromkeys(run.setting for run in self.runs))
 
     @property
     def main_setting(self) -> str:
-        """The one that is told first: all labels, or the most neighbours that outvote no class."""
-        outvoted = self.outvoted()
-        if not outvoted:
+        """Setting reported first: all labels, or the largest number of neighbours with fair votes."""
+        too_large = self.too_large_ks()
+        if not too_large:
             return self.order[-1]
-        good = [place for place, k in enumerate(self.settings["k"]) if k not in outvoted]
-        return self.order[good[-1] if good else 0]
+        fair = [number for number, k in enumerate(self.settings["k"]) if k not in too_large]
+        return self.order[fair[-1] if fair else 0]
 
-    def outvoted(self) -> list[int]:
-        """Numbers of neighbours above half of what the smallest class has: whatever the vectors, it loses votes."""
+    def too_large_ks(self) -> list[int]:
+        """Return the values of k above half the size of the smallest class, which larger classes can then outvote."""
         if self.settings.get("protocol") != "default" or "k" not in self.settings:
             return []
-        least = min(self.splits.train.counts().values()) - self.splits.leave_one_out
-        return [k for k in self.settings["k"] if 2 * k > least and k > 1]
+        smallest = min(self.splits.train.counts().values()) - self.splits.leave_one_out
+        return [k for k in self.settings["k"] if 2 * k > smallest and k > 1]
 
     def notes(self) -> list[str]:
-        """What a reader must know of how the figures came about, a sentence or two each."""
-        found = [self.splits.how, *self.training]
+        """Return notes on the protocol and its limitations, one or two sentences each."""
+        notes = [self.splits.how, *self.training]
         if all(data.are_own_sources for data in self.splits.named().values()):
-            found.append(
-                "Every image counts as a source of its own. If several were cut from one field of view, or are of one "
-                "sample, give their sources: otherwise scores come out too high, and intervals too narrow."
+            notes.append(
+                "Every image is treated as a separate source image. If several images are from one field of view or "
+                "sample, set their sources (--source-pattern): otherwise scores are too high and intervals too narrow."
             )
-        if many := self.outvoted():
+        if too_large := self.too_large_ks():
             counts = self.splits.train.counts()
             label = min(counts, key=lambda name: counts[name])
-            alone = ", and none asks itself" if self.splits.leave_one_out else ""
-            found.append(
-                f"The smallest class, {label}, has {counts[label]} images{alone}: where {' or '.join(map(str, many))} "
-                "neighbours vote, others outvote it however good the vectors are, and scores can fall below guessing. "
-                "Look at fewer neighbours."
+            others = ", and each queries the others only" if self.splits.leave_one_out else ""
+            notes.append(
+                f"The smallest class, {label}, has {counts[label]} images{others}. With k = "
+                f"{' or '.join(map(str, too_large))}, larger classes can outvote it even with perfect embeddings, and "
+                "scores can be below chance. Interpret smaller values of k only."
             )
-        return found
+        return notes
 
     def name(self, key: str) -> str:
-        """The name of a model."""
-        return next(each.name for each in self.contestants if each.key == key)
+        """Return the name of a method."""
+        return next(each.name for each in self.methods if each.key == key)
 
     def row(self, method: str, setting: str) -> dict[str, Any]:
         """Return the summary of a method in a setting."""
         return next(row for row in self.summary if (row["method"], row["setting"]) == (method, setting))
 
     def record(self) -> dict[str, Any]:
-        """All figures as plain data."""
+        """Return all results as JSON data."""
         limitations = limitations_of(self.test)
         return {
             "command": self.command,
@@ -133,7 +136,7 @@ class Evaluation:
             },
             "split": {"description": self.splits.how, "splits": self.splits.facts()},
             "conclusion": {"possible": not limitations, "limitations": limitations},
-            "methods": [asdict(each) for each in self.contestants],
+            "methods": [asdict(each) for each in self.methods],
             "notes": self.notes(),
             "primary_metric": self.primary,
             "summary": list(self.summary),
@@ -143,8 +146,8 @@ class Evaluation:
         }
 
     def results_table(self) -> pa.Table:
-        """One row for each run, with all metrics."""
-        scalars = [name for name in SHOWN[self.test.task] if any(name in run.metrics for run in self.runs)]
+        """Return a table with one row for each run and all metrics."""
+        scalars = [name for name in METRICS[self.test.task] if any(name in run.metrics for run in self.runs)]
         columns: dict[str, Any] = {
             "method": [run.method for run in self.runs],
             "name": [self.name(run.method) for run in self.runs],
@@ -165,11 +168,12 @@ class Evaluation:
         return pa.table(columns)
 
     def predictions_table(self) -> pa.Table:
-        """One row for each run and image of the test."""
+        """Return a table with one row for each run and test image."""
         test, count = self.test, len(self.test)
         names = np.array(["", *test.classes], dtype=object)
 
-        def shown(values: np.ndarray) -> Any:
+        def readable(values: np.ndarray) -> Any:
+            """Convert class numbers to names."""
             if test.task == "regression":
                 return values.astype(np.float64)
             if test.task == "multilabel":
@@ -182,8 +186,8 @@ class Evaluation:
             "seed": np.repeat([run.seed for run in self.runs], count),
             "image_id": np.tile(test.image_ids, len(self.runs)),
             "source": np.tile(test.sources, len(self.runs)),
-            "label": list(shown(test.labels)) * len(self.runs),
-            "prediction": [value for run in self.runs for value in shown(run.predicted)],
+            "label": list(readable(test.labels)) * len(self.runs),
+            "prediction": [value for run in self.runs for value in readable(run.predicted)],
         }
         if all(run.probabilities is not None for run in self.runs):
             rows = [row for run in self.runs for row in np.asarray(run.probabilities, np.float32)]

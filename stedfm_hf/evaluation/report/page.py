@@ -1,4 +1,4 @@
-"""The page of a report: one self-contained HTML file, which says what was done and how far it can be believed."""
+"""HTML page of `evaluate knn` and `evaluate probe`: results, protocol and limitations in one file."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from stedfm_hf.evaluation.probe import C_GRID
-from stedfm_hf.evaluation.report.evaluation import Evaluation, in_short
-from stedfm_hf.evaluation.report.figures import LEAST_ANSWERS, WORDS, plot_figures
+from stedfm_hf.evaluation.report.evaluation import Evaluation, short_setting
+from stedfm_hf.evaluation.report.figures import METRIC_NAMES, MIN_PREDICTIONS, plot_figures
 from stedfm_hf.evaluation.report.shared import (
     LEVEL,
     NONE,
     PAGE,
     RESULTS,
     SIMULATED,
-    caveats,
-    facts_of,
+    baseline_descriptions,
+    comparison_section,
+    failed_section,
     finite,
-    how_it_was_done,
-    left_out,
-    sentences_on,
-    unbroken,
+    limitation_sentences,
+    method_section,
+    nonbreaking,
+    page_facts,
     verdicts,
-    which_differ,
     write_table,
 )
 from stedfm_hf.labels.splits import limitations_of
@@ -35,274 +35,325 @@ IN_TABLE = {
     "multilabel": ("label_accuracy", "macro_f1", "micro_f1", "mean_average_precision"),
     "regression": ("r2", "pearson_r", "mae", "rmse"),
 }
-"""Metrics of the table of scores; of calibration there is a section of its own."""
+"""Metrics of the table of scores. Calibration metrics have a separate section."""
 _IN_PERCENT = {"accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "label_accuracy", "mean_average_precision"}
 _BASELINES = {
-    "untrained": "The untrained network has the architecture of the first model, random weights, and an input "
-    "standardised to these images: what it reaches comes from the architecture, not from learning.",
-    "histogram": "The intensity histogram (32 bins) asks whether brightness alone gives the labels away.",
-    "texture": "Texture: grey-level co-occurrence (32 levels, distances 1, 2, 4) and local binary patterns "
-    "(radius 1 and 2) of scikit-image.",
-    "pixels": "Raw-pixel PCA: at most 64 components of the images resized to 64 x 64 pixels.",
-    "log-spectrum": "Log-spectrum PCA: at most 64 components of the logarithm of the power spectrum of windows of "
-    "64 x 64 pixels.",
-    "imagenet": "The ImageNet ViT-S was trained on photographs; images are resized for it, as three channels.",
-    "chance": "Chance always gives the same answer: the most frequent class of the labelled images, or the mean.",
+    "untrained": "Untrained network: the architecture of the first model with random weights; its input is normalised "
+    "by the mean and standard deviation of these images. Its scores come from the architecture, not from training.",
+    "histogram": "Intensity histogram: 32 bins; it shows whether brightness alone predicts the labels.",
+    "texture": "Texture: grey-level co-occurrence matrices (32 levels, distances of 1, 2 and 4 pixels) and local "
+    "binary patterns (radii of 1 and 2 pixels) of scikit-image.",
+    "pixels": "Raw-pixel PCA: up to 64 principal components of the images, resized to 64 x 64 pixels.",
+    "log-spectrum": "Log-spectrum PCA: up to 64 principal components of the logarithm of the power spectrum, averaged "
+    "over tiles of 64 x 64 pixels.",
+    "imagenet": "ImageNet ViT-S: a network trained on photographs; images are resized and repeated in three channels.",
+    "chance": "Chance: the most frequent class of the labelled images (or their mean) for every test image.",
 }
 
 
-def write_page_of(evaluation: Evaluation, figures: Mapping[str, Path], path: Path) -> Path:
-    """Writes `report.html`; figures are PNG files by name."""
-    sections = [_material(evaluation), _scores(evaluation, figures)]
+def write_report_page(evaluation: Evaluation, figures: Mapping[str, Path], path: Path) -> Path:
+    """Write the HTML page.
+
+    Args:
+        evaluation: Results.
+        figures: PNG file of each figure, by name.
+        path: File to write.
+
+    Returns:
+        The path.
+    """
+    sections = [_data(evaluation), _scores(evaluation, figures)]
     if evaluation.comparisons:
         sections.append(_comparisons(evaluation))
     sections += _classes(evaluation, figures)
     if "calibration" in figures:
         sections.append(_calibration(evaluation, figures))
     sections.append(_method(evaluation))
-    sections += left_out("Images that could not be read", evaluation.failed)
-    what = "Probe" if evaluation.command == "evaluate probe" else "Nearest neighbours"
+    sections += failed_section("Images that could not be read", evaluation.failed)
+    title = "Linear probe" if evaluation.command == "evaluate probe" else "k-nearest neighbours"
     simulated = " (simulated images)" if evaluation.test.simulated else ""
     classes = {"classes": str(len(evaluation.test.classes))} if evaluation.test.classes else {}
     return write_page(
         path,
-        title=f"{what}: {evaluation.test.name}{simulated}",
+        title=f"{title}: {evaluation.test.name}{simulated}",
         lead=" ".join(summary(evaluation)),
-        facts=facts_of(evaluation.splits.facts(), evaluation.test, **classes),
+        facts=page_facts(evaluation.splits.facts(), evaluation.test, **classes),
         sections=sections,
-        footer=f"Made by `stedfm {evaluation.command}` of the package stedfm-hf. This file holds all it shows; the "
-        "figures lie beside it as PNG and SVG in the folder figures, all numbers in results.json and results.parquet, "
-        "every answer in predictions.parquet.",
+        footer=f"Made by `stedfm {evaluation.command}` of the package stedfm-hf. This page is self-contained. The "
+        "folder also holds the figures as PNG and SVG (figures), all metrics (results.json, results.parquet) and all "
+        "predictions (predictions.parquet).",
     )
 
 
 def summary(evaluation: Evaluation) -> list[str]:
-    """What came out, one sentence a line; the page opens with it."""
+    """Return the main results as sentences, which open the page."""
     limitations = limitations_of(evaluation.test)
-    lines = caveats(limitations, simulated=evaluation.test.simulated)
-    first, setting = evaluation.contestants[0], evaluation.main_setting
+    lines = limitation_sentences(limitations, simulated=evaluation.test.simulated)
+    first, setting = evaluation.methods[0], evaluation.main_setting
     row = evaluation.row(first.key, setting)
     lines.append(f"{first.name} reaches {_with_interval(evaluation, row)}{_setting_words(evaluation, setting)}.")
     if not limitations:
-        beaten = [
+        compared = [
             each
             for each in evaluation.comparisons
             if (each["model"], each["setting"]) == (first.key, setting) and each["other"] != "chance"
         ]
-        if words := verdicts(beaten, evaluation.name):
+        if words := verdicts(compared, evaluation.name):
             lines.append(f"It is {words}.")
     return lines
 
 
 def _setting_words(evaluation: Evaluation, setting: str) -> str:
+    """Describe a setting at the end of a sentence."""
     if evaluation.command != "evaluate probe":
-        return f" by {setting}" if setting[0].isdigit() else f" with {setting}"
+        return f" with {setting}"
     if setting == "all":
-        return f" with all {evaluation.splits.facts()['train']['images']} labelled images of train"
-    return f" with {setting} labelled images" + (" of each class" if evaluation.test.task != "regression" else "")
+        return f" with all {evaluation.splits.facts()['train']['images']} labelled training images"
+    return f" with {setting} labelled images" + (" per class" if evaluation.test.task != "regression" else "")
 
 
 def _with_interval(evaluation: Evaluation, row: Mapping[str, Any]) -> str:
+    """Format the primary metric with its confidence interval."""
     value = _number(evaluation.primary, row[evaluation.primary]["mean"])
     ends = row["interval"]
-    name = {"r2": "an R² of", "label_accuracy": "a share of labels right of"}.get(evaluation.primary, "an accuracy of")
+    name = {"r2": "an R² of", "label_accuracy": "a label accuracy of"}.get(evaluation.primary, "an accuracy of")
     if ends is None:
         return f"{name} {value}"
     low, high = (_number(evaluation.primary, end) for end in ends)
-    return f"{name} {value} (95\u00a0% interval {low} to {high})"
+    return f"{name} {value} (95\u00a0% confidence interval {low} to {high})"
 
 
 def _number(metric: str, value: float | None) -> str:
+    """Format a metric."""
     if value is None:
         return NONE
     return f"{100 * value:.1f}\u00a0%" if metric in _IN_PERCENT else f"{value:.3g}"
 
 
-def _mean_sd(metric: str, found: Mapping[str, Any] | None) -> str:
-    if found is None or found["mean"] is None:
+def _mean_sd(metric: str, row: Mapping[str, Any] | None) -> str:
+    """Format mean and standard deviation."""
+    if row is None or row["mean"] is None:
         return NONE
     if metric not in _IN_PERCENT:
-        text, spread = f"{found['mean']:.3f}", found["sd"]
-        return text if spread is None else f"{text} ± {spread:.3f}"
-    return f"{100 * found['mean']:.1f}" + ("" if found["sd"] is None else f" ± {100 * found['sd']:.1f}")
+        text, sd = f"{row['mean']:.3f}", row["sd"]
+        return text if sd is None else f"{text} ± {sd:.3f}"
+    return f"{100 * row['mean']:.1f}" + ("" if row["sd"] is None else f" ± {100 * row['sd']:.1f}")
 
 
-def _material(evaluation: Evaluation) -> Section:
+def _data(evaluation: Evaluation) -> Section:
+    """Return the section on the images."""
     splits = evaluation.splits
     names = list(splits.named())
     how, *notes = evaluation.notes()
-    checked = "" if splits.leave_one_out else " No source image is in two splits; this was checked."
+    checked = "" if splits.leave_one_out else " No source image is in two splits."
     text = [how + checked, *notes, *[SIMULATED] * evaluation.test.simulated]
     if evaluation.unlabelled:
-        text.append(f"{evaluation.unlabelled} images without a label were left out.")
+        text.append(f"{counted(evaluation.unlabelled, 'image')} without a label excluded.")
     if evaluation.failed:
-        text.append(f"{counted(len(evaluation.failed), 'image')} could not be read: left out, and named below.")
+        text.append(f"{counted(len(evaluation.failed), 'image')} could not be read; see the last section.")
     facts = splits.facts()
     rows = [(name, *(str(facts[split]["classes"][name]) for split in names)) for name in evaluation.test.classes]
     rows.append(("images", *(str(facts[split]["images"]) for split in names)))
     rows.append(("source images", *(str(facts[split]["sources"]) for split in names)))
-    return Section("What was learned from and tested on", text, table=Table(("class", *names), rows))
+    return Section("Data", text, table=Table(("class", *names), rows))
 
 
 def _scores(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section:
+    """Return the section with the scores of all methods."""
     probe = evaluation.command == "evaluate probe"
-    name = "curve" if probe else "votes"
-    alt = f"{WORDS[evaluation.primary]} of all models and baselines over {'labelled images' if probe else 'votes'}"
+    name = "curve" if probe else "neighbours"
+    over = "labelled images" if probe else "neighbours"
+    alt = f"{METRIC_NAMES[evaluation.primary]} of all models and baselines over the number of {over}"
     metrics = [metric for metric in IN_TABLE[evaluation.test.task] if any(metric in row for row in evaluation.summary)]
     header = (
         "model",
-        ("labelled" if evaluation.test.task == "regression" else "labels") if probe else "neighbours",
-        *(WORDS[metric] + (", %" if metric in _IN_PERCENT else "") for metric in metrics),
-        "95 % interval",
+        ("labelled images" if evaluation.test.task == "regression" else "labels per class") if probe else "k",
+        *(METRIC_NAMES[metric] + (", %" if metric in _IN_PERCENT else "") for metric in metrics),
+        "95 % CI",
     )
     rows = []
     for setting in reversed(evaluation.order):
-        for each in evaluation.contestants:
+        for each in evaluation.methods:
             row = evaluation.row(each.key, setting)
             ends = row["interval"]
             interval = NONE if ends is None else f"{_bare(evaluation, ends[0])} to {_bare(evaluation, ends[1])}"
             rows.append(
                 (
-                    unbroken(each.name),
-                    in_short(setting),
+                    nonbreaking(each.name),
+                    short_setting(setting),
                     *(_mean_sd(metric, row.get(metric)) for metric in metrics),
                     interval,
                 )
             )
     runs = max(row["runs"] for row in evaluation.summary)
-    spread = f"Mean ± standard deviation over {runs} draws of the labelled images. " if probe and runs > 1 else ""
-    if "reference" in evaluation.order[0]:
-        spread = f"Mean ± standard deviation over {runs} values of k. "
-    caption = (
-        f"{spread}Intervals (95 %) are of the {WORDS[evaluation.primary]}: over source images of the test, which are "
-        "the independent units; another draw of the labelled images is not in them."
+    repeats = (
+        f"Mean ± standard deviation over {runs} random samples of the labelled images. " if probe and runs > 1 else ""
     )
-    picture = ReportFigure.from_png(figures[name], alt, "Bars: one standard deviation over draws." if spread else "")
-    return Section("Scores", (), [picture], Table(header, rows, caption, strong=0))
+    if "reference" in evaluation.order[0]:
+        repeats = f"Mean ± standard deviation over {runs} values of k. "
+    caption = (
+        f"{repeats}CI: 95 % confidence interval of the {METRIC_NAMES[evaluation.primary]}, from a bootstrap "
+        "over the source images of the test split. It does not include the variation between samples of labelled "
+        "images. Overlapping "
+        "intervals do not show that two methods are equal: see the pairwise comparisons."
+    )
+    figure = ReportFigure.from_png(
+        figures[name],
+        alt,
+        "Error bars: one standard deviation over random samples of the labelled images." if repeats and probe else "",
+    )
+    return Section("Scores", (), [figure], Table(header, rows, caption, strong=0))
 
 
 def _bare(evaluation: Evaluation, value: float) -> str:
+    """Format the primary metric without a unit."""
     return f"{100 * value:.1f}" if evaluation.primary in _IN_PERCENT else f"{value:.3f}"
 
 
 def _comparisons(evaluation: Evaluation) -> Section:
+    """Return the section of the pairwise comparisons."""
     regression, probe = evaluation.test.task == "regression", evaluation.command == "evaluate probe"
 
     def number(value: float) -> str:
         return f"{value:+.3g}" if regression else f"{100 * value:+.1f}"
 
-    return which_differ(
+    return comparison_section(
         evaluation.comparisons,
-        first=evaluation.contestants[0].name,
-        alone=sum(each.kind == "model" for each in evaluation.contestants) == 1,
+        first=evaluation.methods[0].name,
+        single_model=sum(each.kind == "model" for each in evaluation.methods) == 1,
         noun="models",
         name=evaluation.name,
         header=(
-            "labels" if probe else "neighbours",
-            "gain in squared error" if regression else "difference, points",
-            "95 % interval",
+            ("labelled images" if regression else "labels per class") if probe else "k",
+            "decrease of squared error" if regression else "difference, percentage points",
+            "95 % CI",
         ),
         cells=lambda each: (
-            in_short(each["setting"]),
+            short_setting(each["setting"]),
             number(each["difference"]),
             f"{number(each['low'])} to {number(each['high'])}",
         ),
-        text="Both models meet the same images, with the same labelled images drawn. The score of an image is its "
-        "mean over the draws. If two models were alike, swapping their scores on a source image would change nothing: "
-        "p is the share of 10,000 random swaps with a difference as large (two-sided). All tests of this page are one "
-        f"family, corrected by Holm's method; below {LEVEL} they are called different.",
+        text="Paired permutation tests on the same test images: p is the fraction of 10,000 random permutations, "
+        "which swap the scores of the two methods on whole source images, with a difference at least as large "
+        "(two-sided). "
+        "P-values are corrected for all tests of this page by Holm's method; differences with a corrected p below "
+        f"{LEVEL} are significant. A result that is not significant does not show that two methods are equal.",
         limited=bool(limitations_of(evaluation.test)),
     )
 
 
 def _classes(evaluation: Evaluation, figures: Mapping[str, Path]) -> list[Section]:
+    """Return the sections on classes, or on predicted numbers."""
     last = evaluation.main_setting
     sections = []
     if "confusion" in figures:
         rows = []
-        for each in evaluation.contestants:
+        for each in evaluation.methods:
             recall = evaluation.row(each.key, last)["recall_per_class"]
-            rows.append((unbroken(each.name), *(NONE if value is None else f"{100 * value:.0f}" for value in recall)))
+            rows.append(
+                (nonbreaking(each.name), *(NONE if value is None else f"{100 * value:.0f}" for value in recall))
+            )
         table = Table(
-            ("recall, %", *evaluation.test.classes), rows, "Share of the images of a class that were found.", strong=0
+            ("recall, %", *evaluation.test.classes),
+            rows,
+            "Fraction of the images of each class that are predicted correctly.",
+            strong=0,
         )
-        words = f"{'labels per class' if evaluation.command == 'evaluate probe' else 'vote'}: {last}"
-        caption = f"Each row is a true class, in percent of its images; columns are the answers ({words})."
-        picture = ReportFigure.from_png(figures["confusion"], "Confusion matrices of all models", caption)
-        sections.append(Section("Which classes are mistaken for which", (), [picture], table))
+        words = f"labels per class: {last}" if evaluation.command == "evaluate probe" else last
+        caption = f"Rows: true classes; columns: predicted classes; numbers: percent of the row ({words})."
+        figure = ReportFigure.from_png(figures["confusion"], "Confusion matrices of all models", caption)
+        sections.append(Section("Confusion matrices", (), [figure], table))
     if "predicted" in figures:
-        picture = ReportFigure.from_png(
-            figures["predicted"], "Predicted against true numbers", "The first draw of each."
+        figure = ReportFigure.from_png(
+            figures["predicted"],
+            "Predicted over true values",
+            "One point per test image; the dotted line marks perfect predictions. First run of each method.",
         )
-        sections.append(Section("Predicted and true", (), [picture]))
+        sections.append(Section("Predicted and true values", (), [figure]))
     return sections
 
 
 def _calibration(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section:
+    """Return the section on calibration."""
     text = [
-        "An answer's confidence is its probability. On the dotted line, answers of a confidence are right as often as "
-        "it says; below it the model is too sure of itself. The calibration error is the mean distance from the line."
+        "The confidence of a prediction is its highest probability. Predictions on the dotted line are calibrated: a "
+        "confidence of 0.8 is correct in 80 % of the cases. Below the line, a method is overconfident. The expected "
+        "calibration error is the mean distance from the line."
     ]
     last = evaluation.order[-1]
-    caption = f"Labels per class: {last}. Every point stands for {LEAST_ANSWERS} answers or more."
-    picture = ReportFigure.from_png(figures["calibration"], "Share of right answers over confidence", caption)
+    caption = f"Labels per class: {last}. Each point is the mean of at least {MIN_PREDICTIONS} predictions."
+    figure = ReportFigure.from_png(figures["calibration"], "Accuracy over confidence", caption)
     metrics = ("expected_calibration_error", "brier_score")
     settings = (evaluation.order[0], last) if len(evaluation.order) > 1 else (last,)
-    header = ("model", *(f"{WORDS[metric]}, {setting} labels" for setting in settings for metric in metrics))
-    rows = []
-    for each in evaluation.contestants:
-        found = [evaluation.row(each.key, setting).get(metric) for setting in settings for metric in metrics]
-        rows.append((unbroken(each.name), *(_mean_sd("", value) for value in found)))
-    table = Table(
-        header, rows, "Lower is better. The Brier score is the squared error of the probabilities, 0 to 2.", 0
+    header = (
+        "model",
+        *(f"{METRIC_NAMES[metric]}, {setting} labels per class" for setting in settings for metric in metrics),
     )
-    return Section("Can the probabilities be taken at their word?", text, [picture], table)
+    rows = []
+    for each in evaluation.methods:
+        found = [evaluation.row(each.key, setting).get(metric) for setting in settings for metric in metrics]
+        rows.append((nonbreaking(each.name), *(_mean_sd("", value) for value in found)))
+    table = Table(
+        header, rows, "Lower is better. The Brier score is the squared error of the probabilities, from 0 to 2.", 0
+    )
+    return Section("Calibration", text, [figure], table)
 
 
 def _method(evaluation: Evaluation) -> Section:
-    text = [_how(evaluation), *sentences_on(evaluation.contestants, _BASELINES)]
-    if all(each.key != "imagenet" for each in evaluation.contestants):
-        text.append("No ViT-S trained on photographs stands beside them: it was not to be had, or not wanted.")
-    return how_it_was_done(text, evaluation.contestants, "model")
+    """Return the section on the protocol."""
+    text = [_protocol(evaluation), *baseline_descriptions(evaluation.methods, _BASELINES)]
+    if all(each.key != "imagenet" for each in evaluation.methods):
+        text.append(
+            "There is no comparison with a ViT-S trained on photographs: it was not available or not requested."
+        )
+    return method_section(text, evaluation.methods, "model")
 
 
-def _how(evaluation: Evaluation) -> str:
+def _protocol(evaluation: Evaluation) -> str:
+    """Describe the protocol."""
     if evaluation.command != "evaluate probe":
         if evaluation.settings["protocol"] == "reference":
             return (
-                "The reference protocol: the validation split is asked, by cosine similarity, with a plain vote for "
-                "every k from 3 to 10; ties go to the first class, and an answer needs two votes. It is repeated for "
-                "comparison with published figures; the small gallery and the mean over k are its own."
+                "Reference protocol, for comparison with published results: each test image is classified by a "
+                "majority vote of its k most similar images (cosine similarity) of the validation split, for each k "
+                "from 3 to 10. Ties go to the first class, and a prediction needs two votes. Metrics are means over k."
             )
         return (
-            "Nothing is trained on the labels: each image asks the k images with the most similar vectors (cosine), "
-            "which vote; of several classes with the most votes, the one with the nearest image wins. Weighted votes "
-            "count exp(similarity / 0.07). Images of the same source image do not vote for each other."
+            "Each test image is classified by a majority vote of its k most similar training images (cosine "
+            "similarity of their features), without training on the labels. Ties go to the class of the nearest "
+            "image. Weighted votes have the weight exp(similarity / 0.07). Images of the same source image do "
+            "not vote."
         )
-    chosen = {run.selected_on for run in evaluation.runs if run.selected_on}
-    on = {
-        "validation": "by the loss on the validation part",
+    selected_on = {run.selected_on for run in evaluation.runs if run.selected_on}
+    words = {
+        "validation": "by the loss on the validation split",
         "cross-validation": "by cross-validation over the source images of the labelled images",
-        "fixed": "as 0.1, as there were too few source images to choose",
+        "fixed": "as 0.1, because there are too few source images to select it",
     }
-    how = " or ".join(on[each] for each in sorted(chosen))
+    selected = " or ".join(words[each] for each in sorted(selected_on))
     kind = {
         "classes": "a multinomial logistic regression",
         "multilabel": "a logistic regression for each class",
         "regression": "a ridge regression",
     }[evaluation.test.task]
     return (
-        f"The networks are frozen. On their vectors (mean over patches), {kind} is fitted to the labelled images. "
-        f"Vectors are standardised by all images of train, whose labels this does not use. The strength of its L2 "
-        f"penalty was chosen of {len(C_GRID)} values, for every draw anew, {how}; never on the test. Draws are "
-        "without replacement from train, the same for all models, and a smaller one is part of a larger one."
+        f"The models are frozen. On their embeddings (mean over patches), {kind} is fitted to the labelled images. "
+        "Features are standardised by all training images, without their labels. For each sample of labelled images, "
+        f"C, the inverse strength of the L2 penalty, is selected from {len(C_GRID)} values {selected}, never on the "
+        "test split. Samples are drawn without replacement from the training images and are the same for all methods; "
+        "smaller samples are part of larger ones."
     )
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> None:
-    """Write `results.json`, `results.parquet`, `predictions.parquet`, `figures/` and `report.html`."""
+    """Write `results.json`, `results.parquet`, `predictions.parquet`, `figures/` and `report.html`.
+
+    Args:
+        evaluation: Results.
+        folder: Folder to write into.
+    """
     write_table(evaluation.results_table(), folder / "results.parquet")
     write_table(evaluation.predictions_table(), folder / "predictions.parquet")
     figures = plot_figures(evaluation, folder / "figures")
-    write_page_of(evaluation, figures, folder / PAGE)
+    write_report_page(evaluation, figures, folder / PAGE)
     write_json(folder / RESULTS, finite(evaluation.record()))

@@ -1,4 +1,4 @@
-"""What all reports have in common: sentences, tables and files."""
+"""Sentences, tables and files that all evaluation reports share."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from stedfm_hf.reports import Section, Table
 from stedfm_hf.runs import atomic_path, counted
 
 LEVEL = 0.05
+"""Significance level of the comparisons."""
 NONE = "–"
-SIMULATED = "The images are simulated. Nothing here is a statement about real images."
+"""Text of an undefined value."""
+SIMULATED = "The images are simulated. Do not draw conclusions about real images."
 
 
 @dataclass(frozen=True)
-class Contestant:
+class MethodInfo:
     """A model or baseline.
 
-    Args:
-        key: what it is called in commands and tables.
-        name: what it is called on the page.
-        kind: a model that was asked for, or a baseline.
-        weights_sha256: of its weights, if it has some.
+    Attributes:
+        key: Identifier in commands and tables.
+        name: Name in the report.
+        kind: "model" or "baseline".
+        weights_sha256: SHA-256 checksum of the weights; None without weights.
     """
 
     key: str
@@ -37,39 +39,46 @@ class Contestant:
     weights_sha256: str | None
 
 
-def caveats(limitations: Sequence[str], *, simulated: bool) -> list[str]:
-    """What must be read before any figure, a sentence each."""
+def limitation_sentences(limitations: Sequence[str], *, simulated: bool) -> list[str]:
+    """Return sentences on limitations, which precede all results."""
     found = []
     if limitations:
         found.append(
-            f"No conclusion can be drawn: {'; '.join(limitations)}. The figures only show that everything works."
+            f"No conclusion can be drawn: {'; '.join(limitations)}. The metrics only show that the evaluation runs."
         )
     if simulated:
-        found.append("The images are simulated: what holds for them need not hold for real ones.")
+        found.append("The images are simulated: results on real images may differ.")
     return found
 
 
 def verdicts(comparisons: Iterable[Mapping[str, Any]], name: Callable[[str], str]) -> str:
-    """What one is in comparison with others, without a verb; "" where there are none.
+    """Describe the comparisons of one method with others.
+
+    Args:
+        comparisons: Rows with `other`, `difference` and `p_holm`.
+        name: Function from the key of a method to its name.
+
+    Returns:
+        Text without a verb; empty without comparisons.
 
     Example:
         >>> rows = [{"other": "otsu", "difference": 0.2, "p_holm": 0.01}, {"other": "b", "difference": 0, "p_holm": 1}]
         >>> verdicts(rows, str.capitalize)
-        'better than Otsu; not clearly different from B'
+        'significantly better than Otsu; not significantly different from B'
     """
     groups: dict[str, list[str]] = {}
     for row in comparisons:
-        better = "better than" if row["difference"] > 0 else "worse than"
-        word = "not clearly different from" if row["p_holm"] >= LEVEL else better
+        better = "significantly better than" if row["difference"] > 0 else "significantly worse than"
+        word = "not significantly different from" if row["p_holm"] >= LEVEL else better
         groups.setdefault(word, []).append(name(row["other"]))
     return "; ".join(f"{word} {', '.join(names)}" for word, names in groups.items())
 
 
-def which_differ(
+def comparison_section(
     comparisons: Sequence[Mapping[str, Any]],
     *,
     first: str,
-    alone: bool,
+    single_model: bool,
     noun: str,
     name: Callable[[str], str],
     header: Sequence[str],
@@ -77,57 +86,82 @@ def which_differ(
     text: str,
     limited: bool,
 ) -> Section:
-    """The section of the tests: one row for each pair, with `cells` under `header` between the names and p."""
+    """Return the section of the pairwise comparisons.
+
+    Args:
+        comparisons: Rows of the comparisons.
+        first: Name of the first model.
+        single_model: Whether only one model is compared with baselines.
+        noun: Plural of what is compared, such as "models".
+        name: Function from the key of a method to its name.
+        header: Column names between the methods and the p-values.
+        cells: Function from a row to the cells of these columns.
+        text: Explanation of the test.
+        limited: Whether there are too few source images for the tests.
+    """
     rows = []
     for each in comparisons:
-        one, other = (unbroken(name(each[which])) for which in ("model", "other"))
-        label = "different" if each["p_holm"] < LEVEL else "not clearly"
-        names = other if alone else f"{one} − {other}"
+        model, other = (nonbreaking(name(each[key])) for key in ("model", "other"))
+        label = "significant" if each["p_holm"] < LEVEL else "not significant"
+        names = other if single_model else f"{model} − {other}"
         rows.append((names, *cells(each), _p(each["p"]), _p(each["p_holm"]), label))
-    lines = [text, *(["There are too few source images for these tests to say anything."] if limited else [])]
-    head = (f"{first} against" if alone else noun, *header, "p", "p, corrected", "")
-    return Section("Which differ?", lines, table=Table(head, rows))
+    lines = [text, *(["There are too few source images to interpret these tests."] if limited else [])]
+    head = (f"{first} compared with" if single_model else noun, *header, "p", "corrected p", "result")
+    return Section("Pairwise comparisons", lines, table=Table(head, rows))
 
 
-def left_out(title: str, failed: Mapping[str, str]) -> list[Section]:
-    """The section of the images that failed, with the reason; none where none did."""
-    return [Section(title, table=Table(("image", "why"), list(failed.items())))] if failed else []
+def failed_section(title: str, failed: Mapping[str, str]) -> list[Section]:
+    """Return the section of failed images, if there are any."""
+    return [Section(title, table=Table(("image", "reason"), list(failed.items())))] if failed else []
 
 
-def facts_of(splits: Mapping[str, Mapping[str, Any]], test: SourcedImages[Any], **others: str) -> dict[str, str]:
-    """The facts at the top of a page: images and source images of each split, others, and whether all is simulated."""
+def page_facts(splits: Mapping[str, Mapping[str, Any]], test: SourcedImages[Any], **others: str) -> dict[str, str]:
+    """Return the facts at the top of a page.
+
+    Args:
+        splits: Numbers of images and source images, by split.
+        test: Test images.
+        **others: Further facts.
+    """
     facts = {
-        f"{name} images": f"{split['images']} of {counted(split['sources'], 'source')}"
+        f"{name} images": f"{split['images']} from {counted(split['sources'], 'source')}"
         for name, split in splits.items()
     }
     return facts | others | ({"images": "simulated"} if test.simulated else {})
 
 
-def how_it_was_done(text: Sequence[str], contestants: Sequence[Contestant], noun: str) -> Section:
-    """The last section: how it was done, and the weights of what was compared."""
-    rows = [(each.name, each.key, (each.weights_sha256 or NONE)[:12]) for each in contestants]
-    return Section("How it was done", text, table=Table((noun, "named", "weights (sha256)"), rows))
+def method_section(text: Sequence[str], methods: Sequence[MethodInfo], noun: str) -> Section:
+    """Return the last section: protocol and weights.
+
+    Args:
+        text: Paragraphs on the protocol.
+        methods: Models and baselines.
+        noun: Name of a method, such as "model".
+    """
+    rows = [(each.name, each.key, (each.weights_sha256 or NONE)[:12]) for each in methods]
+    return Section("Methods", text, table=Table((noun, "identifier", "weights (SHA-256)"), rows))
 
 
-def sentences_on(contestants: Sequence[Contestant], sentences: Mapping[str, str]) -> list[str]:
-    """The paragraph on the baselines that were compared; none where there are none."""
-    keys = {each.key for each in contestants}
+def baseline_descriptions(methods: Sequence[MethodInfo], sentences: Mapping[str, str]) -> list[str]:
+    """Return one paragraph on the baselines among the methods, if there are any."""
+    keys = {each.key for each in methods}
     found = [sentence for key, sentence in sentences.items() if key in keys]
     return [" ".join(found)] if found else []
 
 
-def unbroken(name: str) -> str:
-    """A name that stays on one line of a table."""
+def nonbreaking(name: str) -> str:
+    """Replace spaces and hyphens by non-breaking ones."""
     return name.replace(" ", "\u00a0").replace("-", "\u2011")
 
 
 def _p(value: float) -> str:
+    """Format a p-value."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 RESULTS, PAGE = "results.json", "report.html"
-MADE = ("results.parquet", "predictions.parquet", "figures")
-"""The other files of a comparison on labelled images."""
+OTHER_FILES = ("results.parquet", "predictions.parquet", "figures")
+"""Other files of `evaluate knn` and `evaluate probe`."""
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -137,7 +171,7 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 
 def finite(value: Any) -> Any:
-    """Return the same data without NaN and infinities, which JSON does not have."""
+    """Replace NaN and infinities, which JSON does not support, by None."""
     if isinstance(value, dict):
         return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -1,9 +1,9 @@
-"""Scores of masks, by pixels and by objects, and the baselines that a trained segmenter stands beside."""
+"""Pixel and object metrics of masks, and baselines for segmentation models."""
 
 from stedfm_hf.evaluation.segmentation.baselines import Baseline, Chance, Constant, Otsu
-from stedfm_hf.evaluation.segmentation.fitting import assign_folds, fit_on, make_baselines
+from stedfm_hf.evaluation.segmentation.fitting import assign_folds, fit_baselines, make_baselines
 from stedfm_hf.evaluation.segmentation.forest import PixelForest
-from stedfm_hf.evaluation.segmentation.scored import Scored, Scoring
+from stedfm_hf.evaluation.segmentation.scores import ScoredImage, Scorer
 from stedfm_hf.evaluation.segmentation.wavelets import WaveletSpots
 from stedfm_hf.metrics.mask_scores import ImageScores, planes_of, predicted_pixels, score_image
 from stedfm_hf.metrics.objects import ObjectScores, match_objects, score_objects
@@ -17,11 +17,11 @@ __all__ = [
     "ObjectScores",
     "Otsu",
     "PixelForest",
-    "Scored",
-    "Scoring",
+    "ScoredImage",
+    "Scorer",
     "WaveletSpots",
     "assign_folds",
-    "fit_on",
+    "fit_baselines",
     "flatten",
     "make_baselines",
     "match_objects",

@@ -1,7 +1,6 @@
-"""What a trained segmenter must beat without learning anything: one answer for all pixels, chance, and Otsu.
+"""Interface of segmentation baselines, and the simplest ones: constant prediction, chance and Otsu's threshold.
 
-All baselines, those of `wavelets.py` and `forest.py` too, are fitted on the training images alone and then asked for
-maps of one image: see :class:`Baseline`.
+Baselines are fitted on the training images and predict the maps of one image at a time.
 """
 
 from __future__ import annotations
@@ -16,47 +15,61 @@ from skimage.filters import threshold_otsu
 from stedfm_hf.runs import UserError
 
 Regions = Sequence[np.ndarray | None]
-"""Of each image: true where pixels count (H, W) bool; None: everywhere."""
+"""Mask of the annotated pixels of each image (H, W) bool; None if all pixels are annotated."""
 
 
 class Baseline(Protocol):
-    """A way from images to maps.
+    """Segmentation method that is fitted on annotated images.
 
-    `fit(images, targets, regions)` takes images (C, H, W) in [0, 1], planes of all classes (L, H, W) and regions;
-    `predict(image)` gives maps (L, H, W) float32 in [0, 1]. With `exclusive` (single-label masks) the most probable
-    class of a pixel is the answer, as `score_image(..., exclusive=True)` takes it, and `background` is the number of
-    the class that is none.
+    Classes are exclusive in single-label masks: a pixel then belongs to its most probable class, as in
+    `score_image(..., exclusive=True)`.
+
+    Attributes:
+        name: Name in reports.
     """
 
     name: str
 
     def fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions | None = None) -> Self:
-        """Learn from annotated images."""
+        """Fit the baseline.
+
+        Args:
+            images: Scaled images (C, H, W) in [0, 1].
+            targets: Masks of all classes (L, H, W) of each image.
+            regions: Masks of the annotated pixels; None if all pixels are annotated.
+
+        Returns:
+            The fitted baseline.
+        """
         ...
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """Maps of an image."""
+        """Predict the maps of all classes (L, H, W) float32 in [0, 1].
+
+        Args:
+            image: Scaled image (C, H, W) in [0, 1].
+        """
         ...
 
 
-class _Counting:
-    """What baselines share that learn no more than how frequent each class is."""
+class _FrequencyBaseline:
+    """Baseline that is fitted to the frequency of each class only."""
 
-    shares: np.ndarray = np.zeros(0)
+    frequencies: np.ndarray = np.zeros(0)
 
     def fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions | None = None) -> Self:
-        """Count the pixels of each class."""
-        self.shares = class_shares(targets, regions)
+        """Compute the frequency of each class."""
+        self.frequencies = class_frequencies(targets, regions)
         return self
 
 
-class Constant(_Counting):
-    """The same answer everywhere: every class, or of classes that exclude each other the most frequent one.
+class Constant(_FrequencyBaseline):
+    """Constant prediction: every class or, for exclusive classes, the most frequent class.
 
-    Its IoU is the share of the pixels that are true: what guessing achieves on dense masks.
+    Its IoU is the fraction of true pixels, which is high for dense masks.
 
     Args:
-        exclusive: whether classes exclude each other.
+        exclusive: Whether each pixel belongs to one class.
 
     Example:
         >>> image, target = np.zeros((1, 2, 2)), np.array([[[1, 0], [0, 0]]])
@@ -70,21 +83,21 @@ class Constant(_Counting):
         self.exclusive = exclusive
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """1 for each class that training pixels were of; its share where classes exclude each other."""
-        check_fitted(self.shares)
-        values = self.shares if self.exclusive else self.shares > 0
+        """Predict 1 for each class in the training images; for exclusive classes, their frequencies."""
+        check_fitted(self.frequencies)
+        values = self.frequencies if self.exclusive else self.frequencies > 0
         return np.broadcast_to(values[:, None, None], (len(values), *image.shape[1:])).astype(np.float32)
 
 
-class Otsu(_Counting):
-    """Pixels above Otsu's threshold of the image are of every class; it only learns how many there are.
+class Otsu(_FrequencyBaseline):
+    """Otsu's threshold: pixels above it belong to every class.
 
-    Of classes that exclude each other the most frequent one has the bright pixels, and the background the others.
+    For exclusive classes, bright pixels belong to the most frequent class, and other pixels to the background.
 
     Args:
-        exclusive: whether classes exclude each other.
-        background: number of the class that is none, then.
-        channel: of the image.
+        exclusive: Whether each pixel belongs to one class.
+        background: Number of the background class, if classes are exclusive.
+        channel: Channel of the image.
 
     Example:
         >>> image = np.array([[[0.0, 0.1], [0.9, 0.8]]])
@@ -98,83 +111,94 @@ class Otsu(_Counting):
         self.exclusive, self.background, self.channel = exclusive, background, channel
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """The bright pixels, for each class."""
-        check_fitted(self.shares)
-        plane = plane_of(image, self.channel)
-        bright = np.broadcast_to(plane > threshold_otsu(plane), (len(self.shares), *plane.shape))
-        return settle(bright, self.shares, self.background if self.exclusive else None)
+        """Predict the bright pixels for each class."""
+        check_fitted(self.frequencies)
+        plane = select_channel(image, self.channel)
+        bright = np.broadcast_to(plane > threshold_otsu(plane), (len(self.frequencies), *plane.shape))
+        return combine_classes(bright, self.frequencies, self.background if self.exclusive else None)
 
 
-def class_shares(targets: Sequence[np.ndarray], regions: Regions | None = None) -> np.ndarray:
-    """Share of the pixels of each class (L,) among those that count."""
+def class_frequencies(targets: Sequence[np.ndarray], regions: Regions | None = None) -> np.ndarray:
+    """Compute the frequency of each class among the annotated pixels.
+
+    Args:
+        targets: Masks of all classes (L, H, W) of each image.
+        regions: Masks of the annotated pixels; None if all pixels are annotated.
+
+    Returns:
+        Frequencies (L,) in [0, 1].
+
+    Raises:
+        UserError: If there are no annotated images or pixels.
+    """
     if not len(targets):
-        raise UserError("a baseline needs annotated images to be fitted on")
+        raise UserError("there are no annotated images to fit the baseline on; add at least one")
     true, counted = np.zeros(len(targets[0])), 0
     for number, target in enumerate(targets):
-        flat = pixels_of(target, None if regions is None else regions[number])
+        flat = region_pixels(target, None if regions is None else regions[number])
         true += (flat > 0.5).sum(axis=1)
         counted += flat.shape[1]
     if not counted:
-        raise UserError("no pixel of the annotated images counts: all regions are empty")
+        raise UserError("no pixel is annotated: the regions of all images are empty")
     return true / counted
 
 
-def pixels_of(planes: np.ndarray, region: np.ndarray | None) -> np.ndarray:
-    """Pixels that count, of planes (L, H, W): (L, n)."""
+def region_pixels(planes: np.ndarray, region: np.ndarray | None) -> np.ndarray:
+    """Return the pixels of masks (L, H, W) inside a region: (L, n)."""
     planes = np.asarray(planes)
     return planes.reshape(len(planes), -1) if region is None else planes[:, region]
 
 
-def plane_of(image: np.ndarray, channel: int) -> np.ndarray:
-    """A channel of an image (C, H, W) as float64."""
+def select_channel(image: np.ndarray, channel: int) -> np.ndarray:
+    """Return a channel (H, W) float64 of an image (C, H, W)."""
     if image.ndim != 3 or not channel < len(image):
-        raise UserError(f"channel {channel} was asked of an image (C, H, W) of the shape {image.shape}")
+        raise UserError(f"channel {channel} does not exist in an image (C, H, W) of the shape {image.shape}")
     plane = np.asarray(image[channel], np.float64)
     if not np.isfinite(plane).all():
-        raise UserError("the image has pixels that are no finite numbers; scale it by the processor first")
+        raise UserError("the image has pixels that are not finite; scale it by the processor first")
     return plane
 
 
-def settle(claims: np.ndarray, shares: np.ndarray, background: int | None) -> np.ndarray:
-    """Maps of the pixels that each class claims; a class that no training pixel was of has none.
+def combine_classes(masks: np.ndarray, frequencies: np.ndarray, background: int | None) -> np.ndarray:
+    """Convert one mask for each class to maps; classes without training pixels are empty.
 
     Args:
-        claims: (L, H, W) bool.
-        shares: of the pixels of each class (L,), in the training images.
-        background: number of the class that has what nobody claims; None: classes may overlap.
+        masks: Predicted pixels of each class (L, H, W) bool.
+        frequencies: Frequency of each class in the training images (L,).
+        background: Number of the class of all other pixels; None if classes may overlap.
 
     Returns:
-        Maps (L, H, W) float32: 0 and 1; or, with a background, values by which the most frequent class wins a pixel
-        that several claim, 0.5 to 1 where claimed.
+        Maps (L, H, W) float32: 0 or 1 if classes may overlap. Otherwise values from 0.5 to 1 for predicted pixels,
+        such that the most frequent class has the highest value where masks overlap.
 
     Example:
-        >>> claims = np.array([[[True, True]], [[True, False]], [[True, False]]])
-        >>> settle(claims, np.array([0.8, 0.05, 0.15]), 0).argmax(axis=0).tolist()
+        >>> masks = np.array([[[True, True]], [[True, False]], [[True, False]]])
+        >>> combine_classes(masks, np.array([0.8, 0.05, 0.15]), 0).argmax(axis=0).tolist()
         [[2, 0]]
     """
-    claims = claims & (shares > 0)[:, None, None]
+    masks = masks & (frequencies > 0)[:, None, None]
     if background is None:
-        return claims.astype(np.float32)
-    maps = claims * ((1.0 + shares) / 2)[:, None, None]
+        return masks.astype(np.float32)
+    maps = masks * ((1.0 + frequencies) / 2)[:, None, None]
     maps[background] = 0.0
     maps[background] = ~maps.any(axis=0)
     return maps.astype(np.float32)
 
 
 def check_fitted(learned: Sized) -> None:
-    """Refuses to predict before anything was learned."""
+    """Raise a UserError if a baseline is not fitted."""
     if not len(learned):
-        raise UserError("this baseline has not been fitted; call fit(images, targets) first")
+        raise UserError("this baseline is not fitted; call fit(images, targets) first")
 
 
-class Chance(_Counting):
-    """Each pixel is drawn for itself, of every class as often as in the training images.
+class Chance(_FrequencyBaseline):
+    """Random pixels, as frequent in each class as in the training images.
 
-    Where a share p of the pixels is of a class, its IoU comes to p / (2 - p), its AUPR to p and its AUROC to 0.5.
+    For a class with frequency p, the expected IoU is p / (2 - p), the AUPR p, and the AUROC 0.5.
 
     Args:
-        exclusive: whether classes exclude each other.
-        seed: of the draws; they depend on nothing else but the image.
+        exclusive: Whether each pixel belongs to one class.
+        seed: Random seed. The prediction depends on the seed and the image only.
 
     Example:
         >>> image, target = np.zeros((1, 64, 64)), np.ones((1, 64, 64))
@@ -190,17 +214,17 @@ class Chance(_Counting):
         self.exclusive, self.seed = exclusive, seed
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """Drawn maps: 0 and 1 where classes exclude each other, else values of which a share is 0.5 or more."""
-        check_fitted(self.shares)
+        """Predict random maps: 0 or 1 for exclusive classes, otherwise values that are 0.5 or more in a fraction p."""
+        check_fitted(self.frequencies)
         rng = np.random.default_rng([self.seed, zlib.crc32(np.ascontiguousarray(image).tobytes())])
         shape = (image.shape[-2], image.shape[-1])
         if self.exclusive:
-            ends = np.cumsum(self.shares) / self.shares.sum()
-            # The last end may fall short of 1 by rounding.
-            drawn = np.minimum(np.searchsorted(ends, rng.random(shape), side="right"), len(ends) - 1)
-            return (np.arange(len(ends))[:, None, None] == drawn).astype(np.float32)
-        drawn, rare = rng.random((len(self.shares), *shape)), 1 - self.shares[:, None, None]
+            bounds = np.cumsum(self.frequencies) / self.frequencies.sum()
+            # The last value may be below 1 by rounding.
+            sampled = np.minimum(np.searchsorted(bounds, rng.random(shape), side="right"), len(bounds) - 1)
+            return (np.arange(len(bounds))[:, None, None] == sampled).astype(np.float32)
+        sampled, rare = rng.random((len(self.frequencies), *shape)), 1 - self.frequencies[:, None, None]
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(drawn < rare, 0.5 * drawn / rare, 0.5 + 0.5 * (drawn - rare) / (1 - rare)).astype(
+            return np.where(sampled < rare, 0.5 * sampled / rare, 0.5 + 0.5 * (sampled - rare) / (1 - rare)).astype(
                 np.float32
             )

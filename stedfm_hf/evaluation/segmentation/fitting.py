@@ -1,4 +1,4 @@
-"""Baselines that learn from annotated images, which are read when they are looked at: memory holds one at a time."""
+"""Fitting of segmentation baselines on annotated images, which are read one at a time."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sklearn.model_selection import GroupKFold
 
 from stedfm_hf.evaluation.segmentation.baselines import Baseline, Chance, Constant, Otsu
 from stedfm_hf.evaluation.segmentation.forest import PixelForest
-from stedfm_hf.evaluation.segmentation.scored import annotated_planes
+from stedfm_hf.evaluation.segmentation.scores import target_masks
 from stedfm_hf.evaluation.segmentation.wavelets import WaveletSpots
 from stedfm_hf.evaluation.settings import MASK_BASELINES
 from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.runs import UserError
 
-MOST_IMAGES = 200
-"""A baseline is fitted on so many images at most, drawn at random: more change nothing but the time it takes."""
+MAX_TRAIN_IMAGES = 200
+"""Largest number of images to fit a baseline on, sampled at random."""
 
 T = TypeVar("T")
 
@@ -25,15 +25,18 @@ T = TypeVar("T")
 def make_baselines(
     data: AnnotatedImages, names: Sequence[str] = MASK_BASELINES, *, seed: int = 0
 ) -> dict[str, Baseline]:
-    """Baselines for the classes of these images, not fitted yet.
+    """Create baselines, without fitting them.
 
     Args:
-        data: says whether classes exclude each other.
-        names: of :data:`~stedfm_hf.evaluation.settings.MASK_BASELINES`.
-        seed: of the forest and of chance.
+        data: Annotated images, which define the classes.
+        names: Names from :data:`~stedfm_hf.evaluation.settings.MASK_BASELINES`.
+        seed: Random seed of the forest and of chance.
+
+    Returns:
+        Baselines by name.
 
     Raises:
-        UserError: there is no such baseline.
+        UserError: If a baseline is unknown.
 
     Example:
         >>> from stedfm_hf.labels.annotated import from_arrays
@@ -50,39 +53,47 @@ def make_baselines(
         "chance": lambda: Chance(exclusive=exclusive, seed=seed),
     }
     if unknown := [name for name in names if name not in known]:
-        raise UserError(f"baseline {unknown[0]!r} is unknown; choose {', '.join(MASK_BASELINES)}")
+        raise UserError(f"baseline {unknown[0]!r} is unknown; choose from {', '.join(MASK_BASELINES)}")
     return {name: known[name]() for name in dict.fromkeys(names)}
 
 
-def fit_on(baselines: Sequence[Baseline], train: AnnotatedImages, *, seed: int = 0) -> None:
-    """Fits baselines on annotated images, at most :data:`MOST_IMAGES` of them.
+def fit_baselines(baselines: Sequence[Baseline], train: AnnotatedImages, *, seed: int = 0) -> None:
+    """Fit baselines on at most :data:`MAX_TRAIN_IMAGES` annotated images.
 
     Args:
-        baselines: which; each begins anew.
-        train: what to learn from.
-        seed: of the draw, where there are more.
+        baselines: Baselines to fit; previous fits are replaced.
+        train: Training images.
+        seed: Random seed of the sample of training images.
 
     Raises:
-        UserError: no pixel of them counts.
+        UserError: If no pixel is annotated.
     """
-    if len(train) > MOST_IMAGES:
-        train = train.take(np.sort(np.random.default_rng([seed, 2]).permutation(len(train))[:MOST_IMAGES]))
-    images = Lazily(len(train), train.image)
-    targets = Lazily(len(train), lambda number: annotated_planes(train, number)[0])
-    regions = Lazily(len(train), lambda number: annotated_planes(train, number)[1])
+    if len(train) > MAX_TRAIN_IMAGES:
+        train = train.take(np.sort(np.random.default_rng([seed, 2]).permutation(len(train))[:MAX_TRAIN_IMAGES]))
+    images = LazySequence(len(train), train.image)
+    targets = LazySequence(len(train), lambda number: target_masks(train, number)[0])
+    regions = LazySequence(len(train), lambda number: target_masks(train, number)[1])
     for baseline in baselines:
         baseline.fit(images, targets, regions)
 
 
-def without_training(data: AnnotatedImages, names: Sequence[str]) -> dict[str, Baseline]:
-    """Baselines that need nothing to learn from: Otsu, and wavelet spots of scales 2 and 3 at 3 deviations.
+def untrained_baselines(data: AnnotatedImages, names: Sequence[str]) -> dict[str, Baseline]:
+    """Return baselines that need no training images: Otsu, and wavelet spots with fixed settings.
 
-    Of several classes that exclude each other nobody says which the bright pixels are of: then there are none.
+    Wavelet spots use the scales 2 and 3 and a threshold of 3 standard deviations. With several exclusive foreground
+    classes there is no such baseline, because the class of bright pixels is unknown.
+
+    Args:
+        data: Annotated images, which define the classes.
+        names: Names of the requested baselines.
+
+    Returns:
+        Baselines by name.
 
     Example:
         >>> from stedfm_hf.labels.annotated import from_arrays
         >>> data = from_arrays("cells", [np.eye(8)], [np.eye(8, dtype=np.uint8)])
-        >>> list(without_training(data, ["otsu", "forest"]))
+        >>> list(untrained_baselines(data, ["otsu", "forest"]))
         ['otsu']
     """
     exclusive, count = data.target_type == "single_label", len(data.classes)
@@ -91,9 +102,9 @@ def without_training(data: AnnotatedImages, names: Sequence[str]) -> dict[str, B
     found: dict[str, Baseline] = make_baselines(data, [name for name in names if name == "otsu"])
     if "wavelets" in names:
         found["wavelets"] = WaveletSpots(
-            exclusive=exclusive, background=data.background or 0, scales=[(2, 3)], times=[3.0]
+            exclusive=exclusive, background=data.background or 0, scales=[(2, 3)], thresholds=[3.0]
         )
-    # They learn how many classes there are: from an image of nothing that shows each of them.
+    # An empty image with all classes defines the number of classes.
     image, target = np.zeros((1, 2, 2)), np.ones((count, 2, 2))
     if exclusive:
         target[0, 0] = target[1, 1] = 0
@@ -102,11 +113,15 @@ def without_training(data: AnnotatedImages, names: Sequence[str]) -> dict[str, B
     return found
 
 
-class Lazily(Sequence[T]):
-    """A sequence whose elements are made when they are asked for, and not kept.
+class LazySequence(Sequence[T]):
+    """Sequence whose elements are computed on access and not stored.
+
+    Args:
+        count: Number of elements.
+        get: Function from the index to the element.
 
     Example:
-        >>> list(Lazily(3, lambda number: number**2)), len(Lazily(3, str)[1:])
+        >>> list(LazySequence(3, lambda number: number**2)), len(LazySequence(3, str)[1:])
         ([0, 1, 4], 2)
     """
 
@@ -148,9 +163,7 @@ def assign_folds(data: AnnotatedImages, folds: int, seed: int = 0) -> np.ndarray
     """
     count = data.source_count
     if not 2 <= folds <= count:
-        raise UserError(
-            f"{data.name}: {folds} folds were asked for; 2 to {count} can be made of {count} source images"
-        )
+        raise UserError(f"{data.name}: {folds} folds are not possible with {count} source images; choose 2 to {count}")
     assigned = np.empty(len(data), np.int64)
     splitter = GroupKFold(folds, shuffle=True, random_state=seed)
     for number, (_, members) in enumerate(splitter.split(data.sources, groups=data.sources)):
@@ -158,16 +171,16 @@ def assign_folds(data: AnnotatedImages, folds: int, seed: int = 0) -> np.ndarray
     return assigned
 
 
-class Folded:
-    """A baseline that answers for each image of a data set with what it learned of the other folds.
+class CrossValidatedBaseline:
+    """Baseline that predicts each image of a data set after fitting on the other folds.
 
-    It is fitted anew when an image of another fold is asked for: ask in the order of `order`.
+    It is fitted again when the fold changes: process images in the order of `order`.
 
     Args:
-        baseline: what is fitted.
-        data: the images.
-        fold: number of the fold of each (n,).
-        seed: of the draw of what is fitted on, where there is too much.
+        baseline: Baseline to fit.
+        data: Annotated images.
+        fold: Number of the fold of each image (n,).
+        seed: Random seed of the sample of training images.
     """
 
     def __init__(self, baseline: Baseline, data: AnnotatedImages, fold: np.ndarray, seed: int = 0) -> None:
@@ -176,9 +189,13 @@ class Folded:
         self._fitted: int | None = None
 
     def predict(self, number: int) -> np.ndarray:
-        """Maps (L, H, W) of an image of the data set."""
+        """Predict the maps (L, H, W) of an image of the data set.
+
+        Args:
+            number: Number of the image.
+        """
         fold = int(self.fold[number])
         if self._fitted != fold:
-            fit_on([self.baseline], self.data.take(self.fold != fold), seed=self.seed)
+            fit_baselines([self.baseline], self.data.take(self.fold != fold), seed=self.seed)
             self._fitted = fold
         return self.baseline.predict(self.data.image(number))

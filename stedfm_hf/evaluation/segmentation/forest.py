@@ -1,4 +1,4 @@
-"""A random forest over the pixels: what interactive segmentation tools learn from a few annotated crops."""
+"""Random forest on pixel features, as in interactive segmentation tools."""
 
 from __future__ import annotations
 
@@ -9,44 +9,54 @@ import numpy as np
 from skimage.feature import multiscale_basic_features
 from sklearn.ensemble import RandomForestClassifier
 
-from stedfm_hf.evaluation.segmentation.baselines import Regions, check_fitted, class_shares, pixels_of
+from stedfm_hf.evaluation.segmentation.baselines import Regions, check_fitted, class_frequencies, region_pixels
 from stedfm_hf.runs import UserError
 
-SMALLEST, LARGEST = 0.5, 8.0
-"""Standard deviations of the Gaussian smoothing in pixels, doubled from one to the next."""
+SIGMA_MIN, SIGMA_MAX = 0.5, 8.0
+"""Smallest and largest standard deviation of the Gaussian smoothing, in pixels; scales are powers of two between."""
 
 
 def pixel_features(image: np.ndarray) -> np.ndarray:
-    """Intensity, gradient magnitude and Hessian eigenvalues at five scales of each channel of (C, H, W): (H, W, 20 C).
+    """Compute intensity, gradient magnitude and Hessian eigenvalues at five scales, for each pixel.
+
+    Args:
+        image: Scaled image (C, H, W).
+
+    Returns:
+        Features (H, W, 20 * C) float32.
+
+    Raises:
+        UserError: If the image is smaller than 2 x 2 pixels, or has pixels that are not finite.
 
     Example:
         >>> pixel_features(np.zeros((1, 8, 9))).shape
         (8, 9, 20)
     """
     if image.ndim != 3 or min(image.shape[1:]) < 2:
-        raise UserError(f"pixel features need an image (C, H, W) of 2 x 2 pixels or more, not {image.shape}")
+        raise UserError(f"the image must have the shape (C, H, W) and at least 2 x 2 pixels, not {image.shape}")
     if not np.isfinite(image).all():
-        raise UserError("the image has pixels that are no finite numbers; scale it by the processor first")
+        raise UserError("the image has pixels that are not finite; scale it by the processor first")
     return multiscale_basic_features(
-        np.asarray(image, np.float32), sigma_min=SMALLEST, sigma_max=LARGEST, workers=1, channel_axis=0
+        np.asarray(image, np.float32), sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, workers=1, channel_axis=0
     )
 
 
 class PixelForest:
-    """A random forest over the features of single pixels, with no network behind them.
+    """Random forest on the features of single pixels, without a network.
 
-    It sees at most `pixels` pixels, drawn evenly from all that count: its probabilities fit how frequent classes are.
+    The training pixels are sampled uniformly from all annotated pixels, so that probabilities follow class
+    frequencies.
 
     Args:
-        exclusive: whether classes exclude each other; else the forest answers for each of them.
-        pixels: that it learns from.
-        trees: of the forest.
-        least_leaf: pixels in a leaf, at least.
-        seed: of the draw and of the forest.
+        exclusive: Whether each pixel belongs to one class; otherwise the forest predicts each class separately.
+        n_pixels: Number of training pixels.
+        n_estimators: Number of trees.
+        min_samples_leaf: Smallest number of pixels in a leaf.
+        seed: Random seed of the sample and of the forest.
 
     Example:
         >>> image = np.random.default_rng(0).random((1, 16, 16))
-        >>> forest = PixelForest(trees=5).fit([image], [image > 0.5])
+        >>> forest = PixelForest(n_estimators=5).fit([image], [image > 0.5])
         >>> maps = forest.predict(image)
         >>> maps.shape, bool(maps[image > 0.8].mean() > maps[image < 0.2].mean())
         ((1, 16, 16), True)
@@ -58,30 +68,35 @@ class PixelForest:
         self,
         *,
         exclusive: bool = False,
-        pixels: int = 20_000,
-        trees: int = 100,
-        least_leaf: int = 5,
+        n_pixels: int = 20_000,
+        n_estimators: int = 100,
+        min_samples_leaf: int = 5,
         seed: int = 0,
     ) -> None:
-        self.exclusive, self.pixels, self.seed = exclusive, pixels, seed
-        self.options = {"n_estimators": trees, "min_samples_leaf": least_leaf, "random_state": seed, "n_jobs": 1}
+        self.exclusive, self.n_pixels, self.seed = exclusive, n_pixels, seed
+        self.options = {
+            "n_estimators": n_estimators,
+            "min_samples_leaf": min_samples_leaf,
+            "random_state": seed,
+            "n_jobs": 1,
+        }
         self.forest: RandomForestClassifier | None = None
         self.classes = 0
 
     def fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions | None = None) -> Self:
-        """Learn from pixels drawn of the annotated images."""
-        self.classes = len(class_shares(targets, regions))
+        """Fit the forest on a random sample of annotated pixels."""
+        self.classes = len(class_frequencies(targets, regions))
         regions = regions or [None] * len(images)
-        sizes = [pixels_of(target, region).shape[1] for target, region in zip(targets, regions, strict=True)]
-        drawn = self._draw(sizes)
+        sizes = [region_pixels(target, region).shape[1] for target, region in zip(targets, regions, strict=True)]
+        sample = self._sample(sizes)
         features, truth = [], []
-        for image, target, region, places in zip(images, targets, regions, drawn, strict=True):
-            if len(places):
-                # The rows of an image are let go before the next one: only the drawn ones are kept.
+        for image, target, region, numbers in zip(images, targets, regions, sample, strict=True):
+            if len(numbers):
+                # Only the sampled rows of each image stay in memory.
                 rows = pixel_features(image)
                 inside = rows.reshape(-1, rows.shape[-1]) if region is None else rows[region]
-                features.append(inside[places])
-                truth.append((pixels_of(target, region)[:, places] > 0.5).T)
+                features.append(inside[numbers])
+                truth.append((region_pixels(target, region)[:, numbers] > 0.5).T)
         labels = np.concatenate(truth)
         known = labels.argmax(axis=1) if self.exclusive else labels.astype(np.int64)
         if known.ndim == 2 and known.shape[1] == 1:
@@ -90,28 +105,31 @@ class PixelForest:
         return self
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """Probability of each class at each pixel."""
+        """Predict the probability of each class for each pixel."""
         check_fitted([] if self.forest is None else [self.forest])
         assert self.forest is not None
         features = pixel_features(image)
-        answer = self.forest.predict_proba(features.reshape(-1, features.shape[-1]))
+        probabilities = self.forest.predict_proba(features.reshape(-1, features.shape[-1]))
         maps = np.zeros((self.classes, features.shape[0] * features.shape[1]), np.float32)
-        if self.exclusive:  # classes that were never drawn have no column, and no probability
-            maps[self.forest.classes_] = answer.T
+        if self.exclusive:  # classes without sampled pixels have no column, and probability 0
+            maps[self.forest.classes_] = probabilities.T
         else:
-            several = isinstance(answer, list)
-            answers, known = (answer, self.forest.classes_) if several else ([answer], [self.forest.classes_])
-            for plane, each, numbers in zip(maps, answers, known, strict=True):
-                plane[:] = each[:, numbers == 1].sum(axis=1)
+            multilabel = isinstance(probabilities, list)
+            by_class = probabilities if multilabel else [probabilities]
+            values = self.forest.classes_ if multilabel else [self.forest.classes_]
+            for plane, each, known in zip(maps, by_class, values, strict=True):
+                plane[:] = each[:, known == 1].sum(axis=1)
         return maps.reshape(self.classes, *features.shape[:2])
 
-    def _draw(self, sizes: Sequence[int]) -> list[np.ndarray]:
-        """Numbers of the pixels of each image that are drawn."""
+    def _sample(self, sizes: Sequence[int]) -> list[np.ndarray]:
+        """Sample pixels of all images, and return their numbers by image."""
         total, ends = sum(sizes), np.cumsum(sizes)
-        places = np.arange(total)
-        if total > self.pixels:
-            places = np.sort(np.random.default_rng(self.seed).choice(total, self.pixels, replace=False))
+        numbers = np.arange(total)
+        if total > self.n_pixels:
+            numbers = np.sort(np.random.default_rng(self.seed).choice(total, self.n_pixels, replace=False))
         return [
             each - (end - size)
-            for each, end, size in zip(np.split(places, np.searchsorted(places, ends[:-1])), ends, sizes, strict=True)
+            for each, end, size in zip(
+                np.split(numbers, np.searchsorted(numbers, ends[:-1])), ends, sizes, strict=True
+            )
         ]

@@ -1,4 +1,4 @@
-"""What is compared: models that segment, and baselines, all asked in one way for the maps of an image."""
+"""Segmentation methods with one interface: models and baselines."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from stedfm_hf.evaluation.segmentation.baselines import Baseline
-from stedfm_hf.evaluation.segmentation.fitting import Folded, fit_on
+from stedfm_hf.evaluation.segmentation.fitting import CrossValidatedBaseline, fit_baselines
 from stedfm_hf.images import StedImage
 from stedfm_hf.inference.fields import fields_of, probability_bands
-
-# The one place that knows where segmenters are loaded.
 from stedfm_hf.inference.segmenter import Segmenter, load_segmenter
 from stedfm_hf.inference.stepwise import scaling_of
 from stedfm_hf.labels.annotated import AnnotatedImages
@@ -30,11 +28,11 @@ _UNNAMED = re.compile(r"(label_|class )\d+", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """From the maps of a model to those of the classes of the data.
+    """Mapping from the classes of a model to the classes of the data.
 
-    Args:
-        order: for each class of the data, the number of the model's; None: the background, which the model lacks.
-        note: what a reader must know of it; empty where names are the same.
+    Attributes:
+        order: Number of the model class for each class of the data; None is the background that the model lacks.
+        note: Note for the report; empty if the names are the same.
 
     Example:
         >>> maps = np.array([[[0.9]], [[0.2]]])
@@ -46,7 +44,11 @@ class ClassMatch:
     note: str = ""
 
     def __call__(self, maps: np.ndarray) -> np.ndarray:
-        """Maps of all classes of the data (L, H, W), of those of the model."""
+        """Convert the maps of the model to maps of the classes of the data (L, H, W).
+
+        Args:
+            maps: Maps of the classes of the model (M, H, W).
+        """
         return np.stack([1 - maps.max(axis=0) if number is None else maps[number] for number in self.order])
 
 
@@ -59,10 +61,24 @@ def match_classes(
     data_classes: Sequence[str],
     data_type: str,
 ) -> ClassMatch:
-    """Finds the map of each class of the data, by its name; by its place where one side has no names.
+    """Match the classes of a model to the classes of the data by name, or by order if either has no names.
 
-    A model of one class a pixel may be asked about planes: its background is left out. A model of planes may be asked
-    about images of one class a pixel: the background is where no class reaches a half.
+    The background is ignored if only the model has one. If only the data has one, pixels are background where no class
+    of the model has a probability of one half.
+
+    Args:
+        name: Name of the model.
+        classes: Names of the classes of the model.
+        target_type: Target type of the model.
+        data: Name of the data set.
+        data_classes: Names of the classes of the data.
+        data_type: Target type of the data.
+
+    Returns:
+        The mapping.
+
+    Raises:
+        UserError: If the classes do not match.
 
     Example:
         >>> named = {"data": "cells", "data_classes": ["background", "rings"], "data_type": "single_label"}
@@ -72,62 +88,67 @@ def match_classes(
         (None, 0)
     """
     if target_type == "regression":
-        raise UserError(f"model {name}: predicts values, not classes; its maps cannot be scored as masks")
-    model, wanted, note = list(classes), list(data_classes), ""
+        raise UserError(
+            f"model {name}: predicts values, not classes, and cannot be scored on masks. Choose a segmentation model"
+        )
+    model, required, note = list(classes), list(data_classes), ""
     single, exclusive = target_type == "single_label", data_type == "single_label"
-    # Only one of the two knows a background: it is set aside, and the others are compared.
-    lacks = exclusive and not single and _is_background(wanted[0])
+    # If only one of them has a background, the other classes are compared.
+    lacks = exclusive and not single and _is_background(required[0])
     spare = single and not exclusive and _is_background(model[0])
     if exclusive and not single and not lacks:
         raise UserError(
-            f"model {name}: its classes may overlap, while those of {data} exclude each other and have no background; "
-            "evaluate a model of one class a pixel"
+            f"model {name}: its classes may overlap, but the classes of {data} are exclusive and have no background. "
+            "Choose a single-label model"
         )
-    ours, theirs = wanted[lacks:], model[spare:]
-    places = {_key(each): number for number, each in enumerate(theirs)}
-    if sorted(places) == sorted(map(_key, ours)) and len(places) == len(theirs):
-        order = [places[_key(each)] for each in ours]
-    elif len(ours) == len(theirs) and (_all_unnamed(ours) or _all_unnamed(theirs)):
-        order = list(range(len(ours)))
-        pairs = ", ".join(f"{one} = {other}" for one, other in zip(theirs, ours, strict=True))
-        note = f"The classes of {name} were taken by their order, as one side has no names: {pairs}."
+    of_data, of_model = required[lacks:], model[spare:]
+    numbers = {_key(each): number for number, each in enumerate(of_model)}
+    if sorted(numbers) == sorted(map(_key, of_data)) and len(numbers) == len(of_model):
+        order = [numbers[_key(each)] for each in of_data]
+    elif len(of_data) == len(of_model) and (_all_unnamed(of_data) or _all_unnamed(of_model)):
+        order = list(range(len(of_data)))
+        pairs = ", ".join(f"{one} = {other}" for one, other in zip(of_model, of_data, strict=True))
+        note = f"The classes of {name} are matched by order, because model or data have no class names: {pairs}."
     else:
         raise UserError(
-            f"model {name}: knows the classes {', '.join(model)}, and {data} has {', '.join(wanted)}; name those of "
-            "the data as the model does (--classes), or evaluate another model"
+            f"model {name}: has the classes {', '.join(model)}, but {data} has {', '.join(required)}. Use the "
+            "class names "
+            "of the model (--classes), or choose another model"
         )
     if lacks:
-        note += f" The classes of {name} may overlap: a pixel is background where none reaches a half."
+        note += f" The classes of {name} may overlap: pixels are background where no probability reaches one half."
     if spare:
-        note += f" The classes of {name} exclude each other, those of the data may overlap."
-    found: list[int | None] = [number + spare for number in order]
-    return ClassMatch((*([None] * lacks), *found), note.strip())
+        note += f" The classes of {name} are exclusive, those of the data may overlap."
+    shifted: list[int | None] = [number + spare for number in order]
+    return ClassMatch((*([None] * lacks), *shifted), note.strip())
 
 
 def _key(name: str) -> str:
+    """Normalise a class name."""
     return " ".join(name.split()).casefold()
 
 
 def _is_background(name: str) -> bool:
+    """Return whether a class is the background."""
     return _key(name) == BACKGROUND
 
 
 def _all_unnamed(names: Sequence[str]) -> bool:
-    """Whether nobody has named the classes; the background has its name by itself."""
+    """Return whether all classes except the background have default names."""
     others = [name for name in names if not _is_background(name)]
     return bool(others) and all(_UNNAMED.fullmatch(name.strip()) for name in others)
 
 
 @dataclass(eq=False, kw_only=True)
 class Method(ABC):
-    """A model or baseline that gives maps of images.
+    """Model or baseline that predicts maps of images.
 
-    Args:
-        key: what it is called in commands and tables.
-        name: what it is called on the page.
-        kind: a model that was asked for, or a baseline.
-        weights_sha256: of its weights, if it has some.
-        note: what a reader must know of it.
+    Attributes:
+        key: Identifier in commands and tables.
+        name: Name in the report.
+        kind: "model" or "baseline".
+        weights_sha256: SHA-256 checksum of the weights; None without weights.
+        note: Note for the report; may be empty.
     """
 
     key: str
@@ -137,25 +158,33 @@ class Method(ABC):
     note: str = ""
 
     def order(self, data: AnnotatedImages) -> Sequence[int]:
-        """In which order images are best asked for."""
+        """Return the numbers of the images in the most efficient order.
+
+        Args:
+            data: Annotated images.
+        """
         return range(len(data))
 
     def prepare(self) -> Self:
-        """Do what has to be done once before images are asked for; a run that only takes up scores does without."""
+        """Prepare the method before the first image; not needed if all scores are cached."""
         return self
 
     @abstractmethod
     def maps(self, data: AnnotatedImages, number: int) -> np.ndarray:
-        """Probabilities of the classes of the data (L, H, W) for an image of it.
+        """Predict the probabilities of the classes of the data (L, H, W) for an image.
+
+        Args:
+            data: Annotated images.
+            number: Number of the image.
 
         Raises:
-            ValueError: the image cannot be read, or not be segmented.
+            ValueError: If the image cannot be read or segmented.
         """
 
 
 @dataclass(eq=False, kw_only=True)
 class ModelMethod(Method):
-    """A model: its maps are those of `stedfm segment`."""
+    """Segmentation model; its maps are those of `stedfm segment`."""
 
     segmenter: Segmenter = field(repr=False)
     match: ClassMatch
@@ -168,10 +197,10 @@ class ModelMethod(Method):
     def maps(self, data: AnnotatedImages, number: int) -> np.ndarray:
         """Segment the image in blended tiles."""
         config = self.segmenter.model.config
-        (found,) = fields_of(self._checked(data.stored(number)), self.segmenter, self.scaling)
+        (field_of_view,) = fields_of(self._checked(data.stored(number)), self.segmenter, self.scaling)
         bands = probability_bands(
             self.segmenter,
-            found,
+            field_of_view,
             tile_size=config.image_size,
             tile_overlap=default_tile_overlap(config.image_size, config.patch_size),
             batch_size=self.batch_size,
@@ -179,35 +208,39 @@ class ModelMethod(Method):
         return self.match(np.concatenate([band for _, band in bands], axis=1))
 
     def check(self, data: AnnotatedImages) -> None:
-        """Refuses images of other channels than the model's, by the first one.
+        """Check the number of channels of the first image.
+
+        Args:
+            data: Annotated images.
 
         Raises:
-            UserError: says how many there are.
+            UserError: If the model needs another number of channels.
         """
         self._checked(data.stored(0))
 
     def _checked(self, image: StedImage) -> StedImage:
-        """The image, or the channel of it that the processor takes."""
-        channel, wanted = self.segmenter.processor.channel, self.segmenter.model.config.num_channels
-        if channel is not None and wanted == 1 and 0 <= channel < len(image.array):
+        """Return the image, or the channel that the processor selects."""
+        channel, num_channels = self.segmenter.processor.channel, self.segmenter.model.config.num_channels
+        if channel is not None and num_channels == 1 and 0 <= channel < len(image.array):
             name = image.channel_names[channel]
             image = replace(image, array=image.array[channel : channel + 1], channel_names=(name,))
-        if len(image.array) != wanted:
+        if len(image.array) != num_channels:
             raise UserError(
-                f"{Path(image.source).name}: the number of its channels is {len(image.array)}, and {self.name} takes "
-                f"{wanted}; choose one (--channel), or evaluate another model"
+                f"{Path(image.source).name}: has {len(image.array)} channels, but {self.name} needs "
+                f"{num_channels}. Select "
+                "one with --channel, or choose another model"
             )
         return image
 
 
 @dataclass(eq=False, kw_only=True)
 class BaselineMethod(Method):
-    """A baseline.
+    """Baseline that is fitted on training images.
 
-    Args:
-        baseline: which.
-        train: what it is fitted on, when it is first needed; None: it is fitted already.
-        seed: of the draw of what is fitted on, where there is too much.
+    Attributes:
+        baseline: Baseline.
+        train: Training images for fitting before the first prediction; None if the baseline is fitted.
+        seed: Random seed of the sample of training images.
     """
 
     baseline: Baseline = field(repr=False)
@@ -215,30 +248,30 @@ class BaselineMethod(Method):
     seed: int = 0
 
     def prepare(self) -> Self:
-        """Fit it."""
+        """Fit the baseline."""
         if self.train is not None:
-            fit_on([self.baseline], self.train, seed=self.seed)
+            fit_baselines([self.baseline], self.train, seed=self.seed)
             self.train = None
         return self
 
     def maps(self, data: AnnotatedImages, number: int) -> np.ndarray:
-        """Ask it."""
+        """Predict the maps of an image."""
         return self.baseline.predict(data.image(number))
 
 
 @dataclass(eq=False, kw_only=True)
-class FoldedMethod(Method):
-    """A baseline that is fitted on the other folds of the images it is asked about."""
+class CrossValidatedMethod(Method):
+    """Baseline that is fitted on the other folds for each image."""
 
-    folded: Folded = field(repr=False)
+    cross_validated: CrossValidatedBaseline = field(repr=False)
 
     def order(self, data: AnnotatedImages) -> Sequence[int]:
-        """Fold by fold."""
-        return self.folded.order
+        """Return the numbers of the images fold by fold."""
+        return self.cross_validated.order
 
     def maps(self, data: AnnotatedImages, number: int) -> np.ndarray:
-        """Ask it, fitted anew where a fold begins."""
-        return self.folded.predict(number)
+        """Predict the maps of an image; the baseline is fitted again for each fold."""
+        return self.cross_validated.predict(number)
 
 
 def load_models(
@@ -249,8 +282,19 @@ def load_models(
     precision: str = "float32",
     batch_size: int = 8,
 ) -> list[ModelMethod]:
-    """Loads models and checks that they can be asked about these images."""
-    found: list[ModelMethod] = []
+    """Load models and match their classes to the data.
+
+    Args:
+        models: Folders or Hub ids of segmentation models.
+        data: Annotated images.
+        device: Device of the models.
+        precision: Floating-point type of the models.
+        batch_size: Number of tiles in a forward pass.
+
+    Raises:
+        UserError: If a model cannot be loaded, is named twice, or does not match the data.
+    """
+    loaded: list[ModelMethod] = []
     for source in [find_model(model, head="ForSemanticSegmentation") for model in models]:
         segmenter = load_segmenter(source, device=device, precision=precision)
         match = match_classes(
@@ -262,10 +306,10 @@ def load_models(
             data_type=data.target_type,
         )
         name = segmenter.name
-        if any(each.key == name for each in found):
-            if any(each.weights_sha256 == segmenter.weights_sha256 for each in found):
-                raise UserError(f"model {source.given}: is named twice")
-            # Two folders of one name are told apart by what is in them.
+        if any(each.key == name for each in loaded):
+            if any(each.weights_sha256 == segmenter.weights_sha256 for each in loaded):
+                raise UserError(f"model {source.given}: is named twice; name each model once")
+            # Models of the same name are distinguished by their weights.
             name = f"{name} ({segmenter.weights_sha256[:6]})"
         method = ModelMethod(
             key=name,
@@ -278,5 +322,5 @@ def load_models(
             batch_size=batch_size,
         )
         method.check(data)
-        found.append(method)
-    return found
+        loaded.append(method)
+    return loaded

@@ -1,4 +1,4 @@
-"""The run of `evaluate segmentation`: score models and baselines on annotated images, compare and report."""
+"""Run of `evaluate segmentation`: score models and baselines, compare them, and write the report."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ from dataclasses import replace
 
 import numpy as np
 
-from stedfm_hf.evaluation.report.segmentation import PER_IMAGE, RESULTS, write_findings
+from stedfm_hf.evaluation.report.segmentation import PER_IMAGE, RESULTS, write_segmentation_report
 from stedfm_hf.evaluation.report.shared import PAGE
 from stedfm_hf.evaluation.results import MaskResult
+from stedfm_hf.evaluation.segmentation.collecting import collect_results
 from stedfm_hf.evaluation.segmentation.fitting import (
-    MOST_IMAGES,
-    Folded,
+    MAX_TRAIN_IMAGES,
+    CrossValidatedBaseline,
     assign_folds,
     make_baselines,
-    without_training,
+    untrained_baselines,
 )
-from stedfm_hf.evaluation.segmentation.gathering import gather
-from stedfm_hf.evaluation.segmentation.methods import BaselineMethod, FoldedMethod, Method, ModelMethod, load_models
-from stedfm_hf.evaluation.segmentation.scored import PARTS, ScoreCache, Scoring, check_rules
+from stedfm_hf.evaluation.segmentation.methods import (
+    BaselineMethod,
+    CrossValidatedMethod,
+    Method,
+    ModelMethod,
+    load_models,
+)
+from stedfm_hf.evaluation.segmentation.scores import PARTS, ScoreCache, Scorer, check_scorer
 from stedfm_hf.evaluation.settings import MaskSettings
-from stedfm_hf.evaluation.splits import chosen_split, unused_by
+from stedfm_hf.evaluation.splits import exclude_training_images, select_split
 from stedfm_hf.labels.annotated import AnnotatedImages, parse_classes, read_annotated
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, print_note, read_json
@@ -31,12 +37,17 @@ from stedfm_hf.weights.models import ModelSource
 
 
 def run_segmentation(settings: MaskSettings, sources: Sequence[ModelSource]) -> MaskResult:
-    """Run `evaluate segmentation`; see `stedfm_hf.evaluation.evaluate_segmentation`."""
-    scoring = Scoring(
+    """Run `evaluate segmentation`; see `stedfm_hf.evaluation.evaluate_segmentation`.
+
+    Args:
+        settings: Settings of the command.
+        sources: Models to evaluate.
+    """
+    scorer = Scorer(
         settings.threshold, "reference" if settings.protocol == "reference" else "default", settings.min_area_px
     )
     splits = read_splits(settings)
-    check_rules(scoring, splits.test)
+    check_scorer(scorer, splits.test)
     models = load_models(
         sources,
         splits.test,
@@ -46,9 +57,9 @@ def run_segmentation(settings: MaskSettings, sources: Sequence[ModelSource]) -> 
     )
     names = baseline_names(settings)
     named = {each.key: source.given for each, source in zip(models, sources, strict=True)}
-    unused, training = unused_by(named, splits.test)
-    left_out = splits.test.image_ids[~unused].tolist()
-    splits = splits.take({"test": unused})
+    keep, training = exclude_training_images(named, splits.test)
+    excluded = splits.test.image_ids[~keep].tolist()
+    splits = splits.take({"test": keep})
     with open_output(
         settings.output,
         "evaluate segmentation",
@@ -62,7 +73,7 @@ def run_segmentation(settings: MaskSettings, sources: Sequence[ModelSource]) -> 
             "classes": list(splits.test.classes),
             "models": {each.key: each.weights_sha256 for each in models},
             "baselines": list(names),
-            "protocol": scoring.protocol,
+            "protocol": scorer.protocol,
         },
         model=", ".join(each.name for each in models) or None,
         weights_sha256=models[0].weights_sha256 if models else None,
@@ -72,9 +83,9 @@ def run_segmentation(settings: MaskSettings, sources: Sequence[ModelSource]) -> 
         if output.finished:
             print_note(f"{output.path}: is finished")
         else:
-            for place in left_out:
-                output.manifest.skipped(place, "a model was trained or selected on its source image")
-            _run(output, settings, splits, models, scoring, training)
+            for image_id in excluded:
+                output.manifest.skipped(image_id, "a model was trained or selected on its source image")
+            _run(output, settings, splits, models, scorer, training)
     result = MaskResult(output.path, output.manifest, dict(read_json(output.path / RESULTS)))
     result.print_notes()
     return result
@@ -90,43 +101,52 @@ def _run(
     settings: MaskSettings,
     splits: Splits[AnnotatedImages],
     models: Sequence[ModelMethod],
-    scoring: Scoring,
+    scorer: Scorer,
     training: Sequence[str],
 ) -> None:
-    """Score what is not scored yet, and write the report."""
+    """Score all images that are not scored yet, and write the report."""
     test, manifest, began = splits.test, output.manifest, time.monotonic()
-    for place, reason in test.failed.items():
-        print_note(f"error: {place}: {reason}")
-        manifest.failed(place, reason)
+    for image_id, reason in test.failed.items():
+        print_note(f"error: {image_id}: {reason}")
+        manifest.failed(image_id, reason)
     print_note(
         f"{test.name}: {counted(len(test), 'annotated image')} of {counted(test.source_count, 'source')} to score"
     )
     baselines, notes = _baselines(settings, splits)
     methods: list[Method] = [*models, *baselines]
-    cache = ScoreCache(output.path, PER_IMAGE, test.classes, scoring)
-    _score_all(methods, test, scoring, cache, manifest)
-    kept = np.array([place not in manifest.failures() for place in test.image_ids.tolist()])
+    cache = ScoreCache(output.path, PER_IMAGE, test.classes, scorer)
+    _score_all(methods, test, scorer, cache, manifest)
+    kept = np.array([image_id not in manifest.failures() for image_id in test.image_ids.tolist()])
     if not kept.any():
-        raise UserError(f"{test.name}: none of {len(test)} images could be scored; the first: {_first(manifest)}")
-    findings = gather(
+        raise UserError(
+            f"{test.name}: none of {len(test)} images could be scored. First error: {_first_error(manifest)}"
+        )
+    evaluation = collect_results(
         splits,
         methods,
         cache,
-        scoring,
+        scorer,
         kept=kept,
         manifest=manifest,
         notes=[*training, *notes],
         seconds=time.monotonic() - began,
     )
-    for place in findings.test.image_ids.tolist():
-        manifest.done(place)
-    write_findings(findings, output.path)
+    for image_id in evaluation.test.image_ids.tolist():
+        manifest.done(image_id)
+    write_segmentation_report(evaluation, output.path)
     cache.store.remove()
     print_note(f"{counted(len(models), 'model')} and {counted(len(methods) - len(models), 'baseline')} scored")
 
 
 def read_splits(settings: MaskSettings) -> Splits[AnnotatedImages]:
-    """Read the images of a comparison and split them into what is scored and what baselines are fitted on."""
+    """Read the annotated images and split them into training and test images.
+
+    Args:
+        settings: Settings of the command.
+
+    Raises:
+        UserError: If the images cannot be read or split.
+    """
     read = read_annotated(
         settings.dataset,
         masks=settings.masks,
@@ -137,93 +157,98 @@ def read_splits(settings: MaskSettings) -> Splits[AnnotatedImages]:
         source_pattern=settings.source_pattern,
     )
     if settings.folds is None:
-        return chosen_split(read, settings.split)
+        return select_split(read, settings.split)
     if settings.split is None and len(read) > 1:
         first = next(iter(read.values()))
-        raise UserError(f"{first.name}: has the splits {', '.join(read)}; name the one to cut into folds (--split)")
-    splits = chosen_split(read, settings.split or next(iter(read)))
+        raise UserError(
+            f"{first.name}: has the splits {', '.join(read)}; select the split to cross-validate with --split"
+        )
+    splits = select_split(read, settings.split or next(iter(read)))
     data = splits.test
-    assign_folds(data, settings.folds, settings.seed)  # complains before anything is begun
+    assign_folds(data, settings.folds, settings.seed)  # raises an error before any computation
     how = (
         f"{settings.folds}-fold cross-validation over source images (seed {settings.seed}): each image is scored "
-        "once, by what was fitted on the other folds."
+        "once, after fitting on the other folds."
     )
     return replace(splits, train=data.take([]), how=how)
 
 
 def _baselines(settings: MaskSettings, splits: Splits[AnnotatedImages]) -> tuple[list[Method], list[str]]:
-    """Baselines that are ready to be asked, and what must be said of how they came about."""
+    """Return the baselines, and notes on how they are fitted."""
     test, names = splits.test, baseline_names(settings)
     if settings.folds is not None:
         fold = assign_folds(test, settings.folds, settings.seed)
         return [
-            FoldedMethod(
-                key=key, name=_titled(each.name), kind="baseline", folded=Folded(each, test, fold, settings.seed)
+            CrossValidatedMethod(
+                key=key,
+                name=_titled(each.name),
+                kind="baseline",
+                cross_validated=CrossValidatedBaseline(each, test, fold, settings.seed),
             )
             for key, each in make_baselines(test, names, seed=settings.seed).items()
         ], []
     if len(splits.train):
-        found = make_baselines(test, names, seed=settings.seed)
-        if not found:
+        baselines = make_baselines(test, names, seed=settings.seed)
+        if not baselines:
             return [], []
-        train, used = splits.train, min(len(splits.train), MOST_IMAGES)
-        drawn = f", drawn of {len(train)}" if used < len(train) else ""
-        notes = [
-            f"Baselines were fitted on {counted(used, 'image')} of train{drawn}, and saw nothing of what was scored."
-        ]
+        train, used = splits.train, min(len(splits.train), MAX_TRAIN_IMAGES)
+        sampled = f", sampled from {len(train)}" if used < len(train) else ""
+        notes = [f"Baselines are fitted on {counted(used, 'training image')}{sampled}, not on the scored images."]
     else:
-        train, found, notes = None, without_training(test, names), []
-        if left_out := [name for name in names if name not in found]:
+        train, baselines, notes = None, untrained_baselines(test, names), []
+        if excluded := [name for name in names if name not in baselines]:
             notes = [
-                f"There is no train split to fit baselines on: {', '.join(left_out)} were left out, and the others "
-                "have fixed settings."
+                f"There is no train split to fit baselines on: {', '.join(excluded)} are skipped, and the others have "
+                "fixed settings."
             ]
     methods: list[Method] = [
         BaselineMethod(
             key=key, name=_titled(each.name), kind="baseline", baseline=each, train=train, seed=settings.seed
         )
-        for key, each in found.items()
+        for key, each in baselines.items()
     ]
     return methods, notes
 
 
 def _titled(name: str) -> str:
+    """Capitalise the first letter."""
     return name[0].upper() + name[1:]
 
 
 def _score_all(
     methods: Sequence[Method],
     data: AnnotatedImages,
-    scoring: Scoring,
+    scorer: Scorer,
     cache: ScoreCache,
     manifest: Manifest,
 ) -> None:
-    """Score what is not scored yet; an image that fails is left out of all methods."""
-    places = data.image_ids.tolist()
-    known = sum(cache.has(method.key, place) for method in methods for place in places)
+    """Score all images that are not scored yet; failed images are excluded for all methods."""
+    image_ids = data.image_ids.tolist()
+    known = sum(cache.has(method.key, image_id) for method in methods for image_id in image_ids)
     failed: set[str] = set()
     try:
         with Progress(len(methods) * len(data), description="evaluate", unit="images", done=known) as progress:
             for method in methods:
-                if not all(cache.has(method.key, place) for place in places):
+                if not all(cache.has(method.key, image_id) for image_id in image_ids):
                     method.prepare()
                 for number in method.order(data):
-                    place = places[number]
-                    if cache.has(method.key, place):
+                    image_id = image_ids[number]
+                    if cache.has(method.key, image_id):
                         continue
                     progress.update()
-                    if place in failed:
+                    if image_id in failed:
                         continue
                     try:
-                        cache.add(scoring(data, number, method.maps(data, number), method.key))
+                        cache.add(scorer(data, number, method.maps(data, number), method.key))
                     except (ValueError, OSError, MemoryError) as error:
-                        failed.add(place)
-                        manifest.failed(place, f"{method.name}: {str(error) or type(error).__name__}")
-                        progress.note(f"stedfm: error: {place}: {manifest.items[place].reason}")
+                        failed.add(image_id)
+                        manifest.failed(image_id, f"{method.name}: {str(error) or type(error).__name__}")
+                        progress.note(f"stedfm: error: {image_id}: {manifest.items[image_id].reason}")
     finally:
         cache.save()
 
 
-def _first(manifest: Manifest) -> str:
-    place, reason = next(iter(manifest.failures().items()))
-    return f"{place}: {reason}"
+def _first_error(manifest: Manifest) -> str:
+    """Describe the first failed image."""
+    image_id, reason = next(iter(manifest.failures().items()))
+    return f"{image_id}: {reason}"

@@ -1,4 +1,8 @@
-"""Spots by undecimated wavelets: what microscopists use for puncta (Olivo-Marin, Pattern Recognition 2002)."""
+"""Spot detection by undecimated wavelets.
+
+Source:
+    Olivo-Marin, Extraction of spots in biological images using multiscale products, Pattern Recognition, 2002.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +17,34 @@ from scipy.stats import median_abs_deviation
 from stedfm_hf.evaluation.segmentation.baselines import (
     Regions,
     check_fitted,
-    class_shares,
-    pixels_of,
-    plane_of,
-    settle,
+    class_frequencies,
+    combine_classes,
+    region_pixels,
+    select_channel,
 )
 from stedfm_hf.metrics.mask_scores import overlap
 
 _SPLINE = np.array([1, 4, 6, 4, 1]) / 16
-"""Cubic B-spline, the smoothing filter of the transform."""
+"""Cubic B-spline smoothing filter."""
 SCALES = ((1, 2), (2, 3), (3,), (2, 3, 4), (3, 4), (4,), (4, 5))
-TIMES = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
-"""Settings that a fit chooses from: scales, and thresholds in standard deviations of the noise."""
+"""Sets of scales to try."""
+THRESHOLDS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
+"""Thresholds to try, in standard deviations of the noise."""
 
 
 def wavelet_planes(plane: np.ndarray, scales: int) -> np.ndarray:
-    """Coefficients of the undecimated (à trous) wavelet transform.
+    """Compute the undecimated (à trous) wavelet transform of an image.
 
-    Each scale smooths by a cubic B-spline whose taps lie twice as far apart as those of the scale before; its
-    coefficients are what the smoothing took away. They sum with the last smoothed image to the image.
+    Each scale smooths the image by a cubic B-spline with twice the spacing of the previous scale. Its coefficients are
+    the difference before and after smoothing. The coefficients of all scales and the last smoothed image sum to the
+    image.
+
+    Args:
+        plane: Image (H, W).
+        scales: Number of scales.
+
+    Returns:
+        Coefficients (scales, H, W) float64.
 
     Example:
         >>> wavelet_planes(np.ones((5, 6)), 2).shape
@@ -47,19 +60,19 @@ def wavelet_planes(plane: np.ndarray, scales: int) -> np.ndarray:
 
 
 class WaveletSpots:
-    """Wavelet spots whose scales and threshold are those of the highest mean IoU on the training images, by class.
+    """Bright spots at several wavelet scales.
 
-    A coefficient counts where it is above a number of standard deviations of the noise of its scale, which are
-    estimated by the median absolute deviation of the coefficients. A pixel is part of a spot where the coefficients of
-    all the scales count: the product of the thresholded scales, as in the paper; of its sign we take the bright side
-    alone.
+    A pixel belongs to a spot if its coefficients at all selected scales exceed a threshold, in standard deviations of
+    the noise of the scale. The noise is estimated by the median absolute deviation of the coefficients. Scales and
+    threshold of each class have the highest mean IoU on the training images. Unlike in the paper, only positive
+    coefficients (bright spots) are used.
 
     Args:
-        exclusive: whether classes exclude each other.
-        background: number of the class that is none, then.
-        channel: of the image.
-        scales: choices of scales.
-        times: choices of the threshold.
+        exclusive: Whether each pixel belongs to one class.
+        background: Number of the background class, if classes are exclusive.
+        channel: Channel of the image.
+        scales: Sets of scales to try.
+        thresholds: Thresholds to try, in standard deviations of the noise.
 
     Example:
         >>> image = np.zeros((1, 32, 32))
@@ -78,49 +91,51 @@ class WaveletSpots:
         background: int = 0,
         channel: int = 0,
         scales: Sequence[Sequence[int]] = SCALES,
-        times: Sequence[float] = TIMES,
+        thresholds: Sequence[float] = THRESHOLDS,
     ) -> None:
         self.exclusive, self.background, self.channel = exclusive, background, channel
-        self.choices = list(itertools.product([tuple(each) for each in scales], times))
+        self.choices = list(itertools.product([tuple(each) for each in scales], thresholds))
         self.settings: list[tuple[tuple[int, ...], float]] = []
-        """Scales and threshold of each class, once fitted."""
-        self.shares = np.zeros(0)
+        """Scales and threshold of each class, after fitting."""
+        self.frequencies = np.zeros(0)
 
     def fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions | None = None) -> Self:
-        """Choose scales and threshold for each class."""
-        self.shares = class_shares(targets, regions)
-        scores = np.zeros((len(images), len(self.choices), len(self.shares)))
+        """Select scales and threshold of each class."""
+        self.frequencies = class_frequencies(targets, regions)
+        scores = np.zeros((len(images), len(self.choices), len(self.frequencies)))
         for number, (image, target) in enumerate(zip(images, targets, strict=True)):
             region = None if regions is None else regions[number]
-            planes, truth = self._planes(image), pixels_of(target, region) > 0.5
-            for place, (scales, times) in enumerate(self.choices):
-                found = pixels_of(_spots(planes, scales, times)[None], region)
-                scores[number, place], _ = overlap(np.broadcast_to(found, truth.shape), truth)
-        # Images where a class is neither found nor there count for no setting.
-        counted = ~np.isnan(scores)
-        means = np.where(counted, scores, 0.0).sum(axis=0) / np.maximum(counted.sum(axis=0), 1)
-        self.settings = [self.choices[place] for place in means.argmax(axis=0)]
+            planes, truth = self._planes(image), region_pixels(target, region) > 0.5
+            for choice, (scales, threshold) in enumerate(self.choices):
+                predicted = region_pixels(_spots(planes, scales, threshold)[None], region)
+                scores[number, choice], _ = overlap(np.broadcast_to(predicted, truth.shape), truth)
+        # Undefined scores are excluded from the means.
+        defined = ~np.isnan(scores)
+        means = np.where(defined, scores, 0.0).sum(axis=0) / np.maximum(defined.sum(axis=0), 1)
+        self.settings = [self.choices[choice] for choice in means.argmax(axis=0)]
         return self
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """The spots, for each class by its own setting."""
+        """Predict the spots of each class."""
         check_fitted(self.settings)
         planes = self._planes(image)
-        found = np.stack([_spots(planes, scales, times) for scales, times in self.settings])
-        return settle(found, self.shares, self.background if self.exclusive else None)
+        found = np.stack([_spots(planes, scales, threshold) for scales, threshold in self.settings])
+        return combine_classes(found, self.frequencies, self.background if self.exclusive else None)
 
     def _planes(self, image: np.ndarray) -> np.ndarray:
-        return _in_noise(plane_of(image, self.channel), max(max(scales) for scales, _ in self.choices))
+        """Compute the normalised coefficients of an image."""
+        return _noise_normalised(select_channel(image, self.channel), max(max(scales) for scales, _ in self.choices))
 
 
-def _in_noise(plane: np.ndarray, scales: int) -> np.ndarray:
-    """Coefficients in standard deviations of the noise of their scale."""
+def _noise_normalised(plane: np.ndarray, scales: int) -> np.ndarray:
+    """Return wavelet coefficients in standard deviations of the noise of their scale."""
     planes = wavelet_planes(plane, scales)
     noise = median_abs_deviation(planes, axis=(1, 2), scale="normal")
-    # Where most coefficients are equal (an empty or constant image) rounding errors must not look like signal.
-    least = 1e-9 * max(float(np.abs(plane).max(initial=0.0)), np.finfo(float).tiny)
-    return planes / np.maximum(noise, least)[:, None, None]
+    # In empty or constant images, rounding errors must not look like signal.
+    smallest = 1e-9 * max(float(np.abs(plane).max(initial=0.0)), np.finfo(float).tiny)
+    return planes / np.maximum(noise, smallest)[:, None, None]
 
 
-def _spots(planes: np.ndarray, scales: Sequence[int], times: float) -> np.ndarray:
-    return np.logical_and.reduce([planes[scale - 1] > times for scale in scales])
+def _spots(planes: np.ndarray, scales: Sequence[int], threshold: float) -> np.ndarray:
+    """Return the pixels (H, W) bool above the threshold at all scales."""
+    return np.logical_and.reduce([planes[scale - 1] > threshold for scale in scales])

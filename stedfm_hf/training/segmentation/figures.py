@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from stedfm_hf.evaluation.report.segmentation.evaluation import Example
 from stedfm_hf.evaluation.report.segmentation.figures import plot_examples
-from stedfm_hf.evaluation.report.segmentation.findings import Example
 from stedfm_hf.evaluation.segmentation import planes_of, predicted_pixels
 from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.metrics.mask_scores import overlap

@@ -1,4 +1,4 @@
-"""Whole evaluations: what is refused, what is written, and that a run goes on where it was stopped."""
+"""Runs of `evaluate segmentation`: results, resuming and errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHEAP = ("otsu", "constant")
 
 
 def save(folder: Path, seed: int = 0, **changes: Any) -> str:
-    """A model whose maps follow the image."""
+    """Save a model whose maps follow the image."""
     torch.manual_seed(seed)
     changes = {"decoder": "linear", "id2label": {0: "background", 1: "spots"}, **changes}
     model = StedFmForSemanticSegmentation(tiny_config(**changes)).eval()
@@ -41,7 +41,7 @@ def save(folder: Path, seed: int = 0, **changes: Any) -> str:
 
 
 def annotated(folder: Path, count: int = 20, empty: tuple[int, ...] = (), planes: bool = False) -> Path:
-    """Images of a bright square on noise, with a mask each; with planes, the second class has none."""
+    """Write images of a bright square on noise with masks; with planes, the second class has no pixels."""
     rng = np.random.default_rng(0)
     for number in range(count):
         image, mask = rng.poisson(5, (40, 32)).astype(np.uint16), np.zeros((40, 32), np.uint8)
@@ -76,26 +76,26 @@ def scores(record: dict[str, Any], method: str, each_class: str = "mean over cla
     return {row["metric"]: row for row in record["summary"] if (row["method"], row["class"]) == (method, each_class)}
 
 
-def test_a_report_says_what_was_scored_and_how_well(folder: Path, model: str, tmp_path: Path) -> None:
-    outcome = evaluate(folder, [model], tmp_path / "out", split="all", baselines=("otsu", "wavelets", "forest"))
-    record = outcome.record
+def test_results_and_report(folder: Path, model: str, tmp_path: Path) -> None:
+    result = evaluate(folder, [model], tmp_path / "out", split="all", baselines=("otsu", "wavelets", "forest"))
+    record = result.record
     assert [each["key"] for each in record["methods"]] == ["tiny", "otsu", "wavelets"]
-    assert "forest were left out" in " ".join(record["notes"]) and record["split"]["splits"].keys() == {"test"}
+    assert "forest are skipped" in " ".join(record["notes"]) and record["split"]["splits"].keys() == {"test"}
     otsu = scores(record, "otsu", "spots")
     assert otsu["iou"]["mean"] > 0.9 and otsu["aupr"]["undefined"] == 1, "an empty image has no AUPR"
-    assert record["data"]["excluded_from_means"] == ["background"] and outcome.manifest.counts()["done"] == 20
+    assert record["data"]["excluded_from_means"] == ["background"] and result.manifest.counts()["done"] == 20
     assert {row["class"] for row in record["pooled_objects"]} == {"spots"}
-    table = pq.read_table(outcome.output / "per_image.parquet").to_pylist()
+    table = pq.read_table(result.output / "per_image.parquet").to_pylist()
     assert len(table) == 3 * 20 * 2
     assert {"image_id", "source", "method", "class", "iou", "dice", "aupr", "auroc", "f1", "pq"} <= table[0].keys()
-    page = (outcome.output / "report.html").read_text(encoding="utf-8")
+    page = (result.output / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png") == 2 and not re.search(r"(src|href)=\"(?!data:)", page)
     assert "best" in page and "Otsu" in page and "imulated" not in page
-    files = {path.name for path in (outcome.output / "figures").iterdir()}
+    files = {path.name for path in (result.output / "figures").iterdir()}
     assert files == {f"{name}.{kind}" for name in ("scores", "examples") for kind in ("png", "svg")}
 
 
-def test_the_maps_are_those_of_stedfm_segment(folder: Path, model: str, tmp_path: Path) -> None:
+def test_the_maps_equal_those_of_segment(folder: Path, model: str, tmp_path: Path) -> None:
     record = evaluate(folder, [model], tmp_path / "out", split="all", baselines=()).record
     segment(folder / "images", tmp_path / "masks", model=model, device="cpu")
     ious = []
@@ -107,7 +107,7 @@ def test_the_maps_are_those_of_stedfm_segment(folder: Path, model: str, tmp_path
     assert scores(record, "tiny", "spots")["iou"]["mean"] == pytest.approx(np.mean(ious))
 
 
-def test_a_set_without_splits_is_split_and_few_images_allow_no_conclusion(
+def test_a_data_set_without_splits_is_split_and_few_images_are_reported(
     folder: Path, model: str, tmp_path: Path
 ) -> None:
     record = evaluate(folder, [model], tmp_path / "out").record
@@ -124,7 +124,9 @@ def test_a_set_without_splits_is_split_and_few_images_allow_no_conclusion(
     assert "No conclusion can be drawn" in page and "better than" not in page
 
 
-def test_the_same_command_finds_its_results_and_another_is_refused(folder: Path, model: str, tmp_path: Path) -> None:
+def test_the_same_command_reads_its_results_and_other_settings_raise_an_error(
+    folder: Path, model: str, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     first = evaluate(folder, [model], out)
     written = (out / "metrics.json").stat().st_mtime_ns
@@ -139,16 +141,16 @@ def test_the_same_command_finds_its_results_and_another_is_refused(folder: Path,
         evaluate(folder, [model], tmp_path / "mine")
 
 
-def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
+def test_an_interrupted_run_resumes_with_the_same_results(
     folder: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = evaluate(folder, [model], tmp_path / "whole", split="all").record
-    asked: list[int] = []
+    scored: list[int] = []
     real = methods.ModelMethod.maps
 
     def stopping(self: methods.ModelMethod, data: Any, number: int) -> np.ndarray:
-        asked.append(number)
-        if len(asked) == 8:
+        scored.append(number)
+        if len(scored) == 8:
             raise KeyboardInterrupt
         return real(self, data, number)
 
@@ -157,12 +159,12 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
         evaluate(folder, [model], tmp_path / "out", split="all")
     assert not (tmp_path / "out" / "report.html").exists()
     found = evaluate(folder, [model], tmp_path / "out", split="all").record
-    assert asked[8] == 7 and found["summary"] == whole["summary"]
+    assert scored[8] == 7 and found["summary"] == whole["summary"]
     one, other = (pq.read_table(tmp_path / name / "per_image.parquet") for name in ("whole", "out"))
     assert one.equals(other)
 
 
-def test_an_image_that_fails_is_left_out_of_all_methods_and_named(
+def test_failed_images_are_excluded_for_all_methods_and_reported(
     folder: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = methods.ModelMethod.maps
@@ -173,26 +175,26 @@ def test_an_image_that_fails_is_left_out_of_all_methods_and_named(
         return real(self, data, number)
 
     monkeypatch.setattr(methods.ModelMethod, "maps", failing)
-    outcome = evaluate(folder, [model], tmp_path / "out", split="all")
-    (place,) = outcome.record["data"]["failed"]
-    assert outcome.manifest.exit_status == 1 and outcome.manifest.counts()["done"] == 19
+    result = evaluate(folder, [model], tmp_path / "out", split="all")
+    (image_id,) = result.record["data"]["failed"]
+    assert result.manifest.exit_status == 1 and result.manifest.counts()["done"] == 19
     table = pq.read_table(tmp_path / "out" / "per_image.parquet").to_pylist()
-    assert place not in {row["image_id"] for row in table} and len(table) == 2 * 19 * 2
-    assert place in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert image_id not in {row["image_id"] for row in table} and len(table) == 2 * 19 * 2
+    assert image_id in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
-def test_wrong_requests_are_refused_before_anything_is_written(folder: Path, model: str, tmp_path: Path) -> None:
+def test_invalid_arguments_raise_errors_before_anything_is_written(folder: Path, model: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for models, options, message in (
-        ([], {}, "no model to evaluate; name one"),
-        ([model], {"folds": 3}, "models are not trained here"),
-        ([model], {"classes": ["rings"]}, "knows the classes background, spots, and set has background, rings"),
-        ([model], {"threshold": 0.3}, "leave --threshold out"),
+        ([], {}, "there is no model to evaluate; set --model"),
+        ([model], {"folds": 3}, "cross-validates baselines only"),
+        ([model], {"classes": ["rings"]}, "has the classes background, spots, but set has background, rings"),
+        ([model], {"threshold": 0.3}, "Leave out --threshold"),
         ([model], {"protocol": "reference"}, "--target-type multi_label"),
         ([model], {"split": "tests"}, "has no split 'tests'"),
         ([model, model], {}, "is named twice"),
         ([model], {"baselines": ["magic"]}, "baselines 'magic' is unknown"),
-        ([save(tmp_path / "two", num_channels=2)], {}, "the number of its channels is 1, and two takes 2"),
+        ([save(tmp_path / "two", num_channels=2)], {}, "has 1 channels, but two needs 2"),
     ):
         with pytest.raises(UserError, match=re.escape(message)):
             evaluate(folder, models, out, **options)
@@ -200,27 +202,27 @@ def test_wrong_requests_are_refused_before_anything_is_written(folder: Path, mod
 
 
 @pytest.mark.figures
-def test_the_rules_of_the_reference(tmp_path: Path) -> None:
+def test_the_reference_protocol(tmp_path: Path) -> None:
     data = annotated(tmp_path / "set", count=8, planes=True)
     model = save(tmp_path / "multilabel", target_type="multi_label", id2label={0: "spots", 1: "rings"})
     options: dict[str, Any] = {"split": "all", "classes": ["spots", "rings"], "baselines": ("otsu",)}
-    outcome = evaluate(data, [model], tmp_path / "out", protocol="reference", **options)
-    assert outcome.record["protocol"] == {"name": "reference", "threshold": 0.25, "min_area_px": 1}
-    assert scores(outcome.record, "multilabel").keys() == {"iou", "aupr", "auroc", "auap", "weak_aupr"}
-    assert not outcome.record["pooled_objects"] and "cannot be" not in outcome.record["warnings"]
-    rings = scores(outcome.record, "otsu", "rings")
+    result = evaluate(data, [model], tmp_path / "out", protocol="reference", **options)
+    assert result.record["protocol"] == {"name": "reference", "threshold": 0.25, "min_area_px": 1}
+    assert scores(result.record, "multilabel").keys() == {"iou", "aupr", "auroc", "auap", "weak_aupr"}
+    assert not result.record["pooled_objects"] and "cannot be" not in result.record["warnings"]
+    rings = scores(result.record, "otsu", "rings")
     assert rings["weak_aupr"]["undefined"] == 8 and rings["weak_aupr"]["mean"] is None
     table = pq.read_table(tmp_path / "out" / "per_image.parquet").to_pylist()
     assert {row["weak_aupr"] for row in table if row["class"] == "rings"} == {-1.0}
-    assert any("no pixel of rings is in test" in each for each in outcome.record["warnings"])
+    assert any("no pixel of rings is in test" in each for each in result.record["warnings"])
     default = evaluate(data, [model], tmp_path / "default", threshold=0.25, **options).record
     assert scores(default, "multilabel", "spots")["iou"]["mean"] == pytest.approx(
-        scores(outcome.record, "multilabel", "spots")["iou"]["mean"]
+        scores(result.record, "multilabel", "spots")["iou"]["mean"]
     )
     assert (tmp_path / "default" / "figures" / "classes.png").is_file()
 
 
-def test_the_command_cross_validates_baselines_and_answers_in_json(
+def test_the_command_cross_validates_baselines_and_prints_json(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["evaluate", "segmentation", "--dataset", str(folder), "--folds", "4", "--output", str(tmp_path / "out")]
@@ -237,7 +239,7 @@ def test_the_command_cross_validates_baselines_and_answers_in_json(
     assert main([*words, "--classes", "blobs"]) == 2 and "other settings" in capsys.readouterr().err
 
 
-def test_the_terminal_shows_every_class_beside_the_mean(
+def test_the_terminal_shows_each_class_next_to_the_mean(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = shutil.copytree(folder, tmp_path / "data")

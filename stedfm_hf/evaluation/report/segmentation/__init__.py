@@ -1,6 +1,6 @@
-"""What an evaluation of segmentation leaves behind: scores of every image, figures, and one page for people."""
+"""Report of `evaluate segmentation`: metrics as JSON, scores of each image, figures and an HTML page."""
 
-from stedfm_hf.evaluation.report.segmentation.findings import Example, Findings
-from stedfm_hf.evaluation.report.segmentation.page import PER_IMAGE, RESULTS, write_findings
+from stedfm_hf.evaluation.report.segmentation.evaluation import Example, SegmentationEvaluation
+from stedfm_hf.evaluation.report.segmentation.page import PER_IMAGE, RESULTS, write_segmentation_report
 
-__all__ = ["PER_IMAGE", "RESULTS", "Example", "Findings", "write_findings"]
+__all__ = ["PER_IMAGE", "RESULTS", "Example", "SegmentationEvaluation", "write_segmentation_report"]

@@ -1,4 +1,4 @@
-"""The figures of an evaluation of segmentation: scores with intervals, by class, and images to look at."""
+"""Figures of `evaluate segmentation`: scores with confidence intervals, scores by class, and example images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import ndimage
 
-from stedfm_hf.evaluation.report.segmentation.findings import PRIMARY, Example, Findings
-from stedfm_hf.evaluation.segmentation.scored import image_means
+from stedfm_hf.evaluation.report.segmentation.evaluation import PRIMARY, Example, SegmentationEvaluation
+from stedfm_hf.evaluation.segmentation.scores import image_means
 from stedfm_hf.reports.figures import (
     GRID,
     INK,
@@ -28,7 +28,7 @@ from stedfm_hf.reports.figures import (
     style,
 )
 
-WORDS = {
+METRIC_NAMES = {
     "iou": "IoU",
     "dice": "Dice",
     "aupr": "AUPR",
@@ -39,81 +39,92 @@ WORDS = {
     "pq": "PQ of objects",
     "sq": "SQ of objects",
 }
-MOST_POINTS = 400
+"""Names of the metrics in reports."""
+MAX_POINTS = 400
+"""Largest number of images to plot for each method."""
 _MARKS = "osD^vP*X"
 
 
-def plot_figures(findings: Findings, folder: Path) -> dict[str, Path]:
-    """Draws and saves all figures there is material for; returns their PNG files by name."""
+def plot_figures(evaluation: SegmentationEvaluation, folder: Path) -> dict[str, Path]:
+    """Plot and save all figures for which there are results.
+
+    Args:
+        evaluation: Results.
+        folder: Folder of the figures.
+
+    Returns:
+        PNG file of each figure, by name.
+    """
     with style():
-        drawn = {"scores": _scores(findings)}
-        if len(findings.shown_classes) > 1:
-            drawn["classes"] = _classes(findings)
-        if findings.examples:
-            drawn["examples"] = plot_examples(findings.examples, findings.shown_classes)
-        return {name: save_figure(figure, folder, name) for name, figure in drawn.items()}
+        plotted = {"scores": _scores(evaluation)}
+        if len(evaluation.shown_classes) > 1:
+            plotted["classes"] = _classes(evaluation)
+        if evaluation.examples:
+            plotted["examples"] = plot_examples(evaluation.examples, evaluation.shown_classes)
+        return {name: save_figure(figure, folder, name) for name, figure in plotted.items()}
 
 
-def _scores(findings: Findings) -> Figure:
-    """Means with their intervals, and the single images behind the first score."""
-    scores = [name for name in (PRIMARY, "aupr") if name in findings.metric_names]
-    count = len(findings.contestants)
+def _scores(evaluation: SegmentationEvaluation) -> Figure:
+    """Plot means with confidence intervals, and the scores of single images."""
+    metrics = [name for name in (PRIMARY, "aupr") if name in evaluation.metric_names]
+    count = len(evaluation.methods)
     figure = Figure(figsize=(7.2, 0.42 * count + 0.9))
-    (axes,) = figure.subplots(1, len(scores), squeeze=False, sharey=True, gridspec_kw={"wspace": 0.08})
-    for place, (each_axes, score) in enumerate(zip(axes, scores, strict=True)):
-        for number, each in enumerate(findings.contestants):
-            row = findings.row(each.key, score)
+    (axes,) = figure.subplots(1, len(metrics), squeeze=False, sharey=True, gridspec_kw={"wspace": 0.08})
+    for column, (each_axes, metric) in enumerate(zip(axes, metrics, strict=True)):
+        for number, each in enumerate(evaluation.methods):
+            row = evaluation.row(each.key, metric)
             colour = label_colours(["model"])["model"] if each.kind == "model" else MUTED
-            values = image_means(findings.scores[each.key], findings.test.background, score)
-            values = values[np.isfinite(values)][:MOST_POINTS]
-            # Spread by a fixed pattern, so that the figure is the same every time.
-            apart = 0.3 * (((np.arange(len(values)) * 0.618) % 1) - 0.5)
-            each_axes.plot(values, number + apart, ".", color=colour, ms=4.5, alpha=0.45, mew=0, zorder=1)
+            values = image_means(evaluation.scores[each.key], evaluation.test.background, metric)
+            values = values[np.isfinite(values)][:MAX_POINTS]
+            # A fixed jitter, so that the figure is reproducible.
+            jitter = 0.3 * (((np.arange(len(values)) * 0.618) % 1) - 0.5)
+            each_axes.plot(values, number + jitter, ".", color=colour, ms=4.5, alpha=0.45, mew=0, zorder=1)
             if row["mean"] is None:
                 continue
             if row["low"] is not None:
                 each_axes.plot([row["low"], row["high"]], [number, number], color=colour, lw=2.4, zorder=2)
             each_axes.plot(row["mean"], number, "o", color=colour, ms=7, mec="white", mew=1.0, zorder=3)
-        each_axes.set(xlim=(-0.02, 1.02), ylim=(count - 0.5, -0.5), xlabel=f"mean {WORDS[score]}")
-        each_axes.set_yticks(range(count), [shortened(each.name) for each in findings.contestants], fontsize=9)
-        each_axes.tick_params(axis="y", length=0, labelleft=place == 0)
+        each_axes.set(xlim=(-0.02, 1.02), ylim=(count - 0.5, -0.5), xlabel=METRIC_NAMES[metric])
+        each_axes.set_yticks(range(count), [shortened(each.name) for each in evaluation.methods], fontsize=9)
+        each_axes.tick_params(axis="y", length=0, labelleft=column == 0)
         each_axes.grid(axis="x", color=GRID, lw=0.7)
         each_axes.set_axisbelow(True)
         each_axes.spines["left"].set_visible(False)
-    for label, each in zip(axes[0].get_yticklabels(), findings.contestants, strict=True):
+    for label, each in zip(axes[0].get_yticklabels(), evaluation.methods, strict=True):
         label.set_color(INK)
         label.set_parse_math(False)
         label.set_fontweight("bold" if each.kind == "model" else "normal")
     return figure
 
 
-def _classes(findings: Findings) -> Figure:
-    """The first score of every class and method."""
-    classes, methods = findings.shown_classes, findings.contestants
+def _classes(evaluation: SegmentationEvaluation) -> Figure:
+    """Plot the primary metric of each class and method."""
+    classes, methods = evaluation.shown_classes, evaluation.methods
     figure = Figure(figsize=(7.2, max(1.6, 0.13 * len(classes) * len(methods) + 0.25 * len(classes) + 0.7)))
     axes = figure.add_subplot()
     models = [each.key for each in methods if each.kind == "model"]
     colours = label_colours([*models, *(each.key for each in methods if each.kind == "baseline")])
     for number, each in enumerate(methods):
         shift = 0.72 * ((number + 0.5) / len(methods) - 0.5)
-        rows = [findings.row(each.key, PRIMARY, name) for name in classes]
-        known = [place for place, row in enumerate(rows) if row["mean"] is not None]
+        rows = [evaluation.row(each.key, PRIMARY, name) for name in classes]
+        known = [position for position, row in enumerate(rows) if row["mean"] is not None]
         model = each.kind == "model"
         line: dict[str, Any] = {"color": colours[each.key], "zorder": 3 if model else 2}
-        for place in known:
-            if rows[place]["low"] is not None:
-                axes.plot([rows[place]["low"], rows[place]["high"]], [place + shift] * 2, lw=1.4, alpha=0.7, **line)
+        for position in known:
+            low, high = rows[position]["low"], rows[position]["high"]
+            if low is not None:
+                axes.plot([low, high], [position + shift] * 2, lw=1.4, alpha=0.7, **line)
         axes.plot(
-            [rows[place]["mean"] for place in known],
-            [place + shift for place in known],
+            [rows[position]["mean"] for position in known],
+            [position + shift for position in known],
             _MARKS[number % len(_MARKS)],
             ms=6.5 if model else 4.5,
             label=shortened(each.name),
             **line,
         )
-    for place in range(1, len(classes)):
-        axes.axhline(place - 0.5, color=GRID, lw=0.8)
-    axes.set(xlim=(-0.02, 1.02), ylim=(len(classes) - 0.5, -0.5), xlabel=f"mean {WORDS[PRIMARY]}")
+    for position in range(1, len(classes)):
+        axes.axhline(position - 0.5, color=GRID, lw=0.8)
+    axes.set(xlim=(-0.02, 1.02), ylim=(len(classes) - 0.5, -0.5), xlabel=METRIC_NAMES[PRIMARY])
     axes.set_yticks(range(len(classes)), [shortened(name, 22) for name in classes], fontsize=9)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=GRID, lw=0.7)
@@ -126,17 +137,26 @@ def _classes(findings: Findings) -> Figure:
 
 
 BRIGHT = ("#39C0FF", "#FF9F2E", "#3DDC97", "#FF7AC8", "#F5E960", "#B79CFF", "#FF6B5E", "#E6E6E6")
-"""Colours of classes on dark grey images, in the order of the package's palette."""
-MOST_PIXELS = 288
-"""Side of what is shown of a larger image: the part with most annotation, pixel by pixel."""
-MOST_COLUMNS = 5
+"""Colours of classes on grey images, in the order of the palette of the package."""
+MAX_SIZE_PX = 288
+"""Largest height and width of an example image, in pixels."""
+MAX_COLUMNS = 5
+"""Largest number of panels in a row."""
 _PANEL = 1.95
 
 
 def plot_examples(examples: Sequence[Example], classes: Sequence[str]) -> Figure:
-    """Rows of an image as it is, with the true outlines, and with those each method found."""
+    """Plot each image without outlines, with the annotation, and with the prediction of each method.
+
+    Args:
+        examples: Images to plot, one row each.
+        classes: Names of the classes.
+
+    Returns:
+        The figure.
+    """
     examples = [crop(each) for each in examples]
-    titles = ["image", "annotated", *examples[0].predicted][:MOST_COLUMNS]
+    titles = ["image", "annotation", *examples[0].predicted][:MAX_COLUMNS]
     shapes = [each.image.shape for each in examples]
     heights = [_PANEL * height / width for height, width in shapes]
     with style():
@@ -168,7 +188,7 @@ def plot_examples(examples: Sequence[Example], classes: Sequence[str]) -> Figure
                 if number:
                     planes = each.truth if number == 1 else each.predicted[titles[number]]
                     _outline(axes, planes, each.region)
-            label = row[0].set_ylabel(f"{each.word}\nIoU {each.score:.2f}", fontsize=9)
+            label = row[0].set_ylabel(f"{each.title}\nIoU {each.score:.2f}", fontsize=9)
             label.set_parse_math(False)
         for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(shortened(title, 24), fontsize=8.5).set_parse_math(False)
@@ -190,16 +210,16 @@ def plot_examples(examples: Sequence[Example], classes: Sequence[str]) -> Figure
 
 
 def colour_of(number: int) -> str:
-    """Colour of a class on a grey image."""
+    """Return the colour of a class, by its number."""
     return BRIGHT[number % len(BRIGHT)]
 
 
-def crop(example: Example, most: int = MOST_PIXELS) -> Example:
-    """The part of an image with most annotation, at most `most` pixels wide and high.
+def crop(example: Example, max_size_px: int = MAX_SIZE_PX) -> Example:
+    """Crop an image to the part with the largest annotated area.
 
     Args:
-        example: of any size.
-        most: side of the part.
+        example: Image of any size.
+        max_size_px: Largest height and width of the crop, in pixels.
 
     Example:
         >>> truth = np.zeros((1, 40, 10), bool)
@@ -209,31 +229,30 @@ def crop(example: Example, most: int = MOST_PIXELS) -> Example:
         ((8, 8), 24, (1, 8, 8))
     """
     shape = example.image.shape
-    sides = tuple(min(length, most) for length in shape)
-    if sides == shape:
+    size = tuple(min(length, max_size_px) for length in shape)
+    if size == shape:
         return example
-    density = ndimage.uniform_filter(example.truth.any(axis=0).astype(np.float32), sides, mode="constant")
-    window = []
-    for length, side in zip(shape, sides, strict=True):
-        window.append((side // 2, length - side + side // 2 + 1))
-    inner = density[window[0][0] : window[0][1], window[1][0] : window[1][1]]
+    density = ndimage.uniform_filter(example.truth.any(axis=0).astype(np.float32), size, mode="constant")
+    rows, columns = (slice(part // 2, length - part + part // 2 + 1) for length, part in zip(shape, size, strict=True))
+    inner = density[rows, columns]
     top, left = (int(each) for each in np.unravel_index(inner.argmax(), inner.shape))
-    place = (slice(top, top + sides[0]), slice(left, left + sides[1]))
+    part = (slice(top, top + size[0]), slice(left, left + size[1]))
     return replace(
         example,
-        image=example.image[place],
-        truth=example.truth[:, *place],
-        predicted={name: planes[:, *place] for name, planes in example.predicted.items()},
-        region=None if example.region is None else example.region[place],
+        image=example.image[part],
+        truth=example.truth[:, *part],
+        predicted={name: planes[:, *part] for name, planes in example.predicted.items()},
+        region=None if example.region is None else example.region[part],
     )
 
 
 def _outline(axes: Axes, planes: np.ndarray, region: np.ndarray | None) -> None:
+    """Plot the outlines of all classes, and lighten pixels outside the region."""
     dark: list[patheffects.AbstractPathEffect] = [
         patheffects.withStroke(linewidth=1.9, foreground="black", alpha=0.55)
     ]
     for number, plane in enumerate(planes):
-        # A border of nothing closes outlines that reach the border of the image.
+        # Padding closes outlines at the border of the image.
         padded = np.pad(plane.astype(np.float32), 1)
         if padded.any():
             rows, columns = (np.arange(length) - 1 for length in padded.shape)

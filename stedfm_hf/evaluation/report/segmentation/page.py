@@ -1,4 +1,4 @@
-"""The page of an evaluation of segmentation: what was scored, how well, and how far it can be believed."""
+"""HTML page of `evaluate segmentation`: results, protocol and limitations in one file."""
 
 from __future__ import annotations
 
@@ -6,229 +6,258 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stedfm_hf.evaluation.report.segmentation.figures import MOST_PIXELS, WORDS, plot_figures
-from stedfm_hf.evaluation.report.segmentation.findings import PRIMARY, Findings
+from stedfm_hf.evaluation.report.segmentation.evaluation import PRIMARY, SegmentationEvaluation
+from stedfm_hf.evaluation.report.segmentation.figures import MAX_SIZE_PX, METRIC_NAMES, plot_figures
 from stedfm_hf.evaluation.report.shared import (
     LEVEL,
     NONE,
     PAGE,
     SIMULATED,
-    caveats,
-    facts_of,
+    baseline_descriptions,
+    comparison_section,
+    failed_section,
     finite,
-    how_it_was_done,
-    left_out,
-    sentences_on,
-    unbroken,
+    limitation_sentences,
+    method_section,
+    nonbreaking,
+    page_facts,
     verdicts,
-    which_differ,
     write_table,
 )
-from stedfm_hf.evaluation.segmentation.scored import table_of
+from stedfm_hf.evaluation.segmentation.scores import scores_to_table
 from stedfm_hf.reports import ReportFigure, Section, Table, write_page
 from stedfm_hf.runs import counted, some_of, write_json
 
 RESULTS, PER_IMAGE = "metrics.json", "per_image.parquet"
 _BASELINES = {
-    "otsu": "Otsu's threshold of each image takes its bright pixels for every class, or, where classes exclude each "
-    "other, for the most frequent one.",
-    "wavelets": "Wavelet spots are pixels bright at several scales at once; scales and threshold are those with the "
+    "otsu": "Otsu: pixels above Otsu's threshold of each image belong to every class or, for exclusive classes, to "
+    "the most frequent class.",
+    "wavelets": "Wavelet spots: pixels that are bright at several wavelet scales; scales and threshold have the "
     "highest mean IoU on the training images.",
-    "forest": "The pixel forest (100 trees) learns from intensity, gradients and Hessian at five scales of 20,000 "
-    "pixels of the training images.",
-    "constant": "The constant answer takes every pixel for every class, or, where classes exclude each other, for the "
-    "most frequent one: its IoU is the share of true pixels.",
-    "chance": "Chance draws each pixel, of every class as often as in the training images.",
+    "forest": "Pixel forest: 100 trees, trained on intensity, gradients and Hessian eigenvalues at five scales of "
+    "20,000 pixels of the training images.",
+    "constant": "Constant: every pixel belongs to every class or, for exclusive classes, to the most frequent class. "
+    "Its IoU is the fraction of true pixels.",
+    "chance": "Chance: random pixels, as frequent in each class as in the training images.",
 }
 
 
-def write_page_of(findings: Findings, figures: Mapping[str, Path], path: Path) -> Path:
-    """Writes `report.html`; figures are PNG files by name."""
-    sections = [_material(findings), _scores(findings, figures)]
-    if findings.comparisons:
-        sections.append(_comparisons(findings))
+def write_report_page(evaluation: SegmentationEvaluation, figures: Mapping[str, Path], path: Path) -> Path:
+    """Write the HTML page.
+
+    Args:
+        evaluation: Results.
+        figures: PNG file of each figure, by name.
+        path: File to write.
+
+    Returns:
+        The path.
+    """
+    sections = [_data(evaluation), _scores(evaluation, figures)]
+    if evaluation.comparisons:
+        sections.append(_comparisons(evaluation))
     if "examples" in figures:
-        sections.append(_examples(findings, figures["examples"]))
-    sections.append(_classes(findings, figures))
-    if findings.objects:
-        sections.append(_objects(findings))
-    sections.append(_method(findings))
-    sections += left_out("Images that were left out", findings.failed)
-    simulated = " (simulated images)" if findings.test.simulated else ""
+        sections.append(_examples(evaluation, figures["examples"]))
+    sections.append(_classes(evaluation, figures))
+    if evaluation.objects:
+        sections.append(_objects(evaluation))
+    sections.append(_method(evaluation))
+    sections += failed_section("Excluded images", evaluation.failed)
+    simulated = " (simulated images)" if evaluation.test.simulated else ""
     return write_page(
         path,
-        title=f"Segmentation: {findings.test.name}{simulated}",
-        lead=" ".join(summary(findings)),
-        facts=facts_of(
-            findings.splits,
-            findings.test,
-            classes=str(len(findings.shown_classes)),
-            protocol=findings.scoring.protocol,
+        title=f"Segmentation: {evaluation.test.name}{simulated}",
+        lead=" ".join(summary(evaluation)),
+        facts=page_facts(
+            evaluation.splits,
+            evaluation.test,
+            classes=str(len(evaluation.shown_classes)),
+            protocol=evaluation.scorer.protocol,
         ),
         sections=sections,
-        footer=f"Made by `stedfm {findings.command}` of the package stedfm-hf. This page is self-contained; figures "
-        "are next to it in the folder figures as PNG and SVG, all numbers in metrics.json, the scores of every image "
-        "in per_image.parquet.",
+        footer=f"Made by `stedfm {evaluation.command}` of the package stedfm-hf. This page is self-contained. The "
+        "folder also holds the figures as PNG and SVG (figures), all metrics (metrics.json) and the scores of "
+        "each image "
+        "(per_image.parquet).",
     )
 
 
-def summary(findings: Findings) -> list[str]:
-    """What came out, a sentence each; the page opens with it."""
-    lines = caveats(findings.limitations, simulated=findings.test.simulated)
-    first, best = findings.lead, findings.best_baseline()
-    lines.append(f"{first.name} reaches a mean IoU of {_with_interval(findings.row(first.key, PRIMARY))}.")
+def summary(evaluation: SegmentationEvaluation) -> list[str]:
+    """Return the main results as sentences, which open the page."""
+    lines = limitation_sentences(evaluation.limitations, simulated=evaluation.test.simulated)
+    first, best = evaluation.main_method, evaluation.best_baseline()
+    lines.append(f"{first.name} reaches a mean IoU of {_with_interval(evaluation.row(first.key, PRIMARY))}.")
     if first.kind == "model" and best is not None:
-        mean = _number(findings.row(best, PRIMARY)["mean"])
-        lines.append(f"The best baseline, {findings.name(best)}, reaches {mean}.")
-    if not findings.limitations and first.kind == "model":
-        beaten = [
+        mean = _number(evaluation.row(best, PRIMARY)["mean"])
+        lines.append(f"The best baseline, {evaluation.name(best)}, reaches {mean}.")
+    if not evaluation.limitations and first.kind == "model":
+        compared = [
             row
-            for row in findings.comparisons
+            for row in evaluation.comparisons
             if row["model"] == first.key and row["other"] not in ("constant", "chance")
         ]
-        if words := verdicts(beaten, findings.name):
-            lines.append(f"On the same images {first.name} is {words}.")
+        if words := verdicts(compared, evaluation.name):
+            lines.append(f"On the same images, {first.name} is {words}.")
     return lines
 
 
 def _with_interval(row: Mapping[str, Any]) -> str:
+    """Format a mean with its confidence interval."""
     text = _number(row["mean"])
     if row["low"] is None:
         return text
-    return f"{text} (95\u00a0% interval {_number(row['low'])} to {_number(row['high'])})"
+    return f"{text} (95\u00a0% confidence interval {_number(row['low'])} to {_number(row['high'])})"
 
 
-def _ends(row: Mapping[str, Any]) -> str:
+def _interval(row: Mapping[str, Any]) -> str:
+    """Format a confidence interval."""
     return NONE if row["low"] is None else f"{_number(row['low'])} to {_number(row['high'])}"
 
 
 def _number(value: float | None) -> str:
+    """Format a metric."""
     return NONE if value is None else f"{value:.3f}"
 
 
-def _material(findings: Findings) -> Section:
-    test = findings.test
-    text = [f"{findings.how} No source image is in two splits; this was checked.", *findings.notes]
+def _data(evaluation: SegmentationEvaluation) -> Section:
+    """Return the section on the images."""
+    test = evaluation.test
+    text = [f"{evaluation.how} No source image is in two splits.", *evaluation.notes]
     text += [SIMULATED] * test.simulated
-    if findings.warnings:
-        text.append("Mind: " + ". ".join(findings.warnings) + ".")
+    if evaluation.warnings:
+        text.append("Warning: " + ". ".join(evaluation.warnings) + ".")
     if test.unmasked:
-        text.append(f"Images without a mask, left out: {some_of(test.unmasked)}.")
-    if findings.failed:
-        text.append(f"{counted(len(findings.failed), 'image')} failed: left out for all methods, and named below.")
-    splits, rows = list(findings.splits), []
+        text.append(f"Images without a mask are excluded: {some_of(test.unmasked)}.")
+    if evaluation.failed:
+        text.append(
+            f"{counted(len(evaluation.failed), 'image')} failed and are excluded for all methods; see the last "
+            "section."
+        )
+    splits, rows = list(evaluation.splits), []
     for number, name in enumerate(test.classes):
-        shares = (_share(findings.splits[split], name) for split in splits)
-        rows.append((name, str(int((test.pixels[:, number] > 0).sum())), *shares))
-    header = ("class", "test images with it", *(f"pixels of {split}, %" for split in splits))
+        percentages = (_percentage(evaluation.splits[split], name) for split in splits)
+        rows.append((name, str(int((test.pixels[:, number] > 0).sum())), *percentages))
+    header = ("class", "test images with the class", *(f"{split} pixels, %" for split in splits))
     caption = (
-        "Counted here are pixels of soft masks above 0; in the scores they are true above 0.5."
+        "Pixels of soft masks are counted above 0. For the scores, they are true above 0.5."
         if test.target_type == "soft"
         else ""
     )
-    return Section("What was scored", text, table=Table(header, rows, caption))
+    return Section("Data", text, table=Table(header, rows, caption))
 
 
-def _share(side: Mapping[str, Any], name: str) -> str:
-    share = 100 * side["pixels"][name] / max(side["total_pixels"], 1)
-    return f"{share:.2g}" if 0 < share < 1 else f"{share:.1f}"
+def _percentage(split: Mapping[str, Any], name: str) -> str:
+    """Format the percentage of pixels of a class."""
+    percentage = 100 * split["pixels"][name] / max(split["total_pixels"], 1)
+    return f"{percentage:.2g}" if 0 < percentage < 1 else f"{percentage:.1f}"
 
 
-def _scores(findings: Findings, figures: Mapping[str, Path]) -> Section:
-    names = [name for name in findings.metric_names if name != "sq"]
-    lead = [each.key for each in findings.contestants].index(findings.lead.key)
-    left_out = [name for name in findings.test.classes if name not in findings.shown_classes]
+def _scores(evaluation: SegmentationEvaluation, figures: Mapping[str, Path]) -> Section:
+    """Return the section with the scores of all methods."""
+    names = [name for name in evaluation.metric_names if name != "sq"]
+    main = [each.key for each in evaluation.methods].index(evaluation.main_method.key)
+    excluded = [name for name in evaluation.test.classes if name not in evaluation.shown_classes]
     rows = []
-    for each in findings.contestants:
-        found = {name: findings.row(each.key, name) for name in names}
+    for each in evaluation.methods:
+        found = {name: evaluation.row(each.key, name) for name in names}
         cells = [
             cell
             for name in names
-            for cell in ([_number(found[name]["mean"])] + ([_ends(found[name])] if name == PRIMARY else []))
+            for cell in ([_number(found[name]["mean"])] + ([_interval(found[name])] if name == PRIMARY else []))
         ]
-        rows.append((unbroken(each.name), *cells))
+        rows.append((nonbreaking(each.name), *cells))
     header = (
         "method",
-        *(head for name in names for head in ([WORDS[name]] + (["95 % interval"] if name == PRIMARY else []))),
+        *(head for name in names for head in ([METRIC_NAMES[name]] + (["95 % CI"] if name == PRIMARY else []))),
     )
-    over = "over classes" + (f" (without {', '.join(left_out)})" if left_out else "")
+    over = "over classes" + (f" (without {', '.join(excluded)})" if excluded else "")
     caption = (
-        f"Means over images, then {over}. Intervals: 95 %, over source images, which are the independent units; "
-        "another training of the model is not in them. " + _undefined(findings)
+        f"Means over images, then {over}. CI: 95 % confidence interval of the mean, from a bootstrap over source "
+        "images. "
+        "It does not include the variation between training runs. Overlapping intervals do not show that two methods "
+        "are equal: see the pairwise comparisons. " + _undefined(evaluation)
     )
-    picture = ReportFigure.from_png(
+    report_figure = ReportFigure.from_png(
         figures["scores"],
-        "Mean scores of all methods with their intervals",
-        "Large dots: means; bars: 95 % intervals; small dots: single images.",
+        "Mean scores of all methods with confidence intervals",
+        "Large dots: means; lines: 95 % confidence intervals; small dots: single images.",
     )
-    return Section("Scores", (), [picture], Table(header, rows, caption, strong=lead))
+    return Section("Scores", (), [report_figure], Table(header, rows, caption, strong=main))
 
 
-def _undefined(findings: Findings) -> str:
-    first = findings.lead
-    found = [
-        (WORDS[name], row["undefined"], row["images"] + row["undefined"])
-        for name in findings.metric_names
-        if name != "sq" and (row := findings.row(first.key, name))["undefined"]
+def _undefined(evaluation: SegmentationEvaluation) -> str:
+    """Report undefined scores of the main method."""
+    first = evaluation.main_method
+    undefined = [
+        (METRIC_NAMES[name], row["undefined"], row["images"] + row["undefined"])
+        for name in evaluation.metric_names
+        if name != "sq" and (row := evaluation.row(first.key, name))["undefined"]
     ]
-    if not found:
-        return "Every score of every image and class had a value."
-    listed = ", ".join(f"{word} {count} of {total}" for word, count, total in found)
-    return f"Scores without a value are not averaged in; of {first.name}, pairs of image and class: {listed}."
+    if not undefined:
+        return "All scores are defined."
+    listed = ", ".join(f"{count} of {total} for {name}" for name, count, total in undefined)
+    return f"Undefined scores are excluded; for {first.name}, pairs of image and class: {listed}."
 
 
-def _comparisons(findings: Findings) -> Section:
-    return which_differ(
-        findings.comparisons,
-        first=findings.contestants[0].name,
-        alone=sum(each.kind == "model" for each in findings.contestants) == 1,
+def _comparisons(evaluation: SegmentationEvaluation) -> Section:
+    """Return the section of the pairwise comparisons."""
+    return comparison_section(
+        evaluation.comparisons,
+        first=evaluation.methods[0].name,
+        single_model=sum(each.kind == "model" for each in evaluation.methods) == 1,
         noun="methods",
-        name=findings.name,
-        header=("difference of IoU", "95 % interval", "images"),
+        name=evaluation.name,
+        header=("difference of IoU", "95 % CI", "images"),
         cells=lambda each: (
             f"{each['difference']:+.3f}",
             f"{each['low']:+.3f} to {each['high']:+.3f}",
             str(each["images"]),
         ),
-        text="Both methods meet the same images; the score of an image is its mean IoU over the classes. If two "
-        "methods were alike, swapping their scores on a source image would change nothing: p is the share of 10,000 "
-        "random swaps with a difference as large (two-sided), corrected by Holm's method for all tests of this page; "
-        f"below {LEVEL} they are called different. Images of which a method has no IoU are left out of its pairs.",
-        limited=bool(findings.limitations),
+        text="Paired permutation tests on the same images, by their mean IoU over classes: p is the fraction of "
+        "10,000 "
+        "random permutations, which swap the scores of the two methods on whole source images, with a difference at "
+        "least as large (two-sided). P-values are corrected for all tests of this page by Holm's method; differences "
+        f"with a corrected p below {LEVEL} are significant. A result that is not significant does not show that two "
+        "methods are equal. Images without a defined IoU of both methods are excluded.",
+        limited=bool(evaluation.limitations),
     )
 
 
-def _examples(findings: Findings, figure: Path) -> Section:
-    first = findings.lead.name
-    names = ", ".join(f"{each.word}: {each.place}" for each in findings.examples)
+def _examples(evaluation: SegmentationEvaluation, figure: Path) -> Section:
+    """Return the section with example images."""
+    first = evaluation.main_method.name
+    names = ", ".join(f"{each.title}: {each.image_id}" for each in evaluation.examples)
     text = [
-        f"The images on which {first} has its best, median and worst IoU: not a choice of pretty ones. Outlines of "
-        "the annotation, and of what was found."
+        f"Images with the best, median and worst IoU of {first}, selected by this rule only. Outlines show the "
+        "annotation and the predictions."
     ]
     caption = f"{names}."
-    if any(max(each.image.shape) > MOST_PIXELS for each in findings.examples):
+    if any(max(each.image.shape) > MAX_SIZE_PX for each in evaluation.examples):
         caption += (
-            f" Of images above {MOST_PIXELS} pixels a side the part with most annotation is shown; the IoU is that of "
-            "the whole image."
+            f" Images above {MAX_SIZE_PX} pixels are cropped to the part with the largest annotated area; the IoU is "
+            "that of the whole image."
         )
-    if any(each.region is not None for each in findings.examples):
-        caption += " Lightened: outside of the region where the annotation counts."
-    picture = ReportFigure.from_png(figure, "Images with outlines of the annotation and of the predictions", caption)
-    return Section("The best, the median and the worst image", text, [picture])
+    if any(each.region is not None for each in evaluation.examples):
+        caption += " Lightened pixels are outside the annotated region and are not scored."
+    report_figure = ReportFigure.from_png(
+        figure, "Images with outlines of the annotation and of the predictions", caption
+    )
+    return Section("Best, median and worst image", text, [report_figure])
 
 
-def _classes(findings: Findings, figures: Mapping[str, Path]) -> Section:
-    names = [name for name in findings.metric_names if name not in ("f1", "pq", "sq")]
+def _classes(evaluation: SegmentationEvaluation, figures: Mapping[str, Path]) -> Section:
+    """Return the section with the scores of each class."""
+    names = [name for name in evaluation.metric_names if name not in ("f1", "pq", "sq")]
     rows = []
-    for each_class in findings.test.classes:
-        for each in findings.contestants:
-            found = {name: findings.row(each.key, name, each_class) for name in names}
+    for each_class in evaluation.test.classes:
+        for each in evaluation.methods:
+            found = {name: evaluation.row(each.key, name, each_class) for name in names}
             primary = found[PRIMARY]
             rows.append(
                 (
-                    f"{each_class}: {unbroken(each.name)}",
+                    f"{each_class}: {nonbreaking(each.name)}",
                     *(_number(found[name]["mean"]) for name in names[:1]),
-                    _ends(primary),
+                    _interval(primary),
                     *(_number(found[name]["mean"]) for name in names[1:]),
                     str(primary["images"]),
                     str(primary["undefined"]),
@@ -236,96 +265,113 @@ def _classes(findings: Findings, figures: Mapping[str, Path]) -> Section:
             )
     header = (
         "class and method",
-        WORDS[PRIMARY],
-        "95 % interval",
-        *(WORDS[name] for name in names[1:]),
+        METRIC_NAMES[PRIMARY],
+        "95 % CI",
+        *(METRIC_NAMES[name] for name in names[1:]),
         "images",
         "undefined",
     )
     caption = (
-        "The last columns: images whose IoU has a value, and those where the class is neither there nor predicted. "
-        "AUPR and AUROC of an image without the class, or full of it, have no value either."
+        "Last columns: images with a defined IoU, and images where the class is neither annotated nor predicted. "
+        "AUPR and "
+        "AUROC are also undefined for images without the class, or with the class in all pixels."
     )
     shown: Sequence[ReportFigure] = ()
     if "classes" in figures:
-        shown = [ReportFigure.from_png(figures["classes"], "IoU of every class and method", "Bars: 95 % intervals.")]
-    return Section("Class by class", (), shown, Table(header, rows, caption))
+        shown = [
+            ReportFigure.from_png(
+                figures["classes"], "IoU of each class and method", "Symbols: means; lines: 95 % confidence intervals."
+            )
+        ]
+    return Section("Scores by class", (), shown, Table(header, rows, caption))
 
 
-def _objects(findings: Findings) -> Section:
+def _objects(evaluation: SegmentationEvaluation) -> Section:
+    """Return the section with the object metrics."""
     rows = []
-    several = len(findings.shown_classes) > 1
-    for each_class in findings.shown_classes:
-        for each in findings.contestants:
+    has_classes = len(evaluation.shown_classes) > 1
+    for each_class in evaluation.shown_classes:
+        for each in evaluation.methods:
             if each.key in ("constant", "chance"):
-                continue  # their regions are no objects anybody would take for some
+                continue  # their regions are not meaningful objects
             found = {
                 row["metric"]: row
-                for row in findings.objects
+                for row in evaluation.objects
                 if (row["method"], row["class"]) == (each.key, each_class)
             }
             counts = found["f1"]
             rows.append(
                 (
-                    f"{each_class}: {unbroken(each.name)}" if several else unbroken(each.name),
+                    f"{each_class}: {nonbreaking(each.name)}" if has_classes else nonbreaking(each.name),
                     _number(counts["value"]),
-                    _ends(counts),
+                    _interval(counts),
                     _number(found["pq"]["value"]),
                     _number(found["sq"]["value"]),
                     *(f"{counts[name]:,}" for name in ("true_positives", "false_negatives", "false_positives")),
                 )
             )
     text = [
-        "Objects are connected regions, over sides and corners; two match where their IoU is above 0.5. Here the "
-        "objects of all images count alike; above, each image does. F1 counts matches, SQ is the mean IoU of the "
-        "matches, and PQ, the panoptic quality, their product."
+        "Objects are connected components, including diagonal neighbours; two objects match if their IoU is "
+        "above 0.5. "
+        "Here all objects have equal weight; in the tables above, all images have equal weight. F1 is the detection "
+        "score, SQ (segmentation quality) the mean IoU of the matches, and PQ (panoptic quality) their product."
         + (
-            f" Regions of fewer than {findings.scoring.min_area_px} pixels are no objects."
-            if findings.scoring.min_area_px > 1
+            f" Components below {evaluation.scorer.min_area_px} pixels are ignored."
+            if evaluation.scorer.min_area_px > 1
             else ""
         ),
-        "A structure that touches itself everywhere, as a network of fibres, is one object or few: then look at the "
-        "pixels.",
+        "Do not interpret object metrics of structures that are connected everywhere, such as networks of fibres: use "
+        "the pixel metrics.",
     ]
-    header = ("class and method" if several else "method", "F1", "95 % interval", "PQ", "SQ")
-    return Section("Object by object", text, table=Table((*header, "matched", "missed", "spurious"), rows))
+    header = ("class and method" if has_classes else "method", "F1", "95 % CI", "PQ", "SQ")
+    return Section("Object metrics", text, table=Table((*header, "matched", "missed", "spurious"), rows))
 
 
-def _method(findings: Findings) -> Section:
+def _method(evaluation: SegmentationEvaluation) -> Section:
+    """Return the section on the protocol."""
     text = []
-    if any(each.kind == "model" for each in findings.contestants):
+    if any(each.kind == "model" for each in evaluation.methods):
         text.append(
-            "Models segment each image as `stedfm segment` does: scaled once as a whole, in windows of the model's "
-            "crop that overlap by a quarter and are blended."
+            "Models segment each image as in `stedfm segment`: the whole image is scaled, segmented in tiles "
+            "that overlap "
+            "by a quarter, and blended."
         )
-    text += [*sentences_on(findings.contestants, _BASELINES), _rules(findings)]
-    return how_it_was_done(text, findings.contestants, "method")
+    text += [*baseline_descriptions(evaluation.methods, _BASELINES), _protocol(evaluation)]
+    return method_section(text, evaluation.methods, "method")
 
 
-def _rules(findings: Findings) -> str:
-    if findings.scoring.protocol == "reference":
+def _protocol(evaluation: SegmentationEvaluation) -> str:
+    """Describe the scoring protocol."""
+    if evaluation.scorer.protocol == "reference":
         return (
-            f"The reference's rules, for comparison with published figures: a pixel is predicted above "
-            f"{findings.threshold:g}; areas under curves are trapezoids; a score that is undefined is -1 in the table "
-            "of images and left out of the means; the weak AUPR of an object's box can be -1 and is averaged in."
+            "Reference protocol, for comparison with published results: pixels are predicted above a probability of "
+            f"{evaluation.threshold:g}, and areas under curves use the trapezoidal rule. Undefined scores are -1 "
+            "in the "
+            "table of images and excluded from means; -1 of the box of a single object is included in the weak AUPR."
         )
     pixel = (
-        "Each pixel is of its most probable class"
-        if findings.test.target_type == "single_label"
-        else f"A pixel is predicted above a probability of {findings.threshold:g}"
+        "Each pixel belongs to its most probable class"
+        if evaluation.test.target_type == "single_label"
+        else f"Pixels are predicted above a probability of {evaluation.threshold:g}"
     )
-    soft = " A soft mask is true above 0.5." if findings.test.target_type == "soft" else ""
+    soft = " Pixels of soft masks are true above 0.5." if evaluation.test.target_type == "soft" else ""
     return (
-        f"{pixel}.{soft} IoU and Dice are undefined where a class is neither there nor predicted, and 0 where it is "
-        "predicted for nothing. AUPR is the average precision; it and AUROC ask how well probabilities order the "
-        "pixels, and depend on no threshold. Where an annotation has a region, only its pixels count."
+        f"{pixel}.{soft} IoU and Dice are undefined if a class is neither annotated nor predicted, and 0 if it is "
+        "predicted only. AUPR (average precision) and AUROC measure the ranking of pixels by probability and do "
+        "not depend "
+        "on the threshold. If an annotation has a region, only pixels inside it are scored."
     )
 
 
-def write_findings(findings: Findings, folder: Path) -> None:
-    """Write `metrics.json`, `per_image.parquet`, `figures/` and `report.html`."""
-    scored = [each for scores in findings.scores.values() for each in scores]
-    write_table(table_of(scored, findings.test.classes), folder / PER_IMAGE)
-    figures = plot_figures(findings, folder / "figures")
-    write_page_of(findings, figures, folder / PAGE)
-    write_json(folder / RESULTS, finite(findings.record()))
+def write_segmentation_report(evaluation: SegmentationEvaluation, folder: Path) -> None:
+    """Write `metrics.json`, `per_image.parquet`, `figures/` and `report.html`.
+
+    Args:
+        evaluation: Results.
+        folder: Folder to write into.
+    """
+    scores = [each for method_scores in evaluation.scores.values() for each in method_scores]
+    write_table(scores_to_table(scores, evaluation.test.classes), folder / PER_IMAGE)
+    figures = plot_figures(evaluation, folder / "figures")
+    write_report_page(evaluation, figures, folder / PAGE)
+    write_json(folder / RESULTS, finite(evaluation.record()))

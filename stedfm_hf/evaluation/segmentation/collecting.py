@@ -1,4 +1,4 @@
-"""From the scores of images to what a report tells."""
+"""Results of `evaluate segmentation`, computed from the scores of images."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from stedfm_hf.evaluation.report import Contestant
-from stedfm_hf.evaluation.report.segmentation import Example, Findings
-from stedfm_hf.evaluation.segmentation.methods import FoldedMethod, Method
-from stedfm_hf.evaluation.segmentation.scored import (
+from stedfm_hf.evaluation.report import MethodInfo
+from stedfm_hf.evaluation.report.segmentation import Example, SegmentationEvaluation
+from stedfm_hf.evaluation.segmentation.methods import CrossValidatedMethod, Method
+from stedfm_hf.evaluation.segmentation.scores import (
     ScoreCache,
-    Scored,
-    Scoring,
-    annotated_planes,
+    ScoredImage,
+    Scorer,
     compare,
     image_means,
+    target_masks,
 )
 from stedfm_hf.labels.annotated import AnnotatedImages, class_warnings
 from stedfm_hf.labels.splits import Splits, limitations_of
@@ -28,89 +28,91 @@ from stedfm_hf.metrics.summary import pool_objects, summarise
 from stedfm_hf.runs import Manifest
 
 
-def gather(
+def collect_results(
     splits: Splits[AnnotatedImages],
     methods: Sequence[Method],
     cache: ScoreCache,
-    scoring: Scoring,
+    scorer: Scorer,
     *,
     kept: np.ndarray,
     manifest: Manifest,
     notes: Sequence[str],
     seconds: float,
-) -> Findings:
-    """Makes findings of scores: means, objects, comparisons, limitations and examples.
+) -> SegmentationEvaluation:
+    """Compute means, object metrics, comparisons, limitations and examples from the scores of images.
 
     Args:
-        splits: what was scored and learned from.
-        methods: models first.
-        cache: the scores.
-        scoring: their rules.
-        kept: which images were scored by all methods (n,) bool.
-        manifest: of the run.
-        notes: what must be said of it.
-        seconds: that segmenting and scoring took.
+        splits: Training and test images.
+        methods: Models, then baselines.
+        cache: Scores of all images.
+        scorer: Scorer of the scores.
+        kept: Whether each test image was scored for all methods (n,) bool.
+        manifest: Manifest of the run.
+        notes: Notes on the protocol, in sentences.
+        seconds: Duration of segmentation and scoring, in seconds.
     """
     began = time.monotonic()
     whole = splits.test
     test = whole.take(kept)
     scores = {each.key: cache.of(each.key, test.image_ids.tolist()) for each in methods}
-    # Baselines are fitted on train, and nothing is selected on validation.
+    # Baselines are fitted on train; validation is not used.
     used = {"train": splits.train, "test": test} if len(splits.train) else {"test": test}
     models = [each.key for each in methods if each.kind == "model"]
-    return Findings(
+    return SegmentationEvaluation(
         test=test,
         split=splits.tested,
         how=splits.how,
         splits={name: _facts(images) for name, images in used.items()},
-        contestants=[Contestant(each.key, each.name, each.kind, each.weights_sha256) for each in methods],
+        methods=[MethodInfo(each.key, each.name, each.kind, each.weights_sha256) for each in methods],
         scores=scores,
-        scoring=scoring,
-        threshold=scoring.cut,
+        scorer=scorer,
+        threshold=scorer.effective_threshold,
         summary=[row for key, each in scores.items() for row in _summary(key, each, test)],
         objects=[row for key, each in scores.items() for row in _objects(key, each, test)],
         comparisons=compare(scores, models, test.background),
         limitations=limitations_of(test),
         warnings=class_warnings(used),
         notes=[*notes, *_notes(whole, methods)],
-        examples=_examples(methods, whole, test, scores, scoring),
+        examples=_examples(methods, whole, test, scores, scorer),
         settings=json.loads(json.dumps(manifest.settings)),
         failed=manifest.failures(),
         seconds={"segmentation_and_scoring": seconds, "summary": time.monotonic() - began},
     )
 
 
-def _summary(key: str, scored: Sequence[Scored], test: AnnotatedImages) -> list[dict[str, Any]]:
-    left_out = [] if test.background is None else [test.classes[test.background]]
+def _summary(key: str, scored: Sequence[ScoredImage], test: AnnotatedImages) -> list[dict[str, Any]]:
+    """Return the means of a method."""
+    excluded = [] if test.background is None else [test.classes[test.background]]
     sources = [each.source for each in scored]
-    rows = summarise([each.pixels for each in scored], test.classes, sources, exclude=left_out)
-    objects, names = _of_shown(scored, test)
+    rows = summarise([each.pixels for each in scored], test.classes, sources, exclude=excluded)
+    objects, names = _foreground_objects(scored, test)
     if objects:
         rows += summarise(objects, names, sources)
     return [{"method": key, **row} for row in rows]
 
 
-def _objects(key: str, scored: Sequence[Scored], test: AnnotatedImages) -> list[dict[str, Any]]:
-    objects, names = _of_shown(scored, test)
+def _objects(key: str, scored: Sequence[ScoredImage], test: AnnotatedImages) -> list[dict[str, Any]]:
+    """Return the pooled object metrics of a method."""
+    objects, names = _foreground_objects(scored, test)
     if not objects:
         return []
     return [{"method": key, **row} for row in pool_objects(objects, names, [each.source for each in scored])]
 
 
-def _of_shown(scored: Sequence[Scored], test: AnnotatedImages) -> tuple[list[ObjectScores], list[str]]:
-    """Objects of the classes that are no background: its regions are no objects."""
+def _foreground_objects(scored: Sequence[ScoredImage], test: AnnotatedImages) -> tuple[list[ObjectScores], list[str]]:
+    """Return the object scores without the background, and the names of the remaining classes."""
     shown = [number for number in range(len(test.classes)) if number != test.background]
-    found = [each.objects for each in scored if each.objects is not None]
+    scores = [each.objects for each in scored if each.objects is not None]
     return [
         ObjectScores(
             each.true_positives[shown], each.false_positives[shown], each.false_negatives[shown], each.iou_sum[shown]
         )
-        for each in found
+        for each in scores
     ], [test.classes[number] for number in shown]
 
 
 def _facts(images: AnnotatedImages) -> dict[str, Any]:
-    """Images, source images and pixels of every class, plain data."""
+    """Return the numbers of images, source images and pixels of each class, as JSON data."""
     return {
         "images": len(images),
         "sources": images.source_count,
@@ -120,26 +122,28 @@ def _facts(images: AnnotatedImages) -> dict[str, Any]:
 
 
 def _notes(test: AnnotatedImages, methods: Sequence[Method]) -> list[str]:
-    found = [each.note for each in methods if each.note]
+    """Return notes on methods and source images."""
+    notes = [each.note for each in methods if each.note]
     if test.are_own_sources:
-        found.append(
-            "Every image counts as a source of its own. If several were cut from one field of view, or are of one "
-            "sample, give their sources: otherwise intervals are too narrow, and splits may leak."
+        notes.append(
+            "Every image is treated as a separate source image. If several images are from one field of view or "
+            "sample, "
+            "set their sources (--source-pattern): otherwise intervals are too narrow and splits may leak."
         )
-    if any(isinstance(each, FoldedMethod) for each in methods):
-        found.append("Images of different folds were scored by fits that share images: intervals do not know this.")
-    return found
+    if any(isinstance(each, CrossValidatedMethod) for each in methods):
+        notes.append("The fits of different folds share training images. Confidence intervals do not include this.")
+    return notes
 
 
 def _examples(
     methods: Sequence[Method],
     whole: AnnotatedImages,
     test: AnnotatedImages,
-    scores: Mapping[str, Sequence[Scored]],
-    scoring: Scoring,
+    scores: Mapping[str, Sequence[ScoredImage]],
+    scorer: Scorer,
 ) -> list[Example]:
-    """The best, the median and the worst image of the method that is told first, with the outlines of some."""
-    shown = _shown(methods, scores, test)
+    """Return the best, median and worst image of the first method, with the predictions of at most three methods."""
+    shown = _shown_methods(methods, scores, test)
     means = image_means(scores[shown[0].key], test.background)
     order = np.argsort(-means, kind="stable")[: int(np.isfinite(means).sum())].tolist()
     if not order:
@@ -148,38 +152,40 @@ def _examples(
     for method in shown:
         method.prepare()
     planes = [number for number in range(len(test.classes)) if number != test.background]
-    number_of = {place: number for number, place in enumerate(whole.image_ids.tolist())}
-    found = []
+    number_of = {image_id: number for number, image_id in enumerate(whole.image_ids.tolist())}
+    examples = []
     for number in sorted(chosen, key=order.index):
-        place = str(test.image_ids[number])
-        there = number_of[place]
-        stored = whole.stored(there)
-        truth, counted = annotated_planes(whole, there)
+        image_id = str(test.image_ids[number])
+        index = number_of[image_id]
+        stored = whole.stored(index)
+        truth, annotated = target_masks(whole, index)
         predicted = {
             method.name: predicted_pixels(
-                method.maps(whole, there),
-                threshold=scoring.cut,
+                method.maps(whole, index),
+                threshold=scorer.effective_threshold,
                 exclusive=whole.target_type == "single_label",
             )[planes]
             for method in shown
         }
-        found.append(
+        examples.append(
             Example(
-                place=place,
-                word=chosen[number],
+                image_id=image_id,
+                title=chosen[number],
                 score=float(means[number]),
-                image=whole.image(there)[0],
+                image=whole.image(index)[0],
                 truth=truth[planes] > 0.5,
                 predicted=predicted,
-                region=None if counted.all() else counted,
+                region=None if annotated.all() else annotated,
                 pixel_size_nm=None if stored.pixel_size_nm is None else stored.pixel_size_nm[1],
             )
         )
-    return found
+    return examples
 
 
-def _shown(methods: Sequence[Method], scores: Mapping[str, Sequence[Scored]], test: AnnotatedImages) -> list[Method]:
-    """At most three: two models, and the baseline with the highest mean IoU, guessing left out."""
+def _shown_methods(
+    methods: Sequence[Method], scores: Mapping[str, Sequence[ScoredImage]], test: AnnotatedImages
+) -> list[Method]:
+    """Return at most two models and the best baseline, or the three best baselines without models."""
     models = [each for each in methods if each.kind == "model"]
     others = [each for each in methods if each.kind == "baseline" and each.key not in ("constant", "chance")]
     means = {each.key: image_means(scores[each.key], test.background) for each in others}
@@ -187,5 +193,5 @@ def _shown(methods: Sequence[Method], scores: Mapping[str, Sequence[Scored]], te
         (each for each in others if np.isfinite(means[each.key]).any()),
         key=lambda each: -float(np.nanmean(means[each.key])),
     )
-    found = [*models[:2], *ranked[: 1 if models else 3]]
-    return found or list(methods[:1])
+    shown = [*models[:2], *ranked[: 1 if models else 3]]
+    return shown or list(methods[:1])
