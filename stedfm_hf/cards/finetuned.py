@@ -25,30 +25,30 @@ class FinetunedCardFacts:
         base: name of the model whose weights were the start, or, from scratch, whose architecture was taken.
         base_note: what must be said of it.
         mode: of the fine-tuning.
-        mode_words: what was trained, in a sentence.
+        mode_description: what was trained, in a sentence.
         data: name of the data set.
         simulated: whether its images were computed.
         split: How the splits were made, in sentences.
         images: images of `train`, `validation` and, if there is one, `test`.
         sources: source images, likewise.
-        per_class: training images that show each class; empty for a regression.
-        drawn: whether these are only some of those there are.
-        chosen_by: validation figure of the best model.
+        images_per_class: training images that show each class; empty for a regression.
+        sampled: whether these are only some of those there are.
+        metric_for_best_model: validation figure of the best model.
         seeds: of all runs.
         best_seed: of this model.
         best_step: optimiser step of its weights.
         steps: optimiser steps of its run.
-        figures: by side and figure: mean and standard deviation over the seeds, and the value of this model.
-        class_figure: what `of_class` is, such as recall.
-        of_class: figure of each class of this model, on `shown`; None where it has no value.
+        metrics: by side and figure: mean and standard deviation over the seeds, and the value of this model.
+        class_metric: what `metric_per_class` is, such as recall.
+        metric_per_class: figure of each class of this model, on `shown`; None where it has no value.
         limitations: why the figures allow no conclusion, such as too few source images.
         failed: images that could not be read, with the reason.
         decoder: of a segmentation, in words.
-        shown: `test`, or `validation` where there is none.
+        reported_split: `test`, or `validation` where there is none.
         settings: of the training, by name; no paths.
         machine: what computed it; no name of a host.
         precision: `float32` or `bfloat16`.
-        pictures: paths inside the folder, by name.
+        figures: paths inside the folder, by name.
         files: other files of the folder, with a word each.
         licence: identifier of the terms of the weights.
     """
@@ -60,32 +60,32 @@ class FinetunedCardFacts:
     parameters: Mapping[str, int]
     base: str
     mode: str
-    mode_words: str
+    mode_description: str
     data: str
     split: str
     images: Mapping[str, int]
     sources: Mapping[str, int]
-    chosen_by: str
+    metric_for_best_model: str
     seeds: tuple[int, ...]
     best_seed: int
     best_step: int | None
     steps: int
-    figures: Mapping[str, Mapping[str, tuple[float, float | None, float]]]
-    shown: str
+    metrics: Mapping[str, Mapping[str, tuple[float, float | None, float]]]
+    reported_split: str
     limitations: tuple[str, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     simulated: bool = False
     target: str | None = None
     base_note: str | None = None
-    per_class: Mapping[str, int] = field(default_factory=dict)
-    drawn: bool = False
-    class_figure: str = "recall"
-    of_class: Mapping[str, float | None] = field(default_factory=dict)
+    images_per_class: Mapping[str, int] = field(default_factory=dict)
+    sampled: bool = False
+    class_metric: str = "recall"
+    metric_per_class: Mapping[str, float | None] = field(default_factory=dict)
     decoder: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     machine: str | None = None
     precision: str | None = None
-    pictures: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     licence: str | None = None
 
@@ -105,18 +105,18 @@ def render_finetuned_card(facts: FinetunedCardFacts) -> str:
         ...         parameters={"encoder": 1603200, "head": 258},
         ...         base="demo",
         ...         mode="linear-probe",
-        ...         mode_words="only the head was trained",
+        ...         mode_description="only the head was trained",
         ...         data="my-crops",
         ...         split="The splits are those of the data set.",
         ...         images={"train": 100, "validation": 20},
         ...         sources={"train": 10, "validation": 2},
-        ...         chosen_by="balanced_accuracy",
+        ...         metric_for_best_model="balanced_accuracy",
         ...         seeds=(42,),
         ...         best_seed=42,
         ...         best_step=10,
         ...         steps=20,
-        ...         figures={"validation": {"accuracy": (0.9, None, 0.9)}},
-        ...         shown="validation",
+        ...         metrics={"validation": {"accuracy": (0.9, None, 0.9)}},
+        ...         reported_split="validation",
         ...     )
         ... )
         >>> "There is no test split" in card, "accuracy | 0.9000" in card

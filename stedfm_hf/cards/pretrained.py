@@ -40,7 +40,7 @@ class PretrainedCardFacts:
         data: what it was trained on.
         steps: optimiser steps.
         samples: crops seen.
-        begun_from: name of the model whose weights were the start; None: the weights were drawn at random.
+        init_from: name of the model whose weights were the start; None: the weights were drawn at random.
         epochs: passes over the data.
         hours: time of the training steps, without checks and savings.
         images_per_second: crops of all processes a second, the median over the training.
@@ -67,7 +67,7 @@ class PretrainedCardFacts:
     data: tuple[TrainingData, ...]
     steps: int
     samples: int
-    begun_from: str | None = None
+    init_from: str | None = None
     epochs: float | None = None
     hours: float | None = None
     images_per_second: float | None = None

@@ -32,7 +32,7 @@ from stedfm_hf.reports.figures import (
     style,
 )
 from stedfm_hf.reports.reconstructions import Reconstruction, plot_reconstructions
-from stedfm_hf.training.held_out import find_held_out
+from stedfm_hf.training.held_out_evaluation import find_held_out_crops
 from stedfm_hf.training.preparation import Preparation
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def reconstruct(model: str, data: Path) -> list[Reconstruction]:
     network = StedFmForPreTraining.from_pretrained(model).eval()
     config = network.config
     preparation = Preparation(0, image_size=config.image_size, patches=(config.image_size // config.patch_size) ** 2)
-    held_out = find_held_out([find_split(data, "train")], preparation, say=lambda line: None)
-    return [] if held_out is None else held_out.reconstructions(network, most=4)
+    held_out = find_held_out_crops([find_split(data, "train")], preparation, report=lambda line: None)
+    return [] if held_out is None else held_out.reconstructions(network, max_crops=4)
 
 
 def read_embedded(table: pa.Table, images: Path, processor: StedFmImageProcessor, *, simulated: bool) -> Embedded:

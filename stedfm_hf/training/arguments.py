@@ -41,7 +41,7 @@ def compose_arguments(settings: TrainingSettings) -> TrainingArguments:
         "max_steps": settings.step_limit or -1,
         "per_device_train_batch_size": size,
         "gradient_accumulation_steps": times,
-        "learning_rate": settings.highest_learning_rate,
+        "learning_rate": settings.peak_learning_rate,
         "warmup_steps": settings.warmup_ratio if values.get("warmup_steps") is None else values["warmup_steps"],
         "report_to": settings.report_to or "none",
         "eval_strategy": "steps" if eval_steps else "no",

@@ -29,14 +29,14 @@ class Source:
     batch_size: int
 
 
-def share_batch(batch_size: int, weights: Sequence[float]) -> list[int]:
+def divide_batch(batch_size: int, weights: Sequence[float]) -> list[int]:
     """Deals the crops of a batch out to data sets, by largest remainders; each gets one at least.
 
     Raises:
         UserError: there are more data sets than crops, or a weight is not above 0.
 
     Example:
-        >>> share_batch(10, [2, 1, 1])
+        >>> divide_batch(10, [2, 1, 1])
         [5, 3, 2]
     """
     if min(weights) <= 0 or batch_size < len(weights):

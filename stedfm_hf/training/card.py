@@ -52,7 +52,7 @@ def write_card(
     samples: int,
     architecture: str,
     recipe: Mapping[str, Any],
-    begun_from: str | None = None,
+    init_from: str | None = None,
     name: str | None = None,
     machine: str | None = None,
     precision: str | None = None,
@@ -69,7 +69,7 @@ def write_card(
         samples: crops seen, of all processes.
         architecture: name of the architecture.
         recipe: the settings, as they are in `recipe.yaml`.
-        begun_from: folder or Hub id of the model whose weights were the start.
+        init_from: folder or Hub id of the model whose weights were the start.
         name: by which the model will be loaded, such as its id on the Hub; None takes that of the folder.
         machine: see :func:`describe_machine`.
         precision: "float32" or "bfloat16".
@@ -93,7 +93,7 @@ def write_card(
         data=tuple(describe_data(files) for files in train),
         steps=steps,
         samples=samples,
-        begun_from=None if begun_from is None else name_of(begun_from),
+        init_from=None if init_from is None else name_of(init_from),
         epochs=samples / train[0].rows if len(train) == 1 else None,
         hours=hours,
         images_per_second=speed,
@@ -107,7 +107,7 @@ def write_card(
         psnr=last.psnr if last else None,
         knn=last.knn if last else None,
         # Of a model that began from another's weights it would be the accuracy of that one.
-        knn_untrained=first.knn if first and begun_from is None else None,
+        knn_untrained=first.knn if first and init_from is None else None,
         curve=pictures[CURVE] if (output / pictures[CURVE]).exists() else None,
         reconstructions=pictures[RECONSTRUCTIONS] if (output / pictures[RECONSTRUCTIONS]).exists() else None,
         files={name: what for name, what in _FILES.items() if (output / name).exists()},

@@ -26,16 +26,16 @@ from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 from stedfm_hf.runs import atomic_path, counted
 from stedfm_hf.runs.quiet import quiet_transformers
 from stedfm_hf.runs.settings import takes_settings
-from stedfm_hf.training.classification.data import TrainingImages, remember, training_size
+from stedfm_hf.training.classification.data import TrainingImages, cache_images, training_size
 from stedfm_hf.training.classification.figures import CONFUSION, SCATTER, save_result_figures
 from stedfm_hf.training.classification.objective import METRICS, objective_for, probabilities_of, score
 from stedfm_hf.training.classification.trainer import ClassificationTrainer, LabelledSplit
 from stedfm_hf.training.finetuning.card import count_parameters
-from stedfm_hf.training.finetuning.data import Batches, Remembered, splits_for_training
+from stedfm_hf.training.finetuning.data import Batches, CachedItems, splits_for_training
 from stedfm_hf.training.finetuning.network import choose_trained, load_weights, network_config, standardise_by
 from stedfm_hf.training.finetuning.settings import ClassificationSettings
 from stedfm_hf.training.finetuning.task import FinetuneResult, Run, Task
-from stedfm_hf.training.network import own_randomness
+from stedfm_hf.training.network import isolated_rng
 
 PREDICTIONS_FILE = "predictions.parquet"
 TARGET_TYPES = {"classes": "single_label", "multilabel": "multi_label", "regression": "regression"}
@@ -77,9 +77,9 @@ class ClassificationTask(Task[ClassificationSettings, LabelledImages, np.ndarray
         """Return all training images, or a few labels of each class."""
         return sample_images(self.splits.train, self.settings, seed)
 
-    def remember(self, data: LabelledImages) -> Remembered[np.ndarray]:
+    def cache(self, data: LabelledImages) -> CachedItems[np.ndarray]:
         """Return the pixels of the images, read once."""
-        return remember(data)
+        return cache_images(data)
 
     def channels_of(self, item: np.ndarray) -> int:
         """Return the number of channels of an image."""
@@ -89,7 +89,7 @@ class ClassificationTask(Task[ClassificationSettings, LabelledImages, np.ndarray
         """Build the network of a run and its trainer."""
         settings, data, images = self.settings, sampled.data, sampled.items
         steps = settings.steps_for(len(self.splits.train), len(data))
-        self.say(f"seed {run.seed}: {counted(len(data), 'training image')}, {counted(steps, 'step')}")
+        self.report(f"seed {run.seed}: {counted(len(data), 'training image')}, {counted(steps, 'step')}")
         args = self.run_arguments(run, steps)
         objective = objective_for(
             data, balanced=settings.class_weights == "balanced", smoothing=args.label_smoothing_factor
@@ -155,12 +155,12 @@ class ClassificationTask(Task[ClassificationSettings, LabelledImages, np.ndarray
                 "head": count_parameters(network.classifier),
             },
             "config": network.config.to_dict(),
-            "pictures": (CONFUSION, SCATTER),
+            "figures": (CONFUSION, SCATTER),
             "files": {PREDICTIONS_FILE: "what this model says of every validation and test image"},
             "task": train.task,
             "classes": train.classes,
             "target": None if train.classes else (self.settings.target or "label"),
-            "of_class": dict(zip(train.classes, recall, strict=False)),
+            "metric_per_class": dict(zip(train.classes, recall, strict=False)),
         }
 
 
@@ -201,7 +201,7 @@ def new_network(
     """
     config = network_config(settings, data.classes or ("value",))
     config.target_type = TARGET_TYPES[data.task]
-    with own_randomness(seed):
+    with isolated_rng(seed):
         if settings.mode == "from-scratch":
             network = StedFmForImageClassification(config)
             standardise_by(network.stedfm, images)

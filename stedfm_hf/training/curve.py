@@ -21,7 +21,7 @@ CURVE_FILE = "curve.csv"
 
 
 @dataclass(frozen=True)
-class Moment:
+class CurvePoint:
     """When something was measured."""
 
     step: int
@@ -30,7 +30,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class CurveRow(Moment):
+class CurveRow(CurvePoint):
     """A moment of a training; what was not measured then is None.
 
     Args:
@@ -58,7 +58,7 @@ class CurveRow(Moment):
 
 
 @dataclass(frozen=True)
-class FinetuneRow(Moment):
+class FinetuneRow(CurvePoint):
     """A moment of a fine-tuning; what was not measured then is None.
 
     Attributes:
@@ -80,10 +80,10 @@ class FinetuneRow(Moment):
 
 COLUMNS = tuple(field.name for field in fields(CurveRow))
 _WHOLE = ("step", "samples")
-Row = TypeVar("Row", bound=Moment)
+Row = TypeVar("Row", bound=CurvePoint)
 
 
-class RowsFile(Generic[Row]):
+class CurveFile(Generic[Row]):
     """Rows of one kind in a file. One process writes it: the first.
 
     Args:
@@ -103,14 +103,14 @@ class RowsFile(Generic[Row]):
             UserError: the file cannot be written.
         """
         if not self._tidy:
-            self.cut_back(math.inf)
+            self.truncate(math.inf)
         try:
             with self.path.open("a", encoding="utf-8", newline="") as file:
                 file.write(_lines([row]))
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); make room and go on") from error
 
-    def cut_back(self, step: float) -> None:
+    def truncate(self, step: float) -> None:
         """Drops the rows after a step, and a last line that was not written to its end.
 
         Raises:
@@ -149,14 +149,14 @@ class RowsFile(Generic[Row]):
         return rows
 
 
-class Curve(RowsFile[CurveRow]):
+class Curve(CurveFile[CurveRow]):
     """The curve of a pretraining.
 
     Example:
         >>> curve = Curve("curve.csv")
         >>> for step in (0, 10, 20):
         ...     curve.append(CurveRow(step, epoch=step / 10, samples=4 * step, loss=1.0 / (1 + step)))
-        >>> curve.cut_back(10)
+        >>> curve.truncate(10)
         >>> [row.step for row in curve.rows()]
         [0, 10]
     """
@@ -165,7 +165,7 @@ class Curve(RowsFile[CurveRow]):
         super().__init__(path, CurveRow)
 
 
-def _lines(rows: Iterable[Moment]) -> str:
+def _lines(rows: Iterable[CurvePoint]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(astuple(row) for row in rows)
     return text.getvalue()

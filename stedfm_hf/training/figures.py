@@ -29,7 +29,7 @@ def save_figures(
     Args:
         output: folder of the run.
         rows: of the curve; without any there is no figure of it.
-        reconstructions: as :meth:`HeldOut.reconstructions` gives them; without any there is no figure of them.
+        reconstructions: as :meth:`HeldOutEvaluator.reconstructions` returns; without any there is no figure of them.
 
     Returns:
         Paths of the PNG files.

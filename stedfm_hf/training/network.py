@@ -63,7 +63,7 @@ def new_network(settings: PretrainSettings, *, mean: float, std: float) -> StedF
             raise _not_loaded(settings.init_from, error) from error
     config = network_config(settings)
     if settings.norm_pix_loss or not settings.standardise_input:
-        with own_randomness(settings.seed):
+        with isolated_rng(settings.seed):
             return StedFmForPreTraining(config)
     return standardised_network(config, mean=mean, std=std, seed=settings.seed)
 
@@ -77,7 +77,7 @@ def standardised_network(config: StedFmConfig, *, mean: float, std: float, seed:
         std: Standard deviation of the pixels.
         seed: Random seed of the weights.
     """
-    with own_randomness(seed):
+    with isolated_rng(seed):
         network = StedFmForPreTraining(config)
         torch.nn.init.normal_(network.decoder.head.weight, std=0.002)
     torch.nn.init.constant_(network.decoder.head.bias, mean)
@@ -122,7 +122,7 @@ def pixel_statistics(files: SplitFiles, preparation: Preparation, seed: int) -> 
 
 
 @contextmanager
-def own_randomness(seed: int) -> Iterator[None]:
+def isolated_rng(seed: int) -> Iterator[None]:
     """Seed Python, NumPy and torch inside the block, and restore the generators of the caller afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
@@ -137,7 +137,7 @@ def own_randomness(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def whole_weights(arguments: TrainingArguments) -> Iterator[None]:
+def unpartitioned_weights(arguments: TrainingArguments) -> Iterator[None]:
     """Let a model be loaded whole, as a new one is made: ZeRO-3 partitions it when training begins.
 
     Partitioned while it is loaded it would need DeepSpeed's own process group, which on a CPU is not there yet.

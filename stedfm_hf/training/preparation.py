@@ -1,7 +1,7 @@
 """From a batch of the stream to the input of the masked autoencoder, on the device.
 
 8- or 16-bit pixels come to the device as they are stored; there they are scaled, cropped, turned and masked. What
-happens to a sample is a function of (seed, epoch, sample), see :mod:`stedfm_hf.training.counters`.
+happens to a sample is a function of (seed, epoch, sample), see :mod:`stedfm_hf.training.random_numbers`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from stedfm_hf.data import to_unit_range
-from stedfm_hf.training.counters import draw, plot_ranks, sample_keys
+from stedfm_hf.training.random_numbers import random_integers, random_ranks, sample_keys
 
-MASK, TURN, CROP = 1, 2, 3
+MASK, ROTATION, CROP = 1, 2, 3
 """What random numbers are drawn for."""
 FLIPS = (0, 2, 5, 7)
 """Of the eight turns those that mirror rows, columns, both or none."""
@@ -71,8 +71,8 @@ class Preparation:
         images = to_unit_range(self._crop(batch["pixels"], batch["intensity_range"], keys), batch["intensity_range"])
         if self.augment:
             turns = torch.tensor(FLIPS if self.flips_only else range(8), device=images.device)
-            images = turn(images, turns[draw(keys, 1, purpose=TURN)[:, 0] % len(turns)])
-        return {"pixel_values": images, "noise": plot_ranks(keys, self.patches, purpose=MASK)}
+            images = rotate_and_flip(images, turns[random_integers(keys, 1, purpose=ROTATION)[:, 0] % len(turns)])
+        return {"pixel_values": images, "noise": random_ranks(keys, self.patches, purpose=MASK)}
 
     def _crop(self, images: torch.Tensor, intensity_range: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """The best of some random image_ids: the first with enough foreground, else the one with most of it."""
@@ -80,8 +80,8 @@ class Preparation:
         if (height, width) == (size, size):
             return images
         if not self.augment:
-            return middle(images, size)
-        places = draw(keys, 2 * CROP_TRIES, purpose=CROP).reshape(-1, CROP_TRIES, 2)
+            return center_crop(images, size)
+        places = random_integers(keys, 2 * CROP_TRIES, purpose=CROP).reshape(-1, CROP_TRIES, 2)
         tops, lefts = places[..., 0] % (height - size + 1), places[..., 1] % (width - size + 1)
         # Sums over every square by an integral image of every fourth row and column, enough for a share; whole
         # numbers, so that every device finds the same.
@@ -109,7 +109,7 @@ class Preparation:
         return images[:, 0][one[:, :, None], rows, columns][:, None]
 
 
-def middle(images: torch.Tensor, size: int) -> torch.Tensor:
+def center_crop(images: torch.Tensor, size: int) -> torch.Tensor:
     """The middle of images.
 
     Args:
@@ -120,7 +120,7 @@ def middle(images: torch.Tensor, size: int) -> torch.Tensor:
     return images[:, :, top : top + size, left : left + size]
 
 
-def turn(images: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
+def rotate_and_flip(images: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
     """One of the eight rotations and reflections of every square image.
 
     Args:

@@ -38,22 +38,22 @@ from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.training.arguments import compose_arguments
 from stedfm_hf.training.averaging import EncoderAverage
-from stedfm_hf.training.batches import EndlessBatches, Source, share_batch
+from stedfm_hf.training.batches import EndlessBatches, Source, divide_batch
+from stedfm_hf.training.callbacks import MonitorCallback
 from stedfm_hf.training.card import describe_machine, name_of, write_card
-from stedfm_hf.training.checkpoints import newest_whole, steps_of
+from stedfm_hf.training.checkpoints import checkpoint_steps, newest_complete
 from stedfm_hf.training.curve import CURVE_FILE, Curve
 from stedfm_hf.training.figures import save_figures
-from stedfm_hf.training.held_out import find_held_out
-from stedfm_hf.training.network import network_config, new_network, pixel_statistics, whole_weights
+from stedfm_hf.training.held_out_evaluation import find_held_out_crops
+from stedfm_hf.training.network import network_config, new_network, pixel_statistics, unpartitioned_weights
 from stedfm_hf.training.preparation import Preparation
 from stedfm_hf.training.settings import PretrainSettings
 from stedfm_hf.training.time_limit import TimeLimit
 from stedfm_hf.training.trainer import PretrainingTrainer
-from stedfm_hf.training.watching import Watch
 
 RECIPE_FILE = "recipe.yaml"
 AVERAGE_FOLDER = "average"
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def pretrain(settings: PretrainSettings) -> PretrainResult:
     """
     arguments = compose_arguments(settings)
     writes = arguments.process_index == 0
-    say = print_note if writes else _silent
+    report = print_note if writes else _silent
     train = [find_split(name, settings.train_split) for name in settings.dataset]
     batches = _batches(settings, arguments, train)
     config = network_config(settings)
@@ -110,7 +110,7 @@ def pretrain(settings: PretrainSettings) -> PretrainResult:
     )
     check_sizes(train, preparation.image_size)
     mean, std = pixel_statistics(train[0], preparation, settings.seed)
-    with whole_weights(arguments):
+    with unpartitioned_weights(arguments):
         network = new_network(settings, mean=mean, std=std)
     if settings.step_limit is None:
         steps_per_epoch = batches.batches_per_epoch[0] // arguments.gradient_accumulation_steps
@@ -126,12 +126,12 @@ def pretrain(settings: PretrainSettings) -> PretrainResult:
         writes=writes,
     ) as output:
         if output.finished:
-            say(f"{output.path}: is finished; choose another --output to train again")
+            report(f"{output.path}: is finished; choose another --output to train again")
         else:
             if writes:
                 names = ", ".join(name_of(files.repo) for files in train)
                 write_recipe(output.path / RECIPE_FILE, settings.recipe(), note=f"trained on {names}")
-            steps = _train(settings, arguments, network, batches, preparation, train, say)
+            steps = _train(settings, arguments, network, batches, preparation, train, report)
             output.manifest.options["steps"] = steps
     if settings.push_to_hub and writes:
         push(output.path, settings.hub_model_id or output.path.name, private=settings.hub_private_repo)
@@ -140,11 +140,11 @@ def pretrain(settings: PretrainSettings) -> PretrainResult:
 
 
 def _silent(line: str) -> None:
-    """Say nothing: only the first process does."""
+    """Report nothing: only the first process does."""
 
 
 def _batches(settings: PretrainSettings, arguments: TrainingArguments, train: Sequence[SplitFiles]) -> EndlessBatches:
-    shares = share_batch(arguments.per_device_train_batch_size, settings.weights or [1.0] * len(train))
+    shares = divide_batch(arguments.per_device_train_batch_size, settings.weights or [1.0] * len(train))
     return EndlessBatches(
         [Source(files, size) for files, size in zip(train, shares, strict=True)],
         seed=settings.seed,
@@ -163,19 +163,19 @@ def _train(
     batches: EndlessBatches,
     preparation: Preparation,
     train: Sequence[SplitFiles],
-    say: Say,
+    report: Report,
 ) -> int:
     """Train from the newest complete checkpoint to the last step, write the model, and return the steps."""
-    if steps_of(settings.folder) and newest_whole(settings.folder, _silent) is None:
-        say("no checkpoint is complete: training starts again")
-    rate = f"learning rate {settings.highest_learning_rate:.3g}"
+    if checkpoint_steps(settings.folder) and newest_complete(settings.folder, _silent) is None:
+        report("no checkpoint is complete: training starts again")
+    rate = f"learning rate {settings.peak_learning_rate:.3g}"
     length = f"{settings.max_seconds:g} seconds" if settings.max_seconds else f"{arguments.max_steps} steps"
-    say(f"{settings.describe_batch()}, {rate}, {length}")
+    report(f"{settings.describe_batch()}, {rate}, {length}")
     held_out = None
     if settings.eval_steps:
         # Of another data set the training split is not trained on, but its labels vote all the same.
         evaluated = [find_split(name, settings.train_split) for name in settings.validation_dataset] or train
-        held_out = find_held_out(evaluated, preparation, split=settings.validation_split, say=say)
+        held_out = find_held_out_crops(evaluated, preparation, split=settings.validation_split, report=report)
     average = EncoderAverage(network.stedfm, settings.ema_decay) if settings.ema_decay else None
     limit = TimeLimit(settings.max_seconds, settings.warmup_ratio) if settings.max_seconds else None
     trainer = PretrainingTrainer(
@@ -191,8 +191,8 @@ def _train(
     )
     curve = Curve(settings.folder / CURVE_FILE)
     # Before the callbacks of --report-to, which get the speed that it measures.
-    trainer.callback_handler.callbacks.insert(0, Watch(curve, say=say, has_total=limit is None))
-    trainer.train_to_end(say)
+    trainer.callback_handler.callbacks.insert(0, MonitorCallback(curve, report=report, has_total=limit is None))
+    trainer.train_to_end(report)
     _finish(settings, trainer, curve, train)
     return trainer.state.global_step
 
@@ -221,8 +221,8 @@ def _finish(
         steps=trainer.state.global_step,
         samples=trainer.samples,
         architecture=settings.architecture,
-        recipe=settings.recipe() | {"learning_rate": settings.highest_learning_rate},
-        begun_from=settings.init_from,
+        recipe=settings.recipe() | {"learning_rate": settings.peak_learning_rate},
+        init_from=settings.init_from,
         name=(settings.hub_model_id or folder.name) if settings.push_to_hub else None,
         machine=describe_machine(arguments.world_size, arguments.device),
         precision="bfloat16" if arguments.bf16 else "float16" if arguments.fp16 else "float32",

@@ -37,20 +37,20 @@ from stedfm_hf.runs.quiet import quiet_transformers
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.training.figures import FIGURES
 from stedfm_hf.training.finetuning.card import count_parameters
-from stedfm_hf.training.finetuning.data import Batches, Remembered, splits_for_training
+from stedfm_hf.training.finetuning.data import Batches, CachedItems, splits_for_training
 from stedfm_hf.training.finetuning.network import choose_trained, load_weights, network_config, standardise_by
 from stedfm_hf.training.finetuning.settings import NEW_ENCODER, SegmentationSettings
 from stedfm_hf.training.finetuning.task import FinetuneResult, Run, Task
-from stedfm_hf.training.network import own_randomness
+from stedfm_hf.training.network import isolated_rng
 from stedfm_hf.training.segmentation.data import (
     Annotated,
     AnnotatedSplit,
     TrainingCrops,
+    cache_images,
     crop_size,
     crops_in,
-    remember,
 )
-from stedfm_hf.training.segmentation.figures import EXAMPLES, Shown, save_overlays
+from stedfm_hf.training.segmentation.figures import EXAMPLES, Overlay, save_overlays
 from stedfm_hf.training.segmentation.notes import check_metric, class_notes, crop_notes, memory_warnings
 from stedfm_hf.training.segmentation.trainer import METRICS, Scored, SegmentationTrainer, metrics_of
 
@@ -105,9 +105,9 @@ class SegmentationTask(Task[SegmentationSettings, AnnotatedImages, Annotated]):
         """Return all training images, or a few of them."""
         return sample_images(self.splits.train, self.settings, seed)
 
-    def remember(self, data: AnnotatedImages) -> Remembered[Annotated]:
+    def cache(self, data: AnnotatedImages) -> CachedItems[Annotated]:
         """Return the images with their masks, read once."""
-        return remember(data)
+        return cache_images(data)
 
     def channels_of(self, item: Annotated) -> int:
         """Return the number of channels of an image."""
@@ -124,12 +124,12 @@ class SegmentationTask(Task[SegmentationSettings, AnnotatedImages, Annotated]):
         shapes = [item.image.shape[1:] for item in items]
         size = crop_size(shapes, image_size=self.config.image_size, patch_size=self.config.patch_size)
         for note in crop_notes(sampled, shapes, size=size, image_size=self.config.image_size):
-            self.say(f"seed {run.seed}: {note}")
+            self.report(f"seed {run.seed}: {note}")
         crops = [crops_in(height * width, size) for height, width in shapes]
         in_all = sum(crops_in(int(pixels), size) for pixels in self.splits.train.sizes)
         steps = settings.steps_for(in_all, sum(crops))
         images = counted(len(crops), "training image")
-        self.say(f"seed {run.seed}: {images}, {counted(steps, 'step')} of crops of {size} pixels")
+        self.report(f"seed {run.seed}: {images}, {counted(steps, 'step')} of crops of {size} pixels")
         args = self.run_arguments(run, steps)
         samples = TrainingCrops(
             items,
@@ -186,13 +186,13 @@ class SegmentationTask(Task[SegmentationSettings, AnnotatedImages, Annotated]):
                 "decoder": count_parameters(network.decode_head),
             },
             "config": network.config.to_dict(),
-            "pictures": (EXAMPLES,),
+            "figures": (EXAMPLES,),
             "files": {SCORES_FILE: "scores of this model of every validation and test image"},
             "task": "segmentation",
             "classes": tuple(train.shown()),
             "decoder": DECODERS[network.config.decoder],
-            "class_figure": "IoU",
-            "of_class": {name: value for name, value in ious.items() if name in train.shown()},
+            "class_metric": "IoU",
+            "metric_per_class": {name: value for name, value in ious.items() if name in train.shown()},
         }
 
 
@@ -287,7 +287,7 @@ def new_network(
     config.decode_head_hidden_size = settings.decode_head_hidden_size
     try:
         config = type(config).from_dict(config.to_dict())  # checks the values together
-        with own_randomness(seed):
+        with isolated_rng(seed):
             # The decoder knows nothing, also where the model came with one: only the encoder is taken from it.
             network = StedFmForSemanticSegmentation(config)
             if settings.mode in NEW_ENCODER:
@@ -305,7 +305,7 @@ def new_network(
     return network
 
 
-def choose_examples(trainer: SegmentationTrainer, split: AnnotatedSplit, scored: Sequence[Scored]) -> list[Shown]:
+def choose_examples(trainer: SegmentationTrainer, split: AnnotatedSplit, scored: Sequence[Scored]) -> list[Overlay]:
     """Return the best, the middle and the worst image by the mean IoU of its classes, of those that have one."""
     foreground = [number for number in range(len(split.data.classes)) if number != split.data.background]
     ious = np.stack([each.scores.values["iou"][foreground] for each in scored])
@@ -321,7 +321,7 @@ def choose_examples(trainer: SegmentationTrainer, split: AnnotatedSplit, scored:
     found = []
     for word, number in chosen.items():
         item = split.items[int(number)]
-        found.append(Shown(f"{word} of {len(order)}", item, trainer.maps(item)))
+        found.append(Overlay(f"{word} of {len(order)}", item, trainer.maps(item)))
     return found
 
 

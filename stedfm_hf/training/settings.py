@@ -113,12 +113,12 @@ class TrainingSettings:
         return self.max_steps if self.max_steps is not None and self.max_steps > 0 else None
 
     @property
-    def highest_learning_rate(self) -> float:
+    def peak_learning_rate(self) -> float:
         """Highest learning rate: the one that was given, or the usual one."""
         raise NotImplementedError
 
     @property
-    def forward_batch(self) -> int:
+    def max_forward_batch_size(self) -> int:
         """Largest number of samples in one forward pass of a process."""
         raise NotImplementedError
 
@@ -127,7 +127,7 @@ class TrainingSettings:
         return split_batch(
             self.effective_batch_size,
             world_size(),
-            most=self.forward_batch,
+            limit=self.max_forward_batch_size,
             per_device=self.per_device_train_batch_size,
             accumulation=self.gradient_accumulation_steps,
         )
@@ -152,7 +152,7 @@ class PretrainSettings(TrainingSettings):
 
     Example:
         >>> settings = PretrainSettings(dataset=["lab/sted-crops"], output="run", effective_batch_size=512)
-        >>> settings.highest_learning_rate, settings.describe_batch()
+        >>> settings.peak_learning_rate, settings.describe_batch()
         (0.0003, 'effective batch 512 = 1 process x 256 crops x 2 accumulated')
     """
 
@@ -256,12 +256,12 @@ class PretrainSettings(TrainingSettings):
             deepspeed_file(self.deepspeed)
 
     @property
-    def highest_learning_rate(self) -> float:
+    def peak_learning_rate(self) -> float:
         """Highest learning rate."""
         given = self.learning_rate
         return self.base_learning_rate * self.effective_batch_size / 256 if given is None else given
 
     @property
-    def forward_batch(self) -> int:
+    def max_forward_batch_size(self) -> int:
         """Largest number of crops in one forward pass of a process."""
         return self.max_per_device_batch or MAX_PER_DEVICE_BATCH[self.architecture]

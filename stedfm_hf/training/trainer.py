@@ -16,22 +16,22 @@ from transformers.trainer_utils import IntervalStrategy
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.batches import EndlessBatches
-from stedfm_hf.training.exact import ExactTrainer
 from stedfm_hf.training.preparation import Preparation
+from stedfm_hf.training.resumable_trainer import ResumableTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stedfm_hf.reports.reconstructions import Reconstruction
     from stedfm_hf.training.averaging import EncoderAverage
-    from stedfm_hf.training.held_out import HeldOut
+    from stedfm_hf.training.held_out_evaluation import HeldOutEvaluator
     from stedfm_hf.training.settings import PretrainSettings
     from stedfm_hf.training.time_limit import TimeLimit
 
 REFERENCE_PERIOD_EPOCHS = 20
 
 
-class PretrainingTrainer(ExactTrainer):
+class PretrainingTrainer(ResumableTrainer):
     """Trains a `StedFmForPreTraining` on the batches of `EndlessBatches`.
 
     Args:
@@ -56,7 +56,7 @@ class PretrainingTrainer(ExactTrainer):
         args: TrainingArguments,
         batches: EndlessBatches,
         preparation: Preparation,
-        held_out: HeldOut | None = None,
+        held_out: HeldOutEvaluator | None = None,
         average: EncoderAverage | None = None,
         time_limit: TimeLimit | None = None,
         **kwargs: Any,
@@ -64,14 +64,16 @@ class PretrainingTrainer(ExactTrainer):
         if held_out is None:
             args.eval_strategy = IntervalStrategy.NO
         # The library only looks whether there is something to evaluate on; `evaluate` is ours.
-        kept = [each for each in (average, time_limit) if each is not None]
-        super().__init__(model=model, args=args, batches=batches, kept=kept, eval_dataset=held_out, **kwargs)
+        checkpointed = [each for each in (average, time_limit) if each is not None]
+        super().__init__(
+            model=model, args=args, batches=batches, checkpointed=checkpointed, eval_dataset=held_out, **kwargs
+        )
         self.settings = settings
         self.batches, self.preparation, self.held_out, self.average = batches, preparation, held_out, average
         self.time_limit, self._checked_at = time_limit, -1
         if average is not None and (self.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
             raise UserError("ema_decay needs all weights in every process; leave it out, or ZeRO-3 or FSDP")
-        for callback in kept:
+        for callback in checkpointed:
             self.add_callback(callback)
 
     # ------------------------------------------------------------------------------------- the step
@@ -140,7 +142,7 @@ class PretrainingTrainer(ExactTrainer):
         if self.held_out is None:
             return {}
         self._checked_at = self.state.global_step
-        found = self.held_out.check(self.network, device=self.args.device, dtype=self.check_dtype)
+        found = self.held_out.evaluate(self.network, device=self.args.device, dtype=self.check_dtype)
         metrics = found.metrics()
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -25,18 +25,18 @@ LEAST = FinetunedCardFacts(
     parameters={"encoder": 1603200, "head": 258},
     base="stedfm-vit-small",
     mode="full",
-    mode_words="all weights were trained",
+    mode_description="all weights were trained",
     data="my-crops",
     split="The splits are those of the data set; there is no test split.",
     images={"train": 1000, "validation": 200},
     sources={"train": 100, "validation": 20},
-    chosen_by="balanced_accuracy",
+    metric_for_best_model="balanced_accuracy",
     seeds=(42,),
     best_seed=42,
     best_step=10,
     steps=20,
-    figures={"validation": {"accuracy": (0.9, None, 0.9)}},
-    shown="validation",
+    metrics={"validation": {"accuracy": (0.9, None, 0.9)}},
+    reported_split="validation",
 )
 MOST = dataclasses.replace(
     LEAST,
@@ -46,21 +46,21 @@ MOST = dataclasses.replace(
     seeds=(42, 43),
     images={**LEAST.images, "test": 300},
     sources={**LEAST.sources, "test": 30},
-    figures={name: {"accuracy": (0.9, 0.0123, 0.95)} for name in ("validation", "test")},
-    shown="test",
-    of_class={"actin": 0.5, "tub|ulin": None},
-    per_class={"actin": 400, "tub|ulin": 600},
-    drawn=True,
+    metrics={name: {"accuracy": (0.9, 0.0123, 0.95)} for name in ("validation", "test")},
+    reported_split="test",
+    metric_per_class={"actin": 0.5, "tub|ulin": None},
+    images_per_class={"actin": 400, "tub|ulin": 600},
+    sampled=True,
     settings={"learning_rate": 0.001},
     machine="1 x NVIDIA H100",
     precision="bfloat16",
-    pictures={"curve": "figures/curve.png", "confusion_matrix": "figures/confusion_matrix.png"},
+    figures={"curve": "figures/curve.png", "confusion_matrix": "figures/confusion_matrix.png"},
     files={"metrics.json": "all figures"},
     failed={"cell_3.tif": "truncated"} | {f"cell_{number}.tif": "NaN" for number in range(10, 21)},
     licence="mit",
 )
 NUMBERS = dataclasses.replace(
-    LEAST, task="regression", classes=(), target="resolution", figures={"validation": {"r2": (0.5, None, 0.5)}}
+    LEAST, task="regression", classes=(), target="resolution", metrics={"validation": {"r2": (0.5, None, 0.5)}}
 )
 
 
@@ -110,7 +110,7 @@ def test_from_scratch_no_weights_are_claimed() -> None:
     assert "from scratch, with the architecture of `stedfm-vit-small`" in card and "from the weights of" not in card
 
 
-@pytest.mark.parametrize("facts", [LEAST, MOST, NUMBERS, dataclasses.replace(MOST, figures={}, files={})])
+@pytest.mark.parametrize("facts", [LEAST, MOST, NUMBERS, dataclasses.replace(MOST, metrics={}, files={})])
 def test_the_example_is_python_and_the_markdown_tidy(facts: FinetunedCardFacts) -> None:
     card = render_finetuned_card(facts)
     (code,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)

@@ -114,7 +114,7 @@ def test_a_model_that_learned_nothing_is_not_praised() -> None:
 
 
 def test_weights_that_began_from_others_are_not_called_new() -> None:
-    begun = render_pretrained_card(dataclasses.replace(LEAST, begun_from="flclab/stedfm-vit-small"))
+    begun = render_pretrained_card(dataclasses.replace(LEAST, init_from="flclab/stedfm-vit-small"))
     assert "began from the weights of `flclab/stedfm-vit-small`" in begun and "trained anew" not in begun
     assert "trained anew" in render_pretrained_card(LEAST)
 

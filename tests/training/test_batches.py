@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stedfm_hf.data.repository.files import find_split
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.batches import EndlessBatches, Source, share_batch
+from stedfm_hf.training.batches import EndlessBatches, Source, divide_batch
 from tests.data.repos import write_repo
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*ranks reads")
@@ -62,9 +62,9 @@ def test_samples_of_several_data_sets_have_numbers_of_their_own(repos: list[Path
 def test_a_batch_is_shared_out_whole(size: int, weights: list[float]) -> None:
     if size < len(weights):
         with pytest.raises(UserError, match="cannot share"):
-            share_batch(size, weights)
+            divide_batch(size, weights)
         return
-    counts = share_batch(size, weights)
+    counts = divide_batch(size, weights)
     assert sum(counts) == size and min(counts) >= 1
 
 

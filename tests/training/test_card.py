@@ -75,7 +75,7 @@ def test_figures_are_given_with_their_step(tmp_path: Path, model: StedFmForPreTr
 
     assert "after step 30:" in card(ROWS) and "after the last step:" in card(ROWS, steps=30)
     assert "What it learned" not in card(ROWS[:-1]) and "kNN" not in card(ROWS[:-1])
-    begun = card(ROWS, begun_from=train.repo)
+    begun = card(ROWS, init_from=train.repo)
     assert "before the first step" not in begun and "weights of `simulated-cells`" in begun
     assert "hours" not in card([]) and "crops a second" not in card([])
 

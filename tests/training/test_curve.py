@@ -47,7 +47,7 @@ def test_cut_back_keeps_the_whole_rows_up_to_the_step(
     whole = rows[: max(left.count(b"\n") - 1, 0)]
     again = Curve(path)
     assert again.rows() == whole
-    again.cut_back(step)
+    again.truncate(step)
     kept = [row for row in whole if row.step <= step]
     assert again.rows() == kept
     again.append(CurveRow(step=50, epoch=0.5, samples=9, loss=0.25))
@@ -85,7 +85,7 @@ def test_what_is_not_a_number_is_kept_as_it_is(tmp_path: Path) -> None:
 def test_another_file_of_that_name_is_not_overwritten(tmp_path: Path, text: str) -> None:
     path = tmp_path / "curve.csv"
     path.write_text(text, encoding="utf-8")
-    for call in (Curve(path).rows, lambda: Curve(path).append(CurveRow(1, 0.1, 4)), lambda: Curve(path).cut_back(0)):
+    for call in (Curve(path).rows, lambda: Curve(path).append(CurveRow(1, 0.1, 4)), lambda: Curve(path).truncate(0)):
         with pytest.raises(UserError, match=r"curve\.csv: line 2 is no row"):
             call()
     assert path.read_text(encoding="utf-8") == text

@@ -10,50 +10,50 @@ from stedfm_hf.training.effective_batch import split_batch
 small = st.integers(1, 64)
 
 
-@given(world_size=small, accumulation=small, per_device=small, most=st.integers(1, 512))
+@given(world_size=small, accumulation=small, per_device=small, limit=st.integers(1, 512))
 def test_every_crop_of_the_effective_batch_has_one_place(
-    world_size: int, accumulation: int, per_device: int, most: int
+    world_size: int, accumulation: int, per_device: int, limit: int
 ) -> None:
     effective = world_size * accumulation * per_device
     try:
-        size, times = split_batch(effective, world_size, most=most)
+        size, times = split_batch(effective, world_size, limit=limit)
     except UserError as error:
         assert "the nearest that can" in str(error)
         return
     assert world_size * size * times == effective
-    assert min(most, effective // world_size) / 4 <= size <= most
+    assert min(limit, effective // world_size) / 4 <= size <= limit
     # Nothing larger would have done.
-    assert not [n for n in range(size + 1, most + 1) if effective // world_size % n == 0]
+    assert not [n for n in range(size + 1, limit + 1) if effective // world_size % n == 0]
 
 
 @given(world_size=small, accumulation=small, per_device=small)
 def test_what_is_given_is_kept(world_size: int, accumulation: int, per_device: int) -> None:
     effective, expected = world_size * accumulation * per_device, (per_device, accumulation)
-    assert split_batch(effective, world_size, most=1, per_device=per_device) == expected
-    assert split_batch(effective, world_size, most=1, accumulation=accumulation) == expected
-    assert split_batch(effective, world_size, most=1, per_device=per_device, accumulation=accumulation) == expected
+    assert split_batch(effective, world_size, limit=1, per_device=per_device) == expected
+    assert split_batch(effective, world_size, limit=1, accumulation=accumulation) == expected
+    assert split_batch(effective, world_size, limit=1, per_device=per_device, accumulation=accumulation) == expected
 
 
-@given(effective=st.integers(1, 3000), world_size=small, most=st.integers(1, 300))
-def test_the_values_that_an_error_names_work_and_none_is_nearer(effective: int, world_size: int, most: int) -> None:
+@given(effective=st.integers(1, 3000), world_size=small, limit=st.integers(1, 300))
+def test_the_values_that_an_error_names_work_and_none_is_nearer(effective: int, world_size: int, limit: int) -> None:
     try:
-        split_batch(effective, world_size, most=most)
+        split_batch(effective, world_size, limit=limit)
     except UserError as error:
         named = [int(word) for word in str(error).rpartition(": ")[2].split(" or ")]
         for value in named:
-            split_batch(value, world_size, most=most)
+            split_batch(value, world_size, limit=limit)
         nearest = min(abs(value - effective) for value in named)
         for value in range(max(1, effective - nearest + 1), effective + nearest):
             with pytest.raises(UserError):
-                split_batch(value, world_size, most=most)
+                split_batch(value, world_size, limit=limit)
 
 
 @pytest.mark.parametrize(
-    ("world_size", "most", "expected"),
+    ("world_size", "limit", "expected"),
     [(4, 256, (256, 1)), (1, 256, (256, 4)), (16, 64, (64, 1)), (2, 512, (512, 1)), (8, 256, (128, 1))],
 )
-def test_the_published_batch_on_other_machines(world_size: int, most: int, expected: tuple[int, int]) -> None:
-    assert split_batch(1024, world_size, most=most) == expected
+def test_the_published_batch_on_other_machines(world_size: int, limit: int, expected: tuple[int, int]) -> None:
+    assert split_batch(1024, world_size, limit=limit) == expected
 
 
 @pytest.mark.parametrize(
@@ -68,11 +68,11 @@ def test_the_published_batch_on_other_machines(world_size: int, most: int, expec
 )
 def test_an_uneven_batch_size_is_refused_with_the_nearest_even_one(given: dict[str, int], line: str) -> None:
     with pytest.raises(UserError, match="effective_batch_size 1024 cannot be split evenly") as caught:
-        split_batch(1024, most=256, **given)
+        split_batch(1024, limit=256, **given)
     assert line in str(caught.value)
 
 
-@pytest.mark.parametrize("wrong", [{"effective": 0}, {"per_device": -1}, {"accumulation": 0}, {"most": 0}])
+@pytest.mark.parametrize("wrong", [{"effective": 0}, {"per_device": -1}, {"accumulation": 0}, {"limit": 0}])
 def test_numbers_below_one_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UserError, match="must be 1 or more"):
-        split_batch(**({"effective": 8, "world_size": 1, "most": 8} | wrong))
+        split_batch(**({"effective": 8, "world_size": 1, "limit": 8} | wrong))

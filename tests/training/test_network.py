@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
-from stedfm_hf.training.network import own_randomness, standardise_input, standardised_network
+from stedfm_hf.training.network import isolated_rng, standardise_input, standardised_network
 from tests.models import tiny_config
 
 
@@ -43,7 +43,7 @@ def test_a_seed_gives_the_same_weights_and_leaves_the_generators_of_the_caller_a
     for seed in (torch.manual_seed, random.seed, np.random.seed):
         seed(5)
     one, same, other = (standardised_network(tiny_config(), mean=0.3, std=0.1, seed=seed) for seed in (0, 0, 1))
-    with own_randomness(7):
+    with isolated_rng(7):
         torch.rand(2), random.random(), np.random.rand()
     assert torch.equal(torch.rand(3), expected[0]) and (random.random(), np.random.rand()) == expected[1:]
     assert torch.equal(one.decoder.head.weight, same.decoder.head.weight)

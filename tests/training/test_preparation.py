@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stedfm_hf.training.counters import draw, plot_ranks, sample_keys, sample_uniform
-from stedfm_hf.training.preparation import Preparation, turn
+from stedfm_hf.training.preparation import Preparation, rotate_and_flip
+from stedfm_hf.training.random_numbers import random_integers, random_ranks, random_uniform, sample_keys
 
 
 def batch_of(index: list[int], side: int = 16, dtype: torch.dtype = torch.uint8) -> dict[str, Any]:
@@ -32,8 +32,8 @@ def test_a_sample_draws_the_same_with_whomever_it_is_in_a_batch(seed: int, epoch
     together = sample_keys(seed, epoch, torch.tensor(index))
     alone = torch.cat([sample_keys(seed, epoch, torch.tensor([number])) for number in index])
     assert torch.equal(together, alone)
-    assert torch.equal(draw(together, 5, purpose=1), draw(alone, 5, purpose=1))
-    assert not torch.equal(draw(together, 5, purpose=1), draw(together, 5, purpose=2))
+    assert torch.equal(random_integers(together, 5, purpose=1), random_integers(alone, 5, purpose=1))
+    assert not torch.equal(random_integers(together, 5, purpose=1), random_integers(together, 5, purpose=2))
     assert not torch.equal(together, sample_keys(seed, epoch + 1, torch.tensor(index)))
 
 
@@ -43,7 +43,7 @@ def test_no_two_samples_epochs_or_seeds_share_a_mask() -> None:
         row.tobytes()
         for seed, epoch in ((0, 0), (0, 1), (1, 0), (2**33, 0))
         for row in np.packbits(
-            plot_ranks(sample_keys(seed, epoch, index), 64, purpose=1).argsort(dim=1).argsort(dim=1).numpy() < 16,
+            random_ranks(sample_keys(seed, epoch, index), 64, purpose=1).argsort(dim=1).argsort(dim=1).numpy() < 16,
             axis=1,
         )
     }
@@ -51,27 +51,27 @@ def test_no_two_samples_epochs_or_seeds_share_a_mask() -> None:
 
 
 def test_numbers_are_even_and_independent() -> None:
-    numbers = sample_uniform(sample_keys(3, 1, torch.arange(20_000)), 8, purpose=1).double().numpy()
+    numbers = random_uniform(sample_keys(3, 1, torch.arange(20_000)), 8, purpose=1).double().numpy()
     assert 0 <= numbers.min() and numbers.max() < 1
     counts = np.histogram(numbers, 64, (0, 1))[0]
     assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 120  # chi square of 63 degrees of freedom
     for data in (numbers.T, np.stack([numbers[:-1, 0], numbers[1:, 0]])):
         correlation = np.corrcoef(data) - np.eye(len(data))
         assert np.abs(correlation).max() < 0.03
-    kept = plot_ranks(sample_keys(0, 0, torch.arange(20_000)), 16, purpose=1).argsort(dim=1)[:, :4]
+    kept = random_ranks(sample_keys(0, 0, torch.arange(20_000)), 16, purpose=1).argsort(dim=1)[:, :4]
     shares = np.bincount(kept.flatten().numpy(), minlength=16) / 20_000
     np.testing.assert_allclose(shares, 0.25, atol=0.015)
 
 
 @given(index=st.integers(0, 10**9), count=st.integers(1, 300))
 def test_ranks_have_no_ties(index: int, count: int) -> None:
-    ranks = plot_ranks(sample_keys(0, 0, torch.tensor([index])), count, purpose=1)
+    ranks = random_ranks(sample_keys(0, 0, torch.tensor([index])), count, purpose=1)
     assert len(set(ranks[0].tolist())) == count
 
 
 def test_the_eight_turns_are_those_of_numpy() -> None:
     images = torch.arange(8 * 2 * 25).reshape(8, 2, 5, 5)
-    turned = turn(images, torch.arange(8))
+    turned = rotate_and_flip(images, torch.arange(8))
     for number in range(8):
         plain = images[number].numpy()
         mirrored = plain.transpose(0, 2, 1) if number >= 4 else plain

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel
 
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.checkpoints import checkpoint_folder, newest_whole, steps_of
+from stedfm_hf.training.checkpoints import checkpoint_folder, checkpoint_steps, newest_complete
 from stedfm_hf.training.curve import Curve
 from tests.figures import plotted_figures
 from tests.training.pretraining import ROOT, SCRIPT, assert_same_weights, curve_of, run, words_of, write_blobs
@@ -41,7 +41,7 @@ def test_the_folder_holds_all_of_a_run_and_loads(unbroken: Path) -> None:
     model, processor = AutoModel.from_pretrained(unbroken), AutoImageProcessor.from_pretrained(unbroken)
     pixels = processor(np.arange(64 * 64).reshape(64, 64), return_tensors="pt")
     assert model(**pixels).pooler_output.shape == (1, 128)
-    assert steps_of(unbroken) == [8, 10] or steps_of(unbroken) == [4, 8]
+    assert checkpoint_steps(unbroken) == [8, 10] or checkpoint_steps(unbroken) == [4, 8]
     for name in ("recipe.yaml", "manifest.json", "figures/curve.png", "figures/reconstructions.png"):
         assert (unbroken / name).exists()
     rows = Curve(unbroken / "curve.csv").rows()
@@ -59,15 +59,15 @@ class Stopped(Exception):
 def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
     crops: Path, unbroken: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stedfm_hf.training.watching import Watch
+    from stedfm_hf.training.callbacks import MonitorCallback
 
     with monkeypatch.context() as patch:
 
-        def stop(self: Watch, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        def stop(self: MonitorCallback, args: Any, state: Any, *_: Any, **__: Any) -> None:
             if state.global_step == step:
                 raise Stopped
 
-        patch.setattr(Watch, "on_step_end", stop)
+        patch.setattr(MonitorCallback, "on_step_end", stop)
         with pytest.raises(Stopped):
             run(crops, tmp_path / "run")
     result = run(crops, tmp_path / "run")
@@ -93,13 +93,13 @@ def test_a_killed_run_ends_as_the_unbroken_one(crops: Path, unbroken: Path, tmp_
 
 
 def test_a_finished_run_is_not_trained_again(crops: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stedfm_hf.training.watching import Watch
+    from stedfm_hf.training.callbacks import MonitorCallback
 
     def step(*_: Any, **__: Any) -> None:
         raise AssertionError("a finished run was trained")
 
     before = curve_of(unbroken)
-    monkeypatch.setattr(Watch, "on_step_end", step)
+    monkeypatch.setattr(MonitorCallback, "on_step_end", step)
     assert run(crops, unbroken).steps == 10
     assert curve_of(unbroken) == before
 
@@ -122,11 +122,11 @@ def test_a_half_written_checkpoint_is_passed_over(unbroken: Path, tmp_path: Path
 
     copy = tmp_path / "copy"
     shutil.copytree(unbroken, copy)
-    last = checkpoint_folder(copy, steps_of(copy)[-1])
+    last = checkpoint_folder(copy, checkpoint_steps(copy)[-1])
     (last / "optimizer.pt").unlink()
     lines: list[str] = []
-    found = newest_whole(copy, lines.append)
-    assert found == checkpoint_folder(copy, steps_of(copy)[-2])
+    found = newest_complete(copy, lines.append)
+    assert found == checkpoint_folder(copy, checkpoint_steps(copy)[-2])
     assert lines == [f"{last.name} was not written to its end: it is skipped"]
 
 
@@ -139,16 +139,16 @@ def test_a_run_is_not_mixed_with_another(crops: Path, unbroken: Path, tmp_path: 
 
 
 def test_the_average_is_kept_through_a_stop(crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stedfm_hf.training.watching import Watch
+    from stedfm_hf.training.callbacks import MonitorCallback
 
     run(crops, tmp_path / "whole", "--ema_decay 0.9")
     with monkeypatch.context() as patch:
 
-        def stop(self: Watch, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        def stop(self: MonitorCallback, args: Any, state: Any, *_: Any, **__: Any) -> None:
             if state.global_step == 7:
                 raise Stopped
 
-        patch.setattr(Watch, "on_step_end", stop)
+        patch.setattr(MonitorCallback, "on_step_end", stop)
         with pytest.raises(Stopped):
             run(crops, tmp_path / "run", "--ema_decay 0.9")
     run(crops, tmp_path / "run", "--ema_decay 0.9")
@@ -192,7 +192,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
         patch.setattr(Trainer, "_save_checkpoint", full)
         with pytest.raises(UserError, match="checkpoint-8: the checkpoint cannot be written .*No space left"):
             run(crops, tmp_path / "run")
-    assert steps_of(tmp_path / "run") == [4]
+    assert checkpoint_steps(tmp_path / "run") == [4]
     assert run(crops, tmp_path / "run").steps == 10
 
 

@@ -90,7 +90,7 @@ def test_every_recipe_of_the_package_works_and_marks_the_values_of_the_reference
 def test_the_reference_recipe_is_what_was_published(parse: Callable[[str], PretrainSettings]) -> None:
     settings = parse("--recipe reference")
     assert settings.protocol == "reference" and not settings.standardise_input and not settings.norm_pix_loss
-    assert (settings.highest_learning_rate, settings.warmup_ratio, settings.max_grad_norm) == (1.5e-4, 0, 0)
+    assert (settings.peak_learning_rate, settings.warmup_ratio, settings.max_grad_norm) == (1.5e-4, 0, 0)
     assert (settings.precision, settings.num_train_epochs, settings.effective_batch_size) == ("float32", 1000, 1024)
 
 
@@ -175,7 +175,7 @@ def test_the_recipe_of_a_run_repeats_it_and_names_no_place(
     assert str(tmp_path) not in (tmp_path / "recipe.yaml").read_text(encoding="utf-8")
     again = parse(f"--recipe {tmp_path / 'recipe.yaml'}")
     assert again.recipe() == values and again.training_arguments == {"tf32": ["1"]}
-    assert again.highest_learning_rate == first.highest_learning_rate and again.warmup_steps == 12
+    assert again.peak_learning_rate == first.peak_learning_rate and again.warmup_steps == 12
 
 
 # --------------------------------------------------------------------------------------------- flags

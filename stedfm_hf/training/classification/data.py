@@ -9,13 +9,13 @@ import torch
 
 from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.finetuning.data import Remembered, Samples, choose_place
-from stedfm_hf.training.preparation import FOREGROUND, MIN_FOREGROUND, middle
+from stedfm_hf.training.finetuning.data import CachedItems, Samples, choose_crop
+from stedfm_hf.training.preparation import FOREGROUND, MIN_FOREGROUND, center_crop
 
 
-def remember(data: LabelledImages) -> Remembered[np.ndarray]:
+def cache_images(data: LabelledImages) -> CachedItems[np.ndarray]:
     """Return the images (C, H, W) float32 in [0, 1], read once."""
-    return Remembered(lambda number: np.asarray(data[number], np.float32), len(data), size=lambda image: image.nbytes)
+    return CachedItems(lambda number: np.asarray(data[number], np.float32), len(data), size=lambda image: image.nbytes)
 
 
 def training_size(shapes: Sequence[tuple[int, int]], names: Sequence[str], *, image_size: int, patch_size: int) -> int:
@@ -61,7 +61,7 @@ class TrainingImages(Samples[np.ndarray]):
     def sample(self, row: int, item: np.ndarray, keys: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return a square of the image, and its target."""
         image = torch.from_numpy(item)
-        cut = crop_with_foreground(image, self.size, keys) if self.augment else middle(image[None], self.size)[0]
+        cut = crop_with_foreground(image, self.size, keys) if self.augment else center_crop(image[None], self.size)[0]
         return {"pixel_values": cut.contiguous(), "labels": self.targets[row]}
 
 
@@ -71,10 +71,8 @@ def crop_with_foreground(image: torch.Tensor, size: int, keys: torch.Tensor) -> 
     Args:
         image: (C, H, W) in [0, 1], no smaller than `size`.
         size: Rows and columns of the square.
-        keys: Keys of the sample, (1, 2), see :func:`stedfm_hf.training.counters.sample_keys`.
+        keys: Keys of the sample, (1, 2), see :func:`stedfm_hf.training.random_numbers.sample_keys`.
     """
     lit = image.amax(dim=0) > FOREGROUND
-    top, left = choose_place(
-        lit.shape, size, keys, share=MIN_FOREGROUND, wanted_in=lambda place: int(lit[place].sum())
-    )
+    top, left = choose_crop(lit.shape, size, keys, share=MIN_FOREGROUND, count_in=lambda place: int(lit[place].sum()))
     return image[:, top : top + size, left : left + size]

@@ -13,12 +13,12 @@ from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 from stedfm_hf.modeling.tiling_stedfm import encode_images
 from stedfm_hf.training.classification.objective import Objective, score
-from stedfm_hf.training.finetuning.data import Loaded, change_intensities, choose_turns
+from stedfm_hf.training.finetuning.data import LoadedSplit, change_intensities, random_rotations
 from stedfm_hf.training.finetuning.settings import ClassificationSettings
 from stedfm_hf.training.finetuning.trainer import FinetuneTrainer
-from stedfm_hf.training.preparation import turn
+from stedfm_hf.training.preparation import rotate_and_flip
 
-LabelledSplit = Loaded[LabelledImages, np.ndarray]
+LabelledSplit = LoadedSplit[LabelledImages, np.ndarray]
 NORMALISED_BY = 256
 """Largest number of training images whose features the head is normalised by in an evaluation."""
 
@@ -81,7 +81,7 @@ class ClassificationTrainer(FinetuneTrainer[ClassificationSettings, StedFmForIma
 
     def _features(self, images: Sequence[np.ndarray]) -> np.ndarray:
         return features_of(
-            self.network, images, batch_size=self.settings.forward_batch, shared=self.args.world_size > 1
+            self.network, images, batch_size=self.settings.max_forward_batch_size, shared=self.args.world_size > 1
         )
 
     def logits(self, images: Sequence[np.ndarray]) -> np.ndarray:
@@ -109,7 +109,7 @@ def augment(images: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         images: (B, C, S, S) in [0, 1].
         keys: Keys of the samples, (B, 2), on the same device.
     """
-    return change_intensities(turn(images, choose_turns(keys)), keys)
+    return change_intensities(rotate_and_flip(images, random_rotations(keys)), keys)
 
 
 def set_head(

@@ -11,7 +11,7 @@ from stedfm_hf.runs import atomic_path
 from stedfm_hf.training.card import CARD_FILE, describe_machine
 from stedfm_hf.training.curve import CURVE_FILE
 from stedfm_hf.training.figures import CURVE, FIGURES
-from stedfm_hf.training.finetuning.data import Loaded
+from stedfm_hf.training.finetuning.data import LoadedSplit
 from stedfm_hf.training.finetuning.network import name_of_model
 from stedfm_hf.training.finetuning.settings import NEW_ENCODER
 from stedfm_hf.training.finetuning.summary import METRICS_FILE
@@ -57,45 +57,45 @@ _FILES = {
 
 
 def write_card(
-    task: Task[Any, Any, Any], summary: Mapping[str, Any], held_out: Mapping[str, Loaded[Any, Any]]
+    task: Task[Any, Any, Any], summary: Mapping[str, Any], held_out: Mapping[str, LoadedSplit[Any, Any]]
 ) -> None:
     """Write `README.md`; goes last, because it shows the figures that are there."""
     settings, arguments, train = task.settings, task.arguments, task.splits.train
     best = next(run for run in summary["runs"] if run["seed"] == summary["best_seed"])
     about = task.card(best)
     shown = settings.recipe() | {
-        "learning_rate": settings.highest_learning_rate,
-        "layer_decay": settings.decay_of_layers,
+        "learning_rate": settings.peak_learning_rate,
+        "layer_decay": settings.effective_layer_decay,
     }
-    figures = {name: f"{FIGURES}/{name}.png" for name in (CURVE, *about.pop("pictures"))}
+    figures = {name: f"{FIGURES}/{name}.png" for name in (CURVE, *about.pop("figures"))}
     files = _FILES | about.pop("files")
     facts = FinetunedCardFacts(
         name=settings.folder.resolve().name,
         base=name_of_model(settings.model),
         base_note=PACKAGED.get(settings.model) if settings.mode not in NEW_ENCODER else None,
         mode=settings.mode,
-        mode_words=MODES[settings.mode].format(blocks=settings.blocks, lora_rank=settings.lora_rank),
+        mode_description=MODES[settings.mode].format(blocks=settings.blocks, lora_rank=settings.lora_rank),
         data=train.name,
         simulated=train.simulated,
-        split=str(summary["split"]),
+        split=str(summary["split_description"]),
         limitations=tuple(summary["limitations"]),
         failed=summary["failed"],
         images={"train": best["training_images"]} | {name: len(each.data) for name, each in held_out.items()},
         sources={"train": best["training_sources"]}
         | {name: each.data.source_count for name, each in held_out.items()},
-        per_class=best["training_images_per_class"],
-        drawn=any(shown.get(name) is not None for name in SAMPLING),
-        chosen_by=str(summary["chosen_by"]),
+        images_per_class=best["training_images_per_class"],
+        sampled=any(shown.get(name) is not None for name in SAMPLING),
+        metric_for_best_model=str(summary["metric_for_best_model"]),
         seeds=tuple(summary["seeds"]),
         best_seed=int(summary["best_seed"]),
         best_step=best["best_step"],
         steps=best["steps"],
-        figures={split: _table(summary[split], best[split]) for split in ("validation", "test") if split in summary},
-        shown="test" if "test" in best else "validation",
+        metrics={split: _table(summary[split], best[split]) for split in ("validation", "test") if split in summary},
+        reported_split="test" if "test" in best else "validation",
         settings={name: shown[name] for name in _SETTINGS if shown.get(name) is not None},
         machine=describe_machine(arguments.world_size, arguments.device),
         precision="bfloat16" if arguments.bf16 else "float16" if arguments.fp16 else "float32",
-        pictures={name: path for name, path in figures.items() if (settings.folder / path).exists()},
+        figures={name: path for name, path in figures.items() if (settings.folder / path).exists()},
         files={name: what for name, what in files.items() if (settings.folder / name).exists()},
         **about,
     )

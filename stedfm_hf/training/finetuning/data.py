@@ -20,9 +20,9 @@ from transformers import TrainingArguments
 
 from stedfm_hf.labels.splits import ONE_SPLIT, Images, Splits, split_images
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.counters import draw, sample_keys, sample_uniform
 from stedfm_hf.training.finetuning.settings import FinetuneSettings
-from stedfm_hf.training.preparation import CROP, CROP_TRIES, TURN
+from stedfm_hf.training.preparation import CROP, CROP_TRIES, ROTATION
+from stedfm_hf.training.random_numbers import random_integers, random_uniform, sample_keys
 
 Item = TypeVar("Item")
 
@@ -57,7 +57,7 @@ def splits_for_training(read: Mapping[str, Images], settings: FinetuneSettings) 
     return split_images(chosen, select=True)
 
 
-class Remembered(Sequence[Item]):
+class CachedItems(Sequence[Item]):
     """Items that are read once, up to a limit of memory."""
 
     def __init__(
@@ -85,7 +85,7 @@ class Remembered(Sequence[Item]):
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded(Generic[Images, Item]):
+class LoadedSplit(Generic[Images, Item]):
     """Images of a split, all of which were read once.
 
     Attributes:
@@ -95,23 +95,23 @@ class Loaded(Generic[Images, Item]):
     """
 
     data: Images
-    items: Remembered[Item]
+    items: CachedItems[Item]
     failed: Mapping[str, str]
 
 
 def load_images(
     data: Images,
-    remember: Callable[[Images], Remembered[Item]],
+    cache: Callable[[Images], CachedItems[Item]],
     *,
     channels: int,
     channels_of: Callable[[Item], int],
-) -> Loaded[Images, Item]:
+) -> LoadedSplit[Images, Item]:
     """Read all images once: a damaged one is left out now, and not found in the middle of a training.
 
     Raises:
         UserError: An image has other channels, or none of a class can be read.
     """
-    items, failed, good = remember(data), dict(data.failed), []
+    items, failed, good = cache(data), dict(data.failed), []
     for number in range(len(data)):
         try:
             item = items[number]
@@ -124,13 +124,13 @@ def load_images(
             )
         good.append(number)
     if len(good) == len(data):
-        return Loaded(data, items, failed)
+        return LoadedSplit(data, items, failed)
     kept = data.take(good)
     lost = [name for name, count in data.counts().items() if count and not kept.counts()[name]]
     if lost or not good:
         image, reason = next(iter(failed.items()))
         raise UserError(f"{data.name}: no image {f'of {lost[0]} ' if lost else ''}can be read ({image}: {reason})")
-    return Loaded(kept, remember(kept), failed)
+    return LoadedSplit(kept, cache(kept), failed)
 
 
 class Samples(Dataset[dict[str, torch.Tensor]], Generic[Item]):
@@ -147,7 +147,7 @@ class Samples(Dataset[dict[str, torch.Tensor]], Generic[Item]):
         Args:
             row: Number of the item.
             item: One of `items`.
-            keys: Keys of the sample, (1, 2), see :func:`stedfm_hf.training.counters.sample_keys`.
+            keys: Keys of the sample, (1, 2), see :func:`stedfm_hf.training.random_numbers.sample_keys`.
         """
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
@@ -212,33 +212,33 @@ class Batches(IterableDataset[dict[str, torch.Tensor]]):
         return iter(loader)
 
 
-def choose_place(
+def choose_crop(
     shape: Sequence[int],
     size: int,
     keys: torch.Tensor,
     *,
     share: float,
-    wanted_in: Callable[[tuple[slice, slice]], int],
+    count_in: Callable[[tuple[slice, slice]], int],
 ) -> tuple[int, int]:
     """Return first row and column of a square: the first of some random places with enough in it, or that with most.
 
     Args:
         shape: (H, W) of the image, no smaller than `size`.
         size: Rows and columns of the square.
-        keys: Keys of the sample, (1, 2), see :func:`stedfm_hf.training.counters.sample_keys`.
+        keys: Keys of the sample, (1, 2), see :func:`stedfm_hf.training.random_numbers.sample_keys`.
         share: Share of the pixels of a square above which it has enough; 0 takes any place.
-        wanted_in: Counts the wanted pixels in a square; a large image is not looked at as a whole.
+        count_in: Counts the wanted pixels in a square; a large image is not looked at as a whole.
     """
     height, width = shape
     if (height, width) == (size, size):
         return 0, 0
-    places = draw(keys, 2 * CROP_TRIES, purpose=CROP).reshape(-1, 2)
+    places = random_integers(keys, 2 * CROP_TRIES, purpose=CROP).reshape(-1, 2)
     fullest, best = -1, (0, 0)
     for place in places:
         top, left = int(place[0]) % (height - size + 1), int(place[1]) % (width - size + 1)
         if share == 0:
             return top, left
-        inside = wanted_in((slice(top, top + size), slice(left, left + size)))
+        inside = count_in((slice(top, top + size), slice(left, left + size)))
         if inside > fullest:
             fullest, best = inside, (top, left)
         if inside > share * size * size:
@@ -246,9 +246,9 @@ def choose_place(
     return best
 
 
-def choose_turns(keys: torch.Tensor) -> torch.Tensor:
+def random_rotations(keys: torch.Tensor) -> torch.Tensor:
     """Return one of eight rotations and reflections of every sample, (B,): a microscope has no upright."""
-    return draw(keys, 1, purpose=TURN)[:, 0] % 8
+    return random_integers(keys, 1, purpose=ROTATION)[:, 0] % 8
 
 
 def change_intensities(images: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
@@ -260,6 +260,6 @@ def change_intensities(images: torch.Tensor, keys: torch.Tensor) -> torch.Tensor
         images: (B, C, S, S) in [0, 1].
         keys: Keys of the samples, (B, 2), on the same device.
     """
-    chosen = 2 * sample_uniform(keys, 3, purpose=INTENSITY)[:, :, None, None, None] - 1
+    chosen = 2 * random_uniform(keys, 3, purpose=INTENSITY)[:, :, None, None, None] - 1
     gain, gamma, offset = chosen.unbind(1)
     return ((GAIN * gain).exp() * images ** (GAMMA * gamma).exp() + OFFSET * offset).clamp(0, 1)

@@ -103,17 +103,17 @@ class FinetuneSettings(TrainingSettings):
             raise UserError(refused[name])
 
     @property
-    def highest_learning_rate(self) -> float:
+    def peak_learning_rate(self) -> float:
         """Highest learning rate."""
         return self.learning_rates[self.mode] if self.learning_rate is None else self.learning_rate
 
     @property
-    def decay_of_layers(self) -> float:
+    def effective_layer_decay(self) -> float:
         """Factor of the learning rate from a block to the one before it."""
         return self.layer_decays.get(self.mode, 1.0) if self.layer_decay is None else self.layer_decay
 
     @property
-    def forward_batch(self) -> int:
+    def max_forward_batch_size(self) -> int:
         """Largest number of samples in one forward pass of a process."""
         return self.max_per_device_batch or self.largest_batch
 
@@ -134,7 +134,7 @@ class ClassificationSettings(FinetuneSettings):
 
     Example:
         >>> settings = ClassificationSettings("demo", "lab/crops", output="run", mode="full", seeds=[1, 2])
-        >>> settings.highest_learning_rate, settings.describe_batch()
+        >>> settings.peak_learning_rate, settings.describe_batch()
         (0.0002, 'effective batch 64 = 1 process x 64 images x 1 accumulated')
     """
 
@@ -187,7 +187,7 @@ class SegmentationSettings(FinetuneSettings):
 
     Example:
         >>> settings = SegmentationSettings("demo", "lab/masks", output="run", mode="frozen", decoder="linear")
-        >>> settings.highest_learning_rate, settings.describe_batch()
+        >>> settings.peak_learning_rate, settings.describe_batch()
         (0.002, 'effective batch 16 = 1 process x 16 crops x 1 accumulated')
     """
 

@@ -1,4 +1,4 @@
-"""Several seeds as one result: mean and standard deviation, and the best model at the top of the folder."""
+"""Summary of several seeds: mean and standard deviation, and the best model at the top of the output folder."""
 
 from __future__ import annotations
 
@@ -10,59 +10,63 @@ from typing import Any
 import numpy as np
 
 from stedfm_hf.runs import counted, read_json, some_of, write_json
-from stedfm_hf.training.finetuning.best import LOWER_IS_BETTER, is_better
+from stedfm_hf.training.finetuning.best_weights import LOWER_IS_BETTER, is_better
 
 METRICS_FILE = "metrics.json"
-NO_FIGURES = ("images", "absent_classes", "undefined", "undefined_f1", "undefined_average_precision")
-OWN = ("manifest.json", "recipe.yaml", "README.md", METRICS_FILE)
-"""Files of the top that are not those of the best run."""
+NOT_METRICS = ("images", "absent_classes", "undefined", "undefined_f1", "undefined_average_precision")
+"""Numbers of a split that are not metrics."""
+FILES_OF_SUMMARY = ("manifest.json", "recipe.yaml", "README.md", METRICS_FILE)
+"""Files at the top of the output folder that are not copied from the best run."""
 
 
 def run_folder(output: Path, seed: int) -> Path:
-    """Where the run of a seed belongs."""
+    """Return the folder of the run of a seed."""
     return output / f"seed-{seed}"
 
 
 def is_finished(output: Path, seed: int) -> bool:
-    """Whether the run of a seed is complete."""
+    """Return whether the run of a seed is complete."""
     return (run_folder(output, seed) / METRICS_FILE).exists()
 
 
-def summarise(runs: Sequence[Mapping[str, Any]], *, how: str, limitations: Sequence[str] = ()) -> dict[str, Any]:
-    """The figures of all runs: of each its mean and standard deviation over the seeds, and the best run.
+def summarise(
+    runs: Sequence[Mapping[str, Any]], *, split_description: str, limitations: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Summarise the metrics of all runs, and select the best run.
 
     Args:
-        runs: `metrics.json` of every run.
-        how: How the splits were made.
-        limitations: why no conclusion can be drawn of the images of the last side.
+        runs: Content of `metrics.json` of each run.
+        split_description: Sentences that describe how the splits were made.
+        limitations: Reasons why the metrics of the last split allow no conclusion.
 
     Returns:
-        `chosen_by`, `best_seed`, `split`, `limitations`, `seeds`, and for `validation` and, if it is there, `test`:
-        `mean` and `sd` (with n - 1; None of a single run) by figure. A figure that a run does not have is left out.
+        `metric_for_best_model`, `best_seed`, `split_description`, `limitations`, `seeds` and `runs`; and for
+        `validation` and, if there is one, `test`: `images`, and `mean` and `sd` by metric. `sd` is the standard
+        deviation over the seeds (n - 1), None for a single seed. Metrics that a run lacks are omitted.
     """
-    figure = str(runs[0]["chosen_by"])
+    metric = str(runs[0]["metric_for_best_model"])
     best = runs[0]
     for run in runs[1:]:
-        value, before = run["validation"].get(figure), best["validation"].get(figure)
-        if value is not None and (before is None or is_better(figure, value, before)):
+        value, before = run["validation"].get(metric), best["validation"].get(metric)
+        if value is not None and (before is None or is_better(metric, value, before)):
             best = run
     summary: dict[str, Any] = {
-        "chosen_by": figure,
+        "metric_for_best_model": metric,
         "best_seed": best["seed"],
-        "split": how,
+        "split_description": split_description,
         "limitations": list(limitations),
         "seeds": [run["seed"] for run in runs],
     }
-    for side in ("validation", "test"):
-        if all(side in run for run in runs):
+    for split in ("validation", "test"):
+        if all(split in run for run in runs):
             names = [
                 name
-                for name in runs[0][side]
-                if name not in NO_FIGURES and all(isinstance(run[side].get(name), int | float) for run in runs)
+                for name in runs[0][split]
+                if name not in NOT_METRICS and all(isinstance(run[split].get(name), int | float) for run in runs)
             ]
-            table = {name: np.array([run[side][name] for run in runs], float) for name in names}
-            summary[side] = {
-                "images": runs[0][side]["images"],
+            table = {name: np.array([run[split][name] for run in runs], float) for name in names}
+            summary[split] = {
+                "images": runs[0][split]["images"],
                 "mean": {name: float(values.mean()) for name, values in table.items()},
                 "sd": {name: float(values.std(ddof=1)) if len(values) > 1 else None for name, values in table.items()},
             }
@@ -73,19 +77,31 @@ def write_summary(
     output: Path,
     seeds: Sequence[int],
     *,
-    how: str,
+    split_description: str,
     limitations: Sequence[str] = (),
     failed: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Writes `metrics.json` of all runs, and puts the best one's model and figures to the top."""
+    """Write `metrics.json` of all runs, and copy model and figures of the best run to the top of the output folder.
+
+    Args:
+        output: Output folder, with a finished run for each seed.
+        seeds: Seeds of the runs.
+        split_description: Sentences that describe how the splits were made.
+        limitations: Reasons why the metrics of the last split allow no conclusion.
+        failed: Reasons by id of the images that could not be read.
+
+    Returns:
+        Summary as of :func:`summarise`, with `failed`.
+    """
     runs = [read_json(run_folder(output, seed) / METRICS_FILE) for seed in seeds]
-    summary = summarise(runs, how=how, limitations=limitations) | {"failed": dict(failed or {})}
+    summary = summarise(runs, split_description=split_description, limitations=limitations)
+    summary |= {"failed": dict(failed or {})}
     best = run_folder(output, summary["best_seed"])
     for path in sorted(best.iterdir()):
-        if path.name in OWN:
+        if path.name in FILES_OF_SUMMARY:
             continue
         if path.is_dir():
-            shutil.rmtree(output / path.name, ignore_errors=True)  # pictures of what was the best with fewer seeds
+            shutil.rmtree(output / path.name, ignore_errors=True)  # figures of the best run of fewer seeds
             shutil.copytree(path, output / path.name)
         else:
             shutil.copyfile(path, output / path.name)
@@ -94,53 +110,56 @@ def write_summary(
 
 
 def describe(summary: Mapping[str, Any], folder: Path, headline: Sequence[str]) -> str:
-    """What the terminal shows: a line, and one for each limitation or advice."""
-    side = "test" if "test" in summary else "validation"
-    figures = summary[side]
-    shown = []
-    if summary["chosen_by"] not in figures["mean"]:
-        shown.append(f"{summary['chosen_by']} has no value")
-    for name in dict.fromkeys((summary["chosen_by"], *headline)):
-        if name in figures["mean"]:
-            sd = figures["sd"][name]
-            shown.append(f"{name} {figures['mean'][name]:.4f}" + ("" if sd is None else f" ± {sd:.4f}"))
-    count = len(summary["seeds"])
+    """Return the text for the terminal: one line of metrics, and one for each limitation or recommendation.
+
+    Args:
+        summary: Summary as of :func:`write_summary`.
+        folder: Output folder.
+        headline: Metrics to show, where they have a value.
+    """
+    split = "test" if "test" in summary else "validation"
+    metrics, metric = summary[split], summary["metric_for_best_model"]
+    shown = [] if metric in metrics["mean"] else [f"{metric} is undefined"]
+    for name in dict.fromkeys((metric, *headline)):
+        if name in metrics["mean"]:
+            sd = metrics["sd"][name]
+            shown.append(f"{name} {metrics['mean'][name]:.4f}" + ("" if sd is None else f" ± {sd:.4f}"))
     best: Mapping[str, Any] = next((run for run in summary.get("runs", ()) if run["seed"] == summary["best_seed"]), {})
     step = f" at step {best['best_step']} of {best['steps']}" if best.get("best_step") is not None else ""
-    seeds = f"{counted(count, 'seed')}, best {summary['best_seed']}{step}"
-    line = f"{folder}: {side} {', '.join(shown)} ({seeds}; {counted(figures['images'], 'image')})"
+    seeds = f"{counted(len(summary['seeds']), 'seed')}, best {summary['best_seed']}{step}"
+    line = f"{folder}: {split} {', '.join(shown)} ({seeds}; {counted(metrics['images'], 'image')})"
     failed = list(summary.get("failed", ()))
-    lost = [f"{counted(len(failed), 'image')} left out: {some_of(failed)}"] if failed else []
+    skipped = [f"{counted(len(failed), 'image')} skipped: {some_of(failed)}"] if failed else []
     limitations = [f"no conclusion can be drawn: {limitation}" for limitation in summary.get("limitations", ())]
-    return "\n".join([line, *_of_classes(best, side, headline), *lost, *limitations, *_advice(summary)])
+    return "\n".join([line, *_by_class(best, split, headline), *skipped, *limitations, *_recommendations(summary)])
 
 
-def _of_classes(best: Mapping[str, Any], side: str, headline: Sequence[str]) -> list[str]:
-    """The first figure of the best run that each class has: one that is never marked is hidden in a mean."""
+def _by_class(best: Mapping[str, Any], split: str, headline: Sequence[str]) -> list[str]:
+    """Return a line with the first headline metric of each class in the best run."""
     names = list(best.get("training_images_per_class", ()))
     numbers = {name: number for number, name in enumerate(best.get("training_pixels_per_class", ()))}
-    found = next((name for name in headline if f"{name}_per_class" in best.get(side, ())), None)
-    if found is None or len(names) < 2:
+    metric = next((name for name in headline if f"{name}_per_class" in best.get(split, ())), None)
+    if metric is None or len(names) < 2:
         return []
-    values = best[side][f"{found}_per_class"]
+    values = best[split][f"{metric}_per_class"]
     shown = {name: values[numbers[name]] for name in names}
-    each = (f"{name} {'without a value' if value is None else f'{value:.4f}'}" for name, value in shown.items())
-    return [f"{found} of seed {best['seed']}: {', '.join(each)}"]
+    each = (f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in shown.items())
+    return [f"{metric} of seed {best['seed']}: {', '.join(each)}"]
 
 
-def _advice(summary: Mapping[str, Any]) -> list[str]:
-    """What can be done about runs that came to nothing: a new decoder marks no pixel, or any, in its first steps."""
-    figure, found = summary["chosen_by"], []
+def _recommendations(summary: Mapping[str, Any]) -> list[str]:
+    """Return lines for runs that did not learn: in its first steps a new decoder marks no pixel, or random ones."""
+    metric, lines = summary["metric_for_best_model"], []
     runs = summary.get("runs", ())
-    longer = "train longer, into another --output"
-    if nothing := [run for run in runs if run["validation"].get(figure) == 0 and figure not in LOWER_IS_BETTER]:
-        found.append(
-            f"seed {some_of([run['seed'] for run in nothing])}: nothing is learned yet (validation {figure} 0); "
-            f"{longer} (--max-steps, here {nothing[0]['steps']})"
+    longer = "train longer, with another --output"
+    if untrained := [run for run in runs if run["validation"].get(metric) == 0 and metric not in LOWER_IS_BETTER]:
+        lines.append(
+            f"seed {some_of([run['seed'] for run in untrained])}: nothing was learned (validation {metric} 0); "
+            f"{longer} (--max-steps above {untrained[0]['steps']})"
         )
-    if early := [run for run in runs if run not in nothing and run.get("best_evaluation") == 1 < run["evaluations"]]:
-        found.append(
-            f"seed {some_of([run['seed'] for run in early])}: no evaluation was better than the first (step "
+    if early := [run for run in runs if run not in untrained and run.get("best_evaluation") == 1 < run["evaluations"]]:
+        lines.append(
+            f"seed {some_of([run['seed'] for run in early])}: the first evaluation was the best (step "
             f"{early[0]['best_step']}); {longer}, or with a lower --learning-rate"
         )
-    return found
+    return lines

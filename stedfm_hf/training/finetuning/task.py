@@ -1,7 +1,7 @@
-"""A fine-tuning as a task: what it reads, trains, measures and tells, and the run that all tasks share.
+"""Base class of the fine-tuning tasks: reading, training, evaluation, metrics and card.
 
-One run for each seed, in one process or shared by many under a launcher. A run that was killed is resumed by the same
-command from its newest complete checkpoint, to the same metrics.
+A task trains one run for each seed, in one process or in several under a launcher. The same command resumes an
+interrupted run from its newest complete checkpoint, with the same metrics at the end.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from stedfm_hf.runs.recipes import write_recipe
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.training.arguments import compose_arguments
 from stedfm_hf.training.checkpoints import remove_checkpoints
-from stedfm_hf.training.curve import CURVE_FILE, FinetuneRow, RowsFile
+from stedfm_hf.training.curve import CURVE_FILE, CurveFile, FinetuneRow
 from stedfm_hf.training.figures import CURVE, FIGURES, plot_finetuning_curve
-from stedfm_hf.training.finetuning.best import best_evaluation, choose_metric, evaluations_of
+from stedfm_hf.training.finetuning.best_weights import best_evaluation, choose_metric, evaluations_of
 from stedfm_hf.training.finetuning.card import write_card
-from stedfm_hf.training.finetuning.data import Item, Loaded, Remembered, load_images
+from stedfm_hf.training.finetuning.data import CachedItems, Item, LoadedSplit, load_images
 from stedfm_hf.training.finetuning.network import merge_adapters, name_of_model, network_config, source_of
 from stedfm_hf.training.finetuning.settings import NEW_ENCODER
 from stedfm_hf.training.finetuning.summary import METRICS_FILE, describe, is_finished, run_folder, write_summary
@@ -39,7 +39,7 @@ from stedfm_hf.training.finetuning.trainer import FinetuneTrainer, Settings
 from stedfm_hf.weights.packaged import PACKAGED
 
 RECIPE_FILE = "recipe.yaml"
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,15 @@ class FinetuneResult(OutputResult):
     Attributes:
         output: Complete Hub-layout folder.
         manifest: Settings, versions, and the images that could not be read.
-        metrics: Content of its `metrics.json`; empty in all processes but the first.
-        headline: Metrics that the summary shows, where there are any.
+        metrics: Content of `metrics.json`; empty in all processes but the first.
+        headline: Metrics that the summary shows, where they have a value.
     """
 
     metrics: dict[str, Any]
     headline: tuple[str, ...]
 
     def summary(self) -> str:
-        """Return one line for the terminal, and one for each limitation."""
+        """Return one line for the terminal, and one for each limitation or recommendation."""
         return describe(self.metrics, self.output, self.headline) if self.metrics else ""
 
     def to_json(self) -> dict[str, Any]:
@@ -71,28 +71,31 @@ class Run:
 
     Attributes:
         folder: Folder of the run.
-        seed: Seed of the run.
+        seed: Random seed of the run.
     """
 
     folder: Path
     seed: int
 
     @property
-    def curve(self) -> RowsFile[FinetuneRow]:
-        """Curve of the run."""
-        return RowsFile(self.folder / CURVE_FILE, FinetuneRow)
+    def curve(self) -> CurveFile[FinetuneRow]:
+        """Training curve of the run."""
+        return CurveFile(self.folder / CURVE_FILE, FinetuneRow)
 
 
 class Task(ABC, Generic[Settings, Images, Item]):
-    """A fine-tuning, from its images to its card.
+    """Fine-tuning of a network, from the images to the model card.
+
+    Args:
+        settings: Settings of the fine-tuning.
 
     Attributes:
-        arguments: Arguments of the trainer, those of a run without its seed, folder and steps.
-        writes: Whether this process writes: the first one.
-        say: Prints progress lines in the first process.
-        config: Configuration of the network, before it knows the classes.
-        splits: Images to train, select and test on.
-        metric: Validation metric that the best model is chosen by.
+        arguments: Arguments of the trainer, without the seed, folder and number of steps of a run.
+        writes: Whether this process writes files; true in the first process only.
+        report: Function that prints a progress line, in the first process only.
+        config: Configuration of the network, without the classes.
+        splits: Images of train, validation and test.
+        metric: Validation metric that selects the best model.
 
     Raises:
         UserError: Input that cannot be trained on.
@@ -104,7 +107,7 @@ class Task(ABC, Generic[Settings, Images, Item]):
         self.settings = settings
         self.arguments = compose_arguments(settings)
         self.writes = self.arguments.process_index == 0
-        self.say: Say = print_note if self.writes else lambda line: None
+        self.report: Report = print_note if self.writes else lambda line: None
         self.config = network_config(settings)
         self.splits: Splits[Images] = self.read()
         self.metric = choose_metric(self.metrics(), settings.metric_for_best_model)
@@ -115,59 +118,84 @@ class Task(ABC, Generic[Settings, Images, Item]):
 
     @abstractmethod
     def metrics(self) -> Sequence[str]:
-        """Return the validation metrics that the best model can be chosen by, the usual one first."""
+        """Return the validation metrics that can select the best model, the default first."""
 
     def notes(self) -> Iterable[str]:
-        """Return what a user should know of the images before they are trained on."""
+        """Return notes and warnings about the images, to be printed before the training."""
         return ()
 
     @abstractmethod
     def sample(self, seed: int) -> Images:
-        """Return the training images that the run of a seed may see."""
+        """Return the training images of the run of a seed: all, or a random sample.
+
+        Args:
+            seed: Random seed of the run.
+        """
 
     @abstractmethod
-    def remember(self, data: Images) -> Remembered[Item]:
-        """Return what is fed or scored of each image, read once."""
+    def cache(self, data: Images) -> CachedItems[Item]:
+        """Return the items of the images for training and evaluation, each read once.
+
+        Args:
+            data: Images to read.
+        """
 
     @abstractmethod
     def channels_of(self, item: Item) -> int:
-        """Return the number of channels of an item."""
+        """Return the number of channels of an item.
+
+        Args:
+            item: Item of an image, as returned by `cache`.
+        """
 
     @abstractmethod
     def make_trainer(
-        self, run: Run, sampled: Loaded[Images, Item], validation: Loaded[Images, Item]
+        self, run: Run, sampled: LoadedSplit[Images, Item], validation: LoadedSplit[Images, Item]
     ) -> FinetuneTrainer[Settings, Any]:
-        """Build the network of a run and its trainer."""
+        """Build the network of a run and its trainer.
+
+        Args:
+            run: Run to train.
+            sampled: Training images.
+            validation: Validation images.
+        """
 
     @abstractmethod
     def evaluate(
-        self, run: Run, trainer: Any, sampled: Loaded[Images, Item], held_out: Mapping[str, Loaded[Images, Item]]
+        self,
+        run: Run,
+        trainer: Any,
+        sampled: LoadedSplit[Images, Item],
+        held_out: Mapping[str, LoadedSplit[Images, Item]],
     ) -> dict[str, Any]:
         """Evaluate the trained network, and write predictions and figures in the first process.
 
         Args:
-            run: The run.
-            trainer: Trainer with the best weights; every process must come here.
+            run: Run that was trained.
+            trainer: Trainer with the best weights; every process must make this call.
             sampled: Training images.
-            held_out: Validation and, where there is one, test.
+            held_out: Images of validation and, if it exists, test, by split.
 
         Returns:
-            Metrics of each of them, and facts of the training images, for `metrics.json`.
+            Metrics by split, and counts of the training images, for `metrics.json`.
         """
 
     @abstractmethod
     def card(self, best: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the card of the best model tells of this task.
+        """Return the facts of the model card that depend on the task.
 
         Args:
-            best: `metrics.json` of the best run.
+            best: Content of `metrics.json` of the best run.
+
+        Returns:
+            Values for `FinetunedCardFacts`, by name.
         """
 
     def run(self) -> FinetuneResult:
-        """Train every seed that is not finished, and end with the best model, its metrics and its card.
+        """Train every seed that is not finished, and write the best model, the metrics and the model card.
 
         Raises:
-            UserError: Images that cannot be used, or a folder that holds something else.
+            UserError: The images cannot be used, or the output folder holds something else.
         """
         settings, folder = self.settings, self.settings.folder
         seeds = [f"{run_folder(Path(), seed)}/{METRICS_FILE}" for seed in settings.seeds]
@@ -184,7 +212,7 @@ class Task(ABC, Generic[Settings, Images, Item]):
             writes=self.writes,
         ) as output:
             if output.finished and read_json(folder / METRICS_FILE)["seeds"] == settings.seeds:
-                self.say(f"{folder}: is finished; choose another --output to train again")
+                self.report(f"{folder}: is finished; choose another --output to train again")
             else:
                 output.reopen()
                 self._run_seeds(output)
@@ -192,7 +220,12 @@ class Task(ABC, Generic[Settings, Images, Item]):
         return FinetuneResult(output.path, output.manifest, metrics, self.headline)
 
     def run_arguments(self, run: Run, steps: int) -> TrainingArguments:
-        """Return the arguments of the trainer of a run."""
+        """Return the arguments of the trainer of a run.
+
+        Args:
+            run: Run to train.
+            steps: Number of optimiser steps.
+        """
         args = copy.copy(self.arguments)
         args.seed, args.output_dir, args.max_steps, args.save_total_limit = run.seed, str(run.folder), steps, 1
         args.eval_strategy = args.save_strategy = args.logging_strategy = "steps"
@@ -201,17 +234,22 @@ class Task(ABC, Generic[Settings, Images, Item]):
         return args
 
     def processor(self) -> StedFmImageProcessor:
-        """Return what scales the images that the model is given later: like its training images, by default."""
+        """Return the image processor that is saved with the model."""
         return StedFmImageProcessor(patch_size=self.config.patch_size)
 
-    def load(self, data: Images, output: Output) -> Loaded[Images, Item]:
-        """Read all images once; report and record those that cannot be used."""
-        found = load_images(data, self.remember, channels=self.config.num_channels, channels_of=self.channels_of)
+    def load(self, data: Images, output: Output) -> LoadedSplit[Images, Item]:
+        """Read all images once; report and record the unreadable ones.
+
+        Args:
+            data: Images of a split.
+            output: Output folder, whose manifest lists the unreadable images.
+        """
+        found = load_images(data, self.cache, channels=self.config.num_channels, channels_of=self.channels_of)
         known = output.manifest.items
-        for line in describe_failed({place: why for place, why in found.failed.items() if place not in known}):
-            self.say(line)
-        for place, reason in found.failed.items():
-            output.manifest.failed(place, reason)
+        for line in describe_failed({image: why for image, why in found.failed.items() if image not in known}):
+            self.report(line)
+        for image, reason in found.failed.items():
+            output.manifest.failed(image, reason)
         return found
 
     def _run_seeds(self, output: Output) -> None:
@@ -220,20 +258,20 @@ class Task(ABC, Generic[Settings, Images, Item]):
         if self.writes:
             write_recipe(folder / RECIPE_FILE, settings.recipe(), note=f"trained on {splits.train.name} from {name}")
         if not new and settings.model in PACKAGED:
-            self.say(f"{name}: {PACKAGED[settings.model]}")
+            self.report(f"{name}: {PACKAGED[settings.model]}")
         for note in self.notes():
-            self.say(note)
+            self.report(note)
         held_out = {name: self.load(data, output) for name, data in splits.held_out().items()}
-        self.say(f"{splits.train.name}: {splits.counts()}. {splits.how}")
-        rate = f"learning rate {settings.highest_learning_rate:.3g}"
-        self.say(f"{settings.describe_batch()}, {rate}, mode {settings.mode}")
+        self.report(f"{splits.train.name}: {splits.counts()}. {splits.how}")
+        rate = f"learning rate {settings.peak_learning_rate:.3g}"
+        self.report(f"{settings.describe_batch()}, {rate}, mode {settings.mode}")
         before = None if new else read_training_sources(settings.model)
         for seed in settings.seeds:
             run = Run(run_folder(folder, seed), seed)
             if is_finished(folder, seed):
-                self.say(f"seed {seed}: is finished")
+                self.report(f"seed {seed}: is finished")
                 if self.writes:
-                    remove_checkpoints(run.folder)  # it was stopped before it had
+                    remove_checkpoints(run.folder)  # the process may have ended before it removed them
                 continue
             if self.writes:
                 write_training_sources(run.folder, (splits.train, splits.validation), before=before)
@@ -241,13 +279,17 @@ class Task(ABC, Generic[Settings, Images, Item]):
         if self.writes:
             limitations = limitations_of((held_out.get("test") or held_out["validation"]).data)
             failed = output.manifest.failures()
-            summary = write_summary(folder, settings.seeds, how=splits.how, limitations=limitations, failed=failed)
+            summary = write_summary(
+                folder, settings.seeds, split_description=splits.how, limitations=limitations, failed=failed
+            )
             write_card(self, summary, held_out)
 
-    def _run_seed(self, run: Run, sampled: Loaded[Images, Item], held_out: Mapping[str, Loaded[Images, Item]]) -> None:
-        """Train and evaluate; `metrics.json` is written last, which says that the run is finished."""
+    def _run_seed(
+        self, run: Run, sampled: LoadedSplit[Images, Item], held_out: Mapping[str, LoadedSplit[Images, Item]]
+    ) -> None:
+        """Train and evaluate a run; `metrics.json` is written last and marks the run as finished."""
         trainer = self.make_trainer(run, sampled, held_out["validation"])
-        trainer.train_on(run.curve, self.say)
+        trainer.train_on(run.curve, self.report)
         merge_adapters(trainer.network)
         found = self.evaluate(run, trainer, sampled, held_out)
         if self.writes:
@@ -261,7 +303,7 @@ class Task(ABC, Generic[Settings, Images, Item]):
             save_figure(figure, run.folder / FIGURES, CURVE)
             metrics = {
                 "seed": run.seed,
-                "chosen_by": metric,
+                "metric_for_best_model": metric,
                 "best_step": best_step,
                 "best_evaluation": None if best is None else best + 1,
                 "evaluations": len(evaluations),
@@ -275,11 +317,16 @@ class Task(ABC, Generic[Settings, Images, Item]):
 
 
 def describe_failed(failed: Mapping[str, str]) -> list[str]:
-    """Return a line for each reason why images are left out."""
+    """Return a line for each reason why images are skipped.
+
+    Args:
+        failed: Reason by image id.
+
+    Example:
+        >>> describe_failed({"a.tif": "not a TIFF file"})
+        ['a.tif: skipped (not a TIFF file)']
+    """
     images: dict[str, list[str]] = {}
     for image, reason in failed.items():
         images.setdefault(reason, []).append(image)
-    return [
-        f"{some_of(names)}: {'is' if len(names) == 1 else 'are'} left out ({reason})"
-        for reason, names in images.items()
-    ]
+    return [f"{some_of(names)}: skipped ({reason})" for reason, names in images.items()]

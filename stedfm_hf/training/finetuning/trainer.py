@@ -12,19 +12,19 @@ import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
-from stedfm_hf.training.checkpoints import newest_whole
-from stedfm_hf.training.curve import FinetuneRow, RowsFile
-from stedfm_hf.training.exact import ExactTrainer
-from stedfm_hf.training.finetuning.best import Best, best_evaluation, evaluations_of, is_past_patience
+from stedfm_hf.training.callbacks import MonitorCallback, TrainingDiverged
+from stedfm_hf.training.checkpoints import newest_complete
+from stedfm_hf.training.curve import CurveFile, FinetuneRow
+from stedfm_hf.training.finetuning.best_weights import BestWeights, best_evaluation, evaluations_of, is_past_patience
 from stedfm_hf.training.finetuning.data import Batches
 from stedfm_hf.training.finetuning.network import Network, learning_rate_scale
 from stedfm_hf.training.finetuning.settings import FinetuneSettings
-from stedfm_hf.training.watching import TrainingDiverged, Watch
+from stedfm_hf.training.resumable_trainer import ResumableTrainer
 
 Settings = TypeVar("Settings", bound=FinetuneSettings)
 
 
-class FinetuneTrainer(ExactTrainer, Generic[Settings, Network]):
+class FinetuneTrainer(ResumableTrainer, Generic[Settings, Network]):
     """Train a network, evaluate it on validation images now and then, and end with the weights that were best there.
 
     Args:
@@ -48,8 +48,8 @@ class FinetuneTrainer(ExactTrainer, Generic[Settings, Network]):
         metric: str,
         **kwargs: Any,
     ) -> None:
-        self.best = Best(model)
-        super().__init__(model=model, args=args, batches=batches, kept=[self.best], **kwargs)
+        self.best = BestWeights(model)
+        super().__init__(model=model, args=args, batches=batches, checkpointed=[self.best], **kwargs)
         self.settings, self.network, self.batches, self.metric = settings, model, batches, metric
 
     @abstractmethod
@@ -62,7 +62,7 @@ class FinetuneTrainer(ExactTrainer, Generic[Settings, Network]):
             layers, groups = self.network.config.num_hidden_layers, dict[tuple[float, float], list[Any]]()
             for name, parameter in self.network.named_parameters():
                 if parameter.requires_grad:
-                    scale = learning_rate_scale(name, layers, self.settings.decay_of_layers)
+                    scale = learning_rate_scale(name, layers, self.settings.effective_layer_decay)
                     decay = self.args.weight_decay if parameter.ndim in (2, 4) else 0.0  # tokens have three
                     groups.setdefault((scale, decay), []).append(parameter)
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.network)
@@ -92,14 +92,16 @@ class FinetuneTrainer(ExactTrainer, Generic[Settings, Network]):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def train_on(self, curve: RowsFile[FinetuneRow], say: Callable[[str], None]) -> TrainOutput:
+    def train_on(self, curve: CurveFile[FinetuneRow], report: Callable[[str], None]) -> TrainOutput:
         """Train from the newest complete checkpoint, and end with the best weights in the network."""
-        watch = FinetuneWatch(curve, metric=self.metric, patience=self.settings.early_stopping_patience, say=say)
+        monitor = FinetuneMonitorCallback(
+            curve, metric=self.metric, patience=self.settings.early_stopping_patience, report=report
+        )
         # After the callback that says what is due in a step, so that it also sees the step it is stopped in.
-        self.callback_handler.callbacks.insert(1, watch)
+        self.callback_handler.callbacks.insert(1, monitor)
         if self.args.should_save:
             Path(str(self.args.output_dir)).mkdir(parents=True, exist_ok=True)
-        outcome = self.train_to_end(say)
+        outcome = self.train_to_end(report)
         self.best.restore()
         return outcome
 
@@ -114,20 +116,25 @@ class FinetuneTrainer(ExactTrainer, Generic[Settings, Network]):
         return iter(self.batches)
 
 
-class FinetuneWatch(Watch):
+class FinetuneMonitorCallback(MonitorCallback):
     """Keep the curve of a fine-tuning and stop it: early where that was asked for, and where it has gone wrong.
 
     Args:
         curve: Curve of the run; gets a row for every log and evaluation.
         metric: Metric that the best model is chosen by.
         patience: Number of evaluations without a better one after which it is stopped; None never stops it.
-        say: Called with progress lines.
+        report: Called with progress lines.
     """
 
     def __init__(
-        self, curve: RowsFile[FinetuneRow], *, metric: str, patience: int | None, say: Callable[[str], None] = print
+        self,
+        curve: CurveFile[FinetuneRow],
+        *,
+        metric: str,
+        patience: int | None,
+        report: Callable[[str], None] = print,
     ) -> None:
-        super().__init__(curve, say=say)
+        super().__init__(curve, report=report)
         self.metric, self.patience = metric, patience
 
     def on_step_end(
@@ -150,21 +157,21 @@ class FinetuneWatch(Watch):
         self.speed.pause()
         if not metrics:
             return
-        say = self.say if state.is_world_process_zero else lambda line: None
+        report = self.report if state.is_world_process_zero else lambda line: None
         shown = f"{self.metric} {metrics[f'eval_{self.metric}']:.4f}"
-        say(f"step {state.global_step}/{state.max_steps}  validation loss {metrics['eval_loss']:.4f}  {shown}")
+        report(f"step {state.global_step}/{state.max_steps}  validation loss {metrics['eval_loss']:.4f}  {shown}")
         if not math.isfinite(metrics["eval_loss"]):
             raise self._diverged(args, state, f"the validation loss is {metrics['eval_loss']}")
         if is_past_patience(state.log_history, self.metric, self.patience):
             control.should_training_stop = True
-            say(f"step {state.global_step}: {self.patience} evaluations without a better one: stopped")
+            report(f"step {state.global_step}: {self.patience} evaluations without a better one: stopped")
 
     def _row(self, common: dict[str, Any], logs: dict[str, float]) -> FinetuneRow:
         found = logs.get(f"eval_{self.metric}")
         return FinetuneRow(**common, validation_loss=logs.get("eval_loss"), validation_metric=found)
 
     def _diverged(self, args: TrainingArguments, state: TrainerState, what: str) -> TrainingDiverged:
-        good = newest_whole(Path(str(args.output_dir)), lambda line: None)
+        good = newest_complete(Path(str(args.output_dir)), lambda line: None)
         kept = "" if good is None else f"; {good} is the last good checkpoint"
         return TrainingDiverged(
             f"step {state.global_step}: {what}; the training was stopped{kept}; train again with another --output and "

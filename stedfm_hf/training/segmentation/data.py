@@ -11,17 +11,17 @@ import numpy as np
 import torch
 
 from stedfm_hf.labels.annotated import AnnotatedImages
-from stedfm_hf.training.counters import draw, sample_uniform
 from stedfm_hf.training.finetuning.data import (
     INTENSITY,
-    Loaded,
-    Remembered,
+    CachedItems,
+    LoadedSplit,
     Samples,
     change_intensities,
-    choose_place,
-    choose_turns,
+    choose_crop,
+    random_rotations,
 )
-from stedfm_hf.training.preparation import TURN, turn
+from stedfm_hf.training.preparation import ROTATION, rotate_and_flip
+from stedfm_hf.training.random_numbers import random_integers, random_uniform
 
 IGNORED = 255
 FACTOR, EXPONENT = (0.01, 0.1), (0.005, math.sqrt(0.005))
@@ -71,10 +71,10 @@ class Annotated:
         return Annotated(image, target, np.pad(region, added))
 
 
-AnnotatedSplit = Loaded[AnnotatedImages, Annotated]
+AnnotatedSplit = LoadedSplit[AnnotatedImages, Annotated]
 
 
-def remember(data: AnnotatedImages) -> Remembered[Annotated]:
+def cache_images(data: AnnotatedImages) -> CachedItems[Annotated]:
     """Return the images with their masks, read once."""
 
     def read(number: int) -> Annotated:
@@ -83,7 +83,7 @@ def remember(data: AnnotatedImages) -> Remembered[Annotated]:
         # Numbers of classes are below 255, which is what is left out.
         return Annotated(image, target.astype(np.uint8) if data.target_type == "single_label" else target, region)
 
-    return Remembered(read, len(data), size=lambda item: item.nbytes)
+    return CachedItems(read, len(data), size=lambda item: item.nbytes)
 
 
 def crop_size(shapes: Sequence[tuple[int, int]], *, image_size: int, patch_size: int) -> int:
@@ -114,7 +114,7 @@ def crops_in(pixels: int, size: int) -> int:
     return max(1, round(pixels / size**2))
 
 
-class _Slots(Sequence[Annotated]):
+class _RepeatedItems(Sequence[Annotated]):
     """Every item as many times as it is seen in an epoch."""
 
     def __init__(self, items: Sequence[Annotated], times: Sequence[int]) -> None:
@@ -149,18 +149,18 @@ class TrainingCrops(Samples[Annotated]):
         background: int | None,
         min_annotated: float,
     ) -> None:
-        super().__init__(_Slots(items, crops), seed=seed)
+        super().__init__(_RepeatedItems(items, crops), seed=seed)
         self.size, self.background, self.min_annotated = size, background, min_annotated
 
     def sample(self, row: int, item: Annotated, keys: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return a square of the image, of its target, and of its region."""
         item = item.padded(self.size)
-        top, left = choose_place(
+        top, left = choose_crop(
             item.image.shape[1:],
             self.size,
             keys,
             share=self.min_annotated,
-            wanted_in=lambda place: item.annotated(self.background, place),
+            count_in=lambda place: item.annotated(self.background, place),
         )
         place = (slice(top, top + self.size), slice(left, left + self.size))
         region = np.ones((self.size, self.size), bool) if item.region is None else item.region[place]
@@ -190,16 +190,16 @@ def augment(
     Returns:
         All three, of the same shapes.
     """
-    turns = _reference_turns(keys) if protocol == "reference" else choose_turns(keys)
+    turns = _reference_turns(keys) if protocol == "reference" else random_rotations(keys)
     planes = labels[:, None] if labels.ndim == 3 else labels
-    images, planes, regions = (turn(each, turns) for each in (images, planes, region[:, None]))
+    images, planes, regions = (rotate_and_flip(each, turns) for each in (images, planes, region[:, None]))
     images = _reference_intensities(images, keys) if protocol == "reference" else change_intensities(images, keys)
     return images, planes[:, 0] if labels.ndim == 3 else planes, regions[:, 0]
 
 
 def _reference_turns(keys: torch.Tensor) -> torch.Tensor:
     """Quarter turns (1 to 3), then a reflection of the columns, then one of the rows, each or not, as one of eight."""
-    numbers = draw(keys, 4, purpose=TURN)
+    numbers = random_integers(keys, 4, purpose=ROTATION)
     quarters = (1 + numbers[:, 1] % 3) * (numbers[:, 0] % 2)
     columns, rows = numbers[:, 2] % 2, numbers[:, 3] % 2
     # Both reflections together are a half turn; one of the rows is one of the columns and a half turn.
@@ -211,7 +211,7 @@ def _reference_turns(keys: torch.Tensor) -> torch.Tensor:
 def _find_turns() -> torch.Tensor:
     """Number that `turn` has for quarter turns (second index) and then, or not (first), a reflection of columns."""
     image = torch.arange(4.0).view(1, 1, 2, 2)
-    known = [turn(image, torch.tensor([number])) for number in range(8)]
+    known = [rotate_and_flip(image, torch.tensor([number])) for number in range(8)]
     found = torch.zeros(2, 4, dtype=torch.int64)
     for mirrored in range(2):
         for quarters in range(4):
@@ -225,7 +225,7 @@ _TURN_OF = _find_turns()
 
 
 def _reference_intensities(images: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    chosen = sample_uniform(keys, 6, purpose=INTENSITY)
+    chosen = random_uniform(keys, 6, purpose=INTENSITY)
     factor = torch.where(chosen[:, 0] < 0.5, _lognormal(chosen[:, 1], chosen[:, 2], *FACTOR).clamp(0, 1), 1.0)
     exponent = _lognormal(chosen[:, 4], chosen[:, 5], *EXPONENT).clamp(0, 1)
     exponent = torch.where(chosen[:, 3] < 0.5, exponent, 1.0)

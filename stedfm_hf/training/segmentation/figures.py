@@ -23,7 +23,7 @@ EXAMPLES = "examples"
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class Overlay:
     """An image to plot.
 
     Attributes:
@@ -37,7 +37,7 @@ class Shown:
     maps: np.ndarray
 
 
-def save_overlays(folder: Path, name: str, shown: Sequence[Shown], data: AnnotatedImages) -> None:
+def save_overlays(folder: Path, name: str, shown: Sequence[Overlay], data: AnnotatedImages) -> None:
     """Write `FOLDER/NAME.png`: a row for each image, as it is, with its mask, and with what the model marks."""
     marked = [number for number in range(len(data.classes)) if number != data.background]
     figure = plot_examples([_example(each, data, marked) for each in shown], [data.classes[each] for each in marked])
@@ -46,7 +46,7 @@ def save_overlays(folder: Path, name: str, shown: Sequence[Shown], data: Annotat
         figure.savefig(temporary, dpi=FIGURE_DPI, bbox_inches="tight", metadata={"Software": None})
 
 
-def _example(shown: Shown, data: AnnotatedImages, marked: Sequence[int]) -> Example:
+def _example(shown: Overlay, data: AnnotatedImages, marked: Sequence[int]) -> Example:
     item = shown.item
     planes, counted = planes_of(item.target, data.target_type, len(data.classes))
     inside = counted if item.region is None else counted & item.region

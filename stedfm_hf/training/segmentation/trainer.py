@@ -19,7 +19,7 @@ from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSeg
 from stedfm_hf.training.finetuning.settings import SegmentationSettings
 from stedfm_hf.training.finetuning.trainer import FinetuneTrainer
 from stedfm_hf.training.segmentation.data import Annotated, AnnotatedSplit, augment
-from stedfm_hf.training.segmentation.figures import EVALUATIONS, Shown, save_overlays
+from stedfm_hf.training.segmentation.figures import EVALUATIONS, Overlay, save_overlays
 
 METRICS = ("iou", "dice", "loss")
 """Metrics the best model can be chosen by, the usual one first. Means over the classes."""
@@ -70,9 +70,9 @@ class SegmentationTrainer(FinetuneTrainer[SegmentationSettings, StedFmForSemanti
     def maps(self, item: Annotated) -> np.ndarray:
         """Return the probabilities (L, H, W) of a whole image, blended as the pipeline does."""
         self.network.eval()
-        return segment_image(self.network, item.image, batch_size=self.settings.forward_batch)
+        return segment_image(self.network, item.image, batch_size=self.settings.max_forward_batch_size)
 
-    def score_split(self, split: AnnotatedSplit, *, areas: bool, shown: int = 0) -> tuple[list[Scored], list[Shown]]:
+    def score_split(self, split: AnnotatedSplit, *, areas: bool, shown: int = 0) -> tuple[list[Scored], list[Overlay]]:
         """Score all images of a split; every process must come here, and gets the scores of all.
 
         Returns:
@@ -89,7 +89,7 @@ class SegmentationTrainer(FinetuneTrainer[SegmentationSettings, StedFmForSemanti
             maps = self.maps(item)
             own[number] = score(maps, item, split.data, self.network, areas=areas)
             if number < shown:
-                plotted.append(Shown(str(split.data.image_ids[number]), item, maps))
+                plotted.append(Overlay(str(split.data.image_ids[number]), item, maps))
         if shared:
             parts: list[dict[int, Scored]] = [{} for _ in range(world)]
             torch.distributed.all_gather_object(parts, own)

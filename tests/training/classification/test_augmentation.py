@@ -6,7 +6,7 @@ import torch
 
 from stedfm_hf.training.classification.data import crop_with_foreground
 from stedfm_hf.training.classification.trainer import augment
-from stedfm_hf.training.counters import sample_keys
+from stedfm_hf.training.random_numbers import sample_keys
 
 
 def images(count: int = 64) -> torch.Tensor:

@@ -86,14 +86,14 @@ def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
     from stedfm_hf.training.finetuning import trainer
 
     with monkeypatch.context() as patch:
-        real = trainer.FinetuneWatch.on_step_end
+        real = trainer.FinetuneMonitorCallback.on_step_end
 
         def stop(self: Any, args: Any, state: Any, *rest: Any, **more: Any) -> None:
             if state.global_step == step:
                 raise Stopped
             real(self, args, state, *rest, **more)
 
-        patch.setattr(trainer.FinetuneWatch, "on_step_end", stop)
+        patch.setattr(trainer.FinetuneMonitorCallback, "on_step_end", stop)
         with pytest.raises(Stopped):
             run(encoder, crops, tmp_path / "run", "--mode full")
     run(encoder, crops, tmp_path / "run", "--mode full")
@@ -173,7 +173,9 @@ def test_few_labels_are_seen_as_often_as_many(encoder: Path, crops: Path, tmp_pa
 
 def test_a_number_is_predicted_in_its_own_unit(encoder: Path, crops: Path, tmp_path: Path) -> None:
     result = run(encoder, crops, tmp_path / "run", "--target size --mode full --max_steps 40")
-    assert result.metrics["chosen_by"] == "r2" and {"pearson_r", "r2", "mae"} <= set(result.metrics["test"]["mean"])
+    assert result.metrics["metric_for_best_model"] == "r2" and {"pearson_r", "r2", "mae"} <= set(
+        result.metrics["test"]["mean"]
+    )
     rows = pq.read_table(tmp_path / "run" / "predictions.parquet").to_pylist()
     assert np.mean([row["prediction"] for row in rows]) == pytest.approx(5.5, abs=1.0)
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "run")
@@ -188,7 +190,10 @@ def test_several_classes_at_once(encoder: Path, crops: Path, tmp_path: Path) -> 
     result = run(
         encoder, crops, tmp_path / "run", "--target parts --mode last-blocks --blocks 1 --class_weights balanced"
     )
-    assert result.metrics["chosen_by"] == "macro_f1" and "mean_average_precision" in result.metrics["test"]["mean"]
+    assert (
+        result.metrics["metric_for_best_model"] == "macro_f1"
+        and "mean_average_precision" in result.metrics["test"]["mean"]
+    )
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "run")
     assert model.config.target_type == "multi_label" and set(model.config.id2label.values()) == {
         "dots",
@@ -235,7 +240,7 @@ def test_a_folder_of_images_with_a_damaged_one(encoder: Path, tmp_path: Path) ->
     metrics = read_json(tmp_path / "run" / METRICS_FILE)
     sides = pq.read_table(tmp_path / "run" / "predictions.parquet").to_pandas()
     assert set(sides["label"]) <= {"ring", "rings"} and metrics["runs"][0]["training_images"] + len(sides) == 19
-    assert "a hash of the id of each source image decides its split" in metrics["split"]
+    assert "a hash of the id of each source image decides its split" in metrics["split_description"]
     assert "a hash of the id of each source image decides" in (tmp_path / "run" / "README.md").read_text(
         encoding="utf-8"
     )

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 
 from stedfm_hf.labels.labelled import LabelledImages, from_arrays
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.classification.data import TrainingImages, remember
+from stedfm_hf.training.classification.data import TrainingImages, cache_images
 from stedfm_hf.training.classification.trainer import LabelledSplit
 from stedfm_hf.training.finetuning.data import Batches, load_images
 
@@ -24,7 +24,7 @@ def arguments() -> TrainingArguments:
 
 
 def load(data: LabelledImages, channels: int = 1) -> LabelledSplit:
-    return load_images(data, remember, channels=channels, channels_of=len)
+    return load_images(data, cache_images, channels=channels, channels_of=len)
 
 
 def samples(count: int = 5, size: int = 8, **changes: Any) -> TrainingImages:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from stedfm_hf import StedFmForPreTraining
-from stedfm_hf.training.curve import CURVE_FILE, FinetuneRow, RowsFile
+from stedfm_hf.training.curve import CURVE_FILE, CurveFile, FinetuneRow
 from stedfm_hf.training.finetuning.summary import run_folder
 from tests.models import tiny_config
 
@@ -35,4 +35,4 @@ def words_of(short: str, model: Path | str, data: Path, output: Path, words: str
 
 def curve_of(output: Path, seed: int = 42) -> list[FinetuneRow]:
     """The rows of a run."""
-    return RowsFile(run_folder(output, seed) / CURVE_FILE, FinetuneRow).rows()
+    return CurveFile(run_folder(output, seed) / CURVE_FILE, FinetuneRow).rows()

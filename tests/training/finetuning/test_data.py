@@ -9,7 +9,7 @@ import pytest
 
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.classification.data import training_size
-from stedfm_hf.training.finetuning.data import Remembered, SampleNumbers
+from stedfm_hf.training.finetuning.data import CachedItems, SampleNumbers
 
 
 @pytest.mark.parametrize(("batch_size", "accumulation", "world"), [(8, 1, 1), (4, 2, 1), (4, 1, 2), (2, 2, 2)])
@@ -36,7 +36,7 @@ def test_images_are_read_once_where_there_is_room() -> None:
         reads.append(number)
         return np.zeros((1, 4, 4), np.float32)
 
-    known = Remembered(read, 3, size=lambda image: image.nbytes, limit=2 * 64)
+    known = CachedItems(read, 3, size=lambda image: image.nbytes, limit=2 * 64)
     for number in (0, 1, 2, 0, 1, 2):
         assert known[number].shape == (1, 4, 4)
     assert reads == [0, 1, 2, 2]  # the third has no room

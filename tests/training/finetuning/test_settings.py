@@ -29,15 +29,16 @@ def parse(task: str, words: str = "") -> FinetuneSettings:
 @pytest.mark.parametrize(("task", "mode"), MODES)
 def test_every_mode_has_its_rate(task: str, mode: str) -> None:
     words = f"--mode {mode}{' --blocks 2' if mode == 'last-blocks' else ''}"
-    assert parse(task, words).highest_learning_rate == KINDS[task].learning_rates[mode]
-    assert parse(task, f"{words} --learning_rate 0.5").highest_learning_rate == 0.5
+    assert parse(task, words).peak_learning_rate == KINDS[task].learning_rates[mode]
+    assert parse(task, f"{words} --learning_rate 0.5").peak_learning_rate == 0.5
 
 
 def test_early_blocks_move_less_where_a_new_decoder_is_trained_with_them() -> None:
     assert (
-        parse("segmentation").decay_of_layers == 0.75 and parse("segmentation", "--mode frozen").decay_of_layers == 1
+        parse("segmentation").effective_layer_decay == 0.75
+        and parse("segmentation", "--mode frozen").effective_layer_decay == 1
     )
-    assert parse("segmentation", "--layer-decay 0.5").decay_of_layers == 0.5
+    assert parse("segmentation", "--layer-decay 0.5").effective_layer_decay == 0.5
 
 
 def test_seeds_are_those_named_or_the_one() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from stedfm_hf.training.counters import sample_keys
+from stedfm_hf.training.random_numbers import sample_keys
 from stedfm_hf.training.segmentation.data import augment
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from stedfm_hf.labels.annotated import AnnotatedImages, from_arrays
-from stedfm_hf.training.finetuning.data import Remembered
-from stedfm_hf.training.segmentation.data import Annotated, AnnotatedSplit, TrainingCrops, crop_size, remember
+from stedfm_hf.training.finetuning.data import CachedItems
+from stedfm_hf.training.segmentation.data import Annotated, AnnotatedSplit, TrainingCrops, cache_images, crop_size
 from stedfm_hf.training.segmentation.notes import crop_notes
 
 
@@ -17,7 +17,9 @@ def one_corner() -> TrainingCrops:
     image[150:, 150:] += 3
     mask[150:, 150:] = 1
     data = from_arrays("d", [image], [mask])
-    return TrainingCrops(remember(data), crops=[30], size=32, seed=1, background=data.background, min_annotated=0.01)
+    return TrainingCrops(
+        cache_images(data), crops=[30], size=32, seed=1, background=data.background, min_annotated=0.01
+    )
 
 
 def test_crops_are_where_the_annotation_is_and_fit_their_masks() -> None:
@@ -42,7 +44,7 @@ def test_every_image_is_seen_as_often_as_it_is_large() -> None:
     images = [np.full((16, 16), 0.2), np.full((32, 48), 0.8)]
     masks = [np.ones((16, 16), np.uint8), np.full((32, 48), 2, np.uint8)]
     data = from_arrays("d", images, masks)
-    crops = TrainingCrops(remember(data), crops=[1, 6], size=16, seed=1, background=0, min_annotated=0.0)
+    crops = TrainingCrops(cache_images(data), crops=[1, 6], size=16, seed=1, background=0, min_annotated=0.0)
     for epoch in range(3):
         seen = [int(crops[7 * epoch + place]["labels"].max()) for place in range(7)]
         assert sorted(seen) == [1, 2, 2, 2, 2, 2, 2]
@@ -53,7 +55,7 @@ def test_one_small_image_does_not_make_all_crops_small() -> None:
     region = np.ones((20, 40), bool)
     region[:, :10] = False
     data = from_arrays("d", [np.eye(20, 40)], [mask], regions=[region])
-    crops = TrainingCrops(remember(data), crops=[1], size=32, seed=1, background=0, min_annotated=0.0)
+    crops = TrainingCrops(cache_images(data), crops=[1], size=32, seed=1, background=0, min_annotated=0.0)
     for number in range(8):
         sample = crops[number]
         assert sample["pixel_values"].shape == (1, 32, 32) and sample["labels"].shape == (32, 32)
@@ -66,7 +68,7 @@ def test_one_small_image_does_not_make_all_crops_small() -> None:
 def test_what_a_run_should_know_of_its_images_is_said() -> None:
     masks = [np.ones((40, 40), np.uint8), np.full((40, 30), 2, np.uint8)]
     data = from_arrays("d", [np.eye(40), np.eye(40, 30)], masks)
-    side = AnnotatedSplit(data, remember(data), {})
+    side = AnnotatedSplit(data, cache_images(data), {})
     shapes = [item.image.shape[1:] for item in side.items]
     assert not crop_notes(side, shapes, size=24, image_size=24)
     less, small = crop_notes(side, shapes, size=40, image_size=64)
@@ -76,7 +78,7 @@ def test_what_a_run_should_know_of_its_images_is_said() -> None:
     (missing,) = crop_notes(AnnotatedSplit(drawn, _read(drawn), {}), shapes[:1], size=40, image_size=40)
     assert missing == "no training image of the sample shows class 2: it cannot be learned"
     (again,) = crop_notes(
-        AnnotatedSplit(data, Remembered(remember(data).read, 2, size=lambda _: 2**40), {}),
+        AnnotatedSplit(data, CachedItems(cache_images(data).read, 2, size=lambda _: 2**40), {}),
         shapes,
         size=24,
         image_size=24,
@@ -84,7 +86,7 @@ def test_what_a_run_should_know_of_its_images_is_said() -> None:
     assert again.startswith("2 of 2 training images are not kept in memory (1,024 MiB)")
 
 
-def _read(data: AnnotatedImages) -> Remembered[Annotated]:
-    items = remember(data)
+def _read(data: AnnotatedImages) -> CachedItems[Annotated]:
+    items = cache_images(data)
     assert len(list(items)) == items.kept == len(data)
     return items

@@ -18,7 +18,7 @@ from stedfm_hf.labels.annotated import read_annotated
 from stedfm_hf.modeling.blending_stedfm import segment_image
 from stedfm_hf.runs import UserError, read_json
 from stedfm_hf.training.finetuning.summary import METRICS_FILE, run_folder
-from stedfm_hf.training.segmentation.data import remember
+from stedfm_hf.training.segmentation.data import cache_images
 from stedfm_hf.training.segmentation.trainer import score
 from tests.training.finetuning.small import curve_of
 from tests.training.launching import kill_at, launch
@@ -37,7 +37,7 @@ def test_the_folder_holds_the_best_model_and_its_maps_are_those_of_the_figures(f
     model = AutoModelForSemanticSegmentation.from_pretrained(full)
     assert model.config.id2label == {0: "background", 1: "class 1", 2: "class 2"}
     metrics = read_json(full / METRICS_FILE)
-    assert metrics["seeds"] == [42, 43] and metrics["chosen_by"] == "iou"
+    assert metrics["seeds"] == [42, 43] and metrics["metric_for_best_model"] == "iou"
     # What is bright is found by the better seed, if not which of the two it is.
     assert metrics["best_seed"] == 42 and metrics["runs"][0]["validation"]["iou"] > 0.2
     for name in ("README.md", "recipe.yaml", "manifest.json", "curve.csv", "figures/examples.png"):
@@ -75,14 +75,14 @@ def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
 
     words = "--decoder unetr"
     with monkeypatch.context() as patch:
-        real = trainer.FinetuneWatch.on_step_end
+        real = trainer.FinetuneMonitorCallback.on_step_end
 
         def stop(self: Any, args: Any, state: Any, *rest: Any, **more: Any) -> None:
             if state.global_step == step:
                 raise Stopped
             real(self, args, state, *rest, **more)
 
-        patch.setattr(trainer.FinetuneWatch, "on_step_end", stop)
+        patch.setattr(trainer.FinetuneMonitorCallback, "on_step_end", stop)
         with pytest.raises(Stopped):
             run(encoder, scenes, tmp_path / "run", words)
     run(encoder, scenes, tmp_path / "run", words)
@@ -122,7 +122,9 @@ def test_figures_of_two_processes_are_those_of_the_saved_batch_norms(
     launch(SCRIPT, words_of(encoder, scenes, tmp_path / "run", words))
     saved = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "run").eval()
     data = read_annotated(scenes)["validation"]
-    losses = [score(segment_image(saved, item.image), item, data, saved, areas=False).loss for item in remember(data)]
+    losses = [
+        score(segment_image(saved, item.image), item, data, saved, areas=False).loss for item in cache_images(data)
+    ]
     figures = read_json(tmp_path / "run" / METRICS_FILE)["validation"]["mean"]
     assert figures["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
@@ -152,7 +154,10 @@ def test_classes_that_overlap_and_names(encoder: Path, tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "data", planes=True)
     words = "--classes squares bright --protocol reference --metric-for-best-model dice"
     result = run(encoder, data, tmp_path / "run", words)
-    assert result.metrics["chosen_by"] == "dice" and len(result.metrics["runs"][0]["test"]["iou_per_class"]) == 2
+    assert (
+        result.metrics["metric_for_best_model"] == "dice"
+        and len(result.metrics["runs"][0]["test"]["iou_per_class"]) == 2
+    )
     model = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "run")
     assert model.config.target_type == "multi_label" and model.config.id2label == {0: "squares", 1: "bright"}
 

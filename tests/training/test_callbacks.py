@@ -13,9 +13,9 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 
 from stedfm_hf.modeling.configuration_stedfm import StedFmConfig
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
-from stedfm_hf.training.checkpoints import checkpoint_folder, mark_whole, newest_whole
+from stedfm_hf.training.callbacks import MonitorCallback, TrainingDiverged, logs_too_high
+from stedfm_hf.training.checkpoints import checkpoint_folder, mark_complete, newest_complete
 from stedfm_hf.training.curve import Curve
-from stedfm_hf.training.watching import TrainingDiverged, Watch, logs_too_high
 
 TINY = StedFmConfig(
     image_size=16,
@@ -31,40 +31,40 @@ TINY = StedFmConfig(
 
 
 class Run:
-    """A training without a model: says to a watch what the library would, with a clock of its own."""
+    """A training without a model: says to a monitor what the library would, with a clock of its own."""
 
     def __init__(self, output: Path, *, step: int = 0, first: bool = True, **options: Any) -> None:
         self.lines: list[str] = []
         self.now = 0.0
         self.curve = Curve(output / "curve.csv")
-        self.watch = Watch(self.curve, say=self.lines.append, clock=lambda: self.now)
+        self.monitor = MonitorCallback(self.curve, report=self.lines.append, clock=lambda: self.now)
         options = {"per_device_train_batch_size": 4, "warmup_steps": 0, "use_cpu": True} | options
         self.args = TrainingArguments(output_dir=str(output), **options)
         self.state = TrainerState(global_step=step, max_steps=100, is_world_process_zero=first)
         self.control = TrainerControl()
-        self.watch.on_train_begin(self.args, self.state, self.control)
+        self.monitor.on_train_begin(self.args, self.state, self.control)
 
     def steps(self, count: int, seconds: float = 1.0) -> None:
         for _ in range(count):
             self.now += seconds
             self.state.global_step += 1
-            self.watch.on_step_end(self.args, self.state, self.control)
+            self.monitor.on_step_end(self.args, self.state, self.control)
 
     def log(self, **logs: float) -> None:
         self.control.should_save = True
         self.state.epoch = self.state.global_step / 10
         self.state.log_history.append({**logs, "step": self.state.global_step})
-        self.watch.on_log(self.args, self.state, self.control, logs=logs)
+        self.monitor.on_log(self.args, self.state, self.control, logs=logs)
 
     def check(self, **metrics: float) -> None:
         self.log(**metrics)
-        self.watch.on_evaluate(self.args, self.state, self.control, metrics=metrics)
+        self.monitor.on_evaluate(self.args, self.state, self.control, metrics=metrics)
 
     def save(self) -> None:
         folder = checkpoint_folder(Path(str(self.args.output_dir)), self.state.global_step)
         folder.mkdir()
-        mark_whole(folder, self.state.global_step)
-        self.watch.on_save(self.args, self.state, self.control)
+        mark_complete(folder, self.state.global_step)
+        self.monitor.on_save(self.args, self.state, self.control)
 
 
 def test_logs_and_checks_make_rows_and_plain_lines(tmp_path: Path) -> None:
@@ -220,10 +220,12 @@ class InOrder(Trainer):
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         super()._save_checkpoint(*args, **kwargs)
-        mark_whole(checkpoint_folder(Path(str(self.args.output_dir)), self.state.global_step), self.state.global_step)
+        mark_complete(
+            checkpoint_folder(Path(str(self.args.output_dir)), self.state.global_step), self.state.global_step
+        )
 
 
-def train(output: Path, say: Callable[[str], None], bad_from: int) -> None:
+def train(output: Path, report: Callable[[str], None], bad_from: int) -> None:
     arguments = TrainingArguments(
         output_dir=str(output),
         per_device_train_batch_size=4,
@@ -237,9 +239,9 @@ def train(output: Path, say: Callable[[str], None], bad_from: int) -> None:
         report_to="none",
         disable_tqdm=True,
     )
-    watch = Watch(Curve(output / "curve.csv"), say=say)
+    monitor = MonitorCallback(Curve(output / "curve.csv"), report=report)
     InOrder(
-        model=StedFmForPreTraining(TINY), args=arguments, train_dataset=Images(bad_from), callbacks=[watch]
+        model=StedFmForPreTraining(TINY), args=arguments, train_dataset=Images(bad_from), callbacks=[monitor]
     ).train()
 
 
@@ -247,7 +249,7 @@ def test_the_library_never_saves_a_model_that_is_no_number(tmp_path: Path) -> No
     lines: list[str] = []
     with pytest.raises(TrainingDiverged, match=r"step 6: the loss is nan.*with --init-from \S*checkpoint-4,"):
         train(tmp_path, lines.append, bad_from=20)
-    newest = newest_whole(tmp_path)
+    newest = newest_complete(tmp_path)
     assert newest is not None and newest.name == "checkpoint-4" and not (tmp_path / "checkpoint-6").exists()
     weights = StedFmForPreTraining.from_pretrained(newest).state_dict()
     assert all(torch.isfinite(value).all() for value in weights.values())

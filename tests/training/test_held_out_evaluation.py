@@ -20,8 +20,8 @@ from stedfm_hf.modeling.configuration_stedfm import StedFmConfig
 from stedfm_hf.modeling.layers_stedfm import patchify
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.runs import UserError
-from stedfm_hf.training import held_out as module
-from stedfm_hf.training.held_out import Check, HeldOut, find_held_out, read_crops
+from stedfm_hf.training import held_out_evaluation as module
+from stedfm_hf.training.held_out_evaluation import HeldOutEvaluator, HeldOutMetrics, find_held_out_crops, read_crops
 from stedfm_hf.training.preparation import Preparation
 from tests.data.assembled import labelled_crops, noisy_crop, write_repo
 from tests.data.repos import write_repo as write_train_only
@@ -69,8 +69,8 @@ def splits(repo: Path) -> tuple[SplitFiles, SplitFiles]:
     return find_split(repo, "validation"), find_split(repo, "train")
 
 
-def check(held_out: HeldOut, model: StedFmForPreTraining) -> Check:
-    return held_out.check(model)
+def check(held_out: HeldOutEvaluator, model: StedFmForPreTraining) -> HeldOutMetrics:
+    return held_out.evaluate(model)
 
 
 def prepared(repo: Path, split: str) -> tuple[dict[str, torch.Tensor], list[str]]:
@@ -86,7 +86,7 @@ def test_the_figures_are_those_of_a_plain_loop(
     repo: Path, splits: tuple[SplitFiles, SplitFiles], norm_pix_loss: bool
 ) -> None:
     model = tiny_model(norm_pix_loss=norm_pix_loss)
-    found = check(HeldOut(splits[:1], PREPARATION, train=splits[1:], batch_size=3), model)
+    found = check(HeldOutEvaluator(splits[:1], PREPARATION, train=splits[1:], batch_size=3), model)
 
     model.eval()
     batch, labels = prepared(repo, "validation")
@@ -120,7 +120,7 @@ def test_the_figures_are_those_of_a_plain_loop(
 def test_the_constant_loss_is_what_the_best_constant_reaches(splits: tuple[SplitFiles, SplitFiles]) -> None:
     model = tiny_model()
     torch.nn.init.zeros_(model.decoder.head.weight)
-    held_out = HeldOut(splits[:1], PREPARATION)
+    held_out = HeldOutEvaluator(splits[:1], PREPARATION)
     losses = {}
     for constant in np.linspace(0.0, 1.0, 51):
         torch.nn.init.constant_(model.decoder.head.bias, float(constant))
@@ -133,18 +133,18 @@ def test_the_constant_loss_is_what_the_best_constant_reaches(splits: tuple[Split
 
 def test_the_same_crops_and_masks_at_every_check_in_every_run(splits: tuple[SplitFiles, SplitFiles]) -> None:
     model = tiny_model()
-    held_out = HeldOut(splits[:1], PREPARATION, train=splits[1:])
+    held_out = HeldOutEvaluator(splits[:1], PREPARATION, train=splits[1:])
     first = check(held_out, model)
     assert check(held_out, model) == first
     other_run = Preparation(seed=77, image_size=16, patches=4, augment=True)
     for batch_size in (1, 4, 100):
-        found = check(HeldOut(splits[:1], other_run, train=splits[1:], batch_size=batch_size), model)
+        found = check(HeldOutEvaluator(splits[:1], other_run, train=splits[1:], batch_size=batch_size), model)
         assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(first), rel=1e-5)
 
 
 def test_a_model_that_predicts_better_has_better_figures(splits: tuple[SplitFiles, SplitFiles]) -> None:
     model = tiny_model()
-    held_out = HeldOut(splits[:1], PREPARATION)
+    held_out = HeldOutEvaluator(splits[:1], PREPARATION)
     before = check(held_out, model)
     torch.nn.init.zeros_(model.decoder.head.weight)
     torch.nn.init.constant_(model.decoder.head.bias, 0.3)
@@ -160,7 +160,7 @@ def test_nothing_is_left_behind_in_the_model_or_the_generators(splits: tuple[Spl
     torch.manual_seed(3)
     np.random.seed(3)
     state = torch.get_rng_state()
-    held_out = HeldOut(splits[:1], PREPARATION, train=splits[1:])
+    held_out = HeldOutEvaluator(splits[:1], PREPARATION, train=splits[1:])
     check(held_out, model)
     held_out.reconstructions(model)
     assert model.training and model.decoder.training
@@ -176,7 +176,7 @@ def test_nothing_is_left_behind_in_the_model_or_the_generators(splits: tuple[Spl
 def test_a_model_of_broken_weights_still_gets_an_answer(splits: tuple[SplitFiles, SplitFiles]) -> None:
     model = tiny_model()
     torch.nn.init.constant_(model.stedfm.norm.weight, math.nan)
-    found = check(HeldOut(splits[:1], PREPARATION, train=splits[1:]), model)
+    found = check(HeldOutEvaluator(splits[:1], PREPARATION, train=splits[1:]), model)
     assert math.isnan(found.loss) and math.isnan(found.psnr) and found.knn is None
     assert math.isfinite(found.constant_loss)
 
@@ -184,15 +184,15 @@ def test_a_model_of_broken_weights_still_gets_an_answer(splits: tuple[SplitFiles
 def test_autocast_changes_the_figures_a_little_and_keeps_the_sums_in_float32(
     splits: tuple[SplitFiles, SplitFiles],
 ) -> None:
-    model, held_out = tiny_model(), HeldOut(splits[:1], PREPARATION)
+    model, held_out = tiny_model(), HeldOutEvaluator(splits[:1], PREPARATION)
     exact = check(held_out, model)
-    rough = held_out.check(model, dtype=torch.bfloat16)
+    rough = held_out.evaluate(model, dtype=torch.bfloat16)
     assert rough.loss != exact.loss and rough.loss == pytest.approx(exact.loss, rel=0.05)
     assert rough.constant_loss == exact.constant_loss
 
 
 def test_larger_crops_are_looked_at_in_their_middle(repo: Path, splits: tuple[SplitFiles, SplitFiles]) -> None:
-    crops = read_crops(splits[0], 16, most=3)
+    crops = read_crops(splits[0], 16, max_crops=3)
     whole = LocalCrops(repo, "validation")[crops.index.tolist()]  # read another way
     assert torch.equal(crops.pixels, whole["pixels"][:, :, 2:18, 2:18]) and len(crops) == 3
     shown = to_unit_range(crops.pixels, crops.intensity_range)
@@ -200,10 +200,10 @@ def test_larger_crops_are_looked_at_in_their_middle(repo: Path, splits: tuple[Sp
 
 
 def test_every_crop_is_read_once(splits: tuple[SplitFiles, SplitFiles], monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = read_crops(splits[1], 16, most=100)
+    whole = read_crops(splits[1], 16, max_crops=100)
     assert sorted(whole.index.tolist()) == list(range(splits[1].rows))
     monkeypatch.setattr(module, "READ_AT_ONCE", 3)
-    pieces = read_crops(splits[1], 16, most=100, labelled=True)
+    pieces = read_crops(splits[1], 16, max_crops=100, labelled=True)
     assert pieces.index.tolist() == whole.index.tolist() and torch.equal(pieces.pixels, whole.pixels)
 
 
@@ -219,20 +219,22 @@ def test_queries_are_never_in_the_gallery(
         return knn_accuracy(gallery, gallery_labels, query, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "knn_accuracy", spy)
-    assert check(HeldOut(splits[:1], PREPARATION, train=splits[1:]), tiny_model()).knn is not None
+    assert check(HeldOutEvaluator(splits[:1], PREPARATION, train=splits[1:]), tiny_model()).knn is not None
     ((gallery, query),) = asked
     assert len(gallery) == splits[1].rows and len(query) == splits[0].rows
     assert np.abs(gallery[:, None] - query[None]).max(axis=2).min() > 1e-4
     with pytest.raises(UserError, match="cannot be trained on and held out"):
-        HeldOut(splits[1:], PREPARATION, train=splits[1:])
+        HeldOutEvaluator(splits[1:], PREPARATION, train=splits[1:])
 
 
 def test_several_data_sets_count_by_their_crops(splits: tuple[SplitFiles, SplitFiles], tmp_path: Path) -> None:
     write_repo(tmp_path / "other", [bigger(noisy_crop(number)) for number in range(100, 120)])
     other = find_split(tmp_path / "other", "validation")
     model = tiny_model()
-    both = HeldOut([splits[0], other], PREPARATION, train=splits[1:])
-    first, second = (check(HeldOut([files], PREPARATION, train=splits[1:]), model) for files in (splits[0], other))
+    both = HeldOutEvaluator([splits[0], other], PREPARATION, train=splits[1:])
+    first, second = (
+        check(HeldOutEvaluator([files], PREPARATION, train=splits[1:]), model) for files in (splits[0], other)
+    )
     assert len(both) == splits[0].rows + other.rows
     found = check(both, model)
     assert found.knn == first.knn and second.knn is None
@@ -244,10 +246,10 @@ def test_crops_without_a_label_are_not_asked(tmp_path: Path) -> None:
     some = [crop if number // 2 % 3 else dataclasses.replace(crop, label=None) for number, crop in enumerate(crops)]
     write_repo(tmp_path / "cells", some, labels=LABELS)
     validation, train = (find_split(tmp_path / "cells", split) for split in ("validation", "train"))
-    gallery = read_crops(train, 16, most=100, labelled=True)
+    gallery = read_crops(train, 16, max_crops=100, labelled=True)
     assert 0 < len(gallery) < train.rows and (gallery.label >= 0).all()
-    assert len(read_crops(train, 16, most=4, labelled=True)) == 4
-    assert check(HeldOut([validation], PREPARATION, train=[train]), tiny_model()).knn is not None
+    assert len(read_crops(train, 16, max_crops=4, labelled=True)) == 4
+    assert check(HeldOutEvaluator([validation], PREPARATION, train=[train]), tiny_model()).knn is not None
 
 
 def test_data_sets_without_labels_or_held_out_crops_are_told(tmp_path: Path, repo: Path) -> None:
@@ -255,24 +257,24 @@ def test_data_sets_without_labels_or_held_out_crops_are_told(tmp_path: Path, rep
     bare, labelled = find_split(tmp_path / "bare", "train"), find_split(repo, "train")
     alone = find_split(write_train_only(tmp_path / "alone", (4, 4)), "train")
     notes: list[str] = []
-    without_labels = find_held_out([bare], PREPARATION, say=notes.append)
+    without_labels = find_held_out_crops([bare], PREPARATION, report=notes.append)
     assert without_labels is not None and not notes
     found = check(without_labels, tiny_model())
     assert found.knn is None and "eval_knn" not in found.metrics()
 
-    assert find_held_out([alone], PREPARATION, say=notes.append) is None
+    assert find_held_out_crops([alone], PREPARATION, report=notes.append) is None
     assert len(notes) == 1 and "alone" in notes[0] and "'validation'" in notes[0]
-    some = find_held_out([alone, labelled], PREPARATION, say=notes.append)
+    some = find_held_out_crops([alone, labelled], PREPARATION, report=notes.append)
     assert some is not None and len(some) == find_split(repo, "validation").rows and len(notes) == 2
 
 
 def test_crops_smaller_than_the_model_are_refused(splits: tuple[SplitFiles, SplitFiles]) -> None:
     with pytest.raises(UserError, match="20 x 20, smaller than the 32 x 32 of the model"):
-        HeldOut(splits[:1], Preparation(seed=0, image_size=32, patches=16))
+        HeldOutEvaluator(splits[:1], Preparation(seed=0, image_size=32, patches=16))
 
 
 def test_reconstructions_show_every_label_and_keep_visible_pixels(splits: tuple[SplitFiles, SplitFiles]) -> None:
-    shown = HeldOut(splits[:1], PREPARATION).reconstructions(tiny_model(), most=4)
+    shown = HeldOutEvaluator(splits[:1], PREPARATION).reconstructions(tiny_model(), max_crops=4)
     assert [each.label for each in shown] == ["puncta", "puncta", "rings", "rings"]
     for each in shown:
         hidden = np.ma.getmaskarray(each.seen)

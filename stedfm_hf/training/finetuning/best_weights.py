@@ -18,7 +18,7 @@ History = Sequence[Mapping[str, float]]
 """Logs in order, as `TrainerState.log_history`."""
 
 
-class Best:
+class BestWeights:
     """Weights of the best evaluation; what is frozen when this is made is not kept."""
 
     def __init__(self, network: StedFmPreTrainedModel) -> None:

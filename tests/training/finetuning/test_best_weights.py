@@ -7,7 +7,7 @@ import math
 import pytest
 
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.finetuning.best import best_evaluation, choose_metric, is_past_patience
+from stedfm_hf.training.finetuning.best_weights import best_evaluation, choose_metric, is_past_patience
 
 
 def history(figure: str, *values: float) -> list[dict[str, float]]:

@@ -14,10 +14,16 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import TrainOutput
 
-from stedfm_hf.training.checkpoints import checkpoint_folder, mark_whole, newest_whole, room_for, rotate
+from stedfm_hf.training.checkpoints import (
+    checkpoint_folder,
+    mark_complete,
+    newest_complete,
+    removed_on_failure,
+    rotate,
+)
 
 
-class Kept(Protocol):
+class Checkpointable(Protocol):
     """Something that every checkpoint keeps next to the model."""
 
     def save(self, folder: Path) -> None:
@@ -27,14 +33,14 @@ class Kept(Protocol):
         """Read it from a checkpoint."""
 
 
-class ExactTrainer(Trainer, ABC):
+class ResumableTrainer(Trainer, ABC):
     """Batches that begin after the step of a checkpoint, and checkpoints that count only when they are complete.
 
     Args:
         model: Network.
         args: Arguments of the run; `max_steps` must be set.
         batches: Batches of this process, without end; :meth:`batches_from` makes them begin somewhere.
-        kept: What every checkpoint keeps next to the model.
+        checkpointed: What every checkpoint keeps next to the model.
         kwargs: Arguments of `transformers.Trainer`.
     """
 
@@ -47,17 +53,17 @@ class ExactTrainer(Trainer, ABC):
         model: torch.nn.Module,
         args: Any,
         batches: IterableDataset[Any],
-        kept: Sequence[Kept] = (),
+        checkpointed: Sequence[Checkpointable] = (),
         **kwargs: Any,
     ) -> None:
         # The library would rotate before a checkpoint is marked as complete: we do it after.
-        self.checkpoints_kept, args.save_total_limit = args.save_total_limit, None
+        self.checkpoint_limit, args.save_total_limit = args.save_total_limit, None
         # A resumed run gets batches that begin where it was: none is to be read and thrown away.
         args.ignore_data_skip = True
         super().__init__(model=model, args=args, train_dataset=batches, **kwargs)
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = False
-        self.kept = kept
+        self.checkpointed = checkpointed
 
     @property
     @abstractmethod
@@ -81,21 +87,21 @@ class ExactTrainer(Trainer, ABC):
     def load_last(self, checkpoint: str) -> None:
         """Load the weights of a checkpoint after which nothing is left to train."""
 
-    def train_to_end(self, say: Callable[[str], None]) -> TrainOutput:
+    def train_to_end(self, report: Callable[[str], None]) -> TrainOutput:
         """Train from the newest complete checkpoint of the output folder."""
-        checkpoint = newest_whole(Path(str(self.args.output_dir)), say)
+        checkpoint = newest_complete(Path(str(self.args.output_dir)), report)
         if checkpoint is None:
             self.before_first_step()
             return self.train()
         self.check_checkpoint(checkpoint)
-        for each in self.kept:
+        for each in self.checkpointed:
             each.load(checkpoint)
-        say(f"resumes after step {checkpoint.name.rpartition('-')[2]}")
+        report(f"resumes after step {checkpoint.name.rpartition('-')[2]}")
         return self.train(resume_from_checkpoint=str(checkpoint))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the batches as they are: they are those of this process already."""
-        return DataLoader(_Resumed(self), batch_size=None, pin_memory=self.args.device.type == "cuda")
+        return DataLoader(_RemainingBatches(self), batch_size=None, pin_memory=self.args.device.type == "cuda")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the epoch of the data."""
@@ -115,20 +121,20 @@ class ExactTrainer(Trainer, ABC):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         output, step = Path(str(self.args.output_dir)), self.state.global_step
         folder = checkpoint_folder(output, step)
-        with room_for(folder, self.args.should_save):
+        with removed_on_failure(folder, self.args.should_save):
             super()._save_checkpoint(model, trial)
-            for each in self.kept if self.args.should_save else ():
+            for each in self.checkpointed if self.args.should_save else ():
                 each.save(folder)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            mark_whole(folder, step)
-            rotate(output, self.checkpoints_kept)
+            mark_complete(folder, step)
+            rotate(output, self.checkpoint_limit)
 
 
-class _Resumed(IterableDataset[Any]):
+class _RemainingBatches(IterableDataset[Any]):
     """The batches after the step that the trainer is at when it begins to iterate."""
 
-    def __init__(self, trainer: ExactTrainer) -> None:
+    def __init__(self, trainer: ResumableTrainer) -> None:
         self.trainer = trainer
 
     def __iter__(self) -> Iterator[Any]:

@@ -12,8 +12,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.checkpoints import newest_whole
-from stedfm_hf.training.curve import CurveRow, RowsFile
+from stedfm_hf.training.checkpoints import newest_complete
+from stedfm_hf.training.curve import CurveFile, CurveRow
 
 TOO_HIGH = 3.0
 """A loss this many times that of a constant prediction, or the lowest so far, is no fluctuation."""
@@ -25,7 +25,7 @@ class TrainingDiverged(UserError):
     """A training was stopped because its loss is not a number any more, or far above that of a constant."""
 
 
-class Watch(TrainerCallback):
+class MonitorCallback(TrainerCallback):
     """Keeps the curve, prints a line at every log and check, and stops a training that has gone wrong.
 
     Every process decides by what all of them know, so that all stop together; only the first one writes and prints.
@@ -34,7 +34,7 @@ class Watch(TrainerCallback):
 
     Args:
         curve: is cut back to the step that the training begins at, and gets a row for every log and check.
-        say: called with the lines.
+        report: called with the lines.
         clock: seconds from some time on.
         has_total: Whether the number of steps is known from the start.
 
@@ -44,13 +44,13 @@ class Watch(TrainerCallback):
 
     def __init__(
         self,
-        curve: RowsFile[Any],
+        curve: CurveFile[Any],
         *,
-        say: Callable[[str], None] = print,
+        report: Callable[[str], None] = print,
         clock: Callable[[], float] = time.monotonic,
         has_total: bool = True,
     ) -> None:
-        self.curve, self.say, self.speed, self.has_total = curve, say, _Speed(clock), has_total
+        self.curve, self.report, self.speed, self.has_total = curve, report, _Speed(clock), has_total
         self._began_at = 0
 
     def on_train_begin(
@@ -59,7 +59,7 @@ class Watch(TrainerCallback):
         """Makes the curve end where the training begins."""
         self._began_at = state.global_step
         if state.is_world_process_zero:
-            self.curve.cut_back(state.global_step if state.global_step > 0 else -1)
+            self.curve.truncate(state.global_step if state.global_step > 0 else -1)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -88,7 +88,7 @@ class Watch(TrainerCallback):
                 logs["images_per_second"] = per_second  # for the callbacks behind this one, such as TensorBoard's
             self._write(args, state, logs, per_second)
             if state.is_world_process_zero:
-                self.say(self._place(state) + _training_line(logs, per_second))
+                self.report(self._place(state) + _training_line(logs, per_second))
             self._stop_if_wrong(args, state, control, logs)
         # A training that goes on from a checkpoint has been checked there before it was stopped, or not at all.
         elif "eval_loss" in logs and not 0 < state.global_step == self._began_at:
@@ -106,7 +106,7 @@ class Watch(TrainerCallback):
         self.speed.pause()
         if metrics and "eval_loss" in metrics:
             if state.is_world_process_zero:
-                self.say(self._place(state) + _check_line(metrics))
+                self.report(self._place(state) + _check_line(metrics))
             if not math.isfinite(metrics["eval_loss"]):
                 raise self._diverged(args, state, f"the held-out loss is {metrics['eval_loss']}")
 
@@ -154,7 +154,7 @@ class Watch(TrainerCallback):
             raise self._diverged(args, state, f"the loss is {logs['loss']:.4g}, for {count} logs above {limit:.4g}")
 
     def _diverged(self, args: TrainingArguments, state: TrainerState, what: str) -> TrainingDiverged:
-        good = newest_whole(Path(str(args.output_dir)), lambda line: None)
+        good = newest_complete(Path(str(args.output_dir)), lambda line: None)
         # Not the same command: a run goes on with its own settings only, to the same bits, hence to the same end.
         cure = "a new --output and a lower --base-learning-rate or --max-grad-norm"
         where = (

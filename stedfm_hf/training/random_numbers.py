@@ -40,7 +40,7 @@ def sample_keys(seed: int, epoch: int, index: torch.Tensor) -> torch.Tensor:
     return torch.stack(keys, dim=1)
 
 
-def draw(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Tensor:
+def random_integers(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Tensor:
     """Random 32-bit numbers of every sample.
 
     Args:
@@ -55,13 +55,13 @@ def draw(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Tensor:
     return _mix(_mix(keys[:, :1] + place) ^ _mix(keys[:, 1:] - place))
 
 
-def sample_uniform(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Tensor:
+def random_uniform(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Tensor:
     """The same as numbers from 0 to below 1, (B, count) float32."""
     # 24 bits: what a float32 can tell apart.
-    return (draw(keys, count, purpose=purpose) >> 8).float() / 2**24
+    return (random_integers(keys, count, purpose=purpose) >> 8).float() / 2**24
 
 
-def plot_ranks(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Tensor:
+def random_ranks(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Tensor:
     """Random numbers no two of which are equal in a sample, (B, count) int64: their order is a random permutation."""
     # A tie would be broken in another way by another device.
-    return draw(keys, count, purpose=purpose) * count + torch.arange(count, device=keys.device)
+    return random_integers(keys, count, purpose=purpose) * count + torch.arange(count, device=keys.device)

@@ -22,7 +22,7 @@ from stedfm_hf.evaluation import knn_accuracy
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining, StedFmForPreTrainingOutput
 from stedfm_hf.reports.reconstructions import Reconstruction, mask_of_pixels
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.preparation import Preparation, middle
+from stedfm_hf.training.preparation import Preparation, center_crop
 
 SEED = 0
 """Of which crops are held out, where there are more than are looked at, and of their masks; not that of the run."""
@@ -33,7 +33,7 @@ SMALLEST_ERROR = 1e-10
 
 
 @dataclass(frozen=True)
-class Check:
+class HeldOutMetrics:
     """Metrics of an evaluation on held-out crops.
 
     Attributes:
@@ -93,14 +93,14 @@ class Crops:
         return self.pixels, self.intensity_range, self.index, self.label, self.pixel_size_nm
 
 
-def read_crops(files: SplitFiles, size: int, *, most: int, labelled: bool = False) -> Crops:
+def read_crops(files: SplitFiles, size: int, *, max_crops: int, labelled: bool = False) -> Crops:
     """Reads crops of a split: all, or as many as asked for in a random order that is always the same.
 
     Raises:
         UserError: the crops are smaller than `size`.
     """
     columns = ("pixel_size_nm", *["label"] * bool(files.labels))
-    batch_size = min(READ_AT_ONCE, files.rows, most)
+    batch_size = min(READ_AT_ONCE, files.rows, max_crops)
     stream = CropStream(
         files, batch_size=batch_size, seed=SEED, epoch=0, rank=0, world_size=1, drop_last=False, columns=columns
     )
@@ -114,16 +114,16 @@ def read_crops(files: SplitFiles, size: int, *, most: int, labelled: bool = Fals
         label = batch.get("label", torch.full_like(batch["index"], UNLABELLED))
         widths = torch.tensor([math.nan if each is None else each[1] for each in batch["pixel_size_nm"]])
         # A copy: the rest of a larger crop is let go.
-        pixels = middle(batch["pixels"], size).clone()
+        pixels = center_crop(batch["pixels"], size).clone()
         crops = Crops(pixels, batch["intensity_range"], batch["index"], label, widths).take(batch["valid"])
         parts.append(crops.labelled() if labelled else crops)
-        if sum(map(len, parts)) >= most:
+        if sum(map(len, parts)) >= max_crops:
             break
-    return Crops.joined(parts).take(slice(most))
+    return Crops.joined(parts).take(slice(max_crops))
 
 
 @dataclass(frozen=True, eq=False)
-class _Set:
+class _HeldOutCrops:
     """The held-out crops of one data set, and labelled training crops whose vectors vote."""
 
     crops: Crops
@@ -131,7 +131,7 @@ class _Set:
     labels: tuple[str, ...]
 
 
-class HeldOut:
+class HeldOutEvaluator:
     """Looks at held-out crops.
 
     Every process of a distributed training holds all the crops and computes everything: nothing has to be gathered,
@@ -141,7 +141,7 @@ class HeldOut:
         validation: held-out splits, one for each data set.
         preparation: of the training; its seed and its augmentation do not matter.
         train: training splits: those of a repository in `validation` that has labels give the vectors that vote.
-        most: crops of each split at most.
+        max_crops: crops of each split at most.
         batch_size: crops at a time; the figures do not depend on it.
 
     Raises:
@@ -149,8 +149,8 @@ class HeldOut:
 
     Example:
         >>> files = find_split("sted-crops", "validation")  # doctest: +SKIP
-        >>> held_out = HeldOut([files], Preparation(seed=0, image_size=224, patches=196))  # doctest: +SKIP
-        >>> held_out.check(model).psnr  # doctest: +SKIP
+        >>> held_out = HeldOutEvaluator([files], Preparation(seed=0, image_size=224, patches=196))  # doctest: +SKIP
+        >>> held_out.evaluate(model).psnr  # doctest: +SKIP
         17.3
     """
 
@@ -160,10 +160,10 @@ class HeldOut:
         preparation: Preparation,
         *,
         train: Sequence[SplitFiles] = (),
-        most: int = 2048,
+        max_crops: int = 2048,
         batch_size: int = 256,
     ) -> None:
-        if not validation or most < 1 or batch_size < 1:
+        if not validation or max_crops < 1 or batch_size < 1:
             raise UserError("held-out crops need a split, and at least one crop and one crop at a time")
         self.preparation, self.batch_size = replace(preparation, seed=SEED, augment=False), batch_size
         trained_on = {files.repo: files for files in train}
@@ -172,24 +172,24 @@ class HeldOut:
             own = trained_on.get(files.repo)
             if own is not None and own.split == files.split:
                 raise UserError(f"{files.repo}: split {files.split!r} cannot be trained on and held out; name another")
-            crops = read_crops(files, size, most=most)
+            crops = read_crops(files, size, max_crops=max_crops)
             # Numbered through all data sets, as in the training: no two crops share a mask.
             crops, before = replace(crops, index=crops.index + before), before + files.rows
             votes = own is not None and own.labels and len(crops.labelled())
-            gallery = read_crops(own, size, most=most, labelled=True) if own is not None and votes else None
-            self._sets.append(_Set(crops, gallery if gallery and len(gallery) else None, files.labels))
+            gallery = read_crops(own, size, max_crops=max_crops, labelled=True) if own is not None and votes else None
+            self._sets.append(_HeldOutCrops(crops, gallery if gallery and len(gallery) else None, files.labels))
 
     def __len__(self) -> int:
         """Held-out crops."""
         return sum(len(each.crops) for each in self._sets)
 
-    def check(
+    def evaluate(
         self,
         model: StedFmForPreTraining,
         *,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
-    ) -> Check:
+    ) -> HeldOutMetrics:
         """Looks at all held-out crops; the model and all random generators stay as they were.
 
         Args:
@@ -201,7 +201,7 @@ class HeldOut:
             The figures.
         """
         place = device or next(model.parameters()).device
-        with _looking(model, place, dtype):
+        with _evaluation_mode(model, place, dtype):
             rows, counts = [], []
             for batch in self._batches([each.crops for each in self._sets], place):
                 rows.append(_means(model, batch["pixel_values"], model(**batch)))
@@ -211,21 +211,21 @@ class HeldOut:
         means = torch.stack(rows).cpu().double().numpy()
         loss, error, target, square = np.average(means, axis=0, weights=counts).tolist()
         psnr = -10.0 * math.log10(max(error, SMALLEST_ERROR))
-        return Check(loss=loss, constant_loss=square - target**2, psnr=psnr, knn=knn)
+        return HeldOutMetrics(loss=loss, constant_loss=square - target**2, psnr=psnr, knn=knn)
 
     def reconstructions(
         self,
         model: StedFmForPreTraining,
         *,
-        most: int = 6,
+        max_crops: int = 6,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> list[Reconstruction]:
         """What the model makes of some held-out crops, in turn of each label: not picked by how they come out.
 
         Args:
-            model: as for :meth:`check`, as the next two.
-            most: crops.
+            model: as for :meth:`evaluate`, as the next two.
+            max_crops: crops.
             device: where the model is.
             dtype: of autocast.
         """
@@ -234,10 +234,12 @@ class HeldOut:
         for number, each in enumerate(self._sets):
             for where, label in enumerate(each.crops.label.tolist()):
                 groups.setdefault((number, label), []).append(where)
-        turns = [(*key, group[turn]) for turn in range(most) for key, group in groups.items() if turn < len(group)]
+        turns = [
+            (*key, group[turn]) for turn in range(max_crops) for key, group in groups.items() if turn < len(group)
+        ]
         found = []
-        with _looking(model, place, dtype):
-            for number, label, where in sorted(turns[:most]):
+        with _evaluation_mode(model, place, dtype):
+            for number, label, where in sorted(turns[:max_crops]):
                 crop = self._sets[number].crops.take(torch.tensor([where]))
                 (batch,) = self._batches([crop], place)
                 name = self._sets[number].labels[label] if label != UNLABELLED else None
@@ -270,39 +272,43 @@ class HeldOut:
         return right / asked if asked else None
 
     def _vectors(self, model: StedFmForPreTraining, crops: Crops, device: torch.device) -> np.ndarray:
-        with _gathered(model):
+        with _unsharded(model):
             vectors = [model.stedfm(batch["pixel_values"]).pooler_output for batch in self._batches([crops], device)]
         return torch.cat(vectors).float().cpu().numpy()
 
 
-def find_held_out(
+def find_held_out_crops(
     train: Sequence[SplitFiles],
     preparation: Preparation,
     *,
     split: str = "validation",
-    most: int = 2048,
+    max_crops: int = 2048,
     batch_size: int = 256,
-    say: Callable[[str], None] = print,
-) -> HeldOut | None:
+    report: Callable[[str], None] = print,
+) -> HeldOutEvaluator | None:
     """Finds the held-out crops of the data sets of a training.
 
     Returns:
         None where no data set has such a split.
 
     Raises:
-        UserError: as of :class:`HeldOut`.
+        UserError: as of :class:`HeldOutEvaluator`.
     """
     found = []
     for files in train:
         if split in find_split_names(files.repo, token=files.token):
             found.append(find_split(files.repo, split, token=files.token))
         else:
-            say(f"{files.repo}: has no split {split!r}: nothing of it tells whether the training goes well")
-    return HeldOut(found, preparation, train=train, most=most, batch_size=batch_size) if found else None
+            report(f"{files.repo}: has no split {split!r}: nothing of it tells whether the training goes well")
+    return (
+        HeldOutEvaluator(found, preparation, train=train, max_crops=max_crops, batch_size=batch_size)
+        if found
+        else None
+    )
 
 
 @contextmanager
-def _looking(model: StedFmForPreTraining, device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
+def _evaluation_mode(model: StedFmForPreTraining, device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
     """Evaluation mode, without gradients, in a precision; afterwards the model is as it was."""
     was_training = model.training
     model.eval()
@@ -315,7 +321,7 @@ def _looking(model: StedFmForPreTraining, device: torch.device, dtype: torch.dty
 
 
 @contextmanager
-def _gathered(model: Any) -> Iterator[None]:
+def _unsharded(model: Any) -> Iterator[None]:
     """Lets the encoder be called without the whole model, whose call would gather what FSDP has spread out."""
     is_spread = hasattr(model, "unshard")
     if is_spread:
