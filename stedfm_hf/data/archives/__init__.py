@@ -1,1 +1,1 @@
-"""A repository out of the authors' crop archives, read without running anything in them."""
+"""Import of the official crop archives."""

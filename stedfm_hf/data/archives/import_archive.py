@@ -1,8 +1,7 @@
-"""`stedfm data import-archive`: the authors' crop archives as a repository that anyone can read and stream.
+"""`stedfm data import-archive`: a data set from the official crop archives.
 
-The archive is walked once, in its order, in one process: reading a crop takes a third of a millisecond, less than the
-memory of a second process is worth. Every few hundred crops are a part on disk. A run that was killed walks past what
-the parts hold, which for a tar means to seek. (Behaviour: ours; the archives: reference protocol.)
+The archive is read once, in order, in one process, because reading a crop takes only a third of a millisecond. Every
+few hundred crops are written as a part on disk. A resumed run skips members that complete parts hold.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedfm_hf.data.archives.crops import NotACrop, looks_like_crop, read_crop
-from stedfm_hf.data.archives.members import MAX_MEMBER_BYTES, ArchiveDamaged, Member, printable, walk
+from stedfm_hf.data.archives.members import MAX_MEMBER_BYTES, ArchiveDamaged, Member, iterate_members, printable
 from stedfm_hf.data.assembly.output import DatasetSummary, open_dataset, print_failures, read_summary
 from stedfm_hf.data.assembly.staging import StagedImage, Staging, part_name
 from stedfm_hf.data.repository.layout import Crop
@@ -31,31 +30,33 @@ if TYPE_CHECKING:
 
 COMMAND = "data import-archive"
 PART_MEMBERS = 512
+"""Largest number of members of a part."""
 PART_BYTES = 2**25
+"""Size of the members at which a part is full, in bytes."""
 
 
 @takes_settings(ImportArchiveSettings)
 def import_archive(settings: ImportArchiveSettings) -> DatasetSummary:
-    """Make a data set of a crop archive.
+    """Make a data set from a crop archive.
 
-    Tars (compressed or not) and zips of crops are read, and zips of such tars; crops are `.npz` with pickled metadata,
-    of 8 bit or raw, or TIFF. The pickles go through a closed reader: a member whose metadata hold anything but plain
-    data is refused and named, and nothing of it is run. Exact copies are removed; splits are by source image. The
-    label `"unknown"` is none.
+    Archives are tars (compressed or not) and zips of crops, and zips of such tars. Crops are 8-bit or raw `.npz` files
+    with pickled metadata, or TIFF files. Pickles are read without running code: members with metadata other than
+    plain data are refused and listed. Exact copies are removed; splits are by source image. The label `"unknown"`
+    means no label.
 
-    8-bit crops were scaled by their authors and stay as they are. Raw crops stay as they are, too: the source's
-    quantiles are not in the archive, so the scaling that each row names is that of the crop alone.
+    Pixels are stored unchanged. 8-bit crops were scaled by the authors. Raw crops have the scaling of the crop alone,
+    because the archive does not hold the quantiles of the source.
 
-    Memory is bounded: 0.7 GiB for a tar of 300,000 crops, and 0.1 GiB more for each million, by which copies are
-    known. The index of a zip is held as `zipfile` does it, 0.7 GiB for a million members.
+    Memory use is limited: 0.7 GiB for a tar of 300,000 crops, and 0.1 GiB more for each further million, to find
+    copies. For a zip, `zipfile` holds an index of 0.7 GiB for a million members.
 
     Returns:
-        What is in the data set. Its manifest names every member that failed or was skipped as `archive#number name`,
-        and those that are in as ranges, `archive#first-last`: a million names would be of no use.
+        Number of crops and source images in each split, names of the classes, and the manifest. The manifest lists
+        failed and skipped members as `archive#number name`, and the others as ranges, `archive#first-last`.
 
     Raises:
-        UserError: There is no such archive, it holds no crop, or the output is something else or was begun with other
-            settings or another archive.
+        UserError: There is no such archive, it holds no crop, or the output folder has other content or was started
+            with other settings or another archive.
 
     Example:
         >>> import io, tarfile, tempfile
@@ -78,13 +79,14 @@ def import_archive(settings: ImportArchiveSettings) -> DatasetSummary:
     address = str(settings.archive) if is_url(str(settings.archive)) else None
     path = fetch(address) if address else Path(settings.archive)
     if not path.is_file():
-        raise UserError(
-            f"{path}: {'is a folder, not an archive' if path.is_dir() else 'no such file; check the path'}"
-        )
-    members = _walk(path, settings.limit)
+        problem = "is a folder; give the archive file" if path.is_dir() else "no such file; check the path"
+        raise UserError(f"{path}: {problem}")
+    members = _iterate(path, settings.limit)
     first = next(members, ItemStatus("failed", "it is empty"))
     if isinstance(first, ItemStatus):
-        raise UserError(f"{path}: is neither a tar nor a zip with something in it ({first.reason})")
+        raise UserError(
+            f"{path}: not a tar or zip archive with files ({first.reason}); check the path, or download it again"
+        )
     identity = _identity(path)
     source = public_url(address) if address else path.name
     with open_dataset(output, COMMAND, settings, resolved={"archive": identity}, options={"source": source}) as opened:
@@ -116,12 +118,12 @@ def _identity(path: Path) -> dict[str, Any]:
     return {"name": path.name, "bytes": status.st_size, "modified": changed}
 
 
-# ------------------------------------------------------------------------------------- archive to parts
+# ------------------------------------------------------------------------------------- reading of members
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """How members are read and named."""
+    """Settings for reading members, and their names in the manifest."""
 
     archive: str
     label_key: str | None
@@ -131,11 +133,11 @@ class _Reading:
         return f"{self.archive}#{number} {name}"
 
     def __call__(self, member: Member) -> Crop | ItemStatus:
-        """The crop, or why there is none."""
-        if member.left_out is not None:
-            return ItemStatus("skipped", member.left_out)
+        """Read the crop of a member, or return the reason why it is skipped or fails."""
+        if member.skip_reason is not None:
+            return ItemStatus("skipped", member.skip_reason)
         if member.size > MAX_MEMBER_BYTES:
-            return ItemStatus("failed", f"refused, because it has {member.size / 2**20:.0f} MiB: no crop is so large")
+            return ItemStatus("failed", f"refused: {member.size / 2**20:.0f} MiB is too large for a crop")
         try:
             content = member.read()
             if not looks_like_crop(member.name, content):
@@ -145,19 +147,20 @@ class _Reading:
             if error.errno is not None:  # the disk failed, not the member
                 raise
             return _failure(error)
-        except Exception as error:  # damaged and hostile bytes raise anything; the other members go on
+        except Exception as error:  # damaged and hostile bytes can raise any error; other members are still read
             return _failure(error)
 
 
 def _failure(error: Exception) -> ItemStatus:
     if isinstance(error, NotACrop):
         return ItemStatus("failed", str(error))
-    return ItemStatus("failed", f"is damaged ({printable(str(error)) or type(error).__name__}); get the archive again")
+    reason = printable(str(error)) or type(error).__name__
+    return ItemStatus("failed", f"is damaged ({reason}); download the archive again")
 
 
 @dataclass
 class _OpenPart:
-    """The part that is being filled, with members `first` and on."""
+    """Part that is being filled, from member number `first` on."""
 
     first: int
     members: int = 0
@@ -167,34 +170,34 @@ class _OpenPart:
 
     @property
     def full(self) -> bool:
-        """A function of names and sizes alone, so that a later run finds the same parts."""
+        """Whether the part is full; depends on sizes alone, so that a resumed run makes the same parts."""
         return self.members >= PART_MEMBERS or self.bytes >= PART_BYTES
 
     def write(self, staging: Staging, name: str, archive: str) -> None:
         item = f"{archive}#{self.first}-{self.first + self.members - 1}"
         if self.crops:
-            self.statuses[item] = ItemStatus("done", f"{len(self.crops)} of {self.members} members are in")
+            self.statuses[item] = ItemStatus("done", f"{len(self.crops)} of {self.members} members are crops")
         images = [StagedImage(item, crop.source, _content(crop), 1, crop.label) for crop in self.crops]
         staging.write_crops(name, self.crops, images, self.statuses)
 
 
 def _stage(members: Iterable[Member | ItemStatus], staging: Staging, reading: _Reading, limit: int | None) -> None:
-    """Write the parts that are not there yet."""
+    """Write the parts that are not on disk yet."""
     present = set(staging.names())
     part, number, seen = _OpenPart(0), 0, 0
     with Progress(limit, description="import", unit="members") as progress:
         for member in members:
             if isinstance(member, ItemStatus):
                 part.statuses[reading.item(seen, "...")] = ItemStatus(
-                    "failed", f"{member.reason} after {seen} members"
+                    "failed", f"{member.reason} after {seen} members; download it again"
                 )
                 break
             if part_name(number) not in present:
-                found = reading(member)
-                if isinstance(found, Crop):
-                    part.crops.append(found)
+                result = reading(member)
+                if isinstance(result, Crop):
+                    part.crops.append(result)
                 else:
-                    part.statuses[reading.item(seen, member.name)] = found
+                    part.statuses[reading.item(seen, member.name)] = result
             part.members += 1
             part.bytes += min(member.size, MAX_MEMBER_BYTES)
             seen += 1
@@ -207,19 +210,19 @@ def _stage(members: Iterable[Member | ItemStatus], staging: Staging, reading: _R
             part.write(staging, part_name(number), reading.archive)
 
 
-def _walk(path: Path, limit: int | None) -> Iterator[Member | ItemStatus]:
-    """The members, and at the end the damage that hides the others, if there is any."""
+def _iterate(path: Path, limit: int | None) -> Iterator[Member | ItemStatus]:
+    """Yield the members, and a failure at the end if the archive is damaged."""
     try:
-        for number, member in enumerate(walk(path)):
+        for number, member in enumerate(iterate_members(path)):
             if number == limit:
                 return
             yield member
     except ArchiveDamaged as error:
-        yield ItemStatus("failed", f"the archive is cut or damaged ({error}); get it again")
+        yield ItemStatus("failed", f"the archive is truncated or damaged ({error})")
 
 
 def _content(crop: Crop) -> str:
-    """By which exact copies are found: the pixels, wherever they come from."""
+    """Return a hash of the pixels, by which exact copies are found."""
     head = f"{crop.pixels.dtype.name} {crop.pixels.shape} "
     return sha256(head.encode() + crop.pixels.tobytes()).hexdigest()
 
@@ -228,21 +231,21 @@ def _card(path: Path, output: Path, manifest: Manifest) -> CardFacts:
     from stedfm_hf.data.publishing.card import CardFacts
 
     settings = {key: value for key, value in manifest.settings.items() if key not in ("archive", "keep_metadata")}
-    people = "as in the archive" if manifest.settings["keep_metadata"] else "left out of the metadata"
+    people = "kept" if manifest.settings["keep_metadata"] else "removed from the metadata"
     return CardFacts(
         title=output.absolute().name,
         command=f"stedfm {COMMAND}",
         description=(
-            f"Crops of the archive `{path.name}` of STED-FM, read without running anything of it. Pixels are as the "
-            "archive has them; exact copies are removed, and the splits are by source image, which the archive has "
-            f"not. Names of people and of files are {people}."
+            f"Crops of the STED-FM archive `{path.name}`, read without running code from it. Pixels are unchanged. "
+            "Exact copies are removed. The splits are made by source image; the archive itself has no splits. Names "
+            f"of people and of files are {people}."
         ),
         settings=settings,
         limitations=(
-            "8-bit crops were scaled by the 0.1 and 99.9 percentile of their source, which the archive does not tell.",
-            "The scaling named beside raw crops is that of each crop alone: their sources are not in the archive, and "
-            "the minimum of each source was subtracted from them.",
-            "Positions are those of the authors' grid; where the size of the source is not known, the last crops of "
-            "a row and of a column begin up to a crop earlier.",
+            "8-bit crops were scaled by the 0.1 and 99.9 percentiles of their source. The archive does not hold them.",
+            "The scaling of raw crops is computed from each crop alone, because the archive has no whole sources. The "
+            "minimum of each source was subtracted from its raw crops.",
+            "Positions are those of the authors' grid. If the size of the source is unknown, the true position of the "
+            "last crops of a row or column is up to one crop earlier.",
         ),
     )

@@ -1,7 +1,7 @@
-"""The members of an archive one after the other, without unpacking it and without an index in memory.
+"""Iteration over the members of tar and zip archives, without unpacking and without an index in memory.
 
-A tar (compressed or not), a zip, or tars inside a zip, all as one sequence of files. Nothing is written to disk, names
-lead nowhere, and what a header says of its size is checked before memory is asked for. (Ours.)
+A tar (compressed or not), a zip, and tars inside a zip are read as one sequence of files. Nothing is written to disk,
+paths of members are ignored, and declared sizes are checked before memory is allocated.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
 MAX_MEMBER_BYTES = 64 * 2**20
-"""A crop of 16 bit has 0.1 MB, a whole field of 5000 x 5000 pixels 50 MB."""
+"""Largest member to read. A 16-bit crop has 0.1 MB, a 16-bit field of 5000 x 5000 pixels 50 MB."""
 MAX_HEADER_BYTES = 2**20
+"""Largest extended header of a tar member."""
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _EXTENSIONS = frozenset(
     [
@@ -31,42 +32,46 @@ _EXTENSIONS = frozenset(
 
 
 class ArchiveDamaged(ValueError):
-    """The archive cannot be read from here on."""
+    """The rest of the archive cannot be read."""
 
 
 @dataclass(frozen=True)
 class Member:
     """One member of an archive.
 
-    Args:
-        name: last part of its path, printable; the folders may tell whose archive it was.
-        size: bytes it says it has.
-        read: gives them; only until the next member is asked for. Raises whatever the libraries raise.
-        left_out: why it is none that is to be read, or None.
+    Attributes:
+        name: File name, printable; without folders, which may identify people.
+        size: Declared size, in bytes.
+        read: Function that returns the content. It works until the next member is requested, and may raise any error
+            of the libraries.
+        skip_reason: Reason to skip the member, such as a folder or a link, or None.
     """
 
     name: str
     size: int
     read: Callable[[], bytes]
-    left_out: str | None = None
+    skip_reason: str | None = None
 
 
-def walk(path: Path) -> Iterator[Member]:
-    """The members of a tar or a zip in their order; a tar inside a zip is walked in its place.
+def iterate_members(path: Path) -> Iterator[Member]:
+    """Iterate over the members of a tar or zip in their order, including those of tars inside a zip.
 
     Args:
-        path: the archive. What it is is told by its content, not by its name: the crops in it are zips, too.
+        path: Path of the archive. The content decides its format, because the crops inside are zips, too.
+
+    Yields:
+        Members.
 
     Raises:
-        ArchiveDamaged: when the members before the damage were given.
-        OSError: the disk or the network failed, not the archive.
+        ArchiveDamaged: The archive is damaged; members before the damage were yielded.
+        OSError: The disk or network failed.
 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "crops.zip"
         >>> with zipfile.ZipFile(path, "w") as archive:
         ...     archive.writestr("crops/a-0-224", b"...")
-        >>> [(member.name, member.read()) for member in walk(path)]
+        >>> [(member.name, member.read()) for member in iterate_members(path)]
         [('a-0-224', b'...')]
     """
     try:
@@ -82,22 +87,30 @@ def walk(path: Path) -> Iterator[Member]:
 
 
 def printable(text: str, limit: int = 200) -> str:
-    r"""Text from outside as it can stand in a message and in JSON.
+    r"""Replace characters that cannot be printed in a message or stored in JSON.
 
-    >>> printable("a\x1b[31m\udcff b\n")
-    'a?[31m? b'
+    Args:
+        text: Text from a file.
+        limit: Largest number of characters of the result.
+
+    Returns:
+        One line of printable characters.
+
+    Example:
+        >>> printable("a\x1b[31m\udcff b\n")
+        'a?[31m? b'
     """
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))[:limit]
 
 
 def _member(name: str, size: int, is_file: bool, read: Callable[[], bytes]) -> Member:
     path = PurePosixPath(name.replace("\\", "/"))
-    left_out = None
+    skip_reason = None
     if not is_file:
-        left_out = "is a folder or a link"
+        skip_reason = "is a folder or a link"
     elif path.name.startswith(".") or "__MACOSX" in path.parts:
-        left_out = "is a hidden file"
-    return Member(printable(path.name) or "?", size, read, left_out)
+        skip_reason = "is a hidden file"
+    return Member(printable(path.name) or "?", size, read, skip_reason)
 
 
 def _zip_members(path: Path) -> Iterator[Member]:
@@ -112,7 +125,7 @@ def _zip_members(path: Path) -> Iterator[Member]:
 
 def _tar_members(source: Path | IO[bytes]) -> Iterator[Member]:
     class Header(tarfile.TarInfo):
-        """Remembers the last block: `TarFile` ends in silence at a damaged header, too."""
+        """Header that keeps the last block, because `TarFile` stops without an error at a damaged header."""
 
         block: bytes | bytearray = b""
 
@@ -126,20 +139,20 @@ def _tar_members(source: Path | IO[bytes]) -> Iterator[Member]:
 
     with closing(_open_tar(source, Header)) as tar:
         while (info := tar.next()) is not None:
-            # Else it keeps a million of them. The type stubs know only getmembers(), which would read them all.
+            # Otherwise it keeps a million headers. The type stubs have only getmembers(), which would read all.
             tar.members.clear()  # type: ignore[attr-defined]
             yield _member(info.name, info.size, info.isreg(), partial(_read_tar_member, tar, info))
     if len(Header.block) < tarfile.BLOCKSIZE:
-        raise ArchiveDamaged("it ends too early: the mark of its end is missing")
+        raise ArchiveDamaged("it is truncated: the end-of-archive marker is missing")
     if any(Header.block):
-        raise ArchiveDamaged("what follows is no header of a member")
+        raise ArchiveDamaged("a member header is invalid")
 
 
 def _open_tar(source: Path | IO[bytes], header: type[tarfile.TarInfo]) -> tarfile.TarFile:
     if not isinstance(source, Path):
         return tarfile.open(fileobj=source, mode="r|*", tarinfo=header)
     try:
-        return tarfile.open(source, "r:", tarinfo=header)  # seeks past what is not read
+        return tarfile.open(source, "r:", tarinfo=header)  # seeks past members that are not read
     except tarfile.ReadError:
         return tarfile.open(source, "r|*", tarinfo=header)
 
@@ -148,5 +161,5 @@ def _read_tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
     file = tar.extractfile(info)
     content = file.read() if file is not None else b""
     if len(content) != info.size:
-        raise EOFError("the archive ends within it")
+        raise EOFError("the archive ends inside this member")
     return content

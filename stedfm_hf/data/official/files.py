@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
-from stedfm_hf.data.archives.members import ArchiveDamaged, Member, walk
+from stedfm_hf.data.archives.members import ArchiveDamaged, Member, iterate_members
 from stedfm_hf.runs import UserError
 
 MAX_FILE_BYTES = 2**29
@@ -153,8 +153,8 @@ class TarMembers:
         self.names: dict[int, str] = {}
         self.damage: str | None = None
         try:
-            for number, member in enumerate(walk(path)):
-                if member.left_out is None:
+            for number, member in enumerate(iterate_members(path)):
+                if member.skip_reason is None:
                     self.names[number] = member.name
         except ArchiveDamaged as error:
             self.damage = f"the archive is cut or damaged ({error}); get it again"
@@ -166,7 +166,7 @@ class TarMembers:
             Exception: whatever damaged archives raise.
         """
         if number < self._next or not self._next:
-            self._members, self._next = enumerate(walk(self._path)), 0
+            self._members, self._next = enumerate(iterate_members(self._path)), 0
         for place, member in self._members:
             self._next = place + 1
             if place == number:

@@ -1,4 +1,4 @@
-"""Archives laid out as the authors' are, made of random pictures."""
+"""Archives with the layout of the official ones, made of random images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def source_id(number: int) -> str:
     return str(uuid.uuid3(uuid.NAMESPACE_DNS, f"image {number}"))
 
 
-def picture(seed: int, dtype: str = "uint8", size: int = 224) -> np.ndarray:
+def crop_pixels(seed: int, dtype: str = "uint8", size: int = 224) -> np.ndarray:
     top = 256 if dtype == "uint8" else 4000
     return np.random.default_rng(seed).integers(0, top, (size, size)).astype(dtype)
 
@@ -31,7 +31,7 @@ def npz(image: np.ndarray, metadata: Any, *, save: Callable[..., None] = np.save
 
 
 def scraped(number: int, *, dtype: str = "uint8", y: int = 0, x: int = 224, **other: Any) -> tuple[str, bytes]:
-    """A member as the scraped set has it."""
+    """Return a member of an archive without labels."""
     metadata = {
         "image-id": source_id(number // 4),
         "image-type": "tif",
@@ -51,11 +51,11 @@ def scraped(number: int, *, dtype: str = "uint8", y: int = 0, x: int = 224, **ot
         "key": "/server/zoe/cell_1.msr",
     }
     name = f"{source_id(number // 4)}-{y}-{x + number % 4}"
-    return name, npz(picture(number, dtype), metadata | other)
+    return name, npz(crop_pixels(number, dtype), metadata | other)
 
 
 def curated(number: int, protein: str, dtype: str = "uint8") -> tuple[str, bytes]:
-    """A member as the labelled set has it."""
+    """Return a member of an archive with labels."""
     metadata = {
         "chan-id": 1,
         "image-id": source_id(number),
@@ -63,7 +63,7 @@ def curated(number: int, protein: str, dtype: str = "uint8") -> tuple[str, bytes
         "user-id": "zoe",
         "protein-id": protein,
     }
-    return f"{protein}-{source_id(number)}-448-0", npz(picture(number, dtype), metadata)
+    return f"{protein}-{source_id(number)}-448-0", npz(crop_pixels(number, dtype), metadata)
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]], mode: str = "w") -> Path:
@@ -84,7 +84,7 @@ def write_zip(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
 
 
 def rows_of(output: Path) -> list[dict[str, Any]]:
-    """All rows in the order of the files, with their split, pixels decoded."""
+    """Return all rows in the order of the files, with their split and decoded pixels."""
     found = []
     for path in sorted((output / "data").glob("*.parquet")):
         for row in pq.read_table(path).to_pylist():

@@ -1,4 +1,4 @@
-"""Archives as the authors lay them out: read, refused where they are hostile, and taken up where a run was killed."""
+"""Import of archives with the layout of the official ones: crops, hostile content, interrupted runs."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from stedfm_hf.cli import main
 from stedfm_hf.data.archives import import_archive as archives
 from stedfm_hf.data.archives.crops import read_crop
 from stedfm_hf.data.archives.import_archive import import_archive
-from stedfm_hf.data.archives.members import walk
+from stedfm_hf.data.archives.members import iterate_members
 from stedfm_hf.data.assembly import assemble as assembly
 from stedfm_hf.data.assembly.staging import Staging
 from stedfm_hf.data.repository.layout import Crop
 from stedfm_hf.data.splits import split_of
 from stedfm_hf.runs import Manifest, UserError
 from tests.data.archives.fabricated import (
+    crop_pixels,
     curated,
     npz,
-    picture,
     pixels_of,
     rows_of,
     scraped,
@@ -50,7 +50,7 @@ Members = list[tuple[str, bytes]]
 
 
 class Call:
-    """Pickles as a call of `function(*arguments)` that happens when the stream is read."""
+    """Object whose pickle calls `function(*arguments)` when it is read."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.recipe = (function, arguments)
@@ -61,20 +61,20 @@ class Call:
 
 @pytest.fixture(autouse=True)
 def _without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing the card takes longer than all the rest."""
+    """Skip writing the card, which takes longer than everything else."""
     if "card" not in request.fixturenames:
         monkeypatch.setattr(assembly, "write_card", write_plain_card)
 
 
 @pytest.fixture
 def card() -> None:
-    """Asks for the card and its figures."""
+    """Write the card and its figures in this test."""
 
 
 # ------------------------------------------------------------------------------------- what is read
 
 
-def test_the_scraped_set(tmp_path: Path, card: None) -> None:
+def test_an_archive_without_labels(tmp_path: Path, card: None) -> None:
     members = [scraped(number, y=448, x=448) for number in range(12)]
     summary = import_archive(write_tar(tmp_path / "crops.tar", members), tmp_path / "repo")
     rows = rows_of(tmp_path / "repo")
@@ -83,7 +83,7 @@ def test_the_scraped_set(tmp_path: Path, card: None) -> None:
         summary.sources == Counter(split_of(source_id(number)) for number in range(3)) and "train" in summary.sources
     )
     assert all(row["split"] == split_of(row["source"]) for row in rows)
-    assert pixels_of(tmp_path / "repo") == {picture(number).tobytes() for number in range(12)}
+    assert pixels_of(tmp_path / "repo") == {crop_pixels(number).tobytes() for number in range(12)}
     row = rows[0]
     assert row["label"] is None and row["series"] == "STED_594 {6}" and row["source"] in map(source_id, range(3))
     assert row["pixel_size_nm"] == [25.0, 20.0]
@@ -99,7 +99,7 @@ def test_the_scraped_set(tmp_path: Path, card: None) -> None:
     assert {row["source"] for row in loaded} == {row["source"] for row in rows if row["split"] == "train"}
 
 
-def test_the_labelled_set_and_proteins_that_are_not_known(tmp_path: Path) -> None:
+def test_an_archive_with_labels_and_unknown_proteins(tmp_path: Path) -> None:
     proteins = ["f-actin", "beta2-spectrin", "psd95", "unknown"]
     members = [curated(number, proteins[number % 4]) for number in range(24)]
     summary = import_archive(write_zip(tmp_path / "subset.zip", members), tmp_path / "repo")
@@ -115,12 +115,12 @@ def test_the_labelled_set_and_proteins_that_are_not_known(tmp_path: Path) -> Non
     assert by_type.labels == ("msr",)
 
 
-def test_raw_crops_keep_their_counts_and_name_a_scaling(tmp_path: Path) -> None:
+def test_raw_crops_keep_their_counts_and_have_a_scaling(tmp_path: Path) -> None:
     members = [curated(number, "psd95", "uint16") for number in range(4)]
     import_archive(write_tar(tmp_path / "raw.tar", members), tmp_path / "repo")
     rows = rows_of(tmp_path / "repo")
     assert {row["dtype"] for row in rows} == {"uint16"}
-    assert pixels_of(tmp_path / "repo") == {picture(number, "uint16").tobytes() for number in range(4)}
+    assert pixels_of(tmp_path / "repo") == {crop_pixels(number, "uint16").tobytes() for number in range(4)}
     low, high = np.quantile(rows[0]["pixels"], [0.001, 0.999])
     assert rows[0]["intensity_low"] == pytest.approx(low) and rows[0]["intensity_high"] == pytest.approx(high)
     assert rows[0]["scaling"]["applied"] is False and rows[0]["scaling"]["fitted_on"] == "crop"
@@ -130,18 +130,20 @@ def test_tiff_members(tmp_path: Path) -> None:
     members: Members = []
     for number in range(6):
         buffer = io.BytesIO()
-        tifffile.imwrite(buffer, picture(number, "uint16"), imagej=True, resolution=(50, 50), metadata={"unit": "um"})
+        tifffile.imwrite(
+            buffer, crop_pixels(number, "uint16"), imagej=True, resolution=(50, 50), metadata={"unit": "um"}
+        )
         members.append((f"tubulin-{source_id(number)}-0-224.tif", buffer.getvalue()))
     summary = import_archive(write_zip(tmp_path / "tiff-raw.zip", members), tmp_path / "repo")
     assert summary.labels == ("tubulin",) and summary.manifest.exit_status == 0
     rows = rows_of(tmp_path / "repo")
     assert {row["source"] for row in rows} == {source_id(number) for number in range(6)}
-    assert pixels_of(tmp_path / "repo") == {picture(number, "uint16").tobytes() for number in range(6)}
+    assert pixels_of(tmp_path / "repo") == {crop_pixels(number, "uint16").tobytes() for number in range(6)}
     assert (rows[0]["y"], rows[0]["x"]) == (0, 224) and rows[0]["pixel_size_nm"] == pytest.approx([20.0, 20.0])
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.xz", "zip", "tar in zip", "tar.gz in zip", "two tars in zip"])
-def test_every_wrapping_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
+def test_all_archive_formats_give_the_same_rows(tmp_path: Path, kind: str) -> None:
     members = [scraped(number) for number in range(8)]
     path = tmp_path / f"a.{kind.partition(' ')[0]}"
     if kind.startswith("tar") and "zip" not in kind:
@@ -154,11 +156,11 @@ def test_every_wrapping_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
         inner = [write_tar(tmp_path / f"inner{n}{suffix}", half, mode) for n, half in enumerate(halves)]
         write_zip(path, [(each.name, each.read_bytes()) for each in inner])
     summary = import_archive(path, tmp_path / "repo")
-    assert pixels_of(tmp_path / "repo") == {picture(number).tobytes() for number in range(8)}
+    assert pixels_of(tmp_path / "repo") == {crop_pixels(number).tobytes() for number in range(8)}
     assert summary.manifest.exit_status == 0
 
 
-def test_names_of_people_and_paths_are_left_out_unless_asked_for(tmp_path: Path, card: None) -> None:
+def test_names_of_people_and_paths_are_removed_by_default(tmp_path: Path, card: None) -> None:
     people: dict[str, Any] = {"folder": "x", "e-mail": "x", "by": "zoe@lab.org", "image-id": "/server/zoe/cell.msr"}
     people["notes"] = ["fine", "see /home/zoe/notes.txt"]
     members = [scraped(0, **people), curated(9, "psd95")]
@@ -174,7 +176,7 @@ def test_names_of_people_and_paths_are_left_out_unless_asked_for(tmp_path: Path,
     assert '"user-id": "zoe"' in kept and "zoe@lab.org" in kept
 
 
-def test_copies_are_removed_and_the_rest_of_the_archive_is_counted(tmp_path: Path) -> None:
+def test_copies_are_removed_and_other_files_are_skipped(tmp_path: Path) -> None:
     members = [curated(number, "psd95") for number in range(6)]
     again = [(name.replace("-448-", "-672-"), content) for name, content in members[:2]]
     junk = [(".DS_Store", b"x"), ("notes.txt", b"hello"), ("__MACOSX/._crop", b"x")]
@@ -185,21 +187,21 @@ def test_copies_are_removed_and_the_rest_of_the_archive_is_counted(tmp_path: Pat
     assert summary.manifest.items["a.zip#9 notes.txt"].reason == "is not a crop"
 
 
-def test_crops_of_one_source_are_on_one_side_wherever_they_lie(tmp_path: Path) -> None:
+def test_crops_of_one_source_are_in_one_split(tmp_path: Path) -> None:
     members = [scraped(number, y=0, x=224 * (number % 4)) for number in range(80)]
     order = np.random.default_rng(0).permutation(80)
     import_archive(write_tar(tmp_path / "a.tar", [members[n] for n in order]), tmp_path / "repo", seed=3)
-    sides: dict[str, set[str]] = {}
+    splits: dict[str, set[str]] = {}
     for row in rows_of(tmp_path / "repo"):
-        sides.setdefault(row["source"], set()).add(row["split"])
-    assert len(sides) == 20 and all(len(each) == 1 for each in sides.values())
-    assert set.union(*sides.values()) == {"train", "validation", "test"}
+        splits.setdefault(row["source"], set()).add(row["split"])
+    assert len(splits) == 20 and all(len(each) == 1 for each in splits.values())
+    assert set.union(*splits.values()) == {"train", "validation", "test"}
 
 
-def test_a_limit_takes_the_first_members(tmp_path: Path) -> None:
+def test_a_limit_reads_the_first_members(tmp_path: Path) -> None:
     members = [curated(number, "psd95") for number in range(9)]
     import_archive(write_tar(tmp_path / "a.tar", members), tmp_path / "repo", limit=4)
-    assert pixels_of(tmp_path / "repo") == {picture(number).tobytes() for number in range(4)}
+    assert pixels_of(tmp_path / "repo") == {crop_pixels(number).tobytes() for number in range(4)}
 
 
 # ------------------------------------------------------------------------------------- what is refused
@@ -223,11 +225,11 @@ ATTACKS: dict[str, Callable[[str], Any]] = {
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_hostile_metadata_are_refused_and_the_others_go_on(name: str, tmp_path: Path) -> None:
+def test_hostile_metadata_are_refused_and_other_members_are_read(name: str, tmp_path: Path) -> None:
     sentinel = tmp_path / "ran"
     metadata = np.empty((), object)
     metadata[()] = ATTACKS[name](str(sentinel))
-    content = npz(picture(0), metadata)
+    content = npz(crop_pixels(0), metadata)
     try:
         np.load(io.BytesIO(content), allow_pickle=True)["metadata"]
     except Exception:  # what matters is what happened on the way
@@ -244,7 +246,7 @@ def test_hostile_metadata_are_refused_and_the_others_go_on(name: str, tmp_path: 
 
 
 def replaced(content: bytes, name: str, data: bytes) -> bytes:
-    """An `.npz` with another member."""
+    """Return an `.npz` file in which one member is replaced."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {each: archive.read(each) for each in archive.namelist()}
     buffer = io.BytesIO()
@@ -261,7 +263,7 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def nested(depth: int) -> Any:
-    """A few hundred bytes of pickle that unfold to 10 ** depth values."""
+    """Return values whose pickle of a few hundred bytes expands to 10 ** depth values."""
     value: Any = 1
     for _ in range(depth):
         value = [value] * 10
@@ -276,15 +278,15 @@ def many_members(count: int) -> bytes:
     return buffer.getvalue()
 
 
-GOOD = npz(picture(0), {"image-id": "a"})
-HEADER = npy(picture(0))[:128]
+GOOD = npz(crop_pixels(0), {"image-id": "a"})
+HEADER = npy(crop_pixels(0))[:128]
 DAMAGED: dict[str, tuple[bytes, str]] = {
-    "cut": (GOOD[:30_000], "no whole .npz"),
+    "cut": (GOOD[:30_000], "not a complete .npz"),
     "changed pixels": (GOOD[:5_000] + bytes(8) + GOOD[5_008:], "damaged"),
-    "no picture": (npz(picture(0), {}).replace(b"image.npy", b"imago.npy"), "holds no array `image`"),
+    "no image": (npz(crop_pixels(0), {}).replace(b"image.npy", b"imago.npy"), "has no array `image`"),
     "no npz at all": (b"nothing", "neither an .npz nor a TIFF"),
     "empty": (b"", "neither an .npz nor a TIFF"),
-    "fewer pixels than declared": (replaced(GOOD, "image.npy", npy(picture(0))[:-224]), "has 49952 bytes"),
+    "fewer pixels than declared": (replaced(GOOD, "image.npy", npy(crop_pixels(0))[:-224]), "has 49952 bytes"),
     "giant array declared": (
         replaced(GOOD, "image.npy", HEADER.replace(b"(224, 224)", b"(2**9,224)").replace(b"2**9,224", b"99999,99")),
         "refused",
@@ -292,28 +294,28 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "zeros that unpack to much": (replaced(GOOD, "image.npy", npy(np.zeros((8000, 8000), np.uint8))), "unpacks to"),
     "three colours": (npz(np.zeros((224, 224, 3), np.uint8), {}), "shape (224, 224, 3)"),
     "complex pixels": (npz(np.zeros((224, 224), np.complex64), {}), "complex64"),
-    "picture of objects": (npz(np.full((2, 2), None), {}), "object"),
-    "metadata that unfold": (npz(picture(0), {"a": nested(12)}), "unfolds"),
-    "metadata that are no dictionary": (npz(picture(0), np.arange(3)), "no dictionary"),
-    "giant metadata": (npz(picture(0), {"a": "x" * 300_000}), "unpacks to"),
+    "image of objects": (npz(np.full((2, 2), None), {}), "object"),
+    "metadata that expand": (npz(crop_pixels(0), {"a": nested(12)}), "expands"),
+    "metadata that are not a dictionary": (npz(crop_pixels(0), np.arange(3)), "not a dictionary"),
+    "giant metadata": (npz(crop_pixels(0), {"a": "x" * 300_000}), "unpacks to"),
     "a list of members that fills memory": (many_members(200), "more members"),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_damaged_members_are_named_and_the_others_go_on(name: str, tmp_path: Path) -> None:
+def test_damaged_members_fail_and_other_members_are_read(name: str, tmp_path: Path) -> None:
     content, reason = DAMAGED[name]
     members = [curated(1, "psd95"), ("psd95-odd-0-0", content), curated(2, "psd95")]
     summary = import_archive(write_tar(tmp_path / "a.tar", members), tmp_path / "repo")
     failures = summary.manifest.failures()
     assert list(failures) == ["a.tar#1 psd95-odd-0-0"] and reason in failures["a.tar#1 psd95-odd-0-0"]
-    assert pixels_of(tmp_path / "repo") == {picture(number).tobytes() for number in (1, 2)}
+    assert pixels_of(tmp_path / "repo") == {crop_pixels(number).tobytes() for number in (1, 2)}
 
 
-def test_odd_but_plain_metadata_are_read(tmp_path: Path) -> None:
+def test_unusual_plain_metadata_are_read(tmp_path: Path) -> None:
     loop: list[Any] = ["half a letter \udc80", float("nan"), 10**30, b"bytes", np.float32(0.5), np.str_("text"), None]
     odd = {"list": loop, 7: np.arange(3), "tuple": (True, {2}), "objects": np.array([1, "a"], object)}
-    path = write_tar(tmp_path / "a.tar", [("a-0-0", npz(picture(0), odd | {"image-id": source_id(0)}))])
+    path = write_tar(tmp_path / "a.tar", [("a-0-0", npz(crop_pixels(0), odd | {"image-id": source_id(0)}))])
     summary = import_archive(path, tmp_path / "repo")
     assert summary.manifest.exit_status == 0
     (row,) = rows_of(tmp_path / "repo")
@@ -326,7 +328,7 @@ def test_odd_but_plain_metadata_are_read(tmp_path: Path) -> None:
     }
 
 
-def test_names_cannot_write_to_the_terminal_or_lead_out(tmp_path: Path) -> None:
+def test_member_names_cannot_control_the_terminal_or_leave_the_folder(tmp_path: Path) -> None:
     members = [("../../\x1b[31mevil-0-0", b"nothing"), curated(1, "psd95")]
     summary = import_archive(write_tar(tmp_path / "a.tar", members), tmp_path / "repo")
     assert list(summary.manifest.failures()) == ["a.tar#0 ?[31mevil-0-0"]
@@ -334,7 +336,7 @@ def test_names_cannot_write_to_the_terminal_or_lead_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", ["in a member", "between two members", "in a header", "a damaged header", "gzip"])
-def test_a_cut_archive_gives_what_was_before_the_cut(
+def test_members_before_the_end_of_a_truncated_archive_are_read(
     cut: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_tar(tmp_path / "a.tar", [curated(number, "psd95") for number in range(6)])
@@ -354,12 +356,13 @@ def test_a_cut_archive_gives_what_was_before_the_cut(
         path.write_bytes(packed[:-8])
     output = tmp_path / "repo"
     assert main(["data", "import-archive", str(path), "--output", str(output)]) == 1
-    told = capsys.readouterr()
-    assert "cut or damaged" in told.err and "failed" in told.out and str(tmp_path) not in told.err
-    assert pixels_of(output) == {picture(number).tobytes() for number in range(4)}
+    printed = capsys.readouterr()
+    assert "truncated or damaged" in printed.err and "members; download it again" in printed.err
+    assert "failed" in printed.out and str(tmp_path) not in printed.err
+    assert pixels_of(output) == {crop_pixels(number).tobytes() for number in range(4)}
 
 
-def test_wrong_inputs_are_told_in_one_line(tmp_path: Path) -> None:
+def test_invalid_inputs_are_reported_in_one_line(tmp_path: Path) -> None:
     def refused(match: str, source: str | Path, **options: Any) -> None:
         with pytest.raises(UserError, match=match) as caught:
             import_archive(source, tmp_path / "repo", **options)
@@ -369,9 +372,9 @@ def test_wrong_inputs_are_told_in_one_line(tmp_path: Path) -> None:
     refused("is a folder", tmp_path)
     text = tmp_path / "notes.txt"
     text.write_text("no archive")
-    refused("neither a tar nor a zip", text)
+    refused("not a tar or zip archive", text)
     text.write_bytes(b"")
-    refused("neither a tar nor a zip", text)
+    refused("not a tar or zip archive", text)
     assert not (tmp_path / "repo").exists()
     empty = write_tar(tmp_path / "empty.tar", [("notes.txt", b"hello")])
     refused("limit", empty, limit=0)
@@ -387,7 +390,7 @@ def test_wrong_inputs_are_told_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_resumes_with_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     members = [scraped(number) for number in range(40)] + [("bad-0-0", b"PK\x03\x04")]
     path = write_tar(tmp_path / "a.tar", members)
     script = (
@@ -415,7 +418,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(tmp_path: Path, monkey
 
     monkeypatch.setattr(archives, "read_crop", counted)
     import_archive(path, tmp_path / "killed", seed=5)
-    assert len(read) == 17, "members of whole parts were read again"
+    assert len(read) == 17, "members of complete parts were read again"
     import_archive(path, tmp_path / "whole", seed=5)
     killed, whole = rows_of(tmp_path / "killed"), rows_of(tmp_path / "whole")
     assert len(killed) == 40
@@ -425,7 +428,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(tmp_path: Path, monkey
     assert statuses[0] == statuses[1]
 
 
-def test_another_archive_or_setting_is_not_mixed_in(tmp_path: Path) -> None:
+def test_another_archive_or_setting_is_refused(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", [curated(number, "psd95") for number in range(4)])
     first = import_archive(path, tmp_path / "repo")
     with pytest.raises(UserError, match="label_key"):
@@ -442,7 +445,9 @@ def test_another_archive_or_setting_is_not_mixed_in(tmp_path: Path) -> None:
     assert import_archive(path, tmp_path / "repo", overwrite=True).labels == ("tubulin",)
 
 
-def test_a_full_disk_stops_in_one_line_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_in_one_line_and_the_run_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_tar(tmp_path / "a.tar", [curated(number, "psd95") for number in range(12)])
     monkeypatch.setattr(archives, "PART_MEMBERS", 4)
     real = Staging.write_crops
@@ -462,9 +467,7 @@ def test_a_full_disk_stops_in_one_line_and_the_run_goes_on(tmp_path: Path, monke
 # ------------------------------------------------------------------------------------- web, command, memory
 
 
-def test_an_address_is_downloaded_and_resumed(
-    loopback: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_url_is_downloaded_and_resumed(loopback: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inner = write_tar(tmp_path / "crops.tar", [curated(number, "psd95") for number in range(6)])
     content = write_zip(tmp_path / "crops.zip", [("crops.tar", inner.read_bytes())]).read_bytes()
     with serve(Site(content, drops=[100_000]), "STED-FM-subset-dataset-crops.zip") as site:
@@ -482,17 +485,17 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(command) == 0
     assert "4 crops (" in capsys.readouterr().out
     assert main([*command, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert sum(told["crops"].values()) == 4 and told["labels"] == ["psd95"] and told["failures"] == {}
+    result = json.loads(capsys.readouterr().out)
+    assert sum(result["crops"].values()) == 4 and result["labels"] == ["psd95"] and result["failures"] == {}
     assert main([*command, "--label-key", "none"]) == 2
     assert "other settings" in capsys.readouterr().err
 
 
-def test_the_headers_of_a_tar_are_forgotten(tmp_path: Path) -> None:
+def test_the_headers_of_a_tar_are_not_kept_in_memory(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", ((f"{number}-0-0", b"x") for number in range(3000)))
     tracemalloc.start()
     try:
-        assert sum(1 for _ in walk(path)) == 3000
+        assert sum(1 for _ in iterate_members(path)) == 3000
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()

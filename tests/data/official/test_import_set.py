@@ -40,7 +40,7 @@ def test_a_name_that_is_none(tmp_path: Path) -> None:
         import_set("imagenet", tmp_path, tmp_path / "repo")
     with pytest.raises(UserError, match="no such file or folder"):
         import_set("optim", tmp_path / "gone", tmp_path / "repo")
-    with pytest.raises(UserError, match="take one of the two"):
+    with pytest.raises(UserError, match="keep_all cannot be used with the reference protocol"):
         import_set("peroxisome", tmp_path, tmp_path / "repo", protocol="reference", keep_all=True)
 
 
