@@ -1,6 +1,6 @@
 """`python -m tests.benchmarks.demo_encoder`: measure the packaged encoder; writes docs/explanation/demo-encoder.md.
 
-Beside it stand encoders of the same recipe with other seeds, the same network untrained, and what needs no network.
+It is compared with encoders of the same recipe and other seeds, the same network untrained, and simple features.
 """
 
 from __future__ import annotations
@@ -36,29 +36,39 @@ NEIGHBOURS = 20
 PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
 UNTRAINED_SEEDS = (0, 1, 2)
 REAL_CROP = 64
-OURS, UNTRAINED = "packaged recipe", "same network, untrained"
+OURS, UNTRAINED = "`demo` recipe", "same network, untrained"
 Images = list[np.ndarray]
-HEAD = """# What the packaged encoder has learned
+HEAD = """# The demo encoder
 
-**`demo` was trained on simulated images alone**, by the recipe `demo`, on fields of the kind of `benchmark-v1` that
-are in none of its splits. `make demo-encoder` makes it again: in one trial, stopped and resumed halfway
-on a CPU of the same kind, bit for bit. It is for trying things out, not for results.
+Try every command without downloading weights: `--model demo` is a small encoder that comes with the package.
 
-Made by `python -m tests.benchmarks.demo_encoder` on: {machine}.
+```bash
+stedfm embed images/ --model demo --output embeddings.parquet
+```
 
-## benchmark-v1 (simulated)
+**`demo` was trained on simulated images only.** It is for trying things out, not for results. On average, it
+separates seven simulated structures better than simple features do.
 
-Training, validation and test images: {sizes}; every image is a source of its own, chance is 14.3 %. Vectors are means
-over the patches of whole images, in tiles of 64 pixels, as `stedfm embed` makes them. Whether vectors are z-scored for
-the nearest neighbours, and the penalty of the regression, are chosen on the validation images, for all alike."""
-SPREADS = """Mean ± standard deviation over seeds. A lead is in points and, in brackets, in spreads: the larger of the
-two standard deviations. The seeds of the recipe one by one, the packaged one first, neighbours and regression:
-{each_seed}."""
-REAL = f"""## Real images (too few for any claim)
+## Simulated images (benchmark-v1)"""
+METHOD = """## How this was measured
 
-The 5 nearest neighbours among the {REAL_CROP} x {REAL_CROP} crops of all other images, z-scored. Independent are the
-images, not the crops: read nothing into differences. The emitter maps differ in brightness, which the histogram sees;
-below guessing lies what tells images apart rather than classes, as no crop may ask its own image."""
+- `demo` was trained by the recipe `demo`, on simulated fields like those of `benchmark-v1`, but none of its splits.
+- Train, validation and test have {sizes} images. Every image is one source image. Chance is 14.3 %.
+- Embeddings are means over the patches of whole images, in tiles of 64 pixels, as `stedfm embed` computes them.
+- Two choices are made on the validation images, for all methods equally: whether features are z-scored for the nearest
+  neighbours, and the inverse regularisation strength C of the regression.
+- `make demo-encoder` trains the encoder again. In one trial, stopped and resumed halfway on a CPU of the same kind,
+  the weights were equal bit for bit.
+
+Written by `python -m tests.benchmarks.demo_encoder` on: {machine}."""
+NOTE = """Accuracy on the test images: mean ± standard deviation over seeds. A lead is the difference in percentage
+points; in brackets, it is divided by the larger of the two standard deviations. Single seeds of the recipe, the
+packaged one first, neighbours and regression: {each_seed}."""
+REAL = "## Real images (too few for any claim)"
+REAL_NOTE = f"""Accuracy of the 5 nearest neighbours among the {REAL_CROP} x {REAL_CROP} crops of all other images,
+z-scored. Only the images are independent, not the crops, so differences mean nothing here. The emitter maps differ in
+brightness, which the histogram sees. Scores below chance are possible: no crop is compared with its own image, and
+features may describe the image more than the class."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +187,13 @@ def benchmark_tables(found: dict[str, list[Accuracies]], classes: Sequence[str])
         ]
         for name, seeds in found.items()
     ]
-    head = ["", f"{NEIGHBOURS} nearest neighbours", "logistic regression", "we lead kNN by", "regression by"]
+    head = [
+        "method",
+        f"{NEIGHBOURS} nearest neighbours",
+        "logistic regression",
+        "lead of the recipe, neighbours",
+        "lead, regression",
+    ]
     each_seed = "; ".join(f"{100 * one.knn:.1f} and {100 * one.probe:.1f} %" for one in ours)
     per_class = [
         [name, *(percent([float(one.per_class[number]) for one in found[key]]) for key in found)]
@@ -186,9 +202,9 @@ def benchmark_tables(found: dict[str, list[Accuracies]], classes: Sequence[str])
     return "\n\n".join(
         [
             table(head, rows),
-            SPREADS.format(each_seed=each_seed),
-            "Nearest neighbours, by class:",
-            table(["", *found], per_class),
+            NOTE.format(each_seed=each_seed),
+            "Nearest neighbours, recall of each class:",
+            table(["class", *found], per_class),
         ]
     )
 
@@ -233,11 +249,11 @@ def real_table(folder: Path, networks: dict[str, list[torch.nn.Module]]) -> str:
         kinds, files = sorted(set(labels)), len(set(sources))
         described = f"{name}: {len(images)} crops of {files} images, {len(kinds)} classes"
         rows.append([described, *scores, percent([spectrum]), percent([histogram]), percent([1 / len(kinds)])])
-    return table(["", *networks, "log spectrum", "intensity histogram", "guessing"], rows)
+    return table(["images", *networks, "log spectrum", "intensity histogram", "chance"], rows)
 
 
 def main() -> None:
-    """Measures and writes the page."""
+    """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--benchmark", type=Path, required=True, help="the data set benchmark-v1")
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="trainings of the recipe with other seeds")
@@ -252,12 +268,10 @@ def main() -> None:
     }
     found = on_benchmark(networks, splits)
     sizes = ", ".join(str(len(split.images)) for split in splits)
-    parts = [
-        HEAD.format(machine=machine(), sizes=sizes),
-        benchmark_tables(found, sorted(set(splits[2].labels))),
-    ]
+    parts = [HEAD, benchmark_tables(found, sorted(set(splits[2].labels)))]
     if arguments.real is not None:
-        parts += [REAL, real_table(arguments.real, networks)]
+        parts += [REAL, real_table(arguments.real, networks), REAL_NOTE]
+    parts.append(METHOD.format(machine=machine(), sizes=sizes))
     text = "\n\n".join(parts)
     arguments.page.write_text(text + "\n", encoding="utf-8")
     print(text)
