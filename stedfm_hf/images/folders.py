@@ -1,4 +1,4 @@
-"""Which image files the inputs of a command name: files, folders and globs."""
+"""Find the image files of inputs: files, folders and globs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .formats import readable_suffixes
 
 @dataclass(frozen=True)
 class FoundImage:
-    """One image file.
+    """Image file.
 
     Attributes:
-        file: where it is.
-        path: what is recorded: relative to the input it was found under, with forward slashes.
+        file: Path of the file.
+        path: Path for the record, relative to the input, with forward slashes.
     """
 
     file: Path
@@ -29,12 +29,12 @@ class FoundImage:
 
 @dataclass(frozen=True)
 class FoundImages:
-    """The image files that some inputs name.
+    """Image files of some inputs.
 
     Attributes:
-        images: in the order of the inputs, within one sorted by path; each file once.
-        skipped: how many other files lie beside them, by suffix ("" for none), hidden files not counted.
-        left_out: the image files that the caller wanted left out.
+        images: Image files, in the order of the inputs and sorted by path within an input; each file once.
+        skipped: Number of other files, by suffix ("" for none), without hidden files.
+        left_out: Image files that the caller excluded.
     """
 
     images: tuple[FoundImage, ...]
@@ -47,22 +47,21 @@ def find_images(
     *,
     leave_out: Callable[[Sequence[FoundImage]], Collection[FoundImage]] | None = None,
 ) -> FoundImages:
-    """Find the image files that files, folders and globs name.
+    """Find the image files of files, folders and globs.
 
-    Folders are walked recursively, through links too, but never in a circle. Files of readable suffixes are taken,
-    others counted; hidden files and folders (`.name`) are passed over, and so are folders that a segmentation, an
-    evaluation or a training of ours wrote, unless they are named themselves. A glob (`*`, `?`, `[...]`, and `**` for
-    any depth) names files. A file named directly is always taken: whether it can be read shows at reading. A file
-    that is reached twice is taken once, under the first input. Where different files would get the same path, theirs
-    are made relative to the folder they have in common.
+    Folders are searched recursively, including links. Files with a readable suffix are found, others are counted.
+    Hidden files and folders (`.name`) and folders with results of `segment`, `evaluate` or a training are skipped,
+    unless they are inputs. A glob (`*`, `?`, `[...]`, and `**` for any depth) matches files. A file that is an input
+    is always included. A file that is found twice is included once, under the first input. If different files would
+    have the same path, their paths are made relative to their common folder.
 
     Args:
-        inputs: one or more of them.
-        leave_out: of the images of a folder or glob, those that are not wanted, but never all; a file that another
-            input names or holds without leaving it out is taken all the same.
+        inputs: File, folder or glob, or more than one.
+        leave_out: Function that returns the images of a folder or glob to exclude, but not all; a file that another
+            input includes is kept.
 
     Raises:
-        UserError: an input does not exist, cannot be listed, or holds no image; the message names it.
+        UserError: If an input does not exist, cannot be listed, or holds no image.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -93,14 +92,14 @@ def find_images(
     if not some:
         raise UserError("no input: name image files, folders or globs")
     return FoundImages(
-        tuple(_told_apart(list(images.values()))),
+        tuple(_with_unique_paths(list(images.values()))),
         dict(sorted(skipped.items())),
         tuple(each for real, each in left_out.items() if real not in images),
     )
 
 
 def _candidates(one: Path) -> tuple[list[FoundImage], bool]:
-    """All files that an input names, and whether it names a file directly."""
+    """Return the files of an input, and whether the input is a file."""
     if one.is_dir():
         return sorted(_walk(one, None), key=lambda each: each.path), False
     if one.exists() or one.is_symlink():
@@ -116,7 +115,7 @@ def _candidates(one: Path) -> tuple[list[FoundImage], bool]:
 
 
 def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    """Whether the parts of a path fit those of a glob; `**` stands for any number of folders."""
+    """Return whether the parts of a path match those of a glob; `**` matches any number of folders."""
     if not pattern:
         return not parts
     if pattern == ("**",):
@@ -127,28 +126,28 @@ def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def _walk(folder: Path, depth: int | None) -> Iterator[FoundImage]:
-    """All files below a folder that are not hidden, at most `depth` levels deep; each real folder is entered once."""
+    """Yield the files in a folder that are not hidden, at most `depth` levels deep, without cycles of links."""
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: the folder cannot be listed ({error.strerror}); change its access rights")
 
     entered = set[str]()
     for here, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        place = Path(here).relative_to(folder)
+        relative = Path(here).relative_to(folder)
         entered.add(os.path.realpath(here))
         folders[:] = [
             name
             for name in sorted(folders)
             if not name.startswith(".")
-            and (depth is None or len(place.parts) + 1 < depth)
+            and (depth is None or len(relative.parts) + 1 < depth)
             and os.path.realpath(os.path.join(here, name)) not in entered
             and not is_result(os.path.join(here, name))
         ]
-        yield from (FoundImage(Path(here, name), (place / name).as_posix()) for name in files if name[0] != ".")
+        yield from (FoundImage(Path(here, name), (relative / name).as_posix()) for name in files if name[0] != ".")
 
 
-def _told_apart(images: list[FoundImage]) -> list[FoundImage]:
-    """The same images with different paths."""
+def _with_unique_paths(images: list[FoundImage]) -> list[FoundImage]:
+    """Return the images with unique paths."""
     groups = defaultdict[str, list[Path]](list)
     for each in images:
         groups[each.path].append(Path(os.path.abspath(each.file)))

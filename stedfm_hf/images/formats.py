@@ -1,4 +1,4 @@
-"""The image formats: those of `modeling.io_stedfm`, and Imspector's."""
+"""Readers of all image formats: those of `modeling.io_stedfm`, and Imspector."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..modeling.io_stedfm import (
 from .imspector import read_imspector
 
 ALL_SERIES = "all"
-"""Value of an option `series` that takes every series of a file."""
+"""Value of the option `series` that reads every series of a file."""
 
-# The Hub's flat files know nothing of obffile.
+# Files in Hub repositories do not depend on obffile.
 register_reader((".msr", ".obf"), read_imspector, magic=(b"OMAS_BF\n\xff\xff",))
 
 __all__ = [

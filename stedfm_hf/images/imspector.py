@@ -1,7 +1,7 @@
-"""Imspector files (`.msr`, `.obf`) of Abberior instruments, through obffile: every stack is a series.
+"""Read Imspector files (`.msr`, `.obf`) of Abberior instruments with obffile: every stack is a series.
 
-A stack's image lies in its axes named Y and X, or, in a section (XZ), in its two fastest axes longer than one. Every
-other axis longer than one makes planes. (Behaviour: ours; the rules stand in docs/reference/file-formats.md.)
+The image of a stack is in its axes named Y and X, or, for a section (XZ), in its two fastest axes longer than one.
+Every other axis longer than one is split into planes. The rules are in docs/reference/file-formats.md.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def read_imspector(handle: IO[bytes]) -> list[LazySeries]:
     except ImportError as error:
         raise ImageReadError("Imspector files need obffile, which is not installed; pip install obffile") from error
     if handle.read(10) != b"OMAS_BF\n\xff\xff":
-        raise ImageReadError("is no OBF file (old .msr files are not); open it in Imspector and save it as .obf")
+        raise ImageReadError("is not an OBF file (old .msr files are not); open it in Imspector and save it as .obf")
     handle.seek(0)
     stacks = list(_stacks(handle, obffile.ObfFile(handle).header.first_stack_pos))
     if not stacks:
         raise ImageReadError("holds no image stack; save the measurement again with its images")
     names = unique_names(one_line(stack.name) or "stack" for stack in stacks)
-    # A packed stack has no way in but its beginning: the last one unpacked stays for its other planes.
+    # A compressed stack can be read from its start only: the last one is cached for its other planes.
     pixels = functools.lru_cache(maxsize=1)(lambda number: _pixels(stacks[number], handle))
     found = list[LazySeries]()
     for k, (stack, name) in enumerate(zip(stacks, names, strict=True)):
@@ -55,13 +55,13 @@ def read_imspector(handle: IO[bytes]) -> list[LazySeries]:
 
 
 def _stacks(handle: IO[bytes], position: int) -> Iterator[obffile.ObfStack]:
-    """Follow the chain of stacks; `ObfFile.stacks` keeps one stack of each name and follows a circle for ever."""
+    """Follow the chain of stacks; `ObfFile.stacks` keeps one stack per name and follows a cycle without end."""
     import obffile
 
     seen = set[int]()
     while position:
         if position in seen or len(seen) >= _MAX_STACKS:
-            raise ImageReadError(f"damaged: its list of stacks turns in a circle after {len(seen)}; copy it again")
+            raise ImageReadError(f"damaged: its list of stacks has a cycle after {len(seen)}; copy it again")
         seen.add(position)
         handle.seek(position)
         stack = obffile.ObfStack(handle, squeeze=False)
@@ -110,7 +110,7 @@ def _planes(stack: obffile.ObfStack, name: str, pixels: Callable[[], np.ndarray]
 
 
 def _labels(stack: obffile.ObfStack, rank: int) -> list[str]:
-    """Lower-case axis names in the order of the array: "ExpControl X" is `x`; what has no name is numbered."""
+    """Return lower-case axis names in the order of the array: "ExpControl X" is `x`; unnamed axes are numbered."""
     given = [(text.split() or [""])[-1].lower() for text in stack.footer.labels[:rank]]
     given += [""] * (rank - len(given))
     default = "xyzct"
@@ -119,9 +119,11 @@ def _labels(stack: obffile.ObfStack, rank: int) -> list[str]:
 
 
 def _image_axes(labels: list[str], lengths: tuple[int, ...]) -> tuple[int, int]:
-    """Positions of the rows and columns."""
+    """Return the axes of rows and columns."""
     if len(lengths) < 2:
-        raise ImageReadError(f"holds a stack with {len(lengths)} axis only, which is no image; name another series")
+        raise ImageReadError(
+            f"holds a stack with {len(lengths)} axis only, which is not an image; name another series"
+        )
     if "y" in labels and "x" in labels:
         y, x = labels.index("y"), labels.index("x")
         if lengths[y] > 1 and lengths[x] > 1:
@@ -131,7 +133,7 @@ def _image_axes(labels: list[str], lengths: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _spacing(stack: obffile.ObfStack, axis: int, rank: int) -> float | None:
-    """Nanometres between pixels along an axis of the array, None where its unit is no length."""
+    """Return the pixel size along an axis of the array in nm, or None if its unit is not a length."""
     k = rank - 1 - axis
     header, units = stack.header, stack.footer.si_dimensions
     length = abs(header.lengths[k])
@@ -145,13 +147,13 @@ def _spacing(stack: obffile.ObfStack, axis: int, rank: int) -> float | None:
 
 
 def _pixels(stack: obffile.ObfStack, handle: IO[bytes]) -> np.ndarray:
-    """All pixels of a stack; what was never measured is zero, what is lost is an error (but in chunked stacks)."""
+    """Read all pixels of a stack; unmeasured pixels are 0, missing ones an error (except in chunked stacks)."""
     header, footer = stack.header, stack.footer
     if footer.num_chunk_positions or header.compression_type != _ZLIB:
         if not footer.num_chunk_positions and not footer.samples_written and header.data_length < stack.nbytes:
             raise ImageReadError(f"truncated: stack {stack.name!r} lacks pixels; copy the file again")
         return stack.asarray()
-    # obffile would unpack without a limit, and fill up with zeros where the packed bytes break off.
+    # obffile would decompress without a limit, and replace missing bytes by zeros.
     handle.seek(header.data_pos)
     unpacker = zlib.decompressobj()
     raw = unpacker.decompress(handle.read(header.data_length), stack.nbytes)

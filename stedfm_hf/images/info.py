@@ -1,4 +1,4 @@
-"""`stedfm info`: what is in image files."""
+"""`stedfm info`: list the series of image files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def info(settings: InfoSettings) -> FileInfo:
     """List the series of image files; unreadable files are reported.
 
     Raises:
-        ImageReadError: The only file cannot be read.
+        ImageReadError: If the only file cannot be read.
     """
     found, failed = dict[str, list[SeriesInfo]](), 0
     for path in settings.files:

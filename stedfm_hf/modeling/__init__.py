@@ -1,1 +1,1 @@
-"""The model family. The files named `*_stedfm*.py` are copied as they are into every saved folder and Hub repo."""
+"""Models, image processor and pipelines. Files `*_stedfm*.py` are copied into every saved folder and Hub repo."""

@@ -1,4 +1,4 @@
-"""Models for images with another number of channels."""
+"""Adapt models to a different number of channels."""
 
 from typing import Literal
 
@@ -14,14 +14,14 @@ from .modeling_stedfm_mae import StedFmDecoder
 def adapt_channels(
     model: StedFmPreTrainedModel, num_channels: int, how: Literal["sum", "mean", "repeat"] = "mean"
 ) -> StedFmPreTrainedModel:
-    """Change the number of input channels of a model in place, keeping what it has learned.
+    """Change the number of input channels of a model in place, and keep its learned weights.
 
     Args:
-        model: Any STED-FM model. The decoder of a masked autoencoder predicts every new channel alike.
-        num_channels: Channels of the images to come.
-        how: `"mean"`: the new channels share the old response, so that equal channels give the old result; `"sum"`:
-            every new channel gets the full summed old weights, for channels that add signal; `"repeat"`: the old
-            channels are repeated in turn without rescaling.
+        model: Any STED-FM model. The decoder of a masked autoencoder predicts the same pixels for every channel.
+        num_channels: New number of channels.
+        how: `"mean"` divides the summed old weights among the new channels, so that equal channels give the old
+            result; `"sum"` gives every new channel the summed old weights; `"repeat"` repeats the old channels without
+            rescaling.
 
     Returns:
         The same model.

@@ -25,7 +25,7 @@ ARCHITECTURES: dict[str, dict[str, int]] = {
         "intermediate_size": 512,
     },
 }
-"""Fields in which each published architecture differs from `StedFmConfig()`, keyed by its Hub name."""
+"""Fields in which each architecture differs from `StedFmConfig()`, by its Hub name."""
 
 TARGET_TYPES = ("single_label", "multi_label", "soft", "regression")
 POOLINGS = ("avg", "token")
@@ -36,7 +36,7 @@ SEGMENTATION_LOSSES = {
     "bce_dice": ("multi_label", "soft"),
     "mse": TARGET_TYPES,
 }
-"""The targets that each loss is one of."""
+"""Target types that each loss supports."""
 
 
 @strict
@@ -47,15 +47,15 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
     one channel). The other members of the family are in `ARCHITECTURES`.
 
     Attributes:
-        image_size: Side in pixels of the crops the model is trained on. Other sizes work: positions are computed for
-            the grid at hand. Larger images are embedded in tiles of this size.
-        patch_size: Side of a square patch in pixels.
-        num_channels: Channels of the input. STED-FM is a single-channel model.
+        image_size: Size of the training crops, in pixels. Other sizes are possible, because positions are computed for
+            the grid of the input. Larger images are embedded in tiles of this size.
+        patch_size: Size of a square patch, in pixels.
+        num_channels: Number of input channels. STED-FM is a single-channel model.
         hidden_size: Width D of the encoder.
-        num_hidden_layers: Encoder layers.
-        num_attention_heads: Attention heads of an encoder layer; divides `hidden_size`.
+        num_hidden_layers: Number of encoder layers.
+        num_attention_heads: Number of attention heads of an encoder layer; divides `hidden_size`.
         intermediate_size: Width of the MLP of an encoder layer.
-        hidden_act: Activation of the MLPs; `"gelu"` is the exact one.
+        hidden_act: Activation of the MLPs; `"gelu"` is the exact GELU.
         layer_norm_eps: Epsilon of every LayerNorm.
         qkv_bias: Whether the query, key and value projection has a bias.
         initializer_range: Standard deviation of the class and mask tokens at initialisation.
@@ -63,25 +63,24 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
         apply_layernorm: Whether the backbone applies the final LayerNorm to the feature maps of the inner layers too.
             The map of the last layer is always normalised.
         decoder_hidden_size: Width of the masked-autoencoder decoder.
-        decoder_num_hidden_layers: Layers of the decoder (1 in STED-FM, 8 in the original MAE).
-        decoder_num_attention_heads: Attention heads of a decoder layer.
+        decoder_num_hidden_layers: Number of decoder layers (1 in STED-FM, 8 in the original MAE).
+        decoder_num_attention_heads: Number of attention heads of a decoder layer.
         decoder_intermediate_size: Width of the MLP of a decoder layer.
-        mask_ratio: Share of the patches hidden from the encoder in pretraining, in [0, 1).
-        norm_pix_loss: Whether the targets of pretraining are standardised per patch. The reference: no.
-        target_type: What the labels of a head are: `"single_label"` (class index), `"multi_label"` (0/1 per class),
-            `"soft"` (class probabilities; of masks: shares of votes, each class for itself) or `"regression"` (real
+        mask_ratio: Fraction of the patches hidden from the encoder in pretraining, in [0, 1).
+        norm_pix_loss: Whether the targets of pretraining are standardised per patch (reference protocol: False).
+        target_type: Type of the labels of a head: `"single_label"` (class index), `"multi_label"` (0/1 per class),
+            `"soft"` (class probabilities; for masks the fraction of votes of each class) or `"regression"` (real
             values).
         decoder: Decoder of `StedFmForSemanticSegmentation`: `"upernet"` (a pyramid of four layers and transformers'
             UperNet head), `"unetr"` (the reference's full decoder) or `"linear"` (the reference's default: pixels of a
             patch from its token).
-        decode_head_hidden_size: Channels of the UperNet head; by default a quarter of `hidden_size`, in multiples of
-            16, with which the decoder costs less than the encoder.
+        decode_head_hidden_size: Number of channels of the UperNet head; by default a quarter of `hidden_size`, rounded
+            to a multiple of 16.
         use_auxiliary_head: Whether the UperNet decoder has a second head on the third layer in training.
         auxiliary_loss_weight: Weight of the loss of that head.
-        segmentation_loss: `"auto"` takes the cross-entropy of single labels, the mean squared error of regressions,
-            and BCE + Dice of the others; `"cross_entropy"`, `"bce_dice"` and `"mse"` say which. The reference trains
-            all masks with `"mse"`.
-        semantic_loss_ignore_index: Value of labels of pixels that are left out.
+        segmentation_loss: `"auto"` (cross-entropy for single labels, mean squared error for regressions, BCE + Dice
+            for others), `"cross_entropy"`, `"bce_dice"` or `"mse"` (reference protocol).
+        semantic_loss_ignore_index: Label of pixels that are ignored.
 
     Example:
     ```python
@@ -151,7 +150,7 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
                 f"not of {self.target_type} ones"
             )
         if not 0 <= self.mask_ratio < 1:
-            raise ValueError(f"mask_ratio must lie in [0, 1), got {self.mask_ratio}")
+            raise ValueError(f"mask_ratio must be in [0, 1), got {self.mask_ratio}")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         for prefix in ("", "decoder_"):

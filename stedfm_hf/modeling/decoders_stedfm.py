@@ -1,4 +1,4 @@
-"""Decoders of the segmentation model: patch tokens of some layers to logits of every pixel."""
+"""Decoders of the segmentation model, from the patch tokens of some layers to the logits of every pixel."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -10,17 +10,17 @@ from transformers.models.upernet.modeling_upernet import UperNetConvModule, Uper
 from .configuration_stedfm import StedFmConfig
 
 POOL_SCALES = (1, 2, 3, 6)
-"""Of the pyramid pooling of UperNet (Xiao et al. 2018)."""
+"""Scales of the pyramid pooling (source: UperNet, Xiao et al. 2018)."""
 AUXILIARY_LEVEL = 2
 GROUPS = 8
 
 
-def spread_layers(layers: int, count: int) -> tuple[int, ...]:
-    """Numbers (from 1) of `count` layers that lie evenly, the last one among them; of few layers some come twice.
+def spaced_layers(layers: int, count: int) -> tuple[int, ...]:
+    """Return the numbers (from 1) of `count` evenly spaced layers, including the last; few layers are repeated.
 
     Example:
     ```python
-    >>> spread_layers(12, 4), spread_layers(24, 4), spread_layers(2, 4)
+    >>> spaced_layers(12, 4), spaced_layers(24, 4), spaced_layers(2, 4)
     ((3, 6, 9, 12), (6, 12, 18, 24), (1, 1, 2, 2))
 
     ```
@@ -29,10 +29,10 @@ def spread_layers(layers: int, count: int) -> tuple[int, ...]:
 
 
 class StedFmLinearDecoder(nn.Module):
-    """The pixels of a patch from its own token (the reference's default head).
+    """Linear decoder: predicts the pixels of a patch from its token (reference protocol, default head).
 
     Attributes:
-        layers: Numbers of the encoder layers it takes; 0 stands for the tokens after the final norm.
+        layers: Numbers of the encoder layers it uses; 0 is the tokens after the final norm.
     """
 
     def __init__(self, config: StedFmConfig) -> None:
@@ -41,7 +41,7 @@ class StedFmLinearDecoder(nn.Module):
         self.projection = nn.Linear(config.hidden_size, config.patch_size**2 * config.num_labels)
 
     def forward(self, maps: Sequence[torch.Tensor], pixel_values: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Logits (B, L, H, W) of the one map (B, D, h, w)."""
+        """Compute the logits (B, L, H, W) from one map (B, D, h, w)."""
         (tokens,) = maps
         side = self.patch_size
         pixels = self.projection(tokens.permute(0, 2, 3, 1)).unflatten(-1, (side, side, self.num_labels))
@@ -49,7 +49,7 @@ class StedFmLinearDecoder(nn.Module):
 
 
 class StedFmConvBlock(nn.Module):
-    """Convolution 3 x 3, batch normalisation, ReLU."""
+    """3 x 3 convolution, batch normalisation and ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -57,12 +57,12 @@ class StedFmConvBlock(nn.Module):
         self.batch_norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, map: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) to (B, C', h, w)."""
+        """Transform (B, C, h, w) to (B, C', h, w)."""
         return self.batch_norm(self.conv(map)).relu()
 
 
 class StedFmUpBlock(nn.Module):
-    """Transposed convolution to twice the size, then a block."""
+    """Transposed convolution to twice the size, followed by a convolution block."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -70,18 +70,18 @@ class StedFmUpBlock(nn.Module):
         self.block = StedFmConvBlock(out_channels, out_channels)
 
     def forward(self, map: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) to (B, C', 2 h, 2 w)."""
+        """Transform (B, C, h, w) to (B, C', 2 h, 2 w)."""
         return self.block(self.up(map))
 
 
 class StedFmUnetrDecoder(nn.Module):
-    """The reference's full decoder: layers brought up to ever finer grids and merged, the image itself at the end.
+    """UNETR decoder: merges layers and the image on increasingly fine grids (reference protocol, full decoder).
 
-    For patches of 16 pixels it takes layers 3, 6, 9 and 12 of 12, without the final norm; for smaller patches it has
-    a level less for each halving.
+    For patches of 16 pixels it uses layers 3, 6, 9 and 12 of 12, without the final norm; for every halving of the
+    patch size it has one level less.
 
     Raises:
-        ValueError: The side of a patch is no power of two, or below 4.
+        ValueError: If the patch size is not a power of two, or is below 4.
     """
 
     def __init__(self, config: StedFmConfig) -> None:
@@ -89,7 +89,7 @@ class StedFmUnetrDecoder(nn.Module):
         doublings = config.patch_size.bit_length() - 1
         if config.patch_size != 2**doublings or doublings < 2:
             raise ValueError(f'decoder "unetr" doubles: patch_size must be 4, 8, 16, ..., got {config.patch_size}')
-        self.layers = spread_layers(config.num_hidden_layers, doublings)
+        self.layers = spaced_layers(config.num_hidden_layers, doublings)
         width = config.hidden_size
         channels = [64 * 2 ** (doublings - 1 - level) for level in range(doublings)]
         self.deepest = nn.ConvTranspose2d(width, channels[0], kernel_size=2, stride=2)
@@ -106,7 +106,7 @@ class StedFmUnetrDecoder(nn.Module):
         self.classifier = nn.Conv2d(last, config.num_labels, kernel_size=1)
 
     def forward(self, maps: Sequence[torch.Tensor], pixel_values: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Logits (B, L, H, W) of maps (B, D, h, w), the shallowest layer first."""
+        """Compute the logits (B, L, H, W) from maps (B, D, h, w), the shallowest layer first."""
         *others, deepest = maps
         merged = self.deepest(deepest)
         for map, lateral, merge in zip(reversed(others), self.laterals, self.merges, strict=True):
@@ -115,7 +115,7 @@ class StedFmUnetrDecoder(nn.Module):
 
 
 class StedFmPyramid(nn.Module):
-    """Maps of one size to a pyramid: 4, 2, 1 and 1/2 times as fine, with the channels of `widths`."""
+    """Pyramid of maps at 4, 2, 1 and 1/2 times the resolution of the patch grid, with `widths` channels."""
 
     def __init__(self, hidden_size: int, channels: int) -> None:
         super().__init__()
@@ -130,16 +130,16 @@ class StedFmPyramid(nn.Module):
         self.coarser = nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True)
 
     def forward(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Four maps (B, D, h, w), the shallowest first, to the pyramid, the finest first."""
+        """Transform four maps (B, D, h, w), the shallowest first, to a pyramid, the finest first."""
         first, second, third, last = maps
         return [self.finest(first), self.finer(second), third, self.coarser(last)]
 
 
 class StedFmUperNetDecoder(nn.Module):
-    """Four layers after the final norm, a pyramid of them, and transformers' UperNet head.
+    """UperNet decoder: four layers after the final norm, a pyramid, and the UperNet head of transformers.
 
-    Batch normalisation is replaced by group normalisation: masks are few and batches small, a batch of one image has
-    a single value at pool scale 1, and what an image gets shall not depend on its neighbours in the batch.
+    Group normalisation replaces batch normalisation, because batches are small, a batch of one image has a single
+    value at pool scale 1, and predictions must not depend on the other images in the batch.
     """
 
     def __init__(self, config: StedFmConfig) -> None:
@@ -147,7 +147,7 @@ class StedFmUperNetDecoder(nn.Module):
         channels = config.decode_head_hidden_size or max(16, config.hidden_size // 4 // 16 * 16)
         if channels % GROUPS:
             raise ValueError(f"decode_head_hidden_size {channels} is not a multiple of {GROUPS}")
-        self.layers = spread_layers(config.num_hidden_layers, 4)
+        self.layers = spaced_layers(config.num_hidden_layers, 4)
         self.pyramid = StedFmPyramid(config.hidden_size, channels)
         settings = SimpleNamespace(
             pool_scales=POOL_SCALES,
@@ -171,7 +171,7 @@ class StedFmUperNetDecoder(nn.Module):
     def forward(
         self, maps: Sequence[torch.Tensor], pixel_values: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits (B, L, H, W), and in training those of the auxiliary head, where there is one."""
+        """Compute the logits (B, L, H, W), and in training those of the auxiliary head if there is one."""
         levels = self.pyramid(maps)
         logits = self._enlarge(self.head(levels), pixel_values)
         if self.auxiliary is None or not self.training:
@@ -189,4 +189,4 @@ DECODERS: dict[str, type[StedFmLinearDecoder | StedFmUnetrDecoder | StedFmUperNe
     "upernet": StedFmUperNetDecoder,
 }
 
-__all__ = ["DECODERS", "StedFmLinearDecoder", "StedFmUnetrDecoder", "StedFmUperNetDecoder", "spread_layers"]
+__all__ = ["DECODERS", "StedFmLinearDecoder", "StedFmUnetrDecoder", "StedFmUperNetDecoder", "spaced_layers"]

@@ -1,4 +1,4 @@
-"""What a saved STED-FM folder holds besides weights: every class, every pipeline, the processor and the code."""
+"""Complete a saved folder: Auto classes, pipelines, image processor and model code."""
 
 import shutil
 from pathlib import Path
@@ -27,8 +27,7 @@ AUTO_CLASSES: dict[str, type[Any]] = {
     "AutoBackbone": StedFmBackbone,
     "AutoImageProcessor": StedFmImageProcessor,
 }
-"""Every folder names all of them, whichever was saved: a masked autoencoder also gives its encoder, its backbone and
-a classifier to fine-tune."""
+"""Auto classes named in every folder: a masked autoencoder also loads as encoder, backbone or classifier."""
 
 PIPELINES: dict[str, tuple[str, type[Any], str]] = {
     "stedfm-feature-extraction": ("image-feature-extraction", StedFmFeatureExtractionPipeline, "AutoModel"),
@@ -39,17 +38,17 @@ PIPELINES: dict[str, tuple[str, type[Any], str]] = {
     ),
     "stedfm-segmentation": ("image-segmentation", StedFmImageSegmentationPipeline, "AutoModelForSemanticSegmentation"),
 }
-"""Our task name to the stock task a folder answers to, the pipeline and the Auto class of its model."""
+"""Task of this package: stock task of transformers, pipeline, and Auto class of the model."""
 
 
 def complete_folder(model: PreTrainedModel, folder: Path, write: bool = True) -> None:
-    """Make a folder about to receive a model complete.
+    """Write everything except for the weights and the configuration to the folder of a model.
 
     Args:
-        model: The model to be saved; its configuration gets `auto_map` and `custom_pipelines`.
-        folder: Where it will be saved; gets all flat code files and, unless it has one, `preprocessor_config.json`:
-            the one the model was loaded with, or the default.
-        write: False changes the configuration alone (all ranks but the first of a distributed run).
+        model: Model to save; `auto_map` and `custom_pipelines` are added to its configuration.
+        folder: Folder to write. It gets all code files and, unless it has one, `preprocessor_config.json`: that of the
+            folder from which the model was loaded, or the default.
+        write: Whether to write files; False only changes the configuration (for ranks other than the first).
     """
     model.config.auto_map = {auto: _reference(cls) for auto, cls in AUTO_CLASSES.items()}
     model.config.custom_pipelines = {

@@ -1,4 +1,4 @@
-"""Image processor of STED-FM: pixels as the microscope counted them, scaled to [0, 1] without an 8-bit step."""
+"""Image processor of STED-FM: scales pixels of any type to [0, 1] without an 8-bit step."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +20,11 @@ except ImportError:  # Pillow is optional here; a checker does not know a module
 NORMALIZATIONS = ("percentile", "minmax", "fixed", "none")
 Normalization = Literal["percentile", "minmax", "fixed", "none"]
 _AT_ONCE = 2**22
-"""Pixels that percentiles are found of in one piece; of more in several, for they are copied."""
+"""Largest number of pixels whose percentiles are computed at once, because they are copied."""
 
 
 class StedFmImageProcessorKwargs(TypedDict, total=False):
-    """Settings of `StedFmImageProcessor`; each can be given at construction, is saved, and can be changed per call."""
+    """Settings of `StedFmImageProcessor`, which are saved with it and can be overridden in every call."""
 
     normalization: str
     percentiles: list[float | int] | tuple[float | int, float | int]
@@ -47,15 +47,15 @@ def fit_intensity_range(
     """Find the intensities that become 0 and 1, for each channel.
 
     Args:
-        array: (C, H, W), any real dtype; values that are not finite are left out.
+        array: (C, H, W), any real dtype; non-finite values are ignored.
         normalization: `"percentile"`, `"minmax"`, `"fixed"` (takes `intensity_range`) or `"none"` (0 and the largest
-            value of an integer dtype; 0 and 1 for floats, which `apply_intensity_range` then leaves as they are).
+            value of an integer dtype; 0 and 1 for floats, which `apply_intensity_range` then does not change).
         percentiles: Lower and upper percentile, in percent.
         intensity_range: (2,) or (C, 2), lower and upper intensity for `"fixed"`.
 
     Returns:
-        (C, 2) float64. Where the percentiles of a sparse image coincide, its minimum and maximum are taken; the two
-        are equal only for an image without contrast.
+        (C, 2) float64. If the percentiles of a sparse image coincide, its minimum and maximum are used; these are
+        equal only for an image without contrast.
 
     Raises:
         ValueError: For an unknown `normalization`, or `"fixed"` without a range.
@@ -88,7 +88,7 @@ def fit_intensity_range(
 
 
 def _finite_parts(plane: np.ndarray) -> Iterator[np.ndarray]:
-    """The finite values of a plane (H, W), flat, some rows at a time."""
+    """Yield the finite values of a plane (H, W) as flat arrays, some rows at a time."""
     step = max(1, _AT_ONCE * len(plane) // max(1, plane.size))
     for top in range(0, len(plane), step):
         rows = plane[top : top + step]
@@ -96,7 +96,7 @@ def _finite_parts(plane: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _percentiles(plane: np.ndarray, count: int, percentiles: Sequence[float]) -> np.ndarray:
-    """`np.percentile` of the `count` finite values of a plane, to the bit; a large one is not copied for it."""
+    """Compute `np.percentile` of the `count` finite values of a plane, without copying a large plane."""
     if plane.size <= _AT_ONCE:
         return np.percentile(next(_finite_parts(plane)), percentiles)
     found = []
@@ -114,7 +114,7 @@ def _percentiles(plane: np.ndarray, count: int, percentiles: Sequence[float]) ->
 
 
 def _outermost(plane: np.ndarray, number: int, lowest: bool) -> np.ndarray:
-    """The lowest or highest `number` of the finite values of a plane, sorted."""
+    """Return the lowest or highest `number` finite values of a plane, sorted."""
     held = np.empty(0, plane.dtype)
     for values in _finite_parts(plane):
         if len(held) == number:
@@ -126,13 +126,13 @@ def _outermost(plane: np.ndarray, number: int, lowest: bool) -> np.ndarray:
 
 
 def fit_scaling(array: np.ndarray, settings: Mapping[str, Any], known_range: Any = None) -> tuple[np.ndarray, bool]:
-    """Find how an image is scaled, as the settings of a processor say.
+    """Find the scaling of an image from the settings of a processor.
 
     Args:
         array: (C, H, W), any real dtype.
         settings: `normalization`, `percentiles` and `intensity_range`.
-        known_range: What became of a larger image that this is a piece of, as `StedImage.intensity_range`: it is not
-            fitted again.
+        known_range: Intensity range of the larger image that this is a crop of (`StedImage.intensity_range`); it is
+            not fitted again.
 
     Returns:
         `limits` and `clip` of `apply_intensity_range`.
@@ -150,11 +150,11 @@ def apply_intensity_range(array: np.ndarray, limits: np.ndarray, clip: bool = Tr
     Args:
         array: (C, H, W), any real dtype.
         limits: (C, 2) from `fit_intensity_range`.
-        clip: Whether values outside are cut to [0, 1].
+        clip: Whether values are clipped to [0, 1].
 
     Returns:
-        (C, H, W) float32, always finite: NaN becomes 0, infinities the ends of the range, and a channel without
-        contrast is 0 everywhere.
+        (C, H, W) float32, always finite: NaN becomes 0, infinities become the ends of the range, and a channel without
+        contrast becomes 0.
     """
     # float32 holds integers up to 2^24 exactly; larger ones, and float64, may sit on an offset that it cannot resolve.
     narrow = array.dtype != np.float64 and (array.dtype.kind == "f" or np.abs(limits).max() < 2**24)
@@ -174,12 +174,12 @@ def apply_intensity_range(array: np.ndarray, limits: np.ndarray, clip: bool = Tr
 
 
 def resampled_size(size: tuple[int, int], factors: tuple[float, float]) -> tuple[int, int]:
-    """Height and width that `resample` makes of `size`."""
+    """Return the height and width after `resample`, in pixels."""
     return max(1, round(size[0] * factors[0])), max(1, round(size[1] * factors[1]))
 
 
 def resample(array: np.ndarray, factors: tuple[float, float]) -> np.ndarray:
-    """Resize (C, H, W) float32 by `factors` (y, x), bilinear with antialiasing; at least one pixel stays."""
+    """Resize (C, H, W) float32 by `factors` (y, x), bilinear with antialiasing, to at least one pixel."""
     size = resampled_size((array.shape[1], array.shape[2]), factors)
     if size == array.shape[1:]:
         return array
@@ -190,7 +190,7 @@ def resample(array: np.ndarray, factors: tuple[float, float]) -> np.ndarray:
 
 
 def pad_to_multiple(array: np.ndarray, multiple: int) -> np.ndarray:
-    """Mirror (C, H, W) at the bottom and right edge until both sides are multiples of `multiple`."""
+    """Mirror (C, H, W) at the bottom and right edge until height and width are multiples of `multiple`."""
     _, height, width = array.shape
     if height % multiple == 0 and width % multiple == 0:
         return array
@@ -198,34 +198,34 @@ def pad_to_multiple(array: np.ndarray, multiple: int) -> np.ndarray:
 
 
 class StedFmImageProcessor(PilBackend):
-    """Turns microscope images into `pixel_values` for STED-FM.
+    """Image processor: converts microscope images to `pixel_values` for STED-FM.
 
-    Takes 2-D (H, W) and 3-D (C, H, W) arrays and tensors, batches of them (B, C, H, W), PIL images (L, I;16, I, F,
-    RGB), file paths and `StedImage`, 8- or 16-bit, signed or float, alone or in lists. Three equal colour planes count
-    as one channel. Nothing passes through 8 bit. A `StedImage` with an `intensity_range` (a crop of a data set) is
-    scaled by that instead of by `"percentile"` or `"minmax"`: it is a piece of an image that was scaled as a whole.
+    Accepts arrays and tensors (H, W), (C, H, W) or (B, C, H, W), PIL images (L, I;16, I, F, RGB), file paths and
+    `StedImage`, with 8- or 16-bit, signed or float pixels, alone or in lists. Three equal colour planes count as one
+    channel. Pixels are never converted to 8 bit. A `StedImage` with an `intensity_range` (a crop of a data set) is
+    scaled by this range instead of `"percentile"` or `"minmax"`, because its image was scaled as a whole.
 
     Keyword Args:
-        normalization (str): How intensities become [0, 1], fitted once on the whole image, for each channel:
-            `"percentile"` (default: the scaling of the pretraining crops), `"minmax"`, `"fixed"` (`intensity_range`
-            becomes 0 and 1: keeps brightness comparable between images) or `"none"` (already scaled: integers are only
-            divided by the largest value of their dtype, floats are left alone).
-        percentiles (tuple of float): The lower and upper percentile of `"percentile"`; the published crops used 0.1
-            and 99.9.
-        intensity_range (pair of float): Lower and upper intensity for `"fixed"`, or one such pair per channel.
-        channel (int): Index of the channel to keep; None keeps all.
-        pixel_size_nm (float or pair of float): Pixel size of the image given, one number or (y, x); read from a
-            `StedImage` by itself.
-        target_pixel_size_nm (float or pair of float): Pixel size to resample every image to; None leaves images as
-            they are.
+        normalization (str): Scaling to [0, 1], fitted once to the whole image for each channel: `"percentile"`
+        (default,
+            the scaling of the pretraining crops), `"minmax"`, `"fixed"` (`intensity_range` becomes 0 and 1, which
+            keeps brightness comparable between images) or `"none"` (already scaled: integers are divided by the
+            largest value of their dtype, floats are not changed).
+        percentiles (tuple of float): Lower and upper percentile; the published crops used 0.1 and 99.9.
+        intensity_range (pair of float): Lower and upper intensity for `"fixed"`, or one such pair per channel. channel
+        (int): Index of the channel to keep; None keeps all. pixel_size_nm (float or pair of float): Pixel size of the
+        image in nm, one number or (y, x); by default that of a
+            `StedImage`.
+        target_pixel_size_nm (float or pair of float): Pixel size in nm to which images are resampled; None does not
+            resample.
         do_pad (bool): Whether to mirror the image at the bottom and right edge up to a multiple of `patch_size`.
         patch_size (int): Patch size of the model.
         input_data_format (str): `"channels_first"` or `"channels_last"` for 3-D arrays; by default the last axis is
             the channel axis only where it is at most 4 and the first is larger.
 
     Raises:
-        ValueError: For an image without pixels, of complex or object dtype, without the asked channel, or without a
-            pixel size where `target_pixel_size_nm` needs one.
+        ValueError: If an image is empty, has a complex or object dtype, does not have the channel, or has no pixel
+            size although `target_pixel_size_nm` needs one.
 
     Example:
     ```python
@@ -268,17 +268,17 @@ class StedFmImageProcessor(PilBackend):
         return kwargs  # the base class would add sizes and colour statistics that mean nothing here
 
     def preprocess(self, images: Any, **kwargs: Any) -> BatchFeature:
-        """Prepare one image or several as input of the model; `processor(images, ...)` calls this.
+        """Prepare images as input of the model; called by `processor(images, ...)`.
 
         Args:
-            images: One image or a list, see the class.
-            kwargs: Any setting of the class for this call, and `return_tensors="pt" | "np"`.
+            images: Image or list of images (see the class).
+            kwargs: Settings of the class for this call, and `return_tensors="pt" | "np"`.
 
         Returns:
             `pixel_values` (B, C, H, W) float32 in [0, 1]; a list of (C, H, W) without `return_tensors`.
 
         Raises:
-            ValueError: Also where tensors are asked for images that end up in different sizes.
+            ValueError: If an image cannot be used, or images of different sizes shall be returned as one tensor.
         """
         settings = self._settings(kwargs)
         prepared = [self._prepare(image, settings) for image in self._flatten(images)]
@@ -287,15 +287,17 @@ class StedFmImageProcessor(PilBackend):
         shapes = {image.shape for image in prepared}
         if settings["return_tensors"] is not None and len(shapes) > 1:
             listed = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes))
-            raise ValueError(f"images of different sizes ({listed}) make no batch: process them one at a time")
+            raise ValueError(
+                f"images of different sizes ({listed}) cannot be stacked to a batch: process them one at a time"
+            )
         return BatchFeature({"pixel_values": prepared}, tensor_type=settings["return_tensors"])
 
     def prepare(self, image: Any, **kwargs: Any) -> np.ndarray:
-        """Scale and resample one image without padding it: what tiling starts from.
+        """Scale and resample one image without padding it, as input of tiling.
 
         Args:
-            image: One image, see the class.
-            kwargs: Any setting of the class for this call.
+            image: Image (see the class).
+            kwargs: Settings of the class for this call.
 
         Returns:
             (C, H, W) float32 in [0, 1], always finite.
@@ -336,7 +338,7 @@ class StedFmImageProcessor(PilBackend):
         return scaled
 
     def process_image(self, image: Any, input_data_format: str | None = None, **kwargs: Any) -> np.ndarray:
-        """Bring one raw image to (C, H, W) in its own dtype, without touching a value."""
+        """Convert one raw image to (C, H, W) in its dtype, without changing values."""
         from_pil = Image is not None and isinstance(image, Image.Image)
         if from_pil:
             image = image.convert("RGB") if image.mode in ("P", "RGBA", "CMYK", "YCbCr", "LAB", "HSV") else image
@@ -362,7 +364,7 @@ class StedFmImageProcessor(PilBackend):
         return array.astype(array.dtype.newbyteorder("="), copy=False)
 
     def _flatten(self, images: Any) -> list[Any]:
-        """A list of single images out of one image, a batch (B, C, H, W) or a list of such."""
+        """Return a list of single images from an image, a batch (B, C, H, W) or a list of them."""
         if isinstance(images, (list, tuple)):
             return [single for item in images for single in self._flatten(item)]
         if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:

@@ -1,10 +1,9 @@
-"""Microscope images from files: the pixels as the instrument stored them, never through 8 bit.
+"""Read microscope images in the pixel type of the file.
 
-`read_image` gives one plane with its channels, `list_series` says which planes a file holds. Read here: TIFF,
-OME-TIFF, ImageJ TIFF, PNG, JPEG, BMP, `.npy` and `.npz`; other formats join through `register_reader`. A file is known
-by its content; its suffix counts only where the content has no mark. Nothing is ever unpickled or executed, and what a
-file says about its own size is checked before memory is asked for. The rules are in
-docs/reference/file-formats.md.
+`read_image` reads one plane with its channels, `list_series` lists the planes of a file. The formats are TIFF,
+OME-TIFF, ImageJ TIFF, PNG, JPEG, BMP, `.npy` and `.npz`; `register_reader` adds others. A format is recognised by the
+content of the file, and by its suffix only if the content has no signature. Nothing is unpickled or executed, and
+declared sizes are checked before memory is allocated. The rules are in docs/reference/file-formats.md.
 """
 
 from __future__ import annotations
@@ -66,17 +65,17 @@ def register_reader(suffixes: Iterable[str], reader: Reader, *, magic: Iterable[
     """Add a file format to `read_image` and `list_series`.
 
     Args:
-        suffixes: with the dot, e.g. `(".msr", ".obf")`.
-        reader: takes the open binary file and lists its series without decoding them. It may raise anything;
-            an `ImageReadError("what is wrong; how to mend it")` keeps its words, the file's name is put before it.
-        magic: first bytes that tell the format whatever the suffix says.
+        suffixes: Suffixes with the dot, such as `(".msr", ".obf")`.
+        reader: Function that lists the series of an open binary file without decoding them. It may raise any error;
+            the message of an `ImageReadError("what is wrong; how to fix it")` is kept, after the name of the file.
+        magic: First bytes that identify the format regardless of the suffix.
     """
     _READERS.update({suffix.lower(): reader for suffix in suffixes})
     _MAGIC.update({mark: reader for mark in magic})
 
 
 def readable_suffixes() -> tuple[str, ...]:
-    """Suffixes (lower case, with the dot) of the formats that can be read now.
+    """Return the suffixes (lower case, with the dot) of the formats that can be read.
 
     >>> ".tif" in readable_suffixes()
     True
@@ -87,10 +86,10 @@ def readable_suffixes() -> tuple[str, ...]:
 def list_series(path: str | os.PathLike[str]) -> list[SeriesInfo]:
     """List the series (planes) of an image file without decoding their pixels.
 
-    Only colour images are decoded: three equal planes count as one channel.
+    Only colour images are decoded, because three equal planes count as one channel.
 
     Raises:
-        ImageReadError: one line naming the file, what is wrong and how to mend it.
+        ImageReadError: If the file cannot be read; the message says how to fix it.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "rings.npy"
@@ -105,18 +104,18 @@ def list_series(path: str | os.PathLike[str]) -> list[SeriesInfo]:
 def read_image(
     path: str | os.PathLike[str], *, series: str | int | None = None, channel: str | int | None = None
 ) -> StedImage:
-    """Read one plane of an image file in its own type.
+    """Read one plane of an image file in the pixel type of the file.
 
     Args:
-        path: the file.
-        series: name or index of the series (see `list_series`); None takes the only one.
-        channel: name or index of one channel; None takes all.
+        path: Image file.
+        series: Name or index of the series (see `list_series`); None reads the only series.
+        channel: Name or index of one channel; None reads all channels.
 
     Returns:
-        The image, `array` of shape (C, H, W).
+        Image with `array` (C, H, W).
 
     Raises:
-        ImageReadError: one line naming the file, what is wrong and how to mend it.
+        ImageReadError: If the file cannot be read; the message says how to fix it.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "rings.npy"
@@ -139,16 +138,16 @@ def read_series(
     """Read every series (plane) of a file in turn; the file is opened and its header read only once.
 
     Args:
-        path: the file.
-        channel: name or index of one channel; None takes all.
-        wanted: asked once for every series, in order; where it says no, the pixels are not decoded. Colour images
-            may turn out to be grey only afterwards.
+        path: Image file.
+        channel: Name or index of one channel; None reads all channels.
+        wanted: Function that decides for every series, in order, whether it is decoded. It may see colour images that
+            turn out to be grey.
 
     Yields:
-        One image a series, in the order of `list_series`.
+        One image per series, in the order of `list_series`.
 
     Raises:
-        ImageReadError: as `read_image`, when the damaged plane is reached.
+        ImageReadError: If a plane cannot be read, when it is reached.
 
     Example:
         >>> import tempfile
@@ -174,13 +173,13 @@ def _image(chosen: LazySeries, source: str, channel: str | int | None) -> StedIm
 
 @contextmanager
 def _series_of(path: str | os.PathLike[str]) -> Iterator[list[LazySeries]]:
-    """Open a file, list its series, and turn whatever a library raises on damaged content into one line."""
+    """Open a file, list its series, and convert errors of libraries to one line."""
     file = Path(path)
     try:
         if file.is_dir():
             raise ImageReadError("is a folder; name the files in it, or use a command that takes folders")
         if file.exists() and not file.is_file():
-            raise ImageReadError("is no regular file; name an image file")
+            raise ImageReadError("is not a regular file; name an image file")
         with file.open("rb") as handle:
             head = handle.read(16)
             handle.seek(0)
@@ -195,11 +194,11 @@ def _series_of(path: str | os.PathLike[str]) -> Iterator[list[LazySeries]]:
                 for each, name in zip(found, names, strict=True)
             ]
     except Exception as error:
-        raise ImageReadError(one_line(f"{path}: {_what_went_wrong(error)}")) from error
+        raise ImageReadError(one_line(f"{path}: {_explain(error)}")) from error
 
 
-def _what_went_wrong(error: Exception) -> str:
-    """Problem and mend in a user's words."""
+def _explain(error: Exception) -> str:
+    """Describe a problem and its fix for the user."""
     if isinstance(error, ImageReadError):
         return str(error)
     if isinstance(error, FileNotFoundError):
@@ -207,13 +206,13 @@ def _what_went_wrong(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "no permission to read it; change its access rights"
     if isinstance(error, MemoryError):
-        return "needs more memory than there is; crop it into smaller files"
+        return "does not fit into memory; crop it into smaller files"
     if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: sought a place a file made up
         return f"cannot be opened ({error.strerror}); check the path and the drive"
     if isinstance(error, ImportError) or "imagecodecs" in str(error):
-        return f"is compressed in a way that needs one more package ({error}); pip install imagecodecs"
+        return f"is compressed and needs another package ({error}); pip install imagecodecs"
     detail = f"{type(error).__name__}: {error}"[:200]
-    return f"truncated, damaged or not what its suffix says ({detail}); copy or export it again"
+    return f"truncated, damaged, or not the format of its suffix ({detail}); copy or export it again"
 
 
 def _reader_of(head: bytes, suffix: str) -> Reader:
@@ -223,13 +222,11 @@ def _reader_of(head: bytes, suffix: str) -> Reader:
     if suffix in _READERS:
         return _READERS[suffix]
     known = " ".join(readable_suffixes())
-    raise ImageReadError(
-        f"not a format that is read here ({suffix or 'no suffix'}); export it as TIFF (read: {known})"
-    )
+    raise ImageReadError(f"not a supported format ({suffix or 'no suffix'}); export it as TIFF (supported: {known})")
 
 
 def _choose(kind: str, names: Sequence[str], wanted: str | int | None, notes: dict[str, Any]) -> int:
-    """Index of the wanted name; None takes the only one."""
+    """Return the index of a name; None selects the only one."""
     if wanted is None and len(names) == 1:
         return 0
     if isinstance(wanted, str) and wanted in names:
@@ -257,7 +254,7 @@ def _decode(chosen: LazySeries) -> tuple[SeriesInfo, np.ndarray]:
 
 
 def _array_series(open_stream: Callable[[], IO[bytes]], name: str, stored: int, packed: bool) -> LazySeries:
-    """The array of an `.npy` stream: (H, W), (C, H, W), or (H, W, C) with C of 1, 3 or 4 and H larger than that."""
+    """List the array of an `.npy` stream: (H, W), (C, H, W), or (H, W, C) with C of 1, 3 or 4 and a larger H."""
 
     def header() -> tuple[IO[bytes], tuple[int, ...], bool, np.dtype[Any]]:
         stream = open_stream()
@@ -294,7 +291,7 @@ def _read_npy(handle: IO[bytes]) -> list[LazySeries]:
 
 
 def _read_npz(handle: IO[bytes]) -> list[LazySeries]:
-    """Every array that can be an image; the others are named in the metadata (`left_out`) and in errors."""
+    """List every array that can be an image; the others are listed in the metadata (`left_out`) and in errors."""
     archive, size = zipfile.ZipFile(handle), file_size(handle)
     found, left_out = list[LazySeries](), dict[str, str]()
     for member in archive.infolist():
@@ -308,7 +305,7 @@ def _read_npz(handle: IO[bytes]) -> list[LazySeries]:
             left_out[name] = str(error)
     if not found:
         reasons = "".join(f" ({name} {why})" for name, why in left_out.items())
-        raise ImageReadError(f"holds no array that can be an image{reasons}; save one with numpy.savez")
+        raise ImageReadError(f"holds no image array{reasons}; save one with numpy.savez")
     return [replace(each, metadata=each.metadata | {"left_out": left_out}) for each in found] if left_out else found
 
 
@@ -316,7 +313,7 @@ def _read_npz(handle: IO[bytes]) -> list[LazySeries]:
 
 
 def _read_pillow(handle: IO[bytes]) -> list[LazySeries]:
-    """One image. The plugins are called by name: no other decoder of Pillow ever sees the file."""
+    """List the image of a file that Pillow reads; only the decoders named here are called."""
     if PngImageFile is None:
         raise ImageReadError("needs Pillow, which is not installed; pip install pillow")
     head = handle.read(26)

@@ -1,7 +1,7 @@
-"""TIFF, OME-TIFF and ImageJ TIFF as series of planes, through tifffile.
+"""Read TIFF, OME-TIFF and ImageJ TIFF as series of planes with tifffile.
 
-Every axis but Y, X and the channels (C, and samples S) makes planes that are series of their own. A linear ImageJ
-calibration is applied, other calibrations are only noted. The rules are in
+Every axis except for Y, X and the channels (C and samples S) is split into planes, which are separate series. A linear
+ImageJ calibration is applied; other calibrations are recorded in the metadata. The rules are in
 docs/reference/file-formats.md.
 """
 
@@ -61,7 +61,7 @@ def read_tiff(handle: IO[bytes]) -> list[LazySeries]:
 
 
 def _check_pages(tif: tifffile.TiffFile, handle: IO[bytes]) -> None:
-    """Follow the chain of pages and headers to its end; tifffile would silently read the part that is there."""
+    """Follow the chain of pages to its end, because tifffile silently reads a truncated file."""
     form, size = tif.tiff, file_size(handle)
     offset, seen = tif.pages.first.offset, set[int]()
     entry = f"{form.byteorder}HH{form.offsetformat[-1] * 2}"
@@ -86,7 +86,7 @@ class _OmeImage:
 
 
 def _ome_images(tif: tifffile.TiffFile) -> list[_OmeImage]:
-    """Names and pixel sizes of the OME header, if there is one; absurd plane counts are refused."""
+    """Return the names and pixel sizes in the OME header, if there is one; refuse impossible plane counts."""
     if not tif.is_ome or not tif.ome_metadata:
         return []
     root, images = ElementTree.fromstring(tif.ome_metadata), list[_OmeImage]()
@@ -111,7 +111,7 @@ def _ome_images(tif: tifffile.TiffFile) -> list[_OmeImage]:
 def _planes(
     tif: tifffile.TiffFile, handle: IO[bytes], series: tifffile.TiffPageSeries, ome: _OmeImage | None
 ) -> Iterator[LazySeries]:
-    """One series of tifffile as planes: fix every axis but Y, X and the channels."""
+    """Yield the planes of a series of tifffile, for every index of the axes except for Y, X and the channels."""
     axes, shape, page = series.get_axes(squeeze=False), series.get_shape(squeeze=False), series.keyframe
     imagej = dict(tif.imagej_metadata or {}) if tif.is_imagej else {}
     if axes.count("Y") != 1 or axes.count("X") != 1 or not page.size:
@@ -171,7 +171,7 @@ def _planes(
 
 
 def _axis_labels(axes: Sequence[str]) -> list[str]:
-    """Readable names: `z`, `t`; pages without a meaning (I, Q) are `page`, a second time `page2`."""
+    """Return readable axis names: `z`, `t`; unnamed axes (I, Q) are `page`, `page2`."""
     counts, labels = Counter[str](), list[str]()
     for axis in axes:
         label = "page" if axis in "IQ" else axis.lower()
@@ -181,7 +181,7 @@ def _axis_labels(axes: Sequence[str]) -> list[str]:
 
 
 def _samples_kept(page: tifffile.TiffPage, samples: int) -> list[int]:
-    """Indices of the samples that are no alpha."""
+    """Return the indices of the samples without alpha channels."""
     if int(page.photometric) in _PHOTOMETRIC_RGB and samples == 4:
         return [0, 1, 2]  # many writers add alpha without saying so
     extra = [0] * samples + [int(each) for each in page.extrasamples]
@@ -197,7 +197,7 @@ def _assemble(
     fixed: dict[int, int],
     keep: list[int],
 ) -> np.ndarray:
-    """The (C, H, W) plane at the fixed axes; a page holds the last axes, the first ones count the pages."""
+    """Assemble the plane (C, H, W) at the fixed axes; a page holds the last axes, the first axes count pages."""
     pages = math.prod(shape) // page_size
     lead = next((k for k in range(len(shape)) if math.prod(shape[:k]) == pages), None)
     if lead is None:
@@ -225,7 +225,7 @@ def _assemble(
 def _page_getter(
     tif: tifffile.TiffFile, handle: IO[bytes], series: tifffile.TiffPageSeries
 ) -> Callable[[int], np.ndarray]:
-    """Decode the n-th page of a series; uncompressed series are read from their place in the file."""
+    """Return a function that decodes the n-th page of a series; uncompressed pages are read directly."""
     page, size = series.keyframe, file_size(handle)
     raw = np.dtype(series.dtype).newbyteorder(tif.byteorder)
     start, length = series.dataoffset, page.size * raw.itemsize
@@ -257,7 +257,7 @@ def _declared_planes(imagej: dict[str, Any]) -> int:
 
 
 def _calibration(imagej: dict[str, Any], raw: np.dtype[Any]) -> tuple[dict[str, Any], np.dtype[Any]]:
-    """What an ImageJ header says about grey values, and the type they have after it.
+    """Return the calibration of grey values in an ImageJ header, and their type after it.
 
     ImageJ stores c0 + c1 * value (`cf=0`) for 8- and 16-bit data only, and holds signed 16-bit data shifted by 32768.
     """
@@ -283,7 +283,7 @@ def _calibration(imagej: dict[str, Any], raw: np.dtype[Any]) -> tuple[dict[str, 
 
 
 def _is_plain(value: object) -> bool:
-    """Whether the value can stand in JSON as it is."""
+    """Return whether a value can be stored in JSON."""
     return isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
 
 
@@ -296,7 +296,7 @@ def _calibrate(plane: np.ndarray, calibration: dict[str, Any], dtype: np.dtype[A
 
 
 def _tag_pixel_size(page: tifffile.TiffPage, imagej: dict[str, Any]) -> tuple[float, float] | None:
-    """(y, x) in nm from the resolution tags, in ImageJ's unit; in cm or inch only where no printer is meant."""
+    """Return the pixel size (y, x) in nm from the resolution tags; cm and inch only if plausible for a microscope."""
     per_unit = []
     for tag in ("YResolution", "XResolution"):
         value = page.tags.valueof(tag, (0, 1))

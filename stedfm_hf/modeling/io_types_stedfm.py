@@ -1,6 +1,6 @@
-"""What the image readers share: the images they give, the error they raise, and the checks of what files declare.
+"""Types and checks that the image readers share: images, series, errors and declared sizes.
 
-Users meet these names through `io_stedfm`; the readers (there, in `io_tiff_stedfm`, registered later) build on them.
+`io_stedfm` exports the public names.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _UNIT_NM |= {"in": 25.4e6, "inch": 25.4e6, "inche": 25.4e6}
 
 
 class ImageReadError(ValueError):
-    """A file cannot be read as an image: one line with the file, what is wrong, and how to mend it."""
+    """File that cannot be read as an image; the message names the file, the problem and the fix."""
 
 
 @dataclass(frozen=True)
 class SeriesInfo:
-    """What one series (one plane with its channels) of a file holds.
+    """Description of one series (one plane with its channels) of a file.
 
     Attributes:
-        name: unique in the file, e.g. `"image"`, `"image[z=3]"`, `"Ch1 {0}"`.
-        shape: (channels, height, width) in pixels.
-        dtype: NumPy name of the pixels' type after a linear calibration, e.g. `"uint16"`.
-        pixel_size_nm: (y, x) in nanometres, or None where the file does not say.
-        channel_names: one name a channel; numbers from "0" where the file gives none.
+        name: Name, unique in the file, such as `"image"`, `"image[z=3]"` or `"Ch1 {0}"`.
+        shape: Number of channels, height and width, in pixels.
+        dtype: NumPy name of the pixel type after a linear calibration, such as `"uint16"`.
+        pixel_size_nm: Pixel size (y, x) in nm, or None if it is not in the file.
+        channel_names: Names of the channels; numbers from "0" if they are not in the file.
     """
 
     name: str
@@ -51,17 +51,17 @@ class SeriesInfo:
 
 @dataclass(frozen=True, eq=False)
 class StedImage:
-    """One plane of one file.
+    """Image: one plane of a file with its channels.
 
     Attributes:
-        array: (C, H, W) pixels in the file's own type, native byte order, writable.
-        pixel_size_nm: (y, x) in nanometres, or None where the file does not say.
-        channel_names: C names.
-        metadata: what else the file says, ready for JSON (`format`, `plane`, `calibration`, ...).
-        source: the path as it was given.
-        series: name of the series.
-        intensity_range: the intensities that mean 0 and 1, where they are known from the image this one was cut from;
-            the image processor then fits none to this piece alone.
+        array: Pixels (C, H, W) in the type of the file, native byte order, writable.
+        pixel_size_nm: Pixel size (y, x) in nm, or None if it is not in the file.
+        channel_names: Names of the C channels.
+        metadata: Other facts in the file as plain data (`format`, `plane`, `calibration`, ...).
+        source: Path of the file.
+        series: Name of the series.
+        intensity_range: Intensities that become 0 and 1, if the image is a crop of an image that was scaled as a
+            whole; the image processor then does not fit them again.
     """
 
     array: np.ndarray
@@ -75,12 +75,12 @@ class StedImage:
 
 @dataclass(frozen=True)
 class LazySeries:
-    """A series that a reader found, and how to decode it while the file is open.
+    """Series of an open file that is decoded on demand.
 
     Attributes:
-        info: what it holds; readers need not make names unique.
-        load: decodes the pixels, (C, H, W).
-        metadata: ready for JSON.
+        info: Description; names need not be unique.
+        load: Function that decodes the pixels (C, H, W).
+        metadata: Facts as plain data.
     """
 
     info: SeriesInfo
@@ -89,7 +89,7 @@ class LazySeries:
 
 
 def check_dtype(dtype: np.dtype[Any]) -> None:
-    """Refuse pixels that are no integers, floats or truth values of up to 64 bit, and pickled objects above all."""
+    """Refuse pixel types other than integers, floats and booleans of up to 64 bit, in particular pickled objects."""
     if dtype.hasobject:
         raise ImageReadError("holds pickled Python objects, which are never loaded; save a plain array of numbers")
     if dtype.kind not in "buif" or dtype.itemsize > 8:
@@ -106,19 +106,19 @@ def make_info(
     stored: int,
     packed: bool,
 ) -> SeriesInfo:
-    """Describe a series after checking that its type is a number and its size believable.
+    """Describe a series, after checking its type and its size.
 
     Args:
-        name: of the series.
-        shape: (C, H, W) as the file declares it.
-        dtype: of the pixels.
-        pixel_size_nm: (y, x) or None.
-        channel_names: C names, else numbers from "0" are taken.
-        stored: bytes that the file has for it.
-        packed: whether these are compressed.
+        name: Name of the series.
+        shape: Declared shape (C, H, W).
+        dtype: Type of the pixels.
+        pixel_size_nm: Pixel size (y, x) in nm, or None.
+        channel_names: Names of the C channels; numbers from "0" if the count differs.
+        stored: Size of the stored pixels, in bytes.
+        packed: Whether they are compressed.
 
     Raises:
-        ImageReadError: for types that are no plain numbers, empty images and sizes the file cannot hold.
+        ImageReadError: If the type is not a number, the image is empty, or the file is too small for its size.
     """
     check_dtype(dtype)
     channels, height, width = shape
@@ -134,17 +134,17 @@ def make_info(
     return SeriesInfo(one_line(name) or "image", (channels, height, width), dtype.name, pixel_size_nm, names)
 
 
-def plane_name(name: str, place: dict[str, int]) -> str:
-    """Name of a plane of a stack.
+def plane_name(name: str, position: dict[str, int]) -> str:
+    """Return the name of a plane of a stack.
 
     >>> plane_name("image", {"t": 0, "z": 3})
     'image[t=0,z=3]'
     """
-    return f"{name}[{','.join(f'{axis}={k}' for axis, k in place.items())}]" if place else name
+    return f"{name}[{','.join(f'{axis}={k}' for axis, k in position.items())}]" if position else name
 
 
 def unique_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Names as they are; where one comes again it gets `#2`, `#3`, ...
+    """Return unique names: repeated names get the suffix `#2`, `#3`, ...
 
     >>> unique_names(["Ch1", "Ch2", "Ch1"])
     ('Ch1', 'Ch2', 'Ch1#2')
@@ -161,7 +161,7 @@ def unique_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def unit_in_nm(unit: object) -> float | None:
-    r"""Nanometres in a unit of length, None for "pixel" and anything unknown.
+    r"""Return the length of a unit in nm, or None for "pixel" and unknown units.
 
     >>> unit_in_nm("micron"), unit_in_nm("\\u00B5m"), unit_in_nm("pixel")
     (1000.0, 1000.0, None)
@@ -171,7 +171,7 @@ def unit_in_nm(unit: object) -> float | None:
 
 
 def pixel_size(y: float | None, x: float | None) -> tuple[float, float] | None:
-    """(y, x) in nm if both are known, finite and positive.
+    """Return the pixel size (y, x) in nm if both values are known, finite and positive.
 
     >>> pixel_size(20.0, 20.0), pixel_size(20.0, float("inf"))
     ((20.0, 20.0), None)
@@ -180,12 +180,12 @@ def pixel_size(y: float | None, x: float | None) -> tuple[float, float] | None:
 
 
 def one_line(text: str) -> str:
-    """The text with every run of white space as one blank."""
+    """Replace every run of white space in a text by one space."""
     return " ".join(text.split())
 
 
 def file_size(handle: IO[bytes]) -> int:
-    """Size in bytes of an open file or stream; it stays where it is."""
+    """Return the size of an open file or stream in bytes; its position does not change."""
     here = handle.tell()
     size = handle.seek(0, os.SEEK_END)
     handle.seek(here)
@@ -193,7 +193,7 @@ def file_size(handle: IO[bytes]) -> int:
 
 
 def read_exactly(stream: IO[bytes], count: int) -> np.ndarray:
-    """`count` bytes as uint8, writable; fewer in the stream are an error."""
+    """Read `count` bytes as a writable uint8 array; raise an error if there are fewer."""
     data = np.empty(count, dtype=np.uint8)
     view, done = data.data, 0
     while done < count:

@@ -1,4 +1,4 @@
-"""Registers STED-FM with transformers once that is imported: it takes seconds, and many commands never need it."""
+"""Register STED-FM with transformers when transformers is imported, which takes seconds and is often not needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import ModuleType
 
 
 def register_late() -> None:
-    """Import `registration` now if transformers is imported, else as soon as it is, whoever imports it."""
+    """Import `registration` now if transformers is imported, or else as soon as it is imported."""
     if "transformers" in sys.modules:
         _register()
     else:
@@ -29,9 +29,10 @@ def _register() -> None:
 
 
 class _Watch(MetaPathFinder):
-    """Registers when transformers is imported and no module of this room is only half imported.
+    """Import hook that registers when transformers is imported and no module of this package is partially imported.
 
-    They import transformers, and `registration` imports them: were it called from within, it would find half of them.
+    The modules import transformers, and `registration` imports the modules: called in between, it would find partially
+    imported ones.
     """
 
     def __init__(self) -> None:
@@ -55,7 +56,7 @@ class _Watch(MetaPathFinder):
 
 
 class _WatchedLoader(Loader):
-    """Tells the watch when a module begins and ends to run; the module itself keeps its own loader."""
+    """Loader that reports the start and end of the execution of a module; the module keeps its loader."""
 
     def __init__(self, loader: Loader, watch: _Watch) -> None:
         self.loader, self.watch = loader, watch

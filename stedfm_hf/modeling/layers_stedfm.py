@@ -1,4 +1,4 @@
-"""What the STED-FM networks are built of: patches, positions, attention, transformer layers, embeddings."""
+"""Building blocks of the networks: patches, positions, attention, transformer layers and embeddings."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,10 +20,10 @@ def patchify(pixel_values: torch.Tensor, patch_size: int) -> torch.Tensor:
 
     Args:
         pixel_values: (B, C, H, W), H and W multiples of `patch_size`.
-        patch_size: Side p of a patch in pixels.
+        patch_size: Size p of a patch, in pixels.
 
     Returns:
-        (B, N, p * p * C): patches in raster order, each in the order (row, column, channel).
+        Patches (B, N, p * p * C) in raster order, each in the order (row, column, channel).
     """
     batch, channels, height, width = pixel_values.shape
     rows, cols = height // patch_size, width // patch_size
@@ -32,7 +32,7 @@ def patchify(pixel_values: torch.Tensor, patch_size: int) -> torch.Tensor:
 
 
 def unpatchify(patches: torch.Tensor, patch_size: int, height: int, width: int) -> torch.Tensor:
-    """Put patches (B, N, p * p * C) back together into images (B, C, height, width); the inverse of `patchify`."""
+    """Assemble patches (B, N, p * p * C) to images (B, C, height, width); the inverse of `patchify`."""
     batch, _, values = patches.shape
     channels = values // (patch_size * patch_size)
     patches = patches.reshape(batch, height // patch_size, width // patch_size, patch_size, patch_size, channels)
@@ -43,20 +43,20 @@ def unpatchify(patches: torch.Tensor, patch_size: int, height: int, width: int) 
 def sincos_position_table(
     height: int, width: int, dim: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
-    """Fixed 2-D sin-cos position table of a grid of patches, as in the original masked autoencoder.
+    """Compute the fixed 2-D sin-cos position table of a grid of patches, as in the original masked autoencoder.
 
     The first half of the channels encodes the column, the second half the row, each as [sin | cos] over dim / 4
-    frequencies 10000^(-4k / dim). Coordinates are the integer patch coordinates of the asked grid, unscaled.
+    frequencies 10000^(-4k / dim). Coordinates are the integer coordinates of the patches, not scaled.
 
     Args:
-        height: Rows of patches h.
-        width: Columns of patches w.
-        dim: Channels D, a multiple of 4.
-        dtype: Type of the result; the table is computed in float32.
+        height: Number of rows of patches h.
+        width: Number of columns of patches w.
+        dim: Number of channels D, a multiple of 4.
+        dtype: Dtype of the result; the table is computed in float32.
         device: Device of the result.
 
     Returns:
-        (1 + h * w, D): row 0 belongs to the class token and is zero, the others are in raster order.
+        Table (1 + h * w, D): row 0 is that of the class token and zero, the others are in raster order.
 
     Example:
     ```python
@@ -87,7 +87,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention written out, the only kind that returns its weights; (B, heads, N, d) in, (B, N, heads, d) out."""
+    """Compute attention with explicit weights, which are returned; (B, heads, N, d) in, (B, N, heads, d) out."""
     weights = (query * scaling) @ key.transpose(2, 3)
     if attention_mask is not None:
         weights = weights + attention_mask
@@ -96,9 +96,9 @@ def eager_attention_forward(
 
 
 def _is_slow_for_sdpa(query: torch.Tensor) -> bool:
-    """Whether torch's fused attention is slower than two matrix products: on CPUs in half precision (torch 2.13).
+    """Return whether fused attention is slower than two matrix products: on CPUs in half precision (torch 2.13).
 
-    Written out, the weights take memory that grows with the square of the sequence, so that long ones stay with it.
+    Explicit weights need memory that grows with the square of the sequence length, so long sequences stay fused.
     """
     return query.device.type == "cpu" and query.dtype != torch.float32 and query.shape[2] <= 1024
 
@@ -119,7 +119,7 @@ class StedFmAttention(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, last: int = 0, **kwargs: Unpack[TransformersKwargs]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Let the `last` tokens (0: all) of (B, T, width) attend to all; returns theirs alone, and the weights."""
+        """Compute the attention of the `last` tokens (0: all) of (B, T, width) to all; return them and the weights."""
         batch, tokens, width = hidden_states.shape
         qkv = self.qkv(hidden_states).view(batch, tokens, 3, self.num_attention_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -151,7 +151,7 @@ class StedFmMLP(nn.Module):
 
 
 class StedFmLayer(GradientCheckpointingLayer):
-    """Pre-norm transformer layer, (B, T, width) to (B, T, width); the encoder and the decoder are made of it."""
+    """Pre-norm transformer layer of encoder and decoder, (B, T, width) to (B, T, width)."""
 
     def __init__(
         self, config: StedFmConfig, hidden_size: int, num_attention_heads: int, intermediate_size: int
@@ -165,18 +165,18 @@ class StedFmLayer(GradientCheckpointingLayer):
     def forward(
         self, hidden_states: torch.Tensor, last: int = 0, **kwargs: Unpack[TransformersKwargs]
     ) -> torch.Tensor:
-        """Update the `last` tokens (0: all) in the light of all, and return those."""
+        """Update the `last` tokens (0: all) with attention to all, and return them."""
         attended, _ = self.attention(self.norm1(hidden_states), last=last, **kwargs)
         hidden_states = hidden_states[:, -last:] + attended
         return hidden_states + self.mlp(self.norm2(hidden_states))
 
 
 class StedFmPatchEmbeddings(nn.Linear):
-    """Linear projection (B, N, p * p * C) to (B, N, D) of patches as `patchify` cuts them."""
+    """Linear projection of the patches of `patchify`, (B, N, p * p * C) to (B, N, D)."""
 
 
 class StedFmEmbeddings(nn.Module):
-    """Class token, projected patches and their positions."""
+    """Embeddings: class token and projected patches with positions."""
 
     def __init__(self, config: StedFmConfig) -> None:
         super().__init__()
@@ -192,15 +192,15 @@ class StedFmEmbeddings(nn.Module):
         ids_keep: torch.Tensor | None = None,
         interpolate_pos_encoding: bool = True,
     ) -> torch.Tensor:
-        """Embed an image, or only some of its patches.
+        """Embed all or some patches of images.
 
         Args:
             pixel_values: (B, C, H, W) float in [0, 1].
-            ids_keep: (B, K) raster indices of the patches to embed, in the order of the result; None takes all.
+            ids_keep: (B, K) raster indices of the patches to embed, in the order of the result; None embeds all.
             interpolate_pos_encoding: Whether sizes other than the configured one are accepted.
 
         Returns:
-            (B, 1 + K, D): the class token, then the patches.
+            Embeddings (B, 1 + K, D): the class token, then the patches.
         """
         rows, cols = self.grid(pixel_values, interpolate_pos_encoding)
         weight = self.patch_embeddings.weight
@@ -215,7 +215,7 @@ class StedFmEmbeddings(nn.Module):
         return torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
 
     def grid(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = True) -> tuple[int, int]:
-        """Rows and columns of patches of checked `pixel_values` (B, C, H, W)."""
+        """Check `pixel_values` (B, C, H, W), and return the number of rows and columns of patches."""
         config = self.config
         if pixel_values.ndim != 4:
             raise ValueError(f"pixel_values must be (batch, channels, height, width), got {tuple(pixel_values.shape)}")

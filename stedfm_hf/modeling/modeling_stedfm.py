@@ -22,7 +22,7 @@ from .layers_stedfm import StedFmAttention, StedFmEmbeddings, StedFmLayer, StedF
 
 
 class StedFmPreTrainedModel(PreTrainedModel):
-    """What all STED-FM models share: initialisation, capabilities and the complete saved folder."""
+    """Base class of all STED-FM models: initialisation, capabilities and the saved folder."""
 
     config: StedFmConfig
     config_class = StedFmConfig
@@ -41,10 +41,13 @@ class StedFmPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Draw the weights as the reference does.
+        """Initialise the weights at random.
 
-        Xavier-uniform matrices (queries, keys and values as one matrix) with zero biases, normal class and mask
-        tokens, torch's own uniform bias in the patch projection and torch's own linear layer as classifier.
+        Matrices are Xavier-uniform (queries, keys and values as one matrix) with zero biases, class and mask tokens
+        are normal; the bias of the patch projection and the classifier have the defaults of torch.
+
+        Source:
+            Reference protocol.
         """
         super()._init_weights(module)
         if isinstance(module, nn.Linear):
@@ -67,11 +70,16 @@ class StedFmPreTrainedModel(PreTrainedModel):
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **kwargs: Any
     ) -> None:
-        """Save a folder that is complete: weights, configuration, image processor and all code files.
+        """Save weights, configuration, image processor and all code files.
 
-        Any of the Auto classes loads from it, with the package or with `trust_remote_code=True` without it. A
-        `preprocessor_config.json` that lies there already is kept; otherwise the one the model was loaded with, or
-        the default, is written. Arguments are those of `PreTrainedModel.save_pretrained`.
+        Every Auto class loads the folder, with this package or with `trust_remote_code=True`. An existing
+        `preprocessor_config.json` is kept; otherwise that of the folder from which the model was loaded, or the
+        default, is written.
+
+        Args:
+            save_directory: Folder to write.
+            is_main_process: Whether this process writes.
+            kwargs: Other arguments of `PreTrainedModel.save_pretrained`.
         """
         # Not at the top: the table of all classes stands above this module. transformers finds the line all the same
         # when it copies remote code, so that a folder saved from remote code is complete as well.
@@ -86,7 +94,7 @@ class StedFmPreTrainedModel(PreTrainedModel):
 
 
 class StedFmEncoder(StedFmPreTrainedModel):
-    """The stack of encoder layers, (B, T, D) to (B, T, D), without the final norm."""
+    """Stack of encoder layers, (B, T, D) to (B, T, D), without the final norm."""
 
     def __init__(self, config: StedFmConfig) -> None:
         super().__init__(config)
@@ -99,14 +107,14 @@ class StedFmEncoder(StedFmPreTrainedModel):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutput:
-        """Run the layers; hidden states are the input and the output of each layer."""
+        """Apply the layers; hidden states are the input and the output of each layer."""
         for layer in self.layers:
             hidden_states = layer(hidden_states, **kwargs)
         return BaseModelOutput(last_hidden_state=hidden_states)
 
 
 class StedFmModel(StedFmPreTrainedModel):
-    """STED-FM encoder: images in, class and patch tokens out. It never masks.
+    """STED-FM encoder, from images to class and patch tokens, without masking.
 
     Example:
     ```python
@@ -136,7 +144,7 @@ class StedFmModel(StedFmPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The projection of the patches."""
+        """Return the projection of the patches."""
         return self.embeddings.patch_embeddings
 
     @can_return_tuple
@@ -151,14 +159,14 @@ class StedFmModel(StedFmPreTrainedModel):
 
         Args:
             pixel_values: (B, C, H, W) float in [0, 1]; H and W are any multiples of the patch size.
-            interpolate_pos_encoding: False refuses sizes other than `config.image_size`.
+            interpolate_pos_encoding: Whether sizes other than `config.image_size` are accepted.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
 
         Returns:
             `last_hidden_state` (B, 1 + N, D) after the final norm, class token first, patches in raster order;
             `pooler_output` (B, D), the mean of the patch tokens or the class token by `config.pooling`;
             `hidden_states` (input of the first layer, then the output of each) and `attentions` (B, heads, T, T)
-            if asked for.
+            if requested.
         """
         hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
         output = self.encoder(hidden_states, **kwargs)
@@ -171,14 +179,15 @@ class StedFmModel(StedFmPreTrainedModel):
         )
 
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Tokens (B, 1 + N, D) after the final norm to one vector (B, D), by `config.pooling`."""
+        """Pool tokens (B, 1 + N, D) after the final norm to one embedding (B, D), by `config.pooling`."""
         return tokens[:, 0] if self.config.pooling == "token" else tokens[:, 1:].mean(dim=1)
 
 
 class StedFmBackbone(BackboneMixin, StedFmPreTrainedModel):
-    """STED-FM as a backbone: feature maps (B, D, h, w) of the layers chosen by `out_features` or `out_indices`.
+    """STED-FM backbone: feature maps (B, D, h, w) of the layers selected by `out_features` or `out_indices`.
 
-    Stage 0 is `"stem"` (the embedded patches), stage i the output of layer i. All maps have the stride of the patch.
+    Stage 0 is `"stem"` (the embedded patches), stage i is the output of layer i. The stride of all maps is the patch
+    size.
 
     Example:
     ```python
@@ -202,7 +211,7 @@ class StedFmBackbone(BackboneMixin, StedFmPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The projection of the patches."""
+        """Return the projection of the patches."""
         return self.embeddings.patch_embeddings
 
     @can_return_tuple
@@ -230,10 +239,10 @@ class StedFmImageClassifierOutput(ModelOutput):
 
     Attributes:
         loss: Scalar, if labels were given.
-        logits: (B, num_labels), before softmax or sigmoid; the predicted values for regression.
-        pooler_output: (B, D), the features the head saw.
-        hidden_states: Input of the first layer and output of each layer, (B, 1 + N, D), if asked for.
-        attentions: (B, heads, 1 + N, 1 + N) of each layer, if asked for.
+        logits: (B, num_labels), before softmax or sigmoid; for a regression the predicted values.
+        pooler_output: (B, D), pooled features, the input of the head.
+        hidden_states: Input of the first layer and output of each layer, (B, 1 + N, D), if requested.
+        attentions: Attention weights (B, heads, 1 + N, 1 + N) of each layer, if requested.
     """
 
     loss: torch.Tensor | None = None
@@ -244,7 +253,7 @@ class StedFmImageClassifierOutput(ModelOutput):
 
 
 class StedFmForImageClassification(StedFmPreTrainedModel):
-    """STED-FM with the reference's classification head: BatchNorm without affine parameters, then a linear layer.
+    """STED-FM classifier: pooled features, BatchNorm without affine parameters, and a linear layer.
 
     Example:
     ```python
@@ -298,11 +307,11 @@ class StedFmForImageClassification(StedFmPreTrainedModel):
         )
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
-        """Logits (B, num_labels) of pooled features (B, D)."""
+        """Compute the logits (B, num_labels) of pooled features (B, D)."""
         return self.classifier(self.batch_norm(features))
 
     def target_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mean loss of the batch for the labels of `config.target_type`, in float32."""
+        """Compute the mean loss of the batch for the labels of `config.target_type`, in float32."""
         logits = logits.float()
         match self.config.target_type:
             case "single_label":

@@ -16,7 +16,7 @@ from .modeling_stedfm import StedFmModel, StedFmPreTrainedModel
 
 @dataclass
 class StedFmForPreTrainingOutput(ModelOutput):
-    """Output of `StedFmForPreTraining`; N patches, M of them masked, p the patch size.
+    """Output of `StedFmForPreTraining`, with N patches, M of them masked, of size p.
 
     Attributes:
         loss: Scalar, mean squared error over the pixels of the masked patches.
@@ -24,9 +24,9 @@ class StedFmForPreTrainingOutput(ModelOutput):
             patch in the order (row, column, channel).
         mask: (B, N) bool, True where a patch was masked, raster order.
         ids_masked: (B, M) raster indices of the masked patches.
-        ids_restore: (B, N) for each patch in raster order its place in [kept patches, masked patches].
-        hidden_states: Input of the first encoder layer and output of each, (B, 1 + N - M, D), if asked for.
-        attentions: (B, heads, 1 + N - M, 1 + N - M) of each encoder layer, if asked for.
+        ids_restore: (B, N) index in [kept patches, masked patches] of each patch in raster order.
+        hidden_states: Input of the first encoder layer and output of each, (B, 1 + N - M, D), if requested.
+        attentions: Attention weights (B, heads, 1 + N - M, 1 + N - M) of each encoder layer, if requested.
     """
 
     loss: torch.Tensor | None = None
@@ -82,7 +82,7 @@ class StedFmDecoder(nn.Module):
 
 
 class StedFmForPreTraining(StedFmPreTrainedModel):
-    """Masked autoencoder: hides most patches, encodes the rest and predicts the pixels of the hidden ones.
+    """Masked autoencoder: masks most patches, encodes the others and predicts the pixels of the masked ones.
 
     Example:
     ```python
@@ -122,16 +122,16 @@ class StedFmForPreTraining(StedFmPreTrainedModel):
         interpolate_pos_encoding: bool = True,
         **kwargs: Unpack[TransformersKwargs],
     ) -> StedFmForPreTrainingOutput:
-        """Mask, encode, predict and compare.
+        """Run the masked autoencoder and compute its loss.
 
-        At most one of `noise`, `bool_masked_pos` and `generator` says what is masked; with none of them the mask is
-        drawn from torch's global generator.
+        At most one of `noise`, `bool_masked_pos` and `generator` sets the mask; without them it is sampled from the
+        global generator of torch.
 
         Args:
             pixel_values: (B, C, H, W) float in [0, 1].
             noise: (B, N) real numbers; the int(N * (1 - mask_ratio)) patches with the smallest are kept.
             bool_masked_pos: (B, N) bool, True where a patch is to be masked; the same number in every row.
-            generator: Source of the noise.
+            generator: Random generator of the noise.
             interpolate_pos_encoding: As in `StedFmModel.forward`.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
 
@@ -162,7 +162,7 @@ class StedFmForPreTraining(StedFmPreTrainedModel):
         )
 
     def targets(self, pixel_values: torch.Tensor, ids_masked: torch.Tensor) -> torch.Tensor:
-        """What the decoder is to predict: the pixels of masked patches, normalised with `norm_pix_loss`.
+        """Return the targets of the decoder: the pixels of masked patches, standardised with `norm_pix_loss`.
 
         Args:
             pixel_values: (B, C, H, W), the input of the forward pass.
@@ -183,7 +183,7 @@ class StedFmForPreTraining(StedFmPreTrainedModel):
         bool_masked_pos: torch.Tensor | None,
         generator: torch.Generator | None,
     ) -> tuple[torch.Tensor, int]:
-        """Order the patches, (B, N) raster indices with the kept ones first, and say how many are kept."""
+        """Order the patches (B, N) as raster indices with the kept ones first, and return the number of kept ones."""
         if sum(choice is not None for choice in (noise, bool_masked_pos, generator)) > 1:
             raise ValueError("give at most one of noise, bool_masked_pos and generator")
         shape = (pixel_values.shape[0], patches)
@@ -200,7 +200,7 @@ class StedFmForPreTraining(StedFmPreTrainedModel):
             noise = torch.rand(shape, generator=generator, device=device).to(pixel_values.device)
         _check_shape("noise", noise, shape)
         if not 0 < kept < patches:
-            raise ValueError(f"of {patches} patches {kept} would be kept: mask some but not all")
+            raise ValueError(f"of {patches} patches {kept} would be kept: mask some, but not all")
         return noise.argsort(dim=1, stable=bool_masked_pos is not None), kept
 
     @torch.no_grad()
@@ -209,11 +209,12 @@ class StedFmForPreTraining(StedFmPreTrainedModel):
 
         Args:
             pixel_values: (B, C, H, W), the input of the forward pass.
-            output: What the forward pass returned.
+            output: Output of the forward pass.
 
         Returns:
-            (B, C, H, W) float32: visible patches as they were, masked ones as predicted. With `norm_pix_loss` the
-            mean and spread of each hidden patch are taken from the input, as the prediction does not hold them.
+            Images (B, C, H, W) float32 with visible patches of the input and predicted masked patches. With
+            `norm_pix_loss` the mean and standard deviation of each masked patch are those of the input, because they
+            are not predicted.
         """
         patch_size = self.config.patch_size
         assert output.ids_masked is not None and output.logits is not None

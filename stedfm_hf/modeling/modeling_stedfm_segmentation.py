@@ -1,4 +1,4 @@
-"""STED-FM for semantic segmentation: the encoder, one of three decoders, and losses for masks of every kind."""
+"""STED-FM for semantic segmentation: encoder, one of three decoders, and losses for all types of masks."""
 
 from dataclasses import dataclass
 
@@ -20,8 +20,8 @@ class StedFmSegmenterOutput(ModelOutput):
     Attributes:
         loss: Scalar, if labels were given.
         logits: (B, num_labels, H, W), of the size of the input; see `probabilities` of the model.
-        hidden_states: Input of the first layer and output of each layer, (B, 1 + N, D), if asked for.
-        attentions: (B, heads, 1 + N, 1 + N) of each layer, if asked for.
+        hidden_states: Input of the first layer and output of each layer, (B, 1 + N, D), if requested.
+        attentions: Attention weights (B, heads, 1 + N, 1 + N) of each layer, if requested.
     """
 
     loss: torch.Tensor | None = None
@@ -31,7 +31,7 @@ class StedFmSegmenterOutput(ModelOutput):
 
 
 class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
-    """STED-FM with the decoder of `config.decoder`: logits of every class at every pixel.
+    """STED-FM segmenter with the decoder of `config.decoder`: logits of every class at every pixel.
 
     Example:
     ```python
@@ -69,11 +69,11 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
         Args:
             pixel_values: (B, C, H, W) float in [0, 1]; H and W are any multiples of the patch size.
             labels: (B, H, W) class indices for `target_type="single_label"`, else (B, num_labels, H, W): 0/1 for
-                `"multi_label"`, shares of votes in [0, 1] for `"soft"`, real values for `"regression"`. Pixels of
-                value `config.semantic_loss_ignore_index` are left out.
-            region: (B, H, W), true where pixels count; None: everywhere.
+                `"multi_label"`, fractions of votes in [0, 1] for `"soft"`, real values for `"regression"`. Pixels of
+                value `config.semantic_loss_ignore_index` are ignored.
+            region: (B, H, W), True for pixels that count; None counts all.
             interpolate_pos_encoding: As in `StedFmModel.forward`.
-            output_hidden_states: Whether they are returned.
+            output_hidden_states: Whether hidden states are returned.
             kwargs: `output_attentions`, `return_dict`.
 
         Returns:
@@ -99,17 +99,17 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
         )
 
     def _map(self, output: ModelOutput, layer: int, rows: int, cols: int) -> torch.Tensor:
-        """Patch tokens of a layer as a map (B, D, rows, cols)."""
+        """Return the patch tokens of a layer as a map (B, D, rows, cols)."""
         tokens = output.hidden_states[layer] if layer else output.last_hidden_state
         if layer and self.config.decoder == "upernet":
             tokens = self.stedfm.norm(tokens)
         return tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, cols)).contiguous()
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """What logits (B, L, H, W) say, of the same shape: probabilities, or the values of a regression.
+        """Convert logits (B, L, H, W) to probabilities, or to the values of a regression, of the same shape.
 
-        Softmax for `target_type="single_label"`, else a sigmoid for each class. The reference's linear head, trained
-        with the squared error, gives values without a sigmoid: they are cut to [0, 1].
+        Softmax for `target_type="single_label"`, else a sigmoid for each class. The linear head of the reference,
+        trained with the squared error, has no sigmoid: its values are clipped to [0, 1].
         """
         if self.config.target_type == "regression":
             return self._values(logits)
@@ -118,13 +118,13 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
         return self._values(logits).clamp(0, 1)
 
     def logits_of(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """Logits of which `probabilities` gives these: its inverse, but for values that are all but 0 or 1."""
+        """Convert probabilities to logits, the inverse of `probabilities` (except for values close to 0 or 1)."""
         if self._loss == "cross_entropy":
             return probabilities.clamp(min=1e-7).log()
         return probabilities if self._is_plain else probabilities.logit(eps=1e-6)
 
     def _values(self, logits: torch.Tensor) -> torch.Tensor:
-        """What the squared error is taken of, and what is reported of classes that do not exclude each other."""
+        """Return the values for the squared error, and the probabilities of overlapping classes."""
         return logits if self._is_plain else logits.sigmoid()
 
     @property
@@ -142,15 +142,15 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
     def target_loss(
         self, logits: torch.Tensor, labels: torch.Tensor, region: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Mean loss over the pixels that count, in float32; 0 where there are none.
+        """Compute the mean loss over the pixels that count, in float32; 0 if there are none.
 
         Args:
             logits: (B, L, H, W).
             labels: As in `forward`.
-            region: (B, H, W), true where pixels count.
+            region: (B, H, W), True for pixels that count.
 
         Raises:
-            ValueError: Labels of another shape than `target_type` says, or a region of another one than the logits.
+            ValueError: If the shape of the labels does not fit `target_type`, or that of the region the logits.
         """
         logits, single = logits.float(), self.config.target_type == "single_label"
         expected = (logits.shape[0], *logits.shape[2:]) if single else tuple(logits.shape)
@@ -182,9 +182,10 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
 
 
 def _dice_loss(predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """One minus the Dice coefficient of each class over the batch, averaged over the classes; both (B, L, H, W).
+    """Compute one minus the Dice coefficient of each class over the batch, averaged over the classes.
 
-    The squares in the denominator let soft targets reach 0. A class that is in no image counts with a pixel's weight.
+    Both arguments are (B, L, H, W). The squares in the denominator let soft targets reach 0. A class without pixels
+    has the weight of one pixel.
     """
     over = (0, 2, 3)
     shared = (predicted * targets).sum(over)

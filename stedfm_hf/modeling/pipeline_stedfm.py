@@ -1,4 +1,4 @@
-"""Pipelines that hand the pixels of the file to the model: the stock ones make 8-bit colour images of them."""
+"""Pipelines that read images in their bit depth; the stock pipelines convert them to 8-bit colour images."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from .tiling_stedfm import encode_images
 
 
 class StedFmPipeline(Pipeline):
-    """What the pipelines share: images are read and scaled by the package's own code.
+    """Base class of the pipelines: reads and scales images.
 
     An image is a path, a `StedImage`, an array (H, W) or (C, H, W), a tensor or a PIL image. The arguments `series`,
     `channel`, `pixel_size_nm`, `normalization` and `intensity_range` of a call are those of `read_image` and
@@ -52,17 +52,17 @@ class StedFmPipeline(Pipeline):
         return {"image": self.image_processor.prepare(image, **settings)}
 
     def encode(self, model_inputs: dict[str, Any], **settings: Any) -> list[np.ndarray]:
-        """Embed the image, or the list of images where the pipeline was called with a batch size."""
+        """Embed the image, or the list of images if the pipeline was called with a batch size."""
         images = model_inputs["image"]
         images = images if isinstance(images, list) else [images]
         return list(encode_images(self.model, images, **settings))
 
 
 class StedFmFeatureExtractionPipeline(StedFmPipeline):
-    """Image in, vector out: `stedfm-feature-extraction`.
+    """Embed images: `stedfm-feature-extraction`.
 
-    `pooling="avg"` (mean of the patch tokens, default), `"token"` (class token): array (D,); `"patch"`: array
-    (rows, cols, D). All float32. `pooling` of the configuration decides where the call does not.
+    Returns a float32 array: (D,) for `pooling="avg"` (mean of the patch tokens, default) and `"token"` (class token),
+    (rows, cols, D) for `"patch"`. By default, `pooling` is that of the configuration.
 
     Example:
     ```python
@@ -83,16 +83,16 @@ class StedFmFeatureExtractionPipeline(StedFmPipeline):
         return {"embedding": self.encode(model_inputs, pooling=pooling or self.model.config.pooling, **settings)}
 
     def postprocess(self, model_outputs: dict[str, Any]) -> np.ndarray:
-        """The vector or map of the one image."""
+        """Return the embedding or map of the image."""
         return model_outputs["embedding"][0]
 
 
 class StedFmImageClassificationPipeline(StedFmPipeline):
-    """Image in, labels with scores out: `stedfm-image-classification`.
+    """Classify images: `stedfm-image-classification`.
 
-    Returns a list of `{"label": str, "score": float}`, best first, at most `top_k` (default 5). Scores are softmax
-    probabilities, sigmoid ones for `target_type="multi_label"`, and the predicted values in the order of the labels
-    for `"regression"`.
+    Returns a list of `{"label": str, "score": float}`, sorted by score, at most `top_k` (default 5). Scores are
+    softmax probabilities, sigmoid probabilities for `target_type="multi_label"`, and for `"regression"` the predicted
+    values in the order of the labels.
     """
 
     postprocess_arguments = ("top_k",)
@@ -103,7 +103,7 @@ class StedFmImageClassificationPipeline(StedFmPipeline):
         return {"logits": list(logits.float().cpu().numpy())}
 
     def postprocess(self, model_outputs: dict[str, Any], top_k: int = 5) -> list[dict[str, Any]]:
-        """Labels and scores of the one image."""
+        """Return the labels and scores of the image."""
         config = self.model.config
         logits = torch.from_numpy(model_outputs["logits"][0])
         if config.target_type == "regression":
@@ -114,12 +114,12 @@ class StedFmImageClassificationPipeline(StedFmPipeline):
 
 
 class StedFmImageSegmentationPipeline(StedFmPipeline):
-    """Image in, a map of every class out: `stedfm-segmentation`.
+    """Segment images: `stedfm-segmentation`.
 
     Returns a list of `{"label": str, "score": float, "mask": (H, W) bool, "probability": (H, W) float32}`, in the
-    order of the labels and of the size of the image. A pixel of `target_type="single_label"` is in the mask of its
-    most probable class; else it is in the masks of all classes of probability above `threshold` (default 0.5), as
-    they may overlap. The score is the mean probability inside the mask, 0 where it is empty. `tile_size` and
+    order of the labels, with the size of the image. A pixel of `target_type="single_label"` is in the mask of its
+    most probable class; otherwise in the masks of all classes with a probability above `threshold` (default 0.5),
+    which may overlap. The score is the mean probability inside the mask, 0 if it is empty. `tile_size` and
     `tile_overlap` of a call are those of `segment_rows`.
     """
 
@@ -132,7 +132,7 @@ class StedFmImageSegmentationPipeline(StedFmPipeline):
         return {"probabilities": [segment_image(self.model, image, **settings) for image in images]}
 
     def postprocess(self, model_outputs: dict[str, Any], threshold: float = 0.5) -> list[dict[str, Any]]:
-        """The maps of the one image."""
+        """Return the masks of the image."""
         probabilities = model_outputs["probabilities"][0]
         if self.model.config.target_type == "single_label":
             masks = probabilities.argmax(axis=0) == np.arange(len(probabilities))[:, None, None]

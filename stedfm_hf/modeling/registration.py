@@ -1,4 +1,4 @@
-"""Makes the Auto classes and `pipeline` of transformers know STED-FM; importing this module does it."""
+"""Register STED-FM with the Auto classes and `pipeline` of transformers, when this module is imported."""
 
 import transformers
 from transformers.pipelines import PIPELINE_REGISTRY

@@ -1,4 +1,4 @@
-"""Images larger than the model's crops: tiles on the patch grid, and vectors in which every position counts once."""
+"""Embed images larger than the crops of the model: tiles on the patch grid, in which every position counts once."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -15,15 +15,15 @@ POOLINGS = ("avg", "token", "patch")
 
 @dataclass(frozen=True)
 class Tile:
-    """A rectangle of the patch grid, in patches.
+    """Rectangle of the patch grid, in patches.
 
     Attributes:
         row: First row.
         col: First column.
-        rows: Height.
-        cols: Width.
-        new_row: Rows at the top that earlier tiles have covered already.
-        new_col: Columns at the left that earlier tiles have covered already.
+        rows: Number of rows.
+        cols: Number of columns.
+        new_row: Number of rows at the top that earlier tiles cover.
+        new_col: Number of columns at the left that earlier tiles cover.
     """
 
     row: int
@@ -37,17 +37,17 @@ class Tile:
 def plan_tiles(rows: int, cols: int, tile: int | None) -> list[Tile]:
     """Cover a grid of patches with tiles.
 
-    Tiles stand side by side from the top left corner. The last of a row or column is shifted inward, so that it has
-    full size; what it shares with its neighbour counts for the neighbour. A grid that is not larger than a tile is
-    taken whole in that direction.
+    Tiles are placed from the top left corner. The last one of a row or column is shifted inward to full size; patches
+    that it shares with its neighbour count for the neighbour. A grid that is not larger than a tile is used whole in
+    that direction.
 
     Args:
         rows: Height of the grid in patches.
         cols: Width of the grid in patches.
-        tile: Side of a tile in patches; None takes the whole grid as one tile.
+        tile: Size of a tile, in patches; None uses the whole grid as one tile.
 
     Returns:
-        The tiles in raster order; the parts from `new_row`, `new_col` on cover every patch exactly once.
+        Tiles in raster order; their parts from `new_row`, `new_col` cover every patch exactly once.
 
     Example:
     ```python
@@ -71,7 +71,7 @@ def _plan_axis(length: int, tile: int | None) -> list[tuple[int, int, int]]:
 
 
 def patch_coverage(height: int, width: int, patch_size: int) -> np.ndarray:
-    """Share of each patch that lies inside an image of `height` x `width` pixels, (rows, cols) float32 in (0, 1]."""
+    """Return the fraction of each patch inside an image, (rows, cols) float32 in (0, 1]; sizes in pixels."""
     rows = np.clip(height - np.arange(0, height, patch_size), 0, patch_size) / patch_size
     cols = np.clip(width - np.arange(0, width, patch_size), 0, patch_size) / patch_size
     return np.outer(rows, cols).astype(np.float32)
@@ -79,7 +79,7 @@ def patch_coverage(height: int, width: int, patch_size: int) -> np.ndarray:
 
 @dataclass(eq=False)
 class _Pending:
-    """An image on its way: its weighted sum, or its map of patch tokens, and how many tiles are still to come."""
+    """Image in progress: its weighted sum or map of patch tokens, and the number of tiles that are left."""
 
     coverage: np.ndarray
     tiles_left: int
@@ -87,7 +87,7 @@ class _Pending:
     weight: float = 0.0
 
     def add(self, tile: Tile, tokens: torch.Tensor, pooling: str) -> None:
-        """Count the new part of a tile, `tokens` (1 + rows * cols, D) float32."""
+        """Add the new part of a tile, `tokens` (1 + rows * cols, D) float32."""
         grid = tokens[1:].unflatten(0, (tile.rows, tile.cols))[tile.new_row :, tile.new_col :]
         row, col = tile.row + tile.new_row, tile.col + tile.new_col
         inside = np.s_[row : tile.row + tile.rows, col : tile.col + tile.cols]
@@ -104,14 +104,14 @@ class _Pending:
         self.weight += weight
 
     def result(self, pooling: str) -> np.ndarray:
-        """The finished vector (D,) or map (rows, cols, D)."""
+        """Return the finished embedding (D,) or map (rows, cols, D)."""
         assert self.total is not None
         return self.total if pooling == "patch" else (self.total / self.weight).astype(np.float32)
 
 
 @dataclass(eq=False)
 class _Batches:
-    """Tiles waiting for company of their own size."""
+    """Tiles grouped by size, until they fill a batch."""
 
     size: int
     waiting: dict[tuple[int, ...], list[tuple[_Pending, Tile, np.ndarray]]] = field(default_factory=dict)
@@ -148,16 +148,16 @@ def encode_images(
 ) -> Iterator[np.ndarray]:
     """Embed prepared images of any size, batching tiles across images.
 
-    An image is padded to whole patches, cut into tiles on the patch grid, and put together again such that every
-    image position counts once and padding not at all.
+    An image is padded to whole patches and cut into tiles on the patch grid. Every position of the image counts once,
+    and padding does not count.
 
     Args:
-        model: A STED-FM encoder, or a model that holds one; on its device and in its dtype.
-        images: (C, H, W) float32 in [0, 1] each, from `StedFmImageProcessor.prepare`.
-        pooling: `"avg"`, mean of the patch tokens weighted by the share of the patch inside the image; `"token"`,
-            class token, averaged over tiles by the area each adds; `"patch"`, all patch tokens.
-        tile_size: Size of a tile, in pixels; `"auto"` is the model's `image_size`, None takes images whole.
-        batch_size: Tiles in one forward pass.
+        model: STED-FM encoder, or a model that holds one, on its device and in its dtype.
+        images: Images (C, H, W) float32 in [0, 1], from `StedFmImageProcessor.prepare`.
+        pooling: `"avg"` (mean of the patch tokens, weighted by the fraction of the patch inside the image), `"token"`
+            (class token, averaged over tiles by the area they add) or `"patch"` (all patch tokens).
+        tile_size: Size of a tile, in pixels; `"auto"` is the model's `image_size`, None uses whole images.
+        batch_size: Number of tiles in one forward pass.
 
     Yields:
         One array per image in the order of `images`, float32: (D,), or (rows, cols, D) for `"patch"`.
