@@ -207,15 +207,14 @@ class StedFmImageProcessor(PilBackend):
 
     Keyword Args:
         normalization (str): Scaling to [0, 1], fitted once to the whole image for each channel: `"percentile"`
-        (default,
-            the scaling of the pretraining crops), `"minmax"`, `"fixed"` (`intensity_range` becomes 0 and 1, which
-            keeps brightness comparable between images) or `"none"` (already scaled: integers are divided by the
+            (default, the scaling of the pretraining crops), `"minmax"`, `"fixed"` (`intensity_range` becomes 0 and 1,
+            which keeps brightness comparable between images) or `"none"` (already scaled: integers are divided by the
             largest value of their dtype, floats are not changed).
         percentiles (tuple of float): Lower and upper percentile; the published crops used 0.1 and 99.9.
-        intensity_range (pair of float): Lower and upper intensity for `"fixed"`, or one such pair per channel. channel
-        (int): Index of the channel to keep; None keeps all. pixel_size_nm (float or pair of float): Pixel size of the
-        image in nm, one number or (y, x); by default that of a
-            `StedImage`.
+        intensity_range (pair of float): Lower and upper intensity for `"fixed"`, or one such pair per channel.
+        channel (int): Index of the channel to keep; None keeps all.
+        pixel_size_nm (float or pair of float): Pixel size of the image in nm, one number or (y, x); by default that
+            of a `StedImage`.
         target_pixel_size_nm (float or pair of float): Pixel size in nm to which images are resampled; None does not
             resample.
         do_pad (bool): Whether to mirror the image at the bottom and right edge up to a multiple of `patch_size`.

@@ -12,7 +12,7 @@ from types import ModuleType
 
 
 def register_late() -> None:
-    """Import `registration` now if transformers is imported, or else as soon as it is imported."""
+    """Import `registration` now if transformers is imported, or else when it is imported."""
     if "transformers" in sys.modules:
         _register()
     else:

@@ -14,8 +14,8 @@ from stedfm_hf.data.publishing.statistics import Statistics
 from stedfm_hf.data.repository.layout import Crop, Scaling, crop_features, crops_to_table
 from stedfm_hf.evaluation.scoring import METRICS
 from stedfm_hf.evaluation.segmentation.scores import Scorer, scores_to_table
-from stedfm_hf.inference.answers import answer_schema
 from stedfm_hf.inference.field_task import field_schema, object_schema
+from stedfm_hf.inference.predictions import prediction_schema
 from stedfm_hf.inference.tables import OF_IMAGE, OF_MODEL, embedding_schema
 from stedfm_hf.labels.annotated import from_arrays
 from stedfm_hf.runs import Manifest
@@ -52,7 +52,7 @@ def test_columns_of_embed() -> None:
 
 
 def test_columns_of_classify() -> None:
-    names = answer_schema(["p_<class>", "value_<name>"], labelled=True, maps=True).names
+    names = prediction_schema(["p_<class>", "value_<name>"], labelled=True, maps=True).names
     columns = {name for name in documented("classify") if not name.startswith("DIR/")}
     assert columns == set(names) - SHARED
 

@@ -103,7 +103,7 @@ def test_links_are_followed_but_not_in_circles(folder: Path, tmp_path: Path) -> 
     assert paths(folder / "**" / "*.png") == ["link/e.png"]
 
 
-def test_equal_paths_of_different_files_are_told_apart(tmp_path: Path) -> None:
+def test_equal_paths_of_different_files_are_made_unique(tmp_path: Path) -> None:
     for name in ("x/1/a.tif", "x/2/a.tif", "x/2/b.tif"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")

@@ -107,7 +107,7 @@ def dtype_name(dtype: str) -> str:
     return np.dtype(dtype).name
 
 
-def test_stacks_are_series_and_equal_names_are_told_apart(tmp_path: Path) -> None:
+def test_stacks_are_series_and_equal_names_get_unique_names(tmp_path: Path) -> None:
     stacks = [Stack(PIXELS + k, name=name) for k, name in enumerate(["STED", "Confocal", "STED", ""])]
     path = write_obf(tmp_path / "a.msr", *stacks)
     assert [each.name for each in list_series(path)] == ["STED", "Confocal", "STED#2", "stack"]
@@ -160,11 +160,11 @@ def test_no_stack_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_other_msr_files_and_odd_stacks(tmp_path: Path) -> None:
     (tmp_path / "a.msr").write_bytes(b"CDataDoc" + bytes(100))
-    with pytest.raises(ImageReadError, match="no OBF file"):
+    with pytest.raises(ImageReadError, match="not an OBF file"):
         read_image(tmp_path / "a.msr")
     with pytest.raises(ImageReadError, match="complex64"):
         read_image(write_obf(tmp_path / "b.msr", Stack(PIXELS.astype(np.complex64))))
-    with pytest.raises(ImageReadError, match="no image"):
+    with pytest.raises(ImageReadError, match="not an image"):
         read_image(write_obf(tmp_path / "c.msr", Stack(PIXELS.ravel(), ("X",))))
 
 

@@ -58,8 +58,8 @@ def test_chosen_masks_are_in_raster_order(model: StedFmForPreTraining) -> None:
     [
         ({"noise": torch.rand(2, 15)}, r"noise must be .* = \(2, 16\)"),
         ({"bool_masked_pos": torch.eye(2, 16).cumsum(0).bool()}, "equally many"),
-        ({"bool_masked_pos": torch.zeros(2, 16, dtype=torch.bool)}, "some but not all"),
-        ({"bool_masked_pos": torch.ones(2, 16, dtype=torch.bool)}, "some but not all"),
+        ({"bool_masked_pos": torch.zeros(2, 16, dtype=torch.bool)}, "some, but not all"),
+        ({"bool_masked_pos": torch.ones(2, 16, dtype=torch.bool)}, "some, but not all"),
         ({"noise": torch.rand(2, 16), "generator": torch.Generator()}, "at most one"),
     ],
 )
