@@ -139,7 +139,7 @@ neighbours of {queries} queries among {rows} x {length} embeddings. {result}
 Measured on {machine}, with `python -m tests.benchmarks.bench_knn`."""
 METHOD = """## How it was measured
 
-| | |
+| part | how |
 | --- | --- |
 | embeddings | random float32 embeddings around twenty directions ({size:.0f} MB), cosine similarity |
 | rounds | the cases take turns; ratios are formed within a round |

@@ -41,7 +41,7 @@ Measured on {machine}, with `python -m tests.benchmarks.classification`.
 
 ## How it was measured
 
-| | |
+| part | how |
 | --- | --- |
 | images | `benchmark-v1`, simulated: {sizes} images of train, validation and test |
 | classes | 7; every image is a separate source image |
@@ -111,7 +111,7 @@ def _page(done: Mapping[tuple[str, int], Mapping[str, Any]], probe: Sequence[Map
     for run in probe:
         by_model.setdefault(run["name"], {}).setdefault(run["setting"], []).append(run["accuracy"])
     for name, settings in by_model.items():
-        title = "chance" if name == "Chance" else f"logistic regression on {name}"
+        title = "chance" if name == "Chance" else f"logistic regression: {name}"
         rows.append([title, _spread(settings[str(FEW)]), _spread(settings["all"])])
     sizes = done["full", 0]["sizes"]
     return HEAD.format(

@@ -77,7 +77,7 @@ Measured on {machine}, with `python -m tests.benchmarks.segmenters`.
 `demo` was trained on simulated images only, so this table shows that fine-tuning works. It does not predict accuracy
 on images from a microscope.
 
-| | |
+| part | how |
 | --- | --- |
 | images | `benchmark-v1-scenes`, simulated: {sizes} images of train, validation and test |
 | classes | rings, fibres and puncta; every image is a separate source image |
