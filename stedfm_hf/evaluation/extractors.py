@@ -71,12 +71,21 @@ class Extractor(ABC):
 
     @abstractmethod
     def extract(self, images: Iterable[StedImage]) -> Iterator[np.ndarray]:
-        """Yield the features (d,) of each image, in order."""
+        """Yield the features (d,) of each image, in order.
+
+        Args:
+            images: Images.
+        """
 
 
 @dataclass(eq=False, kw_only=True)
 class EncoderExtractor(Extractor):
-    """Embeddings of a STED-FM encoder: the mean over all patches of an image, or of its tiles."""
+    """Embeddings of a STED-FM encoder: the mean over all patches of an image, or of its tiles.
+
+    Attributes:
+        encoder: Loaded model with its processor.
+        batch_size: Number of images in a forward pass.
+    """
 
     encoder: Encoder = field(repr=False)
     batch_size: int = 32
@@ -98,7 +107,15 @@ class EncoderExtractor(Extractor):
 
 @dataclass(eq=False, kw_only=True)
 class VisionExtractor(Extractor):
-    """Embeddings of any vision model of transformers; grey images are repeated in three channels and resized."""
+    """Embeddings of any vision model of transformers; grey images are repeated in three channels and resized.
+
+    Attributes:
+        model: Network.
+        size_px: Height and width of the input, in pixels.
+        mean: Mean of each input channel.
+        std: Standard deviation of each input channel.
+        batch_size: Number of images in a forward pass.
+    """
 
     model: torch.nn.Module = field(repr=False)
     size_px: int
@@ -141,7 +158,11 @@ class VisionExtractor(Extractor):
 
 @dataclass(eq=False, kw_only=True)
 class BaselineExtractor(Extractor):
-    """Features that need no training; the features of several channels are concatenated."""
+    """Features that need no training; the features of several channels are concatenated.
+
+    Attributes:
+        function: Function from scaled images to features (n, d).
+    """
 
     function: FeatureFunction = field(repr=False)
 

@@ -59,6 +59,11 @@ NUMBERS = datasets.Sequence(NUMBER)
 def class_numbers(name: str, values: Any, num_classes: int | None = None) -> np.ndarray:
     """Return class numbers as integers.
 
+    Args:
+        name: Name of the values in the message.
+        values: Class numbers (n,).
+        num_classes: Number of classes; None allows any number.
+
     Raises:
         ValueError: If there are no numbers, or a number is not the number of a class.
     """
@@ -74,14 +79,27 @@ def class_numbers(name: str, values: Any, num_classes: int | None = None) -> np.
 
 
 def check_finite(name: str, values: np.ndarray) -> None:
-    """Raise a ValueError if a value is NaN or infinite."""
+    """Raise a ValueError if a value is NaN or infinite.
+
+    Args:
+        name: Name of the values in the message.
+        values: Values to check.
+    """
     bad = int((~np.isfinite(values)).sum())
     if bad:
         raise ValueError(f"{bad} of {values.size} {name} are not finite; check the predictions")
 
 
 def or_none(values: np.ndarray) -> list[float | None]:
-    """Convert numbers to a list in which NaN is None."""
+    """Convert numbers to a list in which NaN is None.
+
+    Args:
+        values: Numbers (n,).
+
+    Example:
+        >>> or_none(np.array([0.5, np.nan]))
+        [0.5, None]
+    """
     return [None if np.isnan(value) else float(value) for value in values]
 
 

@@ -39,7 +39,11 @@ class ImageScores:
     threshold: float
 
     def undefined(self, name: str) -> np.ndarray:
-        """Return whether the score of each class is undefined, (L,) bool."""
+        """Return whether the score of each class is undefined, (L,) bool.
+
+        Args:
+            name: Name of the metric.
+        """
         values = self.values[name]
         return np.isnan(values) if self.protocol == "default" else values == reference.UNDEFINED
 
@@ -198,6 +202,11 @@ def checked(
     probabilities: np.ndarray, target: np.ndarray, region: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return probabilities, target and region as arrays, after checking that they match.
+
+    Args:
+        probabilities: Probability maps (L, H, W).
+        target: Masks of all classes (L, H, W).
+        region: Mask of the pixels to score (H, W) bool; None scores all pixels.
 
     Raises:
         UserError: If shapes differ, probabilities are not finite, or the target is outside [0, 1].

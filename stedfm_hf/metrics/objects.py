@@ -55,7 +55,11 @@ class ObjectScores:
             }
 
     def undefined(self, name: str) -> np.ndarray:
-        """Return whether the metric of each class is undefined, (L,) bool."""
+        """Return whether the metric of each class is undefined, (L,) bool.
+
+        Args:
+            name: Name of the metric.
+        """
         return np.isnan(self.values[name])
 
     def plain(self) -> dict[str, list[float | None]]:

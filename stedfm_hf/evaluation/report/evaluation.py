@@ -114,11 +114,20 @@ class Evaluation:
         return notes
 
     def name(self, key: str) -> str:
-        """Return the name of a method."""
+        """Return the name of a method.
+
+        Args:
+            key: Key of the method.
+        """
         return next(each.name for each in self.methods if each.key == key)
 
     def row(self, method: str, setting: str) -> dict[str, Any]:
-        """Return the summary of a method in a setting."""
+        """Return the summary of a method in a setting.
+
+        Args:
+            method: Key of the method.
+            setting: Setting of the runs.
+        """
         return next(row for row in self.summary if (row["method"], row["setting"]) == (method, setting))
 
     def record(self) -> dict[str, Any]:

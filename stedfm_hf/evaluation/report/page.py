@@ -79,14 +79,18 @@ def write_report_page(evaluation: Evaluation, figures: Mapping[str, Path], path:
         lead=" ".join(summary(evaluation)),
         facts=page_facts(evaluation.splits.facts(), evaluation.test, **classes),
         sections=sections,
-        footer=f"Made by `stedfm {evaluation.command}` of the package stedfm-hf. This page is self-contained. The "
+        footer=f"Made by stedfm {evaluation.command} (package stedfm-hf). This page is self-contained. The "
         "folder also holds the figures as PNG and SVG (figures), all metrics (results.json, results.parquet) and all "
         "predictions (predictions.parquet).",
     )
 
 
 def summary(evaluation: Evaluation) -> list[str]:
-    """Return the main results as sentences, which open the page."""
+    """Return the main results as sentences, which open the page.
+
+    Args:
+        evaluation: Results.
+    """
     limitations = limitations_of(evaluation.test)
     lines = limitation_sentences(limitations, simulated=evaluation.test.simulated)
     first, setting = evaluation.methods[0], evaluation.main_setting
@@ -166,13 +170,15 @@ def _scores(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section:
     alt = f"{METRIC_NAMES[evaluation.primary]} of all models and baselines over the number of {over}"
     metrics = [metric for metric in IN_TABLE[evaluation.test.task] if any(metric in row for row in evaluation.summary)]
     header = (
-        "model",
+        "method",
         ("labelled images" if evaluation.test.task == "regression" else "labels per class") if probe else "k",
         *(METRIC_NAMES[metric] + (", %" if metric in _IN_PERCENT else "") for metric in metrics),
         "95 % CI",
     )
+    settings = evaluation.order[::-1]
+    main = settings.index(evaluation.main_setting) * len(evaluation.methods)
     rows = []
-    for setting in reversed(evaluation.order):
+    for setting in settings:
         for each in evaluation.methods:
             row = evaluation.row(each.key, setting)
             ends = row["interval"]
@@ -191,18 +197,19 @@ def _scores(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section:
     )
     if "reference" in evaluation.order[0]:
         repeats = f"Mean ± standard deviation over {runs} values of k. "
+    sampling = "It does not include the variation between samples of labelled images. " if probe else ""
     caption = (
-        f"{repeats}CI: 95 % confidence interval of the {METRIC_NAMES[evaluation.primary]}, from a bootstrap "
-        "over the source images of the test split. It does not include the variation between samples of labelled "
-        "images. Overlapping "
-        "intervals do not show that two methods are equal: see the pairwise comparisons."
+        f"{repeats}CI: 95 % confidence interval of the {METRIC_NAMES[evaluation.primary]} over the source images "
+        "of the "
+        f"test split. {sampling}Overlapping intervals do not show that two methods are equal: see the pairwise "
+        "comparisons."
     )
     figure = ReportFigure.from_png(
         figures[name],
         alt,
         "Error bars: one standard deviation over random samples of the labelled images." if repeats and probe else "",
     )
-    return Section("Scores", (), [figure], Table(header, rows, caption, strong=0))
+    return Section("Scores", (), [figure], Table(header, rows, caption, strong=main))
 
 
 def _bare(evaluation: Evaluation, value: float) -> str:
@@ -221,11 +228,11 @@ def _comparisons(evaluation: Evaluation) -> Section:
         evaluation.comparisons,
         first=evaluation.methods[0].name,
         single_model=sum(each.kind == "model" for each in evaluation.methods) == 1,
-        noun="models",
+        noun="methods",
         name=evaluation.name,
         header=(
             ("labelled images" if regression else "labels per class") if probe else "k",
-            "decrease of squared error" if regression else "difference, percentage points",
+            "decrease of squared error" if regression else "difference, points",
             "95 % CI",
         ),
         cells=lambda each: (
@@ -233,7 +240,8 @@ def _comparisons(evaluation: Evaluation) -> Section:
             number(each["difference"]),
             f"{number(each['low'])} to {number(each['high'])}",
         ),
-        text="Paired permutation tests on the same test images: p is the fraction of 10,000 random permutations, "
+        text=("" if regression else "Differences are in percentage points. ")
+        + "Paired permutation tests on the same test images: p is the fraction of 10,000 random permutations, "
         "which swap the scores of the two methods on whole source images, with a difference at least as large "
         "(two-sided). "
         "P-values are corrected for all tests of this page by Holm's method; differences with a corrected p below "
@@ -286,15 +294,19 @@ def _calibration(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section
     metrics = ("expected_calibration_error", "brier_score")
     settings = (evaluation.order[0], last) if len(evaluation.order) > 1 else (last,)
     header = (
-        "model",
-        *(f"{METRIC_NAMES[metric]}, {setting} labels per class" for setting in settings for metric in metrics),
+        "method",
+        *(f"{name}, {setting} labels" for setting in settings for name in ("ECE", "Brier score")),
     )
     rows = []
     for each in evaluation.methods:
         found = [evaluation.row(each.key, setting).get(metric) for setting in settings for metric in metrics]
         rows.append((nonbreaking(each.name), *(_mean_sd("", value) for value in found)))
     table = Table(
-        header, rows, "Lower is better. The Brier score is the squared error of the probabilities, from 0 to 2.", 0
+        header,
+        rows,
+        "ECE: expected calibration error, from 0 to 1. Brier score: squared error of the probabilities, from 0 to 2. "
+        "Lower is better for both. Labels: labelled images per class.",
+        0,
     )
     return Section("Calibration", text, [figure], table)
 
@@ -306,7 +318,7 @@ def _method(evaluation: Evaluation) -> Section:
         text.append(
             "There is no comparison with a ViT-S trained on photographs: it was not available or not requested."
         )
-    return method_section(text, evaluation.methods, "model")
+    return method_section(text, evaluation.methods, "method")
 
 
 def _protocol(evaluation: Evaluation) -> str:

@@ -40,7 +40,12 @@ class MethodInfo:
 
 
 def limitation_sentences(limitations: Sequence[str], *, simulated: bool) -> list[str]:
-    """Return sentences on limitations, which precede all results."""
+    """Return sentences on limitations, which precede all results.
+
+    Args:
+        limitations: Reasons why no conclusion can be drawn.
+        simulated: Whether the images are simulated.
+    """
     found = []
     if limitations:
         found.append(
@@ -102,16 +107,21 @@ def comparison_section(
     rows = []
     for each in comparisons:
         model, other = (nonbreaking(name(each[key])) for key in ("model", "other"))
-        label = "significant" if each["p_holm"] < LEVEL else "not significant"
+        label = "yes" if each["p_holm"] < LEVEL else "no"
         names = other if single_model else f"{model} − {other}"
         rows.append((names, *cells(each), _p(each["p"]), _p(each["p_holm"]), label))
     lines = [text, *(["There are too few source images to interpret these tests."] if limited else [])]
-    head = (f"{first} compared with" if single_model else noun, *header, "p", "corrected p", "result")
+    head = (f"{first} compared with" if single_model else noun, *header, "p", "corrected p", "significant")
     return Section("Pairwise comparisons", lines, table=Table(head, rows))
 
 
 def failed_section(title: str, failed: Mapping[str, str]) -> list[Section]:
-    """Return the section of failed images, if there are any."""
+    """Return the section of failed images, if there are any.
+
+    Args:
+        title: Title of the section.
+        failed: Reason why an image failed, by its image id.
+    """
     return [Section(title, table=Table(("image", "reason"), list(failed.items())))] if failed else []
 
 
@@ -143,14 +153,26 @@ def method_section(text: Sequence[str], methods: Sequence[MethodInfo], noun: str
 
 
 def baseline_descriptions(methods: Sequence[MethodInfo], sentences: Mapping[str, str]) -> list[str]:
-    """Return one paragraph on the baselines among the methods, if there are any."""
+    """Return one paragraph on each baseline among the methods.
+
+    Args:
+        methods: Models and baselines.
+        sentences: Description of each baseline, by key.
+    """
     keys = {each.key for each in methods}
-    found = [sentence for key, sentence in sentences.items() if key in keys]
-    return [" ".join(found)] if found else []
+    return [sentence for key, sentence in sentences.items() if key in keys]
 
 
 def nonbreaking(name: str) -> str:
-    """Replace spaces and hyphens by non-breaking ones."""
+    """Replace spaces and hyphens by non-breaking ones.
+
+    Args:
+        name: Name in a table.
+
+    Example:
+        >>> nonbreaking("raw pixel") == "raw" + chr(160) + "pixel"
+        True
+    """
     return name.replace(" ", "\u00a0").replace("-", "\u2011")
 
 
@@ -165,13 +187,26 @@ OTHER_FILES = ("results.parquet", "predictions.parquet", "figures")
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file, atomically."""
+    """Write a Parquet file, atomically.
+
+    Args:
+        table: Table to write.
+        path: File to write.
+    """
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
 def finite(value: Any) -> Any:
-    """Replace NaN and infinities, which JSON does not support, by None."""
+    """Replace NaN and infinities, which JSON does not support, by None.
+
+    Args:
+        value: JSON data.
+
+    Example:
+        >>> finite({"mean": float("nan"), "low": [0.5]})
+        {'mean': None, 'low': [0.5]}
+    """
     if isinstance(value, dict):
         return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -58,7 +58,19 @@ class _FrequencyBaseline:
     frequencies: np.ndarray = np.zeros(0)
 
     def fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions | None = None) -> Self:
-        """Compute the frequency of each class."""
+        """Compute the frequency of each class.
+
+        Args:
+            images: Scaled images (C, H, W) in [0, 1].
+            targets: Masks of all classes (L, H, W) of each image.
+            regions: Masks of the annotated pixels; None if all pixels are annotated.
+
+        Returns:
+            The fitted baseline.
+
+        Raises:
+            UserError: If there are no annotated images or pixels.
+        """
         self.frequencies = class_frequencies(targets, regions)
         return self
 
@@ -83,7 +95,14 @@ class Constant(_FrequencyBaseline):
         self.exclusive = exclusive
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """Predict 1 for each class in the training images; for exclusive classes, their frequencies."""
+        """Predict 1 for each class in the training images; for exclusive classes, their frequencies.
+
+        Args:
+            image: Scaled image (C, H, W) in [0, 1].
+
+        Returns:
+            Maps (L, H, W) float32 in [0, 1].
+        """
         check_fitted(self.frequencies)
         values = self.frequencies if self.exclusive else self.frequencies > 0
         return np.broadcast_to(values[:, None, None], (len(values), *image.shape[1:])).astype(np.float32)
@@ -111,7 +130,14 @@ class Otsu(_FrequencyBaseline):
         self.exclusive, self.background, self.channel = exclusive, background, channel
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """Predict the bright pixels for each class."""
+        """Predict the bright pixels for each class.
+
+        Args:
+            image: Scaled image (C, H, W) in [0, 1].
+
+        Returns:
+            Maps (L, H, W) float32 in [0, 1].
+        """
         check_fitted(self.frequencies)
         plane = select_channel(image, self.channel)
         bright = np.broadcast_to(plane > threshold_otsu(plane), (len(self.frequencies), *plane.shape))
@@ -144,13 +170,26 @@ def class_frequencies(targets: Sequence[np.ndarray], regions: Regions | None = N
 
 
 def region_pixels(planes: np.ndarray, region: np.ndarray | None) -> np.ndarray:
-    """Return the pixels of masks (L, H, W) inside a region: (L, n)."""
+    """Return the pixels of masks (L, H, W) inside a region: (L, n).
+
+    Args:
+        planes: Masks of all classes (L, H, W).
+        region: Mask of the pixels to return (H, W) bool; None returns all pixels.
+    """
     planes = np.asarray(planes)
     return planes.reshape(len(planes), -1) if region is None else planes[:, region]
 
 
 def select_channel(image: np.ndarray, channel: int) -> np.ndarray:
-    """Return a channel (H, W) float64 of an image (C, H, W)."""
+    """Return a channel (H, W) float64 of an image (C, H, W).
+
+    Args:
+        image: Image (C, H, W).
+        channel: Number of the channel.
+
+    Raises:
+        UserError: If the channel does not exist, or has pixels that are not finite.
+    """
     if image.ndim != 3 or not channel < len(image):
         raise UserError(f"channel {channel} does not exist in an image (C, H, W) of the shape {image.shape}")
     plane = np.asarray(image[channel], np.float64)
@@ -214,7 +253,14 @@ class Chance(_FrequencyBaseline):
         self.exclusive, self.seed = exclusive, seed
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """Predict random maps: 0 or 1 for exclusive classes, otherwise values that are 0.5 or more in a fraction p."""
+        """Predict random maps: 0 or 1 for exclusive classes, otherwise values that are 0.5 or more in a fraction p.
+
+        Args:
+            image: Scaled image (C, H, W) in [0, 1].
+
+        Returns:
+            Maps (L, H, W) float32 in [0, 1].
+        """
         check_fitted(self.frequencies)
         rng = np.random.default_rng([self.seed, zlib.crc32(np.ascontiguousarray(image).tobytes())])
         shape = (image.shape[-2], image.shape[-1])

@@ -84,7 +84,19 @@ class PixelForest:
         self.classes = 0
 
     def fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions | None = None) -> Self:
-        """Fit the forest on a random sample of annotated pixels."""
+        """Fit the forest on a random sample of annotated pixels.
+
+        Args:
+            images: Scaled images (C, H, W) in [0, 1].
+            targets: Masks of all classes (L, H, W) of each image.
+            regions: Masks of the annotated pixels; None if all pixels are annotated.
+
+        Returns:
+            The fitted baseline.
+
+        Raises:
+            UserError: If there are no annotated images or pixels.
+        """
         self.classes = len(class_frequencies(targets, regions))
         regions = regions or [None] * len(images)
         sizes = [region_pixels(target, region).shape[1] for target, region in zip(targets, regions, strict=True)]
@@ -105,7 +117,14 @@ class PixelForest:
         return self
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """Predict the probability of each class for each pixel."""
+        """Predict the probability of each class for each pixel.
+
+        Args:
+            image: Scaled image (C, H, W) in [0, 1].
+
+        Returns:
+            Maps (L, H, W) float32 in [0, 1].
+        """
         check_fitted([] if self.forest is None else [self.forest])
         assert self.forest is not None
         features = pixel_features(image)

@@ -184,7 +184,14 @@ class Method(ABC):
 
 @dataclass(eq=False, kw_only=True)
 class ModelMethod(Method):
-    """Segmentation model; its maps are those of `stedfm segment`."""
+    """Segmentation model; its maps are those of `stedfm segment`.
+
+    Attributes:
+        segmenter: Loaded model.
+        match: Mapping from the classes of the model to those of the data.
+        batch_size: Number of tiles in a forward pass.
+        scaling: Scaling of the images.
+    """
 
     segmenter: Segmenter = field(repr=False)
     match: ClassMatch
@@ -261,7 +268,11 @@ class BaselineMethod(Method):
 
 @dataclass(eq=False, kw_only=True)
 class CrossValidatedMethod(Method):
-    """Baseline that is fitted on the other folds for each image."""
+    """Baseline that is fitted on the other folds for each image.
+
+    Attributes:
+        cross_validated: Baseline with its folds.
+    """
 
     cross_validated: CrossValidatedBaseline = field(repr=False)
 

@@ -259,18 +259,32 @@ class ScoreCache:
         }
 
     def has(self, method: str, image_id: str) -> bool:
-        """Return whether an image is scored."""
+        """Return whether an image is scored.
+
+        Args:
+            method: Key of the method.
+            image_id: Image id.
+        """
         return (method, image_id) in self._scored
 
     def add(self, scored: ScoredImage) -> None:
-        """Add the scores of an image; they are written at intervals."""
+        """Add the scores of an image; they are written at intervals.
+
+        Args:
+            scored: Scores of the image.
+        """
         self._scored[scored.method, scored.image_id] = scored
         self._unsaved.append(scored)
         if time.monotonic() - self._saved > SECONDS:
             self.save()
 
     def of(self, method: str, image_ids: Sequence[str]) -> list[ScoredImage]:
-        """Return the scores of a method, in the order of the images."""
+        """Return the scores of a method, in the order of the images.
+
+        Args:
+            method: Key of the method.
+            image_ids: Image ids.
+        """
         return [self._scored[method, image_id] for image_id in image_ids]
 
     def save(self) -> None:

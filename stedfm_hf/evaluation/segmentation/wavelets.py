@@ -100,7 +100,19 @@ class WaveletSpots:
         self.frequencies = np.zeros(0)
 
     def fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions | None = None) -> Self:
-        """Select scales and threshold of each class."""
+        """Select scales and threshold of each class.
+
+        Args:
+            images: Scaled images (C, H, W) in [0, 1].
+            targets: Masks of all classes (L, H, W) of each image.
+            regions: Masks of the annotated pixels; None if all pixels are annotated.
+
+        Returns:
+            The fitted baseline.
+
+        Raises:
+            UserError: If there are no annotated images or pixels.
+        """
         self.frequencies = class_frequencies(targets, regions)
         scores = np.zeros((len(images), len(self.choices), len(self.frequencies)))
         for number, (image, target) in enumerate(zip(images, targets, strict=True)):
@@ -116,7 +128,14 @@ class WaveletSpots:
         return self
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """Predict the spots of each class."""
+        """Predict the spots of each class.
+
+        Args:
+            image: Scaled image (C, H, W) in [0, 1].
+
+        Returns:
+            Maps (L, H, W) float32 in [0, 1].
+        """
         check_fitted(self.settings)
         planes = self._planes(image)
         found = np.stack([_spots(planes, scales, threshold) for scales, threshold in self.settings])

@@ -102,11 +102,21 @@ class SegmentationEvaluation:
         return list(dict.fromkeys(row["metric"] for row in self.summary))
 
     def name(self, key: str) -> str:
-        """Return the name of a method."""
+        """Return the name of a method.
+
+        Args:
+            key: Key of the method.
+        """
         return next(each.name for each in self.methods if each.key == key)
 
     def row(self, method: str, metric: str, each_class: str = ALL) -> dict[str, Any]:
-        """Return the summary of a metric and class for a method."""
+        """Return the summary of a metric and class for a method.
+
+        Args:
+            method: Key of the method.
+            metric: Name of the metric.
+            each_class: Name of the class; by default the mean over classes.
+        """
         key = (method, metric, each_class)
         return next(row for row in self.summary if (row["method"], row["metric"], row["class"]) == key)
 

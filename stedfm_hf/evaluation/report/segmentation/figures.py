@@ -210,7 +210,11 @@ def plot_examples(examples: Sequence[Example], classes: Sequence[str]) -> Figure
 
 
 def colour_of(number: int) -> str:
-    """Return the colour of a class, by its number."""
+    """Return the colour of a class, by its number.
+
+    Args:
+        number: Number of the class.
+    """
     return BRIGHT[number % len(BRIGHT)]
 
 

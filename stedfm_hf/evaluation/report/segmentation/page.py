@@ -75,7 +75,7 @@ def write_report_page(evaluation: SegmentationEvaluation, figures: Mapping[str, 
             protocol=evaluation.scorer.protocol,
         ),
         sections=sections,
-        footer=f"Made by `stedfm {evaluation.command}` of the package stedfm-hf. This page is self-contained. The "
+        footer=f"Made by stedfm {evaluation.command} (package stedfm-hf). This page is self-contained. The "
         "folder also holds the figures as PNG and SVG (figures), all metrics (metrics.json) and the scores of "
         "each image "
         "(per_image.parquet).",
@@ -83,7 +83,11 @@ def write_report_page(evaluation: SegmentationEvaluation, figures: Mapping[str, 
 
 
 def summary(evaluation: SegmentationEvaluation) -> list[str]:
-    """Return the main results as sentences, which open the page."""
+    """Return the main results as sentences, which open the page.
+
+    Args:
+        evaluation: Results.
+    """
     lines = limitation_sentences(evaluation.limitations, simulated=evaluation.test.simulated)
     first, best = evaluation.main_method, evaluation.best_baseline()
     lines.append(f"{first.name} reaches a mean IoU of {_with_interval(evaluation.row(first.key, PRIMARY))}.")
@@ -172,10 +176,11 @@ def _scores(evaluation: SegmentationEvaluation, figures: Mapping[str, Path]) -> 
     )
     over = "over classes" + (f" (without {', '.join(excluded)})" if excluded else "")
     caption = (
-        f"Means over images, then {over}. CI: 95 % confidence interval of the mean, from a bootstrap over source "
-        "images. "
-        "It does not include the variation between training runs. Overlapping intervals do not show that two methods "
-        "are equal: see the pairwise comparisons. " + _undefined(evaluation)
+        f"Means over images, then {over}. IoU: intersection over union; AUPR: average precision, the area under the "
+        "precision-recall curve; AUROC: area under the ROC curve; PQ: panoptic quality. CI: 95 % confidence "
+        "interval of "
+        "the mean, from a bootstrap over source images, without the variation between training runs. Overlapping "
+        "intervals do not show that two methods are equal: see the pairwise comparisons. " + _undefined(evaluation)
     )
     report_figure = ReportFigure.from_png(
         figures["scores"],
@@ -314,7 +319,9 @@ def _objects(evaluation: SegmentationEvaluation) -> Section:
         "Objects are connected components, including diagonal neighbours; two objects match if their IoU is "
         "above 0.5. "
         "Here all objects have equal weight; in the tables above, all images have equal weight. F1 is the detection "
-        "score, SQ (segmentation quality) the mean IoU of the matches, and PQ (panoptic quality) their product."
+        "score, SQ (segmentation quality) the mean IoU of the matches, and PQ (panoptic quality) their product. "
+        "Matched "
+        "objects are true positives, missed ones false negatives, and spurious ones false positives."
         + (
             f" Components below {evaluation.scorer.min_area_px} pixels are ignored."
             if evaluation.scorer.min_area_px > 1
@@ -332,7 +339,8 @@ def _method(evaluation: SegmentationEvaluation) -> Section:
     text = []
     if any(each.kind == "model" for each in evaluation.methods):
         text.append(
-            "Models segment each image as in `stedfm segment`: the whole image is scaled, segmented in tiles "
+            "Models segment each image as the command stedfm segment does: the whole image is scaled, segmented "
+            "in tiles "
             "that overlap "
             "by a quarter, and blended."
         )
