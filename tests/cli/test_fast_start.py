@@ -84,7 +84,7 @@ MISTAKES = [
     ("data import-archive missing.zip --output out", "missing.zip"),
     ("data import-set nope missing.zip --output out", "nope"),
     ("data import-set optim missing.zip --output out", "missing.zip"),
-    ("data import-archive occupied/thesis.txt --output out", "neither a tar nor a zip"),
+    ("data import-archive occupied/thesis.txt --output out", "not a tar or zip archive"),
     ("data import-set optim empty --output occupied", "holds other files"),
     ("data stats missing", "missing: no such folder"),
     ("data stats empty", "empty: holds no Parquet file"),

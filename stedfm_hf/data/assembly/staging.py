@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from stedfm_hf.data.repository.layout import Crop, crops_to_table, staged_schema, with_planes
-from stedfm_hf.data.repository.shards import ONE_OF_A_KIND
+from stedfm_hf.data.repository.shards import WITHOUT_DICTIONARY
 from stedfm_hf.runs import ItemStatus
 from stedfm_hf.runs.parts import Part, PartStore, PartWriter
 
@@ -98,7 +98,7 @@ class Staging(PartStore):
             Writer of the crops.
         """
         schema = staged_schema(planes=True)
-        plain = [column for column in schema.names if column not in ONE_OF_A_KIND]
+        plain = [column for column in schema.names if column not in WITHOUT_DICTIONARY]
         with self.open(name, schema, use_dictionary=plain, write_statistics=False) as part:
             writer = CropWriter(part)
             yield writer

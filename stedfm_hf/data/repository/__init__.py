@@ -1,1 +1,1 @@
-"""What a repository of crops is: its columns, its files, writing and reading them."""
+"""Layout of a data set: columns and files, and how they are written and read."""

@@ -1,4 +1,4 @@
-"""The one decoder: a row or a batch of a data set, as tensors."""
+"""Decoding of rows of a data set to tensors."""
 
 from __future__ import annotations
 
@@ -13,26 +13,30 @@ from stedfm_hf.data.repository.planes import read_planes, read_region
 from stedfm_hf.runs.errors import UserError
 
 UNLABELLED = -1
+"""Number of a row without a label."""
 
 
 def decode(rows: Mapping[str, Any] | pa.Table | pa.RecordBatch) -> dict[str, Any]:
-    """Turns a row or a batch of a data set into tensors; other columns stay as they are.
+    """Convert a row or a batch of a data set to tensors.
 
     Args:
-        rows: one row, as iterating over a `datasets` data set gives it; a batch of rows as a dictionary of lists
+        rows: One row of a `datasets` data set (a dictionary of values); or a batch, as a dictionary of lists
             (`dataset[0:8]`, `map(batched=True)`, `with_transform`) or as an Arrow table.
 
     Returns:
-        `pixels` (B, 1, H, W) in the stored dtype (uint8 or uint16, say); `intensity_range` (B, 2) float32, the stored
-        values that mean 0 and 1 (see :func:`to_unit_range`); and, where the columns are there, `label` (B,) int64 with
-        -1 for none and `mask` (B, H, W) uint8 or uint16, left out where no row has one. A mask with planes is
-        (B, P, H, W), float32 where it holds fractions, and `mask_planes` has the names; `region` (B, H, W) bool is
-        where the annotation counts, True everywhere for rows without one, left out where no row has one. Of one row:
-        without B.
+        Dictionary of tensors, without the dimension B for one row:
+
+        - `pixels` (B, 1, H, W) in the stored dtype, such as uint8 or uint16.
+        - `intensity_range` (B, 2) float32: stored values that are scaled to 0 and 1, see :func:`to_unit_range`.
+        - `label` (B,) int64, -1 for rows without a label.
+        - `mask` (B, H, W) uint8 or uint16, or (B, P, H, W) for masks with planes, float32 if they hold fractions;
+          absent if no row has a mask.
+        - `region` (B, H, W) bool: True where a crop is annotated; absent if no row has a region.
+        - All other columns unchanged.
 
     Raises:
-        UserError: bytes and sizes do not fit (a damaged row), or the crops of a batch differ in size or dtype, or
-            their masks in planes.
+        UserError: A row is damaged, or the crops of a batch have different sizes or dtypes, or masks with different
+            planes.
 
     Example:
         >>> from stedfm_hf.data.repository.layout import Crop, Scaling, crops_to_table
@@ -50,19 +54,23 @@ def decode(rows: Mapping[str, Any] | pa.Table | pa.RecordBatch) -> dict[str, Any
 
 
 def to_unit_range(pixels: torch.Tensor, intensity_range: torch.Tensor) -> torch.Tensor:
-    """Scales stored pixels to [0, 1], on whatever device they are.
+    """Scale stored pixels to [0, 1].
 
     Args:
-        pixels: (B, C, H, W) or (C, H, W), as :func:`decode` gives them.
-        intensity_range: (B, 2) or (2,).
+        pixels: Pixels (B, C, H, W) or (C, H, W), as returned by :func:`decode`, on any device.
+        intensity_range: Stored values that are scaled to 0 and 1, (B, 2) or (2,).
 
     Returns:
-        float32 of the same shape, clipped to [0, 1]; zeros where the range is empty.
+        float32 of the same shape, clipped to [0, 1]; zeros if the range is empty.
+
+    Example:
+        >>> to_unit_range(torch.tensor([[[0, 51, 255]]], dtype=torch.uint8), torch.tensor([0.0, 255.0])).tolist()
+        [[[0.0, 0.20000000298023224, 1.0]]]
     """
     low, high = (part[..., None, None, None].float() for part in intensity_range.unbind(-1))
-    spread = torch.where(high > low, high - low, torch.inf)
-    # In place: on a CPU every pass over fresh memory costs as much as the reading.
-    return pixels.to(torch.float32, copy=True).sub_(low).div_(spread).clamp_(0.0, 1.0)
+    width = torch.where(high > low, high - low, torch.inf)
+    # In place, because each new array in memory costs as much time as reading on a CPU.
+    return pixels.to(torch.float32, copy=True).sub_(low).div_(width).clamp_(0.0, 1.0)
 
 
 def _decode_batch(columns: dict[str, Any]) -> dict[str, Any]:
@@ -97,15 +105,24 @@ def _plain(values: Any) -> Any:
 
 
 def view_pixels(pixels: Any, heights: Any, widths: Any, dtypes: Any) -> np.ndarray:
-    """The pixels of rows of one size as an array (B, H, W), read-only; without a copy for Arrow data.
+    """Return the pixels of rows of one size and dtype, without a copy for Arrow data.
+
+    Args:
+        pixels: Column `pixels`.
+        heights: Column `height`.
+        widths: Column `width`.
+        dtypes: Column `dtype`.
+
+    Returns:
+        (B, H, W), read-only.
 
     Raises:
-        UserError: the rows differ in size or dtype, or a row has not the bytes its size asks for.
+        UserError: The rows differ in size or dtype, or the number of bytes does not match.
     """
     shapes = set(zip(_plain(heights), _plain(widths), _plain(dtypes), strict=True))
     if len(shapes) > 1:
         listed = ", ".join(f"{height} x {width} {dtype}" for height, width, dtype in sorted(shapes))
-        raise UserError(f"crops of different kinds ({listed}) make no batch; decode them one by one")
+        raise UserError(f"crops of different sizes or dtypes ({listed}) cannot form a batch; decode them one by one")
     if not shapes:
         return np.empty((0, 0, 0), np.uint8)
     ((height, width, name),) = shapes
@@ -118,13 +135,13 @@ def view_pixels(pixels: Any, heights: Any, widths: Any, dtypes: Any) -> np.ndarr
 
 
 def stack_pixels(pixels: Any, heights: Any, widths: Any, dtypes: Any) -> np.ndarray:
-    """As :func:`view_pixels`, but a copy that can be written to."""
+    """Return a writable copy of the pixels of rows; see :func:`view_pixels`."""
     view = view_pixels(pixels, heights, widths, dtypes)
     return view.astype(view.dtype.newbyteorder("="), copy=True)
 
 
 def _joined(values: Any) -> Any:
-    """The bytes of all rows one after the other."""
+    """Concatenate the bytes of all rows."""
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
     if not isinstance(values, pa.Array):
@@ -136,10 +153,19 @@ def _joined(values: Any) -> Any:
 
 
 def stack_masks(masks: Any, shape: tuple[int, ...], planes: Any = None, dtypes: Any = None) -> np.ndarray | None:
-    """The masks of rows as (B, H, W), or (B, P, H, W); zeros where a row has none, None where no row has one.
+    """Decode the masks of rows.
+
+    Args:
+        masks: Column `mask`.
+        shape: Height and width of the crops.
+        planes: Column `mask_planes`, or None.
+        dtypes: Column `mask_dtype`, or None.
+
+    Returns:
+        (B, H, W), or (B, P, H, W) for masks with planes, with zeros for rows without a mask; None if no row has one.
 
     Raises:
-        UserError: a mask has not the size of its crop, or the masks have different planes.
+        UserError: A mask does not have the size of its crop, or the masks have different planes.
     """
     rows, names = _plain(masks), _plain(planes)
     if not any(row is not None for row in rows):
@@ -149,20 +175,20 @@ def stack_masks(masks: Any, shape: tuple[int, ...], planes: Any = None, dtypes: 
     size = int(np.prod(shape))
     wide = any(row is not None and len(row) == 2 * size for row in rows)
     stacked = np.zeros((len(rows), *shape), np.uint16 if wide else np.uint8)
-    for place, row in enumerate(rows):
+    for number, row in enumerate(rows):
         if row is None:
             continue
         if len(row) not in (size, 2 * size):
             raise UserError(f"damaged row: a mask of {len(row)} bytes for a crop of {shape[0]} x {shape[1]}")
-        stacked[place] = np.frombuffer(row, "<u2" if len(row) == 2 * size else "u1").reshape(shape)
+        stacked[number] = np.frombuffer(row, "<u2" if len(row) == 2 * size else "u1").reshape(shape)
     return stacked
 
 
 def _stack_planes(rows: Any, shape: tuple[int, ...], names: Any, dtypes: Any) -> np.ndarray:
     kinds = {tuple(each or ()) for row, each in zip(rows, names, strict=True) if row is not None}
     if len(kinds) > 1:
-        listed = "; ".join(", ".join(each) or "a number for every pixel" for each in sorted(kinds))
-        raise UserError(f"masks of different planes ({listed}) make no batch; decode them one by one")
+        listed = "; ".join(", ".join(each) or "no planes" for each in sorted(kinds))
+        raise UserError(f"masks with different planes ({listed}) cannot form a batch; decode them one by one")
     try:
         read = [
             None if row is None else read_planes(row, each, dtype, shape)
@@ -172,17 +198,24 @@ def _stack_planes(rows: Any, shape: tuple[int, ...], names: Any, dtypes: Any) ->
         raise UserError(f"damaged row: {error}") from error
     dtype = np.result_type(*(each.dtype for each in read if each is not None))
     stacked = np.zeros((len(rows), len(kinds.pop()), *shape), dtype)
-    for place, planes in enumerate(read):
+    for number, planes in enumerate(read):
         if planes is not None:
-            stacked[place] = planes
+            stacked[number] = planes
     return stacked
 
 
 def stack_regions(regions: Any, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The regions of rows as (B, H, W) bool; all True where a row has none, None where no row has one.
+    """Decode the regions of rows.
+
+    Args:
+        regions: Column `region`.
+        shape: Height and width of the crops.
+
+    Returns:
+        (B, H, W) bool, all True for rows without a region; None if no row has one.
 
     Raises:
-        UserError: a region has not the size of its crop.
+        UserError: A region does not have the size of its crop.
     """
     rows = _plain(regions)
     if not any(row is not None for row in rows):

@@ -1,8 +1,8 @@
-"""The files of a repository: which shards a split has, and reading rows out of them (ours, over `datasets`).
+"""Files of a data set: the shards of a split, and reading of their rows.
 
-A repository is a local folder, the id of one on the Hub (`owner/name`), or its `hf://datasets/owner/name` path. The
-`datasets` library finds its files; the index that `build` writes tells how many rows each row group has, so that
-nothing need be opened to know the order of an epoch. Where there is no index the footers are read.
+A data set is a local folder, an id on the Hub (`owner/name`), or its `hf://datasets/owner/name` path. The `datasets`
+library finds the files. The number of rows of each row group comes from the index file, or, without one, from the
+footers of the shards.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _FOOTERS_AT_ONCE = 16
 
 @dataclass(frozen=True, eq=False)
 class SplitFiles:
-    """The shards of one split, and how to read them.
+    """Shards of one split.
 
-    Args:
-        repo: the repository as it was named.
-        split: name of the split.
-        shards: rows of their row groups; `file` is the whole path or address.
-        labels: names of the classes, empty where there are none.
-        token: of the Hub, or None for that of the login.
-        columns: names of the columns.
+    Attributes:
+        repo: Folder or id of the data set, as it was given.
+        split: Name of the split.
+        shards: Shards; `file` is the whole path or URL.
+        labels: Names of the classes, empty if there are none.
+        token: Token of the Hub; None uses the saved one.
+        columns: Names of the columns.
     """
 
     repo: str
@@ -53,25 +53,28 @@ class SplitFiles:
 
     @property
     def plane_columns(self) -> tuple[str, ...]:
-        """Columns of masks with planes and of regions, where the split has them."""
+        """Columns of masks with planes and of regions that the split has."""
         return tuple(name for name in PLANE_COLUMNS if name in self.columns)
 
     @property
     def rows(self) -> int:
-        """Rows of the split."""
+        """Number of rows."""
         return sum(shard.rows for shard in self.shards)
 
 
 def find_split(repo: str | os.PathLike[str], split: str, *, token: str | None = None) -> SplitFiles:
-    """Finds the shards of a split.
+    """Find the shards of a split.
 
     Args:
-        repo: a local folder, a Hub id or an `hf://datasets/` path; `@revision` may follow the last two.
-        split: name of the split.
-        token: of the Hub, for private repositories; None takes that of the login.
+        repo: Local folder, Hub id or `hf://datasets/` path, the last two optionally with `@revision`.
+        split: Name of the split.
+        token: Token of the Hub for private data sets; None uses the saved one.
+
+    Returns:
+        The shards with their rows, the names of the classes and of the columns.
 
     Raises:
-        UserError: there is no such repository or split, or a shard is damaged.
+        UserError: There is no such data set or split, or a shard is damaged.
     """
     files = _data_files(repo, token)
     if split not in files:
@@ -84,33 +87,38 @@ def find_split(repo: str | os.PathLike[str], split: str, *, token: str | None = 
             groups = list(pool.map(lambda path: _groups_of_footer(path, open_file), paths))
     shards = tuple(Shard(path, each) for path, each in zip(paths, groups, strict=True))
     if not any(shard.rows for shard in shards):
-        raise UserError(f"{repo}: split {split!r} holds no crop")
+        raise UserError(f"{repo}: split {split!r} is empty; choose another split")
     labels, columns = _labels_and_columns(paths[0], open_file)
     return SplitFiles(os.fspath(repo), split, shards, labels, token, columns)
 
 
 def find_split_names(repo: str | os.PathLike[str], *, token: str | None = None) -> tuple[str, ...]:
-    """Names of the splits of a repository; arguments and errors as of :func:`find_split`."""
+    """Return the names of the splits of a data set; see :func:`find_split` for arguments and errors."""
     return tuple(_data_files(repo, token))
 
 
 def check_repository_name(repo: str | os.PathLike[str]) -> None:
-    """Refuse what cannot be a data set, before the `datasets` library is imported.
+    """Check that a name can be a data set, before the `datasets` library is imported.
+
+    Args:
+        repo: Local folder, Hub id or `hf://datasets/` path.
 
     Raises:
-        UserError: It is neither a folder with Parquet files nor an id on the Hub.
+        UserError: The name is neither a folder with Parquet files nor a Hub id.
     """
     name = os.fspath(repo)
     folder = Path(name)
     if folder.is_dir():
         if not any(folder.rglob("*.parquet")):
-            raise UserError(f"{name}: holds no Parquet file; name a data set that `stedfm data build` wrote")
-    elif folder.exists() or not _HUB_ID.fullmatch(name):
-        raise UserError(f"{name}: no such folder (the id of a data set on the Hub is OWNER/NAME)")
+            raise UserError(f"{name}: holds no Parquet file; give a data set, such as `stedfm data build` writes")
+    elif folder.exists():
+        raise UserError(f"{name}: is a file; give the folder of a data set")
+    elif not _HUB_ID.fullmatch(name):
+        raise UserError(f"{name}: no such folder; check the path (a Hub id is OWNER/NAME)")
 
 
 def _data_files(repo: str | os.PathLike[str], token: str | None) -> dict[str, list[str]]:
-    """The files of every split, as the `datasets` library finds them."""
+    """Return the files of each split, as the `datasets` library finds them."""
     check_repository_name(repo)
     import datasets  # takes a second to import
 
@@ -121,34 +129,34 @@ def _data_files(repo: str | os.PathLike[str], token: str | None) -> dict[str, li
         configs = datasets.get_dataset_config_names(name, revision=revision or None, token=token)
         config = CONFIG if CONFIG in configs else next(each for each in configs if each != PREVIEW)
         builder = datasets.load_dataset_builder(name, config, revision=revision or None, token=token)
-    except Exception as error:  # the library lets the errors of many others through
+    except Exception as error:  # the library raises errors of many other libraries
         raise UserError(f"{repo}: cannot be loaded as a data set ({_one_line(error)})") from error
     files = {str(key): [str(path) for path in paths] for key, paths in (builder.config.data_files or {}).items()}
     if other := next((path for paths in files.values() for path in paths if not path.endswith(".parquet")), None):
         raise UserError(
-            f"{repo}: is no data set of crops ({other.rpartition('/')[2]} is no Parquet file); name a repository that "
-            "`stedfm data build` wrote"
+            f"{repo}: not a data set of crops ({other.rpartition('/')[2]} is not a Parquet file); give a data set, "
+            "such as `stedfm data build` writes"
         )
     return files
 
 
 def _open(path: str, *, token: str | None) -> IO[bytes]:
-    """A local file, or one on the Hub, whose reads `huggingface_hub` tries again when the connection breaks."""
+    """Open a local file, or one on the Hub, for which `huggingface_hub` retries failed reads."""
     if "://" not in path:
         return open(path, "rb")
     import fsspec
 
     options = {"token": token} if path.startswith("hf://") else {}
-    system, place = fsspec.core.url_to_fs(path, **options)
-    # No cache of fsspec's own: it fetches whole blocks of megabytes where a rank needs a few row groups.
-    return system.open(place, "rb", cache_type="none")
+    system, remote_path = fsspec.core.url_to_fs(path, **options)
+    # Without the cache of fsspec, which reads blocks of megabytes although a rank needs only a few row groups.
+    return system.open(remote_path, "rb", cache_type="none")
 
 
 OpenFile = Callable[[str], IO[bytes]]
 
 
 def _groups_of_index(paths: Sequence[str], split: str, open_file: OpenFile) -> list[tuple[int, ...]] | None:
-    """Rows of the row groups as the index has them; None where it is not there or is of other files."""
+    """Return the rows of the row groups from the index; None if there is no index, or it lists other files."""
     root = paths[0].rpartition("/data/")[0]
     if not root:
         return None
@@ -162,7 +170,7 @@ def _groups_of_index(paths: Sequence[str], split: str, open_file: OpenFile) -> l
 
 
 def _groups_of_footer(path: str, open_file: OpenFile) -> tuple[int, ...]:
-    with _named(path), open_file(path) as file:
+    with _damage_errors(path), open_file(path) as file:
         metadata = pq.ParquetFile(file).metadata
         return tuple(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
 
@@ -170,14 +178,14 @@ def _groups_of_footer(path: str, open_file: OpenFile) -> tuple[int, ...]:
 def _labels_and_columns(path: str, open_file: OpenFile) -> tuple[tuple[str, ...], tuple[str, ...]]:
     from datasets import ClassLabel, Features
 
-    with _named(path), open_file(path) as file:
+    with _damage_errors(path), open_file(path) as file:
         features = Features.from_arrow_schema(pq.read_schema(file))
     label = features.get("label")
     return (tuple(label.names) if isinstance(label, ClassLabel) else ()), tuple(features)
 
 
-class _named:
-    """Turns what Parquet raises on a damaged file into one line that names it."""
+class _damage_errors:
+    """Context manager that converts errors of Parquet to a message with the path of the file."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -189,7 +197,7 @@ class _named:
         if isinstance(error, pa.ArrowException | OSError | EOFError):
             raise UserError(
                 f"{self.path}: cannot be read ({_one_line(error)}); the shard is missing, truncated or damaged: "
-                "get it again, or build the data set again"
+                "download it again, or build the data set again"
             ) from error
 
 
@@ -198,33 +206,37 @@ def _one_line(error: BaseException) -> str:
 
 
 class ShardReader:
-    """Reads row groups of the shards of a split; safe to use from several threads.
+    """Thread-safe reader of the row groups of a split.
 
     Args:
-        files: the split.
-        columns: names of the columns to read.
-        shards_in_use: shards that are read at a time: their footers are kept.
+        files: Shards of the split.
+        columns: Names of the columns to read.
+        shards_in_use: Number of shards that are read alternately, whose footers are cached.
 
     Attributes:
-        bytes_read: compressed bytes of the column chunks read so far, footers not counted.
+        bytes_read: Number of compressed bytes of the columns that were read, without footers.
     """
 
     def __init__(self, files: SplitFiles, columns: Sequence[str], *, shards_in_use: int = 1) -> None:
         self.files, self.columns = files, list(columns)
         self.bytes_read = 0
         self._lock = threading.Lock()
-        # Parsed once, and fetched once where they come over the network; a footer takes half a megabyte.
+        # Each footer is downloaded and parsed once; it takes half a megabyte of memory.
         self._footer = functools.lru_cache(maxsize=shards_in_use)(self._read_footer)
 
     def read(self, shard: int, groups: Sequence[int]) -> pa.Table:
-        """Reads row groups of a shard.
+        """Read row groups of a shard.
+
+        Args:
+            shard: Number of the shard.
+            groups: Numbers of the row groups in the shard.
 
         Raises:
-            UserError: the shard is damaged, is not what the index says, or lacks a column.
+            UserError: The shard is damaged, does not match the index, or has no such column.
         """
         path = self.files.shards[shard].file
         metadata, size_of = self._footer(shard)
-        with _named(path), self._opened(path) as file:
+        with _damage_errors(path), self._opened(path) as file:
             table = pq.ParquetFile(file, metadata=metadata, pre_buffer="://" in path).read_row_groups(
                 list(groups), columns=self.columns, use_threads=False
             )
@@ -233,25 +245,25 @@ class ShardReader:
         return table
 
     def _opened(self, path: str) -> Any:
-        # Not mapped into memory: pages of a map count as memory of the process until the system wants them back.
+        # Not memory-mapped, because mapped pages count as memory of the process until the system reclaims them.
         return _open(path, token=self.files.token) if "://" in path else pa.OSFile(path)
 
     def _read_footer(self, shard: int) -> tuple[pq.FileMetaData, list[int]]:
-        wanted = self.files.shards[shard]
-        with _named(wanted.file), self._opened(wanted.file) as file:
+        expected = self.files.shards[shard]
+        with _damage_errors(expected.file), self._opened(expected.file) as file:
             metadata = pq.ParquetFile(file).metadata
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         rows = tuple(group.num_rows for group in groups)
-        if rows != wanted.row_groups:
+        if rows != expected.row_groups:
             raise UserError(
-                f"{wanted.file}: holds {sum(rows)} rows in {len(rows)} row groups where {INDEX_FILE} says "
-                f"{wanted.rows} in {len(wanted.row_groups)}; get the file again, or build the data set again"
+                f"{expected.file}: holds {sum(rows)} rows in {len(rows)} row groups, but {INDEX_FILE} lists "
+                f"{expected.rows} in {len(expected.row_groups)}; download the file again, or build the data set again"
             )
         names = set(metadata.schema.to_arrow_schema().names)
         if missing := [name for name in self.columns if name not in names]:
             raise UserError(
-                f"{wanted.file}: has no column {', '.join(missing)} (there are {', '.join(sorted(names))}); it is no "
-                "shard of crops as `stedfm data build` writes them"
+                f"{expected.file}: has no column {', '.join(missing)} (its columns are {', '.join(sorted(names))}); "
+                "give a data set of crops, such as `stedfm data build` writes"
             )
         used = [k for k in range(metadata.num_columns) if _top(metadata, k) in self.columns]
         return metadata, [sum(group.column(k).total_compressed_size for k in used) for group in groups]

@@ -1,9 +1,9 @@
-"""The layout of a data set repository: what a row holds, and what the files are called.
+"""Layout of a data set: columns of a row and names of files.
 
-One row is one crop of one channel. Pixels are raw bytes, compressed by Parquet itself (zstd): several times faster to
-read than pictures, and smaller than PNG. Every producer (`build`, `import_archive`, `import_set`, `simulate`) makes
-:class:`Crop` objects, and nothing else knows the columns. A data set whose masks are plain, a number for every pixel,
-has the columns it always had; only planes and regions need more. (Layout: ours.)
+One row is one crop of one channel. Pixels are raw bytes, compressed by Parquet (zstd), which is several times faster
+to read than PNG, and smaller. All commands that write data sets (`build`, `import_archive`, `import_set`, `simulate`)
+make :class:`Crop` objects; only this module defines the columns. The columns of `planes.PLANE_COLUMNS` are added if a
+crop has a mask with planes or a region.
 """
 
 from __future__ import annotations
@@ -24,24 +24,33 @@ if TYPE_CHECKING:
 CONFIG = "crops"
 """Name of the configuration that holds the crops; the default of the repository."""
 PREVIEW = "preview"
-"""Name of the configuration that holds a few crops as PNG pictures, for the viewer of the Hub."""
+"""Name of the configuration that holds a few crops as PNG images, for the viewer of the Hub."""
 SPLITS = ("train", "validation", "test")
+"""Names of the splits, in their usual order."""
 INDEX_FILE = "index.json"
-"""Rows of every shard and row group, so that a reader need not open them all to know the order of an epoch."""
+"""File with the number of rows of each shard and row group, so that a reader need not open all shards."""
 STORED_DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+"""Dtypes of pixels that a data set can hold."""
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """How the stored pixels relate to those of the source.
+    """Intensity scaling between the source image and the range from 0 to 1.
 
-    Args:
-        low: intensity of the source that means 0; None where the scaling is applied and nobody wrote it down.
-        high: intensity of the source that means 1, or None.
-        applied: whether the stored pixels are scaled already (0 to the largest value of their dtype), else they are
-            the source's own, and `low` to `high` says how the whole source would be scaled.
-        quantiles: the quantiles of the source that `low` and `high` are, or None where they were given.
-        fitted_on: what the quantiles were taken of: the whole source, or, where that is not at hand, the crop alone.
+    Attributes:
+        low: Intensity of the source that is scaled to 0; None if the scaling is applied and unknown.
+        high: Intensity of the source that is scaled to 1; None if the scaling is applied and unknown.
+        applied: Whether the stored pixels are scaled already, to the range from 0 to the largest value of their dtype.
+            Otherwise they are the pixels of the source.
+        quantiles: Quantiles of the source from which `low` and `high` were computed, or None.
+        fitted_on: Image from which the quantiles were computed: the whole source, or the crop alone.
+
+    Raises:
+        ValueError: Pixels are not scaled, and `low` or `high` is missing.
+
+    Example:
+        >>> Scaling(3.0, 250.0, applied=False, quantiles=(0.001, 0.999)).to_json()
+        '{"applied": false, "low": 3.0, "high": 250.0, "quantiles": [0.001, 0.999]}'
     """
 
     low: float | None
@@ -52,10 +61,10 @@ class Scaling:
 
     def __post_init__(self) -> None:
         if not self.applied and (self.low is None or self.high is None):
-            raise ValueError("pixels that are not scaled need the intensities that mean 0 and 1")
+            raise ValueError("pixels that are not scaled need the intensities low and high")
 
     def to_json(self) -> str:
-        """The text in the column `scaling`."""
+        """Return the JSON text of the column `scaling`."""
         record: dict[str, Any] = {"applied": self.applied, "low": self.low, "high": self.high}
         if self.quantiles is not None:
             record["quantiles"] = list(self.quantiles)
@@ -68,22 +77,25 @@ class Scaling:
 class Crop:
     """One crop: a row of the data set.
 
-    Args:
-        pixels: (H, W), of a dtype in `STORED_DTYPES`.
-        scaling: how they relate to the pixels of the source.
-        source: id of the source image; crops of one source are never on two sides of a split.
-        label: name of its class, or None.
-        mask: (H, W) of whole numbers from 0 to 65535; (P, H, W) of a plane for each class, whole numbers or fractions
+    Attributes:
+        pixels: Pixels (H, W), of a dtype in `STORED_DTYPES`.
+        scaling: Intensity scaling of the pixels.
+        source: Id of the source image. All crops of a source are in one split.
+        label: Name of the class, or None.
+        mask: Whole numbers from 0 to 65535 (H, W); or one plane for each class (P, H, W), whole numbers or fractions
             from 0 to 1; or None.
-        pixel_size_nm: (y, x), or None where it is not known.
-        series: name of the series in the source.
-        channel: name of the channel in the series.
-        y: row of the crop's top left corner in the (resampled) source.
-        x: its column.
-        foreground_fraction: fraction of the crop that is foreground, 0 to 1, or None.
-        metadata: what is known of the microscope, plain data.
-        mask_planes: names of the planes of the mask, which are those of the classes; () of a plain one.
-        region: (H, W), above 0 where the annotation counts; None: everywhere.
+        pixel_size_nm: Pixel size (y, x) in nm, or None if unknown.
+        series: Name of the series in the source.
+        channel: Name of the channel in the series.
+        y: Row of the top left corner of the crop in the (resampled) source.
+        x: Column of the top left corner.
+        foreground_fraction: Fraction of the crop that is foreground, 0 to 1, or None.
+        metadata: Metadata of the image, plain data.
+        mask_planes: Names of the planes of the mask, which are class names; () for a mask without planes.
+        region: Region (H, W) with values above 0 where the crop is annotated; None if the whole crop is annotated.
+
+    Raises:
+        ValueError: The dtype is not supported, or shapes do not match.
     """
 
     pixels: np.ndarray
@@ -115,7 +127,7 @@ class Crop:
 
     @property
     def has_planes(self) -> bool:
-        """Whether the columns of a plain mask are not enough."""
+        """Whether the crop has a mask with planes or a region."""
         return bool(self.mask_planes) or self.region is not None
 
 
@@ -140,20 +152,24 @@ _COLUMNS = {
 }
 _PLANES = {"mask_planes": pa.list_(pa.string()), "mask_dtype": pa.string(), "region": pa.binary()}
 CROP_COLUMNS = tuple(_COLUMNS)
-"""Columns of every data set of crops; `planes.PLANE_COLUMNS` come after them where there are some."""
+"""Columns of every data set of crops; `planes.PLANE_COLUMNS` follow if a crop has planes or a region."""
 
 
 def staged_schema(*, planes: bool = False) -> pa.Schema:
-    """Return the schema of crops whose classes have no numbers yet: `label` is a name."""
+    """Return the schema of staged crops, in which `label` is the name of the class.
+
+    Args:
+        planes: Whether the columns of masks with planes and of regions are included.
+    """
     return pa.schema({**_COLUMNS, **(_PLANES if planes else {})})
 
 
 def crop_features(labels: Sequence[str] = (), *, planes: bool = False) -> Features:
-    """Return the columns of a data set, as the `datasets` library describes them.
+    """Return the columns of a data set as features of the `datasets` library.
 
     Args:
-        labels: Names of the classes; without any, `label` is a column of nulls.
-        planes: Whether there are the columns of masks with planes and of regions.
+        labels: Names of the classes; without classes, the column `label` holds nulls.
+        planes: Whether the columns of masks with planes and of regions are included.
     """
     from datasets import ClassLabel, Features, Value  # takes a second to import
 
@@ -163,14 +179,18 @@ def crop_features(labels: Sequence[str] = (), *, planes: bool = False) -> Featur
 
 
 def crops_to_table(crops: Sequence[Crop]) -> pa.Table:
-    """Crops as rows of `staged_schema`, with planes if a crop has any."""
+    """Convert crops to a table with the columns of :func:`staged_schema`.
+
+    Args:
+        crops: Crops; the columns of planes are included if one of them has planes or a region.
+    """
     planes = any(crop.has_planes for crop in crops)
     rows = [_row(crop) for crop in crops]
     return pa.Table.from_pylist(rows, schema=staged_schema(planes=planes))
 
 
 def with_planes(table: pa.Table) -> pa.Table:
-    """Rows with the columns of planes, empty where they had none."""
+    """Add the columns of masks with planes and of regions, filled with nulls, to a table without them."""
     schema = staged_schema(planes=True)
     for name in PLANE_COLUMNS:
         if name not in table.schema.names:
@@ -210,18 +230,25 @@ def _largest(dtype: np.dtype[Any]) -> float:
 
 
 def shard_name(split: str, number: int, count: int) -> str:
-    """Path of a shard in the repository.
+    """Return the path of a shard in the data set.
 
-    >>> shard_name("train", 3, 12)
-    'data/train-00003-of-00012.parquet'
+    Args:
+        split: Name of the split.
+        number: Number of the shard, from 0.
+        count: Number of shards of the split.
+
+    Example:
+        >>> shard_name("train", 3, 12)
+        'data/train-00003-of-00012.parquet'
     """
     return f"data/{split}-{number:05d}-of-{count:05d}.parquet"
 
 
 def preview_name(split: str) -> str:
-    """Path of the preview of a split in the repository.
+    """Return the path of the preview of a split in the data set.
 
-    >>> preview_name("train")
-    'preview/train.parquet'
+    Example:
+        >>> preview_name("train")
+        'preview/train.parquet'
     """
     return f"preview/{split}.parquet"

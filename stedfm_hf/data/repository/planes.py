@@ -1,7 +1,7 @@
-"""Masks of several planes, masks of fractions and regions of interest: how a row of the data set holds them.
+"""Storage of masks with planes, masks of fractions and regions of interest in a row of a data set.
 
-A plain mask is a number for every pixel, and needs no more than its bytes. Where classes overlap, or where votes are
-fractions, a mask has a plane for each class, one after the other, whose names and type stand beside it. (Ours.)
+A plain mask holds one number per pixel. If classes overlap or are fractions (of votes), a mask has one plane for each
+class; the columns `mask_planes` and `mask_dtype` hold the names and the dtype of the planes.
 """
 
 from __future__ import annotations
@@ -12,34 +12,38 @@ from typing import Any
 import numpy as np
 
 PLANE_COLUMNS = ("mask_planes", "mask_dtype", "region")
-"""Columns that a data set has only where a crop of it has planes or a region."""
+"""Columns that a data set has only if one of its crops has a mask with planes or a region."""
 PLANE_DTYPES = ("uint8", "uint16", "float16", "float32")
+"""Dtypes of the planes of a mask."""
 _NUMBERS = "a mask holds whole numbers from 0 to 65535"
 
 
 def mask_bytes(mask: np.ndarray) -> bytes:
-    """A number for every pixel: a byte where that is enough, else two; the length tells which.
+    """Encode a plain mask with one byte per pixel, or with two if it holds values above 255.
+
+    Args:
+        mask: Whole numbers from 0 to 65535 (H, W).
 
     Raises:
-        ValueError: these are no whole numbers from 0 to 65535.
+        ValueError: The mask holds other values.
     """
     return np.ascontiguousarray(mask, dtype=f"<{_whole(mask).str[1:]}").tobytes()
 
 
 def planes_columns(mask: np.ndarray | None, names: Sequence[str], region: np.ndarray | None) -> dict[str, Any]:
-    """The entries of a row that a plain mask does not have.
+    """Encode a mask with planes and a region as columns of a row.
 
     Args:
-        mask: (P, H, W): whole numbers from 0 to 65535, or fractions from 0 to 1. Fractions are stored in 16 bit where
-            nothing is lost by it, else as float32, which is what targets are made of.
-        names: of the planes; () of a plain mask, whose bytes are not made here.
-        region: (H, W), where the annotation counts; None: everywhere.
+        mask: Planes (P, H, W): whole numbers from 0 to 65535, or fractions from 0 to 1. Fractions are stored as
+            float16 if that is lossless, else as float32.
+        names: Names of the planes; () for a plain mask, which this function does not encode.
+        region: Region (H, W) with values above 0 where the crop is annotated; None if the whole crop is annotated.
 
     Returns:
-        `mask_planes`, `mask_dtype` and `region`, and `mask` of one with planes.
+        Values of `mask_planes`, `mask_dtype` and `region`, and of `mask` if it has planes.
 
     Raises:
-        ValueError: the mask holds other numbers.
+        ValueError: The mask holds other values.
 
     Example:
         >>> votes = np.array([[[0.0, 0.5]], [[1.0, 0.25]]])
@@ -60,13 +64,22 @@ def planes_columns(mask: np.ndarray | None, names: Sequence[str], region: np.nda
 
 
 def read_planes(stored: bytes, names: Sequence[str], dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The planes of a row (P, H, W): uint8, uint16, or float32 of fractions; read-only.
+    """Decode the planes of a mask.
+
+    Args:
+        stored: Value of the column `mask`.
+        names: Value of the column `mask_planes`.
+        dtype: Value of the column `mask_dtype`.
+        shape: Height and width of the crop.
+
+    Returns:
+        (P, H, W), read-only: uint8 or uint16, or float32 for fractions.
 
     Raises:
-        ValueError: they do not fit together: the row is damaged.
+        ValueError: The values do not match, so the row is damaged.
     """
     if dtype not in PLANE_DTYPES:
-        raise ValueError(f"a mask of {dtype!r}, which is none of {', '.join(PLANE_DTYPES)}")
+        raise ValueError(f"mask_dtype {dtype!r} is not one of {', '.join(PLANE_DTYPES)}")
     size = len(names) * shape[0] * shape[1] * np.dtype(dtype).itemsize
     if len(stored) != size:
         raise ValueError(
@@ -77,10 +90,17 @@ def read_planes(stored: bytes, names: Sequence[str], dtype: str, shape: tuple[in
 
 
 def read_region(stored: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """The region of a row, (H, W) bool.
+    """Decode the region of a row.
+
+    Args:
+        stored: Value of the column `region`.
+        shape: Height and width of the crop.
+
+    Returns:
+        (H, W) bool, True where the crop is annotated.
 
     Raises:
-        ValueError: it has not the size of the crop.
+        ValueError: The region does not have the size of the crop.
     """
     if len(stored) != shape[0] * shape[1]:
         raise ValueError(f"a region of {len(stored)} bytes for a crop of {shape[0]} x {shape[1]}")

@@ -1,8 +1,8 @@
-"""Writing the rows of a split into shards of equal size, mixed at rest.
+"""Writing of the rows of a split into shards of equal size, in random order.
 
-Rows arrive in the order of their sources, and are dealt at random over the shards, a wave of shards at a time: crops
-of one image end up far apart, so that a reader mixes well with few shards open. Only one row group of every open shard
-is held in memory.
+Rows arrive in the order of their sources, and each is written to a random shard, so that a reader mixes crops of
+different images well with few open shards. At most `OPEN_SHARDS` shards are open at once, with one row group of each
+in memory.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from stedfm_hf.data.repository.layout import shard_name
 from stedfm_hf.data.settings import ROWS_PER_SHARD
 
 GROUPS_PER_SHARD = 64
+"""Target number of row groups of a shard; larger shards have more groups of `ROWS_PER_GROUP` rows."""
 ROWS_PER_GROUP = 16
-"""Row groups are what a reader reads: small ones let many ranks share the work without reading much of the same."""
-WAVE = 64
-"""Shards that are open at once while a split is written."""
-ONE_OF_A_KIND = frozenset({"pixels", "mask", "region"})
-"""Columns whose values never repeat: a dictionary would only cost time."""
+"""Largest number of rows of a row group, the unit of reading; small groups split well among many ranks."""
+OPEN_SHARDS = 64
+"""Number of shards that are open at once while a split is written."""
+WITHOUT_DICTIONARY = frozenset({"pixels", "mask", "region"})
+"""Columns without repeated values, for which a Parquet dictionary would only cost time."""
 
 
 @dataclass(frozen=True)
 class Shard:
     """A Parquet file of a split.
 
-    Args:
-        file: path in the repository.
+    Attributes:
+        file: Path in the data set, or whole path or URL.
         row_groups: Number of rows of each of its row groups.
     """
 
@@ -43,33 +44,41 @@ class Shard:
 
     @property
     def rows(self) -> int:
-        """Rows in all."""
+        """Number of rows."""
         return sum(self.row_groups)
 
 
 def shard_sizes(rows: int, rows_per_shard: int) -> list[int]:
-    """Rows of every shard: as few shards as hold them, none more than one row larger than another.
+    """Return the number of rows of each shard: the fewest possible shards, of equal size up to one row.
 
-    >>> shard_sizes(10, 4)
-    [4, 3, 3]
+    Args:
+        rows: Number of rows of the split.
+        rows_per_shard: Largest number of rows of a shard.
+
+    Example:
+        >>> shard_sizes(10, 4)
+        [4, 3, 3]
     """
     count = -(-rows // rows_per_shard)
     return [rows // count + (number < rows % count) for number in range(count)] if count else []
 
 
 class SplitWriter:
-    """Writes one split; use as a context manager.
+    """Writer of one split, used as a context manager.
 
-    Files get their names when the block ends without an error; until then, and for good after one, there are only
-    hidden temporary ones, which are removed.
+    Shards are written to hidden temporary files, which get their names when the block ends without an error, and are
+    removed after an error.
 
     Args:
-        folder: the repository.
-        split: name of the split.
-        rows: how many rows will come.
-        schema: of the rows, with the features that the `datasets` library reads.
-        seed: of the dealing.
-        rows_per_shard: rows of a shard at most.
+        folder: Folder of the data set.
+        split: Name of the split.
+        rows: Number of rows that will be added.
+        schema: Schema of the rows, with the features that the `datasets` library reads.
+        seed: Random seed of the order of the rows.
+        rows_per_shard: Largest number of rows of a shard.
+
+    Raises:
+        ValueError: Another number of rows was added.
 
     Example:
         >>> import tempfile
@@ -98,38 +107,40 @@ class SplitWriter:
         self._rng = np.random.default_rng(np.random.SeedSequence([seed, *split.encode()]))
         self._open: list[_ShardFile] = []
         self._finished: list[_ShardFile] = []
-        self._deal = np.empty(0, np.intp)
-        self._arrived, self._rows = 0, rows
+        self._targets = np.empty(0, np.intp)
+        self._added, self._rows = 0, rows
 
     @property
     def shards(self) -> list[Shard]:
-        """What was written, in the order of the names."""
+        """Written shards, in the order of their names."""
         return [Shard(file.name, tuple(file.groups)) for file in self._finished]
 
     def add(self, table: pa.Table) -> None:
-        """Deals the next rows out."""
-        self._arrived += table.num_rows
-        if self._arrived > self._rows:
-            raise ValueError(f"{self._arrived} rows came for a split of {self._rows}")
+        """Write the next rows to random shards."""
+        self._added += table.num_rows
+        if self._added > self._rows:
+            raise ValueError(f"{self._added} rows were added to a split of {self._rows}")
         while table.num_rows:
-            if not len(self._deal):
-                self._begin_wave()
-            now, table = table.slice(0, len(self._deal)), table.slice(len(self._deal))
-            places, self._deal = self._deal[: now.num_rows], self._deal[now.num_rows :]
-            order = np.argsort(places, kind="stable")
-            targets, starts = np.unique(places[order], return_index=True)
-            for target, chosen in zip(targets, np.split(order, starts[1:]), strict=True):
-                self._open[target].add(now.take(chosen))
-            if not len(self._deal):
-                self._end_wave()
+            if not len(self._targets):
+                self._open_shards()
+            now, table = table.slice(0, len(self._targets)), table.slice(len(self._targets))
+            shards, self._targets = self._targets[: now.num_rows], self._targets[now.num_rows :]
+            order = np.argsort(shards, kind="stable")
+            targets, starts = np.unique(shards[order], return_index=True)
+            for target, rows in zip(targets, np.split(order, starts[1:]), strict=True):
+                self._open[target].add(now.take(rows))
+            if not len(self._targets):
+                self._close_shards()
 
-    def _begin_wave(self) -> None:
+    def _open_shards(self) -> None:
+        """Open the next shards, and choose a shard at random for each of their rows."""
         first = len(self._finished)
-        for size, name in zip(self._sizes[first : first + WAVE], self._names[first:], strict=False):
+        for size, name in zip(self._sizes[first : first + OPEN_SHARDS], self._names[first:], strict=False):
             self._open.append(_ShardFile(self.folder, name, size, self.schema, self._token))
-        self._deal = self._rng.permutation(np.repeat(np.arange(len(self._open)), [file.size for file in self._open]))
+        shard_of_row = np.repeat(np.arange(len(self._open)), [file.size for file in self._open])
+        self._targets = self._rng.permutation(shard_of_row)
 
-    def _end_wave(self) -> None:
+    def _close_shards(self) -> None:
         for file in self._open:
             file.close()
         self._finished += self._open
@@ -141,10 +152,10 @@ class SplitWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is None and self._arrived != self._rows:
-            error = ValueError(f"{self._arrived} rows came for a split of {self._rows}")
+        if error is None and self._added != self._rows:
+            error = ValueError(f"{self._added} rows were added to a split of {self._rows}")
         for file in self._open if error else []:
-            file.abandon()
+            file.discard()
         for file in self._finished:
             file.remove() if error else file.rename()
         if error and kind is None:
@@ -152,7 +163,7 @@ class SplitWriter:
 
 
 class _ShardFile:
-    """A shard that is being written: rows wait until a row group is full."""
+    """Shard that is being written; rows are collected until a row group is full."""
 
     def __init__(self, folder: Path, name: str, size: int, schema: pa.Schema, token: str) -> None:
         self.name, self.size = name, size
@@ -172,7 +183,7 @@ class _ShardFile:
             waiting = pa.concat_tables(self._waiting).combine_chunks()
             full = waiting.num_rows - waiting.num_rows % self._rows_per_group
             self._write(waiting.slice(0, full))
-            # A copy: a slice would keep the whole table alive.
+            # A copy, because a slice would keep the whole table in memory.
             self._waiting = [waiting.slice(full).take(np.arange(waiting.num_rows - full))]
             self._rows_waiting -= full
 
@@ -187,12 +198,12 @@ class _ShardFile:
             self._write(pa.concat_tables(self._waiting))
         self._waiting = []
         self._writer.close()
-        del self._writer  # it keeps the footer, which for a million crops adds up
+        del self._writer  # frees the footer, of which a million crops have many
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         try:
             self._writer.close()
-        except (OSError, AttributeError):  # the disk that was full still is; or the file is closed already
+        except (OSError, AttributeError):  # the disk is still full, or the file is closed already
             pass
         self.remove()
 
@@ -204,6 +215,11 @@ class _ShardFile:
 
 
 def open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """A Parquet writer as all tables of crops use it: zstd, and no statistics of bytes."""
-    plain = [name for name in schema.names if name not in ONE_OF_A_KIND]
+    """Open a Parquet file for crops: zstd compression, no dictionary and statistics for pixels, masks and regions.
+
+    Args:
+        path: File to write.
+        schema: Schema of the rows.
+    """
+    plain = [name for name in schema.names if name not in WITHOUT_DICTIONARY]
     return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=plain, write_statistics=plain)

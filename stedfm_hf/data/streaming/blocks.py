@@ -44,8 +44,8 @@ class Block:
             target = self._columns[name]
             if target.shape[1:] != values.shape[1:] or target.dtype != values.dtype:
                 raise UserError(
-                    f"crops of different kinds ({_kind(target)} and {_kind(values)}) make no batch; build data sets "
-                    "of one crop size and type"
+                    f"crops of different sizes or dtypes ({_kind(target)} and {_kind(values)}) cannot form a batch; "
+                    "build a data set with one crop size and dtype"
                 )
             target[start : start + len(values)] = values
 

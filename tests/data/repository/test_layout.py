@@ -1,4 +1,4 @@
-"""What a row holds, and the one decoder that turns it back."""
+"""Rows of a data set, and their decoding to tensors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PIXELS = st.sampled_from(STORED_DTYPES).flatmap(
 
 
 @given(pixels=PIXELS, count=st.integers(1, 3))
-def test_pixels_come_back_bit_by_bit(pixels: np.ndarray, count: int) -> None:
+def test_pixels_are_decoded_bit_by_bit(pixels: np.ndarray, count: int) -> None:
     crop = Crop(pixels, Scaling(0.0, 1.0, applied=False), source="a")
     batch = decode(crops_to_table([crop] * count))
     assert batch["pixels"].shape == (count, 1, *pixels.shape)
@@ -32,14 +32,14 @@ def test_pixels_come_back_bit_by_bit(pixels: np.ndarray, count: int) -> None:
         assert restored.dtype == pixels.dtype and restored.tobytes() == pixels.tobytes()
 
 
-def test_bytes_of_other_machines_and_strides_are_stored_alike() -> None:
+def test_byte_order_and_strides_do_not_change_the_stored_bytes() -> None:
     pixels = np.arange(12, dtype=np.uint16).reshape(3, 4)
     for same in (pixels.astype(">u2"), np.asfortranarray(pixels), pixels[::-1][::-1]):
         decoded = decode(crops_to_table([Crop(same, SCALED, source="a")]))["pixels"]
         np.testing.assert_array_equal(decoded[0, 0].numpy(), pixels)
 
 
-def test_one_row_a_list_of_rows_and_a_table_are_decoded_alike(tmp_path: Path) -> None:
+def test_a_row_a_list_of_rows_and_a_table_are_decoded_equally(tmp_path: Path) -> None:
     mask = np.arange(12).reshape(3, 4)
     crops = [Crop(np.full((3, 4), n, np.uint8), SCALED, "s", mask=mask, pixel_size_nm=(20.0, 20.0)) for n in range(4)]
     rows = datasets.load_dataset(str(write_crops(tmp_path, [crops])), split="train")
@@ -63,12 +63,12 @@ def test_scaled_rows_are_divided_by_the_largest_value_of_their_type_and_others_b
     np.testing.assert_allclose(unit.ravel(), [0, 0, 43 / 87, 1, 1], rtol=1e-6)
 
 
-def test_a_range_without_extent_gives_zeros() -> None:
+def test_an_empty_range_gives_zeros() -> None:
     pixels = torch.tensor([[[[5, 7]]]], dtype=torch.uint8)
     assert to_unit_range(pixels, torch.tensor([[7.0, 7.0]])).tolist() == [[[[0.0, 0.0]]]]
 
 
-def test_masks_are_as_narrow_as_they_can_be_and_missing_ones_are_zero() -> None:
+def test_masks_use_the_smallest_dtype_and_missing_ones_are_zero() -> None:
     wide = np.array([[0, 70, 60_000]])
     crops = [Crop(np.zeros((1, 3), np.uint8), SCALED, "a", mask=mask) for mask in (wide, wide // 1000, None)]
     table = crops_to_table(crops)
@@ -78,20 +78,20 @@ def test_masks_are_as_narrow_as_they_can_be_and_missing_ones_are_zero() -> None:
 
 
 @pytest.mark.parametrize("pixels", [np.zeros((2, 2, 2), np.uint8), np.zeros((2, 2), complex), np.zeros((2, 2), bool)])
-def test_what_is_no_crop_is_refused(pixels: np.ndarray) -> None:
+def test_invalid_crops_are_refused(pixels: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"a crop is \(height, width\)"):
         Crop(pixels, SCALED, source="a")
 
 
 @pytest.mark.parametrize("mask", [np.array([[-1, 0]]), np.array([[0, 70_000]]), np.array([[0.5, 0.0]])])
-def test_what_is_no_mask_is_refused(mask: np.ndarray) -> None:
+def test_invalid_masks_are_refused(mask: np.ndarray) -> None:
     with pytest.raises(ValueError, match="whole numbers from 0 to 65535"):
         crops_to_table([Crop(np.zeros((1, 2), np.uint8), SCALED, "a", mask=mask)])
     with pytest.raises(ValueError, match="the mask is"):
         Crop(np.zeros((2, 2), np.uint8), SCALED, "a", mask=mask)
 
 
-def test_damaged_and_mixed_rows_are_named() -> None:
+def test_damaged_and_mixed_rows_are_reported() -> None:
     one, other = (crops_to_table([Crop(np.zeros(shape, np.uint8), SCALED, "a")]) for shape in ((2, 2), (2, 3)))
     row = one.to_pylist()[0]
     with pytest.raises(UserError, match="damaged rows: 3 bytes for 1 crops of 2 x 2"):

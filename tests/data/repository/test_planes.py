@@ -1,4 +1,4 @@
-"""Masks with planes, masks of fractions and regions: stored exactly, and read by everything that reads masks."""
+"""Masks with planes, masks of fractions and regions: stored exactly, and read by all readers of masks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def planes_crop(number: int, kind: str) -> Crop:
 
 
 @given(planes=st.one_of(WHOLE, FRACTIONS))
-def test_planes_come_back_exactly(planes: np.ndarray) -> None:
+def test_planes_are_stored_exactly(planes: np.ndarray) -> None:
     names = tuple("abc"[: len(planes)])
     pixels = np.zeros(planes.shape[1:], np.uint8)
     crop = noisy_crop(0, pixels=pixels, mask=planes, mask_planes=names, region=planes[0] > 0)
@@ -53,7 +53,7 @@ def test_planes_come_back_exactly(planes: np.ndarray) -> None:
     np.testing.assert_array_equal(batch["region"][1].numpy(), planes[0] > 0)
 
 
-def test_votes_take_16_bit_where_nothing_is_lost() -> None:
+def test_fractions_are_stored_in_16_bit_if_that_is_lossless() -> None:
     sizes = {}
     for name, value in (("quarter", 0.25), ("third", 1 / 3)):
         mask = np.full((1, 2, 3), value)
@@ -64,14 +64,14 @@ def test_votes_take_16_bit_where_nothing_is_lost() -> None:
     assert sizes == {"quarter": "float16", "third": "float32"}
 
 
-def test_a_table_of_plain_masks_has_the_columns_it_always_had() -> None:
+def test_a_table_of_plain_masks_has_no_columns_of_planes() -> None:
     plain = noisy_crop(0, mask=np.eye(8, dtype=np.uint8))
     assert crops_to_table([plain]).schema.names == list(crop_features())
     assert not set(PLANE_COLUMNS) & set(crop_features())
     mixed = crops_to_table([plain, planes_crop(1, "multi_label")])
     assert set(PLANE_COLUMNS) <= set(mixed.schema.names)
     assert decode(mixed.slice(0, 1))["mask"].tolist() == [np.eye(8).tolist()]
-    with pytest.raises(UserError, match=r"masks of different planes \(a number for every pixel; rings, fibres\)"):
+    with pytest.raises(UserError, match=r"masks with different planes \(no planes; rings, fibres\)"):
         decode(mixed)
 
 
@@ -87,20 +87,20 @@ def test_a_table_of_plain_masks_has_the_columns_it_always_had() -> None:
         ({"mask": np.full((2, 8, 8), -1), "mask_planes": NAMES}, "whole numbers"),
     ],
 )
-def test_what_is_no_mask_with_planes_is_refused(changes: dict[str, Any], reason: str) -> None:
+def test_invalid_masks_with_planes_are_refused(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         crops_to_table([noisy_crop(0, **changes)])
 
 
 @pytest.mark.parametrize("changes", [{"mask": b"12"}, {"region": b"12"}, {"mask_dtype": "complex64"}])
-def test_a_damaged_row_is_named(changes: dict[str, Any]) -> None:
+def test_damaged_rows_are_reported(changes: dict[str, Any]) -> None:
     row = crops_to_table([planes_crop(0, "soft")]).to_pylist()[0]
     with pytest.raises(UserError, match="damaged row"):
         decode(row | changes)
 
 
 @pytest.mark.parametrize("kind", ["multi_label", "soft"])
-def test_everything_reads_a_repository_with_planes(tmp_path: Path, kind: str) -> None:
+def test_all_readers_read_a_data_set_with_planes(tmp_path: Path, kind: str) -> None:
     crops = {number: planes_crop(number, kind) for number in range(16)}
     crops[5] = noisy_crop(5)  # without a mask
     summary = write_repo(tmp_path / f"cells-{kind}", list(crops.values()))
@@ -140,7 +140,7 @@ def test_everything_reads_a_repository_with_planes(tmp_path: Path, kind: str) ->
     assert local["mask"].shape == (2, 2, 8, 8)
 
 
-def test_a_repository_of_plain_masks_has_no_column_of_planes(tmp_path: Path) -> None:
+def test_a_data_set_of_plain_masks_has_no_columns_of_planes(tmp_path: Path) -> None:
     summary = write_repo(tmp_path / "plain", [noisy_crop(n, mask=np.eye(8, dtype=np.uint8)) for n in range(8)])
     for path in summary.output.glob("data/*.parquet"):
         assert pq.read_schema(path).names == list(crop_features())
@@ -150,7 +150,7 @@ def test_a_repository_of_plain_masks_has_no_column_of_planes(tmp_path: Path) -> 
         stream(str(summary.output), batch_size=1, seed=0, rank=0, world_size=1, columns=("region",))
 
 
-def test_a_damaged_mask_with_planes_is_a_failure_not_an_end(tmp_path: Path) -> None:
+def test_a_damaged_mask_with_planes_fails_and_the_others_are_read(tmp_path: Path) -> None:
     summary = write_repo(tmp_path / "cells", [planes_crop(n, "multi_label") for n in range(8)])
     path = sorted(summary.output.glob("data/train-*.parquet"))[0]
     table = pq.read_table(path)

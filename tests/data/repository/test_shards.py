@@ -1,4 +1,4 @@
-"""Shards: of equal size, mixed, whole or not there."""
+"""Shards of equal size in random order, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def rows(start: int, count: int) -> pa.Table:
 
 
 @given(count=st.integers(0, 10**7), most=st.integers(1, 3000))
-def test_shards_are_as_few_and_as_equal_as_can_be(count: int, most: int) -> None:
+def test_shards_are_few_and_of_equal_size(count: int, most: int) -> None:
     sizes = shard_sizes(count, most)
     assert sum(sizes) == count and all(0 < size <= most for size in sizes)
     assert not sizes or (max(sizes) - min(sizes) <= 1 and (len(sizes) - 1) * most < count)
 
 
-@given(chunks=st.lists(st.integers(0, 40), max_size=8), most=st.integers(1, 20), wave=st.integers(1, 4))
+@given(chunks=st.lists(st.integers(0, 40), max_size=8), most=st.integers(1, 20), open_shards=st.integers(1, 4))
 def test_every_row_is_in_one_shard(
-    tmp_path_factory: pytest.TempPathFactory, chunks: list[int], most: int, wave: int
+    tmp_path_factory: pytest.TempPathFactory, chunks: list[int], most: int, open_shards: int
 ) -> None:
     folder, total = tmp_path_factory.mktemp("split"), sum(chunks)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "WAVE", wave)
+        patch.setattr(shards, "OPEN_SHARDS", open_shards)
         with SplitWriter(folder, "train", total, rows(0, 0).schema, seed=1, rows_per_shard=most) as writer:
             for number, count in enumerate(chunks):
                 writer.add(rows(sum(chunks[:number]), count))
@@ -45,7 +45,7 @@ def test_every_row_is_in_one_shard(
     assert sorted(path.name for path in folder.rglob("*.parquet")) == sorted(Path(s.file).name for s in writer.shards)
 
 
-def test_neighbours_are_dealt_to_different_shards_by_the_seed(tmp_path: Path) -> None:
+def test_the_seed_spreads_neighbouring_rows_over_the_shards(tmp_path: Path) -> None:
     def written(name: str, seed: int) -> list[list[int]]:
         folder = tmp_path / name
         with SplitWriter(folder, "train", 4000, rows(0, 0).schema, seed=seed, rows_per_shard=500) as writer:
@@ -59,15 +59,15 @@ def test_neighbours_are_dealt_to_different_shards_by_the_seed(tmp_path: Path) ->
     assert len(pq.ParquetFile(next((tmp_path / "one").rglob("*.parquet"))).metadata.to_dict()["row_groups"]) == 63
 
 
-@pytest.mark.parametrize("arriving", [3, 12])
-def test_another_number_of_rows_than_announced_leaves_nothing(tmp_path: Path, arriving: int) -> None:
-    with pytest.raises(ValueError, match=f"{arriving} rows came for a split of 10"):
+@pytest.mark.parametrize("added", [3, 12])
+def test_another_number_of_rows_is_refused_and_leaves_no_file(tmp_path: Path, added: int) -> None:
+    with pytest.raises(ValueError, match=f"{added} rows were added to a split of 10"):
         with SplitWriter(tmp_path, "train", 10, rows(0, 0).schema, seed=0, rows_per_shard=4) as writer:
-            writer.add(rows(0, arriving))
+            writer.add(rows(0, added))
     assert list(tmp_path.rglob("*.parquet")) == []
 
 
-def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
+def test_an_error_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no room"):
         with SplitWriter(tmp_path, "train", 10, rows(0, 0).schema, seed=0, rows_per_shard=4) as writer:
             writer.add(rows(0, 9))
