@@ -64,7 +64,7 @@ def plot_curve(rows: Sequence[CurveRow]) -> Figure:
             measured = name != "learning_rate"
             colour, marker = (PALETTE[0], "o") if measured else (MUTED, "")
             axes.plot(steps, [factor * value for value in values], color=colour, marker=marker, markersize=3.5)
-            axes.set(title=title, xlabel="step")
+            axes.set(ylabel=title, xlabel="step")
             axes.locator_params(axis="x", nbins=4)
             axes.ticklabel_format(axis="y", scilimits=(-3, 4), useOffset=False)
         return figure
@@ -79,7 +79,7 @@ def plot_finetuning_curve(rows: Sequence[FinetuneRow], metric: str, *, best_step
             steps, values = _column(rows, name)
             if steps:
                 left.plot(steps, values, "o-", markersize=3.0, color=colour, label=label)
-        left.set(xlabel="step", title="loss")
+        left.set(xlabel="step", ylabel="loss")
         left.legend()
         steps, values = _column(rows, "validation_metric")
         if np.isfinite(values).any():
@@ -87,7 +87,8 @@ def plot_finetuning_curve(rows: Sequence[FinetuneRow], metric: str, *, best_step
         if best_step is not None:
             right.axvline(best_step, color=PALETTE[1], ls=(0, (5, 3)), lw=1.2, label=f"best: step {best_step}")
             right.legend()
-        right.set(xlabel="step", title=f"validation {metric.replace('_', ' ')}")
+        name = "IoU" if metric == "iou" else metric.replace("_", " ")
+        right.set(xlabel="step", ylabel=f"{name} of the validation images")
         for axes in (left, right):
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         return figure
