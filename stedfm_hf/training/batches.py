@@ -115,7 +115,7 @@ class EndlessBatches(IterableDataset[Parts]):
         # Samples are numbered through all data sets: no two of them may share a mask.
         before = sum(other.files.rows for other in self.sources[:number])
         while True:
-            stream.go_to(epoch, taken)
+            stream.seek(epoch, taken)
             with closing(iter(stream)) as batches:
                 for batch in batches:
                     batch["index"] += before

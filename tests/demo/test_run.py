@@ -17,7 +17,7 @@ from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.runs import EXIT_USAGE, Manifest, UserError
 from tests.models import tiny_config
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*leaves out")
+pytestmark = pytest.mark.filterwarnings("ignore:.*each epoch drops")
 
 
 def write_images(folder: Path, count: int = 3) -> Path:

@@ -21,7 +21,7 @@ from stedfm_hf.training.curve import Curve
 from tests.figures import plotted_figures
 from tests.training.pretraining import ROOT, SCRIPT, assert_same_weights, curve_of, run, words_of, write_blobs
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*leaves out")
+pytestmark = pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*each epoch drops")
 
 
 @pytest.fixture(scope="module")

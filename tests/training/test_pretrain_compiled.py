@@ -12,7 +12,7 @@ from tests.training.pretraining import as_stopped, curve_of, run, write_blobs
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*leaves out")
+@pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*each epoch drops")
 def test_checks_epochs_and_resuming_compile_nothing_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crops = write_blobs(tmp_path / "crops")
     torch._dynamo.reset()

@@ -13,7 +13,7 @@ from stedfm_hf.training.batches import EndlessBatches, Source
 from stedfm_hf.training.preparation import Preparation
 from tests.training.pretraining import as_stopped, assert_same_losses, launch, run, words_of, write_blobs
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*leaves out")
+pytestmark = pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*each epoch drops")
 TWENTY = "--max_steps 20 --eval-steps 8 --save_steps 8 --save_total_limit 3"
 
 

@@ -27,7 +27,7 @@ from tests.training.pretraining import (
     write_blobs,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*leaves out")
+pytestmark = pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*each epoch drops")
 MIXED = "--weights 3 1"
 
 

@@ -13,7 +13,7 @@ from stedfm_hf.training.curve import Curve
 from stedfm_hf.training.time_limit import TimeLimit
 from tests.training.pretraining import run, write_blobs
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*leaves out")
+pytestmark = pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*each epoch drops")
 
 
 class Clock:

@@ -1,1 +1,1 @@
-"""Batches for training: one order for everybody, each crop once, resumable."""
+"""Streaming of batches for training: one order for all ranks, each crop once, resumable."""

@@ -1,4 +1,4 @@
-"""The row groups a rank needs, in memory a block of the order at a time, read ahead by threads."""
+"""Row groups of the blocks that a rank needs, prefetched by threads."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from stedfm_hf.data.streaming.order import Rows
 from stedfm_hf.runs.errors import UserError
 
 ROWS_AT_ONCE = 128
-"""Rows that one read asks for: enough to make it worth a thread's while, few enough to share a block among threads."""
+"""Number of rows of one read: enough to outweigh the cost of a task, few enough to split a block among threads."""
 PIXEL_COLUMNS = ("pixels", "height", "width", "dtype")
+"""Columns that are needed to decode pixels."""
 
 
 class Block:
     """Row groups of a split in memory.
 
     Args:
-        groups: their numbers in the split, sorted.
-        lengths: their rows.
+        groups: Sorted numbers of the row groups in the split.
+        lengths: Number of rows of each row group.
     """
 
     def __init__(self, groups: np.ndarray, lengths: np.ndarray) -> None:
@@ -34,7 +35,15 @@ class Block:
         self._lock = threading.Lock()
 
     def fill(self, first: int, columns: Mapping[str, np.ndarray]) -> None:
-        """Puts the rows of some consecutive groups in their place; `first` is the place of the first group."""
+        """Store the rows of consecutive row groups.
+
+        Args:
+            first: Index of the first row group in `groups`.
+            columns: Values of each column.
+
+        Raises:
+            UserError: The crops differ in size or dtype from those in the block.
+        """
         start = self._starts[first]
         with self._lock:
             for name, values in columns.items():
@@ -50,9 +59,9 @@ class Block:
             target[start : start + len(values)] = values
 
     def take(self, rows: Rows) -> dict[str, np.ndarray]:
-        """The columns of some rows."""
-        at = self._starts[np.searchsorted(self.groups, rows.group)] + rows.place
-        return {name: np.take(values, at, axis=0) for name, values in self._columns.items()}
+        """Return the columns of some rows."""
+        positions = self._starts[np.searchsorted(self.groups, rows.group)] + rows.offset
+        return {name: np.take(values, positions, axis=0) for name, values in self._columns.items()}
 
 
 def _kind(values: np.ndarray) -> str:
@@ -60,11 +69,11 @@ def _kind(values: np.ndarray) -> str:
 
 
 class BlockReader:
-    """Reads blocks, in threads if there are any.
+    """Reader of blocks, with or without threads.
 
     Args:
-        reader: of the shards.
-        threads: that read; 0 reads when the rows are asked for.
+        reader: Reader of the shards.
+        threads: Number of threads; 0 reads a block when it is started.
     """
 
     def __init__(self, reader: ShardReader, threads: int) -> None:
@@ -74,57 +83,62 @@ class BlockReader:
         self._first_group = np.cumsum([0, *(len(shard.row_groups) for shard in shards)])
         self._rows_of_group = np.concatenate([np.asarray(shard.row_groups, np.int64) for shard in shards])
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="stedfm-stream") if threads else None
-        self._begun: dict[int, tuple[Block, list[Future[None]]]] = {}
+        self._started: dict[int, tuple[Block, list[Future[None]]]] = {}
 
-    def has_begun(self, number: int) -> bool:
-        """Whether a block is there or on its way."""
-        return number in self._begun
+    def is_started(self, number: int) -> bool:
+        """Return whether a block was read or is being read."""
+        return number in self._started
 
-    def begin(self, number: int, groups: np.ndarray) -> None:
-        """Starts to read a block."""
+    def start(self, number: int, groups: np.ndarray) -> None:
+        """Start to read a block.
+
+        Args:
+            number: Number of the block.
+            groups: Sorted numbers of the row groups to read.
+        """
         block = Block(groups, self._rows_of_group[groups])
-        tasks = list(self._runs(groups))
+        tasks = list(self._reads(groups))
         if self._pool is None:
-            for first, run in tasks:
-                self._load(block, first, run)
-            self._begun[number] = block, []
+            for first, read in tasks:
+                self._load(block, first, read)
+            self._started[number] = block, []
         else:
-            self._begun[number] = block, [self._pool.submit(self._load, block, first, run) for first, run in tasks]
+            self._started[number] = block, [self._pool.submit(self._load, block, first, read) for first, read in tasks]
 
     def get(self, number: int) -> Block:
-        """A block that was begun, once it is whole."""
-        block, futures = self._begun[number]
+        """Wait for a started block, and return it."""
+        block, futures = self._started[number]
         for future in futures:
             future.result()
         futures.clear()
         return block
 
-    def forget_before(self, number: int) -> None:
-        """Lets go of the blocks before this one."""
-        for old in [key for key in self._begun if key < number]:
-            del self._begun[old]
+    def discard_before(self, number: int) -> None:
+        """Discard the blocks before this one."""
+        for old in [key for key in self._started if key < number]:
+            del self._started[old]
 
     def close(self) -> None:
-        """Ends the threads; what they have not begun is not read."""
+        """Stop the threads and cancel pending reads."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-        self._begun.clear()
+        self._started.clear()
 
-    def _runs(self, groups: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
-        """Consecutive groups of one shard, up to some rows: what one read asks for."""
+    def _reads(self, groups: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
+        """Yield the row groups of each read: consecutive ones of one shard, with about `ROWS_AT_ONCE` rows."""
         start, rows = 0, 0
-        for place, group in enumerate(groups):
-            new_shard = place > start and self._shard_of_group[group] != self._shard_of_group[groups[start]]
-            if place > start and (new_shard or rows >= ROWS_AT_ONCE):
-                yield start, groups[start:place]
-                start, rows = place, 0
+        for end, group in enumerate(groups):
+            new_shard = end > start and self._shard_of_group[group] != self._shard_of_group[groups[start]]
+            if end > start and (new_shard or rows >= ROWS_AT_ONCE):
+                yield start, groups[start:end]
+                start, rows = end, 0
             rows += int(self._rows_of_group[group])
         if len(groups):
             yield start, groups[start:]
 
-    def _load(self, block: Block, first: int, run: np.ndarray) -> None:
-        shard = int(self._shard_of_group[run[0]])
-        table = self.reader.read(shard, (run - self._first_group[shard]).tolist())
+    def _load(self, block: Block, first: int, groups: np.ndarray) -> None:
+        shard = int(self._shard_of_group[groups[0]])
+        table = self.reader.read(shard, (groups - self._first_group[shard]).tolist())
         try:
             block.fill(first, to_arrays(table))
         except UserError as error:
@@ -132,7 +146,15 @@ class BlockReader:
 
 
 def to_arrays(table: pa.Table) -> dict[str, np.ndarray]:
-    """The columns of a table: pixels (n, H, W), numbers as such, everything else as objects."""
+    """Convert the columns of a table to arrays.
+
+    Args:
+        table: Rows of a data set.
+
+    Returns:
+        Array of each column: `pixels` (n, H, W), numbers with their dtype, `label` as int64 with -1 for rows without
+        a label, everything else as objects.
+    """
     arrays = {"pixels": view_pixels(*(table[name] for name in PIXEL_COLUMNS))}
     for name in table.column_names:
         if name in PIXEL_COLUMNS:

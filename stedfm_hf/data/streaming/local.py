@@ -1,7 +1,7 @@
-"""The map-style sibling of the stream: rows of a local data set by number, and a sampler of the same batches.
+"""Map-style access to a local data set, and a sampler of the same batches as the stream.
 
-For data sets on a local disk, and for code that wants to look rows up. The `datasets` library keeps the rows in a
-memory-mapped Arrow file, uncompressed: about three times the size of the repository, made at the first use.
+The `datasets` library keeps the rows in an uncompressed, memory-mapped Arrow file, which is about three times the size
+of the data set and is written at the first use.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from stedfm_hf.runs.errors import UserError
 
 @dataclass(frozen=True)
 class BatchRows:
-    """The rows of a batch.
+    """Rows of a batch.
 
-    Args:
-        index: numbers of the rows in the split.
-        valid: whether each is there for itself, or to fill the batch up.
+    Attributes:
+        index: Numbers of the rows in the split.
+        valid: False for copies that fill up the batch.
     """
 
     index: tuple[int, ...]
@@ -37,15 +37,15 @@ class BatchRows:
 
 
 class LocalCrops(Dataset[dict[str, Any]]):
-    """The rows of a split by number.
+    """Map-style data set of the rows of a split.
 
     Args:
-        repo: a local folder.
-        split: name of the split.
-        columns: columns beside the pixels.
+        repo: Local folder of a data set.
+        split: Name of the split.
+        columns: Columns to read in addition to the pixels.
 
     Raises:
-        UserError: there is no such folder or split.
+        UserError: There is no such folder or split.
 
     Example:
         >>> crops = LocalCrops("sted-crops", "train")  # doctest: +SKIP
@@ -60,11 +60,11 @@ class LocalCrops(Dataset[dict[str, Any]]):
         import datasets
 
         if not os.path.isdir(repo):
-            raise UserError(f"{repo}: is no local folder; stream() reads data sets of the Hub")
+            raise UserError(f"{repo}: not a local folder; use stream() for data sets on the Hub")
         self.files: SplitFiles = find_split(repo, split)
-        # What a mask needs to be read comes with it.
-        beside = self.files.plane_columns[:2] if "mask" in columns else ()
-        kept = [*PIXEL_COLUMNS, "intensity_low", "intensity_high", *dict.fromkeys((*columns, *beside))]
+        # Decoding a mask needs the columns of its planes.
+        plane_columns = self.files.plane_columns[:2] if "mask" in columns else ()
+        kept = [*PIXEL_COLUMNS, "intensity_low", "intensity_high", *dict.fromkeys((*columns, *plane_columns))]
         files = [shard.file for shard in self.files.shards]
         rows = datasets.Dataset.from_parquet(files, split=datasets.Split(split), columns=kept)
         self.rows = rows.with_format("arrow")
@@ -73,7 +73,7 @@ class LocalCrops(Dataset[dict[str, Any]]):
         return self.files.rows
 
     def __getitem__(self, rows: int | BatchRows | Sequence[int]) -> dict[str, Any]:
-        """One crop, or a batch, as `decode` gives it; a batch of `BatchRows` has `index` and `valid`, too."""
+        """Return a decoded crop or batch, see `decode`; a batch of `BatchRows` also has `index` and `valid`."""
         if isinstance(rows, int | np.integer):
             row = decode(self.rows[[int(rows)]])
             return {name: value[0] for name, value in row.items()}
@@ -84,17 +84,17 @@ class LocalCrops(Dataset[dict[str, Any]]):
 
 
 class EpochBatches(Sampler[BatchRows]):
-    """The batches of one rank, as `stream` with the same arguments gives them.
+    """Sampler of the batches of one rank, the same as those of `stream` with the same arguments.
 
     Args:
-        crops: the rows.
-        batch_size: crops of one rank in a batch.
-        seed: names the run.
-        epoch: number of the epoch; `set_epoch` changes it.
-        rank: number of this process.
-        world_size: processes in all.
-        drop_last: see `stream`.
-        open_shards: see `stream`.
+        crops: Map-style data set.
+        batch_size: Number of crops in the batch of one rank.
+        seed: Random seed of the order.
+        epoch: Number of the epoch; `set_epoch` changes it.
+        rank: Number of this process.
+        world_size: Number of processes.
+        drop_last: Whether an incomplete last global batch is dropped, see `stream`.
+        open_shards: Number of shards that are mixed at once, see `stream`.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class EpochBatches(Sampler[BatchRows]):
         self.batching = Batching(crops.files.rows, batch_size, world_size, drop_last)
 
     def set_epoch(self, epoch: int) -> None:
-        """Goes to an epoch."""
+        """Set the number of the epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:

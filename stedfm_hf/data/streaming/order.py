@@ -1,13 +1,13 @@
-"""The order of an epoch: a function of (seed, epoch) and of the shards, and of nothing else.
+"""Order of the rows of an epoch, as a function of (seed, epoch) and the shards alone.
 
-The shards are permuted, and taken in blocks of `open_shards`. Inside a block the rows of every row group are permuted,
-and the block goes through all its rows in the steps of a golden lattice. So whatever is cut out of the order, a batch
-say, comes in equal shares from all row groups of its block.
+The shards are permuted and split into blocks of `open_shards`. In a block, the rows of each row group are permuted,
+and the order goes through all rows of the block in steps of the golden ratio. Consecutive rows, such as a batch,
+therefore come evenly from all row groups of the block.
 
-That evenness is what lets ranks share the work without sharing what they read. A row has a *lane*, its place in its
-block from 0 to 1, on which the row groups lie one after the other. Rank r of W takes of every global batch the rows
-of the r-th W-th part of the lanes; since every batch is spread evenly, this is nearly the same part every time. Which
-rows are in a global batch never depends on the ranks; who computes which of them does.
+Because batches are even, each rank can read different row groups. The *lane* of a row is its position in the block,
+from 0 to 1, with the row groups one after the other. Rank r of W gets the rows of each global batch in the r-th of W
+equal parts of the lanes, which are nearly the same row groups in each batch. The rows of a global batch do not depend
+on the number of ranks.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from stedfm_hf.data.repository.shards import Shard
 
 GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 _SHARDS, _BLOCK = 0, 1
-"""Two streams of random numbers of an epoch: the permutation of the shards, and the inside of the blocks."""
+"""Keys of the random numbers of an epoch: for the permutation of the shards, and for the order in the blocks."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Some rows of an epoch, in the order they come.
+    """Consecutive rows of an epoch.
 
-    Args:
-        index: number of each row in the split, (n,) int64: the same in every epoch.
-        group: number of its row group in the split, (n,).
-        place: its place in the row group, (n,).
-        lane: from 0 to 1, (n,); equal shares of the lanes are equal shares of every batch and of the row groups.
-        block: number of its block, (n,).
+    Attributes:
+        index: Number of each row in the split, (n,) int64, the same in all epochs.
+        group: Number of its row group in the split, (n,).
+        offset: Number of the row in its row group, (n,).
+        lane: Position in the block from 0 to 1, sorted by row group, (n,).
+        block: Number of its block, (n,).
     """
 
     index: np.ndarray
     group: np.ndarray
-    place: np.ndarray
+    offset: np.ndarray
     lane: np.ndarray
     block: np.ndarray
 
-    def take(self, chosen: np.ndarray) -> Rows:
-        """The rows at these places."""
-        return Rows(*(values[chosen] for values in self._columns()))
+    def take(self, positions: np.ndarray) -> Rows:
+        """Return the rows at some positions."""
+        return Rows(*(values[positions] for values in self._columns()))
 
     def _columns(self) -> tuple[np.ndarray, ...]:
-        return self.index, self.group, self.place, self.lane, self.block
+        return self.index, self.group, self.offset, self.lane, self.block
 
     @classmethod
     def joined(cls, parts: Sequence[Rows]) -> Rows:
-        """The rows of several, one after the other."""
+        """Concatenate rows."""
         empty = np.empty(0, np.int64)
         columns = zip((empty, empty, empty, np.empty(0), empty), *(part._columns() for part in parts), strict=True)
         return cls(*(np.concatenate(column) for column in columns))
@@ -63,15 +63,18 @@ class Rows:
 
 
 class EpochOrder:
-    """The order of all rows of a split in one epoch.
+    """Order of all rows of a split in one epoch.
 
-    Blocks are made when they are asked for, so an order costs memory for a few blocks only, however long it is.
+    Blocks are computed on demand, so that only a few of them are in memory.
 
     Args:
-        shards: of the split, in the order of the repository.
-        seed: names the run.
-        epoch: number of the epoch.
-        open_shards: shards that are mixed at a time.
+        shards: Shards of the split, in the order of their names.
+        seed: Random seed of the order.
+        epoch: Number of the epoch.
+        open_shards: Number of shards that are mixed at once.
+
+    Raises:
+        ValueError: `open_shards` is below 1.
 
     Example:
         >>> order = EpochOrder([Shard("a", (3, 2)), Shard("b", (4,))], seed=0, epoch=0, open_shards=1)
@@ -97,7 +100,7 @@ class EpochOrder:
         return int(self._block_start[-1])
 
     def rows(self, start: int, stop: int) -> Rows:
-        """The rows at the places from `start` to `stop` of the order."""
+        """Return the rows from position `start` up to, but without, position `stop` of the order."""
         stop = min(stop, len(self))
         parts = []
         while start < stop:
@@ -109,15 +112,15 @@ class EpochOrder:
 
     @property
     def blocks(self) -> int:
-        """How many blocks there are."""
+        """Number of blocks."""
         return len(self._block_start) - 1
 
-    def block_at(self, place: int) -> int:
-        """Number of the block that holds a place of the order."""
-        return int(np.searchsorted(self._block_start, place, side="right")) - 1
+    def block_at(self, position: int) -> int:
+        """Return the number of the block that holds a position of the order."""
+        return int(np.searchsorted(self._block_start, position, side="right")) - 1
 
     def block_span(self, number: int) -> tuple[int, int]:
-        """The places of the order that a block covers: its first, and the first behind it."""
+        """Return the first position of a block, and the first position after it."""
         return int(self._block_start[number]), int(self._block_start[number + 1])
 
     def _make_block(self, number: int) -> Rows:
@@ -127,20 +130,20 @@ class EpochOrder:
         groups = np.concatenate([np.arange(*span) for span in spans])
         lengths = self._group_rows[groups]
         group = np.repeat(groups, lengths)
-        place = np.concatenate([rng.permutation(length) for length in lengths])
+        offset = np.concatenate([rng.permutation(length) for length in lengths])
         count = len(group)
         step = _coprime_near(GOLDEN * count, count)
         lane = (int(rng.integers(count)) + step * np.arange(count, dtype=np.int64)) % count
-        group, place = group[lane], place[lane]
-        return Rows(self._first_row[group] + place, group, place, (lane + 0.5) / count, np.full(count, number))
+        group, offset = group[lane], offset[lane]
+        return Rows(self._first_row[group] + offset, group, offset, (lane + 0.5) / count, np.full(count, number))
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch, *key]))
 
 
-def _coprime_near(wanted: float, count: int) -> int:
-    """The whole number next to `wanted` that has no divisor in common with `count`: its multiples meet every row."""
-    middle = max(1, round(wanted))
+def _coprime_near(value: float, count: int) -> int:
+    """Return the whole number nearest to a value that is coprime to `count`, so that its multiples reach all rows."""
+    middle = max(1, round(value))
     for distance in range(count + 1):
         for candidate in (middle + distance, middle - distance):
             if candidate >= 1 and math.gcd(candidate, count) == 1:
@@ -150,13 +153,13 @@ def _coprime_near(wanted: float, count: int) -> int:
 
 @dataclass(frozen=True)
 class Batching:
-    """How an order is cut into global batches, and these into those of the ranks.
+    """Division of an order into global batches, and of global batches into the batches of the ranks.
 
-    Args:
-        rows: rows of an epoch.
-        batch_size: rows of one rank's batch.
-        world_size: ranks.
-        drop_last: whether rows that fill no global batch are left out; else the last one is filled up.
+    Attributes:
+        rows: Number of rows of an epoch.
+        batch_size: Number of rows in the batch of one rank.
+        world_size: Number of ranks.
+        drop_last: Whether an incomplete last global batch is dropped; otherwise it is filled up.
     """
 
     rows: int
@@ -166,27 +169,33 @@ class Batching:
 
     @property
     def global_batch(self) -> int:
-        """Rows of a batch of all ranks together."""
+        """Number of rows in the batches of all ranks together."""
         return self.batch_size * self.world_size
 
     def batches_from(self, position: int) -> int:
-        """Batches every rank still gets from a place of the order on."""
+        """Return the number of batches of each rank from a position of the order to its end."""
         left = max(0, self.rows - position)
         return left // self.global_batch if self.drop_last else -(-left // self.global_batch)
 
     def batch(self, order: EpochOrder, begin: int, number: int, rank: int) -> tuple[Rows, np.ndarray]:
-        """Batch `number` of a rank, counted from a place of the order, in the order of the epoch.
+        """Return a batch of a rank.
 
-        Of a global batch that is not full every rank takes its part, none more than one row more than another, and
-        fills it up with copies of the global batch's first row.
+        An incomplete global batch is divided equally among the ranks, up to one row, and each part is filled up with
+        copies of the first row of the global batch.
+
+        Args:
+            order: Order of the epoch.
+            begin: Position of the order from which batches are counted.
+            number: Number of the batch.
+            rank: Number of the rank.
 
         Returns:
-            The rows, `batch_size` of them, and whether each is there for itself (n,) bool.
+            `batch_size` rows in the order of the epoch, and (n,) bool: False for copies that fill up the batch.
         """
         start = begin + number * self.global_batch
         rows = order.rows(start, start + self.global_batch)
         by_lane = np.argsort(rows.lane, kind="stable")
-        edges = [place * len(rows) // self.world_size for place in (rank, rank + 1)]
-        chosen = np.sort(by_lane[edges[0] : edges[1]])
-        valid = np.arange(self.batch_size) < len(chosen)
-        return rows.take(np.concatenate([chosen, np.zeros((~valid).sum(), np.intp)])), valid
+        start_of_part, end_of_part = (part * len(rows) // self.world_size for part in (rank, rank + 1))
+        positions = np.sort(by_lane[start_of_part:end_of_part])
+        valid = np.arange(self.batch_size) < len(positions)
+        return rows.take(np.concatenate([positions, np.zeros((~valid).sum(), np.intp)])), valid

@@ -1,4 +1,4 @@
-"""Making things in a thread before they are asked for."""
+"""Prefetching of the items of a generator in a thread."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 PREFETCHED = 4
-"""Batches that are put together before they are asked for."""
+"""Default number of prefetched items."""
 
 
 def prefetch(items: Generator[Item, None, None], count: int = PREFETCHED) -> Generator[Item, None, None]:
-    """Makes items in a thread of its own, up to `count` before they are asked for.
+    """Prefetch the items of a generator in a separate thread.
 
     Args:
-        items: what is made; it is closed when the last was taken, or when the answer is closed.
-        count: items that wait at most.
+        items: Generator; it is closed after the last item, or when the returned generator is closed.
+        count: Largest number of prefetched items.
 
     Yields:
-        The items in their order; an error of theirs is raised where they are taken.
+        The items in their order; errors of the generator are raised here.
 
     Example:
         >>> list(prefetch(number**2 for number in range(4)))
@@ -44,7 +44,7 @@ def prefetch(items: Generator[Item, None, None], count: int = PREFETCHED) -> Gen
                 if stopped.is_set():
                     break
             hand_over(None, None)
-        except BaseException as error:  # handed over to the thread that asks
+        except BaseException as error:  # raised in the thread that reads
             hand_over(None, error)
         finally:
             items.close()

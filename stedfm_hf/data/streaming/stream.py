@@ -1,8 +1,8 @@
-"""The stream: batches of crops for any number of GPUs, each crop exactly once, resumable to the batch.
+"""Streaming of batches of crops to any number of GPUs, each crop exactly once, resumable at each batch.
 
-The reference keeps every GPU on a fixed part of the data, loses the remainder and cannot resume. Here the order of an
-epoch is a function of (seed, epoch) alone (:mod:`stedfm_hf.data.streaming.order`), and a batch of all ranks together
-is the next piece of it, however many ranks there are.
+The order of an epoch is a function of (seed, epoch) alone (:mod:`stedfm_hf.data.streaming.order`). The batches of all
+ranks together are the next rows of this order, for any number of ranks. (In the reference protocol, each GPU reads a
+fixed part of the data, the remainder is dropped, and a run cannot be resumed.)
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from stedfm_hf.data.streaming.prefetch import PREFETCHED, prefetch
 from stedfm_hf.runs.errors import UserError
 
 OPEN_SHARDS = 4
+"""Default number of shards that are mixed at once."""
 TRAINING = "train"
-"""The split of which the stream leaves out, by default, what fills no whole batch."""
-MUCH = 1.2
-"""What a rank may read, times the ranks, before it is worth a word."""
-MANY = 0.1
-"""Share of the crops that an epoch may leave out before it is worth a word."""
+"""Split for which the stream drops an incomplete last batch by default."""
+MAX_READ_RATIO = 1.2
+"""Ratio of the read to the needed rows above which the stream warns."""
+MAX_DROPPED_FRACTION = 0.1
+"""Fraction of the crops dropped in an epoch above which the stream warns."""
 
 Batch = dict[str, Any]
 Batches = Generator[Batch, None, None]
-"""A generator: closing it ends its threads."""
+"""Generator of batches; closing it stops its threads."""
 
 
 def stream(
@@ -53,43 +54,42 @@ def stream(
     workers: int = 2,
     token: str | None = None,
 ) -> CropStream:
-    """Streams a split of a data set in batches, from a local folder or the Hub.
+    """Stream a split of a data set in batches, from a local folder or the Hub.
 
-    The global order is a function of (seed, epoch) alone. Batch number n of all ranks together is the n-th piece of
-    `world_size * batch_size` crops of it; which crops are in it depends neither on how the ranks share it nor on
-    workers. One process with batches of 2 B sees in every step what two with B see.
+    The global order is a function of (seed, epoch) alone. Batch n of all ranks together holds the n-th
+    `world_size * batch_size` crops of this order, independent of the number of ranks and workers. One process with
+    batches of 2 B therefore sees the same crops in each step as two processes with batches of B.
 
-    Mixing: crops are dealt over the shards when a data set is built; the stream permutes the shards, and mixes the
-    rows of `open_shards` of them at a time. Memory holds two such blocks (of a rank: its part of them), and a resume
-    reads at most one of them again.
+    Shuffling: a data set is written in random order. The stream permutes the shards, and mixes the rows of
+    `open_shards` shards. Memory holds two such blocks, or the part of them that the rank needs. After resuming, at
+    most one block is read again.
 
     Args:
-        repo: a folder, a Hub id (`owner/name`, `owner/name@revision`) or an `hf://datasets/` path.
-        split: name of the split.
-        batch_size: crops of one rank in a batch.
-        seed: names the run.
-        epoch: number of the epoch; `set_epoch` changes it.
-        rank: number of this process; None takes that of `torch.distributed`, 0 without it.
-        world_size: processes in all; None takes that of `torch.distributed`, 1 without it.
-        drop_last: True for training: what is left below one global batch at the end is left out, in every epoch
-            something else. False: every crop exactly once; the last batch is filled up with copies whose `valid` is
-            False, so that all ranks get equally many batches of one size. None: True for the split `train`, False
-            for all others.
-        open_shards: shards that are mixed at a time.
-        columns: columns beside the pixels, see `layout.CROP_COLUMNS`; `mask`, `region` and `label` come as tensors
-            (see `decode`; where no crop of a batch has a mask or region: zeros, or True), numbers as tensors, text as
-            lists.
-        workers: threads that read and decompress ahead; 0 reads when a batch is asked for. They share what they read,
-            which processes of a `DataLoader` cannot.
-        token: of the Hub; None takes that of the login.
+        repo: Local folder, Hub id (`owner/name`, `owner/name@revision`) or `hf://datasets/` path.
+        split: Name of the split.
+        batch_size: Number of crops in the batch of one rank.
+        seed: Random seed of the order.
+        epoch: Number of the epoch; `set_epoch` changes it.
+        rank: Number of this process; None uses the rank of `torch.distributed`, or 0 without it.
+        world_size: Number of processes; None uses the world size of `torch.distributed`, or 1 without it.
+        drop_last: True drops an incomplete last global batch, with different crops in each epoch. False yields each
+            crop exactly once; the last batch is filled up with copies whose `valid` is False, so that all ranks get
+            the same number of batches of the same size. None means True for the split `train`, False for others.
+        open_shards: Number of shards that are mixed at once.
+        columns: Columns in addition to the pixels, see `layout.CROP_COLUMNS`. `mask`, `region`, `label` and numbers
+            are tensors, text is a list. If no crop of a batch has a mask (region), all values are 0 (True).
+        workers: Number of threads that read and decompress in advance; 0 reads when a batch is requested. Threads
+            share what they read; processes of a `DataLoader` do not.
+        token: Token of the Hub; None uses the saved one.
 
     Returns:
         An iterable of batches: `pixels` (B, 1, H, W) in the stored dtype, `intensity_range` (B, 2) float32 (see
         `to_unit_range`), `index` (B,) int64, the number of each crop in the split, `valid` (B,) bool, and the
-        columns. Give it to `DataLoader(..., batch_size=None)` to have it pinned.
+        columns. Pass it to `DataLoader(..., batch_size=None, pin_memory=True)` for pinned memory.
 
     Raises:
-        UserError: there is no such repository, split or column; more ranks than crops; less than one global batch.
+        UserError: There is no such data set, split or column; there are more ranks than crops; or the split is
+            smaller than one global batch.
 
     Example:
         >>> batches = stream("flclab/sted-crops", batch_size=256, seed=0)  # doctest: +SKIP
@@ -100,7 +100,7 @@ def stream(
     """
     files = find_split(repo, split, token=token)
     if rank is None or world_size is None:
-        rank, world_size = _place_in_the_world()
+        rank, world_size = _rank_and_world_size()
     return CropStream(
         files,
         batch_size=batch_size,
@@ -115,7 +115,7 @@ def stream(
     )
 
 
-def _place_in_the_world() -> tuple[int, int]:
+def _rank_and_world_size() -> tuple[int, int]:
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
@@ -123,14 +123,14 @@ def _place_in_the_world() -> tuple[int, int]:
 
 
 class CropStream(IterableDataset[Batch]):
-    """The batches of one rank; made by :func:`stream`, whose arguments it has.
+    """Iterable data set of the batches of one rank, created by :func:`stream`, which documents the arguments.
 
-    Iterating goes through the current epoch, from the place that `load_state_dict` set or from its begin. In a worker
-    process of a `DataLoader` it gives every n-th batch, which the `DataLoader` puts in order again; each such process
-    reads the rank's whole part, so threads (`workers`) are the better way.
+    Iteration goes through the current epoch, from its start or from the position that `load_state_dict` set. In a
+    worker process of a `DataLoader`, it yields every n-th batch, and the `DataLoader` restores the order. Each of
+    these processes reads all rows of the rank, so threads (`workers`) are faster.
 
     Attributes:
-        bytes_read: compressed bytes this stream has read in this process.
+        bytes_read: Number of compressed bytes that were read in this process.
     """
 
     def __init__(
@@ -155,17 +155,17 @@ class CropStream(IterableDataset[Batch]):
         self.bytes_read = 0
         self._begin = self._position = 0
         self.set_epoch(epoch)
-        self._warn_of_reading()
-        left_out = files.rows % self.batching.global_batch
-        if drop_last and not rank and left_out > MANY * files.rows:
+        self._warn_about_repeated_reading()
+        dropped = files.rows % self.batching.global_batch
+        if drop_last and not rank and dropped > MAX_DROPPED_FRACTION * files.rows:
             warnings.warn(
-                f"{files.repo}: every epoch leaves out {left_out} of {files.rows} crops of split {files.split!r}, "
-                f"which fill no batch of {self.batching.global_batch}; use smaller batches or drop_last=False",
+                f"{files.repo}: each epoch drops {dropped} of {files.rows} crops of split {files.split!r}, which do "
+                f"not fill a batch of {self.batching.global_batch}; use smaller batches or drop_last=False",
                 stacklevel=3,
             )
 
     def set_epoch(self, epoch: int) -> None:
-        """Goes to an epoch, to its begin if it is another one than before."""
+        """Set the number of the epoch; another epoch than the current one starts at its first batch."""
         if epoch != getattr(self, "epoch", None):
             self.epoch = epoch
             self._begin = self._position = 0
@@ -176,22 +176,22 @@ class CropStream(IterableDataset[Batch]):
         return EpochOrder(self.files.shards, seed=self.seed, epoch=self.epoch, open_shards=self.open_shards)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What goes to a worker process: the order is made anew there."""
+        """Return the state for worker processes, which compute the order again."""
         return {name: value for name, value in vars(self).items() if name != "_order"}
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, the same on every rank."""
+        """Return the number of batches of an epoch, the same on all ranks."""
         return self.batching.batches_from(0)
 
     def state_dict(self, batches: int | None = None) -> dict[str, Any]:
-        """Where the stream is, for a checkpoint; the same on every rank.
+        """Return the position of the stream for a checkpoint, the same on all ranks.
 
         Args:
-            batches: batches taken since the iteration began, where a `DataLoader` with worker processes took them
-                (what it has fetched ahead does not count); None: those that were taken from this object.
+            batches: Number of batches used since the iteration started, needed with worker processes of a
+                `DataLoader` (prefetched batches do not count); None counts the batches yielded by this object.
 
         Returns:
-            Plain data. It may be loaded with another number of ranks or another batch size.
+            Plain data, which can be loaded with another number of ranks or another batch size.
         """
         position = self._position
         if batches is not None:
@@ -199,25 +199,35 @@ class CropStream(IterableDataset[Batch]):
         return {"epoch": self.epoch, "position": position, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to where another stream was: the next iteration gives what it had not given.
+        """Resume at the position of a state: the next iteration yields the remaining batches.
+
+        Args:
+            state: Result of :meth:`state_dict`.
 
         Raises:
-            UserError: the state is of another data set, seed or mixing.
+            UserError: The state belongs to another data set, seed or `open_shards`.
         """
-        mine = self._identity()
-        if differing := [key for key, value in mine.items() if state.get(key) != value]:
-            shown = "; ".join(f"{key}: {state.get(key)!r} then, {mine[key]!r} now" for key in differing)
-            raise UserError(f"{self.files.repo}: the state is of another stream ({shown})")
+        identity = self._identity()
+        if differing := [key for key, value in identity.items() if state.get(key) != value]:
+            shown = "; ".join(f"{key}: {state.get(key)!r} then, {identity[key]!r} now" for key in differing)
+            raise UserError(
+                f"{self.files.repo}: the state belongs to another stream ({shown}); use the settings of that stream"
+            )
         self.set_epoch(int(state["epoch"]))
         self._begin = self._position = int(state["position"])
 
-    def go_to(self, epoch: int, batches: int) -> None:
-        """Goes to a batch of an epoch: the next iteration begins with it."""
+    def seek(self, epoch: int, batches: int) -> None:
+        """Move to a position: the next iteration starts there.
+
+        Args:
+            epoch: Number of the epoch.
+            batches: Number of batches of the epoch to skip.
+        """
         self.set_epoch(epoch)
         self._begin = self._position = batches * self.batching.global_batch
 
     def _identity(self) -> dict[str, Any]:
-        """What the order depends on besides the epoch."""
+        """Return the values that decide the order, except the epoch."""
         return {
             "seed": self.seed,
             "split": self.files.split,
@@ -238,32 +248,32 @@ class CropStream(IterableDataset[Batch]):
         self._begin = self._position = 0
 
     def _batches(self, begin: int, number: int, step: int) -> Batches:
-        """Every `step`-th batch of the rank from batch `number` on, reading one block ahead."""
-        # What a mask needs to be read comes with it.
-        beside = self.files.plane_columns[:2] if "mask" in self.columns else ()
-        wanted = dict.fromkeys((*self.columns, *beside))
-        columns = [*PIXEL_COLUMNS, "intensity_low", "intensity_high", *wanted]
+        """Yield every `step`-th batch of the rank from batch `number` on, and prefetch one block."""
+        # Decoding a mask needs the columns of its planes.
+        plane_columns = self.files.plane_columns[:2] if "mask" in self.columns else ()
+        others = dict.fromkeys((*self.columns, *plane_columns))
+        columns = [*PIXEL_COLUMNS, "intensity_low", "intensity_high", *others]
         reader = ShardReader(self.files, columns, shards_in_use=2 * self.open_shards)
         blocks = BlockReader(reader, self.workers)
         try:
-            mine = range(number, self.batching.batches_from(begin), step)
-            for place, each in enumerate(mine):
+            numbers = range(number, self.batching.batches_from(begin), step)
+            for done, each in enumerate(numbers):
                 rows, valid = self.batching.batch(self._order, begin, each, self.rank)
                 first, last = int(rows.block.min()), int(rows.block.max())
-                blocks.forget_before(first)
-                # Two blocks at most: the next but one waits until no batch needs the one before.
+                blocks.discard_before(first)
+                # At most two blocks: the next one is prefetched when no batch needs the previous one.
                 end = min(last + 1, self._order.blocks - 1) if self.workers and first == last else last
                 for block in range(first, end + 1):
-                    if not blocks.has_begun(block):
-                        blocks.begin(block, self._groups(begin, mine[place:], block))
-                yield self._tensors(_gather(blocks, rows), rows.index, valid)
+                    if not blocks.is_started(block):
+                        blocks.start(block, self._groups(begin, numbers[done:], block))
+                yield self._tensors(_collect(blocks, rows), rows.index, valid)
                 self.bytes_read += reader.bytes_read
                 reader.bytes_read = 0
         finally:
             blocks.close()
 
     def _groups(self, begin: int, numbers: range, block: int) -> np.ndarray:
-        """Row groups of a block that batches of this rank touch."""
+        """Return the row groups of a block that some batches of this rank need."""
         first, last = self._order.block_span(block)
         size = self.batching.global_batch
         touched = [np.empty(0, np.int64)]
@@ -299,40 +309,40 @@ class CropStream(IterableDataset[Batch]):
                 batch[name] = values.tolist() if values.dtype == object else torch.from_numpy(values)
         return batch
 
-    def read_share(self) -> float:
-        """How much of the split this rank reads in an epoch, times the number of ranks: 1 is ideal.
+    def read_ratio(self) -> float:
+        """Return the fraction of the split that this rank reads in an epoch, times the number of ranks; 1 is ideal.
 
-        Estimated from the first two blocks of the order, without reading anything.
+        The ratio is estimated from the first two blocks of the order, without reading data.
         """
         blocks = range(min(2, self._order.blocks))
         numbers = range(self.batching.batches_from(0))
         lengths = np.concatenate([np.asarray(shard.row_groups, np.int64) for shard in self.files.shards])
         read = sum(int(lengths[self._groups(0, numbers, block)].sum()) for block in blocks)
-        there = sum(np.subtract(*self._order.block_span(block)[::-1]) for block in blocks)
-        return float(read * self.batching.world_size / there)
+        rows = sum(np.subtract(*self._order.block_span(block)[::-1]) for block in blocks)
+        return float(read * self.batching.world_size / rows)
 
-    def _warn_of_reading(self) -> None:
+    def _warn_about_repeated_reading(self) -> None:
         world = self.batching.world_size
-        if self.rank or world == 1 or (share := self.read_share()) <= MUCH:
+        if self.rank or world == 1 or (ratio := self.read_ratio()) <= MAX_READ_RATIO:
             return
         groups = sum(len(shard.row_groups) for shard in self.files.shards)
         warnings.warn(
-            f"{self.files.repo}: each of {world} ranks reads {share:.1f}/{world} of split {self.files.split!r}, not "
-            f"1/{world}: it has {len(self.files.shards)} shards ({groups} row groups) and batches of "
-            f"{self.batching.batch_size}; more shards or larger batches read less",
+            f"{self.files.repo}: each of {world} ranks reads {ratio:.1f}/{world} of split {self.files.split!r} "
+            f"instead of 1/{world}, because it has {len(self.files.shards)} shards ({groups} row groups) and batches "
+            f"of {self.batching.batch_size}; use more shards or larger batches to read less",
             stacklevel=4,
         )
 
 
-def _gather(blocks: BlockReader, rows: Rows) -> dict[str, np.ndarray]:
-    """The columns of rows, out of the one or more blocks they lie in."""
+def _collect(blocks: BlockReader, rows: Rows) -> dict[str, np.ndarray]:
+    """Return the columns of rows from one or more blocks."""
     numbers = np.unique(rows.block)
-    places = [np.flatnonzero(rows.block == number) for number in numbers]
-    parts = [blocks.get(int(n)).take(rows.take(inside)) for n, inside in zip(numbers, places, strict=True)]
+    positions = [np.flatnonzero(rows.block == number) for number in numbers]
+    parts = [blocks.get(int(n)).take(rows.take(inside)) for n, inside in zip(numbers, positions, strict=True)]
     if len(parts) == 1:
         return parts[0]
-    back = np.argsort(np.concatenate(places), kind="stable")
-    return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
+    order = np.argsort(np.concatenate(positions), kind="stable")
+    return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
 
 
 def _check(
@@ -346,23 +356,23 @@ def _check(
     workers: int,
 ) -> None:
     if not 0 <= rank < world_size:
-        raise UserError(f"rank {rank} of {world_size} is none; ranks go from 0 to {world_size - 1}")
-    for name, value, least in (
+        raise UserError(f"rank {rank} is not valid with {world_size} ranks; ranks go from 0 to {world_size - 1}")
+    for name, value, smallest in (
         ("batch_size", batch_size, 1),
         ("open_shards", open_shards, 1),
         ("workers", workers, 0),
     ):
-        if value < least:
-            raise UserError(f"{name} must be {least} or more, not {value}")
+        if value < smallest:
+            raise UserError(f"{name} must be {smallest} or more, not {value}")
     known = (*CROP_COLUMNS, *files.plane_columns)
     if unknown := set(columns) - set(known):
-        raise UserError(f"unknown column {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+        raise UserError(f"unknown column {', '.join(sorted(unknown))}; the columns are {', '.join(known)}")
     if files.rows < world_size:
         raise UserError(
             f"{files.repo}: split {files.split!r} has {files.rows} crops for {world_size} ranks; use fewer ranks"
         )
     if drop_last and files.rows < batch_size * world_size:
         raise UserError(
-            f"{files.repo}: split {files.split!r} has {files.rows} crops, less than one batch of {world_size} x "
+            f"{files.repo}: split {files.split!r} has {files.rows} crops, fewer than one batch of {world_size} x "
             f"{batch_size}; use smaller batches or drop_last=False"
         )

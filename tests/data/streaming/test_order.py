@@ -1,4 +1,4 @@
-"""The order of an epoch: every row once, the same for everybody, and ranks that keep out of each other's way."""
+"""Order of an epoch: each row once, the same order for all ranks, and different row groups for each rank."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def test_an_epoch_has_every_row_once(shards: list[Shard], seed: int, epoch: int,
     assert sorted(rows.index.tolist()) == list(range(sum(shard.rows for shard in shards)))
     groups = np.concatenate([shard.row_groups for shard in shards])
     starts = np.cumsum([0, *groups])
-    assert (rows.place < groups[rows.group]).all()
-    np.testing.assert_array_equal(starts[rows.group] + rows.place, rows.index)
+    assert (rows.offset < groups[rows.group]).all()
+    np.testing.assert_array_equal(starts[rows.group] + rows.offset, rows.index)
     assert (np.diff(rows.block) >= 0).all()
 
 
 @given(shards=SHARDS, cuts=st.lists(st.integers(0, 60), max_size=4))
-def test_pieces_of_an_order_are_the_order(shards: list[Shard], cuts: list[int]) -> None:
+def test_parts_of_an_order_make_the_whole_order(shards: list[Shard], cuts: list[int]) -> None:
     order = EpochOrder(shards, seed=3, epoch=1, open_shards=2)
     edges = [0, *sorted(min(cut, len(order)) for cut in cuts), len(order)]
     pieces = [order.rows(a, b).index.tolist() for a, b in zip(edges[:-1], edges[1:], strict=True)]
     assert sum(pieces, []) == whole(order)
 
 
-def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+def test_epochs_and_seeds_have_different_orders() -> None:
     shards = [Shard("a", (4,) * 10), Shard("b", (4,) * 10)]
     orders = {
         tuple(whole(EpochOrder(shards, seed=seed, epoch=epoch, open_shards=2)))
@@ -63,7 +63,7 @@ def test_a_block_holds_the_rows_of_no_more_shards_than_are_open() -> None:
 
 @pytest.mark.parametrize("world", [2, 3, 4, 8])
 @pytest.mark.parametrize("count", [8, 40])
-def test_a_rank_meets_little_more_row_groups_than_its_part(world: int, count: int) -> None:
+def test_a_rank_reads_few_row_groups_in_addition_to_its_part(world: int, count: int) -> None:
     """Shards as `build` writes them, at least as many as ranks; batches of 32."""
     shards = [Shard(str(number), (16,) * (64 - number % 5)) for number in range(count)]
     order = EpochOrder(shards, seed=0, epoch=0, open_shards=4)
@@ -95,7 +95,7 @@ def test_ranks_share_every_global_batch(shards: list[Shard], size: int, world: i
         assert sorted(seen) == list(range(len(order)))
 
 
-def test_what_is_left_out_is_something_else_in_every_epoch() -> None:
+def test_each_epoch_drops_different_rows() -> None:
     shards = [Shard("a", (5,) * 6), Shard("b", (5,) * 4)]
     left = set()
     for epoch in range(6):
@@ -104,7 +104,7 @@ def test_what_is_left_out_is_something_else_in_every_epoch() -> None:
     assert len(left) > 3
 
 
-def test_consecutive_rows_come_from_all_row_groups_alike() -> None:
+def test_consecutive_rows_come_evenly_from_all_row_groups() -> None:
     order = EpochOrder([Shard("a", (16,) * 32), Shard("b", (16,) * 32)], seed=0, epoch=0, open_shards=2)
     for start in range(0, len(order) - 256, 64):
         counts = np.bincount(order.rows(start, start + 256).group, minlength=64)

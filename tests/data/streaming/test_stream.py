@@ -1,4 +1,4 @@
-"""The stream: each crop exactly once on any number of ranks and workers, resumable to the batch."""
+"""Streaming: each crop exactly once on any number of ranks and workers, resumable at each batch."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_every_crop_exactly_once_on_any_number_of_ranks_and_threads(
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 @pytest.mark.parametrize("processes", [1, 2, 3])
-def test_worker_processes_give_what_one_process_gives(repo: Path, world: int, processes: int) -> None:
+def test_worker_processes_yield_the_batches_of_one_process(repo: Path, world: int, processes: int) -> None:
     for rank in range(world):
         batches = stream(repo, batch_size=2, seed=1, rank=rank, world_size=world, drop_last=False, workers=0)
         alone = list(batches)
@@ -103,7 +103,7 @@ def test_worker_processes_may_be_spawned(repo: Path) -> None:
     assert sorted(valid_rows(list(loader))) == list(range(ROWS))
 
 
-def test_two_ranks_see_in_every_step_what_one_with_twice_the_batch_sees(repo: Path) -> None:
+def test_two_ranks_see_the_crops_of_one_rank_with_twice_the_batch_size(repo: Path) -> None:
     one = list(stream(repo, batch_size=6, seed=4))
     two = [list(stream(repo, batch_size=3, seed=4, rank=rank, world_size=2)) for rank in (0, 1)]
     accumulated = list(stream(repo, batch_size=3, seed=4))
@@ -115,7 +115,7 @@ def test_two_ranks_see_in_every_step_what_one_with_twice_the_batch_sees(repo: Pa
 
 @settings(max_examples=20)
 @given(stops=st.lists(st.integers(0, 6), min_size=3, max_size=3), workers=st.integers(0, 2), drop=st.booleans())
-def test_three_resumes_in_an_epoch_give_the_unbroken_sequence(
+def test_three_resumes_in_an_epoch_give_the_uninterrupted_sequence(
     repo: Path, stops: list[int], workers: int, drop: bool
 ) -> None:
     options: dict[str, Any] = {"batch_size": 2, "seed": 9, "epoch": 2, "drop_last": drop, "workers": workers}
@@ -161,7 +161,7 @@ def test_a_resume_with_another_number_of_ranks_loses_and_repeats_nothing(
     assert Counter(seen) == Counter(range(ROWS))
 
 
-def test_a_resume_after_worker_processes_goes_by_the_batches_taken(repo: Path) -> None:
+def test_a_resume_after_worker_processes_counts_the_used_batches(repo: Path) -> None:
     options: dict[str, Any] = {"batch_size": 2, "seed": 1, "workers": 0}
     whole = [batch["index"].tolist() for batch in stream(repo, **options)]
     batches = stream(repo, **options)
@@ -191,14 +191,14 @@ def test_a_resume_reads_no_more_shards_again_than_are_open(repo: Path) -> None:
         assert len({int(np.searchsorted(np.cumsum([-(-n // 2) for n in LENGTHS]), g, "right")) for g in again}) <= 2
 
 
-def test_the_order_is_that_of_the_epoch_and_iterating_twice_gives_it_twice(repo: Path) -> None:
+def test_each_iteration_has_the_order_of_the_epoch(repo: Path) -> None:
     batches = stream(repo, batch_size=4)
     first, again = [[b["index"].tolist() for b in batches] for _ in range(2)]
     batches.set_epoch(1)
     assert first == again != [b["index"].tolist() for b in batches]
 
 
-def test_stopping_in_the_middle_ends_the_threads(repo: Path) -> None:
+def test_closing_the_stream_stops_the_threads(repo: Path) -> None:
     for batch in stream(repo, batch_size=1, workers=3):
         assert batch["valid"].all()
         break
@@ -208,7 +208,7 @@ def test_stopping_in_the_middle_ends_the_threads(repo: Path) -> None:
             assert not thread.is_alive()
 
 
-def test_the_stream_gives_other_columns_too(repo: Path) -> None:
+def test_the_stream_reads_other_columns(repo: Path) -> None:
     batch = next(iter(stream(repo, batch_size=3, columns=("source", "y", "label", "mask", "foreground_fraction"))))
     assert batch["source"] == [f"source {i // 3}" for i in batch["index"].tolist()]
     assert batch["y"].tolist() == batch["index"].tolist()
@@ -217,7 +217,7 @@ def test_the_stream_gives_other_columns_too(repo: Path) -> None:
     assert batch["intensity_range"].tolist() == [[0.0, 255.0]] * 3
 
 
-def test_the_local_sibling_gives_the_same_batches(repo: Path) -> None:
+def test_the_map_style_data_set_gives_the_same_batches(repo: Path) -> None:
     crops = LocalCrops(repo, "train")
     assert len(crops) == ROWS and number_of(crops[17]["pixels"].numpy()) == 17
     for rank in range(3):
@@ -232,12 +232,12 @@ def test_the_local_sibling_gives_the_same_batches(repo: Path) -> None:
                 torch.testing.assert_close(one[name], other[name], rtol=0, atol=0)
 
 
-def test_the_stock_library_reads_the_same_rows(repo: Path) -> None:
+def test_datasets_reads_the_same_rows(repo: Path) -> None:
     rows = datasets.load_dataset(str(repo), split="train", streaming=True)
     assert [row["y"] for row in rows] == list(range(ROWS))
 
 
-def test_the_repository_may_be_named_as_the_hub_names_it(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_paths_are_accepted(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, Any]] = []
     real = datasets.load_dataset_builder
 
@@ -252,7 +252,7 @@ def test_the_repository_may_be_named_as_the_hub_names_it(repo: Path, monkeypatch
     assert asked == [("lab/crops", None), ("lab/crops", None), ("lab/crops", "v2")]
 
 
-def test_too_few_shards_for_the_ranks_is_said_with_its_cost(tmp_path: Path) -> None:
+def test_too_few_shards_for_the_ranks_are_reported(tmp_path: Path) -> None:
     folder = write_repo(tmp_path, [40], group=40)
     with pytest.warns(UserWarning, match=r"reads 2\.0/2 of split 'train'.*1 shards"):
         stream(folder, batch_size=4, rank=0, world_size=2)
@@ -261,26 +261,26 @@ def test_too_few_shards_for_the_ranks_is_said_with_its_cost(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"rank": 2, "world_size": 2}, "rank 2 of 2"),
+        ({"rank": 2, "world_size": 2}, "rank 2 is not valid with 2 ranks"),
         ({"rank": 0, "world_size": 40}, "32 crops for 40 ranks"),
-        ({"batch_size": 33}, "less than one batch"),
+        ({"batch_size": 33}, "fewer than one batch"),
         ({"batch_size": 0}, "batch_size must be 1 or more"),
         ({"columns": ("pixel",)}, "unknown column pixel"),
         ({"split": "test"}, "has no split 'test'; there are train"),
     ],
 )
-def test_what_cannot_be_streamed_is_said(repo: Path, options: dict[str, Any], words: str) -> None:
+def test_invalid_arguments_are_refused(repo: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         stream(repo, **{"batch_size": 4} | options)
 
 
-def test_a_missing_repository_is_named(tmp_path: Path) -> None:
+def test_a_missing_data_set_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing: no such folder"):
         stream(tmp_path / "nothing", batch_size=1)
 
 
 @pytest.mark.parametrize("index", [True, False])
-def test_a_truncated_shard_is_named(tmp_path: Path, index: bool) -> None:
+def test_a_truncated_shard_is_reported(tmp_path: Path, index: bool) -> None:
     folder = write_repo(tmp_path, (6, 6), index=index)
     shard = sorted(folder.glob("data/*"))[1]
     os.truncate(shard, shard.stat().st_size - 200)
@@ -288,7 +288,7 @@ def test_a_truncated_shard_is_named(tmp_path: Path, index: bool) -> None:
         list(stream(folder, batch_size=2))
 
 
-def test_a_shard_that_is_not_the_one_of_the_index_is_named(tmp_path: Path) -> None:
+def test_a_shard_that_does_not_match_the_index_is_reported(tmp_path: Path) -> None:
     folder = write_repo(tmp_path, (6, 6))
     shards = sorted(folder.glob("data/*"))
     pq.write_table(pq.read_table(shards[1]).slice(0, 4), shards[1])
@@ -296,7 +296,7 @@ def test_a_shard_that_is_not_the_one_of_the_index_is_named(tmp_path: Path) -> No
         list(stream(folder, batch_size=2))
 
 
-def test_a_shard_with_other_columns_is_named(tmp_path: Path) -> None:
+def test_a_shard_with_other_columns_is_reported(tmp_path: Path) -> None:
     folder = write_repo(tmp_path, (6, 6), group=6)
     shards = sorted(folder.glob("data/*"))
     pq.write_table(pq.read_table(shards[1]).drop_columns(["dtype"]), shards[1])
@@ -304,7 +304,7 @@ def test_a_shard_with_other_columns_is_named(tmp_path: Path) -> None:
         list(stream(folder, batch_size=2))
 
 
-def test_crops_of_another_size_are_named(tmp_path: Path) -> None:
+def test_crops_of_another_size_are_reported(tmp_path: Path) -> None:
     folder = write_repo(tmp_path, (6,), group=6)
     (shard,) = folder.glob("data/*")
     table = pq.read_table(shard)
@@ -321,14 +321,14 @@ def test_the_state_of_another_stream_is_refused(repo: Path) -> None:
         stream(repo, batch_size=2, seed=1).load_state_dict(state)
 
 
-def test_a_stream_goes_to_another_process(repo: Path) -> None:
+def test_a_stream_can_be_pickled(repo: Path) -> None:
     batches = stream(repo, batch_size=4)
     list(batches)
     copy = pickle.loads(pickle.dumps(batches))
     assert [b["index"].tolist() for b in copy] == [b["index"].tolist() for b in batches]
 
 
-def test_an_index_of_other_files_is_not_believed(tmp_path: Path) -> None:
+def test_an_index_of_other_files_is_ignored(tmp_path: Path) -> None:
     folder = write_repo(tmp_path, (4, 4))
     record = json.loads((folder / INDEX_FILE).read_text())
     record["splits"]["train"].pop()

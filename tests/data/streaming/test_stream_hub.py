@@ -1,4 +1,4 @@
-"""The stream from the Hub: a process that believes the loopback server is the Hub."""
+"""Streaming from the Hub, in a process that uses a local server as the Hub."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def ask(hub: FakeHub, cache: Path, *streams: tuple[str, int, int]) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_a_hub_id_and_its_path_give_what_the_folder_gives_and_a_rank_reads_its_part(tmp_path: Path) -> None:
+def test_a_hub_id_gives_the_rows_of_the_folder_and_a_rank_reads_its_part(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (256, 64, 64), dtype=np.uint8)
     crops = [Crop(each, Scaling(0.0, 90.0, applied=True), source=str(number)) for number, each in enumerate(pixels)]
