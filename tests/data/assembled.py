@@ -1,4 +1,4 @@
-"""Small data set repositories for the tests, made as every producer makes them."""
+"""Small data sets for the tests, assembled like those of all commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLIT_FRACTIONS = SplitFractions(validation=0.25, test=0.25)
 
 
 def noisy_crop(number: int, **changes: Any) -> Crop:
-    """A crop (8, 8) uint8 of its own; two make a source image."""
+    """Return a random crop (8, 8) uint8; two crops belong to one source image."""
     pixels = np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)
     known: dict[str, Any] = {
         "pixels": pixels,
@@ -37,12 +37,12 @@ def noisy_crop(number: int, **changes: Any) -> Crop:
 
 
 def labelled_crops(count: int, labels: Sequence[str] = ("rings", "puncta")) -> list[Crop]:
-    """Crops whose source images have the labels in turn."""
+    """Return crops whose source images have alternating labels."""
     return [noisy_crop(number, label=labels[number // 2 % len(labels)]) for number in range(count)]
 
 
 def write_repo(output: Path, crops: Sequence[Crop], facts: CardFacts = FACTS, **options: Any) -> DatasetSummary:
-    """A repository of these crops, neighbours of one source in one image."""
+    """Write a data set of these crops; consecutive crops of one source are one image."""
     staging = Staging(output)
     for number, source in enumerate(dict.fromkeys(crop.source for crop in crops)):
         mine = [crop for crop in crops if crop.source == source]
@@ -63,13 +63,13 @@ def write_repo(output: Path, crops: Sequence[Crop], facts: CardFacts = FACTS, **
 
 
 def write_plain_card(folder: Path, *facts: Any) -> None:
-    """In the place of `write_card`, whose figures take longer than all the rest."""
+    """Replacement of `write_card`, whose figures take longer than everything else."""
     (folder / "figures").mkdir()
     (folder / "README.md").write_text("a card", encoding="utf-8")
 
 
 def as_table(crops: Sequence[Crop], labels: Sequence[str] = ()) -> pa.Table:
-    """Crops as rows of `crop_features`, the labels as numbers."""
+    """Convert crops to rows of `crop_features`, with labels as numbers."""
     table = crops_to_table(crops)
     codes = [None if crop.label is None else list(labels).index(crop.label) for crop in crops]
     place = table.schema.get_field_index("label")

@@ -1,4 +1,4 @@
-"""Small data set repositories for the tests, written by hand: shards of any length, every crop telling its number."""
+"""Small data sets for the tests, written by hand: shards of any length, with the number of each crop as its pixels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ configs:
 
 
 def numbered_crop(number: int, side: int = 4) -> Crop:
-    """A crop whose pixels hold its number, low byte first."""
+    """Return a crop whose pixels hold its number, low byte first."""
     pixels = np.zeros((side, side), np.uint16)
     pixels[0, :2] = number % 256, number // 256
     return Crop(pixels, Scaling(0.0, 255.0, applied=False), source=f"source {number // 3}", y=number, label=None)
@@ -37,14 +37,14 @@ def number_of(pixels: np.ndarray) -> int:
 
 
 def write_repo(folder: Path, lengths: Sequence[int], *, group: int = 2, index: bool = True) -> Path:
-    """A repository with shards of these lengths, in row groups of `group` rows."""
+    """Write a data set with shards of these lengths, in row groups of `group` rows."""
     numbered = iter(range(sum(lengths)))
     crops = [[numbered_crop(next(numbered)) for _ in range(length)] for length in lengths]
     return write_crops(folder, crops, group=group, index=index)
 
 
 def write_crops(folder: Path, shards: Sequence[Sequence[Crop]], *, group: int = 2, index: bool = True) -> Path:
-    """A repository of these crops, one list a shard."""
+    """Write a data set of these crops, with one shard for each list."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     # Without a version of its own the stock library would give the cached rows of another folder of this name.
     version = zlib.crc32(b"".join(crop.pixels.tobytes() for crops in shards for crop in crops))

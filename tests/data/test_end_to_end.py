@@ -1,4 +1,4 @@
-"""The whole way: images of the simulator, or real ones, to a repository, to `load_dataset` and to the stream."""
+"""End-to-end test: from simulated or real images to a data set, `load_dataset` and the stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stedfm_hf.data import build, decode, simulate, stream
 
 
 def assert_streams_what_the_library_loads(repo: Path, split: str) -> None:
-    """The stock library, plain and streaming, and the project's stream on two ranks give the same rows."""
+    """Check that `datasets`, with and without streaming, and `stream` on two ranks give the same rows."""
     loaded = datasets.load_dataset(str(repo), split=split)
     rows = decode(loaded[:])
     streamed = datasets.load_dataset(str(repo), split=split, streaming=True)

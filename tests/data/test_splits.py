@@ -1,4 +1,4 @@
-"""The split of a source image: a function of its id alone, with fractions that hold on average and nest."""
+"""Split of a source image: a function of its id alone, with fractions that hold on average."""
 
 from __future__ import annotations
 

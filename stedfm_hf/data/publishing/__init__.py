@@ -1,1 +1,1 @@
-"""What people see of a repository: statistics, figures, preview, card; and sending it to the Hub."""
+"""Statistics, figures, preview and card of a data set, and publishing on the Hub."""

@@ -1,4 +1,4 @@
-"""The card of a data set: `README.md`, with the front matter that the Hub and `datasets` read, and figures."""
+"""Card of a data set: `README.md` with the front matter that the Hub and `datasets` read, and figures."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from stedfm_hf.runs import atomic_path
 CARD_FILE = "README.md"
 FIGURES = "figures"
 _TAGS = ("microscopy", "sted", "super-resolution", "fluorescence", "biology", "stedfm")
-_LARGEST_SVG = 1_000_000
+_MAX_SVG_BYTES = 1_000_000
 _Split = dict[str, Any]
 _SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says beside what is in the data; nothing that is unknown is said.
+    """Content of a card that cannot be computed from the data.
 
-    Args:
-        title: title of the card, such as the name of the folder.
-        command: the command that made it, such as stedfm data build.
-        description: sentences about what is shown; Markdown.
-        settings: what was chosen, by the name of the option; no absolute paths and no names of people.
-        simulated: whether the images were computed, not recorded.
-        source_note: where the images come from; Markdown. None if that is not known.
-        licence: its identifier on the Hub, such as `cc-by-4.0`; None if it is not known.
-        mask_names: what the numbers in the masks mean, if that is known.
+    Attributes:
+        title: Title, such as the name of the folder.
+        command: Command that wrote the data set, such as `stedfm data build`.
+        description: Description of the images, Markdown.
+        settings: Settings by name, without absolute paths and names of people.
+        simulated: Whether the images are simulated.
+        source_note: Origin of the images, Markdown; None if unknown.
+        licence: Identifier of the licence on the Hub, such as `cc-by-4.0`; None if unknown.
+        mask_names: Names of the numbers in the masks, if known.
         limitations: Further sentences for the section Limitations.
     """
 
@@ -53,29 +53,29 @@ class CardFacts:
 
 
 def write_card(folder: Path, facts: CardFacts, statistics: Statistics, preview: Preview) -> None:
-    """Writes `README.md` and `figures/` into a repository whose shards and preview are there.
+    """Write `README.md` and `figures/` of a data set whose shards and preview are written.
 
     Args:
-        folder: the repository.
-        facts: what the data do not say themselves.
-        statistics: of all rows.
-        preview: as it was written.
+        folder: Folder of the data set.
+        facts: Content that cannot be computed from the data.
+        statistics: Statistics of all rows.
+        preview: Written preview.
     """
-    # matplotlib takes a while to import, and a process that only cuts crops does not need it.
+    # Imported here, because matplotlib is slow to import and worker processes do not need it.
     from stedfm_hf.data.publishing.figures import CONTACT_SHEET, HISTOGRAM, write_figures
     from stedfm_hf.data.publishing.summary import count_table, pixel_table
 
     record = statistics.to_json()
-    for picture in write_figures(folder / FIGURES, record, preview.samples()):
-        vector = picture.with_suffix(".svg")
-        if vector.stat().st_size > _LARGEST_SVG:
-            vector.unlink()
+    for png in write_figures(folder / FIGURES, record, preview.samples()):
+        svg = png.with_suffix(".svg")
+        if svg.stat().st_size > _MAX_SVG_BYTES:
+            svg.unlink()
     card = render_dataset_card(
         _front_matter(folder, facts, record, statistics, preview),
         facts=facts,
-        settings={name: _in_words(value) for name, value in facts.settings.items()},
+        settings={name: _setting_text(value) for name, value in facts.settings.items()},
         record=record,
-        counts=count_table(record, most_labels=50),
+        counts=count_table(record, max_labels=50),
         pixels=pixel_table(record),
         example=_example(record),
         contact_sheet=f"{FIGURES}/{CONTACT_SHEET}.png",
@@ -95,7 +95,7 @@ def _front_matter(
         {"name": split, "num_bytes": size, "num_examples": record["splits"][split]["crops"]}
         for split, size in statistics.memory.items()
     ]
-    pictures: list[_Split] = [
+    previews: list[_Split] = [
         {
             "name": split,
             "num_bytes": (folder / preview_name(split)).stat().st_size,
@@ -104,38 +104,38 @@ def _front_matter(
         for split in statistics.splits
     ]
     features = crop_features(statistics.labels, planes=statistics.planes)
-    shards, previews = (sorted(folder.glob(f"{name}/*.parquet")) for name in ("data", "preview"))
+    shard_files, preview_files = (sorted(folder.glob(f"{name}/*.parquet")) for name in ("data", "preview"))
     return DatasetCardData(
         license=facts.licence,
         pretty_name=facts.title,
         task_categories=tasks,
         tags=[*_TAGS, *(["synthetic"] if facts.simulated else [])],
-        size_categories=next((name for most, name in _SIZES if record["crops"] < most), "n>10M"),
+        size_categories=next((name for limit, name in _SIZES if record["crops"] < limit), "n>10M"),
         configs=[
             {
                 "config_name": CONFIG,
-                "version": _version(shards),
+                "version": _version(shard_files),
                 "default": True,
                 "data_files": _files("data/{}-*.parquet", crops),
             },
             {
                 "config_name": PREVIEW,
-                "version": _version(previews),
-                "data_files": _files("preview/{}.parquet", pictures),
+                "version": _version(preview_files),
+                "data_files": _files("preview/{}.parquet", previews),
             },
         ],
         dataset_info=[
-            _info(CONFIG, features, crops, sum(path.stat().st_size for path in shards)),
-            _info(PREVIEW, preview.features, pictures, sum(split["num_bytes"] for split in pictures)),
+            _info(CONFIG, features, crops, sum(path.stat().st_size for path in shard_files)),
+            _info(PREVIEW, preview.features, previews, sum(split["num_bytes"] for split in previews)),
         ],
     )
 
 
 def _version(files: Sequence[Path]) -> str:
-    """A version that tells contents apart.
+    """Return a version with a checksum of the files.
 
-    The `datasets` library keeps the rows of a local folder in a cache that knows the folder's name and the front
-    matter, and nothing else of the files: without this, a data set built anew would be read as it was before.
+    The `datasets` library identifies a cached local folder by its name and front matter alone. Without a new version,
+    a data set that was built again would be read from the old cache.
     """
     checksum = 0
     for path in files:
@@ -159,26 +159,26 @@ def _info(config: str, features: Features, splits: Sequence[_Split], download_si
     }
 
 
-def _in_words(value: Any) -> str:
-    """A setting as a reader would write it."""
+def _setting_text(value: Any) -> str:
+    """Return the text of a setting."""
     if value is None:
         return "not set"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return "; ".join(f"{name}: {_in_words(each)}" for name, each in value.items())
+        return "; ".join(f"{name}: {_setting_text(each)}" for name, each in value.items())
     if isinstance(value, Sequence | Set) and not isinstance(value, str):
-        return ", ".join(map(_in_words, value)) or "none"
+        return ", ".join(map(_setting_text, value)) or "none"
     return str(value)
 
 
 def _example(record: dict[str, Any]) -> dict[str, Any]:
-    """What the code in the card shows: the first split, and the most frequent kind of crop."""
+    """Return values for the example code of the card: the first split, and the most frequent crop size and dtype."""
     size = record["sizes"][0]
     return {
         "split": next(iter(record["splits"])),
         "height": size["height"],
         "width": size["width"],
         "dtype": next(iter(record["dtypes"])),
-        "one_kind": len(record["sizes"]) == 1 and len(record["dtypes"]) == 1,
+        "uniform": len(record["sizes"]) == 1 and len(record["dtypes"]) == 1,
     }

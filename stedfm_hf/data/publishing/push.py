@@ -22,22 +22,22 @@ from stedfm_hf.runs.settings import takes_settings
 _CARD, _MANIFEST = "README.md", "manifest.json"
 _DATA = ("data/*.parquet", "preview/*.parquet")
 _LAST = (_CARD, INDEX_FILE, "figures/*.png", "figures/*.svg")
-"""The card and the index go last: where they are, everything is."""
+"""The card and the index are uploaded last, so that a data set with an index is complete."""
 _HIDDEN = (".*", "*/.*")
-_TELLING = ("source", "series", "channel", "metadata")
-# A path from the root, as a whole value or a value in JSON; folders of people also in the middle of a text.
+_TEXT_COLUMNS = ("source", "series", "channel", "metadata")
+# An absolute path, as a whole value or a value in JSON; home folders also inside a text.
 _PATH = re.compile(r'(?:^|")(?:/[^"/\s]+/|~/|[A-Za-z]:[\\/]|\\\\)|(?<![\w.])/(?:home|Users)/\w|(?<!\w)[A-Za-z]:\\')
 
 
 @dataclass(frozen=True)
 class Pushed(Result):
-    """Data set on the Hub.
+    """Published data set.
 
     Attributes:
-        url: Address of its page.
+        url: URL of its page.
         crops: Number of crops in each split.
         shards: Number of Parquet files with crops.
-        private: Whether only the owner and invited users see it.
+        private: Whether only the owner and invited users can see it.
     """
 
     url: str
@@ -46,7 +46,7 @@ class Pushed(Result):
     private: bool
 
     def summary(self) -> str:
-        """Return the address and the size."""
+        """Return the URL and the size."""
         seen = "private" if self.private else "public"
         return f"{self.url}: {sum(self.crops.values()):,} crops in {self.shards} shards, {seen}"
 
@@ -59,12 +59,14 @@ class Pushed(Result):
 def push(settings: PushSettings) -> Pushed:
     """Upload a data set to the Hub.
 
-    Shards and previews go first, in several commits if they are many; then, in one commit, the card, the index and
-    the figures are added, and shards of an earlier version that are no longer in the index are removed. If
-    interrupted, the same call resumes.
+    Shards and previews are uploaded first, in several commits if they are many. A last commit adds the card, the
+    index and the figures, and removes shards of an earlier version. The same call resumes an interrupted upload.
+
+    Returns:
+        URL and size of the published data set.
 
     Raises:
-        UserError: The folder is incomplete or names folders of this computer, or the Hub refuses it.
+        UserError: The folder is incomplete or contains absolute paths, or the Hub refuses the upload.
 
     Example:
         >>> push("my-crops", "my-lab/my-crops").url  # doctest: +SKIP
@@ -78,22 +80,28 @@ def upload(settings: PushSettings, api: Any = None) -> Pushed:
 
     Args:
         settings: Settings of `push`.
-        api: A `huggingface_hub.HfApi`; None makes one with the token of the login.
+        api: A `huggingface_hub.HfApi`; None creates one with the saved token.
+
+    Returns:
+        URL and size of the published data set.
+
+    Raises:
+        UserError: The folder is incomplete or contains absolute paths, or the Hub refuses the upload.
     """
     folder, private = Path(settings.dataset), not settings.public
     hub_id = settings.hub_id.removeprefix("hf://datasets/").rstrip("/")
     if hub_id.count("/") != 1:
-        raise UserError(f"{hub_id!r} is not an id of the Hub; write OWNER/NAME, such as my-lab/{folder.name}")
+        raise UserError(f"{hub_id!r} is not a Hub id; write OWNER/NAME, such as my-lab/{folder.name}")
     index = check_repository(folder, allow_paths=settings.allow_paths, manifest=settings.manifest)
     from huggingface_hub import HfApi, get_token
 
     if api is None and get_token() is None:
-        raise UserError("not logged in to the Hub; run `hf auth login`, or set HF_TOKEN to a token that may write")
+        raise UserError("not logged in to the Hub; run `hf auth login`, or set HF_TOKEN to a token with write access")
     api = api or HfApi()
-    with _explained(hub_id):
-        there = _prepare(api, hub_id, _local_files(folder), private)
+    with _hub_errors(hub_id):
+        outdated = _prepare(api, hub_id, _local_files(folder), private)
         common: dict[str, Any] = {"repo_id": hub_id, "repo_type": "dataset", "folder_path": folder}
-        # A fresh list each time: the library adds to the one it is given.
+        # A new list for each call, because the library changes its argument.
         api.upload_folder(
             **common, allow_patterns=list(_DATA), ignore_patterns=list(_HIDDEN), commit_message="Upload crops"
         )
@@ -101,7 +109,7 @@ def upload(settings: PushSettings, api: Any = None) -> Pushed:
             **common,
             allow_patterns=[*_LAST, *([_MANIFEST] if settings.manifest else [])],
             ignore_patterns=list(_HIDDEN),
-            delete_patterns=[glob.escape(name) for name in there] or None,
+            delete_patterns=[glob.escape(name) for name in outdated] or None,
             commit_message="Upload card and index",
         )
     crops = {split: sum(sum(shard["row_groups"]) for shard in shards) for split, shards in index.items()}
@@ -110,26 +118,26 @@ def upload(settings: PushSettings, api: Any = None) -> Pushed:
 
 
 def check_repository(folder: Path, *, allow_paths: bool = False, manifest: bool = False) -> dict[str, Any]:
-    """Makes sure that a repository is whole and tells no secrets.
+    """Check that a data set is complete and contains no absolute paths.
 
     Args:
-        folder: the repository.
-        allow_paths: whether sources and metadata may hold absolute paths.
-        manifest: whether the manifest will be published, too.
+        folder: Folder of the data set.
+        allow_paths: Whether sources and metadata may contain absolute paths.
+        manifest: Whether the manifest is published, too.
 
     Returns:
-        The splits as the index has them.
+        Shards of each split, from the index.
 
     Raises:
-        UserError: a file is missing, truncated or unexpected, or a text holds an absolute path.
+        UserError: A file is missing, truncated or unexpected, or a text contains an absolute path.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; name one that `stedfm data build` wrote")
+        raise UserError(f"{folder}: no such folder; give a data set, such as `stedfm data build` writes")
     for name in (INDEX_FILE, _CARD, *([_MANIFEST] if manifest else [])):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: has no {name}; run the command that made the data set again")
     if (folder / ".staging").exists():
-        raise UserError(f"{folder}: is being built; run the command that makes it until it is done")
+        raise UserError(f"{folder}: is not finished; run the command that writes it again to resume")
     index = _read_index(folder / INDEX_FILE)
     _check_card(folder / _CARD)
     for split in index:
@@ -165,7 +173,7 @@ def _read_index(path: Path) -> dict[str, Any]:
         ):
             raise ValueError("a shard without a name or rows")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: is no index of this version; build the data set again") from error
+        raise UserError(f"{path}: damaged, or written by another version; build the data set again") from error
     return splits
 
 
@@ -175,7 +183,7 @@ def _check_card(path: Path) -> None:
     try:
         configs = DatasetCard(path.read_text(encoding="utf-8")).data.to_dict().get("configs") or []
         names = [config["config_name"] for config in configs]
-    except Exception as error:  # whatever the YAML library makes of a text
+    except Exception as error:  # the YAML library can raise many errors
         raise UserError(f"{path}: its front matter cannot be read; build the data set again") from error
     if CONFIG not in names:
         raise UserError(f"{path}: its front matter has no configuration {CONFIG!r}; build the data set again")
@@ -185,13 +193,13 @@ def _check_shard(path: Path, groups: list[int], allow_paths: bool) -> None:
     try:
         with pq.ParquetFile(path) as file:
             rows = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
-            telling = [] if allow_paths else [name for name in _TELLING if name in file.schema_arrow.names]
-            table = file.read(columns=telling) if telling else None
+            columns = [] if allow_paths else [name for name in _TEXT_COLUMNS if name in file.schema_arrow.names]
+            table = file.read(columns=columns) if columns else None
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: is missing or damaged ({_line(error)}); build the data set again") from error
     if rows != groups:
         raise UserError(
-            f"{path}: holds {sum(rows)} crops where {INDEX_FILE} says {sum(groups)}; build the data set again"
+            f"{path}: holds {sum(rows)} crops, but {INDEX_FILE} lists {sum(groups)}; build the data set again"
         )
     for name, column in zip(table.schema.names, table.columns, strict=True) if table else ():
         _refuse_paths(path, f"column {name!r}", [text or "" for text in column.unique().to_pylist()])
@@ -202,13 +210,13 @@ def _refuse_paths(path: Path, where: str, texts: list[str]) -> None:
         if found := _PATH.search(text):
             shown = text[max(0, found.start() - 10) : found.end() + 30]
             raise UserError(
-                f"{path}: {where} names a folder of a computer ({shown}); build the data set without it, or allow it "
-                "with --allow-paths"
+                f"{path}: {where} contains an absolute path ({shown}); build the data set without it, or give "
+                "--allow-paths to publish it"
             )
 
 
 def _prepare(api: Any, hub_id: str, local: set[str], private: bool) -> list[str]:
-    """Makes the repository, or makes sure that the one that is there is meant; returns its files that must go."""
+    """Create the repository or check the existing one, and return its outdated files."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
@@ -219,18 +227,18 @@ def _prepare(api: Any, hub_id: str, local: set[str], private: bool) -> list[str]
         api.create_repo(hub_id, repo_type="dataset", private=private)
         return []
     if bool(info.private) != private:
-        is_now, ask = ("private", "leave --public out") if info.private else ("public", "give --public")
-        raise UserError(f"{hub_id} is there and {is_now}; {ask}, or change it in its settings on the Hub")
-    there = {sibling.rfilename for sibling in info.siblings or ()}
-    old = sorted(name for name in there - local if re.fullmatch(r"(data|preview)/[^/]+\.parquet", name))
-    if old and INDEX_FILE not in there:
-        raise UserError(f"{hub_id} holds another data set ({old[0]}); choose another name")
-    return old
+        is_now, change = ("private", "leave --public out") if info.private else ("public", "give --public")
+        raise UserError(f"{hub_id}: exists and is {is_now}; {change}, or change it in its settings on the Hub")
+    existing = {sibling.rfilename for sibling in info.siblings or ()}
+    outdated = sorted(name for name in existing - local if re.fullmatch(r"(data|preview)/[^/]+\.parquet", name))
+    if outdated and INDEX_FILE not in existing:
+        raise UserError(f"{hub_id}: holds another data set ({outdated[0]}); choose another name")
+    return outdated
 
 
 @contextmanager
-def _explained(hub_id: str) -> Iterator[None]:
-    """Turns what the Hub and the network answer into one line."""
+def _hub_errors(hub_id: str) -> Iterator[None]:
+    """Convert errors of the Hub and the network to one line with a way out."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
@@ -239,23 +247,23 @@ def _explained(hub_id: str) -> Iterator[None]:
     except UserError:
         raise
     except HFValidationError as error:
-        raise UserError(f"{hub_id!r} is no name on the Hub ({_line(error)})") from error
+        raise UserError(f"{hub_id!r} is not a valid Hub id ({_line(error)}); write OWNER/NAME") from error
     except OfflineModeIsEnabled as error:
-        raise UserError("the Hub is switched off here (HF_HUB_OFFLINE is set); unset it") from error
+        raise UserError("the Hub cannot be used, because HF_HUB_OFFLINE is set; unset it") from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         if status == 401:
-            reason = "the Hub does not take the token; run `hf auth login` again"
+            reason = "the Hub does not accept the token; run `hf auth login` again"
         elif status in (403, 404):
-            reason = "the token may not write there; check the owner, or log in with a token that may write"
+            reason = "the token has no write access; check the owner, or log in with a token with write access"
         elif status == 409:
-            reason = "the name is taken by a repository that you cannot see; choose another one"
+            reason = "the name is used by a repository that you cannot see; choose another name"
         else:
-            reason = f"the Hub answered {error.server_message or _line(error)}; run the same command again later"
+            reason = f"the Hub returned {error.server_message or _line(error)}; run the same command again later"
         raise UserError(f"{hub_id}: {reason}") from error
-    except ValueError as error:  # the Hub finds fault with the front matter of the card
+    except ValueError as error:  # the Hub refuses the front matter of the card
         raise UserError(f"{hub_id}: {_line(error)}") from error
-    except (httpx2.HTTPError, OSError, RuntimeError) as error:  # RuntimeError: of the uploads in the background
+    except (httpx2.HTTPError, OSError, RuntimeError) as error:  # RuntimeError: from uploads in the background
         raise UserError(
             f"{hub_id}: the upload stopped ({_line(error)}); run the same command again to resume"
         ) from error

@@ -1,4 +1,4 @@
-"""Counts, intensities and sizes of the crops of a data set."""
+"""Statistics of a data set: counts, intensities and sizes of its crops."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from stedfm_hf.data.repository.decoding import UNLABELLED, decode, to_unit_range
 from stedfm_hf.data.repository.layout import SPLITS
 
 LEVELS = 256
-"""Levels of the intensity histogram: the scaled intensity n / 255 is level n."""
+"""Number of bins of the intensity histogram; bin n is the scaled intensity n / 255."""
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+"""Quantiles of the fraction of foreground."""
 _PIXELS_AT_ONCE = 8_000_000
 _EXAMPLES = 5
 _KIND = ("height", "width", "dtype")
@@ -28,10 +29,13 @@ _FORMAT = 1
 class Statistics:
     """Counts and intensities of a data set, collected in one pass.
 
-    Intensities are those a network sees: scaled to [0, 1] by the range that stands in every row, and clipped.
+    Intensities are scaled to [0, 1] by the range of each row and clipped, like the input of a model.
 
     Args:
-        labels: names of the classes.
+        labels: Names of the classes.
+
+    Attributes:
+        planes: Whether the rows have the columns of masks with planes and of regions.
 
     Example:
         >>> from stedfm_hf.data.repository.layout import Crop, Scaling, crop_features, crops_to_table
@@ -57,15 +61,15 @@ class Statistics:
         self.planes = False
 
     def add(self, split: str, table: pa.Table) -> None:
-        """Counts rows of a split.
+        """Add rows of a split.
 
         Args:
-            split: its name.
-            table: some rows, with the columns of :func:`stedfm_hf.data.repository.layout.crop_features`; of any
-                sizes and dtypes.
+            split: Name of the split.
+            table: Rows of any sizes and dtypes, with the columns of
+                :func:`stedfm_hf.data.repository.layout.crop_features`.
 
         Raises:
-            UserError: a row is damaged.
+            UserError: A row is damaged.
         """
         self._memory[split] += table.nbytes
         self._masks += table.num_rows - table["mask"].null_count
@@ -102,15 +106,15 @@ class Statistics:
         pixels, ranges, labels = batch["pixels"], batch["intensity_range"], batch["label"]
         for code in labels.unique().tolist():
             group = self._groups[split, None if code == UNLABELLED else self.labels[code]]
-            chosen = _rows(pixels, labels == code)
-            group.crops += len(chosen)
-            own_ranges = ranges[labels == code]
+            crops = _rows(pixels, labels == code)
+            group.crops += len(crops)
+            crop_ranges = ranges[labels == code]
             if pixels.dtype not in _COUNTED:
-                group.add_unit(to_unit_range(chosen, own_ranges).nan_to_num_(0.0))
+                group.add_unit(to_unit_range(crops, crop_ranges).nan_to_num_(0.0))
                 continue
-            # Of such pixels there are few kinds: to count first and scale then is several times faster.
-            for ends in own_ranges.unique(dim=0):
-                values, counts = _count(_rows(chosen, (own_ranges == ends).all(dim=1)))
+            # These dtypes have few values: counting them first and scaling the values is several times faster.
+            for ends in crop_ranges.unique(dim=0):
+                values, counts = _count(_rows(crops, (crop_ranges == ends).all(dim=1)))
                 group.add_counts(counts, to_unit_range(values[:, None, None], ends).flatten())
 
     @property
@@ -121,20 +125,26 @@ class Statistics:
 
     @property
     def memory(self) -> dict[str, int]:
-        """Bytes of the rows of every split in memory, as the front matter of a card gives them."""
+        """Size of the rows of each split in memory, in bytes, for the front matter of a card."""
         return {split: self._memory[split] for split in self.splits}
 
     def to_json(self) -> dict[str, Any]:
-        """All figures as plain data.
+        """Return all statistics as plain data.
 
         Returns:
-            `crops`; `labels` by name and `splits` by name, each with `crops`, `mean` and `sd`, splits with `sources`
-            and with the crops of each of their `labels`, too; `unlabelled`; `sources` in all and
-            `shared_between_splits` (must be 0); `intensity` with `mean`, `sd`, the `histogram` of 256 levels from 0 to
-            1 and those of the labels; `sizes`, `dtypes`, `pixel_sizes_nm` with their crops, the most frequent first;
-            `with_mask`; `mask_planes`, the kinds of masks with planes, each with `names` and `crops`; `with_region`;
-            `scaled`, the crops whose stored pixels are scaled already; `foreground_fraction`, its quantiles over
-            the crops, or None if unknown; `pixel_bytes`, uncompressed.
+            Dictionary with these keys:
+
+            - `crops`: number of crops.
+            - `splits`: for each split `crops`, `mean` and `sd` of the scaled pixels, `sources` (number of source
+              images), and `labels` (number of crops of each label).
+            - `labels`: for each label `crops`, `mean` and `sd`; `unlabelled`: number of crops without a label.
+            - `sources`: `total` number of source images, number of those `shared_between_splits`, and `examples`.
+            - `intensity`: `mean`, `sd`, `histogram` (256 bins from 0 to 1), and histograms `by_label`.
+            - `sizes`, `dtypes`, `pixel_sizes_nm`: values with their number of crops, most frequent first.
+            - `with_mask`, `with_region`, `scaled`: number of crops with a mask, with a region, and with scaled pixels.
+            - `mask_planes`: `names` of the planes of masks, and number of `crops` with them.
+            - `foreground_fraction`: quantiles of the fraction of foreground of the crops, or None if unknown.
+            - `pixel_bytes`: size of the uncompressed pixels, in bytes.
         """
         labels, splits = self._sum_by(1), self._sum_by(0)
         total = sum(splits.values(), _Intensities())
@@ -182,10 +192,11 @@ class Statistics:
         group = self._groups.get((split, label))
         return 0 if group is None else group.crops
 
-    def _sum_by(self, place: int) -> dict[str | None, _Intensities]:
+    def _sum_by(self, part: int) -> dict[str | None, _Intensities]:
+        """Sum intensities by split (part 0 of the key) or label (part 1)."""
         sums: dict[str | None, _Intensities] = {}
         for key, group in self._groups.items():
-            sums[key[place]] = sums.get(key[place], _Intensities()) + group
+            sums[key[part]] = sums.get(key[part], _Intensities()) + group
         return sums
 
     def _count_kinds(self, part: slice) -> list[tuple[tuple[Any, ...], int]]:
@@ -196,7 +207,7 @@ class Statistics:
 
 
 class _Intensities:
-    """Sums over the scaled pixels of some crops."""
+    """Sums over the scaled pixels of crops."""
 
     def __init__(self) -> None:
         self.crops = 0
@@ -204,26 +215,31 @@ class _Intensities:
         self._sum = self._squares = 0.0
 
     def add_counts(self, counts: np.ndarray, unit: torch.Tensor) -> None:
-        """Adds pixels of which there are `counts` at each of the scaled intensities `unit`."""
+        """Add pixels by their number at each scaled intensity.
+
+        Args:
+            counts: Number of pixels at each intensity.
+            unit: Scaled intensities, in [0, 1].
+        """
         values = unit.double().numpy()
         self._sum += float(counts @ values)
         self._squares += float(counts @ values**2)
         np.add.at(self.levels, np.rint(values * (LEVELS - 1)).astype(np.intp), counts)
 
     def add_unit(self, unit: torch.Tensor) -> None:
-        """Adds scaled pixels."""
+        """Add scaled pixels."""
         self._sum += float(unit.sum(dtype=torch.float64))
         self._squares += float(unit.square().sum(dtype=torch.float64))
         self.levels += _count_bytes(unit.mul(LEVELS - 1).round_().to(torch.uint8))
 
     def summary(self) -> dict[str, Any]:
-        """Crops, mean and standard deviation of the pixels."""
+        """Return the number of crops, and mean and standard deviation of their pixels."""
         pixels = int(self.levels.sum())
         if not pixels:
             return {"crops": self.crops, "mean": None, "sd": None}
         mean = self._sum / pixels
-        spread = max(0.0, self._squares / pixels - mean**2) ** 0.5
-        return {"crops": self.crops, "mean": round(mean, 6), "sd": round(spread, 6)}
+        sd = max(0.0, self._squares / pixels - mean**2) ** 0.5
+        return {"crops": self.crops, "mean": round(mean, 6), "sd": round(sd, 6)}
 
     def __add__(self, other: _Intensities) -> _Intensities:
         result = _Intensities()
@@ -235,13 +251,13 @@ class _Intensities:
 _COUNTED = (torch.uint8, torch.uint16, torch.int16)
 
 
-def _rows(pixels: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    # Without the copy where it is the whole batch, as it is where there are no classes or one range for all.
-    return pixels if bool(chosen.all()) else torch.from_numpy(pixels.numpy()[chosen.numpy()])
+def _rows(pixels: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
+    # Without a copy if all rows are selected, as without classes or with one range for all.
+    return pixels if bool(selected.all()) else torch.from_numpy(pixels.numpy()[selected.numpy()])
 
 
 def _count(pixels: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
-    """The values from the smallest to the largest, and how often each occurs."""
+    """Return the values from the smallest to the largest, and the number of pixels with each."""
     if pixels.dtype == torch.uint8:
         return torch.arange(LEVELS), _count_bytes(pixels)
     values = pixels.numpy()
@@ -251,13 +267,13 @@ def _count(pixels: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
 
 
 def _count_bytes(pixels: torch.Tensor) -> np.ndarray:
-    """How often each of the 256 values occurs. Pillow counts bytes four times as fast as NumPy."""
+    """Count the pixels with each of the 256 values; Pillow is four times as fast as NumPy."""
     lines = np.ascontiguousarray(pixels.numpy()).reshape(-1, pixels.shape[-1])
     return np.asarray(Image.fromarray(lines).histogram(), np.int64)
 
 
 def _by_kind(table: pa.Table) -> Iterator[tuple[tuple[int, int, str], pa.Table]]:
-    """The rows of every size and dtype."""
+    """Yield the rows of each size and dtype."""
     kinds = table.select(_KIND).group_by(_KIND).aggregate([]).to_pylist()
     for kind in kinds:
         rows = table

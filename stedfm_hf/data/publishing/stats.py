@@ -1,4 +1,4 @@
-"""`stedfm data stats`: what is in a data set."""
+"""`stedfm data stats`: counts, intensities and figures of a data set."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DatasetStats(Result):
     """Statistics of a data set.
 
     Attributes:
-        record: Counts and intensities, see `stedfm_hf.data.publishing.statistics.Statistics.to_json`.
+        record: Counts and intensities, see :meth:`stedfm_hf.data.publishing.statistics.Statistics.to_json`.
         output: Folder with stats.json and the figures, or None.
     """
 
@@ -50,21 +50,21 @@ class DatasetStats(Result):
         return "\n\n".join([*tables, *([f"figures and {_RECORD} written to {self.output}"] if self.output else [])])
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record."""
+        """Return the record as plain data."""
         return self.record
 
 
 @takes_settings(StatsSettings)
 def dataset_stats(settings: StatsSettings) -> DatasetStats:
-    """Measure a data set: counts, intensities and sizes, and figures of them if an output is given.
+    """Measure counts, intensities and sizes of a data set, and plot them if an output is given.
 
-    Reads the data set once, with some hundred crops in memory; of a repository on the Hub nothing is stored.
+    The data set is read once, with some hundred crops in memory. Data sets on the Hub are streamed, not stored.
 
     Returns:
-        The statistics.
+        The statistics, and the output folder.
 
     Raises:
-        UserError: There is no such data set, it is not one of crops, or a shard is damaged.
+        UserError: There is no such data set, it is not a data set of crops, or a shard is damaged.
 
     Example:
         >>> dataset_stats("my-crops", output="my-crops-stats").record["crops"]  # doctest: +SKIP
@@ -74,17 +74,18 @@ def dataset_stats(settings: StatsSettings) -> DatasetStats:
     if settings.output is not None:
         check_output(settings.output, COMMAND, is_folder=True, overwrite=settings.overwrite)
     splits = [find_split(settings.dataset, split) for split in find_split_names(settings.dataset)]
-    stats = _measure(splits) if settings.output is None else _written(splits, settings)
+    stats = _measure(splits) if settings.output is None else _write(splits, settings)
     sources = stats.record["sources"]
     if shared := sources["shared_between_splits"]:
         print_note(
-            f"warning: crops of {shared} source images are in several splits ({', '.join(sources['examples'])})"
+            f"warning: {shared} source images have crops in several splits ({', '.join(sources['examples'])}); build "
+            "the data set again to split by source image"
         )
     return stats
 
 
-def _written(splits: Sequence[SplitFiles], settings: StatsSettings) -> DatasetStats:
-    """Measure and write, unless that was done before."""
+def _write(splits: Sequence[SplitFiles], settings: StatsSettings) -> DatasetStats:
+    """Measure a data set and write the results, or read those of an earlier run."""
     output = Path(settings.output or "")
     names = [_RECORD, *(f"{name}.{suffix}" for name in ("histogram", "contact_sheet") for suffix in ("png", "svg"))]
     shards = [(split.split, Path(shard.file).name, shard.row_groups) for split in splits for shard in split.shards]
@@ -98,7 +99,7 @@ def _written(splits: Sequence[SplitFiles], settings: StatsSettings) -> DatasetSt
 
 
 def _measure(splits: Sequence[SplitFiles], output: Path | None = None) -> DatasetStats:
-    # They import torch, datasets and matplotlib.
+    # Imported here, because these modules import torch, datasets and matplotlib.
     from stedfm_hf.data.publishing.figures import write_figures
     from stedfm_hf.data.publishing.preview import Preview
     from stedfm_hf.data.publishing.statistics import Statistics
@@ -109,7 +110,7 @@ def _measure(splits: Sequence[SplitFiles], output: Path | None = None) -> Datase
         for files in splits:
             reader = ShardReader(files, columns)
             for number, shard in enumerate(files.shards):
-                for groups in _neighbours(shard.row_groups):
+                for groups in _reads(shard.row_groups):
                     table = reader.read(number, groups)
                     statistics.add(files.split, table)
                     preview.add(files.split, table)
@@ -121,15 +122,15 @@ def _measure(splits: Sequence[SplitFiles], output: Path | None = None) -> Datase
     return DatasetStats(record, output)
 
 
-def _neighbours(groups: Sequence[int]) -> Iterator[list[int]]:
-    """Group the numbers of neighbouring row groups, together of some hundred rows."""
-    run: list[int] = []
+def _reads(row_groups: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the numbers of consecutive row groups that are read at once, with some hundred rows."""
+    numbers: list[int] = []
     rows = 0
-    for number, count in enumerate(groups):
-        if run and rows + count > _ROWS_AT_ONCE:
-            yield run
-            run, rows = [], 0
-        run.append(number)
+    for number, count in enumerate(row_groups):
+        if numbers and rows + count > _ROWS_AT_ONCE:
+            yield numbers
+            numbers, rows = [], 0
+        numbers.append(number)
         rows += count
-    if run:
-        yield run
+    if numbers:
+        yield numbers

@@ -1,4 +1,4 @@
-"""The figures of a data set as tables: for the terminal and for the card."""
+"""Tables of the statistics of a data set, for the terminal and the card."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from typing import Any
 from stedfm_hf.reports import Table
 
 
-def count_table(record: dict[str, Any], *, most_labels: int | None = None) -> Table:
-    """Crops of every label and split, with mean and standard deviation of their scaled pixels.
+def count_table(record: dict[str, Any], *, max_labels: int | None = None) -> Table:
+    """Make a table of the crops of each label and split, with mean and standard deviation of their scaled pixels.
 
     Args:
-        record: of :meth:`stedfm_hf.data.publishing.statistics.Statistics.to_json`.
-        most_labels: labels to list at most, the most frequent ones; None lists all.
+        record: Result of :meth:`stedfm_hf.data.publishing.statistics.Statistics.to_json`.
+        max_labels: Largest number of labels to list, the most frequent ones; None lists all.
     """
     splits = record["splits"]
     several = len(splits) > 1
     rows = []
     listed = list(record["labels"])
-    if most_labels is not None and len(listed) > most_labels:
-        listed = sorted(listed, key=lambda name: -record["labels"][name]["crops"])[:most_labels]
+    if max_labels is not None and len(listed) > max_labels:
+        listed = sorted(listed, key=lambda name: -record["labels"][name]["crops"])[:max_labels]
     for name in listed:
         each = record["labels"][name]
-        rows.append((name, *[_count(split["labels"][name]) for split in splits.values()], *_ends(each, several)))
-    if left := len(record["labels"]) - len(listed):
-        rows.append((f"… and {left} more labels", *[""] * (len(splits) + several + 2)))
+        rows.append((name, *[_count(split["labels"][name]) for split in splits.values()], *_totals(each, several)))
+    if others := len(record["labels"]) - len(listed):
+        rows.append((f"… and {others} more labels", *[""] * (len(splits) + several + 2)))
     if record["labels"] and record["unlabelled"]:
         without = [split["crops"] - sum(split["labels"].values()) for split in splits.values()]
         rows.append(("no label", *map(_count, without), *[_count(record["unlabelled"])] * several, "", ""))
     total = {"crops": record["crops"], **record["intensity"]}
-    rows.append(("all crops", *[_count(split["crops"]) for split in splits.values()], *_ends(total, several)))
+    rows.append(("all crops", *[_count(split["crops"]) for split in splits.values()], *_totals(total, several)))
     sources = [_count(split["sources"]) for split in splits.values()]
     rows.append(("source images", *sources, *[_count(record["sources"]["total"])] * several, "", ""))
     head = ("label" if record["labels"] else "", *splits, *["all"] * several, "mean", "sd")
     return Table(head, rows)
 
 
-def _ends(each: dict[str, Any], several: bool) -> tuple[str, ...]:
+def _totals(each: dict[str, Any], several: bool) -> tuple[str, ...]:
+    """Return the last cells of a row: crops of all splits, mean and standard deviation."""
     return (*[_count(each["crops"])] * several, _intensity(each["mean"]), _intensity(each["sd"]))
 
 
@@ -49,32 +50,32 @@ def _intensity(value: float | None) -> str:
 
 
 def pixel_table(record: dict[str, Any]) -> Table:
-    """Sizes, dtypes, pixel sizes, masks and foreground of the crops.
+    """Make a table of sizes, dtypes, pixel sizes, masks and foreground of the crops.
 
     Args:
-        record: of :meth:`stedfm_hf.data.publishing.statistics.Statistics.to_json`.
+        record: Result of :meth:`stedfm_hf.data.publishing.statistics.Statistics.to_json`.
     """
     crops = record["crops"]
     sizes = {f"{size['height']} x {size['width']}": size["crops"] for size in record["sizes"]}
     pixel_sizes = {_pixel_size(size["y"], size["x"]): size["crops"] for size in record["pixel_sizes_nm"]}
     if unknown := crops - sum(pixel_sizes.values()):
-        pixel_sizes["not known"] = unknown
+        pixel_sizes["unknown"] = unknown
     scaled = {"scaled": record["scaled"], "as in the source": crops - record["scaled"]}
     rows = [
-        ("crop, pixels", _shares(sizes, crops)),
-        ("stored as", _shares(record["dtypes"], crops)),
-        ("stored pixels", _shares(scaled, crops)),
-        ("pixel size", _shares(pixel_sizes, crops)),
+        ("size in pixels", _counts(sizes, crops)),
+        ("dtype", _counts(record["dtypes"], crops)),
+        ("stored pixels", _counts(scaled, crops)),
+        ("pixel size", _counts(pixel_sizes, crops)),
         ("with a mask", f"{record['with_mask']:,} of {crops:,}"),
     ]
     if kinds := {", ".join(each["names"]): each["crops"] for each in record["mask_planes"]}:
-        rows.append(("planes of the masks", _shares(kinds, record["with_mask"])))
+        rows.append(("planes of the masks", _counts(kinds, record["with_mask"])))
     if record["with_region"]:
         rows.append(("with a region of interest", f"{record['with_region']:,} of {crops:,}"))
     if quantiles := record["foreground_fraction"]:
         low, middle, high = (f"{100 * quantiles[key]:.0f} %" for key in ("0.05", "0.5", "0.95"))
-        rows.append(("foreground", f"median {middle} of a crop; 90 % of the crops from {low} to {high}"))
-    rows.append(("pixels, uncompressed", _bytes(record["pixel_bytes"])))
+        rows.append(("foreground", f"median {middle} of the pixels; {low} to {high} in 90 % of the crops"))
+    rows.append(("uncompressed size", _bytes(record["pixel_bytes"])))
     return Table(("", "crops"), rows)
 
 
@@ -82,14 +83,14 @@ def _pixel_size(y: float, x: float) -> str:
     return f"{y:g} nm" if y == x else f"{y:g} x {x:g} nm (y, x)"
 
 
-def _shares(counts: dict[str, int], total: int, most: int = 6) -> str:
-    """The kinds with their numbers, or the only kind alone."""
+def _counts(counts: dict[str, int], total: int, limit: int = 6) -> str:
+    """Return the values with their counts, or only the value if all crops have the same one."""
     present = {name: count for name, count in counts.items() if count}
     if list(present.values()) == [total]:
         return next(iter(present))
-    listed = [f"{name}: {count:,}" for name, count in list(present.items())[:most]]
-    if len(present) > most:
-        listed.append(f"{len(present) - most} more kinds")
+    listed = [f"{name}: {count:,}" for name, count in list(present.items())[:limit]]
+    if len(present) > limit:
+        listed.append(f"{len(present) - limit} more values")
     return "; ".join(listed)
 
 

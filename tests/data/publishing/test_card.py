@@ -29,7 +29,7 @@ def loaded(repo: Path, tmp_path: Path, *config: str, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("labels", [("rings", "puncta"), ODD_LABELS, ()])
-def test_the_stock_library_loads_the_repository(labels: tuple[str, ...], tmp_path: Path) -> None:
+def test_datasets_loads_the_data_set(labels: tuple[str, ...], tmp_path: Path) -> None:
     crops = labelled_crops(24, labels) if labels else [noisy_crop(number) for number in range(24)]
     repo = tmp_path / "repo"
     write_repo(repo, crops)
@@ -53,7 +53,7 @@ def test_the_stock_library_loads_the_repository(labels: tuple[str, ...], tmp_pat
     assert [row["metadata"] for row in streamed] == splits["train"]["metadata"]
 
 
-def test_the_preview_shows_pictures(tmp_path: Path) -> None:
+def test_the_preview_holds_images(tmp_path: Path) -> None:
     crops = labelled_crops(16)
     repo = tmp_path / "repo"
     write_repo(repo, crops)
@@ -67,7 +67,7 @@ def test_the_preview_shows_pictures(tmp_path: Path) -> None:
     assert datasets.get_dataset_config_names(str(repo)) == ["crops", "preview"]
 
 
-def test_a_repository_that_was_built_again_is_not_read_from_the_cache(tmp_path: Path) -> None:
+def test_a_data_set_that_was_built_again_is_not_read_from_the_cache(tmp_path: Path) -> None:
     options: dict[str, Any] = {"fractions": SplitFractions(0.0, 0.0)}
     for folder, number in (("one", 1), ("one", 2), ("two", 3)):  # the cache knows the last name of a folder only
         crop = noisy_crop(number)
@@ -76,7 +76,7 @@ def test_a_repository_that_was_built_again_is_not_read_from_the_cache(tmp_path: 
         assert row["pixels"] == crop.pixels.tobytes()
 
 
-def test_a_missing_shard_is_noticed_by_the_stock_library(tmp_path: Path) -> None:
+def test_datasets_reports_a_missing_shard(tmp_path: Path) -> None:
     write_repo(tmp_path / "repo", labelled_crops(24))
     next((tmp_path / "repo/data").glob("train-*.parquet")).unlink()
     with pytest.raises(Exception, match="NonMatchingSplitsSizes|expected") as error:
@@ -84,7 +84,7 @@ def test_a_missing_shard_is_noticed_by_the_stock_library(tmp_path: Path) -> None
     assert "train" in str(error.value)
 
 
-def test_the_front_matter_is_what_the_hub_reads(tmp_path: Path) -> None:
+def test_the_hub_reads_the_front_matter(tmp_path: Path) -> None:
     facts = dataclasses.replace(FACTS, licence="cc-by-4.0", simulated=True)
     mask = np.ones((8, 8), np.uint8)
     write_repo(tmp_path, [noisy_crop(number, label="rings", mask=mask) for number in range(8)], facts)
@@ -99,7 +99,7 @@ def test_the_front_matter_is_what_the_hub_reads(tmp_path: Path) -> None:
     assert [config["config_name"] for config in data["configs"] if config.get("default")] == ["crops"]
 
 
-def test_the_text_says_what_is_known_and_nothing_else(tmp_path: Path) -> None:
+def test_the_text_holds_only_known_facts(tmp_path: Path) -> None:
     facts = CardFacts(
         "cells",
         "stedfm data build",
@@ -121,17 +121,17 @@ def test_the_text_says_what_is_known_and_nothing_else(tmp_path: Path) -> None:
         "rings",
     ):
         assert words in known
-    assert "not stated" in known and "license:" not in known and "were computed" not in known
+    assert "not stated" in known and "license:" not in known and "are simulated" not in known
     crops = [noisy_crop(number, pixel_size_nm=None, foreground_fraction=None) for number in range(8)]
     write_repo(tmp_path / "unknown", crops, CardFacts("x", "stedfm data simulate", simulated=True))
     unknown = (tmp_path / "unknown/README.md").read_text(encoding="utf-8")
-    assert "The pixel size is not known" in unknown and "were computed" in unknown and "nm |" not in unknown
+    assert "The pixel size is unknown" in unknown and "are simulated" in unknown and "nm |" not in unknown
     for card in (known, unknown):
         text = card.split("\n---\n", 1)[1]
         assert "None" not in text and "{{" not in card and "{%" not in card and str(tmp_path) not in card
 
 
-def test_the_markdown_is_tidy_and_its_pictures_are_there(tmp_path: Path) -> None:
+def test_the_markdown_is_tidy_and_its_figures_exist(tmp_path: Path) -> None:
     write_repo(tmp_path, labelled_crops(16, ODD_LABELS))
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\n") and card.endswith("\n") and not card.endswith("\n\n")
@@ -147,7 +147,7 @@ def test_the_markdown_is_tidy_and_its_pictures_are_there(tmp_path: Path) -> None
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_examples_are_python_and_the_loading_ones_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_are_valid_python_and_load_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_repo(tmp_path / "PATH", labelled_crops(24))
     card = (tmp_path / "PATH/README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)

@@ -29,14 +29,14 @@ def chosen(preview: Preview, split: str = "train") -> list[tuple[str, int]]:
     st.randoms(use_true_random=False),
     st.integers(1, 7),
 )
-def test_the_choice_depends_on_neither_order_nor_batches(
+def test_the_selection_is_independent_of_order_and_batches(
     labels: list[str | None], most: int, random: Random, size: int
 ) -> None:
     crops = [noisy_crop(number, label=label) for number, label in enumerate(labels)]
-    first = Preview(LABELS, seed=3, most=most)
+    first = Preview(LABELS, seed=3, limit=most)
     first.add("train", as_table(crops, LABELS))
     random.shuffle(crops)
-    other = Preview(LABELS, seed=3, most=most)
+    other = Preview(LABELS, seed=3, limit=most)
     for start in range(0, len(crops), size):
         other.add("train", as_table(crops[start : start + size], LABELS))
     assert chosen(first) == chosen(other)
@@ -48,15 +48,15 @@ def test_the_choice_depends_on_neither_order_nor_batches(
         assert mine == count or mine >= max(kept.values()) - 1
 
 
-def test_another_seed_chooses_others() -> None:
+def test_another_seed_selects_other_crops() -> None:
     table = as_table([noisy_crop(number) for number in range(40)])
-    previews = [Preview([], seed=seed, most=8) for seed in (0, 0, 1)]
+    previews = [Preview([], seed=seed, limit=8) for seed in (0, 0, 1)]
     for preview in previews:
         preview.add("train", table)
     assert chosen(previews[0]) == chosen(previews[1]) != chosen(previews[2])
 
 
-def test_the_pictures_show_the_scaled_pixels_in_8_bit(tmp_path: Path) -> None:
+def test_the_images_hold_the_scaled_pixels_in_8_bit(tmp_path: Path) -> None:
     pixels = np.array([[-10, 0], [50, 1000]], np.int16)
     crop = Crop(pixels, Scaling(0.0, 100.0, applied=False), source="s", label="b", pixel_size_nm=(15.0, 20.0))
     preview = Preview(LABELS, seed=0)
@@ -72,7 +72,7 @@ def test_the_pictures_show_the_scaled_pixels_in_8_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("numbers", "shown"), [([0, 1, 7, 255], [0, 1, 7, 255]), ([0, 1, 255, 256], [0, 1, 255, 1])])
-def test_masks_are_pictures_in_colours_that_hold_the_numbers(
+def test_masks_are_colour_images_with_the_numbers_as_pixels(
     tmp_path: Path, numbers: list[int], shown: list[int]
 ) -> None:
     mask = np.array(numbers, np.uint16).reshape(2, 2)
@@ -89,8 +89,8 @@ def test_masks_are_pictures_in_colours_that_hold_the_numbers(
     assert pq.read_table(tmp_path / "preview/test.parquet")["mask"].to_pylist() == [None]
 
 
-def test_only_the_chosen_crops_stay_in_memory() -> None:
-    preview = Preview([], seed=0, most=2)
+def test_only_the_selected_crops_are_kept_in_memory() -> None:
+    preview = Preview([], seed=0, limit=2)
     for start in range(0, 20, 4):
         preview.add("train", as_table([noisy_crop(number) for number in range(start, start + 4)]))
     rows = preview.rows("train")

@@ -24,7 +24,7 @@ from tests.data.assembled import labelled_crops, noisy_crop, write_repo
 
 
 class FakeHub:
-    """The part of `HfApi` that is used, with one repository in memory."""
+    """The used part of `HfApi`, with one repository in memory."""
 
     endpoint = "https://huggingface.co"
 
@@ -88,7 +88,7 @@ def test_everything_but_the_manifest_is_uploaded_privately_the_card_last(repo: P
     assert with_manifest.files is not None and "manifest.json" in with_manifest.files
 
 
-def test_what_is_on_the_hub_loads_with_the_stock_library(repo: Path, tmp_path: Path) -> None:
+def test_datasets_loads_the_published_data_set(repo: Path, tmp_path: Path) -> None:
     import datasets
 
     hub = FakeHub()
@@ -101,7 +101,7 @@ def test_what_is_on_the_hub_loads_with_the_stock_library(repo: Path, tmp_path: P
     assert sum(map(len, loaded.values())) == 24
 
 
-def test_an_interrupted_upload_goes_on(repo: Path) -> None:
+def test_an_interrupted_upload_resumes(repo: Path) -> None:
     hub = FakeHub(breaks=1)
     with pytest.raises(UserError, match=r"the line is dead.*run the same command again"):
         push(repo, "lab/cells", api=hub)
@@ -109,7 +109,7 @@ def test_an_interrupted_upload_goes_on(repo: Path) -> None:
     assert hub.files is not None and "index.json" in hub.files
 
 
-def test_shards_of_an_earlier_version_go(repo: Path) -> None:
+def test_shards_of_an_earlier_version_are_removed(repo: Path) -> None:
     hub = FakeHub()
     push(repo, "lab/cells", api=hub)
     assert hub.files is not None
@@ -128,8 +128,8 @@ def test_another_data_set_is_not_overwritten(repo: Path) -> None:
     assert hub.files is not None and len(hub.files) == 2
 
 
-@pytest.mark.parametrize(("is_private", "words"), [(False, "is there and public; give --public"), (True, "private")])
-def test_a_repository_that_is_there_must_be_as_private_as_asked(repo: Path, is_private: bool, words: str) -> None:
+@pytest.mark.parametrize(("is_private", "words"), [(False, "exists and is public; give --public"), (True, "private")])
+def test_an_existing_repository_must_have_the_requested_visibility(repo: Path, is_private: bool, words: str) -> None:
     hub = FakeHub({".gitattributes": b""}, private=is_private)
     with pytest.raises(UserError, match=words):
         push(repo, "lab/cells", public=is_private, api=hub)
@@ -156,17 +156,17 @@ def spoil_swap(repo: Path) -> None:
         (lambda repo: (repo / "index.json").unlink(), "has no index.json"),
         (lambda repo: (repo / "README.md").unlink(), "has no README.md"),
         (lambda repo: (repo / "README.md").write_text("# mine"), "front matter"),
-        (lambda repo: (repo / "index.json").write_text("{}"), "no index of this version"),
+        (lambda repo: (repo / "index.json").write_text("{}"), "damaged, or written by another version"),
         (lambda repo: next(repo.glob("data/train-*")).unlink(), "missing or damaged"),
         (lambda repo: (repo / "preview/train.parquet").unlink(), "train.parquet: is missing"),
         (lambda repo: shutil.copy(next(repo.glob("data/*")), repo / "data/extra.parquet"), "extra.parquet"),
-        (lambda repo: (repo / ".staging").mkdir(), "is being built"),
+        (lambda repo: (repo / ".staging").mkdir(), "is not finished"),
         (spoil_truncate, "missing or damaged"),
-        (spoil_swap, "crops where index.json says"),
+        (spoil_swap, "crops, but index.json lists"),
         (shutil.rmtree, "no such folder"),
     ],
 )
-def test_what_is_not_whole_is_not_published(repo: Path, spoil: Any, words: str) -> None:
+def test_an_incomplete_data_set_is_not_published(repo: Path, spoil: Any, words: str) -> None:
     spoil(repo)
     hub = FakeHub()
     with pytest.raises(UserError, match=words) as error:
@@ -184,39 +184,39 @@ def test_what_is_not_whole_is_not_published(repo: Path, spoil: Any, words: str) 
         {"series": "~/scans/1"},
     ],
 )
-def test_paths_of_a_computer_are_not_published_unasked(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_absolute_paths_are_published_only_on_request(tmp_path: Path, changes: dict[str, Any]) -> None:
     write_repo(tmp_path / "repo", [noisy_crop(0, **changes)])
-    with pytest.raises(UserError, match="names a folder of a computer"):
+    with pytest.raises(UserError, match="contains an absolute path"):
         check_repository(tmp_path / "repo")
     check_repository(tmp_path / "repo", allow_paths=True)
 
 
-def test_what_only_looks_like_a_path_is_published(tmp_path: Path) -> None:
+def test_text_that_only_looks_like_a_path_is_published(tmp_path: Path) -> None:
     metadata = {"url": "https://example.org/a/b", "unit": "1/um", "ratio": "a/b/c", "time": "10:30", "q": "s: /"}
     write_repo(tmp_path / "repo", [noisy_crop(0, source="plate 1/well A/1.tif", metadata=metadata)])
     check_repository(tmp_path / "repo")
 
 
 @pytest.mark.parametrize("hub_id", ["cells", "a/b/c", "lab/"])
-def test_a_name_that_is_none_is_refused(repo: Path, hub_id: str) -> None:
+def test_an_invalid_hub_id_is_refused(repo: Path, hub_id: str) -> None:
     with pytest.raises(UserError, match="OWNER/NAME"):
         push(repo, hub_id, api=FakeHub())
 
 
-def test_who_is_not_logged_in_is_told_how(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_without_a_login_says_how_to_log_in(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     with pytest.raises(UserError, match="hf auth login"):
         push(repo, "lab/cells")
 
 
-def test_offline_mode_is_named(repo: Path) -> None:
+def test_offline_mode_is_reported(repo: Path) -> None:
     with pytest.raises(UserError, match="HF_HUB_OFFLINE"):
         push(repo, "lab/cells", api=huggingface_hub.HfApi(token="hf_none"))
 
 
 @pytest.fixture
 def answering() -> Iterator[tuple[str, list[int]]]:
-    """A Hub on this machine that answers with these statuses, the last one for ever."""
+    """Serve a Hub on this machine that returns these statuses, and then the last one again."""
     statuses: list[int] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -244,9 +244,13 @@ def answering() -> Iterator[tuple[str, list[int]]]:
 
 @pytest.mark.parametrize(
     ("answers", "words"),
-    [([404, 401], "does not take the token"), ([404, 403], "may not write"), ([404, 409], "is taken")],
+    [
+        ([404, 401], "does not accept the token"),
+        ([404, 403], "has no write access"),
+        ([404, 409], "is used by a repository"),
+    ],
 )
-def test_what_the_hub_refuses_is_told_in_one_line(
+def test_a_refusal_by_the_hub_is_reported_in_one_line(
     repo: Path,
     answering: tuple[str, list[int]],
     answers: list[int],
@@ -261,7 +265,7 @@ def test_what_the_hub_refuses_is_told_in_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_the_command_ends_with_the_address(
+def test_the_command_prints_the_url(
     repo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = FakeHub()

@@ -19,7 +19,7 @@ from tests.data.assembled import as_table, labelled_crops, noisy_crop, write_rep
 
 
 def unit(crop: Crop) -> np.ndarray:
-    """The scaled pixels, written out."""
+    """Return the scaled pixels by the formula."""
     low, high = crop.scaling.low, crop.scaling.high
     if crop.scaling.applied:
         low, high = 0.0, float(np.iinfo(crop.pixels.dtype).max) if crop.pixels.dtype.kind in "iu" else 1.0
@@ -68,7 +68,7 @@ def test_mean_sd_and_histogram_are_those_of_the_scaled_pixels(crops: list[Crop])
 
 
 @given(any_crops(), st.integers(1, 5))
-def test_the_batches_in_which_rows_come_make_no_difference(crops: list[Crop], size: int) -> None:
+def test_statistics_are_independent_of_batches(crops: list[Crop], size: int) -> None:
     whole, parts = Statistics(["a", "b"]), Statistics(["a", "b"])
     table = as_table(crops, ["a", "b"])
     whole.add("train", table)
@@ -95,7 +95,7 @@ def test_counts_of_labels_splits_and_sources() -> None:
     assert record["foreground_fraction"]["0.5"] == 0.25 and record["scaled"] == 10 and record["with_mask"] == 0
 
 
-def test_a_source_on_two_sides_is_found() -> None:
+def test_a_source_in_two_splits_is_counted() -> None:
     statistics = Statistics([])
     statistics.add("train", as_table([noisy_crop(0), noisy_crop(2)]))
     statistics.add("test", as_table([noisy_crop(1), noisy_crop(4)]))
@@ -103,7 +103,7 @@ def test_a_source_on_two_sides_is_found() -> None:
     assert shared == {"total": 3, "shared_between_splits": 1, "examples": ["folder/0.tif"]}
 
 
-def test_pixels_that_are_not_a_number_spoil_nothing() -> None:
+def test_nan_pixels_count_as_zero() -> None:
     pixels = np.array([[np.nan, np.inf], [-np.inf, 0.5]], np.float32)
     statistics = Statistics([])
     statistics.add("train", as_table([Crop(pixels, Scaling(0, 1, applied=True), source="s")]))
@@ -111,7 +111,7 @@ def test_pixels_that_are_not_a_number_spoil_nothing() -> None:
 
 
 @pytest.mark.figures
-def test_the_stats_of_a_repository_are_those_of_its_making(tmp_path: Path) -> None:
+def test_the_statistics_of_a_data_set_are_those_of_its_build(tmp_path: Path) -> None:
     crops = labelled_crops(24)
     write_repo(tmp_path / "repo", crops)
     record = dataset_stats(tmp_path / "repo", output=tmp_path / "out").record
@@ -144,7 +144,7 @@ def test_the_command_prints_tables_or_json(tmp_path: Path, capsys: pytest.Captur
     assert json.loads(capsys.readouterr().out)["crops"] == 16
 
 
-def test_what_is_no_data_set_of_crops_is_refused(tmp_path: Path) -> None:
+def test_other_folders_are_refused(tmp_path: Path) -> None:
     for repo, words in ((tmp_path / "nowhere", "no such folder"), (tmp_path / "texts", "no Parquet")):
         if repo.name == "texts":
             repo.mkdir()
@@ -158,7 +158,7 @@ def test_what_is_no_data_set_of_crops_is_refused(tmp_path: Path) -> None:
         dataset_stats(other)
 
 
-def test_a_truncated_shard_is_named(tmp_path: Path) -> None:
+def test_a_truncated_shard_is_reported(tmp_path: Path) -> None:
     write_repo(tmp_path / "repo", labelled_crops(16))
     shard = next((tmp_path / "repo/data").glob("train-*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-20])
