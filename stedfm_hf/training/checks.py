@@ -1,4 +1,4 @@
-"""Checks of settings against the world: installed packages, files and the arguments of transformers; torch-free."""
+"""Checks of settings that need other packages or files; without importing torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ DEEPSPEED_CONFIGS = Path(__file__).parent / "deepspeed_configs"
 
 @cache
 def training_argument_names() -> tuple[str, ...]:
-    """Return the fields of `transformers.TrainingArguments`, read from its source: importing it takes seconds."""
+    """Return the names of the fields of `transformers.TrainingArguments`.
+
+    They are read from the source code, because importing transformers takes seconds.
+    """
     (kind,) = (each for each in _source("training_args.py").body if getattr(each, "name", "") == "TrainingArguments")
     assert isinstance(kind, ast.ClassDef)
     targets = (each.target for each in kind.body if isinstance(each, ast.AnnAssign))
@@ -25,7 +28,7 @@ def training_argument_names() -> tuple[str, ...]:
 
 @cache
 def tracker_names() -> tuple[str, ...]:
-    """Return the trackers that `report_to` of transformers knows, read from its source."""
+    """Return the names of the trackers of transformers for `report_to`, read from the source code."""
     for each in _source("integrations/integration_utils.py").body:
         if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "INTEGRATION_TO_CALLBACK":
             assert isinstance(each.value, ast.Dict)
@@ -39,39 +42,61 @@ def _source(name: str) -> ast.Module:
     return ast.parse((Path(found.origin).parent / name).read_text(encoding="utf-8"))
 
 
-def check_argument_names(names: Iterable[str], own: Sequence[str]) -> None:
-    """Refuse names that are neither an option of ours nor a field of `transformers.TrainingArguments`.
+def flag(name: str) -> str:
+    """Return the option of the command line for the name of a setting.
+
+    Example:
+        >>> flag("max_steps")
+        '--max-steps'
+    """
+    return "--" + name.replace("_", "-")
+
+
+def check_argument_names(names: Iterable[str], settings: Sequence[str]) -> None:
+    """Refuse names that are not fields of `transformers.TrainingArguments`.
+
+    Args:
+        names: Names of the additional training arguments.
+        settings: Names of the settings of the command.
 
     Raises:
-        UserError: Names the first of them and the nearest option.
+        UserError: A name is unknown or is a setting of the command; the message names the nearest option.
     """
     for name in names:
-        if name in own:
-            raise UserError(f"{name} is an option of its own; give it outside of training_arguments")
+        if name in settings:
+            raise UserError(f"training_arguments: {name} is a setting of this command; give it as {flag(name)}")
         if name.removeprefix("no_") not in training_argument_names():
-            raise UserError(f"{name} is not an option{nearest(name, [*own, *training_argument_names()])}")
+            near = nearest(flag(name), map(flag, [*settings, *training_argument_names()]))
+            raise UserError(f"{flag(name)} is not an option of this command{near}")
 
 
 def check_trackers(names: Iterable[str]) -> None:
     """Refuse trackers that do not exist or are not installed.
 
+    Args:
+        names: Names for `report_to` of transformers.
+
     Raises:
-        UserError: Names the first of them.
+        UserError: A tracker is unknown or not installed.
     """
     for name in names:
         if name not in ("none", "all", *tracker_names()):
             raise UserError(
-                f"report_to {name!r} is unknown{nearest(name, tracker_names())}; tensorboard is the usual one"
+                f"--report-to {name}: there is no such tracker{nearest(name, tracker_names()) or '; try tensorboard'}"
             )
         if name == "tensorboard":
             check_installed(name)
 
 
 def check_installed(package: str, reason: str = "") -> None:
-    """Refuse what needs a package that is not installed; the extra of this package has the same name.
+    """Check that an optional package is installed; the extra of stedfm-hf has the same name.
+
+    Args:
+        package: Name of the package.
+        reason: Start of the message, such as `--mode lora: `.
 
     Raises:
-        UserError: Says how to install it.
+        UserError: The package is not installed.
     """
     if find_spec(package) is None:
         raise UserError(f"{reason}{package} is not installed; pip install 'stedfm-hf[{package}]'")
@@ -80,13 +105,16 @@ def check_installed(package: str, reason: str = "") -> None:
 def deepspeed_file(name: str) -> Path:
     """Return the file of a DeepSpeed configuration.
 
+    Args:
+        name: Name of a packaged configuration, or path of a JSON file.
+
     Raises:
-        UserError: DeepSpeed is not installed, or there is no such file.
+        UserError: DeepSpeed is not installed, or the file does not exist.
     """
     check_installed("deepspeed")
     packaged = {path.stem: path for path in DEEPSPEED_CONFIGS.glob("*.json")}
     path = packaged.get(name, Path(name).expanduser())
     if not path.is_file():
         names = ", ".join(sorted(packaged))
-        raise UserError(f"deepspeed {name!r}: there is no such file; give {names} or a JSON file")
+        raise UserError(f"--deepspeed {name}: there is no such file; give {names} or a JSON file")
     return path

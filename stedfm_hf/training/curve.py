@@ -1,7 +1,6 @@
-"""The curve of a training, `curve.csv`: a row for every log and every check.
+"""Training curve in `curve.csv`: one row for every log and every evaluation.
 
-A table that every program reads, whole after a kill: what was written after the checkpoint a run goes on from is cut
-off, so that the curve of a broken run is that of an unbroken one.
+Resuming truncates the file at the checkpoint, so that a resumed run has the same curve as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -22,7 +21,13 @@ CURVE_FILE = "curve.csv"
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """When something was measured."""
+    """Position of a row of the curve.
+
+    Attributes:
+        step: Number of optimiser steps so far.
+        epoch: Number of epochs so far.
+        samples: Number of samples seen so far, of all processes together.
+    """
 
     step: int
     epoch: float
@@ -31,20 +36,17 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class CurveRow(CurvePoint):
-    """A moment of a training; what was not measured then is None.
+    """Row of the curve of a pretraining; values that were not measured are None.
 
-    Args:
-        step: optimiser steps done.
-        epoch: epochs of the data done.
-        samples: crops seen, of all processes.
-        loss: mean training loss since the row before.
-        learning_rate: of the last step.
-        grad_norm: norm of the gradient of the last step, before it was clipped.
-        held_out_loss: loss on held-out crops with fixed masks.
-        constant_loss: loss there of the best constant.
-        psnr: of the hidden pixels of held-out crops, in dB.
-        knn: nearest-neighbour accuracy of the encoder on held-out crops, 0 to 1.
-        images_per_second: crops of all processes a second, without checks and savings.
+    Attributes:
+        loss: Mean training loss since the previous row.
+        learning_rate: Learning rate of the last step.
+        grad_norm: Gradient norm of the last step, before clipping.
+        held_out_loss: Loss on held-out crops with fixed masks.
+        constant_loss: Loss of the best constant prediction on the held-out crops.
+        psnr: Peak signal-to-noise ratio of the masked pixels of held-out crops, in dB.
+        knn: k-nearest-neighbour accuracy of the encoder on held-out crops, in [0, 1].
+        images_per_second: Crops per second of all processes together, without evaluations and checkpoints.
     """
 
     loss: float | None = None
@@ -59,15 +61,15 @@ class CurveRow(CurvePoint):
 
 @dataclass(frozen=True)
 class FinetuneRow(CurvePoint):
-    """A moment of a fine-tuning; what was not measured then is None.
+    """Row of the curve of a fine-tuning; values that were not measured are None.
 
     Attributes:
-        loss: Mean training loss since the row before.
+        loss: Mean training loss since the previous row.
         learning_rate: Learning rate of the last step.
-        grad_norm: Norm of the gradient of the last step, before it was clipped.
-        validation_loss: Loss on the validation images, unweighted.
-        validation_metric: Metric that the best model is chosen by.
-        images_per_second: Images of all processes a second, without evaluations and checkpoints.
+        grad_norm: Gradient norm of the last step, before clipping.
+        validation_loss: Unweighted loss on the validation images.
+        validation_metric: Validation metric that selects the best model.
+        images_per_second: Images per second of all processes together, without evaluations and checkpoints.
     """
 
     loss: float | None = None
@@ -79,78 +81,93 @@ class FinetuneRow(CurvePoint):
 
 
 COLUMNS = tuple(field.name for field in fields(CurveRow))
-_WHOLE = ("step", "samples")
+_INTEGERS = ("step", "samples")
 Row = TypeVar("Row", bound=CurvePoint)
 
 
 class CurveFile(Generic[Row]):
-    """Rows of one kind in a file. One process writes it: the first.
+    """CSV file of a training curve, written by the first process only.
 
     Args:
-        path: the CSV file; made with the first row.
-        kind: dataclass of a row; beside those of a moment its fields are numbers or None.
+        path: CSV file; created with the first row.
+        kind: Dataclass of the rows; the fields besides those of `CurvePoint` are numbers or None.
     """
 
     def __init__(self, path: str | os.PathLike[str], kind: type[Row]) -> None:
         self.path, self.kind = Path(path), kind
         self.columns = tuple(field.name for field in fields(kind))
-        self._tidy = False
+        self._is_complete = False
 
     def append(self, row: Row) -> None:
-        """Writes a row, at once.
+        """Append a row to the file.
+
+        Args:
+            row: Row to append.
 
         Raises:
-            UserError: the file cannot be written.
+            UserError: The file cannot be written.
         """
-        if not self._tidy:
+        if not self._is_complete:
             self.truncate(math.inf)
         try:
             with self.path.open("a", encoding="utf-8", newline="") as file:
                 file.write(_lines([row]))
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error.strerror}); make room and go on") from error
+            raise self._not_written(error) from error
 
     def truncate(self, step: float) -> None:
-        """Drops the rows after a step, and a last line that was not written to its end.
+        """Remove the rows after a step, and an incomplete last line.
+
+        Args:
+            step: Last step to keep; infinity keeps all complete rows.
 
         Raises:
-            UserError: the file is no curve, or cannot be written.
+            UserError: The file is not a training curve, or cannot be written.
         """
         kept = [row for row in self.rows() if row.step <= step]
         try:
             with atomic_path(self.path) as temporary:
                 temporary.write_text(",".join(self.columns) + "\n" + _lines(kept), encoding="utf-8", newline="")
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error.strerror}); make room and go on") from error
-        self._tidy = True
+            raise self._not_written(error) from error
+        self._is_complete = True
 
     def rows(self) -> list[Row]:
-        """The rows as they are in the file now; none where there is no file.
+        """Return the complete rows of the file; none if the file does not exist.
 
         Raises:
-            UserError: the file is no curve.
+            UserError: The file is not a training curve.
         """
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.path}: cannot be read ({error}); move it away") from error
-        whole = text[: text.rfind("\n") + 1]  # a line without an end was being written when the run was killed
-        lines = csv.DictReader(io.StringIO(whole))
+            raise UserError(f"{self.path}: cannot be read ({error}); move the file away") from error
+        complete = text[: text.rfind("\n") + 1]  # the last line is incomplete if the run was killed
+        lines = csv.DictReader(io.StringIO(complete))
         rows = []
         for cells in lines:
             try:
                 rows.append(self.kind(**{name: _number(name, cells.get(name)) for name in self.columns}))
             except (TypeError, ValueError) as error:
                 raise UserError(
-                    f"{self.path}: line {lines.line_num} is no row of a curve; mend it or move the file away"
+                    f"{self.path}: line {lines.line_num} is not a row of a training curve; correct it, or move the "
+                    "file away"
                 ) from error
         return rows
 
+    def _not_written(self, error: OSError) -> UserError:
+        return UserError(
+            f"{self.path}: cannot be written ({error.strerror}); free some disk space and run the same command again"
+        )
+
 
 class Curve(CurveFile[CurveRow]):
-    """The curve of a pretraining.
+    """Training curve of a pretraining.
+
+    Args:
+        path: CSV file.
 
     Example:
         >>> curve = Curve("curve.csv")
@@ -172,7 +189,7 @@ def _lines(rows: Iterable[CurvePoint]) -> str:
 
 
 def _number(name: str, cell: str | None) -> Any:
-    if name in _WHOLE:
+    if name in _INTEGERS:
         return int(cell or "")
     if name == "epoch":
         return float(cell or "")

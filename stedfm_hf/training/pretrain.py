@@ -144,7 +144,7 @@ def _silent(line: str) -> None:
 
 
 def _batches(settings: PretrainSettings, arguments: TrainingArguments, train: Sequence[SplitFiles]) -> EndlessBatches:
-    shares = divide_batch(arguments.per_device_train_batch_size, settings.weights or [1.0] * len(train))
+    shares = divide_batch(arguments.per_device_train_batch_size, settings.dataset_weights or [1.0] * len(train))
     return EndlessBatches(
         [Source(files, size) for files, size in zip(train, shares, strict=True)],
         seed=settings.seed,

@@ -1,4 +1,4 @@
-"""Changes of `transformers.Trainer` that all trainings share: a run that was interrupted resumes exactly."""
+"""Base class of all trainers: an interrupted run resumes exactly."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from stedfm_hf.training.checkpoints import (
     mark_complete,
     newest_complete,
     removed_on_failure,
-    rotate,
+    rotate_checkpoints,
 )
 
 
 class Checkpointable(Protocol):
-    """Something that every checkpoint keeps next to the model."""
+    """State that is saved in every checkpoint, in addition to the model."""
 
     def save(self, folder: Path) -> None:
-        """Write it into a checkpoint."""
+        """Write the state into the folder of a checkpoint."""
 
     def load(self, folder: Path) -> None:
-        """Read it from a checkpoint."""
+        """Read the state from the folder of a checkpoint."""
 
 
 class ResumableTrainer(Trainer, ABC):
-    """Batches that begin after the step of a checkpoint, and checkpoints that count only when they are complete.
+    """Trainer that resumes from complete checkpoints only, with the batches after the checkpoint.
 
     Args:
-        model: Network.
+        model: Network to train.
         args: Arguments of the run; `max_steps` must be set.
-        batches: Batches of this process, without end; :meth:`batches_from` makes them begin somewhere.
-        checkpointed: What every checkpoint keeps next to the model.
-        kwargs: Arguments of `transformers.Trainer`.
+        batches: Endless batches of this process; :meth:`batches_from` sets the first step.
+        checkpointed: States that are saved in every checkpoint, in addition to the model.
+        kwargs: Other arguments of `transformers.Trainer`.
     """
 
     args: Any
@@ -56,9 +56,9 @@ class ResumableTrainer(Trainer, ABC):
         checkpointed: Sequence[Checkpointable] = (),
         **kwargs: Any,
     ) -> None:
-        # The library would rotate before a checkpoint is marked as complete: we do it after.
+        # The library would remove old checkpoints before the new one is marked as complete.
         self.checkpoint_limit, args.save_total_limit = args.save_total_limit, None
-        # A resumed run gets batches that begin where it was: none is to be read and thrown away.
+        # The batches of a resumed run start after the checkpoint, so that none has to be skipped.
         args.ignore_data_skip = True
         super().__init__(model=model, args=args, train_dataset=batches, **kwargs)
         self.remove_callback(PrinterCallback)
@@ -68,27 +68,47 @@ class ResumableTrainer(Trainer, ABC):
     @property
     @abstractmethod
     def epoch(self) -> float:
-        """Epochs of the data seen so far, which the library cannot know of batches without end."""
+        """Number of epochs so far; the library cannot count epochs of endless batches."""
 
     @abstractmethod
     def batches_from(self, step: int) -> Iterator[Any]:
-        """Return the batches of this process after an optimiser step."""
+        """Return the batches of this process after an optimiser step.
+
+        Args:
+            step: Number of optimiser steps so far.
+        """
 
     def before_first_step(self) -> None:
-        """Prepare the network before it is trained at all."""
+        """Prepare the network before the first step of a new run."""
 
     def check_checkpoint(self, folder: Path) -> None:
-        """Refuse a checkpoint of another model."""
+        """Check that a checkpoint is of the same model.
+
+        Args:
+            folder: Folder of the checkpoint.
+        """
 
     def is_over(self, state: TrainerState) -> bool:
-        """Whether nothing is left to train after a checkpoint."""
+        """Return whether the training is complete.
+
+        Args:
+            state: State of the trainer in a checkpoint.
+        """
         return state.global_step >= self.args.max_steps
 
     def load_last(self, checkpoint: str) -> None:
-        """Load the weights of a checkpoint after which nothing is left to train."""
+        """Load the weights of a checkpoint of a complete training.
+
+        Args:
+            checkpoint: Folder of the checkpoint.
+        """
 
     def train_to_end(self, report: Callable[[str], None]) -> TrainOutput:
-        """Train from the newest complete checkpoint of the output folder."""
+        """Train from the newest complete checkpoint of the output folder, or from the start.
+
+        Args:
+            report: Function that prints a progress line.
+        """
         checkpoint = newest_complete(Path(str(self.args.output_dir)), report)
         if checkpoint is None:
             self.before_first_step()
@@ -96,20 +116,20 @@ class ResumableTrainer(Trainer, ABC):
         self.check_checkpoint(checkpoint)
         for each in self.checkpointed:
             each.load(checkpoint)
-        report(f"resumes after step {checkpoint.name.rpartition('-')[2]}")
+        report(f"resuming after step {checkpoint.name.rpartition('-')[2]}")
         return self.train(resume_from_checkpoint=str(checkpoint))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return the batches as they are: they are those of this process already."""
+        """Return the batches of this process, without the sampler of the library."""
         return DataLoader(_RemainingBatches(self), batch_size=None, pin_memory=self.args.device.type == "cuda")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the epoch of the data."""
+        """Set the epoch, and log as the library does."""
         self.state.epoch = self.epoch
         super().log(logs, start_time)
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        # A run that was stopped between its last checkpoint and its end: the library would take one step more.
+        # For a run that was stopped after its last checkpoint, the library would train one step more.
         if (checkpoint := kwargs.get("resume_from_checkpoint")) is not None:
             state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
             if self.is_over(state):
@@ -128,11 +148,11 @@ class ResumableTrainer(Trainer, ABC):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             mark_complete(folder, step)
-            rotate(output, self.checkpoint_limit)
+            rotate_checkpoints(output, self.checkpoint_limit)
 
 
 class _RemainingBatches(IterableDataset[Any]):
-    """The batches after the step that the trainer is at when it begins to iterate."""
+    """Batches from the current step of the trainer on."""
 
     def __init__(self, trainer: ResumableTrainer) -> None:
         self.trainer = trainer

@@ -1,4 +1,4 @@
-"""Watching a training: the curve, the lines, and stopping what has gone wrong before it is saved."""
+"""Callbacks of a training: the curve, the progress lines, and stopping a diverging training before it is saved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 
 from stedfm_hf.modeling.configuration_stedfm import StedFmConfig
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
-from stedfm_hf.training.callbacks import MonitorCallback, TrainingDiverged, logs_too_high
+from stedfm_hf.training.callbacks import MonitorCallback, TrainingDiverged, count_high_losses
 from stedfm_hf.training.checkpoints import checkpoint_folder, mark_complete, newest_complete
 from stedfm_hf.training.curve import Curve
 
@@ -31,7 +31,7 @@ TINY = StedFmConfig(
 
 
 class Run:
-    """A training without a model: says to a monitor what the library would, with a clock of its own."""
+    """A training without a model: calls the callback as the library does, with a simulated clock."""
 
     def __init__(self, output: Path, *, step: int = 0, first: bool = True, **options: Any) -> None:
         self.lines: list[str] = []
@@ -56,7 +56,7 @@ class Run:
         self.state.log_history.append({**logs, "step": self.state.global_step})
         self.monitor.on_log(self.args, self.state, self.control, logs=logs)
 
-    def check(self, **metrics: float) -> None:
+    def evaluate(self, **metrics: float) -> None:
         self.log(**metrics)
         self.monitor.on_evaluate(self.args, self.state, self.control, metrics=metrics)
 
@@ -67,9 +67,9 @@ class Run:
         self.monitor.on_save(self.args, self.state, self.control)
 
 
-def test_logs_and_checks_make_rows_and_plain_lines(tmp_path: Path) -> None:
+def test_logs_and_evaluations_make_rows_and_lines(tmp_path: Path) -> None:
     run = Run(tmp_path, gradient_accumulation_steps=2)
-    run.check(eval_loss=0.5, eval_constant_loss=0.25, eval_psnr=17.25, eval_knn=0.5)
+    run.evaluate(eval_loss=0.5, eval_constant_loss=0.25, eval_psnr=17.25, eval_knn=0.5)
     run.steps(10)
     run.log(loss=0.125, learning_rate=1e-3, grad_norm=2.0)
     run.log(train_runtime=3.0)
@@ -83,18 +83,18 @@ def test_logs_and_checks_make_rows_and_plain_lines(tmp_path: Path) -> None:
     ]
 
 
-def test_speed_is_that_of_the_steps_alone(tmp_path: Path) -> None:
+def test_speed_excludes_evaluations_and_checkpoints(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.steps(1, seconds=100.0)  # compiling, say
     run.steps(4, seconds=0.5)
     run.log(loss=0.1)
     run.now += 30.0
-    run.check(eval_loss=0.1)
+    run.evaluate(eval_loss=0.1)
     run.now += 20.0
     run.save()
     run.steps(3, seconds=0.25)
     run.now += 7.0
-    run.check(eval_loss=0.1)
+    run.evaluate(eval_loss=0.1)
     run.steps(1, seconds=0.25)
     run.log(loss=0.1)
     assert [row.images_per_second for row in run.curve.rows() if row.loss is not None] == [8.0, 16.0]
@@ -104,21 +104,21 @@ def test_only_the_first_process_writes_and_prints(tmp_path: Path) -> None:
     run = Run(tmp_path, first=False)
     run.steps(2)
     run.log(loss=0.1)
-    run.check(eval_loss=0.1)
+    run.evaluate(eval_loss=0.1)
     assert not run.lines and not run.curve.path.exists()
     run.steps(2)
     with pytest.raises(TrainingDiverged):  # but all of them stop
         run.log(loss=math.nan)
 
 
-def test_a_broken_run_has_the_curve_of_an_unbroken_one(tmp_path: Path) -> None:
+def test_a_resumed_run_has_the_curve_of_an_uninterrupted_one(tmp_path: Path) -> None:
     def go(run: Run, last: int, *, resumed: bool = False) -> None:
-        run.check(eval_loss=0.5)  # the library looks once more where it begins
+        run.evaluate(eval_loss=0.5)  # the library evaluates again at the step where it resumes
         while run.state.global_step < last:
             run.steps(5)
             run.log(loss=1 / run.state.global_step)
             if run.state.global_step % 10 == 0:
-                run.check(eval_loss=2 / run.state.global_step)
+                run.evaluate(eval_loss=2 / run.state.global_step)
 
     unbroken = Run(tmp_path / "unbroken")
     go(unbroken, 30)
@@ -135,20 +135,20 @@ def test_a_broken_run_has_the_curve_of_an_unbroken_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("logs", [{"loss": math.nan}, {"loss": math.inf}, {"loss": 0.1, "grad_norm": math.nan}])
-def test_what_is_no_number_stops_the_training(tmp_path: Path, logs: dict[str, float]) -> None:
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path, logs: dict[str, float]) -> None:
     run = Run(tmp_path)
     run.steps(3)
-    with pytest.raises(TrainingDiverged, match="step 3: .*there is no checkpoint yet"):
+    with pytest.raises(TrainingDiverged, match="step 3: .*There is no checkpoint yet"):
         run.log(**logs)
     run.save()
-    (tmp_path / "checkpoint-4").mkdir()  # not whole
-    with pytest.raises(TrainingDiverged, match=r"last good checkpoint is .*checkpoint-3:"):
+    (tmp_path / "checkpoint-4").mkdir()  # not complete
+    with pytest.raises(TrainingDiverged, match=r"last good checkpoint: --init-from \S*checkpoint-3,"):
         run.log(**logs)
     with pytest.raises(TrainingDiverged, match="held-out loss is nan"):
-        run.check(eval_loss=math.nan)
+        run.evaluate(eval_loss=math.nan)
 
 
-def test_a_gradient_that_overflows_is_no_harm_with_float16(tmp_path: Path) -> None:
+def test_a_gradient_that_overflows_is_harmless_with_float16(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.args.fp16 = True
     run.steps(1)
@@ -158,7 +158,7 @@ def test_a_gradient_that_overflows_is_no_harm_with_float16(tmp_path: Path) -> No
 
 def test_a_loss_far_above_the_constant_stops_the_training_and_is_not_saved(tmp_path: Path) -> None:
     run = Run(tmp_path, warmup_steps=10)
-    run.check(eval_loss=0.9, eval_constant_loss=0.1)
+    run.evaluate(eval_loss=0.9, eval_constant_loss=0.1)
     run.steps(5)
     run.log(loss=4.0)  # in the warm-up
     assert run.control.should_save
@@ -170,7 +170,9 @@ def test_a_loss_far_above_the_constant_stops_the_training_and_is_not_saved(tmp_p
         run.log(loss=loss)
         assert run.control.should_save is saves
     run.steps(5)
-    with pytest.raises(TrainingDiverged, match=r"step 35: the loss is 0\.6, for 3 logs above 0\.3.*checkpoint-10:"):
+    with pytest.raises(
+        TrainingDiverged, match=r"step 35: the loss is 0\.6, above 0\.3 in 3 consecutive logs.*checkpoint-10,"
+    ):
         run.log(loss=0.6)
 
 
@@ -192,16 +194,16 @@ def test_too_high_is_above_the_constant_and_the_lowest(
     history = [{"step": step, "loss": loss} for step, loss in enumerate(losses)]
     if constant is not None:
         history.insert(0, {"step": 0, "eval_loss": 1.0, "eval_constant_loss": constant})
-    assert logs_too_high(history)[0] == count
+    assert count_high_losses(history)[0] == count
 
 
-def test_a_loss_may_be_high_in_the_warm_up() -> None:
+def test_a_loss_may_be_high_in_the_warmup() -> None:
     history = [{"step": step, "loss": loss} for step, loss in enumerate([0.05, 0.9, 0.9, 0.9])]
-    assert logs_too_high(history)[0] == 3 and logs_too_high(history, warm_up=4)[0] == 0
+    assert count_high_losses(history)[0] == 3 and count_high_losses(history, warmup_steps=4)[0] == 0
 
 
 class Images(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """Images of noise; from one on they are not numbers."""
+    """Noise images, with NaN pixels from one index on."""
 
     def __init__(self, bad_from: int) -> None:
         self.bad_from = bad_from
@@ -245,9 +247,9 @@ def train(output: Path, report: Callable[[str], None], bad_from: int) -> None:
     ).train()
 
 
-def test_the_library_never_saves_a_model_that_is_no_number(tmp_path: Path) -> None:
+def test_a_model_with_weights_that_are_not_finite_is_never_saved(tmp_path: Path) -> None:
     lines: list[str] = []
-    with pytest.raises(TrainingDiverged, match=r"step 6: the loss is nan.*with --init-from \S*checkpoint-4,"):
+    with pytest.raises(TrainingDiverged, match=r"step 6: the loss is nan.*: --init-from \S*checkpoint-4,"):
         train(tmp_path, lines.append, bad_from=20)
     newest = newest_complete(tmp_path)
     assert newest is not None and newest.name == "checkpoint-4" and not (tmp_path / "checkpoint-6").exists()

@@ -1,4 +1,4 @@
-"""The curve of a training: whole after any kill, and cut back to the checkpoint."""
+"""The training curve: complete after any kill, and truncated at the checkpoint."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(rows=st.lists(rows_of, max_size=8), step=st.integers(-1, 7), data=st.data())
-def test_cut_back_keeps_the_whole_rows_up_to_the_step(
+def test_truncating_keeps_the_complete_rows_up_to_the_step(
     folder: Path, rows: list[CurveRow], step: int, data: st.DataObject
 ) -> None:
     path = folder / "curve.csv"
@@ -74,7 +74,7 @@ def test_other_programs_read_the_table(tmp_path: Path) -> None:
     assert b"\r" not in curve.path.read_bytes()
 
 
-def test_what_is_not_a_number_is_kept_as_it_is(tmp_path: Path) -> None:
+def test_values_that_are_not_finite_are_kept(tmp_path: Path) -> None:
     curve = Curve(tmp_path / "curve.csv")
     curve.append(CurveRow(10, 0.1, 40, loss=math.nan, grad_norm=math.inf))
     (row,) = curve.rows()
@@ -86,13 +86,13 @@ def test_another_file_of_that_name_is_not_overwritten(tmp_path: Path, text: str)
     path = tmp_path / "curve.csv"
     path.write_text(text, encoding="utf-8")
     for call in (Curve(path).rows, lambda: Curve(path).append(CurveRow(1, 0.1, 4)), lambda: Curve(path).truncate(0)):
-        with pytest.raises(UserError, match=r"curve\.csv: line 2 is no row"):
+        with pytest.raises(UserError, match=r"curve\.csv: line 2 is not a row"):
             call()
     assert path.read_text(encoding="utf-8") == text
 
 
 @pytest.mark.figures
-def test_there_is_a_curve_of_whatever_was_measured(tmp_path: Path) -> None:
+def test_the_figure_shows_what_was_measured(tmp_path: Path) -> None:
     training = [CurveRow(step, step / 10, step, loss=1 / (step + 1), learning_rate=1e-3) for step in range(1, 40, 4)]
     checks = [
         CurveRow(step, step / 10, step, held_out_loss=1 / (step + 1), constant_loss=0.5, psnr=20.0 + step, knn=0.5)

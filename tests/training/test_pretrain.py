@@ -104,7 +104,7 @@ def test_a_finished_run_is_not_trained_again(crops: Path, unbroken: Path, monkey
     assert curve_of(unbroken) == before
 
 
-def test_a_run_that_was_stopped_behind_its_last_step_is_only_finished(
+def test_a_run_that_was_stopped_after_its_last_step_is_only_finished(
     crops: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stedfm_hf.training import pretrain
@@ -117,7 +117,7 @@ def test_a_run_that_was_stopped_behind_its_last_step_is_only_finished(
     assert_same_weights(tmp_path / "run", unbroken)
 
 
-def test_a_half_written_checkpoint_is_passed_over(unbroken: Path, tmp_path: Path) -> None:
+def test_an_incomplete_checkpoint_is_skipped(unbroken: Path, tmp_path: Path) -> None:
     import shutil
 
     copy = tmp_path / "copy"
@@ -127,7 +127,7 @@ def test_a_half_written_checkpoint_is_passed_over(unbroken: Path, tmp_path: Path
     lines: list[str] = []
     found = newest_complete(copy, lines.append)
     assert found == checkpoint_folder(copy, checkpoint_steps(copy)[-2])
-    assert lines == [f"{last.name} was not written to its end: it is skipped"]
+    assert lines == [f"{last}: incomplete checkpoint; skipped"]
 
 
 def test_a_run_is_not_mixed_with_another(crops: Path, unbroken: Path, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_run_is_not_mixed_with_another(crops: Path, unbroken: Path, tmp_path: 
         run(crops, tmp_path)
 
 
-def test_the_average_is_kept_through_a_stop(crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_average_is_resumed(crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from stedfm_hf.training.callbacks import MonitorCallback
 
     run(crops, tmp_path / "whole", "--ema_decay 0.9")
@@ -167,7 +167,7 @@ def test_the_average_is_kept_through_a_stop(crops: Path, tmp_path: Path, monkeyp
         ("--train_split trian", "has no split 'trian'"),
     ],
 )
-def test_what_cannot_be_trained_is_said_before_anything_is_written(
+def test_unusable_data_are_reported_before_anything_is_written(
     crops: Path, tmp_path: Path, words: str, error: str
 ) -> None:
     with pytest.raises(UserError, match=error):
@@ -175,7 +175,7 @@ def test_what_cannot_be_trained_is_said_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(
+def test_a_full_disk_keeps_the_previous_checkpoint(
     crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import Trainer
@@ -196,7 +196,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert run(crops, tmp_path / "run").steps == 10
 
 
-def test_the_held_out_checks_may_be_of_another_data_set(crops: Path, tmp_path: Path) -> None:
+def test_the_held_out_evaluation_may_use_another_data_set(crops: Path, tmp_path: Path) -> None:
     other = write_blobs(tmp_path / "other", 40, seed=1)
     run(crops, tmp_path / "run", f"--max_steps 4 --validation_dataset {other}")
     run(crops, tmp_path / "own", "--max_steps 4")

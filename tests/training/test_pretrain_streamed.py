@@ -28,7 +28,7 @@ from tests.training.pretraining import (
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*each epoch drops")
-MIXED = "--weights 3 1"
+MIXED = "--dataset-weights 3 1"
 
 
 @pytest.fixture(scope="module")

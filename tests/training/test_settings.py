@@ -52,11 +52,14 @@ def recipe(tmp_path: Path) -> Callable[..., Path]:
 def test_an_option_given_twice_drops_nothing(
     parse: Callable[[str], PretrainSettings], recipe: Callable[..., Path]
 ) -> None:
-    assert parse("--dataset lab/more --weights 1 --weights 2").dataset == ["lab/crops", "lab/more"]
-    assert parse("--weights 1 --dataset lab/more lab/b --weights 2 3").weights == [1, 2, 3]
-    mine = recipe("weights: [7, 8]\n")
-    assert parse(f"--dataset lab/b --recipe {mine}").weights == [7, 8]
-    assert parse(f"--dataset lab/b --weights 1 --recipe {mine} --weights 2").weights == [1, 2], "options override"
+    assert parse("--dataset lab/more --dataset-weights 1 --dataset-weights 2").dataset == ["lab/crops", "lab/more"]
+    assert parse("--dataset-weights 1 --dataset lab/more lab/b --dataset-weights 2 3").dataset_weights == [1, 2, 3]
+    mine = recipe("dataset_weights: [7, 8]\n")
+    assert parse(f"--dataset lab/b --recipe {mine}").dataset_weights == [7, 8]
+    assert parse(f"--dataset lab/b --dataset-weights 1 --recipe {mine} --dataset-weights 2").dataset_weights == [
+        1,
+        2,
+    ], "options override"
 
 
 # --------------------------------------------------------------------------------------------- recipes
@@ -97,19 +100,24 @@ def test_the_reference_recipe_is_what_was_published(parse: Callable[[str], Pretr
 def test_options_override_the_recipe_and_the_recipe_the_defaults(
     parse: Callable[[str], PretrainSettings], recipe: Callable[..., Path]
 ) -> None:
-    path = recipe("mask-ratio: 0.5\nseed: 7\nweights: [2]\naugment: false\ntraining_arguments: {optim: sgd}\n")
+    path = recipe("mask-ratio: 0.5\nseed: 7\ndataset_weights: [2]\naugment: false\ntraining_arguments: {optim: sgd}\n")
     settings = parse(f"--recipe {path}")
-    assert (settings.weights, settings.mask_ratio, settings.seed, settings.augment) == ([2.0], 0.5, 7, False)
+    assert (settings.dataset_weights, settings.mask_ratio, settings.seed, settings.augment) == ([2.0], 0.5, 7, False)
     settings = parse(f"--seed 8 --mask_ratio=0.6 --recipe {path} --augment --tf32 true")
     assert (settings.mask_ratio, settings.seed, settings.augment) == (0.6, 8, True)
     assert settings.weight_decay == 0.05 and settings.training_arguments == {"optim": "sgd", "tf32": ["true"]}
 
 
 def test_a_recipe_may_be_json_and_name_everything(tmp_path: Path, recipe: Callable[..., Path]) -> None:
-    values = {"dataset": ["lab/a", "lab/b"], "weights": [3, 1], "output": str(tmp_path / "out"), "max_grad_norm": 1}
+    values = {
+        "dataset": ["lab/a", "lab/b"],
+        "dataset_weights": [3, 1],
+        "output": str(tmp_path / "out"),
+        "max_grad_norm": 1,
+    }
     words = ["--recipe", str(recipe(json.dumps(values), "mine.json"))]
     settings = settings_from(PretrainSettings, words, recipes=RECIPES)
-    assert settings.dataset == ["lab/a", "lab/b"] and settings.weights == [3.0, 1.0]
+    assert settings.dataset == ["lab/a", "lab/b"] and settings.dataset_weights == [3.0, 1.0]
     assert settings.folder == tmp_path / "out" and isinstance(settings.max_grad_norm, float)
 
 
@@ -133,14 +141,14 @@ def test_a_number_that_yaml_takes_for_a_text_is_a_number(
         ("augment: 'no'", "mine.yaml: augment is 'no', but must be true or false"),
         ("architecture: 3", "mine.yaml: architecture is 3, but must be a text"),
         ("dataset: crops", "mine.yaml: dataset is 'crops', but must be a list"),
-        ("weights: [1, two]", "mine.yaml: weights is [1, 'two'], but must be a list or null"),
+        ("dataset_weights: [1, two]", "mine.yaml: dataset_weights is [1, 'two'], but must be a list or null"),
         ("ema_decay: [0.9]", "mine.yaml: ema_decay is [0.9], but must be a number or null"),
         ("- seed", "mine.yaml: is not a recipe"),
         ("", "mine.yaml: is not a recipe"),
         ("seed: [1", "mine.yaml: is not valid YAML"),
     ],
 )
-def test_a_wrong_recipe_is_told_in_a_line_with_file_and_key(
+def test_a_wrong_recipe_is_reported_in_a_line_with_file_and_key(
     text: str, line: str, parse: Callable[[str], PretrainSettings], recipe: Callable[..., Path]
 ) -> None:
     with pytest.raises(UserError) as caught:
@@ -156,7 +164,7 @@ def test_a_wrong_recipe_is_told_in_a_line_with_file_and_key(
         ("mine.txt", "recipe 'mine.txt' is unknown"),
     ],
 )
-def test_a_recipe_that_is_not_there_is_told_with_those_that_are(
+def test_a_missing_recipe_is_reported_with_the_existing_ones(
     name: str, line: str, parse: Callable[[str], PretrainSettings]
 ) -> None:
     with pytest.raises(UserError, match=re.escape(line)):
@@ -164,7 +172,7 @@ def test_a_recipe_that_is_not_there_is_told_with_those_that_are(
 
 
 @pytest.mark.parametrize("name", recipe_names(RECIPES))
-def test_the_recipe_of_a_run_repeats_it_and_names_no_place(
+def test_the_recipe_of_a_run_reproduces_it_and_names_no_folder(
     name: str, parse: Callable[[str], PretrainSettings], tmp_path: Path
 ) -> None:
     first = parse(
@@ -182,7 +190,7 @@ def test_the_recipe_of_a_run_repeats_it_and_names_no_place(
 
 
 @pytest.mark.parametrize("flag", ["--output", "--output_dir", "--output-dir"])
-def test_researchers_may_say_output_dir(flag: str, tmp_path: Path) -> None:
+def test_output_dir_is_another_name_of_the_output(flag: str, tmp_path: Path) -> None:
     words = ["--dataset", "lab/a", flag, str(tmp_path)]
     assert settings_from(PretrainSettings, words).folder == tmp_path
 
@@ -190,39 +198,39 @@ def test_researchers_may_say_output_dir(flag: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--mask-ration 0.5", "mask_ration is not an option; did you mean mask_ratio?"),
-        ("--adam-epsilo=3", "adam_epsilo is not an option; did you mean adam_epsilon?"),
+        ("--mask-ration 0.5", "--mask-ration is not an option of this command; did you mean --mask-ratio?"),
+        ("--adam-epsilo=3", "--adam-epsilo is not an option of this command; did you mean --adam-epsilon?"),
         ("extra", "unexpected argument 'extra'"),
         ("--seed x", "Invalid value for '--seed'"),
         ("--seed -1", "seed is -1"),
-        ("--mask_ratio 1", "mask_ratio is 1.0"),
+        ("--mask_ratio 1", "--mask-ratio is 1.0"),
         ("--architecture stedfm-vit-smal", "is unknown; did you mean stedfm-vit-small?"),
         ("--dataset nowhere", "nowhere: no such folder"),
-        ("--weights 1 2", "one for each of 1 data sets"),
-        ("--weights 0", "must be above 0"),
-        ("--warmup_ratio 1", "warmup_ratio is 1.0"),
-        ("--ema_decay 1", "ema_decay is 1.0"),
+        ("--dataset-weights 1 2", "--dataset-weights 1 2: give one number above 0 for each of 1 data set"),
+        ("--dataset-weights 0", "give one number above 0"),
+        ("--warmup_ratio 1", "--warmup-ratio is 1.0"),
+        ("--ema_decay 1", "--ema-decay is 1.0"),
         ("--effective_batch_size 0", "effective_batch_size is 0"),
         ("--effective_batch_size 1031", "the nearest that can: 1030 or 1032"),
-        ("--logging_steps 30", "logging_steps 30 does not divide save_steps 1000 and eval_steps 1000"),
+        ("--logging_steps 30", "--logging-steps 30 does not divide --save-steps 1000 and --eval-steps 1000"),
         ("--logging_steps 400 --save_steps 100 --eval_steps 0", "the nearest that does: 100"),
-        ("--fp16 --precision bfloat16", "two ways to say the same"),
-        ("--hub_token hf_secret", "log in with `hf auth login`"),
+        ("--fp16 --precision bfloat16", "--precision excludes --bf16 and --fp16"),
+        ("--hub_token hf_secret", "run `hf auth login`, or set HF_TOKEN"),
         ("--deepspeed zero4", "give zero1, zero2, zero3 or a JSON file"),
         ("--device tpu", "device 'tpu' is unknown"),
-        ("--report_to tensorbord", "'tensorbord' is unknown; did you mean tensorboard"),
+        ("--report_to tensorbord", "--report-to tensorbord: there is no such tracker; did you mean tensorboard?"),
     ],
 )
 def test_a_wrong_option_is_reported_in_a_line(
     words: str, line: str, parse: Callable[[str], PretrainSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stedfm_hf.training.checks.check_installed", lambda *_: None)  # DeepSpeed need not be there
+    monkeypatch.setattr("stedfm_hf.training.checks.check_installed", lambda *_: None)  # DeepSpeed may be missing
     with pytest.raises(ValueError) as caught:
         parse(words)
     assert line in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_what_must_be_given_is_asked_for() -> None:
+def test_required_options_are_asked_for() -> None:
     with pytest.raises(UserError, match="--dataset is missing"):
         settings_from(PretrainSettings, ["--output", "run"])
     with pytest.raises(UserError, match="--output is missing"):
@@ -271,7 +279,7 @@ def test_names_read_from_the_source_of_transformers_are_its_names() -> None:
         ("--effective_batch_size 512 --learning_rate 1e-3 --warmup_steps 0", 1e-3, 0),
     ],
 )
-def test_the_learning_rate_goes_with_the_batch_unless_it_is_given(
+def test_the_learning_rate_is_scaled_with_the_batch_unless_it_is_given(
     words: str, rate: float, warmup: float, parse: Callable[[str], PretrainSettings]
 ) -> None:
     arguments = compose_arguments(parse(f"--device cpu {words}"))
@@ -317,11 +325,11 @@ def test_two_processes_share_the_batch(parse: Callable[[str], PretrainSettings],
     assert settings.describe_batch() == "effective batch 64 = 2 processes x 8 crops x 4 accumulated"
 
 
-# --------------------------------------------------------------------------------------------- files beside
+# --------------------------------------------------------------------------------------------- packaged configurations
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_the_deepspeed_files_leave_to_the_arguments_what_these_decide(stage: int) -> None:
+def test_the_deepspeed_files_take_their_values_from_the_arguments(stage: int) -> None:
     config: dict[str, Any] = json.loads(
         (RECIPES.parent / "deepspeed_configs" / f"zero{stage}.json").read_text("utf-8")
     )
@@ -329,10 +337,12 @@ def test_the_deepspeed_files_leave_to_the_arguments_what_these_decide(stage: int
     for key in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
         assert config[key] == "auto"
     assert config["gradient_clipping"] == config["bf16"]["enabled"] == "auto"
-    assert "optimizer" not in config and "scheduler" not in config  # ours: decay of matrices only, one cosine
+    assert (
+        "optimizer" not in config and "scheduler" not in config
+    )  # those of the trainer: decay of matrices only, one cosine
 
 
-def test_fsdp_wraps_a_layer_that_there_is() -> None:
+def test_fsdp_wraps_an_existing_layer() -> None:
     from stedfm_hf.modeling import layers_stedfm
 
     config = yaml.safe_load((RECIPES.parent / "accelerate_configs" / "fsdp2.yaml").read_text(encoding="utf-8"))
@@ -341,9 +351,9 @@ def test_fsdp_wraps_a_layer_that_there_is() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no bash")
-def test_the_slurm_script_is_valid_and_hands_everything_on(tmp_path: Path) -> None:
+def test_the_slurm_script_is_valid_and_passes_all_options_on(tmp_path: Path) -> None:
     script = RECIPES.parent / "slurm" / "pretrain.sbatch"
-    nodes = "echo node1; sleep 0.5; echo node2"  # a reader that is content with the first would break the pipe
+    nodes = "echo node1; sleep 0.5; echo node2"  # a reader that stops after the first line would break the pipe
     for name, body in {"scontrol": nodes, "srun": 'printf "%s\\n" "$@"'}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
         (tmp_path / name).chmod(0o755)

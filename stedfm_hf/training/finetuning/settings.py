@@ -1,4 +1,4 @@
-"""Settings of fine-tunings; torch-free like those of pretraining."""
+"""Settings of the fine-tunings; this module imports neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -8,108 +8,107 @@ from typing import ClassVar
 
 from stedfm_hf.runs import UserError, options
 from stedfm_hf.runs.settings import option, settings
-from stedfm_hf.training.checks import check_installed
-from stedfm_hf.training.settings import MAX_PER_DEVICE_BATCH, TrainingSettings, effective_batch_of
+from stedfm_hf.training.checks import check_installed, flag
+from stedfm_hf.training.settings import MAX_PER_DEVICE_BATCH, TrainingSettings, effective_batch_option
 from stedfm_hf.weights.models import find_model
 from stedfm_hf.weights.packaged import PACKAGED
 
 MAX_EPOCHS = 1000
-"""Largest number of passes over a few sampled images (reference protocol)."""
+"""Largest number of epochs on a sample of the training images (reference protocol)."""
 NEW_ENCODER = ("from-scratch", "untrained")
-"""Modes that begin with a randomly initialised encoder."""
+"""Modes with a randomly initialised encoder."""
 
 
 @settings
 class FinetuneSettings(TrainingSettings):
-    """Settings that all fine-tunings share."""
+    """Settings shared by all fine-tunings."""
 
     learning_rates: ClassVar[dict[str, float]]
     layer_decays: ClassVar[dict[str, float]] = {}
     largest_batch: ClassVar[int]
 
     model: str = option(
-        decides=False, help="Folder of a model, Hub id, or `demo`; to train from scratch also an architecture."
+        decides=False,
+        help="Folder of a model, Hub id, or `demo`; with --mode from-scratch also the name of an architecture.",
     )
     dataset: str = option(decides=False, help="Folder or Hub id of a data set, or folder of images.")
     _: KW_ONLY
     train_split: str = option("train", help="Split to train on.")
     validation_split: str = option(
         "validation",
-        help="Split that the best model is chosen on; without one, a hash of the source ids takes it from train.",
+        help="Split that selects the best model; if missing, it is taken from train by a hash of the source ids.",
     )
-    test_split: str = option("test", help="Split of the reported metrics; never used before.")
-    labels_per_class: int | None = option(None, minimum=1, help="Number of training images to sample of each class.")
-    label_fraction: float | None = option(None, help="Share of the training images to sample.")
-    series: str | int | None = options.series("Series to take of each image file.")
+    test_split: str = option("test", help="Split of the reported metrics; not used for training or selection.")
+    labels_per_class: int | None = option(None, minimum=1, help="Number of training images to sample per class.")
+    label_fraction: float | None = option(None, help="Fraction of the training images to sample.")
+    series: str | int | None = options.series("Series to read from each image file.")
     channel: str | int | None = options.channel()
     source_pattern: str | None = options.source_pattern()
     mode: str = option("full", help="Weights to train.")
-    blocks: int | None = option(None, minimum=1, help="Number of blocks that the mode last-blocks trains.")
-    lora_rank: int = option(8, minimum=1, help="Rank of the adapters of the mode lora.")
+    blocks: int | None = option(None, minimum=1, help="Number of blocks to train with --mode last-blocks.")
+    lora_rank: int = option(8, minimum=1, help="Rank of the adapters with --mode lora.")
     seeds: list[int] = option(
         default_factory=lambda: [42],
         decides=False,
         minimum=0,
         flags=("--seeds", "--seed"),
-        help="Random seeds: one run for each, with its own sampled labels, new weights, order and augmentation.",
+        help="Random seeds of sampled images, new weights, order and augmentation; one run for each.",
     )
     num_train_epochs: float = option(
-        30.0, help="Number of passes over all training images; a sample of them is seen as many times in all."
+        30.0, help="Number of epochs of all training images; a sample of them gets the same number of steps."
     )
-    sample_budget: int | None = option(None, minimum=1, help="Number of samples in all, instead of num_train_epochs.")
+    sample_budget: int | None = option(None, minimum=1, help="Total number of samples, instead of --num-train-epochs.")
     layer_decay: float | None = option(
-        None, help="Factor of the learning rate from a block to the one before it; by default that of the mode."
+        None, help="Factor of the learning rate from a block to the previous one; by default that of the mode."
     )
-    augment: bool = option(
-        True, help="Rotate and mirror the images, change their intensity a little and crop larger ones, all at random."
-    )
-    metric_for_best_model: str | None = option(None, help="Validation metric that the best model is chosen by.")
+    augment: bool = option(True, help="Rotate, mirror and crop the images, and change their intensities, at random.")
+    metric_for_best_model: str | None = option(None, help="Validation metric that selects the best model.")
     early_stopping_patience: int | None = option(
         None,
         minimum=1,
-        help="Number of evaluations without a better one before training stops; by default it does not.",
+        help="Number of evaluations without improvement before training stops; by default no early stopping.",
     )
-    num_evaluations: int = option(10, minimum=1, help="Number of evaluations on the validation images in a run.")
+    num_evaluations: int = option(10, minimum=1, help="Number of evaluations on the validation images per run.")
     evaluations_per_checkpoint: int = option(
         1, decides=False, minimum=1, help="Number of evaluations from one checkpoint to the next."
     )
-    workers: int = option(0, decides=False, minimum=0, help="Number of processes that read images ahead; 0 for none.")
+    workers: int = option(0, decides=False, minimum=0, help="Number of processes that prefetch images; 0 for none.")
 
     def check(self) -> None:
-        """Refuse values that do not go together, and data that are not there."""
+        """Refuse contradictory values, and missing data sets or models."""
         super().check()
         from stedfm_hf.data.sources import check_dataset  # imports NumPy, which help does not need
 
         check_dataset(self.dataset)
         if self.model not in PACKAGED and not (self.mode in NEW_ENCODER and self.model in MAX_PER_DEVICE_BATCH):
             find_model(self.model)
-        if (self.mode == "last-blocks") != (self.blocks is not None):
-            raise UserError(
-                f"mode {self.mode} and blocks {self.blocks} do not fit; give --mode last-blocks --blocks 2"
-            )
+        if self.mode == "last-blocks" and self.blocks is None:
+            raise UserError("--mode last-blocks: give the number of blocks, such as --blocks 2")
+        if self.mode != "last-blocks" and self.blocks is not None:
+            raise UserError(f"--blocks {self.blocks} needs --mode last-blocks, but the mode is {self.mode}")
         if self.mode == "lora":
-            check_installed("peft", "mode lora: ")
+            check_installed("peft", "--mode lora: ")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise UserError(f"seeds {self.seeds} must name at least one seed, and each once")
+            raise UserError(f"--seeds {' '.join(map(str, self.seeds))}: give at least one seed, and each only once")
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
-            raise UserError(f"layer_decay is {self.layer_decay}; it must be above 0 and at most 1")
+            raise UserError(f"--layer-decay is {self.layer_decay}; it must be above 0 and at most 1")
         refused = {
-            "load_best_model_at_end": "the best model is always kept; name the metric with --metric-for-best-model",
-            "push_to_hub": "publish a finished folder with `hf upload NAME FOLDER`; leave --push-to-hub out",
-            "deepspeed": "fine-tuning runs on one GPU or several alike (torchrun); leave --deepspeed out",
-            "fsdp": "fine-tuning runs on one GPU or several alike (torchrun); leave --fsdp out",
+            "load_best_model_at_end": "--load-best-model-at-end: always done; the metric is --metric-for-best-model",
+            "push_to_hub": "--push-to-hub: not available; publish the finished folder with `hf upload NAME FOLDER`",
+            "deepspeed": "--deepspeed: not available for fine-tuning; start several GPUs with torchrun",
+            "fsdp": "--fsdp: not available for fine-tuning; start several GPUs with torchrun",
         }
         for name in refused.keys() & self.training_arguments.keys():
             raise UserError(refused[name])
 
     @property
     def peak_learning_rate(self) -> float:
-        """Highest learning rate."""
+        """Peak learning rate: the given one, or that of the mode."""
         return self.learning_rates[self.mode] if self.learning_rate is None else self.learning_rate
 
     @property
     def effective_layer_decay(self) -> float:
-        """Factor of the learning rate from a block to the one before it."""
+        """Factor of the learning rate from a block to the previous one."""
         return self.layer_decays.get(self.mode, 1.0) if self.layer_decay is None else self.layer_decay
 
     @property
@@ -118,7 +117,12 @@ class FinetuneSettings(TrainingSettings):
         return self.max_per_device_batch or self.largest_batch
 
     def steps_for(self, images: int, sampled: int) -> int:
-        """Return the optimiser steps of a run: as many samples are seen however few images were sampled."""
+        """Return the number of optimiser steps of a run; it hardly depends on the number of sampled images.
+
+        Args:
+            images: Number of all training images.
+            sampled: Number of sampled training images.
+        """
         if self.step_limit is not None:
             return self.step_limit
         budget = self.num_train_epochs * images if self.sample_budget is None else self.sample_budget
@@ -127,10 +131,10 @@ class FinetuneSettings(TrainingSettings):
 
 @settings
 class ClassificationSettings(FinetuneSettings):
-    """Train a classifier, or a regression, on labelled images.
+    """Train a classifier or a regression on labelled images.
 
     If interrupted, run the same command again to resume. torchrun starts training/classify.py with the same options.
-    The other fields of transformers.TrainingArguments are options, too.
+    All fields of transformers.TrainingArguments are options, too.
 
     Example:
         >>> settings = ClassificationSettings("demo", "lab/crops", output="run", mode="full", seeds=[1, 2])
@@ -148,34 +152,37 @@ class ClassificationSettings(FinetuneSettings):
         "lora": 1e-3,
         "from-scratch": 5e-4,
     }
-    """Highest learning rate by mode, for 64 images in a step."""
+    """Default peak learning rate by mode, for an effective batch of 64 images."""
 
     dataset: str = option(
         decides=False,
-        help="Folder or Hub id of a data set, or folder with one folder of images for each class.",
+        help=options.LABELLED,
     )
     _: KW_ONLY
     target: str | None = option(
         None,
-        help="Column of the labels, or entry of the column metadata; by default label. Decimal numbers: a regression.",
+        help="Column of the labels, or key of the column `metadata`; by default label. Decimal numbers train a "
+        "regression.",
     )
     mode: str = option(
         "linear-probe",
         choices=tuple(learning_rates),
-        help="Weights to train: the head, the last blocks, all, adapters of low rank, or all from random ones.",
+        help="Weights to train: head, head and last blocks, all, low-rank adapters, or all from random weights.",
     )
     class_weights: str = option(
-        "none", choices=("none", "balanced"), help="Weights of the classes in the loss; balanced: all count alike."
+        "none",
+        choices=("none", "balanced"),
+        help="Weights of the classes in the loss; balanced gives classes equal weight.",
     )
     metric_for_best_model: str | None = option(
         None,
-        help="Validation metric that the best model is chosen by; by default balanced_accuracy, macro_f1 or r2.",
+        help="Validation metric that selects the best model; by default balanced_accuracy, macro_f1 or r2.",
     )
 
     def check(self) -> None:
-        """Refuse two ways to sample images."""
+        """Refuse more than one way to sample images."""
         super().check()
-        _check_one_way(self, ("labels_per_class", "label_fraction"))
+        _check_one_sampling(self, ("labels_per_class", "label_fraction"))
 
 
 @settings
@@ -183,7 +190,7 @@ class SegmentationSettings(FinetuneSettings):
     """Train a segmenter on images with masks.
 
     If interrupted, run the same command again to resume. torchrun starts training/segment.py with the same options.
-    The other fields of transformers.TrainingArguments are options, too.
+    All fields of transformers.TrainingArguments are options, too.
 
     Example:
         >>> settings = SegmentationSettings("demo", "lab/masks", output="run", mode="frozen", decoder="linear")
@@ -202,68 +209,73 @@ class SegmentationSettings(FinetuneSettings):
         "from-scratch": 1e-3,
         "untrained": 2e-3,
     }
-    """Highest learning rate by mode, for 16 crops in a step."""
+    """Default peak learning rate by mode, for an effective batch of 16 crops."""
     layer_decays: ClassVar[dict[str, float]] = {"full": 0.75}
-    """Factor of the learning rate from a block to the one before: pretrained weights move less than a new decoder."""
+    """Factor of the learning rate from a block to the previous one, by mode; 1 for the other modes."""
 
     dataset: str = option(
         decides=False,
-        help="Folder of images with masks (images/a.tif with masks/a.tif, or a_mask.tif), or data set, or its Hub id.",
+        help=options.ANNOTATED,
     )
     _: KW_ONLY
     masks: str | None = options.masks()
     classes: list[str] | None = options.classes()
     target_type: str | None = options.target_type()
     series: str | int | None = options.series(
-        "Series to take of each image file; all takes each plane of a stack with that of its mask."
+        "Series to read from each image file; `all` reads every plane of a stack, with the same plane of its mask."
     )
     min_annotated: float = option(
         0.01,
         minimum=0,
         maximum=1,
-        help="Annotated share of a training crop (reference: 0.1); 0 takes crops anywhere.",
+        help="Smallest annotated fraction of a training crop (reference: 0.1); 0 accepts every crop.",
     )
-    label_count: int | None = option(None, minimum=1, help="Number of training images to sample, whatever they show.")
+    label_count: int | None = option(
+        None, minimum=1, help="Number of training images to sample, whatever their classes."
+    )
     mode: str = option(
         "full",
         choices=tuple(learning_rates),
-        help="Weights to train: the decoder (frozen), the last blocks, all, adapters of low rank, or all from random "
-        "ones; untrained: the decoder on a random encoder, a baseline.",
+        help="Weights to train: decoder (frozen), decoder and last blocks, all, low-rank adapters, or all from random "
+        "weights; untrained: decoder on a random encoder, a baseline.",
     )
     decoder: str = option(
         "upernet",
         choices=("upernet", "unetr", "linear"),
-        help="Decoder from tokens to pixels; unetr and linear are those of the reference.",
+        help="Decoder; unetr and linear are those of the reference.",
     )
     decode_head_hidden_size: int | None = option(
-        None, minimum=1, help="Width of upernet; by default a quarter of the encoder's."
+        None, minimum=1, help="Width of upernet; by default a quarter of the width of the encoder."
     )
-    auxiliary: bool = option(False, help="Train a second, small head on a middle level, too (upernet).")
+    auxiliary: bool = option(False, help="Train an auxiliary head on an intermediate level (upernet only).")
     segmentation_loss: str = option(
         "auto",
         choices=("auto", "cross_entropy", "bce_dice", "mse"),
-        help="Loss; auto is cross_entropy for single labels, else bce_dice; mse is the reference's.",
+        help="Loss; auto is cross_entropy for exclusive classes, otherwise bce_dice; mse is that of the reference.",
     )
-    effective_batch_size: int = effective_batch_of(16)
-    protocol: str = options.protocol("changes intensities as the published code did, which mostly darkens")
+    effective_batch_size: int = effective_batch_option(16)
+    protocol: str = options.protocol("augments intensities as the published code, which mostly darkens the images")
     metric_for_best_model: str | None = option(
-        None, help="Validation metric that the best model is chosen by: iou (by default), dice or loss."
+        None, help="Validation metric that selects the best model: iou (the default), dice or loss."
     )
     overlays: int = option(
-        4, decides=False, minimum=0, help="Number of validation images to plot with their masks at every evaluation."
+        4,
+        decides=False,
+        minimum=0,
+        help="Number of validation images to plot with masks and predictions at every evaluation.",
     )
 
     def check(self) -> None:
-        """Refuse several ways to sample images, and a head that the decoder does not have."""
+        """Refuse more than one way to sample images, and options that the decoder lacks."""
         super().check()
-        _check_one_way(self, ("label_fraction", "label_count", "labels_per_class"))
+        _check_one_sampling(self, ("label_fraction", "label_count", "labels_per_class"))
         if self.masks is not None and not Path(self.masks).is_dir():
-            raise UserError(f"masks {self.masks}: there is no such folder")
+            raise UserError(f"--masks {self.masks}: there is no such folder")
         if self.auxiliary and self.decoder != "upernet":
-            raise UserError(f"decoder {self.decoder} has no auxiliary head; leave --auxiliary out, or take upernet")
+            raise UserError(f"--auxiliary needs --decoder upernet, but the decoder is {self.decoder}")
 
 
-def _check_one_way(of: FinetuneSettings, names: tuple[str, ...]) -> None:
-    given = [name for name in names if getattr(of, name) is not None]
+def _check_one_sampling(settings: FinetuneSettings, names: tuple[str, ...]) -> None:
+    given = [flag(name) for name in names if getattr(settings, name) is not None]
     if len(given) > 1:
-        raise UserError(f"{' and '.join(given)} are several ways to sample images; give one of them")
+        raise UserError(f"{' and '.join(given)} exclude each other; give one of them")

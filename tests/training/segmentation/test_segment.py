@@ -98,7 +98,7 @@ def test_a_killed_run_ends_with_the_same_figures(
     assert not (run_folder(tmp_path / "run", 42) / METRICS_FILE).exists()
     run(encoder, scenes, tmp_path / "run", words)
     assert_same_run(tmp_path / "run", unbroken)
-    assert "resumes after step" in capfd.readouterr().err
+    assert "resuming after step" in capfd.readouterr().err
 
 
 @pytest.mark.slow
