@@ -236,7 +236,7 @@ def _read_crops(item: InputFile, rules: ReadingRules, report: FileReport) -> Ite
     mask = read_mask(item.masks[0]) if item.masks else None
     series = 0
 
-    def wanted(info: SeriesInfo) -> bool:
+    def is_selected(info: SeriesInfo) -> bool:
         nonlocal series
         reason = rules.selection.reason_to_skip_series(series, info.name, info.shape[1:])
         reason = reason or _reason_to_skip_size(info.shape[1:], _pixel_size(info.pixel_size_nm, rules), rules)
@@ -246,7 +246,7 @@ def _read_crops(item: InputFile, rules: ReadingRules, report: FileReport) -> Ite
             report.skip(reason, info.shape[0])
         return reason is None
 
-    for image in read_series(item.file, wanted=wanted):
+    for image in read_series(item.file, wanted=is_selected):
         report.images_in_file += len(image.array)
         if reason := rules.selection.reason_to_skip_stack(len(image.array), image.metadata):
             report.skip(reason, len(image.array))

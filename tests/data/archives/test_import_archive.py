@@ -87,7 +87,7 @@ def test_an_archive_without_labels(tmp_path: Path, card: None) -> None:
     row = rows[0]
     assert row["label"] is None and row["series"] == "STED_594 {6}" and row["source"] in map(source_id, range(3))
     assert row["pixel_size_nm"] == [25.0, 20.0]
-    # Shifted inward at the border of a source of 500 x 600 pixels, whatever its name says.
+    # Shifted inward at the border of a source of 500 x 600 pixels, although its name has the grid position.
     assert {(row["y"], row["x"]) for row in rows} == {(276, 376)}
     assert row["scaling"] == {"applied": True, "low": None, "high": None, "quantiles": [0.001, 0.999]}
     assert (row["intensity_low"], row["intensity_high"]) == (0, 255)
@@ -445,9 +445,7 @@ def test_another_archive_or_setting_is_refused(tmp_path: Path) -> None:
     assert import_archive(path, tmp_path / "repo", overwrite=True).labels == ("tubulin",)
 
 
-def test_a_full_disk_is_reported_in_one_line_and_the_run_resumes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_tar(tmp_path / "a.tar", [curated(number, "psd95") for number in range(12)])
     monkeypatch.setattr(archives, "PART_MEMBERS", 4)
     real = Staging.write_crops

@@ -48,12 +48,12 @@ def by_the_formula(plane: np.ndarray, quantiles: tuple[float, float]) -> tuple[f
 
 @given(planes(), st.sampled_from([QUANTILES, (0.0, 1.0), (0.1, 0.73)]))
 def test_scaling_and_threshold_are_those_of_the_formula(plane: np.ndarray, quantiles: tuple[float, float]) -> None:
-    wanted, scale = by_the_formula(plane, quantiles), fit_scale(plane, quantiles)
-    if wanted is None or scale is None:
-        assert wanted is None or len(np.unique(wanted[2])) == 1
+    expected, scale = by_the_formula(plane, quantiles), fit_scale(plane, quantiles)
+    if expected is None or scale is None:
+        assert expected is None or len(np.unique(expected[2])) == 1
         assert scale is None
         return
-    low, high, eight_bit = wanted
+    low, high, eight_bit = expected
     assert (scale.low, scale.high) == (low, high)
     np.testing.assert_array_equal(scale.to_8bit(plane), eight_bit)
     threshold = threshold_otsu(eight_bit)
@@ -73,9 +73,9 @@ def test_a_field_of_several_histogram_blocks_is_scaled_like_a_small_one() -> Non
     plane = np.random.default_rng(0).poisson(3.0, (1500, 1001)).astype(np.uint16)
     scale = fit_scale(plane)
     assert scale is not None
-    wanted = by_the_formula(plane, QUANTILES)
-    assert wanted is not None
-    np.testing.assert_array_equal(scale.to_8bit(plane), wanted[2])
+    expected = by_the_formula(plane, QUANTILES)
+    assert expected is not None
+    np.testing.assert_array_equal(scale.to_8bit(plane), expected[2])
     same = fit_scale(plane.astype(np.float32))
     assert same is not None
     assert (same.low, same.high, same.threshold) == (scale.low, scale.high, scale.threshold)
