@@ -40,15 +40,15 @@ def unfinished(
     ]
     if changed:
         have, are = ("has", "is") if len(changed) == 1 else ("have", "are")
-        _say(f"{counted(len(changed), 'file')} {have} changed since and {are} done anew: {some_of(changed)}")
+        _say(f"{counted(len(changed), 'file')} {have} changed and {are} processed again: {some_of(changed)}")
         if remove_results is not None:
             remove_results(changed)
         for path in changed:
             manifest.items.pop(path, None)
     if gone := [path for path in manifest.items if path not in now]:
         are, their = ("is", "its") if len(gone) == 1 else ("are", "their")
-        files = f"{counted(len(gone), 'file')} of earlier runs {are} not among the inputs now"
-        _say(f"{files}; {their} rows stay: {some_of(gone)}")
+        files = f"{counted(len(gone), 'file')} of earlier runs {are} not among the inputs"
+        _say(f"{files}; {their} rows are kept: {some_of(gone)}")
     return [source for source in sources if source.path not in manifest.items]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import sys
 import types
@@ -149,6 +150,7 @@ def run_app(app: Callable[..., Any], args: Sequence[str] | None = None) -> int:
         app: Typer app.
         args: Words of the command line; by default those of the process.
     """
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors become the messages of commands
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console that cannot show a letter must not end the command
             stream.reconfigure(errors="backslashreplace")

@@ -89,7 +89,7 @@ def test_a_replaced_file_is_segmented_anew_with_rows_and_maps(
     done = counting(monkeypatch, FieldTask)
     assert by_segment(images, out, models).exit_status == 0
     assert done == ["a.npz", "c.npz", "c.npz"]
-    assert "stedfm: 2 files have changed since and are done anew: a.npz, c.npz\n" in capsys.readouterr().err
+    assert "stedfm: 2 files have changed and are processed again: a.npz, c.npz\n" in capsys.readouterr().err
     by_segment(images, tmp_path / "fresh", models)
     for table in ("fields.parquet", "objects.parquet"):
         found, expected = (pd.read_parquet(folder / table) for folder in (out, tmp_path / "fresh"))
@@ -160,7 +160,7 @@ def test_a_replaced_file_is_embedded_anew(
     done = counting(monkeypatch, Preparation)
     result = embed(images, model=model, output=output)
     assert sorted(done) == (["b.npz", "c.npz"] if stopped else ["b.npz"])
-    assert "stedfm: 1 file has changed since and is done anew: b.npz\n" in capsys.readouterr().err
+    assert "stedfm: 1 file has changed and is processed again: b.npz\n" in capsys.readouterr().err
     fresh: Any = embed(images, model=model).table.to_pandas()
     found: Any = result.table.to_pandas().sort_values("path", kind="stable", ignore_index=True)
     pd.testing.assert_frame_equal(found, fresh)
@@ -206,7 +206,7 @@ def test_rows_of_files_that_are_gone_stay_and_are_named(
     (images / "b.npz").unlink()
     capsys.readouterr()
     assert len(embed(images, model=models / "embed", output=output).table) == 9
-    line = "stedfm: 1 file of earlier runs is not among the inputs now; its rows stay: b.npz\n"
+    line = "stedfm: 1 file of earlier runs is not among the inputs; its rows are kept: b.npz\n"
     assert line in capsys.readouterr().err
     by_segment(images, tmp_path / "out", models)
     assert line in capsys.readouterr().err
