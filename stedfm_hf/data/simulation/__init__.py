@@ -1,1 +1,1 @@
-"""STED-like images with known truth, and the frozen preset of the accuracy tables."""
+"""Simulated STED-like images with ground truth, and the frozen presets of the accuracy tables."""

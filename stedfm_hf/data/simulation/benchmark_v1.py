@@ -1,10 +1,11 @@
 """`benchmark-v1`: the frozen simulated data set behind every accuracy table of the project.
 
-Seven structures; photon budget, background, density and blur come from the same ranges for all, and every noise-free
-field takes over the sorted intensities of a field of any structure, so that brightness says next to nothing about the
-class. It was fixed after looking at baselines without any trained model, and before one was trained on it.
+It has seven structures. Photon counts, background, density and blur are sampled from the same ranges for all of them,
+and every noise-free field is matched to the sorted intensities of a field of a random structure, so brightness carries
+almost no information about the class. The set was fixed after an evaluation of baselines without trained models, and
+before any model was trained on it.
 
-Frozen: nothing here, nor what it computes, may change. An improvement is a `benchmark-v2`.
+The presets are frozen: neither their settings nor the images may change. Add improvements as a `benchmark-v2`.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from stedfm_hf.runs.errors import UserError
 
 @dataclass(frozen=True)
 class Preset:
-    """A data set that is defined once and for all.
+    """Frozen settings of a simulated data set.
 
-    Args:
-        name: what it is called.
-        structures: the classes, in the order of their labels.
-        seed: of everything random.
-        splits: fields of each structure in each split; their indices follow each other, from 0.
-        free_from: first index of fields that are in no split and never will be: for pretraining.
-        physics: arguments of :class:`~stedfm_hf.data.simulation.physics.SimulationSettings`, none left to a default.
-        mixed: whether a field shows two to four of the structures; `splits` then counts all fields.
+    Attributes:
+        name: Name of the preset, as in `--preset`.
+        structures: Classes, in the order of their labels.
+        seed: Random seed of all fields.
+        splits: Number of fields of each structure in each split; indices are consecutive across splits, from 0.
+        free_from: First index reserved for pretraining; no split contains it or a higher one.
+        physics: All arguments of :class:`~stedfm_hf.data.simulation.physics.SimulationSettings`, without defaults.
+        mixed: Whether a field shows two to four of the structures; `splits` then counts all fields.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Preset:
 
     @property
     def settings(self) -> SimulationSettings:
-        """The physics."""
+        """Physical parameters of the fields."""
         return SimulationSettings(**self.physics)
 
 
@@ -70,7 +71,7 @@ BENCHMARK_V1 = Preset(
         }
     ),
 )
-"""2100 fields for training, 350 for validation and 1050 for testing, of 224 x 224 pixels."""
+"""Preset for classification: 2100 training, 350 validation and 1050 test fields of 224 x 224 pixels."""
 
 BENCHMARK_V1_SCENES = replace(
     BENCHMARK_V1,
@@ -79,18 +80,24 @@ BENCHMARK_V1_SCENES = replace(
     splits=MappingProxyType({"train": 300, "validation": 50, "test": 150}),
     mixed=True,
 )
-"""500 fields that show two or three of rings, fibres and puncta, each in a territory: for segmentation."""
+"""Preset for segmentation: 500 fields that show two or three of rings, fibres and puncta in separate regions."""
 
 PRESETS = MappingProxyType({preset.name: preset for preset in (BENCHMARK_V1, BENCHMARK_V1_SCENES)})
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of that name.
+    """Return the preset with a name.
+
+    Args:
+        name: Name of a preset in `PRESETS`.
+
+    Raises:
+        UserError: There is no preset with this name.
 
     Example:
         >>> find_preset("benchmark-v1").splits["test"] * 7
         1050
     """
     if name not in PRESETS:
-        raise UserError(f"unknown preset {name!r}; known are {', '.join(PRESETS)}")
+        raise UserError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -1,4 +1,4 @@
-"""Simulated fields: which there are, and how they are written, as TIFF files or as crops of a data set."""
+"""List of the fields to simulate, and their output as TIFF files or crops of a data set."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import tifffile
 
 from stedfm_hf.data.assembly.staging import StagedImage, Staging
 from stedfm_hf.data.repository.layout import Crop, Scaling
-from stedfm_hf.data.simulation.fields import SimulatedField, generator, simulate_field
-from stedfm_hf.data.simulation.physics import SimulationSettings, in_order
+from stedfm_hf.data.simulation.fields import SimulatedField, random_generator, simulate_field
+from stedfm_hf.data.simulation.physics import SimulationSettings, sort_structures
 from stedfm_hf.runs import ItemStatus, atomic_path
 
 MIXED = "mixed"
@@ -22,15 +22,15 @@ MIXED = "mixed"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What all fields of a set have in common.
+    """Settings that all fields of a set share.
 
     Attributes:
-        name: Name of the set; begins the ids of its fields.
-        seed: Random seed.
+        name: Name of the set, prefix of the ids of its fields.
+        seed: Random seed of the set.
         settings: Physical parameters.
-        masks: Whether masks are written.
-        confocal: Whether confocal partners are written.
-        engine: "builtin" or "pysted".
+        masks: Whether to write masks.
+        confocal: Whether to write confocal partners.
+        engine: Simulator, "builtin" or "pysted".
     """
 
     name: str
@@ -56,9 +56,9 @@ class Job:
     """One field to simulate.
 
     Attributes:
-        structures: Structures that it shows; several make a mixed scene.
+        structures: Structures in the field; a mixed scene has two or more.
         index: Number of the field.
-        split: Split that it belongs to, or None.
+        split: Split of the field, or None.
     """
 
     structures: tuple[str, ...]
@@ -67,15 +67,16 @@ class Job:
 
     @property
     def label(self) -> str | None:
-        """Its class, where it shows one structure only."""
+        """Structure of the field, or None for a mixed scene."""
         return self.structures[0] if len(self.structures) == 1 else None
 
     @property
     def item(self) -> str:
-        """Path below the folder of the images, and name in the manifest.
+        """Path relative to the folder of images, also the name in the manifest.
 
-        >>> Job(("rings",), 7, "test").item, Job(("rings", "puncta"), 7, None).item
-        ('test/rings/rings_00007.tif', 'mixed_00007.tif')
+        Example:
+            >>> Job(("rings",), 7, "test").item, Job(("rings", "puncta"), 7, None).item
+            ('test/rings/rings_00007.tif', 'mixed_00007.tif')
         """
         name = f"{self.label or MIXED}_{self.index:05d}.tif"
         return "/".join(part for part in (self.split, self.label, name) if part)
@@ -84,31 +85,52 @@ class Job:
 def list_jobs(
     names: Sequence[str], counts: Mapping[str | None, int], first: int, seed: int, *, mixed: bool
 ) -> Iterator[Job]:
-    """List all fields; the structures take turns, so that a part has some of each."""
+    """List all fields of a set, alternating between structures so that each part contains all of them.
+
+    Args:
+        names: Names of the structures.
+        counts: Number of fields in each split: of each structure, or in total if `mixed`.
+        first: Index of the first field.
+        seed: Random seed of the set.
+        mixed: Whether a field shows two to four structures.
+
+    Yields:
+        One job per field.
+    """
     for split, count in counts.items():
         for index in range(first, first + count):
             if mixed:
-                yield Job(_cast(names, seed, index), index, split)
+                yield Job(_choose_structures(names, seed, index), index, split)
             else:
                 yield from (Job((name,), index, split) for name in names)
         first += count
 
 
-def _cast(names: Sequence[str], seed: int, index: int) -> tuple[str, ...]:
-    """Which two to four of the structures a mixed scene shows."""
-    rng = generator(MIXED, seed, index)
+def _choose_structures(names: Sequence[str], seed: int, index: int) -> tuple[str, ...]:
+    """Choose the two to four structures of a mixed scene."""
+    rng = random_generator(MIXED, seed, index)
     count = int(rng.integers(2, min(4, len(names)) + 1))
-    return tuple(in_order([names[place] for place in rng.choice(len(names), count, replace=False)]))
+    return tuple(sort_structures([names[number] for number in rng.choice(len(names), count, replace=False)]))
 
 
 def tiff_paths(folder: Path, recipe: Recipe, job: Job) -> dict[str, Path]:
-    """Return the files of a field."""
-    wanted = {"confocal": recipe.confocal, "masks": recipe.masks, "images": True}
-    return {kind: folder / kind / job.item for kind, asked in wanted.items() if asked}
+    """Return the path of each file of a field, by folder name: images, masks, confocal."""
+    requested = {"confocal": recipe.confocal, "masks": recipe.masks, "images": True}
+    return {kind: folder / kind / job.item for kind, write in requested.items() if write}
 
 
 def write_tiffs(folder: Path, recipe: Recipe, name: str, jobs: Sequence[Job]) -> int:
-    """Write the files that are not there yet; a file that is there is complete."""
+    """Write the missing TIFF files of a part; existing files are complete, because they are written atomically.
+
+    Args:
+        folder: Output folder.
+        recipe: Settings of the set.
+        name: Name of the part, unused here.
+        jobs: Fields of the part.
+
+    Returns:
+        Number of fields.
+    """
     for job in jobs:
         paths = tiff_paths(folder, recipe, job)
         if all(path.exists() for path in paths.values()):
@@ -118,11 +140,12 @@ def write_tiffs(folder: Path, recipe: Recipe, name: str, jobs: Sequence[Job]) ->
         for kind, path in paths.items():
             plane = planes[kind]
             assert plane is not None
-            _write_tiff(path, plane, recipe.settings.pixel_size_nm, _facts(recipe, job, field))
+            _write_tiff(path, plane, recipe.settings.pixel_size_nm, _metadata(recipe, job, field))
     return len(jobs)
 
 
-def _write_tiff(path: Path, plane: np.ndarray, pixel_size_nm: float, facts: Mapping[str, Any]) -> None:
+def _write_tiff(path: Path, plane: np.ndarray, pixel_size_nm: float, metadata: Mapping[str, Any]) -> None:
+    """Write one image as an ImageJ TIFF file, with pixel size and metadata."""
     pixels_per_um = 1000.0 / pixel_size_nm
     with atomic_path(path) as temporary:
         tifffile.imwrite(
@@ -130,23 +153,34 @@ def _write_tiff(path: Path, plane: np.ndarray, pixel_size_nm: float, facts: Mapp
             plane,
             imagej=True,
             resolution=(pixels_per_um, pixels_per_um),
-            metadata={"axes": "YX", "unit": "um", "Info": json.dumps(facts)},
+            metadata={"axes": "YX", "unit": "um", "Info": json.dumps(metadata)},
         )
 
 
-def _facts(recipe: Recipe, job: Job, field: SimulatedField) -> dict[str, Any]:
+def _metadata(recipe: Recipe, job: Job, field: SimulatedField) -> dict[str, Any]:
+    """Return the metadata of a field, as stored in TIFF files and rows."""
     return {
         "simulated": True,
         "set": recipe.name,
         "seed": recipe.seed,
         "index": job.index,
         "depletion": recipe.settings.depletion,
-        **field.facts,
+        **field.parameters,
     }
 
 
 def write_part(folder: Path, recipe: Recipe, name: str, jobs: Sequence[Job]) -> int:
-    """Write fields as a part of a data set."""
+    """Simulate fields and write them as one part of a data set.
+
+    Args:
+        folder: Output folder.
+        recipe: Settings of the set.
+        name: Name of the part.
+        jobs: Fields of the part.
+
+    Returns:
+        Number of fields.
+    """
     from stedfm_hf.modeling.image_processing_stedfm import fit_intensity_range
 
     size = recipe.settings.pixel_size_nm
@@ -155,8 +189,8 @@ def write_part(folder: Path, recipe: Recipe, name: str, jobs: Sequence[Job]) -> 
         field = recipe.field(job)
         source = f"{recipe.name}/{job.item.removesuffix('.tif').split('/')[-1]}"
         planes = {"STED": field.image, "confocal": field.confocal}
-        shown = {series: plane for series, plane in planes.items() if plane is not None}
-        for series, plane in shown.items():
+        written = {series: plane for series, plane in planes.items() if plane is not None}
+        for series, plane in written.items():
             low, high = fit_intensity_range(plane[None])[0].tolist()
             crops.append(
                 Crop(
@@ -168,9 +202,9 @@ def write_part(folder: Path, recipe: Recipe, name: str, jobs: Sequence[Job]) -> 
                     pixel_size_nm=(size, size),
                     series=series,
                     foreground_fraction=float(np.count_nonzero(field.mask) / field.mask.size),
-                    metadata=_facts(recipe, job, field),
+                    metadata=_metadata(recipe, job, field),
                 )
             )
-        images.append(StagedImage(job.item, source, "", len(shown), job.label, job.split))
+        images.append(StagedImage(job.item, source, "", len(written), job.label, job.split))
     Staging(folder).write_crops(name, crops, images, {job.item: ItemStatus("done") for job in jobs})
     return len(jobs)

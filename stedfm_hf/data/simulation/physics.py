@@ -1,4 +1,4 @@
-"""Physical parameters of a simulation, and the names and numbers of its structures."""
+"""Physical parameters of a simulation, and the names and class ids of structures."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import numpy as np
 from stedfm_hf.data.simulation.structures import STRUCTURES
 from stedfm_hf.runs.errors import UserError
 
-_FWHM_TO_SIGMA = 1.0 / np.sqrt(8.0 * np.log(2.0))
+_SIGMA_PER_FWHM = 1.0 / np.sqrt(8.0 * np.log(2.0))
 
 
 @dataclass(frozen=True)
 class SimulationSettings:
-    """Physical parameters of a simulation; a pair is a range an image draws from evenly.
+    """Physical parameters of a simulation; pairs are ranges (low, high) of a uniform distribution over images.
 
-    Args:
-        height: rows of an image, in pixels.
-        width: columns of an image, in pixels.
-        pixel_size_nm: side of a pixel, in nm.
-        fwhm_nm: full width at half maximum of the effective point spread function at full depletion, in nm.
-        photons: expected counts at the brightest places (99.9th percentile) at full depletion, above the background:
+    Attributes:
+        height: Height of an image, in pixels.
+        width: Width of an image, in pixels.
+        pixel_size_nm: Pixel size, in nm.
+        fwhm_nm: Full width at half maximum of the effective point spread function at full depletion, in nm.
+        photons: Expected counts of the brightest pixels (99.9th percentile) above background, at full depletion:
             brightness of the label times dwell time.
-        background: expected counts of the background in every pixel.
-        coverage: share of the pixels a structure should touch.
-        match_with: structures whose intensities an image may take over; empty: every image keeps its own.
-        depletion: share of the depletion power, 0 (confocal) to 1. The point spread function widens as
-            `confocal_fwhm_nm / sqrt(1 + depletion * saturation)`, where the saturation is such that `fwhm_nm` is
-            reached at 1; its peak stays as it is, so that less depletion gives more photons.
-        confocal_fwhm_nm: full width at half maximum without depletion, in nm.
-        occupied: least share of the pixels of a noise-free field above 0.2 of its bright ones; emptier fields are
-            drawn again.
+        background: Expected background counts per pixel.
+        coverage: Fraction of the pixels that a structure should cover, in [0, 1].
+        match_with: Structures whose sorted intensities an image may take; empty for unmatched intensities.
+        depletion: Fraction of the depletion power, from 0 (confocal) to 1 (STED). The point spread function is
+            `confocal_fwhm_nm / sqrt(1 + depletion * saturation)` wide, with the saturation that gives `fwhm_nm` at 1.
+            Its peak does not depend on `depletion`, so less depletion gives more photons.
+        confocal_fwhm_nm: Full width at half maximum without depletion, in nm.
+        occupied: Smallest fraction of pixels of a noise-free field above 0.2 times its bright level (99.9th
+            percentile); emptier fields are simulated again.
 
     Example:
         >>> SimulationSettings(photons=(100.0, 100.0)).pixel_size_nm
@@ -73,11 +73,23 @@ class SimulationSettings:
         check_structures(self.match_with)
 
     def sigma(self, fwhm_nm: float) -> float:
-        """Standard deviation in pixels of a Gaussian of some width in nm."""
-        return float(fwhm_nm * _FWHM_TO_SIGMA / self.pixel_size_nm)
+        """Convert a full width at half maximum in nm to the standard deviation of a Gaussian in pixels.
+
+        Args:
+            fwhm_nm: Full width at half maximum, in nm.
+
+        Example:
+            >>> round(SimulationSettings(pixel_size_nm=20.0).sigma(47.1), 3)
+            1.0
+        """
+        return float(fwhm_nm * _SIGMA_PER_FWHM / self.pixel_size_nm)
 
     def effective_fwhm_nm(self, fwhm_nm: float, depletion: float) -> float:
-        """Width of the point spread function at some depletion, in nm, where it is `fwhm_nm` at full depletion.
+        """Compute the full width at half maximum of the point spread function at a depletion power, in nm.
+
+        Args:
+            fwhm_nm: Full width at half maximum at full depletion, in nm.
+            depletion: Fraction of the depletion power, in [0, 1].
 
         Example:
             >>> settings = SimulationSettings(confocal_fwhm_nm=240.0)
@@ -89,25 +101,47 @@ class SimulationSettings:
 
 
 def class_id(structure: str) -> int:
-    """Number of a structure in masks, from 1.
+    """Return the number of a structure in masks, from 1.
 
-    >>> class_id("rings"), class_id("puncta")
-    (1, 4)
+    Args:
+        structure: Name of the structure.
+
+    Example:
+        >>> class_id("rings"), class_id("puncta")
+        (1, 4)
     """
     return 1 + list(STRUCTURES).index(structure)
 
 
 def check_structures(names: Sequence[str]) -> None:
-    """Raises UserError where a name is no structure."""
+    """Check the names of structures.
+
+    Args:
+        names: Names to check.
+
+    Raises:
+        UserError: A name is not in `STRUCTURES`.
+    """
     for name in names:
         if name not in STRUCTURES:
-            raise UserError(f"unknown structure {name!r}; known are {', '.join(STRUCTURES)}")
+            raise UserError(f"unknown structure {name!r}; choose from {', '.join(STRUCTURES)}")
 
 
-def in_order(structures: str | Sequence[str]) -> list[str]:
-    """The names, each once, in the order of `STRUCTURES`."""
-    asked = [structures] if isinstance(structures, str) else list(structures)
-    check_structures(asked)
-    if not asked:
-        raise UserError("no structure to simulate; name one or more")
-    return [name for name in STRUCTURES if name in asked]
+def sort_structures(structures: str | Sequence[str]) -> list[str]:
+    """Return the names without duplicates, in the order of `STRUCTURES`.
+
+    Args:
+        structures: One name, or a sequence of names.
+
+    Raises:
+        UserError: A structure is unknown, or none is given.
+
+    Example:
+        >>> sort_structures(["puncta", "rings", "puncta"])
+        ['rings', 'puncta']
+    """
+    names = [structures] if isinstance(structures, str) else list(structures)
+    check_structures(names)
+    if not names:
+        raise UserError(f"no structure to simulate; give one or more of {', '.join(STRUCTURES)}")
+    return [name for name in STRUCTURES if name in names]

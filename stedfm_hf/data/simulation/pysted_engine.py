@@ -1,8 +1,10 @@
-"""Fields imaged by pySTED instead of by a Gaussian: its point spread functions, depletion and detector.
+"""Simulator that images fields with pySTED: physical point spread functions, depletion and detector.
 
-The samples are those of :mod:`stedfm_hf.data.simulation.fields`; what an image of them looks like is computed by
-pySTED (Turcotte, Bilodeau, Lavoie-Cardinal and Durand, CC BY 4.0), an optional package:
+The emitters are those of :mod:`stedfm_hf.data.simulation.fields`. The optional package pySTED computes their images:
 `pip install "stedfm-hf[sim]"`.
+
+Source:
+    pySTED by Turcotte, Bilodeau, Lavoie-Cardinal and Durand, CC BY 4.0.
 """
 
 from __future__ import annotations
@@ -20,26 +22,33 @@ from stedfm_hf.data.simulation.fields import (
     SimulatedField,
     bright_level,
     class_mask,
-    generator,
-    make_sample,
+    make_specimen,
+    random_generator,
     to_uint16,
 )
-from stedfm_hf.data.simulation.physics import SimulationSettings, in_order
+from stedfm_hf.data.simulation.physics import SimulationSettings, sort_structures
 from stedfm_hf.runs.errors import UserError
 
 FULL_POWER_W = 100e-3
 """Power of the depletion beam at depletion 1, in watts."""
 EXCITATION_W = 10e-6
 DWELL_S = 10e-6
-_MANY = 10_000_000
+_PSF_MOLECULES = 10_000_000
+"""Molecules in the pixel that the point spread function is measured on: enough to make noise negligible."""
 
 
 def check_pysted() -> None:
-    """Raises UserError where pySTED cannot be imported."""
+    """Check that pySTED can be imported.
+
+    Raises:
+        UserError: pySTED is not installed.
+    """
     try:
         importlib.import_module("pysted")
     except ImportError as error:
-        raise UserError('the engine pysted is not installed; pip install "stedfm-hf[sim]"') from error
+        raise UserError(
+            'the engine pysted needs the package pysted. Install it with pip install "stedfm-hf[sim]"'
+        ) from error
 
 
 def simulate_field_with_pysted(
@@ -50,60 +59,69 @@ def simulate_field_with_pysted(
     settings: SimulationSettings | None = None,
     confocal: bool = False,
 ) -> SimulatedField:
-    """Images one field with pySTED; deterministic per (structures, seed, index, settings), about 1 s for 224 x 224.
+    """Simulate one field with pySTED; the same structures, seed, index and settings always give the same pixels.
 
-    `photons`, `background`, `coverage`, `depletion` and `pixel_size_nm` mean what they mean elsewhere. The width of
-    the point spread function follows from pySTED's optics, not from `fwhm_nm`, and intensities are not matched across
-    structures. Nothing bleaches.
+    The width of the point spread function comes from pySTED's optics instead of `fwhm_nm`, intensities are not matched
+    between structures, and there is no bleaching. A field of 224 x 224 pixels takes about 1 s.
+
+    Args:
+        structures: One or more keys of :data:`stedfm_hf.data.simulation.structures.STRUCTURES`.
+        seed: Random seed of the data set, at least 0.
+        index: Number of the field within the structures and seed, at least 0.
+        settings: Physical parameters; None for the defaults. `confocal_fwhm_nm` and `match_with` are ignored.
+        confocal: Whether to also image the same emitters without depletion.
+
+    Returns:
+        The field with its ground truth.
 
     Raises:
-        UserError: pySTED is not installed, or a structure is unknown.
+        UserError: pySTED is not installed, a structure is unknown, or none is given.
     """
     check_pysted()
-    names = in_order(structures)
+    names = sort_structures(structures)
     settings = settings or SimulationSettings()
-    rng = generator("+".join(names), seed, index)
-    sample = make_sample(names, rng, settings)
+    rng = random_generator("+".join(names), seed, index)
+    specimen = make_specimen(names, rng, settings)
     photons, background = rng.uniform(*settings.photons), rng.uniform(*settings.background)
-    sharp = sum(sample.sharp[1:], sample.sharp[0])
+    brightness = sum(specimen.emitter_maps[1:], specimen.emitter_maps[0])
     pixel_m = settings.pixel_size_nm * 1e-9
-    per_count = bright_level(_imaged(sharp, pixel_m, 1.0))
-    molecules = rng.poisson(photons / per_count * sharp)
-    noise = [int(child.integers(2**32)) for child in rng.spawn(2)]
-    image = _acquire(molecules, pixel_m, settings.depletion, background, noise[0])
-    partner = _acquire(molecules, pixel_m, 0.0, background, noise[1]) if confocal else None
+    level = bright_level(_expected_counts(brightness, pixel_m, 1.0))
+    molecules = rng.poisson(photons / level * brightness)
+    noise_seeds = [int(child.integers(2**32)) for child in rng.spawn(2)]
+    image = _acquire(molecules, pixel_m, settings.depletion, background, noise_seeds[0])
+    partner = _acquire(molecules, pixel_m, 0.0, background, noise_seeds[1]) if confocal else None
     return SimulatedField(
         image=to_uint16(image),
-        expected=(_imaged(molecules, pixel_m, settings.depletion) + background).astype(np.float32),
-        mask=class_mask(names, sample.sharp, settings),
+        expected=(_expected_counts(molecules, pixel_m, settings.depletion) + background).astype(np.float32),
+        mask=class_mask(names, specimen.emitter_maps, settings),
         confocal=None if partner is None else to_uint16(partner),
-        facts={
+        parameters={
             "structures": names,
             "engine": "pysted",
             "photons": round(photons, 3),
             "background": round(background, 3),
-            "coverage": round(sample.coverage, 4),
+            "coverage": round(specimen.coverage, 4),
         },
     )
 
 
-def _imaged(sample: np.ndarray, pixel_m: float, depletion: float) -> np.ndarray:
-    """Expected counts of a map of molecules, without background."""
-    spread = _point_spread(pixel_m, depletion)
-    return np.maximum(signal.fftconvolve(sample.astype(np.float64), spread, mode="same"), 0.0)
+def _expected_counts(molecules: np.ndarray, pixel_m: float, depletion: float) -> np.ndarray:
+    """Compute the expected counts of a map of molecules (H, W), without background."""
+    psf = _point_spread_function(pixel_m, depletion)
+    return np.maximum(signal.fftconvolve(molecules.astype(np.float64), psf, mode="same"), 0.0)
 
 
 @lru_cache(maxsize=8)
-def _point_spread(pixel_m: float, depletion: float) -> np.ndarray:
-    """Expected counts of one molecule around its place: measured on very many, so that noise does not matter."""
-    side = _microscope(pixel_m)[1].shape[0]
-    point = np.zeros((side, side), dtype=np.int64)
-    point[side // 2, side // 2] = _MANY
-    return _acquire(point, pixel_m, depletion, 0.0, seed=0) / _MANY
+def _point_spread_function(pixel_m: float, depletion: float) -> np.ndarray:
+    """Compute the expected counts around one molecule, (size, size), from an image of many molecules in one pixel."""
+    size = _microscope(pixel_m)[1].shape[0]
+    point = np.zeros((size, size), dtype=np.int64)
+    point[size // 2, size // 2] = _PSF_MOLECULES
+    return _acquire(point, pixel_m, depletion, 0.0, seed=0) / _PSF_MOLECULES
 
 
 def _acquire(molecules: np.ndarray, pixel_m: float, depletion: float, background: float, seed: int) -> np.ndarray:
-    """Counts, int64 (H, W)."""
+    """Simulate one acquisition of a map of molecules (H, W); return photon counts, int64 (H, W)."""
     from pysted import base
 
     microscope, excitation = _microscope(pixel_m)
@@ -119,13 +137,13 @@ def _acquire(molecules: np.ndarray, pixel_m: float, depletion: float, background
             bleach=False,
             update=False,
         )
-        # The detector's own background is a setting of the microscope, which is made once for all images.
+        # pySTED sets the background on the detector of the microscope, and all images share one microscope.
         return counts + np.random.poisson(background, counts.shape)
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """PySTED draws from NumPy's global state; it is left as it was found."""
+    """Seed NumPy's global random state, which pySTED uses, and restore it at the end."""
     before = np.random.get_state()
     np.random.seed(seed)
     try:
@@ -136,7 +154,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 @lru_cache(maxsize=4)
 def _microscope(pixel_m: float) -> tuple[Any, np.ndarray]:
-    """A confocal and STED microscope with a green dye, and the profile of its excitation beam."""
+    """Create a STED microscope with a green dye; return it with the intensity profile of its excitation beam."""
     from pysted import base
 
     microscope = base.Microscope(

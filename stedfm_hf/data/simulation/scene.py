@@ -1,4 +1,4 @@
-"""What the simulated structures are drawn with: field, emitters, and the lines most of them follow."""
+"""Building blocks of simulated structures: scene, emitters, random positions and centre lines."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Scene:
-    """The piece of sample a structure is drawn into.
+    """Field of view in which the emitters of a structure are placed.
 
-    Args:
-        height: rows, in pixels.
-        width: columns, in pixels.
-        pixel_size_nm: side of a pixel.
-        coverage: share of the pixels the structure should touch, 0 to 1.
+    Attributes:
+        height: Height of the field, in pixels.
+        width: Width of the field, in pixels.
+        pixel_size_nm: Pixel size, in nm.
+        coverage: Fraction of the pixels that the structure should cover, in [0, 1].
     """
 
     height: int
@@ -25,36 +25,51 @@ class Scene:
 
     @property
     def reach(self) -> float:
-        """Length in pixels of a curve that crosses the whole field whatever its direction."""
+        """Length of a curve that crosses the whole field in any direction, in pixels."""
         return 1.3 * float(np.hypot(self.height, self.width))
 
     @property
     def area(self) -> float:
-        """Pixels the structure should touch."""
+        """Number of pixels that the structure should cover."""
         return self.coverage * self.height * self.width
 
     def pixels(self, nanometres: float) -> float:
-        """A length in pixels.
+        """Convert a length in nm to pixels.
 
-        >>> Scene(224, 224, 20.0, 0.2).pixels(190.0)
-        9.5
+        Args:
+            nanometres: Length, in nm.
+
+        Example:
+            >>> Scene(224, 224, 20.0, 0.2).pixels(190.0)
+            9.5
         """
         return nanometres / self.pixel_size_nm
 
 
 @dataclass(frozen=True, eq=False)
 class Emitters:
-    """Fluorescent emitters: `position` (n, 2) as (y, x) in pixels, `brightness` (n,)."""
+    """Fluorescent emitters.
+
+    Attributes:
+        position: Positions (y, x) in pixels, also outside the field, (n, 2).
+        brightness: Relative brightness, (n,).
+    """
 
     position: np.ndarray
     brightness: np.ndarray
 
 
 def centre_lines(rng: np.random.Generator, scene: Scene, count: int, persistence_nm: float) -> tuple[np.ndarray, ...]:
-    """Worm-like chains through random points of the field, one point every half pixel.
+    """Generate worm-like chains through random points of the field, with one point every half pixel.
+
+    Args:
+        rng: Random generator of the field.
+        scene: Field of view.
+        count: Number of chains.
+        persistence_nm: Persistence length, in nm; larger values give straighter chains.
 
     Returns:
-        Positions (count, points, 2) as (y, x) in pixels and unit normals of the same shape.
+        Positions (y, x) in pixels, (count, points, 2), and unit normals of the same shape.
     """
     step = 0.5
     points = int(scene.reach / step)
@@ -63,38 +78,68 @@ def centre_lines(rng: np.random.Generator, scene: Scene, count: int, persistence
     heading += rng.uniform(0.0, 2.0 * np.pi, (count, 1)) - heading[:, points // 2, None]
     along = np.stack([np.sin(heading), np.cos(heading)], axis=-1)
     position = step * along.cumsum(axis=1)
-    position += anywhere(rng, scene, count)[:, None, :] - position[:, points // 2, None, :]
+    position += random_positions(rng, scene, count)[:, None, :] - position[:, points // 2, None, :]
     return position, np.stack([along[..., 1], -along[..., 0]], axis=-1)
 
 
-def anywhere(rng: np.random.Generator, scene: Scene, count: int) -> np.ndarray:
-    """Random places of the field, (count, 2)."""
+def random_positions(rng: np.random.Generator, scene: Scene, count: int) -> np.ndarray:
+    """Sample `count` positions (y, x) in pixels uniformly from the field, (count, 2)."""
     return rng.uniform(0.0, 1.0, (count, 2)) * (scene.height, scene.width)
 
 
-def beside_dendrites(rng: np.random.Generator, scene: Scene, count: int, distance_nm: float) -> np.ndarray:
-    """Places beside two dendrites, two fifths of them anywhere in the field, (count, 2)."""
+def positions_near_dendrites(rng: np.random.Generator, scene: Scene, count: int, distance_nm: float) -> np.ndarray:
+    """Sample positions near two random dendrites; 40 % of them are anywhere in the field.
+
+    Args:
+        rng: Random generator of the field.
+        scene: Field of view.
+        count: Number of positions.
+        distance_nm: Standard deviation of the distance from the centre line of a dendrite, in nm.
+
+    Returns:
+        Positions (y, x) in pixels, (count, 2).
+    """
     lines, normals = centre_lines(rng, scene, 2, persistence_nm=14_000.0)
     line, at = rng.integers(0, 2, count), rng.integers(0, lines.shape[1], count)
-    beside = scene.pixels(distance_nm) * rng.normal(0.0, 1.0, (count, 1))
-    free = rng.random((count, 1)) < 0.4
-    return np.where(free, anywhere(rng, scene, count), lines[line, at] + beside * normals[line, at])
+    offset = scene.pixels(distance_nm) * rng.normal(0.0, 1.0, (count, 1))
+    random = rng.random((count, 1)) < 0.4
+    return np.where(random, random_positions(rng, scene, count), lines[line, at] + offset * normals[line, at])
 
 
 def neurite_widths(rng: np.random.Generator, scene: Scene) -> np.ndarray:
-    """Widths in pixels (240 to 900 nm) of as many neurites as the wanted coverage takes."""
+    """Sample widths of neurites (240 to 900 nm), in pixels, until they reach the coverage of the scene."""
     widths = scene.pixels(240.0) + scene.pixels(660.0) * rng.uniform(0.0, 1.0, 16) ** 2
     covered = widths.cumsum() * 0.75 * max(scene.height, scene.width)
-    return widths[: how_many(covered, scene)]
+    return widths[: count_objects(covered, scene)]
 
 
-def how_many(covered: np.ndarray, scene: Scene) -> int:
-    """How many of the objects are needed until their summed areas reach what the scene wants, one at least."""
+def count_objects(covered: np.ndarray, scene: Scene) -> int:
+    """Count the objects needed to reach the coverage of the scene, at least one.
+
+    Args:
+        covered: Cumulative sum of the areas of the objects, in pixels, (n,).
+        scene: Field of view.
+
+    Returns:
+        Number of objects, in [1, n].
+
+    Example:
+        >>> count_objects(np.array([30.0, 60.0, 90.0]), Scene(10, 10, 20.0, 0.5))
+        2
+    """
     return min(1 + int(np.searchsorted(covered, scene.area)), len(covered))
 
 
-def turned(points: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Turns every object's points (count, n, 2) by its angle (count,)."""
+def rotate_points(points: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """Rotate the points of every object around the origin.
+
+    Args:
+        points: Points (y, x) of each object, (count, n, 2).
+        angle: Angle of each object in radians, (count,).
+
+    Returns:
+        Rotated points, (count, n, 2).
+    """
     cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
     y, x = points[..., 0], points[..., 1]
     return np.stack([cos * y - sin * x, sin * y + cos * x], axis=-1)

@@ -1,4 +1,4 @@
-"""`stedfm data simulate`: many simulated fields as TIFF files or as a data set."""
+"""The command `stedfm data simulate`: write simulated fields as TIFF files or as a data set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stedfm_hf.data.assembly.staging import FOLDER, Staging, part_name
 from stedfm_hf.data.repository.layout import INDEX_FILE
 from stedfm_hf.data.settings import SimulateSettings
 from stedfm_hf.data.simulation.benchmark_v1 import Preset, find_preset
-from stedfm_hf.data.simulation.physics import SimulationSettings, class_id, in_order
+from stedfm_hf.data.simulation.physics import SimulationSettings, class_id, sort_structures
 from stedfm_hf.data.simulation.structures import STRUCTURES
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, write_json
 from stedfm_hf.runs.executors import cores, run_items
@@ -28,30 +28,30 @@ if TYPE_CHECKING:
 
 COMMAND = "data simulate"
 KINDS = ("images", "masks", "confocal")
-"""Folders of TIFF files."""
+"""Names of the folders of TIFF files."""
 PER_STRUCTURE = 100
 PER_PART = 64
-"""Fields between two steps of writing: what a kill can cost."""
-WORTH_A_PROCESS = {"builtin": 1000, "pysted": 20}
-"""Fields below which one more process is not worth the seconds it takes to start."""
+"""Fields per part; an interrupted run loses at most the unfinished parts."""
+FIELDS_PER_PROCESS = {"builtin": 1000, "pysted": 20}
+"""Number of fields per process, by engine; for fewer fields, starting a process takes longer than it saves."""
 
 
 @dataclass(frozen=True)
 class SimulationResult(OutputResult):
-    """Simulated images.
+    """Result of a simulation.
 
     Attributes:
-        images: Number of fields.
+        images: Number of simulated images.
     """
 
     images: int
 
     def summary(self) -> str:
-        """Say how many images there are."""
+        """Return one line with the number of images."""
         return f"{self.output}: {counted(self.images, 'simulated image')}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data, with the number of images."""
+        """Return the result as JSON data, with the number of images."""
         return super().to_json() | {"images": self.images}
 
 
@@ -59,16 +59,16 @@ class SimulationResult(OutputResult):
 def simulate(settings: SimulateSettings) -> SimulationResult:
     """Write simulated STED images with their ground truth; if interrupted, the same call resumes.
 
-    TIFF files: `images/STRUCTURE/STRUCTURE_NNNNN.tif`, 16-bit counts with the pixel size as ImageJ has it, and the
-    same path below `masks` and `confocal`. A data set: the layout of :mod:`stedfm_hf.data.repository.layout`, raw
-    counts with the 0.1 and 99.9 percentile of each image as its range, confocal partners as rows of the series
-    `confocal`. index.json names the numbers in the masks.
+    TIFF files are written to `images/STRUCTURE/STRUCTURE_NNNNN.tif` (16-bit counts with ImageJ pixel size), and to the
+    same path in `masks` and `confocal`. Data sets have the layout of :mod:`stedfm_hf.data.repository.layout`. Pixels
+    are raw counts; the intensity range of an image is its 0.1 and 99.9 percentiles, and confocal partners are rows of
+    the series `confocal`. `index.json` names the numbers in the masks.
 
-    With `per_structure` and a `first_index` of 1000 or more, a preset gives other fields of the same kind, all to
-    train on. A script that takes several workers needs `if __name__ == "__main__":`.
+    A preset with `per_structure` and a `first_index` of 1000 or more gives additional fields for training. A script
+    that uses two or more workers needs `if __name__ == "__main__":`.
 
     Raises:
-        UserError: An argument is wrong, the preset leaves no choice about one, or the folder holds something else.
+        UserError: An argument is invalid, the preset fixes it, or the output folder contains other files.
 
     Example:
         >>> import tempfile
@@ -78,15 +78,15 @@ def simulate(settings: SimulateSettings) -> SimulationResult:
     """
     preset = None if settings.preset is None else find_preset(settings.preset)
     if preset is not None:
-        settings = _of_preset(settings, preset)
-    names = in_order(tuple(STRUCTURES) if settings.structures is None else settings.structures)
+        settings = _apply_preset(settings, preset)
+    names = sort_structures(tuple(STRUCTURES) if settings.structures is None else settings.structures)
     physics = SimulationSettings(**settings.physics) if preset is None else preset.settings
     counts: dict[str | None, int] = {None: settings.per_structure or PER_STRUCTURE}
     if settings.splits:
         counts = {split: count for split, count in dict(settings.splits).items() if count}
     seed = settings.seed or 0
     if settings.mixed and len(names) < 2:
-        raise UserError("a mixed scene takes two structures or more; name another one")
+        raise UserError("a mixed scene needs two structures or more; add another one to structures")
     if settings.engine == "pysted":
         from stedfm_hf.data.simulation.pysted_engine import check_pysted
 
@@ -100,7 +100,7 @@ def simulate(settings: SimulateSettings) -> SimulationResult:
         **asdict(physics),
     }
     with disk_errors(Path(settings.output)), _open(settings, resolved) as output:
-        # These import scipy, tifffile and torch.
+        # This module imports scipy, tifffile and torch.
         from stedfm_hf.data.simulation.jobs import Recipe, list_jobs, tiff_paths, write_part, write_tiffs
 
         name = settings.preset or f"{'pysted-' if settings.engine == 'pysted' else ''}seed-{seed}"
@@ -120,18 +120,18 @@ def simulate(settings: SimulateSettings) -> SimulationResult:
     return SimulationResult(output.path, output.manifest, len(jobs))
 
 
-def _of_preset(settings: SimulateSettings, preset: Preset) -> SimulateSettings:
-    """Take the settings of a preset."""
-    chosen = {name: getattr(settings, name) for name in ("structures", "splits", "seed")} | settings.physics
-    chosen |= {"mixed": settings.mixed or None, "engine": None if settings.engine == "builtin" else settings.engine}
-    if fixed := [name for name, value in chosen.items() if value is not None]:
-        raise UserError(f"preset {preset.name} fixes {', '.join(fixed)}; leave that out, or leave out the preset")
+def _apply_preset(settings: SimulateSettings, preset: Preset) -> SimulateSettings:
+    """Return the settings with the values of a preset; refuse settings that the preset fixes."""
+    given = {name: getattr(settings, name) for name in ("structures", "splits", "seed")} | settings.physics
+    given |= {"mixed": settings.mixed or None, "engine": None if settings.engine == "builtin" else settings.engine}
+    if fixed := [name for name, value in given.items() if value is not None]:
+        raise UserError(f"preset {preset.name} fixes {', '.join(fixed)}; remove that option, or the preset")
     if settings.per_structure is None and settings.first_index:
-        raise UserError(f"preset {preset.name} has its own fields; first_index goes with per_structure")
+        raise UserError(f"preset {preset.name} fixes its field indices; set per_structure together with first_index")
     if settings.per_structure is not None and settings.first_index < preset.free_from:
         raise UserError(
-            f"fields below {preset.free_from} of preset {preset.name} are for scoring; give first_index "
-            f"{preset.free_from} or more with per_structure"
+            f"fields below {preset.free_from} of preset {preset.name} are reserved for its splits; "
+            f"with per_structure, set first_index to {preset.free_from} or more"
         )
     splits = dict(preset.splits) if settings.per_structure is None else {"train": settings.per_structure}
     return replace(
@@ -145,10 +145,11 @@ def _of_preset(settings: SimulateSettings, preset: Preset) -> SimulateSettings:
 
 
 def _open(settings: SimulateSettings, resolved: Mapping[str, Any]) -> AbstractContextManager[Output]:
+    """Open the output folder for TIFF files or a data set."""
     path = Path(settings.output)
     if settings.format == "dataset":
         return open_dataset(path, COMMAND, settings, resolved=resolved, temporary=KINDS)
-    results = [kind for kind, asked in zip(KINDS, (True, settings.masks, settings.confocal), strict=True) if asked]
+    results = [kind for kind, write in zip(KINDS, (True, settings.masks, settings.confocal), strict=True) if write]
     return open_output(
         path,
         COMMAND,
@@ -163,17 +164,18 @@ def _open(settings: SimulateSettings, resolved: Mapping[str, Any]) -> AbstractCo
 def _run(
     write: Callable[[str, Sequence[Job]], int], jobs: Sequence[Job], done: Sequence[str], settings: SimulateSettings
 ) -> None:
-    """Write the parts that are not there."""
+    """Write the parts that are not done yet, in one or more processes."""
     parts = [jobs[start : start + PER_PART] for start in range(0, len(jobs), PER_PART)]
     left = [(name, part) for number, part in enumerate(parts) if (name := part_name(number)) not in done]
     todo = sum(len(part) for _, part in left)
-    most = settings.workers or max(1, min(cores(), todo // WORTH_A_PROCESS[settings.engine]))
+    most = settings.workers or max(1, min(cores(), todo // FIELDS_PER_PROCESS[settings.engine]))
     with Progress(len(jobs), description="simulate", done=len(jobs) - todo) as progress:
         for count in run_items(write, left, workers=min(most, max(len(left), 1))):
             progress.update(count)
 
 
 def _assemble(staging: Staging, output: Output, card: CardFacts, names: Sequence[str]) -> None:
+    """Assemble the parts into a data set."""
     from stedfm_hf.data.assembly.assemble import assemble
 
     labelled = not output.manifest.settings["mixed"]
@@ -188,29 +190,31 @@ def _assemble(staging: Staging, output: Output, card: CardFacts, names: Sequence
 
 
 def _card(recipe: Recipe, names: Sequence[str], manifest: Manifest, mask_names: Mapping[int, str]) -> CardFacts:
+    """Return the content of the dataset card."""
     from stedfm_hf.data.publishing.card import CardFacts
 
     engine = "pySTED" if recipe.engine == "pysted" else "a Gaussian point spread function and Poisson noise"
     matched = recipe.engine == "builtin" and bool(recipe.settings.match_with)
     limitations = [
-        "Sizes and densities of the structures are typical ones, not fitted to real images: an accuracy on this set "
-        "compares methods, and says little about real images."
+        "Sizes and densities of the structures are typical values, not fitted to real images. Accuracies on this set "
+        "compare methods; they do not predict accuracies on real images."
     ]
     if matched:
         limitations.append(
-            "Every noise-free field has the sorted intensities of a field of a random structure, so that brightness "
-            "does not give the class away; the brightness of a place is therefore no measure of emitters."
+            "Every noise-free field is matched to the sorted intensities of a field of a random structure, so that "
+            "brightness does not reveal the class. The brightness of a pixel is therefore not proportional to its "
+            "number of emitters."
         )
     return CardFacts(
         title=recipe.name if "benchmark" in recipe.name else f"Simulated STED images ({recipe.name})",
         command=f"stedfm {COMMAND}",
         description=(
-            "All images are simulated, none was recorded: "
-            f"clouds of emitters of {len(names)} structures ({', '.join(names)}), imaged with {engine}."
+            "All images are simulated; none was recorded on a microscope. "
+            f"They show emitters of {len(names)} structures ({', '.join(names)}), imaged with {engine}."
         ),
         settings=manifest.settings,
         simulated=True,
-        source_note="Computed by the simulator of stedfm-hf; every field can be made again from its seed and index.",
+        source_note="Computed by the simulator of stedfm-hf; seed and index reproduce every field.",
         mask_names=mask_names,
         limitations=tuple(limitations),
     )

@@ -1,11 +1,13 @@
-"""The structures the simulator can draw, one small function each.
+"""Structures that the simulator knows, one function each.
 
-Every structure is a cloud of fluorescent emitters: positions in pixels, some of them outside the field, and a
-brightness each. Blur, photons and noise are the same for all of them and live in
-:mod:`stedfm_hf.data.simulation.fields`, so two structures differ in their geometry only. Geometry follows what STED
-shows in cultured neurons: actin rings every 190 nm around an axon (Xu et al. 2013), actin fibres along a dendrite, a
-mesh of microtubules, postsynaptic puncta and larger, diffuse assemblies beside a dendrite, the outer membranes of
-mitochondria; and rings of a polymer. Sizes are typical ones, not fitted to images.
+Every function takes the random generator of a field and the scene, and returns fluorescent emitters; some lie outside
+the field. :mod:`stedfm_hf.data.simulation.fields` applies the same blur, photon counts and noise to all structures, so
+they differ only in geometry. Sizes are typical values, not fitted to images.
+
+Source:
+    Structures seen with STED in cultured neurons: actin rings every 190 nm around an axon (Xu et al. 2013), actin
+    fibres along a dendrite, a mesh of microtubules, postsynaptic puncta and larger, diffuse assemblies near a
+    dendrite, and the outer membranes of mitochondria. Polymer rings are not from neurons.
 """
 
 from __future__ import annotations
@@ -17,41 +19,41 @@ import numpy as np
 from stedfm_hf.data.simulation.scene import (
     Emitters,
     Scene,
-    anywhere,
-    beside_dendrites,
     centre_lines,
-    how_many,
+    count_objects,
     neurite_widths,
-    turned,
+    positions_near_dendrites,
+    random_positions,
+    rotate_points,
 )
 
 RING_PERIOD_NM = 190.0
 
 
 def rings(rng: np.random.Generator, scene: Scene) -> Emitters:
-    """Periodic actin: rings every 190 nm around axons, each a circle seen from the side."""
+    """Place emitters on periodic actin: rings every 190 nm around axons, each a circle seen from the side."""
     widths = neurite_widths(rng, scene)
     position, normal = centre_lines(rng, scene, len(widths), persistence_nm=14_000.0)
     period = scene.pixels(RING_PERIOD_NM)
     per_ring, per_gap = 30, 8
     clouds, brightness = [], []
     for centre, across, width in zip(position, normal, widths, strict=True):
-        places = np.arange(rng.uniform(0.0, period), scene.reach - 1.0, period)
-        places = places + rng.normal(0.0, 0.05 * period, len(places))
+        offsets = np.arange(rng.uniform(0.0, period), scene.reach - 1.0, period)
+        offsets = offsets + rng.normal(0.0, 0.05 * period, len(offsets))
         # Most emitters sit on the rings, some on the membrane between them.
-        along = np.repeat(places, per_ring + per_gap).reshape(len(places), -1)
-        along[:, :per_ring] += rng.normal(0.0, scene.pixels(9.0), (len(places), per_ring))
-        along[:, per_ring:] += rng.uniform(0.0, period, (len(places), per_gap))
+        along = np.repeat(offsets, per_ring + per_gap).reshape(len(offsets), -1)
+        along[:, :per_ring] += rng.normal(0.0, scene.pixels(9.0), (len(offsets), per_ring))
+        along[:, per_ring:] += rng.uniform(0.0, period, (len(offsets), per_gap))
         at = np.clip(2.0 * along, 0, len(centre) - 1).astype(np.intp).ravel()
         around = np.sin(rng.uniform(0.0, 2.0 * np.pi, (at.size, 1)))
         clouds.append(centre[at] + 0.5 * width * around * across[at])
-        label = rng.gamma(4.0, 0.25, (len(places), 1)) * rng.exponential(width, along.shape)
+        label = rng.gamma(4.0, 0.25, (len(offsets), 1)) * rng.exponential(width, along.shape)
         brightness.append(label.ravel())
     return Emitters(np.concatenate(clouds), np.concatenate(brightness))
 
 
 def fibres(rng: np.random.Generator, scene: Scene) -> Emitters:
-    """Longitudinal actin: bundles of fibres that follow a neurite and wander across it."""
+    """Place emitters on longitudinal actin: bundles of fibres that follow a neurite and drift across it."""
     widths = neurite_widths(rng, scene)
     position, normal = centre_lines(rng, scene, len(widths), persistence_nm=14_000.0)
     clouds, brightness = [], []
@@ -67,7 +69,7 @@ def fibres(rng: np.random.Generator, scene: Scene) -> Emitters:
 
 
 def microtubules(rng: np.random.Generator, scene: Scene) -> Emitters:
-    """Microtubules: single smooth filaments that cross the field in every direction."""
+    """Place emitters on microtubules: single smooth filaments that cross the field in all directions."""
     count = 3 + int(scene.area / (scene.pixels(85.0) * max(scene.height, scene.width)))
     position, _ = centre_lines(rng, scene, count, persistence_nm=8_000.0)
     label = rng.gamma(3.0, 1.0 / 3.0, (count, 1)) * rng.exponential(1.0, position.shape[:2])
@@ -75,40 +77,40 @@ def microtubules(rng: np.random.Generator, scene: Scene) -> Emitters:
 
 
 def puncta(rng: np.random.Generator, scene: Scene) -> Emitters:
-    """PSD95-like synaptic puncta: clusters of 80 to 350 nm, most of them beside a dendrite."""
-    spread = scene.pixels(38.0) * rng.lognormal(0.0, 0.4, 400)
-    spread = spread[: how_many((np.pi * (1.6 * spread) ** 2).cumsum(), scene)]
-    count, per_cluster = len(spread), 50
-    centre = beside_dendrites(rng, scene, count, distance_nm=300.0)
+    """Place emitters in PSD95-like synaptic puncta: clusters of 80 to 350 nm, most of them near a dendrite."""
+    sigma = scene.pixels(38.0) * rng.lognormal(0.0, 0.4, 400)
+    sigma = sigma[: count_objects((np.pi * (1.6 * sigma) ** 2).cumsum(), scene)]
+    count, per_cluster = len(sigma), 50
+    centre = positions_near_dendrites(rng, scene, count, distance_nm=300.0)
     # An ellipse with a random axis ratio and direction: scaffolds are seen face on and edge on.
-    axes = spread[:, None] * np.stack([np.ones(count), rng.uniform(0.4, 1.0, count)], axis=-1)
-    turn = rng.uniform(0.0, np.pi, count)
-    rotated = turned(rng.normal(0.0, 1.0, (count, per_cluster, 2)) * axes[:, None, :], turn)
-    label = rng.gamma(5.0, 0.2, (count, 1)) * spread[:, None] ** 2 * rng.exponential(1.0, (count, per_cluster))
+    axes = sigma[:, None] * np.stack([np.ones(count), rng.uniform(0.4, 1.0, count)], axis=-1)
+    angle = rng.uniform(0.0, np.pi, count)
+    rotated = rotate_points(rng.normal(0.0, 1.0, (count, per_cluster, 2)) * axes[:, None, :], angle)
+    label = rng.gamma(5.0, 0.2, (count, 1)) * sigma[:, None] ** 2 * rng.exponential(1.0, (count, per_cluster))
     return Emitters((centre[:, None, :] + rotated).reshape(-1, 2), label.ravel() / per_cluster)
 
 
 def clusters(rng: np.random.Generator, scene: Scene) -> Emitters:
-    """CaMKII-like assemblies: irregular, diffuse patches of 300 to 900 nm along a dendrite, uneven inside."""
+    """Place emitters in CaMKII-like assemblies: irregular, uneven, diffuse patches of 300 to 900 nm near dendrites."""
     radius = scene.pixels(150.0) * rng.lognormal(0.0, 0.4, 200)
-    radius = radius[: how_many((1.7 * np.pi * radius**2).cumsum(), scene)]
+    radius = radius[: count_objects((1.7 * np.pi * radius**2).cumsum(), scene)]
     count, lumps, per_lump = len(radius), 8, 80
-    centre = beside_dendrites(rng, scene, count, distance_nm=350.0)
-    # A chain of overlapping lumps has the ragged outline of an assembly, which no single blob has.
+    centre = positions_near_dendrites(rng, scene, count, distance_nm=350.0)
+    # A chain of overlapping lumps has the ragged outline of an assembly; a single blob does not.
     steps = rng.normal(0.0, 0.62, (count, lumps, 2)).cumsum(axis=1)
     lump = centre[:, None] + radius[:, None, None] * (steps - steps.mean(axis=1, keepdims=True))
-    spread = radius[:, None] * rng.uniform(0.3, 0.75, (count, lumps))
-    local = rng.normal(0.0, 1.0, (count, lumps, per_lump, 2)) * spread[..., None, None]
+    sigma = radius[:, None] * rng.uniform(0.3, 0.75, (count, lumps))
+    local = rng.normal(0.0, 1.0, (count, lumps, per_lump, 2)) * sigma[..., None, None]
     label = rng.gamma(5.0, 0.2, (count, 1, 1)) * rng.gamma(3.0, 1.0 / 3.0, (count, lumps, 1))
     label = label * radius[:, None, None] ** 2 * rng.exponential(1.0, (count, lumps, per_lump))
     return Emitters((lump[:, :, None] + local).reshape(-1, 2), label.ravel())
 
 
 def mitochondria(rng: np.random.Generator, scene: Scene) -> Emitters:
-    """Outlines of mitochondria: outer membranes of closed bent tubes, 250 to 500 nm wide and 0.6 to 3 um long."""
+    """Place emitters on outer membranes of mitochondria: bent closed tubes, 250 to 500 nm wide, 0.6 to 3 um long."""
     width = scene.pixels(250.0) + scene.pixels(250.0) * rng.random(200)
     length = width + scene.pixels(350.0) + scene.pixels(2_200.0) * rng.random(200) ** 2
-    count = how_many((0.75 * width * length).cumsum(), scene)
+    count = count_objects((0.75 * width * length).cumsum(), scene)
     width, length = width[:count], length[:count]
     points = 2 * int(scene.pixels(3_100.0))
     turn = np.sqrt(0.5 / scene.pixels(2_500.0))
@@ -116,19 +118,19 @@ def mitochondria(rng: np.random.Generator, scene: Scene) -> Emitters:
     along = np.stack([np.sin(heading), np.cos(heading)], axis=-1)
     path = 0.5 * along.cumsum(axis=1)
     middle = np.take_along_axis(path, length.astype(np.intp)[:, None, None], axis=1)
-    path += anywhere(rng, scene, count)[:, None] - middle
-    # The import pores of the outer membrane, in patches: that is what an antibody against TOM20 shows.
+    path += random_positions(rng, scene, count)[:, None] - middle
+    # Import pores of the outer membrane form patches, as an antibody against TOM20 shows.
     per_patch, patches = 4, 220
-    place = rng.random((count, patches)) * length[:, None]
+    offset = rng.random((count, patches)) * length[:, None]
     half = 0.5 * width[:, None]
-    to_end = np.minimum(place, length[:, None] - place).clip(0.0, half)
-    swelling = 1.0 + 0.12 * np.sin(place / scene.pixels(180.0) + rng.uniform(0.0, 2.0 * np.pi, (count, 1)))
+    to_end = np.minimum(offset, length[:, None] - offset).clip(0.0, half)
+    swelling = 1.0 + 0.12 * np.sin(offset / scene.pixels(180.0) + rng.uniform(0.0, 2.0 * np.pi, (count, 1)))
     outline = swelling * np.sqrt(half**2 - (half - to_end) ** 2)
     # The focal plane cuts the tube: most of the light comes from its two walls, some from above and below.
     wall = np.where(
-        rng.random(place.shape) < 0.7, rng.choice([-1.0, 1.0], place.shape), rng.uniform(-1.0, 1.0, place.shape)
+        rng.random(offset.shape) < 0.7, rng.choice([-1.0, 1.0], offset.shape), rng.uniform(-1.0, 1.0, offset.shape)
     )
-    at = np.clip(2.0 * place, 0, points - 1).astype(np.intp)
+    at = np.clip(2.0 * offset, 0, points - 1).astype(np.intp)
     centre = np.take_along_axis(path, at[..., None], axis=1)
     direction = np.take_along_axis(along, at[..., None], axis=1)
     across = np.stack([direction[..., 1], -direction[..., 0]], axis=-1)
@@ -140,14 +142,14 @@ def mitochondria(rng: np.random.Generator, scene: Scene) -> Emitters:
 
 
 def polymer_rings(rng: np.random.Generator, scene: Scene) -> Emitters:
-    """Polymer rings: closed, nearly round loops of 250 to 700 nm, single or in small heaps."""
+    """Place emitters on polymer rings: closed, nearly round loops of 250 to 700 nm, single or in small heaps."""
     radius = scene.pixels(125.0) + scene.pixels(225.0) * rng.random(300) ** 1.5
-    count = how_many((2.0 * np.pi * radius * scene.pixels(85.0)).cumsum(), scene)
+    count = count_objects((2.0 * np.pi * radius * scene.pixels(85.0)).cumsum(), scene)
     radius, per_ring = radius[:count, None], 160
-    place = anywhere(rng, scene, count)
+    position = random_positions(rng, scene, count)
     heap = rng.random((count, 1)) < 0.4
-    neighbour = place[rng.integers(0, count, count)] + scene.pixels(420.0) * rng.normal(0.0, 1.0, (count, 2))
-    centre = np.where(heap, neighbour, place)
+    neighbour = position[rng.integers(0, count, count)] + scene.pixels(420.0) * rng.normal(0.0, 1.0, (count, 2))
+    centre = np.where(heap, neighbour, position)
     angle = rng.uniform(0.0, 2.0 * np.pi, (count, per_ring))
     shape = rng.normal(0.0, 0.05, (2, count, 1))
     phase = rng.uniform(0.0, 2.0 * np.pi, (2, count, 1))
@@ -167,4 +169,4 @@ STRUCTURES: dict[str, Callable[[np.random.Generator, Scene], Emitters]] = {
     "mitochondria": mitochondria,
     "polymer_rings": polymer_rings,
 }
-"""Name of a structure -> the function that draws it. The order numbers the classes of a mask from 1: only append."""
+"""Function of each structure, by name. The order defines the class ids of masks, from 1: add new ones at the end."""

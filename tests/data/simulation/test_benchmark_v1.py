@@ -1,4 +1,4 @@
-"""The frozen preset stays frozen, on every machine, and brightness does not give its classes away."""
+"""The frozen presets do not change, are the same on every machine, and brightness does not reveal their classes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from stedfm_hf.data.simulation.simulate import simulate
 from stedfm_hf.runs import UserError
 
 FROZEN = (
-    "benchmark-v1 is frozen: every accuracy table of the project is measured on it. Undo the change, or make it a "
-    "benchmark-v2. If a new NumPy samples other random numbers from the same seed, say so in "
-    "docs/how-to/simulate.md and keep "
-    "the old NumPy for the benchmark."
+    "benchmark-v1 is frozen: every accuracy table of the project is measured on it. Undo the change, or add a "
+    "benchmark-v2. If a new NumPy version samples other random numbers from the same seed, document it in "
+    "docs/how-to/simulate.md and keep the old version for the benchmark."
 )
 DEFINITION = "79e9b38b52cc66bbe8f75ff44c6844cf010039ae5eea809042f436f837e118ce"
 FIRST_OF_TEST = {
@@ -35,7 +34,7 @@ FIRST_OF_TEST = {
     "mitochondria": "08f6473d316a74bc5474d5af6248308f4ba260e4f1623bcc5f9f3625416a843a",
     "polymer_rings": "e9ea02e16ba607fd3b5b721daa6a51daa0420f19de74d6a043be3e73c21392bd",
 }
-"""SHA-256 of the counts (little-endian uint16) and the mask of field 350 of every structure."""
+"""SHA-256 of the counts (little-endian uint16) and the mask of field 350, the first test field, of every structure."""
 
 SCENES_DEFINITION = "59de404d175690b07019937f72fa98f5b43c3503e0434265fe18bf17c6a59fc0"
 
@@ -48,7 +47,7 @@ def fingerprint(structure: str) -> str:
 def definition_sha256(preset: Preset) -> str:
     record = {each.name: getattr(preset, each.name) for each in fields(preset)}
     if not preset.mixed:
-        del record["mixed"]  # it came after the first preset was frozen
+        del record["mixed"]  # added after the first preset was frozen
     return hashlib.sha256(json.dumps(record, sort_keys=True, default=dict).encode()).hexdigest()
 
 
@@ -76,7 +75,7 @@ def test_the_images_do_not_depend_on_the_instructions_of_the_processor() -> None
     assert run.stdout.strip() == FIRST_OF_TEST["rings"]
 
 
-def test_the_splits_share_no_field_and_leave_room_for_training() -> None:
+def test_the_splits_are_disjoint_from_the_fields_for_training() -> None:
     assert {split: 7 * count for split, count in BENCHMARK_V1.splits.items()} == {
         "train": 2100,
         "validation": 350,
@@ -86,14 +85,14 @@ def test_the_splits_share_no_field_and_leave_room_for_training() -> None:
 
 
 def test_mean_brightness_is_the_same_for_every_class() -> None:
-    def shares(structure: str) -> np.ndarray:
+    def bright_fractions(structure: str) -> np.ndarray:
         settings = BENCHMARK_V1.settings
         images = [simulate_field(structure, seed=1, index=k, settings=settings).image for k in range(40)]
         return np.array([(image > 0.3 * np.percentile(image, 99.9)).mean() for image in images])
 
-    groups = [shares(structure) for structure in BENCHMARK_V1.structures]
-    spread = np.std([group.mean() for group in groups])
-    assert spread < 2.0 * np.mean([group.std() for group in groups]) / np.sqrt(40)
+    groups = [bright_fractions(structure) for structure in BENCHMARK_V1.structures]
+    deviation = np.std([group.mean() for group in groups])
+    assert deviation < 2.0 * np.mean([group.std() for group in groups]) / np.sqrt(40)
 
 
 @pytest.mark.parametrize(
@@ -104,24 +103,24 @@ def test_mean_brightness_is_the_same_for_every_class() -> None:
         ({"mixed": True}, "fixes mixed"),
         ({"engine": "pysted"}, "fixes engine"),
         ({"photons": (1.0, 2.0)}, "fixes photons"),
-        ({"first_index": 5}, "goes with per_structure"),
-        ({"per_structure": 5}, "are for scoring; give first_index 1000 or more"),
+        ({"first_index": 5}, "set per_structure together with first_index"),
+        ({"per_structure": 5}, "reserved for its splits; with per_structure, set first_index to 1000 or more"),
     ],
 )
-def test_the_preset_leaves_no_choice(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_settings_that_a_preset_fixes_are_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         simulate(tmp_path / "new", preset="benchmark-v1", **change)
     assert not (tmp_path / "new").exists()
 
 
-def test_other_fields_of_the_preset_can_be_made_to_train_on(tmp_path: Path) -> None:
+def test_a_preset_can_simulate_additional_fields_for_training(tmp_path: Path) -> None:
     made = simulate(tmp_path, preset="benchmark-v1", per_structure=1, first_index=1000, masks=False, workers=1)
     assert sorted(made.manifest.items)[0] == "train/clusters/clusters_01000.tif"
     assert made.manifest.settings["seed"] == BENCHMARK_V1.seed
 
 
-def test_an_unknown_preset_is_named() -> None:
-    with pytest.raises(UserError, match="unknown preset 'v2'; known are benchmark-v1"):
+def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match="unknown preset 'v2'; choose one of benchmark-v1"):
         find_preset("v2")
 
 

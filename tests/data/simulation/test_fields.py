@@ -1,4 +1,4 @@
-"""One simulated field: deterministic, physical, and with nothing but shape to tell its structures apart."""
+"""Simulated fields are deterministic and physical, and their structures differ only in shape."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL = SimulationSettings(height=64, width=48)
     width=st.integers(8, 70),
 )
 @settings(max_examples=40, deadline=None)
-def test_any_seed_index_and_size_gives_counts_and_the_same_ones_again(
+def test_any_seed_index_and_size_gives_reproducible_counts(
     structure: str, seed: int, index: int, height: int, width: int
 ) -> None:
     physics = SimulationSettings(height=height, width=width)
@@ -42,7 +42,7 @@ def test_images_differ_between_structures_seeds_and_indices() -> None:
     assert len(images) == len(keys)
 
 
-def test_an_image_does_not_depend_on_what_was_drawn_before() -> None:
+def test_an_image_does_not_depend_on_earlier_calls() -> None:
     alone = simulate_image("puncta", seed=3, index=5, settings=SMALL)
     np.random.default_rng(0).normal(size=3)
     simulate_image("rings", seed=3, index=4, settings=SMALL)
@@ -74,8 +74,8 @@ def test_rings_repeat_every_190_nm_and_fibres_do_not() -> None:
     assert peak("fibres") < 1.2
 
 
-def test_an_intensity_histogram_does_not_tell_the_structures_apart() -> None:
-    """Mean histograms of two structures differ no more than two halves of one structure do."""
+def test_intensity_histograms_do_not_distinguish_structures() -> None:
+    """Mean histograms of two structures differ about as much as those of two halves of one structure."""
 
     def histogram(structure: str, start: int, physics: SimulationSettings) -> np.ndarray:
         images = [simulate_image(structure, seed=0, index=start + k, settings=physics) for k in range(60)]
@@ -90,7 +90,7 @@ def test_an_intensity_histogram_does_not_tell_the_structures_apart() -> None:
     assert distance(physics) < 0.5 * distance(replace(physics, match_with=()))
 
 
-def test_depletion_sharpens_and_its_lack_is_the_confocal_partner() -> None:
+def test_depletion_sharpens_and_no_depletion_gives_the_confocal_partner() -> None:
     clean = SimulationSettings(photons=(2_000.0, 2_000.0), background=(0.0, 0.0), fwhm_nm=(60.0, 60.0))
 
     def field(depletion: float) -> SimulatedField:
@@ -98,7 +98,7 @@ def test_depletion_sharpens_and_its_lack_is_the_confocal_partner() -> None:
         return simulate_field("polymer_rings", seed=0, index=0, settings=settings, confocal=True)
 
     sted, between, confocal = field(1.0), field(0.2), field(0.0)
-    assert [each.facts["fwhm_nm"] for each in (sted, between, confocal)] == [60.0, 120.0, 240.0]
+    assert [each.parameters["fwhm_nm"] for each in (sted, between, confocal)] == [60.0, 120.0, 240.0]
 
     def fine_detail(counts: np.ndarray) -> float:
         power = np.abs(np.fft.fft2(counts.astype(float))) ** 2
@@ -110,7 +110,7 @@ def test_depletion_sharpens_and_its_lack_is_the_confocal_partner() -> None:
     assert sted.confocal is not None and confocal.confocal is not None
     np.testing.assert_array_equal(sted.confocal, confocal.confocal)
     np.testing.assert_array_equal(sted.mask, confocal.mask)
-    # Each emitter gives (240 / 60) squared times the light; the rest fell beyond the edge.
+    # Each emitter gives (240 / 60) squared times the light; the difference is light outside the field.
     assert confocal.expected.mean() / sted.expected.mean() == pytest.approx(16.0, rel=0.15)
 
 
@@ -121,10 +121,10 @@ def test_the_image_is_the_same_with_and_without_its_partner() -> None:
 
 
 @pytest.mark.parametrize("structure", sorted(STRUCTURES))
-def test_a_mask_is_where_the_light_comes_from(structure: str) -> None:
-    own = SimulationSettings(match_with=(), background=(0.0, 0.0))
+def test_masks_contain_most_of_the_light(structure: str) -> None:
+    unmatched = SimulationSettings(match_with=(), background=(0.0, 0.0))
     for index in range(3):
-        field = simulate_field(structure, seed=0, index=index, settings=own)
+        field = simulate_field(structure, seed=0, index=index, settings=unmatched)
         inside = field.masks[structure]
         assert set(np.unique(field.mask)) == {0, class_id(structure)}
         assert 0.03 < inside.mean() < 0.4
@@ -134,7 +134,7 @@ def test_a_mask_is_where_the_light_comes_from(structure: str) -> None:
 
 @given(index=st.integers(0, 2**31), names=st.sets(st.sampled_from(sorted(STRUCTURES)), min_size=2, max_size=4))
 @settings(max_examples=8)
-def test_in_a_mixed_scene_every_structure_has_ground_of_its_own(index: int, names: set[str]) -> None:
+def test_structures_of_a_mixed_scene_are_in_separate_regions(index: int, names: set[str]) -> None:
     physics = SimulationSettings(height=160, width=160)
     field = simulate_field(sorted(names), seed=0, index=index, settings=physics)
     assert set(np.unique(field.mask)) == {0, *map(class_id, names)}
@@ -155,8 +155,8 @@ def test_no_field_is_nearly_empty() -> None:
             assert (light > 0.18 * np.percentile(light, 99.9)).mean() > 0.03
 
 
-def test_the_numbers_of_the_classes_never_change() -> None:
-    """They stand in the masks of data sets that exist."""
+def test_class_ids_never_change() -> None:
+    """Masks of existing data sets contain them."""
     known = ["rings", "fibres", "microtubules", "puncta", "clusters", "mitochondria", "polymer_rings"]
     assert list(STRUCTURES)[: len(known)] == known
 
@@ -173,13 +173,13 @@ def test_the_numbers_of_the_classes_never_change() -> None:
         ({"match_with": ("ring",)}, "unknown structure 'ring'"),
     ],
 )
-def test_wrong_settings_are_named(change: dict[str, Any], words: str) -> None:
+def test_invalid_settings_are_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         SimulationSettings(**change)
 
 
-def test_an_unknown_structure_is_named_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="unknown structure 'rod'; known are rings, fibres"):
+def test_an_unknown_structure_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match="unknown structure 'rod'; choose from rings, fibres"):
         simulate_image("rod", seed=0, index=0)
-    with pytest.raises(UserError, match="name one or more"):
+    with pytest.raises(UserError, match="give one or more of rings"):
         simulate_field([], seed=0, index=0)

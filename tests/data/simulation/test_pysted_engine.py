@@ -1,4 +1,4 @@
-"""The engine pysted: its physics, our samples, no trace in NumPy's global state."""
+"""The engine pysted: physics of pySTED, emitters of the simulator, and NumPy's global state unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE: dict[str, Any] = {"height": 48, "width": 40}
 SMALL = SimulationSettings(**SIZE, photons=(60.0, 60.0), background=(1.0, 1.0), coverage=(0.3, 0.3))
 
 
-def test_an_image_is_deterministic_sharper_than_its_partner_and_leaves_the_global_state_alone() -> None:
+def test_images_are_deterministic_sharper_than_confocal_and_keep_the_global_random_state() -> None:
     pytest.importorskip("pysted", reason='pysted is not installed (pip install "stedfm-hf[sim]")')
     np.random.seed(7)
     before = np.random.get_state(legacy=False)["state"]["key"].copy()
@@ -38,14 +38,14 @@ def test_an_image_is_deterministic_sharper_than_its_partner_and_leaves_the_globa
     np.testing.assert_array_equal(field.image, again.image)
 
 
-def test_files_of_the_engine_say_so(tmp_path: Path) -> None:
+def test_the_manifest_names_the_engine(tmp_path: Path) -> None:
     pytest.importorskip("pysted", reason='pysted is not installed (pip install "stedfm-hf[sim]")')
     made = simulate(tmp_path, structures=["fibres"], per_structure=1, **SIZE, engine="pysted", workers=1)
     assert made.manifest.settings["engine"] == "pysted"
     assert (tmp_path / "images" / "fibres" / "fibres_00000.tif").is_file()
 
 
-def test_without_the_package_the_way_to_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pysted_the_error_shows_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pysted", None)
     with pytest.raises(UserError, match=r'pip install "stedfm-hf\[sim\]"'):
         simulate(tmp_path / "new", per_structure=1, engine="pysted")

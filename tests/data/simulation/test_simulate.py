@@ -1,4 +1,4 @@
-"""Sets of simulated fields: files, data sets, resuming, and what is refused."""
+"""Sets of simulated fields: files, data sets, resuming, and refused arguments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALL = SimulationSettings(**SIZE)
 PAIR = ["rings", "puncta"]
 
 
-def test_files_are_labelled_by_folder_and_carry_the_pixel_size(tmp_path: Path) -> None:
+def test_files_are_in_class_folders_and_store_the_pixel_size(tmp_path: Path) -> None:
     made = simulate(
         tmp_path, structures=PAIR, per_structure=2, seed=1, first_index=4, **SIZE, confocal=True, workers=1
     )
@@ -46,13 +46,13 @@ def test_files_are_labelled_by_folder_and_carry_the_pixel_size(tmp_path: Path) -
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "confocal" / names[2]), field.confocal)
 
 
-def test_splits_get_folders_and_fields_of_their_own(tmp_path: Path) -> None:
+def test_splits_have_separate_folders_and_fields(tmp_path: Path) -> None:
     simulate(tmp_path, structures=["rings"], splits={"train": 2, "test": 1}, **SIZE, masks=False, workers=1)
     files = sorted(file.relative_to(tmp_path / "images").as_posix() for file in tmp_path.rglob("*.tif"))
     assert files == ["test/rings/rings_00002.tif", "train/rings/rings_00000.tif", "train/rings/rings_00001.tif"]
 
 
-def test_a_data_set_holds_raw_counts_masks_and_labels(tmp_path: Path) -> None:
+def test_a_data_set_contains_raw_counts_masks_and_labels(tmp_path: Path) -> None:
     simulate(
         tmp_path,
         structures=PAIR,
@@ -81,7 +81,7 @@ def test_a_data_set_holds_raw_counts_masks_and_labels(tmp_path: Path) -> None:
     assert str(tmp_path) not in card + (tmp_path / "manifest.json").read_text(encoding="utf-8")
 
 
-def test_mixed_scenes_have_masks_and_no_label(tmp_path: Path) -> None:
+def test_mixed_scenes_have_masks_but_no_label(tmp_path: Path) -> None:
     simulate(tmp_path / "tiff", per_structure=3, **SIZE, mixed=True, workers=1)
     masks = sorted((tmp_path / "tiff" / "masks").iterdir())
     assert [mask.name for mask in masks] == [f"mixed_0000{k}.tif" for k in range(3)]
@@ -93,21 +93,21 @@ def test_mixed_scenes_have_masks_and_no_label(tmp_path: Path) -> None:
 
 
 def _interrupt_after(monkeypatch: pytest.MonkeyPatch, fields: int) -> list[int]:
-    """Lets that many fields be simulated and then fails as a full disk would; counts the fields."""
-    drawn = [0]
+    """Simulate a full disk after a number of fields; return a list with the number of simulated fields."""
+    simulated = [0]
 
     def counting(*arguments: Any, **options: Any) -> object:
-        drawn[0] += 1
-        if drawn[0] > fields:
+        simulated[0] += 1
+        if simulated[0] > fields:
             raise OSError(28, "No space left on device")
         return simulate_field(*arguments, **options)
 
     monkeypatch.setattr(jobs, "simulate_field", counting)
-    return drawn
+    return simulated
 
 
 @pytest.mark.parametrize("kind", ["tiff", "dataset"])
-def test_an_interrupted_run_goes_on_and_gives_the_same(
+def test_an_interrupted_run_resumes_with_the_same_result(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PER_PART", 4)
@@ -123,11 +123,11 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(
             run(tmp_path / "cut")
         assert Manifest.load(tmp_path / "cut" / "manifest.json").ended is None
     with monkeypatch.context() as patch:
-        drawn = _interrupt_after(patch, 100)
+        simulated = _interrupt_after(patch, 100)
         assert len(run(tmp_path / "cut").items) == 10
-        assert drawn[0] == (5 if kind == "tiff" else 6)
+        assert simulated[0] == (5 if kind == "tiff" else 6)
         run(tmp_path / "cut")
-        assert drawn[0] == (5 if kind == "tiff" else 6), "a finished set is left as it is"
+        assert simulated[0] == (5 if kind == "tiff" else 6), "a finished set is not simulated again"
 
     def content(folder: Path) -> dict[str, bytes]:
         files = (path for suffix in ("*.tif", "data/*.parquet") for path in folder.rglob(suffix))
@@ -136,7 +136,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(
     assert content(tmp_path / "whole") == content(tmp_path / "cut") != {}
 
 
-def test_other_settings_are_refused_and_overwrite_begins_anew(tmp_path: Path) -> None:
+def test_other_settings_are_refused_and_overwrite_starts_from_scratch(tmp_path: Path) -> None:
     simulate(tmp_path, structures=PAIR, per_structure=2, **SIZE, workers=1)
     with pytest.raises(UserError, match="made with other settings"):
         simulate(tmp_path, structures=PAIR, per_structure=3, **SIZE, workers=1)
@@ -146,7 +146,7 @@ def test_other_settings_are_refused_and_overwrite_begins_anew(tmp_path: Path) ->
     assert (tmp_path / "notes.txt").is_file()
 
 
-def test_a_file_that_was_deleted_is_made_again(tmp_path: Path) -> None:
+def test_a_deleted_file_is_simulated_again(tmp_path: Path) -> None:
     def run() -> Path:
         return simulate(tmp_path, structures=PAIR, per_structure=1, **SIZE, workers=1).output
 
@@ -157,7 +157,7 @@ def test_a_file_that_was_deleted_is_made_again(tmp_path: Path) -> None:
     assert lost.read_bytes() == before
 
 
-def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     for overwrite in (False, True):
         with pytest.raises(UserError, match="holds other files"):
@@ -178,7 +178,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
         ({"seed": -1}, "at least 0"),
     ],
 )
-def test_wrong_arguments_are_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_invalid_arguments_are_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         simulate(tmp_path / "new", **change)
     assert not (tmp_path / "new").exists()
@@ -190,8 +190,8 @@ def test_spawned_workers_write_the_same_files_as_one_process(
     common = ["data", "simulate", "--structures", "rings", "--per-structure", "70", "--height", "24", "--width", "24"]
     for workers in ("1", "2"):
         assert main([*common, "--workers", workers, "--output", str(tmp_path / workers), "--json"]) == 0
-    answer = json.loads(capsys.readouterr().out.split("}\n{")[0] + "}")
-    assert (answer["images"], answer["failed"]) == (70, 0)
+    result = json.loads(capsys.readouterr().out.split("}\n{")[0] + "}")
+    assert (result["images"], result["failed"]) == (70, 0)
     for one in sorted((tmp_path / "1" / "images").rglob("*.tif")):
         other = tmp_path / "2" / one.relative_to(tmp_path / "1")
         np.testing.assert_array_equal(tifffile.imread(one), tifffile.imread(other))
