@@ -1,9 +1,16 @@
-"""Silence the progress bars and reports of transformers."""
+"""Silence transformers, and print warnings of this package as notes."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stedfm_hf.runs.progress import print_note
+
+_PACKAGE = Path(__file__).parents[1]
 
 
 @contextmanager
@@ -27,3 +34,21 @@ def quiet_transformers(*, errors_only: bool = False) -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def warnings_as_notes() -> Iterator[None]:
+    """Print user warnings of this package as notes; can also be used as a decorator."""
+    show = warnings.showwarning
+
+    def show_as_note(message: Any, category: type[Warning], filename: str, *args: Any, **kwargs: Any) -> None:
+        if category is UserWarning and Path(filename).is_relative_to(_PACKAGE):
+            print_note(f"warning: {message}")
+        else:
+            show(message, category, filename, *args, **kwargs)
+
+    warnings.showwarning = show_as_note
+    try:
+        yield
+    finally:
+        warnings.showwarning = show

@@ -1,8 +1,9 @@
-"""The network of a pretraining before its first step."""
+"""Network of a pretraining before its first step."""
 
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,11 +22,14 @@ from stedfm_hf.training.preparation import Preparation
 from stedfm_hf.training.settings import PretrainSettings
 
 STATISTICS_CROPS = 2048
-"""Number of training crops whose mean and standard deviation the input is standardised by."""
+"""Number of training crops for the mean and standard deviation that standardise the input."""
 
 
 def network_config(settings: PretrainSettings) -> StedFmConfig:
     """Return the configuration of the masked autoencoder.
+
+    Args:
+        settings: Settings of the pretraining.
 
     Raises:
         UserError: The model to start from cannot be loaded.
@@ -46,12 +50,12 @@ def network_config(settings: PretrainSettings) -> StedFmConfig:
 
 
 def new_network(settings: PretrainSettings, *, mean: float, std: float) -> StedFmForPreTraining:
-    """Return the network before its first step: another model, or one with random weights.
+    """Return the network before its first step: a given model, or one with random weights.
 
     Args:
         settings: Settings of the pretraining.
-        mean: Mean pixel of the training crops.
-        std: Standard deviation of their pixels.
+        mean: Mean intensity of the training crops.
+        std: Standard deviation of their intensities.
 
     Raises:
         UserError: The model to start from cannot be loaded.
@@ -69,12 +73,12 @@ def new_network(settings: PretrainSettings, *, mean: float, std: float) -> StedF
 
 
 def standardised_network(config: StedFmConfig, *, mean: float, std: float, seed: int) -> StedFmForPreTraining:
-    """Return a new network that sees standardised pixels and predicts the mean, so that it learns from the first step.
+    """Return a new network that standardises its input and initially predicts the mean.
 
     Args:
-        config: Configuration, without `norm_pix_loss`: its targets have no mean.
-        mean: Mean pixel.
-        std: Standard deviation of the pixels.
+        config: Configuration, without `norm_pix_loss`.
+        mean: Mean intensity.
+        std: Standard deviation of the intensities.
         seed: Random seed of the weights.
     """
     with isolated_rng(seed):
@@ -86,14 +90,12 @@ def standardised_network(config: StedFmConfig, *, mean: float, std: float, seed:
 
 
 def standardise_input(encoder: StedFmModel, mean: float, std: float) -> None:
-    """Make the patch embedding see (x - mean) / std, while the input of the model stays in [0, 1].
-
-    The weights of the embedding are divided by `std` and its bias takes up the mean, so nothing has to be stored.
+    """Fold the standardisation (x - mean) / std into the patch embedding; the input of the model stays in [0, 1].
 
     Args:
         encoder: Encoder, changed in place.
-        mean: Mean pixel.
-        std: Standard deviation of the pixels.
+        mean: Mean intensity.
+        std: Standard deviation of the intensities.
     """
     embedding = encoder.embeddings.patch_embeddings
     with torch.no_grad():
@@ -102,14 +104,19 @@ def standardise_input(encoder: StedFmModel, mean: float, std: float) -> None:
 
 
 def pixel_statistics(files: SplitFiles, preparation: Preparation, seed: int) -> tuple[float, float]:
-    """Return mean and standard deviation of the first training crops of the order, scaled to [0, 1].
+    """Return mean and standard deviation of the first training crops, scaled to [0, 1]; the same in all processes.
 
-    Every process finds the same: the order does not depend on them.
+    Args:
+        files: Training split.
+        preparation: Preprocessing of the crops.
+        seed: Random seed of the order of the crops.
     """
     size = min(256, files.rows)
-    stream = CropStream(
-        files, batch_size=size, seed=seed, epoch=0, rank=0, world_size=1, drop_last=True, columns=(), workers=1
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the dropped crops are not those of the training
+        stream = CropStream(
+            files, batch_size=size, seed=seed, epoch=0, rank=0, world_size=1, drop_last=True, columns=(), workers=1
+        )
     count, total, squares = 0, 0.0, 0.0
     for batch in stream:
         pixels = preparation(batch, epoch=0)["pixel_values"].double()
@@ -123,7 +130,11 @@ def pixel_statistics(files: SplitFiles, preparation: Preparation, seed: int) -> 
 
 @contextmanager
 def isolated_rng(seed: int) -> Iterator[None]:
-    """Seed Python, NumPy and torch inside the block, and restore the generators of the caller afterwards."""
+    """Seed Python, NumPy and torch inside the block, and restore their generators afterwards.
+
+    Args:
+        seed: Random seed.
+    """
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
         random.seed(seed)
@@ -138,9 +149,13 @@ def isolated_rng(seed: int) -> Iterator[None]:
 
 @contextmanager
 def unpartitioned_weights(arguments: TrainingArguments) -> Iterator[None]:
-    """Let a model be loaded whole, as a new one is made: ZeRO-3 partitions it when training begins.
+    """Disable the partitioning of ZeRO-3 inside the block, so that models are created and loaded completely.
 
-    Partitioned while it is loaded it would need DeepSpeed's own process group, which on a CPU is not there yet.
+    Partitioning at this point would require the process group of DeepSpeed, which does not exist yet on CPUs. ZeRO-3
+    partitions the model when training starts.
+
+    Args:
+        arguments: Training arguments.
     """
     unset_hf_deepspeed_config()
     try:
@@ -151,4 +166,4 @@ def unpartitioned_weights(arguments: TrainingArguments) -> Iterator[None]:
 
 
 def _not_loaded(model: str, error: Exception) -> UserError:
-    return UserError(f"{model}: cannot be loaded ({' '.join(str(error).split())[:200]})")
+    return UserError(f"{model}: cannot be loaded ({' '.join(str(error).split())[:200]}); give a folder or Hub id")

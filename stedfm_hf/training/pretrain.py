@@ -1,7 +1,7 @@
 """Pretraining of the masked autoencoder: `stedfm pretrain`, or `torchrun ... training/pretrain.py`.
 
-One process on a laptop, or many under a launcher: which samples and masks are in step n is the same. A run that was
-killed is resumed by the same command from its newest complete checkpoint, to the same bits.
+The samples and masks of a step do not depend on the number of processes. The same command resumes an interrupted run
+from its newest complete checkpoint, with bitwise identical results.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.output import open_output
 from stedfm_hf.runs.progress import print_note
-from stedfm_hf.runs.quiet import quiet_transformers
+from stedfm_hf.runs.quiet import quiet_transformers, warnings_as_notes
 from stedfm_hf.runs.recipes import write_recipe
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.training.arguments import compose_arguments
 from stedfm_hf.training.averaging import EncoderAverage
-from stedfm_hf.training.batches import EndlessBatches, Source, divide_batch
+from stedfm_hf.training.batches import EndlessBatches, MixedSplit, divide_batch
 from stedfm_hf.training.callbacks import MonitorCallback
 from stedfm_hf.training.card import describe_machine, name_of, write_card
 from stedfm_hf.training.checkpoints import checkpoint_steps, newest_complete
@@ -61,10 +61,10 @@ class PretrainResult(OutputResult):
     """Result of a pretraining: the folder of the masked autoencoder.
 
     Attributes:
-        output: Complete Hub-layout folder.
+        output: Model folder in the layout of the Hub.
         manifest: Settings, versions and data.
         steps: Number of optimiser steps.
-        samples: Number of crops seen, of all processes.
+        samples: Number of crops seen, of all processes together.
     """
 
     steps: int
@@ -81,15 +81,20 @@ class PretrainResult(OutputResult):
 
 @takes_settings(PretrainSettings)
 @quiet_transformers()
+@warnings_as_notes()
 def pretrain(settings: PretrainSettings) -> PretrainResult:
     """Pretrain a masked autoencoder on data sets of crops.
 
-    The output folder gets checkpoints, `curve.csv`, figures, `recipe.yaml`, `manifest.json` and, at the end, the model
-    itself, so that `AutoModel.from_pretrained(output)` loads its encoder. Called again with the same settings it
-    resumes from the newest complete checkpoint.
+    The output folder receives checkpoints, `curve.csv`, figures, `recipe.yaml`, `manifest.json` and finally the model,
+    so that `AutoModel.from_pretrained(output)` loads its encoder. Another call with the same settings resumes from the
+    newest complete checkpoint.
+
+    Returns:
+        Folder of the model, and the numbers of steps and samples.
 
     Raises:
-        UserError: The data do not fit the model or the batch, the folder holds another run, or the loss diverged.
+        UserError: The data set does not fit the model or the batch, the folder holds another run, or the training
+            diverged.
 
     Example:
         >>> pretrain(["crops"], output="run", architecture="stedfm-vit-64-p8").steps  # doctest: +SKIP
@@ -146,7 +151,7 @@ def _silent(line: str) -> None:
 def _batches(settings: PretrainSettings, arguments: TrainingArguments, train: Sequence[SplitFiles]) -> EndlessBatches:
     shares = divide_batch(arguments.per_device_train_batch_size, settings.dataset_weights or [1.0] * len(train))
     return EndlessBatches(
-        [Source(files, size) for files, size in zip(train, shares, strict=True)],
+        [MixedSplit(files, size) for files, size in zip(train, shares, strict=True)],
         seed=settings.seed,
         accumulation=arguments.gradient_accumulation_steps,
         rank=arguments.process_index,
@@ -165,15 +170,15 @@ def _train(
     train: Sequence[SplitFiles],
     report: Report,
 ) -> int:
-    """Train from the newest complete checkpoint to the last step, write the model, and return the steps."""
+    """Train from the newest complete checkpoint, write the model, and return the number of steps."""
     if checkpoint_steps(settings.folder) and newest_complete(settings.folder, _silent) is None:
-        report("no checkpoint is complete: training starts again")
+        report(f"{settings.folder}: no complete checkpoint; starting from the first step")
     rate = f"learning rate {settings.peak_learning_rate:.3g}"
     length = f"{settings.max_seconds:g} seconds" if settings.max_seconds else f"{arguments.max_steps} steps"
     report(f"{settings.describe_batch()}, {rate}, {length}")
     held_out = None
     if settings.eval_steps:
-        # Of another data set the training split is not trained on, but its labels vote all the same.
+        # The training split of another data set is only used for the nearest-neighbour classification.
         evaluated = [find_split(name, settings.train_split) for name in settings.validation_dataset] or train
         held_out = find_held_out_crops(evaluated, preparation, split=settings.validation_split, report=report)
     average = EncoderAverage(network.stedfm, settings.ema_decay) if settings.ema_decay else None
@@ -190,7 +195,7 @@ def _train(
         processing_class=StedFmImageProcessor(patch_size=network.config.patch_size),
     )
     curve = Curve(settings.folder / CURVE_FILE)
-    # Before the callbacks of --report-to, which get the speed that it measures.
+    # First, because the callbacks of --report-to log the speed that it measures.
     trainer.callback_handler.callbacks.insert(0, MonitorCallback(curve, report=report, has_total=limit is None))
     trainer.train_to_end(report)
     _finish(settings, trainer, curve, train)
@@ -200,13 +205,13 @@ def _train(
 def _finish(
     settings: PretrainSettings, trainer: PretrainingTrainer, curve: Curve, train: Sequence[SplitFiles]
 ) -> None:
-    """Write the final model, the average if there is one, figures and card; every process must come here."""
+    """Write model, average, figures and model card; every process must make this call."""
     folder, arguments = settings.folder, trainer.args
     trainer.save_model(str(folder))
     reconstructions = trainer.reconstructions()
     if arguments.process_index != 0:
         return
-    # The library keeps its arguments as a pickle, which nobody needs: they are in the recipe.
+    # The library pickles its arguments; the recipe has them already.
     (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
     if trainer.average is not None:
         trainer.average.as_encoder().save_pretrained(folder / AVERAGE_FOLDER)
@@ -231,10 +236,14 @@ def _finish(
 
 
 def check_sizes(files: Sequence[SplitFiles], image_size: int) -> None:
-    """Refuse crops that are smaller than the images of the model.
+    """Check that crops are at least as large as the images of the model.
+
+    Args:
+        files: Training splits.
+        image_size: Image size of the model in pixels.
 
     Raises:
-        UserError: Names the data set and the sizes.
+        UserError: Crops are too small.
     """
     for each in files:
         stream = CropStream(each, batch_size=1, seed=0, epoch=0, rank=0, world_size=1, drop_last=True, workers=0)
@@ -247,25 +256,30 @@ def check_sizes(files: Sequence[SplitFiles], image_size: int) -> None:
 
 
 def push(folder: Path, hub_id: str, *, private: bool) -> None:
-    """Publish a finished folder on the Hub, without checkpoints and without the events of TensorBoard.
+    """Publish a finished folder on the Hub, without checkpoints and TensorBoard events.
+
+    Args:
+        folder: Folder of the model.
+        hub_id: Id of the repository.
+        private: Whether a new repository is private.
 
     Raises:
-        UserError: It cannot be published; the folder is as it was.
+        UserError: The upload failed; the folder is unchanged.
     """
     api = HfApi()
     try:
         api.create_repo(hub_id, private=private, exist_ok=True)
-        # The events name the host and its folders; the curve says the same.
+        # TensorBoard events contain the host name; curve.csv has the same values.
         api.upload_folder(repo_id=hub_id, folder_path=folder, ignore_patterns=["checkpoint-*", "runs/*"])
-    except Exception as error:  # the errors of the Hub have no base but this
+    except Exception as error:  # the errors of the Hub have no other common base class
         raise UserError(
-            f"{folder}: is finished, but cannot be sent to {hub_id} ({' '.join(str(error).split())[:200]}); "
-            "run the same command again to send it"
+            f"{folder}: is finished, but the upload to {hub_id} failed ({' '.join(str(error).split())[:200]}); "
+            "run the same command again to retry the upload"
         ) from error
 
 
 def _identity(files: SplitFiles) -> dict[str, Any]:
-    """Tell data sets apart by what they are, not by where they lie."""
+    """Return values that identify a data set independently of its location."""
     shards = "/".join(f"{Path(shard.file).name}:{shard.rows}" for shard in files.shards)
     return {
         "name": Path(files.repo).name,

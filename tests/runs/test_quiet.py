@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 from transformers.utils import logging
 
-from stedfm_hf.runs.quiet import quiet_transformers
+from stedfm_hf.runs import quiet
+from stedfm_hf.runs.quiet import quiet_transformers, warnings_as_notes
 
 
 @pytest.mark.parametrize("errors_only", [False, True])
@@ -21,3 +24,12 @@ def test_bars_and_warnings_are_given_back_even_after_an_error(errors_only: bool)
         logging.set_verbosity(verbosity)
         if not bars:
             logging.disable_progress_bar()
+
+
+def test_user_warnings_of_the_package_are_notes(capsys: pytest.CaptureFixture[str]) -> None:
+    show = warnings.showwarning
+    with pytest.warns(UserWarning, match="elsewhere") as others, warnings_as_notes():
+        warnings.warn_explicit("few crops", UserWarning, quiet.__file__, 1)
+        warnings.warn_explicit("elsewhere", UserWarning, __file__, 1)
+    assert capsys.readouterr().err == "stedfm: warning: few crops\n" and len(others) == 1
+    assert warnings.showwarning is show

@@ -263,6 +263,11 @@ class Task(ABC, Generic[Settings, Images, Item]):
             self.report(note)
         held_out = {name: self.load(data, output) for name, data in splits.held_out().items()}
         self.report(f"{splits.train.name}: {splits.counts()}. {splits.how}")
+        if "test" not in held_out:
+            self.report(
+                f"warning: {splits.train.name}: there is no test image; the metrics of the validation images, which "
+                "also select the best model, are too optimistic"
+            )
         rate = f"learning rate {settings.peak_learning_rate:.3g}"
         self.report(f"{settings.describe_batch()}, {rate}, mode {settings.mode}")
         before = None if new else read_training_sources(settings.model)

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, pipeline
 
+from stedfm_hf.data.splits import split_of
 from stedfm_hf.labels.labelled import read_labelled
 from stedfm_hf.runs import UserError, read_json
 from stedfm_hf.training.finetuning.summary import METRICS_FILE, run_folder
@@ -238,12 +239,29 @@ def test_a_folder_of_images_with_a_damaged_one(encoder: Path, tmp_path: Path) ->
     result = run(encoder, tmp_path / "images", tmp_path / "run", "--mode full")
     assert list(result.manifest.failures()) == ["ring/cell_5.tif"]
     metrics = read_json(tmp_path / "run" / METRICS_FILE)
-    sides = pq.read_table(tmp_path / "run" / "predictions.parquet").to_pandas()
-    assert set(sides["label"]) <= {"ring", "rings"} and metrics["runs"][0]["training_images"] + len(sides) == 19
+    rows = pq.read_table(tmp_path / "run" / "predictions.parquet").to_pandas()
+    assert set(rows["label"]) <= {"ring", "rings"} and metrics["runs"][0]["training_images"] + len(rows) == 19
     assert "a hash of the id of each source image decides its split" in metrics["split_description"]
     assert "a hash of the id of each source image decides" in (tmp_path / "run" / "README.md").read_text(
         encoding="utf-8"
     )
+
+
+def test_images_that_all_fall_into_train_and_validation_are_reported(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "images"
+    for kind in ("rings", "dots"):
+        (folder / kind).mkdir(parents=True)
+        for number in range(12):
+            tifffile.imwrite(folder / kind / f"cell_{number}.tif", draw_image(kind, 6.0, number))
+    for each in read_labelled(folder).values():
+        for image, source in zip(each.image_ids.tolist(), each.sources.tolist(), strict=True):
+            if split_of(source) == "test":
+                (folder / image).unlink()
+    result = run(encoder, folder, tmp_path / "run")
+    assert "test" not in result.metrics and "validation" in result.metrics
+    assert "stedfm: warning: images: there is no test image" in capsys.readouterr().err
 
 
 def test_it_stops_early_and_stays_stopped(
