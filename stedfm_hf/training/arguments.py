@@ -1,4 +1,4 @@
-"""Composes `transformers.TrainingArguments` from the settings of a training, when it starts."""
+"""Conversion of settings to `transformers.TrainingArguments` at the start of a training."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ FIXED: dict[str, Any] = {
     "logging_nan_inf_filter": False,
     "ddp_find_unused_parameters": False,
 }
-"""Arguments that our trainers need."""
-_NOT_OURS = {"report_to", "deepspeed", "push_to_hub", "hub_model_id", "hub_private_repo", "eval_steps"}
+"""Arguments that the trainers of this package require."""
+_CONVERTED = {"report_to", "deepspeed", "push_to_hub", "hub_model_id", "hub_private_repo", "eval_steps"}
 
 
 def compose_arguments(settings: TrainingSettings) -> TrainingArguments:
-    """Compose the arguments of the trainer; this sets the device up and, under a launcher, joins the other processes.
+    """Compose the training arguments; this selects the device and, under a launcher, joins the other processes.
+
+    Args:
+        settings: Settings of the training.
 
     Raises:
-        UserError: Values that transformers refuses.
+        UserError: transformers refuses the values.
     """
-    known = {each.name for each in dataclasses.fields(TrainingArguments)} - _NOT_OURS
+    known = {each.name for each in dataclasses.fields(TrainingArguments)} - _CONVERTED
     values = {each.name: getattr(settings, each.name) for each in dataclasses.fields(settings) if each.name in known}
     size, times = settings.split_batch()
     eval_steps = getattr(settings, "eval_steps", 0)
@@ -53,8 +56,8 @@ def compose_arguments(settings: TrainingSettings) -> TrainingArguments:
         extra = parse_extra(settings.training_arguments)
         arguments = TrainingArguments(**values | _device_and_precision(settings, extra) | extra)
     except ValueError as error:
-        raise UserError(f"the options do not go together: {' '.join(str(error).split())}") from error
-    # Without a launcher one process takes one GPU; the library would copy the model to all of them at every step.
+        raise UserError(f"contradictory options: {' '.join(str(error).split())}") from error
+    # Without a launcher, use one GPU; the library would use DataParallel on all of them.
     arguments._n_gpu = min(1, arguments._n_gpu)
     if arguments.world_size != world_size():
         raise UserError(f"there are {arguments.world_size} processes, but WORLD_SIZE is not set; start with torchrun")
@@ -62,10 +65,13 @@ def compose_arguments(settings: TrainingSettings) -> TrainingArguments:
 
 
 def parse_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert words of the command line, given as lists, to the types of `transformers.TrainingArguments`.
+    """Convert words of the command line to the types of `transformers.TrainingArguments`.
+
+    Args:
+        extra: Values by name; lists hold words of the command line, other values are kept.
 
     Raises:
-        UserError: A word that cannot be converted.
+        UserError: A word cannot be converted.
 
     Example:
         >>> parse_extra({"adam_epsilon": ["1e-6"], "torch_compile": [], "run_name": "first"})
@@ -84,8 +90,8 @@ def _refuse(message: str) -> Any:
 
 
 def _device_and_precision(settings: TrainingSettings, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The CPU where there is nothing else, and bfloat16 on GPUs that have it where nothing else is said."""
-    # Said explicitly: without it processes on CPUs do not find each other, and bfloat16 is refused there.
+    """Return the arguments for the device, and for bfloat16 on GPUs that support it unless another type is given."""
+    # Explicit, because processes on CPUs need it to connect, and to compute in bfloat16.
     device = choose_device(settings.device)
     use_cpu = bool(extra.get("use_cpu")) or device.type == "cpu" or not torch.accelerator.is_available()
     automatic = settings.precision == "auto" and not {"bf16", "fp16"} & extra.keys()

@@ -1,4 +1,4 @@
-"""A moving average of the encoder's weights, which often has the better features."""
+"""Exponential moving average of the encoder weights."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ AVERAGE_FILE = "average.safetensors"
 
 
 class EncoderAverage(TrainerCallback):
-    """Follows the weights of an encoder after every step.
+    """Exponential moving average of the weights of an encoder, updated after every step.
 
     Args:
-        encoder: what is trained.
-        decay: share of the old average that stays in a step, such as 0.9999.
+        encoder: Encoder that is trained.
+        decay: Factor of the previous average in a step, such as 0.9999.
     """
 
     def __init__(self, encoder: StedFmModel, decay: float) -> None:
@@ -30,25 +30,25 @@ class EncoderAverage(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Takes the new weights in."""
+        """Update the average."""
         parameters = dict(self.encoder.named_parameters())
         device = next(iter(parameters.values())).device
         if next(iter(self.weights.values())).device != device:
             self.weights = {name: value.to(device) for name, value in self.weights.items()}
         with torch.no_grad():
-            ours, theirs = list(self.weights.values()), [parameters[name].float() for name in self.weights]
-            torch._foreach_lerp_(ours, theirs, 1.0 - self.decay)
+            averages, current = list(self.weights.values()), [parameters[name].float() for name in self.weights]
+            torch._foreach_lerp_(averages, current, 1.0 - self.decay)
 
     def save(self, folder: Path) -> None:
-        """Writes the average into a checkpoint."""
+        """Write the average into the folder of a checkpoint."""
         with atomic_path(folder / AVERAGE_FILE) as temporary:
             save_file({name: value.cpu().contiguous() for name, value in self.weights.items()}, temporary)
 
     def load(self, folder: Path) -> None:
-        """Takes the average of a checkpoint.
+        """Read the average from the folder of a checkpoint.
 
         Raises:
-            UserError: the checkpoint has none.
+            UserError: The checkpoint has no average.
         """
         if not (folder / AVERAGE_FILE).exists():
             raise UserError(
@@ -57,7 +57,7 @@ class EncoderAverage(TrainerCallback):
         self.weights = load_file(folder / AVERAGE_FILE)
 
     def as_encoder(self) -> StedFmModel:
-        """An encoder with the averaged weights, on the CPU."""
+        """Return an encoder with the averaged weights, on the CPU."""
         averaged = StedFmModel(self.encoder.config)
         missing = averaged.load_state_dict({name: value.cpu() for name, value in self.weights.items()}, strict=False)
         assert not missing.unexpected_keys

@@ -1,7 +1,7 @@
-"""What a pretraining is fed: batches of one or several data sets, epoch after epoch.
+"""Endless training batches of one or several data sets.
 
-Every epoch is cut at whole effective batches, those of an optimiser step, so that which samples are in step n does not
-depend on how many ranks or accumulated batches share it.
+Every epoch ends after a whole number of effective batches. The samples of an optimiser step therefore do not depend on
+the number of processes or of accumulated batches.
 """
 
 from __future__ import annotations
@@ -22,28 +22,43 @@ Parts = dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
-class Source:
-    """A data set of a training."""
+class MixedSplit:
+    """Split of a data set in a mixed batch.
+
+    Attributes:
+        files: Files of the split.
+        batch_size: Number of its crops in a batch of one process.
+    """
 
     files: SplitFiles
     batch_size: int
 
 
 def divide_batch(batch_size: int, weights: Sequence[float]) -> list[int]:
-    """Deals the crops of a batch out to data sets, by largest remainders; each gets one at least.
+    """Divide the crops of a batch among data sets in proportion to weights; each gets at least one.
+
+    Args:
+        batch_size: Number of crops in the batch.
+        weights: Weight of each data set, above 0.
+
+    Returns:
+        Number of crops of each data set, by the method of largest remainders.
 
     Raises:
-        UserError: there are more data sets than crops, or a weight is not above 0.
+        UserError: There are more data sets than crops, or a weight is not above 0.
 
     Example:
         >>> divide_batch(10, [2, 1, 1])
         [5, 3, 2]
     """
     if min(weights) <= 0 or batch_size < len(weights):
-        raise UserError(f"weights {list(weights)} cannot share a batch of {batch_size}; give numbers above 0")
+        raise UserError(
+            f"a batch of {batch_size} crops cannot be divided by the weights "
+            f"{' '.join(f'{each:g}' for each in weights)}; give numbers above 0, and at least one crop per data set"
+        )
     exact = [batch_size * weight / sum(weights) for weight in weights]
     counts = [max(1, int(part)) for part in exact]
-    by_remainder = sorted(range(len(exact)), key=lambda place: counts[place] - exact[place])
+    by_remainder = sorted(range(len(exact)), key=lambda number: counts[number] - exact[number])
     while sum(counts) < batch_size:
         counts[by_remainder.pop(0)] += 1
     while sum(counts) > batch_size:
@@ -52,18 +67,28 @@ def divide_batch(batch_size: int, weights: Sequence[float]) -> list[int]:
 
 
 class EndlessBatches(IterableDataset[Parts]):
-    """The batches of one rank, without end.
+    """Endless batches of one process.
+
+    Args:
+        sources: Splits to mix.
+        seed: Random seed of the order.
+        accumulation: Number of batches in an optimiser step.
+        rank: Rank of this process.
+        world_size: Number of processes.
+        open_shards: Number of shards that are shuffled together.
+        threads: Number of threads that prefetch crops; 0 for none.
 
     Attributes:
-        start: batches that were taken before: the next iteration begins behind them.
+        start: Number of batches to skip in the next iteration.
+        batches_per_epoch: Number of batches in an epoch of each split.
 
     Raises:
-        UserError: a split has not even one effective batch, or fewer crops than there are ranks.
+        UserError: A split has fewer crops than one effective batch.
     """
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[MixedSplit],
         *,
         seed: int,
         accumulation: int = 1,
@@ -80,17 +105,17 @@ class EndlessBatches(IterableDataset[Parts]):
             effective = source.batch_size * world_size * accumulation
             if source.files.rows < effective:
                 raise UserError(
-                    f"{source.files.repo}: split {source.files.split!r} has {source.files.rows} crops, less than the "
-                    f"{effective} of one effective batch; give a smaller --effective-batch-size, or more data"
+                    f"{source.files.repo}: split {source.files.split!r} has {source.files.rows} crops, fewer than "
+                    f"one effective batch ({effective}); give a smaller --effective-batch-size, or more data"
                 )
             self.batches_per_epoch.append(source.files.rows // effective * accumulation)
 
     def __iter__(self) -> Iterator[Parts]:
-        """Gives `parts`, one batch of each data set, as the stream has it, with its `epoch`."""
+        """Yield dictionaries with `parts`: one batch of each data set, with its `epoch`."""
         with ExitStack() as stack:
             each = [self._batches(number) for number in range(len(self.sources))]
             if self.threads:
-                # Over the end of an epoch, too: the stream of the next one begins while the last batches are used.
+                # Across epochs, too: the next epoch is prefetched while the last batches are used.
                 each = [prefetch(batches) for batches in each]
             for batches in each:
                 stack.enter_context(closing(batches))
@@ -112,7 +137,7 @@ class EndlessBatches(IterableDataset[Parts]):
             columns=(),
             workers=self.threads,
         )
-        # Samples are numbered through all data sets: no two of them may share a mask.
+        # Samples of all data sets have different indices, so that no two of them share a mask.
         before = sum(other.files.rows for other in self.sources[:number])
         while True:
             stream.seek(epoch, taken)

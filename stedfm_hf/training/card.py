@@ -1,4 +1,4 @@
-"""The card of a pretrained model: what is known of the run, gathered for `stedfm_hf.cards`."""
+"""Model card of a pretrained model."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _SETTINGS = (
     "protocol",
     "seed",
 )
-"""What of a recipe a reader of a card asks for; the rest is in the recipe."""
+"""Settings of the recipe that are shown in the card."""
 _FILES = {
-    "recipe.yaml": "settings; `stedfm pretrain --recipe recipe.yaml --dataset DATA --output NEW` repeats it",
-    CURVE_FILE: "the losses and checks of the whole training",
+    "recipe.yaml": "settings; to repeat: `stedfm pretrain --recipe recipe.yaml --dataset DATA --output NEW`",
+    CURVE_FILE: "losses and evaluations of the training",
     "manifest.json": "versions, settings and data",
 }
 
@@ -58,33 +58,33 @@ def write_card(
     precision: str | None = None,
     held_out_crops: int | None = None,
 ) -> Path:
-    """Writes `README.md` into the folder of a pretrained model; goes last, for it shows the figures that are there.
+    """Write `README.md` into the folder of a pretrained model; call it last, because it shows the existing figures.
 
     Args:
-        folder: of the model.
-        model: the masked autoencoder, for its configuration and its size.
-        train: the splits it was trained on.
-        rows: of the curve.
-        steps: optimiser steps done.
-        samples: crops seen, of all processes.
-        architecture: name of the architecture.
-        recipe: the settings, as they are in `recipe.yaml`.
-        init_from: folder or Hub id of the model whose weights were the start.
-        name: by which the model will be loaded, such as its id on the Hub; None takes that of the folder.
-        machine: see :func:`describe_machine`.
-        precision: "float32" or "bfloat16".
-        held_out_crops: crops of the checks in `rows`.
+        folder: Folder of the model.
+        model: Masked autoencoder.
+        train: Training splits.
+        rows: Rows of the curve.
+        steps: Number of optimiser steps.
+        samples: Number of crops seen, of all processes together.
+        architecture: Name of the architecture.
+        recipe: Settings, as in `recipe.yaml`.
+        init_from: Folder or Hub id of the model that the training started from; None for random weights.
+        name: Name for loading the model, such as its Hub id; None for the name of the folder.
+        machine: Description of the machine, see :func:`describe_machine`.
+        precision: Floating-point type of the training, such as `bfloat16`.
+        held_out_crops: Number of crops of the evaluations in `rows`.
 
     Returns:
         Path of the card.
     """
     output = Path(folder)
     encoder = _count(model.stedfm)
-    checks = [row for row in rows if row.held_out_loss is not None]
-    last = checks[-1] if checks and checks[-1].step > 0 else None
-    first = checks[0] if checks and checks[0].step == 0 else None
+    evaluations = [row for row in rows if row.held_out_loss is not None]
+    last = evaluations[-1] if evaluations and evaluations[-1].step > 0 else None
+    first = evaluations[0] if evaluations and evaluations[0].step == 0 else None
     speed, hours = _speed_and_hours(rows, samples)
-    pictures = {name: f"{FIGURES}/{name}.png" for name in (CURVE, RECONSTRUCTIONS)}
+    figures = {name: f"{FIGURES}/{name}.png" for name in (CURVE, RECONSTRUCTIONS)}
     facts = PretrainedCardFacts(
         name=name or output.resolve().name,
         architecture=architecture,
@@ -106,10 +106,10 @@ def write_card(
         constant_loss=last.constant_loss if last else None,
         psnr=last.psnr if last else None,
         knn=last.knn if last else None,
-        # Of a model that began from another's weights it would be the accuracy of that one.
+        # With --init-from, the first evaluation is that of the other model.
         knn_untrained=first.knn if first and init_from is None else None,
-        curve=pictures[CURVE] if (output / pictures[CURVE]).exists() else None,
-        reconstructions=pictures[RECONSTRUCTIONS] if (output / pictures[RECONSTRUCTIONS]).exists() else None,
+        curve=figures[CURVE] if (output / figures[CURVE]).exists() else None,
+        reconstructions=figures[RECONSTRUCTIONS] if (output / figures[RECONSTRUCTIONS]).exists() else None,
         files={name: what for name, what in _FILES.items() if (output / name).exists()},
     )
     with atomic_path(output / CARD_FILE) as temporary:
@@ -118,13 +118,22 @@ def write_card(
 
 
 def describe_data(files: SplitFiles) -> TrainingData:
-    """What the card of a data set says of it: its name without a path, and whether its images were computed."""
+    """Return the name of a data set without its path, and whether its card declares simulated images.
+
+    Args:
+        files: Files of the training split.
+    """
     on_hub = not Path(files.repo).exists()
     return TrainingData(name_of(files.repo), files.rows, _is_simulated(files, on_hub), on_hub)
 
 
 def describe_machine(processes: int, device: torch.device) -> str:
-    """Kind and number of the devices, such as `2 x NVIDIA H100 80GB HBM3`; no name of a host."""
+    """Return kind and number of the devices, such as `2 x NVIDIA H100 80GB HBM3`, without the host name.
+
+    Args:
+        processes: Number of processes.
+        device: Device of a process.
+    """
     if device.type == "cuda":
         return f"{processes} x {torch.cuda.get_device_name(device)}"
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
@@ -132,28 +141,36 @@ def describe_machine(processes: int, device: torch.device) -> str:
     return f"CPU ({name}, {os.cpu_count()} cores{many})" if device.type == "cpu" else f"{device.type} ({name})"
 
 
-def name_of(place: str) -> str:
-    """Id on the Hub without its revision, or the last part of a path."""
-    if Path(place).exists():
-        return Path(place).resolve().name
-    return place.removeprefix(_HUB).rstrip("/").partition("@")[0]
+def name_of(location: str) -> str:
+    """Return the Hub id without its revision, or the name of a folder.
+
+    Args:
+        location: Hub id, `hf://` path or folder.
+
+    Example:
+        >>> name_of("hf://datasets/lab/crops@v1")
+        'lab/crops'
+    """
+    if Path(location).exists():
+        return Path(location).resolve().name
+    return location.removeprefix(_HUB).rstrip("/").partition("@")[0]
 
 
 def _is_simulated(files: SplitFiles, on_hub: bool) -> bool | None:
-    """As the tags of the data set's card say; None where there is no card of ours."""
+    """Return whether the tags of the dataset card declare simulated images; None without a card of this package."""
     try:
         if on_hub:
             card = DatasetCard.load(name_of(files.repo), token=files.token)
         else:
             card = DatasetCard.load(Path(files.repo) / CARD_FILE)
-    except Exception:  # no card, no front matter, no network: then it is not known
+    except Exception:  # no card, no front matter or no network
         return None
     tags = card.data.to_dict().get("tags") or []
     return True if _SIMULATED_TAG in tags else False if "stedfm" in tags else None
 
 
 def _speed_and_hours(rows: Sequence[CurveRow], samples: int) -> tuple[float | None, float | None]:
-    """Median of the crops a second, and the hours of all steps: of every row by its own speed, else by the median."""
+    """Return the median speed in crops per second, and the hours of all steps; rows without speed use the median."""
     known = [row.images_per_second for row in rows if row.images_per_second]
     if not known:
         return None, None

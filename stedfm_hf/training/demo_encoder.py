@@ -1,6 +1,6 @@
-"""Make the packaged encoder `demo`: `python -m stedfm_hf.training.demo_encoder WORK`.
+"""Training of the packaged encoder `demo`: `python -m stedfm_hf.training.demo_encoder WORK`.
 
-It simulates the images, trains by the recipe `demo`, and writes the encoder in half precision into the package.
+The command simulates images, trains with the recipe `demo`, and writes the encoder in half precision into the package.
 If interrupted, run the same command again to resume.
 """
 
@@ -36,29 +36,37 @@ MODEL = "demo"
 PRESET = "benchmark-v1"
 FIELDS_PER_STRUCTURE = 1500
 FIRST_FIELD = 1000
-"""Fields of the benchmark are numbered below it: none of them is trained on."""
+"""Index of the first training field; the benchmark has the fields below, so the two are disjoint."""
 WEIGHTS = "model.safetensors"
 CONFIGURATIONS = ("config.json", "preprocessor_config.json")
-ABOUT_CODE = ("auto_map", "custom_pipelines")
-"""Of a configuration what points to code beside it, which the package has no need of."""
+CODE_KEYS = ("auto_map", "custom_pipelines")
+"""Keys of a configuration that refer to code in the model folder; not needed inside the package."""
 
 
 def simulate_pool(output: Path) -> None:
-    """Simulate the images to train on; if interrupted, the same call resumes."""
+    """Simulate the training images; if interrupted, the same call resumes.
+
+    Args:
+        output: Folder of the data set.
+    """
     simulate(output, preset=PRESET, per_structure=FIELDS_PER_STRUCTURE, first_index=FIRST_FIELD, format="dataset")
 
 
 def simulate_benchmark(output: Path) -> None:
-    """Simulate the images of the held-out evaluation."""
+    """Simulate the images of the held-out evaluation.
+
+    Args:
+        output: Folder of the data set.
+    """
     simulate(output, preset=PRESET, format="dataset")
 
 
 def train_demo_encoder(work: str | os.PathLike[str], **changes: Any) -> Path:
-    """Simulate the images and train by the recipe `demo`.
+    """Simulate the images, and train with the recipe `demo`.
 
     Args:
         work: Folder for the data sets `pool` and `benchmark-v1` and the training `run`.
-        changes: Settings of the pretraining that replace those of the recipe.
+        changes: Settings of the pretraining that override the recipe.
 
     Returns:
         Folder of the trained masked autoencoder.
@@ -72,12 +80,11 @@ def train_demo_encoder(work: str | os.PathLike[str], **changes: Any) -> Path:
 
 
 def export_encoder(run: str | os.PathLike[str], output: str | os.PathLike[str]) -> Path:
-    """Writes the encoder of a masked autoencoder in half precision, without the code that a Hub folder has.
+    """Write the encoder of a masked autoencoder in half precision, without the code of a Hub folder.
 
     Args:
-        run: folder of the model.
-        output: folder that gets `config.json`, `preprocessor_config.json` and `model.safetensors`; other files in it
-            stay.
+        run: Folder of the masked autoencoder.
+        output: Folder for `config.json`, `preprocessor_config.json` and `model.safetensors`; other files are kept.
 
     Returns:
         The output folder.
@@ -89,18 +96,27 @@ def export_encoder(run: str | os.PathLike[str], output: str | os.PathLike[str]) 
         AutoImageProcessor.from_pretrained(run).save_pretrained(name)
         for part in CONFIGURATIONS:
             values = json.loads(Path(name, part).read_text(encoding="utf-8"))
-            write_json(target / part, {key: value for key, value in values.items() if key not in ABOUT_CODE})
+            write_json(target / part, {key: value for key, value in values.items() if key not in CODE_KEYS})
         with atomic_path(target / WEIGHTS) as temporary:
-            # `save_file` would make a file that only its owner can read.
+            # `save_file` would write a file that only its owner can read.
             temporary.write_bytes(save(load_file(Path(name, WEIGHTS)), {"format": "pt", "note": PACKAGED[MODEL]}))
     return target
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train and export."""
+    """Train and export the encoder.
+
+    Args:
+        argv: Arguments of the command line; by default those of the process.
+    """
     parser = argparse.ArgumentParser(prog="python -m stedfm_hf.training.demo_encoder", description=__doc__)
     parser.add_argument("work", type=Path, help="folder for the data sets and the training")
-    parser.add_argument("--output", type=Path, default=packaged_folder(MODEL), help="by default into the package")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=packaged_folder(MODEL),
+        help="folder of the encoder; by default inside the package",
+    )
     arguments = parser.parse_args(argv)
     print(export_encoder(train_demo_encoder(arguments.work), arguments.output))
 

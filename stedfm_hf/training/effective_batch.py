@@ -1,4 +1,4 @@
-"""Share an effective batch among processes and accumulated batches: it stays the same on any machine."""
+"""Division of an effective batch among processes and accumulated batches."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ def split_batch(
     per_device: int | None = None,
     accumulation: int | None = None,
 ) -> tuple[int, int]:
-    """Find the samples in one forward pass of a process, and its forward passes in an optimiser step.
+    """Divide an effective batch among processes and accumulated batches.
 
     Args:
         effective: Number of samples in an optimiser step, of all processes together.
         world_size: Number of processes.
-        limit: Largest number of samples in one forward pass, where neither of the next two is given.
-        per_device: Number of samples in one forward pass; None finds as many as `limit` allows.
-        accumulation: Number of forward passes in a step; None finds it.
+        limit: Largest number of samples in one forward pass, if neither of the next two is given.
+        per_device: Number of samples in one forward pass; None for the largest possible.
+        accumulation: Number of forward passes in an optimiser step; None to compute it.
 
     Returns:
-        Samples in one forward pass, and forward passes. Their product with `world_size` is `effective`.
+        Number of samples in one forward pass of a process, and number of forward passes in an optimiser step. Their
+        product with `world_size` is `effective`.
 
     Raises:
-        UserError: It cannot be done; names the nearest values with which it can.
+        UserError: The batch cannot be divided evenly; the message names the nearest possible batch sizes.
 
     Example:
         >>> split_batch(1024, 2, limit=256)
@@ -42,16 +43,17 @@ def split_batch(
     """
     if min(number for number in (effective, world_size, limit, per_device, accumulation) if number is not None) < 1:
         raise UserError(
-            f"effective_batch_size {effective}, per_device_train_batch_size {per_device}, gradient_accumulation_steps "
-            f"{accumulation} and the bound {limit} must be 1 or more"
+            f"--effective-batch-size {effective}, --per-device-train-batch-size {per_device}, "
+            f"--gradient-accumulation-steps {accumulation} and --max-per-device-batch {limit} must be at least 1"
         )
     found = _split(effective, world_size, limit, per_device, accumulation)
     if found is None:
         near = _nearest(effective, world_size, limit, per_device, accumulation)
         size = f"{per_device} samples" if per_device else f"at most {limit} samples"
         times = "" if accumulation is None else f", {accumulation} times"
+        processes = "1 process" if world_size == 1 else f"{world_size} processes"
         raise UserError(
-            f"effective_batch_size {effective} cannot be split evenly over {world_size} process(es) of {size}{times}"
+            f"--effective-batch-size {effective} cannot be divided evenly among {processes} of {size}{times}"
             f"; the nearest that can: {' or '.join(map(str, near))}"
         )
     return found
@@ -68,7 +70,7 @@ def _split(
     elif per_device is None:
         fullest = min(share, limit)
         per_device = next(size for size in range(fullest, 0, -1) if share % size == 0)
-        if 4 * per_device < fullest:  # a prime number in crumbs would take for ever, and nobody would know why
+        if 4 * per_device < fullest:  # tiny batches, for example of a prime number, would be very slow
             return None
     if not per_device or share % per_device:
         return None
@@ -79,7 +81,7 @@ def _split(
 def _nearest(
     effective: int, world_size: int, limit: int, per_device: int | None, accumulation: int | None
 ) -> tuple[int, ...]:
-    """The nearest effective batches below (if there is one) and above that can be shared out."""
+    """Return the nearest effective batch sizes below (if any) and above that can be divided."""
     if per_device is not None and accumulation is not None:
         return (world_size * per_device * accumulation,)
 

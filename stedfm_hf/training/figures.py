@@ -1,4 +1,4 @@
-"""Figures of a training: its curve, and what the model makes of held-out crops."""
+"""Figures of a training: curves, and reconstructions of held-out crops."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from stedfm_hf.training.curve import CurveRow, FinetuneRow
 FIGURES = "figures"
 CURVE, RECONSTRUCTIONS = "curve", "reconstructions"
 _TRAINING = "#A9B5C1"
-_WIDE = 5.0
-"""Losses that spread more than this, from the lowest to the highest, are drawn by their logarithm."""
+_LOG_SCALE_RATIO = 5.0
+"""Ratio of the highest to the lowest loss above which the axis is logarithmic."""
 
 
 def save_figures(
     output: str | Path, rows: Sequence[CurveRow], reconstructions: Sequence[Reconstruction] = ()
 ) -> list[Path]:
-    """Writes `OUTPUT/figures/curve` and `.../reconstructions`, as PNG and SVG each.
+    """Write the figures `curve` and `reconstructions` into `OUTPUT/figures`, as PNG and SVG.
 
     Args:
-        output: folder of the run.
-        rows: of the curve; without any there is no figure of it.
-        reconstructions: as :meth:`HeldOutEvaluator.reconstructions` returns; without any there is no figure of them.
+        output: Folder of the run.
+        rows: Rows of the curve; no figure is written if empty.
+        reconstructions: Reconstructions from :meth:`HeldOutEvaluator.reconstructions`; no figure is written if empty.
 
     Returns:
         Paths of the PNG files.
@@ -44,13 +44,17 @@ def save_figures(
 
 
 def plot_curve(rows: Sequence[CurveRow]) -> Figure:
-    """The losses over the steps beside that of the best constant; below, what else was measured."""
+    """Plot the losses over the steps, with the loss of the best constant prediction, and the other measured values.
+
+    Args:
+        rows: Rows of the curve.
+    """
     lower = [
         (name, title, factor)
         for name, title, factor in (
-            ("psnr", "PSNR of hidden pixels (dB)", 1.0),
-            ("knn", "kNN accuracy (%)", 100.0),
-            ("learning_rate", "learning rate", 1.0),
+            ("psnr", "PSNR of masked pixels (dB)", 1.0),
+            ("knn", "k-NN accuracy (%)", 100.0),
+            ("learning_rate", "Learning rate", 1.0),
         )
         if any(getattr(row, name) is not None for row in rows)
     ]
@@ -58,37 +62,46 @@ def plot_curve(rows: Sequence[CurveRow]) -> Figure:
         figure = Figure(figsize=(7.2, 3.4 + 1.9 * bool(lower)), layout="constrained")
         grid = figure.add_gridspec(1 + bool(lower), max(1, len(lower)), height_ratios=[1.9, 1.0][: 1 + bool(lower)])
         _plot_losses(figure.add_subplot(grid[0, :]), rows)
-        for place, (name, title, factor) in enumerate(lower):
-            axes = figure.add_subplot(grid[1, place])
+        for column, (name, title, factor) in enumerate(lower):
+            axes = figure.add_subplot(grid[1, column])
             steps, values = _column(rows, name)
             measured = name != "learning_rate"
             colour, marker = (PALETTE[0], "o") if measured else (MUTED, "")
             axes.plot(steps, [factor * value for value in values], color=colour, marker=marker, markersize=3.5)
-            axes.set(ylabel=title, xlabel="step")
+            axes.set(ylabel=title, xlabel="optimiser step")
             axes.locator_params(axis="x", nbins=4)
             axes.ticklabel_format(axis="y", scilimits=(-3, 4), useOffset=False)
         return figure
 
 
 def plot_finetuning_curve(rows: Sequence[FinetuneRow], metric: str, *, best_step: int | None = None) -> Figure:
-    """Plot the losses of a fine-tuning over the steps, and the metric that the best model is chosen by."""
+    """Plot the losses of a fine-tuning over the steps, and the metric that selects the best model.
+
+    Args:
+        rows: Rows of the curve.
+        metric: Name of the metric.
+        best_step: Optimiser step of the best model, marked in the plot.
+    """
     with style():
         figure = Figure(figsize=(7.2, 3.0), layout="constrained")
         left, right = figure.subplots(1, 2)
-        for name, label, colour in (("loss", "training", MUTED), ("validation_loss", "validation", PALETTE[0])):
+        for name, label, colour in (
+            ("loss", "training loss", MUTED),
+            ("validation_loss", "validation loss", PALETTE[0]),
+        ):
             steps, values = _column(rows, name)
             if steps:
                 left.plot(steps, values, "o-", markersize=3.0, color=colour, label=label)
-        left.set(xlabel="step", ylabel="loss")
+        left.set(xlabel="optimiser step", ylabel="loss")
         left.legend()
         steps, values = _column(rows, "validation_metric")
         if np.isfinite(values).any():
             right.plot(steps, np.where(np.isfinite(values), values, np.nan), "o-", markersize=3.0, color=PALETTE[0])
         if best_step is not None:
-            right.axvline(best_step, color=PALETTE[1], ls=(0, (5, 3)), lw=1.2, label=f"best: step {best_step}")
+            right.axvline(best_step, color=PALETTE[1], ls=(0, (5, 3)), lw=1.2, label=f"best model: step {best_step}")
             right.legend()
         name = "IoU" if metric == "iou" else metric.replace("_", " ")
-        right.set(xlabel="step", ylabel=f"{name} of the validation images")
+        right.set(xlabel="optimiser step", ylabel=f"{name} of the validation images")
         for axes in (left, right):
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         return figure
@@ -96,22 +109,24 @@ def plot_finetuning_curve(rows: Sequence[FinetuneRow], metric: str, *, best_step
 
 def _plot_losses(axes: Axes, rows: Sequence[CurveRow]) -> None:
     steps, losses = _column(rows, "loss")
-    axes.plot(steps, losses, color=_TRAINING, lw=1.2, label="training")
+    axes.plot(steps, losses, color=_TRAINING, lw=1.2, label="training loss")
     held_steps, held = _column(rows, "held_out_loss")
     if held:
-        axes.plot(held_steps, held, "o-", color=PALETTE[0], markersize=4.0, label="held-out")
+        axes.plot(held_steps, held, "o-", color=PALETTE[0], markersize=4.0, label="held-out loss")
     constant_steps, constants = _column(rows, "constant_loss")
     if constants:
-        axes.axhline(constants[-1], color=PALETTE[1], ls=(0, (5, 3)), lw=1.5, label="held-out, best constant")
+        axes.axhline(
+            constants[-1], color=PALETTE[1], ls=(0, (5, 3)), lw=1.5, label="held-out loss of the best constant"
+        )
     everything = [value for value in (*losses, *held, *constants) if value > 0]
-    if everything and max(everything) > _WIDE * min(everything):
+    if everything and max(everything) > _LOG_SCALE_RATIO * min(everything):
         axes.set_yscale("log")
     last = max(row.step for row in rows) or 1
-    axes.set(xlabel="step", ylabel="loss (mean squared error)", xlim=(-0.01 * last, 1.01 * last))
+    axes.set(xlabel="optimiser step", ylabel="loss (mean squared error)", xlim=(-0.01 * last, 1.01 * last))
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, columnspacing=1.2, handlelength=1.6)
 
 
 def _column(rows: Sequence[CurveRow] | Sequence[FinetuneRow], name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of a column, where it has one."""
+    """Return the steps and values of the rows that have a value in a column."""
     known = [(row.step, getattr(row, name)) for row in rows if getattr(row, name) is not None]
     return [step for step, _ in known], [float(value) for _, value in known]

@@ -1,7 +1,9 @@
-"""Is it going well? What a masked autoencoder makes of held-out crops, the same ones with the same masks every time.
+"""Evaluation of a masked autoencoder on held-out crops with fixed masks.
 
-The crops are of source images that the training never sees. Crops and masks depend on the data set alone, not on the
-seed, the ranks or the batch size of a run, so that runs can be compared. (Ours: the reference checks nothing.)
+The crops are from source images that are not in the training split. Crops and masks depend on the data set only, not
+on the seed, the number of processes or the batch size, so that runs can be compared.
+
+Source: This package; the reference protocol has no held-out evaluation.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ from stedfm_hf.runs import UserError
 from stedfm_hf.training.preparation import Preparation, center_crop
 
 SEED = 0
-"""Of which crops are held out, where there are more than are looked at, and of their masks; not that of the run."""
-READ_AT_ONCE = 256
+"""Random seed of the selection and the masks of the held-out crops; independent of the seed of the run."""
+READ_BATCH_SIZE = 256
 NEIGHBOURS = 10
-SMALLEST_ERROR = 1e-10
-"""A mean squared error below it counts as it: 100 dB."""
+MIN_ERROR = 1e-10
+"""Smallest mean squared error for the PSNR, which limits it to 100 dB."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,12 @@ class HeldOutMetrics:
     """Metrics of an evaluation on held-out crops.
 
     Attributes:
-        loss: the loss of the model, mean squared error of the hidden pixels.
-        constant_loss: loss of the best constant, the variance of what is predicted: nothing is learned above it.
-        psnr: peak signal-to-noise ratio of the hidden pixels in dB: 10 log10(1 / their mean squared error in [0, 1]).
-        knn: share of the labelled crops whose label a vote of the 10 nearest training crops finds, by the vectors of
-            the whole, unmasked crop; None where there are no labels.
+        loss: Loss of the model: mean squared error of the masked patches.
+        constant_loss: Loss of the best constant prediction: variance of the targets. A model with a higher loss has
+            learned nothing.
+        psnr: Peak signal-to-noise ratio of the masked pixels in dB, for intensities in [0, 1].
+        knn: Accuracy of 10-nearest-neighbour classification of the labelled crops with the embeddings of labelled
+            training crops, in [0, 1]; None without labels.
     """
 
     loss: float
@@ -50,21 +53,21 @@ class HeldOutMetrics:
     knn: float | None = None
 
     def metrics(self) -> dict[str, float]:
-        """The figures by the names that `transformers.Trainer` gives those of an evaluation."""
+        """Return the metrics with the prefix that `transformers.Trainer` uses for evaluations."""
         found = {"eval_loss": self.loss, "eval_constant_loss": self.constant_loss, "eval_psnr": self.psnr}
         return found if self.knn is None else found | {"eval_knn": self.knn}
 
 
 @dataclass(frozen=True, eq=False)
 class Crops:
-    """Some crops of a split, in memory as they are stored, cut to the size of the model's images.
+    """Crops of a split in memory, as they are stored, cropped to the image size of the model.
 
-    Args:
-        pixels: (n, 1, S, S).
-        intensity_range: (n, 2), the stored values that mean 0 and 1.
-        index: number of each in the split, (n,) int64.
-        label: number of its class, (n,) int64, -1 where it has none.
-        pixel_size_nm: width of a pixel, (n,) float32, NaN where it is not known.
+    Attributes:
+        pixels: Stored pixels, (n, 1, S, S).
+        intensity_range: Stored values that are scaled to 0 and 1, (n, 2).
+        index: Index of each crop in the split, (n,) int64.
+        label: Index of the class, (n,) int64; -1 without a label.
+        pixel_size_nm: Width of a pixel in nm, (n,) float32; NaN if unknown.
     """
 
     pixels: torch.Tensor
@@ -77,16 +80,24 @@ class Crops:
         return len(self.pixels)
 
     def take(self, rows: torch.Tensor | slice) -> Crops:
-        """Return the crops of some rows."""
+        """Return the crops of some rows.
+
+        Args:
+            rows: Indices, mask or slice of the rows.
+        """
         return Crops(*(values[rows] for values in self._columns()))
 
     def labelled(self) -> Crops:
-        """Those that have a label."""
+        """Return the crops that have a label."""
         return self.take((self.label != UNLABELLED).nonzero()[:, 0])
 
     @classmethod
     def joined(cls, parts: Sequence[Crops]) -> Crops:
-        """The crops of several, one after the other."""
+        """Return the concatenation of several sets of crops.
+
+        Args:
+            parts: Sets of crops.
+        """
         return cls(*map(torch.cat, zip(*(part._columns() for part in parts), strict=True)))
 
     def _columns(self) -> tuple[torch.Tensor, ...]:
@@ -94,13 +105,19 @@ class Crops:
 
 
 def read_crops(files: SplitFiles, size: int, *, max_crops: int, labelled: bool = False) -> Crops:
-    """Reads crops of a split: all, or as many as asked for in a random order that is always the same.
+    """Read crops of a split: all, or a fixed random sample.
+
+    Args:
+        files: Files of the split.
+        size: Image size of the model in pixels; larger crops are cropped centrally.
+        max_crops: Largest number of crops.
+        labelled: Whether to read only crops that have a label.
 
     Raises:
-        UserError: the crops are smaller than `size`.
+        UserError: The crops are smaller than `size`.
     """
     columns = ("pixel_size_nm", *["label"] * bool(files.labels))
-    batch_size = min(READ_AT_ONCE, files.rows, max_crops)
+    batch_size = min(READ_BATCH_SIZE, files.rows, max_crops)
     stream = CropStream(
         files, batch_size=batch_size, seed=SEED, epoch=0, rank=0, world_size=1, drop_last=False, columns=columns
     )
@@ -113,7 +130,7 @@ def read_crops(files: SplitFiles, size: int, *, max_crops: int, labelled: bool =
             )
         label = batch.get("label", torch.full_like(batch["index"], UNLABELLED))
         widths = torch.tensor([math.nan if each is None else each[1] for each in batch["pixel_size_nm"]])
-        # A copy: the rest of a larger crop is let go.
+        # A copy, so that the memory of larger crops is released.
         pixels = center_crop(batch["pixels"], size).clone()
         crops = Crops(pixels, batch["intensity_range"], batch["index"], label, widths).take(batch["valid"])
         parts.append(crops.labelled() if labelled else crops)
@@ -124,7 +141,7 @@ def read_crops(files: SplitFiles, size: int, *, max_crops: int, labelled: bool =
 
 @dataclass(frozen=True, eq=False)
 class _HeldOutCrops:
-    """The held-out crops of one data set, and labelled training crops whose vectors vote."""
+    """Held-out crops of one data set, and labelled training crops for the nearest-neighbour classification."""
 
     crops: Crops
     gallery: Crops | None
@@ -132,20 +149,22 @@ class _HeldOutCrops:
 
 
 class HeldOutEvaluator:
-    """Looks at held-out crops.
+    """Evaluation on held-out crops.
 
-    Every process of a distributed training holds all the crops and computes everything: nothing has to be gathered,
-    and models whose parameters are spread over the processes work as well.
+    Every process of a distributed training evaluates all crops, so no communication is needed, and models whose
+    parameters are sharded among the processes work as well.
 
     Args:
-        validation: held-out splits, one for each data set.
-        preparation: of the training; its seed and its augmentation do not matter.
-        train: training splits: those of a repository in `validation` that has labels give the vectors that vote.
-        max_crops: crops of each split at most.
-        batch_size: crops at a time; the figures do not depend on it.
+        validation: Held-out splits, one for each data set.
+        preparation: Preprocessing of the training; its seed and augmentation are ignored.
+        train: Training splits. The nearest-neighbour classification uses the labelled crops of those that are of the
+            same data set as a held-out split.
+        max_crops: Largest number of crops of each split.
+        batch_size: Number of crops in a forward pass; does not change the metrics.
 
     Raises:
-        UserError: there is nothing to look at, a split is held out and trained on, or crops are too small.
+        UserError: There are no held-out crops, a split is used for both training and evaluation, or crops are too
+            small.
 
     Example:
         >>> files = find_split("sted-crops", "validation")  # doctest: +SKIP
@@ -164,23 +183,29 @@ class HeldOutEvaluator:
         batch_size: int = 256,
     ) -> None:
         if not validation or max_crops < 1 or batch_size < 1:
-            raise UserError("held-out crops need a split, and at least one crop and one crop at a time")
+            raise UserError("the held-out evaluation needs a split; max_crops and batch_size must be at least 1")
         self.preparation, self.batch_size = replace(preparation, seed=SEED, augment=False), batch_size
-        trained_on = {files.repo: files for files in train}
+        by_repo = {files.repo: files for files in train}
         size, before, self._sets = preparation.image_size, 0, []
         for files in validation:
-            own = trained_on.get(files.repo)
-            if own is not None and own.split == files.split:
-                raise UserError(f"{files.repo}: split {files.split!r} cannot be trained on and held out; name another")
+            training = by_repo.get(files.repo)
+            if training is not None and training.split == files.split:
+                raise UserError(
+                    f"{files.repo}: split {files.split!r} is the training split; give another --validation-split"
+                )
             crops = read_crops(files, size, max_crops=max_crops)
-            # Numbered through all data sets, as in the training: no two crops share a mask.
+            # Crops of all data sets have different indices, as in training, so that no two of them share a mask.
             crops, before = replace(crops, index=crops.index + before), before + files.rows
-            votes = own is not None and own.labels and len(crops.labelled())
-            gallery = read_crops(own, size, max_crops=max_crops, labelled=True) if own is not None and votes else None
+            has_labels = training is not None and training.labels and len(crops.labelled())
+            gallery = (
+                read_crops(training, size, max_crops=max_crops, labelled=True)
+                if training is not None and has_labels
+                else None
+            )
             self._sets.append(_HeldOutCrops(crops, gallery if gallery and len(gallery) else None, files.labels))
 
     def __len__(self) -> int:
-        """Held-out crops."""
+        """Return the number of held-out crops."""
         return sum(len(each.crops) for each in self._sets)
 
     def evaluate(
@@ -190,28 +215,29 @@ class HeldOutEvaluator:
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> HeldOutMetrics:
-        """Looks at all held-out crops; the model and all random generators stay as they were.
+        """Evaluate a model on all held-out crops, without changing the model or the random generators.
 
         Args:
-            model: the masked autoencoder itself, without what wraps it in a distributed or compiled training.
-            device: where the model is; None takes that of its parameters.
-            dtype: of autocast; None computes in the type of the weights. Losses are summed in float32 or better.
+            model: Masked autoencoder, without the wrappers of distributed or compiled training.
+            device: Device of the model; None for the device of its parameters.
+            dtype: Data type of autocast; None computes in the type of the weights. Losses are summed in float32 or
+                float64.
 
         Returns:
-            The figures.
+            Metrics over all crops.
         """
-        place = device or next(model.parameters()).device
-        with _evaluation_mode(model, place, dtype):
+        target = device or next(model.parameters()).device
+        with _evaluation_mode(model, target, dtype):
             rows, counts = [], []
-            for batch in self._batches([each.crops for each in self._sets], place):
+            for batch in self._batches([each.crops for each in self._sets], target):
                 rows.append(_means(model, batch["pixel_values"], model(**batch)))
                 counts.append(len(batch["noise"]))
-            knn = self._knn(model, place)
-        # One transfer for all; the mean over batches of different sizes in double.
+            knn = self._knn(model, target)
+        # One transfer for all batches; the weighted mean in float64.
         means = torch.stack(rows).cpu().double().numpy()
-        loss, error, target, square = np.average(means, axis=0, weights=counts).tolist()
-        psnr = -10.0 * math.log10(max(error, SMALLEST_ERROR))
-        return HeldOutMetrics(loss=loss, constant_loss=square - target**2, psnr=psnr, knn=knn)
+        loss, error, target_mean, square = np.average(means, axis=0, weights=counts).tolist()
+        psnr = -10.0 * math.log10(max(error, MIN_ERROR))
+        return HeldOutMetrics(loss=loss, constant_loss=square - target_mean**2, psnr=psnr, knn=knn)
 
     def reconstructions(
         self,
@@ -221,27 +247,27 @@ class HeldOutEvaluator:
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> list[Reconstruction]:
-        """What the model makes of some held-out crops, in turn of each label: not picked by how they come out.
+        """Return reconstructions of some held-out crops, in turn from each label, not selected by quality.
 
         Args:
-            model: as for :meth:`evaluate`, as the next two.
-            max_crops: crops.
-            device: where the model is.
-            dtype: of autocast.
+            model: Masked autoencoder, as for :meth:`evaluate`.
+            max_crops: Largest number of crops.
+            device: Device of the model; None for the device of its parameters.
+            dtype: Data type of autocast; None computes in the type of the weights.
         """
-        place = device or next(model.parameters()).device
+        target = device or next(model.parameters()).device
         groups: dict[tuple[int, int], list[int]] = {}
         for number, each in enumerate(self._sets):
-            for where, label in enumerate(each.crops.label.tolist()):
-                groups.setdefault((number, label), []).append(where)
+            for row, label in enumerate(each.crops.label.tolist()):
+                groups.setdefault((number, label), []).append(row)
         turns = [
             (*key, group[turn]) for turn in range(max_crops) for key, group in groups.items() if turn < len(group)
         ]
         found = []
-        with _evaluation_mode(model, place, dtype):
-            for number, label, where in sorted(turns[:max_crops]):
-                crop = self._sets[number].crops.take(torch.tensor([where]))
-                (batch,) = self._batches([crop], place)
+        with _evaluation_mode(model, target, dtype):
+            for number, label, row in sorted(turns[:max_crops]):
+                crop = self._sets[number].crops.take(torch.tensor([row]))
+                (batch,) = self._batches([crop], target)
                 name = self._sets[number].labels[label] if label != UNLABELLED else None
                 found.append(_reconstruction(model, batch, name, float(crop.pixel_size_nm)))
         return found
@@ -254,27 +280,31 @@ class HeldOutEvaluator:
                 yield self.preparation(moved, epoch=0)
 
     def _knn(self, model: StedFmForPreTraining, device: torch.device) -> float | None:
-        """Right answers of all data sets; each asks the training crops of its own."""
-        right, asked = 0, 0
+        """Return the accuracy over all data sets; each uses the labelled training crops of the same data set."""
+        correct, total = 0, 0
         for each in self._sets:
             if each.gallery is None:
                 continue
             queries = each.crops.labelled()
-            gallery_vectors, query_vectors = (self._vectors(model, crops, device) for crops in (each.gallery, queries))
-            if not (np.isfinite(gallery_vectors).all() and np.isfinite(query_vectors).all()):
+            gallery_embeddings, query_embeddings = (
+                self._embeddings(model, crops, device) for crops in (each.gallery, queries)
+            )
+            if not (np.isfinite(gallery_embeddings).all() and np.isfinite(query_embeddings).all()):
                 return None
             gallery_labels, query_labels = (
                 [each.labels[label] for label in crops.label.tolist()] for crops in (each.gallery, queries)
             )
             k = min(NEIGHBOURS, len(each.gallery))
-            found = knn_accuracy(gallery_vectors, gallery_labels, query_vectors, query_labels, k=k)
-            right, asked = right + int(found.correct.sum()), asked + len(queries)
-        return right / asked if asked else None
+            found = knn_accuracy(gallery_embeddings, gallery_labels, query_embeddings, query_labels, k=k)
+            correct, total = correct + int(found.correct.sum()), total + len(queries)
+        return correct / total if total else None
 
-    def _vectors(self, model: StedFmForPreTraining, crops: Crops, device: torch.device) -> np.ndarray:
+    def _embeddings(self, model: StedFmForPreTraining, crops: Crops, device: torch.device) -> np.ndarray:
         with _unsharded(model):
-            vectors = [model.stedfm(batch["pixel_values"]).pooler_output for batch in self._batches([crops], device)]
-        return torch.cat(vectors).float().cpu().numpy()
+            embeddings = [
+                model.stedfm(batch["pixel_values"]).pooler_output for batch in self._batches([crops], device)
+            ]
+        return torch.cat(embeddings).float().cpu().numpy()
 
 
 def find_held_out_crops(
@@ -286,20 +316,28 @@ def find_held_out_crops(
     batch_size: int = 256,
     report: Callable[[str], None] = print,
 ) -> HeldOutEvaluator | None:
-    """Finds the held-out crops of the data sets of a training.
+    """Read the held-out crops of the data sets of a training.
+
+    Args:
+        train: Training splits.
+        preparation: Preprocessing of the training.
+        split: Name of the held-out split.
+        max_crops: Largest number of crops of each split.
+        batch_size: Number of crops in a forward pass.
+        report: Function that prints a line about a data set without this split.
 
     Returns:
-        None where no data set has such a split.
+        Held-out evaluation, or None if no data set has the split.
 
     Raises:
-        UserError: as of :class:`HeldOutEvaluator`.
+        UserError: As for :class:`HeldOutEvaluator`.
     """
     found = []
     for files in train:
         if split in find_split_names(files.repo, token=files.token):
             found.append(find_split(files.repo, split, token=files.token))
         else:
-            report(f"{files.repo}: has no split {split!r}: nothing of it tells whether the training goes well")
+            report(f"{files.repo}: no split {split!r}, so this data set is not part of the held-out evaluation")
     return (
         HeldOutEvaluator(found, preparation, train=train, max_crops=max_crops, batch_size=batch_size)
         if found
@@ -309,11 +347,11 @@ def find_held_out_crops(
 
 @contextmanager
 def _evaluation_mode(model: StedFmForPreTraining, device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
-    """Evaluation mode, without gradients, in a precision; afterwards the model is as it was."""
+    """Set a model to evaluation mode with autocast and without gradients, and restore its mode afterwards."""
     was_training = model.training
     model.eval()
     try:
-        # Not inference_mode: DeepSpeed and FSDP gather parameters in the forward pass and keep them.
+        # Not inference_mode: DeepSpeed and FSDP collect parameters in the forward pass and keep them.
         with torch.no_grad(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             yield
     finally:
@@ -322,20 +360,20 @@ def _evaluation_mode(model: StedFmForPreTraining, device: torch.device, dtype: t
 
 @contextmanager
 def _unsharded(model: Any) -> Iterator[None]:
-    """Lets the encoder be called without the whole model, whose call would gather what FSDP has spread out."""
-    is_spread = hasattr(model, "unshard")
-    if is_spread:
+    """Collect the parameters that FSDP has sharded, so that the encoder can be called on its own."""
+    is_sharded = hasattr(model, "unshard")
+    if is_sharded:
         model.unshard()
     yield
-    if is_spread:
+    if is_sharded:
         model.reshard()
 
 
 def _means(model: StedFmForPreTraining, images: torch.Tensor, output: StedFmForPreTrainingOutput) -> torch.Tensor:
-    """Loss, squared error of the hidden pixels, mean and mean square of the targets: (4,) float32."""
+    """Return loss, mean squared error of the masked pixels, mean and mean square of the targets, (4,) float32."""
     assert output.loss is not None and output.ids_masked is not None and output.logits is not None
     targets = model.targets(images, output.ids_masked)
-    # Visible pixels are in the reconstruction as they were, so that they add nothing.
+    # Visible pixels are unchanged in the reconstruction, so their error is 0.
     error = (model.reconstruct(images, output) - images).square().sum() / output.logits.numel()
     return torch.stack([output.loss.float(), error, targets.mean(), targets.square().mean()])
 

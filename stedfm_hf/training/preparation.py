@@ -1,7 +1,7 @@
-"""From a batch of the stream to the input of the masked autoencoder, on the device.
+"""Preprocessing of pretraining batches on the device: cropping, scaling, augmentation and masking.
 
-8- or 16-bit pixels come to the device as they are stored; there they are scaled, cropped, turned and masked. What
-happens to a sample is a function of (seed, epoch, sample), see :mod:`stedfm_hf.training.random_numbers`.
+Pixels are transferred as they are stored, in 8 or 16 bits. The preprocessing of a sample is a function of (seed,
+epoch, sample), see :mod:`stedfm_hf.training.random_numbers`.
 """
 
 from __future__ import annotations
@@ -16,27 +16,30 @@ from stedfm_hf.data import to_unit_range
 from stedfm_hf.training.random_numbers import random_integers, random_ranks, sample_keys
 
 MASK, ROTATION, CROP = 1, 2, 3
-"""What random numbers are drawn for."""
+"""Purposes of random numbers."""
 FLIPS = (0, 2, 5, 7)
-"""Of the eight turns those that mirror rows, columns, both or none."""
+"""Numbers of `rotate_and_flip` that mirror rows, columns, both or none."""
 CROP_TRIES = 10
-SPARSE = 4
-"""Rows and columns from one that is looked at to the next, in the search for foreground."""
+"""Number of random crops from which one is selected."""
+STRIDE = 4
+"""Distance in pixels of the rows and columns that are examined in the search for foreground."""
 FOREGROUND = 0.02
-"""A pixel above this is foreground for the choice of a crop (reference protocol)."""
+"""Scaled intensity above which a pixel is foreground, in the selection of a crop (reference protocol)."""
 MIN_FOREGROUND = 0.01
+"""Fraction of foreground pixels above which a crop is selected at once."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Makes the input of a training step.
+    """Preprocessing of the batches of a training.
 
-    Args:
-        seed: of the run.
-        image_size: side of the model's images; larger ones are cropped at a random place with foreground.
-        patches: patches of such an image.
-        augment: whether images are turned and mirrored, and crops are random; else crops are of the middle.
-        flips_only: mirrored only, not turned by a quarter (reference protocol).
+    Attributes:
+        seed: Random seed of the run.
+        image_size: Size of the images of the model in pixels; larger images are cropped at a random position with
+            foreground.
+        patches: Number of patches of an image.
+        augment: Whether images are rotated and mirrored, and crops are random; otherwise crops are central.
+        flips_only: Whether images are only mirrored, not rotated by 90 degrees (reference protocol).
 
     Example:
         >>> batch = {
@@ -57,17 +60,17 @@ class Preparation:
 
     @torch.no_grad()
     def __call__(self, batch: Mapping[str, Any], *, epoch: int) -> dict[str, torch.Tensor]:
-        """Scales, crops, turns and masks.
+        """Crop, scale, augment and mask a batch.
 
         Args:
             batch: `pixels` (B, 1, H, W), `intensity_range` (B, 2) and `index` (B,), on the device.
-            epoch: number of the epoch.
+            epoch: Index of the epoch.
 
         Returns:
-            `pixel_values` (B, 1, S, S) float32 in [0, 1] and `noise` (B, N) int64, whose order is the mask.
+            `pixel_values` (B, 1, S, S) float32 in [0, 1], and `noise` (B, N) int64, whose order determines the mask.
         """
         keys = sample_keys(self.seed, epoch, batch["index"])
-        # Cut first, scaled then: of a field of 224 pixels a model of 64 sees a twelfth.
+        # Cropping first is faster: a crop of 64 pixels is a twelfth of an image of 224 pixels.
         images = to_unit_range(self._crop(batch["pixels"], batch["intensity_range"], keys), batch["intensity_range"])
         if self.augment:
             turns = torch.tensor(FLIPS if self.flips_only else range(8), device=images.device)
@@ -75,33 +78,33 @@ class Preparation:
         return {"pixel_values": images, "noise": random_ranks(keys, self.patches, purpose=MASK)}
 
     def _crop(self, images: torch.Tensor, intensity_range: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """The best of some random image_ids: the first with enough foreground, else the one with most of it."""
+        """Return random crops: the first with enough foreground, otherwise the one with most foreground."""
         size, (height, width) = self.image_size, images.shape[2:]
         if (height, width) == (size, size):
             return images
         if not self.augment:
             return center_crop(images, size)
-        places = random_integers(keys, 2 * CROP_TRIES, purpose=CROP).reshape(-1, CROP_TRIES, 2)
-        tops, lefts = places[..., 0] % (height - size + 1), places[..., 1] % (width - size + 1)
-        # Sums over every square by an integral image of every fourth row and column, enough for a share; whole
-        # numbers, so that every device finds the same.
+        positions = random_integers(keys, 2 * CROP_TRIES, purpose=CROP).reshape(-1, CROP_TRIES, 2)
+        tops, lefts = positions[..., 0] % (height - size + 1), positions[..., 1] % (width - size + 1)
+        # Foreground counts of all crops from an integral image of every fourth row and column; integers, so that all
+        # devices agree.
         low, high = intensity_range.unbind(1)
         level = (low + FOREGROUND * (high - low))[:, None, None]
-        stored = images[:, 0, ::SPARSE, ::SPARSE]
+        stored = images[:, 0, ::STRIDE, ::STRIDE]
         stored = stored if images.is_floating_point() else stored.to(torch.int32)
         lit = torch.nn.functional.pad((stored > level).to(torch.int32), (1, 0, 1, 0))
         sums = lit.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
         one = torch.arange(len(images), device=images.device)[:, None]
-        side, above, before = max(1, size // SPARSE), tops // SPARSE, lefts // SPARSE
+        length, above, before = max(1, size // STRIDE), tops // STRIDE, lefts // STRIDE
         inside = (
-            sums[one, above + side, before + side]
-            - sums[one, above, before + side]
-            - sums[one, above + side, before]
+            sums[one, above + length, before + length]
+            - sums[one, above, before + length]
+            - sums[one, above + length, before]
             + sums[one, above, before]
         )
-        enough = (inside > MIN_FOREGROUND * side * side).to(torch.int32)
-        # The first with enough; if there is none, the fullest.
-        rank = enough * (2 * side * side + CROP_TRIES) - enough * torch.arange(CROP_TRIES, device=images.device)
+        enough = (inside > MIN_FOREGROUND * length * length).to(torch.int32)
+        # The first crop with enough foreground; if there is none, the one with most.
+        rank = enough * (2 * length * length + CROP_TRIES) - enough * torch.arange(CROP_TRIES, device=images.device)
         chosen = (torch.where(enough.bool(), rank, inside)).argmax(dim=1, keepdim=True)
         top, left = tops.gather(1, chosen), lefts.gather(1, chosen)
         span = torch.arange(size, device=images.device)
@@ -110,28 +113,44 @@ class Preparation:
 
 
 def center_crop(images: torch.Tensor, size: int) -> torch.Tensor:
-    """The middle of images.
+    """Return the central squares of images.
 
     Args:
-        images: (B, C, H, W), no smaller than `size`.
-        size: rows and columns wanted.
+        images: Images (B, C, H, W), at least `size` pixels high and wide.
+        size: Height and width of the crops in pixels.
+
+    Returns:
+        Crops (B, C, size, size).
+
+    Example:
+        >>> center_crop(torch.arange(4).view(1, 1, 1, 4).expand(1, 1, 4, 4), 2)[0, 0, 0].tolist()
+        [1, 2]
     """
     top, left = (images.shape[2] - size) // 2, (images.shape[3] - size) // 2
     return images[:, :, top : top + size, left : left + size]
 
 
 def rotate_and_flip(images: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
-    """One of the eight rotations and reflections of every square image.
+    """Apply one of the eight rotations and reflections to every square image.
 
     Args:
-        images: (B, C, S, S).
-        number: (B,), 0 to 7: quarter turns, and 4 more for a reflection.
+        images: Images (B, C, S, S).
+        number: Number of the transform of each image, 0 to 7, (B,): number of rotations by 90 degrees, plus 4 for a
+            transposition.
+
+    Returns:
+        Transformed images (B, C, S, S).
+
+    Example:
+        >>> image = torch.arange(4).view(1, 1, 2, 2)
+        >>> rotate_and_flip(image, torch.tensor([2]))[0, 0].tolist()
+        [[3, 2], [1, 0]]
     """
     size = images.shape[-1]
-    side = torch.arange(size, device=images.device)
-    rows, columns = torch.broadcast_to(side[:, None], (size, size)), torch.broadcast_to(side[None, :], (size, size))
+    index = torch.arange(size, device=images.device)
+    rows, columns = torch.broadcast_to(index[:, None], (size, size)), torch.broadcast_to(index[None, :], (size, size))
     back = size - 1
-    # Where each pixel of the turned image comes from, for all eight; a gather then does them at once.
+    # The origin of each pixel of the transformed image, for all eight transforms.
     origins = [(rows, columns), (columns, back - rows), (back - rows, back - columns), (back - columns, rows)]
     origins += [(column, row) for row, column in origins]
     flat = torch.stack([(row * size + column).reshape(-1) for row, column in origins])[number]

@@ -1,8 +1,7 @@
-"""Random numbers that are a function of (seed, epoch, sample) alone, on the device of the data.
+"""Counter-based random numbers: a function of (seed, epoch, sample), without the state of a generator.
 
-A generator has a state, so what it gives depends on what was drawn before, on the rank and on the batch. Here every
-number is the hash of where it is used: any step can be repeated, two samples never share a mask, and it does not
-matter how many ranks share a batch. Whole numbers only, so every device gives the same.
+Every number is a hash of the sample and of the purpose it is used for. It depends neither on the order of the calls
+nor on the number of processes, so any step can be repeated. The hash uses integers, so all devices agree.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ _LOW = 0xFFFFFFFF
 
 
 def _mix(x: torch.Tensor) -> torch.Tensor:
-    """A bijection of 32-bit numbers, held in int64, in which every bit of the input changes half of the output."""
+    """Hash 32-bit numbers, stored as int64, one to one."""
     x = x & _LOW
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & _LOW
     x = ((x ^ (x >> 15)) * 0x846CA68B) & _LOW
@@ -21,15 +20,19 @@ def _mix(x: torch.Tensor) -> torch.Tensor:
 
 
 def sample_keys(seed: int, epoch: int, index: torch.Tensor) -> torch.Tensor:
-    """Two 32-bit keys of every sample, in an epoch.
+    """Return two 32-bit keys for every sample of an epoch.
 
     Args:
-        seed: of the run, 0 or above.
-        epoch: number of the epoch, 0 or above.
-        index: numbers of the samples, (B,) int64.
+        seed: Random seed of the run, at least 0.
+        epoch: Index of the epoch, at least 0.
+        index: Indices of the samples, (B,) int64.
 
     Returns:
-        (B, 2) int64, on the device of `index`.
+        Keys, (B, 2) int64, on the device of `index`.
+
+    Example:
+        >>> sample_keys(0, 0, torch.arange(3)).shape
+        torch.Size([3, 2])
     """
     keys = []
     for start in (0x9E3779B9, 0x7F4A7C15):
@@ -41,27 +44,44 @@ def sample_keys(seed: int, epoch: int, index: torch.Tensor) -> torch.Tensor:
 
 
 def random_integers(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Tensor:
-    """Random 32-bit numbers of every sample.
+    """Return random 32-bit integers for every sample.
 
     Args:
-        keys: of `sample_keys`, (B, 2).
-        count: numbers of each sample.
-        purpose: what they are for: different purposes have numbers of their own.
+        keys: Keys of the samples from `sample_keys`, (B, 2).
+        count: Number of integers per sample.
+        purpose: Purpose of the numbers; different purposes have independent numbers.
 
     Returns:
-        (B, count) int64, from 0 to 2**32 - 1.
+        Integers in [0, 2**32), (B, count) int64.
+
+    Example:
+        >>> keys = sample_keys(0, 0, torch.arange(3))
+        >>> torch.equal(random_integers(keys, 2, purpose=1)[1:], random_integers(keys[1:], 2, purpose=1))
+        True
     """
-    place = torch.arange(count, device=keys.device, dtype=torch.int64) * 0x85EBCA6B + purpose * 0xC2B2AE35
-    return _mix(_mix(keys[:, :1] + place) ^ _mix(keys[:, 1:] - place))
+    counter = torch.arange(count, device=keys.device, dtype=torch.int64) * 0x85EBCA6B + purpose * 0xC2B2AE35
+    return _mix(_mix(keys[:, :1] + counter) ^ _mix(keys[:, 1:] - counter))
 
 
 def random_uniform(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Tensor:
-    """The same as numbers from 0 to below 1, (B, count) float32."""
-    # 24 bits: what a float32 can tell apart.
+    """Return uniform random numbers in [0, 1) for every sample, (B, count) float32.
+
+    Args:
+        keys: Keys of the samples from `sample_keys`, (B, 2).
+        count: Number of values per sample.
+        purpose: Purpose of the numbers.
+    """
+    # 24 bits, the precision of float32.
     return (random_integers(keys, count, purpose=purpose) >> 8).float() / 2**24
 
 
 def random_ranks(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Tensor:
-    """Random numbers no two of which are equal in a sample, (B, count) int64: their order is a random permutation."""
-    # A tie would be broken in another way by another device.
+    """Return distinct random integers for every sample, (B, count) int64; sorting them gives a random permutation.
+
+    Args:
+        keys: Keys of the samples from `sample_keys`, (B, 2).
+        count: Number of integers per sample.
+        purpose: Purpose of the numbers.
+    """
+    # Distinct, because devices break ties differently.
     return random_integers(keys, count, purpose=purpose) * count + torch.arange(count, device=keys.device)

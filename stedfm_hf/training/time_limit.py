@@ -1,4 +1,4 @@
-"""A training that ends when its time is used: `stedfm pretrain --max-seconds`."""
+"""Time limit of a training: `stedfm pretrain --max-seconds`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ TIME_FILE = "time.json"
 
 
 class TimeLimit(TrainerCallback):
-    """End a training when its time is used, or its steps, and let the learning rate follow what is used of them.
+    """Stop a training at a time limit, and schedule the learning rate by the elapsed time.
 
-    The rate rises for the share `warmup` and then falls to 0 like half a cosine. All processes use the clock of the
-    first one, so that they end together.
+    The learning rate rises linearly during the warm-up and then falls to 0 like half a cosine. All processes use the
+    clock of the first one, so they stop together.
 
     Args:
-        seconds: Time of the training, with evaluations and checkpoints; that of interrupted runs counts.
-        warmup: Share of the time in which the learning rate rises.
-        clock: Returns seconds from some time on.
+        seconds: Time limit in seconds, including evaluations, checkpoints and earlier interrupted runs.
+        warmup: Fraction of the time for the warm-up of the learning rate, in [0, 1).
+        clock: Function that returns the time in seconds.
     """
 
     def __init__(self, seconds: float, warmup: float, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -34,11 +34,21 @@ class TimeLimit(TrainerCallback):
         self.elapsed, self._started = 0.0, 0.0
 
     def used(self, steps: int, max_steps: int) -> float:
-        """Return what is used of the time or of the steps, whichever is more, 0 to 1."""
+        """Return the used fraction of the time or of the steps, whichever is larger, in [0, 1].
+
+        Args:
+            steps: Number of optimiser steps so far.
+            max_steps: Largest number of optimiser steps.
+        """
         return min(1.0, max(self.elapsed / self.seconds, steps / max_steps))
 
     def rate(self, steps: int, max_steps: int) -> float:
-        """Return the share of the highest learning rate after some steps."""
+        """Return the learning rate as a fraction of the peak learning rate.
+
+        Args:
+            steps: Number of optimiser steps so far.
+            max_steps: Largest number of optimiser steps.
+        """
         used = self.used(steps, max_steps)
         if used < self.warmup:
             return max(used / self.warmup, 0.02)
@@ -53,7 +63,7 @@ class TimeLimit(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Look at the clock; after the last step, log and save."""
+        """Update the elapsed time; after the last step, log and save."""
         now = torch.tensor(self.clock() - self._started, dtype=torch.float64)
         if args.world_size > 1:
             now = now.float().to(args.device)
@@ -63,9 +73,9 @@ class TimeLimit(TrainerCallback):
             control.should_training_stop = control.should_log = control.should_save = True
 
     def save(self, folder: Path) -> None:
-        """Write the time that is used into a checkpoint."""
+        """Write the elapsed time into a checkpoint."""
         write_json(folder / TIME_FILE, {"seconds": self.elapsed})
 
     def load(self, folder: Path) -> None:
-        """Take up the time that was used until a checkpoint."""
+        """Read the elapsed time from a checkpoint."""
         self.elapsed = float(read_json(folder / TIME_FILE)["seconds"])

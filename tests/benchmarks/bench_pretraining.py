@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from stedfm_hf.data.repository.files import find_split
 from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES, StedFmConfig
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
-from stedfm_hf.training.batches import EndlessBatches, Source
+from stedfm_hf.training.batches import EndlessBatches, MixedSplit
 from stedfm_hf.training.preparation import Preparation
 from tests.benchmarks.counting import step_operations
 from tests.benchmarks.data import write_repository
@@ -101,7 +101,7 @@ class Training:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=True)
         size, patch = self.config.image_size, self.config.patch_size
         self.prepare = Preparation(0, image_size=size, patches=(size // patch) ** 2)
-        source = Source(find_split(str(repo), "train"), case.batch)
+        source = MixedSplit(find_split(str(repo), "train"), case.batch)
         batches = EndlessBatches([source], seed=0, rank=RANK, world_size=WORLD, threads=case.threads)
         self.batches: Iterator[Any] = iter(batches)
         self.waited = self.took = 0.0

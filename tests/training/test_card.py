@@ -1,4 +1,4 @@
-"""The card of a run: gathered from its folder, its curve and the cards of its data."""
+"""Model card of a pretraining: built from its folder, its curve and the cards of its data sets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def train(tmp_path: Path) -> SplitFiles:
     return find_split(tmp_path / "simulated-cells", "train")
 
 
-def test_a_card_tells_the_run(tmp_path: Path, model: StedFmForPreTraining, train: SplitFiles) -> None:
+def test_the_card_describes_the_run(tmp_path: Path, model: StedFmForPreTraining, train: SplitFiles) -> None:
     folder = tmp_path / "my-run"
     save_figures(folder, ROWS)
     (folder / "recipe.yaml").write_text("seed: 3\n", encoding="utf-8")
@@ -68,7 +68,7 @@ def test_a_card_tells_the_run(tmp_path: Path, model: StedFmForPreTraining, train
     assert str(tmp_path) not in text and "secret" not in text and "ema_decay" not in text
 
 
-def test_figures_are_given_with_their_step(tmp_path: Path, model: StedFmForPreTraining, train: SplitFiles) -> None:
+def test_metrics_are_reported_with_their_step(tmp_path: Path, model: StedFmForPreTraining, train: SplitFiles) -> None:
     def card(rows: list[CurveRow], **options: Any) -> str:
         known: dict[str, Any] = {"steps": 40, "samples": 14400, "architecture": "tiny", "recipe": {}} | options
         return write_card(tmp_path / "run", model, train=[train], rows=rows, **known).read_text("utf-8")
@@ -80,7 +80,7 @@ def test_figures_are_given_with_their_step(tmp_path: Path, model: StedFmForPreTr
     assert "hours" not in card([]) and "crops a second" not in card([])
 
 
-def test_only_what_a_data_set_says_of_itself_is_known(tmp_path: Path, train: SplitFiles) -> None:
+def test_a_data_set_is_simulated_only_if_its_card_says_so(tmp_path: Path, train: SplitFiles) -> None:
     recorded = tmp_path / "recorded"
     write_repo(recorded, [noisy_crop(number) for number in range(16)])
     foreign = find_split(write_train_only(tmp_path / "foreign", (4, 4)), "train")
@@ -92,6 +92,6 @@ def test_only_what_a_data_set_says_of_itself_is_known(tmp_path: Path, train: Spl
     assert describe_data(train).name == "simulated-cells" and not describe_data(train).on_hub
 
 
-def test_a_machine_is_told_without_its_name() -> None:
-    told = describe_machine(2, torch.device("cpu"))
-    assert told.startswith("CPU (") and "2 processes" in told
+def test_a_machine_is_described_without_its_name() -> None:
+    described = describe_machine(2, torch.device("cpu"))
+    assert described.startswith("CPU (") and "2 processes" in described

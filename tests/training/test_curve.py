@@ -103,7 +103,7 @@ def test_the_figure_shows_what_was_measured(tmp_path: Path) -> None:
         figure = plot_curve(rows)
         assert len(figure.axes) == count
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]  # type: ignore[union-attr]
-    assert labels == ["training", "held-out", "held-out, best constant"]
+    assert labels == ["training loss", "held-out loss", "held-out loss of the best constant"]
     held = figure.axes[0].lines[1]
     assert np.asarray(held.get_xdata()).tolist() == [0, 20, 40]
     assert save_figures(tmp_path, training + checks) == [tmp_path / "figures" / "curve.png"]

@@ -11,7 +11,7 @@ small = st.integers(1, 64)
 
 
 @given(world_size=small, accumulation=small, per_device=small, limit=st.integers(1, 512))
-def test_every_crop_of_the_effective_batch_has_one_place(
+def test_the_parts_add_up_to_the_effective_batch(
     world_size: int, accumulation: int, per_device: int, limit: int
 ) -> None:
     effective = world_size * accumulation * per_device
@@ -22,12 +22,12 @@ def test_every_crop_of_the_effective_batch_has_one_place(
         return
     assert world_size * size * times == effective
     assert min(limit, effective // world_size) / 4 <= size <= limit
-    # Nothing larger would have done.
+    # Nothing larger would divide the batch.
     assert not [n for n in range(size + 1, limit + 1) if effective // world_size % n == 0]
 
 
 @given(world_size=small, accumulation=small, per_device=small)
-def test_what_is_given_is_kept(world_size: int, accumulation: int, per_device: int) -> None:
+def test_given_values_are_kept(world_size: int, accumulation: int, per_device: int) -> None:
     effective, expected = world_size * accumulation * per_device, (per_device, accumulation)
     assert split_batch(effective, world_size, limit=1, per_device=per_device) == expected
     assert split_batch(effective, world_size, limit=1, accumulation=accumulation) == expected
@@ -59,7 +59,7 @@ def test_the_published_batch_on_other_machines(world_size: int, limit: int, expe
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ({"world_size": 3}, "3 process(es) of at most 256 samples; the nearest that can: 1020 or 1026"),
+        ({"world_size": 3}, "3 processes of at most 256 samples; the nearest that can: 1020 or 1026"),
         ({"world_size": 1, "per_device": 100}, "of 100 samples; the nearest that can: 1000 or 1100"),
         ({"world_size": 1, "accumulation": 3}, "of at most 256 samples, 3 times; the nearest that can: 1023 or 1026"),
         ({"world_size": 2, "per_device": 64, "accumulation": 4}, "64 samples, 4 times; the nearest that can: 512"),
@@ -67,12 +67,12 @@ def test_the_published_batch_on_other_machines(world_size: int, limit: int, expe
     ],
 )
 def test_an_uneven_batch_size_is_refused_with_the_nearest_even_one(given: dict[str, int], line: str) -> None:
-    with pytest.raises(UserError, match="effective_batch_size 1024 cannot be split evenly") as caught:
+    with pytest.raises(UserError, match="--effective-batch-size 1024 cannot be divided evenly") as caught:
         split_batch(1024, limit=256, **given)
     assert line in str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", [{"effective": 0}, {"per_device": -1}, {"accumulation": 0}, {"limit": 0}])
 def test_numbers_below_one_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(UserError, match="must be 1 or more"):
+    with pytest.raises(UserError, match="must be at least 1"):
         split_batch(**({"effective": 8, "world_size": 1, "limit": 8} | wrong))

@@ -1,4 +1,4 @@
-"""What is found on held-out crops: by the formula, the same every time, and without a trace in the model."""
+"""Held-out evaluation: correct metrics, reproducible, and without effect on the model."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def prepared(repo: Path, split: str) -> tuple[dict[str, torch.Tensor], list[str]
 
 
 @pytest.mark.parametrize("norm_pix_loss", [False, True])
-def test_the_figures_are_those_of_a_plain_loop(
+def test_the_metrics_match_a_plain_loop(
     repo: Path, splits: tuple[SplitFiles, SplitFiles], norm_pix_loss: bool
 ) -> None:
     model = tiny_model(norm_pix_loss=norm_pix_loss)
@@ -117,7 +117,7 @@ def test_the_figures_are_those_of_a_plain_loop(
     }
 
 
-def test_the_constant_loss_is_what_the_best_constant_reaches(splits: tuple[SplitFiles, SplitFiles]) -> None:
+def test_the_constant_loss_is_that_of_the_best_constant(splits: tuple[SplitFiles, SplitFiles]) -> None:
     model = tiny_model()
     torch.nn.init.zeros_(model.decoder.head.weight)
     held_out = HeldOutEvaluator(splits[:1], PREPARATION)
@@ -131,7 +131,7 @@ def test_the_constant_loss_is_what_the_best_constant_reaches(splits: tuple[Split
     assert found.loss > 1.5 * found.constant_loss
 
 
-def test_the_same_crops_and_masks_at_every_check_in_every_run(splits: tuple[SplitFiles, SplitFiles]) -> None:
+def test_the_same_crops_and_masks_in_every_evaluation_of_every_run(splits: tuple[SplitFiles, SplitFiles]) -> None:
     model = tiny_model()
     held_out = HeldOutEvaluator(splits[:1], PREPARATION, train=splits[1:])
     first = check(held_out, model)
@@ -142,7 +142,7 @@ def test_the_same_crops_and_masks_at_every_check_in_every_run(splits: tuple[Spli
         assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(first), rel=1e-5)
 
 
-def test_a_model_that_predicts_better_has_better_figures(splits: tuple[SplitFiles, SplitFiles]) -> None:
+def test_a_better_model_has_better_metrics(splits: tuple[SplitFiles, SplitFiles]) -> None:
     model = tiny_model()
     held_out = HeldOutEvaluator(splits[:1], PREPARATION)
     before = check(held_out, model)
@@ -152,7 +152,7 @@ def test_a_model_that_predicts_better_has_better_figures(splits: tuple[SplitFile
     assert after.loss < before.loss and after.psnr > before.psnr and after.constant_loss == before.constant_loss
 
 
-def test_nothing_is_left_behind_in_the_model_or_the_generators(splits: tuple[SplitFiles, SplitFiles]) -> None:
+def test_the_model_and_the_random_generators_are_unchanged(splits: tuple[SplitFiles, SplitFiles]) -> None:
     model = tiny_model().train()
     for name, parameter in model.named_parameters():
         parameter.grad = torch.full_like(parameter, 0.5) if "norm" in name else None
@@ -173,7 +173,7 @@ def test_nothing_is_left_behind_in_the_model_or_the_generators(splits: tuple[Spl
     assert not model.training
 
 
-def test_a_model_of_broken_weights_still_gets_an_answer(splits: tuple[SplitFiles, SplitFiles]) -> None:
+def test_a_model_with_weights_that_are_not_finite_gets_metrics(splits: tuple[SplitFiles, SplitFiles]) -> None:
     model = tiny_model()
     torch.nn.init.constant_(model.stedfm.norm.weight, math.nan)
     found = check(HeldOutEvaluator(splits[:1], PREPARATION, train=splits[1:]), model)
@@ -181,7 +181,7 @@ def test_a_model_of_broken_weights_still_gets_an_answer(splits: tuple[SplitFiles
     assert math.isfinite(found.constant_loss)
 
 
-def test_autocast_changes_the_figures_a_little_and_keeps_the_sums_in_float32(
+def test_autocast_changes_the_metrics_a_little_and_keeps_the_sums_in_float32(
     splits: tuple[SplitFiles, SplitFiles],
 ) -> None:
     model, held_out = tiny_model(), HeldOutEvaluator(splits[:1], PREPARATION)
@@ -191,7 +191,7 @@ def test_autocast_changes_the_figures_a_little_and_keeps_the_sums_in_float32(
     assert rough.constant_loss == exact.constant_loss
 
 
-def test_larger_crops_are_looked_at_in_their_middle(repo: Path, splits: tuple[SplitFiles, SplitFiles]) -> None:
+def test_larger_crops_are_cropped_centrally(repo: Path, splits: tuple[SplitFiles, SplitFiles]) -> None:
     crops = read_crops(splits[0], 16, max_crops=3)
     whole = LocalCrops(repo, "validation")[crops.index.tolist()]  # read another way
     assert torch.equal(crops.pixels, whole["pixels"][:, :, 2:18, 2:18]) and len(crops) == 3
@@ -202,7 +202,7 @@ def test_larger_crops_are_looked_at_in_their_middle(repo: Path, splits: tuple[Sp
 def test_every_crop_is_read_once(splits: tuple[SplitFiles, SplitFiles], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = read_crops(splits[1], 16, max_crops=100)
     assert sorted(whole.index.tolist()) == list(range(splits[1].rows))
-    monkeypatch.setattr(module, "READ_AT_ONCE", 3)
+    monkeypatch.setattr(module, "READ_BATCH_SIZE", 3)
     pieces = read_crops(splits[1], 16, max_crops=100, labelled=True)
     assert pieces.index.tolist() == whole.index.tolist() and torch.equal(pieces.pixels, whole.pixels)
 
@@ -223,11 +223,11 @@ def test_queries_are_never_in_the_gallery(
     ((gallery, query),) = asked
     assert len(gallery) == splits[1].rows and len(query) == splits[0].rows
     assert np.abs(gallery[:, None] - query[None]).max(axis=2).min() > 1e-4
-    with pytest.raises(UserError, match="cannot be trained on and held out"):
+    with pytest.raises(UserError, match="is the training split; give another --validation-split"):
         HeldOutEvaluator(splits[1:], PREPARATION, train=splits[1:])
 
 
-def test_several_data_sets_count_by_their_crops(splits: tuple[SplitFiles, SplitFiles], tmp_path: Path) -> None:
+def test_several_data_sets_are_weighted_by_their_crops(splits: tuple[SplitFiles, SplitFiles], tmp_path: Path) -> None:
     write_repo(tmp_path / "other", [bigger(noisy_crop(number)) for number in range(100, 120)])
     other = find_split(tmp_path / "other", "validation")
     model = tiny_model()
@@ -241,7 +241,7 @@ def test_several_data_sets_count_by_their_crops(splits: tuple[SplitFiles, SplitF
     assert min(first.loss, second.loss) * 0.8 < found.loss < max(first.loss, second.loss) * 1.2
 
 
-def test_crops_without_a_label_are_not_asked(tmp_path: Path) -> None:
+def test_crops_without_a_label_are_not_classified(tmp_path: Path) -> None:
     crops = [bigger(crop) for crop in labelled_crops(48)]
     some = [crop if number // 2 % 3 else dataclasses.replace(crop, label=None) for number, crop in enumerate(crops)]
     write_repo(tmp_path / "cells", some, labels=LABELS)
@@ -252,7 +252,7 @@ def test_crops_without_a_label_are_not_asked(tmp_path: Path) -> None:
     assert check(HeldOutEvaluator([validation], PREPARATION, train=[train]), tiny_model()).knn is not None
 
 
-def test_data_sets_without_labels_or_held_out_crops_are_told(tmp_path: Path, repo: Path) -> None:
+def test_data_sets_without_labels_or_held_out_crops_are_reported(tmp_path: Path, repo: Path) -> None:
     write_repo(tmp_path / "bare", [bigger(noisy_crop(number)) for number in range(20)])
     bare, labelled = find_split(tmp_path / "bare", "train"), find_split(repo, "train")
     alone = find_split(write_train_only(tmp_path / "alone", (4, 4)), "train")

@@ -163,7 +163,7 @@ def test_the_average_is_resumed(crops: Path, tmp_path: Path, monkeypatch: pytest
     ("words", "error"),
     [
         ("--architecture stedfm-vit-tiny", "crops of 64 x 64 are smaller than the 224 x 224"),
-        ("--effective_batch_size 4096", "less than the 4096 of one effective batch"),
+        ("--effective_batch_size 4096", "fewer than one effective batch \\(4096\\)"),
         ("--train_split trian", "has no split 'trian'"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stedfm_hf.data.repository.files import find_split
-from stedfm_hf.training.batches import EndlessBatches, Source
+from stedfm_hf.training.batches import EndlessBatches, MixedSplit
 from stedfm_hf.training.preparation import Preparation
 from tests.training.pretraining import as_stopped, assert_same_losses, launch, run, words_of, write_blobs
 
@@ -70,7 +70,7 @@ def test_no_two_masks_are_alike_and_each_is_that_of_its_sample_and_epoch(crops: 
 
     def masks(size: int, rank: int, world_size: int) -> dict[tuple[int, int], torch.Tensor]:
         """What is hidden, by epoch and sample, in six steps: two epochs of 24 of the 30 crops."""
-        sources = [Source(find_split(crops, "train"), size)]
+        sources = [MixedSplit(find_split(crops, "train"), size)]
         batches = EndlessBatches(sources, seed=5, rank=rank, world_size=world_size)
         found: dict[tuple[int, int], torch.Tensor] = {}
         for batch in islice(batches, 6):

@@ -39,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def local(data: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An unbroken run on both folders."""
+    """An uninterrupted run on both folders."""
     output = tmp_path_factory.mktemp("runs") / "local"
     run([str(folder) for folder in data], output, MIXED)
     return output
@@ -104,7 +104,7 @@ def test_a_finished_folder_goes_to_the_hub_without_checkpoints(
     hub.refuses = True
     assert main(["pretrain", *words]) == EXIT_USAGE
     said = capsys.readouterr().err
-    assert f"stedfm: error: {output}: is finished, but cannot be sent to lab/m (403" in said and not hub.pushed
+    assert f"stedfm: error: {output}: is finished, but the upload to lab/m failed (403" in said and not hub.pushed
     assert Manifest.load(output / "manifest.json").ended is not None
     assert AutoModel.from_pretrained(output).config.hidden_size == 128
     weights = (output / "model.safetensors").read_bytes()
