@@ -345,7 +345,7 @@ def test_class_names_that_make_no_columns(
         ({"maps": "MAPS", "map_stride": 33}, "map stride 33 is out of range: 1 to 32"),
         ({"maps": "IMAGES/maps"}, "is inside the input"),
         ({"maps": "IMAGES/a", "inputs": "IMAGES/a/1.tif"}, "is inside the input"),
-        ({"maps": __file__}, "is a file; name a folder"),
+        ({"maps": __file__}, "is a file; give a folder"),
     ],
 )
 def test_mistakes_are_named(folder: Path, images: Path, kwargs: dict[str, Any], message: str, tmp_path: Path) -> None:
