@@ -1,4 +1,4 @@
-"""Cards: the README of a model or of a data set, made from a template and the facts about it."""
+"""Model cards and dataset cards, rendered from templates."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ __all__ = [
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says; nothing that is unknown is said.
+    """Facts of the card of a converted model; unknown facts are omitted from the card.
 
     Attributes:
         name: Title of the card and name of the folder in the examples, such as `stedfm-vit-small`.
         architecture: Name of the architecture.
-        kind: The head the weights come with.
-        config: Fields of the configuration: `image_size, patch_size, num_channels, hidden_size, num_hidden_layers,
+        kind: Task of the head of the weights.
+        config: Configuration with `image_size, patch_size, num_channels, hidden_size, num_hidden_layers,
             num_attention_heads`, and `decoder_hidden_size, decoder_num_hidden_layers` for pretraining.
-        parameters: Parameters of the encoder and of the head.
-        source: Name of the file the weights were converted from.
-        source_sha256: Its SHA-256.
-        dropped: What the conversion left behind, with the reason.
-        weights_name: The authors' name of the weights, or None if they are not the authors'.
-        corpus: What the weights were pretrained on, or None if unknown.
-        training: Sentences about the training; empty if nothing is known.
-        licence: Under which terms the weights are given, or None if unknown.
+        parameters: Numbers of parameters of the encoder and of the head, by part.
+        source: Name of the converted file.
+        source_sha256: SHA-256 of the converted file.
+        dropped: Reason by key of each value of the file that was not converted.
+        weights_name: Name that the authors of STED-FM gave to the weights; None for other weights.
+        corpus: Description of the pretraining data; None if unknown.
+        training: Sentences about the training; empty if unknown.
+        licence: Licence of the weights; None if unknown.
         labels: Names of the classes, for classification.
     """
 
@@ -57,13 +57,13 @@ class CardFacts:
 
 
 def render_model_card(facts: CardFacts) -> str:
-    """Writes a model card in the layout of the Hugging Face Hub: YAML front matter and Markdown.
+    """Render the card of a converted model for the Hugging Face Hub: YAML front matter and Markdown.
 
     Args:
-        facts: What to say.
+        facts: Facts of the card.
 
     Returns:
-        The text of `README.md`.
+        Text of `README.md`.
 
     Example:
         >>> config = {"image_size": 64, "patch_size": 8, "num_channels": 1, "hidden_size": 128}
@@ -95,13 +95,13 @@ def render_model_card(facts: CardFacts) -> str:
 
 
 def render_dataset_card(data: DatasetCardData, **facts: Any) -> str:
-    """Writes the card of a data set in the layout of the Hugging Face Hub: YAML front matter and Markdown.
+    """Render the card of a data set for the Hugging Face Hub: YAML front matter and Markdown.
 
     Args:
-        data: The front matter.
-        facts: What the template asks for; see :func:`stedfm_hf.data.publishing.card.write_card`.
+        data: Front matter.
+        facts: Variables of the template; see :func:`stedfm_hf.data.publishing.card.write_card`.
 
     Returns:
-        The text of `README.md`.
+        Text of `README.md`.
     """
     return render("dataset_card.md.jinja", data, **facts)

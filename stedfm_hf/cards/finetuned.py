@@ -1,4 +1,4 @@
-"""The card of a model that was trained here for a task."""
+"""Card of a fine-tuned model."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from stedfm_hf.cards.rendering import MODEL_TAGS, render
 
 @dataclass(frozen=True)
 class FinetunedCardFacts:
-    """What a card says of a fine-tuning; what is None or empty is not known, and nothing is said of it.
+    """Facts of the card of a fine-tuned model; facts that are None or empty are omitted from the card.
 
-    Args:
-        name: title of the card and name of the folder in the examples.
-        task: `classes`, `several` (classes at once), `regression` or `segmentation`.
-        classes: their names; empty for a regression.
-        target: what a regression predicts.
-        config: fields of the configuration, as for `CardFacts`.
-        parameters: parameters of the encoder and of the head.
-        base: name of the model whose weights were the start, or, from scratch, whose architecture was taken.
-        base_note: what must be said of it.
-        mode: of the fine-tuning.
-        mode_description: what was trained, in a sentence.
-        data: name of the data set.
-        simulated: whether its images were computed.
-        split: How the splits were made, in sentences.
-        images: images of `train`, `validation` and, if there is one, `test`.
-        sources: source images, likewise.
-        images_per_class: training images that show each class; empty for a regression.
-        sampled: whether these are only some of those there are.
-        metric_for_best_model: validation figure of the best model.
-        seeds: of all runs.
-        best_seed: of this model.
-        best_step: optimiser step of its weights.
-        steps: optimiser steps of its run.
-        metrics: by side and figure: mean and standard deviation over the seeds, and the value of this model.
-        class_metric: what `metric_per_class` is, such as recall.
-        metric_per_class: figure of each class of this model, on `shown`; None where it has no value.
-        limitations: why the figures allow no conclusion, such as too few source images.
-        failed: images that could not be read, with the reason.
-        decoder: of a segmentation, in words.
-        reported_split: `test`, or `validation` where there is none.
-        settings: of the training, by name; no paths.
-        machine: what computed it; no name of a host.
-        precision: `float32` or `bfloat16`.
-        figures: paths inside the folder, by name.
-        files: other files of the folder, with a word each.
-        licence: identifier of the terms of the weights.
+    Attributes:
+        name: Title of the card and name of the model in the examples.
+        task: `classes`, `multilabel`, `regression` or `segmentation`.
+        classes: Names of the classes; empty for a regression.
+        target: Name of the number that a regression predicts.
+        config: Configuration, as for `CardFacts`.
+        parameters: Numbers of parameters of the encoder and of the head, by part.
+        base: Name of the model that the training started from, or of the architecture.
+        base_note: Note on that model.
+        mode: Mode of the fine-tuning.
+        mode_description: Trained weights, in a sentence.
+        data: Name of the data set.
+        simulated: Whether its images are simulated.
+        split: Description of the splits, in sentences.
+        images: Numbers of images of `train`, `validation` and, if it exists, `test`.
+        sources: Numbers of source images, by split.
+        images_per_class: Numbers of training images that show each class; empty for a regression.
+        sampled: Whether the training images are a sample.
+        metric_for_best_model: Validation metric that selected the best model.
+        seeds: Seeds of all runs.
+        best_seed: Seed of this model.
+        best_step: Optimiser step of its weights.
+        steps: Number of optimiser steps of its run.
+        metrics: Mean and standard deviation over the seeds, and value of this model, by split and metric.
+        class_metric: Name of the metric of `metric_per_class`, such as recall.
+        metric_per_class: Metric of this model on `reported_split`, by class; None if undefined.
+        limitations: Reasons why the metrics allow no conclusion, such as too few source images.
+        failed: Reason by id of each image that could not be read.
+        decoder: Description of the decoder of a segmentation model.
+        reported_split: `test`, or `validation` without a test split.
+        settings: Settings of the training by name, without paths.
+        machine: Description of the devices, without the host name.
+        precision: Floating-point type of the training, such as `bfloat16`.
+        figures: Paths of figures relative to the folder, by name.
+        files: Descriptions of other files of the folder, by name.
+        licence: Licence of the weights.
     """
 
     name: str
@@ -91,7 +91,13 @@ class FinetunedCardFacts:
 
 
 def render_finetuned_card(facts: FinetunedCardFacts) -> str:
-    """Writes the card of a model that was trained here.
+    """Render the card of a fine-tuned model.
+
+    Args:
+        facts: Facts of the card.
+
+    Returns:
+        Text of `README.md`.
 
     Example:
         >>> config = {"image_size": 64, "patch_size": 8, "num_channels": 1, "hidden_size": 128}

@@ -1,4 +1,4 @@
-"""The card of a model that was pretrained here."""
+"""Card of a pretrained model."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from stedfm_hf.cards.rendering import MODEL_TAGS, render
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A data set that a model was trained on.
+    """Data set of a training.
 
-    Args:
-        name: its id on the Hub, or the name of its folder; no path.
-        crops: training crops.
-        simulated: whether its images were computed; None if that is not known.
-        on_hub: whether the name is an id on the Hub.
+    Attributes:
+        name: Hub id, or name of the folder without its path.
+        crops: Number of training crops.
+        simulated: Whether its images are simulated; None if unknown.
+        on_hub: Whether the name is a Hub id.
     """
 
     name: str
@@ -30,34 +30,34 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class PretrainedCardFacts:
-    """What a card says of a pretraining; what is None or empty is not known, and nothing is said of it.
+    """Facts of the card of a pretrained model; facts that are None or empty are omitted from the card.
 
-    Args:
-        name: title of the card and name of the folder in the examples.
-        architecture: name of the architecture.
-        config: fields of the configuration, as for `CardFacts`, and `mask_ratio`, `norm_pix_loss`.
-        parameters: parameters of the encoder and of the decoder.
-        data: what it was trained on.
-        steps: optimiser steps.
-        samples: crops seen.
-        init_from: name of the model whose weights were the start; None: the weights were drawn at random.
-        epochs: passes over the data.
-        hours: time of the training steps, without checks and savings.
-        images_per_second: crops of all processes a second, the median over the training.
-        machine: what computed it, such as `1 x NVIDIA H100`; no name of a host.
-        precision: `float32` or `bfloat16`.
-        settings: of the training, by name; no paths.
-        held_out_crops: crops that the next figures are of.
-        held_out_step: step after which they were looked at; None: the last.
-        held_out_loss: loss on them, with fixed masks.
-        constant_loss: loss of the best constant there.
-        psnr: of their hidden pixels, in dB.
-        knn: nearest-neighbour accuracy of the encoder, 0 to 1.
-        knn_untrained: the same before the first step.
-        curve: picture of the losses, a path inside the folder.
-        reconstructions: picture of reconstructions, likewise.
-        files: other files of the folder that tell about the training, with a word each.
-        licence: identifier of the terms of the weights.
+    Attributes:
+        name: Title of the card and name of the model in the examples.
+        architecture: Name of the architecture.
+        config: Configuration, as for `CardFacts`, with `mask_ratio` and `norm_pix_loss`.
+        parameters: Numbers of parameters of the encoder and of the decoder, by part.
+        data: Data sets of the training.
+        steps: Number of optimiser steps.
+        samples: Number of crops seen.
+        init_from: Name of the model that the training started from; None for random weights.
+        epochs: Number of epochs.
+        hours: Time of the training steps in hours, without evaluations and checkpoints.
+        images_per_second: Median speed of all processes together, in crops per second.
+        machine: Description of the devices, such as `1 x NVIDIA H100`, without the host name.
+        precision: Floating-point type of the training, such as `bfloat16`.
+        settings: Settings of the training by name, without paths.
+        held_out_crops: Number of crops of the held-out evaluation.
+        held_out_step: Optimiser step of the held-out evaluation; None for the last step.
+        held_out_loss: Loss on the held-out crops, with fixed masks.
+        constant_loss: Loss of the best constant prediction on the held-out crops.
+        psnr: Peak signal-to-noise ratio of the masked pixels, in dB.
+        knn: k-nearest-neighbour accuracy of the encoder, in [0, 1].
+        knn_untrained: The same accuracy before the first step.
+        curve: Path of the figure of the losses, relative to the folder.
+        reconstructions: Path of the figure of the reconstructions, relative to the folder.
+        files: Descriptions of other files of the folder, by name.
+        licence: Licence of the weights.
     """
 
     name: str
@@ -88,13 +88,19 @@ class PretrainedCardFacts:
 
     @property
     def simulated(self) -> str:
-        """How much of the data is known to be simulated: "all", "some" or "none"."""
+        """Whether "all", "some" or "none" of the data sets are known to be simulated."""
         known = [each.simulated is True for each in self.data]
         return "all" if known and all(known) else "some" if any(known) else "none"
 
 
 def render_pretrained_card(facts: PretrainedCardFacts) -> str:
-    """Writes the card of a model that was pretrained here.
+    """Render the card of a pretrained model.
+
+    Args:
+        facts: Facts of the card.
+
+    Returns:
+        Text of `README.md`.
 
     Example:
         >>> config = {"image_size": 64, "patch_size": 8, "num_channels": 1, "hidden_size": 128}
@@ -110,7 +116,7 @@ def render_pretrained_card(facts: PretrainedCardFacts) -> str:
         ...         samples=1280000,
         ...     )
         ... )
-        >>> "simulated images alone" in card, "kNN" in card
+        >>> "only simulated images" in card, "kNN" in card
         (True, False)
     """
     data = ModelCardData(

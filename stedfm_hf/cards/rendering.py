@@ -1,4 +1,4 @@
-"""From a template and facts to the text of a card."""
+"""Rendering of card templates."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).pa
 
 
 def render(template: str, data: CardData, **facts: Any) -> str:
-    """Writes a card: YAML front matter and Markdown.
+    """Render a card: YAML front matter and Markdown.
 
     Args:
-        template: name of a template of this folder.
-        data: the front matter.
-        facts: what the template asks for.
+        template: Name of a template in this folder.
+        data: Front matter.
+        facts: Variables of the template.
 
     Returns:
-        The text of `README.md`, checked to have a front matter that the Hub reads.
+        Text of `README.md`, with a front matter that the Hub accepts.
     """
     text = _TEMPLATES.get_template(template).render(card_data=data.to_yaml(), **facts)
     return str(RepoCard(text)).strip() + "\n"

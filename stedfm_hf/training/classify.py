@@ -47,10 +47,10 @@ def finetune_classification(settings: ClassificationSettings) -> FinetuneResult:
     """Train a classifier or a regression on labelled images, once for every seed.
 
     Returns:
-        The folder of the best model, and the metrics of all seeds.
+        Folder of the best model, and the metrics of all seeds.
 
     Raises:
-        UserError: Input that cannot be trained on, or a folder that holds something else.
+        UserError: The images cannot be used for training, or the output folder holds something else.
 
     Example:
         >>> result = finetune_classification("demo", "my-crops", output="run", seeds=[1, 2])  # doctest: +SKIP
@@ -61,7 +61,7 @@ def finetune_classification(settings: ClassificationSettings) -> FinetuneResult:
 
 
 class ClassificationTask(Task[ClassificationSettings, LabelledImages, np.ndarray]):
-    """Classes, several labels at once, or numbers of whole images."""
+    """Fine-tuning on labels of whole images: classes, multilabel targets, or numbers."""
 
     headline = ("accuracy", "macro_f1", "pearson_r", "r2")
 
@@ -70,15 +70,15 @@ class ClassificationTask(Task[ClassificationSettings, LabelledImages, np.ndarray
         return read_splits(self.settings)
 
     def metrics(self) -> Sequence[str]:
-        """Return the metrics of the kind of labels."""
+        """Return the metrics for the kind of labels, the default first."""
         return METRICS[self.splits.train.task]
 
     def sample(self, seed: int) -> LabelledImages:
-        """Return all training images, or a few labels of each class."""
+        """Return the training images of the run of a seed: all, or a random sample."""
         return sample_images(self.splits.train, self.settings, seed)
 
     def cache(self, data: LabelledImages) -> CachedItems[np.ndarray]:
-        """Return the pixels of the images, read once."""
+        """Return the images, each read once."""
         return cache_images(data)
 
     def channels_of(self, item: np.ndarray) -> int:
@@ -122,7 +122,7 @@ class ClassificationTask(Task[ClassificationSettings, LabelledImages, np.ndarray
         sampled: LabelledSplit,
         held_out: Mapping[str, LabelledSplit],
     ) -> dict[str, Any]:
-        """Classify whole images of any size, as the saved model does, and write every prediction."""
+        """Classify whole images of any size, as the saved model does, and write all predictions."""
         objective, data = trainer.objective, sampled.data
         objective.fold(trainer.network)
         logits = {name: trainer.logits(each.items) for name, each in held_out.items()}
@@ -145,7 +145,7 @@ class ClassificationTask(Task[ClassificationSettings, LabelledImages, np.ndarray
         return {**facts, "training_sources": data.source_count, **found}
 
     def card(self, best: Mapping[str, Any]) -> dict[str, Any]:
-        """Return sizes, classes and the recall of each class."""
+        """Return sizes, classes and the recall of each class for the model card."""
         network = StedFmForImageClassification.from_pretrained(self.settings.folder)
         train = self.splits.train
         recall = best["test" if "test" in best else "validation"].get("recall_per_class") or ()
@@ -156,7 +156,7 @@ class ClassificationTask(Task[ClassificationSettings, LabelledImages, np.ndarray
             },
             "config": network.config.to_dict(),
             "figures": (CONFUSION, SCATTER),
-            "files": {PREDICTIONS_FILE: "what this model says of every validation and test image"},
+            "files": {PREDICTIONS_FILE: "predictions of this model for every validation and test image"},
             "task": train.task,
             "classes": train.classes,
             "target": None if train.classes else (self.settings.target or "label"),
@@ -167,8 +167,12 @@ class ClassificationTask(Task[ClassificationSettings, LabelledImages, np.ndarray
 def read_splits(settings: ClassificationSettings) -> Splits[LabelledImages]:
     """Read labelled images and split them.
 
+    Args:
+        settings: Settings of the fine-tuning.
+
     Raises:
-        UserError: The data set has no such split, one source image in two splits, or a class that train lacks.
+        UserError: The data set does not have a named split, has a source image in two splits, or has no training
+            image of a class.
     """
     read = read_labelled(
         settings.dataset,
@@ -181,10 +185,15 @@ def read_splits(settings: ClassificationSettings) -> Splits[LabelledImages]:
 
 
 def sample_images(train: LabelledImages, settings: ClassificationSettings, seed: int) -> LabelledImages:
-    """Return the training images that the run of a seed may see.
+    """Return the training images of the run of a seed: all, or a random sample.
+
+    Args:
+        train: Images of the training split.
+        settings: Settings of the fine-tuning.
+        seed: Random seed of the sample.
 
     Raises:
-        UserError: A class has fewer images than asked for.
+        UserError: A class has fewer images than requested.
     """
     if settings.labels_per_class is not None:
         return sample_per_class(train, settings.labels_per_class, seed)
@@ -194,7 +203,13 @@ def sample_images(train: LabelledImages, settings: ClassificationSettings, seed:
 def new_network(
     settings: ClassificationSettings, data: LabelledImages, *, seed: int, images: Sequence[np.ndarray]
 ) -> StedFmForImageClassification:
-    """Return the network before its first step: the encoder of a model, or a new one, and a new head.
+    """Return the network before its first step: a pretrained or new encoder, and a new head.
+
+    Args:
+        settings: Settings of the fine-tuning.
+        data: Training images.
+        seed: Random seed of the new weights.
+        images: Pixels of the training images, for the standardisation of a new encoder.
 
     Raises:
         UserError: The model cannot be loaded.
@@ -207,7 +222,7 @@ def new_network(
             standardise_by(network.stedfm, images)
         else:
             network = load_weights(StedFmForImageClassification, settings, config)
-            # A head that knows nothing, also where the model came with one.
+            # Reset the head, which the model may have.
             network.batch_norm.reset_running_stats()
             bound = network.classifier.in_features**-0.5
             for parameter in network.classifier.parameters():
@@ -217,7 +232,13 @@ def new_network(
 
 
 def write_predictions(path: Path, held_out: Mapping[str, LabelledSplit], logits: Mapping[str, np.ndarray]) -> None:
-    """Write one row for every image: its split, id and source, its label and the prediction."""
+    """Write one row for every image: split, id, source, label and prediction.
+
+    Args:
+        path: Parquet file.
+        held_out: Images by split.
+        logits: Logits (n, C) of the images, by split.
+    """
     tables = []
     for split, each in held_out.items():
         data, found = each.data, probabilities_of(logits[split], each.data.task)

@@ -90,7 +90,7 @@ class CurveFile(Generic[Row]):
 
     Args:
         path: CSV file; created with the first row.
-        kind: Dataclass of the rows; the fields besides those of `CurvePoint` are numbers or None.
+        kind: Dataclass of the rows; its fields, except those of `CurvePoint`, are numbers or None.
     """
 
     def __init__(self, path: str | os.PathLike[str], kind: type[Row]) -> None:

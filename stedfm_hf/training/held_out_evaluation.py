@@ -60,7 +60,7 @@ class HeldOutMetrics:
 
 @dataclass(frozen=True, eq=False)
 class Crops:
-    """Crops of a split in memory, as they are stored, cropped to the image size of the model.
+    """Crops of a split in memory, in the stored data type, cropped to the image size of the model.
 
     Attributes:
         pixels: Stored pixels, (n, 1, S, S).

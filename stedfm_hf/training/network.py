@@ -149,7 +149,7 @@ def isolated_rng(seed: int) -> Iterator[None]:
 
 @contextmanager
 def unpartitioned_weights(arguments: TrainingArguments) -> Iterator[None]:
-    """Disable the partitioning of ZeRO-3 inside the block, so that models are created and loaded completely.
+    """Switch off the partitioning of ZeRO-3 inside the block, so that models are created and loaded completely.
 
     Partitioning at this point would require the process group of DeepSpeed, which does not exist yet on CPUs. ZeRO-3
     partitions the model when training starts.

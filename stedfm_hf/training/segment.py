@@ -57,8 +57,8 @@ from stedfm_hf.training.segmentation.trainer import METRICS, Scored, Segmentatio
 SCORES_FILE = "per_image.parquet"
 DECODERS = {
     "upernet": "UperNet on a pyramid of four levels",
-    "unetr": "the reference's full decoder, after UNETR",
-    "linear": "the reference's linear decoder: the pixels of a patch from its token",
+    "unetr": "the full decoder of the reference, after UNETR",
+    "linear": "the linear decoder of the reference: the pixels of a patch from its token",
 }
 
 
@@ -68,10 +68,10 @@ def finetune_segmentation(settings: SegmentationSettings) -> FinetuneResult:
     """Train a segmenter on annotated images, once for every seed.
 
     Returns:
-        The folder of the best model, and the metrics of all seeds.
+        Folder of the best model, and the metrics of all seeds.
 
     Raises:
-        UserError: Input that cannot be trained on, or a folder that holds something else.
+        UserError: The images cannot be used for training, or the output folder holds something else.
 
     Example:
         >>> result = finetune_segmentation("demo", "annotated", output="run", label_count=10)  # doctest: +SKIP
@@ -82,7 +82,7 @@ def finetune_segmentation(settings: SegmentationSettings) -> FinetuneResult:
 
 
 class SegmentationTask(Task[SegmentationSettings, AnnotatedImages, Annotated]):
-    """Classes of pixels, exclusive or overlapping, or votes."""
+    """Fine-tuning on masks: exclusive classes, overlapping classes, or votes."""
 
     headline = ("iou", "dice", "aupr")
 
@@ -91,22 +91,22 @@ class SegmentationTask(Task[SegmentationSettings, AnnotatedImages, Annotated]):
         return read_splits(self.settings, image_size=self.config.image_size)
 
     def metrics(self) -> Sequence[str]:
-        """Return the metrics of maps."""
+        """Return the metrics that can select the best model, the default first."""
         return METRICS
 
     def notes(self) -> Iterable[str]:
-        """Return what is learned, and which images may be a mistake or need much memory."""
+        """Return notes on the classes, and warnings about suspicious or very large images."""
         splits = self.splits
         yield from class_notes(splits.train)
         yield from class_warnings(splits.named())
         yield from memory_warnings(splits.held_out())
 
     def sample(self, seed: int) -> AnnotatedImages:
-        """Return all training images, or a few of them."""
+        """Return the training images of the run of a seed: all, or a random sample."""
         return sample_images(self.splits.train, self.settings, seed)
 
     def cache(self, data: AnnotatedImages) -> CachedItems[Annotated]:
-        """Return the images with their masks, read once."""
+        """Return the images with their masks, each read once."""
         return cache_images(data)
 
     def channels_of(self, item: Annotated) -> int:
@@ -114,7 +114,7 @@ class SegmentationTask(Task[SegmentationSettings, AnnotatedImages, Annotated]):
         return len(item.image)
 
     def run(self) -> FinetuneResult:
-        """Train every seed, after a look at whether the best model can be chosen at all."""
+        """Train every seed, after checking that the validation images can select the best model."""
         check_metric(self.splits.validation, self.metric)
         return super().run()
 
@@ -156,7 +156,7 @@ class SegmentationTask(Task[SegmentationSettings, AnnotatedImages, Annotated]):
         sampled: AnnotatedSplit,
         held_out: Mapping[str, AnnotatedSplit],
     ) -> dict[str, Any]:
-        """Segment whole images of any size, as the saved model does; write the scores of each and plot some."""
+        """Segment whole images of any size, as the saved model does, and write scores and figures."""
         data = sampled.data
         scored = {name: trainer.score_split(each, areas=True)[0] for name, each in held_out.items()}
         if not self.writes:
@@ -176,7 +176,7 @@ class SegmentationTask(Task[SegmentationSettings, AnnotatedImages, Annotated]):
         }
 
     def card(self, best: Mapping[str, Any]) -> dict[str, Any]:
-        """Return sizes, classes and the IoU of each class."""
+        """Return sizes, classes and the IoU of each class for the model card."""
         network = StedFmForSemanticSegmentation.from_pretrained(self.settings.folder)
         train = self.splits.train
         ious = dict(zip(train.classes, best["test" if "test" in best else "validation"]["iou_per_class"], strict=True))
@@ -187,7 +187,7 @@ class SegmentationTask(Task[SegmentationSettings, AnnotatedImages, Annotated]):
             },
             "config": network.config.to_dict(),
             "figures": (EXAMPLES,),
-            "files": {SCORES_FILE: "scores of this model of every validation and test image"},
+            "files": {SCORES_FILE: "scores of this model for every validation and test image"},
             "task": "segmentation",
             "classes": tuple(train.shown()),
             "decoder": DECODERS[network.config.decoder],
@@ -199,8 +199,13 @@ class SegmentationTask(Task[SegmentationSettings, AnnotatedImages, Annotated]):
 def read_splits(settings: SegmentationSettings, *, image_size: int) -> Splits[AnnotatedImages]:
     """Read annotated images and split them.
 
+    Args:
+        settings: Settings of the fine-tuning.
+        image_size: Image size of the model in pixels.
+
     Raises:
-        UserError: The data set has no such split, one source image in two splits, or a class that train lacks.
+        UserError: The data set does not have a named split, has a source image in two splits, or has no training
+            image of a class.
     """
     read = read_annotated(
         settings.dataset,
@@ -212,61 +217,64 @@ def read_splits(settings: SegmentationSettings, *, image_size: int) -> Splits[An
         source_pattern=settings.source_pattern,
     )
     splits = splits_for_training(read, settings)
-    if unmasked := [place for each in read.values() for place in each.unmasked]:
-        how = f"{splits.how.removesuffix('.')}; images without a mask, left out: {some_of(unmasked)}."
+    if unmasked := [image for each in read.values() for image in each.unmasked]:
+        how = f"{splits.how.removesuffix('.')}; skipped images without a mask: {some_of(unmasked)}."
         splits = replace(splits, how=how)
-    return annotated_enough(splits, settings.min_annotated, image_size)
+    return skip_sparse_images(splits, settings.min_annotated, image_size)
 
 
 def sample_images(train: AnnotatedImages, settings: SegmentationSettings, seed: int) -> AnnotatedImages:
-    """Return the training images that the run of a seed may see.
+    """Return the training images of the run of a seed: all, or a random sample.
+
+    Args:
+        train: Images of the training split.
+        settings: Settings of the fine-tuning.
+        seed: Random seed of the sample.
 
     Raises:
-        UserError: More images are asked for than there are.
+        UserError: More images are requested than exist.
     """
     if settings.labels_per_class is not None:
         return sample_per_class(train, settings.labels_per_class, seed)
     if (count := settings.label_count) is not None:
         if count > len(train):
-            raise UserError(
-                f"{train.name}: {count} training images were asked for, but there are {len(train)}; ask for fewer"
-            )
+            raise UserError(f"{train.name}: --label-count {count} is more than the {len(train)} training images")
         return train.take(np.sort(shuffled(train, seed)[:count]))
     return train if settings.label_fraction is None else sample_fraction(train, settings.label_fraction, seed)
 
 
-def annotated_enough(
+def skip_sparse_images(
     splits: Splits[AnnotatedImages], min_annotated: float, image_size: int
 ) -> Splits[AnnotatedImages]:
-    """Leave out training images of which no crop can be annotated enough; of validation and test all count.
+    """Remove training images without any crop that has enough annotated pixels; validation and test are kept.
 
     Args:
-        splits: Images to train, select and test on.
-        min_annotated: Share of a crop that is to be annotated.
-        image_size: Size of the crops.
+        splits: Images of train, validation and test.
+        min_annotated: Smallest annotated fraction of a crop.
+        image_size: Size of the crops in pixels.
 
     Raises:
-        UserError: Train lacks a class, or has no image left.
+        UserError: No training image is left, or none of a class.
     """
     train, least = splits.train, f"{100 * min_annotated:g} %"
     enough = train.annotated * train.sizes >= min_annotated * np.minimum(image_size**2, train.sizes)
     if not enough.any():
         raise UserError(
-            f"{train.name}: none of {len(train)} training images has a crop of which {least} are annotated; lower "
+            f"{train.name}: none of {len(train)} training images has a crop with {least} annotated pixels; lower "
             "--min-annotated"
         )
     if few := int((~enough).sum()):
         how = (
-            f"{splits.how.removesuffix('.')}; training images no crop of which can be annotated to {least}, left out: "
+            f"{splits.how.removesuffix('.')}; skipped training images without a crop with {least} annotated pixels: "
             f"{few:,} of {len(train):,} ({some_of(train.image_ids[~enough].tolist())})."
         )
         splits = replace(splits, train=train.take(enough), how=how)
     if missing := [name for name, count in splits.train.counts().items() if not count]:
         elsewhere = any(images.counts()[name] for images in splits.held_out().values() for name in missing)
         raise UserError(
-            f"{train.name}: no pixel of {', '.join(missing)} is in the training images"
-            f"{', but there are some in other splits' if elsewhere else ''}; annotate some there, or count "
-            "it as background: name all numbers with --classes, as 1=NAME 2=background"
+            f"{train.name}: the training images have no pixel of {', '.join(missing)}"
+            f"{', but other splits have' if elsewhere else ''}; annotate some, or count it as background: name all "
+            "numbers with --classes, such as --classes 1=NAME 2=background"
         )
     return splits
 
@@ -274,21 +282,27 @@ def annotated_enough(
 def new_network(
     settings: SegmentationSettings, data: AnnotatedImages, *, seed: int, images: Iterable[np.ndarray]
 ) -> StedFmForSemanticSegmentation:
-    """Return the network before its first step: the encoder of a model, or a new one, and a new decoder.
+    """Return the network before its first step: a pretrained or new encoder, and a new decoder.
+
+    Args:
+        settings: Settings of the fine-tuning.
+        data: Training images.
+        seed: Random seed of the new weights.
+        images: Pixels of the training images, for the standardisation of a new encoder.
 
     Raises:
-        UserError: The model cannot be loaded, or cannot have this decoder.
+        UserError: The model cannot be loaded, or does not fit the decoder.
     """
     config = network_config(settings, data.classes)
     config.target_type = data.target_type
     config.decoder, config.segmentation_loss = settings.decoder, settings.segmentation_loss
     config.use_auxiliary_head = settings.auxiliary
-    # Not that of a decoder that the model may have come with.
+    # The model may have a decoder of another width.
     config.decode_head_hidden_size = settings.decode_head_hidden_size
     try:
         config = type(config).from_dict(config.to_dict())  # checks the values together
         with isolated_rng(seed):
-            # The decoder knows nothing, also where the model came with one: only the encoder is taken from it.
+            # Only the encoder is taken from the model, which may also have a decoder.
             network = StedFmForSemanticSegmentation(config)
             if settings.mode in NEW_ENCODER:
                 standardise_by(network.stedfm, images)
@@ -300,13 +314,19 @@ def new_network(
     except ValueError as error:
         raise UserError(f"model {settings.model}: {' '.join(str(error).split())}") from error
     if settings.decoder == "unetr":
-        # It takes the layers as they are: a parameter without a gradient would stop several processes.
+        # UNETR does not use the final norm; a parameter without a gradient would stop distributed training.
         network.stedfm.norm.requires_grad_(False)
     return network
 
 
 def choose_examples(trainer: SegmentationTrainer, split: AnnotatedSplit, scored: Sequence[Scored]) -> list[Overlay]:
-    """Return the best, the middle and the worst image by the mean IoU of its classes, of those that have one."""
+    """Return the images with the best, the median and the worst mean IoU over the classes.
+
+    Args:
+        trainer: Trainer with the best weights.
+        split: Images of a split.
+        scored: Scores of the images.
+    """
     foreground = [number for number in range(len(split.data.classes)) if number != split.data.background]
     ious = np.stack([each.scores.values["iou"][foreground] for each in scored])
     known = ~np.isnan(ious)
@@ -315,7 +335,7 @@ def choose_examples(trainer: SegmentationTrainer, split: AnnotatedSplit, scored:
     order = order[np.argsort(-means[order], kind="stable")]
     if not len(order):
         return []
-    chosen = {"best": order[0], "middle": order[len(order) // 2], "worst": order[-1]}
+    chosen = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
     if len(order) < len(chosen):
         chosen = {"best": order[0], "worst": order[-1]} if len(order) == 2 else {"image": order[0]}
     found = []
@@ -326,13 +346,19 @@ def choose_examples(trainer: SegmentationTrainer, split: AnnotatedSplit, scored:
 
 
 def write_scores(path: Path, held_out: Mapping[str, AnnotatedSplit], scored: Mapping[str, Sequence[Scored]]) -> None:
-    """Write one row for every image and class: its split, id and source, and its scores; undefined ones are null."""
+    """Write one row for every image and class: split, id, source and scores; undefined scores are null.
+
+    Args:
+        path: Parquet file.
+        held_out: Images by split.
+        scored: Scores of the images, by split.
+    """
     rows: list[dict[str, Any]] = []
     for split, images in held_out.items():
-        for place, source, each in zip(images.data.image_ids, images.data.sources, scored[split], strict=True):
+        for image, source, each in zip(images.data.image_ids, images.data.sources, scored[split], strict=True):
             plain = each.scores.plain()
             for number, label in enumerate(images.data.classes):
                 scores = {score: values[number] for score, values in plain.items()}
-                rows.append({"split": split, "image_id": str(place), "source": str(source), "class": label, **scores})
+                rows.append({"split": split, "image_id": str(image), "source": str(source), "class": label, **scores})
     with atomic_path(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary)

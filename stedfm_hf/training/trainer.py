@@ -86,7 +86,7 @@ class PretrainingTrainer(ResumableTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Preprocess the batch on the device, and return the loss of the model."""
+        """Prepare the batch on the device, and return the loss of the model."""
         ready = [self.preparation(part, epoch=part["epoch"]) for part in inputs["parts"]]
         whole = {name: torch.cat([part[name] for part in ready]) for name in ready[0]}
         output = model(**whole)

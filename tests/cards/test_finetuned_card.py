@@ -64,27 +64,27 @@ NUMBERS = dataclasses.replace(
 )
 
 
-def test_the_front_matter_is_what_the_hub_reads() -> None:
+def test_the_hub_reads_the_front_matter() -> None:
     data = ModelCard(render_finetuned_card(MOST)).data.to_dict()
     assert data["license"] == "mit" and data["pipeline_tag"] == "image-classification" and "synthetic" in data["tags"]
     least = ModelCard(render_finetuned_card(LEAST)).data.to_dict()
     assert "license" not in least and "synthetic" not in least["tags"]
 
 
-def test_the_card_says_what_is_known() -> None:
+def test_the_card_contains_the_known_facts() -> None:
     card = render_finetuned_card(MOST)
     for words in (
-        "tells 2 classes",
+        "into 2 classes",
         "`demo` (trained on simulated images only): all weights were trained.",
         "**Trained and tested on simulated images**",
-        "| test, 300 images | mean ± sd of 2 seeds | this model |",
+        "| test, 300 images | mean ± standard deviation of 2 seeds | this model |",
         "| accuracy | 0.9000 ± 0.0123 | 0.9500 |",
-        "could not be used: 12.\n\n- `cell_3.tif`: truncated\n- `cell_10.tif`: NaN\n",
-        "- and 2 more: `manifest.json` names them\n",
-        "| tub\\|ulin | no image | 600 |",
-        "| train (drawn) | 1,000 | 100 |",
+        "could not be read: 12.\n\n- `cell_3.tif`: truncated\n- `cell_10.tif`: NaN\n",
+        "- and 2 more, listed in `manifest.json`\n",
+        "| tub\\|ulin | undefined | 600 |",
+        "| train (sample) | 1,000 | 100 |",
         "Splits: The splits are those of the data set; there is no test split. No source image is in two splits.",
-        "the test images were looked at once",
+        "the test images were only used for the final metrics",
         "(figures/confusion_matrix.png)",
         "1 x NVIDIA H100",
         "seed 42, step 10 of 20",
@@ -92,20 +92,20 @@ def test_the_card_says_what_is_known() -> None:
         assert words in card, words
 
 
-def test_figures_of_the_images_it_was_chosen_on_are_called_so() -> None:
+def test_a_missing_test_split_is_reported() -> None:
     card = render_finetuned_card(LEAST)
     assert "**There is no test split**" in card and "| validation, 200 images | seed 42 | this model |" in card
     for words in ("simulated", "None", "![", "license:", "recall of this model"):
         assert words not in card, words
 
 
-def test_a_regression_is_no_classifier_of_anything() -> None:
+def test_a_regression_is_not_called_a_classifier() -> None:
     card = render_finetuned_card(NUMBERS)
     assert "predicts the number `resolution`" in card and "| r2 | 0.5000 | 0.5000 |" in card
-    assert "one of the classes" not in card
+    assert "classes" not in card and "assigned to a class" not in card
 
 
-def test_from_scratch_no_weights_are_claimed() -> None:
+def test_from_scratch_names_only_the_architecture() -> None:
     card = render_finetuned_card(dataclasses.replace(LEAST, mode="from-scratch"))
     assert "from scratch, with the architecture of `stedfm-vit-small`" in card and "from the weights of" not in card
 

@@ -51,7 +51,7 @@ MOST = dataclasses.replace(
 )
 
 
-def test_the_front_matter_is_what_the_hub_reads() -> None:
+def test_the_hub_reads_the_front_matter() -> None:
     data = ModelCard(render_pretrained_card(MOST)).data.to_dict()
     assert data["license"] == "mit" and data["library_name"] == "transformers" and data["datasets"] == ["lab/cells"]
     assert data["pipeline_tag"] == "image-feature-extraction" and {"stedfm", "synthetic"} <= set(data["tags"])
@@ -59,20 +59,20 @@ def test_the_front_matter_is_what_the_hub_reads() -> None:
     assert "license" not in least and "datasets" not in least and "synthetic" not in least["tags"]
 
 
-def test_the_card_says_what_is_known() -> None:
+def test_the_card_contains_the_known_facts() -> None:
     card = render_pretrained_card(MOST)
     for words in (
         "1,603,200",
         "| simulated-v1 | 20,000 | simulated |",
-        "| lab/cells | 900 | of microscopes |",
+        "| lab/cells | 900 | microscope |",
         "| optimiser steps | 5,000 |",
         "1,280,000 (64 epochs)",
         "1.5 hours on 1 x NVIDIA H100",
-        "12,346 crops a second",
+        "12,346 crops per second",
         "bfloat16",
         "| `a|b` | c\\|d |",
-        "On 2,048 crops",
-        "| 0.00625 | 0.01250: the best constant |",
+        "Metrics on 2,048 held-out crops",
+        "| 0.00625 | 0.01250: best constant prediction |",
         "22.0 dB",
         "| 75.5 % | 50.0 %: before the first step |",
         "(figures/curve.png)",
@@ -82,41 +82,41 @@ def test_the_card_says_what_is_known() -> None:
         "10.1101/2025.06.06.656993",
     ):
         assert words in card, words
-    assert "Nothing, by this measure" not in card
+    assert "learned nothing" not in card
 
 
-def test_what_is_not_known_is_not_said() -> None:
+def test_unknown_facts_are_omitted() -> None:
     card = render_pretrained_card(LEAST)
-    for words in ("hours", "a second", "kNN", "PSNR", "What it learned", "![", "simulated", "None", "license:"):
+    for words in ("hours", "per second", "kNN", "PSNR", "Held-out evaluation", "![", "simulated", "None", "license:"):
         assert words not in card, words
-    assert "| cells | 12,345 | not known |" in card and "Licence of the weights: not stated" in card
+    assert "| cells | 12,345 | unknown |" in card and "Licence of the weights: not stated" in card
 
 
 @pytest.mark.parametrize(
     ("known", "wanted"),
     [
-        ((True, True), "**Trained on simulated images alone**"),
-        ((True, False), "**Trained on simulated images, too**"),
-        ((True, None), "**Trained on simulated images, too**"),
+        ((True, True), "**Trained on only simulated images**"),
+        ((True, False), "**Trained partly on simulated images**"),
+        ((True, None), "**Trained partly on simulated images**"),
         ((False, None), None),
     ],
 )
 def test_simulated_data_are_called_simulated(known: tuple[Any, ...], wanted: str | None) -> None:
     data = tuple(TrainingData(f"set-{number}", 9, each) for number, each in enumerate(known))
     card = render_pretrained_card(dataclasses.replace(LEAST, data=data))
-    assert ("**Trained on simulated" in card) == (wanted is not None) and (wanted is None or wanted in card)
-    assert ("Simulated images show" in card) == ("synthetic" in ModelCard(card).data.to_dict()["tags"])
+    assert ("**Trained " in card) == (wanted is not None) and (wanted is None or wanted in card)
+    assert ("Simulated images contain" in card) == ("synthetic" in ModelCard(card).data.to_dict()["tags"])
 
 
-def test_a_model_that_learned_nothing_is_not_praised() -> None:
+def test_a_model_that_learned_nothing_is_reported() -> None:
     card = render_pretrained_card(dataclasses.replace(MOST, held_out_loss=0.02))
-    assert "Nothing, by this measure" in card
+    assert "learned nothing by this measure" in card
 
 
-def test_weights_that_began_from_others_are_not_called_new() -> None:
+def test_the_initial_weights_are_named() -> None:
     begun = render_pretrained_card(dataclasses.replace(LEAST, init_from="flclab/stedfm-vit-small"))
-    assert "began from the weights of `flclab/stedfm-vit-small`" in begun and "trained anew" not in begun
-    assert "trained anew" in render_pretrained_card(LEAST)
+    assert "started from the weights of `flclab/stedfm-vit-small`" in begun and "random weights" not in begun
+    assert "random weights" in render_pretrained_card(LEAST)
 
 
 @pytest.mark.parametrize("facts", [LEAST, MOST, dataclasses.replace(MOST, knn=None, curve=None, files={})])

@@ -59,10 +59,10 @@ def test_the_card_describes_the_run(tmp_path: Path, model: StedFmForPreTraining,
     )
     text = card.read_text(encoding="utf-8")
     # 3600 crops at 2 a second, as many at 1, and as many at the median of the two.
-    assert "| time | 2.2 hours |" in text and "| speed | 2 crops a second |" in text
+    assert "| time | 2.2 hours |" in text and "| speed | 2 crops per second |" in text
     assert f"| crops seen | 10,800 ({10800 / train.rows:.4g} epochs) |" in text
-    assert "# my-run" in text and "simulated images alone" in text and "| simulated-cells |" in text
-    assert "0.12500 | 0.25000: the best constant" in text and "75.0 % | 25.0 %: before the first step" in text
+    assert "# my-run" in text and "only simulated images" in text and "| simulated-cells |" in text
+    assert "0.12500 | 0.25000: best constant prediction" in text and "75.0 % | 25.0 %: before the first step" in text
     assert "(figures/curve.png)" in text and "reconstructions.png" not in text
     assert "`recipe.yaml`" in text and "curve.csv" not in text and "| `seed` | 3 |" in text
     assert str(tmp_path) not in text and "secret" not in text and "ema_decay" not in text
@@ -74,10 +74,10 @@ def test_metrics_are_reported_with_their_step(tmp_path: Path, model: StedFmForPr
         return write_card(tmp_path / "run", model, train=[train], rows=rows, **known).read_text("utf-8")
 
     assert "after step 30:" in card(ROWS) and "after the last step:" in card(ROWS, steps=30)
-    assert "What it learned" not in card(ROWS[:-1]) and "kNN" not in card(ROWS[:-1])
+    assert "Held-out evaluation" not in card(ROWS[:-1]) and "kNN" not in card(ROWS[:-1])
     begun = card(ROWS, init_from=train.repo)
     assert "before the first step" not in begun and "weights of `simulated-cells`" in begun
-    assert "hours" not in card([]) and "crops a second" not in card([])
+    assert "hours" not in card([]) and "crops per second" not in card([])
 
 
 def test_a_data_set_is_simulated_only_if_its_card_says_so(tmp_path: Path, train: SplitFiles) -> None:

@@ -44,10 +44,10 @@ def test_the_export_is_the_encoder_in_half_precision(tmp_path: Path) -> None:
 def test_images_training_and_encoder_come_from_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_encoder, "FIELDS_PER_STRUCTURE", 3)
     monkeypatch.setattr(demo_encoder, "simulate_benchmark", lambda output: demo_encoder.simulate_pool(output))
-    # A validation split is what the benchmark has and this pool has not: the held-out checks say so and are left out.
+    # Unlike the benchmark, this pool has no validation split, so there is no held-out evaluation.
     run = train_demo_encoder(tmp_path, **SHORT, precision="float32")
     folder = export_encoder(run, tmp_path / "demo")
     assert AutoModel.from_pretrained(folder).config.hidden_size == 128
     card = (run / "README.md").read_text(encoding="utf-8")
-    assert "Trained on simulated images alone" in card
+    assert "Trained on only simulated images" in card
     assert "architecture: stedfm-vit-64-p8" in (run / "recipe.yaml").read_text()

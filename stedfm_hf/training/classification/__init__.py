@@ -1,1 +1,1 @@
-"""Parts of the fine-tuning of classifiers: training data, loss and metrics, trainer, figures."""
+"""Fine-tuning of classifiers: training data, loss and metrics, trainer, figures."""

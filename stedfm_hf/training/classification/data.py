@@ -14,18 +14,22 @@ from stedfm_hf.training.preparation import FOREGROUND, MIN_FOREGROUND, center_cr
 
 
 def cache_images(data: LabelledImages) -> CachedItems[np.ndarray]:
-    """Return the images (C, H, W) float32 in [0, 1], read once."""
+    """Return the images (C, H, W) float32 in [0, 1], each read once.
+
+    Args:
+        data: Images to read.
+    """
     return CachedItems(lambda number: np.asarray(data[number], np.float32), len(data), size=lambda image: image.nbytes)
 
 
 def training_size(shapes: Sequence[tuple[int, int]], names: Sequence[str], *, image_size: int, patch_size: int) -> int:
-    """Return the size of the squares that are trained on: that of the model, or what the smallest image allows.
+    """Return the size of the training crops in pixels: that of the model, or the largest that fits the smallest image.
 
     Args:
-        shapes: (H, W) of each image.
+        shapes: Height and width of each image in pixels.
         names: Ids of the images, for the error.
-        image_size: Size of the images of the model.
-        patch_size: Size of its patches; the result is a multiple of it.
+        image_size: Image size of the model in pixels.
+        patch_size: Patch size of the model in pixels; the result is a multiple of it.
 
     Raises:
         UserError: An image is smaller than a patch.
@@ -35,21 +39,21 @@ def training_size(shapes: Sequence[tuple[int, int]], names: Sequence[str], *, im
     size = min(image_size, shortest[smallest] // patch_size * patch_size)
     if size < patch_size:
         raise UserError(
-            f"{names[smallest]}: {' x '.join(map(str, shapes[smallest]))} pixels are less than a patch of "
-            f"the model ({patch_size} x {patch_size}); leave it out, or take a larger piece of the image"
+            f"{names[smallest]}: {' x '.join(map(str, shapes[smallest]))} pixels are smaller than a patch "
+            f"of the model ({patch_size} x {patch_size}); remove the image, or use a larger part of the field"
         )
     return size
 
 
 class TrainingImages(Samples[np.ndarray]):
-    """Samples of a training by their number, without end.
+    """Endless training crops of labelled images, by index.
 
     Args:
-        images: (C, H, W) each.
-        targets: Targets of the images, as the loss takes them.
-        size: Size of the squares that are fed.
+        images: Images (C, H, W) in [0, 1].
+        targets: Targets of the images, in the form of the loss.
+        size: Size of the crops in pixels.
         seed: Random seed of the order and the augmentation.
-        augment: Whether crops are random; else they are of the middle.
+        augment: Whether crops are random; otherwise they are central.
     """
 
     def __init__(
@@ -59,20 +63,22 @@ class TrainingImages(Samples[np.ndarray]):
         self.targets, self.size, self.augment = targets, size, augment
 
     def sample(self, row: int, item: np.ndarray, keys: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return a square of the image, and its target."""
+        """Return a crop of the image, and its target."""
         image = torch.from_numpy(item)
         cut = crop_with_foreground(image, self.size, keys) if self.augment else center_crop(image[None], self.size)[0]
         return {"pixel_values": cut.contiguous(), "labels": self.targets[row]}
 
 
 def crop_with_foreground(image: torch.Tensor, size: int, keys: torch.Tensor) -> torch.Tensor:
-    """Return a square of an image with foreground in it, where there is any.
+    """Return a random crop of an image that contains foreground, if possible.
 
     Args:
-        image: (C, H, W) in [0, 1], no smaller than `size`.
-        size: Rows and columns of the square.
+        image: Image (C, H, W) in [0, 1], at least `size` pixels high and wide.
+        size: Height and width of the crop in pixels.
         keys: Keys of the sample, (1, 2), see :func:`stedfm_hf.training.random_numbers.sample_keys`.
     """
     lit = image.amax(dim=0) > FOREGROUND
-    top, left = choose_crop(lit.shape, size, keys, share=MIN_FOREGROUND, count_in=lambda place: int(lit[place].sum()))
+    top, left = choose_crop(
+        lit.shape, size, keys, min_fraction=MIN_FOREGROUND, count_in=lambda rectangle: int(lit[rectangle].sum())
+    )
     return image[:, top : top + size, left : left + size]

@@ -1,4 +1,4 @@
-"""Loss and metrics of classes, several labels and numbers."""
+"""Loss and metrics for classes, multilabel targets and numbers."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 class Objective:
     """Loss of a task.
 
-    Every image counts with a weight of its own divided by the number of images, not by the sum of the weights in its
-    batch: the loss does not depend on how a step is shared.
+    Weighted losses are divided by the number of images, not by the sum of the weights in the batch, so the loss of a
+    step does not depend on the number of processes.
 
     Attributes:
         task: Kind of the labels.
-        weights: Weights of the classes (C,), mean 1 over the images; of multilabel targets the weights of positives.
-        mean: Mean of the numbers to predict; the network learns (y - mean) / std.
+        weights: Class weights (C,) with mean 1 over the images; for multilabel targets, weights of the positives.
+        mean: Mean of the numbers to predict; the network is trained on (y - mean) / std.
         std: Standard deviation of the numbers to predict.
-        smoothing: Label smoothing, `label_smoothing_factor` of the arguments.
+        smoothing: Label smoothing factor, in [0, 1].
     """
 
     task: Task
@@ -36,7 +36,11 @@ class Objective:
     smoothing: float = 0.0
 
     def targets(self, labels: np.ndarray) -> torch.Tensor:
-        """Return labels as `loss` takes them."""
+        """Return labels in the form that `loss` expects.
+
+        Args:
+            labels: Labels of the images.
+        """
         if self.task == "regression":
             return torch.from_numpy((labels - self.mean) / self.std).float()
         return torch.from_numpy(labels).float() if self.task == "multilabel" else torch.from_numpy(labels).long()
@@ -45,9 +49,9 @@ class Objective:
         """Return the mean loss of a batch.
 
         Args:
-            logits: (B, C).
-            targets: OutputResult of `targets`.
-            weighted: Whether classes are weighted and labels smoothed; an evaluation does neither.
+            logits: Logits (B, C).
+            targets: Targets, as returned by `targets`.
+            weighted: Whether to weight classes and smooth labels; not used in evaluations.
         """
         logits = logits.float()
         weights = self.weights.to(logits.device) if weighted and self.weights is not None else None
@@ -60,11 +64,19 @@ class Objective:
         return (each if weights is None else each * weights[targets]).mean()
 
     def in_units(self, logits: np.ndarray) -> np.ndarray:
-        """Return what the saved model will give: numbers in their own unit."""
+        """Return the outputs of the saved model: numbers in their original unit, or the logits.
+
+        Args:
+            logits: Logits (n, C).
+        """
         return logits * self.std + self.mean if self.task == "regression" else logits
 
     def fold(self, network: StedFmForImageClassification) -> None:
-        """Make the linear layer give numbers in their own unit."""
+        """Rescale the linear layer so that it predicts numbers in their original unit.
+
+        Args:
+            network: Network, changed in place.
+        """
         if self.task == "regression":
             with torch.no_grad():
                 network.classifier.weight.mul_(self.std)
@@ -72,14 +84,20 @@ class Objective:
 
 
 def objective_for(data: LabelledImages, *, balanced: bool, smoothing: float = 0.0) -> Objective:
-    """Return the loss for some training images."""
+    """Return the loss for training images.
+
+    Args:
+        data: Training images.
+        balanced: Whether to give all classes equal weight.
+        smoothing: Label smoothing factor.
+    """
     labels = data.labels
     if data.task == "regression":
         return Objective(data.task, mean=float(labels.mean()), std=float(labels.std()) or 1.0)
     weights = None
     if balanced and data.task == "multilabel":
-        there = np.clip(labels.sum(axis=0), 1, None)
-        weights = torch.from_numpy((len(labels) - labels.sum(axis=0)) / there).float().clamp(min=1 / len(labels))
+        positives = np.clip(labels.sum(axis=0), 1, None)
+        weights = torch.from_numpy((len(labels) - labels.sum(axis=0)) / positives).float().clamp(min=1 / len(labels))
     elif balanced:
         counts = np.bincount(labels, minlength=len(data.classes))
         weights = torch.from_numpy(len(labels) / ((counts > 0).sum() * np.clip(counts, 1, None))).float()
@@ -91,11 +109,20 @@ METRICS: dict[Task, tuple[str, ...]] = {
     "multilabel": ("macro_f1", "micro_f1", "mean_average_precision", "loss"),
     "regression": ("r2", "pearson_r", "mae", "rmse", "loss"),
 }
-"""Metrics the best model can be chosen by, the usual one first."""
+"""Metrics that can select the best model, by task, the default first."""
 
 
 def probabilities_of(logits: np.ndarray, task: Task) -> np.ndarray:
-    """Return probabilities (n, C) of logits; of a regression the predicted numbers (n,)."""
+    """Return the probabilities (n, C) of logits; for a regression, the predicted numbers (n,).
+
+    Args:
+        logits: Logits (n, C).
+        task: Kind of the labels.
+
+    Example:
+        >>> probabilities_of(np.zeros((1, 2)), "classes").tolist()
+        [[0.5, 0.5]]
+    """
     values = logits.astype(np.float64)
     if task == "regression":
         return values[:, 0]
@@ -110,7 +137,7 @@ def score(logits: np.ndarray, labels: np.ndarray, task: Task) -> dict[str, Any]:
 
     Args:
         logits: Logits (n, C) of the model.
-        labels: Labels as :class:`~stedfm_hf.labels.labelled.LabelledImages` has them.
+        labels: Labels, as in :class:`~stedfm_hf.labels.labelled.LabelledImages`.
         task: Kind of the labels.
     """
     found = probabilities_of(logits, task)

@@ -1,4 +1,4 @@
-"""The trainer of classifiers: a head that is normalised by the training images, and whole images in an evaluation."""
+"""Trainer of classifiers, with a head that is normalised by the features of training images."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from stedfm_hf.training.preparation import rotate_and_flip
 
 LabelledSplit = LoadedSplit[LabelledImages, np.ndarray]
 NORMALISED_BY = 256
-"""Largest number of training images whose features the head is normalised by in an evaluation."""
+"""Largest number of training images for the normalisation of the head in an evaluation."""
 
 
 class ClassificationTrainer(FinetuneTrainer[ClassificationSettings, StedFmForImageClassification]):
-    """Train a `StedFmForImageClassification`.
+    """Trainer of `StedFmForImageClassification`.
 
-    The head begins with a batch normalisation. With a frozen encoder it is that of the training features from the
-    first step on, so that the probe is a linear layer on standardised features. Else a step takes the statistics of
-    its batch, and an evaluation, like the saved model, those of the training images under the weights of then: no
-    moving average, which would depend on how steps are shared and lag behind few of them.
+    The head starts with a batch normalisation. With a frozen encoder, its statistics are those of the training
+    features, so the probe is a linear layer on standardised features. Otherwise, a training step uses the statistics
+    of its batch, and an evaluation those of training images with the current weights. There is no moving average,
+    because it would depend on the number of processes.
 
     Args:
         objective: Loss of the task.
-        training: Images that the head is normalised by.
+        training: Training images (C, H, W), for the normalisation of the head.
         validation: Images of the evaluations.
         frozen: Whether the encoder is frozen.
-        kwargs: Arguments of `FinetuneTrainer`.
+        kwargs: Other arguments of `FinetuneTrainer`.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ClassificationTrainer(FinetuneTrainer[ClassificationSettings, StedFmForIma
             self.normalise_head()
 
     def normalise_head(self) -> None:
-        """Normalise the head by the features of training images under the weights of now."""
+        """Set the normalisation of the head from the features of training images with the current weights."""
         count = min(len(self.training), NORMALISED_BY)
         chosen = np.random.default_rng(0).permutation(len(self.training))[:count]
         features = self._features([self.training[number] for number in chosen]).astype(np.float64)
@@ -85,7 +85,11 @@ class ClassificationTrainer(FinetuneTrainer[ClassificationSettings, StedFmForIma
         )
 
     def logits(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the logits (n, L) of whole images; every process must come here."""
+        """Return the logits (n, L) of whole images; every process must make this call.
+
+        Args:
+            images: Images (C, H, W) in [0, 1], of any size.
+        """
         return logits_of(self.network, self._features(images))
 
     def validate(self) -> Mapping[str, Any]:
@@ -101,13 +105,14 @@ class ClassificationTrainer(FinetuneTrainer[ClassificationSettings, StedFmForIma
 
 
 def augment(images: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """Rotate and mirror every image in one of eight ways, and change its intensities a little.
-
-    Source: The reference defines flips and rotations and applies none of them.
+    """Rotate and mirror every image, and change its intensities, at random.
 
     Args:
-        images: (B, C, S, S) in [0, 1].
+        images: Images (B, C, S, S) in [0, 1].
         keys: Keys of the samples, (B, 2), on the same device.
+
+    Source:
+        This package; the reference protocol does not augment.
     """
     return change_intensities(rotate_and_flip(images, random_rotations(keys)), keys)
 
@@ -120,14 +125,14 @@ def set_head(
     weight: Any | None = None,
     bias: Any | None = None,
 ) -> None:
-    """Give the head values that were found outside: the normalisation of the features, and a linear layer after it.
+    """Set the normalisation of the head and, if given, its linear layer.
 
     Args:
         network: Network, changed in place.
         mean: Mean of every feature, (D,).
         variance: Variance of every feature, (D,).
-        weight: Weights (L, D); None leaves the linear layer.
-        bias: Biases (L,).
+        weight: Weights of the linear layer (L, D); None keeps the layer.
+        bias: Biases of the linear layer (L,).
     """
     with torch.no_grad():
         statistics = dict(network.batch_norm.named_buffers())
@@ -147,13 +152,13 @@ def features_of(
 ) -> np.ndarray:
     """Return the pooled features (n, D) float32 of images, as `stedfm classify` and the pipeline compute them.
 
-    An image of any size is covered with tiles of the model's size; its features are the mean over all tiles.
+    Images are covered with tiles of the image size of the model; the features are the mean over all tiles.
 
     Args:
-        network: Network without what wraps it; it is in evaluation mode afterwards.
-        images: (C, H, W) float32 in [0, 1] each, of any size.
+        network: Network without wrappers; it is in evaluation mode afterwards.
+        images: Images (C, H, W) float32 in [0, 1], of any size.
         batch_size: Number of tiles in one forward pass.
-        shared: Whether each process of a group computes some of them, and all get all of them.
+        shared: Whether the processes divide the images among themselves, and exchange the features.
     """
     network.eval()
     rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if shared else (0, 1)
@@ -161,17 +166,22 @@ def features_of(
     found = encode_images(
         network, (images[number] for number in mine), pooling=network.config.pooling, batch_size=batch_size
     )
-    own = {number: vector for number, vector in zip(mine, found, strict=True)}
+    features = dict(zip(mine, found, strict=True))
     if shared:
         parts: list[dict[int, np.ndarray]] = [{} for _ in range(world)]
-        torch.distributed.all_gather_object(parts, own)
-        own = {number: vector for part in parts for number, vector in part.items()}
-    return np.stack([own[number] for number in range(len(images))])
+        torch.distributed.all_gather_object(parts, features)
+        features = {number: each for part in parts for number, each in part.items()}
+    return np.stack([features[number] for number in range(len(images))])
 
 
 @torch.inference_mode()
 def logits_of(network: StedFmForImageClassification, features: np.ndarray) -> np.ndarray:
-    """Return the logits (n, L) float32 of features."""
+    """Return the logits (n, L) float32 of features.
+
+    Args:
+        network: Network; it is in evaluation mode afterwards.
+        features: Features (n, D) float32.
+    """
     network.eval()
     device = network.classifier.weight.device
     return network.classify(torch.from_numpy(features).to(device)).float().cpu().numpy()

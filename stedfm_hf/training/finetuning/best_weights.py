@@ -1,4 +1,4 @@
-"""The best weights so far: by which metric, at which evaluation, and kept through an interrupt."""
+"""Selection of the best model: weights, metric, best evaluation and early stopping."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ History = Sequence[Mapping[str, float]]
 
 
 class BestWeights:
-    """Weights of the best evaluation; what is frozen when this is made is not kept."""
+    """Copy of the weights of the best evaluation, without those that are frozen.
+
+    Args:
+        network: Network that is trained.
+    """
 
     def __init__(self, network: StedFmPreTrainedModel) -> None:
         self.network = network
@@ -28,25 +32,25 @@ class BestWeights:
         self.weights: dict[str, torch.Tensor] = {}
 
     def keep(self) -> None:
-        """Keep the weights as they are now."""
+        """Copy the current weights."""
         state = self.network.state_dict()
         self.weights = {name: state[name].detach().cpu().clone() for name in self.names}
 
     def restore(self) -> None:
-        """Load the kept weights into the network."""
+        """Load the copied weights into the network."""
         self.network.load_state_dict(self.weights, strict=False)
 
     def save(self, folder: Path) -> None:
-        """Write the kept weights into a checkpoint, if there are any."""
+        """Write the copied weights, if any, into the folder of a checkpoint."""
         if self.weights:
             with atomic_path(folder / BEST_FILE) as temporary:
                 save_file({name: value.contiguous() for name, value in self.weights.items()}, temporary)
 
     def load(self, folder: Path) -> None:
-        """Read the weights that a checkpoint kept.
+        """Read the copied weights, if any, from the folder of a checkpoint.
 
         Raises:
-            UserError: They are of another model.
+            UserError: The weights are of another model.
         """
         if not (folder / BEST_FILE).exists():
             return
@@ -55,19 +59,28 @@ class BestWeights:
             raise UserError(f"{folder}: is a checkpoint of another model; choose another --output")
 
 
-def choose_metric(metrics: Sequence[str], wanted: str | None) -> str:
-    """Return the metric that the best model is chosen by: the first one by default.
+def choose_metric(metrics: Sequence[str], name: str | None) -> str:
+    """Return the metric that selects the best model.
+
+    Args:
+        metrics: Metrics of the task.
+        name: Requested metric; None for the first one.
 
     Raises:
-        UserError: The task has no such metric.
+        UserError: The task does not have this metric.
     """
-    if wanted is not None and wanted not in metrics:
-        raise UserError(f"metric_for_best_model {wanted!r} is not a metric of this task; give {', '.join(metrics)}")
-    return wanted or metrics[0]
+    if name is not None and name not in metrics:
+        raise UserError(f"--metric-for-best-model {name}: not a metric of this task; give {', '.join(metrics)}")
+    return name or metrics[0]
 
 
 def is_better(metric: str, value: float, than: float) -> bool:
-    """Whether a value of a metric is better than another.
+    """Return whether a value of a metric is better than another.
+
+    Args:
+        metric: Name of the metric.
+        value: Value to compare.
+        than: Value to compare with.
 
     Example:
         >>> is_better("accuracy", 0.9, 0.8), is_better("loss", 0.9, 0.8), is_better("r2", 0.5, 0.5)
@@ -81,8 +94,8 @@ class Evaluation:
     """Result of an evaluation.
 
     Attributes:
-        step: Optimiser steps done.
-        value: Metric that the best model is chosen by.
+        step: Number of optimiser steps so far.
+        value: Metric that selects the best model.
         loss: Loss on the same images.
     """
 
@@ -92,15 +105,24 @@ class Evaluation:
 
 
 def evaluations_of(history: History, metric: str) -> list[Evaluation]:
-    """Return the evaluations of a history."""
+    """Return the evaluations of a history.
+
+    Args:
+        history: Logs of the training.
+        metric: Metric that selects the best model.
+    """
     name = f"eval_{metric}"
     return [Evaluation(int(log["step"]), log[name], log["eval_loss"]) for log in history if name in log]
 
 
 def best_evaluation(history: History, metric: str) -> int | None:
-    """Return the number of the evaluation with the best value; None before any.
+    """Return the index of the best evaluation; None without evaluations.
 
-    Of values that are equal, as accuracies of few images often are, the one with the lower loss, then the first.
+    Equal values, which are frequent for few images, are ordered by the loss, then by the step.
+
+    Args:
+        history: Logs of the training.
+        metric: Metric that selects the best model.
 
     Example:
         >>> found = [(0.8, 0.9), (0.9, 0.4), (0.9, 0.3), (0.7, 0.2)]
@@ -118,6 +140,12 @@ def best_evaluation(history: History, metric: str) -> int | None:
 
 
 def is_past_patience(history: History, metric: str, patience: int | None) -> bool:
-    """Whether as many of the last evaluations as the patience were none of them better than the best before."""
+    """Return whether the last `patience` evaluations brought no improvement.
+
+    Args:
+        history: Logs of the training.
+        metric: Metric that selects the best model.
+        patience: Number of evaluations; None for no early stopping.
+    """
     best = best_evaluation(history, metric)
     return patience is not None and best is not None and len(evaluations_of(history, metric)) - 1 - best >= patience

@@ -1,4 +1,4 @@
-"""The card of a fine-tuning: what is known of the runs, gathered for `stedfm_hf.cards`."""
+"""Model card of a fine-tuned model."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 MODES = {
     "linear-probe": "only the head was trained, on features of a frozen encoder",
     "frozen": "only the decoder was trained, on features of a frozen encoder",
-    "last-blocks": "the head and the last {blocks} blocks were trained, the others are frozen",
+    "last-blocks": "the head and the last {blocks} blocks were trained; the other blocks are frozen",
     "full": "all weights were trained",
-    "lora": "the head and adapters of rank {lora_rank} (LoRA) were trained; they are added to the weights",
-    "from-scratch": "all weights were drawn at random and trained; only the architecture is the model's",
-    "untrained": "only the decoder was trained, on an encoder drawn at random: a baseline",
+    "lora": "the head and adapters of rank {lora_rank} (LoRA) were trained, and the adapters merged into the weights",
+    "from-scratch": "all weights were initialised at random and trained; only the architecture is that of the model",
+    "untrained": "only the decoder was trained, on a randomly initialised encoder: a baseline",
 }
 SAMPLING = ("labels_per_class", "label_fraction", "label_count")
-"""Settings that sample some of the training images."""
+"""Settings that sample the training images."""
 _SETTINGS = (
     "decoder",
     "segmentation_loss",
@@ -46,20 +46,26 @@ _SETTINGS = (
     *SAMPLING,
     "early_stopping_patience",
 )
-"""Settings that a reader of a card asks for; the rest is in the recipe."""
+"""Settings of the recipe that are shown in the card."""
 _FILES = {
-    "recipe.yaml": "settings; `--recipe recipe.yaml --model MODEL --dataset DATA --output NEW` repeats it",
-    METRICS_FILE: "all metrics of all seeds",
+    "recipe.yaml": "settings; to repeat: `--recipe recipe.yaml --model MODEL --dataset DATA --output NEW`",
+    METRICS_FILE: "metrics of all seeds",
     CURVE_FILE: "losses and evaluations of the training of this model",
     "manifest.json": "versions, settings and data",
-    TRAINING_SOURCES_FILE: "hashed ids of the source images of train and validation, which evaluations leave out",
+    TRAINING_SOURCES_FILE: "hashed ids of the source images of train and validation, which evaluations exclude",
 }
 
 
 def write_card(
     task: Task[Any, Any, Any], summary: Mapping[str, Any], held_out: Mapping[str, LoadedSplit[Any, Any]]
 ) -> None:
-    """Write `README.md`; goes last, because it shows the figures that are there."""
+    """Write `README.md`; call it last, because it shows the existing figures.
+
+    Args:
+        task: Fine-tuning.
+        summary: Summary of all seeds.
+        held_out: Images of validation and, if it exists, test, by split.
+    """
     settings, arguments, train = task.settings, task.arguments, task.splits.train
     best = next(run for run in summary["runs"] if run["seed"] == summary["best_seed"])
     about = task.card(best)
@@ -104,10 +110,14 @@ def write_card(
 
 
 def count_parameters(*modules: Any) -> int:
-    """Return the number of parameters of some modules."""
+    """Return the total number of parameters of modules.
+
+    Args:
+        modules: Modules.
+    """
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
 def _table(summary: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, tuple[float, float | None, float]]:
-    """By metric: mean and standard deviation over the seeds, and the value of the best model."""
+    """Return mean and standard deviation over the seeds, and the value of the best model, by metric."""
     return {name: (mean, summary["sd"][name], float(best[name])) for name, mean in summary["mean"].items()}

@@ -1,8 +1,7 @@
-"""Training data of a fine-tuning: images that are read once, and batches of samples, epoch after epoch.
+"""Training data of a fine-tuning: cached images, and endless batches of random samples.
 
-Sample k of a training is a function of (seed, k): epoch k // n, and a place in the order of that epoch. Batches
-continue across the ends of epochs, so that a handful of images fills any batch, and which samples are in step t does
-not depend on how many processes or accumulated batches share it.
+Sample k of a training is a function of (seed, k). Batches continue across epochs, so a few images fill any batch, and
+the samples of a step do not depend on the number of processes or of accumulated batches.
 """
 
 from __future__ import annotations
@@ -26,25 +25,30 @@ from stedfm_hf.training.random_numbers import random_integers, random_uniform, s
 
 Item = TypeVar("Item")
 
-IN_MEMORY = 2**30
-"""Bytes of images that are kept as they are fed; those beyond are read again whenever they are asked for."""
+CACHE_BYTES = 2**30
+"""Largest size of the cached images in bytes; further images are read again for every use."""
 INTENSITY = 4
-"""Purpose of random numbers, next to those of the pretraining."""
+"""Purpose of random numbers, in addition to those of the pretraining."""
 GAIN, GAMMA, OFFSET = 0.2, 0.2, 0.02
-"""Largest logarithm of the factor and of the exponent, and largest shift, of intensities in [0, 1]."""
+"""Largest absolute logarithm of factor and exponent, and largest offset, for intensities in [0, 1]."""
 _SPLITS = {"train_split": "train", "validation_split": "validation", "test_split": "test"}
 
 
 def splits_for_training(read: Mapping[str, Images], settings: FinetuneSettings) -> Splits[Images]:
-    """Return train, validation and, if there is one, test; see :func:`~stedfm_hf.labels.splits.split_images`.
+    """Return the splits train, validation and, if it exists, test.
+
+    Args:
+        read: Images by split, as they were read.
+        settings: Settings of the fine-tuning.
 
     Raises:
-        UserError: The data set has no such split, or as :func:`~stedfm_hf.labels.splits.split_images`.
+        UserError: The data set does not have a named split, or as for
+            :func:`~stedfm_hf.labels.splits.split_images`.
     """
     flags = {name: "--" + name.replace("_", "-") for name in _SPLITS}
     if set(read) == {ONE_SPLIT}:
         if named := [name for name, usual in _SPLITS.items() if getattr(settings, name) != usual]:
-            raise UserError(f"{settings.dataset}: has no splits; leave {flags[named[0]]} out")
+            raise UserError(f"{settings.dataset}: the data set has no splits; remove {flags[named[0]]}")
         return split_images(read, select=True)
     chosen = {}
     for option, usual in _SPLITS.items():
@@ -53,15 +57,22 @@ def splits_for_training(read: Mapping[str, Images], settings: FinetuneSettings) 
             chosen[usual] = read[name]
         elif usual == "train" or name != usual:
             known = ", ".join(read)
-            raise UserError(f"{settings.dataset}: has no split {name!r}; give {flags[option]}, one of {known}")
+            raise UserError(f"{settings.dataset}: no split {name!r}; set {flags[option]} to one of: {known}")
     return split_images(chosen, select=True)
 
 
 class CachedItems(Sequence[Item]):
-    """Items that are read once, up to a limit of memory."""
+    """Sequence of items that are read once and cached, up to a limit of memory.
+
+    Args:
+        read: Function that reads the item with an index.
+        count: Number of items.
+        size: Function that returns the size of an item in bytes.
+        limit: Largest size of all cached items in bytes.
+    """
 
     def __init__(
-        self, read: Callable[[int], Item], count: int, *, size: Callable[[Item], int], limit: int = IN_MEMORY
+        self, read: Callable[[int], Item], count: int, *, size: Callable[[Item], int], limit: int = CACHE_BYTES
     ) -> None:
         self.read, self.size, self.limit, self._count = read, size, limit, count
         self._known: dict[int, Item] = {}
@@ -70,8 +81,8 @@ class CachedItems(Sequence[Item]):
         return self._count
 
     @property
-    def kept(self) -> int:
-        """Number of items kept so far."""
+    def cached(self) -> int:
+        """Number of items in the cache."""
         return len(self._known)
 
     def __getitem__(self, number: Any) -> Any:
@@ -86,12 +97,12 @@ class CachedItems(Sequence[Item]):
 
 @dataclass(frozen=True, eq=False)
 class LoadedSplit(Generic[Images, Item]):
-    """Images of a split, all of which were read once.
+    """Readable images of a split.
 
     Attributes:
-        data: What is known of the images.
-        items: What is fed or scored of each.
-        failed: Images that could not be read, with the reason; they are none of the others.
+        data: Ids, labels and sources of the images.
+        items: Item of each image, for training and evaluation.
+        failed: Reason by id of each image that could not be read.
     """
 
     data: Images
@@ -106,10 +117,16 @@ def load_images(
     channels: int,
     channels_of: Callable[[Item], int],
 ) -> LoadedSplit[Images, Item]:
-    """Read all images once: a damaged one is left out now, and not found in the middle of a training.
+    """Read all images once, so that unreadable ones are found before the training starts.
+
+    Args:
+        data: Images of a split.
+        cache: Function that returns the items of images.
+        channels: Number of channels of the model.
+        channels_of: Function that returns the number of channels of an item.
 
     Raises:
-        UserError: An image has other channels, or none of a class can be read.
+        UserError: An image has another number of channels, or no image of a class can be read.
     """
     items, failed, good = cache(data), dict(data.failed), []
     for number in range(len(data)):
@@ -120,7 +137,8 @@ def load_images(
             continue
         if (found := channels_of(item)) != channels:
             raise UserError(
-                f"{data.image_ids[number]}: has {found} channels, the model takes {channels}; choose with --channel"
+                f"{data.image_ids[number]}: has {found} channels, but the model expects {channels}; choose one with "
+                "--channel"
             )
         good.append(number)
     if len(good) == len(data):
@@ -134,7 +152,12 @@ def load_images(
 
 
 class Samples(Dataset[dict[str, torch.Tensor]], Generic[Item]):
-    """Samples of a training by their number, without end."""
+    """Endless random samples of a training, by index.
+
+    Args:
+        items: Items of the images.
+        seed: Random seed of the order and the augmentation.
+    """
 
     def __init__(self, items: Sequence[Item], *, seed: int) -> None:
         self.items, self.seed = items, seed
@@ -145,14 +168,14 @@ class Samples(Dataset[dict[str, torch.Tensor]], Generic[Item]):
         """Return the sample of an item.
 
         Args:
-            row: Number of the item.
+            row: Index of the item.
             item: One of `items`.
             keys: Keys of the sample, (1, 2), see :func:`stedfm_hf.training.random_numbers.sample_keys`.
         """
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
-        epoch, place = divmod(number, len(self.items))
-        row = int(self._order(epoch)[place])
+        epoch, position = divmod(number, len(self.items))
+        row = int(self._order(epoch)[position])
         keys = sample_keys(self.seed, epoch, torch.tensor([row]))
         return {**self.sample(row, self.items[row], keys), "keys": keys[0]}
 
@@ -161,7 +184,14 @@ class Samples(Dataset[dict[str, torch.Tensor]], Generic[Item]):
 
 
 class SampleNumbers:
-    """Numbers of the samples of every batch of one process, step after step.
+    """Indices of the samples of the batches of one process, as a batch sampler.
+
+    Args:
+        batch_size: Number of samples in a batch.
+        accumulation: Number of batches in an optimiser step.
+        rank: Rank of the process.
+        world_size: Number of processes.
+        first: Number of batches to skip.
 
     Example:
         >>> two = [iter(SampleNumbers(2, 1, rank, 2)) for rank in (0, 1)]
@@ -176,17 +206,21 @@ class SampleNumbers:
     def __iter__(self) -> Iterator[list[int]]:
         number = self.first
         while True:
-            # The batches of a step follow each other as one process would accumulate them all.
+            # Consecutive batches, in the order in which a single process would accumulate them.
             begin = (number * self.world_size + self.rank) * self.batch_size
             yield list(range(begin, begin + self.batch_size))
             number += 1
 
 
 class Batches(IterableDataset[dict[str, torch.Tensor]]):
-    """Batches of a process from a step on.
+    """Endless batches of one process.
+
+    Args:
+        samples: Samples of the training.
+        arguments: Training arguments.
 
     Attributes:
-        step: Number of optimiser steps that were done before.
+        step: Number of optimiser steps to skip in the next iteration.
     """
 
     def __init__(self, samples: Samples[Any], arguments: TrainingArguments) -> None:
@@ -202,7 +236,7 @@ class Batches(IterableDataset[dict[str, torch.Tensor]]):
             world_size=arguments.world_size,
             first=self.step * accumulation,
         )
-        # Its generator is never used; without one it would take a number of the global one.
+        # Without a generator, the loader would draw a number from the global one.
         loader = DataLoader(
             self.samples,
             batch_sampler=numbers,
@@ -217,47 +251,53 @@ def choose_crop(
     size: int,
     keys: torch.Tensor,
     *,
-    share: float,
+    min_fraction: float,
     count_in: Callable[[tuple[slice, slice]], int],
 ) -> tuple[int, int]:
-    """Return first row and column of a square: the first of some random places with enough in it, or that with most.
+    """Return the top row and left column of a random crop with enough pixels of interest.
+
+    Of several random crops, the first one with enough pixels is selected, otherwise the one with most.
 
     Args:
-        shape: (H, W) of the image, no smaller than `size`.
-        size: Rows and columns of the square.
+        shape: Height and width of the image in pixels, at least `size`.
+        size: Height and width of the crop in pixels.
         keys: Keys of the sample, (1, 2), see :func:`stedfm_hf.training.random_numbers.sample_keys`.
-        share: Share of the pixels of a square above which it has enough; 0 takes any place.
-        count_in: Counts the wanted pixels in a square; a large image is not looked at as a whole.
+        min_fraction: Fraction of pixels of interest above which a crop is selected; 0 selects the first crop.
+        count_in: Function that counts the pixels of interest in a rectangle.
     """
     height, width = shape
     if (height, width) == (size, size):
         return 0, 0
-    places = random_integers(keys, 2 * CROP_TRIES, purpose=CROP).reshape(-1, 2)
+    positions = random_integers(keys, 2 * CROP_TRIES, purpose=CROP).reshape(-1, 2)
     fullest, best = -1, (0, 0)
-    for place in places:
-        top, left = int(place[0]) % (height - size + 1), int(place[1]) % (width - size + 1)
-        if share == 0:
+    for position in positions:
+        top, left = int(position[0]) % (height - size + 1), int(position[1]) % (width - size + 1)
+        if min_fraction == 0:
             return top, left
         inside = count_in((slice(top, top + size), slice(left, left + size)))
         if inside > fullest:
             fullest, best = inside, (top, left)
-        if inside > share * size * size:
+        if inside > min_fraction * size * size:
             break
     return best
 
 
 def random_rotations(keys: torch.Tensor) -> torch.Tensor:
-    """Return one of eight rotations and reflections of every sample, (B,): a microscope has no upright."""
+    """Return a random number of a rotation or reflection for every sample, in 0 to 7, (B,).
+
+    Args:
+        keys: Keys of the samples, (B, 2).
+    """
     return random_integers(keys, 1, purpose=ROTATION)[:, 0] % 8
 
 
 def change_intensities(images: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """Change the intensities of every image a little: neither dye nor laser nor detector is the same twice.
+    """Change the intensities of every image at random: gain * x ** gamma + offset, clipped to [0, 1].
 
-    Each image becomes gain * x ** gamma + offset, clipped to [0, 1].
+    The changes imitate different dyes, laser powers and detectors.
 
     Args:
-        images: (B, C, S, S) in [0, 1].
+        images: Images (B, C, S, S) in [0, 1].
         keys: Keys of the samples, (B, 2), on the same device.
     """
     chosen = 2 * random_uniform(keys, 3, purpose=INTENSITY)[:, :, None, None, None] - 1

@@ -1,4 +1,4 @@
-"""The network of a fine-tuning: where its weights are from, and which of them are trained."""
+"""Network of a fine-tuning: initial weights, and the selection of the weights to train."""
 
 from __future__ import annotations
 
@@ -21,21 +21,29 @@ from stedfm_hf.weights.packaged import packaged_folder
 Network = TypeVar("Network", bound=StedFmPreTrainedModel)
 
 ADAPTED = ("qkv", "out_proj")
-"""Layers of every block that get an adapter of low rank."""
+"""Layers of every block that get a low-rank adapter."""
 STATISTICS_IMAGES = 512
-"""Number of training images whose mean and standard deviation a new encoder is standardised by."""
+"""Number of training images for the mean and standard deviation that standardise the input of a new encoder."""
 
 
 def source_of(settings: FinetuneSettings) -> str:
-    """Return the folder or Hub id of the weights; of an architecture its name."""
+    """Return the folder or Hub id of the model, or the name of the architecture.
+
+    Args:
+        settings: Settings of the fine-tuning.
+    """
     return str(packaged_folder(settings.model) or settings.model)
 
 
 def network_config(settings: FinetuneSettings, classes: Sequence[str] = ()) -> StedFmConfig:
     """Return the configuration of the network.
 
+    Args:
+        settings: Settings of the fine-tuning.
+        classes: Names of the classes.
+
     Raises:
-        UserError: The model cannot be loaded, or is of another kind.
+        UserError: The model cannot be loaded, or is not a STED-FM model.
     """
     if settings.mode in NEW_ENCODER and settings.model in ARCHITECTURES:
         config = StedFmConfig(**ARCHITECTURES[settings.model])
@@ -53,13 +61,18 @@ def network_config(settings: FinetuneSettings, classes: Sequence[str] = ()) -> S
 
 
 def load_weights(kind: type[Network], settings: FinetuneSettings, config: StedFmConfig) -> Network:
-    """Return a network with the encoder of a model; what it has no weights for is initialised at random.
+    """Return a network with the encoder of a model, and a randomly initialised head.
+
+    Args:
+        kind: Class of the network.
+        settings: Settings of the fine-tuning.
+        config: Configuration of the network.
 
     Raises:
         UserError: The model cannot be loaded.
     """
     try:
-        # The head of another task has other sizes: it is initialised again, as ours always is.
+        # The head of another task may have other sizes; it is replaced anyway.
         return kind.from_pretrained(
             source_of(settings), config=config, ignore_mismatched_sizes=True, dtype=torch.float32
         )
@@ -68,11 +81,11 @@ def load_weights(kind: type[Network], settings: FinetuneSettings, config: StedFm
 
 
 def standardise_by(encoder: StedFmModel, images: Iterable[np.ndarray]) -> None:
-    """Make a new encoder see standardised pixels, as a pretraining begins: else it would learn from ripples.
+    """Standardise the input of a new encoder, as at the start of a pretraining.
 
     Args:
         encoder: New encoder, changed in place.
-        images: (C, H, W) each, the training images; the first ones are read, one at a time.
+        images: Training images (C, H, W); the first ones are read, one at a time.
     """
     sizes, sums, squares = [], [], []
     for image in islice(images, STATISTICS_IMAGES):
@@ -85,10 +98,14 @@ def standardise_by(encoder: StedFmModel, images: Iterable[np.ndarray]) -> None:
 
 
 def choose_trained(encoder: StedFmModel, settings: FinetuneSettings) -> None:
-    """Freeze what is not trained of an encoder; for `lora` put adapters next to the frozen matrices of every block.
+    """Freeze the weights of an encoder that the mode does not train; for `lora`, add adapters to every block.
+
+    Args:
+        encoder: Encoder, changed in place.
+        settings: Settings of the fine-tuning.
 
     Raises:
-        UserError: More blocks are asked for than there are.
+        UserError: The encoder has fewer blocks than requested.
     """
     blocks = encoder.encoder.layers
     if settings.mode in ("full", "from-scratch"):
@@ -97,7 +114,7 @@ def choose_trained(encoder: StedFmModel, settings: FinetuneSettings) -> None:
     if settings.mode == "last-blocks":
         count = settings.blocks or 0
         if count > len(blocks):
-            raise UserError(f"blocks is {count}, but {settings.model} has {len(blocks)}; give as many at most")
+            raise UserError(f"--blocks {count}: {settings.model} has only {len(blocks)} blocks")
         for block in blocks[len(blocks) - count :]:
             block.requires_grad_(True)
         encoder.norm.requires_grad_(True)
@@ -110,7 +127,11 @@ def choose_trained(encoder: StedFmModel, settings: FinetuneSettings) -> None:
 
 
 def merge_adapters(network: StedFmPreTrainedModel) -> None:
-    """Add adapters to the matrices they stand next to: the network is an ordinary one again."""
+    """Merge the low-rank adapters into the weights.
+
+    Args:
+        network: Network, changed in place.
+    """
     for name, module in list(network.named_modules()):
         if hasattr(module, "base_layer") and hasattr(module, "merge"):
             module.merge()
@@ -118,7 +139,12 @@ def merge_adapters(network: StedFmPreTrainedModel) -> None:
 
 
 def learning_rate_scale(name: str, layers: int, decay: float) -> float:
-    """Return the share of the learning rate that a parameter has: `decay` less for every block away from the head.
+    """Return the factor of the learning rate of a parameter: `decay` to the power of its distance from the head.
+
+    Args:
+        name: Name of the parameter.
+        layers: Number of blocks of the encoder.
+        decay: Factor from a block to the previous one.
 
     Example:
         >>> [learning_rate_scale(name, 2, 0.5) for name in ("classifier.bias", "stedfm.encoder.layers.1.norm1.bias")]
@@ -132,10 +158,14 @@ def learning_rate_scale(name: str, layers: int, decay: float) -> float:
 
 
 def name_of_model(model: str) -> str:
-    """Return the Hub id, architecture or `demo`, or the name of the folder; no path."""
+    """Return the name of a model without its path: Hub id, architecture, `demo`, or name of the folder.
+
+    Args:
+        model: Hub id, architecture, `demo` or folder.
+    """
     return Path(model).resolve().name if Path(model).exists() else model
 
 
 def _not_loaded(settings: FinetuneSettings, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200]
-    return UserError(f"model {settings.model}: cannot be loaded ({reason}); give a folder, a Hub id or demo")
+    return UserError(f"model {settings.model}: cannot be loaded ({reason}); give a folder, a Hub id or `demo`")

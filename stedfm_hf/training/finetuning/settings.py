@@ -231,7 +231,7 @@ class SegmentationSettings(FinetuneSettings):
         help="Smallest annotated fraction of a training crop (reference: 0.1); 0 accepts every crop.",
     )
     label_count: int | None = option(
-        None, minimum=1, help="Number of training images to sample, whatever their classes."
+        None, minimum=1, help="Number of training images to sample, independent of their classes."
     )
     mode: str = option(
         "full",

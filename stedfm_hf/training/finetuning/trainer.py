@@ -1,4 +1,4 @@
-"""The trainer of fine-tunings: evaluates on whole images, keeps the best weights, and stops when it is time to."""
+"""Base trainer of the fine-tunings: evaluation on whole images, best weights, and early stopping."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Settings = TypeVar("Settings", bound=FinetuneSettings)
 
 
 class FinetuneTrainer(ResumableTrainer, Generic[Settings, Network]):
-    """Train a network, evaluate it on validation images now and then, and end with the weights that were best there.
+    """Trainer that evaluates on the validation images and restores the best weights at the end.
 
     Args:
         settings: Settings of the fine-tuning.
-        model: Network.
+        model: Network to train.
         args: Arguments of the run; `max_steps` must be set.
         batches: Training batches.
-        metric: Validation metric that the best weights are chosen by.
-        kwargs: Arguments of `transformers.Trainer`.
+        metric: Validation metric that selects the best weights.
+        kwargs: Other arguments of `ResumableTrainer`.
     """
 
     optimizer: Any
@@ -54,16 +54,16 @@ class FinetuneTrainer(ResumableTrainer, Generic[Settings, Network]):
 
     @abstractmethod
     def validate(self) -> Mapping[str, Any]:
-        """Return metrics of the validation images, `loss` among them; every process must come here."""
+        """Return the metrics of the validation images, including `loss`; every process must make this call."""
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """Decay matrices and kernels only, and give early blocks lower rates where `layer_decay` is below 1."""
+        """Create the optimiser, with weight decay of matrices and kernels only, and layer-wise learning rates."""
         if self.optimizer is None:
             layers, groups = self.network.config.num_hidden_layers, dict[tuple[float, float], list[Any]]()
             for name, parameter in self.network.named_parameters():
                 if parameter.requires_grad:
                     scale = learning_rate_scale(name, layers, self.settings.effective_layer_decay)
-                    decay = self.args.weight_decay if parameter.ndim in (2, 4) else 0.0  # tokens have three
+                    decay = self.args.weight_decay if parameter.ndim in (2, 4) else 0.0  # tokens have three dimensions
                     groups.setdefault((scale, decay), []).append(parameter)
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.network)
             rate = options["lr"]
@@ -76,14 +76,14 @@ class FinetuneTrainer(ResumableTrainer, Generic[Settings, Network]):
 
     @property
     def epoch(self) -> float:
-        """Number of passes over the training images of the run so far."""
+        """Number of epochs of the training images so far."""
         return self.state.global_step * self.settings.effective_batch_size / len(self.batches.samples.items)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Evaluate on the validation images, and keep the weights if they are the best so far."""
+        """Evaluate on the validation images, and copy the weights if they are the best so far."""
         found = self.validate()
         metrics = {f"eval_{name}": float(value) for name, value in found.items() if isinstance(value, float)}
-        # What is undefined, as R2 of numbers that are all the same, is never the best.
+        # An undefined metric, such as R2 of constant numbers, is never the best.
         metrics.setdefault(f"eval_{self.metric}", -math.inf)
         self.log(metrics)
         history = self.state.log_history
@@ -93,37 +93,50 @@ class FinetuneTrainer(ResumableTrainer, Generic[Settings, Network]):
         return metrics
 
     def train_on(self, curve: CurveFile[FinetuneRow], report: Callable[[str], None]) -> TrainOutput:
-        """Train from the newest complete checkpoint, and end with the best weights in the network."""
+        """Train from the newest complete checkpoint, and load the best weights at the end.
+
+        Args:
+            curve: Curve of the run.
+            report: Function that prints a progress line.
+        """
         monitor = FinetuneMonitorCallback(
             curve, metric=self.metric, patience=self.settings.early_stopping_patience, report=report
         )
-        # After the callback that says what is due in a step, so that it also sees the step it is stopped in.
+        # After the callback that schedules logs and evaluations, so that it can add those of the last step.
         self.callback_handler.callbacks.insert(1, monitor)
         if self.args.should_save:
             Path(str(self.args.output_dir)).mkdir(parents=True, exist_ok=True)
-        outcome = self.train_to_end(report)
+        result = self.train_to_end(report)
         self.best.restore()
-        return outcome
+        return result
 
     def is_over(self, state: TrainerState) -> bool:
-        """Whether the steps are done, or no evaluation was better for too long."""
+        """Return whether the steps are done, or early stopping applies.
+
+        Args:
+            state: State of the trainer in a checkpoint.
+        """
         patience = self.settings.early_stopping_patience
         return is_past_patience(state.log_history, self.metric, patience) or super().is_over(state)
 
     def batches_from(self, step: int) -> Iterator[Any]:
-        """Return the batches of this process after an optimiser step."""
+        """Return the batches of this process after an optimiser step.
+
+        Args:
+            step: Number of optimiser steps so far.
+        """
         self.batches.step = step
         return iter(self.batches)
 
 
 class FinetuneMonitorCallback(MonitorCallback):
-    """Keep the curve of a fine-tuning and stop it: early where that was asked for, and where it has gone wrong.
+    """Record the curve of a fine-tuning, print progress lines, and stop it early or when it diverges.
 
     Args:
-        curve: Curve of the run; gets a row for every log and evaluation.
-        metric: Metric that the best model is chosen by.
-        patience: Number of evaluations without a better one after which it is stopped; None never stops it.
-        report: Called with progress lines.
+        curve: Curve file; gets a row for every log and evaluation.
+        metric: Metric that selects the best model.
+        patience: Number of evaluations without improvement before the training stops; None for no early stopping.
+        report: Function that prints a progress line.
     """
 
     def __init__(
@@ -140,7 +153,7 @@ class FinetuneMonitorCallback(MonitorCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the time, and evaluate after the last step: before it is saved, so that it counts when resumed, too."""
+        """Measure the time; after the last step, evaluate before saving, so that the result is in the checkpoint."""
         super().on_step_end(args, state, control, **kwargs)
         if state.global_step >= state.max_steps:
             control.should_log = control.should_evaluate = True
@@ -153,7 +166,7 @@ class FinetuneMonitorCallback(MonitorCallback):
         metrics: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Print a line; end the training after enough evaluations without a better one."""
+        """Print a line; stop the training after enough evaluations without improvement."""
         self.speed.pause()
         if not metrics:
             return
@@ -164,7 +177,7 @@ class FinetuneMonitorCallback(MonitorCallback):
             raise self._diverged(args, state, f"the validation loss is {metrics['eval_loss']}")
         if is_past_patience(state.log_history, self.metric, self.patience):
             control.should_training_stop = True
-            report(f"step {state.global_step}: {self.patience} evaluations without a better one: stopped")
+            report(f"step {state.global_step}: no improvement in {self.patience} evaluations; training stopped")
 
     def _row(self, common: dict[str, Any], logs: dict[str, float]) -> FinetuneRow:
         found = logs.get(f"eval_{self.metric}")
@@ -172,8 +185,8 @@ class FinetuneMonitorCallback(MonitorCallback):
 
     def _diverged(self, args: TrainingArguments, state: TrainerState, what: str) -> TrainingDiverged:
         good = newest_complete(Path(str(args.output_dir)), lambda line: None)
-        kept = "" if good is None else f"; {good} is the last good checkpoint"
+        checkpoint = "" if good is None else f" The last good checkpoint is {good}."
         return TrainingDiverged(
-            f"step {state.global_step}: {what}; the training was stopped{kept}; train again with another --output and "
-            "a lower --learning-rate"
+            f"step {state.global_step}: {what}; training stopped.{checkpoint} Train again with another --output and a "
+            "lower --learning-rate."
         )

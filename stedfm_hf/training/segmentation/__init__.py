@@ -1,1 +1,1 @@
-"""Parts of the fine-tuning of segmenters: training data, trainer and metrics, figures, notes on images."""
+"""Fine-tuning of segmenters: training data, trainer and metrics, figures, notes on images."""

@@ -1,4 +1,4 @@
-"""Training data of a segmenter: crops of annotated images with their masks, and how both are augmented."""
+"""Training data of a segmenter: crops of annotated images with their masks, and their augmentation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from stedfm_hf.training.random_numbers import random_integers, random_uniform
 
 IGNORED = 255
 FACTOR, EXPONENT = (0.01, 0.1), (0.005, math.sqrt(0.005))
-"""Mean and standard deviation of the logarithms of the reference."""
+"""Mean and standard deviation of the logarithms of factor and exponent in the reference protocol."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +33,10 @@ class Annotated:
     """An image and its annotation.
 
     Attributes:
-        image: (C, H, W) float32 in [0, 1].
-        target: (H, W) uint8 of a single label, else (L, H, W), see
+        image: Image (C, H, W) float32 in [0, 1].
+        target: Target (H, W) uint8 for exclusive classes, otherwise (L, H, W); see
             :meth:`~stedfm_hf.labels.annotated.AnnotatedImages.target`.
-        region: (H, W) bool, where the target counts; None: everywhere.
+        region: Annotated region (H, W) bool; None for the whole image.
     """
 
     image: np.ndarray
@@ -45,20 +45,29 @@ class Annotated:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory."""
+        """Size in bytes."""
         return self.image.nbytes + self.target.nbytes + (0 if self.region is None else self.region.nbytes)
 
     def annotated(self, background: int | None, place: tuple[slice, slice]) -> int:
-        """Count the pixels of a rectangle that are of any class but the background."""
+        """Count the pixels of a rectangle that are of any class but the background.
+
+        Args:
+            background: Index of the background class, if any.
+            place: Rows and columns of the rectangle.
+        """
         target = self.target[(..., *place)]
         if target.ndim == 2:
-            there = (target != IGNORED) & (target != (-1 if background is None else background))
+            is_annotated = (target != IGNORED) & (target != (-1 if background is None else background))
         else:
-            there = (target > 0).any(axis=0)
-        return int(np.count_nonzero(there if self.region is None else there & self.region[place]))
+            is_annotated = (target > 0).any(axis=0)
+        return int(np.count_nonzero(is_annotated if self.region is None else is_annotated & self.region[place]))
 
     def padded(self, size: int) -> Annotated:
-        """Return it mirrored up to squares of this size; what is added does not count."""
+        """Return the image padded by reflection to a minimum size; the padding is not annotated.
+
+        Args:
+            size: Smallest height and width in pixels.
+        """
         height, width = self.image.shape[1:]
         if min(height, width) >= size:
             return self
@@ -75,26 +84,30 @@ AnnotatedSplit = LoadedSplit[AnnotatedImages, Annotated]
 
 
 def cache_images(data: AnnotatedImages) -> CachedItems[Annotated]:
-    """Return the images with their masks, read once."""
+    """Return the images with their masks, each read once.
+
+    Args:
+        data: Images to read.
+    """
 
     def read(number: int) -> Annotated:
         image = np.asarray(data.image(number), np.float32)
         target, region = data.annotation(number)
-        # Numbers of classes are below 255, which is what is left out.
+        # Class indices are below 255, which marks ignored pixels.
         return Annotated(image, target.astype(np.uint8) if data.target_type == "single_label" else target, region)
 
     return CachedItems(read, len(data), size=lambda item: item.nbytes)
 
 
 def crop_size(shapes: Sequence[tuple[int, int]], *, image_size: int, patch_size: int) -> int:
-    """Return the size of the crops: that of the model's images, or the largest that an image holds.
+    """Return the size of the training crops in pixels: that of the model, or the largest that fits an image.
 
-    Smaller images are mirrored up to it.
+    Smaller images are padded by reflection.
 
     Args:
-        shapes: (H, W) of each image.
-        image_size: Size of the images of the model.
-        patch_size: Size of its patches; the result is a multiple of it.
+        shapes: Height and width of each image in pixels.
+        image_size: Image size of the model in pixels.
+        patch_size: Patch size of the model in pixels; the result is a multiple of it.
 
     Example:
         >>> crop_size([(40, 300), (100, 120)], image_size=224, patch_size=16)
@@ -105,7 +118,11 @@ def crop_size(shapes: Sequence[tuple[int, int]], *, image_size: int, patch_size:
 
 
 def crops_in(pixels: int, size: int) -> int:
-    """Return how many crops have as many pixels as an image, at least one: as often it is seen in an epoch.
+    """Return the number of crops of an image in an epoch: the ratio of their areas, at least one.
+
+    Args:
+        pixels: Number of pixels of the image.
+        size: Height and width of a crop in pixels.
 
     Example:
         >>> crops_in(224 * 224, 224), crops_in(1000 * 1000, 224), crops_in(100 * 60, 224)
@@ -115,7 +132,7 @@ def crops_in(pixels: int, size: int) -> int:
 
 
 class _RepeatedItems(Sequence[Annotated]):
-    """Every item as many times as it is seen in an epoch."""
+    """Sequence that repeats every item, once for each of its crops in an epoch."""
 
     def __init__(self, items: Sequence[Annotated], times: Sequence[int]) -> None:
         self.items, self.rows = items, np.repeat(np.arange(len(items)), times)
@@ -128,15 +145,15 @@ class _RepeatedItems(Sequence[Annotated]):
 
 
 class TrainingCrops(Samples[Annotated]):
-    """Samples of a training by their number, without end; a large image is seen at several places in an epoch.
+    """Endless training crops of annotated images, by index; an epoch has several crops of a large image.
 
     Args:
         items: Images with their masks.
-        crops: Number of crops of each in an epoch.
-        size: Size of the crops.
-        seed: Random seed of the order and the places.
-        background: Number of the class that is not an annotation.
-        min_annotated: Share of a crop that is to be annotated.
+        crops: Number of crops of each image in an epoch.
+        size: Size of the crops in pixels.
+        seed: Random seed of the order and the positions of the crops.
+        background: Index of the background class, if any.
+        min_annotated: Smallest annotated fraction of a crop.
     """
 
     def __init__(
@@ -153,13 +170,13 @@ class TrainingCrops(Samples[Annotated]):
         self.size, self.background, self.min_annotated = size, background, min_annotated
 
     def sample(self, row: int, item: Annotated, keys: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return a square of the image, of its target, and of its region."""
+        """Return a crop of the image, of its target, and of its annotated region."""
         item = item.padded(self.size)
         top, left = choose_crop(
             item.image.shape[1:],
             self.size,
             keys,
-            share=self.min_annotated,
+            min_fraction=self.min_annotated,
             count_in=lambda place: item.annotated(self.background, place),
         )
         place = (slice(top, top + self.size), slice(left, left + self.size))
@@ -177,18 +194,20 @@ def augment(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Rotate and mirror images with their labels and regions, and change the intensities of the images.
 
-    Source: The reference changes each of five things with a probability of one half; its factor and its exponent are
-    lognormal and then clipped to [0, 1], so that the factor only darkens and the exponent only brightens.
-
     Args:
-        images: (B, C, S, S) in [0, 1].
-        labels: (B, S, S) of a single label, else (B, L, S, S).
-        region: (B, S, S) bool.
+        images: Images (B, C, S, S) in [0, 1].
+        labels: Targets (B, S, S) of exclusive classes, otherwise (B, L, S, S).
+        region: Annotated regions (B, S, S) bool.
         keys: Keys of the samples, (B, 2), on the same device.
         protocol: `default` or `reference`.
 
     Returns:
-        All three, of the same shapes.
+        Images, labels and regions, of the same shapes.
+
+    Source:
+        With the protocol `reference`: published code. It applies each of five changes with a probability of 0.5;
+        factor and exponent are lognormal and clipped to [0, 1], so the factor only darkens and the exponent only
+        brightens.
     """
     turns = _reference_turns(keys) if protocol == "reference" else random_rotations(keys)
     planes = labels[:, None] if labels.ndim == 3 else labels
@@ -198,18 +217,18 @@ def augment(
 
 
 def _reference_turns(keys: torch.Tensor) -> torch.Tensor:
-    """Quarter turns (1 to 3), then a reflection of the columns, then one of the rows, each or not, as one of eight."""
+    """Return the numbers of random transforms: rotation by 90 to 270 degrees, and reflections of columns and rows."""
     numbers = random_integers(keys, 4, purpose=ROTATION)
     quarters = (1 + numbers[:, 1] % 3) * (numbers[:, 0] % 2)
     columns, rows = numbers[:, 2] % 2, numbers[:, 3] % 2
-    # Both reflections together are a half turn; one of the rows is one of the columns and a half turn.
+    # Both reflections are a rotation by 180 degrees; that of the rows is that of the columns and a rotation by 180.
     quarters = (quarters + 2 * rows) % 4
     mirrored = columns ^ rows
-    return _TURN_OF.to(keys.device)[mirrored, quarters]
+    return _NUMBER_OF.to(keys.device)[mirrored, quarters]
 
 
-def _find_turns() -> torch.Tensor:
-    """Number that `turn` has for quarter turns (second index) and then, or not (first), a reflection of columns."""
+def _find_numbers() -> torch.Tensor:
+    """Return the number for `rotate_and_flip` by reflection of the columns (0 or 1) and rotation (0 to 3)."""
     image = torch.arange(4.0).view(1, 1, 2, 2)
     known = [rotate_and_flip(image, torch.tensor([number])) for number in range(8)]
     found = torch.zeros(2, 4, dtype=torch.int64)
@@ -221,7 +240,7 @@ def _find_turns() -> torch.Tensor:
     return found
 
 
-_TURN_OF = _find_turns()
+_NUMBER_OF = _find_numbers()
 
 
 def _reference_intensities(images: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
@@ -234,6 +253,6 @@ def _reference_intensities(images: torch.Tensor, keys: torch.Tensor) -> torch.Te
 
 
 def _lognormal(first: torch.Tensor, second: torch.Tensor, mean: float, std: float) -> torch.Tensor:
-    """Of uniform numbers in [0, 1), by the method of Box and Muller."""
+    """Return lognormal numbers from uniform numbers in [0, 1), by the Box-Muller method."""
     normal = (-2 * torch.log1p(-first)).sqrt() * torch.cos(2 * math.pi * second)
     return (mean + std * normal).exp()

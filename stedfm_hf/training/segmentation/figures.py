@@ -1,4 +1,4 @@
-"""Figures of a segmenter: images with the outlines of their masks and of what the model marks."""
+"""Figures of a segmenter: images with the outlines of masks and predictions."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ EXAMPLES = "examples"
 
 @dataclass(frozen=True, eq=False)
 class Overlay:
-    """An image to plot.
+    """Image to plot.
 
     Attributes:
-        title: Title of its row.
+        title: Title of the row.
         item: Image and its target.
-        maps: Probabilities (L, H, W) of the model.
+        maps: Predicted probabilities (L, H, W).
     """
 
     title: str
@@ -38,7 +38,14 @@ class Overlay:
 
 
 def save_overlays(folder: Path, name: str, shown: Sequence[Overlay], data: AnnotatedImages) -> None:
-    """Write `FOLDER/NAME.png`: a row for each image, as it is, with its mask, and with what the model marks."""
+    """Write `FOLDER/NAME.png`: a row for each image, without outlines, with its mask, and with the prediction.
+
+    Args:
+        folder: Folder of the figure.
+        name: Name of the figure.
+        shown: Images to plot.
+        data: Images of the split, with the names of the classes.
+    """
     marked = [number for number in range(len(data.classes)) if number != data.background]
     figure = plot_examples([_example(each, data, marked) for each in shown], [data.classes[each] for each in marked])
     folder.mkdir(parents=True, exist_ok=True)

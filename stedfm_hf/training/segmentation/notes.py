@@ -1,4 +1,4 @@
-"""What a user should know of annotated images before a segmenter is trained on them."""
+"""Notes and warnings about annotated images before the training of a segmenter."""
 
 from __future__ import annotations
 
@@ -7,30 +7,39 @@ from collections.abc import Mapping, Sequence
 
 from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.finetuning.data import IN_MEMORY
+from stedfm_hf.training.finetuning.data import CACHE_BYTES
 from stedfm_hf.training.segmentation.data import AnnotatedSplit
 
 SCORING_BYTES = 100
-"""Bytes of memory for a pixel of an image that is scored: 81 to 117 were measured with two to six classes."""
+"""Memory for scoring in bytes per pixel of an image; measured: 81 to 117 for two to six classes."""
 MUCH_MEMORY = 4 * 2**30
+"""Memory for scoring one image in bytes above which a warning is printed."""
 
 
 def class_notes(train: AnnotatedImages) -> list[str]:
-    """Return the share of each class, and a warning about numbers without names: they may count objects."""
+    """Return the fraction of pixels of each class, and a warning if the masks may number objects.
+
+    Args:
+        train: Training images.
+    """
     pixels = int(train.sizes.sum())
-    shares = (f"{name} {100 * count / pixels:.3g} %" for name, count in train.counts().items())
-    found = [f"{train.name}: of the pixels are {', '.join(shares)}"]
+    fractions = (f"{name} {100 * count / pixels:.3g} %" for name, count in train.counts().items())
+    found = [f"{train.name}: classes of the pixels: {', '.join(fractions)}"]
     unnamed = [name for name in train.shown() if re.fullmatch(r"class \d+", name)]
     if len(unnamed) > 2:
         found.append(
-            f"{train.name}: the {len(unnamed)} numbers in the masks are taken for classes; if they count objects, "
-            "save 1 for every object; if not, --classes names them"
+            f"{train.name}: the {len(unnamed)} numbers in the masks are read as classes. If they number objects, save "
+            "all objects as 1; otherwise name the classes with --classes."
         )
     return found
 
 
 def memory_warnings(scored: Mapping[str, AnnotatedImages]) -> list[str]:
-    """Return a warning for images that take much memory when they are scored: all their pixels are sorted at once."""
+    """Return warnings about images that need much memory for scoring, which sorts all their pixels.
+
+    Args:
+        scored: Images by split.
+    """
     found = []
     for data in scored.values():
         largest = int(data.sizes.argmax())
@@ -38,21 +47,25 @@ def memory_warnings(scored: Mapping[str, AnnotatedImages]) -> list[str]:
         if needed > MUCH_MEMORY:
             found.append(
                 f"{data.name}: scoring {data.image_ids[largest]} ({data.sizes[largest] / 1e6:,.0f} million pixels) "
-                f"needs about {needed / 2**30:.0f} GiB of memory; if there is less, cut it into pieces"
+                f"needs about {needed / 2**30:.0f} GiB of memory; cut it into pieces if you have less"
             )
     return found
 
 
 def check_metric(validation: AnnotatedImages, metric: str) -> None:
-    """Refuse to choose by the overlap with masks that are empty: only what is marked wrongly would have a value.
+    """Check that the validation images define the metric that selects the best model.
+
+    Args:
+        validation: Validation images.
+        metric: Name of the metric.
 
     Raises:
-        UserError: There is no pixel of any class.
+        UserError: The validation images have no pixel of any class.
     """
     if metric != "loss" and not any(there.any() for there in validation.shown().values()):
         raise UserError(
-            f"{validation.name}: no pixel of any class is in validation, and nothing can be chosen by {metric}; "
-            "annotate some of its images, or choose by the loss (--metric-for-best-model loss)"
+            f"{validation.name}: the validation images have no pixel of any class, so {metric} cannot select the best "
+            "model; annotate some of them, or give --metric-for-best-model loss"
         )
 
 
@@ -60,27 +73,27 @@ def crop_notes(train: AnnotatedSplit, shapes: Sequence[tuple[int, int]], *, size
     """Return warnings about the training images of a run.
 
     Args:
-        train: Training images, all of them read.
-        shapes: (H, W) of each.
-        size: Size of the crops.
-        image_size: Size of the images of the model.
+        train: Training images.
+        shapes: Height and width of each image in pixels.
+        size: Size of the crops in pixels.
+        image_size: Image size of the model in pixels.
     """
     found = [
-        f"no training image of the sample shows {name}: it cannot be learned"
+        f"no training image of the sample shows {name}; the model cannot learn it"
         for name, there in train.data.shown().items()
         if not there.any()
     ]
     if size < image_size:
-        found.append(f"crops have {size} pixels and not {image_size}: no training image holds larger ones")
-    small = [place for place, shape in zip(train.data.image_ids, shapes, strict=True) if min(shape) < size]
+        found.append(f"crops of {size} instead of {image_size} pixels, because no training image is larger")
+    small = [image for image, shape in zip(train.data.image_ids, shapes, strict=True) if min(shape) < size]
     if small:
         found.append(
-            f"{len(small):,} of {len(shapes):,} training images are smaller than a crop ({small[0]}, ...): mirrored "
-            "up to it; what is added does not count"
+            f"{len(small):,} of {len(shapes):,} training images are smaller than a crop and padded by reflection, "
+            f"such as {small[0]}; the padding is ignored"
         )
-    if again := len(train.items) - train.items.kept:
+    if again := len(train.items) - train.items.cached:
         found.append(
-            f"{again:,} of {len(train.items):,} training images are not kept in memory ({IN_MEMORY >> 20:,} MiB), and "
-            "read again for every crop; cut large fields into pieces, if that is slow"
+            f"{again:,} of {len(train.items):,} training images exceed the cache of {CACHE_BYTES >> 20:,} MiB and are "
+            "read again for every crop; cut large fields into pieces if this is slow"
         )
     return found

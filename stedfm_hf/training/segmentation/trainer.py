@@ -1,4 +1,4 @@
-"""The trainer of segmenters: evaluates on whole images and plots them with their masks; and the metrics of maps."""
+"""Trainer of segmenters, with evaluation on whole images, and metrics of probability maps."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from stedfm_hf.training.segmentation.data import Annotated, AnnotatedSplit, augm
 from stedfm_hf.training.segmentation.figures import EVALUATIONS, Overlay, save_overlays
 
 METRICS = ("iou", "dice", "loss")
-"""Metrics the best model can be chosen by, the usual one first. Means over the classes."""
+"""Metrics that can select the best model, the default first; means over the classes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Scores of the maps of an image.
+    """Scores of the probability maps of an image.
 
     Attributes:
         scores: Scores of every class.
-        loss: Loss of the maps, over the pixels that count.
+        loss: Mean loss over the annotated region.
     """
 
     scores: ImageScores
@@ -39,14 +39,14 @@ class Scored:
 
 
 class SegmentationTrainer(FinetuneTrainer[SegmentationSettings, StedFmForSemanticSegmentation]):
-    """Train a `StedFmForSemanticSegmentation`.
+    """Trainer of `StedFmForSemanticSegmentation`.
 
-    An encoder, frozen or not, does the same in training and in evaluation. The decoder "unetr" has batch norms: each
-    process takes the statistics of its own batches, and those of the first one are evaluated and saved.
+    The decoder "unetr" has batch normalisation: each process uses the statistics of its batches, and the running
+    statistics of the first process are evaluated and saved.
 
     Args:
         validation: Images of the evaluations.
-        kwargs: Arguments of `FinetuneTrainer`.
+        kwargs: Other arguments of `FinetuneTrainer`.
     """
 
     def __init__(self, *, validation: AnnotatedSplit, **kwargs: Any) -> None:
@@ -68,37 +68,46 @@ class SegmentationTrainer(FinetuneTrainer[SegmentationSettings, StedFmForSemanti
         return (output.loss, output) if return_outputs else output.loss
 
     def maps(self, item: Annotated) -> np.ndarray:
-        """Return the probabilities (L, H, W) of a whole image, blended as the pipeline does."""
+        """Return the probabilities (L, H, W) of a whole image, from blended tiles as in the pipeline.
+
+        Args:
+            item: Image to segment.
+        """
         self.network.eval()
         return segment_image(self.network, item.image, batch_size=self.settings.max_forward_batch_size)
 
     def score_split(self, split: AnnotatedSplit, *, areas: bool, shown: int = 0) -> tuple[list[Scored], list[Overlay]]:
-        """Score all images of a split; every process must come here, and gets the scores of all.
+        """Score all images of a split; every process must make this call, and gets all scores.
+
+        Args:
+            split: Images to score.
+            areas: Whether to compute areas under curves, for which all pixels are sorted.
+            shown: Number of first images to plot.
 
         Returns:
-            Scores of all images, and what is plotted of the images of this process.
+            Scores of all images, and the images of this process to plot.
         """
         shared = self.args.world_size > 1
         rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if shared else (0, 1)
-        if shared:  # all processes use the network that is saved: with the running statistics of the first
+        if shared:  # all processes use the running statistics of the first, which are saved
             for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        own, plotted = {}, []
+        scores, plotted = {}, []
         for number in range(rank, len(split.data), world):
             item = split.items[number]
             maps = self.maps(item)
-            own[number] = score(maps, item, split.data, self.network, areas=areas)
+            scores[number] = score(maps, item, split.data, self.network, areas=areas)
             if number < shown:
                 plotted.append(Overlay(str(split.data.image_ids[number]), item, maps))
         if shared:
             parts: list[dict[int, Scored]] = [{} for _ in range(world)]
-            torch.distributed.all_gather_object(parts, own)
-            own = {number: each for part in parts for number, each in part.items()}
-        return [own[number] for number in range(len(split.data))], plotted
+            torch.distributed.all_gather_object(parts, scores)
+            scores = {number: each for part in parts for number, each in part.items()}
+        return [scores[number] for number in range(len(split.data))], plotted
 
     def validate(self) -> Mapping[str, Any]:
-        """Return metrics of the validation images; some of them are plotted."""
-        # The first process plots those that it has segmented itself.
+        """Return the metrics of the validation images, and plot some of them."""
+        # The first process only has the maps of the images that it segmented.
         shown = self.settings.overlays * self.args.world_size
         scored, plotted = self.score_split(self.validation, areas=False, shown=shown)
         if self.args.should_save and plotted:
@@ -110,14 +119,14 @@ class SegmentationTrainer(FinetuneTrainer[SegmentationSettings, StedFmForSemanti
 def score(
     maps: np.ndarray, item: Annotated, data: AnnotatedImages, network: StedFmForSemanticSegmentation, *, areas: bool
 ) -> Scored:
-    """Score the maps of an image.
+    """Score the probability maps of an image.
 
     Args:
         maps: Probabilities (L, H, W).
         item: Image and its target.
-        data: Images that it is one of; they say what targets are.
-        network: Network, which has the loss.
-        areas: Whether areas under curves are computed, for which all pixels are sorted.
+        data: Images of the split, with the classes and the kind of targets.
+        network: Network, for the loss.
+        areas: Whether to compute areas under curves, for which all pixels are sorted.
     """
     planes, counted = planes_of(item.target, data.target_type, len(data.classes))
     inside = counted if item.region is None else counted & item.region
@@ -138,6 +147,11 @@ def score(
 
 def metrics_of(scored: Sequence[Scored], data: AnnotatedImages, *, intervals: bool) -> dict[str, Any]:
     """Return means over images and classes, without the background.
+
+    Args:
+        scored: Scores of the images.
+        data: Images of the split.
+        intervals: Whether to compute 95 % confidence intervals.
 
     Returns:
         Result of :func:`~stedfm_hf.evaluation.segmentation.flatten`, with `loss`; undefined values are None.

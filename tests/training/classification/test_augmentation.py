@@ -30,14 +30,14 @@ def test_intensities_change_a_little_and_stay_in_range() -> None:
     assert bright.max() == 1 and bright.min() > 0.75
 
 
-def test_all_eight_turns_occur() -> None:
+def test_all_eight_rotations_and_reflections_occur() -> None:
     marked = torch.zeros(64, 1, 8, 8)
     marked[:, :, 0, 1] = 1
     found = augment(marked, sample_keys(0, 0, torch.arange(64))).flatten(1).argmax(dim=1)
     assert len(set(found.tolist())) == 8
 
 
-def test_a_crop_holds_foreground_where_there_is_any() -> None:
+def test_a_crop_contains_foreground_if_possible() -> None:
     image = torch.zeros(1, 100, 100)
     image[:, 40:60, 40:60] = 1
     empty = 0

@@ -81,7 +81,7 @@ class Stopped(Exception):
 
 
 @pytest.mark.parametrize("step", [5, *(pytest.param(step, marks=pytest.mark.slow) for step in (2, 10, 12))])
-def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
+def test_a_stopped_run_ends_as_the_uninterrupted_one_to_the_bit(
     full: Path, encoder: Path, crops: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stedfm_hf.training.finetuning import trainer
@@ -105,7 +105,7 @@ def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
     assert rows == wanted
 
 
-def test_a_run_that_was_stopped_behind_its_last_step_is_only_finished(
+def test_a_run_that_was_stopped_after_its_last_step_is_only_finished(
     full: Path, encoder: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stedfm_hf.training import classify
@@ -119,7 +119,7 @@ def test_a_run_that_was_stopped_behind_its_last_step_is_only_finished(
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_with_the_same_figures(full: Path, encoder: Path, crops: Path, tmp_path: Path) -> None:
+def test_a_killed_run_ends_with_the_same_metrics(full: Path, encoder: Path, crops: Path, tmp_path: Path) -> None:
     kill_at(SCRIPT, words_of(encoder, crops, tmp_path / "run", "--mode full"), "stedfm: step 6/12  validation")
     assert not (run_folder(tmp_path / "run", 42) / METRICS_FILE).exists()
     result = run(encoder, crops, tmp_path / "run", "--mode full")
@@ -150,20 +150,20 @@ def test_a_run_is_not_mixed_with_another(full: Path, encoder: Path, crops: Path,
     [
         ("--labels_per_class 500", r"500 images of every class were asked for, but dots has \d+"),
         ("--target nothing", "there is no target 'nothing'"),
-        ("--train_split trian", "has no split 'trian'"),
-        ("--test_split tset", "has no split 'tset'"),
-        ("--metric-for-best-model r2", "metric_for_best_model 'r2' is not a metric of this task"),
-        ("--mode last-blocks --blocks 7", "blocks is 7, but .* has 2"),
+        ("--train_split trian", "no split 'trian'"),
+        ("--test_split tset", "no split 'tset'"),
+        ("--metric-for-best-model r2", "--metric-for-best-model r2: not a metric of this task"),
+        ("--mode last-blocks --blocks 7", "--blocks 7: .* has only 2 blocks"),
         ("--model nowhere", "model nowhere: no such folder"),
     ],
 )
-def test_what_cannot_be_trained_is_said(encoder: Path, crops: Path, tmp_path: Path, words: str, error: str) -> None:
+def test_unusable_input_is_refused(encoder: Path, crops: Path, tmp_path: Path, words: str, error: str) -> None:
     with pytest.raises(UserError, match=error):
         run(encoder, crops, tmp_path / "run", words)
     assert not (tmp_path / "run" / METRICS_FILE).exists()
 
 
-def test_few_labels_are_seen_as_often_as_many(encoder: Path, crops: Path, tmp_path: Path) -> None:
+def test_few_labels_get_as_many_steps_as_many(encoder: Path, crops: Path, tmp_path: Path) -> None:
     words = "--max_steps -1 --num_train_epochs 2 --num-evaluations 2"
     run(encoder, crops, tmp_path / "all", words)
     run(encoder, crops, tmp_path / "few", f"{words} --labels_per_class 3")
@@ -172,7 +172,7 @@ def test_few_labels_are_seen_as_often_as_many(encoder: Path, crops: Path, tmp_pa
     assert whole["images_seen"] == few["images_seen"] == 8 * round(2 * whole["training_images"] / 8)
 
 
-def test_a_number_is_predicted_in_its_own_unit(encoder: Path, crops: Path, tmp_path: Path) -> None:
+def test_a_number_is_predicted_in_its_unit(encoder: Path, crops: Path, tmp_path: Path) -> None:
     result = run(encoder, crops, tmp_path / "run", "--target size --mode full --max_steps 40")
     assert result.metrics["metric_for_best_model"] == "r2" and {"pearson_r", "r2", "mae"} <= set(
         result.metrics["test"]["mean"]
@@ -187,7 +187,7 @@ def test_a_number_is_predicted_in_its_own_unit(encoder: Path, crops: Path, tmp_p
     assert found["score"] == pytest.approx(test[0]["prediction"], rel=1e-4)
 
 
-def test_several_classes_at_once(encoder: Path, crops: Path, tmp_path: Path) -> None:
+def test_multilabel_targets(encoder: Path, crops: Path, tmp_path: Path) -> None:
     result = run(
         encoder, crops, tmp_path / "run", "--target parts --mode last-blocks --blocks 1 --class_weights balanced"
     )
@@ -212,17 +212,17 @@ def test_adapters_are_merged_into_an_ordinary_model(encoder: Path, crops: Path, 
     assert changed and all(name.endswith(("qkv.weight", "out_proj.weight")) for name in changed)
 
 
-def test_without_peft_it_is_said_how_to_get_it(
+def test_without_peft_the_message_tells_how_to_install_it(
     encoder: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stedfm_hf.training import checks
 
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"mode lora: peft is not installed; pip install 'stedfm-hf\[peft\]'"):
+    with pytest.raises(UserError, match=r"--mode lora: peft is not installed; pip install 'stedfm-hf\[peft\]'"):
         run(encoder, crops, tmp_path / "run", "--mode lora")
 
 
-def test_from_scratch_takes_the_architecture_alone(encoder: Path, crops: Path, tmp_path: Path) -> None:
+def test_from_scratch_uses_only_the_architecture_of_the_model(encoder: Path, crops: Path, tmp_path: Path) -> None:
     run(encoder, crops, tmp_path / "run", "--mode from-scratch --learning_rate 1e-9")
     ours, before = weights_of(tmp_path / "run"), load_file(encoder / "model.safetensors")
     name = "stedfm.encoder.layers.0.attention.qkv.weight"
@@ -269,7 +269,7 @@ def test_it_stops_early_and_stays_stopped(
 ) -> None:
     from stedfm_hf.training import classify
 
-    # Weights that do not move: no check is better than the first by more than rounding.
+    # Weights that do not move: no evaluation is better than the first by more than rounding.
     words = "--max_steps 40 --num-evaluations 20 --early_stopping_patience 2 --learning_rate 1e-12"
     (whole,) = run(encoder, crops, tmp_path / "whole", words).metrics["runs"]
     assert whole["steps"] < 40 and whole["best_step"] == whole["steps"] - 4

@@ -41,7 +41,7 @@ def test_every_image_is_seen_once_in_an_epoch_and_in_another_order() -> None:
     assert [int(again[number]["labels"]) for number in range(20)] == sum(epochs, [])
 
 
-def test_a_feed_goes_on_behind_a_step() -> None:
+def test_batches_resume_after_a_step() -> None:
     def fed(step: int, count: int) -> list[torch.Tensor]:
         feed = Batches(samples(), arguments())
         feed.step = step
@@ -50,7 +50,7 @@ def test_a_feed_goes_on_behind_a_step() -> None:
     assert all(torch.equal(one, other) for one, other in zip(fed(0, 6)[4:], fed(2, 2), strict=True))
 
 
-def test_feeding_leaves_the_random_numbers_of_the_program_alone() -> None:
+def test_loading_does_not_change_the_global_random_numbers() -> None:
     given = arguments()
     torch.manual_seed(0)
     wanted = torch.rand(1)
@@ -59,7 +59,7 @@ def test_feeding_leaves_the_random_numbers_of_the_program_alone() -> None:
     assert torch.equal(torch.rand(1), wanted)
 
 
-def test_what_cannot_be_read_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_images_are_skipped_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     data = from_arrays("d", [np.eye(8)] * 6, list("aabbbb"))
     real = type(data).stored
 
@@ -74,5 +74,5 @@ def test_what_cannot_be_read_is_left_out_and_named(monkeypatch: pytest.MonkeyPat
     assert side.data.image_ids.tolist() == ["0", "2", "3", "5"] and len(side.items) == 4
     with pytest.raises(UserError, match="no image of a can be read"):
         load(data.take([1, 2, 3]))
-    with pytest.raises(UserError, match="0: has 1 channels, the model takes 2"):
+    with pytest.raises(UserError, match="0: has 1 channels, but the model expects 2"):
         load(data, 2)

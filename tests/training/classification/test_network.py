@@ -35,7 +35,7 @@ def trained(network: StedFmForImageClassification) -> set[str]:
     return {name for name, parameter in network.named_parameters() if parameter.requires_grad}
 
 
-def test_what_is_trained(encoder: Path, train: LabelledImages) -> None:
+def test_trained_weights(encoder: Path, train: LabelledImages) -> None:
     head = {"classifier.weight", "classifier.bias"}
     assert trained(network_of(encoder, train, "linear-probe")) == head
     last = trained(network_of(encoder, train, "last-blocks", blocks=1))
@@ -66,7 +66,7 @@ def test_adapters_change_nothing_at_first_and_are_merged_exactly(encoder: Path, 
     assert adapted.state_dict().keys() == plain.state_dict().keys()
 
 
-def test_the_head_is_new_also_where_the_model_has_one(encoder: Path, train: LabelledImages, tmp_path: Path) -> None:
+def test_the_head_is_reset_if_the_model_has_one(encoder: Path, train: LabelledImages, tmp_path: Path) -> None:
     first = network_of(encoder, train, "full")
     set_head(first, mean=np.ones(32), variance=np.ones(32), weight=np.full((2, 32), 7.0), bias=np.zeros(2))
     first.save_pretrained(tmp_path)
@@ -78,7 +78,7 @@ def test_the_head_is_new_also_where_the_model_has_one(encoder: Path, train: Labe
     assert torch.equal(network_of(tmp_path, train, "full").classifier.weight, again.classifier.weight)
 
 
-def test_a_probe_on_kept_features_and_through_the_network_are_one(encoder: Path, crops: Path) -> None:
+def test_a_probe_on_cached_features_equals_one_through_the_network(encoder: Path, crops: Path) -> None:
     splits = read_labelled(crops)
     train, test = splits["train"], splits["test"]
     network = network_of(encoder, train, "linear-probe")
@@ -98,6 +98,6 @@ def test_a_probe_on_kept_features_and_through_the_network_are_one(encoder: Path,
     assert np.ptp(found[:, 0]) > 0.1
 
 
-def test_a_folder_that_is_no_model_is_said(train: LabelledImages, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_model_is_refused(train: LabelledImages, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the folder has no config.json"):
         network_of(tmp_path, train, "full")

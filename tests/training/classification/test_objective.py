@@ -1,4 +1,4 @@
-"""The loss: weighted the same however a step is shared, and numbers in their own unit at the end."""
+"""The loss: independent of the number of processes, and numbers in their original unit at the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def data(labels: list[object]) -> LabelledImages:
     return from_arrays("d", [np.eye(8)] * len(labels), labels)
 
 
-def test_classes_count_alike_where_they_are_balanced() -> None:
+def test_balanced_classes_have_equal_weight() -> None:
     part = data([*"aaaaaabb"])
     objective = objective_for(part, balanced=True)
     logits, targets = torch.randn(8, 2, generator=torch.Generator().manual_seed(0)), objective.targets(part.labels)
@@ -28,12 +28,12 @@ def test_classes_count_alike_where_they_are_balanced() -> None:
     assert objective.loss(logits, targets, weighted=False) == pytest.approx(float(each.mean()))
 
 
-def test_positives_count_as_much_as_negatives_where_several_are_balanced() -> None:
+def test_balanced_multilabel_positives_weigh_as_much_as_negatives() -> None:
     objective = objective_for(data([["a"], ["a", "b"], ["a"], ["b"], ["a"]]), balanced=True)
     assert objective.weights is not None and objective.weights.tolist() == pytest.approx([1 / 4, 3 / 2])
 
 
-def test_numbers_are_learned_standardised_and_given_in_their_unit() -> None:
+def test_numbers_are_standardised_for_training_and_predicted_in_their_unit() -> None:
     part = data([50.0, 60.5, 90.0, 120.0])
     objective = objective_for(part, balanced=False)
     targets = objective.targets(part.labels)

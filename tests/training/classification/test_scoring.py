@@ -8,7 +8,7 @@ import pytest
 from stedfm_hf.training.classification.objective import score
 
 
-def test_every_task_has_its_figures() -> None:
+def test_metrics_of_every_task() -> None:
     logits = np.array([[2.0, -1.0], [0.0, 3.0], [1.0, 0.5]])
     found = score(logits, np.array([0, 1, 1]), "classes")
     assert found["confusion_matrix"] == [[1, 0], [1, 1]] and found["balanced_accuracy"] == pytest.approx(0.75)

@@ -36,7 +36,7 @@ def test_two_processes_give_the_losses_of_two_accumulated_batches(
     assert ours == pytest.approx(theirs)
 
 
-def test_a_probe_does_not_depend_on_how_a_step_is_shared(encoder: Path, crops: Path, tmp_path: Path) -> None:
+def test_a_probe_does_not_depend_on_the_number_of_processes(encoder: Path, crops: Path, tmp_path: Path) -> None:
     """Its head is normalised by the training images, not by a batch."""
     run(encoder, crops, tmp_path / "whole")
     run(encoder, crops, tmp_path / "parts", "--per_device_train_batch_size 2")

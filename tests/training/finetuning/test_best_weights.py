@@ -1,4 +1,4 @@
-"""Which check is the best, and when it is time to stop: in the direction that is better."""
+"""Selection of the best evaluation, and early stopping, in the right direction of each metric."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from stedfm_hf.runs import UserError
 from stedfm_hf.training.finetuning.best_weights import best_evaluation, choose_metric, is_past_patience
 
 
-def history(figure: str, *values: float) -> list[dict[str, float]]:
+def history(metric: str, *values: float) -> list[dict[str, float]]:
     found: list[dict[str, float]] = []
     for number, value in enumerate(values):
         found.append({"step": number, "loss": 1.0})
-        found.append({"step": number, "eval_loss": 1.0} | {f"eval_{figure}": value})
+        found.append({"step": number, "eval_loss": 1.0} | {f"eval_{metric}": value})
     return found
 
 
 @pytest.mark.parametrize(
-    ("figure", "values", "best"),
+    ("metric", "values", "best"),
     [
         ("balanced_accuracy", (0.5, 0.8, 0.7), 1),
         ("loss", (0.5, 0.8, 0.3), 2),
@@ -28,13 +28,13 @@ def history(figure: str, *values: float) -> list[dict[str, float]]:
         ("accuracy", (0.9, 0.9, 0.9), 0),
     ],
 )
-def test_the_best_evaluation(figure: str, values: tuple[float, ...], best: int) -> None:
-    assert best_evaluation(history(figure, *values), figure) == best
-    assert best_evaluation([], figure) is None
+def test_the_best_evaluation(metric: str, values: tuple[float, ...], best: int) -> None:
+    assert best_evaluation(history(metric, *values), metric) == best
+    assert best_evaluation([], metric) is None
 
 
-def test_patience_runs_out_where_nothing_gets_better() -> None:
-    # The reference's stopper is fed a loss and waits for a higher one: it would go on with the first of these.
+def test_training_stops_without_improvement() -> None:
+    # The reference waits for a higher loss: it would not stop the first of these.
     assert is_past_patience(history("loss", 1.0, 1.1, 1.2, 1.3), "loss", 3)
     assert not is_past_patience(history("loss", 1.0, 0.9, 0.8, 0.7), "loss", 1)
     assert not is_past_patience(history("accuracy", 0.5, 0.6, 0.5), "accuracy", 2)
@@ -42,8 +42,8 @@ def test_patience_runs_out_where_nothing_gets_better() -> None:
     assert not is_past_patience(history("loss", 1.0, 2.0, 3.0), "loss", None)
 
 
-def test_a_figure_of_another_task_is_refused() -> None:
-    figures = ("macro_f1", "micro_f1")
-    assert choose_metric(figures, None) == "macro_f1" and choose_metric(figures, "micro_f1") == "micro_f1"
+def test_a_metric_of_another_task_is_refused() -> None:
+    metrics = ("macro_f1", "micro_f1")
+    assert choose_metric(metrics, None) == "macro_f1" and choose_metric(metrics, "micro_f1") == "micro_f1"
     with pytest.raises(UserError, match="give macro_f1, micro_f1"):
-        choose_metric(figures, "accuracy")
+        choose_metric(metrics, "accuracy")

@@ -1,4 +1,4 @@
-"""A new encoder sees standardised pixels, whatever the size of the data."""
+"""Standardisation of the input of a new encoder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stedfm_hf.training.finetuning.network import standardise_by
 from tests.models import tiny_config
 
 
-def test_pixels_are_standardised_of_images_that_are_read_one_at_a_time() -> None:
+def test_pixels_are_standardised_with_images_that_are_read_one_at_a_time() -> None:
     rng = np.random.default_rng(0)
     images = [rng.random((1, 8, 8 + number), np.float32) for number in range(3)]
     encoder = StedFmModel(tiny_config())
@@ -23,6 +23,6 @@ def test_pixels_are_standardised_of_images_that_are_read_one_at_a_time() -> None
         yield from images
 
     standardise_by(encoder, read())
-    spread = np.concatenate([image.ravel() for image in images]).std()
+    std = np.concatenate([image.ravel() for image in images]).std()
     ratio = before / encoder.embeddings.patch_embeddings.weight.detach()
-    assert ratio.median().item() == pytest.approx(spread, rel=1e-4) and torch.isfinite(ratio).all()
+    assert ratio.median().item() == pytest.approx(std, rel=1e-4) and torch.isfinite(ratio).all()

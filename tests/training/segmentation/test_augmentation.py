@@ -11,8 +11,8 @@ from stedfm_hf.training.random_numbers import sample_keys
 from stedfm_hf.training.segmentation.data import augment
 
 
-def crops(count: int = 256, side: int = 8) -> torch.Tensor:
-    return torch.rand(count, 1, side, side, generator=torch.Generator().manual_seed(0))
+def crops(count: int = 256, size: int = 8) -> torch.Tensor:
+    return torch.rand(count, 1, size, size, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("kind", ["default", "reference"])

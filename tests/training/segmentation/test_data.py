@@ -33,20 +33,20 @@ def test_crops_are_where_the_annotation_is_and_fit_their_masks() -> None:
         assert torch.equal(bright, each["labels"].bool())
 
 
-def test_all_places_are_taken_where_nothing_is_asked_for() -> None:
+def test_crops_are_anywhere_without_a_minimum() -> None:
     crops = one_corner()
     crops.min_annotated = 0.0
     shares = [float(crops[number]["labels"].float().mean()) for number in range(60)]
     assert sum(share > 0 for share in shares) < 20
 
 
-def test_every_image_is_seen_as_often_as_it_is_large() -> None:
+def test_the_number_of_crops_is_proportional_to_the_area() -> None:
     images = [np.full((16, 16), 0.2), np.full((32, 48), 0.8)]
     masks = [np.ones((16, 16), np.uint8), np.full((32, 48), 2, np.uint8)]
     data = from_arrays("d", images, masks)
     crops = TrainingCrops(cache_images(data), crops=[1, 6], size=16, seed=1, background=0, min_annotated=0.0)
     for epoch in range(3):
-        seen = [int(crops[7 * epoch + place]["labels"].max()) for place in range(7)]
+        seen = [int(crops[7 * epoch + number]["labels"].max()) for number in range(7)]
         assert sorted(seen) == [1, 2, 2, 2, 2, 2, 2]
 
 
@@ -65,28 +65,28 @@ def test_one_small_image_does_not_make_all_crops_small() -> None:
     assert crop_size([(5, 5)], image_size=64, patch_size=16) == 16
 
 
-def test_what_a_run_should_know_of_its_images_is_said() -> None:
+def test_notes_on_the_crops_of_a_run() -> None:
     masks = [np.ones((40, 40), np.uint8), np.full((40, 30), 2, np.uint8)]
     data = from_arrays("d", [np.eye(40), np.eye(40, 30)], masks)
-    side = AnnotatedSplit(data, cache_images(data), {})
-    shapes = [item.image.shape[1:] for item in side.items]
-    assert not crop_notes(side, shapes, size=24, image_size=24)
-    less, small = crop_notes(side, shapes, size=40, image_size=64)
-    assert less == "crops have 40 pixels and not 64: no training image holds larger ones"
-    assert "1 of 2 training images are smaller than a crop (1, ...): mirrored up to it" in small
-    drawn = data.take([0])
-    (missing,) = crop_notes(AnnotatedSplit(drawn, _read(drawn), {}), shapes[:1], size=40, image_size=40)
-    assert missing == "no training image of the sample shows class 2: it cannot be learned"
+    split = AnnotatedSplit(data, cache_images(data), {})
+    shapes = [item.image.shape[1:] for item in split.items]
+    assert not crop_notes(split, shapes, size=24, image_size=24)
+    less, small = crop_notes(split, shapes, size=40, image_size=64)
+    assert less == "crops of 40 instead of 64 pixels, because no training image is larger"
+    assert "1 of 2 training images are smaller than a crop and padded by reflection, such as 1" in small
+    sampled = data.take([0])
+    (missing,) = crop_notes(AnnotatedSplit(sampled, _read(sampled), {}), shapes[:1], size=40, image_size=40)
+    assert missing == "no training image of the sample shows class 2; the model cannot learn it"
     (again,) = crop_notes(
         AnnotatedSplit(data, CachedItems(cache_images(data).read, 2, size=lambda _: 2**40), {}),
         shapes,
         size=24,
         image_size=24,
     )
-    assert again.startswith("2 of 2 training images are not kept in memory (1,024 MiB)")
+    assert again.startswith("2 of 2 training images exceed the cache of 1,024 MiB")
 
 
 def _read(data: AnnotatedImages) -> CachedItems[Annotated]:
     items = cache_images(data)
-    assert len(list(items)) == items.kept == len(data)
+    assert len(list(items)) == items.cached == len(data)
     return items

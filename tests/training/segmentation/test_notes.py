@@ -1,4 +1,4 @@
-"""Which images a segmenter is trained on, and what is said of those that are left out."""
+"""Notes on the images of a segmenter, and on those that are skipped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stedfm_hf.training.segment import read_splits
 from stedfm_hf.training.segmentation.notes import class_notes, memory_warnings
 
 
-def test_images_that_are_left_out_are_counted(scenes: Path, tmp_path: Path) -> None:
+def test_skipped_images_are_counted(scenes: Path, tmp_path: Path) -> None:
     data = shutil.copytree(scenes, tmp_path / "data")
     (data / "masks" / "train" / "cell_0.tif").unlink()
     for number in (1, 2):
@@ -23,17 +23,17 @@ def test_images_that_are_left_out_are_counted(scenes: Path, tmp_path: Path) -> N
     splits = read_splits(SegmentationSettings("demo", str(data), output="run"), image_size=32)
     assert len(splits.train) == 7
     assert splits.how.endswith(
-        "; images without a mask, left out: train/cell_0.tif; training images no crop of which can be annotated "
-        "to 1 %, left out: 2 of 9 (train/cell_1.tif, train/cell_2.tif)."
+        "; skipped images without a mask: train/cell_0.tif; skipped training images without a crop with 1 % "
+        "annotated pixels: 2 of 9 (train/cell_1.tif, train/cell_2.tif)."
     )
 
 
-def test_numbers_without_names_may_be_counted_objects() -> None:
+def test_numbers_without_names_may_number_objects() -> None:
     mask = np.zeros((8, 8), np.uint8)
     mask[0, :4] = 1, 2, 3, 3
-    (shares, limitation) = class_notes(from_arrays("d", [np.eye(8)], [mask]))
-    assert shares == "d: of the pixels are background 93.8 %, class 1 1.56 %, class 2 1.56 %, class 3 3.12 %"
-    assert limitation.startswith("d: the 3 numbers in the masks are taken for classes; if they count objects")
+    (fractions, warning) = class_notes(from_arrays("d", [np.eye(8)], [mask]))
+    assert fractions == "d: classes of the pixels: background 93.8 %, class 1 1.56 %, class 2 1.56 %, class 3 3.12 %"
+    assert warning.startswith("d: the 3 numbers in the masks are read as classes. If they number objects")
     named = from_arrays("d", [np.eye(8)], [mask], classes=["rings", "fibres", "puncta"])
     assert len(class_notes(named)) == 1
 

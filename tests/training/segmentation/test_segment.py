@@ -33,7 +33,7 @@ def assert_same_run(output: Path, wanted: Path, seed: int = 42) -> None:
     assert first == second
 
 
-def test_the_folder_holds_the_best_model_and_its_maps_are_those_of_the_figures(full: Path, scenes: Path) -> None:
+def test_the_folder_holds_the_best_model_and_its_maps_have_the_reported_metrics(full: Path, scenes: Path) -> None:
     model = AutoModelForSemanticSegmentation.from_pretrained(full)
     assert model.config.id2label == {0: "background", 1: "class 1", 2: "class 2"}
     metrics = read_json(full / METRICS_FILE)
@@ -60,16 +60,16 @@ class Stopped(Exception):
 
 
 @pytest.fixture(scope="module")
-def unbroken(encoder: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(encoder: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run with batch norms."""
-    output = tmp_path_factory.mktemp("runs") / "unbroken"
+    output = tmp_path_factory.mktemp("runs") / "uninterrupted"
     run(encoder, scenes, output, "--decoder unetr")
     return output
 
 
 @pytest.mark.parametrize("step", [5, pytest.param(8, marks=pytest.mark.slow)])
-def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
-    encoder: Path, scenes: Path, unbroken: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+def test_a_stopped_run_ends_as_the_uninterrupted_one_to_the_bit(
+    encoder: Path, scenes: Path, uninterrupted: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stedfm_hf.training.finetuning import trainer
 
@@ -86,18 +86,18 @@ def test_a_stopped_run_ends_as_the_unbroken_one_to_the_bit(
         with pytest.raises(Stopped):
             run(encoder, scenes, tmp_path / "run", words)
     run(encoder, scenes, tmp_path / "run", words)
-    assert_same_run(tmp_path / "run", unbroken)
+    assert_same_run(tmp_path / "run", uninterrupted)
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_with_the_same_figures(
-    encoder: Path, scenes: Path, unbroken: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_a_killed_run_ends_with_the_same_metrics(
+    encoder: Path, scenes: Path, uninterrupted: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = "--decoder unetr"
     kill_at(SCRIPT, words_of(encoder, scenes, tmp_path / "run", words), "stedfm: step 4/8  validation")
     assert not (run_folder(tmp_path / "run", 42) / METRICS_FILE).exists()
     run(encoder, scenes, tmp_path / "run", words)
-    assert_same_run(tmp_path / "run", unbroken)
+    assert_same_run(tmp_path / "run", uninterrupted)
     assert "resuming after step" in capfd.readouterr().err
 
 
@@ -115,7 +115,7 @@ def test_two_processes_give_the_losses_of_two_accumulated_batches(encoder: Path,
 
 
 @pytest.mark.slow
-def test_figures_of_two_processes_are_those_of_the_saved_batch_norms(
+def test_metrics_of_two_processes_are_those_of_the_saved_batch_norms(
     encoder: Path, scenes: Path, tmp_path: Path
 ) -> None:
     words = "--decoder unetr --max_steps 4 --num-evaluations 1 --learning_rate 1e-2"
@@ -130,7 +130,7 @@ def test_figures_of_two_processes_are_those_of_the_saved_batch_norms(
 
 
 @pytest.mark.parametrize("words", ["--mode frozen --decoder linear", "--mode last-blocks --blocks 1", "--mode lora"])
-def test_what_is_trained(encoder: Path, scenes: Path, tmp_path: Path, words: str) -> None:
+def test_trained_weights(encoder: Path, scenes: Path, tmp_path: Path, words: str) -> None:
     if "lora" in words:
         pytest.importorskip("peft")
     run(encoder, scenes, tmp_path / "run", f"{words} --max_steps 2 --num-evaluations 1")
@@ -143,14 +143,16 @@ def test_what_is_trained(encoder: Path, scenes: Path, tmp_path: Path, words: str
 
 
 @pytest.mark.parametrize("mode", ["from-scratch", "untrained"])
-def test_a_new_encoder_takes_the_architecture_alone(encoder: Path, scenes: Path, tmp_path: Path, mode: str) -> None:
+def test_a_new_encoder_has_only_the_architecture_of_the_model(
+    encoder: Path, scenes: Path, tmp_path: Path, mode: str
+) -> None:
     run(encoder, scenes, tmp_path / "run", f"--mode {mode} --max_steps 2 --num-evaluations 1 --learning_rate 1e-9")
     ours, before = load_file(tmp_path / "run" / "model.safetensors"), load_file(encoder / "model.safetensors")
     name = "stedfm.encoder.layers.0.attention.qkv.weight"
     assert ours[name].shape == before[name].shape and not torch.allclose(ours[name], before[name], atol=1e-2)
 
 
-def test_classes_that_overlap_and_names(encoder: Path, tmp_path: Path) -> None:
+def test_overlapping_classes_with_names(encoder: Path, tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "data", planes=True)
     words = "--classes squares bright --protocol reference --metric-for-best-model dice"
     result = run(encoder, data, tmp_path / "run", words)
@@ -162,7 +164,7 @@ def test_classes_that_overlap_and_names(encoder: Path, tmp_path: Path) -> None:
     assert model.config.target_type == "multi_label" and model.config.id2label == {0: "squares", 1: "bright"}
 
 
-def test_few_images_are_seen_as_often_as_many_and_large_ones_at_several_places(encoder: Path, tmp_path: Path) -> None:
+def test_few_images_get_as_many_steps_as_many_and_large_ones_several_crops(encoder: Path, tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "data", shape=(64, 96))  # six crops of 32 pixels each
     words = "--max_steps -1 --num_train_epochs 2 --num-evaluations 1"
     whole = run(encoder, data, tmp_path / "all", words).metrics["runs"][0]
@@ -173,26 +175,26 @@ def test_few_images_are_seen_as_often_as_many_and_large_ones_at_several_places(e
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        ("--label_count 50", "50 training images were asked for, but there are 10"),
-        ("--min_annotated 0.9", "none of 10 training images has a crop of which 90 % are annotated"),
+        ("--label_count 50", "--label-count 50 is more than the 10 training images"),
+        ("--min_annotated 0.9", "none of 10 training images has a crop with 90 % annotated pixels"),
         ("--classes squares", r"the mask of .* holds 2, which no class is"),
-        ("--train_split trian", "has no split 'trian'"),
-        ("--metric-for-best-model accuracy", "metric_for_best_model 'accuracy' is not a metric of this task"),
+        ("--train_split trian", "no split 'trian'"),
+        ("--metric-for-best-model accuracy", "--metric-for-best-model accuracy: not a metric of this task"),
         (
             "--segmentation_loss bce_dice",
             "segmentation_loss 'bce_dice' is one of multi_label and soft targets, not of single_label ones",
         ),
-        ("--mode last-blocks --blocks 7", "blocks is 7, but .* has 2"),
+        ("--mode last-blocks --blocks 7", "--blocks 7: .* has only 2 blocks"),
         ("--model nowhere", "model nowhere: no such folder"),
     ],
 )
-def test_what_cannot_be_trained_is_said(encoder: Path, scenes: Path, tmp_path: Path, words: str, error: str) -> None:
+def test_unusable_input_is_refused(encoder: Path, scenes: Path, tmp_path: Path, words: str, error: str) -> None:
     with pytest.raises(UserError, match=error):
         run(encoder, scenes, tmp_path / "run", words)
     assert not (tmp_path / "run" / METRICS_FILE).exists()
 
 
-def test_damaged_input_is_named_and_left_out(encoder: Path, scenes: Path, tmp_path: Path) -> None:
+def test_damaged_input_is_reported_and_skipped(encoder: Path, scenes: Path, tmp_path: Path) -> None:
     data = shutil.copytree(scenes, tmp_path / "data")
     (data / "images" / "train" / "cell_3.tif").write_bytes(b"II*\0 damaged")
     tifffile.imwrite(data / "masks" / "train" / "cell_4.tif", np.zeros((5, 5), np.uint8))
@@ -208,26 +210,28 @@ def test_damaged_input_is_named_and_left_out(encoder: Path, scenes: Path, tmp_pa
     assert result.metrics["runs"][0]["training_images"] == 8 and np.isfinite(result.metrics["test"]["mean"]["loss"])
 
 
-def test_a_class_that_train_lacks_is_said(encoder: Path, scenes: Path, tmp_path: Path) -> None:
+def test_a_class_without_training_pixels_is_refused(encoder: Path, scenes: Path, tmp_path: Path) -> None:
     data = shutil.copytree(scenes, tmp_path / "data")
     for path in (data / "masks" / "train").iterdir():
         tifffile.imwrite(path, np.minimum(tifffile.imread(path), 1), photometric="minisblack")
-    with pytest.raises(UserError, match="no pixel of class 2 is in the training images, but there are some"):
+    with pytest.raises(UserError, match="the training images have no pixel of class 2, but other splits have"):
         run(encoder, data, tmp_path / "run")
 
 
-def test_sides_without_any_class(encoder: Path, scenes: Path, tmp_path: Path) -> None:
+def test_splits_without_any_class(encoder: Path, scenes: Path, tmp_path: Path) -> None:
     data = shutil.copytree(scenes, tmp_path / "data")
     for path in [*(data / "masks" / "validation").iterdir(), *(data / "masks" / "test").iterdir()]:
         tifffile.imwrite(path, np.zeros_like(tifffile.imread(path)), photometric="minisblack")
-    with pytest.raises(UserError, match="no pixel of any class is in validation, and nothing can be chosen by iou"):
+    with pytest.raises(
+        UserError, match="the validation images have no pixel of any class, so iou cannot select the best model"
+    ):
         run(encoder, data, tmp_path / "run")
     # Nothing is marked, hence no image has an overlap: the run ends, and says so.
     words = "--metric-for-best-model loss --max_steps 30 --num-evaluations 1 --learning_rate 1e-2 --decoder linear"
     result = run(encoder, data, tmp_path / "run", words)
     assert result.metrics["runs"][0]["test"]["iou"] is None and "iou" not in result.metrics["test"]["mean"]
     assert not (tmp_path / "run" / "figures" / "examples.png").exists()
-    assert "| no image |" in (tmp_path / "run" / "README.md").read_text()
+    assert "| undefined |" in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_a_batch_of_one(encoder: Path, scenes: Path, tmp_path: Path) -> None:

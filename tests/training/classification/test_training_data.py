@@ -46,17 +46,17 @@ def test_other_names_of_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     days = {f"day {number}": whole[16 * number : 16 * (number + 1)] for number in range(3)}
     found = read(monkeypatch, days, train_split="day 0", validation_split="day 1", test_split="day 2")
     assert found.named() == dict(zip(("train", "validation", "test"), days.values(), strict=True))
-    with pytest.raises(UserError, match="d: has no split 'train'; give --train-split, one of day 0, day 1, day 2"):
+    with pytest.raises(UserError, match="d: no split 'train'; set --train-split to one of: day 0, day 1, day 2"):
         read(monkeypatch, days)
-    with pytest.raises(UserError, match="d: has no split 'day 9'; give --validation-split"):
+    with pytest.raises(UserError, match="d: no split 'day 9'; set --validation-split"):
         read(monkeypatch, days, train_split="day 0", validation_split="day 9")
 
 
-def test_the_split_does_not_depend_on_the_seed_of_a_run_and_draws_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_split_does_not_depend_on_the_seed_of_a_run_and_samples_do(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(labels_per_class=3)
     found = read(monkeypatch, {"train": labelled(20)})
-    draws = [sample_images(found.train, settings, seed).image_ids.tolist() for seed in (1, 1, 2)]
-    assert draws[0] == draws[1] != draws[2] and len(draws[0]) == 6
+    samples = [sample_images(found.train, settings, seed).image_ids.tolist() for seed in (1, 1, 2)]
+    assert samples[0] == samples[1] != samples[2] and len(samples[0]) == 6
 
 
 def test_a_source_in_two_splits_of_the_data_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,11 +65,11 @@ def test_a_source_in_two_splits_of_the_data_set_is_refused(monkeypatch: pytest.M
         read(monkeypatch, {"train": whole[:21], "validation": whole[21:]})
 
 
-def test_two_ways_to_draw_are_one_too_many() -> None:
+def test_only_one_way_to_sample_is_allowed() -> None:
     with pytest.raises(UserError, match="give one of them"):
         settings_of(labels_per_class=3, label_fraction=0.1)
 
 
-def test_a_split_that_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="d: has no splits; leave --test-split out"):
+def test_a_split_option_without_splits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="d: the data set has no splits; remove --test-split"):
         read(monkeypatch, {"all": labelled(20)}, test_split="day 2")
