@@ -1,4 +1,4 @@
-"""A loopback stand-in for the Hub: serves local folders as data set repositories, counts the bytes, takes models."""
+"""A loopback stand-in for the Hub: serves local folders as data sets, counts the bytes, takes models and data sets."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class FakeHub:
     Args:
         url: for `HF_ENDPOINT`.
         repos: folder of every repository id.
+        private: whether the repositories are private.
         requests: method and path of every request.
         sent: bytes of file contents sent.
         created: what was asked for every model repository that was made.
@@ -34,6 +35,7 @@ class FakeHub:
 
     url: str
     repos: dict[str, Path] = field(default_factory=dict)
+    private: bool = False
     requests: list[str] = field(default_factory=list)
     sent: int = 0
     created: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -80,7 +82,7 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             if match := re.fullmatch(
-                r"/api/(?:repos/create|(validate-yaml)|models/(.+)/(preupload|commit)/main)", self.path
+                r"/api/(?:repos/create|(validate-yaml)|(?:models|datasets)/(.+)/(preupload|commit)/main)", self.path
             ):
                 self._push(match[2], match[1] or match[3], content)
                 return
@@ -104,7 +106,8 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 self._json({"files": [{"path": file["path"], **answers} for file in records[0]["files"]]})
             else:
                 files = [record["value"] for record in records if record["key"] == "file"]
-                hub.pushed[repo] |= {file["path"]: base64.b64decode(file["content"]) for file in files}
+                written = {file["path"]: base64.b64decode(file["content"]) for file in files}
+                hub.pushed.setdefault(repo, {}).update(written)
                 self._json({"commitUrl": f"{hub.url}/{repo}/commit/{SHA}", "commitOid": SHA})
 
         def _answer(self, *, body: bool) -> None:
@@ -126,7 +129,9 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 self._json({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
             elif kind in (None, "revision"):
                 files = [{"rfilename": p.relative_to(root).as_posix()} for p in sorted(root.rglob("*")) if p.is_file()]
-                self._json({"id": repo, "sha": SHA, "siblings": files, "private": False, "tags": [], "gated": False})
+                self._json(
+                    {"id": repo, "sha": SHA, "siblings": files, "private": hub.private, "tags": [], "gated": False}
+                )
             elif kind == "paths-info":
                 self._json([_entry(root, root / name) for name in self._paths if (root / name).exists()])
             else:
