@@ -39,5 +39,6 @@ def glossary(page: Path) -> list[str]:
     words = [word for row in rows for word in re.findall(r"`([^`]+)`", row)]
     assert len(words) > 40
     return [
-        rf"(?<!there )\b{re.escape(word)}\b(?! longer\b)" if word[0].isalnum() else re.escape(word) for word in words
+        rf"(?<!there )(?<!can be )\b{re.escape(word)}\b(?! longer\b)" if word[0].isalnum() else re.escape(word)
+        for word in words
     ]

@@ -164,7 +164,7 @@ def _evaluate(
         overwrite=settings.overwrite,
     ) as output:
         if output.finished:
-            print_note(f"{output.path}: is finished")
+            output.report_finished()
         else:
             _run(output, settings, splits, keep, notes, extractors, baselines, run)
     result = ComparisonResult(output.path, output.manifest, dict(read_json(output.path / RESULTS)))

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from stedfm_hf.runs.errors import UserError
 from stedfm_hf.runs.files import remove_path
 from stedfm_hf.runs.manifest import Manifest, manifest_path
+from stedfm_hf.runs.progress import print_note
 from stedfm_hf.runs.settings import decisive, incidental
 
 
@@ -25,6 +26,7 @@ class Output:
         record: Path of the manifest.
         state: "new"; "resumed" after a run that was interrupted or had failed items; or "finished".
         writes: Whether this process writes; only the first process of a distributed run does.
+        has_overwrite: Whether the command has the option `--overwrite`.
     """
 
     path: Path
@@ -32,11 +34,18 @@ class Output:
     record: Path
     state: Literal["new", "resumed", "finished"] = "new"
     writes: bool = True
+    has_overwrite: bool = False
 
     @property
     def finished(self) -> bool:
         """Whether the results exist."""
         return self.state == "finished"
+
+    def report_finished(self) -> None:
+        """Print a note that the output is finished, and how to run the command again."""
+        if self.writes:
+            advice = "replace it with --overwrite" if self.has_overwrite else "choose another --output to run it again"
+            print_note(f"{self.path}: is finished; {advice}")
 
     def reopen(self) -> None:
         """Resume a finished output, because there are new items to process."""
@@ -116,6 +125,7 @@ def open_output(
         seed=seed,
     )
     output = Output(Path(path), manifest, manifest_path(path, folder=is_folder), writes=writes)
+    output.has_overwrite = hasattr(settings, "overwrite")
     folder = output.path if is_folder else output.path.parent
     check_output(path, command, is_folder=is_folder, overwrite=overwrite)
     if overwrite and writes:

@@ -131,7 +131,7 @@ def pretrain(settings: PretrainSettings) -> PretrainResult:
         writes=writes,
     ) as output:
         if output.finished:
-            report(f"{output.path}: is finished; choose another --output to train again")
+            output.report_finished()
         else:
             if writes:
                 names = ", ".join(name_of(files.repo) for files in train)

@@ -116,7 +116,7 @@ def open_dataset(
             retries=False,
         ) as opened:
             if opened.finished:
-                print_note(f"{output}: is finished; replace it with --overwrite")
+                opened.report_finished()
             else:
                 opened.manifest.items.clear()  # the parts hold the status of the items
             yield opened

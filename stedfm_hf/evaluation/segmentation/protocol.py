@@ -81,7 +81,7 @@ def run_segmentation(settings: MaskSettings, sources: Sequence[ModelSource]) -> 
         overwrite=settings.overwrite,
     ) as output:
         if output.finished:
-            print_note(f"{output.path}: is finished")
+            output.report_finished()
         else:
             for image_id in excluded:
                 output.manifest.skipped(image_id, "a model was trained or selected on its source image")

@@ -212,7 +212,7 @@ class Task(ABC, Generic[Settings, Images, Item]):
             writes=self.writes,
         ) as output:
             if output.finished and read_json(folder / METRICS_FILE)["seeds"] == settings.seeds:
-                self.report(f"{folder}: is finished; choose another --output to train again")
+                output.report_finished()
             else:
                 output.reopen()
                 self._run_seeds(output)

@@ -233,7 +233,11 @@ def test_the_command_cross_validates_baselines_and_prints_json(
     assert scores(record, "wavelets")["iou"]["mean"] > 0.5 and record["split"]["splits"]["test"]["images"] == 20
     assert main([*words, "--classes", "spots"]) == 0
     shown = capsys.readouterr()
-    assert "Wavelet spots" in shown.out and "report.html" in shown.out and "is finished" in shown.err
+    assert (
+        "Wavelet spots" in shown.out
+        and "report.html" in shown.out
+        and "is finished; replace it with --overwrite" in shown.err
+    )
     assert main([*words[:-2], "none"]) == 2 and "there is nothing to score" in capsys.readouterr().err
     assert main([*words, "--classes", "0=background", "--classes", "255=spots"]) == 0, "the same classes by number"
     assert main([*words, "--classes", "blobs"]) == 2 and "other settings" in capsys.readouterr().err

@@ -21,5 +21,5 @@ def test_the_command_trains_and_reports_the_metrics(
     assert "stedfm: seed 42: 8 training images, 2 steps\n" in said.err and ": test balanced_accuracy 0." in said.out
     assert main(["finetune", "classification", *words, "--json"]) == EXIT_DONE
     again = capsys.readouterr()
-    assert "is finished; choose another --output to train again" in again.err
+    assert "is finished; choose another --output to run it again" in again.err
     assert json.loads(again.out)["metrics"]["seeds"] == [42]
