@@ -108,6 +108,13 @@ def test_simulated_data_are_called_simulated(known: tuple[Any, ...], wanted: str
     assert ("Simulated images contain" in card) == ("synthetic" in ModelCard(card).data.to_dict()["tags"])
 
 
+@pytest.mark.parametrize(
+    ("hours", "shown"), [(26.0, "26 hours"), (1.5, "1.5 hours"), (0.25, "15 minutes"), (0.001, "3.6 seconds")]
+)
+def test_the_time_has_a_suitable_unit(hours: float, shown: str) -> None:
+    assert f"| time | {shown} on 1 x" in render_pretrained_card(dataclasses.replace(MOST, hours=hours))
+
+
 def test_a_model_that_learned_nothing_is_reported() -> None:
     card = render_pretrained_card(dataclasses.replace(MOST, held_out_loss=0.02))
     assert "learned nothing by this measure" in card
