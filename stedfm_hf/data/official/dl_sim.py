@@ -16,7 +16,7 @@ from skimage.filters import threshold_otsu
 from stedfm_hf.data.building.cropping import CropRule, grid
 from stedfm_hf.data.official.files import SourceFiles
 from stedfm_hf.data.official.pixels import SIZE, minmax_crops, read_plane
-from stedfm_hf.data.official.plan import Item, Plan, classes_in, listed_splits, seeded_splits, tiff_names
+from stedfm_hf.data.official.plan import Item, Plan, find_classes, list_tiff_files, random_splits, read_split_lists
 from stedfm_hf.data.repository.layout import Crop
 
 CLASSES = ("adhesion", "factin", "microtubule", "mitochondrial")
@@ -31,23 +31,23 @@ CORRECTED = (
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     """Plans the import."""
     found = Plan(CLASSES)
-    pairs = listed_splits(files, "dl-sim", found)
+    pairs = read_split_lists(files, "dl-sim", found)
     if pairs is None:
-        names = tiff_names(files)
+        names = list_tiff_files(files)
         pairs = [(name, "test") for name in names if "testing" in name]
-        pairs += seeded_splits([name for name in names if "testing" not in name], {"train": 0.7, "validation": 0.3})
+        pairs += random_splits([name for name in names if "testing" not in name], {"train": 0.7, "validation": 0.3})
         found.notes.append("the source has no lists of files: splits are made by the rule that the lists were made by")
     for name, split in pairs:
-        labels = classes_in("/".join(files.parts(name)), CLASSES)
+        labels = find_classes("/".join(files.parts(name)), CLASSES)
         if not labels:
-            found.left_out[name] = "is of no class of the set"
+            found.skipped[name] = "is of no class of the set"
         elif len(labels) > 1:
             found.failed[name] = f"its path names several classes ({', '.join(labels)}); rename it"
         else:
             found.items.append(Item(name, name, split, labels[0], partial(_read, files, name, legacy)))
     found.require_classes(files.identity["name"])
     if not legacy:
-        found.one_side()
+        found.keep_sources_in_one_split()
     return found
 
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from stedfm_hf.data.official.annotated import STEP, corners, cut, real_pixels, require_items
 from stedfm_hf.data.official.files import SourceFiles
-from stedfm_hf.data.official.hdf5 import hdf5_names, image, images, member, members, open_hdf5
+from stedfm_hf.data.official.hdf5 import get_images, get_member, list_hdf5_files, list_members, open_hdf5, read_image
 from stedfm_hf.data.official.pixels import SIZE, crop_as_stored
-from stedfm_hf.data.official.plan import Item, Plan, split_in
+from stedfm_hf.data.official.plan import Item, Plan, find_split
 from stedfm_hf.data.repository.layout import Crop
 
 CLASSES = ("rings", "fibres")
@@ -36,13 +36,13 @@ CORRECTED = (
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     """Plans the import."""
     found = Plan(())
-    for name in hdf5_names(files):
-        if (split := split_in(name)) is None:
-            found.left_out[name] = "its name says no split (training, validation, testing)"
+    for name in list_hdf5_files(files):
+        if (split := find_split(name)) is None:
+            found.skipped[name] = "its name says no split (training, validation, testing)"
             continue
         try:
             file = open_hdf5(files, name)
-            items = [item for group in members(file) for item in _group(file, name, group, split, legacy)]
+            items = [item for group in list_members(file) for item in _group(file, name, group, split, legacy)]
         except (ValueError, KeyError, OSError, RuntimeError) as error:
             found.failed[name] = f"cannot be read ({error}); get it again"
             continue
@@ -52,8 +52,8 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
 
 
 def _group(file: Any, name: str, group: str, split: str, legacy: bool) -> list[Item]:
-    holder = member(file, group)
-    pixels, label = images(holder, "data"), member(holder, "label")
+    holder = get_member(file, group)
+    pixels, label = get_images(holder, "data"), get_member(holder, "label")
     shape: tuple[int, ...] = getattr(label, "shape", ())
     if len(shape) != 4 or shape[1] not in (2, 3) or (shape[0], *shape[2:]) != (len(pixels), *pixels.shape[-2:]):
         raise ValueError(f"its {group}/label is {shape}, where data is {pixels.shape}")
@@ -70,7 +70,7 @@ def _group(file: Any, name: str, group: str, split: str, legacy: bool) -> list[I
 
 def _read(pixels: Any, label: Any, row: int, shape: tuple[int, int], marked: bool, legacy: bool) -> list[Crop]:
     height, width = shape
-    plane = image(pixels, row)[:height, :width]
+    plane = read_image(pixels, row)[:height, :width]
     planes = np.asarray(label[row])[:, :height, :width] > 0
     dendrite = planes[2] if len(planes) == 3 and marked and (legacy or planes[2].any()) else None
     whole = crop_as_stored(plane)

@@ -1,6 +1,6 @@
-"""The files of an official set, wherever they lie: in a folder, in a zip, or one file alone.
+"""Files of a published data set, in a folder, in a zip, or as a single file.
 
-Nothing is unpacked under a name of the archive's choosing, and nothing that is read is executed.
+Names in an archive never decide where a file is written, and nothing in the files is executed.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from stedfm_hf.data.archives.members import ArchiveDamaged, Member, iterate_memb
 from stedfm_hf.runs import UserError
 
 MAX_FILE_BYTES = 2**29
-"""A field of 2048 x 2048 pixels with 15 frames of 16 bit has 126 MB."""
+"""Largest file to read into memory; 15 frames of 2048 x 2048 pixels with 16 bits have 126 MB."""
 
 
 class SourceFiles:
-    """Files by their path relative to the source; a context manager, because a zip and temporary copies are closed.
+    """Files of a source, by relative path; a context manager that closes the zip and deletes temporary copies.
 
     Args:
-        source: a folder, a zip, or another file, which then is the only one.
-        without: a folder that is none of the source, though it may lie in it: the output.
+        source: Folder, zip, or any other single file.
+        exclude: Folder to exclude, such as an output folder inside the source; None for no folder.
 
     Attributes:
-        root: name of the folder, or of the zip without its suffix: the authors' name of it may say what it holds.
-        names: relative paths with `/`, sorted; hidden files are left out.
-        stack: what is closed in the end.
+        root: Name of the folder, or of the zip without its suffix; it may name a class or split.
+        names: Sorted relative paths, separated by `/`, without hidden files.
+        stack: Resources that are closed at the end.
 
     Raises:
-        UserError: there is no such file, or the zip cannot be read.
+        UserError: The source does not exist, or the zip cannot be read.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp()) / "optim-data"
@@ -46,7 +46,7 @@ class SourceFiles:
         optim-data ['actin/1-0.80.npz'] b'...'
     """
 
-    def __init__(self, source: Path, without: Path | None = None) -> None:
+    def __init__(self, source: Path, exclude: Path | None = None) -> None:
         self.stack = ExitStack()
         self._source = source
         self._zip: zipfile.ZipFile | None = None
@@ -55,16 +55,16 @@ class SourceFiles:
         self.root = ""
         if source.is_dir():
             self._folder, self.root = source, source.absolute().name
-            own = None if without is None else without.absolute()
-            paths = (path for path in source.absolute().rglob("*") if own is None or own not in path.parents)
+            excluded = None if exclude is None else exclude.absolute()
+            paths = (path for path in source.absolute().rglob("*") if excluded is None or excluded not in path.parents)
             known = {path.relative_to(source.absolute()).as_posix(): _stamp(path) for path in paths if path.is_file()}
         elif not source.is_file():
             raise UserError(f"{source}: no such file or folder; check the path")
-        elif _begins_as_zip(source):
+        elif _starts_as_zip(source):
             try:
                 self._zip = self.stack.enter_context(zipfile.ZipFile(source))
             except (zipfile.BadZipFile, OSError) as error:
-                raise UserError(f"{source}: cannot be read ({error}); get it again") from error
+                raise UserError(f"{source}: cannot be read ({error}). Download it again") from error
             self.root = source.stem
             known = {
                 each.filename: f"{each.file_size} {each.CRC}" for each in self._zip.infolist() if not each.is_dir()
@@ -76,30 +76,40 @@ class SourceFiles:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """By what a later run sees whether the files are the same: names, sizes and checksums or dates."""
+        """Name of the source, number of files, and a digest of their names, sizes and checksums or dates."""
         return {"name": self._source.name, "files": len(self.names), "digest": self._digest[:32]}
 
     def parts(self, name: str) -> tuple[str, ...]:
-        """The folders and the name of a file, the root before them.
+        """Return the folders and the name of a file, with the root as first part.
 
-        A set is told by the names of its folders, and the one that was named or zipped may be one of them.
+        Folders name classes and splits, and the root may be such a folder.
+
+        Args:
+            name: Relative path of the file.
         """
         return (*((self.root,) if self.root else ()), *name.split("/"))
 
     def read(self, name: str) -> bytes:
-        """The content of a file.
+        """Read a file.
+
+        Args:
+            name: Relative path of the file.
 
         Raises:
-            ValueError: it is too large to be an image.
-            Exception: whatever damaged archives raise.
+            ValueError: The file is larger than `MAX_FILE_BYTES`.
+            Exception: The archive is damaged; the type depends on the damage.
         """
         size = self._zip.getinfo(name).file_size if self._zip else (self._folder / name).stat().st_size
         if size > MAX_FILE_BYTES:
-            raise ValueError(f"refused, because it has {size / 2**20:.0f} MiB: no image is so large")
+            raise ValueError(_too_large(size))
         return self._zip.read(name) if self._zip else (self._folder / name).read_bytes()
 
-    def local(self, name: str) -> Path:
-        """Where a file lies on the disk: a temporary copy if it is in a zip."""
+    def local_path(self, name: str) -> Path:
+        """Return the path of a file on disk; a file in a zip is copied to a temporary folder.
+
+        Args:
+            name: Relative path of the file.
+        """
         if self._zip is None:
             return self._folder / name
         if name not in self._copies:
@@ -118,32 +128,38 @@ class SourceFiles:
         self.stack.close()
 
 
-def _begins_as_zip(path: Path) -> bool:
-    """Told by the beginning: the end of a tar of `.npz` files looks like a zip, too."""
+def _too_large(size: int) -> str:
+    """Return the message for a file that is larger than the limit."""
+    return f"refused: {size / 2**20:.0f} MiB is too large for an image; the limit is {MAX_FILE_BYTES / 2**20:.0f} MiB"
+
+
+def _starts_as_zip(path: Path) -> bool:
+    """Check the signature at the start; the end of a tar of `.npz` files looks like that of a zip."""
     with path.open("rb") as file:
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def _stamp(path: Path) -> str:
+    """Return size and modification time of a file."""
     state = path.stat()
     return f"{state.st_size} {state.st_mtime_ns}"
 
 
 def _is_hidden(name: str) -> bool:
-    """Also names that lead out of an archive, which no honest one has."""
+    """Check whether a name is hidden, or absolute or above the root of an archive."""
     parts = PurePosixPath(name).parts
     return "__MACOSX" in parts or any(part.startswith((".", "/")) for part in parts)
 
 
 class TarMembers:
-    """The members of a tar by number; forward reading is cheap, a step back begins anew.
+    """Members of a tar, by number; fast to read in ascending order, slow in other orders.
 
     Args:
-        path: of the tar.
+        path: Path of the tar.
 
     Attributes:
-        names: of the members that are files, by their number.
-        damage: what hides the members that follow, or None.
+        names: Name of each member that is a file, by number.
+        damage: Message if the archive is damaged and later members cannot be read, or None.
     """
 
     def __init__(self, path: Path) -> None:
@@ -157,20 +173,25 @@ class TarMembers:
                 if member.skip_reason is None:
                     self.names[number] = member.name
         except ArchiveDamaged as error:
-            self.damage = f"the archive is cut or damaged ({error}); get it again"
+            self.damage = f"the archive is truncated or damaged ({error}). Download it again"
 
     def read(self, number: int) -> bytes:
-        """The content of a member.
+        """Read a member.
+
+        Args:
+            number: Number of the member.
 
         Raises:
-            Exception: whatever damaged archives raise.
+            EOFError: The archive ends before this member.
+            ValueError: The member is larger than `MAX_FILE_BYTES`.
+            Exception: The archive is damaged; the type depends on the damage.
         """
         if number < self._next or not self._next:
             self._members, self._next = enumerate(iterate_members(self._path)), 0
-        for place, member in self._members:
-            self._next = place + 1
-            if place == number:
+        for index, member in self._members:
+            self._next = index + 1
+            if index == number:
                 if member.size > MAX_FILE_BYTES:
-                    raise ValueError(f"refused, because it has {member.size / 2**20:.0f} MiB: no image is so large")
+                    raise ValueError(_too_large(member.size))
                 return member.read()
-        raise EOFError("the archive ends before it")
+        raise EOFError("the archive ends before this file")

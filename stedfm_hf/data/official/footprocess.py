@@ -20,7 +20,7 @@ import torch
 from stedfm_hf.data.official.annotated import STEP, inner_corners, minmax_crop, require_items
 from stedfm_hf.data.official.files import SourceFiles
 from stedfm_hf.data.official.pixels import SIZE, read_plane
-from stedfm_hf.data.official.plan import Item, Plan, listed_splits, seeded_splits, tiff_names
+from stedfm_hf.data.official.plan import Item, Plan, list_tiff_files, random_splits, read_split_lists
 from stedfm_hf.data.repository.layout import Crop
 from stedfm_hf.modeling.image_processing_stedfm import resample
 from stedfm_hf.modeling.io_tiff_stedfm import read_tiff
@@ -39,13 +39,13 @@ _END = "_bin"
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     """Plans the import."""
     found = Plan((), mask_names={0: "background", **dict(enumerate(CLASSES, start=1))})
-    names = tiff_names(files)
+    names = list_tiff_files(files)
     labels = {_key(files, name): name for name in names if _stem(name).endswith(_END)}
     images = [name for name in names if not _stem(name).endswith(_END)]
     pairs = [(name, "test") for name in images if _is_test(files, name)]
-    listed = listed_splits(files, "footprocess", found)
+    listed = read_split_lists(files, "footprocess", found)
     if listed is None:
-        listed = seeded_splits(
+        listed = random_splits(
             [name for name in images if not _is_test(files, name)], {"train": 0.8, "validation": 0.2}
         )
         found.notes.append("the source has no lists of files: splits are made by the rule that the lists were made by")
@@ -53,7 +53,7 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     values = {}
     for name, _ in pairs:
         if (label := labels.get(_key(files, name))) is None:
-            found.left_out[name] = f"has no mask: there is no {_stem(name)}{_END}.tif"
+            found.skipped[name] = f"has no mask: there is no {_stem(name)}{_END}.tif"
             continue
         try:
             values[name] = _greatest(read_plane(files.read(label), 0))
@@ -72,7 +72,7 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
         found.items.append(Item(name, name, split, None, partial(_read, files, name, label, numbers, legacy)))
     require_items(files.identity["name"], len(found.items), found.failed, "images/*.tif with labels/*_bin.tif")
     if not legacy:
-        found.one_side()
+        found.keep_sources_in_one_split()
     return found
 
 

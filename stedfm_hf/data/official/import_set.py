@@ -1,7 +1,7 @@
-"""`stedfm data import-set`: a published set out of the authors' files as a repository.
+"""The command `stedfm data import-set`: convert a published data set from the authors' files.
 
-The importer of the set plans which image is what; here the images are read, part by part, and assembled. A run that
-was killed keeps the parts that are whole. (Behaviour: ours; the sets: reference protocol.)
+The importer of the data set plans the class and split of every image. This module reads the images part by part and
+assembles them. If interrupted, the command resumes with the parts that are not complete.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from stedfm_hf.data.assembly.output import DatasetSummary, open_dataset, print_failures, read_summary
 from stedfm_hf.data.assembly.staging import StagedImage, Staging, part_name
 from stedfm_hf.data.official.files import SourceFiles
-from stedfm_hf.data.official.plan import SEED, Item, Plan, in_order_of_strength
-from stedfm_hf.data.official.registry import NOT_STATED, OfficialSet, official_set
+from stedfm_hf.data.official.plan import SEED, Item, Plan, sort_by_priority
+from stedfm_hf.data.official.registry import NOT_STATED, OfficialSet, find_official_set
 from stedfm_hf.data.repository.layout import SPLITS, Crop
 from stedfm_hf.data.settings import ImportSetSettings
 from stedfm_hf.runs import ItemStatus, Manifest, Progress, print_note
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
 
 COMMAND = "data import-set"
 PART_ITEMS = 64
+"""Images per part."""
 
 
 @takes_settings(ImportSetSettings)
 def import_set(settings: ImportSetSettings) -> DatasetSummary:
-    """Make a data set of the files of a published set.
+    """Convert a published data set from the authors' files.
 
-    Classes, splits, crops and scaling are as published. Flaws of the reference that change the data are corrected, and
-    the protocol `reference` repeats them; docs/how-to/import-published-sets.md lists both.
-    Nothing of the files is executed. By
-    default no source image is in several splits: one that the authors' files have in several stays in the test set,
-    else in the validation split.
+    Classes, splits, crops and scaling are as published. The default protocol corrects flaws of the published code that
+    change the data, and the protocol `reference` repeats them; docs/how-to/import-published-sets.md lists both. The
+    default protocol also keeps every source image in one split only: an image that the authors' files have in two
+    splits stays in the test split, otherwise in the validation split. Nothing in the files is executed.
 
     Returns:
-        What is in the data set. Its manifest names every image that was skipped or failed.
+        Summary of the data set. Its manifest lists every image that was skipped or failed.
 
     Raises:
-        UserError: There is no such set or source, its files are not those of the set, a class is missing, or the
-            output holds something else.
+        UserError: The data set or source does not exist, the files are not those of the data set, a class is missing,
+            or the output contains other files.
 
     Example:
         >>> import tempfile
@@ -61,12 +61,12 @@ def import_set(settings: ImportSetSettings) -> DatasetSummary:
         >>> import_set("optim", folder / "optim-data", folder / "repo").crops
         {'test': 4}
     """
-    spec, output = official_set(settings.name), Path(settings.output)
+    spec, output = find_official_set(settings.name), Path(settings.output)
     check_output(output, COMMAND, is_folder=True, overwrite=settings.overwrite)
     legacy = settings.protocol == REFERENCE
     address = str(settings.source) if is_url(str(settings.source)) else None
     path = fetch(address) if address else Path(settings.source)
-    with SourceFiles(path, without=output) as files:
+    with SourceFiles(path, exclude=output) as files:
         origin = public_url(address) if address else path.name
         resolved = {"source": files.identity, "seed": SEED}
         importer = import_module(f"stedfm_hf.data.official.{spec.module}")
@@ -94,26 +94,26 @@ def import_set(settings: ImportSetSettings) -> DatasetSummary:
 
 
 def _stage(plan: Plan, staging: Staging, name: str, *, one_split: bool) -> None:
-    """Write the parts that are not there yet; the first says what was never read."""
-    items = _named_once(in_order_of_strength(plan.items))
+    """Write the missing parts; part 0 lists the images that the plan skips and the files that failed."""
+    items = _with_unique_names(sort_by_priority(plan.items))
     present, seen = set(staging.names()), dict[str, str]()
     starts = range(0, len(items), PART_ITEMS)
     if part_name(0) not in present:
-        statuses = {item: ItemStatus("skipped", reason) for item, reason in plan.left_out.items()}
+        statuses = {item: ItemStatus("skipped", reason) for item, reason in plan.skipped.items()}
         statuses |= {item: ItemStatus("failed", _one_line(reason)) for item, reason in plan.failed.items()}
         staging.write_crops(part_name(0), [], [], statuses)
     with Progress(len(items), description=name, unit="images") as progress:
         for number, start in enumerate(starts, 1):
-            chosen = items[start : start + PART_ITEMS]
+            batch = items[start : start + PART_ITEMS]
             if part_name(number) in present:
                 seen |= staging.read(part_name(number)).notes["seen"]
             else:
-                _write_part(staging, part_name(number), chosen, seen if one_split else None)
-            progress.update(len(chosen))
+                _write_part(staging, part_name(number), batch, seen if one_split else None)
+            progress.update(len(batch))
 
 
-def _named_once(items: Sequence[Item]) -> list[Item]:
-    """Items with names of their own: a list may have a file twice."""
+def _with_unique_names(items: Sequence[Item]) -> list[Item]:
+    """Add a number to repeated names, because a list may contain a file twice."""
     counts: Counter[str] = Counter()
     named = []
     for item in items:
@@ -124,7 +124,7 @@ def _named_once(items: Sequence[Item]) -> list[Item]:
 
 
 def _write_part(staging: Staging, name: str, items: Sequence[Item], seen: dict[str, str] | None) -> None:
-    """Write some images; `seen` is the split of those so far by their pixels, None lets an image be in several."""
+    """Write one part; `seen` maps the hashes of earlier images to splits, or is None to keep images in two splits."""
     new = dict[str, str]()
     with staging.open_crops(name) as writer:
         for item in items:
@@ -147,17 +147,18 @@ def _write_part(staging: Staging, name: str, items: Sequence[Item], seen: dict[s
 
 
 def _crops(item: Item) -> list[Crop] | ItemStatus:
-    """The crops of an image, or why there are none."""
+    """Read the crops of an image; return the status of the image if there are none."""
     try:
         crops = [replace(crop, source=item.source, label=item.label) for crop in item.read()]
-    except Exception as error:  # damaged and hostile bytes raise anything; the other images go on
-        if isinstance(error, OSError) and error.errno is not None:  # the disk failed, not the file
+    except Exception as error:  # damaged files raise any exception; the import continues
+        if isinstance(error, OSError) and error.errno is not None:  # an error of the disk, not of the file
             raise
         return ItemStatus("failed", _one_line(str(error)) or type(error).__name__)
-    return crops or ItemStatus("skipped", "no crop of it shows enough")
+    return crops or ItemStatus("skipped", "no crop has enough foreground or annotations")
 
 
 def _content(crops: Sequence[Crop]) -> str:
+    """Return a hash of the pixels of all crops."""
     digest = sha256()
     for crop in crops:
         digest.update(f"{crop.pixels.dtype.name} {crop.pixels.shape} ".encode())
@@ -166,23 +167,25 @@ def _content(crops: Sequence[Crop]) -> str:
 
 
 def _one_line(text: str) -> str:
+    """Join the lines of a message; cut it at 500 characters."""
     return " ".join(text.split())[:500]
 
 
 def _card(spec: OfficialSet, corrected: Sequence[str], output: Path, manifest: Manifest, plan: Plan) -> CardFacts:
+    """Return the content of the dataset card."""
     from stedfm_hf.data.publishing.card import CardFacts
 
     legacy = manifest.settings["protocol"] == REFERENCE
-    how = "with the flaws of the reference, so that published numbers can be repeated" if legacy else "flaws corrected"
+    flaws = "with the flaws of the published code, to compare with published values" if legacy else "flaws corrected"
     return CardFacts(
         title=output.absolute().name,
         command=f"stedfm {COMMAND}",
         description=(
-            f"The published set `{spec.reference_name}` ({spec.task}), as the authors' files have it, {how}. "
+            f"Published data set `{spec.reference_name}` ({spec.task}), converted from the authors' files, {flaws}. "
             f"Cite: {spec.citation}."
         ),
         settings={key: value for key, value in manifest.settings.items() if key != "source"},
-        source_note=f"{spec.files}; {spec.url or spec.where}. Licence of the images: {spec.licence}.",
+        source_note=f"{spec.files}; {spec.url or spec.availability}. Licence of the images: {spec.licence}.",
         licence=None if spec.licence == NOT_STATED else spec.licence,
         mask_names=plan.mask_names,
         limitations=(
@@ -193,4 +196,5 @@ def _card(spec: OfficialSet, corrected: Sequence[str], output: Path, manifest: M
 
 
 def _sentence(note: str) -> str:
+    """Return a note with a capital letter and a full stop."""
     return f"{note[:1].upper()}{note[1:]}."

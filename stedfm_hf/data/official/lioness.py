@@ -23,7 +23,7 @@ from skimage.morphology import disk
 from stedfm_hf.data.building.cropping import CropRule, grid
 from stedfm_hf.data.official.annotated import STEP, cut, minmax_crop, real_pixels, require_items
 from stedfm_hf.data.official.files import SourceFiles
-from stedfm_hf.data.official.hdf5 import SUFFIXES, image, images, open_hdf5
+from stedfm_hf.data.official.hdf5 import SUFFIXES, get_images, open_hdf5, read_image
 from stedfm_hf.data.official.pixels import SIZE
 from stedfm_hf.data.official.plan import SPLIT_WORDS, Item, Plan
 from stedfm_hf.data.repository.layout import Crop
@@ -50,16 +50,16 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     volumes = [name for name in files.names if name.lower().endswith(SUFFIXES) and "img" in _file(name)]
     for name in volumes:
         if (split := _split(files, name)) is None:
-            found.left_out[name] = "lies in no folder of a split (train, valid, test)"
+            found.skipped[name] = "lies in no folder of a split (train, valid, test)"
         elif (label := labels.get(_key(name, "img"), _only(labels, name))) is None:
-            found.left_out[name] = "has no TIFF stack of labels of the same name beside it"
+            found.skipped[name] = "has no TIFF stack of labels of the same name beside it"
         else:
             _add(found, name, split, partial(_annotated, files, name, label), legacy)
     for name in stacks:
         if name in labels.values() or (split := _split(files, name)) is None:
             continue
         if legacy:
-            found.left_out[name] = "is a test volume, at which the reference fails"
+            found.skipped[name] = "is a test volume, at which the reference fails"
         else:
             _add(found, name, split, partial(_thresholded, files, name), legacy)
     require_items(files.identity["name"], len(found.items), found.failed, "*img*.h5 with *labels*.tif in train")
@@ -99,12 +99,12 @@ def _split(files: SourceFiles, name: str) -> str | None:
 
 
 def _series(files: SourceFiles, name: str) -> list[LazySeries]:
-    return read_tiff(files.stack.enter_context(files.local(name).open("rb")))
+    return read_tiff(files.stack.enter_context(files.local_path(name).open("rb")))
 
 
 def _annotated(files: SourceFiles, name: str, label: str) -> list[Slice]:
     """The slices of a volume with labels; each is read when it is asked for."""
-    pixels = images(open_hdf5(files, name), "main")
+    pixels = get_images(open_hdf5(files, name), "main")
     planes = [(each, channel) for each in _series(files, label) for channel in range(each.info.shape[0])]
     if len(planes) != len(pixels):
         raise ValueError(f"it has {len(pixels)} slices, {label} {len(planes)}")
@@ -112,7 +112,7 @@ def _annotated(files: SourceFiles, name: str, label: str) -> list[Slice]:
 
 
 def _labelled(pixels: Any, row: int, series: LazySeries, channel: int) -> tuple[np.ndarray, np.ndarray]:
-    return image(pixels, row), series.load()[channel]
+    return read_image(pixels, row), series.load()[channel]
 
 
 def _thresholded(files: SourceFiles, name: str) -> list[Slice]:

@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 
 from stedfm_hf.data.official.files import SourceFiles
-from stedfm_hf.data.official.hdf5 import hdf5_names, image, images, member, members, open_hdf5
+from stedfm_hf.data.official.hdf5 import get_images, get_member, list_hdf5_files, list_members, open_hdf5, read_image
 from stedfm_hf.data.official.pixels import crop_as_stored
-from stedfm_hf.data.official.plan import Item, Plan, split_in
+from stedfm_hf.data.official.plan import Item, Plan, find_split
 from stedfm_hf.data.repository.layout import Crop
 from stedfm_hf.runs import UserError
 
@@ -31,17 +31,17 @@ CORRECTED = (
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     """Plans the import."""
     found = Plan(CLASSES)
-    for name in hdf5_names(files):
+    for name in list_hdf5_files(files):
         try:
             file = open_hdf5(files, name)
             of_file = Plan(CLASSES)
             for label in CLASSES:
-                _plan_class(member(file, label), label, name, of_file)
+                _plan_class(get_member(file, label), label, name, of_file)
         except (ValueError, KeyError, OSError, RuntimeError) as error:
             found.failed[name] = f"cannot be read ({error}); get it again"
             continue
         found.items += of_file.items
-        found.left_out |= of_file.left_out
+        found.skipped |= of_file.skipped
     found.require_classes(files.identity["name"])
     if not found.items:
         failures = "; ".join(f"{name} {reason}" for name, reason in found.failed.items())
@@ -52,18 +52,18 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
 
 
 def _plan_class(group: Any, label: str, name: str, found: Plan) -> None:
-    for condition in members(group):
+    for condition in list_members(group):
         words = condition.split("_")
         excitation = next((word for word in words if word in EXCITATIONS[label]), None)
         if excitation is None:
-            found.left_out[f"{name}#{label}/{condition}"] = "its excitation is not of the published set"
+            found.skipped[f"{name}#{label}/{condition}"] = "its excitation is not of the published set"
             continue
         dye = "_".join(word for word in words if word != excitation)
-        pixels = images(group, condition)
+        pixels = get_images(group, condition)
         for row in range(len(pixels)):
             item, source = f"{name}#{label}/{condition}/{row}", f"{name}#{dye}/{row}"
-            found.items.append(Item(item, source, split_in(name), label, partial(_read, pixels, row, condition)))
+            found.items.append(Item(item, source, find_split(name), label, partial(_read, pixels, row, condition)))
 
 
 def _read(pixels: Any, row: int, condition: str) -> list[Crop]:
-    return [replace(crop_as_stored(image(pixels, row)), metadata={"condition": condition})]
+    return [replace(crop_as_stored(read_image(pixels, row)), metadata={"condition": condition})]

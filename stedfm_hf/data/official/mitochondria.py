@@ -14,7 +14,7 @@ import numpy as np
 
 from stedfm_hf.data.official.annotated import require_items
 from stedfm_hf.data.official.files import SourceFiles
-from stedfm_hf.data.official.hdf5 import hdf5_names, image, images, open_hdf5
+from stedfm_hf.data.official.hdf5 import get_images, list_hdf5_files, open_hdf5, read_image
 from stedfm_hf.data.official.plan import Item, Plan
 from stedfm_hf.data.repository.layout import STORED_DTYPES, Crop, Scaling
 from stedfm_hf.runs import UserError
@@ -52,23 +52,23 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
 
 
 def _data_set(files: SourceFiles, name: str) -> Any:
-    there = [each for each in hdf5_names(files) if each.rpartition("/")[2].lower().startswith(f"{name.lower()}.")]
+    there = [each for each in list_hdf5_files(files) if each.rpartition("/")[2].lower().startswith(f"{name.lower()}.")]
     if len(there) != 1:
         raise UserError(
             f"{files.identity['name']}: holds {'no' if not there else len(there)} {name}.h5; name the folder that "
             "holds Mito.h5 and Proc.h5"
         )
     try:
-        return images(open_hdf5(files, there[0]), name)
+        return get_images(open_hdf5(files, there[0]), name)
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         raise UserError(f"{there[0]}: cannot be read ({error}); get it again") from error
 
 
 def _read(frames: Any, divisions: Any, row: int) -> list[Crop]:
-    pixels = image(frames, row)
+    pixels = read_image(frames, row)
     if pixels.dtype.name not in STORED_DTYPES:
         pixels = pixels.astype(np.float32)
     if not np.isfinite(pixels).all():
         raise ValueError("holds values that are NaN or infinite")
-    mask = (image(divisions, row) > 0).astype(np.uint8)
+    mask = (read_image(divisions, row) > 0).astype(np.uint8)
     return [Crop(pixels, Scaling(0.0, float(LARGEST), applied=False), source="", mask=mask)]

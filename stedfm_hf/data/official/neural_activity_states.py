@@ -19,7 +19,7 @@ import numpy as np
 from stedfm_hf.data.official.files import SourceFiles, TarMembers
 from stedfm_hf.data.official.npz import read_npz
 from stedfm_hf.data.official.pixels import crop_as_stored
-from stedfm_hf.data.official.plan import SPLIT_WORDS, Item, Plan, numpy_samples
+from stedfm_hf.data.official.plan import SPLIT_WORDS, Item, Plan, numpy_sampler
 from stedfm_hf.data.repository.layout import SPLITS, Crop
 from stedfm_hf.runs import UserError
 
@@ -47,13 +47,13 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     found.require_classes(files.identity["name"])
     if not legacy:
         _settle_sources(found)
-        found.one_side()
-    found.balance(SPLITS if legacy else () if keep_all else ("train",), numpy_samples)
+        found.keep_sources_in_one_split()
+    found.balance(SPLITS if legacy else () if keep_all else ("train",), numpy_sampler)
     return found
 
 
 def _plan_tar(files: SourceFiles, name: str, split: str, found: Plan) -> None:
-    tar = TarMembers(files.local(name))
+    tar = TarMembers(files.local_path(name))
     if tar.damage is not None:
         found.failed[name] = tar.damage
     for number, member in tar.names.items():
@@ -65,7 +65,7 @@ def _plan_tar(files: SourceFiles, name: str, split: str, found: Plan) -> None:
             found.failed[item] = f"is damaged ({error or type(error).__name__}); get the archive again"
             continue
         if condition not in CLASSES:
-            found.left_out[item] = "is of no class of the set"
+            found.skipped[item] = "is of no class of the set"
             continue
         source = sha256(folder.encode()).hexdigest()[:32] if folder else f"{split}/{member}"
         found.items.append(Item(item, source, split, condition, partial(_read, tar, number)))
@@ -87,8 +87,8 @@ def _settle_sources(found: Plan) -> None:
     The authors split by image. If leaving out what shares an img_folder with another split would empty a class, then
     the folders hold several images, and tell nothing of single ones.
     """
-    trial = replace(found, items=list(found.items), left_out={}, notes=[])
-    trial.one_side()
+    trial = replace(found, items=list(found.items), skipped={}, notes=[])
+    trial.keep_sources_in_one_split()
     before, after = ({(item.split, item.label) for item in each.items} for each in (found, trial))
     if before == after:
         return

@@ -1,4 +1,4 @@
-"""The arrays of an `.npz`, pickled ones through the closed reader: nothing of the file is ever run."""
+"""Safe reading of `.npz` files: pickled arrays go through the closed reader, and nothing in the file is executed."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from stedfm_hf.runs.closed_pickle import ClosedUnpickler
 
 MAX_ARRAY_BYTES = 2**26
 MAX_OBJECT_BYTES = 2**18
+"""Largest array of pickled objects, in bytes."""
 MAX_MEMBERS = 64
 
 
 def read_npz(content: bytes, *names: str) -> dict[str, Any]:
-    """Some arrays of a file.
+    """Read arrays of an `.npz` file.
 
     Args:
-        content: the bytes of the file.
-        names: of the wanted arrays; those that are not there are left out.
+        content: Content of the file.
+        *names: Names of the arrays to read; missing arrays are skipped.
 
     Returns:
-        Arrays by name; where one holds a single pickled object, that object, made of plain data.
+        Arrays by name. An array with a single pickled object is returned as that object, made of plain data.
 
     Raises:
-        ValueError: an array is too large, or a pickle names anything but plain data.
-        Exception: whatever damaged bytes raise in the libraries.
+        ValueError: An array is too large or incomplete, or a pickle contains anything but plain data.
+        Exception: The file is damaged; the type depends on the damage.
 
     Example:
         >>> buffer = io.BytesIO()
@@ -45,12 +46,15 @@ def read_npz(content: bytes, *names: str) -> dict[str, Any]:
             if (info := members.get(f"{name}.npy")) is None:
                 continue
             if info.file_size > MAX_ARRAY_BYTES:
-                raise ValueError(f"refused, because its {info.filename} unpacks to {info.file_size} bytes")
+                raise ValueError(
+                    f"refused: {info.filename} has {info.file_size} bytes; the limit is {MAX_ARRAY_BYTES}"
+                )
             found[name] = _array(name, archive.read(info))
     return found
 
 
 def _array(name: str, content: bytes) -> Any:
+    """Decode an array in the NPY format."""
     stream = io.BytesIO(content)
     version = np.lib.format.read_magic(stream)
     wide = version != (1, 0)
@@ -58,14 +62,16 @@ def _array(name: str, content: bytes) -> Any:
     shape, _, dtype = header(stream)
     if not dtype.hasobject:
         if math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
-            raise ValueError(f"its {name} {shape} of {dtype} has {len(content) - stream.tell()} bytes; get it again")
+            raise ValueError(
+                f"{name} {shape} of {dtype} has {len(content) - stream.tell()} bytes. Download the file again"
+            )
         stream.seek(0)
         return np.lib.format.read_array(stream, allow_pickle=False)
     if len(content) > MAX_OBJECT_BYTES:
-        raise ValueError(f"refused, because its pickled {name} has {len(content)} bytes")
+        raise ValueError(f"refused: the pickled {name} has {len(content)} bytes; the limit is {MAX_OBJECT_BYTES}")
     unpickler = ClosedUnpickler(content[stream.tell() :])
     value = unpickler.load()
     if unpickler.placeholders:
         named = printable(", ".join(sorted(unpickler.placeholders)))
-        raise ValueError(f"refused, because its {name} names {named}, which is no plain data; nothing of it was run")
+        raise ValueError(f"refused: {name} refers to {named}, which is not plain data; nothing was executed")
     return value.item() if isinstance(value, np.ndarray) and value.size == 1 else value

@@ -35,18 +35,18 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
         parts = files.parts(name)
         place = max((n for n, part in enumerate(parts[:-2]) if part in FOLDERS), default=None)
         if place is None or not name.lower().endswith(".npz"):
-            found.left_out[name] = "is no .npz file in a folder of a class"
+            found.skipped[name] = "is no .npz file in a folder of a class"
             continue
         folder, label = parts[place], parts[place + 1]
         if label not in CLASSES:
-            found.left_out[name] = "is of no class of the set"
+            found.skipped[name] = "is of no class of the set"
             continue
         classes.setdefault(folder, set()).add(label)
         score = _SCORE.search(parts[-1])
         if score is None:
-            found.left_out[name] = "has no score in its name"
+            found.skipped[name] = "has no score in its name"
         elif float(score[1]) < LEAST_SCORE:
-            found.left_out[name] = f"its score is below {LEAST_SCORE:.2f}"
+            found.skipped[name] = f"its score is below {LEAST_SCORE:.2f}"
         else:
             read = partial(_read, files, name, float(score[1]), legacy)
             found.items.append(Item(name, "/".join(parts[place:]), FOLDERS[folder], label, read))

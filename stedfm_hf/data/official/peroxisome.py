@@ -14,11 +14,11 @@ from stedfm_hf.data.official.pixels import padded_crops, read_plane
 from stedfm_hf.data.official.plan import (
     Item,
     Plan,
-    classes_in,
-    listed_splits,
-    python_samples,
-    seeded_splits,
-    tiff_names,
+    find_classes,
+    list_tiff_files,
+    python_sampler,
+    random_splits,
+    read_split_lists,
 )
 from stedfm_hf.data.repository.layout import SPLITS, Crop
 
@@ -37,17 +37,17 @@ CORRECTED = (
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     """Plans the import."""
     found = Plan(CLASSES)
-    pairs = listed_splits(files, "peroxisome", found)
+    pairs = read_split_lists(files, "peroxisome", found)
     if pairs is None:
-        names = tiff_names(files, "FigureImages", "_conf")
+        names = list_tiff_files(files, "FigureImages", "_conf")
         pairs = [(name, "test") for name in names if "Triplo" in name]
-        pairs += seeded_splits([name for name in names if "Triplo" not in name], {"train": 0.8, "validation": 0.2})
+        pairs += random_splits([name for name in names if "Triplo" not in name], {"train": 0.8, "validation": 0.2})
         found.notes.append("the source has no lists of files: splits are made by the rule that the lists were made by")
     for name, split in pairs:
         path = "/".join(files.parts(name))
-        labels = [each for each in CLASSES if each in path] if legacy else classes_in(path, CLASSES)
+        labels = [each for each in CLASSES if each in path] if legacy else find_classes(path, CLASSES)
         if not labels:
-            found.left_out[name] = "is of no class of the set"
+            found.skipped[name] = "is of no class of the set"
         elif len(labels) > 1 and not legacy:
             found.failed[name] = f"its path names several classes ({', '.join(labels)}); rename it"
         for label in labels if legacy or len(labels) == 1 else ():
@@ -55,8 +55,8 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
             found.items.append(Item(item, name, split, label, partial(_read, files, name, legacy)))
     found.require_classes(files.identity["name"])
     if not legacy:
-        found.one_side()
-    found.balance(SPLITS if legacy else () if keep_all else ("train",), python_samples)
+        found.keep_sources_in_one_split()
+    found.balance(SPLITS if legacy else () if keep_all else ("train",), python_sampler)
     return found
 
 

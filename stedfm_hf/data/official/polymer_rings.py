@@ -12,7 +12,7 @@ from functools import partial
 
 from stedfm_hf.data.official.files import SourceFiles
 from stedfm_hf.data.official.pixels import padded_crops, read_plane
-from stedfm_hf.data.official.plan import Item, Plan, classes_in, listed_splits, seeded_splits, tiff_names
+from stedfm_hf.data.official.plan import Item, Plan, find_classes, list_tiff_files, random_splits, read_split_lists
 from stedfm_hf.data.repository.layout import Crop
 
 PROTEINS = ("CdvB1", "CdvB2")
@@ -30,18 +30,18 @@ CORRECTED = (
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool, four_classes: bool = False) -> Plan:
     """Plans the import."""
     found = Plan(FOUR_CLASSES if four_classes else CLASSES)
-    pairs = listed_splits(files, "polymer-rings", found)
+    pairs = read_split_lists(files, "polymer-rings", found)
     if pairs is None:
-        pairs = seeded_splits(tiff_names(files), {"train": 0.7, "validation": 0.15, "test": 0.15})
+        pairs = random_splits(list_tiff_files(files), {"train": 0.7, "validation": 0.15, "test": 0.15})
         found.notes.append("the source has no lists of files: splits are made by the rule that the lists were made by")
     for name, split in pairs:
         words = name.rpartition("/")[2].rpartition(".")[0].split("_")
-        backgrounds = classes_in("/".join(files.parts(name)), BACKGROUNDS)
+        backgrounds = find_classes("/".join(files.parts(name)), BACKGROUNDS)
         shown = [protein for protein in PROTEINS if protein in words[FIRST_PROTEIN:]]
         if not shown:
-            found.left_out[name] = "names none of the proteins from its fourth word on"
+            found.skipped[name] = "names none of the proteins from its fourth word on"
         elif four_classes and len(backgrounds) != 1:
-            found.left_out[name] = f"its path names not one of {', '.join(BACKGROUNDS)}"
+            found.skipped[name] = f"its path names not one of {', '.join(BACKGROUNDS)}"
         else:
             for protein in shown:
                 label = f"{protein} ({backgrounds[0]})" if four_classes else protein
@@ -50,7 +50,7 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool, four_classes: bool
                 found.items.append(Item(item, name, split, label, partial(_read, files, name, channel, legacy)))
     found.require_classes(files.identity["name"])
     if not legacy:
-        found.one_side()
+        found.keep_sources_in_one_split()
     return found
 
 

@@ -1,6 +1,7 @@
-"""The published sets: what they are, and where their files come from.
+"""Registry of the published data sets: task, files, size, licence and availability.
 
-Sizes and addresses are those of the authors' page and notebooks as the project noted them in July 2025.
+Source:
+    Sizes and addresses are from the authors' page and notebooks, as of July 2025.
 """
 
 from __future__ import annotations
@@ -19,26 +20,26 @@ NOT_STATED = "not stated"
 PREPRINT = "Bilodeau et al., bioRxiv 10.1101/2025.06.06.656993 (2025)"
 _BUCKET = "https://s3.valeria.science/flclab-foundation-models"
 _ROOT = f"{_BUCKET}/evaluation-data"
-_ZENODO = "the test file is in the record 10.5281/zenodo.15480470; for the others, ask the authors of STED-FM"
+_ZENODO = "the test file is in the record 10.5281/zenodo.15480470; ask the authors of STED-FM for the others"
 _ASK = "no public address is known; ask the authors of STED-FM"
 
 
 @dataclass(frozen=True)
 class OfficialSet:
-    """One published set.
+    """One published data set.
 
-    Args:
-        name: as `stedfm data import-set` takes it.
-        reference_name: its name in the reference's `get_dataset`.
-        task: what is to be told.
-        files: what the authors' files are.
-        size: images, as far as recorded.
-        where: how to come by the files.
-        url: a public address of them, or None.
-        licence: of the images.
-        citation: where it was published.
-        module: of `stedfm_hf.data.official` that imports it.
-        options: what that is called with.
+    Attributes:
+        name: Name of the data set in `stedfm data import-set`.
+        reference_name: Name of the data set in `get_dataset` of the published code.
+        task: Task, with its classes, masks or target.
+        files: Files of the authors.
+        size: Number of images, if known.
+        availability: Instructions for getting the files.
+        url: Public address of the files, or None.
+        licence: Licence of the images.
+        citation: Publication of the data set.
+        module: Module of `stedfm_hf.data.official` that imports the data set.
+        options: Keyword arguments of the function `plan` of that module.
     """
 
     name: str
@@ -46,7 +47,7 @@ class OfficialSet:
     task: str
     files: str
     size: str
-    where: str
+    availability: str
     url: str | None = None
     licence: str = NOT_STATED
     citation: str = PREPRINT
@@ -80,7 +81,7 @@ _SETS = (
         "classes actin, tubulin, CaMKII_Neuron, PSD95_Neuron",
         "folders optim_train, optim_valid, optim-data of .npz files; a zip",
         "train 1536, validation 147, test 438",
-        "the address holds the test set; for the other two folders, ask the authors of STED-FM",
+        "the address has the test set; ask the authors of STED-FM for the other two folders",
         url=f"{_ROOT}/optim-data.zip",
         citation=f"Durand et al., Nature Communications 9, 5247 (2018); {PREPRINT}",
         module="optim",
@@ -91,7 +92,7 @@ _SETS = (
         "classes Block, 0MgGlyBic, GluGly, 48hTTX",
         "NAS_PSD95_{train,valid,test}_v2.tar of .npz files",
         "train 6021, validation 1176, test 1510 before balancing",
-        "the address holds the test set; for the other two tars, ask the authors of STED-FM",
+        "the address has the test set; ask the authors of STED-FM for the other two tar files",
         url=f"{_ROOT}/NeuralActivityStates/NAS_PSD95_test_v2.tar",
         module="neural_activity_states",
     ),
@@ -156,7 +157,7 @@ _SETS = (
     OfficialSet(
         "factin",
         "factin (segmentation)",
-        "masks of rings and fibres, which overlap; the dendrite",
+        "overlapping masks of rings and fibres; mask of the dendrite",
         "{training,validation,testing}_small-dataset_20240418.hdf5; a zip",
         NOT_STATED,
         "at the address",
@@ -175,7 +176,7 @@ _SETS = (
     OfficialSet(
         "lioness",
         "lioness",
-        "masks of cells and their boundaries, which overlap",
+        "overlapping masks of cells and their boundaries",
         "folders train, valid, test of HDF5 and TIFF volumes",
         NOT_STATED,
         _ASK,
@@ -194,14 +195,14 @@ _SETS = (
         _SYNAPTIC,
         name="multidomain-detection",
         reference_name="multidomain-detection",
-        task="map of the density of domains",
+        task="density map of domains",
         size=NOT_STATED,
         options={"task": "multidomain"},
     ),
     OfficialSet(
         "mitochondria",
         "mitochondria",
-        "masks of mitochondria that divide",
+        "masks of dividing mitochondria",
         "Mito.h5 and Proc.h5 in training_data",
         "train 24000, validation 6000, test 7000 frames",
         _ASK,
@@ -209,43 +210,54 @@ _SETS = (
     ),
 )
 OFFICIAL_SETS: dict[str, OfficialSet] = {each.name: each for each in _SETS}
-"""The published sets by name."""
+"""Published data sets, by name."""
 
 
-def official_set(name: str) -> OfficialSet:
-    """The set of that name.
+def find_official_set(name: str) -> OfficialSet:
+    """Return the published data set with a name.
+
+    Args:
+        name: Name of the data set, as in `stedfm data list`.
+
+    Raises:
+        UserError: There is no published data set with this name.
 
     Example:
-        >>> official_set("dl-sim").task
+        >>> find_official_set("dl-sim").task
         'classes adhesion, factin, microtubule, mitochondrial'
     """
     if name not in OFFICIAL_SETS:
-        raise UserError(f"{name!r} is no published set; there are {', '.join(OFFICIAL_SETS)}")
+        raise UserError(f"{name!r} is not a published data set; choose one of {', '.join(OFFICIAL_SETS)}")
     return OFFICIAL_SETS[name]
 
 
 @dataclass(frozen=True)
 class SetList(Result):
-    """List of published sets.
+    """Result of listing the published data sets.
 
     Attributes:
-        sets: The sets.
+        sets: Published data sets.
     """
 
     sets: tuple[OfficialSet, ...]
 
     def summary(self) -> str:
-        """Return a table."""
-        rows = [(each.name, each.task, each.size, each.licence, each.url or each.where) for each in self.sets]
+        """Return a table with one row per data set."""
+        rows = [(each.name, each.task, each.size, each.licence, each.url or each.availability) for each in self.sets]
         return text_table(("name", "task", "images", "licence", "files"), rows)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return what is known of every set."""
+        """Return the fields of every data set, without those for its import."""
         hidden = {"module", "options"}
         return [{key: value for key, value in asdict(each).items() if key not in hidden} for each in self.sets]
 
 
 @takes_settings(ListSettings)
 def list_sets(settings: ListSettings) -> SetList:
-    """List the published sets."""
+    """List the published data sets.
+
+    Example:
+        >>> [each.name for each in list_sets().sets][:2]
+        ['optim', 'neural-activity-states']
+    """
     return SetList(_SETS)

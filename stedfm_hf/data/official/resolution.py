@@ -14,9 +14,9 @@ from functools import partial
 from typing import Any
 
 from stedfm_hf.data.official.files import SourceFiles
-from stedfm_hf.data.official.hdf5 import hdf5_names, image, images, open_hdf5, values
+from stedfm_hf.data.official.hdf5 import get_images, list_hdf5_files, open_hdf5, read_image, read_values
 from stedfm_hf.data.official.pixels import crop_as_stored
-from stedfm_hf.data.official.plan import Item, Plan, split_in
+from stedfm_hf.data.official.plan import Item, Plan, find_split
 from stedfm_hf.data.repository.layout import Crop
 from stedfm_hf.runs import UserError
 
@@ -30,20 +30,20 @@ CORRECTED = (
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     """Plans the import."""
     found = Plan(())
-    for name in hdf5_names(files):
+    for name in list_hdf5_files(files):
         try:
             file = open_hdf5(files, name)
-            pixels = images(file, "data")
-            targets = values(file, "labels", len(pixels)).astype(float).tolist()
+            pixels = get_images(file, "data")
+            targets = read_values(file, "labels", len(pixels)).astype(float).tolist()
         except (ValueError, KeyError, OSError, RuntimeError) as error:
             found.failed[name] = f"cannot be read ({error}); get it again"
             continue
         for row, target in enumerate(targets):
             item = f"{name}#{row}"
             if math.isfinite(target):
-                found.items.append(Item(item, item, split_in(name), None, partial(_read, pixels, row, target)))
+                found.items.append(Item(item, item, find_split(name), None, partial(_read, pixels, row, target)))
             else:
-                found.left_out[item] = "its target is NaN or infinite: the estimator did not converge"
+                found.skipped[item] = "its target is NaN or infinite: the estimator did not converge"
     if not found.items:
         failures = "; ".join(f"{name} {reason}" for name, reason in found.failed.items())
         raise UserError(f"{files.identity['name']}: holds no crop with a target ({failures or 'all are NaN'})")
@@ -53,4 +53,4 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
 
 
 def _read(pixels: Any, row: int, target: float) -> list[Crop]:
-    return [replace(crop_as_stored(image(pixels, row)), metadata={TARGET: target})]
+    return [replace(crop_as_stored(read_image(pixels, row)), metadata={TARGET: target})]

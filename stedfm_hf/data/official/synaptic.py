@@ -24,9 +24,9 @@ from sklearn.cluster import DBSCAN
 
 from stedfm_hf.data.official.annotated import corners, cut, minmax_crop, real_pixels, require_items, stretched
 from stedfm_hf.data.official.files import SourceFiles
-from stedfm_hf.data.official.hdf5 import hdf5_names, open_hdf5
+from stedfm_hf.data.official.hdf5 import list_hdf5_files, open_hdf5
 from stedfm_hf.data.official.pixels import SIZE
-from stedfm_hf.data.official.plan import SEED, Item, Plan, split_in
+from stedfm_hf.data.official.plan import SEED, Item, Plan, find_split
 from stedfm_hf.data.official.synaptic_file import CLASSES, Place, SynapticFile
 from stedfm_hf.data.repository.layout import Crop
 
@@ -53,9 +53,9 @@ CORRECTED = (
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool, task: str = "semantic") -> Plan:
     """Plans the import; `task` is `semantic`, `perforated` or `multidomain`."""
     found = Plan(())
-    for name in hdf5_names(files):
-        if (split := split_in(name)) is None:
-            found.left_out[name] = "its name says no split (train, valid, test)"
+    for name in list_hdf5_files(files):
+        if (split := find_split(name)) is None:
+            found.skipped[name] = "its name says no split (train, valid, test)"
             continue
         try:
             file = SynapticFile(open_hdf5(files, name))

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from stedfm_hf.data.official.hdf5 import member, members
+from stedfm_hf.data.official.hdf5 import get_member, list_members
 
 CLASSES = ("round", "elongated", "perforated", "multidomains")
 MOST_JSON = 2**20
@@ -68,10 +68,10 @@ class SynapticFile:
     """
 
     def __init__(self, file: Any) -> None:
-        self._images = _Members(member(file, "original_images"), "original_images")
-        self._labels = _Members(member(file, "labels"), "labels")
-        self._masks = _Members(member(file, "masks"), "masks")
-        crops = _Members(member(file, "crops"), "crops")
+        self._images = _Members(get_member(file, "original_images"), "original_images")
+        self._labels = _Members(get_member(file, "labels"), "labels")
+        self._masks = _Members(get_member(file, "masks"), "masks")
+        crops = _Members(get_member(file, "crops"), "crops")
         if not len(crops) == len(self._labels) == len(self._masks):
             raise ValueError(
                 f"has {len(crops)} crops, {len(self._labels)} labels and {len(self._masks)} masks: not one of each"
@@ -160,13 +160,13 @@ class _Members:
         self.found = found
         if not self.is_group and not found.shape:
             raise ValueError(f"its {name!r} is a single number")
-        self.names = list(members(found)) if self.is_group else [str(row) for row in range(found.shape[0])]
+        self.names = list(list_members(found)) if self.is_group else [str(row) for row in range(found.shape[0])]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def read(self, row: int) -> np.ndarray:
-        return np.asarray(member(self.found, self.names[row])[()] if self.is_group else self.found[row])
+        return np.asarray(get_member(self.found, self.names[row])[()] if self.is_group else self.found[row])
 
 
 def _records(file: Any, crops: _Members) -> list[Mapping[str, Any]]:
@@ -174,9 +174,9 @@ def _records(file: Any, crops: _Members) -> list[Mapping[str, Any]]:
     if "metadata" in crops.found.attrs:
         stored = crops.found.attrs["metadata"]
     elif "metadata" in file:
-        stored = member(file, "metadata")[()]
+        stored = get_member(file, "metadata")[()]
     elif crops.is_group:
-        stored = [member(crops.found, name).attrs.get("metadata", "") for name in crops.names]
+        stored = [get_member(crops.found, name).attrs.get("metadata", "") for name in crops.names]
     else:
         raise ValueError("has no metadata of its crops, which say where in the images they are")
     texts = [_text(each) for each in np.atleast_1d(np.asarray(stored, dtype=object)).tolist()]

@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 
 from stedfm_hf.data.official.files import SourceFiles
-from stedfm_hf.data.official.hdf5 import hdf5_names, image, images, open_hdf5, values
+from stedfm_hf.data.official.hdf5 import get_images, list_hdf5_files, open_hdf5, read_image, read_values
 from stedfm_hf.data.official.pixels import crop_as_stored
-from stedfm_hf.data.official.plan import Item, Plan, split_in
+from stedfm_hf.data.official.plan import Item, Plan, find_split
 from stedfm_hf.data.repository.layout import Crop
 from stedfm_hf.runs import UserError
 
@@ -29,15 +29,15 @@ CORRECTED = (
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     """Plans the import."""
     found = Plan(CLASSES)
-    for name in hdf5_names(files):
-        if (split := split_in(name)) is None:
-            found.left_out[name] = "its name says no split (train, valid, test)"
+    for name in list_hdf5_files(files):
+        if (split := find_split(name)) is None:
+            found.skipped[name] = "its name says no split (train, valid, test)"
             continue
         try:
             file = open_hdf5(files, name)
-            pixels = images(file, "images")
-            proteins = values(file, "proteins", len(pixels)).tolist()
-            conditions = values(file, "conditions", len(pixels)).tolist()
+            pixels = get_images(file, "images")
+            proteins = read_values(file, "proteins", len(pixels)).tolist()
+            conditions = read_values(file, "conditions", len(pixels)).tolist()
         except (ValueError, KeyError, OSError, RuntimeError) as error:
             found.failed[name] = f"cannot be read ({error}); get it again"
             continue
@@ -53,4 +53,4 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
 
 
 def _read(pixels: Any, row: int, condition: str | int | float) -> list[Crop]:
-    return [replace(crop_as_stored(image(pixels, row)), metadata={"condition": condition})]
+    return [replace(crop_as_stored(read_image(pixels, row)), metadata={"condition": condition})]

@@ -8,11 +8,11 @@ from tests.data.assembled import write_plain_card
 
 @pytest.fixture(autouse=True)
 def _without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing the card takes longer than all the rest."""
+    """Write plain cards, because plotting the figures takes longer than the rest of a test."""
     if "card" not in request.fixturenames:
         monkeypatch.setattr(assembly, "write_card", write_plain_card)
 
 
 @pytest.fixture
 def card() -> None:
-    """Asks for the card and its figures."""
+    """Request the real card with its figures."""

@@ -164,8 +164,8 @@ def test_low_high_quality_takes_the_published_excitations_out_of_a_zip(tmp_path:
     assert len(rows) == 40 and set(summary.crops) == {"train", "validation", "test"}
     # Both images of a place are one source, and on one side.
     assert {len(each) for each in by_source(summary).values()} == {2} and not shared_sources(summary)
-    left_out = [item for item, status in summary.manifest.items.items() if status.state == "skipped"]
-    assert [item.partition("#")[2] for item in sorted(left_out)] == ["high/STED580_5percent", "low/STED580_50percent"]
+    skipped = [item for item, status in summary.manifest.items.items() if status.state == "skipped"]
+    assert [item.partition("#")[2] for item in sorted(skipped)] == ["high/STED580_5percent", "low/STED580_50percent"]
 
 
 def test_low_high_quality_without_a_class(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_low_high_quality_without_a_class(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no image of high"):
         import_set("low-high-quality", path, tmp_path / "repo")
     only = write(tmp_path / "only.hdf5", low__a_5percent=stack(1, 2))
-    with pytest.raises(UserError, match="holds no 'high'|has no image of high"):
+    with pytest.raises(UserError, match="contains no 'high'|has no image of high"):
         import_set("low-high-quality", only, tmp_path / "repo")
 
 
@@ -186,5 +186,5 @@ def test_without_h5py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_folder_without_hdf5_files(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no HDF5 file"):
+    with pytest.raises(UserError, match="contains no HDF5 file"):
         import_set("resolution", tmp_path / "empty", tmp_path / "repo")

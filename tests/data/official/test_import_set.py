@@ -1,4 +1,4 @@
-"""What holds for all published sets: names, resuming, other results in the output, the card, and the commands."""
+"""Import of published data sets: names, resuming, occupied outputs, dataset cards and commands."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def content(output: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (output / "data").glob("*.parquet")}
 
 
-def test_every_set_has_an_importer_that_says_what_it_corrects() -> None:
+def test_every_set_has_an_importer_with_corrections() -> None:
     for name, each in OFFICIAL_SETS.items():
         module = import_module(f"stedfm_hf.data.official.{each.module}")
         assert each.name == name and module.CORRECTED and callable(module.plan) and module.__doc__
         assert each.url is None or each.url.startswith("https://")
-        assert each.where and each.citation and each.licence and each.size
+        assert each.availability and each.citation and each.licence and each.size
 
 
-def test_a_name_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there are optim, neural-activity-states"):
+def test_unknown_names_and_sources_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="choose one of optim, neural-activity-states"):
         import_set("imagenet", tmp_path, tmp_path / "repo")
     with pytest.raises(UserError, match="no such file or folder"):
         import_set("optim", tmp_path / "gone", tmp_path / "repo")
@@ -44,7 +44,7 @@ def test_a_name_that_is_none(tmp_path: Path) -> None:
         import_set("peroxisome", tmp_path, tmp_path / "repo", protocol="reference", keep_all=True)
 
 
-def test_an_output_with_other_results_is_left_alone(tmp_path: Path) -> None:
+def test_an_output_with_other_results_is_not_changed(tmp_path: Path) -> None:
     write_optim(tmp_path / "set")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine", encoding="utf-8")
@@ -61,7 +61,7 @@ def test_an_output_with_other_results_is_left_alone(tmp_path: Path) -> None:
     assert again.labels == OPTIM and content(tmp_path / "repo") != before
 
 
-def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_optim(tmp_path / "set")
     shutil.copytree(tmp_path / "set" / "optim-data" / "actin", tmp_path / "set" / "optim_train" / "actin" / "copies")
     monkeypatch.setattr(importing, "PART_ITEMS", 5)
@@ -78,23 +78,23 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt):
         import_set("optim", tmp_path / "set", tmp_path / "repo")
 
-    def go_on(staging: Staging, name: str, *rest: Any) -> None:
+    def write_and_list(staging: Staging, name: str, *rest: Any) -> None:
         read.append(name)
         write(staging, name, *rest)
 
-    monkeypatch.setattr(importing, "_write_part", go_on)
+    monkeypatch.setattr(importing, "_write_part", write_and_list)
     resumed = import_set("optim", tmp_path / "set", tmp_path / "repo")
     assert read == [part_name(number) for number in (1, 2, 3, 3, 4, 5, 6)] and content(tmp_path / "repo") == content(
         tmp_path / "whole"
     )
     assert resumed.manifest.items == whole.manifest.items
-    # The copies of test images are known although those were read by the earlier run.
+    # Copies of test images are recognised although the earlier run read those.
     assert counted(resumed)["train"] == dict.fromkeys(OPTIM, 2)
     read.clear()
     assert import_set("optim", tmp_path / "set", tmp_path / "repo").crops == whole.crops and not read
 
 
-def test_a_source_that_changed_is_not_mixed_in(tmp_path: Path) -> None:
+def test_a_changed_source_is_refused(tmp_path: Path) -> None:
     write_optim(tmp_path / "set")
     import_set("optim", tmp_path / "set", tmp_path / "repo")
     (tmp_path / "set" / "optim-data" / "actin" / "new.txt").write_text("x", encoding="utf-8")
@@ -102,7 +102,7 @@ def test_a_source_that_changed_is_not_mixed_in(tmp_path: Path) -> None:
         import_set("optim", tmp_path / "set", tmp_path / "repo")
 
 
-def test_the_output_may_lie_in_the_source(tmp_path: Path) -> None:
+def test_the_output_may_be_inside_the_source(tmp_path: Path) -> None:
     write_optim(tmp_path / "set")
     first = import_set("optim", tmp_path / "set", tmp_path / "set" / "repo")
     again = import_set("optim", tmp_path / "set", tmp_path / "set" / "repo")
@@ -110,9 +110,7 @@ def test_the_output_may_lie_in_the_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_the_card_says_what_was_corrected_and_the_library_loads_the_set(
-    tmp_path: Path, card: None, legacy: bool
-) -> None:
+def test_the_card_lists_corrections_and_datasets_loads_the_set(tmp_path: Path, card: None, legacy: bool) -> None:
     write_optim(tmp_path / "set")
     write_npz(tmp_path / "set" / "optim-data" / "actin" / "flat-0.80.npz", np.full((224, 224), 5.0))
     import_set("optim", tmp_path / "set", tmp_path / "repo", protocol=PROTOCOLS[legacy])
@@ -130,7 +128,7 @@ def test_the_list_of_sets(capsys: Captured) -> None:
     assert main(["data", "list", "--json"]) == 0
     sets = json.loads(capsys.readouterr().out)
     assert [each["name"] for each in sets] == list(OFFICIAL_SETS)
-    assert {"url", "where", "licence", "citation", "size", "reference_name"} <= set(sets[0])
+    assert {"url", "availability", "licence", "citation", "size", "reference_name"} <= set(sets[0])
 
 
 def test_the_command(tmp_path: Path, capsys: Captured) -> None:
@@ -143,8 +141,8 @@ def test_the_command(tmp_path: Path, capsys: Captured) -> None:
     assert "23 crops" in out and "12 x its score is below 0.70" in out
     assert "error: optim-data/tubulin/day 1/image-1-0.95.npz: " in err
     assert main([*words, "--overwrite", "--protocol", "reference", "--json"]) == 1
-    answer = json.loads(capsys.readouterr().out)
-    assert answer["labels"] == list(OPTIM) and (answer["done"], answer["failed"], answer["skipped"]) == (23, 1, 12)
+    result = json.loads(capsys.readouterr().out)
+    assert result["labels"] == list(OPTIM) and (result["done"], result["failed"], result["skipped"]) == (23, 1, 12)
     assert main([*words[:2], "nothing", *words[3:]]) == 2
 
 

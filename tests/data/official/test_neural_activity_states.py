@@ -88,10 +88,10 @@ def test_an_image_in_two_splits_by_its_folder_or_its_pixels_stays_in_the_test_se
         item: status.reason or "" for item, status in summary.manifest.items.items() if status.state == "skipped"
     }
     assert sorted(reasons.values()) == [
-        "its source image is in the split 'test' as well",
+        "its source image is also in the split 'test'",
         "the same pixels are in the split 'test'",
     ]
-    assert any("1 images were left out" in note for note in summary.notes)
+    assert any("1 images were skipped" in note for note in summary.notes)
     legacy = import_set("neural-activity-states", root, tmp_path / "legacy", protocol="reference")
     assert counted(legacy) == {"train": dict.fromkeys(NAS, 3), "test": dict.fromkeys(NAS, 1)}
 

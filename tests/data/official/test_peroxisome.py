@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stedfm_hf.data.official.import_set import import_set
-from stedfm_hf.data.official.plan import classes_in
+from stedfm_hf.data.official.plan import find_classes
 from stedfm_hf.runs import UserError
 from tests.data.official.fabricated import (
     PEROXISOME,
@@ -85,7 +85,7 @@ def test_legacy_gives_images_of_16_hours_both_labels_and_balances_every_split(tm
     ],
 )
 def test_a_class_name_that_is_part_of_another(path: str, found: list[str]) -> None:
-    assert classes_in(path, PEROXISOME) == found
+    assert find_classes(path, PEROXISOME) == found
 
 
 def test_without_lists_the_third_replicate_is_the_test_set(tmp_path: Path) -> None:
@@ -150,5 +150,5 @@ def test_a_class_without_images(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no image of 6hMeOH, 8hMeOH, 16hMeOH"):
         import_set("peroxisome", tmp_path / "set", tmp_path / "repo")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no TIFF file"):
+    with pytest.raises(UserError, match="contains no TIFF file"):
         import_set("peroxisome", tmp_path / "empty", tmp_path / "repo")

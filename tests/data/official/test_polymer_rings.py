@@ -80,7 +80,7 @@ def test_a_file_without_the_channel_it_names_fails(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set")
     write_tiff(root / FILES["testing"][1], picture(9, 90, 120))
     summary = import_set("polymer-rings", root, tmp_path / "repo")
-    assert summary.manifest.failures() == {FILES["testing"][1]: "has 1 planes, and the set takes plane 2"}
+    assert summary.manifest.failures() == {FILES["testing"][1]: "has 1 planes; the data set needs plane 2"}
 
 
 def test_a_flat_image_is_zeros_and_in_legacy_nan(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def test_factin_has_overlapping_classes_and_the_dendrite_as_region(tmp_path: Pat
         "factin", tmp_path / "factin-segmentation-data.zip", tmp_path / "repo", protocol=PROTOCOLS[legacy]
     )
     assert summary.crops == {"train": 1, "validation": 1, "test": 1}
-    left_out = [item for item, status in summary.manifest.items.items() if status.state == "skipped"]
-    assert len(left_out) == 3 and all(item.endswith("image/1") for item in left_out)
+    skipped = [item for item, status in summary.manifest.items.items() if status.state == "skipped"]
+    assert len(skipped) == 3 and all(item.endswith("image/1") for item in skipped)
     splits = read_annotated(summary.output)
     for name, split in zip(("train", "validation", "test"), SPLITS, strict=True):
         (data,) = (splits[name],)
@@ -107,7 +107,7 @@ def test_factin_names_what_does_not_fit(tmp_path: Path) -> None:
     assert "image/label is (2, 3, 10, 10)" in reason and set(summary.crops) == {"validation", "test"}
     with h5py.File(tmp_path / "training.h5", "w") as file:
         file["a/data"] = np.zeros((1, 8, 8))
-    with pytest.raises(UserError, match=r"holds no annotated image .*holds no 'label'"):
+    with pytest.raises(UserError, match=r"holds no annotated image .*contains no 'label'"):
         import_set("factin", tmp_path / "training.h5", tmp_path / "none")
 
 
