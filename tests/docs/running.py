@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import traceback
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -22,6 +23,8 @@ from tests.docs.world import output_of
 
 # Programs that change the machine or need others.
 REFUSED = ("apt", "brew", "conda", "curl", "git", "hf", "make", "pip", "sbatch", "srun", "sudo", "uv", "wget")
+# The page whose torchrun commands start the processes that they name.
+SEVERAL_PROCESSES = "train-on-a-cluster.md"
 # Longest output of a failed command that is shown.
 _SHOWN = 4000
 
@@ -37,11 +40,11 @@ class SnippetError(AssertionError):
 def run_blocks(blocks: Iterable[Block], parts: Collection[str] = ()) -> None:
     """Run the blocks of a page in the current folder.
 
-    A part of the world that a command makes is removed before, as if the earlier lines were about somebody else's.
+    A bash block runs line by line: a line of `stedfm` and its words in this process, and so the script of `torchrun`,
+    except on one page; any other line in bash. A block whose lines depend on each other (variables, loops, `cd`) is
+    one script. YAML that begins with a comment such as `# mine.yaml` is written to that file.
 
-    A bash block runs line by line: a line that is nothing but `stedfm` with its words in this process, any other in
-    bash. A block whose lines depend on each other (variables, loops, `cd`) is one script. YAML that begins with a
-    comment such as `# mine.yaml` is written to that file.
+    A part of the world is removed before a command makes it again.
 
     Args:
         blocks: Blocks of one page, in their order.
@@ -50,8 +53,8 @@ def run_blocks(blocks: Iterable[Block], parts: Collection[str] = ()) -> None:
     Raises:
         SnippetError: Something failed; it names the page, the line and the output.
     """
-    # As of a script: `if __name__ == "__main__":` is true.
     given = set(parts)
+    # As in a script, `if __name__ == "__main__":` is true.
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks:
         if block.language == "python":
@@ -81,19 +84,37 @@ def _run_python(block: Block, namespace: dict[str, Any]) -> None:
         lines = [each.lineno for each in traceback.extract_tb(error.__traceback__) if each.filename == str(block.page)]
         told = "".join(traceback.format_exception(error))
         line = lines[-1] if lines and lines[-1] else block.line
-        raise SnippetError(block.page, line, block.code, f"{type(error).__name__}", output.getvalue() + told) from None
+        raise SnippetError(block.page, line, block.code, type(error).__name__, output.getvalue() + told) from None
 
 
 def _run_command(page: Path, command: Command) -> None:
-    if not (command.is_stedfm and command.is_plain):
+    words, environment = command.words
+    programs: dict[str, Callable[[list[str]], int]] = {"stedfm": main, "torchrun": _run_script}
+    program = programs.get(words[0])
+    if program is None or not command.is_plain or (words[0] == "torchrun" and page.name == SEVERAL_PROCESSES):
         _run_bash(page, command.line, command.bare, command.exit_status)
         return
-    words, environment = command.words
     output = StringIO()
-    with patch.dict(os.environ, environment), redirect_stdout(output), redirect_stderr(output), shortened():
-        status = main(words[1:])
+    try:
+        with patch.dict(os.environ, environment), redirect_stdout(output), redirect_stderr(output), shortened():
+            status = program(words[1:])
+    except Exception as error:
+        told = output.getvalue() + traceback.format_exc()
+        raise SnippetError(page, command.line, command.text, type(error).__name__, told) from None
     if status != command.exit_status:
-        raise SnippetError(page, command.line, command.text, _difference(status, command), output.getvalue())
+        trouble = f"exit status {status} instead of {command.exit_status}"
+        raise SnippetError(page, command.line, command.text, trouble, output.getvalue())
+
+
+def _run_script(words: Sequence[str]) -> int:
+    """Run the script of a torchrun command as one process, this one: two take half a minute to start."""
+    (script,) = [number for number, word in enumerate(words) if word.endswith(".py")]
+    with patch.object(sys, "argv", list(words[script:])):
+        try:
+            runpy.run_path(words[script], run_name="__main__")
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
 
 
 def _remove(path: Path) -> None:
@@ -101,10 +122,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
-
-
-def _difference(status: int, command: Command) -> str:
-    return f"exit status {status} instead of {command.exit_status}"
 
 
 def _run_bash(page: Path, line: int, code: str, expected: int = 0) -> None:
