@@ -29,8 +29,12 @@ def evaluation_splits(read: Mapping[str, Images]) -> Splits[Images]:
     splits = split_images(read, select=False)
     if len(splits.test):
         return splits
-    how = f"{splits.how} The validation split is the test split: scores of models selected on it are too high."
-    return replace(splits, validation=splits.test, test=splits.validation, how=how, tested="validation")
+    description = (
+        f"{splits.description} The validation split is the test split: scores of models selected on it are too high."
+    )
+    return replace(
+        splits, validation=splits.test, test=splits.validation, description=description, test_split="validation"
+    )
 
 
 def leave_one_out(read: Mapping[str, Images]) -> Splits[Images]:
@@ -47,7 +51,7 @@ def leave_one_out(read: Mapping[str, Images]) -> Splits[Images]:
         raise UserError(f"{name}: has the splits {', '.join(read)}; select one with --split")
     ((name, images),) = read.items()
     how = "Leave-one-out: every image is tested with the images of all other source images."
-    return Splits(images, images.take([]), images, how, tested=name, leave_one_out=True)
+    return Splits(images, images.take([]), images, how, test_split=name, leave_one_out=True)
 
 
 def select_split(read: Mapping[str, Images], split: str | None) -> Splits[Images]:
@@ -66,7 +70,7 @@ def select_split(read: Mapping[str, Images], split: str | None) -> Splits[Images
     if split is not None and split in read:
         none = read[split].take([])
         train = none if split == "train" else read.get("train", none)
-        return Splits(train, none, read[split], f"The split {split} of the data set is scored.", tested=split)
+        return Splits(train, none, read[split], f"The split {split} of the data set is scored.", test_split=split)
     if split is None:
         return evaluation_splits(read)
     if set(read) == {ONE_SPLIT}:
@@ -74,8 +78,8 @@ def select_split(read: Mapping[str, Images], split: str | None) -> Splits[Images
         if split in (named := made.named()):
             none = made.train.take([])
             train = none if split == "train" else made.train
-            return Splits(train, none, named[split], made.how, tested=split)
-    raise UserError(f"{name}: has no split {split!r}; there are {', '.join(read)}")
+            return Splits(train, none, named[split], made.description, test_split=split)
+    raise UserError(f"{name}: has no split {split!r}; choose from {', '.join(read)}")
 
 
 def exclude_training_images(
@@ -102,7 +106,7 @@ def exclude_training_images(
     total = counted(len(test), "test image")
     if by:
         left = test.take(kept)
-        classes = [name for name, there in left.shown().items() if there.any()]
+        classes = [name for name, there in left.class_presence().items() if there.any()]
         if left.source_count < MIN_SOURCES or len(classes) < min_classes:
             remain = counted(left.source_count, "source image") + (f" ({', '.join(classes)})" if classes else "")
             raise UserError(

@@ -1,4 +1,4 @@
-"""Images that know the source image they were cut from: what labelled and annotated ones share."""
+"""Base class of labelled and annotated images: a sequence whose items know their source image."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ Item = TypeVar("Item", covariant=True)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SourcedImages(Sequence[Item]):
-    """Images of a data set; every array among the fields has an entry for each.
+    """Images of a data set; every array among the fields has one entry per image.
 
-    Args:
-        name: of the data set.
-        fingerprint: sha256 of what it is: pixels, what is known of them, and sources; not of where it lies.
-        sources: (n,) str, id of the source image of every row; rows of one source image are in one split.
-        contents: (n,) str, id of the file or of the pixels of every row, whatever it is called; "" where unknown.
-        image_ids: (n,) str, name of every image in its data set.
-        rows: (n,) int64, the number of every row in the data set.
-        simulated: whether the data set says that its images were simulated.
-        failed: images of this split that could not be read, with the reason; they are no rows.
+    Attributes:
+        name: Name of the data set.
+        fingerprint: SHA-256 of pixels, labels and sources; it does not depend on the path of the data set.
+        sources: Source image id of each row, (n,) str; all rows of a source image belong to one split.
+        contents: Id of the file or of the pixels of each row, (n,) str; it does not depend on the name of the file. ""
+            where unknown.
+        image_ids: Name of each image in the data set, (n,) str.
+        rows: Row number of each image in the data set, (n,) int64.
+        simulated: Whether the data set declares its images as simulated.
+        failed: Reason by name of the unreadable images of this split; these images have no row.
     """
 
     name: str
@@ -42,7 +43,7 @@ class SourcedImages(Sequence[Item]):
 
     def __post_init__(self) -> None:
         if any(len(column) != len(self.rows) for column in self._columns().values()):
-            raise ValueError("every array must have an entry for every row")
+            raise ValueError("every array must have one entry per row")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -59,31 +60,35 @@ class SourcedImages(Sequence[Item]):
 
     @abstractmethod
     def item(self, number: int) -> Item:
-        """What an image is as an element of the sequence."""
+        """Return one element of the sequence.
+
+        Args:
+            number: Index of the image.
+        """
 
     @property
     def source_count(self) -> int:
-        """How many source images there are."""
+        """Number of source images."""
         return len(set(self.sources.tolist()))
 
     @property
-    def are_own_sources(self) -> bool:
-        """Whether nothing is known of source images, so that every image counts as one of its own."""
+    def sources_unknown(self) -> bool:
+        """Whether no source images are known, so that each image counts as a separate source image."""
         return bool((self.sources == self.contents).all() or (self.sources == self.image_ids).all())
 
     @abstractmethod
-    def shown(self) -> dict[str, np.ndarray]:
-        """Of every class which images show it, (n,) bool; empty where there are no classes."""
+    def class_presence(self) -> dict[str, np.ndarray]:
+        """Return by class whether each image shows it, (n,) bool; empty for data without classes."""
 
     @abstractmethod
     def counts(self) -> dict[str, int]:
-        """How much there is of every class, images or pixels; empty where there are no classes."""
+        """Return the number of images or pixels by class; empty for data without classes."""
 
     def take(self, numbers: Sequence[int] | np.ndarray) -> Self:
-        """Some of the images, with the same classes.
+        """Return a subset of the images, with the same classes.
 
         Args:
-            numbers: which, in the order wanted, or whether each is wanted (bool).
+            numbers: Indices in the order to return, or a boolean mask, (n,).
         """
         chosen = np.asarray(numbers)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
@@ -98,12 +103,29 @@ class SourcedImages(Sequence[Item]):
 
 
 def digest_of(settings: Sequence[Any], *parts: str) -> str:
-    """SHA-256 of how something is read, and of its parts' own."""
+    """Return the SHA-256 of the reading options and of the digests of the parts.
+
+    Args:
+        settings: Options that decide how the parts are read; JSON types.
+        parts: Digest of each part, hexadecimal.
+
+    Example:
+        >>> digest_of([None, 0], "ab") == digest_of([None, 1], "ab")
+        False
+    """
     return hashlib.sha256(json.dumps([*settings, *parts]).encode()).hexdigest()
 
 
 def in_memory(images: Sequence[np.ndarray]) -> list[StedImage]:
-    """Arrays (H, W) or (C, H, W) as images that a file could hold, named by their numbers."""
+    """Wrap arrays as images without pixel size, named by their index.
+
+    Args:
+        images: Pixels (H, W) or (C, H, W) of each image.
+
+    Example:
+        >>> [image.array.shape for image in in_memory([np.zeros((4, 5))])]
+        [(1, 4, 5)]
+    """
     arrays = [np.asarray(image) if np.ndim(image) == 3 else np.asarray(image)[None] for image in images]
     return [
         StedImage(array, None, tuple(map(str, range(len(array)))), {}, str(number), "image")
@@ -112,5 +134,10 @@ def in_memory(images: Sequence[np.ndarray]) -> list[StedImage]:
 
 
 def sha256_of(text: str, content: bytes) -> str:
-    """SHA-256 of a text and the bytes behind it, hexadecimal."""
+    """Return the SHA-256 of a text followed by bytes, hexadecimal.
+
+    Example:
+        >>> sha256_of("a", b"b")[:8]
+        'fb8e20fc'
+    """
     return hashlib.sha256(text.encode() + content).hexdigest()

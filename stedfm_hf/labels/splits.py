@@ -1,7 +1,7 @@
-"""Train, validation and test of labelled or annotated images: taken as they are, or made by the one rule.
+"""Train, validation and test splits of labelled or annotated images: the existing ones, or splits by source image id.
 
-The rule is :func:`stedfm_hf.data.splits.split_of`, which looks at the id of a source image only, so that every command
-that reads the same images puts the same source images into the same splits.
+:func:`stedfm_hf.data.splits.split_of` splits by a hash of the source image id only, so every command that reads the
+same images puts the same source images into the same splits.
 """
 
 from __future__ import annotations
@@ -17,78 +17,78 @@ from stedfm_hf.labels.sourced import SourcedImages
 from stedfm_hf.runs import UserError, counted
 
 ONE_SPLIT = "all"
-"""Name of the only split of images that have none."""
+"""Name of the single split of images without splits."""
 FEW_SOURCES, FEW_PER_CLASS = 20, 5
-"""Fewer source images than these in the test, or of one of its classes: no conclusion can be drawn."""
-_MEND = "add images, or sort them into splits (folders) train, validation and test, and take all splits of a data set"
+"""Least numbers of source images in the test split, and of each of its classes, that allow conclusions."""
+_FIX = "add images, sort them into folders called train, validation and test, or use all splits of the data set"
 
 Images = TypeVar("Images", bound=SourcedImages[Any])
 
 
 @dataclass(frozen=True)
 class Splits(Generic[Images]):
-    """Images to train on, to select a model on and to test it on.
+    """Images to train on, to select a model on and to test on.
 
     Attributes:
-        train: Images to learn from.
-        validation: Images a model or a setting is selected on; may be empty.
-        test: Images the result is measured on; may be empty.
-        how: How the splits came about, in sentences.
-        tested: Name of the split that `test` was taken from.
-        leave_one_out: Whether train and test are the same images, each tested with those of other source images;
-            otherwise no source image is in two splits.
+        train: Training images.
+        validation: Images that models or settings are selected on; may be empty.
+        test: Images that the results are measured on; may be empty.
+        description: Description of how the splits were made, in sentences.
+        test_split: Name of the split that `test` was taken from.
+        leave_one_out: Whether train and test are the same images, and each image is tested with the images of other
+            source images; otherwise no source image is in two splits.
     """
 
     train: Images
     validation: Images
     test: Images
-    how: str
-    tested: str = "test"
+    description: str
+    test_split: str = "test"
     leave_one_out: bool = False
 
     def named(self) -> dict[str, Images]:
-        """Return the splits that hold images, by name."""
+        """Return the non-empty splits by name."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: images for name, images in named.items() if len(images)}
 
     def held_out(self) -> dict[str, Images]:
-        """Return validation and test, where they hold images."""
+        """Return validation and test, if they are not empty."""
         return {name: images for name, images in self.named().items() if name != "train"}
 
     def take(self, kept: Mapping[str, np.ndarray]) -> Splits[Images]:
-        """Return some of the images of some splits.
+        """Return the splits with a subset of their images.
 
         Args:
-            kept: Whether each image is kept (bool), by split.
+            kept: Whether to keep each image, (n,) bool, by split.
         """
         return replace(self, **{name: getattr(self, name).take(mask) for name, mask in kept.items()})
 
     def facts(self) -> dict[str, dict[str, Any]]:
-        """Return the number of images and source images, and the counts of each class, by split, as plain data."""
+        """Return the numbers of images, source images and images or pixels per class, by split, as JSON types."""
         return {
             name: {"images": len(images), "sources": images.source_count, "classes": images.counts()}
             for name, images in self.named().items()
         }
 
     def failed(self) -> dict[str, str]:
-        """Return the images that could not be read, with the reason."""
-        return {place: reason for images in self.named().values() for place, reason in images.failed.items()}
+        """Return the reason by name of each unreadable image."""
+        return {image_id: reason for images in self.named().values() for image_id, reason in images.failed.items()}
 
     def counts(self) -> str:
-        """Return how many images each split has, in words."""
+        """Return the number of images in each split as text."""
         return ", ".join(counted(len(images), f"{name} image") for name, images in self.named().items())
 
 
 def split_images(read: Mapping[str, Images], *, select: bool) -> Splits[Images]:
-    """Take the splits that there are, and make those that are missing.
+    """Use the existing splits, and make those that are missing.
 
-    Images without splits are split by the rule. Where only the validation split is missing and a model is selected on
-    it, the rule takes it from train. A few source images may leave a split empty: if that is the validation split, the
-    images of the test are used to select, and there is no test.
+    Images without splits are split by a hash of their source image id. If only the validation split is missing and a
+    model is selected on it, the hash takes it from train. With few source images a split may be empty. If that is the
+    validation split, models are selected on the test images, and there is no test split.
 
     Args:
-        read: Images by split, as they were read: one split of any name, or some of train, validation and test.
-        select: Whether a model is selected on the validation split, so that there must be one.
+        read: Images by split: one split of any name, or two or three of train, validation and test.
+        select: Whether a model is selected on the validation split, which must then exist.
 
     Raises:
         UserError: A source image is in two splits, no image is held out, or train lacks a class.
@@ -103,48 +103,48 @@ def split_images(read: Mapping[str, Images], *, select: bool) -> Splits[Images]:
     """
     check_no_leakage(read)
     if len(read) == 1:
-        splits = _by_rule(*next(iter(read.items())))
+        splits = _split_by_hash(*next(iter(read.items())))
     else:
-        splits = _as_they_are(read, select)
+        splits = _use_existing(read, select)
     if select and not len(splits.validation):
         splits = replace(
             splits,
             validation=splits.test,
             test=splits.validation,
-            how=f"{splits.how} No source image falls into validation: the images of the test are used to select, and "
-            "there is no test split.",
+            description=f"{splits.description} No source image falls into validation: models are selected on the "
+            "images of the test split, and there is no test split.",
         )
     return splits
 
 
-def _as_they_are(read: Mapping[str, Images], select: bool) -> Splits[Images]:
+def _use_existing(read: Mapping[str, Images], select: bool) -> Splits[Images]:
     first = next(iter(read.values()))
     if "train" not in read or not {"validation", "test"} & set(read):
-        raise UserError(f"{first.name}: has the splits {', '.join(read)}; name one (--split)")
+        raise UserError(f"{first.name}: has the splits {', '.join(read)}; select one with --split")
     none = first.take([])
     train, validation, test = (read.get(name, none) for name in ("train", "validation", "test"))
-    how = "The splits are those of the data set" + ("." if len(test) else "; there is no test split.")
+    description = "The splits are those of the data set" + ("." if len(test) else "; there is no test split.")
     if len(validation) or not select:
-        return Splits(train, validation, test, how)
+        return Splits(train, validation, test, description)
     selected = _split_of_each(train) == "validation"
-    how = (
-        "There is no validation split: a hash of the ids of the source images of train took "
+    description = (
+        "There is no validation split: a hash of the id of each source image of train selected "
         f"{counted(train.take(selected).source_count, 'source image')} of {train.source_count} for it."
     )
-    splits = Splits(train.take(~selected), train.take(selected), test, how)
+    splits = Splits(train.take(~selected), train.take(selected), test, description)
     _check_train(splits, train)
     return splits
 
 
-def _by_rule(name: str, whole: Images) -> Splits[Images]:
+def _split_by_hash(name: str, whole: Images) -> Splits[Images]:
     split = _split_of_each(whole)
     train, validation, test = (whole.take(split == name) for name in ("train", "validation", "test"))
     fractions = ", ".join(
         f"{100 * getattr(SPLIT_FRACTIONS, name):.0f} % {name}" for name in ("train", "validation", "test")
     )
-    given = "There are no splits" if name == ONE_SPLIT else f"There is one split ({name})"
-    how = f"{given}: a hash of the id of each source image decides its split ({fractions}, on average)."
-    splits = Splits(train, validation, test, how)
+    existing = "There are no splits" if name == ONE_SPLIT else f"There is one split ({name})"
+    description = f"{existing}: a hash of the id of each source image decides its split ({fractions}, on average)."
+    splits = Splits(train, validation, test, description)
     _check_train(splits, whole)
     return splits
 
@@ -154,23 +154,29 @@ def _split_of_each(images: SourcedImages[Any]) -> np.ndarray:
 
 
 def _check_train(splits: Splits[Images], whole: Images) -> None:
-    """Refuses splits made by the rule that cannot be learned from or tested on."""
+    """Raise an error if a split by hash left train empty, held out no image, or left train without a class."""
     if not len(splits.train) or not splits.held_out():
         where = "train" if splits.held_out() else "validation or test"
         raise UserError(
             f"{whole.name}: none of {counted(whole.source_count, 'source image')} falls into {where}, which a hash of "
-            f"each decides; {_MEND}"
+            f"its id decides; {_FIX}"
         )
-    there = whole.counts()
-    if missing := [name for name, count in splits.train.counts().items() if not count and there[name]]:
+    available = whole.counts()
+    if missing := [name for name, count in splits.train.counts().items() if not count and available[name]]:
         raise UserError(
             f"{whole.name}: no image of {', '.join(missing)} falls into train, which a hash of each source image "
-            f"decides; {_MEND}"
+            f"id decides; {_FIX}"
         )
 
 
 def check_no_leakage(splits: Mapping[str, SourcedImages[Any]]) -> None:
-    """Refuse splits that share a source image.
+    """Raise an error if two splits share a source image.
+
+    Args:
+        splits: Images by split.
+
+    Raises:
+        UserError: A source image is in two splits.
 
     Example:
         >>> from stedfm_hf.labels.labelled.images import from_arrays
@@ -188,7 +194,7 @@ def check_no_leakage(splits: Mapping[str, SourcedImages[Any]]) -> None:
             shared = sorted({*one.sources.tolist()} & {*two.sources.tolist()})
             if shared:
                 first, second = (int(np.flatnonzero(each.sources == shared[0])[0]) for each in (one, two))
-                more = f", as are {len(shared) - 1} more" if len(shared) > 1 else ""
+                more = f", and {len(shared) - 1} more are in both" if len(shared) > 1 else ""
                 raise UserError(
                     f"{one.name}: source image {shared[0]!r} is in {name} ({one.image_ids[first]}) and in {other} "
                     f"({two.image_ids[second]}){more}; keep all images of a source image, and copies, in one split"
@@ -196,12 +202,21 @@ def check_no_leakage(splits: Mapping[str, SourcedImages[Any]]) -> None:
 
 
 def limitations_of(test: SourcedImages[Any]) -> list[str]:
-    """Return why no conclusion can be drawn from metrics of these images; empty where one can."""
-    count, found = test.source_count, []
+    """Return why metrics of these images allow no conclusion; empty if there is no such reason.
+
+    Args:
+        test: Images of the test split.
+
+    Example:
+        >>> from stedfm_hf.labels.labelled.images import from_arrays
+        >>> limitations_of(from_arrays("d", [np.eye(4)] * 40, list("ab") * 20))
+        []
+    """
+    count, limitations = test.source_count, []
     if count < FEW_SOURCES:
-        found.append(f"the test has only {counted(count, 'source image')}")
-    each = {name: len(set(test.sources[there].tolist())) for name, there in test.shown().items()}
+        limitations.append(f"the test split has only {counted(count, 'source image')}")
+    each = {name: len(set(test.sources[present].tolist())) for name, present in test.class_presence().items()}
     few = [f"{name} ({number})" for name, number in each.items() if number < FEW_PER_CLASS]
     if few:
-        found.append(f"of these classes it has fewer than {FEW_PER_CLASS} source images: {', '.join(few)}")
-    return found
+        limitations.append(f"the test split has fewer than {FEW_PER_CLASS} source images of {', '.join(few)}")
+    return limitations

@@ -1,4 +1,4 @@
-"""Which images a fine-tuned model was trained or selected on: a record in its folder, of hashed ids only."""
+"""The record of the images that a model was trained or selected on: hashed ids in the folder of the model."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from stedfm_hf.weights.packaged import packaged_folder
 TRAINING_SOURCES_FILE = "training_sources.json"
 _PREFIX = "stedfm-hf training source: "
 _ABOUT = (
-    "Hashed ids of all source images (and of the files or pixels of their images) that this model was trained or "
-    "selected on, so that evaluations can leave them out."
+    "Hashed ids of all source images, and of the files or pixels of their images, that this model was trained or "
+    "selected on. Evaluations exclude these images."
 )
 
 
@@ -28,17 +28,21 @@ class TrainingSources:
     """Images that a model was trained or selected on.
 
     Attributes:
-        ids: Hashed ids of source images, and of the contents of images.
+        ids: Hashed ids of source images and of the contents of images.
     """
 
     ids: frozenset[str]
 
     def __contains__(self, source: str) -> bool:
-        """Whether an id of a source image or of the content of an image is among them."""
+        """Return whether the record holds an id of a source image or of the content of an image."""
         return _hashed(source) in self.ids
 
     def used(self, images: SourcedImages[Any]) -> np.ndarray:
-        """Return whether each image was used, (n,) bool: its content, or an image of its source image."""
+        """Return whether the model used each image, or another image of its source image, (n,) bool.
+
+        Args:
+            images: Images to look up.
+        """
         pairs = zip(_ids(images), images.contents.tolist(), strict=True)
         return np.array([source in self or content in self for source, content in pairs], dtype=bool)
 
@@ -46,14 +50,30 @@ class TrainingSources:
 def write_training_sources(
     folder: Path, used: Iterable[SourcedImages[Any]], *, before: TrainingSources | None = None
 ) -> None:
-    """Write the record of a model into its folder."""
+    """Write the record of a model into its folder.
+
+    Args:
+        folder: Folder of the model.
+        used: Images of the training and the validation split.
+        before: Record of the model that the training started from.
+    """
     ids = {identity for images in used for identity in (*_ids(images), *images.contents.tolist()) if identity}
     hashed = {_hashed(identity) for identity in ids} | (before.ids if before else frozenset())
     write_json(folder / TRAINING_SOURCES_FILE, {"format": 1, "about": _ABOUT, "ids": sorted(hashed)})
 
 
 def read_training_sources(model: str | Path) -> TrainingSources | None:
-    """Read the record of a model; None where there is none: it is unknown which images the model was trained on."""
+    """Read the record of a model.
+
+    Args:
+        model: Folder or Hub id of the model.
+
+    Returns:
+        The record, or None if there is none: it is then unknown which images the model was trained on.
+
+    Raises:
+        UserError: The record is damaged.
+    """
     from transformers.utils import cached_file
 
     try:
@@ -64,14 +84,14 @@ def read_training_sources(model: str | Path) -> TrainingSources | None:
         return TrainingSources(frozenset(map(str, json.loads(Path(str(file)).read_text(encoding="utf-8"))["ids"])))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"model {model}: {TRAINING_SOURCES_FILE} is damaged ({error}); get it again, or fine-tune again"
+            f"model {model}: {TRAINING_SOURCES_FILE} is damaged ({error}); download or fine-tune the model again"
         ) from error
 
 
 def _ids(images: SourcedImages[Any]) -> list[str]:
-    """Ids of the source images; "" where it is only the place of the image, which another data set has, too."""
+    """Return the source image ids; "" where the source is only the image id, which other data sets use too."""
     pairs = zip(images.sources.tolist(), images.image_ids.tolist(), strict=True)
-    return ["" if source == place else source for source, place in pairs]
+    return ["" if source == image_id else source for source, image_id in pairs]
 
 
 def _hashed(identity: str) -> str:

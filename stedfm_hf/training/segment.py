@@ -167,7 +167,7 @@ class SegmentationTask(Task[SegmentationSettings, AnnotatedImages, Annotated]):
         write_scores(run.folder / SCORES_FILE, held_out, scored)
         return {
             "training_images": len(data),
-            "training_images_per_class": {name: int(there.sum()) for name, there in data.shown().items()},
+            "training_images_per_class": {name: int(there.sum()) for name, there in data.class_presence().items()},
             "training_pixels_per_class": data.counts(),
             "training_sources": data.source_count,
         } | {
@@ -189,10 +189,10 @@ class SegmentationTask(Task[SegmentationSettings, AnnotatedImages, Annotated]):
             "figures": (EXAMPLES,),
             "files": {SCORES_FILE: "scores of this model for every validation and test image"},
             "task": "segmentation",
-            "classes": tuple(train.shown()),
+            "classes": tuple(train.class_presence()),
             "decoder": DECODERS[network.config.decoder],
             "class_metric": "IoU",
-            "metric_per_class": {name: value for name, value in ious.items() if name in train.shown()},
+            "metric_per_class": {name: value for name, value in ious.items() if name in train.class_presence()},
         }
 
 
@@ -217,9 +217,11 @@ def read_splits(settings: SegmentationSettings, *, image_size: int) -> Splits[An
         source_pattern=settings.source_pattern,
     )
     splits = splits_for_training(read, settings)
-    if unmasked := [image for each in read.values() for image in each.unmasked]:
-        how = f"{splits.how.removesuffix('.')}; skipped images without a mask: {some_of(unmasked)}."
-        splits = replace(splits, how=how)
+    if without_mask := [image_id for each in read.values() for image_id in each.without_mask]:
+        description = (
+            f"{splits.description.removesuffix('.')}; skipped images without a mask: {some_of(without_mask)}."
+        )
+        splits = replace(splits, description=description)
     return skip_sparse_images(splits, settings.min_annotated, image_size)
 
 
@@ -264,11 +266,11 @@ def skip_sparse_images(
             "--min-annotated"
         )
     if few := int((~enough).sum()):
-        how = (
-            f"{splits.how.removesuffix('.')}; skipped training images without a crop with {least} annotated pixels: "
-            f"{few:,} of {len(train):,} ({some_of(train.image_ids[~enough].tolist())})."
+        description = (
+            f"{splits.description.removesuffix('.')}; skipped training images without a crop with {least} annotated "
+            f"pixels: {few:,} of {len(train):,} ({some_of(train.image_ids[~enough].tolist())})."
         )
-        splits = replace(splits, train=train.take(enough), how=how)
+        splits = replace(splits, train=train.take(enough), description=description)
     if missing := [name for name, count in splits.train.counts().items() if not count]:
         elsewhere = any(images.counts()[name] for images in splits.held_out().values() for name in missing)
         raise UserError(

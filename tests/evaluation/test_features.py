@@ -35,7 +35,7 @@ def extractors(model: str, data: LabelledImages, *baselines: str) -> list[Extrac
 
 
 def test_features_equal_the_embeddings_of_embed(model: str, tmp_path: Path) -> None:
-    folder = class_folder(tmp_path / "set", {"a": 2, "b": 1}, side=72)
+    folder = class_folder(tmp_path / "set", {"a": 2, "b": 1}, size=72)
     data = read_labelled(folder)["all"]
     (extractor,) = extractors(model, data)
     found = compute_features(data, extractor)
@@ -126,7 +126,7 @@ def test_any_vision_model_of_transformers_can_be_compared(model: str, tmp_path: 
     ViTModel(
         ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32)
     ).save_pretrained(tmp_path / "vit")
-    data = arrays(2, side=48)
+    data = arrays(2, size=48)
     found = load_extractors([model, str(tmp_path / "vit")], (), data=data, device="cpu")
     assert compute_features(data, found[1]).values.shape == (6, 16) and found[1].name == "vit"
 

@@ -20,7 +20,7 @@ from stedfm_hf.labels.labelled import read_labelled
 from stedfm_hf.labels.splits import split_images
 from stedfm_hf.metrics import nearest
 from stedfm_hf.runs import UserError
-from tests.labels.labelled_data import class_folder, crop_repo, picture
+from tests.labels.labelled_data import class_folder, crop_repo, sample_image
 from tests.models import tiny_config
 
 CHEAP = ("untrained", "texture", "chance")
@@ -119,7 +119,7 @@ def test_existing_splits_are_kept_and_leaking_splits_raise_an_error(model: str, 
 
 def test_too_few_images_of_a_class_raise_an_error_early(model: str, tmp_path: Path) -> None:
     data = class_folder(tmp_path / "set", {"rings": 20, "6hMeOH": 6})
-    with pytest.raises(UserError, match="5 images of every class were asked for, but 6hMeOH has [2345]; ask"):
+    with pytest.raises(UserError, match="cannot sample 5 images per class, because 6hMeOH has [2345]; choose"):
         probe(data, model, tmp_path / "out", labels_per_class=["5"])
     with pytest.raises(UserError, match="is not a number of images"):
         probe(data, model, tmp_path / "out", labels_per_class=["many"])
@@ -162,7 +162,7 @@ def test_leave_one_out_excludes_the_same_source(model: str, tmp_path: Path) -> N
     for number in range(24):
         (data / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
         for copy in range(2):
-            tifffile.imwrite(data / "ab"[number % 2] / f"cell{number}_{copy}.tif", picture(0, number))
+            tifffile.imwrite(data / "ab"[number % 2] / f"cell{number}_{copy}.tif", sample_image(0, number))
     by_image = knn(data, model, tmp_path / "leaking", leave_one_out=True, source_pattern=r"cell\d+_\d").record
     by_source = knn(data, model, tmp_path / "honest", leave_one_out=True, source_pattern=r"cell\d+").record
     copies = knn(data, model, tmp_path / "copies", leave_one_out=True).record
@@ -218,7 +218,7 @@ def test_the_reference_protocol_uses_the_validation_split(model: str, tmp_path: 
     found = record["summary"][0]
     assert found["accuracy"] == pytest.approx({"mean": np.mean(accuracies), "sd": np.std(accuracies)})
     for split in ("train", "val"):
-        class_folder(tmp_path / "two" / split, {"a": 3, "b": 3}, side=16 if split == "val" else 32)
+        class_folder(tmp_path / "two" / split, {"a": 3, "b": 3}, size=16 if split == "val" else 32)
     with pytest.raises(UserError, match="needs a validation split, but there is none"):
         knn(tmp_path / "two", model, tmp_path / "other", protocol="reference")
 
@@ -238,7 +238,7 @@ def test_multilabel(model: str, tmp_path: Path) -> None:
     import datasets
 
     labels = [["grain"] * (number % 2) + ["bright"] * (number % 4 > 1) for number in range(40)]
-    images = [(picture(number % 2, number) // (1 + (number % 4 < 2))).astype(np.uint8) for number in range(40)]
+    images = [(sample_image(number % 2, number) // (1 + (number % 4 < 2))).astype(np.uint8) for number in range(40)]
     (tmp_path / "set" / "data").mkdir(parents=True)
     features = datasets.Features({"image": datasets.Image(), "label": datasets.List(datasets.Value("string"))})
     datasets.Dataset.from_dict({"image": images, "label": labels}, features=features).to_parquet(

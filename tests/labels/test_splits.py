@@ -1,4 +1,4 @@
-"""Splits of images: taken as they are, or made by the one rule; and samples of labelled images."""
+"""Existing splits, splits by source image id, and samples of labelled images."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def labelled(labels: Sequence[object], sources: list[str]) -> LabelledImages:
     return from_arrays("set", [np.eye(4)] * len(labels), labels, sources=sources)
 
 
-def of(*splits: str, count: int = 1) -> list[str]:
-    """Source images that the rule puts into these splits."""
+def ids_in(*splits: str, count: int = 1) -> list[str]:
+    """Return source image ids whose hash puts them into these splits."""
     names = iter(f"cell {number}" for number in range(10_000))
     return [next(name for name in names if split_of(name) == split) for split in splits for _ in range(count)]
 
 
 def split_or_skip(cells: list[tuple[str, int]], *, select: bool) -> Splits[LabelledImages]:
-    """Splits of crops with a class and the number of a cell, where they can be split."""
+    """Split crops with a class and a cell number, or skip the example if they cannot be split."""
     assume(len({label for label, _ in cells}) > 1)
     try:
         return split_images(
@@ -48,7 +48,9 @@ def test_every_image_is_in_one_split_and_no_source_in_two(cells: list[tuple[str,
 
 
 @given(cells=CELLS, data=st.data())
-def test_order_and_other_images_move_no_source(cells: list[tuple[str, int]], data: st.DataObject) -> None:
+def test_splits_do_not_depend_on_the_order_or_on_other_images(
+    cells: list[tuple[str, int]], data: st.DataObject
+) -> None:
     splits = split_or_skip(cells, select=False)
     others = data.draw(st.permutations(cells)), cells + data.draw(CELLS), cells[: len(cells) // 2]
     of_source = {source: name for name, images in splits.named().items() for source in images.sources.tolist()}
@@ -57,65 +59,67 @@ def test_order_and_other_images_move_no_source(cells: list[tuple[str, int]], dat
             assert {of_source.get(source, name) for source in images.sources.tolist()} == {name}
 
 
-def test_splits_that_are_there_are_taken_as_they_are() -> None:
+def test_existing_splits_are_used_unchanged() -> None:
     data = arrays(12)
     parts = {"train": data.take(range(0, 36, 2)), "validation": data.take([1, 13, 25]), "test": data.take([3, 15, 27])}
     splits = split_images(parts, select=True)
-    assert splits.named() == parts and splits.how == "The splits are those of the data set."
+    assert splits.named() == parts and splits.description == "The splits are those of the data set."
     two = split_images({name: parts[name] for name in ("train", "validation")}, select=True)
-    assert list(two.held_out()) == ["validation"] and two.how.endswith("; there is no test split.")
+    assert list(two.held_out()) == ["validation"] and two.description.endswith("; there is no test split.")
     whole = split_images({name: parts[name] for name in ("train", "test")}, select=False)
     assert whole.train is parts["train"] and list(whole.held_out()) == ["test"]
-    with pytest.raises(UserError, match=r"has the splits train, day 2; name one \(--split\)"):
+    with pytest.raises(UserError, match=r"has the splits train, day 2; select one with --split"):
         split_images({"train": parts["train"], "day 2": parts["test"]}, select=False)
 
 
-def test_a_missing_validation_split_is_taken_from_train_by_the_rule() -> None:
-    sources = of("train", count=4) + of("validation", count=2) + of("test", count=2)
+def test_a_missing_validation_split_is_taken_from_train() -> None:
+    sources = ids_in("train", count=4) + ids_in("validation", count=2) + ids_in("test", count=2)
     train = labelled(list("abababab"), sources)
     splits = split_images({"train": train, "test": labelled(list("ab"), ["x", "y"])}, select=True)
     assert splits.validation.sources.tolist() == sources[4:6] and splits.test.sources.tolist() == ["x", "y"]
     assert splits.train.sources.tolist() == sources[:4] + sources[6:], "the data set has them in train"
-    assert "took 2 source images of 8" in splits.how
+    assert "selected 2 source images of 8" in splits.description
 
 
-def test_a_small_folder_without_a_validation_split_selects_on_its_test_images() -> None:
-    data = labelled(list("ababab"), of("train", count=4) + of("test", count=2))
+def test_small_folders_without_a_validation_split_select_on_test_images() -> None:
+    data = labelled(list("ababab"), ids_in("train", count=4) + ids_in("test", count=2))
     selected = split_images({"all": data}, select=True)
     assert list(selected.named()) == ["train", "validation"] and len(selected.validation) == 2
-    assert "there is no test split" in selected.how
+    assert "there is no test split" in selected.description
     assert list(split_images({"all": data}, select=False).named()) == ["train", "test"]
 
 
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
-        (of("train", count=4), "none of 4 source images falls into validation or test"),
-        (of("test", count=4), "none of 4 source images falls into train"),
-        (of("test", "train", "validation", "train"), "no image of a falls into train"),
+        (ids_in("train", count=4), "none of 4 source images falls into validation or test"),
+        (ids_in("test", count=4), "none of 4 source images falls into train"),
+        (ids_in("test", "train", "validation", "train"), "no image of a falls into train"),
     ],
 )
-def test_what_cannot_be_split_is_refused_with_a_way_out(sources: list[str], message: str) -> None:
+def test_images_that_cannot_be_split_are_an_error_with_a_solution(sources: list[str], message: str) -> None:
     data = labelled(["a", "b", "a", "b"], sources)
     for select in (False, True):
-        with pytest.raises(UserError, match=f"{message}.*add images, or sort them into splits"):
+        with pytest.raises(UserError, match=f"{message}.*add images, sort them into folders"):
             split_images({"all": data}, select=select)
 
 
 def test_few_source_images_are_a_limitation() -> None:
     first, second = limitations_of(arrays(4, per_source=2))
-    assert first == "the test has only 6 source images" and second.endswith("a (2), b (2), c (2)")
+    assert first == "the test split has only 6 source images" and second.endswith(
+        "fewer than 5 source images of a (2), b (2), c (2)"
+    )
     assert limitations_of(arrays(30)) == []
 
 
-def test_leakage_is_found_and_named() -> None:
+def test_a_source_image_in_two_splits_is_an_error() -> None:
     data = labelled(list("abab"), ["cell 1", "cell 1", "cell 2", "cell 3"])
     check_no_leakage({"train": data.take([0, 1]), "test": data.take([2, 3])})
     with pytest.raises(UserError, match=r"source image 'cell 1' is in train \(0\) and in test \(1\); keep all"):
         check_no_leakage({"train": data.take([0, 2]), "test": data.take([1, 3])})
 
 
-def test_draws_per_class_are_without_replacement_and_nested() -> None:
+def test_samples_per_class_are_without_replacement_and_nested() -> None:
     data = arrays(10)
     few, more = sample_per_class(data, 3, 7), sample_per_class(data, 6, 7)
     assert few.counts() == dict.fromkeys("abc", 3) and more.counts() == dict.fromkeys("abc", 6)
@@ -123,23 +127,23 @@ def test_draws_per_class_are_without_replacement_and_nested() -> None:
     assert few.rows.tolist() != sample_per_class(data, 3, 8).rows.tolist()
 
 
-def test_a_class_with_too_few_images_is_named() -> None:
+def test_a_sample_of_more_images_than_a_class_has_is_an_error() -> None:
     data = labelled(list("aaab"), list("wxyz"))
-    with pytest.raises(UserError, match="2 images of every class were asked for, but b has 1"):
+    with pytest.raises(UserError, match="cannot sample 2 images per class, because b has 1"):
         sample_per_class(data, 2, 0)
-    with pytest.raises(UserError, match="the least is 1"):
+    with pytest.raises(UserError, match="choose at least 1"):
         sample_per_class(data, 0, 0)
 
 
-def test_a_draw_of_images_with_several_classes_gives_each_its_number() -> None:
+def test_samples_of_multilabel_images_have_enough_of_each_class() -> None:
     data = labelled([["a"], ["a", "b"], ["b"], ["a", "b"], ["a"], ["b"]], list("uvwxyz"))
     counts = sample_per_class(data, 2, 0).counts()
     assert min(counts.values()) >= 2
 
 
-def test_a_fraction_takes_of_every_class_alike() -> None:
+def test_a_fraction_is_sampled_from_every_class() -> None:
     data = labelled(["a"] * 40 + ["b"] * 10 + ["c"], [str(number) for number in range(51)])
     assert sample_fraction(data, 0.1, 0).counts() == {"a": 4, "b": 1, "c": 1}
     assert len(sample_fraction(data, 1.0, 0)) == 51
-    with pytest.raises(UserError, match="no share"):
+    with pytest.raises(UserError, match=r"not in \(0, 1\]"):
         sample_fraction(data, 0.0, 0)

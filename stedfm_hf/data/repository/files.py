@@ -78,7 +78,7 @@ def find_split(repo: str | os.PathLike[str], split: str, *, token: str | None = 
     """
     files = _data_files(repo, token)
     if split not in files:
-        raise UserError(f"{repo}: has no split {split!r}; there are {', '.join(files)}")
+        raise UserError(f"{repo}: has no split {split!r}; choose from {', '.join(files)}")
     paths = files[split]
     open_file = functools.partial(_open, token=token)
     groups = _groups_of_index(paths, split, open_file)

@@ -96,8 +96,8 @@ class Evaluation:
 
     def notes(self) -> list[str]:
         """Return notes on the protocol and its limitations, one or two sentences each."""
-        notes = [self.splits.how, *self.training]
-        if all(data.are_own_sources for data in self.splits.named().values()):
+        notes = [self.splits.description, *self.training]
+        if all(data.sources_unknown for data in self.splits.named().values()):
             notes.append(
                 "Every image is treated as a separate source image. If several images are from one field of view or "
                 "sample, set their sources (--source-pattern): otherwise scores are too high and intervals too narrow."
@@ -143,7 +143,7 @@ class Evaluation:
                 "unlabelled_images": self.unlabelled,
                 "failed": dict(self.failed),
             },
-            "split": {"description": self.splits.how, "splits": self.splits.facts()},
+            "split": {"description": self.splits.description, "splits": self.splits.facts()},
             "conclusion": {"possible": not limitations, "limitations": limitations},
             "methods": [asdict(each) for each in self.methods],
             "notes": self.notes(),

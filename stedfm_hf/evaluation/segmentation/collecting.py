@@ -60,8 +60,8 @@ def collect_results(
     models = [each.key for each in methods if each.kind == "model"]
     return SegmentationEvaluation(
         test=test,
-        split=splits.tested,
-        how=splits.how,
+        split=splits.test_split,
+        how=splits.description,
         splits={name: _facts(images) for name, images in used.items()},
         methods=[MethodInfo(each.key, each.name, each.kind, each.weights_sha256) for each in methods],
         scores=scores,
@@ -124,7 +124,7 @@ def _facts(images: AnnotatedImages) -> dict[str, Any]:
 def _notes(test: AnnotatedImages, methods: Sequence[Method]) -> list[str]:
     """Return notes on methods and source images."""
     notes = [each.note for each in methods if each.note]
-    if test.are_own_sources:
+    if test.sources_unknown:
         notes.append(
             "Every image is treated as a separate source image. If several images are from one field of view or "
             "sample, "

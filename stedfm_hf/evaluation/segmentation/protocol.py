@@ -68,7 +68,7 @@ def run_segmentation(settings: MaskSettings, sources: Sequence[ModelSource]) -> 
         temporary=(PARTS, "figures"),
         resolved={
             "data": splits.test.name,
-            "split": splits.tested,
+            "split": splits.test_split,
             "fingerprint": {name: images.fingerprint for name, images in splits.named().items()},
             "classes": list(splits.test.classes),
             "models": {each.key: each.weights_sha256 for each in models},
@@ -170,7 +170,7 @@ def read_splits(settings: MaskSettings) -> Splits[AnnotatedImages]:
         f"{settings.folds}-fold cross-validation over source images (seed {settings.seed}): each image is scored "
         "once, after fitting on the other folds."
     )
-    return replace(splits, train=data.take([]), how=how)
+    return replace(splits, train=data.take([]), description=how)
 
 
 def _baselines(settings: MaskSettings, splits: Splits[AnnotatedImages]) -> tuple[list[Method], list[str]]:

@@ -1,4 +1,4 @@
-"""Annotated images, from data sets and folders alike: what segmentation is trained and scored on."""
+"""Annotated images of data sets and folders, which segmentation models are trained and scored on."""
 
 from stedfm_hf.labels.annotated.images import AnnotatedImages, class_warnings, from_arrays, read_annotated
 from stedfm_hf.labels.annotated.sampling import sample_fraction, sample_per_class

@@ -1,4 +1,4 @@
-"""Masks from files: label images, planes of classes, soft masks, ROIs and polygons."""
+"""Readers of mask files: label images, planes of classes, soft masks, ROIs and polygons."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from stedfm_hf.labels.annotated.stored import (
     REGION,
     Key,
     StoredMask,
-    as_region,
-    take_region,
-    whole_numbers,
+    split_region,
+    to_region,
+    to_smallest_dtype,
 )
 from stedfm_hf.modeling.io_types_stedfm import RGB
 from stedfm_hf.runs import counted
@@ -38,12 +38,12 @@ _PAIR = re.compile(rf"[(\[]\s*({_NUMBER})\s*,\s*({_NUMBER})\s*[)\]]")
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """An area.
+    """An annotated area.
 
-    Args:
-        key: number or name of its class.
-        paths: (n, 2) float x and y each, in pixels; (0, 0) is the centre of the first pixel. Where several paths
-            overlap, what lies in an even number of them is a hole.
+    Attributes:
+        key: Number or name of its class.
+        paths: Points (x, y) of each closed path in pixels, (n, 2) float; (0, 0) is the centre of the first pixel.
+            Pixels inside of an even number of paths are holes.
     """
 
     key: Key
@@ -51,43 +51,43 @@ class Outline:
 
 
 def read_outlines(file: Path) -> list[Outline]:
-    """Reads the outlines of a file; none is a mask without objects.
+    """Read the outlines of a file; an empty list is a mask without objects.
 
-    Of ImageJ ROIs (`.roi`, or a `.zip` of them) the class is the group, where one is set, else the name without the
-    number that the ROI manager puts behind it (`rings-2`, `rings_2` and `rings 2` are of `rings`; `VGLUT2` stays
-    `VGLUT2`), else `object`. Names that ImageJ made itself (`0012-0034`) count as none.
+    The class of an ImageJ ROI (`.roi`, or a `.zip` of ROIs) is its group if one is set, else its name without the
+    number that the ROI manager appends (`rings-2`, `rings_2` and `rings 2` belong to `rings`; `VGLUT2` stays
+    `VGLUT2`), else `object`. Names that ImageJ generated (`0012-0034`) are ignored.
 
-    Text files hold one polygon a line, in either of two layouts; lines that are empty or start with `#` are passed
-    over:
+    Text files contain one polygon per line in one of two layouts; empty lines and lines that start with `#` are
+    skipped:
 
-    - `z class [(x, y), (x, y), ...]`: the reference's files (`NAME.polys.txt`); `class [...]` is read, too.
-    - `class x y x y ...`, parted by blanks, commas or semicolons. A line of an even number of numbers alone has
-      no class: it is an `object`.
+    - `z class [(x, y), (x, y), ...]`, the layout of the files of the reference (`NAME.polys.txt`), or `class [...]`.
+    - `class x y x y ...`, separated by spaces, commas or semicolons. The class of a line with an even number of
+      numbers only is `object`.
 
     Args:
-        file: one of `OUTLINE_SUFFIXES`.
+        file: File with one of `OUTLINE_SUFFIXES`.
 
     Raises:
-        ImageReadError: the file is damaged, has an outline without an area, or outlines of several planes.
+        ImageReadError: The file is damaged, has an outline without an area, or outlines of several planes.
         UserError: roifile is not installed.
     """
     return _read_rois(file) if file.suffix.lower() in ROI_SUFFIXES else _read_text(file)
 
 
 def fill(outlines: Sequence[Outline], shape: tuple[int, int]) -> StoredMask:
-    """Fills outlines: a pixel belongs to an area if its centre lies in it.
+    """Fill outlines: a pixel belongs to an area if its centre is inside of it.
 
-    Outlines called `background` mark nothing, and the one called `region` says where the annotation counts.
+    Outlines called `background` are ignored, and the one called `region` marks the annotated pixels.
 
     Args:
-        outlines: what lies outside the image is cut off.
-        shape: (height, width) of the image.
+        outlines: Outlines; parts outside of the image are cropped.
+        shape: (height, width) of the image in pixels.
 
     Returns:
-        A plane for each class, in the order of the outlines; one empty plane without a name where there is none.
+        A plane per class, in the order of the outlines; without outlines one empty plane without a name.
 
     Raises:
-        ImageReadError: an outline lies wholly outside the image, which is then another one's.
+        ImageReadError: An outline is completely outside of the image and probably belongs to another image.
 
     Example:
         >>> square = Outline("rings", (np.array([[-0.5, -0.5], [1.5, -0.5], [1.5, 1.5], [-0.5, 1.5]]),))
@@ -97,7 +97,7 @@ def fill(outlines: Sequence[Outline], shape: tuple[int, int]) -> StoredMask:
     """
     planes: dict[Key, np.ndarray] = {}
     for outline in outlines:
-        # Classes are told apart by the case of their names, these two are no classes.
+        # Class names are case-sensitive; these two are not classes.
         key = lower if (lower := str(outline.key).lower()) in (BACKGROUND, REGION) else outline.key
         if key == BACKGROUND:
             continue
@@ -106,7 +106,7 @@ def fill(outlines: Sequence[Outline], shape: tuple[int, int]) -> StoredMask:
         if (high < -0.5).any() or low[0] > shape[1] - 0.5 or low[1] > shape[0] - 0.5:
             raise ImageReadError(
                 f"has an outline at x = {low[0]:.0f}, y = {low[1]:.0f}, outside of the {shape[0]} x {shape[1]} pixels "
-                "of the image; is it of another image?"
+                "of the image; use the mask of this image"
             )
         area = np.zeros(shape, bool)
         for path in outline.paths:
@@ -114,7 +114,7 @@ def fill(outlines: Sequence[Outline], shape: tuple[int, int]) -> StoredMask:
         planes.setdefault(key, np.zeros(shape, np.uint8))[area] = 1
     region = planes.pop(REGION, None)
     stack = np.stack(list(planes.values())) if planes else np.zeros((1, *shape), np.uint8)
-    return StoredMask(stack, tuple(planes), outlines=True, region=None if region is None else as_region(region))
+    return StoredMask(stack, tuple(planes), outlines=True, region=None if region is None else to_region(region))
 
 
 def _read_rois(file: Path) -> list[Outline]:
@@ -122,13 +122,15 @@ def _read_rois(file: Path) -> list[Outline]:
         import roifile
     except ImportError as error:
         raise UserError(
-            f'{file}: ROIs of ImageJ need roifile, which is not installed; pip install "stedfm-hf[roi]"'
+            f'{file}: ImageJ ROIs need roifile, which is not installed. Run: pip install "stedfm-hf[roi]"'
         ) from error
     try:
         found = roifile.roiread(file)
         rois = found if isinstance(found, list) else [found]
-    except Exception as error:  # a damaged file makes it raise whatever comes
-        raise ImageReadError(f"is no ROI of ImageJ, or damaged ({type(error).__name__}: {error})") from error
+    except Exception as error:  # roifile raises many types of errors for damaged files
+        raise ImageReadError(
+            f"is not an ImageJ ROI, or is damaged ({type(error).__name__}: {error}); export it again"
+        ) from error
     _check_plane((roi.position, roi.z_position, roi.t_position) for roi in rois)
     types = roifile.ROI_TYPE
     areas = {types.POLYGON, types.RECT, types.OVAL, types.FREEHAND, types.TRACED}
@@ -138,14 +140,14 @@ def _read_rois(file: Path) -> list[Outline]:
         other = roi.subtype in (roifile.ROI_SUBTYPE.TEXT, roifile.ROI_SUBTYPE.ARROW, roifile.ROI_SUBTYPE.IMAGE)
         if other or not (roi.roitype in areas or roi.multi_coordinates is not None):
             raise ImageReadError(
-                f"holds ROI {name or number + 1!r}, which is no area ({roi.roitype.name.lower()}); take it out, or "
-                "draw an area"
+                f"contains ROI {name or number + 1!r}, which is not an area ({roi.roitype.name.lower()}); delete it, "
+                "or replace it by an area"
             )
-        # The corners of pixels have whole coordinates in ImageJ, their centres here.
+        # Integer coordinates are corners of pixels in ImageJ, and centres of pixels here.
         paths = [np.asarray(path, np.float64) - 0.5 for path in roi.coordinates(multi=True)]
         outlines.append(Outline(_key_of_roi(roi.group, name), tuple(path for path in paths if len(path) > 2)))
         if not outlines[-1].paths:
-            raise ImageReadError(f"holds ROI {name or number + 1!r} of fewer than three points; take it out")
+            raise ImageReadError(f"contains ROI {name or number + 1!r} with fewer than three points; delete it")
     return outlines
 
 
@@ -161,7 +163,7 @@ def _read_text(file: Path) -> list[Outline]:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ImageReadError(f"is no text file of polygons ({error})") from error
+        raise ImageReadError(f"is not a text file of polygons ({error}); save it as UTF-8 text") from error
     by_plane: defaultdict[str, list[Outline]] = defaultdict(list)
     for number, line in enumerate(lines, start=1):
         if not (text := line.strip()) or text.startswith("#"):
@@ -169,8 +171,8 @@ def _read_text(file: Path) -> list[Outline]:
         plane, outline = _parse(text) or ("", None)
         if outline is None:
             raise ImageReadError(
-                f"line {number} is no polygon ({text[:60]!r}); write `class x y x y x y ...` or "
-                "`z class [(x, y), (x, y), (x, y)]`, of three points or more"
+                f"line {number} is not a polygon ({text[:60]!r}); write `class x y x y x y ...` or "
+                "`z class [(x, y), (x, y), (x, y)]` with at least three points"
             )
         by_plane[plane].append(outline)
     _check_plane(by_plane)
@@ -178,7 +180,7 @@ def _read_text(file: Path) -> list[Outline]:
 
 
 def _parse(line: str) -> tuple[str, Outline] | None:
-    """Plane and outline of a line; None where it is neither of the two layouts."""
+    """Return the plane and the outline of a line, or None if it has neither of the two layouts."""
     if "(" in line or "[" in line:
         head, _, rest = line.partition("[") if "[" in line else (line[: line.index("(")], "", line[line.index("(") :])
         words = head.split()
@@ -203,9 +205,9 @@ def _key(word: str) -> Key:
 
 
 def _check_plane(planes: Iterable[object]) -> None:
-    """Outlines of several planes of a stack would be laid upon one image."""
-    if len(there := set(planes)) > 1:
-        raise ImageReadError(f"holds outlines of {len(there)} planes of a stack; save those of one plane")
+    """Raise an error if the outlines belong to several planes of a stack."""
+    if len(found := set(planes)) > 1:
+        raise ImageReadError(f"contains outlines of {len(found)} planes of a stack; save the outlines of one plane")
 
 
 _LOSSY = (".jpg", ".jpeg")
@@ -216,22 +218,23 @@ _NO_NAME = re.compile(r"\d*|image|.*[\[/].*", re.IGNORECASE)
 def read_mask(
     file: Path, shape: tuple[int, int], region: Path | None = None, *, part: tuple[int, int] | None = None
 ) -> StoredMask:
-    """Reads the mask of an image, whatever kind of file it is.
+    """Read the mask of an image from a file of any supported type.
 
-    One plane is a label image, or holds 0 and 255 only; several are a class each. Planes are the channels and the
-    series of a TIFF, or the arrays of an `.npz`; where they have names, these are the names of the classes, and one
-    called region says where the annotation counts. Of a PNG with a palette the numbers count, not the colours.
+    A single plane is a label image, or a binary mask of 0 and 255; several planes are one class each. Planes are the
+    channels and the series of a TIFF, or the arrays of an `.npz`. If they have names, these are the names of the
+    classes, and the plane called region marks the annotated pixels. A PNG with a palette is read as its indices, not
+    its colours.
 
     Args:
-        file: with the mask.
-        shape: (height, width) of the image.
-        region: file with the region of interest: above 0 where the annotation counts.
-        part: of an image of several series, the number of one and how many there are: the mask has a plane for each,
-            and the one of that number is taken.
+        file: File of the mask.
+        shape: (height, width) of the image in pixels.
+        region: File of the region of interest, above 0 for annotated pixels; None: all pixels.
+        part: Number of a series of the image and number of its series, to read the plane of that number; None: the
+            file is the mask of one image.
 
     Raises:
-        ImageReadError: says what is wrong with which file.
-        UserError: a package is needed to read it.
+        ImageReadError: The file or region cannot be read; the message names it.
+        UserError: A package that reads it is missing.
     """
     try:
         if part is not None:
@@ -242,105 +245,123 @@ def read_mask(
             mask = _read_raster(file)
         check_shape(mask.planes, shape)
     except (ImageReadError, OSError) as error:
-        raise _named("mask", file, error) from error
+        raise _with_name("mask", file, error) from error
     if region is None:
         return mask
     try:
         planes, _ = _read_planes(region)
         check_shape(planes, shape)
         if len(planes) > 1:
-            raise ImageReadError(f"has {len(planes)} planes; save it with one")
-        return StoredMask(mask.planes, mask.keys, mask.outlines, as_region(planes[0]))
+            raise ImageReadError(f"has {len(planes)} planes; save it with one plane")
+        return StoredMask(mask.planes, mask.keys, mask.outlines, to_region(planes[0]))
     except (ImageReadError, OSError) as error:
-        raise _named("region", region, error) from error
+        raise _with_name("region", region, error) from error
 
 
 def check_shape(planes: np.ndarray, shape: tuple[int, int]) -> None:
-    """Refuses planes of another size."""
+    """Raise an error if planes and image differ in size.
+
+    Args:
+        planes: Planes of a mask, (P, H, W).
+        shape: (height, width) of the image in pixels.
+
+    Raises:
+        ImageReadError: The sizes differ.
+    """
     if planes.shape[1:] != shape:
         height, width = planes.shape[1:]
         raise ImageReadError(
-            f"has {height} x {width} pixels, the image {shape[0]} x {shape[1]}; save both with one size"
+            f"has {height} x {width} pixels, the image {shape[0]} x {shape[1]}; save both in the same size"
         )
 
 
 def drop_equal_planes(array: np.ndarray) -> np.ndarray:
-    """(H, W) or (H, W, colours) of a picture as (1, H, W); colours have to be equal."""
+    """Convert a grey image (H, W), or (H, W, colours) with equal colours, to one plane (1, H, W).
+
+    Args:
+        array: Pixels of the image.
+
+    Raises:
+        ImageReadError: The colours differ.
+
+    Example:
+        >>> drop_equal_planes(np.ones((4, 5, 3), np.uint8)).shape
+        (1, 4, 5)
+    """
     if array.ndim == 2:
         return array[None]
     if array.shape[-1] in (2, 4):
-        array = array[..., :-1]  # the last one is opacity
+        array = array[..., :-1]  # the last channel is the opacity
     if any(not np.array_equal(array[..., 0], array[..., number]) for number in range(1, array.shape[-1])):
         raise ImageReadError(
-            "is a coloured picture; save the numbers of the classes as a grey one, or a TIFF with a plane for each "
-            "class"
+            "is a colour image; save the numbers of the classes as a greyscale image, or a TIFF with a plane per class"
         )
     return array[None, ..., 0]
 
 
-def _named(what: str, file: Path, error: Exception) -> ImageReadError:
+def _with_name(kind: str, file: Path, error: Exception) -> ImageReadError:
     text = str(error)
     reason = text.rpartition(f"{file.name}: ")[2] if isinstance(error, ImageReadError) else f"cannot be read ({text})"
-    return ImageReadError(f"its {what} {file.name} {reason}")
+    return ImageReadError(f"its {kind} {file.name} {reason}")
 
 
 def _read_raster(file: Path) -> StoredMask:
     planes, names = _read_planes(file)
-    planes, names, region = take_region(planes, names)
-    return StoredMask(whole_numbers(planes), tuple(names), region=region)
+    planes, names, region = split_region(planes, names)
+    return StoredMask(to_smallest_dtype(planes), tuple(names), region=region)
 
 
 def _read_part(file: Path, number: int, count: int) -> StoredMask:
-    """One plane of a mask with so many of them; the others are not read where they are series, too."""
+    """Return one plane of a mask with `count` planes; other series are not decoded."""
     if file.suffix.lower() in OUTLINE_SUFFIXES:
-        raise ImageReadError(f"holds outlines; save a plane for each of the {count} series of the image")
+        raise ImageReadError(f"contains outlines; save a plane for each of the {count} series of the image")
     series = list_series(file)
     if len(series) == count and len(series[number].channel_names) == 1:
-        return StoredMask(whole_numbers(read_image(file, series=number).array))
+        return StoredMask(to_smallest_dtype(read_image(file, series=number).array))
     mask = _read_raster(file)
     if len(mask.planes) != count:
         planes = counted(len(mask.planes), "plane")
-        raise ImageReadError(f"has {planes}; save one for each of the {count} series of the image")
+        raise ImageReadError(f"has {planes}; save one plane for each of the {count} series of the image")
     return StoredMask(mask.planes[number : number + 1], region=mask.region)
 
 
 def _read_planes(file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """All planes of a file, and their names: () where not all have one."""
+    """Return all planes of a file and their names, or () if one has no name."""
     if file.suffix.lower() in _LOSSY:
-        raise ImageReadError("is a JPEG, which changes numbers; save it as PNG or TIFF")
+        raise ImageReadError("is a JPEG, which changes pixel values; save it as PNG or TIFF")
     if (numbers := _palette_numbers(file)) is not None:
         return numbers, ()
     found = list(read_series(file))
     sizes = {image.array.shape[1:] for image in found}
     if len(sizes) > 1:
-        raise ImageReadError("holds planes of different sizes; save those of the mask alone")
+        raise ImageReadError("contains planes of different sizes; save only the planes of the mask")
     planar = _is_planar(file)
     for image in found:
         if image.channel_names == RGB and not planar:
-            drop_equal_planes(np.moveaxis(image.array, 0, -1))  # refuses it: equal ones are one already
+            drop_equal_planes(np.moveaxis(image.array, 0, -1))  # raises the error; the reader merges equal planes
     planes = np.concatenate([image.array for image in found])
     if len(planes) == 1 and planar:
-        # The reader takes three equal planes for a grey picture; here they are three classes.
+        # The reader merges three equal planes to a grey image; here they are three classes.
         planes = np.repeat(planes, 3, axis=0)
     return planes, _plane_names(found, len(planes))
 
 
 def _palette_numbers(file: Path) -> np.ndarray | None:
-    """(1, H, W) numbers of a PNG with a palette; None for any other file."""
+    """Return the indices (1, H, W) of a PNG with a palette; None for any other file."""
     from PIL import Image
 
     with file.open("rb") as stream:
         if stream.read(len(_PNG)) != _PNG:
             return None
     try:
-        with Image.open(file, formats=("PNG",)) as picture:
-            return np.asarray(picture)[None] if picture.mode == "P" else None
+        with Image.open(file, formats=("PNG",)) as image:
+            return np.asarray(image)[None] if image.mode == "P" else None
     except (ValueError, SyntaxError, OSError) as error:
-        raise ImageReadError(f"truncated or damaged ({error}); copy or export it again") from error
+        raise ImageReadError(f"is truncated or damaged ({error}); copy or export it again") from error
 
 
 def _is_planar(file: Path) -> bool:
-    """Whether a TIFF says it has colours, and holds them as planes: so `tifffile` writes an array (3, H, W) uint8."""
+    """Return whether a TIFF stores colours as planes, as `tifffile` writes a (3, H, W) uint8 array."""
     import tifffile
 
     try:
@@ -352,7 +373,7 @@ def _is_planar(file: Path) -> bool:
 
 
 def _plane_names(found: Sequence[StedImage], count: int) -> tuple[str, ...]:
-    """Names of channels, or of series of one channel; none where a program made them up, or there is one plane."""
+    """Return the names of channels or of series with one channel; () for generated names or a single plane."""
     by_channel = [name for image in found for name in image.channel_names]
     by_series = [image.series for image in found]
     for names in (by_channel, by_series):

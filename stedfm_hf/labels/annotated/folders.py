@@ -1,4 +1,4 @@
-"""Annotated images from folders: which files are images, which their masks and regions, and reading them."""
+"""Annotated images of folders: finds the mask and region of each image file, and reads them."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from stedfm_hf.labels.annotated.stored import (
     Checked,
     MaskedRows,
     StoredMask,
-    check_shows_something,
+    check_finite,
     content_digest,
-    count,
+    count_pixels,
 )
 from stedfm_hf.labels.labelled.reading import SPLIT_FOLDERS, source_of
 from stedfm_hf.labels.sourced import digest_of
 from stedfm_hf.labels.splits import ONE_SPLIT
 from stedfm_hf.runs import UserError, some_of
 
-SAY_WHICH = "the folder of the images as the data set, that of the masks with --masks"
+NAME_BOTH_FOLDERS = "name the folder of the images as the data set, and the folder of the masks with --masks"
 _REGION = "_region"
 _ROI_ENDS = ("_RoiSet", "_rois")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and what could be its mask.
+    """An image and the files that could be its mask.
 
-    Args:
-        image: the image; its path is relative to the folder that was asked for.
-        masks: files that could be its mask; there should be one. None: it has no mask.
-        region: file with its region of interest, or None.
-        plane: number of the series of the image that is taken, and of the plane of its mask, and how many there are;
-            None: the image is one.
+    Attributes:
+        image: Image file; its path is relative to the searched folder.
+        masks: Files that could be its mask; more than one is an error, () means no mask.
+        region: File of its region of interest, or None.
+        plane: Number of one series of the image, which is also the number of the plane of its mask, and the number of
+            series; None: the file is one image.
     """
 
     image: FoundImage
@@ -59,23 +59,30 @@ class Pair:
     plane: tuple[int, int] | None = None
 
     @property
-    def place(self) -> str:
-        """Name for errors and results."""
+    def image_id(self) -> str:
+        """Name for messages and results."""
         return self.image.path if self.plane is None else f"{self.image.path}[{self.plane[0]}]"
 
 
 def find_pairs(folder: Path, masks: Path | None) -> dict[str, list[Pair]]:
-    """The images of a folder with their masks, by split.
+    """Find the images of a folder and their masks, by split.
 
-    The folder holds `images/` and `masks/` (or `labels/`, `annotations/`), laid out alike, or masks lie beside their
-    images (`a_image.tif` or `a.tif`, and `a_mask.tif`), or `masks` names a folder of them. The mask of `a.tif` may be
-    called `a.*` where masks have a folder of their own, else `a_mask.*`; ROIs and polygons may be called `a.zip`,
-    `a_RoiSet.zip`, `a.roi`, `a.polys.txt` or `a_NAME.polys.txt` beside the image, too. The region of interest of
-    `a.tif` is `a_region.*` beside the image or its mask. Folders called train, validation (valid, val) and test are
-    splits, where there are no others: around the images and their masks, or in both.
+    There are three layouts: `images/` and `masks/` (or `labels/`, `annotations/`) with the same file names; masks next
+    to their images (`a_image.tif` or `a.tif`, and `a_mask.tif`); or a separate folder `masks`. The mask of `a.tif` is
+    called `a.*` or `a_mask.*` in a folder of masks, and `a_mask.*` next to the image. ROIs and polygons next to the
+    image may also be called `a.zip`, `a_RoiSet.zip`, `a.roi`, `a.polys.txt` or `a_NAME.polys.txt`. The region of
+    interest of `a.tif` is `a_region.*` next to the image or its mask. If all folders are called train, validation
+    (valid, val) or test, they are the splits: around `images/` and `masks/`, or inside of both.
+
+    Args:
+        folder: Folder of the images.
+        masks: Folder of the masks; None: in `folder`.
+
+    Raises:
+        UserError: Several folders could hold the masks, the folder of the masks does not exist, or there is no image.
     """
-    if masks is None and (own := _images_and_masks(folder)) is not None:
-        return _by_split(_pairs(*own, ""))
+    if masks is None and (folders := _images_and_masks(folder)) is not None:
+        return _by_split(_pairs(*folders, ""))
     tops = sorted(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
     if (
         masks is None
@@ -88,12 +95,16 @@ def find_pairs(folder: Path, masks: Path | None) -> dict[str, list[Pair]]:
             inner = folder / top
             pairs = _pairs(*(_images_and_masks(inner) or (inner, inner)), f"{top}/")
             found.setdefault(SPLIT_FOLDERS[top], []).extend(pairs)
-        return _in_order(found)
+        return _sorted_by_split(found)
     return _by_split(_pairs(folder, masks or folder, ""))
 
 
-def each_plane(pair: Pair) -> list[Pair]:
-    """A pair for every series of the image; the one there is, where the file cannot be read."""
+def expand_series(pair: Pair) -> list[Pair]:
+    """Return a pair for each series of the image file; the pair unchanged if the file cannot be read.
+
+    Args:
+        pair: Image file and its masks.
+    """
     try:
         count = len(list_series(pair.image.file))
     except (ImageReadError, OSError):
@@ -102,14 +113,14 @@ def each_plane(pair: Pair) -> list[Pair]:
 
 
 def _images_and_masks(folder: Path) -> tuple[Path, Path] | None:
-    """The folders of images and of masks in a folder, where both are there."""
+    """Return the folders of images and of masks in a folder, or None if one of them is missing."""
     folders = {each.name.lower(): each for each in folder.iterdir() if each.is_dir()}
     masks = [folders[name] for name in MASKS if name in folders]
     if IMAGES not in folders or not masks:
         return None
     if len(masks) > 1:
         names = " and ".join(each.name for each in masks)
-        raise UserError(f"{folder}: {names} could both hold the masks; name one, and the images: {SAY_WHICH}")
+        raise UserError(f"{folder}: {names} could both be the masks; {NAME_BOTH_FOLDERS}")
     return folders[IMAGES], masks[0]
 
 
@@ -120,30 +131,30 @@ def _by_split(pairs: list[Pair]) -> dict[str, list[Pair]]:
     found: dict[str, list[Pair]] = {}
     for part, pair in zip(parts, pairs, strict=True):
         found.setdefault(SPLIT_FOLDERS[part[0]], []).append(pair)
-    return _in_order(found)
+    return _sorted_by_split(found)
 
 
-def _in_order(found: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
+def _sorted_by_split(found: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
     return {name: found[name] for name in dict.fromkeys(SPLIT_FOLDERS.values()) if name in found}
 
 
 def _pairs(images: Path, masks: Path, prefix: str) -> list[Pair]:
     if not masks.is_dir():
-        raise UserError(f"{masks}: there is no such folder of masks; check the path")
+        raise UserError(f"{masks}: folder of masks not found; check the path")
     found = [each for each in find_images(images).images if not _stem(each.path).endswith(_REGION)]
     if not found:
-        raise UserError(f"{images}: holds regions of interest and no image; name the folder of the images")
+        raise UserError(f"{images}: contains regions of interest but no image; use the folder of the images")
     files = list(_walk(masks))
-    pictures = any(Path(path).suffix.lower() in readable_suffixes() for path, _ in files)
-    masked = pair_masks(found, masks) if pictures else MaskedImages(tuple(found), {})
-    outlines = _outlines(files, beside=masks.resolve() == images.resolve())
+    has_images = any(Path(path).suffix.lower() in readable_suffixes() for path, _ in files)
+    masked = pair_masks(found, masks) if has_images else MaskedImages(tuple(found), {})
+    outlines = _outlines(files, next_to_images=masks.resolve() == images.resolve())
     regions = {_stem(path): file for path, file in [*_walk(images), *files] if _is_region(path)}
     pairs = []
     for image in masked.images:
-        drawn = [file for stem in mask_stems(image.path) for file in outlines.get(stem, ())]
+        outlined = [file for stem in mask_stems(image.path) for file in outlines.get(stem, ())]
         stems = [f"{stem}{_REGION}" for stem in (_stem(image.path), _stem(image.path).removesuffix("_image"))]
         region = next((regions[stem] for stem in stems if stem in regions), None)
-        candidates = (*masked.masks.get(image.path, ()), *dict.fromkeys(drawn))
+        candidates = (*masked.masks.get(image.path, ()), *dict.fromkeys(outlined))
         pairs.append(Pair(FoundImage(image.file, f"{prefix}{image.path}"), candidates, region))
     return pairs
 
@@ -156,8 +167,8 @@ def _is_region(path: str) -> bool:
     return _stem(path).endswith(_REGION) and Path(path).suffix.lower() in readable_suffixes()
 
 
-def _outlines(files: Sequence[tuple[str, Path]], *, beside: bool) -> dict[str, list[Path]]:
-    """Files of outlines by the stem of what they may be the mask of."""
+def _outlines(files: Sequence[tuple[str, Path]], *, next_to_images: bool) -> dict[str, list[Path]]:
+    """Return the files of outlines by the stems of the images that they could annotate."""
     found: defaultdict[str, list[Path]] = defaultdict(list)
     for path, file in files:
         if file.suffix.lower() not in OUTLINE_SUFFIXES:
@@ -166,10 +177,10 @@ def _outlines(files: Sequence[tuple[str, Path]], *, beside: bool) -> dict[str, l
         if file.suffix.lower() in TEXT_SUFFIXES:
             if stem.endswith(".polys"):
                 stem = stem.removesuffix(".polys")
-                # The reference puts the name of who drew them behind that of the image.
+                # In the reference protocol, the name of the annotator follows the name of the image.
                 found[stem.rpartition("_")[0]].append(file)
-            elif beside and not stem.endswith("_mask"):
-                continue  # what a microscope wrote about the image, more likely
+            elif next_to_images and not stem.endswith("_mask"):
+                continue  # probably metadata that a microscope wrote about the image
         found[stem].append(file)
         for end in _ROI_ENDS:
             if stem.endswith(end):
@@ -178,11 +189,11 @@ def _outlines(files: Sequence[tuple[str, Path]], *, beside: bool) -> dict[str, l
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
-    """All files below a folder that are not hidden, with their paths relative to it, sorted."""
+    """Yield the path relative to a folder, and the file, for all files below it that are not hidden, sorted."""
     for here, folders, names in os.walk(folder, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        place = Path(here).relative_to(folder)
-        yield from (((place / name).as_posix(), Path(here, name)) for name in sorted(names) if name[0] != ".")
+        parent = Path(here).relative_to(folder)
+        yield from (((parent / name).as_posix(), Path(here, name)) for name in sorted(names) if name[0] != ".")
 
 
 def read_folder(
@@ -193,14 +204,20 @@ def read_folder(
     channel: str | int | None,
     source_pattern: str | None,
 ) -> dict[str, MaskedRows]:
-    """The annotated images of a folder by split; see :func:`~stedfm_hf.labels.annotated.folders.find_pairs`.
+    """Read the annotated images of a folder by split; see :func:`~stedfm_hf.labels.annotated.folders.find_pairs`.
 
-    Every image and mask is decoded once here, so that one that is damaged is known before anything is trained. For
-    `series`, `channel` and `source_pattern` see :func:`~stedfm_hf.labels.annotated.read_annotated`.
+    Every image and mask is decoded once, so that damaged files are found before a training starts.
+
+    Args:
+        folder: Folder of the images.
+        masks: Folder of the masks; None: in `folder`.
+        series: See :func:`~stedfm_hf.labels.annotated.read_annotated`.
+        channel: See :func:`~stedfm_hf.labels.annotated.read_annotated`.
+        source_pattern: See :func:`~stedfm_hf.labels.annotated.read_annotated`.
     """
     splits = find_pairs(folder, masks)
     if series == ALL_SERIES:
-        splits = {name: [part for pair in pairs for part in each_plane(pair)] for name, pairs in splits.items()}
+        splits = {name: [part for pair in pairs for part in expand_series(pair)] for name, pairs in splits.items()}
         series = None
     check = functools.partial(_check_pair, series=series, channel=channel)
     found = {}
@@ -210,29 +227,38 @@ def read_folder(
             checked = list(pool.map(check, with_mask))
         good = [number for number, each in enumerate(checked) if isinstance(each, Checked)]
         kept = [each for each in checked if isinstance(each, Checked)]
-        places = [pair.place for pair in with_mask]
+        image_ids = [pair.image_id for pair in with_mask]
         found[split] = MaskedRows(
             facts=[each.facts for each in kept],
             sources=[
                 source_of(with_mask[number].image.path, source_pattern, each.content)
                 for number, each in zip(good, kept, strict=True)
             ],
-            image_ids=[places[number] for number in good],
+            image_ids=[image_ids[number] for number in good],
             contents=[each.content for each in kept],
             rows=range(len(good)),
             digest=digest_of([series, channel], *(each.digest for each in kept)),
-            reads=FileReads(
+            reader=FilePairReader(
                 tuple(with_mask[number] for number in good), tuple(each.shape for each in kept), series, channel
             ),
-            failed={place: each for place, each in zip(places, checked, strict=True) if isinstance(each, str)},
-            unmasked=[pair.place for pair in pairs if not pair.masks],
+            failed={
+                image_id: each for image_id, each in zip(image_ids, checked, strict=True) if isinstance(each, str)
+            },
+            without_mask=[pair.image_id for pair in pairs if not pair.masks],
         )
     return found
 
 
 @dataclass(frozen=True)
-class FileReads:
-    """Reads pairs of files."""
+class FilePairReader:
+    """Reader of pairs of files.
+
+    Attributes:
+        pairs: Files of each row.
+        shapes: Height and width of each image in pixels.
+        series: Series to read.
+        channel: Channel to read.
+    """
 
     pairs: tuple[Pair, ...]
     shapes: tuple[tuple[int, int], ...]
@@ -240,11 +266,11 @@ class FileReads:
     channel: str | int | None
 
     def image(self, number: int) -> StedImage:
-        """The image of a row."""
+        """Return the image of a row."""
         return _image_of(self.pairs[number], self.series, self.channel)
 
     def mask(self, number: int) -> StoredMask:
-        """The mask of a row."""
+        """Return the mask of a row."""
         return _mask_of(self.pairs[number], self.shapes[number])
 
 
@@ -257,23 +283,23 @@ def _mask_of(pair: Pair, shape: tuple[int, int]) -> StoredMask:
 
 
 def _check_pair(pair: Pair, *, series: str | int | None, channel: str | int | None) -> Checked | str:
-    """What is known of a pair, or why it cannot be used."""
+    """Return the facts of a pair, or the reason why it cannot be used."""
     file = pair.image.file
     try:
         if len(pair.masks) > 1:
-            names = ", ".join(each.name for each in pair.masks)
-            return f"has several masks ({names}); keep one"
-        there = [each.name for each in list_series(file)] if series is None and pair.plane is None else []
-        if len(there) > 1:
+            listed = ", ".join(each.name for each in pair.masks)
+            return f"has several masks ({listed}); keep one"
+        names = [each.name for each in list_series(file)] if series is None and pair.plane is None else []
+        if len(names) > 1:
             return (
-                f"holds {len(there)} series ({some_of(there)}): --series all takes each as an image, with the plane "
-                "of the mask that has its number; if the planes of the mask are classes, --series 0 takes one"
+                f"holds {len(names)} series ({some_of(names)}); use --series all to read each as an image, with the "
+                "mask plane of the same number, or --series 0 to read one, if the mask planes are classes"
             )
         image = _image_of(pair, series, channel)
-        check_shows_something(image.array)
+        check_finite(image.array)
         height, width = image.array.shape[1:]
         mask = _mask_of(pair, (height, width))
-        return Checked(count(mask), (height, width), content_digest(image, mask), file_id(file))
+        return Checked(count_pixels(mask), (height, width), content_digest(image, mask), file_id(file))
     except UserError:
         raise
     except (ImageReadError, OSError, MemoryError) as error:

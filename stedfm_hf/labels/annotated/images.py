@@ -1,6 +1,6 @@
-"""Annotated images: what models of segmentation are trained and scored on.
+"""Annotated images, which segmentation models are trained and scored on.
 
-Images and masks are read when they are asked for; what is counted (pixels of every class) is known before.
+Images and masks are read on access; the pixels of every class are counted before.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 from stedfm_hf.data.repository.mask_names import read_mask_names
 from stedfm_hf.images import ImageReadError, StedImage
 from stedfm_hf.labels.annotated.annotation_files import check_shape
-from stedfm_hf.labels.annotated.folders import SAY_WHICH, read_folder
+from stedfm_hf.labels.annotated.folders import NAME_BOTH_FOLDERS, read_folder
 from stedfm_hf.labels.annotated.repositories import read_masked_repository
 from stedfm_hf.labels.annotated.stored import (
     MaskedRows,
-    Reads,
+    PairReader,
     StoredMask,
     content_digest,
-    count,
-    whole_numbers,
+    count_pixels,
+    to_smallest_dtype,
 )
 from stedfm_hf.labels.annotated.targets import Classes, Rule, TargetType, make_rule
 from stedfm_hf.labels.labelled.reading import is_class_folder, is_simulated
@@ -36,15 +36,15 @@ _SCALING = StedFmImageProcessor()
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AnnotatedImages(SourcedImages[tuple[np.ndarray, np.ndarray]]):
-    """Images with their masks and sources; item k is (image, target). See :class:`SourcedImages` for other fields.
+    """Images with their masks and sources; item k is (image, target). See :class:`SourcedImages` for the other fields.
 
-    Args:
-        rule: what the masks mean.
-        reads: reads the image and the mask of a row of the data set.
-        pixels: (n, L) int64, pixels of every class; of soft masks those above 0.
-        annotated: (n,) float64, share of the pixels of any class but the background.
-        sizes: (n,) int64, pixels of every image.
-        unmasked: images that were left out because they have no mask.
+    Attributes:
+        rule: Rule that converts masks to targets.
+        reader: Reader of the image and the mask of a row of the data set.
+        pixels: Number of pixels of each class, (n, L) int64; pixels above 0 for soft masks.
+        annotated: Fraction of the pixels that belong to any class except the background, (n,) float64.
+        sizes: Number of pixels of each image, (n,) int64.
+        without_mask: Names of the images that were excluded because they have no mask.
 
     Example:
         >>> mask = np.zeros((4, 4), np.uint8)
@@ -56,63 +56,85 @@ class AnnotatedImages(SourcedImages[tuple[np.ndarray, np.ndarray]]):
     """
 
     rule: Rule
-    reads: Reads = field(repr=False)
+    reader: PairReader = field(repr=False)
     pixels: np.ndarray = field(repr=False)
     annotated: np.ndarray = field(repr=False)
     sizes: np.ndarray = field(repr=False)
-    unmasked: tuple[str, ...] = ()
+    without_mask: tuple[str, ...] = ()
 
     def item(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image and target."""
+        """Return image and target."""
         return self.image(number), self.target(number)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes; of a single label the background is one of them."""
+        """Names of the classes; with single labels, the background is one of them."""
         return self.rule.classes
 
     @property
     def target_type(self) -> TargetType:
-        """What the targets are: `single_label`, `multi_label` or `soft`."""
+        """Type of the targets: `single_label`, `multi_label` or `soft`."""
         return self.rule.target_type
 
     @property
     def background(self) -> int | None:
-        """Number of the class that is no annotation, if there is one."""
+        """Number of the background class, or None."""
         return self.rule.background
 
     def stored(self, number: int) -> StedImage:
-        """An image as it is stored, with its pixel size and the intensities that mean 0 and 1 where they are known."""
-        return self.reads.image(int(self.rows[number]))
+        """Return an image unscaled, with its pixel size and the intensities that mean 0 and 1 where they are known.
+
+        Args:
+            number: Index of the image.
+        """
+        return self.reader.image(int(self.rows[number]))
 
     def image(self, number: int) -> np.ndarray:
-        """An image (C, H, W) float32 in [0, 1], scaled as the repository says; of files, as the models' default."""
+        """Return an image scaled as its data set defines, or with the default scaling of the models for image files.
+
+        Args:
+            number: Index of the image.
+
+        Returns:
+            (C, H, W) float32 in [0, 1].
+        """
         return _SCALING.prepare(self.stored(number))
 
     def target(self, number: int) -> np.ndarray:
-        """The target of an image.
+        """Return the target of an image.
+
+        Args:
+            number: Index of the image.
 
         Returns:
-            `single_label`: (H, W) int64 numbers of classes, 255 where it is left out; `multi_label`: (L, H, W) uint8
-            of 0 and 1; `soft`: (L, H, W) float32 in [0, 1].
+            `single_label`: class numbers (H, W) int64, 255 for ignored pixels; `multi_label`: (L, H, W) uint8 of 0 and
+            1; `soft`: (L, H, W) float32 in [0, 1].
         """
         return self.annotation(number)[0]
 
     def region(self, number: int) -> np.ndarray | None:
-        """Where the annotation of an image counts (H, W) bool; None: everywhere."""
+        """Return the annotated pixels of an image, (H, W) bool; None: all.
+
+        Args:
+            number: Index of the image.
+        """
         return self.annotation(number)[1]
 
     def annotation(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Target and region of an image, read at once."""
-        mask = self.reads.mask(int(self.rows[number]))
+        """Return target and region of an image; the mask is read once.
+
+        Args:
+            number: Index of the image.
+        """
+        mask = self.reader.mask(int(self.rows[number]))
         return self.rule.target(mask), self.rule.region(mask)
 
-    def shown(self) -> dict[str, np.ndarray]:
-        """Of every class but the background which images have pixels of it."""
+    def class_presence(self) -> dict[str, np.ndarray]:
+        """Return by class except the background whether each image has pixels of it, (n,) bool."""
         return {name: self.pixels[:, n] > 0 for n, name in enumerate(self.classes) if n != self.background}
 
     def counts(self) -> dict[str, int]:
-        """How many pixels every class has; of soft masks those above 0."""
+        """Return the number of pixels by class; pixels above 0 for soft masks."""
         return {name: int(each) for name, each in zip(self.classes, self.pixels.sum(axis=0), strict=True)}
 
 
@@ -126,45 +148,50 @@ def from_arrays(
     sources: Sequence[str] | None = None,
     regions: Sequence[np.ndarray | None] | None = None,
 ) -> AnnotatedImages:
-    """Annotated images of arrays in memory.
+    """Build annotated images from arrays in memory.
 
     Args:
-        name: of the data set.
-        images: (H, W) or (C, H, W) each; scaled as the models' default, floats in [0, 1] too.
-        masks: (H, W) or (P, H, W) each.
-        classes: as of :func:`read_annotated`.
-        target_type: as of :func:`read_annotated`.
-        sources: source image of each; None: each is a source of its own.
-        regions: (H, W) bool each, where the annotation counts; None: everywhere.
+        name: Name of the data set.
+        images: Pixels (H, W) or (C, H, W) of each image; scaled as the default of the models, even floats in [0, 1].
+        masks: Mask (H, W) or planes (P, H, W) of each image.
+        classes: See :func:`read_annotated`.
+        target_type: See :func:`read_annotated`.
+        sources: Source image id of each image; None: each image is a separate source image.
+        regions: Annotated pixels of each image, (H, W) bool; None: all.
 
     Raises:
-        UserError: the masks are not of the size of their images, or as of :func:`read_annotated`.
+        UserError: A mask and its image differ in size, or an error of :func:`read_annotated`.
+
+    Example:
+        >>> data = from_arrays("cells", [np.eye(4)], [np.eye(4, dtype=np.uint8)])
+        >>> data.target_type, data.annotated.tolist()
+        ('single_label', [0.25])
     """
-    places = [str(number) for number in range(len(images))]
+    image_ids = [str(number) for number in range(len(images))]
     wrapped, stored = in_memory(images), []
     for number, (image, mask) in enumerate(zip(wrapped, masks, strict=True)):
         region = None if regions is None else regions[number]
         try:
-            planes = whole_numbers(np.asarray(mask) if np.ndim(mask) == 3 else np.asarray(mask)[None])
+            planes = to_smallest_dtype(np.asarray(mask) if np.ndim(mask) == 3 else np.asarray(mask)[None])
             check_shape(planes, (image.array.shape[1], image.array.shape[2]))
         except ImageReadError as error:
             raise UserError(f"{name}: the mask of image {number} {error}") from error
         stored.append(StoredMask(planes, region=None if region is None else np.asarray(region, bool)))
     digests = [content_digest(image, mask) for image, mask in zip(wrapped, stored, strict=True)]
     rows = MaskedRows(
-        facts=[count(mask) for mask in stored],
-        sources=sources or places,
-        image_ids=places,
-        contents=[""] * len(places),
-        rows=range(len(places)),
+        facts=[count_pixels(mask) for mask in stored],
+        sources=sources or image_ids,
+        image_ids=image_ids,
+        contents=[""] * len(image_ids),
+        rows=range(len(image_ids)),
         digest=digest_of([], *digests),
-        reads=_ArrayReads(wrapped, stored),
+        reader=_ArrayPairReader(wrapped, stored),
     )
     return _annotated({"all": rows}, name, classes, target_type, {}, simulated=False)["all"]
 
 
 @dataclass(frozen=True, eq=False)
-class _ArrayReads:
+class _ArrayPairReader:
     images: Sequence[StedImage]
     masks: Sequence[StoredMask]
 
@@ -186,35 +213,35 @@ def read_annotated(
     channel: str | int | None = None,
     source_pattern: str | None = None,
 ) -> dict[str, AnnotatedImages]:
-    """Reads annotated images by split.
+    """Read annotated images by split.
 
-    What masks mean is decided by those of all splits, so that the classes of one split alone have the numbers they
-    have together with the others.
+    The masks of all splits together define the classes, so that the classes have the same numbers in every split.
 
     Args:
-        data: a data set repository (local folder or Hub id) whose rows have masks, or a folder of image files with
-            their masks; see :func:`~stedfm_hf.labels.annotated.folders.find_pairs` for the names of the files,
-            and :func:`~stedfm_hf.labels.annotated.annotation_files.read_mask` for their kinds.
-        split: the only split wanted, or None for all.
-        masks: of a folder: another one with the masks, laid out like it.
-        classes: names of the classes 1, 2, ... of label images (`background` may stand first), of the planes, bits or
-            numbered outlines; or what each number means, `{0: "background", 3: "spine", 6: "spine"}`: numbers with
-            one name are one class. None: what the data set says, else `background`, `class 1`, ...
-        target_type: `single_label`, `multi_label` or `soft`; None: what the masks are, see
+        data: Data set with masks (local folder or Hub id), or folder of image files with their masks; see
+            :func:`~stedfm_hf.labels.annotated.folders.find_pairs` for the file names, and
+            :func:`~stedfm_hf.labels.annotated.annotation_files.read_mask` for the file types.
+        split: Name of the only split to return; None: all.
+        masks: Separate folder of the masks of a folder of images, with the same layout.
+        classes: Names of the classes 1, 2, ... of label images (`background` may be the first), of the planes, bits or
+            numbered outlines; or names by number, `{0: "background", 3: "spine", 6: "spine"}`: numbers with the same
+            name are one class. None: the names in the data set, else `background`, `class 1`, ...
+        target_type: `single_label`, `multi_label` or `soft`; None: inferred from the masks, see
             :func:`~stedfm_hf.labels.annotated.targets.make_rule`.
-        series: of image files: the one to take; None where files have one. `all` takes each for itself, with the plane
-            of the mask that has its number: the planes of a stack, all of one source.
-        channel: of image files: the one to take; None takes all.
-        source_pattern: of image files: regular expression; what its first group (or the whole) matches in the path is
-            the id of the source image. None: the id is a hash of the bytes of the file.
+        series: Series of image files to read; None if each file has one. `all` reads each series as a separate image,
+            with the mask plane of the same number: the planes of a stack, which share a source image.
+        channel: Channel of image files to read; None: all.
+        source_pattern: Regular expression for the paths of image files; the text that its first group (or the whole
+            pattern) matches is the source image id. None: the id is a hash of the file.
 
     Returns:
-        The splits by name; `{"all": ...}` where there are none. Images that cannot be read, or whose masks cannot,
-        are named in `failed`; those without a mask in `unmasked`.
+        The images by split; `{"all": ...}` if there are no splits. Images that are unreadable or have an unreadable
+        mask are listed in `failed`, images without a mask in `without_mask`.
 
     Raises:
-        UserError: there is no image with a mask; all masks are empty, or all of train; numbers in masks are of no
-            class (the message names the file and them); the masks are of different kinds; a package is needed.
+        UserError: No image has a mask; all masks, or all masks of train, are empty; a mask contains numbers without a
+            class (the message names the file and the numbers); the masks have different types; or a package that reads
+            them is missing.
 
     Example:
         >>> splits = read_annotated("annotated_cells", classes=["rings", "fibres"])  # doctest: +SKIP
@@ -225,25 +252,25 @@ def read_annotated(
     name = path.resolve().name if path.exists() else os.fspath(data)
     if not path.exists() and (os.fspath(data).endswith("/") or os.fspath(data).count("/") != 1):
         raise UserError(
-            f"{data}: there is no such folder; name one of images and masks, or a data set (on the Hub: OWNER/NAME)"
+            f"{data}: folder not found; use a folder of images and masks, or a data set (on the Hub: OWNER/NAME)"
         )
     if path.is_file():
-        raise UserError(f"{data}: is a file; name a folder of images and masks, or a data set")
+        raise UserError(f"{data}: a file; use a folder of images and masks, or a data set")
     if is_class_folder(data):
         folder = None if masks is None else Path(masks)
         rows = read_folder(path, folder, series=series, channel=channel, source_pattern=source_pattern)
     else:
         if masks is not None or source_pattern is not None:
             raise UserError(
-                f"{data}: is a data set, which has masks and sources itself; leave --masks and pattern out"
+                f"{data}: a data set, which contains masks and source image ids; omit --masks and the source pattern"
             )
         rows = read_masked_repository(data)
     if split is not None and split not in rows:
-        raise UserError(f"{data}: has no split {split!r}; there are {', '.join(rows)}")
+        raise UserError(f"{data}: has no split {split!r}; choose from {', '.join(rows)}")
     known = read_mask_names(data) if classes is None else {}
     found = _annotated(rows, name, classes, target_type, known, simulated=is_simulated(data))
     if split is not None and split not in found:
-        raise UserError(f"{data}: no image of {split} has a mask that can be read{_first_reason([rows[split]])}")
+        raise UserError(f"{data}: no image of {split} has a readable mask{_first_reason([rows[split]])}")
     return {key: each for key, each in found.items() if split in (None, key)}
 
 
@@ -256,15 +283,17 @@ def _annotated(
     *,
     simulated: bool,
 ) -> dict[str, AnnotatedImages]:
-    """Numbers the classes of all splits alike."""
-    facts = {place: each for rows in splits.values() for place, each in zip(rows.image_ids, rows.facts, strict=True)}
+    """Assign the same class numbers in all splits."""
+    facts = {
+        image_id: each for rows in splits.values() for image_id, each in zip(rows.image_ids, rows.facts, strict=True)
+    }
     if not facts:
-        unmasked = sum(len(rows.unmasked) for rows in splits.values())
+        without_mask = sum(len(rows.without_mask) for rows in splits.values())
         failed = sum(len(rows.failed) for rows in splits.values())
-        hint = f"; the mask of a.tif is masks/a.tif beside images/a.tif, or a_mask.tif; else name {SAY_WHICH}"
+        hint = f"; name the mask of images/a.tif masks/a.tif, or the mask of a.tif a_mask.tif; or {NAME_BOTH_FOLDERS}"
         raise UserError(
-            f"{name}: no image has a mask that can be read ({unmasked} have none, {failed} failed"
-            f"{_first_reason(splits.values())}){hint if unmasked else ''}"
+            f"{name}: no image has a readable mask ({without_mask} without a mask, {failed} failed"
+            f"{_first_reason(splits.values())}){hint if without_mask else ''}"
         )
     rule = make_rule(facts, where=name, classes=classes, target_type=target_type, known=known)
     found = {split: _of_split(rows, rule, name, simulated) for split, rows in splits.items() if rows.image_ids}
@@ -278,8 +307,8 @@ def _annotated(
 
 
 def _first_reason(splits: Iterable[MaskedRows]) -> str:
-    """The first of the reasons why images failed, as the end of a message."""
-    reasons = [f"; {place}: {reason}" for rows in splits for place, reason in rows.failed.items()]
+    """Return the first reason why an image failed, as the end of a message."""
+    reasons = [f"; {image_id}: {reason}" for rows in splits for image_id, reason in rows.failed.items()]
     return reasons[0] if reasons else ""
 
 
@@ -292,36 +321,39 @@ def _of_split(rows: MaskedRows, rule: Rule, name: str, simulated: bool) -> Annot
         sources=np.array(list(rows.sources), dtype=str),
         image_ids=np.array(list(rows.image_ids), dtype=str),
         contents=np.array(list(rows.contents), dtype=str),
-        reads=rows.reads,
+        reader=rows.reader,
         rows=np.array(list(rows.rows), np.int64),
         pixels=np.array([rule.pixels(each) for each in rows.facts], np.int64).reshape(-1, len(rule.classes)),
         annotated=np.array([rule.annotated(each) / each.size for each in rows.facts]),
         sizes=np.array([each.size for each in rows.facts], np.int64),
         simulated=simulated,
         failed=rows.failed,
-        unmasked=tuple(rows.unmasked),
+        without_mask=tuple(rows.without_mask),
     )
 
 
-_FALSE_ONLY = "only false marks of it count"
+_FALSE_ONLY = "only its false positives count"
 
 
 def class_warnings(parts: Mapping[str, AnnotatedImages]) -> list[str]:
-    """What a user should know of the splits before training: classes that have no pixel in one of them.
+    """Return warnings about classes that have no pixel in a split.
+
+    Args:
+        parts: Images by split.
 
     Example:
         >>> from stedfm_hf.labels.annotated.images import from_arrays
         >>> import numpy as np
         >>> data = from_arrays("d", [np.eye(4)], [np.eye(4, dtype=np.uint8)], classes=["rings", "fibres"])
         >>> class_warnings({"train": data})
-        ['d: no pixel of fibres is in train: it cannot be learned']
+        ['d: no pixel of fibres is in train: the class cannot be learned']
     """
-    means = {"train": "it cannot be learned", "validation": _FALSE_ONLY, "test": _FALSE_ONLY}
-    found = []
+    consequences = {"train": "the class cannot be learned", "validation": _FALSE_ONLY, "test": _FALSE_ONLY}
+    warnings = []
     for split, data in parts.items():
         for name in [each for each, pixels in data.counts().items() if not pixels]:
             elsewhere = [other for other, part in parts.items() if other != split and part.counts().get(name)]
-            there = f", but there are some in {' and '.join(elsewhere)}" if elsewhere else ""
-            meaning = means.get(split, "it can be neither learned nor scored")
-            found.append(f"{data.name}: no pixel of {name} is in {split}{there}: {meaning}")
-    return found
+            but = f", but {' and '.join(elsewhere)} has some" if elsewhere else ""
+            meaning = consequences.get(split, "the class can be neither learned nor scored")
+            warnings.append(f"{data.name}: no pixel of {name} is in {split}{but}: {meaning}")
+    return warnings

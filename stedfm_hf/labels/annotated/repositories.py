@@ -1,4 +1,4 @@
-"""Annotated images from data set repositories: of crops, and of pictures as the `datasets` library loads them."""
+"""Annotated images of data sets: crops of `stedfm data build`, and data sets with an image and a mask column."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from stedfm_hf.labels.annotated.stored import (
     MaskedRows,
     MaskFacts,
     StoredMask,
-    check_shows_something,
+    check_finite,
     content_digest,
-    count,
-    whole_numbers,
+    count_pixels,
+    to_smallest_dtype,
 )
-from stedfm_hf.labels.labelled.reading import CropReader, picture_rows, read_repository
+from stedfm_hf.labels.labelled.reading import CropReader, image_rows, read_repository
 from stedfm_hf.labels.sourced import digest_of
 from stedfm_hf.runs import UserError
 
@@ -34,14 +34,14 @@ _MASK_OF_CROP = ("mask", "height", "width")
 
 
 def read_masked_repository(repo: str | os.PathLike[str]) -> dict[str, MaskedRows]:
-    """The rows of a data set repository that have a mask, by split.
+    """Read the rows of a data set that have a mask, by split.
 
     Args:
-        repo: a local folder, or the id of one on the Hub: crops as `stedfm data build` writes them, or any data set
-            with a column of pictures and one of masks called `mask`, `label` or `annotation`.
+        repo: Local folder or Hub id: crops written by `stedfm data build`, or any data set with an image column and a
+            mask column called `mask`, `label` or `annotation`.
 
     Raises:
-        UserError: there is no such repository, or no masks in it.
+        UserError: The data set does not exist or has no masks.
     """
     try:
         splits = {name: find_split(repo, name) for name in find_split_names(repo)}
@@ -49,7 +49,7 @@ def read_masked_repository(repo: str | os.PathLike[str]) -> dict[str, MaskedRows
     except UserError:
         is_crops = False
     if not is_crops:
-        return read_pictures(os.fspath(repo))
+        return read_image_columns(os.fspath(repo))
     rows = read_repository(repo, None, "source")
     found = {}
     for split, files in splits.items():
@@ -63,41 +63,47 @@ def read_masked_repository(repo: str | os.PathLike[str]) -> dict[str, MaskedRows
             contents=[known.contents[number] for number in kept],
             rows=kept,
             digest=known.digest,
-            reads=CropReads(files),
+            reader=MaskedCropReader(files),
             failed=failed,
-            unmasked=[
-                place
-                for place, each in zip(known.image_ids, facts, strict=True)
-                if each is None and place not in failed
+            without_mask=[
+                image_id
+                for image_id, each in zip(known.image_ids, facts, strict=True)
+                if each is None and image_id not in failed
             ],
         )
     return found
 
 
-class CropReads(CropReader):
-    """Reads crops and their masks one by one; row groups that were read are kept, as far as there is room."""
+class MaskedCropReader(CropReader):
+    """Reader of the crops and masks of a split by row; caches row groups up to a limit of memory."""
 
     def __init__(self, files: SplitFiles) -> None:
         super().__init__(files)
         self._mask_columns = (*_MASK_OF_CROP, *files.plane_columns)
         if files.plane_columns:
-            # Planes may be larger than the pixels, so that fewer row groups are kept.
+            # Planes may be larger than the pixels, so the cache holds fewer row groups.
             before = self._read_group(0).nbytes
             self._rows = ShardReader(files, [*crop_features(), *files.plane_columns], shards_in_use=len(files.shards))
             kept = max(4, int(self._table.cache_parameters()["maxsize"] * before / self._read_group(0).nbytes))
             self._table = functools.lru_cache(maxsize=kept)(self._read_group)
 
     def image(self, number: int) -> StedImage:
-        """The crop of a row, with the intensities that mean 0 and 1."""
+        """Return the crop of a row, with the intensities that mean 0 and 1."""
         return self(number)
 
     def mask(self, number: int) -> StoredMask:
-        """The mask of a row."""
+        """Return the mask of a row."""
         return stored_mask(self.stored(number, self._mask_columns))
 
 
 def stored_mask(row: Mapping[str, Any]) -> StoredMask:
-    """The mask of a row of crops that has one, with its planes and its region where there are any.
+    """Return the mask of a row that has one, with all its planes and its region.
+
+    Args:
+        row: Row of a data set of crops, with the columns of the mask.
+
+    Raises:
+        ImageReadError: The stored mask is damaged.
 
     Example:
         >>> row = {"mask": bytes([0, 3]), "height": 1, "width": 2}
@@ -117,7 +123,7 @@ def stored_mask(row: Mapping[str, Any]) -> StoredMask:
 
 
 def _mask_of(row: Mapping[str, Any]) -> np.ndarray:
-    """(H, W) of a row that has a plain mask: a byte a pixel, or two."""
+    """Return a mask without planes, (H, W), of one or two bytes per pixel."""
     stored, height, width = row["mask"], row["height"], row["width"]
     if len(stored) not in (height * width, 2 * height * width):
         raise ImageReadError(
@@ -127,7 +133,7 @@ def _mask_of(row: Mapping[str, Any]) -> np.ndarray:
 
 
 def _facts_of_crops(files: SplitFiles) -> tuple[list[MaskFacts | None], dict[str, str]]:
-    """What is known of the mask of every row, a row group at a time: None for rows without one and damaged ones."""
+    """Return the pixel counts of each row, None without a readable mask, and the reasons of the unreadable ones."""
     columns = [*_MASK_OF_CROP, *files.plane_columns]
     reader = ShardReader(files, columns, shards_in_use=len(files.shards))
     facts: list[MaskFacts | None] = []
@@ -139,7 +145,7 @@ def _facts_of_crops(files: SplitFiles) -> tuple[list[MaskFacts | None], dict[str
                 if row["mask"] is None:
                     continue
                 try:
-                    facts[-1] = count(stored_mask(row))
+                    facts[-1] = count_pixels(stored_mask(row))
                 except ImageReadError as error:
                     failed[f"{files.split}/{len(facts) - 1}"] = str(error)
     return facts, failed
@@ -148,23 +154,31 @@ def _facts_of_crops(files: SplitFiles) -> tuple[list[MaskFacts | None], dict[str
 _MASK_COLUMNS = ("mask", "label", "annotation")
 
 
-def read_pictures(repo: str) -> dict[str, MaskedRows]:
-    """A repository of pictures with masks, as the `datasets` library loads it."""
-    return {split: _pictures(rows) for split, rows in picture_rows(repo).items()}
+def read_image_columns(repo: str) -> dict[str, MaskedRows]:
+    """Read a data set with an image and a mask column, as the `datasets` library loads it, by split.
+
+    Args:
+        repo: Local folder or Hub id.
+
+    Raises:
+        UserError: There is no mask column.
+    """
+    return {split: _masked_rows(rows) for split, rows in image_rows(repo).items()}
 
 
-def _pictures(rows: Sequence[DatasetRow]) -> MaskedRows:
+def _masked_rows(rows: Sequence[DatasetRow]) -> MaskedRows:
     from datasets import Array2D, Array3D, Image
 
     features = rows[0].rows.features
-    pictures = [name for name, each in features.items() if isinstance(each, Image | Array2D | Array3D)]
-    column = next((name for name in _MASK_COLUMNS if name in pictures and name != rows[0].column), None)
+    image_columns = [name for name, each in features.items() if isinstance(each, Image | Array2D | Array3D)]
+    column = next((name for name in _MASK_COLUMNS if name in image_columns and name != rows[0].column), None)
     if column is None:
         raise UserError(
-            f"{rows[0].path}: there is no column of masks ({', '.join(_MASK_COLUMNS)}) among {', '.join(features)}"
+            f"{rows[0].path}: has no mask column ({', '.join(_MASK_COLUMNS)}) among {', '.join(features)}; rename the "
+            "column of the masks"
         )
-    reads = PictureReads(tuple(rows), column)
-    checked = [_check_picture(reads, number) for number in range(len(rows))]
+    reader = ImageColumnsReader(tuple(rows), column)
+    checked = [_check_row(reader, number) for number in range(len(rows))]
     good = [(number, each) for number, each in enumerate(checked) if isinstance(each, Checked)]
     named = rows[0].rows["source"] if "source" in features else None
     return MaskedRows(
@@ -174,44 +188,49 @@ def _pictures(rows: Sequence[DatasetRow]) -> MaskedRows:
         contents=[each.content for _, each in good],
         rows=[number for number, _ in good],
         digest=digest_of([], *(each.digest for _, each in good)),
-        reads=reads,
+        reader=reader,
         failed={row.path: each for row, each in zip(rows, checked, strict=True) if isinstance(each, str)},
-        unmasked=[row.path for row, each in zip(rows, checked, strict=True) if each is None],
+        without_mask=[row.path for row, each in zip(rows, checked, strict=True) if each is None],
     )
 
 
 @dataclass(frozen=True)
-class PictureReads:
-    """Reads the pictures of a data set and those of their masks."""
+class ImageColumnsReader:
+    """Reader of the image column and the mask column of a data set.
+
+    Attributes:
+        rows: Rows of the data set.
+        column: Name of the mask column.
+    """
 
     rows: tuple[DatasetRow, ...]
     column: str
 
     def image(self, number: int) -> StedImage:
-        """The picture of a row."""
+        """Return the image of a row."""
         return self.rows[number].read(None, None)[0]
 
     def mask(self, number: int) -> StoredMask:
-        """The mask of a row: a picture of numbers; an array (P, H, W) has a plane for each class."""
+        """Return the mask of a row: an image of numbers, or an array (P, H, W) with a plane per class."""
         row = self.rows[number]
         stored = row.rows[row.index][self.column]
         array = np.asarray(stored)
         is_stack = isinstance(stored, list | np.ndarray) and array.ndim == 3
         try:
-            return StoredMask(whole_numbers(array if is_stack else drop_equal_planes(array)))
+            return StoredMask(to_smallest_dtype(array if is_stack else drop_equal_planes(array)))
         except ImageReadError as error:
             raise ImageReadError(f"its mask {error}") from error
 
 
-def _check_picture(reads: PictureReads, number: int) -> Checked | str | None:
-    row = reads.rows[number]
+def _check_row(reader: ImageColumnsReader, number: int) -> Checked | str | None:
+    row = reader.rows[number]
     try:
-        if row.rows[row.index][reads.column] is None:
+        if row.rows[row.index][reader.column] is None:
             return None
-        image = reads.image(number)
-        check_shows_something(image.array)
-        mask, shape = reads.mask(number), (image.array.shape[1], image.array.shape[2])
+        image = reader.image(number)
+        check_finite(image.array)
+        mask, shape = reader.mask(number), (image.array.shape[1], image.array.shape[2])
         check_shape(mask.planes, shape)
     except (ValueError, OSError) as error:
         return " ".join(str(error).split()) or type(error).__name__
-    return Checked(count(mask), shape, content_digest(image, mask), pixels_id(image.array))
+    return Checked(count_pixels(mask), shape, content_digest(image, mask), pixels_id(image.array))

@@ -1,6 +1,6 @@
-"""Which annotated crops are trained on: a share of them, or a few of each class.
+"""Samples of annotated crops: a fraction of all, or some per class.
 
-Crops are drawn whatever source image they are of: what is tested must have been split off before.
+Crops are sampled regardless of their source image, so split the data before you sample.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from stedfm_hf.runs.errors import UserError
 
 
 def sample_fraction(images: AnnotatedImages, fraction: float, seed: int) -> AnnotatedImages:
-    """Draws a share of the crops (reference protocol: the first floor(fraction * N) of a shuffled order).
+    """Sample a fraction of the crops: the first floor(fraction * N) of a shuffled order, at least one.
 
     Args:
-        images: what to draw from.
-        fraction: share, above 0 and at most 1; at least one crop is drawn, where the reference would draw none.
-        seed: of the order; with one seed, a smaller draw is part of a larger one.
+        images: Crops to sample from.
+        fraction: Fraction of the crops, in (0, 1].
+        seed: Random seed of the shuffle; with the same seed, a smaller sample is a subset of a larger one.
 
     Raises:
-        UserError: the fraction is none.
+        UserError: The fraction is not in (0, 1].
+
+    Source:
+        Reference protocol, which samples no crop where floor(fraction * N) is 0.
 
     Example:
         >>> from stedfm_hf.labels.annotated.images import from_arrays
@@ -31,26 +34,29 @@ def sample_fraction(images: AnnotatedImages, fraction: float, seed: int) -> Anno
         (2, 1)
     """
     if not 0 < fraction <= 1:
-        raise UserError(f"fraction {fraction} is no share of the crops; give a number above 0 and at most 1")
+        raise UserError(f"fraction of the crops: {fraction} is not in (0, 1]; choose a number above 0 and at most 1")
     # 0.29 * 100 is a little less than 29 in floating point.
     number = math.floor(fraction * len(images) + 1e-9)
     return images.take(np.sort(shuffled(images, seed)[: max(1, number)]))
 
 
-def sample_per_class(images: AnnotatedImages, n: int, seed: int, *, least: float = 0.0) -> AnnotatedImages:
-    """Draws up to n crops of every class but the background; a crop of two classes counts for both.
+def sample_per_class(images: AnnotatedImages, n: int, seed: int, *, min_fraction: float = 0.0) -> AnnotatedImages:
+    """Sample up to n crops of every class except the background; a crop of two classes counts for both.
 
-    The reference took the union of n crops of each class that covers more than 10 % of them; here a crop of a class
-    is any that has a pixel of it, so that thin structures and spots can be drawn, and no crop is drawn twice.
+    By default, a crop belongs to every class that has a pixel in it, so that crops of thin structures and spots can be
+    sampled. No crop is sampled twice.
 
     Args:
-        images: what to draw from.
-        n: crops of each class; of a class that has fewer, all.
-        seed: of the draw; with one seed, a smaller draw is part of a larger one.
-        least: share of a crop that a class must cover more of; 0.1 in the reference.
+        images: Crops to sample from.
+        n: Number of crops per class; all crops of a class that has fewer.
+        seed: Random seed of the sample; with the same seed, a smaller sample is a subset of a larger one.
+        min_fraction: Fraction of a crop that a class must exceed, in [0, 1).
 
     Raises:
-        UserError: n is below 1, or no crop shows any class enough.
+        UserError: n is below 1, or no class exceeds `min_fraction` in any crop.
+
+    Source:
+        Reference protocol: the union of n crops of each class that covers more than 10 % of them.
 
     Example:
         >>> from stedfm_hf.labels.annotated.images import from_arrays
@@ -59,21 +65,28 @@ def sample_per_class(images: AnnotatedImages, n: int, seed: int, *, least: float
         {'background': 0, 'class 1': 32, 'class 2': 32}
     """
     if n < 1:
-        raise UserError(f"{n} crops per class are too few; the least is 1")
-    # A crop of no class has no pixels to divide by.
-    share = images.pixels / np.maximum(images.sizes, 1)[:, None]
-    shows = share > least
+        raise UserError(f"crops per class: {n} is too small; choose at least 1")
+    # Avoid a division by zero for images without pixels.
+    fraction = images.pixels / np.maximum(images.sizes, 1)[:, None]
+    shows = fraction > min_fraction
     if images.background is not None:
         shows[:, images.background] = False
     if not shows.any():
-        raise UserError(f"{images.name}: no crop shows any class on more than {100 * least:g} %; ask for less")
+        raise UserError(
+            f"{images.name}: no class covers more than {100 * min_fraction:g} % of any crop; choose a smaller fraction"
+        )
     order = shuffled(images, seed)
     chosen = {int(each) for column in shows.T for each in order[column[order]][:n]}
     return images.take(sorted(chosen))
 
 
 def shuffled(images: AnnotatedImages, seed: int) -> np.ndarray:
-    """Numbers of the images (n,) int64 in a random order; draws take the first of them."""
+    """Return the indices of the images in random order, (n,) int64; samples take the first of them.
+
+    Args:
+        images: Images to shuffle.
+        seed: Random seed of the shuffle.
+    """
     order = np.arange(len(images))
     np.random.default_rng(seed).shuffle(order)
     return order

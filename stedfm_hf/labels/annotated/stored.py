@@ -1,4 +1,4 @@
-"""Masks as they are stored, before anything is known of the classes, and what counting their pixels tells."""
+"""Masks as stored, before the classes are known, and their pixel counts."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from stedfm_hf.images import ImageReadError, StedImage
 LARGEST = 65535
 BACKGROUND = "background"
 REGION = "region"
-"""Name of a plane that is no class: where the annotation counts."""
+"""Name of the plane that marks the annotated pixels; not a class."""
 
 _AT_ONCE = 2**22
 
 Key = int | str
-"""What a file calls a class: the number of a plane, group or polygon, or a name."""
+"""Identifier of a class in a file: the number of a plane, group or polygon, or a name."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredMask:
-    """The planes of a mask.
+    """Planes of a mask.
 
-    Args:
-        planes: (P, H, W) uint8 or uint16, or float32 in [0, 1].
-        keys: of every plane, what the file calls it; () where it says nothing.
-        outlines: whether they were filled from outlines: then a class that a file does not name has no pixel in it.
-        region: (H, W) bool, where the annotation counts; None: everywhere.
+    Attributes:
+        planes: Planes, (P, H, W) uint8 or uint16, or float32 in [0, 1].
+        keys: Name or number of each plane in the file; () if the file defines none.
+        outlines: Whether the planes were filled from outlines; a class that the file does not name then has no pixel.
+        region: Pixels that were annotated, (H, W) bool; None: all.
     """
 
     planes: np.ndarray
@@ -41,16 +41,16 @@ class StoredMask:
 
 @dataclass(frozen=True)
 class MaskFacts:
-    """What is known of a mask without its pixels.
+    """Pixel counts of a mask.
 
-    Args:
-        keys: as of the mask.
-        outlines: as of the mask.
-        planes: how many.
-        values: how many pixels of all planes hold each whole number; None for fractions.
-        positive: of every plane, how many pixels are above 0.
-        touched: how many pixels are above 0 in any plane.
-        size: pixels of a plane.
+    Attributes:
+        keys: Keys of the mask.
+        outlines: Whether the mask was filled from outlines.
+        planes: Number of planes.
+        values: Number of pixels in all planes by whole number; None for fractions.
+        positive: Number of pixels above 0 in each plane.
+        touched: Number of pixels that are above 0 in any plane.
+        size: Number of pixels of a plane.
     """
 
     keys: tuple[Key, ...]
@@ -62,37 +62,45 @@ class MaskFacts:
     size: int
 
 
-def whole_numbers(planes: np.ndarray) -> np.ndarray:
-    """Planes in the smallest type that holds them: uint8 or uint16, or float32 where there are fractions.
+def to_smallest_dtype(planes: np.ndarray) -> np.ndarray:
+    """Convert planes to the smallest type that holds them: uint8, uint16, or float32 for fractions.
+
+    Args:
+        planes: Planes of a mask, (P, H, W) of any numeric type.
 
     Raises:
-        ImageReadError: NaN, numbers below 0 or above 65535, or fractions beside numbers above 1.
+        ImageReadError: The planes contain NaN, numbers below 0 or above 65535, or fractions and numbers above 1.
 
     Example:
-        >>> whole_numbers(np.array([[[0.0, 2.0]]])).dtype.name, whole_numbers(np.array([[[0, 0.5]]])).dtype.name
-        ('uint8', 'float32')
+        >>> [to_smallest_dtype(np.array([[[0, top]]])).dtype.name for top in (2.0, 300, 0.5)]
+        ['uint8', 'uint16', 'float32']
     """
     if not planes.size:
-        raise ImageReadError("has no pixels; export it again")
+        raise ImageReadError("has no pixels; export the mask again")
     if planes.dtype.kind == "b":
         return planes.astype(np.uint8)
     if planes.dtype.kind == "f" and not np.isfinite(planes).all():
-        raise ImageReadError("holds NaN or infinite numbers; save 0 where nothing is annotated")
+        raise ImageReadError("contains NaN or infinite numbers; save 0 where nothing is annotated")
     low, high = planes.min(), planes.max()
     if planes.dtype.kind == "f" and (planes % 1).any():
         if low < 0 or high > 1:
-            raise ImageReadError(f"holds fractions from {low:g} to {high:g}; a soft mask holds numbers from 0 to 1")
+            raise ImageReadError(
+                f"contains fractions from {low:g} to {high:g}; scale soft masks to numbers from 0 to 1"
+            )
         return planes.astype(np.float32)
     if low < 0 or high > LARGEST:
-        raise ImageReadError(f"holds numbers from {low:g} to {high:g}; the numbers of classes are from 0 to {LARGEST}")
+        raise ImageReadError(f"contains numbers from {low:g} to {high:g}; use class numbers from 0 to {LARGEST}")
     return planes.astype(np.uint16 if high > 255 else np.uint8)
 
 
-def count(mask: StoredMask) -> MaskFacts:
-    """Counts the pixels of a mask.
+def count_pixels(mask: StoredMask) -> MaskFacts:
+    """Count the pixels of a mask.
+
+    Args:
+        mask: Planes of the mask.
 
     Example:
-        >>> facts = count(StoredMask(np.array([[[0, 2], [2, 1]]], np.uint8)))
+        >>> facts = count_pixels(StoredMask(np.array([[[0, 2], [2, 1]]], np.uint8)))
         >>> facts.values, facts.touched
         ({0: 1, 1: 1, 2: 2}, 3)
     """
@@ -100,7 +108,7 @@ def count(mask: StoredMask) -> MaskFacts:
     values: dict[int, int] | None = None
     if planes.dtype.kind != "f":
         flat, total = planes.reshape(-1), np.zeros(np.iinfo(planes.dtype).max + 1, np.int64)
-        for start in range(0, len(flat), _AT_ONCE):  # counting makes 64-bit numbers of all it is given
+        for start in range(0, len(flat), _AT_ONCE):  # bincount converts its input to 64-bit integers
             total += np.bincount(flat[start : start + _AT_ONCE], minlength=len(total))
         values = {int(value): int(total[value]) for value in np.flatnonzero(total)}
     positive = tuple(int(np.count_nonzero(plane)) for plane in planes)
@@ -108,54 +116,73 @@ def count(mask: StoredMask) -> MaskFacts:
     return MaskFacts(mask.keys, mask.outlines, len(planes), values, positive, touched, planes[0].size)
 
 
-def take_region(planes: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None]:
-    """Parts the plane called region from those of classes.
+def split_region(planes: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None]:
+    """Split the plane called region from the planes of classes.
+
+    Args:
+        planes: Planes of a mask, (P, H, W).
+        names: Name of each plane.
 
     Returns:
         The other planes, their names, and the region (H, W) bool or None.
+
+    Raises:
+        ImageReadError: There is no other plane, or the region is empty.
+
+    Example:
+        >>> planes, names, region = split_region(np.ones((2, 4, 4)), ["rings", "region"])
+        >>> planes.shape, names, region.all().item()
+        ((1, 4, 4), ('rings',), True)
     """
     lower = [name.lower() for name in names]
     if REGION not in lower:
         return planes, tuple(names), None
-    place = lower.index(REGION)
-    others = [number for number in range(len(planes)) if number != place]
+    index = lower.index(REGION)
+    others = [number for number in range(len(planes)) if number != index]
     if not others:
-        raise ImageReadError("holds a region and no class; add a plane for each class")
-    return planes[others], tuple(names[number] for number in others), as_region(planes[place])
+        raise ImageReadError("contains a region but no class; add a plane for each class")
+    return planes[others], tuple(names[number] for number in others), to_region(planes[index])
 
 
-def as_region(plane: np.ndarray) -> np.ndarray:
-    """A region of interest, (H, W) bool."""
+def to_region(plane: np.ndarray) -> np.ndarray:
+    """Convert a plane to a region of interest, (H, W) bool.
+
+    Args:
+        plane: Pixels (H, W); above 0 inside of the region.
+
+    Raises:
+        ImageReadError: The region is empty.
+    """
     region = plane > 0
     if not region.any():
-        raise ImageReadError("has an empty region of interest; mark what was annotated, or leave the region out")
+        raise ImageReadError("has an empty region of interest; mark the annotated pixels, or remove the region")
     return region
 
 
-class Reads(Protocol):
-    """Reads the image and the mask of a row."""
+class PairReader(Protocol):
+    """Interface of the readers of images and masks."""
 
     def image(self, number: int) -> StedImage:
-        """The image, not scaled."""
+        """Return the unscaled image of a row."""
 
     def mask(self, number: int) -> StoredMask:
-        """The mask, before anything is known of the classes."""
+        """Return the stored mask of a row."""
 
 
 @dataclass(frozen=True, eq=False)
 class MaskedRows:
     """Images that have a mask.
 
-    Args:
-        facts: of the mask of every row.
-        sources: source image of every row.
-        image_ids: name of every row, for errors.
-        contents: id of the image file or of the pixels of every row; "" where unknown.
-        rows: number of every row for `reads`.
-        digest: sha256 of pixels, masks and how they are read.
-        reads: reads the image and the mask of a row.
-        failed: what cannot be read, with the reason; they are no rows.
-        unmasked: images that have no mask; they are no rows either.
+    Attributes:
+        facts: Pixel counts of the mask of each row.
+        sources: Source image id of each row.
+        image_ids: Name of each row, for messages.
+        contents: Id of the image file or of the pixels of each row; "" where unknown.
+        rows: Number of each row for `reader`.
+        digest: SHA-256 of pixels, masks and reading options.
+        reader: Reader of the image and the mask of a row.
+        failed: Reason by name of the unreadable images or masks; these have no row.
+        without_mask: Names of the images without a mask; these have no row either.
     """
 
     facts: Sequence[MaskFacts]
@@ -164,18 +191,18 @@ class MaskedRows:
     contents: Sequence[str]
     rows: Sequence[int]
     digest: str
-    reads: Reads
+    reader: PairReader
     failed: Mapping[str, str] = field(default_factory=dict)
-    unmasked: Sequence[str] = ()
+    without_mask: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What is known of an image and its mask that were read.
+    """Result of reading an image and its mask once.
 
     Attributes:
-        facts: Of the mask.
-        shape: Height and width of the image.
+        facts: Pixel counts of the mask.
+        shape: Height and width of the image in pixels.
         digest: SHA-256 of image and mask.
         content: Id of the image file, or of the pixels of the image.
     """
@@ -186,14 +213,26 @@ class Checked:
     content: str
 
 
-def check_shows_something(array: np.ndarray) -> None:
-    """Refuses an image (C, H, W) with a channel of NaN or infinities alone; where only some pixels are, they are 0."""
+def check_finite(array: np.ndarray) -> None:
+    """Raise an error if a channel of an image holds no finite number; single NaN pixels are read as 0.
+
+    Args:
+        array: Pixels, (C, H, W).
+
+    Raises:
+        ImageReadError: A channel holds NaN or infinite numbers only.
+    """
     if array.dtype.kind == "f" and not np.isfinite(array).any(axis=(1, 2)).all():
-        raise ImageReadError("holds no finite number, in one channel at least; export it again")
+        raise ImageReadError("has a channel without finite numbers; export the image again")
 
 
 def content_digest(image: StedImage, mask: StoredMask) -> str:
-    """SHA-256 of an image and its mask as they were read, however they are stored."""
+    """Return the SHA-256 of an image and its mask, which does not depend on how they are stored.
+
+    Args:
+        image: Unscaled image.
+        mask: Stored mask.
+    """
     region = [] if mask.region is None else [mask.region]
     digest = hashlib.sha256(repr((image.pixel_size_nm, image.channel_names, mask.keys, mask.outlines)).encode())
     for array in (image.array, mask.planes, *region):

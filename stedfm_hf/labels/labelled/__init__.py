@@ -1,4 +1,4 @@
-"""Labelled images, from data sets and folders alike: what classifiers are trained and tested on."""
+"""Labelled images of data sets and folders, which classifiers are trained and tested on."""
 
 from stedfm_hf.labels.labelled.images import LabelledImages, Task, from_arrays, read_labelled
 from stedfm_hf.labels.labelled.sampling import sample_fraction, sample_per_class

@@ -1,6 +1,6 @@
-"""Labelled images: what models are evaluated and fine-tuned on.
+"""Labelled images to evaluate and fine-tune models on.
 
-Images are read when they are asked for, scaled as their repository says, and know the source image they were cut from.
+Images are read on access and scaled as their data set defines; each knows its source image.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from stedfm_hf.images import StedImage
 from stedfm_hf.labels.labelled.reading import (
-    Read,
+    ReadImage,
     Rows,
     is_class_folder,
     is_simulated,
@@ -31,19 +31,19 @@ from stedfm_hf.runs import UserError
 Task = Literal["classes", "multilabel", "regression"]
 _LABEL = "label"
 _STRATA = 4
-"""Parts of equal size that the targets of a regression are cut into, to be spread over the splits alike."""
+"""Number of quantile bins of the targets of a regression, for stratified splits."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LabelledImages(SourcedImages[np.ndarray]):
     """Images with their labels and sources; see :class:`SourcedImages` for the other fields.
 
-    Args:
-        classes: names of the classes; empty for a regression.
-        labels: (n,) int64 number of the class, (n,) float64 for a regression, (n, C) int64 of 0 and 1 where an image
-            has several classes.
-        reads: reads the image of a row of the data set, not scaled.
-        unlabelled: images that were left out because they have no label, by name.
+    Attributes:
+        classes: Names of the classes; empty for a regression.
+        labels: Class of each image, (n,) int64; targets of a regression, (n,) float64; or multilabel targets of 0 and
+            1, (n, C) int64.
+        reader: Function that reads the unscaled image of a row of the data set.
+        unlabelled: Names of the images that were excluded because they have no label.
 
     Example:
         >>> images = [np.zeros((8, 8)), np.ones((8, 8)), np.ones((8, 8))]
@@ -54,27 +54,38 @@ class LabelledImages(SourcedImages[np.ndarray]):
 
     classes: tuple[str, ...]
     labels: np.ndarray
-    reads: Read = field(repr=False)
+    reader: ReadImage = field(repr=False)
     unlabelled: tuple[str, ...] = ()
 
     @property
     def task(self) -> Task:
-        """One of several classes, several classes at once, or a number to predict."""
+        """Type of the labels: one class per image, multilabel, or a regression."""
         return "multilabel" if self.labels.ndim == 2 else "regression" if not self.classes else "classes"
 
     def stored(self, number: int) -> StedImage:
-        """An image as it is stored, with the intensities that mean 0 and 1 where they are known."""
-        return self.reads(int(self.rows[number]))
+        """Return an image unscaled, with the intensities that mean 0 and 1 where they are known.
+
+        Args:
+            number: Index of the image.
+        """
+        return self.reader(int(self.rows[number]))
 
     def image(self, number: int) -> np.ndarray:
-        """An image (C, H, W) float32 in [0, 1], scaled as the repository says; of files, as the models' default."""
+        """Return an image scaled as its data set defines, or with the default scaling of the models for image files.
+
+        Args:
+            number: Index of the image.
+
+        Returns:
+            (C, H, W) float32 in [0, 1].
+        """
         return _SCALING.prepare(self.stored(number))
 
     item = image
 
     @property
     def strata(self) -> np.ndarray:
-        """The class, the combination of classes, or a quarter of the range of targets."""
+        """Stratum of each image, (n,) int64: its class, its combination of classes, or the quartile of its target."""
         if self.task == "classes":
             return self.labels
         if self.task == "multilabel":
@@ -82,13 +93,13 @@ class LabelledImages(SourcedImages[np.ndarray]):
         edges = np.quantile(self.labels, np.arange(1, _STRATA) / _STRATA)
         return np.searchsorted(edges, self.labels, side="right")
 
-    def shown(self) -> dict[str, np.ndarray]:
-        """Of every class which images are of it; empty for a regression."""
+    def class_presence(self) -> dict[str, np.ndarray]:
+        """Return by class whether each image belongs to it, (n,) bool; empty for a regression."""
         table = self.labels > 0 if self.task == "multilabel" else self.labels[:, None] == np.arange(len(self.classes))
         return {name: table[:, number] for number, name in enumerate(self.classes)}
 
     def counts(self) -> dict[str, int]:
-        """How many images every class has; empty for a regression."""
+        """Return the number of images by class; empty for a regression."""
         if self.task == "regression":
             return {}
         number = (
@@ -105,20 +116,29 @@ _SCALING = StedFmImageProcessor()
 def from_arrays(
     name: str, images: Sequence[np.ndarray], labels: Sequence[Any], *, sources: Sequence[str] | None = None
 ) -> LabelledImages:
-    """Labelled images of arrays in memory.
+    """Build labelled images from arrays in memory.
 
     Args:
-        name: of the data set.
-        images: (H, W) or (C, H, W) each; scaled as the models' default, floats in [0, 1] too.
-        labels: a name or whole number, a list of names, or a decimal number each; see
+        name: Name of the data set.
+        images: Pixels (H, W) or (C, H, W) of each image; scaled as the default of the models, even floats in [0, 1].
+        labels: Class name, whole number, list of class names, or decimal number of each image; see
             :func:`stedfm_hf.labels.labelled.targets.read_targets`.
-        sources: source image of each; None: each is a source of its own.
+        sources: Source image id of each image; None: each image is a separate source image.
+
+    Raises:
+        UserError: The labels have no valid or no common type, or all images are of one class.
+
+    Example:
+        >>> data = from_arrays("cells", [np.eye(8), np.ones((8, 8))], ["thin", "full"])
+        >>> data.task, data.counts()
+        ('classes', {'full': 1, 'thin': 1})
     """
-    places = [str(number) for number in range(len(images))]
+    image_ids = [str(number) for number in range(len(images))]
     wrapped, digest = in_memory(images), hashlib.sha256()
     for array in (image.array for image in wrapped):
         digest.update(repr((array.shape, array.dtype.str)).encode() + np.ascontiguousarray(array).tobytes())
-    rows = Rows(labels, (), sources or places, places, [""] * len(places), digest.hexdigest(), wrapped.__getitem__)
+    unknown = [""] * len(images)
+    rows = Rows(labels, (), sources or image_ids, image_ids, unknown, digest.hexdigest(), wrapped.__getitem__)
     return _labelled({"all": rows}, name, False)["all"]
 
 
@@ -131,27 +151,26 @@ def read_labelled(
     channel: str | int | None = None,
     source_pattern: str | None = None,
 ) -> dict[str, LabelledImages]:
-    """Reads labelled images by split.
+    """Read labelled images by split.
 
     Args:
-        data: a data set repository (local folder or Hub id), or a folder with one folder for each class of image
-            files, whose name is the class; folders called train, validation (valid, val) and test around those are
-            splits.
-        split: the only split wanted, or None for all.
-        target: column of the labels, or entry of the column `metadata`; by default `label`. Names and whole numbers
-            are classes, decimal numbers are for a regression, lists are several classes at once.
-        series: of files: the one to take; None where files have one.
-        channel: of files: the one to take; None takes all.
-        source_pattern: of files: regular expression; what its first group (or the whole) matches in the path is the
-            id of the source image. None: the id is a hash of the bytes of the file, so that copies are of one source.
+        data: Data set (local folder or Hub id), or folder with one subfolder of image files per class, named like the
+            class. If the top-level folders are called train, validation (valid, val) and test, they are the splits.
+        split: Name of the only split to return; None: all.
+        target: Column of the labels, or key of the column `metadata`; default `label`. Names and whole numbers are
+            classes, decimal numbers are targets of a regression, lists are multilabel.
+        series: Series of image files to read; None if each file has one.
+        channel: Channel of image files to read; None: all.
+        source_pattern: Regular expression for the paths of image files; the text that its first group (or the whole
+            pattern) matches is the source image id. None: the id is a hash of the file, so that copies share it.
 
     Returns:
-        The splits by name; `{"all": ...}` where there are none. Images that cannot be read are named in `failed`,
-        those without a label in `unlabelled`.
+        The images by split; `{"all": ...}` if there are no splits. Unreadable images are listed in `failed`, images
+        without a label in `unlabelled`.
 
     Raises:
-        UserError: there are no labels, or of one class only; a class of another split is missing in train; labels
-            are neither int nor str nor numbers; targets are NaN; no image can be read.
+        UserError: There are no labels, or labels of one class only; train lacks a class of another split; labels are
+            neither int, str nor float; targets are NaN; or no image can be read.
 
     Example:
         >>> splits = read_labelled("benchmark-v1")  # doctest: +SKIP
@@ -160,14 +179,18 @@ def read_labelled(
     """
     if is_class_folder(data):
         if target is not None:
-            raise UserError(f"{data}: is a folder of classes, whose names are the labels; --target is for data sets")
+            raise UserError(
+                f"{data}: a folder of classes, whose names are the labels. Omit --target, which is for data sets."
+            )
         rows = read_class_folder(Path(data), series=series, channel=channel, source_pattern=source_pattern)
         if split is not None and split not in rows:
-            raise UserError(f"{data}: has no split {split!r}; there are {', '.join(rows)}")
+            raise UserError(f"{data}: has no split {split!r}; choose from {', '.join(rows)}")
         rows = {name: each for name, each in rows.items() if split in (None, name)}
     else:
         if source_pattern is not None:
-            raise UserError(f"{data}: is a data set, which says its source images itself; a pattern is for files")
+            raise UserError(
+                f"{data}: a data set, which contains source image ids. Omit the source pattern: it is for image files."
+            )
         rows = read_repository(data, split, target or _LABEL)
     path = Path(data)
     name = path.resolve().name if path.exists() else os.fspath(data)
@@ -175,14 +198,14 @@ def read_labelled(
 
 
 def _labelled(splits: Mapping[str, Rows], name: str, simulated: bool) -> dict[str, LabelledImages]:
-    """Numbers the classes of all splits alike."""
-    places = [place for rows in splits.values() for place in rows.image_ids]
+    """Assign the same class numbers in all splits."""
+    image_ids = [image_id for rows in splits.values() for image_id in rows.image_ids]
     entries = [entry for rows in splits.values() for entry in rows.entries]
     names = next(iter(splits.values())).names
-    targets = read_targets(entries, names=names, where=name, image_ids=places)
+    targets = read_targets(entries, names=names, where=name, image_ids=image_ids)
     if len(targets.classes) == 1:
         raise UserError(
-            f"{name}: all images are of one class ({targets.classes[0]}); there must be two or more to tell apart"
+            f"{name}: all images are of one class ({targets.classes[0]}); add images of at least one other class"
         )
     found, before = {}, 0
     for split, rows in splits.items():
@@ -194,8 +217,8 @@ def _labelled(splits: Mapping[str, Rows], name: str, simulated: bool) -> dict[st
 
 
 def _of_split(rows: Rows, targets: Targets, before: int, name: str, simulated: bool) -> LabelledImages:
-    own = (targets.rows >= before) & (targets.rows < before + len(rows.entries))
-    chosen, values = targets.rows[own] - before, targets.values[own]
+    in_split = (targets.rows >= before) & (targets.rows < before + len(rows.entries))
+    chosen, values = targets.rows[in_split] - before, targets.values[in_split]
     sources = np.array(list(rows.sources), dtype=str)[chosen]
     content = f"{targets.classes}{sources.tolist()}".encode() + values.tobytes() + chosen.tobytes()
     return LabelledImages(
@@ -206,7 +229,7 @@ def _of_split(rows: Rows, targets: Targets, before: int, name: str, simulated: b
         sources=sources,
         image_ids=np.array(list(rows.image_ids), dtype=str)[chosen],
         contents=np.array(list(rows.contents), dtype=str)[chosen],
-        reads=rows.read,
+        reader=rows.reader,
         rows=chosen,
         simulated=simulated,
         failed=rows.failed,
@@ -224,6 +247,6 @@ def _check_train(splits: Mapping[str, LabelledImages], name: str) -> None:
     if missing:
         split = next(key for key, data in splits.items() if data.counts()[missing[0]])
         raise UserError(
-            f"{name}: no image of class {', '.join(missing)} is in train, but there are some in {split}; move some "
-            "source images of it to train, or leave the class out"
+            f"{name}: no image of class {', '.join(missing)} is in train, but {split} has some; move source images "
+            "of the class to train, or exclude the class"
         )

@@ -1,4 +1,4 @@
-"""Where labelled images come from: data set repositories and folders with one folder for each class."""
+"""Readers of labelled images: data set repositories, and folders with one subfolder per class."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ SPLIT_FOLDERS = {
     "val": "validation",
     "test": "test",
 }
-"""Names of folders that are splits, where all folders are: what the `datasets` library takes for splits, too."""
+"""Split by folder name, as in the `datasets` library; applies if all folders have one of these names."""
 _IN_MEMORY = 256 * 2**20
 _CARD_TAG = "synthetic"
 
-Read = Callable[[int], StedImage]
+ReadImage = Callable[[int], StedImage]
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Images and what is written beside them, before anything is known of the classes.
+    """Images and their label column, before the classes are numbered.
 
-    Args:
-        entries: entry of the label column of every row, or None.
-        names: of the classes, where the column has them.
-        sources: source image of every row.
-        image_ids: name of every row, for errors.
-        contents: id of the file or of the pixels of every row; "" where unknown.
-        digest: sha256 of the pixels and how they are scaled.
-        read: reads the image of a row.
-        failed: images that cannot be read, with the reason; they are no rows.
+    Attributes:
+        entries: Entry of the label column of each row, or None.
+        names: Names of the classes, if the column defines them.
+        sources: Source image id of each row.
+        image_ids: Name of each row, for messages.
+        contents: Id of the file or of the pixels of each row; "" where unknown.
+        digest: SHA-256 of the pixels and their scaling.
+        reader: Function that reads the image of a row.
+        failed: Reason by name of the unreadable images; these have no row.
     """
 
     entries: Sequence[Any]
@@ -63,12 +63,16 @@ class Rows:
     image_ids: Sequence[str]
     contents: Sequence[str]
     digest: str
-    read: Read
+    reader: ReadImage
     failed: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_class_folder(data: str | os.PathLike[str]) -> bool:
-    """Whether this is a folder of folders of image files, not one of a data set."""
+    """Return whether a path is a local folder of image files and not a data set.
+
+    Args:
+        data: Path of a folder, or Hub id.
+    """
     folder = Path(data)
     if not folder.is_dir():
         return False
@@ -78,24 +82,32 @@ def is_class_folder(data: str | os.PathLike[str]) -> bool:
 def read_class_folder(
     folder: Path, *, series: str | int | None, channel: str | int | None, source_pattern: str | None
 ) -> dict[str, Rows]:
-    """The images of a folder with one folder for each class, by split.
+    """Read the images of a folder with one subfolder per class, by split.
 
-    Every file is decoded once here, so that one that is damaged is known before anything is trained. For `series`,
-    `channel` and `source_pattern` see :func:`~stedfm_hf.labels.labelled.read_labelled`.
+    Every file is decoded once, so that damaged files are found before a training starts.
+
+    Args:
+        folder: Folder of the class folders, or of the split folders around them.
+        series: See :func:`~stedfm_hf.labels.labelled.read_labelled`.
+        channel: See :func:`~stedfm_hf.labels.labelled.read_labelled`.
+        source_pattern: See :func:`~stedfm_hf.labels.labelled.read_labelled`.
+
+    Raises:
+        UserError: There are no class folders, or no image can be read.
     """
     found = find_images(folder)
     parts = {image.path: image.path.split("/") for image in found.images}
     tops = {path[0] for path in parts.values() if len(path) > 1}
     if {"images", "masks"} <= tops:
-        raise UserError(f"{folder}: holds images and masks, not folders of classes; name {folder / 'images'}")
+        raise UserError(f"{folder}: contains images and masks, not class folders. Use {folder / 'images'} instead.")
     by_split = bool(tops) and tops <= set(SPLIT_FOLDERS)
     depth = 1 + by_split
     if not any(len(path) > depth for path in parts.values()):
         raise UserError(
-            f"{folder}: has no folders of classes with images in them; put the images of each class into a folder "
-            "that has its name"
+            f"{folder}: has no class folders with images; put the images of each class into a folder with the name of "
+            "the class"
         )
-    # Beside the folders of the classes: of no class.
+    # Files outside of the class folders have no class.
     images = [image for image in found.images if len(parts[image.path]) > depth]
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         checked = list(pool.map(functools.partial(_check, series=series, channel=channel), images))
@@ -111,7 +123,7 @@ def read_class_folder(
             failed[split][image.path] = error
     if not any(groups.values()):
         path, reason = next((path, reason) for each in failed.values() for path, reason in each.items())
-        raise UserError(f"{folder}: none of {len(images)} images can be read ({path}: {reason})")
+        raise UserError(f"{folder}: none of the {len(images)} images can be read ({path}: {reason})")
     order = [name for name in ("train", "validation", "test", ONE_SPLIT) if name in groups]
     return {
         split: Rows(
@@ -121,7 +133,7 @@ def read_class_folder(
             image_ids=[image.path for image, _ in groups[split]],
             contents=[content for _, content in groups[split]],
             digest=digest_of([series, channel], *(content for _, content in groups[split])),
-            read=_FileReader(tuple(image for image, _ in groups[split]), series, channel),
+            reader=_FileReader(tuple(image for image, _ in groups[split]), series, channel),
             failed=failed[split],
         )
         for split in order
@@ -139,7 +151,7 @@ class _FileReader:
 
 
 def _check(image: FoundImage, *, series: str | int | None, channel: str | int | None) -> tuple[str, str | None]:
-    """Id of a file, or why it cannot be read."""
+    """Return the id of a file and None, or "" and the reason why it cannot be read."""
     try:
         read_image(image.file, series=series, channel=channel)
         return file_id(image.file), None
@@ -149,29 +161,43 @@ def _check(image: FoundImage, *, series: str | int | None, channel: str | int | 
 
 
 def source_of(path: str, pattern: str | None, content: str) -> str:
-    """Return the id of the source image of a file: what the pattern finds in its path, else the id of its content."""
+    r"""Return the source image id of a file: the match of the pattern in its path, or else the id of its content.
+
+    Args:
+        path: Path of the file relative to the data set.
+        pattern: Regular expression, or None.
+        content: Id of the content of the file.
+
+    Raises:
+        UserError: The pattern is not a regular expression or does not match the path.
+
+    Example:
+        >>> source_of("rings/cell3_a.tif", r"(cell\d+)_", "5f0c"), source_of("rings/cell3_a.tif", None, "5f0c")
+        ('cell3', '5f0c')
+    """
     if pattern is None:
         return content
     try:
         match = re.search(pattern, path)
     except re.error as error:
-        raise UserError(f"source pattern {pattern!r} is no regular expression ({error})") from error
+        raise UserError(f"source pattern {pattern!r} is not a regular expression ({error})") from error
     if match is None:
-        raise UserError(f"{path}: the source pattern {pattern!r} does not fit it; give one that fits every path")
+        raise UserError(
+            f"{path}: does not match the source pattern {pattern!r}; use a pattern that matches every path"
+        )
     return match[1] if match.re.groups else match[0]
 
 
 def read_repository(repo: str | os.PathLike[str], split: str | None, target: str) -> dict[str, Rows]:
-    """The rows of a data set repository by split, their pixels read when they are asked for.
+    """Read the rows of a data set by split; pixels are read on access.
 
     Args:
-        repo: a local folder, or the id of one on the Hub: crops as `stedfm data build` writes them, or any data set
-            with a column of pictures.
-        split: the only one wanted, or None.
-        target: column that holds the labels, or an entry of the column `metadata`.
+        repo: Local folder or Hub id: crops written by `stedfm data build`, or any data set with an image column.
+        split: Name of the only split to read; None: all.
+        target: Column of the labels, or key of the column `metadata`.
 
     Raises:
-        UserError: there is no such repository, split or target.
+        UserError: The data set, split or target does not exist.
     """
     try:
         names = find_split_names(repo)
@@ -179,18 +205,18 @@ def read_repository(repo: str | os.PathLike[str], split: str | None, target: str
     except UserError:
         is_crops = False
     if not is_crops:
-        return _read_pictures(os.fspath(repo), split, target)
+        return _read_image_column(os.fspath(repo), split, target)
     _check_split(repo, split, names)
     return {name: _read_crops(find_split(repo, name), target) for name in ((split,) if split else names)}
 
 
 def _check_split(repo: str | os.PathLike[str], split: str | None, names: Sequence[str]) -> None:
     if split is not None and split not in names:
-        raise UserError(f"{repo}: has no split {split!r}; there are {', '.join(names)}")
+        raise UserError(f"{repo}: has no split {split!r}; choose from {', '.join(names)}")
 
 
 def _features(files: SplitFiles) -> dict[str, Any]:
-    """The columns of a split, as the `datasets` library knows them."""
+    """Return the columns of a split as features of the `datasets` library."""
     import fsspec
     from datasets import Features
 
@@ -211,23 +237,25 @@ def _read_crops(files: SplitFiles, target: str) -> Rows:
         metadata = [json.loads(text or "{}") for text in table.column("metadata").to_pylist()]
         entries = [each.get(target) for each in metadata]
         if all(entry is None for entry in entries):
-            there = sorted({*features, *(key for each in metadata for key in each)})
-            raise UserError(f"{files.repo}: there is no target {target!r}; there are {', '.join(there)}")
-    places = [f"{files.split}/{row}" for row in range(files.rows)]
+            available = sorted({*features, *(key for each in metadata for key in each)})
+            raise UserError(f"{files.repo}: has no target {target!r}; choose from {', '.join(available)}")
+    image_ids = [f"{files.split}/{row}" for row in range(files.rows)]
     sources = table.column("source").to_pylist()
     return Rows(
         entries=entries,
         names=_class_names(features.get(target)),
-        sources=[place if source is None else str(source) for source, place in zip(sources, places, strict=True)],
-        image_ids=places,
+        sources=[
+            image_id if source is None else str(source) for source, image_id in zip(sources, image_ids, strict=True)
+        ],
+        image_ids=image_ids,
         contents=[""] * files.rows,
         digest=digest_of([], *(_file_digest(shard.file) for shard in files.shards)),
-        read=CropReader(files),
+        reader=CropReader(files),
     )
 
 
 def _class_names(feature: Any) -> tuple[str, ...]:
-    """Names of the classes of a column of them, or of lists of them."""
+    """Return the names of the classes of a `ClassLabel` column, or of a column of lists of them."""
     from datasets import ClassLabel
 
     feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
@@ -235,7 +263,7 @@ def _class_names(feature: Any) -> tuple[str, ...]:
 
 
 class CropReader:
-    """Reads crops of a split one by one; row groups that were read are kept, as far as there is room."""
+    """Reader of the crops of a split by row; caches row groups up to a limit of memory."""
 
     def __init__(self, files: SplitFiles) -> None:
         self.files = files
@@ -246,10 +274,10 @@ class CropReader:
         self._table = functools.lru_cache(maxsize=kept)(self._read_group)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.files,)  # what was read stays in the process that read it
+        return type(self), (self.files,)  # the cache stays in this process
 
     def __call__(self, number: int) -> StedImage:
-        """The crop of a row, with the intensities that mean 0 and 1."""
+        """Return the crop of a row, with the intensities that mean 0 and 1."""
         stored = self.stored(number)
         try:
             row = decode(stored)
@@ -268,7 +296,12 @@ class CropReader:
         )
 
     def stored(self, number: int, columns: Sequence[str] | None = None) -> dict[str, Any]:
-        """A row as it is stored, or some of its columns."""
+        """Return a stored row, or some of its columns.
+
+        Args:
+            number: Number of the row in the split.
+            columns: Names of the columns; None: all.
+        """
         group = int(np.searchsorted(self._ends, number, side="right"))
         before = int(self._ends[group - 1]) if group else 0
         table = self._table(group)
@@ -279,8 +312,12 @@ class CropReader:
         return self._rows.read(shard, [group])
 
 
-def picture_rows(repo: str) -> dict[str, list[DatasetRow]]:
-    """The rows of a repository of pictures, as the `datasets` library loads it, by split."""
+def image_rows(repo: str) -> dict[str, list[DatasetRow]]:
+    """Return the rows of a data set with an image column, as the `datasets` library loads it, by split.
+
+    Args:
+        repo: Local folder or Hub id.
+    """
     groups: dict[str, list[DatasetRow]] = {}
     for row in dataset_rows(repo):
         if isinstance(row, DatasetRow):
@@ -288,18 +325,18 @@ def picture_rows(repo: str) -> dict[str, list[DatasetRow]]:
     return groups
 
 
-def _read_pictures(repo: str, split: str | None, target: str) -> dict[str, Rows]:
-    """A repository of pictures with labels, as the `datasets` library loads it; every picture is decoded once."""
-    groups = picture_rows(repo)
+def _read_image_column(repo: str, split: str | None, target: str) -> dict[str, Rows]:
+    """Read a data set with an image and a label column; every image is decoded once."""
+    groups = image_rows(repo)
     _check_split(repo, split, tuple(groups))
-    return {name: _pictures(rows, target) for name, rows in groups.items() if split in (None, name)}
+    return {name: _rows_of_images(rows, target) for name, rows in groups.items() if split in (None, name)}
 
 
-def _pictures(rows: Sequence[DatasetRow], target: str) -> Rows:
+def _rows_of_images(rows: Sequence[DatasetRow], target: str) -> Rows:
     table = rows[0].rows
     if target not in table.features:
-        raise UserError(f"{rows[0].path}: there is no column {target!r}; there are {', '.join(table.features)}")
-    checked = [_check_picture(row) for row in rows]
+        raise UserError(f"{rows[0].path}: has no column {target!r}; choose from {', '.join(table.features)}")
+    checked = [_check_row(row) for row in rows]
     good = [number for number, (_, error) in enumerate(checked) if error is None]
     entries = table[target]
     sources = table["source"] if "source" in table.features else [content for content, _ in checked]
@@ -310,23 +347,27 @@ def _pictures(rows: Sequence[DatasetRow], target: str) -> Rows:
         image_ids=[rows[number].path for number in good],
         contents=[checked[number][0] for number in good],
         digest=digest_of([], *(checked[number][0] for number in good)),
-        read=PictureReader([rows[number] for number in good]),
+        reader=ImageColumnReader([rows[number] for number in good]),
         failed={row.path: error for row, (_, error) in zip(rows, checked, strict=True) if error is not None},
     )
 
 
 @dataclass(frozen=True)
-class PictureReader:
-    """Reads the pictures of a data set of them."""
+class ImageColumnReader:
+    """Reader of the image column of a data set.
+
+    Attributes:
+        rows: Rows of the data set.
+    """
 
     rows: Sequence[DatasetRow]
 
     def __call__(self, number: int) -> StedImage:
-        """The picture of a row."""
+        """Return the image of a row."""
         return self.rows[number].read(None, None)[0]
 
 
-def _check_picture(row: DatasetRow) -> tuple[str, str | None]:
+def _check_row(row: DatasetRow) -> tuple[str, str | None]:
     try:
         return pixels_id(row.read(None, None)[0].array), None
     except (ValueError, OSError) as error:
@@ -334,25 +375,29 @@ def _check_picture(row: DatasetRow) -> tuple[str, str | None]:
 
 
 def _file_digest(path: str) -> str:
-    """SHA-256 of a shard; of one on the Hub as the Hub knows it, so that nothing is fetched for it."""
+    """Return the SHA-256 of a shard; on the Hub from its metadata, to avoid a download."""
     if "://" not in path:
         return sha256_file(path)
     import fsspec
 
-    system, place = fsspec.core.url_to_fs(path)
-    facts = system.info(place)
+    system, name = fsspec.core.url_to_fs(path)
+    facts = system.info(name)
     known = facts.get("lfs") or {}
-    return str(known.get("sha256") or facts.get("blob_id") or hashlib.sha256(system.cat_file(place)).hexdigest())
+    return str(known.get("sha256") or facts.get("blob_id") or hashlib.sha256(system.cat_file(name)).hexdigest())
 
 
 def is_simulated(data: str | os.PathLike[str]) -> bool:
-    """Whether a data set says that its images were simulated: the tag `synthetic` of its card, or its manifest."""
+    """Return whether a data set marks its images as simulated, by the tag `synthetic` of its card or by its manifest.
+
+    Args:
+        data: Local folder or Hub id.
+    """
     from huggingface_hub import DatasetCard
 
     folder = Path(data)
     if folder.is_dir():
         for manifest in (folder / "manifest.json", folder.parent / "manifest.json"):
-            # The images of `stedfm data simulate` lie in a folder of its output.
+            # `stedfm data simulate` writes its images into a subfolder of its output.
             if manifest.is_file() and dict(read_json(manifest)).get("command") == "data simulate":
                 return True
         if not (folder / "README.md").is_file():

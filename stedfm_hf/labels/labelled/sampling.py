@@ -1,4 +1,4 @@
-"""Draws of a few labelled images."""
+"""Samples of labelled images: some per class, or a fraction of all."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from stedfm_hf.runs import UserError
 
 
 def sample_per_class(data: LabelledImages, n: int, seed: int) -> LabelledImages:
-    """Draws n images of every class without replacement; of images with several classes, until each has n.
+    """Sample n images of every class without replacement; with multilabel targets, until each class has n.
 
-    With one seed, a smaller draw is part of a larger one: a learning curve adds images.
+    With the same seed, a smaller sample is a subset of a larger one, so that learning curves add images.
 
     Args:
-        data: what to draw from.
-        n: images of each class; for a regression, images in all.
-        seed: of the draw.
+        data: Images to sample from.
+        n: Number of images per class; for a regression, number of images.
+        seed: Random seed of the sample.
 
     Raises:
-        UserError: a class has fewer than n; the message names it and how many it has.
+        UserError: A class has fewer than n images.
 
     Example:
         >>> from stedfm_hf.labels.labelled.images import from_arrays
@@ -28,16 +28,16 @@ def sample_per_class(data: LabelledImages, n: int, seed: int) -> LabelledImages:
         {'a': 2, 'b': 2}
     """
     if n < 1:
-        raise UserError(f"{n} images per class are too few; the least is 1")
+        raise UserError(f"images per class: {n} is too small; choose at least 1")
     order = np.random.default_rng([seed, 1]).permutation(len(data))
     if data.task == "regression":
         if len(data) < n:
-            raise UserError(f"{data.name}: {n} images were asked for, and there are {len(data)}; ask for fewer")
+            raise UserError(f"{data.name}: cannot sample {n} images from {len(data)}; choose a smaller number")
         return data.take(np.sort(order[:n]))
     few = {name: count for name, count in data.counts().items() if count < n}
     if few:
         listed = ", ".join(f"{name} has {count}" for name, count in few.items())
-        raise UserError(f"{data.name}: {n} images of every class were asked for, but {listed}; ask for fewer")
+        raise UserError(f"{data.name}: cannot sample {n} images per class, because {listed}; choose a smaller number")
     table = data.labels if data.task == "multilabel" else np.eye(len(data.classes), dtype=np.int64)[data.labels]
     got, chosen = np.zeros(len(data.classes), np.int64), []
     for number in order:
@@ -48,15 +48,15 @@ def sample_per_class(data: LabelledImages, n: int, seed: int) -> LabelledImages:
 
 
 def sample_fraction(data: LabelledImages, fraction: float, seed: int) -> LabelledImages:
-    """Draws a share of the images, of every class alike, at least one of each.
+    """Sample a fraction of the images of every class, at least one per class.
 
     Args:
-        data: what to draw from.
-        fraction: share, above 0 and at most 1.
-        seed: of the draw; with one seed, a smaller draw is part of a larger one.
+        data: Images to sample from.
+        fraction: Fraction of the images, in (0, 1].
+        seed: Random seed of the sample; with the same seed, a smaller sample is a subset of a larger one.
 
     Raises:
-        UserError: the fraction is none.
+        UserError: The fraction is not in (0, 1].
 
     Example:
         >>> from stedfm_hf.labels.labelled.images import from_arrays
@@ -65,7 +65,7 @@ def sample_fraction(data: LabelledImages, fraction: float, seed: int) -> Labelle
         {'a': 2, 'b': 1}
     """
     if not 0 < fraction <= 1:
-        raise UserError(f"fraction {fraction} is no share of the images; give a number above 0 and at most 1")
+        raise UserError(f"fraction of the images: {fraction} is not in (0, 1]; choose a number above 0 and at most 1")
     order = np.random.default_rng([seed, 1]).permutation(len(data))
     strata = data.strata[order]
     kept = [order[strata == stratum] for stratum in np.unique(strata)]

@@ -1,4 +1,4 @@
-"""What the entries of a label column mean: classes, several classes at once, or numbers."""
+"""Targets from the entries of a label column: classes, multilabel targets, or numbers for a regression."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from stedfm_hf.runs.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """The targets of some rows.
+    """Targets of the rows that have one.
 
-    Args:
-        classes: names of the classes in their order; empty for a regression.
-        values: (n,) int64 number of the class, (n, C) int64 of 0 and 1 for several classes at once, or (n,) float64.
-        rows: which of the rows they are of: those with a target.
+    Attributes:
+        classes: Names of the classes in order; empty for a regression.
+        values: Class of each row, (n,) int64; multilabel targets of 0 and 1, (n, C) int64; or numbers, (n,) float64.
+        rows: Numbers of the rows that have a target, (n,) int64.
     """
 
     classes: tuple[str, ...]
@@ -31,21 +31,20 @@ class Targets:
 def read_targets(
     entries: Sequence[Any], *, names: Sequence[str] = (), where: str, image_ids: Sequence[str]
 ) -> Targets:
-    """Finds out what targets are and numbers the classes.
+    """Determine the type of the targets and number the classes.
 
-    Strings and whole numbers are classes, numbers with a fraction are to be predicted by a regression, lists are
-    several classes at once: names, numbers of `names`, or, all of one length of 0 and 1, a place for each class.
-    Classes are compared as a whole: one whose name is part of another's is another one. Classes that no row has are
-    left out, and those without an order of their own are sorted.
+    Strings and whole numbers are classes. Decimal numbers are targets of a regression. Lists are multilabel: they
+    hold names or numbers of classes, or, if all have one length, a 0 or 1 per class. Class names are compared as
+    whole strings. Classes without a row are dropped, and classes without a defined order are sorted.
 
     Args:
-        entries: one of each row; None where there is none.
-        names: of the classes that whole numbers mean, in order; without any, the numbers are the names.
-        where: what the entries were read from, for the errors.
-        image_ids: name of every row, for the errors.
+        entries: Entry of each row; None where there is none.
+        names: Names of the classes that whole numbers refer to, in order; if empty, the numbers are the names.
+        where: Name of the data set, for messages.
+        image_ids: Name of each row, for messages.
 
     Raises:
-        UserError: the entries are of another kind or of several kinds, one is NaN or infinite, or no row has one.
+        UserError: The entries have an unsupported type or several types, one is NaN or infinite, or no row has one.
 
     Example:
         >>> found = read_targets(["6hMeOH", None, "16hMeOH"], where="table", image_ids=["a", "b", "c"])
@@ -54,17 +53,19 @@ def read_targets(
     """
     rows = np.array([number for number, entry in enumerate(entries) if entry is not None], np.int64)
     if not len(rows):
-        raise UserError(f"{where}: no image has a label; name the column of the labels, or label some images")
+        raise UserError(
+            f"{where}: no image has a label; select the column of the labels with --target, or label some images"
+        )
     known = [entries[row] for row in rows]
     kinds = {_kind(entry) for entry in known}
     if kinds == {"whole", "fraction"} and not names:
         kinds = {"fraction"}
     if "other" in kinds or len(kinds) > 1:
         first = next((entry for entry in known if _kind(entry) == "other"), known[-1])
-        place = next(image_ids[row] for row, entry in zip(rows, known, strict=True) if entry is first)
+        image_id = next(image_ids[row] for row, entry in zip(rows, known, strict=True) if entry is first)
         raise UserError(
-            f"{where}: the labels are neither int nor str, nor all of one kind ({place} has {first!r}, a "
-            f"{type(first).__name__}); give one name or number for each image, a list of names, or a decimal number"
+            f"{where}: the labels have an unsupported type or several types ({image_id} has {first!r}, a "
+            f"{type(first).__name__}); use one str, one int, one float or one list of class names for every image"
         )
     (kind,) = kinds
     if kind == "fraction":
@@ -72,12 +73,12 @@ def read_targets(
         if not np.isfinite(values).all():
             bad = np.flatnonzero(~np.isfinite(values))
             raise UserError(
-                f"{where}: {len(bad)} of {len(values)} targets are NaN or infinite (the first is of "
+                f"{where}: {len(bad)} of {len(values)} targets are NaN or infinite (first in "
                 f"{image_ids[rows[bad[0]]]}); correct them, or leave them empty to skip these images"
             )
         return Targets((), values, rows)
     if kind == "list":
-        return _several(known, names, rows, where)
+        return _multilabel(known, names, rows, where)
     texts = [_name(entry, names, where) for entry in known]
     classes = _ordered(texts, names)
     return Targets(classes, np.array([classes.index(text) for text in texts], np.int64), rows)
@@ -93,12 +94,12 @@ def _kind(entry: Any) -> str:
     return "list" if isinstance(entry, list | tuple | np.ndarray) else "other"
 
 
-def _several(known: list[Any], names: Sequence[str], rows: np.ndarray, where: str) -> Targets:
-    """Several classes at once, as a table of 0 and 1."""
+def _multilabel(known: list[Any], names: Sequence[str], rows: np.ndarray, where: str) -> Targets:
+    """Return multilabel targets as a table of 0 and 1."""
     entries = [list(entry) for entry in known]
     kinds = {_kind(each) for entry in entries for each in entry}
     if len(kinds) > 1 or kinds & {"fraction", "other", "list"}:
-        raise UserError(f"{where}: the labels are lists of neither int nor str; give names or numbers of classes")
+        raise UserError(f"{where}: the label lists contain neither int nor str; use names or numbers of classes")
     lengths = {len(entry) for entry in entries}
     flags = len(lengths) == 1 and lengths != {1} and kinds == {"whole"}
     if flags and all(each in (0, 1) for entry in entries for each in entry) and len(names) in (0, *lengths):
@@ -116,13 +117,13 @@ def _name(entry: Any, names: Sequence[str], where: str) -> str:
     if not names:
         return str(int(entry)) if not isinstance(entry, bool) else str(entry)
     if not 0 <= int(entry) < len(names):
-        raise UserError(f"{where}: label {entry} is none of the {len(names)} classes ({', '.join(names)})")
+        raise UserError(f"{where}: label {entry} is not one of the {len(names)} classes ({', '.join(names)})")
     return names[int(entry)]
 
 
 def _ordered(texts: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """The classes that occur: in the order of `names`, else numbers by value, else by name."""
-    there = set(texts)
+    """Return the classes that occur: in the order of `names`, else numbers by value, else by name."""
+    present = set(texts)
     if names:
-        return tuple(name for name in names if name in there)
-    return tuple(sorted(there, key=lambda text: (int(text) if text.lstrip("-").isdecimal() else math.inf, text)))
+        return tuple(name for name in names if name in present)
+    return tuple(sorted(present, key=lambda text: (int(text) if text.lstrip("-").isdecimal() else math.inf, text)))

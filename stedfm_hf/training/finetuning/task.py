@@ -262,7 +262,7 @@ class Task(ABC, Generic[Settings, Images, Item]):
         for note in self.notes():
             self.report(note)
         held_out = {name: self.load(data, output) for name, data in splits.held_out().items()}
-        self.report(f"{splits.train.name}: {splits.counts()}. {splits.how}")
+        self.report(f"{splits.train.name}: {splits.counts()}. {splits.description}")
         if "test" not in held_out:
             self.report(
                 f"warning: {splits.train.name}: there is no test image; the metrics of the validation images, which "
@@ -285,7 +285,7 @@ class Task(ABC, Generic[Settings, Images, Item]):
             limitations = limitations_of((held_out.get("test") or held_out["validation"]).data)
             failed = output.manifest.failures()
             summary = write_summary(
-                folder, settings.seeds, split_description=splits.how, limitations=limitations, failed=failed
+                folder, settings.seeds, split_description=splits.description, limitations=limitations, failed=failed
             )
             write_card(self, summary, held_out)
 

@@ -25,7 +25,7 @@ def class_notes(train: AnnotatedImages) -> list[str]:
     pixels = int(train.sizes.sum())
     fractions = (f"{name} {100 * count / pixels:.3g} %" for name, count in train.counts().items())
     found = [f"{train.name}: classes of the pixels: {', '.join(fractions)}"]
-    unnamed = [name for name in train.shown() if re.fullmatch(r"class \d+", name)]
+    unnamed = [name for name in train.class_presence() if re.fullmatch(r"class \d+", name)]
     if len(unnamed) > 2:
         found.append(
             f"{train.name}: the {len(unnamed)} numbers in the masks are read as classes. If they number objects, save "
@@ -62,7 +62,7 @@ def check_metric(validation: AnnotatedImages, metric: str) -> None:
     Raises:
         UserError: The validation images have no pixel of any class.
     """
-    if metric != "loss" and not any(there.any() for there in validation.shown().values()):
+    if metric != "loss" and not any(there.any() for there in validation.class_presence().values()):
         raise UserError(
             f"{validation.name}: the validation images have no pixel of any class, so {metric} cannot select the best "
             "model; annotate some of them, or give --metric-for-best-model loss"
@@ -80,7 +80,7 @@ def crop_notes(train: AnnotatedSplit, shapes: Sequence[tuple[int, int]], *, size
     """
     found = [
         f"no training image of the sample shows {name}; the model cannot learn it"
-        for name, there in train.data.shown().items()
+        for name, there in train.data.class_presence().items()
         if not there.any()
     ]
     if size < image_size:

@@ -118,7 +118,7 @@ def test_all_readers_read_a_data_set_with_planes(tmp_path: Path, kind: str) -> N
     assert record["mask_planes"] == [{"names": list(NAMES), "crops": 15}]
 
     splits = read_annotated(repo)
-    assert {len(data) for data in splits.values()} and sum(len(data.unmasked) for data in splits.values()) == 1
+    assert {len(data) for data in splits.values()} and sum(len(data.without_mask) for data in splits.values()) == 1
     for data in splits.values():
         assert (data.target_type, data.classes) == (kind, NAMES)
         for number in range(len(data)):

@@ -266,7 +266,7 @@ def test_too_few_shards_for_the_ranks_are_reported(tmp_path: Path) -> None:
         ({"batch_size": 33}, "fewer than one batch"),
         ({"batch_size": 0}, "batch_size must be 1 or more"),
         ({"columns": ("pixel",)}, "unknown column pixel"),
-        ({"split": "test"}, "has no split 'test'; there are train"),
+        ({"split": "test"}, "has no split 'test'; choose from train"),
     ],
 )
 def test_invalid_arguments_are_refused(repo: Path, options: dict[str, Any], words: str) -> None:

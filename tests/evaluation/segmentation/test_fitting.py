@@ -83,19 +83,21 @@ def test_a_data_set_without_splits_is_split_as_for_fine_tuning() -> None:
         assert images.fingerprint == splits.named()[name].fingerprint
         assert select_split({"all": data}, name).test.fingerprint == images.fingerprint
     whole = select_split({"all": data}, "all")
-    assert not len(whole.train) and len(whole.test) == 60 and whole.tested == "all"
+    assert not len(whole.train) and len(whole.test) == 60 and whole.test_split == "all"
 
 
 def test_existing_splits_are_kept() -> None:
     data = squares(12)
     parts = {"train": data.take(range(6)), "validation": data.take(range(6, 9))}
     splits = select_split(parts, None)
-    assert splits.tested == "validation" and "no test split" in splits.how and splits.train is parts["train"]
+    assert (
+        splits.test_split == "validation" and "no test split" in splits.description and splits.train is parts["train"]
+    )
     named = select_split(parts, "train")
     assert named.test is parts["train"] and not len(named.train)
-    with pytest.raises(UserError, match="has no split 'test'; there are train, validation"):
+    with pytest.raises(UserError, match="has no split 'test'; choose from train, validation"):
         select_split(parts, "test")
-    with pytest.raises(UserError, match="has the splits day 1, day 2; name one"):
+    with pytest.raises(UserError, match="has the splits day 1, day 2; select one with --split"):
         select_split({"day 1": data.take([0]), "day 2": data.take([1])}, None)
     with pytest.raises(UserError, match="is in train .* and in test"):
         select_split({"train": data, "test": data.take([0])}, None)

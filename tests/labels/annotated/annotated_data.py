@@ -1,4 +1,4 @@
-"""Small annotated data for the tests: folders of images and masks, and repositories of crops with masks."""
+"""Small annotated data sets for the tests: folders of images and masks, and crops with masks."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.data.repos import CARD
 SHAPE = (12, 16)
 
 
-def picture(seed: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
-    """Noise, uint16."""
+def sample_image(seed: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    """Return uint16 noise."""
     return np.random.default_rng(seed).poisson(50, shape).astype(np.uint16)
 
 
 def label_mask(*values: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
-    """A mask whose first rows hold these values, one row each; 0 below."""
+    """Return a mask whose first rows hold these values, one row each, and 0 below."""
     mask = np.zeros(shape, np.uint8)
     for row, value in enumerate(values):
         mask[row] = value
@@ -33,9 +33,9 @@ def label_mask(*values: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
 
 
 def pair_folder(folder: Path, masks: Mapping[str, np.ndarray | None]) -> Path:
-    """`images/` and `masks/` with a pair of TIFFs of every name; None makes no mask."""
+    """Write `images/` and `masks/` with a pair of TIFFs per name; None writes no mask."""
     for number, (name, mask) in enumerate(masks.items()):
-        for kind, array in (("images", picture(number)), ("masks", mask)):
+        for kind, array in (("images", sample_image(number)), ("masks", mask)):
             file = folder / kind / f"{name}.tif"
             file.parent.mkdir(parents=True, exist_ok=True)
             if array is not None:
@@ -48,17 +48,17 @@ def masked_repo(
     splits: Mapping[str, Sequence[tuple[np.ndarray | None, str]]],
     mask_names: Mapping[int, str] = MappingProxyType({}),
 ) -> Path:
-    """A repository with crops of these masks and sources in each split."""
+    """Write a data set with crops of these masks and sources in each split."""
     (folder / "data").mkdir(parents=True)
     lines, number = [], 0
     for split, rows in splits.items():
         crops = []
         for mask, source in rows:
-            crops.append(Crop(picture(number), Scaling(0.0, 100.0, applied=False), source, mask=mask))
+            crops.append(Crop(sample_image(number), Scaling(0.0, 100.0, applied=False), source, mask=mask))
             number += 1
         pq.write_table(as_table(crops), folder / "data" / f"{split}-00000-of-00001.parquet", row_group_size=2)
         lines.append(f"  - split: {split}\n    path: data/{split}-*.parquet\n")
-    # The stock library keeps rows by name and version: each test has its own.
+    # The datasets library caches rows by name and version, so each test needs a different version.
     card = CARD.format(version=abs(hash(str(folder))) % 10**6).partition("  - split")[0]
     (folder / "README.md").write_text(card + "".join(lines) + "---\n", encoding="utf-8")
     write_json(folder / "index.json", index_of({}, mask_names=mask_names))

@@ -38,7 +38,7 @@ def test_no_source_is_in_two_splits(monkeypatch: pytest.MonkeyPatch, given: tupl
     found = read(monkeypatch, {name: whole[place * share : (place + 1) * share] for place, name in enumerate(given)})
     splits = [set(each.sources.tolist()) for each in found.named().values()]
     assert len(splits) == 3 and all(not one & other for one, other in combinations(splits, 2))
-    assert ("a hash of the id" in found.how) == ("validation" not in given)
+    assert ("a hash of the id" in found.description) == ("validation" not in given)
 
 
 def test_other_names_of_splits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ def test_skipped_images_are_counted(scenes: Path, tmp_path: Path) -> None:
         tifffile.imwrite(data / "masks" / "train" / f"cell_{number}.tif", np.zeros((40, 48), np.uint8))
     splits = read_splits(SegmentationSettings("demo", str(data), output="run"), image_size=32)
     assert len(splits.train) == 7
-    assert splits.how.endswith(
+    assert splits.description.endswith(
         "; skipped images without a mask: train/cell_0.tif; skipped training images without a crop with 1 % "
         "annotated pixels: 2 of 9 (train/cell_1.tif, train/cell_2.tif)."
     )

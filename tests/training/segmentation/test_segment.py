@@ -177,7 +177,7 @@ def test_few_images_get_as_many_steps_as_many_and_large_ones_several_crops(encod
     [
         ("--label_count 50", "--label-count 50 is more than the 10 training images"),
         ("--min_annotated 0.9", "none of 10 training images has a crop with 90 % annotated pixels"),
-        ("--classes squares", r"the mask of .* holds 2, which no class is"),
+        ("--classes squares", r"the mask of .* contains 2, but the classes are 0 background, 1 squares"),
         ("--train_split trian", "no split 'trian'"),
         ("--metric-for-best-model accuracy", "--metric-for-best-model accuracy: not a metric of this task"),
         (

@@ -148,7 +148,7 @@ class SegmentationEvaluation:
                 "classes": list(self.test.classes),
                 "excluded_from_means": [name for name in self.test.classes if name not in self.shown_classes],
                 "simulated": self.test.simulated,
-                "images_without_mask": list(self.test.unmasked),
+                "images_without_mask": list(self.test.without_mask),
                 "failed": dict(self.failed),
             },
             "split": {"name": self.split, "description": self.how, "splits": dict(self.splits)},

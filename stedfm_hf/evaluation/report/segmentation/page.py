@@ -130,8 +130,8 @@ def _data(evaluation: SegmentationEvaluation) -> Section:
     text += [SIMULATED] * test.simulated
     if evaluation.warnings:
         text.append("Warning: " + ". ".join(evaluation.warnings) + ".")
-    if test.unmasked:
-        text.append(f"Images without a mask are excluded: {some_of(test.unmasked)}.")
+    if test.without_mask:
+        text.append(f"Images without a mask are excluded: {some_of(test.without_mask)}.")
     if evaluation.failed:
         text.append(
             f"{counted(len(evaluation.failed), 'image')} failed and are excluded for all methods; see the last "
