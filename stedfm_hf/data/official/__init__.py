@@ -1,1 +1,1 @@
-"""The published sets, out of the authors' own files, as repositories that anyone can read."""
+"""Importers of the published sets: conversion of the authors' files to data set repositories."""

@@ -1,6 +1,6 @@
-"""What the published segmentation sets share: crops that carry a mask, scaled each by itself.
+"""Shared functions of the published segmentation sets: crops with masks, each scaled separately.
 
-(Crops of 224 pixels, steps, min-max of each crop: reference protocol. Padding that does not count: ours.)
+Source: reference protocol (crops of 224 pixels, steps, min-max of each crop).
 """
 
 from __future__ import annotations
@@ -16,11 +16,22 @@ from stedfm_hf.data.repository.layout import Crop
 from stedfm_hf.runs import UserError
 
 STEP = 168
-"""From one crop to the next: three quarters of a crop."""
+"""Distance between crops in pixels: three quarters of a crop."""
 
 
 def minmax_crop(pixels: np.ndarray, *, legacy: bool, size: int | None = SIZE) -> Crop:
-    """One crop, scaled by its own least and greatest value; what is missing to `size` is 0 after scaling.
+    """Make one crop that is scaled by its minimum and maximum.
+
+    Args:
+        pixels: (H, W) pixels of the crop.
+        legacy: Store scaled pixels.
+        size: Height and width of the crop in pixels; missing pixels are 0 after scaling. None keeps the size.
+
+    Returns:
+        Crop without source and label.
+
+    Raises:
+        ValueError: As :func:`stedfm_hf.data.official.pixels.minmax_crops`.
 
     Example:
         >>> crop = minmax_crop(np.array([[3, 5]], np.uint16), legacy=False, size=None)
@@ -32,41 +43,77 @@ def minmax_crop(pixels: np.ndarray, *, legacy: bool, size: int | None = SIZE) ->
 
 
 def corners(shape: tuple[int, ...], step: int) -> Iterator[tuple[int, int]]:
-    """Top left corners of crops that cover all of an image; the last ones reach beyond it.
+    """Yield the top left corners (y, x) of crops that cover an image; the last ones extend beyond it.
 
-    >>> list(corners((300, 100), 224))
-    [(0, 0), (224, 0)]
+    Args:
+        shape: (..., H, W) of the image.
+        step: Distance between crops in pixels.
+
+    Example:
+        >>> list(corners((300, 100), 224))
+        [(0, 0), (224, 0)]
     """
-    yield from product(*(range(0, side, step) for side in shape[-2:]))
+    yield from product(*(range(0, length, step) for length in shape[-2:]))
 
 
 def inner_corners(shape: tuple[int, ...], step: int) -> Iterator[tuple[int, int]]:
-    """Top left corners of the crops that lie in an image as a whole; of a smaller one, its own.
+    """Yield the top left corners (y, x) of crops that lie completely in an image.
 
-    >>> list(inner_corners((400, 100), 168))
-    [(0, 0), (168, 0)]
+    Along an axis that is shorter than a crop, the only position is 0.
+
+    Args:
+        shape: (..., H, W) of the image.
+        step: Distance between crops in pixels.
+
+    Example:
+        >>> list(inner_corners((400, 100), 168))
+        [(0, 0), (168, 0)]
     """
-    yield from product(*(range(0, max(side - SIZE, 0) + 1, step) for side in shape[-2:]))
+    yield from product(*(range(0, max(length - SIZE, 0) + 1, step) for length in shape[-2:]))
 
 
-def cut(array: np.ndarray, y: int, x: int) -> np.ndarray:
-    """224 x 224 of an image or of planes; zeros where it ends before."""
+def cut_crop(array: np.ndarray, y: int, x: int) -> np.ndarray:
+    """Cut 224 x 224 pixels from an image or from planes, padded with zeros.
+
+    Args:
+        array: (..., H, W) image or planes.
+        y: First row.
+        x: First column.
+    """
     piece = array[..., y : y + SIZE, x : x + SIZE]
-    missing = [(0, SIZE - side) for side in piece.shape[-2:]]
+    missing = [(0, SIZE - length) for length in piece.shape[-2:]]
     return np.pad(piece, [*[(0, 0)] * (array.ndim - 2), *missing])
 
 
-def real_pixels(shape: tuple[int, ...], y: int, x: int) -> np.ndarray | None:
-    """Where a crop shows the image, (H, W) bool; None if that is everywhere."""
+def pixels_inside(shape: tuple[int, ...], y: int, x: int) -> np.ndarray | None:
+    """Return the mask of the pixels of a crop that lie in the image.
+
+    Args:
+        shape: (..., H, W) of the image.
+        y: First row of the crop.
+        x: First column of the crop.
+
+    Returns:
+        (224, 224) bool; None if the whole crop lies in the image.
+    """
     if y + SIZE <= shape[-2] and x + SIZE <= shape[-1]:
         return None
-    return cut(np.ones(shape[-2:], bool), y, x)
+    return cut_crop(np.ones(shape[-2:], bool), y, x)
 
 
-def stretched(planes: np.ndarray) -> np.ndarray:
-    """Votes as the reference has them: all planes of a crop together by their least and greatest value.
+def rescaled_votes(planes: np.ndarray) -> np.ndarray:
+    """Rescale votes by the minimum and maximum over all planes of a crop.
 
-    A mask of one vote in three becomes as sure as one of three. Without contrast they stay as they are.
+    Votes without contrast are only clipped to [0, 1].
+
+    Args:
+        planes: (C, H, W) fractions of annotators.
+
+    Source: reference protocol; one vote in three becomes as certain as three.
+
+    Example:
+        >>> rescaled_votes(np.array([[[0.0, 0.25, 0.5]]])).tolist()
+        [[[0.0, 0.5, 1.0]]]
     """
     low, high = planes.min(), planes.max()
     if low == high:
@@ -75,8 +122,18 @@ def stretched(planes: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def require_items(where: str, items: int, failed: Mapping[str, str], wanted: str) -> None:
-    """Raises UserError if nothing of a set was found."""
+def require_items(where: str, items: int, failed: Mapping[str, str], expected: str) -> None:
+    """Raise an error if a source has no annotated image.
+
+    Args:
+        where: Name of the source, for the message.
+        items: Number of images in the plan.
+        failed: Reasons by the name of the file that cannot be read.
+        expected: Names of the expected files, for the message.
+
+    Raises:
+        UserError: `items` is 0.
+    """
     if not items:
-        reasons = "; ".join(f"{name} {reason}" for name, reason in list(failed.items())[:3])
-        raise UserError(f"{where}: holds no annotated image ({reasons or f'looked for {wanted}'})")
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(failed.items())[:3])
+        raise UserError(f"{where}: no annotated image ({reasons or f'expected {expected}'})")

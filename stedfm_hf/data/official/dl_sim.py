@@ -1,9 +1,11 @@
-"""dl-sim: structured illumination images of four structures, cut into crops.
+"""Importer of dl-sim: structured illumination images of four structures, split into crops.
 
-TIFF files whose path names the structure; min-max of the whole image, crops of 224 pixels every 168, shifted inward
-at the borders, kept if more than a tenth of the crop is above Otsu's threshold of the image. Splits by the authors'
-lists, or as these were made: "testing" in the path is the test set, the rest is dealt 70 to 30 by seed 42. (Reference
-protocol; the first plane of a file with several: ours.)
+TIFF files whose path contains the structure; the first plane is used. Pixels are scaled by the minimum and maximum of
+the whole image. Crops of 224 pixels every 168 pixels, moved inward at the borders, are kept if more than a tenth of
+the crop is above Otsu's threshold of the image. Splits follow the authors' lists, or the rule that produced them:
+"testing" in the path marks the test set; the rest is split 70 to 30 with seed 42.
+
+Source: reference protocol.
 """
 
 from __future__ import annotations
@@ -16,46 +18,60 @@ from skimage.filters import threshold_otsu
 from stedfm_hf.data.building.cropping import CropRule, grid
 from stedfm_hf.data.official.files import SourceFiles
 from stedfm_hf.data.official.pixels import SIZE, minmax_crops, read_plane
-from stedfm_hf.data.official.plan import Item, Plan, find_classes, list_tiff_files, random_splits, read_split_lists
+from stedfm_hf.data.official.plan import NO_LISTS, Item, Plan, classes_in, listed_splits, seeded_splits, tiff_names
 from stedfm_hf.data.repository.layout import Crop
 
 CLASSES = ("adhesion", "factin", "microtubule", "mitochondrial")
 STEP = 168
-LEAST_FOREGROUND = 0.1
-CORRECTED = (
-    "Crops at the border are there once; in the reference several places of the grid are shifted to the same one.",
-    "An image that lies in two splits stays in the test set, else in validation.",
+MIN_FOREGROUND = 0.1
+CORRECTIONS = (
+    "Each crop at the border is stored once; the reference moves several grid positions to the same one.",
+    "An image in two splits is kept in the test set, or else in the validation set.",
 )
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
-    """Plans the import."""
-    found = Plan(CLASSES)
-    pairs = read_split_lists(files, "dl-sim", found)
+    """Plan the import of dl-sim.
+
+    Args:
+        files: Files of the set.
+        legacy: Repeat the flaws of the published code.
+        keep_all: Ignored; the set is not balanced.
+
+    Raises:
+        UserError: The files are not those of the set.
+    """
+    planned = Plan(CLASSES)
+    pairs = listed_splits(files, "dl-sim", planned)
     if pairs is None:
-        names = list_tiff_files(files)
+        names = tiff_names(files)
         pairs = [(name, "test") for name in names if "testing" in name]
-        pairs += random_splits([name for name in names if "testing" not in name], {"train": 0.7, "validation": 0.3})
-        found.notes.append("the source has no lists of files: splits are made by the rule that the lists were made by")
+        pairs += seeded_splits([name for name in names if "testing" not in name], {"train": 0.7, "validation": 0.3})
+        planned.notes.append(NO_LISTS)
     for name, split in pairs:
-        labels = find_classes("/".join(files.parts(name)), CLASSES)
+        labels = classes_in("/".join(files.parts(name)), CLASSES)
         if not labels:
-            found.skipped[name] = "is of no class of the set"
+            planned.skipped[name] = "the path contains no class of the set"
         elif len(labels) > 1:
-            found.failed[name] = f"its path names several classes ({', '.join(labels)}); rename it"
+            planned.failed[name] = f"the path contains more than one class ({', '.join(labels)}). Rename the file."
         else:
-            found.items.append(Item(name, name, split, labels[0], partial(_read, files, name, legacy)))
-    found.require_classes(files.identity["name"])
+            planned.items.append(Item(name, name, split, labels[0], partial(_read, files, name, legacy)))
+    planned.require_classes(files.identity["name"])
     if not legacy:
-        found.keep_sources_in_one_split()
-    return found
+        planned.keep_one_split_per_source()
+    return planned
 
 
-def places(length: int, *, legacy: bool) -> list[int]:
-    """Where crops begin along a side.
+def crop_starts(length: int, *, legacy: bool) -> list[int]:
+    """Return the first pixel of every crop along one axis.
 
-    >>> places(560, legacy=False), places(560, legacy=True)
-    ([0, 168, 336], [0, 168, 336, 336])
+    Args:
+        length: Length of the image along the axis, in pixels.
+        legacy: Repeat the last position, as the reference does.
+
+    Example:
+        >>> crop_starts(560, legacy=False), crop_starts(560, legacy=True)
+        ([0, 168, 336], [0, 168, 336, 336])
     """
     if legacy:
         return [min(start, length - SIZE) for start in range(0, length, STEP)]
@@ -65,13 +81,13 @@ def places(length: int, *, legacy: bool) -> list[int]:
 def _read(files: SourceFiles, name: str, legacy: bool) -> list[Crop]:
     plane = read_plane(files.read(name), 0)
     if min(plane.shape) < SIZE:
-        raise ValueError(f"is {plane.shape[0]} x {plane.shape[1]}, smaller than a crop of {SIZE}")
+        raise ValueError(f"{plane.shape[0]} x {plane.shape[1]} pixels are smaller than a crop of {SIZE}")
     if plane.min() == plane.max():
         return []
     scaled = _scaled(plane)
     foreground = scaled > threshold_otsu(scaled)
-    rows, columns = (places(side, legacy=legacy) for side in plane.shape)
-    kept = [(y, x) for y in rows for x in columns if foreground[y : y + SIZE, x : x + SIZE].mean() > LEAST_FOREGROUND]
+    rows, columns = (crop_starts(length, legacy=legacy) for length in plane.shape)
+    kept = [(y, x) for y in rows for x in columns if foreground[y : y + SIZE, x : x + SIZE].mean() > MIN_FOREGROUND]
     return minmax_crops(plane, kept, legacy=legacy)
 
 

@@ -1,6 +1,6 @@
-"""Files of a published data set, in a folder, in a zip, or as a single file.
+"""Access to the files of an official set in a folder, in a zip, or as a single file.
 
-Names in an archive never decide where a file is written, and nothing in the files is executed.
+Names in an archive are never used as paths on the disk, and no content is executed.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from stedfm_hf.data.archives.members import ArchiveDamaged, Member, iterate_memb
 from stedfm_hf.runs import UserError
 
 MAX_FILE_BYTES = 2**29
-"""Largest file to read into memory; 15 frames of 2048 x 2048 pixels with 16 bits have 126 MB."""
+"""Largest file that is read; an image of 2048 x 2048 pixels with 15 frames of 16 bit has 126 MB."""
 
 
 class SourceFiles:
-    """Files of a source, by relative path; a context manager that closes the zip and deletes temporary copies.
+    """Files of a source by relative path; a context manager that closes the zip and deletes temporary copies.
 
     Args:
-        source: Folder, zip, or any other single file.
-        exclude: Folder to exclude, such as an output folder inside the source; None for no folder.
+        source: Folder, zip, or single file.
+        exclude: Folder to ignore, such as an output within the source.
 
     Attributes:
-        root: Name of the folder, or of the zip without its suffix; it may name a class or split.
-        names: Sorted relative paths, separated by `/`, without hidden files.
-        stack: Resources that are closed at the end.
+        root: Name of the folder, or of the zip without its suffix; empty for a single file.
+        names: Sorted relative paths with `/`, without hidden files.
+        stack: Exit stack that is closed with the source.
 
     Raises:
-        UserError: The source does not exist, or the zip cannot be read.
+        UserError: The file is missing, or the zip cannot be read.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp()) / "optim-data"
@@ -55,16 +55,16 @@ class SourceFiles:
         self.root = ""
         if source.is_dir():
             self._folder, self.root = source, source.absolute().name
-            excluded = None if exclude is None else exclude.absolute()
-            paths = (path for path in source.absolute().rglob("*") if excluded is None or excluded not in path.parents)
+            ignored = None if exclude is None else exclude.absolute()
+            paths = (path for path in source.absolute().rglob("*") if ignored is None or ignored not in path.parents)
             known = {path.relative_to(source.absolute()).as_posix(): _stamp(path) for path in paths if path.is_file()}
         elif not source.is_file():
-            raise UserError(f"{source}: no such file or folder; check the path")
-        elif _starts_as_zip(source):
+            raise UserError(f"{source}: no such file or folder. Check the path.")
+        elif _starts_like_zip(source):
             try:
                 self._zip = self.stack.enter_context(zipfile.ZipFile(source))
             except (zipfile.BadZipFile, OSError) as error:
-                raise UserError(f"{source}: cannot be read ({error}). Download it again") from error
+                raise UserError(f"{source}: not a readable zip ({error}). Download it again.") from error
             self.root = source.stem
             known = {
                 each.filename: f"{each.file_size} {each.CRC}" for each in self._zip.infolist() if not each.is_dir()
@@ -76,13 +76,13 @@ class SourceFiles:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Name of the source, number of files, and a digest of their names, sizes and checksums or dates."""
+        """Name, number of files, and digest of names, sizes and checksums or dates, to detect changes."""
         return {"name": self._source.name, "files": len(self.names), "digest": self._digest[:32]}
 
     def parts(self, name: str) -> tuple[str, ...]:
-        """Return the folders and the name of a file, with the root as first part.
+        """Return the parts of the path of a file, starting with the root.
 
-        Folders name classes and splits, and the root may be such a folder.
+        The root is included because its name may be one of the folder names that identify a set.
 
         Args:
             name: Relative path of the file.
@@ -96,16 +96,16 @@ class SourceFiles:
             name: Relative path of the file.
 
         Raises:
-            ValueError: The file is larger than `MAX_FILE_BYTES`.
-            Exception: The archive is damaged; the type depends on the damage.
+            ValueError: The file is too large to be an image.
+            Exception: The archive is damaged; zipfile raises various exceptions.
         """
         size = self._zip.getinfo(name).file_size if self._zip else (self._folder / name).stat().st_size
         if size > MAX_FILE_BYTES:
-            raise ValueError(_too_large(size))
+            raise ValueError(f"refused: {size / 2**20:.0f} MiB is too large for an image")
         return self._zip.read(name) if self._zip else (self._folder / name).read_bytes()
 
-    def local_path(self, name: str) -> Path:
-        """Return the path of a file on disk; a file in a zip is copied to a temporary folder.
+    def local(self, name: str) -> Path:
+        """Return the path of a file on the disk, or of a temporary copy if it is in a zip.
 
         Args:
             name: Relative path of the file.
@@ -128,38 +128,32 @@ class SourceFiles:
         self.stack.close()
 
 
-def _too_large(size: int) -> str:
-    """Return the message for a file that is larger than the limit."""
-    return f"refused: {size / 2**20:.0f} MiB is too large for an image; the limit is {MAX_FILE_BYTES / 2**20:.0f} MiB"
-
-
-def _starts_as_zip(path: Path) -> bool:
-    """Check the signature at the start; the end of a tar of `.npz` files looks like that of a zip."""
+def _starts_like_zip(path: Path) -> bool:
+    """Test the first bytes, because the end of a tar of `.npz` files looks like a zip."""
     with path.open("rb") as file:
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def _stamp(path: Path) -> str:
-    """Return size and modification time of a file."""
     state = path.stat()
     return f"{state.st_size} {state.st_mtime_ns}"
 
 
 def _is_hidden(name: str) -> bool:
-    """Check whether a name is hidden, or absolute or above the root of an archive."""
+    """Test for hidden names and for names that lead out of an archive."""
     parts = PurePosixPath(name).parts
     return "__MACOSX" in parts or any(part.startswith((".", "/")) for part in parts)
 
 
 class TarMembers:
-    """Members of a tar, by number; fast to read in ascending order, slow in other orders.
+    """Members of a tar by index; reading backwards starts from the beginning of the file.
 
     Args:
         path: Path of the tar.
 
     Attributes:
-        names: Name of each member that is a file, by number.
-        damage: Message if the archive is damaged and later members cannot be read, or None.
+        names: Names of the members that are files, by index.
+        damage: Message about damage after the last listed member, or None.
     """
 
     def __init__(self, path: Path) -> None:
@@ -173,18 +167,18 @@ class TarMembers:
                 if member.skip_reason is None:
                     self.names[number] = member.name
         except ArchiveDamaged as error:
-            self.damage = f"the archive is truncated or damaged ({error}). Download it again"
+            self.damage = f"the archive is truncated or damaged ({error}); download it again"
 
     def read(self, number: int) -> bytes:
         """Read a member.
 
         Args:
-            number: Number of the member.
+            number: Index of the member.
 
         Raises:
-            EOFError: The archive ends before this member.
-            ValueError: The member is larger than `MAX_FILE_BYTES`.
-            Exception: The archive is damaged; the type depends on the damage.
+            ValueError: The member is too large to be an image.
+            EOFError: The archive has fewer members.
+            Exception: The archive is damaged; tarfile raises various exceptions.
         """
         if number < self._next or not self._next:
             self._members, self._next = enumerate(iterate_members(self._path)), 0
@@ -192,6 +186,6 @@ class TarMembers:
             self._next = index + 1
             if index == number:
                 if member.size > MAX_FILE_BYTES:
-                    raise ValueError(_too_large(member.size))
+                    raise ValueError(f"refused: {member.size / 2**20:.0f} MiB is too large for an image")
                 return member.read()
-        raise EOFError("the archive ends before this file")
+        raise EOFError("the archive ends before this member")

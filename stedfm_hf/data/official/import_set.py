@@ -1,7 +1,7 @@
-"""The command `stedfm data import-set`: convert a published data set from the authors' files.
+"""Implementation of `stedfm data import-set`: convert a published set to a data set repository.
 
-The importer of the data set plans the class and split of every image. This module reads the images part by part and
-assembles them. If interrupted, the command resumes with the parts that are not complete.
+The module of the set plans the import; the functions here read the images in parts and assemble the repository. An
+interrupted run keeps the complete parts.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from stedfm_hf.data.assembly.output import DatasetSummary, open_dataset, print_failures, read_summary
 from stedfm_hf.data.assembly.staging import StagedImage, Staging, part_name
 from stedfm_hf.data.official.files import SourceFiles
-from stedfm_hf.data.official.plan import SEED, Item, Plan, sort_by_priority
-from stedfm_hf.data.official.registry import NOT_STATED, OfficialSet, find_official_set
+from stedfm_hf.data.official.plan import SEED, Item, Plan, by_split_priority
+from stedfm_hf.data.official.registry import NOT_STATED, OfficialSet, official_set
 from stedfm_hf.data.repository.layout import SPLITS, Crop
 from stedfm_hf.data.settings import ImportSetSettings
 from stedfm_hf.runs import ItemStatus, Manifest, Progress, print_note
@@ -32,24 +32,23 @@ if TYPE_CHECKING:
 
 COMMAND = "data import-set"
 PART_ITEMS = 64
-"""Images per part."""
 
 
 @takes_settings(ImportSetSettings)
 def import_set(settings: ImportSetSettings) -> DatasetSummary:
-    """Convert a published data set from the authors' files.
+    """Convert the files of a published set to a data set.
 
-    Classes, splits, crops and scaling are as published. The default protocol corrects flaws of the published code that
-    change the data, and the protocol `reference` repeats them; docs/how-to/import-published-sets.md lists both. The
-    default protocol also keeps every source image in one split only: an image that the authors' files have in two
-    splits stays in the test split, otherwise in the validation split. Nothing in the files is executed.
+    Classes, splits, crops and scaling are as published. Flaws of the reference that change the data are corrected;
+    the protocol `reference` repeats them (list: docs/how-to/import-published-sets.md). No content of the files is
+    executed. By default, a source image in more than one split of the authors' files is kept only in the test set, or
+    else in the validation set.
 
     Returns:
         Summary of the data set. Its manifest lists every image that was skipped or failed.
 
     Raises:
-        UserError: The data set or source does not exist, the files are not those of the data set, a class is missing,
-            or the output contains other files.
+        UserError: The name or source is unknown, the files are not those of the set, a class is missing, or the output
+            contains other files.
 
     Example:
         >>> import tempfile
@@ -61,7 +60,7 @@ def import_set(settings: ImportSetSettings) -> DatasetSummary:
         >>> import_set("optim", folder / "optim-data", folder / "repo").crops
         {'test': 4}
     """
-    spec, output = find_official_set(settings.name), Path(settings.output)
+    spec, output = official_set(settings.name), Path(settings.output)
     check_output(output, COMMAND, is_folder=True, overwrite=settings.overwrite)
     legacy = settings.protocol == REFERENCE
     address = str(settings.source) if is_url(str(settings.source)) else None
@@ -81,7 +80,7 @@ def import_set(settings: ImportSetSettings) -> DatasetSummary:
                 Staging(output),
                 output,
                 manifest=opened.manifest,
-                card=_card(spec, importer.CORRECTED, output, opened.manifest, plan),
+                card=_card(spec, importer.CORRECTIONS, output, opened.manifest, plan),
                 seed=SEED,
                 labels=plan.classes,
                 rows_per_shard=settings.rows_per_shard,
@@ -94,8 +93,8 @@ def import_set(settings: ImportSetSettings) -> DatasetSummary:
 
 
 def _stage(plan: Plan, staging: Staging, name: str, *, one_split: bool) -> None:
-    """Write the missing parts; part 0 lists the images that the plan skips and the files that failed."""
-    items = _with_unique_names(sort_by_priority(plan.items))
+    """Write the missing parts; the first one records the images that are not read."""
+    items = _with_unique_names(by_split_priority(plan.items))
     present, seen = set(staging.names()), dict[str, str]()
     starts = range(0, len(items), PART_ITEMS)
     if part_name(0) not in present:
@@ -104,16 +103,16 @@ def _stage(plan: Plan, staging: Staging, name: str, *, one_split: bool) -> None:
         staging.write_crops(part_name(0), [], [], statuses)
     with Progress(len(items), description=name, unit="images") as progress:
         for number, start in enumerate(starts, 1):
-            batch = items[start : start + PART_ITEMS]
+            chosen = items[start : start + PART_ITEMS]
             if part_name(number) in present:
                 seen |= staging.read(part_name(number)).notes["seen"]
             else:
-                _write_part(staging, part_name(number), batch, seen if one_split else None)
-            progress.update(len(batch))
+                _write_part(staging, part_name(number), chosen, seen if one_split else None)
+            progress.update(len(chosen))
 
 
 def _with_unique_names(items: Sequence[Item]) -> list[Item]:
-    """Add a number to repeated names, because a list may contain a file twice."""
+    """Give items unique names, because a list may contain a file twice."""
     counts: Counter[str] = Counter()
     named = []
     for item in items:
@@ -124,7 +123,14 @@ def _with_unique_names(items: Sequence[Item]) -> list[Item]:
 
 
 def _write_part(staging: Staging, name: str, items: Sequence[Item], seen: dict[str, str] | None) -> None:
-    """Write one part; `seen` maps the hashes of earlier images to splits, or is None to keep images in two splits."""
+    """Write one part.
+
+    Args:
+        staging: Staging area of the output.
+        name: Name of the part.
+        items: Images to read.
+        seen: Splits of the images written so far by the hash of their pixels; None allows duplicates.
+    """
     new = dict[str, str]()
     with staging.open_crops(name) as writer:
         for item in items:
@@ -147,18 +153,17 @@ def _write_part(staging: Staging, name: str, items: Sequence[Item], seen: dict[s
 
 
 def _crops(item: Item) -> list[Crop] | ItemStatus:
-    """Read the crops of an image; return the status of the image if there are none."""
+    """Return the crops of an image, or the status of an image without crops."""
     try:
         crops = [replace(crop, source=item.source, label=item.label) for crop in item.read()]
-    except Exception as error:  # damaged files raise any exception; the import continues
-        if isinstance(error, OSError) and error.errno is not None:  # an error of the disk, not of the file
+    except Exception as error:  # damaged and hostile bytes raise various exceptions
+        if isinstance(error, OSError) and error.errno is not None:  # the disk failed, not the file
             raise
         return ItemStatus("failed", _one_line(str(error)) or type(error).__name__)
-    return crops or ItemStatus("skipped", "no crop has enough foreground or annotations")
+    return crops or ItemStatus("skipped", "no crop has enough annotated pixels")
 
 
 def _content(crops: Sequence[Crop]) -> str:
-    """Return a hash of the pixels of all crops."""
     digest = sha256()
     for crop in crops:
         digest.update(f"{crop.pixels.dtype.name} {crop.pixels.shape} ".encode())
@@ -167,21 +172,19 @@ def _content(crops: Sequence[Crop]) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Join the lines of a message; cut it at 500 characters."""
     return " ".join(text.split())[:500]
 
 
 def _card(spec: OfficialSet, corrected: Sequence[str], output: Path, manifest: Manifest, plan: Plan) -> CardFacts:
-    """Return the content of the dataset card."""
     from stedfm_hf.data.publishing.card import CardFacts
 
     legacy = manifest.settings["protocol"] == REFERENCE
-    flaws = "with the flaws of the published code, to compare with published values" if legacy else "flaws corrected"
+    version = "with the flaws of the reference, to reproduce published numbers" if legacy else "with flaws corrected"
     return CardFacts(
         title=output.absolute().name,
         command=f"stedfm {COMMAND}",
         description=(
-            f"Published data set `{spec.reference_name}` ({spec.task}), converted from the authors' files, {flaws}. "
+            f"The published set `{spec.reference_name}` ({spec.task}), imported from the authors' files {version}. "
             f"Cite: {spec.citation}."
         ),
         settings={key: value for key, value in manifest.settings.items() if key != "source"},
@@ -196,5 +199,4 @@ def _card(spec: OfficialSet, corrected: Sequence[str], output: Path, manifest: M
 
 
 def _sentence(note: str) -> str:
-    """Return a note with a capital letter and a full stop."""
     return f"{note[:1].upper()}{note[1:]}."

@@ -1,4 +1,4 @@
-"""Safe reading of `.npz` files: pickled arrays go through the closed reader, and nothing in the file is executed."""
+"""Reader of `.npz` files that decodes pickled arrays with the closed unpickler and executes nothing."""
 
 from __future__ import annotations
 
@@ -14,32 +14,31 @@ from stedfm_hf.runs.closed_pickle import ClosedUnpickler
 
 MAX_ARRAY_BYTES = 2**26
 MAX_OBJECT_BYTES = 2**18
-"""Largest array of pickled objects, in bytes."""
 MAX_MEMBERS = 64
 
 
 def read_npz(content: bytes, *names: str) -> dict[str, Any]:
-    """Read arrays of an `.npz` file.
+    """Read arrays of a `.npz` file.
 
     Args:
-        content: Content of the file.
-        *names: Names of the arrays to read; missing arrays are skipped.
+        content: Bytes of the file.
+        names: Names of the arrays; missing ones are skipped.
 
     Returns:
-        Arrays by name. An array with a single pickled object is returned as that object, made of plain data.
+        Arrays by name; a single pickled object is returned as plain Python data.
 
     Raises:
-        ValueError: An array is too large or incomplete, or a pickle contains anything but plain data.
-        Exception: The file is damaged; the type depends on the damage.
+        ValueError: An array is too large, or a pickle contains more than plain data.
+        Exception: The file is damaged; NumPy and zipfile raise various exceptions.
 
     Example:
         >>> buffer = io.BytesIO()
         >>> np.savez(buffer, image=np.zeros((2, 3)), metadata={"condition": "Block"})
-        >>> found = read_npz(buffer.getvalue(), "image", "metadata", "mask")
-        >>> found["image"].shape, found["metadata"], "mask" in found
+        >>> arrays = read_npz(buffer.getvalue(), "image", "metadata", "mask")
+        >>> arrays["image"].shape, arrays["metadata"], "mask" in arrays
         ((2, 3), {'condition': 'Block'}, False)
     """
-    found: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {info.filename: info for info in archive.infolist()[:MAX_MEMBERS]}
         for name in names:
@@ -47,14 +46,13 @@ def read_npz(content: bytes, *names: str) -> dict[str, Any]:
                 continue
             if info.file_size > MAX_ARRAY_BYTES:
                 raise ValueError(
-                    f"refused: {info.filename} has {info.file_size} bytes; the limit is {MAX_ARRAY_BYTES}"
+                    f"refused: {info.filename} unpacks to {info.file_size} bytes, more than {MAX_ARRAY_BYTES}"
                 )
-            found[name] = _array(name, archive.read(info))
-    return found
+            arrays[name] = _array(name, archive.read(info))
+    return arrays
 
 
 def _array(name: str, content: bytes) -> Any:
-    """Decode an array in the NPY format."""
     stream = io.BytesIO(content)
     version = np.lib.format.read_magic(stream)
     wide = version != (1, 0)
@@ -63,15 +61,17 @@ def _array(name: str, content: bytes) -> Any:
     if not dtype.hasobject:
         if math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
             raise ValueError(
-                f"{name} {shape} of {dtype} has {len(content) - stream.tell()} bytes. Download the file again"
+                f"array {name} {shape} of {dtype} has {len(content) - stream.tell()} bytes. Download the file again."
             )
         stream.seek(0)
         return np.lib.format.read_array(stream, allow_pickle=False)
     if len(content) > MAX_OBJECT_BYTES:
-        raise ValueError(f"refused: the pickled {name} has {len(content)} bytes; the limit is {MAX_OBJECT_BYTES}")
+        raise ValueError(f"refused: the pickled {name} has {len(content)} bytes, more than {MAX_OBJECT_BYTES}")
     unpickler = ClosedUnpickler(content[stream.tell() :])
     value = unpickler.load()
     if unpickler.placeholders:
         named = printable(", ".join(sorted(unpickler.placeholders)))
-        raise ValueError(f"refused: {name} refers to {named}, which is not plain data; nothing was executed")
+        raise ValueError(
+            f"refused: the pickled {name} contains {named}, which is not plain data; nothing was executed"
+        )
     return value.item() if isinstance(value, np.ndarray) and value.size == 1 else value

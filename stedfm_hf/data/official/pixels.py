@@ -1,11 +1,10 @@
-"""Scaling, padding and cropping of images in published data sets.
+"""Scaling, padding and cropping of pixels in the published sets.
 
-By default, crops store the pixels of the file and the intensity range for scaling, so nothing is rounded and images
-without contrast become zeros. With `legacy`, crops store scaled pixels as in the published code, which divides by zero
-for images without contrast and gets NaN.
+By default, pixels are stored unchanged together with their intensity range, so that nothing is rounded and an image
+without contrast becomes zeros. With `legacy`, pixels are stored scaled, as the reference passes them to the network;
+an image without contrast is then NaN, because the reference divides by zero.
 
-Source:
-    Reference protocol, for the scaling.
+Source: reference protocol (scaling).
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ from stedfm_hf.modeling.image_processing_stedfm import fit_intensity_range
 from stedfm_hf.modeling.io_tiff_stedfm import read_tiff
 
 SIZE = 224
-"""Height and width of crops in all published data sets, in pixels."""
+"""Height and width of a crop in all published sets, in pixels."""
 
 
 def read_plane(content: bytes, channel: int) -> np.ndarray:
-    """Read one plane of a TIFF file.
+    """Read one plane of a TIFF.
 
     Args:
-        content: Content of the file.
-        channel: Number of the plane among all planes of the file, from 0.
+        content: Bytes of the file.
+        channel: Index of the plane among all planes of the file.
 
     Returns:
-        Pixels, (H, W).
+        (H, W) in the dtype of the file.
 
     Raises:
         ValueError: The file has fewer planes.
-        Exception: The file is damaged; the type depends on tifffile.
+        Exception: The file is damaged; tifffile raises various exceptions.
     """
     first = 0
     for series in read_tiff(io.BytesIO(content)):
@@ -44,26 +43,26 @@ def read_plane(content: bytes, channel: int) -> np.ndarray:
         if first <= channel < first + planes:
             return series.load()[channel - first]
         first += planes
-    raise ValueError(f"has {first} planes; the data set needs plane {channel + 1}")
+    raise ValueError(f"has {first} planes; plane {channel + 1} is needed")
 
 
 def minmax_crops(
     plane: np.ndarray, corners: Iterable[tuple[int, int]] = ((0, 0),), *, size: int | None = SIZE, legacy: bool = False
 ) -> list[Crop]:
-    """Cut crops from an image that is scaled by its minimum and maximum.
+    """Cut crops from an image and scale them by the minimum and maximum of the whole image.
 
     Args:
-        plane: Whole image, (H, W).
-        corners: Top left corner (y, x) of each crop, in pixels.
-        size: Height and width of the crops, in pixels; pixels outside the image are 0 after scaling. None for one crop
-            with the size of the image.
-        legacy: Whether to store scaled pixels, which are NaN for an image without contrast.
+        plane: (H, W) whole image.
+        corners: Row and column of the top left corner of every crop, in pixels.
+        size: Height and width of the crops in pixels; pixels beyond the image are 0 after scaling. None: one crop
+            of the whole image.
+        legacy: Store scaled pixels; NaN for an image without contrast.
 
     Returns:
         Crops without source and label.
 
     Raises:
-        ValueError: The array is empty or not an image, or contains NaN or infinite values.
+        ValueError: The array is not a non-empty two-dimensional image, or contains NaN or infinite values.
 
     Example:
         >>> (crop,) = minmax_crops(np.array([[3, 5]], np.uint16), size=2)
@@ -90,40 +89,43 @@ def minmax_crops(
 
 
 def padded_crops(plane: np.ndarray, *, legacy: bool) -> list[Crop]:
-    """Pad an image to 224 x 224 pixels, or cut it on a grid if it is larger.
+    """Pad a small image to 224 x 224 pixels, or cut a larger one into crops on a grid.
 
     Args:
-        plane: Whole image, (H, W).
-        legacy: Whether to store scaled pixels, as in :func:`minmax_crops`.
+        plane: (H, W) whole image.
+        legacy: Store scaled pixels.
 
     Returns:
         Crops without source and label.
 
     Raises:
-        ValueError: `legacy` is set and the image is larger than a crop, or :func:`minmax_crops` refuses the image.
+        ValueError: As :func:`minmax_crops`, or the image is larger than a crop and `legacy` is set.
     """
     if legacy and max(plane.shape) > SIZE:
         raise ValueError(
-            f"is {plane.shape[0]} x {plane.shape[1]} pixels; the published code fails above {SIZE} x {SIZE}"
+            f"is {plane.shape[0]} x {plane.shape[1]}, larger than {SIZE} pixels; the reference fails on such images"
         )
     rows, columns = (grid(max(length, SIZE), CropRule(SIZE)) for length in plane.shape)
     return minmax_crops(plane, [(y, x) for y in rows for x in columns], legacy=legacy)
 
 
 def crop_as_stored(pixels: np.ndarray) -> Crop:
-    """Return a crop with the pixels of the file, for data sets whose scaling is not documented.
+    """Store pixels unchanged, for sets whose scaling is not documented.
 
-    Fractions in [0, 1] count as scaled. Other values get the intensity range of pretraining crops: the 0.1 and 99.9
-    percentiles.
+    Fractions in [0, 1] count as scaled; other values get the intensity range of the pretraining crops, the 0.1 and
+    99.9 percentile.
 
     Args:
-        pixels: Pixels of the crop, (H, W).
+        pixels: (H, W) image.
+
+    Returns:
+        Crop without source and label.
 
     Raises:
-        ValueError: The array is empty or not an image, or contains NaN or infinite values.
+        ValueError: The array is not a non-empty two-dimensional image, or contains NaN or infinite values.
 
     Example:
-        >>> crop_as_stored(np.array([[0.0, 0.5]], np.float32)).scaling.applied
+        >>> crop_as_stored(np.array([[0.25, 1.0]])).scaling.applied
         True
     """
     pixels = _storable(pixels)
@@ -135,9 +137,8 @@ def crop_as_stored(pixels: np.ndarray) -> Crop:
 
 
 def _storable(pixels: np.ndarray) -> np.ndarray:
-    """Check that an array is an image, and convert it to a data type that crops can store."""
     if pixels.ndim != 2 or not pixels.size or pixels.dtype.kind not in "biuf":
-        raise ValueError(f"is an array of {pixels.dtype} {pixels.shape}, not an image (height, width)")
+        raise ValueError(f"{pixels.dtype} {pixels.shape} is not an image (height, width)")
     if not np.isfinite(pixels).all():
         raise ValueError("contains NaN or infinite values")
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)

@@ -1,11 +1,11 @@
-"""Plan of an import: class, split and source of every image, before any image is read.
+"""Import plan of a published set: the class, split and source of every image, before any image is read.
 
-The helpers are shared by the importers: classes and splits from names, lists of files, seeded random splits, and
-balancing of classes.
+Every module of a set defines `plan(files, *, legacy, keep_all)`, which returns a :class:`Plan`, and `CORRECTIONS`, the
+differences from the published code. The functions here are shared by several sets: classes in paths, lists of files,
+seeded splits, and balancing of classes. The published lists of sampled images are not available; balancing uses the
+same seed and the same numbers of images, not the same images.
 
-Source:
-    Reference protocol. Seeds and numbers of images are those of the published code. Its random samples cannot be
-    reproduced image by image, because its lists of files were not published.
+Source: reference protocol.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stedfm_hf.data.repository.layout import SPLITS, Crop
 from stedfm_hf.runs import UserError
 
 SEED = 42
-"""Random seed of the published code."""
+"""Random seed of the reference protocol."""
 SPLIT_WORDS = {
     "train": "train",
     "training": "train",
@@ -32,24 +32,27 @@ SPLIT_WORDS = {
     "test": "test",
     "testing": "test",
 }
-"""Split for each word that the authors use in names."""
+"""Split names by the words in the authors' file names."""
 SPLIT_PRIORITY = ("test", "validation", "train")
-"""Splits by priority: an image in two splits stays in the first of them, so the test set matches the published one."""
+"""Order in which splits keep an image that is in several; the test set stays comparable with the published one."""
+NO_LISTS = "the source has no lists of files; splits follow the rule that produced the published lists"
+HASHED_SPLITS = "files without a split in their names were split 70 / 15 / 15 by a hash of the source id"
 
 Sampler = Callable[[int, int], Collection[int]]
+"""Function (n, k) that returns k different indices below n."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image with one label; an image with two labels is two items.
+    """One image of a set with one label; an image of two classes gives two items.
 
     Attributes:
-        name: Name of the image in the manifest.
+        name: Name in the manifest.
         source: Id of the source image.
-        split: Published split; None to choose it by a hash of the source id, as for other data sets.
-        label: Class, or None.
-        read: Function that reads the image and returns its crops, without source and label. It may raise any exception
-            if the file is damaged.
+        split: Published split; None: decided by a hash of the source id.
+        label: Class name, or None.
+        read: Function that reads the image and returns its crops, whose `source` and `label` may be empty; it may
+            raise any exception for a damaged file.
     """
 
     name: str
@@ -61,15 +64,15 @@ class Item:
 
 @dataclass
 class Plan:
-    """Images to import, and those that are skipped.
+    """Images to import, and files that are skipped or failed.
 
     Attributes:
-        classes: Names of the classes in the published order; empty for regression and segmentation.
+        classes: Class names in the published order; empty for regression and segmentation.
         items: Images to import.
-        skipped: Reason for each image that is not part of the published data set, by name.
-        failed: Reason for each file that cannot be read, by name.
-        notes: Notes for the user and the dataset card, one sentence each, without a full stop.
-        mask_names: Names of the numbers in masks.
+        skipped: Reasons by the name of the image or file that is not part of the set.
+        failed: Reasons by the name of the file that cannot be read.
+        notes: Notes for the user, one sentence each.
+        mask_names: Class names by the value in masks with one plane.
     """
 
     classes: tuple[str, ...]
@@ -79,88 +82,84 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     mask_names: Mapping[int, str] = field(default_factory=dict)
 
-    def require_classes(self, source: str) -> None:
-        """Check that every class has an image, unless files are damaged.
+    def require_classes(self, where: str) -> None:
+        """Raise an error if a class has no image, unless a file failed.
 
         Args:
-            source: Name of the folder or file, for the message.
+            where: Name of the source, for the message.
 
         Raises:
-            UserError: A class has no image, and no file failed.
+            UserError: A class has no image.
         """
         present = {item.label for item in self.items}
         if (missing := [name for name in self.classes if name not in present]) and not self.failed:
             raise UserError(
-                f"{source}: has no image of {', '.join(missing)} (the classes are {', '.join(self.classes)}). Get all "
-                "files of the data set, in the layout of docs/how-to/import-published-sets.md"
+                f"{where}: no image of {', '.join(missing)} (classes: {', '.join(self.classes)}). Download all files "
+                "of the set; docs/how-to/import-published-sets.md describes the layout."
             )
 
-    def keep_sources_in_one_split(self) -> None:
-        """Skip images whose source image is also in a split with higher priority."""
+    def keep_one_split_per_source(self) -> None:
+        """Skip images whose source is also in a split with a higher priority."""
         splits: dict[str, str | None] = {}
-        for item in sort_by_priority(self.items):
+        for item in by_split_priority(self.items):
             splits.setdefault(item.source, item.split)
-        duplicates = [item for item in self.items if splits[item.source] != item.split]
-        self.skip((item, f"its source image is also in the split {splits[item.source]!r}") for item in duplicates)
-        if duplicates:
-            self.notes.append(f"{len(duplicates)} images were skipped, because another split has the same sources")
+        lost = [item for item in self.items if splits[item.source] != item.split]
+        self.skip((item, f"the source image is also in the split {splits[item.source]!r}") for item in lost)
+        if lost:
+            self.notes.append(f"{len(lost)} images were skipped because their sources are also in another split")
 
-    def balance(self, splits: Collection[str], sampler: Callable[[], Sampler]) -> None:
-        """Sample the same number of images of each class: that of the rarest class in the split.
+    def balance(self, splits: Collection[str], new_sampler: Callable[[], Sampler]) -> None:
+        """Sample as many images of each class as the rarest class has.
 
         Args:
             splits: Splits to balance.
-            sampler: Function that returns a new sampler for each split; a sampler takes (n, k) and returns k different
-                numbers below n.
+            new_sampler: Function that returns a seeded sampler; it is called once per split.
         """
         for split in splits:
             classes = [[i for i in self.items if i.split == split and i.label == name] for name in self.classes]
-            fewest, sample = min((len(each) for each in classes if each), default=0), sampler()
+            fewest, sample = min((len(each) for each in classes if each), default=0), new_sampler()
             kept = {id(each[n]) for each in classes if each for n in sample(len(each), fewest)}
-            others = [item for each in classes for item in each if id(item) not in kept]
-            reason = f"the published {split} split is balanced: {fewest} images of each class"
-            self.skip((item, reason) for item in others)
+            lost = [item for each in classes for item in each if id(item) not in kept]
+            reason = f"the published {split} split is balanced ({fewest} images per class)"
+            self.skip((item, reason) for item in lost)
 
     def skip(self, items: Iterable[tuple[Item, str]]) -> None:
-        """Move items to the skipped images.
+        """Move items to `skipped`.
 
         Args:
-            items: Items, each with the reason.
+            items: Items with their reasons.
         """
-        reasons = {id(item): reason for item, reason in items}
-        self.skipped |= {item.name: reasons[id(item)] for item in self.items if id(item) in reasons}
-        self.items = [item for item in self.items if id(item) not in reasons]
+        lost = {id(item): reason for item, reason in items}
+        self.skipped |= {item.name: lost[id(item)] for item in self.items if id(item) in lost}
+        self.items = [item for item in self.items if id(item) not in lost]
 
 
 def _priority(split: str | None) -> int:
-    """Return the rank of a split in `SPLIT_PRIORITY`, 0 for the highest."""
     return SPLIT_PRIORITY.index(split) if split in SPLIT_PRIORITY else len(SPLIT_PRIORITY)
 
 
-def sort_by_priority(items: Iterable[Item]) -> list[Item]:
-    """Sort images by the priority of their split, test images first, so that later duplicates are recognised.
+def by_split_priority(items: Iterable[Item]) -> list[Item]:
+    """Sort items by the priority of their split: images of the test set come first.
 
     Args:
-        items: Images to sort; the order within a split is kept.
+        items: Items of all splits.
     """
     return sorted(items, key=lambda item: _priority(item.split))
 
 
-def numpy_sampler() -> Sampler:
-    """Return a sampler that uses NumPy's legacy generator.
+def numpy_samples() -> Sampler:
+    """Return a sampler that uses `numpy.random.RandomState` with seed 42.
 
-    Source:
-        Reference protocol of neural-activity-states.
+    Source: reference protocol of neural-activity-states.
     """
     rng = np.random.RandomState(SEED)
     return lambda n, k: rng.choice(n, k, replace=False).tolist()
 
 
-def python_sampler() -> Sampler:
-    """Return a sampler that uses Python's random generator.
+def python_samples() -> Sampler:
+    """Return a sampler that uses `random.Random` with seed 42.
 
-    Source:
-        Reference protocol of peroxisome, which sets no seed.
+    Source: reference protocol of peroxisome, which sets no seed.
     """
     rng = random.Random(SEED)
     return lambda n, k: rng.sample(range(n), k)
@@ -169,35 +168,32 @@ def python_sampler() -> Sampler:
 # ------------------------------------------------------------------------------------- names
 
 
-def find_classes(text: str, classes: Sequence[str]) -> list[str]:
-    """Find the classes whose names are whole words of a path: `16hMeOH` does not contain `6hMeOH`.
+def classes_in(text: str, classes: Sequence[str]) -> list[str]:
+    """Return the classes whose names are whole words of a text: `16hMeOH` does not contain `6hMeOH`.
 
     Args:
-        text: Path or name.
-        classes: Names of classes.
+        text: Path of a file.
+        classes: Class names.
 
     Returns:
-        Classes that were found, in the order of `classes`.
+        Class names in the order of `classes`.
 
     Example:
-        >>> find_classes("peroxisome/16hMeOH/6hMeOHs_2.tif", ["4hMeOH", "6hMeOH", "16hMeOH"])
+        >>> classes_in("peroxisome/16hMeOH/6hMeOHs_2.tif", ["4hMeOH", "6hMeOH", "16hMeOH"])
         ['6hMeOH', '16hMeOH']
     """
     found = {name for name in classes if re.search(rf"(?<![0-9A-Za-z]){re.escape(name)}(?![0-9])", text)}
     return [name for name in classes if name in found]
 
 
-def find_split(name: str) -> str | None:
-    """Find the split in the name of a file.
+def split_in(name: str) -> str | None:
+    """Return the split in the name of a file, or None.
 
     Args:
-        name: Path of the file; its folders are ignored.
-
-    Returns:
-        Name of the split, or None if the name contains none.
+        name: Path or name of a file.
 
     Example:
-        >>> find_split("peroxisome-testing.txt"), find_split("train_v2.hdf5"), find_split("data.h5")
+        >>> split_in("peroxisome-testing.txt"), split_in("train_v2.hdf5"), split_in("data.h5")
         ('test', 'train', None)
     """
     words = [
@@ -209,22 +205,21 @@ def find_split(name: str) -> str | None:
 # ------------------------------------------------------------------------------------- splits of files
 
 
-def read_split_lists(files: SourceFiles, set_name: str, plan: Plan) -> list[tuple[str, str]] | None:
-    """Read the splits of files from the lists `<set>-training.txt`, `-validation.txt` and `-testing.txt`.
+def listed_splits(files: SourceFiles, set_name: str, plan: Plan) -> list[tuple[str, str]] | None:
+    """Read the lists `<set>-training.txt`, `<set>-validation.txt` and `<set>-testing.txt`.
 
-    A line of a list is a path in the authors' folder, or the last part of one. The file is found by the last parts of
-    its path, in any folder. Lines without a file are added to the failures of the plan.
+    A line is a path below the authors' root folder. A file matches if the last parts of its path are equal.
 
     Args:
-        files: Files of the data set.
-        set_name: Prefix of the names of the lists.
-        plan: Plan of the import.
+        files: Files of the set.
+        set_name: Name of the set.
+        plan: Plan whose `failed` receives missing files.
 
     Returns:
-        Name and split of each file in the order of the lists; None if there are no lists.
+        Pairs of file name and split in the order of the lists; None if there are no lists.
 
     Raises:
-        UserError: Two lists are of the same split.
+        UserError: There are two lists of a split.
     """
     pattern = re.compile(rf"(?:{re.escape(set_name)}[-_])?(training|validation|testing)\.txt", re.IGNORECASE)
     lists: dict[str, str] = {}
@@ -232,11 +227,11 @@ def read_split_lists(files: SourceFiles, set_name: str, plan: Plan) -> list[tupl
         if match := pattern.fullmatch(name.rpartition("/")[2]):
             split = SPLIT_WORDS[match[1].lower()]
             if split in lists:
-                raise UserError(f"{lists[split]} and {name}: two lists of the {split} split. Keep one of them")
+                raise UserError(f"{lists[split]} and {name}: two lists of the {split} split. Remove one of them.")
             lists[split] = name
     if not lists:
         return None
-    present, found = set(files.names), list[tuple[str, str]]()
+    present, pairs = set(files.names), list[tuple[str, str]]()
     by_name = defaultdict[str, list[str]](list)
     for name in files.names:
         by_name[name.rpartition("/")[2]].append(name)
@@ -246,28 +241,28 @@ def read_split_lists(files: SourceFiles, set_name: str, plan: Plan) -> list[tupl
                 continue
             parts = path.strip("/").split("/")
             tails = ("/".join(parts[start:]) for start in range(len(parts)))
-            matches = [name for name in by_name[parts[-1]] if f"/{name}".endswith(f"/{'/'.join(parts)}")]
-            if len(matches) == 1:
-                found.append((matches[0], split))
-            elif (known := next((tail for tail in tails if tail in present), None)) is not None:
-                found.append((known, split))
+            longer = [name for name in by_name[parts[-1]] if f"/{name}".endswith(f"/{'/'.join(parts)}")]
+            if len(longer) == 1:
+                pairs.append((longer[0], split))
+            elif (tail_found := next((tail for tail in tails if tail in present), None)) is not None:
+                pairs.append((tail_found, split))
             else:
-                plan.failed[f"{lists[split]}: {'/'.join(parts)}"] = "in the list, but the file does not exist"
-    return found
+                plan.failed[f"{lists[split]}: {'/'.join(parts)}"] = "listed, but the file is missing"
+    return pairs
 
 
-def random_splits(names: Sequence[str], fractions: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Split files at random with the seed of the published code.
+def seeded_splits(names: Sequence[str], fractions: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Split files at random with seed 42; the last split gets the remainder.
 
     Args:
-        names: Names of files.
-        fractions: Fraction of the files in each split; the last split gets the rest.
+        names: Names of the files.
+        fractions: Fraction of the files per split, in [0, 1].
 
     Returns:
-        Name and split of each file, in the order of `names`.
+        Pairs of file name and split, in the order of `names`.
 
     Example:
-        >>> [split for _, split in random_splits(["a", "b", "c", "d", "e"], {"train": 0.8, "validation": 0.2})]
+        >>> [split for _, split in seeded_splits(["a", "b", "c", "d", "e"], {"train": 0.8, "validation": 0.2})]
         ['train', 'train', 'train', 'validation', 'train']
     """
     order = np.random.RandomState(SEED).permutation(len(names))
@@ -278,20 +273,20 @@ def random_splits(names: Sequence[str], fractions: Mapping[str, float]) -> list[
     return [(name, split_of[index]) for index, name in enumerate(names)]
 
 
-def list_tiff_files(files: SourceFiles, *exclude: str) -> list[str]:
-    """List the TIFF files of a source.
+def tiff_names(files: SourceFiles, *exclude: str) -> list[str]:
+    """Return the TIFF files of a source.
 
     Args:
-        files: Files of the data set.
-        *exclude: Words; files whose path contains one of them are excluded.
+        files: Files of the set.
+        exclude: Words; files whose paths contain one are excluded.
 
     Raises:
-        UserError: There is no such TIFF file.
+        UserError: There is no such file.
     """
     names = [name for name in files.names if name.lower().endswith((".tif", ".tiff"))]
     names = [name for name in names if not any(word in name for word in exclude)]
     if not names:
         raise UserError(
-            f"{files.identity['name']}: contains no TIFF file of the data set. Give the authors' folder or zip"
+            f"{files.identity['name']}: contains no TIFF file of the set. Pass the authors' folder or zip."
         )
     return names

@@ -1,7 +1,6 @@
-"""Registry of the published data sets: task, files, size, licence and availability.
+"""Registry of the published sets: tasks, files and addresses.
 
-Source:
-    Sizes and addresses are from the authors' page and notebooks, as of July 2025.
+Source: the authors' page and notebooks, July 2025 (sizes and addresses).
 """
 
 from __future__ import annotations
@@ -20,26 +19,30 @@ NOT_STATED = "not stated"
 PREPRINT = "Bilodeau et al., bioRxiv 10.1101/2025.06.06.656993 (2025)"
 _BUCKET = "https://s3.valeria.science/flclab-foundation-models"
 _ROOT = f"{_BUCKET}/evaluation-data"
-_ZENODO = "the test file is in the record 10.5281/zenodo.15480470; ask the authors of STED-FM for the others"
+_ZENODO = "the test file is in the record 10.5281/zenodo.15480470; for the others, ask the authors of STED-FM"
 _ASK = "no public address is known; ask the authors of STED-FM"
 
 
 @dataclass(frozen=True)
 class OfficialSet:
-    """One published data set.
+    """Description of one published set.
 
     Attributes:
-        name: Name of the data set in `stedfm data import-set`.
-        reference_name: Name of the data set in `get_dataset` of the published code.
-        task: Task, with its classes, masks or target.
-        files: Files of the authors.
-        size: Number of images, if known.
-        availability: Instructions for getting the files.
+        name: Name for `stedfm data import-set`.
+        reference_name: Name in `get_dataset` of the reference code.
+        task: Classes, masks or regression target.
+        files: Names and formats of the authors' files.
+        size: Number of images per split, where it is known.
+        availability: How to obtain the files.
         url: Public address of the files, or None.
         licence: Licence of the images.
-        citation: Publication of the data set.
-        module: Module of `stedfm_hf.data.official` that imports the data set.
-        options: Keyword arguments of the function `plan` of that module.
+        citation: Publication.
+        module: Name of the module of `stedfm_hf.data.official` that imports the set.
+        options: Keyword arguments of the `plan` function of that module.
+
+    Example:
+        >>> OFFICIAL_SETS["low-high-quality"].licence
+        'not stated'
     """
 
     name: str
@@ -81,7 +84,7 @@ _SETS = (
         "classes actin, tubulin, CaMKII_Neuron, PSD95_Neuron",
         "folders optim_train, optim_valid, optim-data of .npz files; a zip",
         "train 1536, validation 147, test 438",
-        "the address has the test set; ask the authors of STED-FM for the other two folders",
+        "the address holds the test set; for the other two folders, ask the authors of STED-FM",
         url=f"{_ROOT}/optim-data.zip",
         citation=f"Durand et al., Nature Communications 9, 5247 (2018); {PREPRINT}",
         module="optim",
@@ -92,7 +95,7 @@ _SETS = (
         "classes Block, 0MgGlyBic, GluGly, 48hTTX",
         "NAS_PSD95_{train,valid,test}_v2.tar of .npz files",
         "train 6021, validation 1176, test 1510 before balancing",
-        "the address has the test set; ask the authors of STED-FM for the other two tar files",
+        "the address holds the test set; for the other two tars, ask the authors of STED-FM",
         url=f"{_ROOT}/NeuralActivityStates/NAS_PSD95_test_v2.tar",
         module="neural_activity_states",
     ),
@@ -157,7 +160,7 @@ _SETS = (
     OfficialSet(
         "factin",
         "factin (segmentation)",
-        "overlapping masks of rings and fibres; mask of the dendrite",
+        "masks of rings and fibres, which overlap; the dendrite",
         "{training,validation,testing}_small-dataset_20240418.hdf5; a zip",
         NOT_STATED,
         "at the address",
@@ -176,7 +179,7 @@ _SETS = (
     OfficialSet(
         "lioness",
         "lioness",
-        "overlapping masks of cells and their boundaries",
+        "masks of cells and their boundaries, which overlap",
         "folders train, valid, test of HDF5 and TIFF volumes",
         NOT_STATED,
         _ASK,
@@ -195,14 +198,14 @@ _SETS = (
         _SYNAPTIC,
         name="multidomain-detection",
         reference_name="multidomain-detection",
-        task="density map of domains",
+        task="map of the density of domains",
         size=NOT_STATED,
         options={"task": "multidomain"},
     ),
     OfficialSet(
         "mitochondria",
         "mitochondria",
-        "masks of dividing mitochondria",
+        "masks of mitochondria that divide",
         "Mito.h5 and Proc.h5 in training_data",
         "train 24000, validation 6000, test 7000 frames",
         _ASK,
@@ -210,54 +213,54 @@ _SETS = (
     ),
 )
 OFFICIAL_SETS: dict[str, OfficialSet] = {each.name: each for each in _SETS}
-"""Published data sets, by name."""
+"""Published sets by name."""
 
 
-def find_official_set(name: str) -> OfficialSet:
-    """Return the published data set with a name.
+def official_set(name: str) -> OfficialSet:
+    """Return the published set with a name.
 
     Args:
-        name: Name of the data set, as in `stedfm data list`.
+        name: Name of the set.
 
     Raises:
-        UserError: There is no published data set with this name.
+        UserError: The name is unknown.
 
     Example:
-        >>> find_official_set("dl-sim").task
+        >>> official_set("dl-sim").task
         'classes adhesion, factin, microtubule, mitochondrial'
     """
     if name not in OFFICIAL_SETS:
-        raise UserError(f"{name!r} is not a published data set; choose one of {', '.join(OFFICIAL_SETS)}")
+        raise UserError(f"{name!r}: not a published set. Choose one of {', '.join(OFFICIAL_SETS)}.")
     return OFFICIAL_SETS[name]
 
 
 @dataclass(frozen=True)
 class SetList(Result):
-    """Result of listing the published data sets.
+    """List of published sets.
 
     Attributes:
-        sets: Published data sets.
+        sets: Published sets in the order of the list.
     """
 
     sets: tuple[OfficialSet, ...]
 
     def summary(self) -> str:
-        """Return a table with one row per data set."""
+        """Return a table with one row per set."""
         rows = [(each.name, each.task, each.size, each.licence, each.url or each.availability) for each in self.sets]
         return text_table(("name", "task", "images", "licence", "files"), rows)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return the fields of every data set, without those for its import."""
+        """Return the public fields of every set."""
         hidden = {"module", "options"}
         return [{key: value for key, value in asdict(each).items() if key not in hidden} for each in self.sets]
 
 
 @takes_settings(ListSettings)
 def list_sets(settings: ListSettings) -> SetList:
-    """List the published data sets.
+    """List the published sets.
 
     Example:
-        >>> [each.name for each in list_sets().sets][:2]
-        ['optim', 'neural-activity-states']
+        >>> len(list_sets().sets)
+        16
     """
     return SetList(_SETS)

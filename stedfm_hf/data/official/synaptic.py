@@ -1,15 +1,16 @@
-"""synaptic-semantic-segmentation, perforated-segmentation, multidomain-detection: nanodomains of synaptic proteins.
+"""Importer of three sets of nanodomains of synaptic proteins.
 
-HDF5 files `{train,valid,test}_2024-05-16.hdf5` (see `synaptic_file` for what is read of them). The masks are soft:
-the share of the annotators who saw a class at a pixel, of round, elongated, perforated and multidomains.
+HDF5 files `{train,valid,test}_2024-05-16.hdf5` (layout: `synaptic_file`). Masks are soft: the fraction of annotators
+who marked a class at a pixel; the classes are round, elongated, perforated and multidomains. Each crop is scaled by
+its minimum and maximum.
 
-- synaptic-semantic-segmentation: all four; crops of 224 pixels side by side, kept if any class was seen.
-- perforated-segmentation: that class alone; a crop of 224 pixels at a random place of a window of 336 pixels around
-  each place where someone saw it.
-- multidomain-detection: a map of how densely annotators clicked on domains; crops as in the first. Clicks closer than
-  3.5 pixels, three or more, are a domain, and each spreads by a Gaussian of 2 pixels.
+- synaptic-semantic-segmentation: all four classes; adjacent crops of 224 pixels, kept if any class is marked.
+- perforated-segmentation: only this class; one crop of 224 pixels at a random position in a window of 336 pixels
+  around each annotated crop in which it is marked.
+- multidomain-detection: a density map of the annotators' clicks on domains; crops as in the first set. Three or more
+  clicks closer than 3.5 pixels form a domain; each click contributes a Gaussian with a standard deviation of 2 pixels.
 
-Min-max of each crop. (Reference protocol.)
+Source: reference protocol.
 """
 
 from __future__ import annotations
@@ -22,12 +23,19 @@ from functools import lru_cache, partial
 import numpy as np
 from sklearn.cluster import DBSCAN
 
-from stedfm_hf.data.official.annotated import corners, cut, minmax_crop, real_pixels, require_items, stretched
+from stedfm_hf.data.official.annotated import (
+    corners,
+    cut_crop,
+    minmax_crop,
+    pixels_inside,
+    require_items,
+    rescaled_votes,
+)
 from stedfm_hf.data.official.files import SourceFiles
-from stedfm_hf.data.official.hdf5 import list_hdf5_files, open_hdf5
+from stedfm_hf.data.official.hdf5 import hdf5_names, open_hdf5
 from stedfm_hf.data.official.pixels import SIZE
-from stedfm_hf.data.official.plan import SEED, Item, Plan, find_split
-from stedfm_hf.data.official.synaptic_file import CLASSES, Place, SynapticFile
+from stedfm_hf.data.official.plan import SEED, Item, Plan, split_in
+from stedfm_hf.data.official.synaptic_file import CLASSES, Annotation, SynapticFile
 from stedfm_hf.data.repository.layout import Crop
 
 PERFORATED = CLASSES.index("perforated")
@@ -35,65 +43,79 @@ MULTIDOMAINS = ("multidomains",)
 WINDOW = 336
 NEAR, FEWEST, BANDWIDTH = 3.5, 3, 2.0
 _REACH = 10
-"""Pixels, five bandwidths: beyond them a click adds nothing."""
-CORRECTED = (
-    "Votes are what the annotators said; the reference stretches them in each crop, so that one vote in three "
-    "becomes a sure mask, and divides by zero where they do not differ.",
-    "Where annotated places overlap, votes are added up to 1 at most.",
+"""Radius in which a click contributes, in pixels: five bandwidths."""
+CORRECTIONS = (
+    "Votes are the fractions of annotators; the reference rescales them in each crop, so that one vote in three "
+    "becomes a certain mask, and divides by zero if all votes are equal.",
+    "Where annotated crops overlap, votes are summed and clipped to 1.",
     "A crop without contrast becomes zeros; the reference divides by zero and gets NaN.",
-    "What lies beyond the border of an image is outside of the region of interest.",
-    "The place of a crop in its window (perforated) is drawn once, by seed 42; the reference draws it at every "
-    "reading, in the test as well.",
-    "A click on a domain counts in its own cluster, and a map is 1 where all of a cluster fell on one point "
-    "(multidomain); the reference stretches the map of each crop.",
-    "An image that lies in two splits with the same pixels stays in the test set, else in validation.",
+    "Pixels beyond the border of an image are outside the region of interest.",
+    "The position of a crop in its window (perforated) is sampled once, with seed 42; the reference samples it at "
+    "every reading, in the test set as well.",
+    "Each click on a domain counts only in its cluster, and a map is 1 where all clicks of a cluster coincide "
+    "(multidomain); the reference rescales the map of each crop.",
+    "An image with the same pixels in two splits is kept in the test set, or else in the validation set.",
 )
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool, task: str = "semantic") -> Plan:
-    """Plans the import; `task` is `semantic`, `perforated` or `multidomain`."""
-    found = Plan(())
-    for name in list_hdf5_files(files):
-        if (split := find_split(name)) is None:
-            found.skipped[name] = "its name says no split (train, valid, test)"
+    """Plan the import of a set of synaptic nanodomains.
+
+    Args:
+        files: Files of the set.
+        legacy: Repeat the flaws of the published code.
+        keep_all: Ignored; the set is not balanced.
+        task: `semantic`, `perforated` or `multidomain`.
+
+    Raises:
+        UserError: The files are not those of the set.
+    """
+    planned = Plan(())
+    for name in hdf5_names(files):
+        if (split := split_in(name)) is None:
+            planned.skipped[name] = "the file name contains no split (train, valid, test)"
             continue
         try:
             file = SynapticFile(open_hdf5(files, name))
-            if task == "multidomain" and all(p.clicks is None for places in file.places.values() for p in places):
+            if task == "multidomain" and all(
+                each.clicks is None for annotations in file.annotations.values() for each in annotations
+            ):
                 raise ValueError("the metadata of its crops have no clicks")
-            found.items += list(_items(file, name, split, task, legacy))
+            planned.items += list(_items(file, name, split, task, legacy))
         except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
-            found.failed[name] = f"cannot be read ({error}); get it again"
-    require_items(files.identity["name"], len(found.items), found.failed, "train_*.hdf5 and the like")
-    return found
+            planned.failed[name] = f"cannot be read ({error}); download it again"
+    require_items(files.identity["name"], len(planned.items), planned.failed, "train_*.hdf5 and the like")
+    return planned
 
 
 def _items(file: SynapticFile, name: str, split: str, task: str, legacy: bool) -> Iterator[Item]:
-    # The places of an image follow each other, so that it is read once.
-    pasted = lru_cache(maxsize=1)(file.pasted)
-    for image, places in file.places.items():
+    # The crops of an image are consecutive, so that it is read once.
+    vote_maps = lru_cache(maxsize=1)(file.vote_maps)
+    for image, annotations in file.annotations.items():
         source = f"{name}#{image}"
-        if not places:
+        if not annotations:
             continue
         if task == "perforated":
-            for place in places:
-                item = f"{source}/{place.row}"
-                read = partial(_perforated, file, pasted, place, item, legacy)
+            for annotation in annotations:
+                item = f"{source}/{annotation.row}"
+                read = partial(_perforated, file, vote_maps, annotation, item, legacy)
                 yield Item(item, source, split, None, read)
         else:
-            draw = partial(density, places) if task == "multidomain" else None
-            yield Item(source, source, split, None, partial(_tiles, file, pasted, image, draw, legacy))
+            density_map = partial(density, annotations) if task == "multidomain" else None
+            yield Item(source, source, split, None, partial(_tiles, file, vote_maps, image, density_map, legacy))
 
 
-Pasted = Callable[[str], np.ndarray]
-Draw = Callable[[tuple[int, ...], bool], np.ndarray]
+VoteMaps = Callable[[str], np.ndarray]
+DensityMap = Callable[[tuple[int, ...], bool], np.ndarray]
 
 
-def _tiles(file: SynapticFile, pasted: Pasted, name: str, draw: Draw | None, legacy: bool) -> list[Crop]:
-    """Crops side by side."""
+def _tiles(
+    file: SynapticFile, vote_maps: VoteMaps, name: str, density_map: DensityMap | None, legacy: bool
+) -> list[Crop]:
+    """Return the adjacent crops that contain an annotation."""
     plane = file.image(name)
-    planes = pasted(name) if draw is None else draw(plane.shape, legacy)
-    names = CLASSES if draw is None else MULTIDOMAINS
+    planes = vote_maps(name) if density_map is None else density_map(plane.shape, legacy)
+    names = CLASSES if density_map is None else MULTIDOMAINS
     return [
         _crop(plane, planes, names, y, x, legacy)
         for y, x in corners(plane.shape, SIZE)
@@ -101,57 +123,62 @@ def _tiles(file: SynapticFile, pasted: Pasted, name: str, draw: Draw | None, leg
     ]
 
 
-def _perforated(file: SynapticFile, pasted: Pasted, place: Place, item: str, legacy: bool) -> list[Crop]:
-    """A crop at random in the window around a place."""
-    votes = file.votes(place)
+def _perforated(
+    file: SynapticFile, vote_maps: VoteMaps, annotation: Annotation, item: str, legacy: bool
+) -> list[Crop]:
+    """Return one crop at a random position in the window around an annotated crop."""
+    votes = file.votes(annotation)
     if not votes[PERFORATED].any():
         return []
-    plane = file.image(place.image)
-    drawn = np.random.default_rng([SEED, zlib.crc32(item.encode())]).integers(0, WINDOW - SIZE, 2, endpoint=True)
-    middle = place.y + votes.shape[1] // 2, place.x + votes.shape[2] // 2
+    plane = file.image(annotation.image)
+    shifts = np.random.default_rng([SEED, zlib.crc32(item.encode())]).integers(0, WINDOW - SIZE, 2, endpoint=True)
+    middle = annotation.y + votes.shape[1] // 2, annotation.x + votes.shape[2] // 2
     y, x = (
-        # At the border of the image the crop stays in it, and the place in the crop.
-        int(np.clip(centre - WINDOW // 2 + shift, 0, max(0, side - SIZE)))
-        for centre, side, shift in zip(middle, plane.shape, drawn, strict=True)
+        # At the border the crop is moved into the image; it still contains the annotated crop.
+        int(np.clip(centre - WINDOW // 2 + shift, 0, max(0, length - SIZE)))
+        for centre, length, shift in zip(middle, plane.shape, shifts, strict=True)
     )
-    planes = pasted(place.image)[PERFORATED : PERFORATED + 1]
+    planes = vote_maps(annotation.image)[PERFORATED : PERFORATED + 1]
     return [_crop(plane, planes, ("perforated",), y, x, legacy)]
 
 
 def _crop(plane: np.ndarray, planes: np.ndarray, names: tuple[str, ...], y: int, x: int, legacy: bool) -> Crop:
     crop = minmax_crop(plane[y : y + SIZE, x : x + SIZE], legacy=legacy)
-    votes = cut(planes, y, x)
-    mask = stretched(votes) if legacy else np.clip(votes, 0, 1)
-    region = None if legacy else real_pixels(plane.shape, y, x)
+    votes = cut_crop(planes, y, x)
+    mask = rescaled_votes(votes) if legacy else np.clip(votes, 0, 1)
+    region = None if legacy else pixels_inside(plane.shape, y, x)
     return replace(crop, mask=mask.astype(np.float32), mask_planes=names, region=region, y=y, x=x)
 
 
-def _domains(places: list[Place]) -> Iterator[np.ndarray]:
-    """The clusters of clicks, each place for itself."""
-    for place in places:
-        if place.clicks is None or not len(place.clicks):
+def _domains(annotations: list[Annotation]) -> Iterator[np.ndarray]:
+    """Yield the clusters of clicks of each annotated crop."""
+    for annotation in annotations:
+        if annotation.clicks is None or not len(annotation.clicks):
             continue
-        numbers = DBSCAN(eps=NEAR, min_samples=FEWEST).fit_predict(place.clicks)
+        numbers = DBSCAN(eps=NEAR, min_samples=FEWEST).fit_predict(annotation.clicks)
         for number in range(numbers.max() + 1):
-            yield place.clicks[numbers == number]
+            yield annotation.clicks[numbers == number]
 
 
-def density(places: list[Place], shape: tuple[int, ...], legacy: bool) -> np.ndarray:
-    """How densely domains were clicked on, (1, H, W) float32.
+def density(annotations: list[Annotation], shape: tuple[int, ...], legacy: bool) -> np.ndarray:
+    """Compute the density map of clicks on domains.
 
     Args:
-        places: with clicks.
+        annotations: Annotated crops of one image; those without clicks are ignored.
         shape: (H, W) of the image.
-        legacy: the sum over all clicks, which the crop stretches; else the mean over the clicks of a domain, from 0 to
-            1, and of several domains the greatest.
+        legacy: Sum over all clicks. By default, the value is the mean over the clicks of a domain, and the largest
+            mean where domains overlap.
+
+    Returns:
+        (1, H, W) float32; in [0, 1] unless `legacy`.
 
     Example:
-        >>> place = Place(0, "0", 0, 0, np.array([[2.0, 3.0]] * 4))
-        >>> density([place], (5, 6), False).max().item()
+        >>> annotation = Annotation(0, "0", 0, 0, np.array([[2.0, 3.0]] * 4))
+        >>> density([annotation], (5, 6), False).max().item()
         1.0
     """
     whole = np.zeros(shape, np.float64)
-    for clicks in _domains(places):
+    for clicks in _domains(annotations):
         low = np.maximum(np.floor(clicks.min(axis=0)).astype(int) - _REACH, 0)
         high = np.minimum(np.ceil(clicks.max(axis=0)).astype(int) + _REACH + 1, shape)
         if (high <= low).any():

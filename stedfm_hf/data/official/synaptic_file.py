@@ -1,19 +1,20 @@
-"""The files of the synaptic segmentation sets: annotated places, what their annotators said, and the whole images.
+"""Reader of the HDF5 files of the synaptic segmentation sets: images, annotated crops and votes.
 
-What is known of the files are the names of their members and that the annotations are places of 80 x 80 pixels with
-JSON beside them. What is read is written out here, and everything else is refused by a message that says what was
-found:
+The authors' files contain annotated crops of 80 x 80 pixels with JSON metadata. The reader accepts these layouts and
+rejects all others with a message that lists what the file contains:
 
-- `original_images`: a data set (N, H, W), or a group with a data set (H, W) for each image.
-- `crops`: a data set (N, h, w), or a group with a data set (h, w) for each place. JSON for each place: in the
-  attribute `metadata` of `crops` (a text for each, or one with a list), in a data set `metadata`, or in the attribute
-  `metadata` of each place. It says `image` (name or number of the image) and `bbox` ([y0, x0, y1, x1]) or `y` and `x`
-  of the top left corner; `clicks` are points [y, x] in the place.
-- `labels`: the votes for each place: a share for each class (4), or a vote of each annotator for each class (A, 4).
-- `masks`: for each place where the structure is: (h, w), one for each annotator (A, h, w), or, beside votes (4), one
-  of votes for each class (4, h, w).
+- `original_images`: a dataset (N, H, W), or a group with one dataset (H, W) per image.
+- `crops`: a dataset (N, h, w), or a group with one dataset (h, w) per annotated crop. JSON metadata of the crops: in
+  the attribute `metadata` of `crops` (one text per crop, or one text with a list), in a dataset `metadata`, or in the
+  attribute `metadata` of each crop. Keys: `image` (name or number of the image) and `bbox` ([y0, x0, y1, x1]), or `y`
+  and `x` of the top left corner; `clicks` are points [y, x] within the crop.
+- `labels`: the votes for each crop: one fraction per class (4), or one vote per annotator and class (A, 4).
+- `masks`: the mask of the structure in each crop: (h, w), one mask per annotator (A, h, w), or, if `labels` has the
+  shape (4), one map of votes per class (4, h, w).
 
-(Names of the members: reference protocol. How they are laid out: ours, not tried on the authors' files.)
+The layouts were not tested on the authors' files.
+
+Source: reference protocol (names of the datasets and groups).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from stedfm_hf.data.official.hdf5 import get_member, list_members
+from stedfm_hf.data.official.hdf5 import member, members
 
 CLASSES = ("round", "elongated", "perforated", "multidomains")
 MOST_JSON = 2**20
@@ -35,15 +36,15 @@ _CLICKS = ("clicks", "points")
 
 
 @dataclass(frozen=True)
-class Place:
-    """An annotated place.
+class Annotation:
+    """Annotated crop of an image.
 
-    Args:
-        row: its number, for the file's data sets.
-        image: name of its image.
-        y: row of its top left corner in the image.
-        x: column of it.
-        clicks: (n, 2) points y, x in the image, or None where the file has none.
+    Attributes:
+        row: Index of the crop in the datasets of the file.
+        image: Name of the image.
+        y: Row of the top left corner in the image, in pixels.
+        x: Column of the top left corner in the image, in pixels.
+        clicks: (n, 2) points y, x in the image, in pixels, or None if the file has none.
     """
 
     row: int
@@ -54,80 +55,104 @@ class Place:
 
 
 class SynapticFile:
-    """One of the authors' files; images and annotations are read when they are asked for.
+    """Lazy reader of one file of the set.
 
     Args:
-        file: the open HDF5 file.
+        file: Open `h5py.File`.
 
     Attributes:
-        names: of the images.
-        places: by the name of their image.
+        names: Names of the images.
+        annotations: Annotated crops by the name of their image.
 
     Raises:
-        ValueError: the file is laid out otherwise.
+        ValueError: The layout of the file is not supported.
     """
 
     def __init__(self, file: Any) -> None:
-        self._images = _Members(get_member(file, "original_images"), "original_images")
-        self._labels = _Members(get_member(file, "labels"), "labels")
-        self._masks = _Members(get_member(file, "masks"), "masks")
-        crops = _Members(get_member(file, "crops"), "crops")
+        self._images = _Members(member(file, "original_images"), "original_images")
+        self._labels = _Members(member(file, "labels"), "labels")
+        self._masks = _Members(member(file, "masks"), "masks")
+        crops = _Members(member(file, "crops"), "crops")
         if not len(crops) == len(self._labels) == len(self._masks):
             raise ValueError(
-                f"has {len(crops)} crops, {len(self._labels)} labels and {len(self._masks)} masks: not one of each"
+                f"has {len(crops)} crops, {len(self._labels)} labels and {len(self._masks)} masks; these numbers must be equal"
             )
         self.names = self._images.names
-        self.places: dict[str, list[Place]] = {name: [] for name in self.names}
+        self.annotations: dict[str, list[Annotation]] = {name: [] for name in self.names}
         for row, record in enumerate(_records(file, crops)):
-            place = _place(record, row, self.names)
-            self.places[place.image].append(place)
+            annotation = _annotation(record, row, self.names)
+            self.annotations[annotation.image].append(annotation)
 
     def image(self, name: str) -> np.ndarray:
-        """An image (H, W).
+        """Return an image, (H, W) in the dtype of the file.
+
+        Args:
+            name: Name of the image.
 
         Raises:
-            ValueError: it is none.
+            ValueError: The dataset is not an image.
         """
         pixels = self._images.read(self.names.index(name))
         pixels = pixels[0] if pixels.ndim == 3 and len(pixels) == 1 else pixels
         if pixels.ndim != 2:
-            raise ValueError(f"is {pixels.shape}, not an image (height, width)")
+            raise ValueError(f"the shape {pixels.shape} is not that of an image (height, width)")
         return pixels
 
-    def votes(self, place: Place) -> np.ndarray:
-        """The share of the annotators who saw each class at each pixel, (4, h, w) float64 from 0 to 1.
+    def votes(self, annotation: Annotation) -> np.ndarray:
+        """Return the fraction of annotators who marked each class, (4, h, w) float64 in [0, 1].
+
+        Args:
+            annotation: Annotated crop.
 
         Raises:
-            ValueError: labels and masks are laid out otherwise, or are no votes.
+            ValueError: The layout of labels and masks is not supported, or they are not votes.
         """
-        labels, masks = self._labels.read(place.row), self._masks.read(place.row)
-        return shares(labels, masks)
+        labels, masks = self._labels.read(annotation.row), self._masks.read(annotation.row)
+        return vote_fractions(labels, masks)
 
-    def pasted(self, name: str) -> np.ndarray:
-        """The votes of all places of an image, added, (4, H, W) float32; they may be above 1 where places overlap."""
+    def vote_maps(self, name: str) -> np.ndarray:
+        """Sum the votes of all annotated crops of an image, (4, H, W) float32.
+
+        Values may exceed 1 where crops overlap.
+
+        Args:
+            name: Name of the image.
+
+        Raises:
+            ValueError: A crop lies outside the image, or its labels and masks are not votes.
+        """
         shape = self.image(name).shape
         whole = np.zeros((len(CLASSES), *shape), np.float32)
-        for place in self.places[name]:
-            votes = self.votes(place)
-            # A place at the border may reach beyond it.
-            top, left = max(place.y, 0), max(place.x, 0)
-            bottom, right = min(place.y + votes.shape[1], shape[0]), min(place.x + votes.shape[2], shape[1])
+        for annotation in self.annotations[name]:
+            votes = self.votes(annotation)
+            # A crop at the border may extend beyond the image.
+            top, left = max(annotation.y, 0), max(annotation.x, 0)
+            bottom, right = min(annotation.y + votes.shape[1], shape[0]), min(annotation.x + votes.shape[2], shape[1])
             if bottom <= top or right <= left:
-                raise ValueError(f"place {place.row} at {place.y}, {place.x} lies outside of the image {shape}")
-            part = votes[:, top - place.y : bottom - place.y, left - place.x : right - place.x]
+                raise ValueError(
+                    f"crop {annotation.row} at ({annotation.y}, {annotation.x}) lies outside the image {shape}"
+                )
+            part = votes[:, top - annotation.y : bottom - annotation.y, left - annotation.x : right - annotation.x]
             whole[:, top:bottom, left:right] += part.astype(np.float32)
         return whole
 
 
-def shares(labels: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """The share of the annotators for each class at each pixel, of what a file has for a place.
+def vote_fractions(labels: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Compute the fraction of annotators who marked each class at each pixel.
+
+    Args:
+        labels: (4,) fractions, or (A, 4) votes of A annotators.
+        masks: (h, w), (A, h, w) or (4, h, w) masks; see the module for the combinations.
+
+    Returns:
+        (4, h, w) float64 in [0, 1].
 
     Raises:
-        ValueError: these are no votes.
+        ValueError: Labels and masks are not votes.
 
     Example:
-        >>> labels = np.array([[1, 0, 0, 0], [0, 0, 1, 0]])  # two annotators, who see two different things
-        >>> shares(labels, np.array([[True, False]]))[:, 0].tolist()
+        >>> labels = np.array([[1, 0, 0, 0], [0, 0, 1, 0]])  # two annotators who disagree
+        >>> vote_fractions(labels, np.array([[True, False]]))[:, 0].tolist()
         [[0.5, 0.0], [0.0, 0.0], [0.5, 0.0], [0.0, 0.0]]
     """
     count = len(CLASSES)
@@ -136,49 +161,50 @@ def shares(labels: np.ndarray, masks: np.ndarray) -> np.ndarray:
     by_annotator = labels.ndim == 2 and masks.ndim == 3 and len(masks) == len(labels)
     if not fits or not (masks.ndim == 2 or by_class or by_annotator):
         raise ValueError(
-            f"has labels {labels.shape} and masks {masks.shape}; read are votes ({count}) or (annotators, {count}) "
-            f"with a mask (h, w), one for each annotator, or beside votes ({count}) one for each class"
+            f"has labels {labels.shape} and masks {masks.shape}; supported are labels ({count}) or (annotators, "
+            f"{count}) with one mask (h, w), one mask per annotator, or, with labels ({count}), one mask per class"
         )
     votes = labels.astype(np.float64)
-    found: np.ndarray
+    fractions: np.ndarray
     if by_class:
-        found = masks.astype(np.float64)
+        fractions = masks.astype(np.float64)
     elif by_annotator:
-        found = np.einsum("ac,ahw->chw", votes, (masks > 0).astype(np.float64)) / len(votes)
+        fractions = np.einsum("ac,ahw->chw", votes, (masks > 0).astype(np.float64)) / len(votes)
     else:
-        found = (votes.mean(axis=0) if votes.ndim == 2 else votes)[:, None, None] * (masks > 0)
-    if not (np.isfinite(found).all() and found.min() >= 0 and found.max() <= 1):
-        raise ValueError("holds votes that are no shares from 0 to 1")
-    return found
+        fractions = (votes.mean(axis=0) if votes.ndim == 2 else votes)[:, None, None] * (masks > 0)
+    if not (np.isfinite(fractions).all() and fractions.min() >= 0 and fractions.max() <= 1):
+        raise ValueError("contains votes that are not fractions in [0, 1]")
+    return fractions
 
 
 class _Members:
-    """The rows of a data set, or the data sets of a group."""
+    """Rows of a dataset, or datasets of a group."""
 
-    def __init__(self, found: Any, name: str) -> None:
-        self.is_group = not hasattr(found, "shape")
-        self.found = found
-        if not self.is_group and not found.shape:
-            raise ValueError(f"its {name!r} is a single number")
-        self.names = list(list_members(found)) if self.is_group else [str(row) for row in range(found.shape[0])]
+    def __init__(self, holder: Any, name: str) -> None:
+        self.is_group = not hasattr(holder, "shape")
+        self.holder = holder
+        if not self.is_group and not holder.shape:
+            raise ValueError(f"{name!r} is a single number, not one entry per row")
+        self.names = list(members(holder)) if self.is_group else [str(row) for row in range(holder.shape[0])]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def read(self, row: int) -> np.ndarray:
-        return np.asarray(get_member(self.found, self.names[row])[()] if self.is_group else self.found[row])
+        """Return one row."""
+        return np.asarray(member(self.holder, self.names[row])[()] if self.is_group else self.holder[row])
 
 
 def _records(file: Any, crops: _Members) -> list[Mapping[str, Any]]:
-    """The JSON of every place."""
-    if "metadata" in crops.found.attrs:
-        stored = crops.found.attrs["metadata"]
+    """Return the JSON metadata of every annotated crop."""
+    if "metadata" in crops.holder.attrs:
+        stored = crops.holder.attrs["metadata"]
     elif "metadata" in file:
-        stored = get_member(file, "metadata")[()]
+        stored = member(file, "metadata")[()]
     elif crops.is_group:
-        stored = [get_member(crops.found, name).attrs.get("metadata", "") for name in crops.names]
+        stored = [member(crops.holder, name).attrs.get("metadata", "") for name in crops.names]
     else:
-        raise ValueError("has no metadata of its crops, which say where in the images they are")
+        raise ValueError("has no metadata with the positions of its crops")
     texts = [_text(each) for each in np.atleast_1d(np.asarray(stored, dtype=object)).tolist()]
     if len(texts) == 1 and len(crops) != 1:
         records = json.loads(texts[0])
@@ -187,29 +213,29 @@ def _records(file: Any, crops: _Members) -> list[Mapping[str, Any]]:
     if len(records) == 1 and isinstance(records[0], list):
         records = records[0]
     if not isinstance(records, list) or len(records) != len(crops) or not all(isinstance(r, dict) for r in records):
-        raise ValueError(f"has metadata that are no JSON object for each of its {len(crops)} crops")
+        raise ValueError(f"has metadata that are not one JSON object for each of its {len(crops)} crops")
     return records
 
 
 def _text(value: Any) -> str:
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     if len(text) > 64 * MOST_JSON:
-        raise ValueError(f"refused, because its metadata have {len(text) / 2**20:.0f} MiB")
+        raise ValueError(f"refused: the metadata have {len(text) / 2**20:.0f} MiB")
     return text
 
 
-def _place(record: Mapping[str, Any], row: int, names: list[str]) -> Place:
+def _annotation(record: Mapping[str, Any], row: int, names: list[str]) -> Annotation:
     image = next((record[key] for key in _IMAGE if key in record), None)
     box = next((record[key] for key in _BOX if key in record), None)
     corner = box[:2] if isinstance(box, list) and len(box) >= 2 else [record.get("y"), record.get("x")]
     numbers = [each for each in corner if isinstance(each, int | float)]
     if image is None or len(numbers) < 2:
         raise ValueError(
-            f"has metadata of crop {row} without image and bbox (but {', '.join(map(str, record)) or 'nothing'})"
+            f"has metadata of crop {row} without image and bbox (keys: {', '.join(map(str, record)) or 'none'})"
         )
     if str(image) not in names:
-        raise ValueError(f"has a crop {row} of an image {image!r} that is not in original_images")
+        raise ValueError(f"crop {row} belongs to the image {image!r}, which is not in original_images")
     y, x = (round(each) for each in numbers)
     clicks = next((record[key] for key in _CLICKS if key in record), None)
     points = None if clicks is None else np.asarray(clicks, np.float64).reshape(-1, 2) + (y, x)
-    return Place(row, str(image), y, x, points)
+    return Annotation(row, str(image), y, x, points)

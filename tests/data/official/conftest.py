@@ -8,11 +8,11 @@ from tests.data.assembled import write_plain_card
 
 @pytest.fixture(autouse=True)
 def _without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write plain cards, because plotting the figures takes longer than the rest of a test."""
+    """Write a plain card, because plotting its figures takes most of the time."""
     if "card" not in request.fixturenames:
         monkeypatch.setattr(assembly, "write_card", write_plain_card)
 
 
 @pytest.fixture
 def card() -> None:
-    """Request the real card with its figures."""
+    """Request the card with its figures."""

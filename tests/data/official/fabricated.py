@@ -1,4 +1,4 @@
-"""Files laid out as the authors' sets are, made of random pictures, and the rows that came of them."""
+"""Fabricated files with the layouts of the authors' sets, and functions that read the imported rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROTOCOLS = {False: "default", True: "reference"}
 DL_SIM = ("adhesion", "factin", "microtubule", "mitochondrial")
 
 
-def picture(seed: int, *shape: int, dtype: str = "uint16") -> np.ndarray:
+def random_image(seed: int, *shape: int, dtype: str = "uint16") -> np.ndarray:
     rng = np.random.default_rng(seed)
     if dtype.startswith("float"):
         return rng.random(shape or (224, 224)).astype(dtype)
@@ -52,16 +52,16 @@ def write_tiff(path: Path, pixels: np.ndarray) -> None:
 
 
 def write_optim(root: Path, folders: Sequence[str] = ("optim_train", "optim_valid", "optim-data")) -> None:
-    """Two images of each class in each folder, and one of low quality."""
+    """Write two images of each class to each folder, and one of low quality."""
     for number, folder in enumerate(folders):
         for place, label in enumerate(OPTIM):
             for n, score in enumerate(("0.70", "0.95", "0.69")):
-                pixels = picture(100 * number + 10 * place + n, dtype="float32")
+                pixels = random_image(100 * number + 10 * place + n, dtype="float32")
                 write_npz(root / folder / label / "day 1" / f"image-{n}-{score}.npz", pixels)
 
 
 def nas_member(condition: str, number: int, folder: str, *, seed: int | None = None) -> tuple[str, bytes]:
-    image = picture(number if seed is None else seed, dtype="float32")
+    image = random_image(number if seed is None else seed, dtype="float32")
     buffer = io.BytesIO()
     metadata = {"condition": condition, "protein": "PSD95", "img_folder": folder}
     np.savez(buffer, image=image, mask=image > 0.5, metadata=np.array(metadata, dtype=object))
@@ -79,20 +79,20 @@ def write_nas(root: Path, split: str, counts: Sequence[int], first: int, *more: 
 
 
 def write_lists(root: Path, name: str, **lists: Sequence[str]) -> None:
-    """Text lists as the authors have them: paths that look absolute, from their root folder."""
+    """Write text lists like those of the authors: paths that look absolute, below their root folder."""
     for split, paths in lists.items():
         lines = "".join(f"/evaluation-data/{root.name}/{path}\n" for path in paths)
         (root / f"{name}-{split}.txt").write_text(lines, encoding="utf-8")
 
 
 def unit(row: dict[str, Any]) -> np.ndarray:
-    """The pixels of a row as every consumer scales them."""
+    """Return the pixels of a row, scaled to [0, 1]."""
     limits = torch.tensor([row["intensity_low"], row["intensity_high"]])
     return to_unit_range(torch.from_numpy(row["pixels"].copy())[None], limits)[0].numpy()
 
 
 def counted(summary: DatasetSummary) -> dict[str, dict[str, int]]:
-    """Rows by split and class."""
+    """Count rows by split and class."""
     found: dict[str, Counter[str]] = {}
     for row in rows_of(summary.output):
         label = summary.labels[row["label"]] if row["label"] is not None else "none"
@@ -108,7 +108,7 @@ def by_source(summary: DatasetSummary) -> dict[str, list[dict[str, Any]]]:
 
 
 def shared_sources(summary: DatasetSummary) -> list[str]:
-    """Sources that are in more than one split."""
+    """Return the sources that are in more than one split."""
     return [source for source, rows in by_source(summary).items() if len({row["split"] for row in rows}) > 1]
 
 

@@ -1,4 +1,4 @@
-"""dl-sim: overlapping crops with enough foreground; crops at the border once by default, several times in legacy."""
+"""dl-sim: overlapping crops with enough foreground; crops at the border once by default, repeated in the reference protocol."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.data.official.fabricated import (
     by_source,
     counted,
     minmax,
-    picture,
+    random_image,
     shared_sources,
     unit,
     write_lists,
@@ -22,13 +22,13 @@ from tests.data.official.fabricated import (
 )
 
 SIDE = 560
-"""Places 0, 168, 336 and, shifted inward, 336 again."""
+"""Crop positions 0, 168, 336 and, moved inward, 336 again."""
 
 
 def field(seed: int, side: int = SIDE, dark: int = 200) -> np.ndarray:
-    """Bright in half of the pixels, but dark on the left."""
-    pixels = picture(seed, side, side, dtype="int64") // 9
-    pixels[:, dark:] += 500 * (picture(seed + 1000, side, side - dark) > 400)
+    """Return an image that is bright in half of its pixels, but dark on the left."""
+    pixels = random_image(seed, side, side, dtype="int64") // 9
+    pixels[:, dark:] += 500 * (random_image(seed + 1000, side, side - dark) > 400)
     return pixels.astype(np.uint16)
 
 
@@ -43,7 +43,7 @@ def write_set(root: Path) -> Path:
     return root
 
 
-def test_classes_places_and_values(tmp_path: Path) -> None:
+def test_classes_positions_and_values(tmp_path: Path) -> None:
     summary = import_set("dl-sim", write_set(tmp_path / "set"), tmp_path / "repo")
     assert summary.labels == DL_SIM
     # The first column has 24 of 224 columns with half of their pixels bright: less than a tenth.
@@ -59,7 +59,7 @@ def test_classes_places_and_values(tmp_path: Path) -> None:
     assert not shared_sources(summary)
 
 
-def test_legacy_has_crops_at_the_border_several_times(tmp_path: Path) -> None:
+def test_the_reference_protocol_repeats_crops_at_the_border(tmp_path: Path) -> None:
     summary = import_set("dl-sim", write_set(tmp_path / "set"), tmp_path / "repo", protocol="reference")
     rows = by_source(summary)["factin/testing/HER_2.tif"]
     places = sorted((row["y"], row["x"]) for row in rows)
@@ -84,7 +84,7 @@ def test_without_lists_the_folder_testing_is_the_test_set(tmp_path: Path) -> Non
 @pytest.mark.parametrize("legacy", [False, True])
 def test_small_and_flat_images(tmp_path: Path, legacy: bool) -> None:
     root = write_set(tmp_path / "set")
-    write_tiff(root / "adhesion/training/HER_0.tif", picture(1, 100, 300))
+    write_tiff(root / "adhesion/training/HER_0.tif", random_image(1, 100, 300))
     write_tiff(root / "factin/training/HER_0.tif", np.full((300, 300), 4, np.uint16))
     summary = import_set("dl-sim", root, tmp_path / "repo", protocol=PROTOCOLS[legacy])
     items = summary.manifest.items

@@ -1,4 +1,4 @@
-"""synaptic-proteins, resolution and low-high-quality: HDF5 files as the authors have them."""
+"""synaptic-proteins, resolution and low-high-quality: fabricated HDF5 files with the authors' layout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from stedfm_hf.data.official.import_set import import_set
 from stedfm_hf.data.splits import split_of
 from stedfm_hf.runs import UserError
-from tests.data.official.fabricated import PROTOCOLS, by_source, counted, picture, rows_of, shared_sources, unit
+from tests.data.official.fabricated import PROTOCOLS, by_source, counted, random_image, rows_of, shared_sources, unit
 
 h5py = pytest.importorskip("h5py")
 
@@ -28,7 +28,7 @@ def write(path: Path, **members: Any) -> Path:
 
 
 def stack(seed: int, count: int) -> np.ndarray:
-    return np.stack([picture(1000 * seed + n, dtype="float32") for n in range(count)])
+    return np.stack([random_image(1000 * seed + n, dtype="float32") for n in range(count)])
 
 
 # ------------------------------------------------------------------------------------- synaptic-proteins
@@ -53,7 +53,7 @@ def test_synaptic_proteins(tmp_path: Path, legacy: bool) -> None:
 def test_proteins_that_are_numbers_and_a_copy_in_two_splits(tmp_path: Path) -> None:
     for split in ("train", "test"):
         images = stack(1 if split == "train" else 2, 4)
-        images[3] = picture(77, dtype="float32")
+        images[3] = random_image(77, dtype="float32")
         write(tmp_path / "set" / f"{split}_v2.hdf5", images=images, proteins=[2, 0, 1, 3], conditions=[0, 0, 1, 1])
     summary = import_set("synaptic-proteins", tmp_path / "set", tmp_path / "repo")
     assert summary.labels == ("0", "1", "2", "3")
@@ -64,7 +64,7 @@ def test_proteins_that_are_numbers_and_a_copy_in_two_splits(tmp_path: Path) -> N
     }
 
 
-def test_a_damaged_file_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported_and_the_others_are_imported(tmp_path: Path) -> None:
     for split in ("train", "valid", "test"):
         path = write(tmp_path / "set" / f"{split}_v2.hdf5", images=stack(1, 4), proteins=PROTEINS, conditions=PROTEINS)
         if split == "valid":
@@ -79,7 +79,7 @@ def test_a_damaged_file_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     assert "has 1 conditions for 4 images" in failures["test_v2.hdf5"] and summary.crops == {"train": 4}
 
 
-def test_data_that_lie_in_another_file_are_refused(tmp_path: Path) -> None:
+def test_external_links_are_refused(tmp_path: Path) -> None:
     secret = write(tmp_path / "secret.h5", images=stack(1, 4))
     path = write(tmp_path / "set" / "train_v2.hdf5", proteins=PROTEINS, conditions=PROTEINS)
     with h5py.File(path, "a") as file:
@@ -93,7 +93,7 @@ def test_data_that_lie_in_another_file_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_resolution_has_targets_and_leaves_out_those_that_are_nan(tmp_path: Path, legacy: bool) -> None:
+def test_resolution_skips_targets_that_are_nan(tmp_path: Path, legacy: bool) -> None:
     targets = np.linspace(60, 140, 8)
     bad = targets.copy()
     bad[[2, 5]] = np.nan, np.inf
@@ -113,7 +113,7 @@ def test_resolution_has_targets_and_leaves_out_those_that_are_nan(tmp_path: Path
     assert summary.manifest.exit_status == 0
 
 
-def test_resolution_without_splits_is_split_by_the_ids_of_the_sources(tmp_path: Path) -> None:
+def test_resolution_without_splits_is_split_by_source_id(tmp_path: Path) -> None:
     path = write(tmp_path / "resolution.h5", data=stack(1, 40)[:, None], labels=np.arange(40.0)[:, None])
     summary = import_set("resolution", path, tmp_path / "repo")
     assert summary.crops == Counter(split_of(f"resolution.h5#{row}") for row in range(40)) and len(summary.crops) == 3
@@ -170,14 +170,14 @@ def test_low_high_quality_takes_the_published_excitations_out_of_a_zip(tmp_path:
 
 def test_low_high_quality_without_a_class(tmp_path: Path) -> None:
     path = write(tmp_path / "test.hdf5", low__a_5percent=stack(1, 2), high__a_50percent=stack(2, 2))
-    with pytest.raises(UserError, match="has no image of high"):
+    with pytest.raises(UserError, match="no image of high"):
         import_set("low-high-quality", path, tmp_path / "repo")
     only = write(tmp_path / "only.hdf5", low__a_5percent=stack(1, 2))
-    with pytest.raises(UserError, match="contains no 'high'|has no image of high"):
+    with pytest.raises(UserError, match="contains no 'high'|no image of high"):
         import_set("low-high-quality", only, tmp_path / "repo")
 
 
-def test_without_h5py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_without_h5py_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "test.hdf5", data=stack(1, 2), labels=[1.0, 2.0])
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UserError, match=r"stedfm-hf\[hdf5\]"):

@@ -1,4 +1,4 @@
-"""Import of published data sets: names, resuming, occupied outputs, dataset cards and commands."""
+"""All published sets: names, resuming, outputs with other results, the card, and the commands."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def content(output: Path) -> dict[str, bytes]:
 def test_every_set_has_an_importer_with_corrections() -> None:
     for name, each in OFFICIAL_SETS.items():
         module = import_module(f"stedfm_hf.data.official.{each.module}")
-        assert each.name == name and module.CORRECTED and callable(module.plan) and module.__doc__
+        assert each.name == name and module.CORRECTIONS and callable(module.plan) and module.__doc__
         assert each.url is None or each.url.startswith("https://")
         assert each.availability and each.citation and each.licence and each.size
 
 
-def test_unknown_names_and_sources_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="choose one of optim, neural-activity-states"):
+def test_unknown_names_sources_and_options_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Choose one of optim, neural-activity-states"):
         import_set("imagenet", tmp_path, tmp_path / "repo")
     with pytest.raises(UserError, match="no such file or folder"):
         import_set("optim", tmp_path / "gone", tmp_path / "repo")
@@ -78,17 +78,17 @@ def test_an_interrupted_run_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(KeyboardInterrupt):
         import_set("optim", tmp_path / "set", tmp_path / "repo")
 
-    def write_and_list(staging: Staging, name: str, *rest: Any) -> None:
+    def go_on(staging: Staging, name: str, *rest: Any) -> None:
         read.append(name)
         write(staging, name, *rest)
 
-    monkeypatch.setattr(importing, "_write_part", write_and_list)
+    monkeypatch.setattr(importing, "_write_part", go_on)
     resumed = import_set("optim", tmp_path / "set", tmp_path / "repo")
     assert read == [part_name(number) for number in (1, 2, 3, 3, 4, 5, 6)] and content(tmp_path / "repo") == content(
         tmp_path / "whole"
     )
     assert resumed.manifest.items == whole.manifest.items
-    # Copies of test images are recognised although the earlier run read those.
+    # The copies of test images are known although those were read by the earlier run.
     assert counted(resumed)["train"] == dict.fromkeys(OPTIM, 2)
     read.clear()
     assert import_set("optim", tmp_path / "set", tmp_path / "repo").crops == whole.crops and not read
@@ -110,7 +110,7 @@ def test_the_output_may_be_inside_the_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_the_card_lists_corrections_and_datasets_loads_the_set(tmp_path: Path, card: None, legacy: bool) -> None:
+def test_the_card_lists_corrections_and_the_set_loads(tmp_path: Path, card: None, legacy: bool) -> None:
     write_optim(tmp_path / "set")
     write_npz(tmp_path / "set" / "optim-data" / "actin" / "flat-0.80.npz", np.full((224, 224), 5.0))
     import_set("optim", tmp_path / "set", tmp_path / "repo", protocol=PROTOCOLS[legacy])
@@ -128,7 +128,7 @@ def test_the_list_of_sets(capsys: Captured) -> None:
     assert main(["data", "list", "--json"]) == 0
     sets = json.loads(capsys.readouterr().out)
     assert [each["name"] for each in sets] == list(OFFICIAL_SETS)
-    assert {"url", "availability", "licence", "citation", "size", "reference_name"} <= set(sets[0])
+    assert {"url", "where", "licence", "citation", "size", "reference_name"} <= set(sets[0])
 
 
 def test_the_command(tmp_path: Path, capsys: Captured) -> None:
@@ -138,11 +138,11 @@ def test_the_command(tmp_path: Path, capsys: Captured) -> None:
     words = ["data", "import-set", "optim", str(tmp_path / "set"), "--output", str(tmp_path / "repo")]
     assert main(words) == 1
     out, err = capsys.readouterr()
-    assert "23 crops" in out and "12 x its score is below 0.70" in out
+    assert "23 crops" in out and "12 x score below 0.70" in out
     assert "error: optim-data/tubulin/day 1/image-1-0.95.npz: " in err
     assert main([*words, "--overwrite", "--protocol", "reference", "--json"]) == 1
-    result = json.loads(capsys.readouterr().out)
-    assert result["labels"] == list(OPTIM) and (result["done"], result["failed"], result["skipped"]) == (23, 1, 12)
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["labels"] == list(OPTIM) and (answer["done"], answer["failed"], answer["skipped"]) == (23, 1, 12)
     assert main([*words[:2], "nothing", *words[3:]]) == 2
 
 

@@ -1,4 +1,4 @@
-"""neural-activity-states: only the training split is balanced by default, and sources stay on one side."""
+"""neural-activity-states: only the training split is balanced by default, and sources stay in one split."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.data.official.fabricated import (
     by_source,
     counted,
     nas_member,
-    picture,
+    random_image,
     rows_of,
     shared_sources,
     write_nas,
@@ -30,7 +30,7 @@ def whole_set(root: Path) -> Path:
     return root
 
 
-def test_only_the_training_split_is_balanced_and_in_legacy_all_are(tmp_path: Path) -> None:
+def test_only_the_training_split_is_balanced_unless_the_reference_protocol_is_used(tmp_path: Path) -> None:
     source = whole_set(tmp_path / "set")
     summary = import_set("neural-activity-states", source, tmp_path / "repo")
     assert summary.labels == NAS == CLASSES
@@ -60,7 +60,7 @@ def test_pixels_masks_and_sources(tmp_path: Path, zipped: bool) -> None:
     rows = rows_of(tmp_path / "repo")
     assert len({row["source"] for row in rows}) == 4 and not any("zoe" in row["source"] for row in rows)
     for row in rows:
-        image = picture(7 + row["label"], dtype="float32")
+        image = random_image(7 + row["label"], dtype="float32")
         np.testing.assert_array_equal(row["pixels"], image)
         np.testing.assert_array_equal(np.frombuffer(row["mask"], "u1").reshape(224, 224), image > 0.5)
         assert row["scaling"]["applied"] is True
@@ -88,7 +88,7 @@ def test_an_image_in_two_splits_by_its_folder_or_its_pixels_stays_in_the_test_se
         item: status.reason or "" for item, status in summary.manifest.items.items() if status.state == "skipped"
     }
     assert sorted(reasons.values()) == [
-        "its source image is also in the split 'test'",
+        "the source image is also in the split 'test'",
         "the same pixels are in the split 'test'",
     ]
     assert any("1 images were skipped" in note for note in summary.notes)
@@ -96,7 +96,7 @@ def test_an_image_in_two_splits_by_its_folder_or_its_pixels_stays_in_the_test_se
     assert counted(legacy) == {"train": dict.fromkeys(NAS, 3), "test": dict.fromkeys(NAS, 1)}
 
 
-def test_folders_of_several_images_are_not_taken_for_images(tmp_path: Path) -> None:
+def test_folders_with_more_than_one_image_are_not_sources(tmp_path: Path) -> None:
     root = tmp_path / "set"
     for split, first in (("train", 0), ("test", 100)):
         members = [nas_member(label, first + n, f"/home/zoe/{label}") for n, label in enumerate(NAS * 3)]
@@ -106,7 +106,7 @@ def test_folders_of_several_images_are_not_taken_for_images(tmp_path: Path) -> N
     assert not shared_sources(summary) and any("img_folder" in note for note in summary.notes)
 
 
-def test_damaged_members_and_a_cut_tar_are_named_and_the_others_go_on(tmp_path: Path) -> None:
+def test_damaged_members_and_a_truncated_tar_are_reported(tmp_path: Path) -> None:
     root = tmp_path / "set"
     name, content = nas_member("Block", 50, "/home/zoe/50.msr")
     write_nas(root, "train", (2, 2, 2, 2), 0, (name, content[:500]), ("Block-PSD95-51", b"nothing"))
@@ -123,7 +123,7 @@ def test_a_source_without_the_tars_or_without_a_class(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="NAS_PSD95_train_v2.tar"):
         import_set("neural-activity-states", tmp_path / "empty", tmp_path / "repo")
-    with pytest.raises(UserError, match="has no image of 48hTTX"):
+    with pytest.raises(UserError, match="no image of 48hTTX"):
         import_set("neural-activity-states", write_nas(tmp_path, "test", (1, 1, 1, 0), 0), tmp_path / "repo")
 
 

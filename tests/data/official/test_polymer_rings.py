@@ -1,4 +1,4 @@
-"""polymer-rings: the channel is told by the name of the file; two classes or four."""
+"""polymer-rings: the file name determines the channel; two classes or four."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.data.official.fabricated import (
     counted,
     minmax,
     padded,
-    picture,
+    random_image,
     shared_sources,
     unit,
     write_lists,
@@ -32,7 +32,7 @@ FILES = {
 def write_set(root: Path) -> Path:
     for number, path in enumerate(path for paths in FILES.values() for path in paths):
         channels = len(path.split("_")) - len(path.partition("/")[0].split("_")) - 2
-        write_tiff(root / path, picture(number, *((channels,) if channels > 1 else ()), 90, 120))
+        write_tiff(root / path, random_image(number, *((channels,) if channels > 1 else ()), 90, 120))
     write_lists(root, "polymer-rings", **FILES)
     return root
 
@@ -47,7 +47,7 @@ def test_classes_splits_and_channels(tmp_path: Path, legacy: bool) -> None:
         "test": {"CdvB1": 1, "CdvB2": 1},
     }
     rows = {row["label"]: row for row in by_source(summary)["with_CdvB/2020_a_1_CdvB_CdvB1_CdvB2.tif"]}
-    planes = picture(0, 3, 90, 120)
+    planes = random_image(0, 3, 90, 120)
     for label, channel in ((0, 1), (1, 2)):
         np.testing.assert_allclose(unit(rows[label]), padded(minmax(planes[channel])), atol=1e-6)
     reason = summary.manifest.items["no_CdvB/2020_c_3_DNA.tif"].reason
@@ -69,16 +69,16 @@ def test_four_classes(tmp_path: Path) -> None:
     assert counted(summary)["train"] == dict.fromkeys(FOUR_CLASSES, 1)
 
 
-def test_without_lists_files_are_dealt_by_the_published_shares(tmp_path: Path) -> None:
+def test_without_lists_files_are_split_by_the_published_fractions(tmp_path: Path) -> None:
     for n in range(20):
-        write_tiff(tmp_path / "set" / f"2020_a_{n}_CdvB1_CdvB2.tif", picture(n, 2, 30, 30))
+        write_tiff(tmp_path / "set" / f"2020_a_{n}_CdvB1_CdvB2.tif", random_image(n, 2, 30, 30))
     summary = import_set("polymer-rings", tmp_path / "set", tmp_path / "repo")
     assert summary.sources == {"train": 14, "validation": 3, "test": 3} and not shared_sources(summary)
 
 
-def test_a_file_without_the_channel_it_names_fails(tmp_path: Path) -> None:
+def test_a_file_without_the_named_channel_fails(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set")
-    write_tiff(root / FILES["testing"][1], picture(9, 90, 120))
+    write_tiff(root / FILES["testing"][1], random_image(9, 90, 120))
     summary = import_set("polymer-rings", root, tmp_path / "repo")
     assert summary.manifest.failures() == {FILES["testing"][1]: "has 1 planes; the data set needs plane 2"}
 
