@@ -20,7 +20,7 @@ class FoundImage:
 
     Attributes:
         file: Path of the file.
-        path: Path for the record, relative to the input, with forward slashes.
+        path: Path in tables and manifests, relative to the input, with forward slashes.
     """
 
     file: Path
@@ -57,8 +57,8 @@ def find_images(
 
     Args:
         inputs: File, folder or glob, or more than one.
-        leave_out: Function that returns the images of a folder or glob to exclude, but not all; a file that another
-            input includes is kept.
+        leave_out: Function that returns the images of a folder or glob to exclude. It must keep at least one of them. An
+            excluded file is kept if another input includes it.
 
     Raises:
         UserError: If an input does not exist, cannot be listed, or holds no image.
@@ -83,14 +83,15 @@ def find_images(
         suffixes = Counter(each.file.suffix.lower() for each in candidates)
         left = {} if named else {suffix: n for suffix, n in suffixes.items() if suffix not in known}
         if not taken:
-            others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(left.items())) or "nothing"
-            raise UserError(f"{one}: no image found (there is {others}); name files or folders with {' '.join(known)}")
+            others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(left.items()))
+            problem = f"no image files, only {others}" if others else "no files"
+            raise UserError(f"{one}: {problem}; give image files or a folder of them ({' '.join(known)})")
         skipped.update(left)
         unwanted = leave_out(taken) if leave_out and not named else ()
         for each in taken:
             (left_out if each in unwanted else images).setdefault(os.path.realpath(each.file), each)
     if not some:
-        raise UserError("no input: name image files, folders or globs")
+        raise UserError("no input; give image files, folders or globs")
     return FoundImages(
         tuple(_with_unique_paths(list(images.values()))),
         dict(sorted(skipped.items())),

@@ -40,7 +40,7 @@ def read_imspector(handle: IO[bytes]) -> list[LazySeries]:
     except ImportError as error:
         raise ImageReadError("Imspector files need obffile, which is not installed; pip install obffile") from error
     if handle.read(10) != b"OMAS_BF\n\xff\xff":
-        raise ImageReadError("is not an OBF file (old .msr files are not); open it in Imspector and save it as .obf")
+        raise ImageReadError("is not an OBF file, such as an old .msr file; open it in Imspector and save it as .obf")
     handle.seek(0)
     stacks = list(_stacks(handle, obffile.ObfFile(handle).header.first_stack_pos))
     if not stacks:
@@ -122,7 +122,7 @@ def _image_axes(labels: list[str], lengths: tuple[int, ...]) -> tuple[int, int]:
     """Return the axes of rows and columns."""
     if len(lengths) < 2:
         raise ImageReadError(
-            f"holds a stack with {len(lengths)} axis only, which is not an image; name another series"
+            f"holds a stack with only {len(lengths)} axis, which is not an image; choose another series"
         )
     if "y" in labels and "x" in labels:
         y, x = labels.index("y"), labels.index("x")

@@ -75,7 +75,7 @@ def _classify(settings: ClassifySettings) -> TableResult:
         check_separate("maps", folder, inputs, sources)
     source = find_model(settings.model, head="ForImageClassification")
 
-    # Errors up to here are told at once: these modules import torch, which takes seconds.
+    # Errors up to here are reported at once: these modules import torch, which takes seconds.
     from stedfm_hf.inference.loading import load_classifier
     from stedfm_hf.inference.predictions import predict, prediction_columns, prediction_schema, prediction_table
     from stedfm_hf.inference.resuming import remove_maps

@@ -67,7 +67,7 @@ def _embed(settings: EmbedSettings) -> TableResult:
     check_output(target, "embed", is_folder=False, overwrite=settings.overwrite)
     source = find_model(settings.model)
 
-    # Errors up to here are told at once: these modules import torch, which takes seconds.
+    # Errors up to here are reported at once: these modules import torch, which takes seconds.
     from stedfm_hf.inference.loading import load_encoder
     from stedfm_hf.inference.stepwise import Preparation, check_tile_size, open_table, process_sources, scaling_of
     from stedfm_hf.inference.tables import TableParts, TableResult, embedding_schema, read_table
@@ -108,8 +108,8 @@ def _embedding_table(
     rows = [_patch_rows(fact, vector, patch_size) if patches else [fact] for fact, vector in results]
     dim = schema.field("embedding").type.list_size
     values = np.concatenate([np.empty((0, dim), np.float32), *(vector.reshape(-1, dim) for _, vector in results)])
-    vectors = pa.FixedSizeListArray.from_arrays(values.ravel(), dim)
-    return table_of([row for group in rows for row in group], schema, encoder, {"embedding": vectors})
+    embeddings = pa.FixedSizeListArray.from_arrays(values.ravel(), dim)
+    return table_of([row for group in rows for row in group], schema, encoder, {"embedding": embeddings})
 
 
 def _patch_rows(fact: Fact, patches: np.ndarray, patch_size: int) -> Iterator[Fact]:

@@ -94,7 +94,7 @@ def load_encoder(
     with _explained(source, "give a folder written by `stedfm convert`, a Hub id or demo"):
         network = AutoModel.from_pretrained(source.location, dtype=dtype)
         facts = _facts(source)
-    _check_is_ours(source, network, StedFmModel, facts)
+    _check_model_class(source, network, StedFmModel, facts)
     return Encoder(network.to(place).eval(), **facts)
 
 
@@ -151,7 +151,7 @@ def load_headed(
         facts = _facts(source)
     if missing := sorted(loading["missing_keys"]):
         raise UserError(f"model {source.name}: weights are missing ({', '.join(missing[:3])}, ...); {advice}")
-    _check_is_ours(source, network, kind, facts)
+    _check_model_class(source, network, kind, facts)
     return network.to(place).eval(), facts
 
 
@@ -180,7 +180,7 @@ def _explained(source: ModelSource, advice: str) -> Iterator[None]:
         raise UserError(f"model {source.location}: cannot be loaded ({reason}); {advice}") from error
 
 
-def _check_is_ours(
+def _check_model_class(
     source: ModelSource, network: Any, kind: type[StedFmPreTrainedModel], facts: dict[str, Any]
 ) -> None:
     for found, wanted in ((network, kind), (facts["processor"], StedFmImageProcessor)):

@@ -88,7 +88,7 @@ def tile_map(compute: Compute, pixels: np.ndarray, tile_size: int, stride: int) 
         >>> tile_map(lambda images: (image.mean(axis=(1, 2)) for image in images), field, tile_size=4, stride=2)
         array([[[0.5, 1. , 2. , 3. , 4. , 4.5]]], dtype=float32)
     """
-    # Windows moved inward may coincide: each is computed once.
+    # Tiles moved inward may coincide: each is computed once.
     (tops, rows), (lefts, cols) = (
         np.unique(_starts(length, tile_size, stride), return_inverse=True) for length in pixels.shape[1:]
     )

@@ -21,8 +21,8 @@ MOST_RUNS = 5_000_000
 class GrowingColumns:
     """Growing array of columns (rows, n) in one block of memory.
 
-    Many small arrays between large temporary ones would fragment the memory: a field of 20,000 rows held 2 GiB that
-    nothing used.
+    Many small arrays between large temporary ones would fragment the memory: a field of 20,000 rows left 2 GiB
+    unused.
 
     Example:
         >>> held = GrowingColumns(2, np.int64)
@@ -173,8 +173,8 @@ def _measures(total: dict[str, np.ndarray], number: np.ndarray) -> dict[str, np.
     area = total["area"]
     y, x = total["y"] / area, total["x"] / area
     yy, xx, yx = total["yy"] / area - y * y, total["xx"] / area - x * x, total["yx"] / area - y * x
-    middle, spread = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
-    long, short = middle + spread, np.maximum(middle - spread, 0)
+    middle, half = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
+    long, short = middle + half, np.maximum(middle - half, 0)
     # Sums over a large field leave rounding errors of this size: a single pixel has no length at all.
     long = np.where(long < 1e-6, 0, long)
     measures = {

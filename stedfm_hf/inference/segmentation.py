@@ -60,7 +60,7 @@ def segment(settings: SegmentSettings) -> SegmentResult:
     check_output(folder, "segment", is_folder=True, overwrite=settings.overwrite)
     source = find_model(settings.model, head="ForSemanticSegmentation")
 
-    # Errors up to here are told at once: these modules import torch, which takes seconds.
+    # Errors up to here are reported at once: these modules import torch, which takes seconds.
     from stedfm_hf.inference.segmenter import load_segmenter
     from stedfm_hf.inference.segmenting import segment_fields
 

@@ -82,7 +82,8 @@ def segment_fields(
                     records.save_at_times()
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"the GPU has not enough memory for {settings.batch_size} tiles of {tile_size}; lower --batch-size"
+                f"the GPU does not have enough memory for {settings.batch_size} tiles of {tile_size} pixels; "
+                "lower --batch-size"
             ) from error
         records.finish([source.path for source in sources])
     result = SegmentResult(folder, output.manifest)
@@ -141,7 +142,8 @@ def checked_threshold(segmenter: Segmenter, threshold: float | None) -> float | 
     if segmenter.single:
         if threshold is not None:
             raise UserError(
-                f"model {segmenter.name}: assigns the most probable class to every pixel; leave out --threshold"
+                f"model {segmenter.name}: assigns its most probable class to every pixel, without a threshold; "
+                "remove --threshold"
             )
         return None
     threshold = 0.5 if threshold is None else threshold

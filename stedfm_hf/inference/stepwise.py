@@ -215,6 +215,12 @@ def scaling_of(
 ) -> dict[str, Any]:
     """Return the scaling of intensities: the options, or the settings of the processor."""
     processor = loaded.processor
+    if intensity_range is not None and normalization not in (None, "fixed"):
+        raise UserError(
+            f"the normalization {normalization!r} has no intensity range; remove --intensity-range, or use `fixed`"
+        )
+    if normalization == "fixed" and intensity_range is None and processor.intensity_range is None:
+        raise UserError("the normalization `fixed` needs an intensity range; add --intensity-range LOW HIGH")
     if normalization is None:
         normalization = processor.normalization if intensity_range is None else "fixed"
     scaling = {

@@ -135,13 +135,13 @@ def read_series(
     channel: str | int | None = None,
     wanted: Callable[[SeriesInfo], bool] | None = None,
 ) -> Iterator[StedImage]:
-    """Read every series (plane) of a file in turn; the file is opened and its header read only once.
+    """Read every series (plane) of a file in turn; the file is opened only once.
 
     Args:
         path: Image file.
         channel: Name or index of one channel; None reads all channels.
-        wanted: Function that decides for every series, in order, whether it is decoded. It may see colour images that
-            turn out to be grey.
+        wanted: Function that returns whether to decode a series, called for every series in order. A greyscale image
+            stored as RGB still has three channels here.
 
     Yields:
         One image per series, in the order of `list_series`.
@@ -207,12 +207,12 @@ def _explain(error: Exception) -> str:
         return "no permission to read it; change its access rights"
     if isinstance(error, MemoryError):
         return "does not fit into memory; crop it into smaller files"
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: sought a place a file made up
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a damaged file declares a position outside of it
         return f"cannot be opened ({error.strerror}); check the path and the drive"
     if isinstance(error, ImportError) or "imagecodecs" in str(error):
         return f"is compressed and needs another package ({error}); pip install imagecodecs"
     detail = f"{type(error).__name__}: {error}"[:200]
-    return f"truncated, damaged, or not the format of its suffix ({detail}); copy or export it again"
+    return f"damaged or truncated, or its suffix is wrong ({detail}); copy or export it again"
 
 
 def _reader_of(head: bytes, suffix: str) -> Reader:
@@ -319,13 +319,13 @@ def _read_pillow(handle: IO[bytes]) -> list[LazySeries]:
     head = handle.read(26)
     handle.seek(0)
     if head.startswith(b"\x89PNG") and head[24:25] == b"\x10" and head[25:26] != b"\x00":
-        raise ImageReadError("a 16-bit colour PNG would be cut to 8 bit by Pillow; save it as TIFF, or as 16-bit grey")
+        raise ImageReadError("a 16-bit colour PNG would be reduced to 8 bit by Pillow; save it as TIFF, or as 16-bit greyscale")
     plugin = PngImageFile if head.startswith(b"\x89PNG") else BmpImageFile if head.startswith(b"BM") else JpegImageFile
     picture = plugin(handle)
     mode = "L" if picture.mode == "LA" else "RGB" if picture.mode in ("P", "PA", "RGBA", "RGBX") else picture.mode
     deep = mode == "I" or mode.startswith("I;16")  # the one deep PNG is 16-bit grey, in whatever mode Pillow puts it
     if not (deep or mode in ("1", "L", "RGB")):
-        raise ImageReadError(f"colours of kind {picture.mode} are not read; save it as grey or RGB, or as TIFF")
+        raise ImageReadError(f"colour mode {picture.mode} is not supported; save it as greyscale or RGB, or as TIFF")
     channels, dtype = 3 if mode == "RGB" else 1, np.dtype(np.uint16 if deep else np.uint8)
     shape = (channels, picture.height, picture.width)
     colours = RGB if channels == 3 else ()

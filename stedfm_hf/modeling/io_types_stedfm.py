@@ -15,9 +15,9 @@ from typing import IO, Any
 import numpy as np
 
 RGB = ("red", "green", "blue")
-# 90 000 x 90 000 pixels of 16 bit: a larger single plane is a damaged header or an attack.
+# 90,000 x 90,000 pixels of 16 bit: a header that declares a larger plane is damaged or malicious.
 MAX_PLANE_BYTES = 16 * 2**30
-# The most that deflate can pack: above 1 GiB, a file that says it holds more is refused.
+# Highest compression ratio of deflate: above 1 GiB, a file that declares a higher one is refused.
 MAX_UNPACKING = 1032
 
 _UNIT_NM = {"pm": 1e-3, "å": 0.1, "angstrom": 0.1, "nm": 1.0, "nanometer": 1.0, "nanometre": 1.0, "µm": 1e3, "um": 1e3}

@@ -208,7 +208,7 @@ def check_same_settings(old: Manifest, new: Manifest) -> None:
     if differences:
         raise UserError(
             f"the output was made with other settings ({'; '.join(differences)}); "
-            "use the old settings or another output, or --overwrite where the command has it"
+            "use the old settings, another output, or --overwrite if the command has this option"
         )
 
 

@@ -118,8 +118,8 @@ def test_equal_paths_of_different_files_are_made_unique(tmp_path: Path) -> None:
     [
         ("nowhere", "no such file or folder"),
         ("nowhere/*.tif", "there is no folder"),
-        ("*.png", "no image found (there is nothing)"),
-        ("texts", "no image found (there is 2 .txt)"),
+        ("*.png", "*.png: no files; give"),
+        ("texts", "no image files, only 2 .txt"),
     ],
 )
 def test_nothing_found_names_the_input(folder: Path, name: str, words: str) -> None:

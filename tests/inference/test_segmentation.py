@@ -409,7 +409,7 @@ def test_a_gpu_without_memory_is_reported(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr(FieldTask, "__call__", full)
-    with pytest.raises(UserError, match="not enough memory for 64 tiles of 32; lower --batch-size"):
+    with pytest.raises(UserError, match="not have enough memory for 64 tiles of 32 pixels; lower --batch-size"):
         segment(images, tmp_path / "out", model=single, device="cpu", batch_size=64)
 
 
@@ -433,7 +433,8 @@ def test_tiles_of_few_patches(tile_size: int, single: Path, images: Path, tmp_pa
         ({"min_area_px": 0}, "min_area_px is 0"),
         ({"probabilities": "int64"}, "'int64' is unknown"),
         ({"threshold": 0.5}, "most probable class"),
-        ({"normalization": "fixed"}, "intensity_range"),
+        ({"normalization": "fixed"}, "needs an intensity range"),
+        ({"normalization": "none", "intensity_range": (0, 400)}, "'none' has no intensity range"),
         ({"output": "IMAGES/maps"}, "is inside the input"),
         ({"output": __file__}, "is a file"),
     ],
