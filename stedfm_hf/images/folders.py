@@ -57,8 +57,8 @@ def find_images(
 
     Args:
         inputs: File, folder or glob, or more than one.
-        leave_out: Function that returns the images of a folder or glob to exclude. It must keep at least one of them. An
-            excluded file is kept if another input includes it.
+        leave_out: Function that returns the images of a folder or glob to exclude, but never all of them. An excluded
+            file is kept if another input includes it.
 
     Raises:
         UserError: If an input does not exist, cannot be listed, or holds no image.

@@ -207,7 +207,7 @@ def _explain(error: Exception) -> str:
         return "no permission to read it; change its access rights"
     if isinstance(error, MemoryError):
         return "does not fit into memory; crop it into smaller files"
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a damaged file declares a position outside of it
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: damaged offsets
         return f"cannot be opened ({error.strerror}); check the path and the drive"
     if isinstance(error, ImportError) or "imagecodecs" in str(error):
         return f"is compressed and needs another package ({error}); pip install imagecodecs"
@@ -319,7 +319,9 @@ def _read_pillow(handle: IO[bytes]) -> list[LazySeries]:
     head = handle.read(26)
     handle.seek(0)
     if head.startswith(b"\x89PNG") and head[24:25] == b"\x10" and head[25:26] != b"\x00":
-        raise ImageReadError("a 16-bit colour PNG would be reduced to 8 bit by Pillow; save it as TIFF, or as 16-bit greyscale")
+        raise ImageReadError(
+            "a 16-bit colour PNG would be reduced to 8 bit by Pillow; save it as TIFF, or as 16-bit greyscale"
+        )
     plugin = PngImageFile if head.startswith(b"\x89PNG") else BmpImageFile if head.startswith(b"BM") else JpegImageFile
     picture = plugin(handle)
     mode = "L" if picture.mode == "LA" else "RGB" if picture.mode in ("P", "PA", "RGBA", "RGBX") else picture.mode

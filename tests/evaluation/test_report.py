@@ -160,7 +160,7 @@ def test_values_of_k_above_half_a_class_are_reported(tmp_path: Path) -> None:
     # An image has nine others of its class: three of five neighbours would have to be among them.
     assert each.too_large_ks() == [5, 20] and each.main_setting == "4 neighbours"
     (note,) = [line for line in each.notes() if "outvote" in line]
-    assert "a, has 10 images, and each queries the others only. With k = 5 or 20" in note
+    assert "a, has 10 images, and each image is compared with the others only. With k = 5 or 20" in note
     assert each.record()["notes"] == each.notes()
     all_too_large = knn_evaluation(3, [2, 5])
     assert all_too_large.too_large_ks() == [2, 5] and all_too_large.main_setting == "2 neighbours"
@@ -179,7 +179,7 @@ def test_small_values_of_k_are_not_reported() -> None:
 def test_the_class_size_without_leave_one_out() -> None:
     each = knn_evaluation(50, [14, 16], one_split=False)
     assert set(each.splits.train.counts().values()) == {30} and each.too_large_ks() == [16]
-    assert "queries the others only" not in " ".join(each.notes())
+    assert "compared with the others only" not in " ".join(each.notes())
 
 
 def test_images_without_sources_are_reported() -> None:

@@ -105,7 +105,7 @@ class Evaluation:
         if too_large := self.too_large_ks():
             counts = self.splits.train.counts()
             label = min(counts, key=lambda name: counts[name])
-            others = ", and each queries the others only" if self.splits.leave_one_out else ""
+            others = ", and each image is compared with the others only" if self.splits.leave_one_out else ""
             notes.append(
                 f"The smallest class, {label}, has {counts[label]} images{others}. With k = "
                 f"{' or '.join(map(str, too_large))}, larger classes can outvote it even with perfect embeddings, and "
