@@ -29,12 +29,13 @@ def found_in(text: str) -> list[str]:
 def prose(module: Path) -> Iterator[tuple[int, str]]:
     """Yield the docstrings and messages of a module with their line numbers; a message has at least three words."""
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-        text = None
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             text = node.value
         elif isinstance(node, ast.JoinedStr):
             text = "".join(str(each.value) if isinstance(each, ast.Constant) else "..." for each in node.values)
-        if text and len(text.split()) > 2:
+        else:
+            continue
+        if len(text.split()) > 2:
             yield node.lineno, text
 
 

@@ -2,9 +2,9 @@
 
 Folders `train`, `valid` and `test`. The first two contain volumes `...img....h5` (dataset `main`, (Z, H, W)) and TIFF
 stacks `...labels....tif` with a cell number per pixel. The class cell covers pixels with any number; the class
-boundary covers pixels where the number changes, dilated by one pixel. `test` contains TIFF volumes with two channels: cells in
-the first channel, segmented with Otsu's threshold of the whole volume, and the image in the second. Every slice is
-split into crops of 224 pixels every 168 pixels; each crop is scaled by its minimum and maximum.
+boundary covers pixels where the number changes, dilated by one pixel. `test` contains TIFF volumes with two channels:
+cells in the first channel, segmented with Otsu's threshold of the whole volume, and the image in the second. Every
+slice is split into crops of 224 pixels every 168 pixels; each crop is scaled by its minimum and maximum.
 
 Source: reference protocol, except for the test volumes: the reader of the reference fails on them.
 """

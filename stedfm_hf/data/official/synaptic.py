@@ -91,17 +91,17 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool, task: str = "seman
 def _items(file: SynapticFile, name: str, split: str, task: str, legacy: bool) -> Iterator[Item]:
     # The crops of an image are consecutive, so that it is read once.
     vote_maps = lru_cache(maxsize=1)(file.vote_maps)
-    for image, annotations in file.annotations.items():
+    for image, marked in file.annotations.items():
         source = f"{name}#{image}"
-        if not annotations:
+        if not marked:
             continue
         if task == "perforated":
-            for annotation in annotations:
+            for annotation in marked:
                 item = f"{source}/{annotation.row}"
                 read = partial(_perforated, file, vote_maps, annotation, item, legacy)
                 yield Item(item, source, split, None, read)
         else:
-            density_map = partial(density, annotations) if task == "multidomain" else None
+            density_map = partial(density, marked) if task == "multidomain" else None
             yield Item(source, source, split, None, partial(_tiles, file, vote_maps, image, density_map, legacy))
 
 

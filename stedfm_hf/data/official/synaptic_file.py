@@ -75,7 +75,8 @@ class SynapticFile:
         crops = _Members(member(file, "crops"), "crops")
         if not len(crops) == len(self._labels) == len(self._masks):
             raise ValueError(
-                f"has {len(crops)} crops, {len(self._labels)} labels and {len(self._masks)} masks; these numbers must be equal"
+                f"has {len(crops)} crops, {len(self._labels)} labels and {len(self._masks)} masks; "
+                "these numbers must be equal"
             )
         self.names = self._images.names
         self.annotations: dict[str, list[Annotation]] = {name: [] for name in self.names}

@@ -58,7 +58,8 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     if not planned.items:
         failures = "; ".join(f"{name}: {reason}" for name, reason in planned.failed.items())
         raise UserError(
-            f"{files.identity['name']}: no image in train_*.hdf5, valid_*.hdf5 or test_*.hdf5 ({failures or 'no such file'}). "
+            f"{files.identity['name']}: no image in train_*.hdf5, valid_*.hdf5 or test_*.hdf5 "
+            f"({failures or 'no such file'}). "
             "Pass the authors' folder or one of these files."
         )
     return replace(planned, classes=tuple(sorted({item.label for item in planned.items if item.label is not None})))

@@ -128,7 +128,7 @@ def test_the_list_of_sets(capsys: Captured) -> None:
     assert main(["data", "list", "--json"]) == 0
     sets = json.loads(capsys.readouterr().out)
     assert [each["name"] for each in sets] == list(OFFICIAL_SETS)
-    assert {"url", "where", "licence", "citation", "size", "reference_name"} <= set(sets[0])
+    assert {"url", "availability", "licence", "citation", "size", "reference_name"} <= set(sets[0])
 
 
 def test_the_command(tmp_path: Path, capsys: Captured) -> None:

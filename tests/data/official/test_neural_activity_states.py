@@ -88,8 +88,8 @@ def test_an_image_in_two_splits_by_its_folder_or_its_pixels_stays_in_the_test_se
         item: status.reason or "" for item, status in summary.manifest.items.items() if status.state == "skipped"
     }
     assert sorted(reasons.values()) == [
-        "the source image is also in the split 'test'",
         "the same pixels are in the split 'test'",
+        "the source image is also in the split 'test'",
     ]
     assert any("1 images were skipped" in note for note in summary.notes)
     legacy = import_set("neural-activity-states", root, tmp_path / "legacy", protocol="reference")

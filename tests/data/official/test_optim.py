@@ -131,8 +131,8 @@ def test_files_without_a_score_and_other_files_are_skipped(tmp_path: Path) -> No
     (folder / "README.txt").write_text("hello", encoding="utf-8")
     summary = import_set("optim", tmp_path / "set", tmp_path / "repo")
     items = summary.manifest.items
-    assert items["optim-data/actin/image-12.npz"].reason == "has no score in its name"
-    assert items["optim-data/vimentin/image-0.90.npz"].reason == "is of no class of the set"
+    assert items["optim-data/actin/image-12.npz"].reason == "no score in the file name"
+    assert items["optim-data/vimentin/image-0.90.npz"].reason == "the folder is not a class of the set"
     assert items["optim-data/README.txt"].state == "skipped" and sum(summary.crops.values()) == 24
 
 

@@ -1,4 +1,4 @@
-"""peroxisome: classes are whole words by default, and substrings in the reference protocol; only the training split is balanced."""
+"""peroxisome: classes are whole words (substrings in the reference protocol); only train is balanced."""
 
 from __future__ import annotations
 

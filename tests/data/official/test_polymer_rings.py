@@ -51,7 +51,9 @@ def test_classes_splits_and_channels(tmp_path: Path, legacy: bool) -> None:
     for label, channel in ((0, 1), (1, 2)):
         np.testing.assert_allclose(unit(rows[label]), padded(minmax(planes[channel])), atol=1e-6)
     reason = summary.manifest.items["no_CdvB/2020_c_3_DNA.tif"].reason
-    assert reason == "names none of the proteins from its fourth word on" and not shared_sources(summary)
+    assert reason == "the file name contains neither CdvB1 nor CdvB2 from its fourth word on" and not shared_sources(
+        summary
+    )
 
 
 def test_four_classes(tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ def test_a_file_without_the_named_channel_fails(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set")
     write_tiff(root / FILES["testing"][1], random_image(9, 90, 120))
     summary = import_set("polymer-rings", root, tmp_path / "repo")
-    assert summary.manifest.failures() == {FILES["testing"][1]: "has 1 planes; the data set needs plane 2"}
+    assert summary.manifest.failures() == {FILES["testing"][1]: "has 1 planes; plane 2 is needed"}
 
 
 def test_a_flat_image_is_zeros_and_in_legacy_nan(tmp_path: Path) -> None:

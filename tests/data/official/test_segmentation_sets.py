@@ -1,4 +1,4 @@
-"""factin, footprocess, lioness and mitochondria: from fabricated files with the authors' layout to training targets."""
+"""factin, footprocess, lioness and mitochondria: from fabricated files in the authors' layout to targets."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_factin_reports_labels_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "set" / "other.hdf5").write_bytes(b"x")
     summary = import_set("factin", tmp_path / "set", tmp_path / "repo")
     (reason,) = summary.manifest.failures().values()
-    assert "image/label is (2, 3, 10, 10)" in reason and set(summary.crops) == {"validation", "test"}
+    assert "image/label has the shape (2, 3, 10, 10)" in reason and set(summary.crops) == {"validation", "test"}
     with h5py.File(tmp_path / "training.h5", "w") as file:
         file["a/data"] = np.zeros((1, 8, 8))
     with pytest.raises(UserError, match=r"no annotated image .*contains no 'label'"):
