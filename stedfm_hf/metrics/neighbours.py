@@ -200,7 +200,7 @@ def _uncertain(
 ) -> np.ndarray:
     """Return whether a row that is not a candidate may be as near as the last neighbour, for each query.
 
-    The rounding error of the product is at most the dimension times the unit roundoff, whatever the order of the sum;
+    The rounding error of the product is at most the dimension times the unit roundoff, for any order of the sum;
     the division by both norms adds as much. Larger errors of the candidates indicate products in a lower precision
     (TF32), for which the bound does not hold.
     """

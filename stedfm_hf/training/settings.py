@@ -18,6 +18,10 @@ from stedfm_hf.runs.settings import decisive, option, settings
 from stedfm_hf.training.checks import check_argument_names, check_trackers, deepspeed_file, flag
 from stedfm_hf.training.effective_batch import split_batch, world_size
 
+OPTIMISATION = "Optimisation"
+MODEL = "Model"
+CHECKPOINTS = "Evaluation and checkpoints"
+"""Headings of the help under which the options of trainings are listed."""
 RECIPES = Path(__file__).parent / "recipes"
 """Folder of the packaged recipes of pretraining."""
 MAX_PER_DEVICE_BATCH = {
@@ -32,12 +36,22 @@ MAX_PER_DEVICE_BATCH = {
 
 def effective_batch_option(default: int) -> Any:
     """Define the option `--effective-batch-size`."""
-    return option(default, minimum=1, help="Number of samples in an optimiser step, of all processes together.")
+    return option(
+        default,
+        minimum=1,
+        group=OPTIMISATION,
+        help="Number of samples in an optimiser step, of all processes together.",
+    )
 
 
 def warmup_option(default: float) -> Any:
     """Define the option `--warmup-ratio`."""
-    return option(default, minimum=0, help="Fraction of the steps for the warm-up of the learning rate, below 1.")
+    return option(
+        default,
+        minimum=0,
+        group=OPTIMISATION,
+        help="Fraction of the steps for the warm-up of the learning rate, below 1.",
+    )
 
 
 @settings
@@ -55,35 +69,51 @@ class TrainingSettings(ABC):
         help="Folder of the trained model; an interrupted run in it is resumed.",
     )
     max_steps: int | None = option(
-        None, minimum=-1, help="Number of optimiser steps, instead of --num-train-epochs; -1 for no limit."
+        None,
+        minimum=-1,
+        group=OPTIMISATION,
+        help="Number of optimiser steps, instead of --num-train-epochs; -1 for no limit.",
     )
     effective_batch_size: int = effective_batch_option(64)
     max_per_device_batch: int | None = option(
-        None, decides=False, minimum=1, help="Largest number of samples in one forward pass of a process."
+        None,
+        decides=False,
+        minimum=1,
+        group=OPTIMISATION,
+        help="Largest number of samples in one forward pass of a process.",
     )
     per_device_train_batch_size: int | None = option(
         None,
         decides=False,
         minimum=1,
+        group=OPTIMISATION,
         help="Number of samples in one forward pass; by default the largest that divides the effective batch.",
     )
     gradient_accumulation_steps: int | None = option(
         None,
         decides=False,
         minimum=1,
+        group=OPTIMISATION,
         help="Number of forward passes in an optimiser step; by default from --effective-batch-size.",
     )
-    learning_rate: float | None = option(None, minimum=0, help="Peak learning rate, after the warm-up.")
-    lr_scheduler_type: str = option("cosine", help="Learning-rate schedule after the warm-up.")
+    learning_rate: float | None = option(
+        None, minimum=0, group=OPTIMISATION, help="Peak learning rate, after the warm-up."
+    )
+    lr_scheduler_type: str = option("cosine", group=OPTIMISATION, help="Learning-rate schedule after the warm-up.")
     warmup_ratio: float = warmup_option(0.1)
     weight_decay: float = option(
-        0.05, minimum=0, help="Weight decay of matrices; biases, norms and tokens are not decayed."
+        0.05, minimum=0, group=OPTIMISATION, help="Weight decay of matrices; biases, norms and tokens are not decayed."
     )
-    max_grad_norm: float = option(1.0, minimum=0, help="Gradient norm for clipping; 0 for no clipping.")
+    max_grad_norm: float = option(
+        1.0, minimum=0, group=OPTIMISATION, help="Gradient norm for clipping; 0 for no clipping."
+    )
     precision: str = options.precision("auto", "on GPUs that compute it fast")
     device: str = options.device()
     report_to: list[str] = option(
-        default_factory=list, decides=False, help="Trackers that log the training, such as tensorboard."
+        default_factory=list,
+        decides=False,
+        group=CHECKPOINTS,
+        help="Trackers that log the training, such as tensorboard.",
     )
     training_arguments: dict[str, Any] = option(
         default_factory=dict, extra=True, help="Other fields of transformers.TrainingArguments, by name."
@@ -165,39 +195,67 @@ class PretrainSettings(TrainingSettings):
     )
     _: KW_ONLY
     dataset_weights: list[float] | None = option(
-        None, help="Relative numbers of crops of the data sets in a batch, one for each; by default equal."
+        None,
+        group=options.INPUT,
+        help="Relative numbers of crops of the data sets in a batch, one for each; by default equal.",
     )
-    train_split: str = option("train", help="Split to train on.")
-    validation_split: str = option("validation", help="Split of the held-out evaluation.")
+    train_split: str = option("train", group=options.INPUT, help="Split to train on.")
+    validation_split: str = option("validation", group=options.INPUT, help="Split of the held-out evaluation.")
     validation_dataset: list[str] = option(
         default_factory=list,
         decides=False,
+        group=options.INPUT,
         help="Data sets of the held-out evaluation; by default those of the training.",
     )
     open_shards: int = option(
-        4, minimum=1, help="Number of shards that are shuffled together; changes the order of the crops."
+        4,
+        minimum=1,
+        group=options.INPUT,
+        help="Number of shards that are shuffled together; changes the order of the crops.",
     )
-    workers: int = option(2, decides=False, minimum=1, help="Number of threads per process that prefetch crops.")
-    architecture: str = option("stedfm-vit-small", choices=tuple(MAX_PER_DEVICE_BATCH), help="Architecture to train.")
-    mask_ratio: float = option(0.75, help="Fraction of the patches that are masked, between 0 and 1.")
+    workers: int = option(
+        2,
+        decides=False,
+        minimum=1,
+        group=options.COMPUTATION,
+        help="Number of threads per process that prefetch crops.",
+    )
+    architecture: str = option(
+        "stedfm-vit-small", choices=tuple(MAX_PER_DEVICE_BATCH), group=MODEL, help="Architecture to train."
+    )
+    mask_ratio: float = option(0.75, group=MODEL, help="Fraction of the patches that are masked, between 0 and 1.")
     norm_pix_loss: bool = option(
-        False, help="Normalise the target pixels of each patch by their mean and standard deviation."
+        False, group=MODEL, help="Normalise the target pixels of each patch by their mean and standard deviation."
     )
     decoder_hidden_size: int | None = option(
-        None, minimum=1, help="Width of the decoder; by default that of the architecture."
+        None, minimum=1, group=MODEL, help="Width of the decoder; by default that of the architecture."
     )
-    decoder_num_hidden_layers: int | None = option(None, minimum=1, help="Number of layers of the decoder.")
-    decoder_num_attention_heads: int | None = option(None, minimum=1, help="Number of attention heads of the decoder.")
-    decoder_intermediate_size: int | None = option(None, minimum=1, help="Width of the MLP of the decoder.")
+    decoder_num_hidden_layers: int | None = option(
+        None, minimum=1, group=MODEL, help="Number of layers of the decoder."
+    )
+    decoder_num_attention_heads: int | None = option(
+        None, minimum=1, group=MODEL, help="Number of attention heads of the decoder."
+    )
+    decoder_intermediate_size: int | None = option(
+        None, minimum=1, group=MODEL, help="Width of the MLP of the decoder."
+    )
     standardise_input: bool = option(
-        True, help="Standardise the pixels inside the patch embedding; the input of the model stays in [0, 1]."
+        True,
+        group=MODEL,
+        help="Standardise the pixels inside the patch embedding; the input of the model stays in [0, 1].",
     )
     init_from: str | None = option(
-        None, decides=False, help="Folder or Hub id of the model to start from; by default random weights."
+        None,
+        decides=False,
+        group=MODEL,
+        help="Folder or Hub id of the model to start from; by default random weights.",
     )
-    num_train_epochs: float = option(1000.0, help="Number of passes over the data (reference protocol: 1000).")
+    num_train_epochs: float = option(
+        1000.0, group=OPTIMISATION, help="Number of passes over the data (reference protocol: 1000)."
+    )
     max_seconds: float | None = option(
         None,
+        group=OPTIMISATION,
         help="Time limit in seconds; the learning-rate schedule spans this time.",
     )
     seed: int = options.seed("weights, order, masks and augmentation", default=42)
@@ -205,16 +263,23 @@ class PretrainSettings(TrainingSettings):
     base_learning_rate: float = option(
         1.5e-4,
         minimum=0,
+        group=OPTIMISATION,
         help="Learning rate for 256 crops; the peak learning rate is this times --effective-batch-size / 256.",
     )
     warmup_ratio: float = warmup_option(0.05)
     warmup_steps: int | None = option(
-        None, minimum=0, help="Number of steps of the warm-up, instead of --warmup-ratio."
+        None, minimum=0, group=OPTIMISATION, help="Number of steps of the warm-up, instead of --warmup-ratio."
     )
-    adam_beta1: float = option(0.9, minimum=0, maximum=1, help="Decay rate of the first moment of AdamW.")
-    adam_beta2: float = option(0.95, minimum=0, maximum=1, help="Decay rate of the second moment of AdamW.")
-    augment: bool = option(True, help="Rotate, mirror and crop the images at random.")
-    ema_decay: float | None = option(None, help="Decay of a moving average of the weights, such as 0.9999.")
+    adam_beta1: float = option(
+        0.9, minimum=0, maximum=1, group=OPTIMISATION, help="Decay rate of the first moment of AdamW."
+    )
+    adam_beta2: float = option(
+        0.95, minimum=0, maximum=1, group=OPTIMISATION, help="Decay rate of the second moment of AdamW."
+    )
+    augment: bool = option(True, group=OPTIMISATION, help="Rotate, mirror and crop the images at random.")
+    ema_decay: float | None = option(
+        None, group=OPTIMISATION, help="Decay of a moving average of the weights, such as 0.9999."
+    )
     protocol: str = options.protocol(
         "uses an oscillating learning rate (period of 40 epochs), decays all weights, and only mirrors images"
     )
@@ -222,21 +287,38 @@ class PretrainSettings(TrainingSettings):
         50,
         decides=False,
         minimum=1,
+        group=CHECKPOINTS,
         help="Number of steps between two rows of the curve; must divide --save-steps and --eval-steps.",
     )
-    save_steps: int = option(1000, decides=False, minimum=1, help="Number of steps between two checkpoints.")
+    save_steps: int = option(
+        1000, decides=False, minimum=1, group=CHECKPOINTS, help="Number of steps between two checkpoints."
+    )
     eval_steps: int = option(
-        1000, decides=False, minimum=0, help="Number of steps between two evaluations on held-out crops; 0 for none."
+        1000,
+        decides=False,
+        minimum=0,
+        group=CHECKPOINTS,
+        help="Number of steps between two evaluations on held-out crops; 0 for none.",
     )
-    save_total_limit: int | None = option(2, decides=False, minimum=1, help="Number of checkpoints to keep.")
+    save_total_limit: int | None = option(
+        2, decides=False, minimum=1, group=CHECKPOINTS, help="Number of checkpoints to keep."
+    )
     deepspeed: str | None = option(
-        None, decides=False, help="DeepSpeed configuration: zero1, zero2, zero3, or a JSON file."
+        None,
+        decides=False,
+        group=options.COMPUTATION,
+        help="DeepSpeed configuration: zero1, zero2, zero3, or a JSON file.",
     )
-    push_to_hub: bool = option(False, decides=False, help="Publish the finished model on the Hub.")
+    push_to_hub: bool = option(False, decides=False, group=CHECKPOINTS, help="Publish the finished model on the Hub.")
     hub_model_id: str | None = option(
-        None, decides=False, help="Hub id of the published model; by default the name of the folder."
+        None,
+        decides=False,
+        group=CHECKPOINTS,
+        help="Hub id of the published model; by default the name of the folder.",
     )
-    hub_private_repo: bool = option(True, decides=False, help="Create a private repository on the Hub.")
+    hub_private_repo: bool = option(
+        True, decides=False, group=CHECKPOINTS, help="Create a private repository on the Hub."
+    )
 
     def check(self) -> None:
         """Refuse contradictory values, and missing data sets."""

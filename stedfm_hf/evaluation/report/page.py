@@ -352,7 +352,7 @@ def _protocol(evaluation: Evaluation) -> str:
         f"The models are frozen. On their embeddings (mean over patches), {kind} is fitted to the labelled images. "
         "Features are standardised by all training images, without their labels. For each sample of labelled images, "
         f"C, the inverse strength of the L2 penalty, is selected from {len(C_GRID)} values {selected}, never on the "
-        "test split. Samples are drawn without replacement from the training images and are the same for all methods; "
+        "test split. Labelled images are sampled without replacement and are the same for all methods; "
         "smaller samples are part of larger ones."
     )
 

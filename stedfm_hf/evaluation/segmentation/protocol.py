@@ -211,7 +211,7 @@ def _baselines(settings: MaskSettings, splits: Splits[AnnotatedImages]) -> tuple
 
 
 def _titled(name: str) -> str:
-    """Capitalise the first letter."""
+    """Convert the first letter to upper case."""
     return name[0].upper() + name[1:]
 
 

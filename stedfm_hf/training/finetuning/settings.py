@@ -9,7 +9,14 @@ from typing import ClassVar
 from stedfm_hf.runs import UserError, options
 from stedfm_hf.runs.settings import option, settings
 from stedfm_hf.training.checks import check_installed, flag
-from stedfm_hf.training.settings import MAX_PER_DEVICE_BATCH, TrainingSettings, effective_batch_option
+from stedfm_hf.training.settings import (
+    CHECKPOINTS,
+    MAX_PER_DEVICE_BATCH,
+    MODEL,
+    OPTIMISATION,
+    TrainingSettings,
+    effective_batch_option,
+)
 from stedfm_hf.weights.models import find_model
 from stedfm_hf.weights.packaged import PACKAGED
 
@@ -33,20 +40,27 @@ class FinetuneSettings(TrainingSettings):
     )
     dataset: str = option(decides=False, help="Folder or Hub id of a data set, or folder of images.")
     _: KW_ONLY
-    train_split: str = option("train", help="Split to train on.")
+    train_split: str = option("train", group=options.INPUT, help="Split to train on.")
     validation_split: str = option(
         "validation",
+        group=options.INPUT,
         help="Split that selects the best model; if missing, it is taken from train by a hash of the source ids.",
     )
-    test_split: str = option("test", help="Split of the reported metrics; not used for training or selection.")
-    labels_per_class: int | None = option(None, minimum=1, help="Number of training images to sample per class.")
-    label_fraction: float | None = option(None, help="Fraction of the training images to sample.")
+    test_split: str = option(
+        "test", group=options.INPUT, help="Split of the reported metrics; not used for training or selection."
+    )
+    labels_per_class: int | None = option(
+        None, minimum=1, group=options.INPUT, help="Number of training images to sample per class."
+    )
+    label_fraction: float | None = option(None, group=options.INPUT, help="Fraction of the training images to sample.")
     series: str | int | None = options.series("Series to read from each image file.")
     channel: str | int | None = options.channel()
     source_pattern: str | None = options.source_pattern()
-    mode: str = option("full", help="Weights to train.")
-    blocks: int | None = option(None, minimum=1, help="Number of blocks to train with --mode last-blocks.")
-    lora_rank: int = option(8, minimum=1, help="Rank of the adapters with --mode lora.")
+    mode: str = option("full", group=MODEL, help="Weights to train.")
+    blocks: int | None = option(
+        None, minimum=1, group=MODEL, help="Number of blocks to train with --mode last-blocks."
+    )
+    lora_rank: int = option(8, minimum=1, group=MODEL, help="Rank of the adapters with --mode lora.")
     seeds: list[int] = option(
         default_factory=lambda: [42],
         decides=False,
@@ -55,24 +69,43 @@ class FinetuneSettings(TrainingSettings):
         help="Random seeds of sampled images, new weights, order and augmentation; one run for each.",
     )
     num_train_epochs: float = option(
-        30.0, help="Number of epochs of all training images; a sample of them gets the same number of steps."
+        30.0,
+        group=OPTIMISATION,
+        help="Number of epochs of all training images; a sample of them gets the same number of steps.",
     )
-    sample_budget: int | None = option(None, minimum=1, help="Total number of samples, instead of --num-train-epochs.")
+    sample_budget: int | None = option(
+        None, minimum=1, group=OPTIMISATION, help="Total number of samples, instead of --num-train-epochs."
+    )
     layer_decay: float | None = option(
-        None, help="Factor of the learning rate from a block to the previous one; by default that of the mode."
+        None,
+        group=OPTIMISATION,
+        help="Factor of the learning rate from a block to the previous one; by default that of the mode.",
     )
-    augment: bool = option(True, help="Rotate, mirror and crop the images, and change their intensities, at random.")
-    metric_for_best_model: str | None = option(None, help="Validation metric that selects the best model.")
+    augment: bool = option(
+        True, group=OPTIMISATION, help="Rotate, mirror and crop the images, and change their intensities, at random."
+    )
+    metric_for_best_model: str | None = option(
+        None, group=CHECKPOINTS, help="Validation metric that selects the best model."
+    )
     early_stopping_patience: int | None = option(
         None,
         minimum=1,
+        group=CHECKPOINTS,
         help="Number of evaluations without improvement before training stops; by default no early stopping.",
     )
-    num_evaluations: int = option(10, minimum=1, help="Number of evaluations on the validation images per run.")
-    evaluations_per_checkpoint: int = option(
-        1, decides=False, minimum=1, help="Number of evaluations from one checkpoint to the next."
+    num_evaluations: int = option(
+        10, minimum=1, group=CHECKPOINTS, help="Number of evaluations on the validation images per run."
     )
-    workers: int = option(0, decides=False, minimum=0, help="Number of processes that prefetch images; 0 for none.")
+    evaluations_per_checkpoint: int = option(
+        1, decides=False, minimum=1, group=CHECKPOINTS, help="Number of evaluations from one checkpoint to the next."
+    )
+    workers: int = option(
+        0,
+        decides=False,
+        minimum=0,
+        group=options.COMPUTATION,
+        help="Number of processes that prefetch images; 0 for none.",
+    )
 
     def check(self) -> None:
         """Refuse contradictory values, and missing data sets or models."""
@@ -161,21 +194,25 @@ class ClassificationSettings(FinetuneSettings):
     _: KW_ONLY
     target: str | None = option(
         None,
+        group=options.INPUT,
         help="Column of the labels, or key of the column `metadata`; by default label. Decimal numbers train a "
         "regression.",
     )
     mode: str = option(
         "linear-probe",
         choices=tuple(learning_rates),
+        group=MODEL,
         help="Weights to train: head, head and last blocks, all, low-rank adapters, or all from random weights.",
     )
     class_weights: str = option(
         "none",
         choices=("none", "balanced"),
+        group=OPTIMISATION,
         help="Weights of the classes in the loss; balanced gives classes equal weight.",
     )
     metric_for_best_model: str | None = option(
         None,
+        group=CHECKPOINTS,
         help="Validation metric that selects the best model; by default balanced_accuracy, macro_f1 or r2.",
     )
 
@@ -228,40 +265,47 @@ class SegmentationSettings(FinetuneSettings):
         0.01,
         minimum=0,
         maximum=1,
+        group=options.INPUT,
         help="Smallest annotated fraction of a training crop (reference: 0.1); 0 accepts every crop.",
     )
     label_count: int | None = option(
-        None, minimum=1, help="Number of training images to sample, independent of their classes."
+        None, minimum=1, group=options.INPUT, help="Number of training images to sample, independent of their classes."
     )
     mode: str = option(
         "full",
         choices=tuple(learning_rates),
+        group=MODEL,
         help="Weights to train: decoder (frozen), decoder and last blocks, all, low-rank adapters, or all from random "
         "weights; untrained: decoder on a random encoder, a baseline.",
     )
     decoder: str = option(
         "upernet",
         choices=("upernet", "unetr", "linear"),
+        group=MODEL,
         help="Decoder; unetr and linear are those of the reference.",
     )
     decode_head_hidden_size: int | None = option(
-        None, minimum=1, help="Width of upernet; by default a quarter of the width of the encoder."
+        None, minimum=1, group=MODEL, help="Width of upernet; by default a quarter of the width of the encoder."
     )
-    auxiliary: bool = option(False, help="Train an auxiliary head on an intermediate level (upernet only).")
+    auxiliary: bool = option(
+        False, group=MODEL, help="Train an auxiliary head on an intermediate level (upernet only)."
+    )
     segmentation_loss: str = option(
         "auto",
         choices=("auto", "cross_entropy", "bce_dice", "mse"),
+        group=OPTIMISATION,
         help="Loss; auto is cross_entropy for exclusive classes, otherwise bce_dice; mse is that of the reference.",
     )
     effective_batch_size: int = effective_batch_option(16)
     protocol: str = options.protocol("augments intensities as the published code, which mostly darkens the images")
     metric_for_best_model: str | None = option(
-        None, help="Validation metric that selects the best model: iou (the default), dice or loss."
+        None, group=CHECKPOINTS, help="Validation metric that selects the best model: iou (the default), dice or loss."
     )
     overlays: int = option(
         4,
         decides=False,
         minimum=0,
+        group=CHECKPOINTS,
         help="Number of validation images to plot with masks and predictions at every evaluation.",
     )
 
