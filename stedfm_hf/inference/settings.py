@@ -79,7 +79,7 @@ class ClassifySettings:
 
 @settings
 class SegmentSettings:
-    """Segment fields of any size into masks, overlays and a table of objects.
+    """Segment fields of any size into masks and a table of objects.
 
     If interrupted, run the same command again to resume. Unreadable files are skipped and listed; the exit status is
     then 1.

@@ -340,7 +340,7 @@ def test_class_names_that_make_no_columns(
         ({"output": "table.xlsx"}, "parquet or"),
         ({"tile_size": 12}, "multiple of 8"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"normalization": "fixed"}, "intensity_range"),
+        ({"normalization": "fixed"}, "intensity range"),
         ({"map_stride": 8}, "--map-stride needs --maps"),
         ({"maps": "MAPS", "map_stride": 33}, "map stride 33 is out of range: 1 to 32"),
         ({"maps": "IMAGES/maps"}, "is inside the input"),

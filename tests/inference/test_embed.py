@@ -300,7 +300,7 @@ def test_precision(folder: Path, images: Path) -> None:
         ({"model": "./no-such-folder"}, "no-such-folder: no such folder"),
         ({"model": __file__}, "is a file; if it is a checkpoint: stedfm convert"),
         ({"output": "table.xlsx"}, "parquet or"),
-        ({"normalization": "fixed"}, "intensity_range"),
+        ({"normalization": "fixed"}, "intensity range"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"inputs": "missing.tif"}, "missing.tif"),
         ({"inputs": []}, "no input"),
