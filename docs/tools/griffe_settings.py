@@ -19,12 +19,17 @@ _DECORATOR = "stedfm_hf.runs.settings.takes_settings"
 
 
 class SettingsExtension(griffe.Extension):
-    """Shows functions that take settings as their callers see them, and examples as code."""
+    """Shows functions that take settings as their callers see them, examples as code, and the types of results."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Give the section `Example:` the name that griffe knows."""
+        """Adapt the sections `Example:`, `Returns:` and `Yields:` to griffe.
+
+        Griffe calls the first section `Examples:`. In the others it takes the text before a colon for the type. A colon
+        at the start makes it show the annotated type.
+        """
         if obj.docstring is not None:
-            obj.docstring.value = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
+            text = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
+            obj.docstring.value = re.sub(r"^((?:Returns|Yields):\n +)(?=[^:\s])", r"\1: ", text, flags=re.MULTILINE)
 
     def on_function(self, *, func: griffe.Function, **_: Any) -> None:
         """Replace the arguments and the docstring of a function that is decorated with `takes_settings`."""

@@ -37,7 +37,8 @@ PAGES = (
         "modeling",
         "Models and pipelines",
         "Configuration, models with their outputs, image processor and pipelines: the classes behind the Auto classes "
-        "of transformers.",
+        "of transformers. Import the classes from `stedfm_hf`, such as `from stedfm_hf import StedFmModel`, or load "
+        "them [by the Auto classes](../../explanation/models.md).",
         names=tuple(
             f"stedfm_hf.modeling.{each}"
             for each in (

@@ -10,7 +10,7 @@ import pytest
 
 from docs.tools import cli_reference
 from docs.tools.cli_reference import cli_pages, default_of, values
-from docs.tools.public_names import exported_names, load_package
+from docs.tools.public_names import exported_names, load_package, public_objects
 from docs.tools.python_reference import python_pages
 from stedfm_hf.cli import app
 from stedfm_hf.inference.settings import EmbedSettings
@@ -71,6 +71,18 @@ def test_every_exported_name_is_in_the_python_reference(package: griffe.Module) 
             target = found.final_target if isinstance(found, griffe.Alias) else found
             places = {f"{module.path}.{name}", module.path, target.path, target.module.path}
             assert places & blocks or f"][{target.path}]" in text, f"{module.path}.{name}"
+
+
+def test_the_types_of_results_are_those_of_the_annotations(package: griffe.Module) -> None:
+    colons = 0
+    for each in public_objects(package):
+        if not isinstance(each, griffe.Function) or each.docstring is None or each.returns is None:
+            continue
+        for section in each.docstring.parse("google", returns_multiple_items=False, returns_named_value=False):
+            if isinstance(section, griffe.DocstringSectionReturns):
+                colons += ": " in section.value[0].description
+                assert str(section.value[0].annotation) == str(each.returns), each.path
+    assert colons > 10
 
 
 def test_every_block_of_the_python_reference_exists(package: griffe.Module) -> None:
