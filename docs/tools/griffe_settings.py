@@ -24,8 +24,8 @@ class SettingsExtension(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Adapt the sections `Example:`, `Returns:` and `Yields:` to griffe.
 
-        Griffe calls the first section `Examples:`. In the others it takes the text before a colon for the type. A colon
-        at the start makes it show the annotated type.
+        Griffe calls the first section `Examples:`. In the others, it takes the text before a colon for the type; a
+        colon at the start makes it show the annotated type.
         """
         if obj.docstring is not None:
             text = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)

@@ -19,9 +19,8 @@ def evaluate_knn(settings: KnnSettings) -> ComparisonResult:
     """Evaluate k-nearest-neighbour classification by cosine similarity, without training.
 
     Test images are classified by their nearest training images. The largest `k` is also evaluated with votes weighted
-    by similarity (T = 0.07). `zscore` divides each feature by its standard deviation over the train split; texture
-    features are always standardised, principal components never. Images that a model was trained or selected on are
-    excluded.
+    by similarity (T = 0.07). `zscore` standardises each feature over the train split; texture features are always
+    standardised, principal components never. Images that a model was trained or selected on are excluded.
 
     Returns:
         All metrics. The report is in the output folder.

@@ -20,8 +20,8 @@ class KnnResult:
     """Predictions of a k-nearest-neighbour classification.
 
     Attributes:
-        predicted: Predicted label of each query (m,).
-        correct: Whether each prediction is correct (m,) bool.
+        predicted: Predicted labels of the queries, (m,).
+        correct: Whether each prediction is correct, (m,) bool.
     """
 
     predicted: np.ndarray
@@ -75,8 +75,8 @@ def knn_accuracy(
         query: Query embeddings (m, d).
         query_labels: True labels of the queries (m,).
         k: Number of neighbours that vote; at most n.
-        zscore: Whether to standardise each feature by the gallery first. Otherwise, the common mean dominates the
-            cosine similarity.
+        zscore: Whether to standardise each feature over the gallery first. Otherwise, the mean that all embeddings
+            share dominates the cosine similarity.
         gallery_sources: Source image of each gallery row (n,). Rows of the query's source image do not vote.
         query_sources: Source image of each query (m,).
 

@@ -37,7 +37,7 @@ class ComparisonSettings:
     series: str | int | None = options.series()
     channel: str | int | None = options.channel()
     source_pattern: str | None = options.source_pattern()
-    seed: int = options.seed("the untrained network")
+    seed: int = options.seed("the weights of the untrained network")
     device: str = options.device()
     precision: str = options.precision()
     batch_size: int = options.batch_size(32, "images")
@@ -46,7 +46,7 @@ class ComparisonSettings:
         decides=False,
         metavar="DIR|auto|none",
         parse=lambda text: None if text == "none" else text,
-        help="Folder to cache features in; auto is a folder in the user cache, none caches nothing.",
+        help="Folder to cache features in; auto is a folder in the user cache, none disables the cache.",
     )
     overwrite: bool = options.overwrite()
 
@@ -58,7 +58,7 @@ class ComparisonSettings:
 
 @settings
 class KnnSettings(ComparisonSettings):
-    """Evaluate k-nearest-neighbour classification without training.
+    """Evaluate k-nearest-neighbour classification.
 
     Every model is compared with baselines. If interrupted, run the same command again to resume.
     """
@@ -67,7 +67,7 @@ class KnnSettings(ComparisonSettings):
         default_factory=lambda: [*KS], minimum=1, help="Numbers of neighbours that vote; by default 1, 5 and 20."
     )
     protocol: str = options.protocol("uses the validation split as gallery, for each k from 3 to 10")
-    zscore: bool = option(False, help="Divide each feature by its standard deviation first.")
+    zscore: bool = option(False, help="Standardise each feature over the train split (mean 0, variance 1).")
     leave_one_out: bool = option(False, help="Classify each image by the images of all other source images.")
 
     def check(self) -> None:
@@ -81,10 +81,10 @@ class KnnSettings(ComparisonSettings):
 
 @settings
 class ProbeSettings(ComparisonSettings):
-    """Evaluate linear probes on frozen models, with few labels and with all.
+    """Evaluate linear probes on frozen models.
 
-    Labels are classes, lists of classes (multilabel) or numbers (regression). Every model is compared with baselines.
-    If interrupted, run the same command again to resume.
+    Each probe is trained with few labels and with all. Labels are classes, lists of classes (multilabel) or numbers
+    (regression). Every model is compared with baselines. If interrupted, run the same command again to resume.
     """
 
     labels_per_class: list[str] | None = option(
@@ -95,9 +95,10 @@ class ProbeSettings(ComparisonSettings):
 
 @settings
 class MaskSettings:
-    """Evaluate segmentation on annotated images, with pixel and object metrics.
+    """Evaluate segmentation on annotated images.
 
-    Every model is compared with baselines. If interrupted, run the same command again to resume.
+    Pixels and objects are scored, and every model is compared with baselines. If interrupted, run the same command
+    again to resume.
     """
 
     dataset: str | Path = option(decides=False, help=options.ANNOTATED)

@@ -127,7 +127,7 @@ def knn_runs(
         extractors: Models and baselines.
         ks: Numbers of neighbours. The largest is evaluated with votes weighted by similarity as well.
         reference: Whether to follow the reference protocol.
-        zscore: Whether to divide each feature by its standard deviation over the gallery.
+        zscore: Whether to standardise each feature over the gallery.
         chance: Whether to include the chance baseline.
         device: Device of the search.
 

@@ -20,6 +20,8 @@ from stedfm_hf.inference.tables import OF_IMAGE, OF_MODEL, embedding_schema
 from stedfm_hf.labels.annotated import from_arrays
 from stedfm_hf.runs import Manifest
 from stedfm_hf.training.curve import FinetuneRow
+from tests.evaluation.test_report import evaluation
+from tests.labels.labelled_data import arrays
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reference" / "tables.md").read_text(encoding="utf-8")
@@ -64,7 +66,7 @@ def test_columns_of_segment() -> None:
 
 
 def test_columns_of_evaluations() -> None:
-    known = literals("evaluation/report/evaluation.py") | {name for names in METRICS.values() for name in names}
+    known = literals("evaluation/report/evaluation.py")
     for table in ("results.parquet", "predictions.parquet"):
         columns = documented("evaluate knn and probe", table)
         assert len(columns) > 5 and columns <= known, columns - known
@@ -72,6 +74,17 @@ def test_columns_of_evaluations() -> None:
     scored = Scorer()(data, 0, np.stack([1 - np.eye(4), np.eye(4)]), "perfect")
     names = scores_to_table([scored], data.classes).column_names
     assert documented("evaluate segmentation", "per_image.parquet") == set(names)
+
+
+def test_metrics_of_evaluations() -> None:
+    metrics = {name for names in METRICS.values() for name in names}
+    assert documented("evaluate knn and probe", "Metrics") == metrics
+
+
+def test_keys_of_the_results_of_evaluations() -> None:
+    record = evaluation(arrays(10)).record()
+    keys = set(record) | set(record["summary"][0]) | set(record["comparisons"][0])
+    assert documented("evaluate knn and probe", "results.json") == keys - set(METRICS["classes"])
 
 
 def test_columns_of_finetuning() -> None:
