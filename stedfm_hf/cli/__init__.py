@@ -24,7 +24,7 @@ from stedfm_hf.weights.settings import ConvertSettings
 
 app = typer.Typer(
     name="stedfm",
-    help="STED-FM, the foundation model for STED microscopy: embeddings of microscope images from the command line.",
+    help="STED-FM, the foundation model for STED microscopy: embed, classify and segment images, train and evaluate.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

@@ -83,7 +83,7 @@ def blend_tiles(
     batch_size: int = 8,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Compute the maps of a field from top to bottom; memory depends on the width of the field alone.
+    """Compute the maps of a field from top to bottom; memory depends only on the width of the field.
 
     Args:
         predict: Function that maps a batch (B, C, h, w) float32 on `device` to maps (B, L, h, w).

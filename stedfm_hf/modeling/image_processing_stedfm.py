@@ -277,7 +277,7 @@ class StedFmImageProcessor(PilBackend):
             `pixel_values` (B, C, H, W) float32 in [0, 1]; a list of (C, H, W) without `return_tensors`.
 
         Raises:
-            ValueError: If an image cannot be used, or images of different sizes shall be returned as one tensor.
+            ValueError: If an image cannot be used, or images of different sizes are to be returned as one tensor.
         """
         settings = self._settings(kwargs)
         prepared = [self._prepare(image, settings) for image in self._flatten(images)]
@@ -287,7 +287,7 @@ class StedFmImageProcessor(PilBackend):
         if settings["return_tensors"] is not None and len(shapes) > 1:
             listed = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes))
             raise ValueError(
-                f"images of different sizes ({listed}) cannot be stacked to a batch: process them one at a time"
+                f"images of different sizes ({listed}) cannot be stacked into a batch: process them one at a time"
             )
         return BatchFeature({"pixel_values": prepared}, tensor_type=settings["return_tensors"])
 

@@ -129,7 +129,7 @@ class StedFmForPreTraining(StedFmPreTrainedModel):
 
         Args:
             pixel_values: (B, C, H, W) float in [0, 1].
-            noise: (B, N) real numbers; the int(N * (1 - mask_ratio)) patches with the smallest are kept.
+            noise: (B, N) real numbers; the int(N * (1 - mask_ratio)) patches with the smallest values are kept.
             bool_masked_pos: (B, N) bool, True where a patch is to be masked; the same number in every row.
             generator: Random generator of the noise.
             interpolate_pos_encoding: As in `StedFmModel.forward`.
@@ -139,7 +139,8 @@ class StedFmForPreTraining(StedFmPreTrainedModel):
             A `StedFmForPreTrainingOutput`.
 
         Raises:
-            ValueError: If the mask has the wrong shape, is empty, hides everything or differs in number between rows.
+            ValueError: If the mask has the wrong shape, is empty, masks all patches, or masks different numbers of
+                patches in different rows.
         """
         embeddings = self.stedfm.embeddings
         grid = embeddings.grid(pixel_values, interpolate_pos_encoding)
@@ -200,7 +201,7 @@ class StedFmForPreTraining(StedFmPreTrainedModel):
             noise = torch.rand(shape, generator=generator, device=device).to(pixel_values.device)
         _check_shape("noise", noise, shape)
         if not 0 < kept < patches:
-            raise ValueError(f"of {patches} patches {kept} would be kept: mask some, but not all")
+            raise ValueError(f"the mask keeps {kept} of {patches} patches: mask some, but not all")
         return noise.argsort(dim=1, stable=bool_masked_pos is not None), kept
 
     @torch.no_grad()

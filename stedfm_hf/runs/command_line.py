@@ -34,7 +34,7 @@ class Command:
         name: Name of the command, without the names of its groups.
         function: The library function as `module:name`.
         settings: Class of the settings.
-        example: A command line that works.
+        example: Command line shown in the help.
         recipes: Folder of packaged recipes, where there are some.
     """
 
@@ -99,7 +99,7 @@ def added_commands(app: typer.Typer, prefix: str = "") -> Iterator[tuple[str, Co
 
     Args:
         app: The app.
-        prefix: Names of the groups that the app is in, each with a space behind it.
+        prefix: Names of the groups that the app is in, each followed by a space.
     """
     for each in app.registered_commands:
         command = getattr(each.callback, "command", None)
@@ -148,7 +148,7 @@ def run_app(app: Callable[..., Any], args: Sequence[str] | None = None) -> int:
 
     Args:
         app: Typer app.
-        args: Words of the command line; by default those of the process.
+        args: Arguments of the command line; by default those of the process.
     """
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors become the messages of commands
     for stream in (sys.stdout, sys.stderr):

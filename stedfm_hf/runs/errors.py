@@ -1,7 +1,7 @@
 """The error that a user can fix, and the exit status of every command."""
 
 EXIT_DONE = 0
-"""Everything that was asked for is done."""
+"""All items are done."""
 EXIT_ITEMS_FAILED = 1
 """Some or all items failed; each is listed, and the others are done."""
 EXIT_USAGE = 2

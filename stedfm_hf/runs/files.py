@@ -16,7 +16,7 @@ from stedfm_hf.runs.errors import UserError
 
 
 class FileStamp(NamedTuple):
-    """Size and time of a file, which show that it was replaced.
+    """Size and modification time of a file, which change when it is replaced.
 
     Attributes:
         size: Size, in bytes.

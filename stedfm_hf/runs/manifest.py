@@ -1,4 +1,4 @@
-"""Manifest of a run: its settings, its versions and the status of every item."""
+"""Manifest of a run: settings, versions and the status of every item."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def manifest_path(output: str | os.PathLike[str], *, folder: bool | None = None)
 
 
 def is_result(folder: str | os.PathLike[str]) -> bool:
-    """Return whether a folder holds results of a command, so that images in it are not input.
+    """Return whether a folder holds results of a command; images in it are not read as input.
 
     Example:
         >>> is_result("/nowhere")

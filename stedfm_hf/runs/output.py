@@ -178,7 +178,10 @@ def _resume(output: Output, results: Sequence[Path], temporary: Sequence[Path], 
     manifest, old = output.manifest, Manifest.load(output.record)
     if results and not any(path.exists() for path in (*results, *temporary)):
         return  # no result of the earlier settings exists
-    manifest.resume_from(old)
+    try:
+        manifest.resume_from(old)
+    except UserError as error:
+        raise UserError(f"{output.path}: {error}") from error
     whole = all(path.exists() for path in results)
     if not whole and not any(path.exists() for path in temporary):
         manifest.items.clear()  # somebody deleted the results

@@ -17,7 +17,7 @@ def print_note(text: str) -> None:
 
 
 class Progress:
-    """Count items on standard error: a tqdm bar on a terminal, else one plain line every few seconds and at the end.
+    """Show progress on standard error: a tqdm bar on a terminal, else one plain line every few seconds and at the end.
 
     Args:
         total: Number of items, or None if it is unknown.

@@ -28,7 +28,7 @@ _KEY = "stedfm"
 
 @dataclass(frozen=True)
 class Option:
-    """Facts about an option, in addition to the name, type and default of its field.
+    """Properties of an option, in addition to the name, type and default of its field.
 
     Attributes:
         help: Noun phrase for the help and the documentation.
@@ -118,7 +118,7 @@ def settings(kind: type[T]) -> type[T]:
 
 
 def option_of(of_field: dataclasses.Field[Any]) -> Option:
-    """Return the facts about the option of a field."""
+    """Return the option of a field."""
     found: Option = of_field.metadata[_KEY]
     return found
 

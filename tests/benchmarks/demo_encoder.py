@@ -61,14 +61,14 @@ METHOD = """## How this was measured
   the weights were equal bit for bit.
 
 Written by `python -m tests.benchmarks.demo_encoder` on: {machine}."""
-NOTE = """Accuracy on the test images: mean ± standard deviation over seeds. A lead is the difference in percentage
-points; in brackets, it is divided by the larger of the two standard deviations. Single seeds of the recipe, the
-packaged one first, neighbours and regression: {each_seed}."""
+NOTE = """Accuracy on the test images: mean ± standard deviation over seeds. Differences are in percentage
+points; in brackets, they are divided by the larger of the two standard deviations. Neighbours and regression of the
+single seeds of the recipe, the packaged one first: {each_seed}."""
 REAL = "## Real images (too few for any claim)"
 REAL_NOTE = f"""Accuracy of the 5 nearest neighbours among the {REAL_CROP} x {REAL_CROP} crops of all other images,
 z-scored. Only the images are independent, not the crops, so differences mean nothing here. The emitter maps differ in
-brightness, which the histogram sees. Scores below chance are possible: no crop is compared with its own image, and
-features may describe the image more than the class."""
+brightness, which the histogram measures. Scores below chance are possible: crops are only compared with those of other
+images, and features may identify the image rather than the class."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +191,8 @@ def benchmark_tables(found: dict[str, list[Accuracies]], classes: Sequence[str])
         "method",
         f"{NEIGHBOURS} nearest neighbours",
         "logistic regression",
-        "lead of the recipe, neighbours",
-        "lead, regression",
+        "recipe minus method, neighbours",
+        "recipe minus method, regression",
     ]
     each_seed = "; ".join(f"{100 * one.knn:.1f} and {100 * one.probe:.1f} %" for one in ours)
     per_class = [

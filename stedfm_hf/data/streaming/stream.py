@@ -160,7 +160,7 @@ class CropStream(IterableDataset[Batch]):
         if drop_last and not rank and dropped > MAX_DROPPED_FRACTION * files.rows:
             warnings.warn(
                 f"{files.repo}: each epoch drops {dropped} of {files.rows} crops of split {files.split!r}, which do "
-                f"not fill a batch of {self.batching.global_batch}; use smaller batches or drop_last=False",
+                f"not fill a batch of {self.batching.global_batch}; use smaller batches, or drop_last=False in Python",
                 stacklevel=3,
             )
 
