@@ -17,8 +17,8 @@ Masks = Mapping[str, MaskFacts]
 IGNORE_INDEX = 255
 """Number of ignored pixels, which were not annotated: losses and metrics exclude them."""
 _BINARY = ({0, 1}, {0, IGNORE_INDEX})
-_MOST = 8
-"""Largest number of unnamed classes; masks with more numbers probably count objects."""
+_MAX_UNNAMED = 8
+"""Largest number of unnamed classes with the background; masks with more numbers probably number objects."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,10 @@ class Rule:
         """
         if self.encoding == "planes":
             keys = facts.keys or tuple(range(facts.planes))
-            found = [sum(facts.positive[keys.index(key)] for key in wanted if key in keys) for wanted in self.keys]
+            found = [
+                sum(facts.positive[keys.index(key)] for key in keys_of_class if key in keys)
+                for keys_of_class in self.keys
+            ]
             if self.background is not None:
                 found[0] = facts.size - facts.touched
             # Planes of one class may overlap; for a single class, the pixels are known.
@@ -115,13 +118,13 @@ class Rule:
         # Each pixel has one number, so the counts add up.
         return int(self.pixels(facts)[0 if self.background is None else 1 :].sum())
 
-    def _plane(self, mask: StoredMask, wanted: tuple[Key, ...]) -> np.ndarray:
+    def _plane(self, mask: StoredMask, keys_of_class: tuple[Key, ...]) -> np.ndarray:
         if self.encoding == "numbers":
-            return np.isin(mask.planes[0], [int(key) for key in wanted])
+            return np.isin(mask.planes[0], [int(key) for key in keys_of_class])
         if self.encoding == "bits":
-            return (mask.planes[0] & sum(int(key) for key in wanted)) > 0
+            return (mask.planes[0] & sum(int(key) for key in keys_of_class)) > 0
         keys = mask.keys or tuple(range(len(mask.planes)))
-        found = [mask.planes[keys.index(key)] for key in wanted if key in keys]
+        found = [mask.planes[keys.index(key)] for key in keys_of_class if key in keys]
         if not found:
             return np.zeros(mask.planes.shape[1:], np.uint8)
         plane = found[0] if len(found) == 1 else np.max(found, axis=0)
@@ -181,21 +184,21 @@ def make_rule(
     """
     if target_type is not None and target_type not in get_args(TargetType):
         raise UserError(f"target type {target_type!r} is unknown; choose from {', '.join(get_args(TargetType))}")
-    wanted = cast("TargetType | None", target_type)
+    requested = cast("TargetType | None", target_type)
     names = _check_classes(classes, where)
     _check_one_type(masks, where)
     first = next(iter(masks.values()))
     soft = [image_id for image_id, facts in masks.items() if facts.values is None]
-    if soft and wanted not in (None, "soft"):
+    if soft and requested not in (None, "soft"):
         raise UserError(
-            f"{where}: the mask of {soft[0]} contains fractions; use the target type soft instead of {wanted}"
+            f"{where}: the mask of {soft[0]} contains fractions; use the target type soft instead of {requested}"
         )
     if first.outlines:
-        rule = _rule_from_outlines(masks, names, wanted, where)
+        rule = _rule_from_outlines(masks, names, requested, where)
     elif first.planes > 1 or soft:
-        rule = _rule_from_planes(masks, names, wanted or ("soft" if soft else "multi_label"), where)
+        rule = _rule_from_planes(masks, names, requested or ("soft" if soft else "multi_label"), where)
     else:
-        rule = _rule_from_numbers(masks, names, wanted or "single_label", known or {}, where)
+        rule = _rule_from_numbers(masks, names, requested or "single_label", known or {}, where)
     if rule.encoding == "planes" and rule.target_type == "single_label" and len(rule.classes) > 2:
         for image_id, facts in masks.items():
             if sum(facts.positive) > facts.touched:
@@ -288,22 +291,22 @@ def _rule_from_outlines(masks: Masks, classes: Classes | None, target_type: Targ
     ]
     if classes is None:
         numbers = {key: f"class {key}" for key in ordered if isinstance(key, int)}
-        wanted: list[str] = [numbers[key] if isinstance(key, int) else key for key in ordered]
+        class_names: list[str] = [numbers[key] if isinstance(key, int) else key for key in ordered]
     elif isinstance(classes, Mapping):
-        numbers, wanted = dict(classes), list(dict.fromkeys(classes.values()))
+        numbers, class_names = dict(classes), list(dict.fromkeys(classes.values()))
     else:
-        wanted = _without_background(classes)
-        numbers = dict(enumerate(wanted, start=1))
+        class_names = _without_background(classes)
+        numbers = dict(enumerate(class_names, start=1))
     names = {key: numbers.get(key, "") if isinstance(key, int) else key for key in ordered}
-    unknown = {key: found[key] for key, name in names.items() if name not in wanted}
+    unknown = {key: found[key] for key, name in names.items() if name not in class_names}
     if unknown:
         image_id = next(iter(unknown.values()))
         raise UserError(
             f"{where}: the mask of {image_id} has outlines of {', '.join(map(str, unknown))}, but the classes are "
-            f"{', '.join(wanted)}; name all classes"
+            f"{', '.join(class_names)}; name all classes"
         )
-    wanted = [name for name in wanted if name.lower() != BACKGROUND]
-    groups = {name: tuple(key for key, each in names.items() if each == name) for name in dict.fromkeys(wanted)}
+    class_names = [name for name in class_names if name.lower() != BACKGROUND]
+    groups = {name: tuple(key for key, each in names.items() if each == name) for name in dict.fromkeys(class_names)}
     if not groups:
         raise UserError(
             f"{where}: every mask is empty ({counted(len(masks), 'mask')} without outlines); annotate some images"
@@ -340,10 +343,10 @@ def _rule_from_numbers(
         names = {0: BACKGROUND, 1: str(plane_name[0])}
     else:
         names = {0: BACKGROUND, **{n: f"class {n}" for n in sorted({1} if binary else values - {0, IGNORE_INDEX})}}
-        if len(names) > _MOST:
+        if len(names) > _MAX_UNNAMED:
             raise UserError(
                 f"{where}: the masks contain {len(names) - 1} numbers; name the classes, or save 1 for all objects if "
-                "the numbers count objects"
+                "the masks number objects"
             )
     allowed = ({0, IGNORE_INDEX} if 1 in names else {0}) if binary else {*names, IGNORE_INDEX}
     _check_values(masks, allowed, names, where)
