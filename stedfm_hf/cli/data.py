@@ -18,7 +18,7 @@ add_command(
     "build",
     "stedfm_hf.data.building.build:build",
     settings=settings.BuildSettings,
-    example="stedfm data build recordings/ --labels folder --output my-crops",
+    example="stedfm data build images/ --labels folder --output my-crops",
 )
 add_command(
     data,
