@@ -160,7 +160,7 @@ def _crops(item: Item) -> list[Crop] | ItemStatus:
         if isinstance(error, OSError) and error.errno is not None:  # the disk failed, not the file
             raise
         return ItemStatus("failed", _one_line(str(error)) or type(error).__name__)
-    return crops or ItemStatus("skipped", "no crop has enough annotated pixels")
+    return crops or ItemStatus("skipped", "no crop has enough foreground or annotated pixels")
 
 
 def _content(crops: Sequence[Crop]) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from stedfm_hf.data.official.files import SourceFiles, TarMembers
 from stedfm_hf.data.official.npz import read_npz
 from stedfm_hf.data.official.pixels import crop_as_stored
-from stedfm_hf.data.official.plan import SPLIT_WORDS, Item, Plan, numpy_samples
+from stedfm_hf.data.official.plan import SPLIT_WORDS, Item, Plan, numpy_sampler
 from stedfm_hf.data.repository.layout import SPLITS, Crop
 from stedfm_hf.runs import UserError
 
@@ -59,7 +59,7 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     if not legacy:
         _separate_shared_folders(planned)
         planned.keep_one_split_per_source()
-    planned.balance(SPLITS if legacy else () if keep_all else ("train",), numpy_samples)
+    planned.balance(SPLITS if legacy else () if keep_all else ("train",), numpy_sampler)
     return planned
 
 

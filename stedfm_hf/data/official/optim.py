@@ -64,7 +64,7 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
             planned.items.append(Item(name, "/".join(parts[level:]), FOLDERS[folder], label, read))
     if not classes:
         raise UserError(
-            f"{files.identity['name']}: none of the folders {', '.join(FOLDERS)} is there. Pass the folder that "
+            f"{files.identity['name']}: contains none of the folders {', '.join(FOLDERS)}. Pass the folder that "
             "contains them, one of them, or the zip."
         )
     for folder, labels in classes.items():

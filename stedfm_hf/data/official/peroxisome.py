@@ -19,7 +19,7 @@ from stedfm_hf.data.official.plan import (
     Plan,
     classes_in,
     listed_splits,
-    python_samples,
+    python_sampler,
     seeded_splits,
     tiff_names,
 )
@@ -68,7 +68,7 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     planned.require_classes(files.identity["name"])
     if not legacy:
         planned.keep_one_split_per_source()
-    planned.balance(SPLITS if legacy else () if keep_all else ("train",), python_samples)
+    planned.balance(SPLITS if legacy else () if keep_all else ("train",), python_sampler)
     return planned
 
 

@@ -147,7 +147,7 @@ def by_split_priority(items: Iterable[Item]) -> list[Item]:
     return sorted(items, key=lambda item: _priority(item.split))
 
 
-def numpy_samples() -> Sampler:
+def numpy_sampler() -> Sampler:
     """Return a sampler that uses `numpy.random.RandomState` with seed 42.
 
     Source: reference protocol of neural-activity-states.
@@ -156,7 +156,7 @@ def numpy_samples() -> Sampler:
     return lambda n, k: rng.choice(n, k, replace=False).tolist()
 
 
-def python_samples() -> Sampler:
+def python_sampler() -> Sampler:
     """Return a sampler that uses `random.Random` with seed 42.
 
     Source: reference protocol of peroxisome, which sets no seed.

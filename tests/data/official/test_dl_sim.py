@@ -89,6 +89,6 @@ def test_small_and_flat_images(tmp_path: Path, legacy: bool) -> None:
     summary = import_set("dl-sim", root, tmp_path / "repo", protocol=PROTOCOLS[legacy])
     items = summary.manifest.items
     assert items["adhesion/training/HER_0.tif"].state == "failed"
-    assert items["factin/training/HER_0.tif"].reason == "no crop has enough annotated pixels"
+    assert items["factin/training/HER_0.tif"].reason == "no crop has enough foreground or annotated pixels"
     assert set(counted(summary)["train"]) == {"microtubule", "mitochondrial"}
     assert any("split 'train' has no crop of adhesion, factin" in note for note in summary.notes)

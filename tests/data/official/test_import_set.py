@@ -133,16 +133,16 @@ def test_the_list_of_sets(capsys: Captured) -> None:
 
 def test_the_command(tmp_path: Path, capsys: Captured) -> None:
     write_optim(tmp_path / "set")
-    cut = tmp_path / "set" / "optim-data" / "tubulin" / "day 1" / "image-1-0.95.npz"
-    cut.write_bytes(b"PK\x03\x04 damaged")
+    damaged = tmp_path / "set" / "optim-data" / "tubulin" / "day 1" / "image-1-0.95.npz"
+    damaged.write_bytes(b"PK\x03\x04 damaged")
     words = ["data", "import-set", "optim", str(tmp_path / "set"), "--output", str(tmp_path / "repo")]
     assert main(words) == 1
     out, err = capsys.readouterr()
     assert "23 crops" in out and "12 x score below 0.70" in out
     assert "error: optim-data/tubulin/day 1/image-1-0.95.npz: " in err
     assert main([*words, "--overwrite", "--protocol", "reference", "--json"]) == 1
-    answer = json.loads(capsys.readouterr().out)
-    assert answer["labels"] == list(OPTIM) and (answer["done"], answer["failed"], answer["skipped"]) == (23, 1, 12)
+    result = json.loads(capsys.readouterr().out)
+    assert result["labels"] == list(OPTIM) and (result["done"], result["failed"], result["skipped"]) == (23, 1, 12)
     assert main([*words[:2], "nothing", *words[3:]]) == 2
 
 
