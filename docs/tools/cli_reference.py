@@ -112,7 +112,7 @@ def _command(name: str, command: Command, package: griffe.Module, *, level: int)
 
 
 def _common_rows(slug: str, command: Command) -> Iterator[str]:
-    if any(option_of(each).decides for each in fields(command.settings)):
+    if any(option_of(each).affects_result for each in fields(command.settings)):
         names = recipe_names(command.recipes) if command.recipes is not None else []
         packaged = f"{', '.join(f'`{each}`' for each in names)}, or a" if names else "A"
         meaning = f"{packaged} YAML or JSON file with values for these options."

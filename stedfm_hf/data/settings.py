@@ -31,7 +31,7 @@ LABEL_KEY = "protein-id"
 
 
 def _dataset_folder() -> Any:
-    return option(decides=False, metavar="DIR", help="Folder of the data set to write.")
+    return option(affects_result=False, metavar="DIR", help="Folder of the data set to write.")
 
 
 def _named_count(text: str) -> tuple[str, int]:
@@ -71,7 +71,9 @@ class StatsSettings:
 
     dataset: str | Path = argument(help="Folder of a data set, or Hub id, optionally with `@revision`.")
     output: Path | None = option(
-        None, decides=False, help="Folder to write: stats.json, and a histogram and a contact sheet as PNG and SVG."
+        None,
+        affects_result=False,
+        help="Folder to write: stats.json, and a histogram and a contact sheet as PNG and SVG.",
     )
     overwrite: bool = options.overwrite()
 
@@ -100,7 +102,10 @@ class BuildSettings:
     """
 
     inputs: options.Inputs = argument(
-        decides=False, multiple=True, metavar="INPUT", help="Image files, folders (searched recursively) and globs."
+        affects_result=False,
+        multiple=True,
+        metavar="INPUT",
+        help="Image files, folders (searched recursively) and globs.",
     )
     output: str | Path = _dataset_folder()
     crop_size: int = option(224, minimum=1, help="Height and width of a crop, in pixels.")
@@ -191,7 +196,7 @@ class ImportArchiveSettings:
     If interrupted, run the same command again to resume.
     """
 
-    archive: str | Path = argument(decides=False, help="Tar or zip archive of crops, or its http(s) URL.")
+    archive: str | Path = argument(affects_result=False, help="Tar or zip archive of crops, or its http(s) URL.")
     output: str | Path = _dataset_folder()
     label_key: str | None = option(
         LABEL_KEY,
@@ -231,7 +236,7 @@ class ImportSetSettings:
 
     name: str = argument(help="Name of the published set; `stedfm data list` shows all names.")
     source: str | Path = argument(
-        decides=False, help="Folder, zip, tar or HDF5 file of the authors, or its http(s) URL."
+        affects_result=False, help="Folder, zip, tar or HDF5 file of the authors, or its http(s) URL."
     )
     output: str | Path = _dataset_folder()
     protocol: str = options.protocol("repeats the errors of the published code, to reproduce published numbers")
@@ -257,7 +262,7 @@ class SimulateSettings:
     same command again to resume.
     """
 
-    output: str | Path = option(decides=False, metavar="DIR", help="Folder to write.")
+    output: str | Path = option(affects_result=False, metavar="DIR", help="Folder to write.")
     preset: str | None = option(
         None, help="benchmark-v1 or benchmark-v1-scenes: the frozen sets on which accuracy is measured."
     )
@@ -270,7 +275,7 @@ class SimulateSettings:
         multiple=True,
         parse=_named_count,
         metavar="NAME=N",
-        help="Number of images of each structure in each split, such as train=300 test=100; replaces per_structure.",
+        help="Number of images of each structure in each split, such as train=300 test=100. Replaces --per-structure.",
     )
     seed: int | None = option(None, minimum=0, help="Random seed of the images; by default 0.")
     first_index: int = option(0, minimum=0, help="Number of the first image; different numbers give different images.")

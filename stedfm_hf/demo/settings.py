@@ -17,7 +17,7 @@ class DemoSettings:
     folder are replaced. The demo takes a few minutes on two cores.
     """
 
-    output: str | Path = option("demo", decides=False, metavar="DIR", help="Folder to write, with report.html.")
+    output: str | Path = option("demo", affects_result=False, metavar="DIR", help="Folder to write, with report.html.")
     images: str | Path | None = option(
         None, metavar="DIR", help="Folder of images to use instead of simulated ones; its subfolders are the labels."
     )

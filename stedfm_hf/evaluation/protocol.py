@@ -153,7 +153,7 @@ def _evaluate(
         temporary=OTHER_FILES,
         resolved={
             "data": splits.train.name,
-            "fingerprint": {name: data.fingerprint for name, data in tested.named().items()},
+            "data_checksums": {name: data.fingerprint for name, data in tested.named().items()},
             "models": {each.key: each.identity.get("weights") for each in extractors},
             "chance": "chance" in baselines,
             **resolved,

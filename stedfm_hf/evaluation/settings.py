@@ -19,20 +19,24 @@ KS = (1, 5, 20)
 class ComparisonSettings:
     """Compare models on labelled images."""
 
-    dataset: str | Path = option(decides=False, help=options.LABELLED)
-    output: str | Path = option(decides=False, metavar="DIR", help="Folder to write; report.html shows the results.")
+    dataset: str | Path = option(affects_result=False, help=options.LABELLED)
+    output: str | Path = option(
+        affects_result=False, metavar="DIR", help="Folder to write; report.html shows the results."
+    )
     model: list[str] | None = option(
-        None, decides=False, help="Folders or Hub ids of models, or `demo`; by default the official small model."
+        None,
+        affects_result=False,
+        help="Folders or Hub ids of models, or `demo`; by default the official small model.",
     )
     baselines: list[str] = option(
         default_factory=lambda: [*BASELINES],
-        decides=False,
+        affects_result=False,
         choices=(*BASELINES, "none"),
         help=f"Baselines to compare with: {', '.join(BASELINES)}, or none; by default all.",
     )
-    split: str | None = option(None, decides=False, help="Split to read; by default all.")
+    split: str | None = option(None, affects_result=False, help="Split to read; by default all.")
     target: str | None = option(
-        None, decides=False, help="Column of the labels, or key of the column metadata; by default label."
+        None, affects_result=False, help="Column of the labels, or key of the column metadata; by default label."
     )
     series: str | int | None = options.series()
     channel: str | int | None = options.channel()
@@ -43,7 +47,7 @@ class ComparisonSettings:
     batch_size: int = options.batch_size(32, "images")
     cache: str | Path | None = option(
         "auto",
-        decides=False,
+        affects_result=False,
         metavar="DIR|auto|none",
         parse=lambda text: None if text == "none" else text,
         help="Folder to cache features in; auto is a folder in the user cache, none disables the cache.",
@@ -101,12 +105,14 @@ class MaskSettings:
     again to resume.
     """
 
-    dataset: str | Path = option(decides=False, help=options.ANNOTATED)
-    output: str | Path = option(decides=False, metavar="DIR", help="Folder to write; report.html shows the results.")
-    model: list[str] = option(default_factory=list, decides=False, help="Folders or Hub ids of models.")
+    dataset: str | Path = option(affects_result=False, help=options.ANNOTATED)
+    output: str | Path = option(
+        affects_result=False, metavar="DIR", help="Folder to write; report.html shows the results."
+    )
+    model: list[str] = option(default_factory=list, affects_result=False, help="Folders or Hub ids of models.")
     split: str | None = option(
         None,
-        decides=False,
+        affects_result=False,
         help="Split to score; by default test. A data set without splits is split by a hash of the source image id.",
     )
     baselines: list[str] = option(

@@ -50,8 +50,10 @@ def leave_one_out(read: Mapping[str, Images]) -> Splits[Images]:
         name = next(iter(read.values())).name
         raise UserError(f"{name}: has the splits {', '.join(read)}; select one with --split")
     ((name, images),) = read.items()
-    how = "Leave-one-out: every image is tested with the images of all other source images."
-    return Splits(images, images.take([]), images, how, test_split=name, leave_one_out=True)
+    description = (
+        "Leave-one-out: every image is classified by its neighbours among the images of all other source images."
+    )
+    return Splits(images, images.take([]), images, description, test_split=name, leave_one_out=True)
 
 
 def select_split(read: Mapping[str, Images], split: str | None) -> Splits[Images]:

@@ -83,7 +83,7 @@ def load_encoder(
         model: Folder written by `save_pretrained` or `stedfm convert`, Hub id, or `"demo"`, a small packaged encoder
             trained on simulated images only. None loads the official small model.
         device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`.
-        precision: `"float32"` (the same embeddings on every machine), `"bfloat16"`, `"float16"`, or `"auto"`: bfloat16
+        precision: `"float32"` (the default), `"bfloat16"`, `"float16"`, or `"auto"`: bfloat16
             if the hardware computes it fast, else float32.
 
     Raises:

@@ -51,7 +51,7 @@ class ClassifySettings:
     """
 
     inputs: options.Inputs = options.inputs()
-    model: str | Path = option(decides=False, help="Folder of `stedfm finetune classification`, or Hub id.")
+    model: str | Path = option(affects_result=False, help="Folder of `stedfm finetune classification`, or Hub id.")
     output: str | Path | None = options.table("classes.parquet")
     maps: str | Path | None = option(
         None, metavar="DIR", help="Folder for maps of the images that are larger than the crops of the model."
@@ -86,8 +86,10 @@ class SegmentSettings:
     """
 
     inputs: options.Inputs = options.inputs()
-    output: str | Path = option(decides=False, cli_default=Path("segmented"), metavar="DIR", help="Folder to write.")
-    model: str | Path = option(decides=False, help="Folder of `stedfm finetune segmentation`, or Hub id.")
+    output: str | Path = option(
+        affects_result=False, cli_default=Path("segmented"), metavar="DIR", help="Folder to write."
+    )
+    model: str | Path = option(affects_result=False, help="Folder of `stedfm finetune segmentation`, or Hub id.")
     threshold: float | None = option(
         None, help="Probability above which a pixel belongs to a class, where classes may overlap; by default 0.5."
     )

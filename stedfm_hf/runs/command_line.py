@@ -68,7 +68,7 @@ def add_command(
     hints = types_of(settings)
     shown = sorted((each for each in known.values() if each.name != extra), key=lambda each: not _is_required(each))
     parameters += [_parameter(each, hints[each.name]) for each in shown]
-    if any(option_of(each).decides for each in known.values()):
+    if any(option_of(each).affects_result for each in known.values()):
         parameters.append(_recipe_parameter(recipes))
     parameters.append(_JSON)
 

@@ -32,7 +32,7 @@ Inputs = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 def inputs() -> Any:
     """Define the argument for the input images."""
     return argument(
-        decides=False,
+        affects_result=False,
         multiple=True,
         metavar="INPUT",
         help="Image files, folders (searched recursively), globs, folders or Hub ids of data sets.",
@@ -42,14 +42,14 @@ def inputs() -> Any:
 def model(default: Any = None) -> Any:
     """Define the option for the model; None selects the official one."""
     by_default = "; by default the official small model" if default is None else ""
-    return option(default, decides=False, help=f"Folder of a model, Hub id, or `demo`{by_default}.")
+    return option(default, affects_result=False, help=f"Folder of a model, Hub id, or `demo`{by_default}.")
 
 
 def table(by_default: str) -> Any:
     """Define the option for the table to write; in Python, None writes none."""
     return option(
         None,
-        decides=False,
+        affects_result=False,
         cli_default=Path(by_default),
         help="Table to write, *.parquet or *.csv; in Python, None only returns it.",
     )
@@ -80,7 +80,7 @@ def device() -> Any:
     """Define the option for the device of the model."""
     return option(
         "auto",
-        decides=False,
+        affects_result=False,
         choices=DEVICES,
         pattern=r"(cuda|mps):\d+",
         group=COMPUTATION,
@@ -105,14 +105,16 @@ def protocol(reference: str) -> Any:
 
 def batch_size(default: int, unit: str = "tiles") -> Any:
     """Define the option for the number of tiles or images in a forward pass."""
-    return option(default, decides=False, minimum=1, group=COMPUTATION, help=f"Number of {unit} in one forward pass.")
+    return option(
+        default, affects_result=False, minimum=1, group=COMPUTATION, help=f"Number of {unit} in one forward pass."
+    )
 
 
 def workers(what: str) -> Any:
     """Define the option for the number of threads or processes."""
     return option(
         None,
-        decides=False,
+        affects_result=False,
         minimum=1,
         group=COMPUTATION,
         help=f"Number of {what}; by default one per core, at most 8.",
@@ -123,7 +125,7 @@ def source_pattern() -> Any:
     """Define the option for the pattern that finds the source image of a file."""
     return option(
         None,
-        decides=False,
+        affects_result=False,
         group=INPUT,
         help="Regular expression for the part of a path that identifies the source image; by default each file is.",
     )
@@ -132,7 +134,10 @@ def source_pattern() -> Any:
 def masks() -> Any:
     """Define the option for the folder of the masks."""
     return option(
-        None, decides=False, group=INPUT, help="Folder of the masks, if --dataset is a folder of images without masks."
+        None,
+        affects_result=False,
+        group=INPUT,
+        help="Folder of the masks, if --dataset is a folder of images without masks.",
     )
 
 
@@ -188,14 +193,16 @@ def intensity_range() -> Any:
     )
 
 
-def seed(of: str, default: int | None = 0) -> Any:
+def seed(purpose: str, default: int | None = 0) -> Any:
     """Define the option for the random seed."""
-    return option(default, minimum=0, help=f"Random seed of {of}.")
+    return option(default, minimum=0, help=f"Random seed of {purpose}.")
 
 
 def overwrite() -> Any:
     """Define the option that replaces an existing output."""
-    return option(False, decides=False, group=GENERAL, help="Replace an existing output instead of resuming it.")
+    return option(
+        False, affects_result=False, group=GENERAL, help="Replace an existing output instead of resuming it."
+    )
 
 
 def index_or_name(text: str) -> str | int:

@@ -13,7 +13,7 @@ from stedfm_hf.runs.errors import UserError
 from stedfm_hf.runs.files import remove_path
 from stedfm_hf.runs.manifest import Manifest, manifest_path
 from stedfm_hf.runs.progress import print_note
-from stedfm_hf.runs.settings import decisive, incidental
+from stedfm_hf.runs.settings import execution_settings, result_settings
 
 
 @dataclass
@@ -118,8 +118,8 @@ def open_output(
     """
     manifest = Manifest(
         command,
-        settings={**({} if settings is None else decisive(settings)), **(resolved or {})},
-        options={**({} if settings is None else incidental(settings)), **(options or {})},
+        settings={**({} if settings is None else result_settings(settings)), **(resolved or {})},
+        options={**({} if settings is None else execution_settings(settings)), **(options or {})},
         model=model,
         weights_sha256=weights_sha256,
         seed=seed,

@@ -1,8 +1,8 @@
 """Settings of a command: one frozen dataclass from which options, arguments, recipe and manifest are generated.
 
 The fields give the options of the command line (`stedfm_hf.cli`), the keyword arguments of the library function
-(`takes_settings`), the recipe file (`load_recipe`) and the settings in the manifest (`decisive`). Adding an option
-to a command means adding a field. Modules that define settings import neither torch nor transformers.
+(`takes_settings`), the recipe file (`load_recipe`) and the settings in the manifest (`result_settings`). To add an
+option to a command, add a field. Modules that define settings import neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Option:
 
     Attributes:
         help: Noun phrase for the help and the documentation.
-        decides: Whether the value decides the result; if not, it only sets how or where the work is done.
+        affects_result: Whether the result depends on the value; if not, it only sets how or where the work is done.
         positional: Whether it is a positional argument of the command line.
         multiple: Whether the command line accepts more than one value (always true for lists).
         extra: Whether it collects unknown options, as text by name.
@@ -48,7 +48,7 @@ class Option:
     """
 
     help: str
-    decides: bool = True
+    affects_result: bool = True
     positional: bool = False
     multiple: bool = False
     extra: bool = False
@@ -152,17 +152,17 @@ def _or(choices: Sequence[str]) -> str:
     return ", ".join(choices[:-1]) + f" or {choices[-1]}" if len(choices) > 1 else choices[0]
 
 
-def decisive(values: Any) -> dict[str, Any]:
-    """Return the options that decide the result, which must agree when a run is resumed."""
-    return {each.name: getattr(values, each.name) for each in fields(values) if option_of(each).decides}
+def result_settings(values: Any) -> dict[str, Any]:
+    """Return the settings that affect the result, which must agree when a run is resumed."""
+    return {each.name: getattr(values, each.name) for each in fields(values) if option_of(each).affects_result}
 
 
-def incidental(values: Any) -> dict[str, Any]:
-    """Return the options that do not decide the result, without the positional ones."""
+def execution_settings(values: Any) -> dict[str, Any]:
+    """Return the settings that do not affect the result, without the positional ones."""
     return {
         each.name: getattr(values, each.name)
         for each in fields(values)
-        if not option_of(each).decides and not option_of(each).positional
+        if not option_of(each).affects_result and not option_of(each).positional
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +18,8 @@ from stedfm_hf.training.curve import CurveRow, FinetuneRow
 FIGURES = "figures"
 CURVE, RECONSTRUCTIONS = "curve", "reconstructions"
 _TRAINING = "#A9B5C1"
+_ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0)}
+"""Position of a legend above its axes, where it hides no curve."""
 _LOG_SCALE_RATIO = 5.0
 """Ratio of the highest to the lowest loss above which the axis is logarithmic."""
 
@@ -93,13 +96,13 @@ def plot_finetuning_curve(rows: Sequence[FinetuneRow], metric: str, *, best_step
             if steps:
                 left.plot(steps, values, "o-", markersize=3.0, color=colour, label=label)
         left.set(xlabel="optimiser step", ylabel="loss")
-        left.legend()
+        left.legend(**_ABOVE, ncols=2)
         steps, values = _column(rows, "validation_metric")
         if np.isfinite(values).any():
             right.plot(steps, np.where(np.isfinite(values), values, np.nan), "o-", markersize=3.0, color=PALETTE[0])
         if best_step is not None:
             right.axvline(best_step, color=PALETTE[1], ls=(0, (5, 3)), lw=1.2, label=f"best model: step {best_step}")
-            right.legend()
+            right.legend(**_ABOVE)
         name = "IoU" if metric == "iou" else metric.replace("_", " ")
         right.set(xlabel="optimiser step", ylabel=f"{name} of the validation images")
         for axes in (left, right):
@@ -123,7 +126,7 @@ def _plot_losses(axes: Axes, rows: Sequence[CurveRow]) -> None:
         axes.set_yscale("log")
     last = max(row.step for row in rows) or 1
     axes.set(xlabel="optimiser step", ylabel="loss (mean squared error)", xlim=(-0.01 * last, 1.01 * last))
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, columnspacing=1.2, handlelength=1.6)
+    axes.legend(**_ABOVE, ncols=3, columnspacing=1.2, handlelength=1.6)
 
 
 def _column(rows: Sequence[CurveRow] | Sequence[FinetuneRow], name: str) -> tuple[list[int], list[float]]:

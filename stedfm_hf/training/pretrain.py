@@ -243,7 +243,7 @@ def check_sizes(files: Sequence[SplitFiles], image_size: int) -> None:
         image_size: Image size of the model in pixels.
 
     Raises:
-        UserError: Crops are too small.
+        UserError: If crops are too small.
     """
     for each in files:
         stream = CropStream(each, batch_size=1, seed=0, epoch=0, rank=0, world_size=1, drop_last=True, workers=0)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from stedfm_hf.runs import UserError, counted, options
 from stedfm_hf.runs.output import check_output
-from stedfm_hf.runs.settings import decisive, option, settings
+from stedfm_hf.runs.settings import option, result_settings, settings
 from stedfm_hf.training.checks import check_argument_names, check_trackers, deepspeed_file, flag
 from stedfm_hf.training.effective_batch import split_batch, world_size
 
@@ -63,7 +63,7 @@ class TrainingSettings(ABC):
 
     _: KW_ONLY
     output: str | Path = option(
-        decides=False,
+        affects_result=False,
         flags=("--output", "--output-dir"),
         metavar="FOLDER",
         help="Folder of the trained model; an interrupted run in it is resumed.",
@@ -77,21 +77,21 @@ class TrainingSettings(ABC):
     effective_batch_size: int = effective_batch_option(64)
     max_per_device_batch: int | None = option(
         None,
-        decides=False,
+        affects_result=False,
         minimum=1,
         group=OPTIMISATION,
         help="Largest number of samples in one forward pass of a process.",
     )
     per_device_train_batch_size: int | None = option(
         None,
-        decides=False,
+        affects_result=False,
         minimum=1,
         group=OPTIMISATION,
         help="Number of samples in one forward pass; by default the largest that divides the effective batch.",
     )
     gradient_accumulation_steps: int | None = option(
         None,
-        decides=False,
+        affects_result=False,
         minimum=1,
         group=OPTIMISATION,
         help="Number of forward passes in an optimiser step; by default from --effective-batch-size.",
@@ -111,7 +111,7 @@ class TrainingSettings(ABC):
     device: str = options.device()
     report_to: list[str] = option(
         default_factory=list,
-        decides=False,
+        affects_result=False,
         group=CHECKPOINTS,
         help="Trackers that log the training, such as tensorboard.",
     )
@@ -166,11 +166,12 @@ class TrainingSettings(ABC):
         """Describe the effective batch in one line."""
         processes = f"{world_size()} process{'es' if world_size() > 1 else ''}"
         size, times = self.split_batch()
-        return f"effective batch {self.effective_batch_size} = {processes} x {size} {self.unit} x {times} accumulated"
+        steps = counted(times, "accumulation step")
+        return f"effective batch {self.effective_batch_size} = {processes} x {size} {self.unit} x {steps}"
 
     def recipe(self) -> dict[str, Any]:
         """Return the values that reproduce a run on the same data; they name no folder and no machine."""
-        return {name: value for name, value in decisive(self).items() if value not in (None, {}, [])}
+        return {name: value for name, value in result_settings(self).items() if value not in (None, {}, [])}
 
 
 @settings
@@ -183,14 +184,14 @@ class PretrainSettings(TrainingSettings):
     Example:
         >>> settings = PretrainSettings(dataset=["lab/sted-crops"], output="run", effective_batch_size=512)
         >>> settings.peak_learning_rate, settings.describe_batch()
-        (0.0003, 'effective batch 512 = 1 process x 256 crops x 2 accumulated')
+        (0.0003, 'effective batch 512 = 1 process x 256 crops x 2 accumulation steps')
     """
 
     command: ClassVar[str] = "pretrain"
     unit: ClassVar[str] = "crops"
 
     dataset: list[str] = option(
-        decides=False,
+        affects_result=False,
         help="Folders or Hub ids of data sets (OWNER/NAME or hf:// paths); every batch mixes several.",
     )
     _: KW_ONLY
@@ -203,7 +204,7 @@ class PretrainSettings(TrainingSettings):
     validation_split: str = option("validation", group=options.INPUT, help="Split of the held-out evaluation.")
     validation_dataset: list[str] = option(
         default_factory=list,
-        decides=False,
+        affects_result=False,
         group=options.INPUT,
         help="Data sets of the held-out evaluation; by default those of the training.",
     )
@@ -215,7 +216,7 @@ class PretrainSettings(TrainingSettings):
     )
     workers: int = option(
         2,
-        decides=False,
+        affects_result=False,
         minimum=1,
         group=options.COMPUTATION,
         help="Number of threads per process that prefetch crops.",
@@ -246,7 +247,7 @@ class PretrainSettings(TrainingSettings):
     )
     init_from: str | None = option(
         None,
-        decides=False,
+        affects_result=False,
         group=MODEL,
         help="Folder or Hub id of the model to start from; by default random weights.",
     )
@@ -285,39 +286,41 @@ class PretrainSettings(TrainingSettings):
     )
     logging_steps: int = option(
         50,
-        decides=False,
+        affects_result=False,
         minimum=1,
         group=CHECKPOINTS,
         help="Number of steps between two rows of the curve; must divide --save-steps and --eval-steps.",
     )
     save_steps: int = option(
-        1000, decides=False, minimum=1, group=CHECKPOINTS, help="Number of steps between two checkpoints."
+        1000, affects_result=False, minimum=1, group=CHECKPOINTS, help="Number of steps between two checkpoints."
     )
     eval_steps: int = option(
         1000,
-        decides=False,
+        affects_result=False,
         minimum=0,
         group=CHECKPOINTS,
         help="Number of steps between two evaluations on held-out crops; 0 for none.",
     )
     save_total_limit: int | None = option(
-        2, decides=False, minimum=1, group=CHECKPOINTS, help="Number of checkpoints to keep."
+        2, affects_result=False, minimum=1, group=CHECKPOINTS, help="Number of checkpoints to keep."
     )
     deepspeed: str | None = option(
         None,
-        decides=False,
+        affects_result=False,
         group=options.COMPUTATION,
         help="DeepSpeed configuration: zero1, zero2, zero3, or a JSON file.",
     )
-    push_to_hub: bool = option(False, decides=False, group=CHECKPOINTS, help="Publish the finished model on the Hub.")
+    push_to_hub: bool = option(
+        False, affects_result=False, group=CHECKPOINTS, help="Publish the finished model on the Hub."
+    )
     hub_model_id: str | None = option(
         None,
-        decides=False,
+        affects_result=False,
         group=CHECKPOINTS,
         help="Hub id of the published model; by default the name of the folder.",
     )
     hub_private_repo: bool = option(
-        True, decides=False, group=CHECKPOINTS, help="Create a private repository on the Hub."
+        True, affects_result=False, group=CHECKPOINTS, help="Create a private repository on the Hub."
     )
 
     def check(self) -> None:

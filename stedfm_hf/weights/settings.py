@@ -18,5 +18,5 @@ class ConvertSettings:
     source: str | Path = argument(
         help="Name of official weights (MAE_SMALL_STED), a .zip, .pth, .pt, .ckpt or .safetensors file, or its URL."
     )
-    output: str | Path = argument(decides=False, help="Folder to write.")
+    output: str | Path = argument(affects_result=False, help="Folder to write.")
     overwrite: bool = options.overwrite()

@@ -92,7 +92,7 @@ def machine() -> str:
     """One line on the machine and the versions."""
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}; {name}, {torch.get_num_threads()} threads of {os.cpu_count()}; "
+        f"{datetime.now(UTC):%Y-%m-%d}; {name}, {torch.get_num_threads()} of {os.cpu_count()} cores used by torch; "
         f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}, "
         f"NumPy {np.__version__}"
     )

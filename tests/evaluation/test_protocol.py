@@ -173,7 +173,7 @@ def test_leave_one_out_excludes_the_same_source(model: str, tmp_path: Path) -> N
         "3 neighbours, weighted (T = 0.07)",
     ]
     assert by_source["split"]["description"].startswith(
-        "Leave-one-out: every image is tested with the images of all other source images"
+        "Leave-one-out: every image is classified by its neighbours among the images of all other source images"
     )
     assert (
         by_source["split"]["splits"]["test"]["sources"] == 24 and by_image["split"]["splits"]["test"]["sources"] == 48

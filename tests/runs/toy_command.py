@@ -19,7 +19,7 @@ class BrightnessSettings:
     """Measure the brightness of images."""
 
     inputs: options.Inputs = options.inputs()
-    output: Path = option(Path("brightness"), decides=False, help="Folder to write.")
+    output: Path = option(Path("brightness"), affects_result=False, help="Folder to write.")
     percentile: float = option(50.0, minimum=0, maximum=100, help="Percentile of the intensities.")
     overwrite: bool = options.overwrite()
 

@@ -34,7 +34,7 @@ def whole(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shared(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same of two processes with four crops each."""
     output = tmp_path_factory.mktemp("runs") / "shared"
-    assert "2 processes x 4 crops x 1 accumulated" in launch(words_of(crops, output, TWENTY))
+    assert "2 processes x 4 crops x 1 accumulation step" in launch(words_of(crops, output, TWENTY))
     return output
 
 

@@ -322,7 +322,7 @@ def test_other_arguments_of_transformers_are_options_too(parse: Callable[[str], 
 def test_two_processes_share_the_batch(parse: Callable[[str], PretrainSettings], monkeypatch: Any) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     settings = parse("--recipe 64-p8 --max_per_device_batch 8")
-    assert settings.describe_batch() == "effective batch 64 = 2 processes x 8 crops x 4 accumulated"
+    assert settings.describe_batch() == "effective batch 64 = 2 processes x 8 crops x 4 accumulation steps"
 
 
 # --------------------------------------------------------------------------------------------- packaged configurations

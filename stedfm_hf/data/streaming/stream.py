@@ -374,5 +374,5 @@ def _check(
     if drop_last and files.rows < batch_size * world_size:
         raise UserError(
             f"{files.repo}: split {files.split!r} has {files.rows} crops, fewer than one batch of {world_size} x "
-            f"{batch_size}; use smaller batches or drop_last=False"
+            f"{batch_size}; use smaller batches, or drop_last=False in Python"
         )

@@ -148,9 +148,9 @@ def _data(evaluation: Evaluation) -> Section:
     """Return the section on the images."""
     splits = evaluation.splits
     names = list(splits.named())
-    how, *notes = evaluation.notes()
+    description, *notes = evaluation.notes()
     checked = "" if splits.leave_one_out else " No source image is in two splits."
-    text = [how + checked, *notes, *[SIMULATED] * evaluation.test.simulated]
+    text = [description + checked, *notes, *[SIMULATED] * evaluation.test.simulated]
     if evaluation.unlabelled:
         text.append(f"{counted(evaluation.unlabelled, 'image')} without a label excluded.")
     if evaluation.failed:

@@ -61,7 +61,7 @@ def collect_results(
     return SegmentationEvaluation(
         test=test,
         split=splits.test_split,
-        how=splits.description,
+        split_description=splits.description,
         splits={name: _facts(images) for name, images in used.items()},
         methods=[MethodInfo(each.key, each.name, each.kind, each.weights_sha256) for each in methods],
         scores=scores,

@@ -69,7 +69,7 @@ def run_segmentation(settings: MaskSettings, sources: Sequence[ModelSource]) -> 
         resolved={
             "data": splits.test.name,
             "split": splits.test_split,
-            "fingerprint": {name: images.fingerprint for name, images in splits.named().items()},
+            "data_checksums": {name: images.fingerprint for name, images in splits.named().items()},
             "classes": list(splits.test.classes),
             "models": {each.key: each.weights_sha256 for each in models},
             "baselines": list(names),
@@ -166,11 +166,11 @@ def read_splits(settings: MaskSettings) -> Splits[AnnotatedImages]:
     splits = select_split(read, settings.split or next(iter(read)))
     data = splits.test
     assign_folds(data, settings.folds, settings.seed)  # raises an error before any computation
-    how = (
+    description = (
         f"{settings.folds}-fold cross-validation over source images (seed {settings.seed}): each image is scored "
         "once, after fitting on the other folds."
     )
-    return replace(splits, train=data.take([]), description=how)
+    return replace(splits, train=data.take([]), description=description)
 
 
 def _baselines(settings: MaskSettings, splits: Splits[AnnotatedImages]) -> tuple[list[Method], list[str]]:

@@ -35,10 +35,10 @@ class FinetuneSettings(TrainingSettings):
     largest_batch: ClassVar[int]
 
     model: str = option(
-        decides=False,
+        affects_result=False,
         help="Folder of a model, Hub id, or `demo`; with --mode from-scratch also the name of an architecture.",
     )
-    dataset: str = option(decides=False, help="Folder or Hub id of a data set, or folder of images.")
+    dataset: str = option(affects_result=False, help="Folder or Hub id of a data set, or folder of images.")
     _: KW_ONLY
     train_split: str = option("train", group=options.INPUT, help="Split to train on.")
     validation_split: str = option(
@@ -63,7 +63,7 @@ class FinetuneSettings(TrainingSettings):
     lora_rank: int = option(8, minimum=1, group=MODEL, help="Rank of the adapters with --mode lora.")
     seeds: list[int] = option(
         default_factory=lambda: [42],
-        decides=False,
+        affects_result=False,
         minimum=0,
         flags=("--seeds", "--seed"),
         help="Random seeds of sampled images, new weights, order and augmentation; one run for each.",
@@ -97,11 +97,15 @@ class FinetuneSettings(TrainingSettings):
         10, minimum=1, group=CHECKPOINTS, help="Number of evaluations on the validation images per run."
     )
     evaluations_per_checkpoint: int = option(
-        1, decides=False, minimum=1, group=CHECKPOINTS, help="Number of evaluations from one checkpoint to the next."
+        1,
+        affects_result=False,
+        minimum=1,
+        group=CHECKPOINTS,
+        help="Number of evaluations from one checkpoint to the next.",
     )
     workers: int = option(
         0,
-        decides=False,
+        affects_result=False,
         minimum=0,
         group=options.COMPUTATION,
         help="Number of processes that prefetch images; 0 for none.",
@@ -172,7 +176,7 @@ class ClassificationSettings(FinetuneSettings):
     Example:
         >>> settings = ClassificationSettings("demo", "lab/crops", output="run", mode="full", seeds=[1, 2])
         >>> settings.peak_learning_rate, settings.describe_batch()
-        (0.0002, 'effective batch 64 = 1 process x 64 images x 1 accumulated')
+        (0.0002, 'effective batch 64 = 1 process x 64 images x 1 accumulation step')
     """
 
     command: ClassVar[str] = "finetune classification"
@@ -188,7 +192,7 @@ class ClassificationSettings(FinetuneSettings):
     """Default peak learning rate by mode, for an effective batch of 64 images."""
 
     dataset: str = option(
-        decides=False,
+        affects_result=False,
         help=options.LABELLED,
     )
     _: KW_ONLY
@@ -232,7 +236,7 @@ class SegmentationSettings(FinetuneSettings):
     Example:
         >>> settings = SegmentationSettings("demo", "lab/masks", output="run", mode="frozen", decoder="linear")
         >>> settings.peak_learning_rate, settings.describe_batch()
-        (0.002, 'effective batch 16 = 1 process x 16 crops x 1 accumulated')
+        (0.002, 'effective batch 16 = 1 process x 16 crops x 1 accumulation step')
     """
 
     command: ClassVar[str] = "finetune segmentation"
@@ -251,7 +255,7 @@ class SegmentationSettings(FinetuneSettings):
     """Factor of the learning rate from a block to the previous one, by mode; 1 for the other modes."""
 
     dataset: str = option(
-        decides=False,
+        affects_result=False,
         help=options.ANNOTATED,
     )
     _: KW_ONLY
@@ -303,7 +307,7 @@ class SegmentationSettings(FinetuneSettings):
     )
     overlays: int = option(
         4,
-        decides=False,
+        affects_result=False,
         minimum=0,
         group=CHECKPOINTS,
         help="Number of validation images to plot with masks and predictions at every evaluation.",

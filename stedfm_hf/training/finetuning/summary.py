@@ -125,8 +125,8 @@ def describe(summary: Mapping[str, Any], folder: Path, headline: Sequence[str]) 
             sd = metrics["sd"][name]
             shown.append(f"{name} {metrics['mean'][name]:.4f}" + ("" if sd is None else f" ± {sd:.4f}"))
     best: Mapping[str, Any] = next((run for run in summary.get("runs", ()) if run["seed"] == summary["best_seed"]), {})
-    step = f" at step {best['best_step']} of {best['steps']}" if best.get("best_step") is not None else ""
-    seeds = f"{counted(len(summary['seeds']), 'seed')}, best {summary['best_seed']}{step}"
+    step = f", step {best['best_step']} of {best['steps']}" if best.get("best_step") is not None else ""
+    seeds = f"{counted(len(summary['seeds']), 'seed')}, best seed {summary['best_seed']}{step}"
     line = f"{folder}: {split} {', '.join(shown)} ({seeds}; {counted(metrics['images'], 'image')})"
     failed = list(summary.get("failed", ()))
     skipped = [f"{counted(len(failed), 'image')} skipped: {some_of(failed)}"] if failed else []

@@ -274,7 +274,7 @@ class Task(ABC, Generic[Settings, Images, Item]):
         for seed in settings.seeds:
             run = Run(run_folder(folder, seed), seed)
             if is_finished(folder, seed):
-                self.report(f"seed {seed}: is finished")
+                self.report(f"seed {seed}: already finished")
                 if self.writes:
                     remove_checkpoints(run.folder)  # the process may have ended before it removed them
                 continue

@@ -30,7 +30,7 @@ def test_two_processes_give_the_losses_of_two_accumulated_batches(
     words = f"--mode {mode} --learning_rate 1e-4"
     run(encoder, crops, tmp_path / "one", f"{words} --per_device_train_batch_size 4")
     said = launch(SCRIPT, words_of(encoder, crops, tmp_path / "two", words))
-    assert "2 processes x 4 images x 1 accumulated" in said and said.count("test balanced_accuracy") == 1
+    assert "2 processes x 4 images x 1 accumulation step" in said and said.count("test balanced_accuracy") == 1
     assert_same_losses(tmp_path / "two", tmp_path / "one")
     ours, theirs = (read_json(tmp_path / name / METRICS_FILE)["test"]["mean"] for name in ("two", "one"))
     assert ours == pytest.approx(theirs)

@@ -11,7 +11,8 @@ def test_an_undefined_metric_is_reported() -> None:
     metrics = {"images": 3, "iou": None, "loss": 0.5}
     run = {"seed": 1, "metric_for_best_model": "iou", "validation": metrics, "test": metrics}
     summary = summarise([run], split_description="cut")
-    assert describe(summary, Path("run"), ("iou", "dice")) == "run: test iou is undefined (1 seed, best 1; 3 images)"
+    line = "run: test iou is undefined (1 seed, best seed 1; 3 images)"
+    assert describe(summary, Path("run"), ("iou", "dice")) == line
 
 
 def test_a_run_that_learned_nothing_gets_a_recommendation() -> None:

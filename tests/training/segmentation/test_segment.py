@@ -107,7 +107,7 @@ def test_two_processes_give_the_losses_of_two_accumulated_batches(encoder: Path,
     words = "--mode frozen --auxiliary --max_steps 4 --num-evaluations 2 --segmentation_loss mse"
     run(encoder, scenes, tmp_path / "one", f"{words} --per_device_train_batch_size 2")
     said = launch(SCRIPT, words_of(encoder, scenes, tmp_path / "two", words))
-    assert "2 processes x 2 crops x 1 accumulated" in said and said.count("test iou") == 1
+    assert "2 processes x 2 crops x 1 accumulation step" in said and said.count("test iou") == 1
     for row, other in zip(curve_of(tmp_path / "two"), curve_of(tmp_path / "one"), strict=True):
         assert (row.step, row.epoch, row.samples) == (other.step, other.epoch, other.samples)
         for loss, expected in ((row.loss, other.loss), (row.validation_loss, other.validation_loss)):

@@ -49,7 +49,7 @@ class SegmentationEvaluation:
     Attributes:
         test: Scored images, without failed ones.
         split: Name of the scored split.
-        how: Description of the splits, in sentences.
+        split_description: Description of the splits, in sentences.
         splits: Numbers of images, source images and pixels, by split.
         methods: Models, then baselines.
         scores: Scores of all images in the order of `test`, by key of the method.
@@ -69,7 +69,7 @@ class SegmentationEvaluation:
 
     test: AnnotatedImages
     split: str
-    how: str
+    split_description: str
     splits: Mapping[str, Any]
     methods: Sequence[MethodInfo]
     scores: Mapping[str, Sequence[ScoredImage]]
@@ -151,7 +151,7 @@ class SegmentationEvaluation:
                 "images_without_mask": list(self.test.without_mask),
                 "failed": dict(self.failed),
             },
-            "split": {"name": self.split, "description": self.how, "splits": dict(self.splits)},
+            "split": {"name": self.split, "description": self.split_description, "splits": dict(self.splits)},
             "protocol": {
                 "name": self.scorer.protocol,
                 "threshold": None if self.test.target_type == "single_label" else self.threshold,

@@ -126,7 +126,7 @@ def _number(value: float | None) -> str:
 def _data(evaluation: SegmentationEvaluation) -> Section:
     """Return the section on the images."""
     test = evaluation.test
-    text = [f"{evaluation.how} No source image is in two splits.", *evaluation.notes]
+    text = [f"{evaluation.split_description} No source image is in two splits.", *evaluation.notes]
     text += [SIMULATED] * test.simulated
     if evaluation.warnings:
         text.append("Warning: " + ". ".join(evaluation.warnings) + ".")
