@@ -121,15 +121,16 @@ def _packages() -> Iterator[Check]:
     except metadata.PackageNotFoundError:
         yield Check(PACKAGE, "warn", "runs from a source tree without being installed", "pip install -e .")
         for name in ("torch", "transformers", "datasets", "huggingface_hub", "safetensors"):
-            yield _against(Requirement(name))
+            yield _compare_with(Requirement(name))
         return
     yield Check(PACKAGE, "ok", version)
     for requirement in map(Requirement, metadata.requires(PACKAGE) or ()):
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            yield _against(requirement)
+            yield _compare_with(requirement)
 
 
-def _against(requirement: Requirement) -> Check:
+def _compare_with(requirement: Requirement) -> Check:
+    """Compare the installed version of a package with its requirement."""
     install = f'pip install "{requirement.name}{requirement.specifier}"'
     try:
         version = metadata.version(requirement.name)
@@ -178,6 +179,7 @@ def _harmful() -> Iterator[Check]:
 
 
 def _devices() -> Iterator[Check]:
+    """Report the processor, and the GPUs that torch can use; warn if it cannot use an NVIDIA GPU."""
     import torch
 
     features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
@@ -203,6 +205,7 @@ def _devices() -> Iterator[Check]:
 
 
 def _has_nvidia_gpu() -> bool:
+    """Return whether `nvidia-smi` lists a GPU; False if the command is missing or fails."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return False
@@ -213,6 +216,7 @@ def _has_nvidia_gpu() -> bool:
 
 
 def _memory() -> Iterator[Check]:
+    """Report the free memory, and warn below `LOW_MEMORY_BYTES`."""
     import psutil
 
     memory = psutil.virtual_memory()
@@ -247,6 +251,7 @@ def _folder(name: str, folder: Path, variable: str) -> Check:
 
 
 def _hub() -> Iterator[Check]:
+    """Check that the Hub responds within `HUB_SECONDS`; it is not asked while HF_HUB_OFFLINE is set."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -255,12 +260,12 @@ def _hub() -> Iterator[Check]:
         )
         return
     address = constants.ENDPOINT
-    trouble = _within(HUB_SECONDS, lambda: _ask(f"{address}/api/models?limit=1"))
-    if trouble is None:
+    problem = _within(HUB_SECONDS, lambda: _ask(f"{address}/api/models?limit=1"))
+    if problem is None:
         yield Check("hub", "ok", f"{address} responds")
     else:
         fix = "check the connection (HTTPS_PROXY, HF_ENDPOINT); local folders and cached models work without it"
-        yield Check("hub", "warn", f"{address} does not respond ({trouble})", fix)
+        yield Check("hub", "warn", f"{address} does not respond ({problem})", fix)
 
 
 def _ask(url: str) -> str | None:

@@ -66,12 +66,12 @@ def write_report(folder: Path, metrics: Mapping[str, Any], text: Sequence[str]) 
     if (training := metrics["training"]) is not None:
         facts["training crops"] = f"{training['crops']:,}".replace(",", "\u202f")
         curve = "Loss on training and held-out crops, compared with that of a constant prediction."
-        fill = "Held-out crops, not selected by their results. Grey patches are hidden from the network."
-        shown = [
+        reconstructions = "Held-out crops, not selected by their results. Grey patches are hidden from the network."
+        figures = [
             *_figure(folder / "model/figures/curve.png", curve),
-            *_figure(folder / "model/figures/reconstructions.png", fill),
+            *_figure(folder / "model/figures/reconstructions.png", reconstructions),
         ]
-        sections.append(Section("Did it learn anything?", [_TRAINING], shown))
+        sections.append(Section("Did it learn anything?", [_TRAINING], figures))
     if (knn := metrics["knn"]) is not None:
         facts["kNN accuracy"] = percent(knn["methods"]["network"]["accuracy"])
         names = {"network": "the network", **NAMES, "chance": "chance"}
@@ -91,10 +91,10 @@ def write_report(folder: Path, metrics: Mapping[str, Any], text: Sequence[str]) 
     if metrics["failed"]:
         skipped = Table(("file", "reason"), [*metrics["failed"].items()])
         sections.append(Section("Files that were skipped", table=skipped))
-    what = "simulated STED images" if metrics["simulated"] else "your images"
+    subject = "simulated STED images" if metrics["simulated"] else "your images"
     return write_page(
         folder / "report.html",
-        title=f"STED-FM demo: {what}",
+        title=f"STED-FM demo: {subject}",
         lead=" ".join(text) or f"{metrics['images']} images embedded with {metrics['model']}.",
         facts=facts,
         sections=sections,
@@ -122,6 +122,7 @@ _USE = (
 
 
 def _about(metrics: Mapping[str, Any]) -> list[str]:
+    """Describe the images and the network in two or three paragraphs, for simulated or own images."""
     if metrics["simulated"]:
         source = (
             "The images are simulated: clouds of emitters blurred by an effective STED point spread function, with "

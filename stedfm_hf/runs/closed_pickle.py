@@ -83,6 +83,7 @@ class ClosedUnpickler:
         return self._stack.pop()
 
     def _step(self, opcode: str, argument: Any) -> None:
+        """Execute one opcode: push a literal, a constant or a short tuple; delegate all other opcodes."""
         stack = self._stack
         if opcode in _LITERALS:
             stack.append(argument)
@@ -96,6 +97,14 @@ class ClosedUnpickler:
             self._step_on_objects(opcode, argument)
 
     def _step_on_objects(self, opcode: str, argument: Any) -> None:
+        """Execute an opcode that builds or changes an object, or names a function or class.
+
+        MARK puts the stack aside and begins an empty one; `_pop_mark` returns the items since then and restores the
+        stack.
+
+        Raises:
+            ValueError: If plain data does not need the opcode.
+        """
         stack = self._stack
         match opcode:
             case "PROTO" | "FRAME":

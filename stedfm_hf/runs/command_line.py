@@ -62,27 +62,28 @@ def add_command(
         example: Command line shown in the help.
         recipes: Folder of packaged recipes, if there are any.
     """
-    known = {each.name: each for each in fields(settings)}
-    extra = next((each for each in known if option_of(known[each]).extra), None)
+    by_name = {each.name: each for each in fields(settings)}
+    extra = next((each for each in by_name if option_of(by_name[each]).extra), None)
     parameters = [Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)]
     hints = types_of(settings)
-    shown = sorted((each for each in known.values() if each.name != extra), key=lambda each: not _is_required(each))
+    shown = sorted((each for each in by_name.values() if each.name != extra), key=lambda each: not _is_required(each))
     parameters += [_parameter(each, hints[each.name]) for each in shown]
-    if any(option_of(each).affects_result for each in known.values()):
+    if any(option_of(each).affects_result for each in by_name.values()):
         parameters.append(_recipe_parameter(recipes))
     parameters.append(_JSON)
 
     def run(context: typer.Context, **values: Any) -> None:
+        """Combine the defaults, the recipe and the given options (the last one wins), call the function, and exit."""
         as_json, recipe = values.pop("as_json"), values.pop("recipe", None)
         given = {name: value for name, value in values.items() if not _is_default(context, name)}
-        parsed = {each.name: option_of(each).cli_default for each in known.values() if option_of(each).cli_default}
+        parsed = {each.name: option_of(each).cli_default for each in by_name.values() if option_of(each).cli_default}
         if recipe is not None:
             from stedfm_hf.runs.recipes import load_recipe
 
             parsed |= load_recipe(recipe, hints, packaged=recipes)
-        parsed |= {name: _parse(known[name], value) for name, value in given.items()}
+        parsed |= {name: _parse(by_name[name], value) for name, value in given.items()}
         if extra is not None:
-            parsed[extra] = parsed.get(extra, {}) | _extra_options(context.args, [*known])
+            parsed[extra] = parsed.get(extra, {}) | _extra_options(context.args, [*by_name])
         finish(call(function, make_settings(settings, parsed)), as_json)
 
     run.__doc__ = (getdoc(settings) or "").partition("\n\nExample:")[0]
@@ -126,8 +127,8 @@ def call(function: str, settings: Any) -> Any:
         settings: Settings of the command.
     """
     module, _, name = function.partition(":")
-    found = getattr(importlib.import_module(module), name)
-    return found.__wrapped__(settings)
+    takes_fields = getattr(importlib.import_module(module), name)
+    return takes_fields.__wrapped__(settings)  # the function that takes the settings as one object
 
 
 def finish(result: Result, as_json: bool) -> None:
@@ -164,8 +165,8 @@ def run_app(app: Callable[..., Any], args: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         # An OSError comes from the system (permission, space, network), an ImportError from the installation; any
         # other ValueError is a bug, whose traceback is needed.
-        known = isinstance(error, OSError | ImportError | UserError) or type(error).__name__ == "ImageReadError"
-        if os.environ.get("STEDFM_DEBUG") or not known:
+        expected = isinstance(error, OSError | ImportError | UserError) or type(error).__name__ == "ImageReadError"
+        if os.environ.get("STEDFM_DEBUG") or not expected:
             raise
         hint = " (run `stedfm doctor` to find the cause)" if isinstance(error, ImportError) else ""
         print_note(f"error: {one_line(error)}{hint}")
@@ -202,10 +203,10 @@ def print_json(value: Any) -> None:
 
 def flag_of(of_field: Field[Any]) -> str:
     """Return the first flag of an option, or the placeholder of a positional one."""
-    known = option_of(of_field)
-    if known.positional:
-        return known.metavar or of_field.name.upper()
-    return known.flags[0] if known.flags else "--" + of_field.name.replace("_", "-")
+    option = option_of(of_field)
+    if option.positional:
+        return option.metavar or of_field.name.upper()
+    return option.flags[0] if option.flags else "--" + of_field.name.replace("_", "-")
 
 
 def _command_class(settings: type) -> type[TyperCommand]:
@@ -225,6 +226,7 @@ def _command_class(settings: type) -> type[TyperCommand]:
             return super().parse_args(ctx, _repeat_flags(words, flags, numbers_only=positional))
 
         def format_options(self, ctx: Any, formatter: Any) -> None:
+            """Write the options under the heading of their group: arguments and input first, general ones last."""
             sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": [], options.INPUT: []}
             for parameter in self.get_params(ctx):
                 if (record := parameter.get_help_record(ctx)) is None:
@@ -254,18 +256,18 @@ def _repeat_flags(words: Sequence[str], flags: Collection[str], *, numbers_only:
         >>> _repeat_flags(["--seeds", "1", "2", "--json"], ["--seeds"], numbers_only=True)
         ['--seeds', '1', '--seeds', '2', '--json']
     """
-    found: list[str] = []
+    repeated: list[str] = []
     flag: str | None = None
-    for before, word in zip(["", *words], words, strict=False):
+    for previous, word in zip(["", *words], words, strict=False):
         if word.startswith("-") and not _is_number(word):
             flag = word if word in flags else None
-        elif flag is not None and before != flag:
+        elif flag is not None and previous != flag:
             if numbers_only and not _is_number(word):
                 flag = None
             else:
-                found.append(flag)
-        found.append(word)
-    return found
+                repeated.append(flag)
+        repeated.append(word)
+    return repeated
 
 
 def _is_number(word: str) -> bool:
@@ -283,32 +285,32 @@ def _hyphenated(word: str) -> str:
 
 def _parameter(of_field: Field[Any], hint: Any) -> Parameter:
     """Return the parameter of an option; its default is used for the help only."""
-    known = option_of(of_field)
-    kind = _plain_type(hint, known.multiple or known.parse is not None)
-    is_list = known.multiple or get_origin(_without_none(hint)) is list
+    option = option_of(of_field)
+    kind = _plain_type(hint, option.multiple or option.parse is not None)
+    is_list = option.multiple or get_origin(_without_none(hint)) is list
     annotation = list[kind] if is_list else kind  # type: ignore[valid-type]
-    required = _is_required(of_field) and known.cli_default is None
-    if known.positional:
-        info = typer.Argument(... if required else None, metavar=flag_of(of_field), help=known.help)
+    required = _is_required(of_field) and option.cli_default is None
+    if option.positional:
+        info = typer.Argument(... if required else None, metavar=flag_of(of_field), help=option.help)
         return Parameter(of_field.name, Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
-    default = known.cli_default or (None if of_field.default is MISSING else of_field.default)
+    default = option.cli_default or (None if of_field.default is MISSING else of_field.default)
     if callable(of_field.default_factory):
         default = of_field.default_factory() or None
-    flags = list(known.flags) or [flag_of(of_field)]
+    flags = list(option.flags) or [flag_of(of_field)]
     if kind is bool:
         flags = [f"{flags[0]}/--no-{flags[0][2:]}", *flags[1:]] if default else flags
     else:
         annotation = annotation | None
     by_type = _METAVARS.get(Path if Path in get_args(hint) else kind)
-    metavar = known.metavar or ("|".join(known.choices) if 0 < len(known.choices) < 6 else by_type)
-    text = known.help + (" [required]" if required else "")
+    metavar = option.metavar or ("|".join(option.choices) if 0 < len(option.choices) < 6 else by_type)
+    text = option.help + (" [required]" if required else "")
     info = typer.Option(
         default,
         *flags,
         metavar=metavar,
         help=text,
         show_default=default is not None and default is not False,
-        rich_help_panel=known.group,
+        rich_help_panel=option.group,
     )
     return Parameter(of_field.name, Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
 
@@ -367,15 +369,15 @@ def _parse(of_field: Field[Any], value: Any) -> Any:
 
 def _extra_options(words: Sequence[str], known: Sequence[str]) -> dict[str, list[str]]:
     """Collect unknown options: values by name."""
-    found: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
     name: str | None = None
     for word in words:
         if word.startswith("--"):
             flag, equals, value = word.partition("=")
             name = flag[2:].replace("-", "_")
-            found[name] = [value] if equals else []
+            values[name] = [value] if equals else []
         elif name is None:
             raise UserError(f"unexpected argument {word!r}{nearest(word, known)}")
         else:
-            found[name].append(word)
-    return found
+            values[name].append(word)
+    return values

@@ -105,6 +105,11 @@ def _file_name(url: str) -> str:
 
 
 def _fetch(url: str, path: Path, expected_sha256: str | None) -> Path:
+    """Return the file in the cache; download, check and record it if it is not there. The caller holds the lock.
+
+    A download that fails a check is deleted, so that the next call starts from its first byte. An interrupted transfer
+    is kept, and the next call resumes it.
+    """
     record_path = path.with_name("record.json")
     record = _read_record(record_path)
     expected = expected_sha256 or (record.sha256 if record else None)
@@ -116,16 +121,16 @@ def _fetch(url: str, path: Path, expected_sha256: str | None) -> Path:
     part = _download(url, path)
     try:
         _check_content(url, part)
-        found = sha256_file(part)
-        if expected and found != expected:
+        actual = sha256_file(part)
+        if expected and actual != expected:
             fix = f"if the change is intended, delete {record_path} and try again" if record else "do not use it"
-            raise UserError(f"{public_url(url)}: has changed (sha256 {found[:12]}…, not {expected[:12]}…); {fix}")
+            raise UserError(f"{public_url(url)}: has changed (sha256 {actual[:12]}…, not {expected[:12]}…); {fix}")
     except UserError:
         _discard(part)
         raise
     if record is None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(record_path, asdict(_Record(public_url(url), part.stat().st_size, found, now)))
+        write_json(record_path, asdict(_Record(public_url(url), part.stat().st_size, actual, now)))
     os.replace(part, path)
     _discard(part)
     return path
@@ -139,6 +144,10 @@ def _read_record(path: Path) -> _Record | None:
 
 
 def _check_content(url: str, part: Path) -> None:
+    """Raise a UserError if a zip archive is damaged, or the address ends in `.zip` and the file is not an archive.
+
+    Files of other types are not checked.
+    """
     is_zip = zipfile.is_zipfile(part)
     if urlsplit(url).path.lower().endswith(".zip") and not is_zip:
         raise UserError(f"{public_url(url)}: the server did not send a zip archive; open the address in a browser")
@@ -154,10 +163,17 @@ def _check_content(url: str, part: Path) -> None:
 
 
 def _download(url: str, path: Path) -> Path:
-    """Transfer the file to `<name>.part`, with as many requests as needed."""
+    """Transfer the file to `<name>.part`, and return this path.
+
+    After a broken transfer, the next request resumes it. There are at most `ATTEMPTS` requests with increasing pauses
+    between them, or `CONNECT_ATTEMPTS` if the server cannot be reached.
+
+    Raises:
+        UserError: If the last request fails too, or an error cannot be fixed by another request.
+    """
     part = path.with_name(path.name + ".part")
-    trouble, attempt, most = "", 0, ATTEMPTS
-    while attempt < most:
+    last_error, attempt, limit = "", 0, ATTEMPTS
+    while attempt < limit:
         if attempt:
             time.sleep(2.0 ** (attempt - 2))
         attempt += 1
@@ -165,36 +181,45 @@ def _download(url: str, path: Path) -> Path:
             _request(url, part)
             return part
         except _Interrupted as error:
-            trouble = str(error)
+            last_error = str(error)
+        # These two are also a TransportError and a TimeoutException, so this clause must come first.
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             # Mostly there is no network: do not let the user wait for long.
-            trouble, most = str(error) or type(error).__name__, CONNECT_ATTEMPTS
+            last_error, limit = str(error) or type(error).__name__, CONNECT_ATTEMPTS
         except httpx2.TimeoutException:
-            trouble = "the server did not answer in time"
+            last_error = "the server did not answer in time"
         except httpx2.TransportError as error:
-            trouble = str(error) or type(error).__name__
+            last_error = str(error) or type(error).__name__
         except OfflineModeIsEnabled as error:
             raise UserError(f"{public_url(url)}: cannot be downloaded while HF_HUB_OFFLINE is set") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise UserError(f"{public_url(url)}: cannot be downloaded ({error})") from error
     raise UserError(
-        f"{public_url(url)}: cannot be downloaded after {attempt} attempts ({trouble}); try again later (the "
+        f"{public_url(url)}: cannot be downloaded after {attempt} attempts ({last_error}); try again later (the "
         "transfer resumes), or download it with a browser and give the path of the file"
     )
 
 
 def _request(url: str, part: Path) -> None:
-    """Send one GET request that starts or resumes the transfer."""
+    """Send one GET request that starts the transfer, or resumes it if the server still has the same file.
+
+    The version of the file (`_version`) is kept in `<name>.part.version`. Without it, or if the server has another
+    version now, the transfer starts from the first byte.
+
+    Raises:
+        _Interrupted: If another request may succeed.
+        UserError: If the server refuses the request, or the disk has no space.
+    """
     version_path = part.with_name(part.name + ".version")
-    known = version_path.read_text(encoding="utf-8") if version_path.exists() else ""
-    offset = part.stat().st_size if known and part.exists() else 0
+    version_before = version_path.read_text(encoding="utf-8") if version_path.exists() else ""
+    offset = part.stat().st_size if version_before and part.exists() else 0
     headers = {"Accept-Encoding": "identity"}
     if offset:
-        headers |= {"Range": f"bytes={offset}-", "If-Range": known}
+        headers |= {"Range": f"bytes={offset}-", "If-Range": version_before}
     with get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT, follow_redirects=True) as response:
-        version = _version(response)
+        version_now = _version(response)
         start, total = _span(response)
-        if response.status_code == 206 and (start != offset or version != known):
+        if response.status_code == 206 and (start != offset or version_now != version_before):
             _discard(part)  # a different file, from a server that ignores If-Range
             raise _Interrupted("the file on the server changed")
         if response.status_code == 416:
@@ -209,7 +234,7 @@ def _request(url: str, part: Path) -> None:
             )
         if response.status_code == 200:
             offset = 0
-            version_path.write_text(version, encoding="utf-8")
+            version_path.write_text(version_now, encoding="utf-8")
         if total is not None and shutil.disk_usage(part.parent).free < total - offset:
             raise UserError(
                 f"{part.parent}: has no space for {total / _MEGABYTE:.0f} MB; set STEDFM_CACHE to another folder"
@@ -218,6 +243,17 @@ def _request(url: str, part: Path) -> None:
 
 
 def _receive(response: httpx2.Response, part: Path, offset: int, total: int | None) -> None:
+    """Write the body of a response to the file, from byte `offset` on, and show the progress.
+
+    Args:
+        response: Open response.
+        part: File to append to; with offset 0 it is overwritten.
+        offset: Number of bytes that the file holds and the response skips.
+        total: Size of the whole file in bytes; None: unknown, so that a broken transfer is not detected.
+
+    Raises:
+        _Interrupted: If fewer or more bytes arrive than the server promised.
+    """
     received = offset
     megabytes = math.ceil(total / _MEGABYTE) if total is not None else None
     with (

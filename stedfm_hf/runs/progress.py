@@ -52,7 +52,7 @@ class Progress:
         self._stream = stream if stream is not None else sys.stderr
         self._already_done = done
         self._started = self._last_line = clock()
-        self._said: int | None = None
+        self._printed_count: int | None = None
         self._bar: tqdm[Any] | None = None
         if self._stream.isatty():
             self._bar = tqdm(
@@ -77,7 +77,7 @@ class Progress:
         if self._bar is not None:
             self._bar.update(n)
         elif self._clock() - self._last_line >= self._every:
-            self._line()
+            self._print_line()
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
@@ -94,11 +94,12 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif self._said != self.count:
-            self._line()
+        elif self._printed_count != self.count:
+            self._print_line()
 
-    def _line(self) -> None:
-        self._last_line, self._said = self._clock(), self.count
+    def _print_line(self) -> None:
+        """Print count, rate and estimated remaining time on one line, for streams that are not terminals."""
+        self._last_line, self._printed_count = self._clock(), self.count
         words = [f"{self.count}/{self.total} {self._unit}" if self.total is not None else f"{self.count} {self._unit}"]
         if rate := self.rate:
             words.append(

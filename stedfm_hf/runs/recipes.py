@@ -74,6 +74,11 @@ def write_recipe(path: str | os.PathLike[str], values: Mapping[str, Any], *, not
 
 
 def _find(recipe: str, packaged: Path | None) -> Path:
+    """Return the path of a recipe: a packaged one of this name, else a YAML or JSON file.
+
+    Raises:
+        UserError: If there is neither; the message suggests a similar name.
+    """
     names = recipe_names(packaged)
     if packaged is not None and recipe in names:
         return packaged / f"{recipe}.yaml"
@@ -88,6 +93,7 @@ def _find(recipe: str, packaged: Path | None) -> Path:
 
 
 def _read(path: Path) -> dict[Any, Any]:
+    """Read the values of a recipe; a UserError says why a file cannot be read or is not a mapping."""
     import yaml
 
     try:

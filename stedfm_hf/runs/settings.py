@@ -196,6 +196,8 @@ def takes_settings(kind: Callable[P, S]) -> Callable[[Callable[[S], R]], Callabl
     """
 
     def decorate(run: Callable[[S], R]) -> Callable[P, R]:
+        """Return the function with the signature and the docstring of its settings."""
+
         @functools.wraps(run)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             return run(kind(*args, **kwargs))
