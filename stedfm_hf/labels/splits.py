@@ -118,6 +118,11 @@ def split_images(read: Mapping[str, Images], *, select: bool) -> Splits[Images]:
 
 
 def _use_existing(read: Mapping[str, Images], select: bool) -> Splits[Images]:
+    """Return the existing splits; if models are selected and there is no validation, a hash takes it from train.
+
+    Raises:
+        UserError: If there is no train split, or neither validation nor test; or the new train split lacks a class.
+    """
     first = next(iter(read.values()))
     if "train" not in read or not {"validation", "test"} & set(read):
         raise UserError(f"{first.name}: has the splits {', '.join(read)}; select one with --split")
@@ -137,6 +142,11 @@ def _use_existing(read: Mapping[str, Images], select: bool) -> Splits[Images]:
 
 
 def _split_by_hash(name: str, whole: Images) -> Splits[Images]:
+    """Split images without splits by a hash of their source image ids, in the fractions `SPLIT_FRACTIONS`.
+
+    Raises:
+        UserError: If train is empty or lacks a class, or no image is held out.
+    """
     split = _split_of_each(whole)
     train, validation, test = (whole.take(split == name) for name in ("train", "validation", "test"))
     fractions = ", ".join(

@@ -134,6 +134,7 @@ class ClassificationMetrics(OfflineMetric):
     def _compute(
         self, *, predictions: np.ndarray, references: np.ndarray, num_classes: int | None = None
     ) -> dict[str, Any]:
+        """Compute the metrics from class numbers (n,); see the class for the results."""
         truth, predicted = (
             class_numbers(name, values, num_classes)
             for name, values in (("references", references), ("predictions", predictions))
@@ -181,6 +182,7 @@ class MultiLabelMetrics(OfflineMetric):
         )
 
     def _compute(self, *, predictions: np.ndarray, references: np.ndarray, threshold: float = 0.5) -> dict[str, Any]:
+        """Compute the metrics from scores and references (n, C); see the class for the results."""
         scores, truth = np.asarray(predictions, float), np.asarray(references)
         if scores.ndim != 2 or not scores.size or scores.shape != truth.shape:
             raise ValueError("give one score and one reference for each image and class")
@@ -234,6 +236,7 @@ class RegressionMetrics(OfflineMetric):
         )
 
     def _compute(self, *, predictions: np.ndarray, references: np.ndarray) -> dict[str, Any]:
+        """Compute the metrics from numbers (n,); see the class for the results."""
         predictions, references = np.asarray(predictions, float), np.asarray(references, float)
         if not len(references):
             raise ValueError("there are no references; give at least one prediction and its reference")
@@ -286,6 +289,7 @@ class CalibrationMetrics(OfflineMetric):
         )
 
     def _compute(self, *, predictions: np.ndarray, references: np.ndarray, bins: int = BINS) -> dict[str, Any]:
+        """Compute the metrics from probabilities (n, C) and class numbers (n,); see the class for the results."""
         probabilities = np.asarray(predictions, float)
         if probabilities.ndim != 2 or not probabilities.size:
             raise ValueError("give the probability of each class for at least one image")

@@ -77,7 +77,8 @@ def read_outlines(file: Path) -> list[Outline]:
 def fill(outlines: Sequence[Outline], shape: tuple[int, int]) -> StoredMask:
     """Fill outlines: a pixel belongs to an area if its centre is inside of it.
 
-    Outlines called `background` are ignored, and the one called `region` marks the annotated pixels.
+    Inside an even number of paths of one outline is a hole. Outlines of one class are combined. Outlines called
+    `background` are ignored; pixels in those called `region` were annotated.
 
     Args:
         outlines: Outlines; parts outside of the image are cropped.
@@ -98,11 +99,13 @@ def fill(outlines: Sequence[Outline], shape: tuple[int, int]) -> StoredMask:
     planes: dict[Key, np.ndarray] = {}
     for outline in outlines:
         # Class names are case-sensitive; these two are not classes.
-        key = lower if (lower := str(outline.key).lower()) in (BACKGROUND, REGION) else outline.key
+        lower = str(outline.key).lower()
+        key = lower if lower in (BACKGROUND, REGION) else outline.key
         if key == BACKGROUND:
             continue
         points = np.concatenate(outline.paths)
         low, high = points.min(axis=0), points.max(axis=0)
+        # Pixel centres are integers, so the image covers -0.5 to width - 0.5 and -0.5 to height - 0.5.
         if (high < -0.5).any() or low[0] > shape[1] - 0.5 or low[1] > shape[0] - 0.5:
             raise ImageReadError(
                 f"has an outline at x = {low[0]:.0f}, y = {low[1]:.0f}, outside of the {shape[0]} x {shape[1]} pixels "
@@ -110,6 +113,7 @@ def fill(outlines: Sequence[Outline], shape: tuple[int, int]) -> StoredMask:
             )
         area = np.zeros(shape, bool)
         for path in outline.paths:
+            # Inverting makes a path inside another one a hole. Coordinates are (x, y); arrays are indexed (y, x).
             area[polygon(path[:, 1], path[:, 0], shape)] ^= True
         planes.setdefault(key, np.zeros(shape, np.uint8))[area] = 1
     region = planes.pop(REGION, None)
@@ -118,6 +122,12 @@ def fill(outlines: Sequence[Outline], shape: tuple[int, int]) -> StoredMask:
 
 
 def _read_rois(file: Path) -> list[Outline]:
+    """Read the areas of an ImageJ ROI file, in pixel coordinates where (0, 0) is the centre of the first pixel.
+
+    Raises:
+        ImageReadError: If the file is damaged, or a ROI is a line, point, text or other shape without an area.
+        UserError: If roifile is not installed.
+    """
     try:
         import roifile
     except ImportError as error:
@@ -125,20 +135,20 @@ def _read_rois(file: Path) -> list[Outline]:
             f'{file}: ImageJ ROIs need roifile, which is not installed. Run: pip install "stedfm-hf[roi]"'
         ) from error
     try:
-        found = roifile.roiread(file)
-        rois = found if isinstance(found, list) else [found]
+        content = roifile.roiread(file)
+        rois = content if isinstance(content, list) else [content]
     except Exception as error:  # roifile raises many types of errors for damaged files
         raise ImageReadError(
             f"is not an ImageJ ROI, or is damaged ({type(error).__name__}: {error}); export it again"
         ) from error
     _check_plane((roi.position, roi.z_position, roi.t_position) for roi in rois)
-    types = roifile.ROI_TYPE
-    areas = {types.POLYGON, types.RECT, types.OVAL, types.FREEHAND, types.TRACED}
+    roi_types = roifile.ROI_TYPE
+    area_types = {roi_types.POLYGON, roi_types.RECT, roi_types.OVAL, roi_types.FREEHAND, roi_types.TRACED}
     outlines = []
     for number, roi in enumerate(rois):
         name = (roi.name or "").strip()
-        other = roi.subtype in (roifile.ROI_SUBTYPE.TEXT, roifile.ROI_SUBTYPE.ARROW, roifile.ROI_SUBTYPE.IMAGE)
-        if other or not (roi.roitype in areas or roi.multi_coordinates is not None):
+        is_decoration = roi.subtype in (roifile.ROI_SUBTYPE.TEXT, roifile.ROI_SUBTYPE.ARROW, roifile.ROI_SUBTYPE.IMAGE)
+        if is_decoration or not (roi.roitype in area_types or roi.multi_coordinates is not None):
             raise ImageReadError(
                 f"contains ROI {name or number + 1!r}, which is not an area ({roi.roitype.name.lower()}); delete it, "
                 "or replace it by an area"
@@ -160,6 +170,7 @@ def _key_of_roi(group: int, name: str) -> Key:
 
 
 def _read_text(file: Path) -> list[Outline]:
+    """Read a text file with one polygon per line; an error names the line that is neither of the two layouts."""
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -182,22 +193,24 @@ def _read_text(file: Path) -> list[Outline]:
 def _parse(line: str) -> tuple[str, Outline] | None:
     """Return the plane and the outline of a line, or None if it has neither of the two layouts."""
     if "(" in line or "[" in line:
-        head, _, rest = line.partition("[") if "[" in line else (line[: line.index("(")], "", line[line.index("(") :])
-        words = head.split()
-        left = re.sub(r"[\s,;\]]", "", _PAIR.sub("", rest))
+        prefix, _, rest = (
+            line.partition("[") if "[" in line else (line[: line.index("(")], "", line[line.index("(") :])
+        )
+        words = prefix.split()
+        unparsed = re.sub(r"[\s,;\]]", "", _PAIR.sub("", rest))
         points = np.array(_PAIR.findall(rest), np.float64)
-        if left or len(points) < 3 or len(words) > 2:
+        if unparsed or len(points) < 3 or len(words) > 2:
             return None
         return words[0] if len(words) == 2 else "", Outline(_key(words[-1]) if words else NAMELESS, (points,))
     words = re.split(r"[\s,;]+", line.strip(" ,;\t"))
-    named = len(words) % 2 == 1
+    has_name = len(words) % 2 == 1  # x and y come in pairs, so an odd word is the name; also used as an index
     try:
-        points = np.array(words[named:], np.float64).reshape(-1, 2)
+        points = np.array(words[has_name:], np.float64).reshape(-1, 2)
     except ValueError:
         return None
     if len(points) < 3 or not np.isfinite(points).all():
         return None
-    return "", Outline(_key(words[0]) if named else NAMELESS, (points,))
+    return "", Outline(_key(words[0]) if has_name else NAMELESS, (points,))
 
 
 def _key(word: str) -> Key:

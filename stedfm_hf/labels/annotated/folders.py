@@ -125,6 +125,7 @@ def _images_and_masks(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _by_split(pairs: list[Pair]) -> dict[str, list[Pair]]:
+    """Group pairs by the split folder at the start of their paths; `{"all": pairs}` if one is not in such a folder."""
     parts = [pair.image.path.split("/") for pair in pairs]
     if not all(len(part) > 1 and part[0] in SPLIT_FOLDERS for part in parts):
         return {ONE_SPLIT: pairs}
@@ -134,27 +135,37 @@ def _by_split(pairs: list[Pair]) -> dict[str, list[Pair]]:
     return _sorted_by_split(found)
 
 
-def _sorted_by_split(found: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
-    return {name: found[name] for name in dict.fromkeys(SPLIT_FOLDERS.values()) if name in found}
+def _sorted_by_split(pairs_by_split: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
+    return {name: pairs_by_split[name] for name in dict.fromkeys(SPLIT_FOLDERS.values()) if name in pairs_by_split}
 
 
 def _pairs(images: Path, masks: Path, prefix: str) -> list[Pair]:
+    """Return the images of a folder, each with all files in `masks` that could be its mask, and with its region.
+
+    Args:
+        images: Folder of the images.
+        masks: Folder of the masks; may be the same one.
+        prefix: Text in front of each path in the results, such as `train/`.
+
+    Raises:
+        UserError: If the folder of masks does not exist, or there is no image.
+    """
     if not masks.is_dir():
         raise UserError(f"{masks}: folder of masks not found; check the path")
-    found = [each for each in find_images(images).images if not _stem(each.path).endswith(_REGION)]
-    if not found:
+    found_images = [each for each in find_images(images).images if not _stem(each.path).endswith(_REGION)]
+    if not found_images:
         raise UserError(f"{images}: contains regions of interest but no image; use the folder of the images")
     files = list(_walk(masks))
     has_images = any(Path(path).suffix.lower() in readable_suffixes() for path, _ in files)
-    masked = pair_masks(found, masks) if has_images else MaskedImages(tuple(found), {})
+    masked = pair_masks(found_images, masks) if has_images else MaskedImages(tuple(found_images), {})
     outlines = _outlines(files, next_to_images=masks.resolve() == images.resolve())
     regions = {_stem(path): file for path, file in [*_walk(images), *files] if _is_region(path)}
     pairs = []
     for image in masked.images:
-        outlined = [file for stem in mask_stems(image.path) for file in outlines.get(stem, ())]
-        stems = [f"{stem}{_REGION}" for stem in (_stem(image.path), _stem(image.path).removesuffix("_image"))]
-        region = next((regions[stem] for stem in stems if stem in regions), None)
-        candidates = (*masked.masks.get(image.path, ()), *dict.fromkeys(outlined))
+        outline_files = [file for stem in mask_stems(image.path) for file in outlines.get(stem, ())]
+        region_stems = [f"{stem}{_REGION}" for stem in (_stem(image.path), _stem(image.path).removesuffix("_image"))]
+        region = next((regions[stem] for stem in region_stems if stem in regions), None)
+        candidates = (*masked.masks.get(image.path, ()), *dict.fromkeys(outline_files))
         pairs.append(Pair(FoundImage(image.file, f"{prefix}{image.path}"), candidates, region))
     return pairs
 
@@ -168,8 +179,12 @@ def _is_region(path: str) -> bool:
 
 
 def _outlines(files: Sequence[tuple[str, Path]], *, next_to_images: bool) -> dict[str, list[Path]]:
-    """Return the files of outlines by the stems of the images that they could annotate."""
-    found: defaultdict[str, list[Path]] = defaultdict(list)
+    """Return the files of outlines by the stems of the images that they could annotate.
+
+    `a_RoiSet.zip` could belong to `a` or to `a_RoiSet`, so a file may be listed under several stems. Text files next
+    to images count only if they are called `*.polys.txt` or `*_mask.txt`.
+    """
+    files_by_stem: defaultdict[str, list[Path]] = defaultdict(list)
     for path, file in files:
         if file.suffix.lower() not in OUTLINE_SUFFIXES:
             continue
@@ -178,14 +193,14 @@ def _outlines(files: Sequence[tuple[str, Path]], *, next_to_images: bool) -> dic
             if stem.endswith(".polys"):
                 stem = stem.removesuffix(".polys")
                 # In the reference protocol, the name of the annotator follows the name of the image.
-                found[stem.rpartition("_")[0]].append(file)
+                files_by_stem[stem.rpartition("_")[0]].append(file)
             elif next_to_images and not stem.endswith("_mask"):
                 continue  # probably metadata that a microscope wrote about the image
-        found[stem].append(file)
+        files_by_stem[stem].append(file)
         for end in _ROI_ENDS:
             if stem.endswith(end):
-                found[stem.removesuffix(end)].append(file)
-    return found
+                files_by_stem[stem.removesuffix(end)].append(file)
+    return files_by_stem
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -283,12 +298,16 @@ def _mask_of(pair: Pair, shape: tuple[int, int]) -> StoredMask:
 
 
 def _check_pair(pair: Pair, *, series: str | int | None, channel: str | int | None) -> Checked | str:
-    """Return the facts of a pair, or the reason why it cannot be used."""
+    """Read an image and its mask once; return their pixel counts and digests, or the reason why they cannot be used.
+
+    Raises:
+        UserError: If a package that reads the mask is missing, which holds for all other masks, too.
+    """
     file = pair.image.file
     try:
         if len(pair.masks) > 1:
-            listed = ", ".join(each.name for each in pair.masks)
-            return f"has several masks ({listed}); keep one"
+            mask_names = ", ".join(each.name for each in pair.masks)
+            return f"has several masks ({mask_names}); keep one"
         names = [each.name for each in list_series(file)] if series is None and pair.plane is None else []
         if len(names) > 1:
             return (
@@ -300,7 +319,7 @@ def _check_pair(pair: Pair, *, series: str | int | None, channel: str | int | No
         height, width = image.array.shape[1:]
         mask = _mask_of(pair, (height, width))
         return Checked(count_pixels(mask), (height, width), content_digest(image, mask), file_id(file))
-    except UserError:
+    except UserError:  # a missing package, which concerns the whole folder and not this pair
         raise
     except (ImageReadError, OSError, MemoryError) as error:
         return (" ".join(str(error).split()) or type(error).__name__).rpartition(f"{file.name}: ")[2]

@@ -187,7 +187,7 @@ def from_arrays(
         digest=digest_of([], *digests),
         reader=_ArrayPairReader(wrapped, stored),
     )
-    return _annotated({"all": rows}, name, classes, target_type, {}, simulated=False)["all"]
+    return _apply_one_rule({"all": rows}, name, classes, target_type, {}, simulated=False)["all"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,13 +268,13 @@ def read_annotated(
     if split is not None and split not in rows:
         raise UserError(f"{data}: has no split {split!r}; choose from {', '.join(rows)}")
     known = read_mask_names(data) if classes is None else {}
-    found = _annotated(rows, name, classes, target_type, known, simulated=is_simulated(data))
+    found = _apply_one_rule(rows, name, classes, target_type, known, simulated=is_simulated(data))
     if split is not None and split not in found:
         raise UserError(f"{data}: no image of {split} has a readable mask{_first_reason([rows[split]])}")
     return {key: each for key, each in found.items() if split in (None, key)}
 
 
-def _annotated(
+def _apply_one_rule(
     splits: Mapping[str, MaskedRows],
     name: str,
     classes: Classes | None,
@@ -283,27 +283,37 @@ def _annotated(
     *,
     simulated: bool,
 ) -> dict[str, AnnotatedImages]:
-    """Assign the same class numbers in all splits."""
-    facts = {
+    """Make one rule from the masks of all splits, and return the images of each split with this rule.
+
+    Splits without a readable mask are left out.
+
+    Raises:
+        UserError: If there is no readable mask, all masks (or all masks of train) are empty, or no rule fits them.
+    """
+    counts = {
         image_id: each for rows in splits.values() for image_id, each in zip(rows.image_ids, rows.facts, strict=True)
     }
-    if not facts:
+    if not counts:
         without_mask = sum(len(rows.without_mask) for rows in splits.values())
         failed = sum(len(rows.failed) for rows in splits.values())
-        hint = f"; name the mask of images/a.tif masks/a.tif, or the mask of a.tif a_mask.tif; or {NAME_BOTH_FOLDERS}"
+        hint = (
+            f"; call the mask of `images/a.tif` `masks/a.tif`, or that of `a.tif` `a_mask.tif`; or {NAME_BOTH_FOLDERS}"
+        )
         raise UserError(
             f"{name}: no image has a readable mask ({without_mask} without a mask, {failed} failed"
             f"{_first_reason(splits.values())}){hint if without_mask else ''}"
         )
-    rule = make_rule(facts, where=name, classes=classes, target_type=target_type, known=known)
-    found = {split: _of_split(rows, rule, name, simulated) for split, rows in splits.items() if rows.image_ids}
-    total = sum(len(data) for data in found.values())
-    if not any(data.annotated.any() for data in found.values()):
-        raise UserError(f"{name}: every mask is empty ({counted(total, 'mask')}); annotate some images")
-    if "train" in found and not found["train"].annotated.any():
-        masks = counted(len(found["train"]), "mask")
+    rule = make_rule(counts, where=name, classes=classes, target_type=target_type, known=known)
+    by_split = {
+        split: _images_of_split(rows, rule, name, simulated) for split, rows in splits.items() if rows.image_ids
+    }
+    image_count = sum(len(data) for data in by_split.values())
+    if not any(data.annotated.any() for data in by_split.values()):
+        raise UserError(f"{name}: every mask is empty ({counted(image_count, 'mask')}); annotate some images")
+    if "train" in by_split and not by_split["train"].annotated.any():
+        masks = counted(len(by_split["train"]), "mask")
         raise UserError(f"{name}: every mask of train is empty ({masks}); annotate some of its images")
-    return found
+    return by_split
 
 
 def _first_reason(splits: Iterable[MaskedRows]) -> str:
@@ -312,7 +322,8 @@ def _first_reason(splits: Iterable[MaskedRows]) -> str:
     return reasons[0] if reasons else ""
 
 
-def _of_split(rows: MaskedRows, rule: Rule, name: str, simulated: bool) -> AnnotatedImages:
+def _images_of_split(rows: MaskedRows, rule: Rule, name: str, simulated: bool) -> AnnotatedImages:
+    """Build the annotated images of one split: apply the rule to the pixel counts of its rows."""
     content = f"{rule}{list(rows.sources)}{list(rows.rows)}".encode()
     return AnnotatedImages(
         name=name,

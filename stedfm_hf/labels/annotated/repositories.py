@@ -51,27 +51,27 @@ def read_masked_repository(repo: str | os.PathLike[str]) -> dict[str, MaskedRows
     if not is_crops:
         return read_image_columns(os.fspath(repo))
     rows = read_repository(repo, None, "source")
-    found = {}
+    masked_rows = {}
     for split, files in splits.items():
-        facts, failed = _facts_of_crops(files)
-        kept = [number for number, each in enumerate(facts) if each is not None]
-        known = rows[split]
-        found[split] = MaskedRows(
-            facts=[each for each in facts if each is not None],
-            sources=[known.sources[number] for number in kept],
-            image_ids=[known.image_ids[number] for number in kept],
-            contents=[known.contents[number] for number in kept],
-            rows=kept,
-            digest=known.digest,
+        counts, failed = _count_mask_pixels(files)
+        row_numbers = [number for number, each in enumerate(counts) if each is not None]
+        all_rows = rows[split]
+        masked_rows[split] = MaskedRows(
+            facts=[each for each in counts if each is not None],
+            sources=[all_rows.sources[number] for number in row_numbers],
+            image_ids=[all_rows.image_ids[number] for number in row_numbers],
+            contents=[all_rows.contents[number] for number in row_numbers],
+            rows=row_numbers,
+            digest=all_rows.digest,
             reader=MaskedCropReader(files),
             failed=failed,
             without_mask=[
                 image_id
-                for image_id, each in zip(known.image_ids, facts, strict=True)
+                for image_id, each in zip(all_rows.image_ids, counts, strict=True)
                 if each is None and image_id not in failed
             ],
         )
-    return found
+    return masked_rows
 
 
 class MaskedCropReader(CropReader):
@@ -132,23 +132,23 @@ def _mask_of(row: Mapping[str, Any]) -> np.ndarray:
     return np.frombuffer(stored, "u1" if len(stored) == height * width else "<u2").reshape(height, width)
 
 
-def _facts_of_crops(files: SplitFiles) -> tuple[list[MaskFacts | None], dict[str, str]]:
+def _count_mask_pixels(files: SplitFiles) -> tuple[list[MaskFacts | None], dict[str, str]]:
     """Return the pixel counts of each row, None without a readable mask, and the reasons of the unreadable ones."""
     columns = [*_MASK_OF_CROP, *files.plane_columns]
     reader = ShardReader(files, columns, shards_in_use=len(files.shards))
-    facts: list[MaskFacts | None] = []
+    counts: list[MaskFacts | None] = []
     failed = {}
     for shard, each in enumerate(files.shards):
         for group in range(len(each.row_groups)):
             for row in reader.read(shard, [group]).to_pylist():
-                facts.append(None)
+                counts.append(None)
                 if row["mask"] is None:
                     continue
                 try:
-                    facts[-1] = count_pixels(stored_mask(row))
+                    counts[-1] = count_pixels(stored_mask(row))
                 except ImageReadError as error:
-                    failed[f"{files.split}/{len(facts) - 1}"] = str(error)
-    return facts, failed
+                    failed[f"{files.split}/{len(counts) - 1}"] = str(error)
+    return counts, failed
 
 
 _MASK_COLUMNS = ("mask", "label", "annotation")
@@ -163,10 +163,14 @@ def read_image_columns(repo: str) -> dict[str, MaskedRows]:
     Raises:
         UserError: There is no mask column.
     """
-    return {split: _masked_rows(rows) for split, rows in image_rows(repo).items()}
+    return {split: _read_masked_rows(rows) for split, rows in image_rows(repo).items()}
 
 
-def _masked_rows(rows: Sequence[DatasetRow]) -> MaskedRows:
+def _read_masked_rows(rows: Sequence[DatasetRow]) -> MaskedRows:
+    """Read the image and mask columns of one split; every image and mask is decoded once.
+
+    The source image id is the column `source`, else the id of the pixels. Unreadable rows are listed in `failed`.
+    """
     from datasets import Array2D, Array3D, Image
 
     features = rows[0].rows.features
@@ -223,6 +227,7 @@ class ImageColumnsReader:
 
 
 def _check_row(reader: ImageColumnsReader, number: int) -> Checked | str | None:
+    """Read the image and the mask of a row once; None: it has no mask; a text: the reason why it cannot be used."""
     row = reader.rows[number]
     try:
         if row.rows[row.index][reader.column] is None:

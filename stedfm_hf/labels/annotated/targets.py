@@ -88,16 +88,16 @@ class Rule:
         """
         if self.encoding == "planes":
             keys = facts.keys or tuple(range(facts.planes))
-            found = [
+            positive = [
                 sum(facts.positive[keys.index(key)] for key in keys_of_class if key in keys)
                 for keys_of_class in self.keys
             ]
             if self.background is not None:
-                found[0] = facts.size - facts.touched
+                positive[0] = facts.size - facts.touched
             # Planes of one class may overlap; for a single class, the pixels are known.
             if sum(map(bool, self.keys)) == 1:
-                found[-1] = facts.touched
-            return np.minimum(np.array(found, np.int64), facts.size)
+                positive[-1] = facts.touched
+            return np.minimum(np.array(positive, np.int64), facts.size)
         values = facts.values or {}
         counts = []
         for keys in self.keys:
@@ -119,6 +119,10 @@ class Rule:
         return int(self.pixels(facts)[0 if self.background is None else 1 :].sum())
 
     def _plane(self, mask: StoredMask, keys_of_class: tuple[Key, ...]) -> np.ndarray:
+        """Return the pixels of one class in any encoding, (H, W) bool, or float32 for fractions.
+
+        A class that the mask does not have gives an empty plane; overlapping planes are combined by their maximum.
+        """
         if self.encoding == "numbers":
             return np.isin(mask.planes[0], [int(key) for key in keys_of_class])
         if self.encoding == "bits":
@@ -228,13 +232,14 @@ def _check_classes(classes: Classes | None, where: str) -> Classes | None:
 
 
 def _check_one_type(masks: Masks, where: str) -> None:
-    kinds: dict[str, str] = {}
+    """Raise a UserError if the masks differ in type: outlines, or the number or names of their planes."""
+    first_image_of: dict[str, str] = {}
     for image_id, facts in masks.items():
         kind = "outlines" if facts.outlines else f"{counted(facts.planes, 'plane')}"
-        named = "" if facts.outlines or not facts.keys else f" ({', '.join(map(str, facts.keys))})"
-        kinds.setdefault(f"{kind}{named}", image_id)
-    if len(kinds) > 1:
-        listed = "; ".join(f"{image_id}: {kind}" for kind, image_id in list(kinds.items())[:4])
+        plane_names = "" if facts.outlines or not facts.keys else f" ({', '.join(map(str, facts.keys))})"
+        first_image_of.setdefault(f"{kind}{plane_names}", image_id)
+    if len(first_image_of) > 1:
+        listed = "; ".join(f"{image_id}: {kind}" for kind, image_id in list(first_image_of.items())[:4])
         raise UserError(f"{where}: the masks have different types ({listed}); save all masks in the same type")
 
 
@@ -257,6 +262,14 @@ def _build_plane_rule(target_type: TargetType, groups: Mapping[str, tuple[Key, .
 
 
 def _rule_from_planes(masks: Masks, classes: Classes | None, target_type: TargetType, where: str) -> Rule:
+    """Return the rule for masks with one plane per class.
+
+    Names that the planes have themselves may be given in any order; other names are assigned in the order of the
+    planes. Planes with the same name are one class.
+
+    Raises:
+        UserError: If a plane is neither binary nor fractions, or the number of names does not fit.
+    """
     for image_id, facts in masks.items():
         values = set(facts.values or ())
         if facts.values is not None and not any(values <= each for each in _BINARY):
@@ -284,21 +297,28 @@ def _rule_from_planes(masks: Masks, classes: Classes | None, target_type: Target
 
 
 def _rule_from_outlines(masks: Masks, classes: Classes | None, target_type: TargetType | None, where: str) -> Rule:
-    found = {key: image_id for image_id, facts in masks.items() for key in facts.keys}
-    ordered: list[Key] = [
-        *sorted(k for k in found if isinstance(k, int)),
-        *sorted(k for k in found if isinstance(k, str)),
+    """Return the rule for outlines, whose classes have names, or numbers that `classes` names.
+
+    Without `classes`, number 3 is called `class 3`. Outlines of different numbers with the same name are one class.
+
+    Raises:
+        UserError: If `classes` does not name a class of the outlines, or there is no outline.
+    """
+    image_of_key = {key: image_id for image_id, facts in masks.items() for key in facts.keys}
+    sorted_keys: list[Key] = [
+        *sorted(k for k in image_of_key if isinstance(k, int)),
+        *sorted(k for k in image_of_key if isinstance(k, str)),
     ]
     if classes is None:
-        numbers = {key: f"class {key}" for key in ordered if isinstance(key, int)}
-        class_names: list[str] = [numbers[key] if isinstance(key, int) else key for key in ordered]
+        numbers = {key: f"class {key}" for key in sorted_keys if isinstance(key, int)}
+        class_names: list[str] = [numbers[key] if isinstance(key, int) else key for key in sorted_keys]
     elif isinstance(classes, Mapping):
         numbers, class_names = dict(classes), list(dict.fromkeys(classes.values()))
     else:
         class_names = _without_background(classes)
         numbers = dict(enumerate(class_names, start=1))
-    names = {key: numbers.get(key, "") if isinstance(key, int) else key for key in ordered}
-    unknown = {key: found[key] for key, name in names.items() if name not in class_names}
+    names = {key: numbers.get(key, "") if isinstance(key, int) else key for key in sorted_keys}
+    unknown = {key: image_of_key[key] for key, name in names.items() if name not in class_names}
     if unknown:
         image_id = next(iter(unknown.values()))
         raise UserError(
@@ -317,18 +337,31 @@ def _rule_from_outlines(masks: Masks, classes: Classes | None, target_type: Targ
 def _rule_from_numbers(
     masks: Masks, classes: Classes | None, target_type: TargetType, known: Mapping[int, str], where: str
 ) -> Rule:
-    """Return the rule for label images and bit fields."""
+    """Return the rule for masks of one plane of whole numbers: label images, or bit fields for `multi_label`.
+
+    255 is a class if it is named, or the foreground if all masks contain only 0 and 255; otherwise it is ignored.
+
+    Args:
+        masks: Pixel counts of each mask, by image id.
+        classes: Names that the user gave: a list for 1, 2, ..., or by number; None: none.
+        target_type: Type of the targets.
+        known: Names by number that the data set defines; used if the user gave none.
+        where: Name of the data set, for messages.
+
+    Raises:
+        UserError: If a mask contains a number without a name, or all masks are empty.
+    """
     values = {value for facts in masks.values() for value in facts.values or ()}
     named_numbers = classes if isinstance(classes, Mapping) else known if classes is None else {}
     binary = IGNORE_INDEX in values and values <= {0, IGNORE_INDEX} and IGNORE_INDEX not in named_numbers
-    one = IGNORE_INDEX if binary else 1
+    foreground = IGNORE_INDEX if binary else 1
     if IGNORE_INDEX in values and not binary and IGNORE_INDEX not in named_numbers:
         _check_ignored(masks, where)
     plane_name = next(iter(masks.values())).keys
-    numbered = bool(named_numbers) or (
+    has_numbers = bool(named_numbers) or (
         classes is not None and len(_without_background(_names_of(classes))) < len(classes)
     )
-    if target_type == "multi_label" and not numbered and not binary:
+    if target_type == "multi_label" and not has_numbers and not binary:
         return _rule_from_bits(masks, classes, values, where)
     if isinstance(classes, Mapping):
         # If 0 is not named, it is the background, as in every label image.
@@ -337,8 +370,10 @@ def _rule_from_numbers(
     elif classes is not None:
         names = {0: BACKGROUND, **dict(enumerate(_without_background(classes), start=1))}
     elif known:
-        others = {value: f"class {value}" for value in values - set(known) - {IGNORE_INDEX}} if not binary else {}
-        names = dict(sorted({**known, **others}.items()))
+        unnamed_classes = (
+            {value: f"class {value}" for value in values - set(known) - {IGNORE_INDEX}} if not binary else {}
+        )
+        names = dict(sorted({**known, **unnamed_classes}.items()))
     elif plane_name and values <= {0, 1, IGNORE_INDEX}:
         names = {0: BACKGROUND, 1: str(plane_name[0])}
     else:
@@ -350,7 +385,7 @@ def _rule_from_numbers(
             )
     allowed = ({0, IGNORE_INDEX} if 1 in names else {0}) if binary else {*names, IGNORE_INDEX}
     _check_values(masks, allowed, names, where)
-    groups = _grouped((one if binary and number == 1 else number, name) for number, name in names.items())
+    groups = _grouped((foreground if binary and number == 1 else number, name) for number, name in names.items())
     if target_type != "single_label":
         groups = {name: keys for name, keys in groups.items() if name.lower() != BACKGROUND}
     if not groups:
@@ -360,14 +395,14 @@ def _rule_from_numbers(
 
 def _check_ignored(masks: Masks, where: str) -> None:
     """Raise an error if some masks hold only 0 and 255 and others hold classes, so that 255 is ambiguous."""
-    found = {image_id: set(facts.values or ()) - {0} for image_id, facts in masks.items()}
-    alone = [image_id for image_id, values in found.items() if values == {IGNORE_INDEX}]
-    if alone and not any(IGNORE_INDEX in values and len(values) > 1 for values in found.values()):
-        other = next(image_id for image_id, values in found.items() if values and IGNORE_INDEX not in values)
+    values_of = {image_id: set(facts.values or ()) - {0} for image_id, facts in masks.items()}
+    only_255 = [image_id for image_id, values in values_of.items() if values == {IGNORE_INDEX}]
+    if only_255 and not any(IGNORE_INDEX in values and len(values) > 1 for values in values_of.values()):
+        other = next(image_id for image_id, values in values_of.items() if values and IGNORE_INDEX not in values)
         raise UserError(
-            f"{where}: the masks of {some_of(alone)} contain only 0 and 255, and the mask of {other} contains "
-            f"{_listed(found[other])}. If 255 is a class, use --classes 1=NAME --classes 255=NAME; otherwise correct "
-            "the masks."
+            f"{where}: the masks of {some_of(only_255)} contain only 0 and 255, and the mask of {other} contains "
+            f"{_listed(values_of[other])}. If 255 is a class, use --classes 1=NAME --classes 255=NAME; otherwise "
+            "correct the masks."
         )
 
 
@@ -384,13 +419,18 @@ def _rule_from_bits(masks: Masks, classes: Classes | None, values: set[int], whe
 
 
 def _check_values(masks: Masks, allowed: set[int], names: Mapping[int, str], where: str) -> None:
-    bad = {image_id: unknown for image_id, facts in masks.items() if (unknown := set(facts.values or ()) - allowed)}
-    if bad:
-        image_id, values = next(iter(bad.items()))
-        more = f" (and {len(bad) - 1} more masks contain unknown numbers)" if len(bad) > 1 else ""
-        meant = ", ".join(f"{number} {name}" for number, name in names.items())
+    """Raise a UserError if a mask contains a number that is neither a class nor ignored."""
+    unknown_values = {
+        image_id: extra for image_id, facts in masks.items() if (extra := set(facts.values or ()) - allowed)
+    }
+    if unknown_values:
+        image_id, values = next(iter(unknown_values.items()))
+        more = (
+            f" (and {len(unknown_values) - 1} more masks contain unknown numbers)" if len(unknown_values) > 1 else ""
+        )
+        expected = ", ".join(f"{number} {name}" for number, name in names.items())
         raise UserError(
-            f"{where}: the mask of {image_id} contains {_listed(values)}, but the classes are {meant}, and "
+            f"{where}: the mask of {image_id} contains {_listed(values)}, but the classes are {expected}, and "
             f"{IGNORE_INDEX} is ignored{more}; name all numbers with --classes NUMBER=NAME "
             f"({min(values)}={BACKGROUND} for the background), or correct the mask"
         )

@@ -209,37 +209,47 @@ def _labelled(splits: Mapping[str, Rows], name: str, simulated: bool) -> dict[st
         )
     found, before = {}, 0
     for split, rows in splits.items():
-        found[split] = _of_split(rows, targets, before, name, simulated)
+        found[split] = _images_of_split(rows, targets, before, name, simulated)
         before += len(rows.entries)
     found = {split: data for split, data in found.items() if len(data)}
     _check_train(found, name)
     return found
 
 
-def _of_split(rows: Rows, targets: Targets, before: int, name: str, simulated: bool) -> LabelledImages:
+def _images_of_split(rows: Rows, targets: Targets, before: int, name: str, simulated: bool) -> LabelledImages:
+    """Build the labelled images of one split from the targets of all splits.
+
+    Args:
+        rows: Rows of the split.
+        targets: Targets of the rows of all splits, which are numbered one split after the other.
+        before: Number of rows in the splits before this one.
+        name: Name of the data set.
+        simulated: Whether its images are simulated.
+    """
     in_split = (targets.rows >= before) & (targets.rows < before + len(rows.entries))
-    chosen, values = targets.rows[in_split] - before, targets.values[in_split]
-    sources = np.array(list(rows.sources), dtype=str)[chosen]
-    content = f"{targets.classes}{sources.tolist()}".encode() + values.tobytes() + chosen.tobytes()
+    row_numbers, values = targets.rows[in_split] - before, targets.values[in_split]
+    sources = np.array(list(rows.sources), dtype=str)[row_numbers]
+    content = f"{targets.classes}{sources.tolist()}".encode() + values.tobytes() + row_numbers.tobytes()
     return LabelledImages(
         name=name,
         fingerprint=sha256_of(rows.digest, content),
         classes=targets.classes,
         labels=values,
         sources=sources,
-        image_ids=np.array(list(rows.image_ids), dtype=str)[chosen],
-        contents=np.array(list(rows.contents), dtype=str)[chosen],
+        image_ids=np.array(list(rows.image_ids), dtype=str)[row_numbers],
+        contents=np.array(list(rows.contents), dtype=str)[row_numbers],
         reader=rows.reader,
-        rows=chosen,
+        rows=row_numbers,
         simulated=simulated,
         failed=rows.failed,
         unlabelled=tuple(
-            rows.image_ids[number] for number in sorted({*range(len(rows.entries))} - {*chosen.tolist()})
+            rows.image_ids[number] for number in sorted({*range(len(rows.entries))} - {*row_numbers.tolist()})
         ),
     )
 
 
 def _check_train(splits: Mapping[str, LabelledImages], name: str) -> None:
+    """Raise a UserError if train exists and has no image of a class that another split has."""
     train = splits.get("train")
     if train is None or train.task == "regression":
         return

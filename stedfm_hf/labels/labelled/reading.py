@@ -225,6 +225,15 @@ def _features(files: SplitFiles) -> dict[str, Any]:
 
 
 def _read_crops(files: SplitFiles, target: str) -> Rows:
+    """Read the labels and sources of a split that `stedfm data build` wrote; its pixels are read on access.
+
+    Args:
+        files: Files of the split.
+        target: Column of the labels, or key of the JSON in the column `metadata`.
+
+    Raises:
+        UserError: If there is neither; the message lists the columns and keys.
+    """
     features = _features(files)
     columns = list(dict.fromkeys(["source", "metadata", *[target] * (target in features)]))
     reader = ShardReader(files, columns)
@@ -268,10 +277,10 @@ class CropReader:
     def __init__(self, files: SplitFiles) -> None:
         self.files = files
         self._groups = [(shard, n) for shard, each in enumerate(files.shards) for n in range(len(each.row_groups))]
-        self._ends = np.cumsum([files.shards[shard].row_groups[n] for shard, n in self._groups])
+        self._group_ends = np.cumsum([files.shards[shard].row_groups[n] for shard, n in self._groups])
         self._rows = ShardReader(files, list(crop_features()), shards_in_use=len(files.shards))
-        kept = max(4, _IN_MEMORY // max(1, self._read_group(0).nbytes))
-        self._table = functools.lru_cache(maxsize=kept)(self._read_group)
+        cached_groups = max(4, _IN_MEMORY // max(1, self._read_group(0).nbytes))
+        self._table = functools.lru_cache(maxsize=cached_groups)(self._read_group)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.files,)  # the cache stays in this process
@@ -302,10 +311,10 @@ class CropReader:
             number: Number of the row in the split.
             columns: Names of the columns; None: all.
         """
-        group = int(np.searchsorted(self._ends, number, side="right"))
-        before = int(self._ends[group - 1]) if group else 0
+        group = int(np.searchsorted(self._group_ends, number, side="right"))
+        first_row = int(self._group_ends[group - 1]) if group else 0
         table = self._table(group)
-        return dict((table if columns is None else table.select(columns)).slice(number - before, 1).to_pylist()[0])
+        return dict((table if columns is None else table.select(columns)).slice(number - first_row, 1).to_pylist()[0])
 
     def _read_group(self, number: int) -> pa.Table:
         shard, group = self._groups[number]
@@ -329,25 +338,26 @@ def _read_image_column(repo: str, split: str | None, target: str) -> dict[str, R
     """Read a data set with an image and a label column; every image is decoded once."""
     groups = image_rows(repo)
     _check_split(repo, split, tuple(groups))
-    return {name: _rows_of_images(rows, target) for name, rows in groups.items() if split in (None, name)}
+    return {name: _read_image_rows(rows, target) for name, rows in groups.items() if split in (None, name)}
 
 
-def _rows_of_images(rows: Sequence[DatasetRow], target: str) -> Rows:
+def _read_image_rows(rows: Sequence[DatasetRow], target: str) -> Rows:
+    """Read the image and label columns of one split; every image is decoded once, and unreadable ones are listed."""
     table = rows[0].rows
     if target not in table.features:
         raise UserError(f"{rows[0].path}: has no column {target!r}; choose from {', '.join(table.features)}")
     checked = [_check_row(row) for row in rows]
-    good = [number for number, (_, error) in enumerate(checked) if error is None]
+    readable = [number for number, (_, error) in enumerate(checked) if error is None]
     entries = table[target]
     sources = table["source"] if "source" in table.features else [content for content, _ in checked]
     return Rows(
-        entries=[entries[number] for number in good],
+        entries=[entries[number] for number in readable],
         names=_class_names(table.features[target]),
-        sources=[str(sources[number]) for number in good],
-        image_ids=[rows[number].path for number in good],
-        contents=[checked[number][0] for number in good],
-        digest=digest_of([], *(checked[number][0] for number in good)),
-        reader=ImageColumnReader([rows[number] for number in good]),
+        sources=[str(sources[number]) for number in readable],
+        image_ids=[rows[number].path for number in readable],
+        contents=[checked[number][0] for number in readable],
+        digest=digest_of([], *(checked[number][0] for number in readable)),
+        reader=ImageColumnReader([rows[number] for number in readable]),
         failed={row.path: error for row, (_, error) in zip(rows, checked, strict=True) if error is not None},
     )
 
@@ -368,6 +378,7 @@ class ImageColumnReader:
 
 
 def _check_row(row: DatasetRow) -> tuple[str, str | None]:
+    """Return the id of the pixels of a row and None, or "" and the reason why it cannot be read."""
     try:
         return pixels_id(row.read(None, None)[0].array), None
     except (ValueError, OSError) as error:
@@ -381,9 +392,9 @@ def _file_digest(path: str) -> str:
     import fsspec
 
     system, name = fsspec.core.url_to_fs(path)
-    facts = system.info(name)
-    known = facts.get("lfs") or {}
-    return str(known.get("sha256") or facts.get("blob_id") or hashlib.sha256(system.cat_file(name)).hexdigest())
+    info = system.info(name)
+    lfs = info.get("lfs") or {}
+    return str(lfs.get("sha256") or info.get("blob_id") or hashlib.sha256(system.cat_file(name)).hexdigest())
 
 
 def is_simulated(data: str | os.PathLike[str]) -> bool:

@@ -56,20 +56,20 @@ def read_targets(
         raise UserError(
             f"{where}: no image has a label; select the column of the labels with --target, or label some images"
         )
-    known = [entries[row] for row in rows]
-    kinds = {_kind(entry) for entry in known}
+    labels = [entries[row] for row in rows]
+    kinds = {_kind(entry) for entry in labels}
     if kinds == {"whole", "fraction"} and not names:
         kinds = {"fraction"}
     if "other" in kinds or len(kinds) > 1:
-        first = next((entry for entry in known if _kind(entry) == "other"), known[-1])
-        image_id = next(image_ids[row] for row, entry in zip(rows, known, strict=True) if entry is first)
+        first = next((entry for entry in labels if _kind(entry) == "other"), labels[-1])
+        image_id = next(image_ids[row] for row, entry in zip(rows, labels, strict=True) if entry is first)
         raise UserError(
             f"{where}: the labels have an unsupported type or several types ({image_id} has {first!r}, a "
             f"{type(first).__name__}); use one str, one int, one float or one list of class names for every image"
         )
     (kind,) = kinds
     if kind == "fraction":
-        values = np.array([float(entry) for entry in known])
+        values = np.array([float(entry) for entry in labels])
         if not np.isfinite(values).all():
             bad = np.flatnonzero(~np.isfinite(values))
             raise UserError(
@@ -78,13 +78,14 @@ def read_targets(
             )
         return Targets((), values, rows)
     if kind == "list":
-        return _multilabel(known, names, rows, where)
-    texts = [_name(entry, names, where) for entry in known]
+        return _multilabel(labels, names, rows, where)
+    texts = [_class_name(entry, names, where) for entry in labels]
     classes = _ordered(texts, names)
     return Targets(classes, np.array([classes.index(text) for text in texts], np.int64), rows)
 
 
 def _kind(entry: Any) -> str:
+    """Return the type of an entry: `name`, `whole`, `fraction`, `list` or `other`."""
     if isinstance(entry, str):
         return "name"
     if isinstance(entry, Integral):  # bool, too
@@ -105,13 +106,14 @@ def _multilabel(known: list[Any], names: Sequence[str], rows: np.ndarray, where:
     if flags and all(each in (0, 1) for entry in entries for each in entry) and len(names) in (0, *lengths):
         table = np.array(entries, np.int64)
         return Targets(tuple(names) or tuple(map(str, range(table.shape[1]))), table, rows)
-    texts = [[_name(each, names, where) for each in entry] for entry in entries]
+    texts = [[_class_name(each, names, where) for each in entry] for entry in entries]
     classes = _ordered([text for each in texts for text in each], names)
     table = np.array([[name in each for name in classes] for each in texts], np.int64).reshape(len(texts), -1)
     return Targets(classes, table, rows)
 
 
-def _name(entry: Any, names: Sequence[str], where: str) -> str:
+def _class_name(entry: Any, names: Sequence[str], where: str) -> str:
+    """Return the class name of an entry: the text, the name of the number, or the number as text without names."""
     if isinstance(entry, str):
         return entry
     if not names:
