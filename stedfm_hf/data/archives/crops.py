@@ -148,6 +148,7 @@ def _max_pixel_bytes(stored: int) -> int:
 
 
 def _scaling(pixels: np.ndarray) -> Scaling:
+    """Return the scaling of a crop: 8-bit crops are scaled already, others get the quantiles of the crop."""
     if pixels.dtype == np.uint8:
         return Scaling(None, None, applied=True, quantiles=QUANTILES)
     from stedfm_hf.modeling.image_processing_stedfm import fit_intensity_range  # imports torch and transformers
@@ -157,6 +158,7 @@ def _scaling(pixels: np.ndarray) -> Scaling:
 
 
 def _check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], stored: int) -> None:
+    """Raise `NotACrop` if an image is not 2-D, has another dtype, or is too large for a member of `stored` bytes."""
     if dtype.newbyteorder("=").name not in STORED_DTYPES:
         raise NotACrop(f"its pixels are {dtype}; supported are {', '.join(STORED_DTYPES)}")
     if len(shape) != 2 or min(shape) < 1:
@@ -169,6 +171,13 @@ def _check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], stored: int) -> 
 
 
 def _read_npz(content: bytes, label_key: str | None, keep_metadata: bool) -> tuple[np.ndarray, _SourceInfo]:
+    """Read the pixels (H, W) and the metadata of an `.npz` member, given its bytes.
+
+    Declared sizes are checked before anything is unpacked, so that a small member cannot fill the memory.
+
+    Raises:
+        NotACrop: The member has no image, or one that is too large, damaged or of another dtype.
+    """
     _check_directory(content)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {info.filename: info for info in archive.infolist()}
@@ -194,17 +203,18 @@ def _read_npz(content: bytes, label_key: str | None, keep_metadata: bool) -> tup
 
 def _check_directory(content: bytes) -> None:
     """Check that the list of members is at the end and as short as `numpy.savez` writes it, to limit memory use."""
-    end = content[-22:]
-    if end[:4] != b"PK\x05\x06" or end[-2:] != b"\0\0" or content[-42:-38] == b"PK\x06\x07":
+    # The last 22 bytes of a zip without a comment describe its list of members; a zip64 has 20 bytes before them.
+    end_record = content[-22:]
+    if end_record[:4] != b"PK\x05\x06" or end_record[-2:] != b"\0\0" or content[-42:-38] == b"PK\x06\x07":
         raise NotACrop("is not a complete .npz file; download the archive again")
-    if int.from_bytes(end[12:16], "little") > 4096:
+    if int.from_bytes(end_record[12:16], "little") > 4096:
         raise NotACrop("refused: it lists more members than a crop has")
 
 
 def _npy_header(content: bytes) -> tuple[int, tuple[int, ...], bool, np.dtype[Any]]:
     """Return the offset of the data, shape, Fortran order and dtype of an `.npy` file."""
-    wide = content[6:7] != b"\1"
-    start = 8 + (4 if wide else 2)
+    # The length of the header follows 8 bytes of magic and version; it has 2 bytes in version 1, 4 in later ones.
+    start = 10 if content[6:7] == b"\1" else 12
     start += int.from_bytes(content[8:start], "little")
     return start, *_parse_header(content[:start])
 
@@ -226,38 +236,40 @@ def _read_metadata(content: bytes, label_key: str | None, keep_metadata: bool) -
     if not dtype.hasobject:
         raise NotACrop("its metadata is not a dictionary")
     unpickler = ClosedUnpickler(content[start:])
-    found = unpickler.load()
+    metadata = unpickler.load()
     if unpickler.placeholders:
         names = printable(", ".join(sorted(unpickler.placeholders)))
         raise NotACrop(f"refused: its metadata contains {names}, which is not plain data; no code was run")
-    if isinstance(found, np.ndarray) and found.size == 1:
-        found = found.item()
-    if not isinstance(found, dict):
-        raise NotACrop(f"its metadata is a {type(found).__name__}, not a dictionary")
-    return _source_info(found, label_key, keep_metadata)
+    if isinstance(metadata, np.ndarray) and metadata.size == 1:
+        metadata = metadata.item()
+    if not isinstance(metadata, dict):
+        raise NotACrop(f"its metadata is a {type(metadata).__name__}, not a dictionary")
+    return _source_info(metadata, label_key, keep_metadata)
 
 
 # ------------------------------------------------------------------------------------- TIFF
 
 
 def _read_tiff(content: bytes) -> tuple[np.ndarray, tuple[float, float] | None, dict[str, Any]]:
-    found = read_tiff(io.BytesIO(content))
-    if len(found) != 1 or found[0].info.shape[0] != 1:
-        raise NotACrop(f"is a TIFF with {sum(each.info.shape[0] for each in found)} planes instead of one")
-    info = found[0].info
+    """Return the pixels (H, W), the pixel size (y, x) in nm or None, and the ImageJ metadata of a TIFF member."""
+    series = read_tiff(io.BytesIO(content))
+    if len(series) != 1 or series[0].info.shape[0] != 1:
+        raise NotACrop(f"is a TIFF with {sum(each.info.shape[0] for each in series)} planes instead of one")
+    info = series[0].info
     _check_pixels(info.shape[1:], np.dtype(info.dtype), len(content))
-    return found[0].load()[0], info.pixel_size_nm, dict(found[0].metadata.get("imagej", {}))
+    return series[0].load()[0], info.pixel_size_nm, dict(series[0].metadata.get("imagej", {}))
 
 
 # ------------------------------------------------------------------------------------- metadata
 
 
 def _source_info(metadata: Mapping[Any, Any], label_key: str | None, keep_metadata: bool) -> _SourceInfo:
-    """Collect the metadata of a source image."""
+    """Collect the metadata of a source image; unless `keep_metadata`, without names of people, paths and files."""
     plain = _plain(metadata, 0, [0])
-    names = [plain.get(key) for key in ("chan-id", "msr-key")]
-    series = next((name for name in names if isinstance(name, str) and (keep_metadata or not _is_personal(name))), "")
-    number = next((name for name in names if isinstance(name, int)), 0)
+    # Each of these keys holds either the name of a series or the number of a channel.
+    ids = [plain.get(key) for key in ("chan-id", "msr-key")]
+    series = next((each for each in ids if isinstance(each, str) and (keep_metadata or not _is_personal(each))), "")
+    channel = next((each for each in ids if isinstance(each, int)), 0)
     microscope = plain.get("msr-metadata")
     microscope = microscope if isinstance(microscope, dict) else {}
     label = plain.get(label_key) if label_key is not None else None
@@ -266,7 +278,7 @@ def _source_info(metadata: Mapping[Any, Any], label_key: str | None, keep_metada
         label=_label(label),
         source=_source(plain.get("image-id")),
         series=series or "image",
-        channel=str(number),
+        channel=str(channel),
         pixel_size_nm=pixel_size(*(_nanometres(microscope, axis) for axis in "YX")),
         size=(int(sizes[0]), int(sizes[1])) if sizes[0] and sizes[1] and max(sizes) < 2**31 else None,
         metadata=plain if keep_metadata else _without_personal_data(plain),
@@ -287,6 +299,7 @@ def _source(image_id: Any) -> str | None:
 
 
 def _nanometres(microscope: Mapping[str, Any], axis: str) -> float:
+    """Return the pixel size along an axis in nm, in µm in the metadata by default; 0 if it is unknown."""
     unit = microscope.get(f"PhysicalSize{axis}Unit")
     return _number(microscope.get(f"PhysicalSize{axis}")) * (unit_in_nm("µm" if unit is None else unit) or 0.0)
 
@@ -301,7 +314,11 @@ def _number(value: Any) -> float:
 
 
 def _plain(value: Any, depth: int, count: list[int]) -> Any:
-    """Convert a value to plain data for JSON; limited in size, because a pickle of a few bytes can expand to any."""
+    """Convert a value to plain data for JSON; values that JSON cannot hold become None.
+
+    `depth` is the nesting level, and `count` a list with the number of values so far, which the recursive calls share.
+    Both are limited, because a pickle of a few bytes can expand to any size; `NotACrop` is raised above the limits.
+    """
     count[0] += 1
     if count[0] > MAX_METADATA_VALUES or depth > MAX_METADATA_DEPTH:
         raise NotACrop("refused: its metadata expands to more values than metadata of an image have")

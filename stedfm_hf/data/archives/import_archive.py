@@ -113,9 +113,10 @@ def import_archive(settings: ImportArchiveSettings) -> DatasetSummary:
 
 
 def _identity(path: Path) -> dict[str, Any]:
+    """Return name, size and modification time of the archive, by which a changed archive is detected."""
     status = path.stat()
-    changed = datetime.fromtimestamp(status.st_mtime, UTC).isoformat(timespec="seconds")
-    return {"name": path.name, "bytes": status.st_size, "modified": changed}
+    modified = datetime.fromtimestamp(status.st_mtime, UTC).isoformat(timespec="seconds")
+    return {"name": path.name, "bytes": status.st_size, "modified": modified}
 
 
 # ------------------------------------------------------------------------------------- reading of members
@@ -130,6 +131,7 @@ class _Reading:
     keep_metadata: bool
 
     def item(self, number: int, name: str) -> str:
+        """Return the name of a member in the manifest."""
         return f"{self.archive}#{number} {name}"
 
     def __call__(self, member: Member) -> Crop | ItemStatus:
@@ -152,6 +154,7 @@ class _Reading:
 
 
 def _failure(error: Exception) -> ItemStatus:
+    """Convert the error of a member to a status; errors of libraries mean that its bytes are damaged."""
     if isinstance(error, NotACrop):
         return ItemStatus("failed", str(error))
     reason = printable(str(error)) or type(error).__name__
@@ -174,40 +177,45 @@ class _OpenPart:
         return self.members >= PART_MEMBERS or self.bytes >= PART_BYTES
 
     def write(self, staging: Staging, name: str, archive: str) -> None:
+        """Write the part; all its crops belong to one item of the manifest, the range of its members."""
         item = f"{archive}#{self.first}-{self.first + self.members - 1}"
         if self.crops:
             self.statuses[item] = ItemStatus("done", f"{len(self.crops)} of {self.members} members are crops")
-        images = [StagedImage(item, crop.source, _content(crop), 1, crop.label) for crop in self.crops]
+        images = [StagedImage(item, crop.source, _content_hash(crop), 1, crop.label) for crop in self.crops]
         staging.write_crops(name, self.crops, images, self.statuses)
 
 
 def _stage(members: Iterable[Member | ItemStatus], staging: Staging, reading: _Reading, limit: int | None) -> None:
-    """Write the parts that are not on disk yet."""
+    """Read all members that are not in a part on disk, and write them as parts.
+
+    Members of parts on disk are only counted, so that all parts have the same members as in a run without
+    interruption. If the archive is damaged, the last entry of `members` is the failure, which the last part records.
+    """
     present = set(staging.names())
-    part, number, seen = _OpenPart(0), 0, 0
+    part, part_number, member_number = _OpenPart(0), 0, 0
     with Progress(limit, description="import", unit="members") as progress:
         for member in members:
             if isinstance(member, ItemStatus):
-                part.statuses[reading.item(seen, "...")] = ItemStatus(
-                    "failed", f"{member.reason} after {seen} members; download it again"
+                part.statuses[reading.item(member_number, "...")] = ItemStatus(
+                    "failed", f"{member.reason} after {member_number} members; download it again"
                 )
                 break
-            if part_name(number) not in present:
+            if part_name(part_number) not in present:
                 result = reading(member)
                 if isinstance(result, Crop):
                     part.crops.append(result)
                 else:
-                    part.statuses[reading.item(seen, member.name)] = result
+                    part.statuses[reading.item(member_number, member.name)] = result
             part.members += 1
             part.bytes += min(member.size, MAX_MEMBER_BYTES)
-            seen += 1
+            member_number += 1
             progress.update()
             if part.full:
-                if part_name(number) not in present:
-                    part.write(staging, part_name(number), reading.archive)
-                part, number = _OpenPart(seen), number + 1
-        if (part.members or part.statuses) and part_name(number) not in present:
-            part.write(staging, part_name(number), reading.archive)
+                if part_name(part_number) not in present:
+                    part.write(staging, part_name(part_number), reading.archive)
+                part, part_number = _OpenPart(member_number), part_number + 1
+        if (part.members or part.statuses) and part_name(part_number) not in present:
+            part.write(staging, part_name(part_number), reading.archive)
 
 
 def _iterate(path: Path, limit: int | None) -> Iterator[Member | ItemStatus]:
@@ -221,13 +229,14 @@ def _iterate(path: Path, limit: int | None) -> Iterator[Member | ItemStatus]:
         yield ItemStatus("failed", f"the archive is truncated or damaged ({error})")
 
 
-def _content(crop: Crop) -> str:
+def _content_hash(crop: Crop) -> str:
     """Return a hash of the pixels, by which exact copies are found."""
     head = f"{crop.pixels.dtype.name} {crop.pixels.shape} "
     return sha256(head.encode() + crop.pixels.tobytes()).hexdigest()
 
 
 def _card(path: Path, output: Path, manifest: Manifest) -> CardFacts:
+    """Return the description, settings and limitations for the card of an imported archive."""
     from stedfm_hf.data.publishing.card import CardFacts
 
     settings = {key: value for key, value in manifest.settings.items() if key not in ("archive", "keep_metadata")}

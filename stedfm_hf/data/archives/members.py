@@ -104,6 +104,7 @@ def printable(text: str, limit: int = 200) -> str:
 
 
 def _member(name: str, size: int, is_file: bool, read: Callable[[], bytes]) -> Member:
+    """Make a member of its path in the archive; folders, links and hidden files get a reason to skip them."""
     path = PurePosixPath(name.replace("\\", "/"))
     skip_reason = None
     if not is_file:
@@ -114,6 +115,7 @@ def _member(name: str, size: int, is_file: bool, read: Callable[[], bytes]) -> M
 
 
 def _zip_members(path: Path) -> Iterator[Member]:
+    """Yield the members of a zip; a tar inside it is replaced by its members, which are read as a stream."""
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if info.filename.lower().endswith(TAR_SUFFIXES):
@@ -124,6 +126,13 @@ def _zip_members(path: Path) -> Iterator[Member]:
 
 
 def _tar_members(source: Path | IO[bytes]) -> Iterator[Member]:
+    """Yield the members of a tar, with one header in memory at a time.
+
+    Raises:
+        ArchiveDamaged: The tar ends without the end-of-archive marker, or a header is invalid.
+        tarfile.ReadError: A header is too large, or the file is not a tar.
+    """
+
     class Header(tarfile.TarInfo):
         """Header that keeps the last block, because `TarFile` stops without an error at a damaged header."""
 
@@ -142,6 +151,7 @@ def _tar_members(source: Path | IO[bytes]) -> Iterator[Member]:
             # Otherwise it keeps a million headers. The type stubs have only getmembers(), which would read all.
             tar.members.clear()  # type: ignore[attr-defined]
             yield _member(info.name, info.size, info.isreg(), partial(_read_tar_member, tar, info))
+    # A complete archive ends with a block of zeros.
     if len(Header.block) < tarfile.BLOCKSIZE:
         raise ArchiveDamaged("it is truncated: the end-of-archive marker is missing")
     if any(Header.block):

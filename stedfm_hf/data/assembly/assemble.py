@@ -35,8 +35,8 @@ class _Plan:
 
     Attributes:
         labels: Names of the classes.
-        groups: Group of each row of a part, by the name of the part; -1 for rows that are dropped. A group is the
-            rows of one source, label and split.
+        groups_of_parts: Group of each row of a part, by the name of the part; -1 for rows that are dropped. A group
+            is the rows of one source, label and split.
         splits: Split of each group.
         crops: Number of rows in each split.
         sources: Number of source images in each split.
@@ -45,7 +45,7 @@ class _Plan:
     """
 
     labels: tuple[str, ...]
-    groups: dict[str, np.ndarray]
+    groups_of_parts: dict[str, np.ndarray]
     splits: np.ndarray
     crops: dict[str, int]
     sources: dict[str, int]
@@ -54,7 +54,7 @@ class _Plan:
 
     def split_of_rows(self, name: str) -> np.ndarray:
         """Return the split of each row of a part, "" for rows that are dropped."""
-        return np.append(self.splits, "")[self.groups[name]]
+        return np.append(self.splits, "")[self.groups_of_parts[name]]  # the index -1 selects the appended ""
 
 
 def assemble(
@@ -69,6 +69,9 @@ def assemble(
     rows_per_shard: int = ROWS_PER_SHARD,
 ) -> DatasetSummary:
     """Write a data set from all staged parts. After an interruption, the parts are kept and assembly starts again.
+
+    The results replace those of an earlier run only when all of them are written. Notes about missing splits and
+    classes are printed.
 
     Args:
         staging: Staged parts; the order of their names is the order of the inputs.
@@ -85,11 +88,11 @@ def assemble(
         Number of crops and source images in each split, and notes.
 
     Raises:
-        UserError: No part holds a crop.
+        UserError: No part holds a crop. The parts are then removed, so that the next run can use other settings.
     """
     plan = _plan(staging, manifest, fractions, labels)
     if not sum(plan.crops.values()):
-        staging.remove()  # so that the next run can use other settings
+        staging.remove()
         reasons = Counter(status.reason for status in manifest.items.values() if status.state != "done")
         frequent = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
         record = manifest_path(output, folder=True)
@@ -176,12 +179,15 @@ def index_of(
 
 
 def _plan(staging: Staging, manifest: Manifest, fractions: SplitFractions, labels: Sequence[str] | None) -> _Plan:
-    """Find copies, and assign each row to a split."""
+    """Find copies, and assign each row to a split.
+
+    The manifest gets the status of the items of all parts; items that are copies become skipped or get a note.
+    """
     originals: dict[bytes, tuple[str, str | None]] = {}
     copies: dict[str, list[str]] = {}
     images_per_item: Counter[str] = Counter()
-    groups: dict[tuple[str, str | None, str], int] = {}
-    rows: Counter[int] = Counter()
+    number_of_group: dict[tuple[str, str | None, str], int] = {}
+    rows_of_group: Counter[int] = Counter()
     groups_of_parts: dict[str, np.ndarray] = {}
     planes = split_by_hash = False
     for part in staging:
@@ -192,26 +198,26 @@ def _plan(staging: Staging, manifest: Manifest, fractions: SplitFractions, label
             item = sys.intern(image.item)
             images_per_item[item] += 1
             if (original := _original(image, item, originals)) is not None:
-                other, label = original
+                original_item, label = original
                 conflict = f", which is labelled {label!r}, not {image.label!r}" if label != image.label else ""
-                copies.setdefault(item, []).append(other + conflict)
+                copies.setdefault(item, []).append(original_item + conflict)
                 group_of_image.append(-1)
             elif image.rows:
                 split = image.split or split_of(image.split_id or image.source, fractions)
-                group = groups.setdefault((image.source, image.label, split), len(groups))
+                group = number_of_group.setdefault((image.source, image.label, split), len(number_of_group))
                 split_by_hash = split_by_hash or image.split is None
-                rows[group] += image.rows
+                rows_of_group[group] += image.rows
                 group_of_image.append(group)
             else:
                 group_of_image.append(-1)
         groups_of_parts[part.name] = np.repeat(np.array(group_of_image, np.int32), [image.rows for image in images])
     _record_copies(manifest, copies, images_per_item)
-    splits = [split for _, _, split in groups]
-    names = labels if labels is not None else sorted({label for _, label, _ in groups if label is not None})
+    splits = [split for _, _, split in number_of_group]
+    names = labels if labels is not None else sorted({label for _, label, _ in number_of_group if label is not None})
     crops: Counter[str] = Counter()
     sources: dict[str, set[str]] = {}
-    for (source, _, _), group in groups.items():
-        crops[splits[group]] += rows[group]
+    for (source, _, _), group in number_of_group.items():
+        crops[splits[group]] += rows_of_group[group]
         sources.setdefault(splits[group], set()).add(source)
     order = [*SPLITS, *sorted(set(crops) - set(SPLITS))]
     present = [split for split in order if crops[split]]
@@ -229,7 +235,11 @@ def _plan(staging: Staging, manifest: Manifest, fractions: SplitFractions, label
 def _original(
     image: StagedImage, item: str, originals: dict[bytes, tuple[str, str | None]]
 ) -> tuple[str, str | None] | None:
-    """Return the earlier item with the same content and its label; None makes this image the original."""
+    """Return the item and label of the first image with the same content.
+
+    Otherwise, or if the image has no content hash, return None. The image is then the original, and is added to
+    `originals`, which maps hashes of contents to the item and label of their first image.
+    """
     if not image.content:
         return None
     key = hashlib.blake2b(image.content.encode(), digest_size=16).digest()  # a fifth of the memory of the string
@@ -240,6 +250,10 @@ def _original(
 
 
 def _record_copies(manifest: Manifest, copies: dict[str, list[str]], images_per_item: Counter[str]) -> None:
+    """Record copies in the manifest: an item with copies only is skipped, any other item gets a note.
+
+    `copies` holds the originals of the copies of each item, and `images_per_item` the number of all images of an item.
+    """
     for item, originals in copies.items():
         if len(originals) == images_per_item[item]:
             manifest.skipped(item, f"exact copy of {originals[0]}")
@@ -259,8 +273,11 @@ def _write(
     progress: Progress,
     seed: int,
 ) -> None:
-    """Write all rows in one pass over the parts, in random order, because neighbouring inputs are often similar."""
-    names = sorted(plan.groups)
+    """Write the rows of all parts to the shards, and add them to the statistics and the preview, in one pass.
+
+    The parts are read in random order, because neighbouring inputs are often similar.
+    """
+    names = sorted(plan.groups_of_parts)
     with ExitStack() as stack:
         for writer in writers.values():
             stack.enter_context(writer)

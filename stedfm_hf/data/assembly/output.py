@@ -51,8 +51,8 @@ class DatasetSummary(OutputResult):
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, with the reasons for failed inputs."""
-        known = {"crops": self.crops, "sources": self.sources, "labels": list(self.labels)}
-        return super().to_json() | known | {"failures": self.manifest.failures()}
+        counts = {"crops": self.crops, "sources": self.sources, "labels": list(self.labels)}
+        return super().to_json() | counts | {"failures": self.manifest.failures()}
 
 
 @contextmanager

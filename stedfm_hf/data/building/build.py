@@ -74,10 +74,10 @@ def build(settings: BuildSettings) -> DatasetSummary:
     """
     output, rules = Path(settings.output), _rules(settings)
     check_output(output, COMMAND, is_folder=True, overwrite=settings.overwrite)
-    found = _find_inputs(settings)
-    inputs = _digest(found.files)
+    inputs = _find_inputs(settings)
+    digest = _digest(inputs.files)
     if not settings.overwrite:
-        _refuse_other_files(output, inputs)
+        _refuse_other_files(output, digest)
     resolved = {
         "stride": rules.crop.step,
         "min_foreground": rules.crop.min_foreground,
@@ -86,17 +86,17 @@ def build(settings: BuildSettings) -> DatasetSummary:
         "masks": settings.masks is not None,
     }
     with open_dataset(
-        output, COMMAND, settings, resolved=resolved, options={"inputs": inputs, **found.notes}
+        output, COMMAND, settings, resolved=resolved, options={"inputs": digest, **inputs.notes}
     ) as opened:
         if opened.finished:
             return read_summary(output, opened.manifest)
         staging, manifest = Staging(output), opened.manifest
-        missing = _stage(staging, found, rules, settings)
-        for path, reason in found.skipped.items():
+        missing = _stage(staging, inputs, rules, settings)
+        for path, reason in inputs.skipped.items():
             manifest.skipped(path, reason)
         for name, count in missing.items():
             manifest.options[f"files_without_{name.replace(' ', '_')}"] = count
-            print_note(f"note: {count} of {len(found.files)} files have no {name}")
+            print_note(f"note: {count} of {len(inputs.files)} files have no {name}")
         from stedfm_hf.data.assembly.assemble import assemble  # imports torch and datasets
 
         return assemble(
@@ -111,6 +111,7 @@ def build(settings: BuildSettings) -> DatasetSummary:
 
 
 def _rules(settings: BuildSettings) -> ReadingRules:
+    """Convert the settings to rules for reading files, with the defaults of the protocol."""
     reference = settings.protocol == REFERENCE
     default = REFERENCE_MIN_FOREGROUND if reference else MIN_FOREGROUND
     foreground = default if settings.min_foreground is None else settings.min_foreground
@@ -126,15 +127,15 @@ def _rules(settings: BuildSettings) -> ReadingRules:
     )
 
 
-def _refuse_other_files(output: Path, inputs: str) -> None:
-    """Check that a finished data set was made from the same files.
+def _refuse_other_files(output: Path, digest: str) -> None:
+    """Check that a finished data set was made from the files with this digest; unfinished ones can resume.
 
     Raises:
         UserError: The files have changed.
     """
     record = manifest_path(output, folder=True)
     old = Manifest.load(record) if record.exists() else None
-    if old is not None and old.ended is not None and old.options.get("inputs") != inputs:
+    if old is not None and old.ended is not None and old.options.get("inputs") != digest:
         raise UserError(
             f"{output}: is finished, but the input files have changed since; choose another output, or replace it "
             "with --overwrite"
@@ -151,50 +152,58 @@ class _Inputs:
 
 
 def _find_inputs(settings: BuildSettings) -> _Inputs:
-    """Find the input files with their masks and labels."""
+    """Find the input files with their masks and labels.
+
+    Images in the output and in other data sets are ignored. Files without a label are skipped if labels are requested.
+    Notes and warnings about ignored files and unused rows of the table of labels are printed.
+
+    Raises:
+        UserError: No image is left, no mask matches an image, or the labels cannot be read.
+    """
     output, labels, masks = Path(settings.output), settings.labels, settings.masks
-    found, images = _Inputs(), find_images(settings.inputs)
-    found.notes["skipped_files"] = images.skipped
+    inputs, found = _Inputs(), find_images(settings.inputs)
+    inputs.notes["skipped_files"] = found.skipped
     # Figures and previews of data sets, such as an earlier output, are not inputs.
-    folders = {folder for each in images.images for folder in Path(os.path.realpath(each.file)).parents}
+    folders = {folder for each in found.images for folder in Path(os.path.realpath(each.file)).parents}
     datasets = {Path(os.path.realpath(output)), *filter(_is_repository, folders)}
-    taken = [each for each in images.images if datasets.isdisjoint(Path(os.path.realpath(each.file)).parents)]
-    if others := len(images.images) - len(taken):
-        found.notes["skipped_dataset_images"] = others
+    images = [each for each in found.images if datasets.isdisjoint(Path(os.path.realpath(each.file)).parents)]
+    if others := len(found.images) - len(images):
+        inputs.notes["skipped_dataset_images"] = others
         print_note(f"note: skipped {counted(others, 'image')} in the folders of data sets")
-    pairs: dict[str, tuple[Path, ...]] = {}
-    if masks is not None and taken:
+    masks_of: dict[str, tuple[Path, ...]] = {}
+    if masks is not None and images:
         if not Path(masks).is_dir():
             raise UserError(f"--masks {masks}: no such folder; check the path")
-        paired = pair_masks(taken, masks)
-        taken, pairs = list(paired.images), dict(paired.masks)
-        if not pairs:
-            example = taken[0].path if taken else images.images[0].path
-            names = " or ".join(f"{stem}.*" for stem in mask_stems(example))
+        paired = pair_masks(images, masks)
+        images, masks_of = list(paired.images), dict(paired.masks)
+        if not masks_of:
+            example = images[0].path if images else found.images[0].path
+            names = " or ".join(f"`{stem}.*`" for stem in mask_stems(example))
             raise UserError(
-                f"--masks {masks}: no mask found for any of the images; name masks like the images (the mask of "
-                f"{example} is {names} in that folder)"
+                f"--masks {masks}: no mask found for any of the images; name each mask like its image: in that "
+                f"folder, call the mask of `{example}` {names}"
             )
-    if not taken:
+    if not images:
         raise UserError(
             f"{output}: all input images are in this folder or in other data sets; choose another --output"
         )
     if masks is None:
-        _report_masks(taken)
-    named = None if labels is None else label_files([each.path for each in taken], labels)
-    if named is not None and named.unused:
-        found.notes["label_rows_without_file"] = len(named.unused)
-        examples = ", ".join(named.unused[:3])
+        _report_masks(images)
+    file_labels = None if labels is None else label_files([each.path for each in images], labels)
+    if file_labels is not None and file_labels.unused:
+        inputs.notes["label_rows_without_file"] = len(file_labels.unused)
+        examples = ", ".join(file_labels.unused[:3])
         print_note(
-            f"warning: {counted(len(named.unused), 'path')} in the table of labels match no file, such as {examples}"
+            f"warning: {counted(len(file_labels.unused), 'path')} in the table of labels match no file, such as "
+            f"{examples}"
         )
-    for each in taken:
-        label = None if named is None else named.labels.get(each.path)
-        if named is not None and label is None and not settings.keep_unlabelled:
-            found.skipped[each.path] = named.missing
+    for each in images:
+        label = None if file_labels is None else file_labels.labels.get(each.path)
+        if file_labels is not None and label is None and not settings.keep_unlabelled:
+            inputs.skipped[each.path] = file_labels.missing
         else:
-            found.files.append(InputFile(each.file, each.path, label, pairs.get(each.path, ())))
-    return found
+            inputs.files.append(InputFile(each.file, each.path, label, masks_of.get(each.path, ())))
+    return inputs
 
 
 def _report_masks(images: Sequence[FoundImage]) -> None:
@@ -213,6 +222,7 @@ def _is_repository(folder: Path) -> bool:
 
 
 def _labels_setting(labels: str | Path | None) -> str | None:
+    """Return the setting that a resumed run must repeat: a table counts by its content, not by its path."""
     if labels is None or os.fspath(labels) == FROM_FOLDERS:
         return None if labels is None else FROM_FOLDERS
     return f"table {sha256_file(labels)[:16]}"
@@ -223,18 +233,24 @@ def _digest(files: Sequence[InputFile]) -> str:
     return sha256(json.dumps([[each.path, *each.stamp()] for each in files]).encode()).hexdigest()
 
 
-def _stage(staging: Staging, found: _Inputs, rules: ReadingRules, settings: BuildSettings) -> Counter[str]:
-    """Read all files that are not in a part on disk yet, and count missing information of the used files."""
-    parts = {part_name(number): files for number, files in enumerate(_split_into_parts(found.files))}
+def _stage(staging: Staging, inputs: _Inputs, rules: ReadingRules, settings: BuildSettings) -> Counter[str]:
+    """Read all files that are not in a part on disk yet, in one or more processes, and write their crops as parts.
+
+    Parts on disk whose files changed or failed are removed and written again. Reasons of failed files are printed.
+
+    Returns:
+        Number of used files that lack a piece of information, by its name ("mask", "pixel size"), over all parts.
+    """
+    parts = {part_name(number): files for number, files in enumerate(_split_into_parts(inputs.files))}
     staging.remove(part.name for part in staging if not _is_current(part, parts.get(part.name, ())))
     present = set(staging.names())
-    left = {name: files for name, files in parts.items() if name not in present}
+    to_write = {name: files for name, files in parts.items() if name not in present}
     write = partial(write_part, masked=settings.masks is not None)
-    calls = ((staging, name, files, rules) for name, files in left.items())
-    workers = settings.workers or max(1, min(cores(), len(left) // _PARTS_PER_PROCESS))
-    total, to_do = len(found.files), sum(map(len, left.values()))
-    with Progress(total, description="build", unit="files", done=total - to_do) as progress:
-        for statuses in run_items(write, calls, workers=min(workers, len(left))):
+    calls = ((staging, name, files, rules) for name, files in to_write.items())
+    workers = settings.workers or max(1, min(cores(), len(to_write) // _PARTS_PER_PROCESS))
+    total, files_to_read = len(inputs.files), sum(map(len, to_write.values()))
+    with Progress(total, description="build", unit="files", done=total - files_to_read) as progress:
+        for statuses in run_items(write, calls, workers=min(workers, len(to_write))):
             for path, status in statuses.items():
                 if status.state == "failed":
                     progress.note(f"stedfm: error: {path}: {status.reason}")
@@ -266,6 +282,7 @@ def _is_current(part: Part, files: Sequence[InputFile]) -> bool:
 
 
 def _card(output: Path, manifest: Manifest) -> CardFacts:
+    """Return the title, settings and limitations for the card of the data set."""
     from stedfm_hf.data.publishing.card import CardFacts
 
     settings = {name.replace("_", "-"): value for name, value in manifest.settings.items()}

@@ -120,8 +120,8 @@ class IntensityScale:
             (H, W) uint8, computed in float64; NaN becomes 0.
         """
         if self._table is not None:
-            return self._table[_codes(pixels)]
-        return _scaled(pixels, self.low, self.high)
+            return self._table[_unsigned(pixels)]
+        return _scale_to_8bit(pixels, self.low, self.high)
 
     def is_foreground(self, pixels: np.ndarray) -> np.ndarray:
         """Return which pixels of a part of the field are foreground, (H, W) bool."""
@@ -146,8 +146,8 @@ def fit_scale(plane: np.ndarray, quantiles: tuple[float, float] = QUANTILES) -> 
         [[0, 128, 255, 255]]
     """
     if plane.dtype.kind in "iu" and plane.dtype.itemsize <= 2:
-        return _fit_by_histogram(plane, quantiles)
-    return _fit_by_sorting(plane, quantiles)
+        return _fit_integers(plane, quantiles)
+    return _fit_any_dtype(plane, quantiles)
 
 
 def crop_positions(plane: np.ndarray, scale: IntensityScale, rule: CropRule) -> Iterator[CropPosition]:
@@ -172,15 +172,19 @@ def crop_positions(plane: np.ndarray, scale: IntensityScale, rule: CropRule) -> 
 # ------------------------------------------------------------------------------- integers of 8 and 16 bit
 
 
-def _codes(pixels: np.ndarray) -> np.ndarray:
+def _unsigned(pixels: np.ndarray) -> np.ndarray:
     """Return integers as unsigned ones with the same bytes, which can index tables."""
     return pixels.view(np.dtype(f"u{pixels.dtype.itemsize}"))
 
 
-def _fit_by_histogram(plane: np.ndarray, quantiles: tuple[float, float]) -> IntensityScale | None:
+def _fit_integers(plane: np.ndarray, quantiles: tuple[float, float]) -> IntensityScale | None:
+    """Compute quantiles, Otsu's threshold and signal-to-noise ratio of 8-bit or 16-bit integers from their histogram.
+
+    The scale has a table with the 8-bit value of every integer. None means a field without contrast.
+    """
     bins = 256**plane.dtype.itemsize
     counts = np.zeros(bins, np.int64)
-    for block in _blocks(_codes(plane)):
+    for block in _blocks(_unsigned(plane)):
         counts += np.bincount(block.ravel(), minlength=bins)
     # Sort by value: as unsigned integers, negative values come last. Values that do not occur at the ends are dropped.
     shift = bins // 2 if plane.dtype.kind == "i" else 0
@@ -189,15 +193,15 @@ def _fit_by_histogram(plane: np.ndarray, quantiles: tuple[float, float]) -> Inte
     first, last = int(occurring[0]), int(occurring[-1])
     counts = counts[first : last + 1]
     values = np.arange(first, last + 1, dtype=np.float64) - shift
-    ends = np.cumsum(counts)
+    cumulative = np.cumsum(counts)
 
     def value_at(rank: int) -> float:
-        return float(values[np.searchsorted(ends, rank, side="right")])
+        return float(values[np.searchsorted(cumulative, rank, side="right")])
 
-    low, high = (_interpolated(value_at, plane.size, quantile) for quantile in quantiles)
+    low, high = (_quantile(value_at, plane.size, quantile) for quantile in quantiles)
     if low >= high:
         return None
-    scaled = _scaled(values, low, high)
+    scaled = _scale_to_8bit(values, low, high)
     threshold = _otsu(np.bincount(scaled, weights=counts, minlength=256))
     if threshold is None:
         return None
@@ -212,35 +216,48 @@ def _fit_by_histogram(plane: np.ndarray, quantiles: tuple[float, float]) -> Inte
 # ------------------------------------------------------------------------------- other dtypes
 
 
-def _fit_by_sorting(plane: np.ndarray, quantiles: tuple[float, float]) -> IntensityScale | None:
-    values = plane[np.isfinite(plane)] if plane.dtype.kind == "f" else plane.flatten()
-    if not values.size:
+def _fit_any_dtype(plane: np.ndarray, quantiles: tuple[float, float]) -> IntensityScale | None:
+    """Compute quantiles, Otsu's threshold and signal-to-noise ratio of a field of any real dtype.
+
+    The plane is converted in blocks, which limits the use of memory. None means a field without contrast, or without a
+    finite value.
+    """
+    limits = _finite_quantiles(plane, quantiles)
+    if limits is None or limits[0] >= limits[1]:
         return None
-    ranks = {rank for quantile in quantiles for rank in _surrounding_ranks(values.size, quantile)[:2]}
-    values.partition(sorted(ranks))
-    value_at = {rank: float(values[rank]) for rank in ranks}.__getitem__
-    low, high = (_interpolated(value_at, values.size, quantile) for quantile in quantiles)
-    del values
-    if low >= high:
-        return None
+    low, high = limits
     counts = np.zeros(256)
     for block in _blocks(plane):
-        counts += np.bincount(_scaled(block, low, high).ravel(), minlength=256)
+        counts += np.bincount(_scale_to_8bit(block, low, high).ravel(), minlength=256)
     threshold = _otsu(counts)
     if threshold is None:
         return None
     moments = _Moments()
     for block in _blocks(plane):
         clipped = np.clip(np.nan_to_num(block.astype(np.float64), nan=low), low, high)
-        moments.add(clipped - low, _scaled(block, low, high) > threshold, None)
+        moments.add(clipped - low, _scale_to_8bit(block, low, high) > threshold, None)
     return IntensityScale(low, high, threshold, moments.snr(low))
+
+
+def _finite_quantiles(plane: np.ndarray, quantiles: tuple[float, float]) -> tuple[float, float] | None:
+    """Compute two quantiles of the finite values of a plane, with one copy in memory; None if no value is finite."""
+    # Both are copies, because `partition` changes the array.
+    values = plane[np.isfinite(plane)] if plane.dtype.kind == "f" else plane.flatten()
+    if not values.size:
+        return None
+    values.partition(sorted({rank for each in quantiles for rank in _surrounding_ranks(values.size, each)[:2]}))
+
+    def value_at(rank: int) -> float:
+        return float(values[rank])
+
+    return _quantile(value_at, values.size, quantiles[0]), _quantile(value_at, values.size, quantiles[1])
 
 
 # ------------------------------------------------------------------------------- both
 
 
 def _blocks(plane: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield consecutive rows of a plane."""
+    """Yield the rows of a plane in blocks of about `_BLOCK` pixels, which limits the memory of conversions."""
     rows = max(1, _BLOCK // plane.shape[1])
     for start in range(0, plane.shape[0], rows):
         yield plane[start : start + rows]
@@ -253,13 +270,15 @@ def _surrounding_ranks(count: int, quantile: float) -> tuple[int, int, float]:
     return below, min(below + 1, count - 1), rank - below
 
 
-def _interpolated(value_at: Callable[[int], float], count: int, quantile: float) -> float:
+def _quantile(value_at: Callable[[int], float], count: int, quantile: float) -> float:
+    """Compute a quantile of `count` values; `value_at` returns the value at a rank in their sorted order."""
     below, above, fraction = _surrounding_ranks(count, quantile)
     # numpy.quantile of the two values gives the same bits as numpy.quantile of all values.
     return float(np.quantile(np.array([value_at(below), value_at(above)]), fraction))
 
 
-def _scaled(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
+def _scale_to_8bit(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Scale pixels of any shape from [low, high] to uint8, clipped and truncated; NaN becomes 0."""
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = np.clip((pixels.astype(np.float64) - low) / (high - low), 0.0, 1.0)
     scaled *= 255.0
@@ -276,23 +295,35 @@ def _otsu(counts: np.ndarray) -> int | None:
 
 
 class _Moments:
-    """Sums over foreground and background of values that start near 0."""
+    """Sums over the foreground and the background of a field, for its signal-to-noise ratio.
+
+    Intensities are added minus `low`, so that the variance of the background loses no digits.
+    """
 
     def __init__(self) -> None:
-        self._foreground = self._foreground_count = self._count = self._sum = self._squares = 0.0
+        self._foreground_sum = self._foreground_count = 0.0
+        self._background_sum = self._background_squares = self._background_count = 0.0
 
     def add(self, values: np.ndarray, foreground: np.ndarray, counts: np.ndarray | None) -> None:
+        """Add intensities minus `low`.
+
+        Args:
+            values: Intensities, of any shape.
+            foreground: Whether each intensity is foreground, bool of the same shape.
+            counts: Number of pixels with each intensity; None counts each once.
+        """
         weights = np.ones_like(values) if counts is None else counts.astype(np.float64)
         above, below = weights * foreground, weights * ~foreground
-        self._foreground += float(np.vdot(above, values))
+        self._foreground_sum += float(np.vdot(above, values))
         self._foreground_count += float(above.sum())
-        self._count += float(below.sum())
-        self._sum += float(np.vdot(below, values))
-        self._squares += float(np.vdot(below * values, values))
+        self._background_count += float(below.sum())
+        self._background_sum += float(np.vdot(below, values))
+        self._background_squares += float(np.vdot(below * values, values))
 
     def snr(self, low: float) -> float | None:
-        mean = self._sum / self._count
-        variance = self._squares / self._count - mean * mean
+        """Return the mean of the foreground divided by the standard deviation of the background, None if that is 0."""
+        mean = self._background_sum / self._background_count
+        variance = self._background_squares / self._background_count - mean * mean
         if not variance > 1e-12 * max(mean * mean, 1e-300):
             return None
-        return (low + self._foreground / self._foreground_count) / math.sqrt(variance)
+        return (low + self._foreground_sum / self._foreground_count) / math.sqrt(variance)

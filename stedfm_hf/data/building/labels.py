@@ -85,15 +85,15 @@ def label_files(paths: Iterable[str], labels: str | os.PathLike[str]) -> FileLab
     """
     paths = list(dict.fromkeys(paths))
     if os.fspath(labels) == FROM_FOLDERS:
-        found = {path: path.split("/")[0] for path in paths if "/" in path}
-        if not found:
+        label_of = {path: path.split("/")[0] for path in paths if "/" in path}
+        if not label_of:
             raise UserError(
                 "--labels folder: the INPUT has no subfolders with images; give the folder that contains the folders "
                 "of the classes"
             )
-        _check_folders(set(found.values()))
-        return FileLabels(found, "is not in a subfolder of the INPUT, so it has no label")
-    return _match(Path(labels), _rows(Path(labels)), paths)
+        _check_folders(set(label_of.values()))
+        return FileLabels(label_of, "is not in a subfolder of the INPUT, so it has no label")
+    return _labels_from_rows(Path(labels), _rows(Path(labels)), paths)
 
 
 def _check_folders(names: set[str]) -> None:
@@ -145,13 +145,23 @@ def _text(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _match(table: Path, rows: Sequence[tuple[str, str]], paths: Sequence[str]) -> FileLabels:
+def _labels_from_rows(table: Path, rows: Sequence[tuple[str, str]], paths: Sequence[str]) -> FileLabels:
+    """Assign the labels of a table to files, by their path or, if it is unique, by their file name.
+
+    Args:
+        table: Path of the table, for messages.
+        rows: Path and label of each row.
+        paths: Paths of all files.
+
+    Raises:
+        UserError: A file name matches several files, a file has two labels, or no file has a label.
+    """
     by_name: defaultdict[str, list[str]] = defaultdict(list)
     for path in paths:
         by_name[path.rpartition("/")[2]].append(path)
-    known, found, unused = set(paths), dict[str, str](), list[str]()
+    known_paths, label_of, unused = set(paths), dict[str, str](), list[str]()
     for path, label in rows:
-        matches = [path] if path in known else by_name.get(path, [])
+        matches = [path] if path in known_paths else by_name.get(path, [])
         if len(matches) > 1:
             raise UserError(
                 f"{table}: {path!r} matches {len(matches)} files ({', '.join(matches[:3])}); write paths relative to "
@@ -159,12 +169,12 @@ def _match(table: Path, rows: Sequence[tuple[str, str]], paths: Sequence[str]) -
             )
         if not matches:
             unused.append(path)
-        elif found.setdefault(matches[0], label) != label:
-            raise UserError(f"{table}: {path!r} has two labels ({found[matches[0]]!r}, {label!r}); keep one")
-    if not found:
+        elif label_of.setdefault(matches[0], label) != label:
+            raise UserError(f"{table}: {path!r} has two labels ({label_of[matches[0]]!r}, {label!r}); keep one")
+    if not label_of:
         example = f"such as {rows[0][0]!r}" if rows else "none"
         raise UserError(
             f"{table}: labels none of the {len(paths)} files; its paths ({example}) must be relative to the INPUT, "
             f"such as {paths[0]!r}"
         )
-    return FileLabels(found, "has no row in the table of labels", tuple(unused))
+    return FileLabels(label_of, "has no row in the table of labels", tuple(unused))

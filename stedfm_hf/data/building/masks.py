@@ -49,8 +49,8 @@ def pair_masks(images: Sequence[FoundImage], folder: str | os.PathLike[str]) -> 
         UserError: The folder does not exist or holds no image.
     """
     found = find_images(folder)
-    real = {each.path: os.path.realpath(each.file) for each in found.images}
-    mask_files = set(real.values())
+    real_path = {each.path: os.path.realpath(each.file) for each in found.images}
+    mask_files = set(real_path.values())
     shared = {each.path for each in images if os.path.realpath(each.file) in mask_files}
     same_folder = len(shared) == len(images)
     by_stem: defaultdict[str, list[FoundImage]] = defaultdict(list)
@@ -62,9 +62,10 @@ def pair_masks(images: Sequence[FoundImage], folder: str | os.PathLike[str]) -> 
     masks = {}
     for image in kept:
         image_file = os.path.realpath(image.file)
+        # In a folder of both, the first name would be that of the image.
         names = mask_stems(image.path)[1 if same_folder else 0 :]
-        files = next((files for name in names if (files := by_stem.get(name))), [])
-        if candidates := tuple(each.file for each in files if real[each.path] != image_file):
+        files = next((by_stem[name] for name in names if name in by_stem), [])
+        if candidates := tuple(each.file for each in files if real_path[each.path] != image_file):
             masks[image.path] = candidates
     return MaskedImages(kept, masks)
 

@@ -153,6 +153,8 @@ def write_part(
 
 
 class _FailedAfterWriting(Exception):
+    """A file failed, but some of its crops are in the open part already."""
+
     def __init__(self, path: str, reason: str) -> None:
         self.path, self.reason = path, reason
 
@@ -165,6 +167,14 @@ def _write_part(
     masked: bool,
     failed: dict[str, str],
 ) -> dict[str, ItemStatus]:
+    """Write a part without the files in `failed`, which holds the reasons of an earlier attempt by path.
+
+    The part also records the stamps of all files, to detect changes, and the number of used files that lack a mask or
+    a pixel size.
+
+    Raises:
+        _FailedAfterWriting: A file failed after some of its crops were written; nothing of the part is kept.
+    """
     manifest = Manifest("build")
     stamps: list[list[Any]] = []
     missing: Counter[str] = Counter()
@@ -174,12 +184,12 @@ def _write_part(
             if each.path in failed:
                 manifest.failed(each.path, failed[each.path])
                 continue
-            rows = writer.rows
+            rows_before = writer.rows
             report = FileReport()
             try:
                 _write_file(writer, each, rules, report)
             except FileFailed as error:
-                if writer.rows > rows:
+                if writer.rows > rows_before:
                     raise _FailedAfterWriting(each.path, str(error)) from error
                 manifest.failed(each.path, str(error))
                 continue
@@ -229,18 +239,27 @@ def read_crops(item: InputFile, rules: ReadingRules, report: FileReport) -> Iter
 
 
 def _read_crops(item: InputFile, rules: ReadingRules, report: FileReport) -> Iterator[list[Crop]]:
+    """Read the crops of a file like :func:`read_crops`, but raise the errors of the reader.
+
+    The report gets the ids of the file, and counts all its images and the skipped ones by reason.
+
+    Raises:
+        ImageReadError: The file or its mask cannot be read, has several masks, or a mask of another size.
+        OSError: The disk or network failed.
+    """
     if len(item.masks) > 1:
         raise ImageReadError(f"has several masks ({', '.join(mask.name for mask in item.masks)}); keep one of them")
     report.content = file_id(item.file)
     report.source = item.path if rules.keep_names else report.content
     mask = read_mask(item.masks[0]) if item.masks else None
-    series = 0
+    series = -1  # index of the current series: `read_series` calls `is_selected` right before it yields a series
 
     def is_selected(info: SeriesInfo) -> bool:
+        """Return whether to read the next series; a skipped one is counted in the report."""
         nonlocal series
+        series += 1
         reason = rules.selection.reason_to_skip_series(series, info.name, info.shape[1:])
         reason = reason or _reason_to_skip_size(info.shape[1:], _pixel_size(info.pixel_size_nm, rules), rules)
-        series += 1
         if reason is not None:
             report.images_in_file += info.shape[0]
             report.skip(reason, info.shape[0])
@@ -260,22 +279,23 @@ def _read_crops(item: InputFile, rules: ReadingRules, report: FileReport) -> Ite
         if others := len(image.array) - len(channels):
             report.skip(f"channel is not {rules.selection.channel!r}", others)
         for channel in channels:
-            yield from _read_plane(item, image, series - 1, channel, mask, rules, report)
+            yield from _read_plane(item, image, series, channel, mask, rules, report)
 
 
 def _size_text(size: tuple[int, ...]) -> str:
     return " x ".join(map(str, size))
 
 
-def _pixel_size(known: tuple[float, float] | None, rules: ReadingRules) -> tuple[float, float] | None:
+def _pixel_size(in_file: tuple[float, float] | None, rules: ReadingRules) -> tuple[float, float] | None:
+    """Return the pixel size (y, x) in the file in nm, else the assumed one; None if both are unknown."""
     assumed = rules.assume_pixel_size_nm
-    return known if known is not None or assumed is None else (assumed, assumed)
+    return in_file if in_file is not None or assumed is None else (assumed, assumed)
 
 
 def _resampled_size(
     size: tuple[int, int], pixel_size: tuple[float, float] | None, rules: ReadingRules
 ) -> tuple[int, int]:
-    """Return height and width after resampling."""
+    """Return height and width after resampling to the requested pixel size, unchanged if a pixel size is unknown."""
     target = rules.pixel_size_nm
     if target is None or pixel_size is None:
         return size
@@ -304,9 +324,19 @@ def _read_plane(
     rules: ReadingRules,
     report: FileReport,
 ) -> Iterator[list[Crop]]:
-    """Yield the crops of one channel of one series."""
+    """Yield the crops of one channel of one series with enough foreground, up to `CROPS_PER_BATCH` at once.
+
+    Args:
+        item: Input file.
+        image: Series of the file.
+        series: Index of the series in the file.
+        channel: Index of the channel in the series.
+        mask: Mask (H, W) of the series before resampling, or None.
+        rules: Rules for reading the file.
+        report: Report of the file: counts the image as used after its last crop, or as skipped.
+    """
     plane = image.array[channel]
-    content = _content(plane)
+    content = _content_hash(plane)
     pixel_size = _pixel_size(image.pixel_size_nm, rules)
     size = _resampled_size((plane.shape[0], plane.shape[1]), pixel_size, rules)
     if size != plane.shape:
@@ -334,7 +364,7 @@ def _read_plane(
                 label=item.label,
                 mask=None if mask is None else mask[cut],
                 pixel_size_nm=pixel_size,
-                series=image.series if rules.keep_names else _anonymous_series(image.series, series, item),
+                series=image.series if rules.keep_names else _anonymize_series(image.series, series, item),
                 channel=image.channel_names[channel],
                 y=position.y,
                 x=position.x,
@@ -357,7 +387,7 @@ def _read_plane(
     report.images.append(StagedImage(item.path, report.source, content, rows, item.label, split_id=report.content))
 
 
-def _content(plane: np.ndarray) -> str:
+def _content_hash(plane: np.ndarray) -> str:
     """Return the SHA-256 of dtype, size and pixels, by which exact copies are found."""
     digest = hashlib.sha256(f"{plane.dtype.name} {plane.shape}".encode())
     digest.update(np.ascontiguousarray(plane).data)
@@ -382,7 +412,7 @@ def _resample(
 
 
 def _to_stored_dtype(plane: np.ndarray) -> np.ndarray:
-    """Convert a plane without loss to a dtype that a data set can hold."""
+    """Convert a plane without loss to a dtype that a data set can hold; raise `ImageReadError` if there is none."""
     if plane.dtype.name in STORED_DTYPES:
         return plane
     for name in _WIDER[plane.dtype.name]:
@@ -402,8 +432,9 @@ _WIDER = {
 _FILE_NAME = re.compile(r"[/\\]|\.[A-Za-z][A-Za-z0-9]{1,4}\b")
 
 
-def _anonymous_series(name: str, index: int, item: InputFile) -> str:
+def _anonymize_series(name: str, index: int, item: InputFile) -> str:
     """Return the name of a series, or its index if the name looks like a file name, which can identify people."""
+    # Planes of a stack have their position in brackets at the end of the name.
     plane = name[name.rindex("[") :] if name.endswith("]") and "[" in name else ""
     stem = item.file.stem.lower()
     if _FILE_NAME.search(name) or (len(stem) >= 8 and stem in name.lower()):
@@ -413,14 +444,15 @@ def _anonymous_series(name: str, index: int, item: InputFile) -> str:
 
 def _metadata(image: StedImage, scale: IntensityScale, rules: ReadingRules) -> dict[str, Any]:
     """Return the metadata of an image; without `keep_metadata`, without free text, which may name people."""
-    known = dict(image.metadata)
+    metadata = dict(image.metadata)
     if not rules.keep_metadata:
-        known = {key: known[key] for key in TECHNICAL_METADATA if key in known}
-        if "calibration" in known:
-            known["calibration"] = {key: value for key, value in known["calibration"].items() if key != "unit"}
-    known["source_dtype"] = image.array.dtype.name
-    known["source_size"] = list(image.array.shape[1:])
-    known["source_pixel_size_nm"] = None if image.pixel_size_nm is None else list(image.pixel_size_nm)
+        metadata = {key: metadata[key] for key in TECHNICAL_METADATA if key in metadata}
+        if "calibration" in metadata:
+            calibration = metadata["calibration"]
+            metadata["calibration"] = {key: value for key, value in calibration.items() if key != "unit"}
+    metadata["source_dtype"] = image.array.dtype.name
+    metadata["source_size"] = list(image.array.shape[1:])
+    metadata["source_pixel_size_nm"] = None if image.pixel_size_nm is None else list(image.pixel_size_nm)
     if scale.snr is not None:
-        known["snr"] = round(scale.snr, 4)
-    return known
+        metadata["snr"] = round(scale.snr, 4)
+    return metadata
