@@ -74,12 +74,16 @@ def to_unit_range(pixels: torch.Tensor, intensity_range: torch.Tensor) -> torch.
 
 
 def _decode_batch(columns: dict[str, Any]) -> dict[str, Any]:
+    """Decode the columns of a batch, lists or Arrow arrays; see :func:`decode`.
+
+    Columns that are missing, such as `label`, are missing in the result, too. Labels that are text stay text.
+    """
     pixels = stack_pixels(columns["pixels"], columns["height"], columns["width"], columns["dtype"])
     decoded = {name: _plain(values) for name, values in columns.items() if name not in _DECODED}
     decoded["pixels"] = torch.from_numpy(pixels)[:, None]
     if "intensity_low" in columns:
-        ends = [np.asarray(_plain(columns[f"intensity_{end}"]), np.float32) for end in ("low", "high")]
-        decoded["intensity_range"] = torch.from_numpy(np.stack(ends, axis=-1))
+        limits = [np.asarray(_plain(columns[f"intensity_{each}"]), np.float32) for each in ("low", "high")]
+        decoded["intensity_range"] = torch.from_numpy(np.stack(limits, axis=-1))
     if "label" in columns:
         labels = [UNLABELLED if label is None else label for label in _plain(columns["label"])]
         if not any(isinstance(label, str) for label in labels):
@@ -101,6 +105,7 @@ _DECODED = frozenset(
 
 
 def _plain(values: Any) -> Any:
+    """Convert an Arrow column to a list; return other columns unchanged."""
     return values.to_pylist() if isinstance(values, pa.Array | pa.ChunkedArray) else values
 
 
@@ -141,15 +146,16 @@ def stack_pixels(pixels: Any, heights: Any, widths: Any, dtypes: Any) -> np.ndar
 
 
 def _joined(values: Any) -> Any:
-    """Concatenate the bytes of all rows."""
+    """Concatenate the bytes of all rows; a view without a copy for an Arrow column with one chunk."""
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
     if not isinstance(values, pa.Array):
         return b"".join(values)
-    kind = np.int64 if pa.types.is_large_binary(values.type) else np.int32
-    _, ends, content = values.buffers()
-    edges = np.frombuffer(ends, kind)[values.offset : values.offset + len(values) + 1]
-    return memoryview(content)[edges[0] : edges[-1]] if len(values) else b""
+    # Arrow stores the bytes of all rows one after the other, and the position in them at which each row starts.
+    offset_dtype = np.int64 if pa.types.is_large_binary(values.type) else np.int32
+    _, offset_buffer, content = values.buffers()
+    offsets = np.frombuffer(offset_buffer, offset_dtype)[values.offset : values.offset + len(values) + 1]
+    return memoryview(content)[offsets[0] : offsets[-1]] if len(values) else b""
 
 
 def stack_masks(masks: Any, shape: tuple[int, ...], planes: Any = None, dtypes: Any = None) -> np.ndarray | None:
@@ -185,20 +191,31 @@ def stack_masks(masks: Any, shape: tuple[int, ...], planes: Any = None, dtypes: 
 
 
 def _stack_planes(rows: Any, shape: tuple[int, ...], names: Any, dtypes: Any) -> np.ndarray:
-    kinds = {tuple(each or ()) for row, each in zip(rows, names, strict=True) if row is not None}
-    if len(kinds) > 1:
-        listed = "; ".join(", ".join(each) or "no planes" for each in sorted(kinds))
+    """Decode masks with planes to (B, P, H, W), with zeros for rows without a mask.
+
+    Args:
+        rows: Bytes of the mask of each row, or None; at least one row has a mask.
+        shape: Height and width of the crops.
+        names: Names of the planes of each row, or None.
+        dtypes: Dtype of the planes of each row, or None.
+
+    Raises:
+        UserError: The masks have different planes, or a mask does not have the size of its crop.
+    """
+    plane_sets = {tuple(each or ()) for row, each in zip(rows, names, strict=True) if row is not None}
+    if len(plane_sets) > 1:
+        listed = "; ".join(", ".join(each) or "no planes" for each in sorted(plane_sets))
         raise UserError(f"masks with different planes ({listed}) cannot form a batch; decode them one by one")
     try:
-        read = [
+        masks = [
             None if row is None else read_planes(row, each, dtype, shape)
             for row, each, dtype in zip(rows, names, dtypes, strict=True)
         ]
     except ValueError as error:
         raise UserError(f"damaged row: {error}") from error
-    dtype = np.result_type(*(each.dtype for each in read if each is not None))
-    stacked = np.zeros((len(rows), len(kinds.pop()), *shape), dtype)
-    for number, planes in enumerate(read):
+    dtype = np.result_type(*(each.dtype for each in masks if each is not None))
+    stacked = np.zeros((len(rows), len(plane_sets.pop()), *shape), dtype)
+    for number, planes in enumerate(masks):
         if planes is not None:
             stacked[number] = planes
     return stacked

@@ -76,10 +76,10 @@ def find_split(repo: str | os.PathLike[str], split: str, *, token: str | None = 
     Raises:
         UserError: There is no such data set or split, or a shard is damaged.
     """
-    files = _data_files(repo, token)
-    if split not in files:
-        raise UserError(f"{repo}: has no split {split!r}; choose from {', '.join(files)}")
-    paths = files[split]
+    paths_of = _data_files(repo, token)
+    if split not in paths_of:
+        raise UserError(f"{repo}: has no split {split!r}; choose from {', '.join(paths_of)}")
+    paths = paths_of[split]
     open_file = functools.partial(_open, token=token)
     groups = _groups_of_index(paths, split, open_file)
     if groups is None:
@@ -118,7 +118,13 @@ def check_repository_name(repo: str | os.PathLike[str]) -> None:
 
 
 def _data_files(repo: str | os.PathLike[str], token: str | None) -> dict[str, list[str]]:
-    """Return the files of each split, as the `datasets` library finds them."""
+    """Return the paths or URLs of the Parquet files of each split, as the `datasets` library finds them.
+
+    The configuration `crops` is used, or, without one, the first that is not the preview.
+
+    Raises:
+        UserError: There is no such data set, the library cannot load it, or a file is not a Parquet file.
+    """
     check_repository_name(repo)
     import datasets  # takes a second to import
 
@@ -156,26 +162,31 @@ OpenFile = Callable[[str], IO[bytes]]
 
 
 def _groups_of_index(paths: Sequence[str], split: str, open_file: OpenFile) -> list[tuple[int, ...]] | None:
-    """Return the rows of the row groups from the index; None if there is no index, or it lists other files."""
+    """Read the number of rows of each row group of each shard from the index.
+
+    None means that there is no readable index, or that it lists other files; the caller then reads the footers.
+    """
     root = paths[0].rpartition("/data/")[0]
     if not root:
         return None
     try:
         with open_file(f"{root}/{INDEX_FILE}") as file:
             index = json.loads(file.read())
-        known = {each["file"]: tuple(int(rows) for rows in each["row_groups"]) for each in index["splits"][split]}
-        return [known.pop(path[len(root) + 1 :]) for path in paths] if len(known) == len(paths) else None
+        groups = {each["file"]: tuple(int(rows) for rows in each["row_groups"]) for each in index["splits"][split]}
+        return [groups.pop(path[len(root) + 1 :]) for path in paths] if len(groups) == len(paths) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _groups_of_footer(path: str, open_file: OpenFile) -> tuple[int, ...]:
+    """Read the number of rows of each row group of a shard from its footer."""
     with _damage_errors(path), open_file(path) as file:
         metadata = pq.ParquetFile(file).metadata
         return tuple(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
 
 
 def _labels_and_columns(path: str, open_file: OpenFile) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Read the names of the classes (() without classes) and of the columns from the schema of a shard."""
     from datasets import ClassLabel, Features
 
     with _damage_errors(path), open_file(path) as file:
@@ -249,6 +260,11 @@ class ShardReader:
         return _open(path, token=self.files.token) if "://" in path else pa.OSFile(path)
 
     def _read_footer(self, shard: int) -> tuple[pq.FileMetaData, list[int]]:
+        """Read the footer of a shard; return it with the compressed bytes of the columns in each row group.
+
+        Raises:
+            UserError: The shard is damaged, its row groups are not those of the index, or it lacks a column.
+        """
         expected = self.files.shards[shard]
         with _damage_errors(expected.file), self._opened(expected.file) as file:
             metadata = pq.ParquetFile(file).metadata
@@ -265,9 +281,10 @@ class ShardReader:
                 f"{expected.file}: has no column {', '.join(missing)} (its columns are {', '.join(sorted(names))}); "
                 "give a data set of crops, such as `stedfm data build` writes"
             )
-        used = [k for k in range(metadata.num_columns) if _top(metadata, k) in self.columns]
+        used = [k for k in range(metadata.num_columns) if _top_column(metadata, k) in self.columns]
         return metadata, [sum(group.column(k).total_compressed_size for k in used) for group in groups]
 
 
-def _top(metadata: pq.FileMetaData, column: int) -> str:
+def _top_column(metadata: pq.FileMetaData, column: int) -> str:
+    """Return the column of a table that a Parquet column belongs to; a list is stored as `name.list.element`."""
     return str(metadata.schema.column(column).path).split(".")[0]

@@ -199,10 +199,14 @@ def with_planes(table: pa.Table) -> pa.Table:
 
 
 def _row(crop: Crop) -> dict[str, Any]:
+    """Convert a crop to the values of a row; pixels and masks become little-endian bytes.
+
+    `intensity_low` and `intensity_high` are stored values: scaled pixels have the range of their dtype.
+    """
     pixels = np.ascontiguousarray(crop.pixels, dtype=crop.pixels.dtype.newbyteorder("<"))
     stored_low, stored_high = crop.scaling.low, crop.scaling.high
     if crop.scaling.applied:
-        stored_low, stored_high = 0.0, _largest(pixels.dtype)
+        stored_low, stored_high = 0.0, _scaled_maximum(pixels.dtype)
     return {
         "pixels": pixels.tobytes(),
         "height": pixels.shape[0],
@@ -225,7 +229,8 @@ def _row(crop: Crop) -> dict[str, Any]:
     }
 
 
-def _largest(dtype: np.dtype[Any]) -> float:
+def _scaled_maximum(dtype: np.dtype[Any]) -> float:
+    """Return the stored value of the scaled intensity 1: the largest integer, or 1.0 for floats."""
     return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
 
 

@@ -27,7 +27,7 @@ def mask_bytes(mask: np.ndarray) -> bytes:
     Raises:
         ValueError: The mask holds other values.
     """
-    return np.ascontiguousarray(mask, dtype=f"<{_whole(mask).str[1:]}").tobytes()
+    return np.ascontiguousarray(mask, dtype=_integer_dtype(mask).newbyteorder("<")).tobytes()
 
 
 def planes_columns(mask: np.ndarray | None, names: Sequence[str], region: np.ndarray | None) -> dict[str, Any]:
@@ -51,16 +51,16 @@ def planes_columns(mask: np.ndarray | None, names: Sequence[str], region: np.nda
         >>> entries["mask_dtype"], len(entries["mask"])
         ('float16', 8)
     """
-    found: dict[str, Any] = {
+    columns: dict[str, Any] = {
         "mask_planes": None,
         "mask_dtype": None,
         "region": None if region is None else np.ascontiguousarray(region > 0, np.uint8).tobytes(),
     }
     if mask is None or not names:
-        return found
-    dtype = _fractions(mask) if mask.dtype.kind == "f" else _whole(mask)
+        return columns
+    dtype = _fraction_dtype(mask) if mask.dtype.kind == "f" else _integer_dtype(mask)
     content = np.ascontiguousarray(mask, dtype=dtype.newbyteorder("<")).tobytes()
-    return found | {"mask": content, "mask_planes": list(names), "mask_dtype": dtype.name}
+    return columns | {"mask": content, "mask_planes": list(names), "mask_dtype": dtype.name}
 
 
 def read_planes(stored: bytes, names: Sequence[str], dtype: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -107,13 +107,15 @@ def read_region(stored: bytes, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(stored, np.uint8).reshape(shape) > 0
 
 
-def _whole(mask: np.ndarray) -> np.dtype[Any]:
+def _integer_dtype(mask: np.ndarray) -> np.dtype[Any]:
+    """Return the smallest dtype for a mask of whole numbers; raise `ValueError` for other masks."""
     if mask.dtype.kind not in "biu" or mask.min() < 0 or mask.max() > 65535:
         raise ValueError(_NUMBERS)
     return np.dtype(np.uint16 if mask.max() > 255 else np.uint8)
 
 
-def _fractions(mask: np.ndarray) -> np.dtype[Any]:
+def _fraction_dtype(mask: np.ndarray) -> np.dtype[Any]:
+    """Return float16 if it holds all fractions without loss, else float32; raise `ValueError` for other masks."""
     if not (np.isfinite(mask).all() and mask.min() >= 0 and mask.max() <= 1):
         raise ValueError("a mask of fractions holds numbers from 0 to 1")
     single = mask.astype(np.float32)

@@ -107,7 +107,7 @@ class SplitWriter:
         self._rng = np.random.default_rng(np.random.SeedSequence([seed, *split.encode()]))
         self._open: list[_ShardFile] = []
         self._finished: list[_ShardFile] = []
-        self._targets = np.empty(0, np.intp)
+        self._targets = np.empty(0, np.intp)  # open shard of each of the next rows
         self._added, self._rows = 0, rows
 
     @property
@@ -116,7 +116,11 @@ class SplitWriter:
         return [Shard(file.name, tuple(file.groups)) for file in self._finished]
 
     def add(self, table: pa.Table) -> None:
-        """Write the next rows to random shards."""
+        """Write the next rows to random shards; open shards are closed, and the next ones opened, when they are full.
+
+        Raises:
+            ValueError: More rows are added than were announced.
+        """
         self._added += table.num_rows
         if self._added > self._rows:
             raise ValueError(f"{self._added} rows were added to a split of {self._rows}")
@@ -125,6 +129,7 @@ class SplitWriter:
                 self._open_shards()
             now, table = table.slice(0, len(self._targets)), table.slice(len(self._targets))
             shards, self._targets = self._targets[: now.num_rows], self._targets[now.num_rows :]
+            # Group the rows by their shard, to add them to each shard at once.
             order = np.argsort(shards, kind="stable")
             targets, starts = np.unique(shards[order], return_index=True)
             for target, rows in zip(targets, np.split(order, starts[1:]), strict=True):
@@ -177,6 +182,7 @@ class _ShardFile:
         self._writer = open_writer(self.temporary, schema)
 
     def add(self, table: pa.Table) -> None:
+        """Collect rows, and write all full row groups."""
         self._waiting.append(table)
         self._rows_waiting += table.num_rows
         if self._rows_waiting >= self._rows_per_group:
@@ -194,6 +200,7 @@ class _ShardFile:
             self.groups.append(group.num_rows)
 
     def close(self) -> None:
+        """Write the remaining rows and the footer."""
         if self._rows_waiting:
             self._write(pa.concat_tables(self._waiting))
         self._waiting = []
@@ -201,6 +208,7 @@ class _ShardFile:
         del self._writer  # frees the footer, of which a million crops have many
 
     def discard(self) -> None:
+        """Close and remove the temporary file after an error; a second error is ignored."""
         try:
             self._writer.close()
         except (OSError, AttributeError):  # the disk is still full, or the file is closed already

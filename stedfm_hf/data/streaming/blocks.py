@@ -53,8 +53,8 @@ class Block:
             target = self._columns[name]
             if target.shape[1:] != values.shape[1:] or target.dtype != values.dtype:
                 raise UserError(
-                    f"crops of different sizes or dtypes ({_kind(target)} and {_kind(values)}) cannot form a batch; "
-                    "build a data set with one crop size and dtype"
+                    f"crops of different sizes or dtypes ({_size_and_dtype(target)} and {_size_and_dtype(values)}) "
+                    "cannot form a batch; build a data set with one crop size and dtype"
                 )
             target[start : start + len(values)] = values
 
@@ -64,7 +64,7 @@ class Block:
         return {name: np.take(values, positions, axis=0) for name, values in self._columns.items()}
 
 
-def _kind(values: np.ndarray) -> str:
+def _size_and_dtype(values: np.ndarray) -> str:
     return f"{' x '.join(map(str, values.shape[1:]))} {values.dtype}"
 
 
@@ -97,13 +97,13 @@ class BlockReader:
             groups: Sorted numbers of the row groups to read.
         """
         block = Block(groups, self._rows_of_group[groups])
-        tasks = list(self._reads(groups))
+        reads = self._split_into_reads(groups)
         if self._pool is None:
-            for first, read in tasks:
-                self._load(block, first, read)
+            for first, part in reads:
+                self._load(block, first, part)
             self._started[number] = block, []
         else:
-            self._started[number] = block, [self._pool.submit(self._load, block, first, read) for first, read in tasks]
+            self._started[number] = block, [self._pool.submit(self._load, block, first, part) for first, part in reads]
 
     def get(self, number: int) -> Block:
         """Wait for a started block, and return it."""
@@ -124,8 +124,11 @@ class BlockReader:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._started.clear()
 
-    def _reads(self, groups: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
-        """Yield the row groups of each read: consecutive ones of one shard, with about `ROWS_AT_ONCE` rows."""
+    def _split_into_reads(self, groups: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
+        """Yield the row groups of each read: consecutive ones of one shard, with about `ROWS_AT_ONCE` rows.
+
+        Each read has the index in `groups` of its first row group, and the numbers of its row groups in the split.
+        """
         start, rows = 0, 0
         for end, group in enumerate(groups):
             new_shard = end > start and self._shard_of_group[group] != self._shard_of_group[groups[start]]
@@ -137,6 +140,7 @@ class BlockReader:
             yield start, groups[start:]
 
     def _load(self, block: Block, first: int, groups: np.ndarray) -> None:
+        """Read row groups of one shard into a block, from the row group with the index `first` in the block on."""
         shard = int(self._shard_of_group[groups[0]])
         table = self.reader.read(shard, (groups - self._first_group[shard]).tolist())
         try:

@@ -124,17 +124,22 @@ class EpochOrder:
         return int(self._block_start[number]), int(self._block_start[number + 1])
 
     def _make_block(self, number: int) -> Rows:
+        """Compute the rows of a block in their order.
+
+        The rows of each row group are permuted, and the row groups lie one after the other on the lanes. The order
+        visits all lanes in steps of the golden ratio, from a random lane on.
+        """
         rng = self._rng(_BLOCK, number)
         shards = self._shards[number * self.open_shards : (number + 1) * self.open_shards]
         spans = zip(self._groups_of_shard[shards], self._groups_of_shard[shards + 1], strict=True)
         groups = np.concatenate([np.arange(*span) for span in spans])
         lengths = self._group_rows[groups]
-        group = np.repeat(groups, lengths)
-        offset = np.concatenate([rng.permutation(length) for length in lengths])
-        count = len(group)
+        group_of_lane = np.repeat(groups, lengths)
+        offset_of_lane = np.concatenate([rng.permutation(length) for length in lengths])
+        count = len(group_of_lane)
         step = _coprime_near(GOLDEN * count, count)
         lane = (int(rng.integers(count)) + step * np.arange(count, dtype=np.int64)) % count
-        group, offset = group[lane], offset[lane]
+        group, offset = group_of_lane[lane], offset_of_lane[lane]
         return Rows(self._first_row[group] + offset, group, offset, (lane + 0.5) / count, np.full(count, number))
 
     def _rng(self, *key: int) -> np.random.Generator:
@@ -174,8 +179,8 @@ class Batching:
 
     def batches_from(self, position: int) -> int:
         """Return the number of batches of each rank from a position of the order to its end."""
-        left = max(0, self.rows - position)
-        return left // self.global_batch if self.drop_last else -(-left // self.global_batch)
+        remaining = max(0, self.rows - position)
+        return remaining // self.global_batch if self.drop_last else -(-remaining // self.global_batch)
 
     def batch(self, order: EpochOrder, begin: int, number: int, rank: int) -> tuple[Rows, np.ndarray]:
         """Return a batch of a rank.

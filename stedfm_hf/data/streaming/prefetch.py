@@ -26,10 +26,12 @@ def prefetch(items: Generator[Item, None, None], count: int = PREFETCHED) -> Gen
         >>> list(prefetch(number**2 for number in range(4)))
         [0, 1, 4, 9]
     """
+    # An item, or an error of the generator, or (None, None) after the last item.
     ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(maxsize=count)
     stopped = threading.Event()
 
     def hand_over(item: Item | None, error: BaseException | None) -> None:
+        # The timeout lets the thread notice that the reader stopped while the queue is full.
         while not stopped.is_set():
             try:
                 ready.put((item, error), timeout=0.1)
@@ -37,7 +39,8 @@ def prefetch(items: Generator[Item, None, None], count: int = PREFETCHED) -> Gen
             except queue.Full:
                 pass
 
-    def work() -> None:
+    def produce() -> None:
+        """Put the items into the queue until the reader stops, then close the generator in its thread."""
         try:
             for item in items:
                 hand_over(item, None)
@@ -49,7 +52,7 @@ def prefetch(items: Generator[Item, None, None], count: int = PREFETCHED) -> Gen
         finally:
             items.close()
 
-    thread = threading.Thread(target=work, name="stedfm-stream-batches", daemon=True)
+    thread = threading.Thread(target=produce, name="stedfm-stream-batches", daemon=True)
     thread.start()
     try:
         while True:

@@ -116,6 +116,7 @@ def stream(
 
 
 def _rank_and_world_size() -> tuple[int, int]:
+    """Return the rank and the number of processes of `torch.distributed`, or (0, 1) if it is not initialized."""
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
@@ -148,11 +149,12 @@ class CropStream(IterableDataset[Batch]):
         workers: int = 2,
     ) -> None:
         super().__init__()
-        _check(files, batch_size, rank, world_size, drop_last, open_shards, columns, workers)
+        _check_arguments(files, batch_size, rank, world_size, drop_last, open_shards, columns, workers)
         self.files, self.seed, self.rank, self.workers = files, seed, rank, workers
         self.open_shards, self.columns = open_shards, tuple(columns)
         self.batching = Batching(files.rows, batch_size, world_size, drop_last)
         self.bytes_read = 0
+        # Positions of the order: the start of the iteration, and the end of the last batch.
         self._begin = self._position = 0
         self.set_epoch(epoch)
         self._warn_about_repeated_reading()
@@ -169,7 +171,7 @@ class CropStream(IterableDataset[Batch]):
         if epoch != getattr(self, "epoch", None):
             self.epoch = epoch
             self._begin = self._position = 0
-            self.__dict__.pop("_order", None)
+            self.__dict__.pop("_order", None)  # clears the cached property
 
     @cached_property
     def _order(self) -> EpochOrder:
@@ -196,7 +198,7 @@ class CropStream(IterableDataset[Batch]):
         position = self._position
         if batches is not None:
             position = min(self._begin + batches * self.batching.global_batch, self.files.rows)
-        return {"epoch": self.epoch, "position": position, **self._identity()}
+        return {"epoch": self.epoch, "position": position, **self._order_settings()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume at the position of a state: the next iteration yields the remaining batches.
@@ -207,9 +209,9 @@ class CropStream(IterableDataset[Batch]):
         Raises:
             UserError: The state belongs to another data set, seed or `open_shards`.
         """
-        identity = self._identity()
-        if differing := [key for key, value in identity.items() if state.get(key) != value]:
-            shown = "; ".join(f"{key}: {state.get(key)!r} then, {identity[key]!r} now" for key in differing)
+        current = self._order_settings()
+        if differing := [key for key, value in current.items() if state.get(key) != value]:
+            shown = "; ".join(f"{key}: {state.get(key)!r} then, {current[key]!r} now" for key in differing)
             raise UserError(
                 f"{self.files.repo}: the state belongs to another stream ({shown}); use the settings of that stream"
             )
@@ -226,8 +228,8 @@ class CropStream(IterableDataset[Batch]):
         self.set_epoch(epoch)
         self._begin = self._position = batches * self.batching.global_batch
 
-    def _identity(self) -> dict[str, Any]:
-        """Return the values that decide the order, except the epoch."""
+    def _order_settings(self) -> dict[str, Any]:
+        """Return the settings and sizes that decide the order, except the epoch; a saved state must have the same."""
         return {
             "seed": self.seed,
             "split": self.files.split,
@@ -248,7 +250,11 @@ class CropStream(IterableDataset[Batch]):
         self._begin = self._position = 0
 
     def _batches(self, begin: int, number: int, step: int) -> Batches:
-        """Yield every `step`-th batch of the rank from batch `number` on, and prefetch one block."""
+        """Yield every `step`-th batch of the rank from batch `number` on; read blocks of shards in advance.
+
+        Batches are counted from the position `begin` of the order. A block is read when the first batch needs it, and
+        discarded when no later batch needs it. The generator stops the threads when it is closed.
+        """
         # Decoding a mask needs the columns of its planes.
         plane_columns = self.files.plane_columns[:2] if "mask" in self.columns else ()
         others = dict.fromkeys((*self.columns, *plane_columns))
@@ -257,50 +263,59 @@ class CropStream(IterableDataset[Batch]):
         blocks = BlockReader(reader, self.workers)
         try:
             numbers = range(number, self.batching.batches_from(begin), step)
-            for done, each in enumerate(numbers):
-                rows, valid = self.batching.batch(self._order, begin, each, self.rank)
+            for done, batch_number in enumerate(numbers):
+                rows, valid = self.batching.batch(self._order, begin, batch_number, self.rank)
                 first, last = int(rows.block.min()), int(rows.block.max())
                 blocks.discard_before(first)
                 # At most two blocks: the next one is prefetched when no batch needs the previous one.
                 end = min(last + 1, self._order.blocks - 1) if self.workers and first == last else last
                 for block in range(first, end + 1):
                     if not blocks.is_started(block):
-                        blocks.start(block, self._groups(begin, numbers[done:], block))
-                yield self._tensors(_collect(blocks, rows), rows.index, valid)
+                        blocks.start(block, self._groups_to_read(begin, numbers[done:], block))
+                yield self._to_tensors(_collect(blocks, rows), rows.index, valid)
                 self.bytes_read += reader.bytes_read
                 reader.bytes_read = 0
         finally:
             blocks.close()
 
-    def _groups(self, begin: int, numbers: range, block: int) -> np.ndarray:
-        """Return the row groups of a block that some batches of this rank need."""
+    def _groups_to_read(self, begin: int, numbers: range, block: int) -> np.ndarray:
+        """Return the sorted numbers of the row groups of a block that the batches `numbers` of this rank need.
+
+        Batches are counted from the position `begin` of the order.
+        """
         first, last = self._order.block_span(block)
         size = self.batching.global_batch
-        touched = [np.empty(0, np.int64)]
+        needed = [np.empty(0, np.int64)]
         for number in numbers:
             start = begin + number * size
             if start >= last:
                 break
             if start + size > first:
                 rows, _ = self.batching.batch(self._order, begin, number, self.rank)
-                touched.append(rows.group[rows.block == block])
-        return np.unique(np.concatenate(touched))
+                needed.append(rows.group[rows.block == block])
+        return np.unique(np.concatenate(needed))
 
-    def _tensors(self, columns: dict[str, np.ndarray], index: np.ndarray, valid: np.ndarray) -> Batch:
-        ends = [columns.pop(f"intensity_{end}") for end in ("low", "high")]
-        pixels = columns.pop("pixels")
+    def _to_tensors(self, arrays: dict[str, np.ndarray], index: np.ndarray, valid: np.ndarray) -> Batch:
+        """Convert the arrays of a batch to the batch that the stream yields; see :func:`stream`.
+
+        Args:
+            arrays: Array of each column that was read, (B, ...), see `blocks.to_arrays`; columns of planes are used to
+                decode masks, and are in the result only if they were requested.
+            index: Number of each row in the split, (B,).
+            valid: False for copies that fill up the batch, (B,) bool.
+        """
+        limits = np.stack([arrays.pop("intensity_low"), arrays.pop("intensity_high")], axis=-1)
+        pixels = arrays.pop("pixels")
         batch: Batch = {
             "pixels": torch.from_numpy(pixels)[:, None],
-            "intensity_range": torch.from_numpy(np.stack(ends, axis=-1).astype(np.float32)),
+            "intensity_range": torch.from_numpy(limits.astype(np.float32)),
             "index": torch.from_numpy(index),
             "valid": torch.from_numpy(valid),
         }
-        kinds = {name: columns[name].tolist() for name in ("mask_planes", "mask_dtype") if name in columns}
-        for name, values in columns.items():
+        planes, dtypes = (arrays[name].tolist() if name in arrays else None for name in ("mask_planes", "mask_dtype"))
+        for name, values in arrays.items():
             if name == "mask":
-                masks = stack_masks(
-                    values.tolist(), pixels.shape[1:], kinds.get("mask_planes"), kinds.get("mask_dtype")
-                )
+                masks = stack_masks(values.tolist(), pixels.shape[1:], planes, dtypes)
                 batch[name] = torch.from_numpy(np.zeros(pixels.shape, np.uint8) if masks is None else masks)
             elif name == "region":
                 regions = stack_regions(values.tolist(), pixels.shape[1:])
@@ -317,11 +332,12 @@ class CropStream(IterableDataset[Batch]):
         blocks = range(min(2, self._order.blocks))
         numbers = range(self.batching.batches_from(0))
         lengths = np.concatenate([np.asarray(shard.row_groups, np.int64) for shard in self.files.shards])
-        read = sum(int(lengths[self._groups(0, numbers, block)].sum()) for block in blocks)
+        read = sum(int(lengths[self._groups_to_read(0, numbers, block)].sum()) for block in blocks)
         rows = sum(np.subtract(*self._order.block_span(block)[::-1]) for block in blocks)
         return float(read * self.batching.world_size / rows)
 
     def _warn_about_repeated_reading(self) -> None:
+        """Warn on rank 0 if the ranks together read more than `MAX_READ_RATIO` times the split."""
         world = self.batching.world_size
         if self.rank or world == 1 or (ratio := self.read_ratio()) <= MAX_READ_RATIO:
             return
@@ -335,17 +351,17 @@ class CropStream(IterableDataset[Batch]):
 
 
 def _collect(blocks: BlockReader, rows: Rows) -> dict[str, np.ndarray]:
-    """Return the columns of rows from one or more blocks."""
+    """Return the values of each column for some rows, in their order; wait until their blocks are read."""
     numbers = np.unique(rows.block)
     positions = [np.flatnonzero(rows.block == number) for number in numbers]
     parts = [blocks.get(int(n)).take(rows.take(inside)) for n, inside in zip(numbers, positions, strict=True)]
     if len(parts) == 1:
         return parts[0]
-    order = np.argsort(np.concatenate(positions), kind="stable")
+    order = np.argsort(np.concatenate(positions), kind="stable")  # the parts hold the rows block by block
     return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
 
 
-def _check(
+def _check_arguments(
     files: SplitFiles,
     batch_size: int,
     rank: int,
@@ -355,6 +371,7 @@ def _check(
     columns: Sequence[str],
     workers: int,
 ) -> None:
+    """Raise `UserError` if an argument of :func:`stream` is out of range, or the split is too small for the ranks."""
     if not 0 <= rank < world_size:
         raise UserError(f"rank {rank} is not valid with {world_size} ranks; ranks go from 0 to {world_size - 1}")
     for name, value, smallest in (
