@@ -80,9 +80,9 @@ def cut_crop(array: np.ndarray, y: int, x: int) -> np.ndarray:
         y: First row.
         x: First column.
     """
-    piece = array[..., y : y + SIZE, x : x + SIZE]
-    missing = [(0, SIZE - length) for length in piece.shape[-2:]]
-    return np.pad(piece, [*[(0, 0)] * (array.ndim - 2), *missing])
+    inside = array[..., y : y + SIZE, x : x + SIZE]
+    missing = [(0, SIZE - length) for length in inside.shape[-2:]]
+    return np.pad(inside, [*[(0, 0)] * (array.ndim - 2), *missing])
 
 
 def pixels_inside(shape: tuple[int, ...], y: int, x: int) -> np.ndarray | None:
@@ -102,14 +102,15 @@ def pixels_inside(shape: tuple[int, ...], y: int, x: int) -> np.ndarray | None:
 
 
 def rescaled_votes(planes: np.ndarray) -> np.ndarray:
-    """Rescale votes by the minimum and maximum over all planes of a crop.
+    """Rescale votes so that the smallest value of a crop becomes 0 and the largest 1, over all its planes.
 
-    Votes without contrast are only clipped to [0, 1].
+    This is a weakness of the published protocol: if at most one of three annotators marked a pixel of a crop, its
+    largest value of 1/3 becomes 1, as if all three had marked it. If all values are equal, they are clipped to [0, 1].
 
     Args:
-        planes: (C, H, W) fractions of annotators.
+        planes: (C, H, W) votes: fraction of the annotators who marked each pixel, for each class.
 
-    Source: reference protocol; one vote in three becomes as certain as three.
+    Source: reference protocol.
 
     Example:
         >>> rescaled_votes(np.array([[[0.0, 0.25, 0.5]]])).tolist()

@@ -79,19 +79,25 @@ def crop_starts(length: int, *, legacy: bool) -> list[int]:
 
 
 def _read(files: SourceFiles, name: str, legacy: bool) -> list[Crop]:
+    """Read the crops with enough foreground; none for an image without contrast.
+
+    Raises:
+        ValueError: The image is smaller than a crop.
+    """
     plane = read_plane(files.read(name), 0)
     if min(plane.shape) < SIZE:
         raise ValueError(f"{plane.shape[0]} x {plane.shape[1]} pixels are smaller than a crop of {SIZE}")
     if plane.min() == plane.max():
         return []
-    scaled = _scaled(plane)
+    scaled = _scale_to_unit(plane)
     foreground = scaled > threshold_otsu(scaled)
     rows, columns = (crop_starts(length, legacy=legacy) for length in plane.shape)
     kept = [(y, x) for y in rows for x in columns if foreground[y : y + SIZE, x : x + SIZE].mean() > MIN_FOREGROUND]
     return minmax_crops(plane, kept, legacy=legacy)
 
 
-def _scaled(plane: np.ndarray) -> np.ndarray:
+def _scale_to_unit(plane: np.ndarray) -> np.ndarray:
+    """Scale an image with contrast by its minimum and maximum to [0, 1], in float64."""
     whole = plane.astype(np.float64)
     scaled: np.ndarray = (whole - whole.min()) / (whole.max() - whole.min())
     return scaled

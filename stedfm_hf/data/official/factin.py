@@ -52,7 +52,7 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
             continue
         try:
             file = open_hdf5(files, name)
-            items = [item for group in members(file) for item in _group(file, name, group, split, legacy)]
+            items = [item for group in members(file) for item in _items_of_group(file, name, group, split, legacy)]
         except (ValueError, KeyError, OSError, RuntimeError) as error:
             planned.failed[name] = f"cannot be read ({error}); download it again"
             continue
@@ -61,9 +61,14 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     return planned
 
 
-def _group(file: Any, name: str, group: str, split: str, legacy: bool) -> list[Item]:
-    holder = member(file, group)
-    pixels, label = images(holder, "data"), member(holder, "label")
+def _items_of_group(file: Any, name: str, group: str, split: str, legacy: bool) -> list[Item]:
+    """Plan the images of one group of an open HDF5 file; `name` is the name of the file in the manifest.
+
+    Raises:
+        ValueError: A dataset of the group is missing, or shapes do not match.
+    """
+    datasets = member(file, group)
+    pixels, label = images(datasets, "data"), member(datasets, "label")
     shape: tuple[int, ...] = getattr(label, "shape", ())
     if len(shape) != 4 or shape[1] not in (2, 3) or (shape[0], *shape[2:]) != (len(pixels), *pixels.shape[-2:]):
         raise ValueError(f"{group}/label has the shape {shape}, which does not match {pixels.shape} of data")
@@ -73,16 +78,28 @@ def _group(file: Any, name: str, group: str, split: str, legacy: bool) -> list[I
     items = []
     for row, (height, width) in enumerate(sizes.astype(int).tolist()):
         item = f"{name}#{group}/{row}"
-        read = partial(_read, pixels, label, row, (height, width), split == "test" or not legacy, legacy)
+        # The reference uses the dendrite only in the test split.
+        use_dendrite = split == "test" or not legacy
+        read = partial(_read, pixels, label, row, (height, width), use_dendrite, legacy)
         items.append(Item(item, item, split, None, read))
     return items
 
 
-def _read(pixels: Any, label: Any, row: int, shape: tuple[int, int], marked: bool, legacy: bool) -> list[Crop]:
+def _read(pixels: Any, label: Any, row: int, shape: tuple[int, int], use_dendrite: bool, legacy: bool) -> list[Crop]:
+    """Read the crops of one image in which rings and fibres cover enough pixels.
+
+    Args:
+        pixels: Dataset of images, (N, H, W), padded.
+        label: Dataset of masks, (N, 2 or 3, H, W): rings, fibres and the dendrite, which may be missing.
+        row: Index of the image.
+        shape: Height and width of the image without padding.
+        use_dendrite: Whether the dendrite is the region of interest.
+        legacy: Whether to keep crops without dendrite pixels, and pixels beyond the image as background.
+    """
     height, width = shape
     plane = image(pixels, row)[:height, :width]
     planes = np.asarray(label[row])[:, :height, :width] > 0
-    dendrite = planes[2] if len(planes) == 3 and marked and (legacy or planes[2].any()) else None
+    dendrite = planes[2] if len(planes) == 3 and use_dendrite and (legacy or planes[2].any()) else None
     whole = crop_as_stored(plane)
     scaling = whole.scaling if whole.scaling.applied else replace(whole.scaling, fitted_on="source")
     crops = []

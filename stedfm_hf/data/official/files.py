@@ -57,7 +57,7 @@ class SourceFiles:
             self._folder, self.root = source, source.absolute().name
             ignored = None if exclude is None else exclude.absolute()
             paths = (path for path in source.absolute().rglob("*") if ignored is None or ignored not in path.parents)
-            known = {path.relative_to(source.absolute()).as_posix(): _stamp(path) for path in paths if path.is_file()}
+            stamps = {path.relative_to(source.absolute()).as_posix(): _stamp(path) for path in paths if path.is_file()}
         elif not source.is_file():
             raise UserError(f"{source}: no such file or folder. Check the path.")
         elif _starts_like_zip(source):
@@ -66,13 +66,13 @@ class SourceFiles:
             except (zipfile.BadZipFile, OSError) as error:
                 raise UserError(f"{source}: not a readable zip ({error}). Download it again.") from error
             self.root = source.stem
-            known = {
+            stamps = {
                 each.filename: f"{each.file_size} {each.CRC}" for each in self._zip.infolist() if not each.is_dir()
             }
         else:
-            known = {source.name: _stamp(source)}
-        self.names = sorted(name for name in known if not _is_hidden(name))
-        self._digest = sha256("\n".join(f"{name} {known[name]}" for name in self.names).encode()).hexdigest()
+            stamps = {source.name: _stamp(source)}
+        self.names = sorted(name for name in stamps if not _is_hidden(name))
+        self._digest = sha256("\n".join(f"{name} {stamps[name]}" for name in self.names).encode()).hexdigest()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -180,6 +180,7 @@ class TarMembers:
             EOFError: The archive has fewer members.
             Exception: The archive is damaged; tarfile raises various exceptions.
         """
+        # A tar can only be read forwards; the open iterator continues with the member number `_next`.
         if number < self._next or not self._next:
             self._members, self._next = enumerate(iterate_members(self._path)), 0
         for index, member in self._members:

@@ -35,7 +35,7 @@ CORRECTIONS = (
     "A crop without contrast becomes zeros; the reference divides by zero and returns NaN.",
     "An image in two splits is kept in the test set, or else in the validation set.",
 )
-_END = "_bin"
+_MASK_SUFFIX = "_bin"
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
@@ -51,8 +51,8 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     """
     planned = Plan((), mask_names={0: "background", **dict(enumerate(CLASSES, start=1))})
     names = tiff_names(files)
-    labels = {_key(files, name): name for name in names if _stem(name).endswith(_END)}
-    images = [name for name in names if not _stem(name).endswith(_END)]
+    labels = {_pair_key(files, name): name for name in names if _stem(name).endswith(_MASK_SUFFIX)}
+    images = [name for name in names if not _stem(name).endswith(_MASK_SUFFIX)]
     pairs = [(name, "test") for name in images if _is_test(files, name)]
     listed = listed_splits(files, "footprocess", planned)
     if listed is None:
@@ -61,26 +61,28 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
         )
         planned.notes.append(NO_LISTS)
     pairs += [(name, split) for name, split in listed if (name, split) not in pairs]
-    values = {}
+    values_of = {}
     for name, _ in pairs:
-        if (label := labels.get(_key(files, name))) is None:
-            planned.skipped[name] = f"has no mask {_stem(name)}{_END}.tif"
+        if (label := labels.get(_pair_key(files, name))) is None:
+            planned.skipped[name] = f"has no mask {_stem(name)}{_MASK_SUFFIX}.tif"
             continue
         try:
-            values[name] = _two_largest_values(read_plane(files.read(label), 0))
+            values_of[name] = _two_largest_values(read_plane(files.read(label), 0))
         except Exception as error:  # damaged bytes raise various exceptions
             planned.failed[label] = f"cannot be read ({error or type(error).__name__}); download it again"
-    common = Counter(each for each in values.values() if len(each) == 2).most_common(1)
+    common = Counter(each for each in values_of.values() if len(each) == 2).most_common(1)
     for name, split in pairs:
-        if name not in values:
+        if name not in values_of:
             continue
-        numbers = values[name] if legacy or not common else common[0][0]
-        if not legacy and (not common or not set(values[name]) <= set(numbers)):
-            known = f"the other masks contain {numbers}" if common else "no mask contains both classes"
-            planned.failed[name] = f"the mask contains {values[name]}, and {known}: the classes cannot be determined"
+        class_values = values_of[name] if legacy or not common else common[0][0]
+        if not legacy and (not common or not set(values_of[name]) <= set(class_values)):
+            others = f"the other masks contain {class_values}" if common else "no mask contains both classes"
+            planned.failed[name] = (
+                f"the mask contains {values_of[name]}, and {others}: the classes cannot be determined"
+            )
             continue
-        label = labels[_key(files, name)]
-        planned.items.append(Item(name, name, split, None, partial(_read, files, name, label, numbers, legacy)))
+        label = labels[_pair_key(files, name)]
+        planned.items.append(Item(name, name, split, None, partial(_read, files, name, label, class_values, legacy)))
     require_items(files.identity["name"], len(planned.items), planned.failed, "images/*.tif with labels/*_bin.tif")
     if not legacy:
         planned.keep_one_split_per_source()
@@ -95,8 +97,9 @@ def _is_test(files: SourceFiles, name: str) -> bool:
     return "test" in files.parts(name)[:-1]
 
 
-def _key(files: SourceFiles, name: str) -> tuple[bool, str]:
-    return _is_test(files, name), _stem(name).removesuffix(_END)
+def _pair_key(files: SourceFiles, name: str) -> tuple[bool, str]:
+    """Return a key that an image and its mask share: whether it is a test image, and the name without suffixes."""
+    return _is_test(files, name), _stem(name).removesuffix(_MASK_SUFFIX)
 
 
 def _two_largest_values(mask: np.ndarray) -> tuple[int, ...]:
@@ -105,6 +108,18 @@ def _two_largest_values(mask: np.ndarray) -> tuple[int, ...]:
 
 
 def _read(files: SourceFiles, name: str, label: str, values: tuple[int, ...], legacy: bool) -> list[Crop]:
+    """Read the annotated crops of an image, resampled to `PIXEL_NM`.
+
+    Args:
+        files: Files of the set.
+        name: Name of the image.
+        label: Name of its mask.
+        values: Values of the mask that are the classes, in the order of `CLASSES`.
+        legacy: Whether to store scaled pixels.
+
+    Raises:
+        ValueError: Image and mask differ in size, or the image has no pixel size.
+    """
     series = read_tiff(io.BytesIO(files.read(name)))[0]
     plane, mask = series.load()[0], read_plane(files.read(label), 0)
     if mask.shape != plane.shape:
@@ -114,17 +129,17 @@ def _read(files: SourceFiles, name: str, label: str, values: tuple[int, ...], le
     numbers = np.zeros(mask.shape, np.uint8)
     for number, value in enumerate(values, start=1):
         numbers[mask == value] = number
-    height, width = series.info.pixel_size_nm
-    factors = height / PIXEL_NM, width / PIXEL_NM
+    size_y, size_x = series.info.pixel_size_nm
+    factors = size_y / PIXEL_NM, size_x / PIXEL_NM
     plane = resample(plane[None].astype(np.float32), factors)[0]
     numbers = _pad_mirrored(_resize_nearest(numbers, plane.shape))
     plane = _pad_mirrored(plane)
     crops = []
     for y, x in inner_corners(plane.shape, STEP):
-        window = slice(y, y + SIZE), slice(x, x + SIZE)
-        if numbers[window].any():
-            crop = minmax_crop(plane[window], legacy=legacy)
-            crops.append(replace(crop, mask=numbers[window], y=y, x=x, pixel_size_nm=(PIXEL_NM, PIXEL_NM)))
+        cut = slice(y, y + SIZE), slice(x, x + SIZE)
+        if numbers[cut].any():
+            crop = minmax_crop(plane[cut], legacy=legacy)
+            crops.append(replace(crop, mask=numbers[cut], y=y, x=x, pixel_size_nm=(PIXEL_NM, PIXEL_NM)))
     return crops
 
 

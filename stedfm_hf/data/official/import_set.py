@@ -93,9 +93,14 @@ def import_set(settings: ImportSetSettings) -> DatasetSummary:
 
 
 def _stage(plan: Plan, staging: Staging, name: str, *, one_split: bool) -> None:
-    """Write the missing parts; the first one records the images that are not read."""
+    """Read the images of all parts that are not on disk yet, and write their crops as parts.
+
+    The first part has no crops; it records the files that the plan skips or cannot read. Images are read by the
+    priority of their splits, so that an image with the same pixels in two splits is kept in the test set, or else in
+    the validation set. Without `one_split`, such images are kept in both.
+    """
     items = _with_unique_names(by_split_priority(plan.items))
-    present, seen = set(staging.names()), dict[str, str]()
+    present, split_of_content = set(staging.names()), dict[str, str]()
     starts = range(0, len(items), PART_ITEMS)
     if part_name(0) not in present:
         statuses = {item: ItemStatus("skipped", reason) for item, reason in plan.skipped.items()}
@@ -103,12 +108,12 @@ def _stage(plan: Plan, staging: Staging, name: str, *, one_split: bool) -> None:
         staging.write_crops(part_name(0), [], [], statuses)
     with Progress(len(items), description=name, unit="images") as progress:
         for number, start in enumerate(starts, 1):
-            chosen = items[start : start + PART_ITEMS]
+            part = items[start : start + PART_ITEMS]
             if part_name(number) in present:
-                seen |= staging.read(part_name(number)).notes["seen"]
+                split_of_content |= staging.read(part_name(number)).notes["seen"]
             else:
-                _write_part(staging, part_name(number), chosen, seen if one_split else None)
-            progress.update(len(chosen))
+                _write_part(staging, part_name(number), part, split_of_content if one_split else None)
+            progress.update(len(part))
 
 
 def _with_unique_names(items: Sequence[Item]) -> list[Item]:
@@ -122,25 +127,26 @@ def _with_unique_names(items: Sequence[Item]) -> list[Item]:
     return named
 
 
-def _write_part(staging: Staging, name: str, items: Sequence[Item], seen: dict[str, str] | None) -> None:
-    """Write one part.
+def _write_part(staging: Staging, name: str, items: Sequence[Item], split_of_content: dict[str, str] | None) -> None:
+    """Read images and write their crops as a part, with the status of each image.
 
     Args:
         staging: Staging area of the output.
         name: Name of the part.
         items: Images to read.
-        seen: Splits of the images written so far by the hash of their pixels; None allows duplicates.
+        split_of_content: Splits of the images written so far by the hash of their pixels, to which new images are
+            added; an image in another split is skipped. None allows duplicates.
     """
-    new = dict[str, str]()
+    new = dict[str, str]()  # entries of this part, which a resumed run reads instead of the images
     with staging.open_crops(name) as writer:
         for item in items:
-            crops = _crops(item)
+            crops = _read_crops(item)
             if isinstance(crops, ItemStatus):
                 writer.part.items[item.name] = crops
                 continue
-            if seen is not None and item.split is not None:
-                content = _content(crops)
-                split = new[content] = seen.setdefault(content, item.split)
+            if split_of_content is not None and item.split is not None:
+                content = _content_hash(crops)
+                split = new[content] = split_of_content.setdefault(content, item.split)
                 if split != item.split:
                     reason = f"the same pixels are in the split {split!r}"
                     writer.part.items[item.name] = ItemStatus("skipped", reason)
@@ -152,8 +158,12 @@ def _write_part(staging: Staging, name: str, items: Sequence[Item], seen: dict[s
         writer.part.notes["seen"] = new
 
 
-def _crops(item: Item) -> list[Crop] | ItemStatus:
-    """Return the crops of an image, or the status of an image without crops."""
+def _read_crops(item: Item) -> list[Crop] | ItemStatus:
+    """Read the crops of an image; return the status of an image that cannot be read or has no crops.
+
+    Raises:
+        OSError: The disk or network failed, not the file.
+    """
     try:
         crops = [replace(crop, source=item.source, label=item.label) for crop in item.read()]
     except Exception as error:  # damaged and hostile bytes raise various exceptions
@@ -163,7 +173,8 @@ def _crops(item: Item) -> list[Crop] | ItemStatus:
     return crops or ItemStatus("skipped", "no crop has enough foreground or annotated pixels")
 
 
-def _content(crops: Sequence[Crop]) -> str:
+def _content_hash(crops: Sequence[Crop]) -> str:
+    """Return a hash of the pixels of all crops of an image, by which the same image in two splits is found."""
     digest = sha256()
     for crop in crops:
         digest.update(f"{crop.pixels.dtype.name} {crop.pixels.shape} ".encode())
@@ -176,6 +187,10 @@ def _one_line(text: str) -> str:
 
 
 def _card(spec: OfficialSet, corrected: Sequence[str], output: Path, manifest: Manifest, plan: Plan) -> CardFacts:
+    """Return origin, citation, licence, settings and limitations for the card of an imported set.
+
+    `corrected` lists the differences from the published code, which the reference protocol does not correct.
+    """
     from stedfm_hf.data.publishing.card import CardFacts
 
     legacy = manifest.settings["protocol"] == REFERENCE

@@ -40,7 +40,8 @@ CORRECTIONS = (
     "Crops at the border are moved inward, and each is stored once.",
     "An image with the same pixels in two splits is kept in the test set, or else in the validation set.",
 )
-Slice = Callable[[], tuple[np.ndarray, np.ndarray]]
+SliceReader = Callable[[], tuple[np.ndarray, np.ndarray]]
+"""Function that reads the image and the cell numbers of a slice, both (H, W)."""
 
 
 def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
@@ -56,29 +57,32 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     """
     planned = Plan(())
     stacks = [name for name in files.names if name.lower().endswith((".tif", ".tiff"))]
-    labels = {_key(name, "labels"): name for name in stacks if "labels" in _file(name)}
-    volumes = [name for name in files.names if name.lower().endswith(SUFFIXES) and "img" in _file(name)]
+    labels = {_pair_key(name, "labels"): name for name in stacks if "labels" in _file_name(name)}
+    volumes = [name for name in files.names if name.lower().endswith(SUFFIXES) and "img" in _file_name(name)]
     for name in volumes:
         if (split := _split(files, name)) is None:
             planned.skipped[name] = "not in a folder named train, valid or test"
-        elif (label := labels.get(_key(name, "img"), _only(labels, name))) is None:
+        elif (label := labels.get(_pair_key(name, "img"), _only_labels_in_folder(labels, name))) is None:
             planned.skipped[name] = "has no TIFF stack of labels with the same name in the same folder"
         else:
-            _add(planned, name, split, partial(_annotated, files, name, label), legacy)
+            _plan_slices(planned, name, split, partial(_open_annotated, files, name, label), legacy)
     for name in stacks:
         if name in labels.values() or (split := _split(files, name)) is None:
             continue
         if legacy:
             planned.skipped[name] = "the reference fails on test volumes"
         else:
-            _add(planned, name, split, partial(_thresholded, files, name), legacy)
+            _plan_slices(planned, name, split, partial(_open_two_channels, files, name), legacy)
     require_items(files.identity["name"], len(planned.items), planned.failed, "*img*.h5 with *labels*.tif in train")
     if not legacy and any(item.source in stacks for item in planned.items):
         planned.notes.append("the cells of the test volumes were segmented with a threshold; they are not annotations")
     return planned
 
 
-def _add(planned: Plan, name: str, split: str, open_volume: Callable[[], Sequence[Slice]], legacy: bool) -> None:
+def _plan_slices(
+    planned: Plan, name: str, split: str, open_volume: Callable[[], Sequence[SliceReader]], legacy: bool
+) -> None:
+    """Add an item for each slice of a volume to the plan; a volume that cannot be opened is added to its failures."""
     try:
         slices = open_volume()
     except (ValueError, KeyError, OSError, RuntimeError) as error:
@@ -88,53 +92,64 @@ def _add(planned: Plan, name: str, split: str, open_volume: Callable[[], Sequenc
         planned.items.append(Item(f"{name}#{number}", name, split, None, partial(_read, each, legacy)))
 
 
-def _file(name: str) -> str:
+def _file_name(name: str) -> str:
     return name.rpartition("/")[2].lower()
 
 
-def _key(name: str, word: str) -> tuple[str, str]:
-    """Return the folder and the rest of the name, which a volume and its labels share."""
-    return name.rpartition("/")[0], _file(name).rpartition(".")[0].replace(word, "", 1)
+def _pair_key(name: str, word: str) -> tuple[str, str]:
+    """Return the folder and the file name without a word, which a volume and its labels share."""
+    return name.rpartition("/")[0], _file_name(name).rpartition(".")[0].replace(word, "", 1)
 
 
-def _only(labels: dict[tuple[str, str], str], name: str) -> str | None:
+def _only_labels_in_folder(labels: dict[tuple[str, str], str], name: str) -> str | None:
     """Return the stack of labels in the folder of a volume if there is exactly one."""
     present = [each for (folder, _), each in labels.items() if folder == name.rpartition("/")[0]]
     return present[0] if len(present) == 1 else None
 
 
 def _split(files: SourceFiles, name: str) -> str | None:
+    """Return the split that the innermost folder of a file names, or None."""
     words = [SPLIT_WORDS[part.lower()] for part in files.parts(name)[:-1] if part.lower() in SPLIT_WORDS]
     return words[-1] if words else None
 
 
 def _series(files: SourceFiles, name: str) -> list[LazySeries]:
+    """List the series of a TIFF, which stays open until the source is closed."""
     return read_tiff(files.stack.enter_context(files.local(name).open("rb")))
 
 
-def _annotated(files: SourceFiles, name: str, label: str) -> list[Slice]:
-    """Return readers for the slices of a volume with labels."""
+def _open_annotated(files: SourceFiles, name: str, label: str) -> list[SliceReader]:
+    """Return a reader for each slice of a volume (HDF5) with labels (TIFF).
+
+    Raises:
+        ValueError: Volume and labels have different numbers of slices.
+    """
     pixels = images(open_hdf5(files, name), "main")
     planes = [(each, channel) for each in _series(files, label) for channel in range(each.info.shape[0])]
     if len(planes) != len(pixels):
         raise ValueError(f"the volume has {len(pixels)} slices, {label} has {len(planes)}")
-    return [partial(_labelled, pixels, row, *plane) for row, plane in enumerate(planes)]
+    return [partial(_read_annotated, pixels, row, *plane) for row, plane in enumerate(planes)]
 
 
-def _labelled(pixels: Any, row: int, series: LazySeries, channel: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_annotated(pixels: Any, row: int, series: LazySeries, channel: int) -> tuple[np.ndarray, np.ndarray]:
     return image(pixels, row), series.load()[channel]
 
 
-def _thresholded(files: SourceFiles, name: str) -> list[Slice]:
+def _open_two_channels(files: SourceFiles, name: str) -> list[SliceReader]:
+    """Return a reader for each slice of a test volume, whose cells are segmented with a threshold.
+
+    Raises:
+        ValueError: A slice does not have two channels.
+    """
     series = _series(files, name)
     if any(each.info.shape[0] != 2 for each in series):
         raise ValueError(f"the slices have {series[0].info.shape[0]} channels; two are needed")
-    volume = _Cells(tuple(series))
+    volume = _ThresholdedVolume(tuple(series))
     return [partial(volume.slice, number) for number in range(len(series))]
 
 
 @dataclass(frozen=True)
-class _Cells:
+class _ThresholdedVolume:
     """Volume whose first channel is thresholded to get the cells.
 
     Attributes:
@@ -146,8 +161,8 @@ class _Cells:
     @cached_property
     def threshold(self) -> float:
         """Otsu's threshold of the first channel over all slices, computed slice by slice."""
-        ends = [(plane.min(), plane.max()) for plane in (each.load()[0] for each in self.series)]
-        low, high = float(min(end[0] for end in ends)), float(max(end[1] for end in ends))
+        limits = [(plane.min(), plane.max()) for plane in (each.load()[0] for each in self.series)]
+        low, high = float(min(each[0] for each in limits)), float(max(each[1] for each in limits))
         if low == high:
             return high
         counts = np.zeros(LEVELS, np.int64)
@@ -182,8 +197,13 @@ def boundaries(cells: np.ndarray) -> np.ndarray:
     return dilated
 
 
-def _read(read: Slice, legacy: bool) -> list[Crop]:
-    pixels, cells = read()
+def _read(read_slice: SliceReader, legacy: bool) -> list[Crop]:
+    """Read a slice, compute the planes cell and boundary from its cell numbers, and cut all crops on the grid.
+
+    Raises:
+        ValueError: Image and labels differ in size.
+    """
+    pixels, cells = read_slice()
     if pixels.shape != cells.shape:
         raise ValueError(f"the image is {pixels.shape}, its labels are {cells.shape}")
     planes = np.stack([cells > 0, boundaries(cells)])

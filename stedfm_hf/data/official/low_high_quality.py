@@ -44,14 +44,14 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     for name in hdf5_names(files):
         try:
             file = open_hdf5(files, name)
-            of_file = Plan(CLASSES)
+            file_plan = Plan(CLASSES)  # merged below, so that a damaged file adds no image
             for label in CLASSES:
-                _plan_class(member(file, label), label, name, of_file)
+                _plan_class(member(file, label), label, name, file_plan)
         except (ValueError, KeyError, OSError, RuntimeError) as error:
             planned.failed[name] = f"cannot be read ({error}); download it again"
             continue
-        planned.items += of_file.items
-        planned.skipped |= of_file.skipped
+        planned.items += file_plan.items
+        planned.skipped |= file_plan.skipped
     planned.require_classes(files.identity["name"])
     if not planned.items:
         failures = "; ".join(f"{name}: {reason}" for name, reason in planned.failed.items())
@@ -62,6 +62,10 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
 
 
 def _plan_class(group: Any, label: str, name: str, planned: Plan) -> None:
+    """Add the images of one class of a file to the plan; datasets with another excitation are skipped.
+
+    The name of a dataset, such as `dye_5percent`, has the dye and the excitation.
+    """
     for condition in members(group):
         words = condition.split("_")
         excitation = next((word for word in words if word in EXCITATIONS[label]), None)

@@ -45,7 +45,7 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
         UserError: The files are not those of the set.
     """
     planned = Plan((), mask_names={0: "background", 1: "fission"})
-    frames, divisions = (_data_set(files, name) for name in ("Mito", "Proc"))
+    frames, divisions = (_open_dataset(files, name) for name in ("Mito", "Proc"))
     if frames.shape != divisions.shape:
         raise UserError(
             f"{files.identity['name']}: Mito has the shape {frames.shape} and Proc {divisions.shape}; they are not "
@@ -62,7 +62,12 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     return planned
 
 
-def _data_set(files: SourceFiles, name: str) -> Any:
+def _open_dataset(files: SourceFiles, name: str) -> Any:
+    """Open the dataset (N, H, W) of the file with the same name, `Mito` or `Proc`.
+
+    Raises:
+        UserError: There is no such file, more than one, or it cannot be read.
+    """
     present = [each for each in hdf5_names(files) if each.rpartition("/")[2].lower().startswith(f"{name.lower()}.")]
     if len(present) != 1:
         raise UserError(
@@ -76,6 +81,11 @@ def _data_set(files: SourceFiles, name: str) -> Any:
 
 
 def _read(frames: Any, divisions: Any, row: int) -> list[Crop]:
+    """Read a frame and the mask of its division sites as one crop.
+
+    Raises:
+        ValueError: The frame has values that are not finite.
+    """
     pixels = image(frames, row)
     if pixels.dtype.name not in STORED_DTYPES:
         pixels = pixels.astype(np.float32)

@@ -64,6 +64,11 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
 
 
 def _plan_tar(files: SourceFiles, name: str, split: str, planned: Plan) -> None:
+    """Add the images of a tar to the plan, with condition and source from their metadata; pixels are read later.
+
+    If the tar is damaged, the members before the damage are used. The source is a hash of the authors' folder, whose
+    name may identify people.
+    """
     tar = TarMembers(files.local(name))
     if tar.damage is not None:
         planned.failed[name] = tar.damage
@@ -71,7 +76,7 @@ def _plan_tar(files: SourceFiles, name: str, split: str, planned: Plan) -> None:
         item = f"{name}#{number} {member}"
         try:
             metadata = read_npz(tar.read(number), "metadata").get("metadata", {})
-            condition, folder = _facts(member, metadata)
+            condition, folder = _condition_and_folder(member, metadata)
         except Exception as error:  # damaged bytes raise various exceptions; the other files are read
             planned.failed[item] = f"damaged ({error or type(error).__name__}); download the archive again"
             continue
@@ -82,14 +87,18 @@ def _plan_tar(files: SourceFiles, name: str, split: str, planned: Plan) -> None:
         planned.items.append(Item(item, source, split, condition, partial(_read, tar, number)))
 
 
-def _facts(member: str, metadata: Any) -> tuple[str, str]:
-    """Return the condition and folder of an image; without metadata, the name gives the condition."""
+def _condition_and_folder(member: str, metadata: Any) -> tuple[str, str]:
+    """Return the condition of an image, from its metadata or else its name, and its folder, "" if unknown.
+
+    Raises:
+        ValueError: The metadata are not a dictionary.
+    """
     if not isinstance(metadata, dict):
         raise ValueError("the metadata are not a dictionary")
     condition = metadata.get("condition")
     folder = metadata.get("img_folder")
-    named = member.partition("-PSD95-")[0]
-    return (condition if isinstance(condition, str) else named), (folder if isinstance(folder, str) else "")
+    in_name = member.partition("-PSD95-")[0]
+    return (condition if isinstance(condition, str) else in_name), (folder if isinstance(folder, str) else "")
 
 
 def _separate_shared_folders(planned: Plan) -> None:
@@ -103,11 +112,11 @@ def _separate_shared_folders(planned: Plan) -> None:
     before, after = ({(item.split, item.label) for item in each.items} for each in (planned, trial))
     if before == after:
         return
-    splits = defaultdict[str, set[str | None]](set)
+    splits_of_source = defaultdict[str, set[str | None]](set)
     for item in planned.items:
-        splits[item.source].add(item.split)
+        splits_of_source[item.source].add(item.split)
     planned.items = [
-        replace(item, source=f"{item.split}/{item.source}") if len(splits[item.source]) > 1 else item
+        replace(item, source=f"{item.split}/{item.source}") if len(splits_of_source[item.source]) > 1 else item
         for item in planned.items
     ]
     planned.notes.append(

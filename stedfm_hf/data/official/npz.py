@@ -48,16 +48,20 @@ def read_npz(content: bytes, *names: str) -> dict[str, Any]:
                 raise ValueError(
                     f"refused: {info.filename} unpacks to {info.file_size} bytes, more than {MAX_ARRAY_BYTES}"
                 )
-            arrays[name] = _array(name, archive.read(info))
+            arrays[name] = _decode(name, archive.read(info))
     return arrays
 
 
-def _array(name: str, content: bytes) -> Any:
+def _decode(name: str, content: bytes) -> Any:
+    """Decode the bytes of a `.npy` file: an array, or the plain data of a pickled object, without running code.
+
+    Raises:
+        ValueError: The number of bytes does not match the shape, or a pickle is too large or not plain data.
+    """
     stream = io.BytesIO(content)
-    version = np.lib.format.read_magic(stream)
-    wide = version != (1, 0)
-    header = np.lib.format.read_array_header_2_0 if wide else np.lib.format.read_array_header_1_0
-    shape, _, dtype = header(stream)
+    is_version_1 = np.lib.format.read_magic(stream) == (1, 0)
+    read_header = np.lib.format.read_array_header_1_0 if is_version_1 else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(stream)
     if not dtype.hasobject:
         if math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
             raise ValueError(

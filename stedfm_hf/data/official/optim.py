@@ -74,6 +74,7 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
 
 
 def _read(files: SourceFiles, name: str, score: float, legacy: bool) -> list[Crop]:
+    """Read the whole image as one crop, with its score in the metadata; raise `ValueError` if there is none."""
     arrays = read_npz(files.read(name), "arr_0")
     if "arr_0" not in arrays:
         raise ValueError("contains no array arr_0")

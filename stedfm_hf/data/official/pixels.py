@@ -69,7 +69,7 @@ def minmax_crops(
         >>> crop.pixels.tolist(), crop.scaling.low, crop.scaling.high
         ([[3, 5], [3, 3]], 3.0, 5.0)
     """
-    plane = _storable(plane)
+    plane = _to_storable(plane)
     low, high = plane.min(), plane.max()
     if legacy:
         with np.errstate(invalid="ignore"):
@@ -128,7 +128,7 @@ def crop_as_stored(pixels: np.ndarray) -> Crop:
         >>> crop_as_stored(np.array([[0.25, 1.0]])).scaling.applied
         True
     """
-    pixels = _storable(pixels)
+    pixels = _to_storable(pixels)
     if pixels.dtype.kind == "f" and pixels.min() >= 0 and pixels.max() <= 1:
         return Crop(pixels, Scaling(None, None, applied=True), source="")
     ((low, high),) = fit_intensity_range(pixels[None], "percentile", [0.1, 99.9])
@@ -136,7 +136,8 @@ def crop_as_stored(pixels: np.ndarray) -> Crop:
     return Crop(pixels, scaling, source="")
 
 
-def _storable(pixels: np.ndarray) -> np.ndarray:
+def _to_storable(pixels: np.ndarray) -> np.ndarray:
+    """Convert an image (H, W) to a dtype that a data set can hold; raise `ValueError` for other arrays and for NaN."""
     if pixels.ndim != 2 or not pixels.size or pixels.dtype.kind not in "biuf":
         raise ValueError(f"{pixels.dtype} {pixels.shape} is not an image (height, width)")
     if not np.isfinite(pixels).all():

@@ -99,17 +99,19 @@ class Plan:
             )
 
     def keep_one_split_per_source(self) -> None:
-        """Skip images whose source is also in a split with a higher priority."""
-        splits: dict[str, str | None] = {}
+        """Skip images whose source is also in a split with a higher priority, and add a note with their number."""
+        split_of_source: dict[str, str | None] = {}
         for item in by_split_priority(self.items):
-            splits.setdefault(item.source, item.split)
-        lost = [item for item in self.items if splits[item.source] != item.split]
-        self.skip((item, f"the source image is also in the split {splits[item.source]!r}") for item in lost)
-        if lost:
-            self.notes.append(f"{len(lost)} images were skipped because their sources are also in another split")
+            split_of_source.setdefault(item.source, item.split)
+        dropped = [item for item in self.items if split_of_source[item.source] != item.split]
+        self.skip(
+            (item, f"the source image is also in the split {split_of_source[item.source]!r}") for item in dropped
+        )
+        if dropped:
+            self.notes.append(f"{len(dropped)} images were skipped because their sources are also in another split")
 
     def balance(self, splits: Collection[str], new_sampler: Callable[[], Sampler]) -> None:
-        """Sample as many images of each class as the rarest class has.
+        """Sample as many images of each class as the rarest class has, and skip the others.
 
         Args:
             splits: Splits to balance.
@@ -119,9 +121,9 @@ class Plan:
             classes = [[i for i in self.items if i.split == split and i.label == name] for name in self.classes]
             fewest, sample = min((len(each) for each in classes if each), default=0), new_sampler()
             kept = {id(each[n]) for each in classes if each for n in sample(len(each), fewest)}
-            lost = [item for each in classes for item in each if id(item) not in kept]
+            dropped = [item for each in classes for item in each if id(item) not in kept]
             reason = f"the published {split} split is balanced ({fewest} images per class)"
-            self.skip((item, reason) for item in lost)
+            self.skip((item, reason) for item in dropped)
 
     def skip(self, items: Iterable[tuple[Item, str]]) -> None:
         """Move items to `skipped`.
@@ -129,9 +131,10 @@ class Plan:
         Args:
             items: Items with their reasons.
         """
-        lost = {id(item): reason for item, reason in items}
-        self.skipped |= {item.name: lost[id(item)] for item in self.items if id(item) in lost}
-        self.items = [item for item in self.items if id(item) not in lost]
+        # By identity, because two items can have the same name.
+        reason_of = {id(item): reason for item, reason in items}
+        self.skipped |= {item.name: reason_of[id(item)] for item in self.items if id(item) in reason_of}
+        self.items = [item for item in self.items if id(item) not in reason_of]
 
 
 def _priority(split: str | None) -> int:
@@ -240,12 +243,13 @@ def listed_splits(files: SourceFiles, set_name: str, plan: Plan) -> list[tuple[s
             if not (path := line.strip().replace("\\", "/")):
                 continue
             parts = path.strip("/").split("/")
-            tails = ("/".join(parts[start:]) for start in range(len(parts)))
-            longer = [name for name in by_name[parts[-1]] if f"/{name}".endswith(f"/{'/'.join(parts)}")]
-            if len(longer) == 1:
-                pairs.append((longer[0], split))
-            elif (tail_found := next((tail for tail in tails if tail in present), None)) is not None:
-                pairs.append((tail_found, split))
+            # The listed path is the end of the path of one file, or the path of a file is an end of the listed path.
+            matches = [name for name in by_name[parts[-1]] if f"/{name}".endswith(f"/{'/'.join(parts)}")]
+            ends = ("/".join(parts[start:]) for start in range(len(parts)))
+            if len(matches) == 1:
+                pairs.append((matches[0], split))
+            elif (end_of_path := next((end for end in ends if end in present), None)) is not None:
+                pairs.append((end_of_path, split))
             else:
                 plan.failed[f"{lists[split]}: {'/'.join(parts)}"] = "listed, but the file is missing"
     return pairs
@@ -266,6 +270,7 @@ def seeded_splits(names: Sequence[str], fractions: Mapping[str, float]) -> list[
         ['train', 'train', 'train', 'validation', 'train']
     """
     order = np.random.RandomState(SEED).permutation(len(names))
+    # The rounding keeps a product such as 0.29 * 100 = 28.999999999999996 from being truncated to 28.
     ends = np.cumsum([int(round(fraction * len(names), 9)) for fraction in fractions.values()])[:-1]
     split_of = {
         int(index): split for split, part in zip(fractions, np.split(order, ends), strict=True) for index in part

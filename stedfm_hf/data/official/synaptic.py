@@ -89,19 +89,20 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool, task: str = "seman
 
 
 def _items(file: SynapticFile, name: str, split: str, task: str, legacy: bool) -> Iterator[Item]:
+    """Yield the items of a file: one for each annotated crop (perforated), else one for each annotated image."""
     # The crops of an image are consecutive, so that it is read once.
     vote_maps = lru_cache(maxsize=1)(file.vote_maps)
-    for image, marked in file.annotations.items():
+    for image, crops in file.annotations.items():
         source = f"{name}#{image}"
-        if not marked:
+        if not crops:
             continue
         if task == "perforated":
-            for annotation in marked:
+            for annotation in crops:
                 item = f"{source}/{annotation.row}"
                 read = partial(_perforated, file, vote_maps, annotation, item, legacy)
                 yield Item(item, source, split, None, read)
         else:
-            density_map = partial(density, marked) if task == "multidomain" else None
+            density_map = partial(density, crops) if task == "multidomain" else None
             yield Item(source, source, split, None, partial(_tiles, file, vote_maps, image, density_map, legacy))
 
 
@@ -112,7 +113,10 @@ DensityMap = Callable[[tuple[int, ...], bool], np.ndarray]
 def _tiles(
     file: SynapticFile, vote_maps: VoteMaps, name: str, density_map: DensityMap | None, legacy: bool
 ) -> list[Crop]:
-    """Return the adjacent crops that contain an annotation."""
+    """Return the adjacent crops of an image in which a class is marked.
+
+    Masks are the votes of all classes, or, if `density_map` is not None, the density of domains.
+    """
     plane = file.image(name)
     planes = vote_maps(name) if density_map is None else density_map(plane.shape, legacy)
     names = CLASSES if density_map is None else MULTIDOMAINS
@@ -126,7 +130,10 @@ def _tiles(
 def _perforated(
     file: SynapticFile, vote_maps: VoteMaps, annotation: Annotation, item: str, legacy: bool
 ) -> list[Crop]:
-    """Return one crop at a random position in the window around an annotated crop."""
+    """Return one crop at a random position in the window around an annotated crop; none if the class is not marked.
+
+    The name of the item seeds the position, which therefore does not depend on other items.
+    """
     votes = file.votes(annotation)
     if not votes[PERFORATED].any():
         return []
@@ -143,6 +150,7 @@ def _perforated(
 
 
 def _crop(plane: np.ndarray, planes: np.ndarray, names: tuple[str, ...], y: int, x: int, legacy: bool) -> Crop:
+    """Cut a crop with its mask from an image (H, W) and its planes of votes (P, H, W), padded with zeros."""
     crop = minmax_crop(plane[y : y + SIZE, x : x + SIZE], legacy=legacy)
     votes = cut_crop(planes, y, x)
     mask = rescaled_votes(votes) if legacy else np.clip(votes, 0, 1)
@@ -151,12 +159,12 @@ def _crop(plane: np.ndarray, planes: np.ndarray, names: tuple[str, ...], y: int,
 
 
 def _domains(annotations: list[Annotation]) -> Iterator[np.ndarray]:
-    """Yield the clusters of clicks of each annotated crop."""
+    """Yield the clicks of each domain, (n, 2) points y, x in the image; clicks outside domains are dropped."""
     for annotation in annotations:
         if annotation.clicks is None or not len(annotation.clicks):
             continue
         numbers = DBSCAN(eps=NEAR, min_samples=FEWEST).fit_predict(annotation.clicks)
-        for number in range(numbers.max() + 1):
+        for number in range(numbers.max() + 1):  # the number -1 means no domain
             yield annotation.clicks[numbers == number]
 
 
@@ -185,8 +193,9 @@ def density(annotations: list[Annotation], shape: tuple[int, ...], legacy: bool)
             continue
         rows, columns = (np.arange(start, end) for start, end in zip(low, high, strict=True))
         y, x = clicks[:, 0, None], clicks[:, 1, None]
-        bells = [np.exp(-((axis - at) ** 2) / (2 * BANDWIDTH**2)) for axis, at in ((rows, y), (columns, x))]
-        total = np.einsum("nh,nw->hw", *bells)
+        # A Gaussian in two dimensions is the product of one along each axis.
+        gaussians = [np.exp(-((axis - at) ** 2) / (2 * BANDWIDTH**2)) for axis, at in ((rows, y), (columns, x))]
+        total = np.einsum("nh,nw->hw", *gaussians)
         part = whole[low[0] : high[0], low[1] : high[1]]
         part[:] = part + total if legacy else np.maximum(part, total / len(clicks))
     return whole[None].astype(np.float32)

@@ -29,7 +29,7 @@ import numpy as np
 from stedfm_hf.data.official.hdf5 import member, members
 
 CLASSES = ("round", "elongated", "perforated", "multidomains")
-MOST_JSON = 2**20
+MAX_JSON_BYTES = 2**26
 _IMAGE = ("image", "image_name", "original_image", "image_id")
 _BOX = ("bbox", "bounding_box", "box")
 _CLICKS = ("clicks", "points")
@@ -157,10 +157,10 @@ def vote_fractions(labels: np.ndarray, masks: np.ndarray) -> np.ndarray:
         [[0.5, 0.0], [0.0, 0.0], [0.5, 0.0], [0.0, 0.0]]
     """
     count = len(CLASSES)
-    fits = labels.ndim in (1, 2) and labels.shape[-1] == count and labels.shape[0] > 0 and masks.ndim in (2, 3)
+    are_votes = labels.ndim in (1, 2) and labels.shape[-1] == count and labels.shape[0] > 0 and masks.ndim in (2, 3)
     by_class = labels.ndim == 1 and masks.ndim == 3 and len(masks) == count
     by_annotator = labels.ndim == 2 and masks.ndim == 3 and len(masks) == len(labels)
-    if not fits or not (masks.ndim == 2 or by_class or by_annotator):
+    if not are_votes or not (masks.ndim == 2 or by_class or by_annotator):
         raise ValueError(
             f"has labels {labels.shape} and masks {masks.shape}; supported are labels ({count}) or (annotators, "
             f"{count}) with one mask (h, w), one mask per annotator, or, with labels ({count}), one mask per class"
@@ -220,12 +220,17 @@ def _records(file: Any, crops: _Members) -> list[Mapping[str, Any]]:
 
 def _text(value: Any) -> str:
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    if len(text) > 64 * MOST_JSON:
+    if len(text) > MAX_JSON_BYTES:
         raise ValueError(f"refused: the metadata have {len(text) / 2**20:.0f} MiB")
     return text
 
 
 def _annotation(record: Mapping[str, Any], row: int, names: list[str]) -> Annotation:
+    """Convert the JSON metadata of an annotated crop; `row` is its index in the file, `names` those of all images.
+
+    Raises:
+        ValueError: The metadata have no image or position, or the image is not in the file.
+    """
     image = next((record[key] for key in _IMAGE if key in record), None)
     box = next((record[key] for key in _BOX if key in record), None)
     corner = box[:2] if isinstance(box, list) and len(box) >= 2 else [record.get("y"), record.get("x")]
