@@ -73,24 +73,24 @@ def find_images(
     """
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]
-    images, skipped, known = dict[str, FoundImage](), Counter[str](), readable_suffixes()
+    images, skipped, readable = dict[str, FoundImage](), Counter[str](), readable_suffixes()
     left_out = dict[str, FoundImage]()
-    some = False
+    any_input = False
     for one in inputs:
-        some = True
-        candidates, named = _candidates(Path(one))
-        taken = [each for each in candidates if named or each.file.suffix.lower() in known]
+        any_input = True
+        candidates, is_file = _candidates(Path(one))
+        found = [each for each in candidates if is_file or each.file.suffix.lower() in readable]
         suffixes = Counter(each.file.suffix.lower() for each in candidates)
-        left = {} if named else {suffix: n for suffix, n in suffixes.items() if suffix not in known}
-        if not taken:
-            others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(left.items()))
+        unreadable = {} if is_file else {suffix: n for suffix, n in suffixes.items() if suffix not in readable}
+        if not found:
+            others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(unreadable.items()))
             problem = f"no image files, only {others}" if others else "no files"
-            raise UserError(f"{one}: {problem}; give image files or a folder of them ({' '.join(known)})")
-        skipped.update(left)
-        unwanted = leave_out(taken) if leave_out and not named else ()
-        for each in taken:
-            (left_out if each in unwanted else images).setdefault(os.path.realpath(each.file), each)
-    if not some:
+            raise UserError(f"{one}: {problem}; give image files or a folder of them ({' '.join(readable)})")
+        skipped.update(unreadable)
+        excluded = leave_out(found) if leave_out and not is_file else ()
+        for each in found:
+            (left_out if each in excluded else images).setdefault(os.path.realpath(each.file), each)
+    if not any_input:
         raise UserError("no input; give image files, folders or globs")
     return FoundImages(
         tuple(_with_unique_paths(list(images.values()))),
@@ -100,34 +100,46 @@ def find_images(
 
 
 def _candidates(one: Path) -> tuple[list[FoundImage], bool]:
-    """Return the files of an input, and whether the input is a file."""
+    """Return the files of an input with any suffix, sorted by path, and whether the input is a file.
+
+    Raises:
+        UserError: The input does not exist, or a folder cannot be listed.
+    """
     if one.is_dir():
         return sorted(_walk(one, None), key=lambda each: each.path), False
     if one.exists() or one.is_symlink():
         return [FoundImage(one, one.name)], True
-    first = next((k for k, part in enumerate(one.parts) if any(sign in part for sign in "*?[")), None)
-    if first is None:
+    first_pattern = next((k for k, part in enumerate(one.parts) if any(sign in part for sign in "*?[")), None)
+    if first_pattern is None:
         raise UserError(f"{one}: no such file or folder; check the path")
-    base, pattern = Path(*one.parts[:first]), one.parts[first:]
+    base, pattern = Path(*one.parts[:first_pattern]), one.parts[first_pattern:]
     if not base.is_dir():
         raise UserError(f"{one}: there is no folder {base}; check the path")
     walk = _walk(base, None if "**" in pattern else len(pattern))
-    return sorted((each for each in walk if _fits(tuple(each.path.split("/")), pattern)), key=lambda e: e.path), False
+    return sorted(
+        (each for each in walk if _matches(tuple(each.path.split("/")), pattern)), key=lambda e: e.path
+    ), False
 
 
-def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     """Return whether the parts of a path match those of a glob; `**` matches any number of folders."""
     if not pattern:
         return not parts
     if pattern == ("**",):
         return bool(parts)
     if pattern[0] == "**":
-        return _fits(parts, pattern[1:]) or (bool(parts) and _fits(parts[1:], pattern))
-    return bool(parts) and fnmatch.fnmatch(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+        return _matches(parts, pattern[1:]) or (bool(parts) and _matches(parts[1:], pattern))
+    return bool(parts) and fnmatch.fnmatch(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
 def _walk(folder: Path, depth: int | None) -> Iterator[FoundImage]:
-    """Yield the files in a folder that are not hidden, at most `depth` levels deep, without cycles of links."""
+    """Yield the files in a folder, at most `depth` levels deep (None: any depth), without cycles of links.
+
+    Hidden files and folders, and folders of results, are left out.
+
+    Raises:
+        UserError: A folder cannot be listed.
+    """
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: the folder cannot be listed ({error.strerror}); change its access rights")
@@ -136,6 +148,7 @@ def _walk(folder: Path, depth: int | None) -> Iterator[FoundImage]:
     for here, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         relative = Path(here).relative_to(folder)
         entered.add(os.path.realpath(here))
+        # `os.walk` enters the folders that this list keeps.
         folders[:] = [
             name
             for name in sorted(folders)
@@ -148,7 +161,10 @@ def _walk(folder: Path, depth: int | None) -> Iterator[FoundImage]:
 
 
 def _with_unique_paths(images: list[FoundImage]) -> list[FoundImage]:
-    """Return the images with unique paths."""
+    """Return the images, with longer paths for those that have the same path, such as `a.tif` of two inputs.
+
+    Their paths become relative to their common folder, or absolute if such a path is used by another image.
+    """
     groups = defaultdict[str, list[Path]](list)
     for each in images:
         groups[each.path].append(Path(os.path.abspath(each.file)))

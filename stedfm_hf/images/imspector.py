@@ -70,6 +70,17 @@ def _stacks(handle: IO[bytes], position: int) -> Iterator[obffile.ObfStack]:
 
 
 def _planes(stack: obffile.ObfStack, name: str, pixels: Callable[[], np.ndarray], stored: int) -> Iterator[LazySeries]:
+    """Yield each plane of a stack as a series, which reads its pixels only when it is loaded.
+
+    Args:
+        stack: Stack of the file.
+        name: Unique name of the stack.
+        pixels: Function that reads all pixels of the stack.
+        stored: Size of the file in bytes.
+
+    Raises:
+        ImageReadError: The pixels are missing, or the stack declares more of them than the file can hold.
+    """
     header, shape = stack.header, stack.shape
     packed = header.compression_type == _ZLIB
     if header.data_pos + header.data_length > stored:
@@ -78,6 +89,7 @@ def _planes(stack: obffile.ObfStack, name: str, pixels: Callable[[], np.ndarray]
     lengths = shape[:-1] if samples > 1 else shape
     labels = _labels(stack, len(lengths))
     y, x = _image_axes(labels, lengths)
+    # Checks the size of the whole stack, which is read at once.
     make_info(name, (1, 1, math.prod(shape)), stack.dtype, None, (), stored=stored, packed=packed)
 
     spacing = [_spacing(stack, k, len(lengths)) for k in (y, x)]
@@ -85,10 +97,10 @@ def _planes(stack: obffile.ObfStack, name: str, pixels: Callable[[], np.ndarray]
     metadata: dict[str, Any] = {"format": "Imspector", "axes": labels}
     if stack.header.description:
         metadata["description"] = one_line(stack.header.description)[:500]
-    for place in np.ndindex(*(lengths[k] for k in others)):
-        where = {labels[k]: i for k, i in zip(others, place, strict=True) if lengths[k] > 1}
+    for indices in np.ndindex(*(lengths[k] for k in others)):
+        position = {labels[k]: i for k, i in zip(others, indices, strict=True) if lengths[k] > 1}
         info = make_info(
-            plane_name(name, where),
+            plane_name(name, position),
             (min(samples, 3), lengths[y], lengths[x]),
             stack.dtype,
             pixel_size(*spacing),
@@ -97,16 +109,19 @@ def _planes(stack: obffile.ObfStack, name: str, pixels: Callable[[], np.ndarray]
             packed=packed,
         )
 
-        def load(place: tuple[int, ...] = place) -> np.ndarray:
+        # The default binds the indices of this plane, because the loop changes them.
+        def load(indices: tuple[int, ...] = indices) -> np.ndarray:
+            """Return the pixels of the plane, (C, H, W)."""
             index: list[int | slice] = [slice(None)] * len(shape)
-            for k, i in zip(others, place, strict=True):
+            for k, i in zip(others, indices, strict=True):
                 index[k] = i
             plane = pixels()[tuple(index)]
             plane = plane if samples > 1 else plane[..., None]
             plane = plane if y < x else plane.swapaxes(0, 1)
+            # The copy lets the memory of the stack be freed.
             return plane[..., :3].transpose(2, 0, 1).copy()
 
-        yield LazySeries(info, load, metadata | ({"plane": where} if where else {}))
+        yield LazySeries(info, load, metadata | ({"plane": position} if position else {}))
 
 
 def _labels(stack: obffile.ObfStack, rank: int) -> list[str]:
@@ -119,7 +134,11 @@ def _labels(stack: obffile.ObfStack, rank: int) -> list[str]:
 
 
 def _image_axes(labels: list[str], lengths: tuple[int, ...]) -> tuple[int, int]:
-    """Return the axes of rows and columns."""
+    """Return the axes of rows and columns: those named y and x if both are longer than 1, else the fastest two.
+
+    Raises:
+        ImageReadError: The stack has fewer than two axes.
+    """
     if len(lengths) < 2:
         raise ImageReadError(
             f"holds a stack with only {len(lengths)} axis, which is not an image; choose another series"
@@ -128,13 +147,14 @@ def _image_axes(labels: list[str], lengths: tuple[int, ...]) -> tuple[int, int]:
         y, x = labels.index("y"), labels.index("x")
         if lengths[y] > 1 and lengths[x] > 1:
             return y, x
+    # The last axes are the fastest; axes of length 1 are used only if there are no others.
     fastest = sorted(range(len(lengths)), key=lambda k: (lengths[k] == 1, -k))[:2]
     return min(fastest), max(fastest)
 
 
 def _spacing(stack: obffile.ObfStack, axis: int, rank: int) -> float | None:
     """Return the pixel size along an axis of the array in nm, or None if its unit is not a length."""
-    k = rank - 1 - axis
+    k = rank - 1 - axis  # the file lists axes in reverse order
     header, units = stack.header, stack.footer.si_dimensions
     length = abs(header.lengths[k])
     if k < len(units):
@@ -147,7 +167,11 @@ def _spacing(stack: obffile.ObfStack, axis: int, rank: int) -> float | None:
 
 
 def _pixels(stack: obffile.ObfStack, handle: IO[bytes]) -> np.ndarray:
-    """Read all pixels of a stack; unmeasured pixels are 0, missing ones an error (except in chunked stacks)."""
+    """Read all pixels of a stack, in the shape of the array; pixels that were not measured are 0.
+
+    Raises:
+        ImageReadError: Measured pixels are missing, because the file is truncated. Chunked stacks are not checked.
+    """
     header, footer = stack.header, stack.footer
     if footer.num_chunk_positions or header.compression_type != _ZLIB:
         if not footer.num_chunk_positions and not footer.samples_written and header.data_length < stack.nbytes:

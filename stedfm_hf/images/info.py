@@ -63,6 +63,7 @@ def info(settings: InfoSettings) -> FileInfo:
 
 
 def _cells(series: SeriesInfo) -> tuple[str, ...]:
+    """Return the cells of a row of the table, without the file."""
     channels, height, width = series.shape
     size = "not in the file" if series.pixel_size_nm is None else "{:.4g} x {:.4g} nm".format(*series.pixel_size_nm)
     return series.name, f"{channels}: {', '.join(series.channel_names)}", f"{height} x {width}", series.dtype, size

@@ -88,6 +88,10 @@ def write_card(folder: Path, facts: CardFacts, statistics: Statistics, preview: 
 def _front_matter(
     folder: Path, facts: CardFacts, record: dict[str, Any], statistics: Statistics, preview: Preview
 ) -> DatasetCardData:
+    """Return the metadata of the card, with the files, columns and sizes of the crops and of the preview.
+
+    The shards and the preview must be written already, because their files are measured.
+    """
     labelled, masked = bool(record["labels"]), bool(record["with_mask"])
     tasks = ["image-feature-extraction"]
     tasks += ["image-classification"] * labelled + ["image-segmentation"] * masked
@@ -146,10 +150,12 @@ def _version(files: Sequence[Path]) -> str:
 
 
 def _files(pattern: str, splits: Sequence[_Split]) -> list[dict[str, str]]:
+    """Return the glob of the files of each split; `pattern` has {} for the name of the split."""
     return [{"split": split["name"], "path": pattern.format(split["name"])} for split in splits]
 
 
 def _info(config: str, features: Features, splits: Sequence[_Split], download_size: int) -> dict[str, Any]:
+    """Return columns and sizes of a configuration in the form that the `datasets` library reads from a card."""
     return {
         "config_name": config,
         "features": features._to_yaml_list(),
@@ -160,7 +166,7 @@ def _info(config: str, features: Features, splits: Sequence[_Split], download_si
 
 
 def _setting_text(value: Any) -> str:
-    """Return the text of a setting."""
+    """Return the text of a setting on the card; lists and mappings become one line."""
     if value is None:
         return "not set"
     if isinstance(value, bool):

@@ -71,11 +71,15 @@ def contact_sheet(samples: Sequence[Sample], labels: Sequence[str]) -> Figure:
                 square = size is not None and abs(size[0] - size[1]) <= 0.01 * max(size)
                 show_image(axis, sample.image, limits=(0, 255), pixel_size_nm=size[1] if size and square else None)
                 if sample.label is not None and (column == 0 or one_each):
-                    axis.set_title(_shortened(sample.label, 16 if one_each else 60), loc="left", fontsize=8, pad=3)
+                    axis.set_title(_shorten(sample.label, 16 if one_each else 60), loc="left", fontsize=8, pad=3)
     return figure
 
 
 def _rows_of_samples(samples: Sequence[Sample], labels: Sequence[str]) -> list[list[Sample]]:
+    """Arrange crops in rows of up to `_COLUMNS`: one row for each class, and a last one for crops without a label.
+
+    If there are many classes, each has one crop. If no crop has a label, up to four rows are filled.
+    """
     by_label: defaultdict[str | None, list[Sample]] = defaultdict(list)
     for sample in samples:
         by_label[sample.label].append(sample)
@@ -91,11 +95,11 @@ def _split_into_rows(samples: list[Sample]) -> list[list[Sample]]:
     return [samples[start : start + _COLUMNS] for start in range(0, len(samples), _COLUMNS)]
 
 
-def _shortened(label: str, limit: int) -> str:
-    # Shortened in the middle, because class names often differ at their ends. A dollar sign would start a formula.
+def _shorten(label: str, limit: int) -> str:
+    """Shorten a label in the middle, because class names often differ at their ends, and escape it for matplotlib."""
     half = limit // 2
     text = label if len(label) <= limit else f"{label[: half - 1]}…{label[-half:]}"
-    return text.replace("$", r"\$")
+    return text.replace("$", r"\$")  # a dollar sign would start a formula
 
 
 def intensity_histogram(record: dict[str, Any]) -> Figure:
@@ -117,7 +121,7 @@ def intensity_histogram(record: dict[str, Any]) -> Figure:
             centres = (np.arange(_BINS) + 0.5) / _BINS
             # With markers, because a bin between two empty ones has no line.
             positive = np.where(fractions > 0, fractions, np.nan)
-            axis.plot(centres, positive, ".-", markersize=4.5, color=colours[name], label=_shortened(name, 28))
+            axis.plot(centres, positive, ".-", markersize=4.5, color=colours[name], label=_shorten(name, 28))
         axis.set(xlim=(0.0, 1.0), yscale="log", xlabel="intensity, scaled to [0, 1]")
         axis.set_ylabel(f"fraction of pixels per bin ({_BINS} bins)")
         if len(curves) > 1:

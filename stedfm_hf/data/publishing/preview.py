@@ -149,8 +149,9 @@ class Preview:
 class _Balanced:
     """The `limit` items of the smallest rank, with the same number of all classes if they have enough items.
 
-    If there are too many items, the largest class drops the item of the largest rank. Later items can only reduce the
-    number of items of a class, so the selection does not depend on the order of the offers.
+    An item is first the number of a row, which `store` replaces by the row. If there are too many items, the largest
+    class drops the item of the largest rank. Later items can only reduce the number of items of a class, so the
+    selection does not depend on the order of the offers.
     """
 
     def __init__(self, limit: int) -> None:
@@ -179,7 +180,8 @@ class _Balanced:
         self._count += 1
         if self._count > self.limit:
             largest = max(map(len, self._classes.values()))
-            reduced = max((self._worst[each], each) for each, held in self._classes.items() if len(held) == largest)[1]
+            # Of several largest classes, the one with the item of the largest rank loses it.
+            _, reduced = max((self._worst[each], each) for each, held in self._classes.items() if len(held) == largest)
             held = self._classes[reduced]
             held.remove(max(held, key=lambda entry: entry[0]))
             self._worst[reduced] = max((entry[0] for entry in held), default=b"")
@@ -199,6 +201,7 @@ class _Balanced:
 
 
 def _ranks(table: pa.Table, seed: int) -> list[bytes]:
+    """Return a hash of the position of each crop and the seed, by which crops are selected at random."""
     key = f"{seed}".encode()
     positions = pc.binary_join_element_wise(
         *(pc.fill_null(pc.cast(table[name], pa.string()), "") for name in _POSITION), "\0"

@@ -76,7 +76,7 @@ def push(settings: PushSettings) -> Pushed:
 
 
 def upload(settings: PushSettings, api: Any = None) -> Pushed:
-    """Check a data set and upload it.
+    """Check a data set, create its repository if it does not exist, and upload it; see :func:`push`.
 
     Args:
         settings: Settings of `push`.
@@ -159,17 +159,19 @@ def check_repository(folder: Path, *, allow_paths: bool = False, manifest: bool 
 
 
 def _local_files(folder: Path) -> set[str]:
+    """Return the relative paths of the files to upload, without the manifest and hidden files."""
     patterns = (*_DATA, *_LAST)
     names = {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
     return {name for name in names if not name.rpartition("/")[2].startswith(".")}
 
 
 def _read_index(path: Path) -> dict[str, Any]:
+    """Read the shards of each split from the index; raise `UserError` if a shard has no name or no rows."""
     index = read_json(path)
     try:
         splits: dict[str, Any] = index["splits"]
         if not all(
-            isinstance(shard["file"], str) and sum(shard["row_groups"]) for s in splits.values() for shard in s
+            isinstance(shard["file"], str) and sum(shard["row_groups"]) for each in splits.values() for shard in each
         ):
             raise ValueError("a shard without a name or rows")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -178,6 +180,7 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 
 def _check_card(path: Path) -> None:
+    """Raise `UserError` if the front matter of the card cannot be read or has no configuration of crops."""
     from huggingface_hub import DatasetCard
 
     try:
@@ -190,6 +193,13 @@ def _check_card(path: Path) -> None:
 
 
 def _check_shard(path: Path, groups: list[int], allow_paths: bool) -> None:
+    """Check that a shard has the row groups of the index and, unless allowed, no absolute paths in its texts.
+
+    `groups` is the number of rows of each row group.
+
+    Raises:
+        UserError: The shard is missing or damaged, has other row groups, or a text contains an absolute path.
+    """
     try:
         with pq.ParquetFile(path) as file:
             rows = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
@@ -206,6 +216,7 @@ def _check_shard(path: Path, groups: list[int], allow_paths: bool) -> None:
 
 
 def _refuse_paths(path: Path, where: str, texts: list[str]) -> None:
+    """Raise `UserError` if a text of a file contains an absolute path; `where` names the texts in the message."""
     for text in texts:
         if found := _PATH.search(text):
             shown = text[max(0, found.start() - 10) : found.end() + 30]
@@ -216,12 +227,19 @@ def _refuse_paths(path: Path, where: str, texts: list[str]) -> None:
 
 
 def _prepare(api: Any, hub_id: str, local: set[str], private: bool) -> list[str]:
-    """Create the repository or check the existing one, and return its outdated files."""
+    """Create the repository, or check that the existing one holds an earlier version of this data set.
+
+    Returns:
+        Shards and previews in the repository that the data set no longer has, sorted; [] for a new one.
+
+    Raises:
+        UserError: The visibility of the repository is not the requested one, or it holds something else.
+    """
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
         info = api.repo_info(hub_id, repo_type="dataset")
-    except GatedRepoError:
+    except GatedRepoError:  # first, because it is a subclass of the next error, but the repository exists
         raise
     except RepositoryNotFoundError:
         api.create_repo(hub_id, repo_type="dataset", private=private)

@@ -89,33 +89,36 @@ class Statistics:
                 self._add_pixels(split, rows.slice(start, step))
 
     def _add_sources(self, split: str, column: pa.ChunkedArray) -> None:
+        """Add the ids of source images of a split, and collect those that are also in another split."""
         new = set(column.unique().to_pylist()) - self._sources[split]
-        for other, known in self._sources.items():
+        for other, sources in self._sources.items():
             if other != split:
-                self._shared |= new & known
+                self._shared |= new & sources
         self._sources[split] |= new
 
     def _add_pixel_sizes(self, column: pa.ChunkedArray) -> None:
+        """Count the pixel sizes (y, x), rounded to four digits; unknown ones are not counted."""
         known = pc.list_flatten(column.drop_null()).to_numpy().reshape(-1, 2)
         sizes, counts = np.unique(known, axis=0, return_counts=True)
         for (y, x), count in zip(sizes, counts, strict=True):
             self._pixel_sizes[float(f"{y:.4g}"), float(f"{x:.4g}")] += int(count)
 
     def _add_pixels(self, split: str, table: pa.Table) -> None:
+        """Add the scaled intensities of rows of one size and dtype to the sums of their split and label."""
         batch = decode(table.select([*_KIND, "pixels", "label", "intensity_low", "intensity_high"]))
         pixels, ranges, labels = batch["pixels"], batch["intensity_range"], batch["label"]
         for code in labels.unique().tolist():
             group = self._groups[split, None if code == UNLABELLED else self.labels[code]]
-            crops = _rows(pixels, labels == code)
+            crops = _select(pixels, labels == code)
             group.crops += len(crops)
             crop_ranges = ranges[labels == code]
-            if pixels.dtype not in _COUNTED:
+            if pixels.dtype not in _COUNTED_DTYPES:
                 group.add_unit(to_unit_range(crops, crop_ranges).nan_to_num_(0.0))
                 continue
             # These dtypes have few values: counting them first and scaling the values is several times faster.
-            for ends in crop_ranges.unique(dim=0):
-                values, counts = _count(_rows(crops, (crop_ranges == ends).all(dim=1)))
-                group.add_counts(counts, to_unit_range(values[:, None, None], ends).flatten())
+            for limits in crop_ranges.unique(dim=0):
+                values, counts = _count_values(_select(crops, (crop_ranges == limits).all(dim=1)))
+                group.add_counts(counts, to_unit_range(values[:, None, None], limits).flatten())
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -200,6 +203,7 @@ class Statistics:
         return sums
 
     def _count_kinds(self, part: slice) -> list[tuple[tuple[Any, ...], int]]:
+        """Count the crops by a part of (height, width, dtype), most frequent first."""
         counts: Counter[tuple[Any, ...]] = Counter()
         for kind, count in self._kinds.items():
             counts[tuple(kind)[part]] += count
@@ -248,20 +252,21 @@ class _Intensities:
         return result
 
 
-_COUNTED = (torch.uint8, torch.uint16, torch.int16)
+_COUNTED_DTYPES = (torch.uint8, torch.uint16, torch.int16)
 
 
-def _rows(pixels: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
-    # Without a copy if all rows are selected, as without classes or with one range for all.
+def _select(pixels: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
+    """Return the selected rows, without a copy if all are selected, as without classes or with one range for all."""
     return pixels if bool(selected.all()) else torch.from_numpy(pixels.numpy()[selected.numpy()])
 
 
-def _count(pixels: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
-    """Return the values from the smallest to the largest, and the number of pixels with each."""
+def _count_values(pixels: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
+    """Return consecutive whole numbers that include all values of the pixels, and the number of pixels with each."""
     if pixels.dtype == torch.uint8:
         return torch.arange(LEVELS), _count_bytes(pixels)
     values = pixels.numpy()
     low = int(values.min())
+    # `bincount` needs values of 0 or more.
     counts = np.bincount(values.ravel() if low >= 0 else (values.astype(np.int32) - low).ravel())
     return torch.arange(len(counts)) + min(low, 0), counts
 

@@ -99,6 +99,7 @@ def _write(splits: Sequence[SplitFiles], settings: StatsSettings) -> DatasetStat
 
 
 def _measure(splits: Sequence[SplitFiles], output: Path | None = None) -> DatasetStats:
+    """Read all splits once, and collect their statistics; write them with their figures if an output is given."""
     # Imported here, because these modules import torch, datasets and matplotlib.
     from stedfm_hf.data.publishing.figures import write_figures
     from stedfm_hf.data.publishing.preview import Preview
@@ -110,7 +111,7 @@ def _measure(splits: Sequence[SplitFiles], output: Path | None = None) -> Datase
         for files in splits:
             reader = ShardReader(files, columns)
             for number, shard in enumerate(files.shards):
-                for groups in _reads(shard.row_groups):
+                for groups in _split_into_reads(shard.row_groups):
                     table = reader.read(number, groups)
                     statistics.add(files.split, table)
                     preview.add(files.split, table)
@@ -122,7 +123,7 @@ def _measure(splits: Sequence[SplitFiles], output: Path | None = None) -> Datase
     return DatasetStats(record, output)
 
 
-def _reads(row_groups: Sequence[int]) -> Iterator[list[int]]:
+def _split_into_reads(row_groups: Sequence[int]) -> Iterator[list[int]]:
     """Yield the numbers of consecutive row groups that are read at once, with some hundred rows."""
     numbers: list[int] = []
     rows = 0

@@ -103,6 +103,7 @@ def simulate_field(
     signal *= np.float32(photons / bright_level(signal))
 
     def expected_counts(depletion: float) -> np.ndarray:
+        """Compute the expected counts (H, W) at a depletion power, with background, by further blur of the signal."""
         if depletion == 1.0:
             return signal + np.float32(background)
         # Squared widths of Gaussians add; a wider Gaussian with the same peak collects more light.
@@ -152,8 +153,8 @@ def simulate_image(structure: str, *, seed: int, index: int, settings: Simulatio
 
 
 def random_generator(name: str, seed: int, index: int) -> np.random.Generator:
-    """Return the random random_generator of one field; it depends only on name, seed and index."""
-    # The name of the structure, not its index in a list: the images do not change when structures are added.
+    """Return the random generator of one field; it depends only on name, seed and index."""
+    # The name of the structure, not its index in a list, so that images do not change when structures are added.
     return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(name.encode()), index]))
 
 
@@ -183,11 +184,13 @@ class Specimen:
 
 
 def make_specimen(names: Sequence[str], rng: np.random.Generator, settings: SimulationSettings) -> Specimen:
-    """Simulate the emitters of one or more structures, again while the field is nearly empty.
+    """Simulate the emitters of one or more structures and their blur, again while the field is nearly empty.
+
+    Two or more structures are placed in separate regions and scaled to the same brightness.
 
     Args:
         names: Names of the structures.
-        rng: Random random_generator of the field.
+        rng: Random generator of the field.
         settings: Physical parameters; `occupied` decides which fields are nearly empty.
 
     Returns:
@@ -227,8 +230,10 @@ def _regions(rng: np.random.Generator, scene: Scene, count: int) -> np.ndarray:
         Number of the region of every pixel from 0, or -1 in the gaps between regions, (H, W).
     """
     size = np.array([scene.height, scene.width], dtype=np.float64)
+    # Of 16 random sets of centres, take the one whose nearest centres are farthest apart.
     candidates = rng.random((16, count, 2)) * 0.8 + 0.1
-    apart = np.linalg.norm(candidates[:, :, None] - candidates[:, None], axis=-1) + 2.0 * np.eye(count)
+    apart = np.linalg.norm(candidates[:, :, None] - candidates[:, None], axis=-1)
+    apart += 2.0 * np.eye(count)  # the distance of a centre from itself must not be the smallest
     centres = candidates[apart.min(axis=(1, 2)).argmax()] * size
     y, x = np.mgrid[: scene.height, : scene.width].astype(np.float64)
     wavelength_nm, phase = rng.uniform(900.0, 1_800.0, 2), rng.uniform(0.0, 2.0 * np.pi, 2)

@@ -139,7 +139,7 @@ def write_tiffs(folder: Path, recipe: Recipe, name: str, jobs: Sequence[Job]) ->
         planes = {"images": field.image, "masks": field.mask, "confocal": field.confocal}
         for kind, path in paths.items():
             plane = planes[kind]
-            assert plane is not None
+            assert plane is not None  # `paths` has `confocal` only if it is requested
             _write_tiff(path, plane, recipe.settings.pixel_size_nm, _metadata(recipe, job, field))
     return len(jobs)
 

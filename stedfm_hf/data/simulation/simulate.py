@@ -164,13 +164,21 @@ def _open(settings: SimulateSettings, resolved: Mapping[str, Any]) -> AbstractCo
 def _run(
     write: Callable[[str, Sequence[Job]], int], jobs: Sequence[Job], done: Sequence[str], settings: SimulateSettings
 ) -> None:
-    """Write the parts that are not done yet, in one or more processes."""
+    """Simulate the fields of all parts that are not done yet, in one or more processes.
+
+    Args:
+        write: Function that simulates and writes the fields of a part, given its name; returns their number.
+        jobs: All fields of the set.
+        done: Names of the parts that an earlier run completed.
+        settings: Settings of the command, for the number of processes.
+    """
     parts = [jobs[start : start + PER_PART] for start in range(0, len(jobs), PER_PART)]
-    left = [(name, part) for number, part in enumerate(parts) if (name := part_name(number)) not in done]
-    todo = sum(len(part) for _, part in left)
-    most = settings.workers or max(1, min(cores(), todo // FIELDS_PER_PROCESS[settings.engine]))
-    with Progress(len(jobs), description="simulate", done=len(jobs) - todo) as progress:
-        for count in run_items(write, left, workers=min(most, max(len(left), 1))):
+    named_parts = [(part_name(number), part) for number, part in enumerate(parts)]
+    to_write = [(name, part) for name, part in named_parts if name not in done]
+    fields = sum(len(part) for _, part in to_write)
+    workers = settings.workers or max(1, min(cores(), fields // FIELDS_PER_PROCESS[settings.engine]))
+    with Progress(len(jobs), description="simulate", done=len(jobs) - fields) as progress:
+        for count in run_items(write, to_write, workers=min(workers, max(len(to_write), 1))):
             progress.update(count)
 
 

@@ -31,7 +31,7 @@ def prefetch(items: Generator[Item, None, None], count: int = PREFETCHED) -> Gen
     stopped = threading.Event()
 
     def hand_over(item: Item | None, error: BaseException | None) -> None:
-        # The timeout lets the thread notice that the reader stopped while the queue is full.
+        """Put an item or an error into the queue; give up when the reader stops, even if the queue is full."""
         while not stopped.is_set():
             try:
                 ready.put((item, error), timeout=0.1)
