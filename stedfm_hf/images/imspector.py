@@ -48,21 +48,27 @@ def read_imspector(handle: IO[bytes]) -> list[LazySeries]:
     names = unique_names(one_line(stack.name) or "stack" for stack in stacks)
     # A compressed stack can be read from its start only: the last one is cached for its other planes.
     pixels = functools.lru_cache(maxsize=1)(lambda number: _pixels(stacks[number], handle))
-    found = list[LazySeries]()
+    planes = list[LazySeries]()
     for k, (stack, name) in enumerate(zip(stacks, names, strict=True)):
-        found.extend(_planes(stack, name, functools.partial(pixels, k), file_size(handle)))
-    return found
+        planes.extend(_planes(stack, name, functools.partial(pixels, k), file_size(handle)))
+    return planes
 
 
 def _stacks(handle: IO[bytes], position: int) -> Iterator[obffile.ObfStack]:
-    """Follow the chain of stacks; `ObfFile.stacks` keeps one stack per name and follows a cycle without end."""
+    """Yield the stacks of a file, from the position of the first one in bytes; each stack has that of the next.
+
+    `ObfFile.stacks` is not used, because it keeps one stack per name and follows a cycle without end.
+
+    Raises:
+        ImageReadError: The positions form a cycle, or there are more than `_MAX_STACKS`.
+    """
     import obffile
 
-    seen = set[int]()
+    visited = set[int]()
     while position:
-        if position in seen or len(seen) >= _MAX_STACKS:
-            raise ImageReadError(f"damaged: its list of stacks has a cycle after {len(seen)}; copy it again")
-        seen.add(position)
+        if position in visited or len(visited) >= _MAX_STACKS:
+            raise ImageReadError(f"damaged: its list of stacks has a cycle after {len(visited)}; copy it again")
+        visited.add(position)
         handle.seek(position)
         stack = obffile.ObfStack(handle, squeeze=False)
         yield stack

@@ -50,16 +50,16 @@ def info(settings: InfoSettings) -> FileInfo:
     Raises:
         ImageReadError: If the only file cannot be read.
     """
-    found, failed = dict[str, list[SeriesInfo]](), 0
+    series, failed = dict[str, list[SeriesInfo]](), 0
     for path in settings.files:
         try:
-            found[str(path)] = list_series(path)
+            series[str(path)] = list_series(path)
         except (ImageReadError, OSError) as error:
             if len(settings.files) == 1:
                 raise
             failed += 1
             print_note(f"error: {' '.join(str(error).split())}")
-    return FileInfo(found, failed)
+    return FileInfo(series, failed)
 
 
 def _cells(series: SeriesInfo) -> tuple[str, ...]:

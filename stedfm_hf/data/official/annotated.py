@@ -31,7 +31,7 @@ def minmax_crop(pixels: np.ndarray, *, legacy: bool, size: int | None = SIZE) ->
         Crop without source and label.
 
     Raises:
-        ValueError: As :func:`stedfm_hf.data.official.pixels.minmax_crops`.
+        ValueError: The array is not a non-empty image (H, W), or contains NaN or infinite values.
 
     Example:
         >>> crop = minmax_crop(np.array([[3, 5]], np.uint16), legacy=False, size=None)

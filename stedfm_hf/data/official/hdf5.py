@@ -67,10 +67,10 @@ def member(group: h5py.Group, name: str) -> Any:
     link = group.get(name, getlink=True)
     if link is None:
         raise ValueError(f"contains no {name!r}, only {', '.join(group) or 'nothing'}")
-    found = group[name] if isinstance(link, h5py.HardLink) else None
-    if found is None or (isinstance(found, h5py.Dataset) and (found.external or found.is_virtual)):
+    stored = group[name] if isinstance(link, h5py.HardLink) else None
+    if stored is None or (isinstance(stored, h5py.Dataset) and (stored.external or stored.is_virtual)):
         raise ValueError(f"refused: {name!r} is a link or is stored in another file")
-    return found
+    return stored
 
 
 def images(group: h5py.Group, name: str) -> Any:
@@ -83,11 +83,11 @@ def images(group: h5py.Group, name: str) -> Any:
     Raises:
         ValueError: The member is missing or not a dataset of images.
     """
-    found = member(group, name)
-    shape: tuple[int, ...] = getattr(found, "shape", ())
+    dataset = member(group, name)
+    shape: tuple[int, ...] = getattr(dataset, "shape", ())
     if not (len(shape) == 3 or (len(shape) == 4 and shape[1] == 1)):
         raise ValueError(f"{name!r} is {shape or 'a group'}, not (images, height, width)")
-    return found
+    return dataset
 
 
 def image(dataset: Any, row: int) -> np.ndarray:
@@ -115,10 +115,10 @@ def values(group: h5py.Group, name: str, rows: int) -> np.ndarray:
     Raises:
         ValueError: The dataset is missing or does not have one entry per image.
     """
-    found = member(group, name)
-    if getattr(found, "size", None) != rows:
-        raise ValueError(f"has {getattr(found, 'size', 'no')} {name} for {rows} images")
-    array = np.asarray(found[()]).reshape(-1)
+    dataset = member(group, name)
+    if getattr(dataset, "size", None) != rows:
+        raise ValueError(f"has {getattr(dataset, 'size', 'no')} {name} for {rows} images")
+    array = np.asarray(dataset[()]).reshape(-1)
     if array.dtype.kind in "OS":
         return np.array([each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each) for each in array])
     return array

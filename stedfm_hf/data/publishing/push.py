@@ -47,8 +47,8 @@ class Pushed(Result):
 
     def summary(self) -> str:
         """Return the URL and the size."""
-        seen = "private" if self.private else "public"
-        return f"{self.url}: {sum(self.crops.values()):,} crops in {self.shards} shards, {seen}"
+        visibility = "private" if self.private else "public"
+        return f"{self.url}: {sum(self.crops.values()):,} crops in {self.shards} shards, {visibility}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes."""
@@ -144,9 +144,9 @@ def check_repository(folder: Path, *, allow_paths: bool = False, manifest: bool 
         if not (folder / preview_name(split)).is_file():
             raise UserError(f"{folder / preview_name(split)}: is missing; build the data set again")
     shards = [shard for each in index.values() for shard in each]
-    known = {shard["file"] for shard in shards}
+    listed = {shard["file"] for shard in shards}
     for name in _local_files(folder):
-        if name.startswith("data/") and name not in known:
+        if name.startswith("data/") and name not in listed:
             raise UserError(f"{folder / name}: is not in {INDEX_FILE}; move it out of the folder")
     with Progress(len(shards), description="check", unit="shards") as progress:
         for shard in shards:

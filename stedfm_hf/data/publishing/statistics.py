@@ -98,8 +98,8 @@ class Statistics:
 
     def _add_pixel_sizes(self, column: pa.ChunkedArray) -> None:
         """Count the pixel sizes (y, x), rounded to four digits; unknown ones are not counted."""
-        known = pc.list_flatten(column.drop_null()).to_numpy().reshape(-1, 2)
-        sizes, counts = np.unique(known, axis=0, return_counts=True)
+        pairs = pc.list_flatten(column.drop_null()).to_numpy().reshape(-1, 2)
+        sizes, counts = np.unique(pairs, axis=0, return_counts=True)
         for (y, x), count in zip(sizes, counts, strict=True):
             self._pixel_sizes[float(f"{y:.4g}"), float(f"{x:.4g}")] += int(count)
 
@@ -278,7 +278,7 @@ def _count_bytes(pixels: torch.Tensor) -> np.ndarray:
 
 
 def _by_kind(table: pa.Table) -> Iterator[tuple[tuple[int, int, str], pa.Table]]:
-    """Yield the rows of each size and dtype."""
+    """Yield each (height, width, dtype) with its rows."""
     kinds = table.select(_KIND).group_by(_KIND).aggregate([]).to_pylist()
     for kind in kinds:
         rows = table

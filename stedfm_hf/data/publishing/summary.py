@@ -15,30 +15,30 @@ def count_table(record: dict[str, Any], *, max_labels: int | None = None) -> Tab
         max_labels: Largest number of labels to list, the most frequent ones; None lists all.
     """
     splits = record["splits"]
-    several = len(splits) > 1
+    with_total = len(splits) > 1  # a column "all" after those of the splits; counts as 0 or 1 cells
     rows = []
     listed = list(record["labels"])
     if max_labels is not None and len(listed) > max_labels:
         listed = sorted(listed, key=lambda name: -record["labels"][name]["crops"])[:max_labels]
     for name in listed:
         each = record["labels"][name]
-        rows.append((name, *[_count(split["labels"][name]) for split in splits.values()], *_totals(each, several)))
+        rows.append((name, *[_count(split["labels"][name]) for split in splits.values()], *_totals(each, with_total)))
     if others := len(record["labels"]) - len(listed):
-        rows.append((f"… and {others} more labels", *[""] * (len(splits) + several + 2)))
+        rows.append((f"… and {others} more labels", *[""] * (len(splits) + with_total + 2)))
     if record["labels"] and record["unlabelled"]:
         without = [split["crops"] - sum(split["labels"].values()) for split in splits.values()]
-        rows.append(("no label", *map(_count, without), *[_count(record["unlabelled"])] * several, "", ""))
+        rows.append(("no label", *map(_count, without), *[_count(record["unlabelled"])] * with_total, "", ""))
     total = {"crops": record["crops"], **record["intensity"]}
-    rows.append(("all crops", *[_count(split["crops"]) for split in splits.values()], *_totals(total, several)))
+    rows.append(("all crops", *[_count(split["crops"]) for split in splits.values()], *_totals(total, with_total)))
     sources = [_count(split["sources"]) for split in splits.values()]
-    rows.append(("source images", *sources, *[_count(record["sources"]["total"])] * several, "", ""))
-    head = ("label" if record["labels"] else "", *splits, *["all"] * several, "mean", "sd")
+    rows.append(("source images", *sources, *[_count(record["sources"]["total"])] * with_total, "", ""))
+    head = ("label" if record["labels"] else "", *splits, *["all"] * with_total, "mean", "sd")
     return Table(head, rows)
 
 
-def _totals(each: dict[str, Any], several: bool) -> tuple[str, ...]:
+def _totals(each: dict[str, Any], with_total: bool) -> tuple[str, ...]:
     """Return the last cells of a row: crops of all splits, mean and standard deviation."""
-    return (*[_count(each["crops"])] * several, _intensity(each["mean"]), _intensity(each["sd"]))
+    return (*[_count(each["crops"])] * with_total, _intensity(each["mean"]), _intensity(each["sd"]))
 
 
 def _count(number: int) -> str:
@@ -68,8 +68,8 @@ def pixel_table(record: dict[str, Any]) -> Table:
         ("pixel size", _counts(pixel_sizes, crops)),
         ("with a mask", f"{record['with_mask']:,} of {crops:,}"),
     ]
-    if kinds := {", ".join(each["names"]): each["crops"] for each in record["mask_planes"]}:
-        rows.append(("planes of the masks", _counts(kinds, record["with_mask"])))
+    if planes := {", ".join(each["names"]): each["crops"] for each in record["mask_planes"]}:
+        rows.append(("planes of the masks", _counts(planes, record["with_mask"])))
     if record["with_region"]:
         rows.append(("with a region of interest", f"{record['with_region']:,} of {crops:,}"))
     if quantiles := record["foreground_fraction"]:

@@ -178,9 +178,10 @@ def stack_masks(masks: Any, shape: tuple[int, ...], planes: Any = None, dtypes: 
         return None
     if names is not None and any(each is not None for each in names):
         return _stack_planes(rows, shape, names, _plain(dtypes))
+    # The number of bytes of a mask tells whether it has one or two bytes per pixel.
     size = int(np.prod(shape))
-    wide = any(row is not None and len(row) == 2 * size for row in rows)
-    stacked = np.zeros((len(rows), *shape), np.uint16 if wide else np.uint8)
+    has_uint16 = any(row is not None and len(row) == 2 * size for row in rows)
+    stacked = np.zeros((len(rows), *shape), np.uint16 if has_uint16 else np.uint8)
     for number, row in enumerate(rows):
         if row is None:
             continue

@@ -244,8 +244,8 @@ class CropStream(IterableDataset[Batch]):
         begin = self._begin
         batches = self._batches(begin, number, step)
         for count, batch in enumerate(prefetch(batches, PREFETCHED) if self.workers else batches):
-            taken = begin + (count * step + number + 1) * self.batching.global_batch
-            self._position = min(taken, self.files.rows)
+            end = begin + (count * step + number + 1) * self.batching.global_batch
+            self._position = min(end, self.files.rows)
             yield batch
         self._begin = self._position = 0
 
@@ -381,9 +381,9 @@ def _check_arguments(
     ):
         if value < smallest:
             raise UserError(f"{name} must be {smallest} or more, not {value}")
-    known = (*CROP_COLUMNS, *files.plane_columns)
-    if unknown := set(columns) - set(known):
-        raise UserError(f"unknown column {', '.join(sorted(unknown))}; the columns are {', '.join(known)}")
+    available = (*CROP_COLUMNS, *files.plane_columns)
+    if unknown := set(columns) - set(available):
+        raise UserError(f"unknown column {', '.join(sorted(unknown))}; the columns are {', '.join(available)}")
     if files.rows < world_size:
         raise UserError(
             f"{files.repo}: split {files.split!r} has {files.rows} crops for {world_size} ranks; use fewer ranks"
