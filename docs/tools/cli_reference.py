@@ -97,12 +97,12 @@ def _command(name: str, command: Command, package: griffe.Module, *, level: int)
     lines += [
         f"{hashes} Options {{ #{slug}-options }}",
         "",
-        "| option | value | default | meaning |",
+        "| option | meaning | value | default |",
         "|---|---|---|---|",
     ]
     for each in sorted(options, key=lambda one: not is_required(one)):
         facts = option_of(each)
-        cells = (_flags(slug, each), values(facts, hints[each.name]), default_of(each), markdown(facts.help))
+        cells = (_flags(slug, each), markdown(facts.help), values(facts, hints[each.name]), default_of(each))
         lines.append(f"| {' | '.join(cells)} |")
     lines += _common_rows(slug, command)
     if any(option_of(each).extra for each in known):
@@ -116,8 +116,8 @@ def _common_rows(slug: str, command: Command) -> Iterator[str]:
         names = recipe_names(command.recipes) if command.recipes is not None else []
         packaged = f"{', '.join(f'`{each}`' for each in names)}, or a" if names else "A"
         meaning = f"{packaged} YAML or JSON file with values for these options."
-        yield f"| `--recipe`{{ #{slug}--recipe }} | path | | {meaning} |"
-    yield f"| `--json`{{ #{slug}--json }} | | off | {_JSON} |"
+        yield f"| `--recipe`{{ #{slug}--recipe }} | {meaning} | path | |"
+    yield f"| `--json`{{ #{slug}--json }} | {_JSON} | | off |"
 
 
 def summary(command: Command) -> str:

@@ -57,7 +57,8 @@ def exported_names(module: griffe.Module) -> list[str]:
 def docstring_problems(package: griffe.Module) -> list[str]:
     """Return what is wrong with the docstrings of the public names, one line each.
 
-    Wrong are missing docstrings, and those that griffe warns about, such as a documented argument that is absent.
+    Wrong are missing docstrings, those that griffe warns about, such as a documented argument that is absent, and
+    doctests outside of a section `Example:`, which a page shows as quoted text.
 
     Args:
         package: The package, as `load_package` returns it.
@@ -67,11 +68,21 @@ def docstring_problems(package: griffe.Module) -> list[str]:
         for each in [package, *public_objects(package)]
         if _needs_docstring(each) and not each.has_docstring
     ]
+    outside = [
+        f"{_place(each)}: {each.path} has a doctest without a section Example"
+        for each in [package, *public_objects(package)]
+        if each.docstring is not None and _shows_doctest_as_text(each.docstring)
+    ]
     with _Warnings() as warnings:
         for each in [package, *public_objects(package)]:
             if each.docstring is not None:
                 each.docstring.parse("google", returns_multiple_items=False, returns_named_value=False)
-    return missing + warnings.lines
+    return missing + outside + warnings.lines
+
+
+def _shows_doctest_as_text(docstring: griffe.Docstring) -> bool:
+    sections = docstring.parse("google", returns_multiple_items=False, returns_named_value=False, warnings=False)
+    return any(each.kind is griffe.DocstringSectionKind.text and ">>> " in each.value for each in sections)
 
 
 def _needs_docstring(each: griffe.Object) -> bool:

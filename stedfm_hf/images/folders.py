@@ -63,13 +63,14 @@ def find_images(
     Raises:
         UserError: If an input does not exist, cannot be listed, or holds no image.
 
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> for name in ("b.tif", "a.tif", "notes.txt"):
-    ...     _ = (folder / name).write_bytes(b"")
-    >>> found = find_images(folder)
-    >>> [image.path for image in found.images], found.skipped
-    (['a.tif', 'b.tif'], {'.txt': 1})
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("b.tif", "a.tif", "notes.txt"):
+        ...     _ = (folder / name).write_bytes(b"")
+        >>> found = find_images(folder)
+        >>> [image.path for image in found.images], found.skipped
+        (['a.tif', 'b.tif'], {'.txt': 1})
     """
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]

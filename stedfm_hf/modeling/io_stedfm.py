@@ -77,8 +77,9 @@ def register_reader(suffixes: Iterable[str], reader: Reader, *, magic: Iterable[
 def readable_suffixes() -> tuple[str, ...]:
     """Return the suffixes (lower case, with the dot) of the formats that can be read.
 
-    >>> ".tif" in readable_suffixes()
-    True
+    Example:
+        >>> ".tif" in readable_suffixes()
+        True
     """
     return tuple(sorted(_READERS))
 
@@ -91,11 +92,12 @@ def list_series(path: str | os.PathLike[str]) -> list[SeriesInfo]:
     Raises:
         ImageReadError: If the file cannot be read; the message says how to fix it.
 
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "rings.npy"
-    >>> np.save(path, np.zeros((2, 5, 7), dtype=np.uint16))
-    >>> list_series(path)
-    [SeriesInfo(name='image', shape=(2, 5, 7), dtype='uint16', pixel_size_nm=None, channel_names=('0', '1'))]
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "rings.npy"
+        >>> np.save(path, np.zeros((2, 5, 7), dtype=np.uint16))
+        >>> list_series(path)
+        [SeriesInfo(name='image', shape=(2, 5, 7), dtype='uint16', pixel_size_nm=None, channel_names=('0', '1'))]
     """
     with _series_of(path) as found:
         return [_decode(each)[0] if each.info.channel_names == RGB else each.info for each in found]
@@ -117,12 +119,13 @@ def read_image(
     Raises:
         ImageReadError: If the file cannot be read; the message says how to fix it.
 
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "rings.npy"
-    >>> np.save(path, np.full((5, 7), 40_000, dtype=np.uint16))
-    >>> image = read_image(path)
-    >>> image.array.shape, image.array.dtype.name, int(image.array.max())
-    ((1, 5, 7), 'uint16', 40000)
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "rings.npy"
+        >>> np.save(path, np.full((5, 7), 40_000, dtype=np.uint16))
+        >>> image = read_image(path)
+        >>> image.array.shape, image.array.dtype.name, int(image.array.max())
+        ((1, 5, 7), 'uint16', 40000)
     """
     with _series_of(path) as found:
         names = [each.info.name for each in found]

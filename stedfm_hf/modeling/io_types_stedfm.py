@@ -137,8 +137,9 @@ def make_info(
 def plane_name(name: str, position: dict[str, int]) -> str:
     """Return the name of a plane of a stack.
 
-    >>> plane_name("image", {"t": 0, "z": 3})
-    'image[t=0,z=3]'
+    Example:
+        >>> plane_name("image", {"t": 0, "z": 3})
+        'image[t=0,z=3]'
     """
     return f"{name}[{','.join(f'{axis}={k}' for axis, k in position.items())}]" if position else name
 
@@ -146,8 +147,9 @@ def plane_name(name: str, position: dict[str, int]) -> str:
 def unique_names(names: Iterable[str]) -> tuple[str, ...]:
     """Return unique names: repeated names get the suffix `#2`, `#3`, ...
 
-    >>> unique_names(["Ch1", "Ch2", "Ch1"])
-    ('Ch1', 'Ch2', 'Ch1#2')
+    Example:
+        >>> unique_names(["Ch1", "Ch2", "Ch1"])
+        ('Ch1', 'Ch2', 'Ch1#2')
     """
     names = list(names)
     given, taken, counts = set(names), dict[str, None](), Counter[str]()
@@ -163,8 +165,9 @@ def unique_names(names: Iterable[str]) -> tuple[str, ...]:
 def unit_in_nm(unit: object) -> float | None:
     r"""Return the length of a unit in nm, or None for "pixel" and unknown units.
 
-    >>> unit_in_nm("micron"), unit_in_nm("\\u00B5m"), unit_in_nm("pixel")
-    (1000.0, 1000.0, None)
+    Example:
+        >>> unit_in_nm("micron"), unit_in_nm("\\u00B5m"), unit_in_nm("pixel")
+        (1000.0, 1000.0, None)
     """
     text = str(unit).lower().replace("\\u00b5", "µ").replace("\u03bc", "µ").replace("âµ", "µ").strip(' "')
     return _UNIT_NM.get(text, _UNIT_NM.get(text.removesuffix("s")))
@@ -173,8 +176,9 @@ def unit_in_nm(unit: object) -> float | None:
 def pixel_size(y: float | None, x: float | None) -> tuple[float, float] | None:
     """Return the pixel size (y, x) in nm if both values are known, finite and positive.
 
-    >>> pixel_size(20.0, 20.0), pixel_size(20.0, float("inf"))
-    ((20.0, 20.0), None)
+    Example:
+        >>> pixel_size(20.0, 20.0), pixel_size(20.0, float("inf"))
+        ((20.0, 20.0), None)
     """
     return (float(y), float(x)) if y and x and 0 < y < math.inf and 0 < x < math.inf else None
 

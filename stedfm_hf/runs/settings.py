@@ -218,6 +218,8 @@ def with_arguments(text: str, kind: Any) -> str:
         text: Docstring without that section.
         kind: Class of the settings, whose fields are the arguments.
     """
+    if not fields(kind):
+        return text
     wrap = textwrap.TextWrapper(115, initial_indent="    ", subsequent_indent="        ").fill
     section = "\n".join(["Args:", *(wrap(f"{each.name}: {option_of(each).help}") for each in fields(kind))])
     first = re.search(r"^(Returns|Raises|Yields|Source|Example|Examples):", text, flags=re.MULTILINE)

@@ -57,7 +57,7 @@ def plot_curve(rows: Sequence[CurveRow]) -> Figure:
         for name, title, factor in (
             ("psnr", "PSNR of masked pixels (dB)", 1.0),
             ("knn", "kNN accuracy (%)", 100.0),
-            ("learning_rate", "Learning rate", 1.0),
+            ("learning_rate", "learning rate", 1.0),
         )
         if any(getattr(row, name) is not None for row in rows)
     ]

@@ -214,6 +214,10 @@ def on_gpus(sizes: list[Size], gpus: list[Row]) -> str:
     """Measured, where it was."""
     rows = [cells for size in sizes for count in GPUS for cells in _gpu_rows(size, count, gpus)]
     head = ["size", "GPUs", "GPU", "images/s", "of perfect scaling", "hours", "GPU-hours"]
+    if all(NOT_MEASURED in cells for cells in rows):
+        result = f"All sizes and numbers of GPUs: {NOT_MEASURED}."
+    else:
+        result = table(head, rows)
     return f"""## On GPUs (measured, end to end)
 
 To measure: run `python -m tests.benchmarks.bench_pretraining` on a machine with GPUs (see its help), then
@@ -221,7 +225,7 @@ To measure: run `python -m tests.benchmarks.bench_pretraining` on a machine with
 batch times GPUs does not exceed the effective batch. Where only one GPU was measured, several get its rate times their
 number: an upper bound of the rate and a lower bound of the hours. Such rows are marked.
 
-{table(head, rows)}"""
+{result}"""
 
 
 def _gpu_rows(size: Size, count: int, gpus: list[Row]) -> list[list[str]]:

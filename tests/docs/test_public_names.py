@@ -29,6 +29,12 @@ class Known:
 
     def method(self) -> None: ...
 
+    def shown(self) -> None:
+        """Show it.
+
+        >>> Known().shown()
+        """
+
     def _private(self) -> None: ...
 '''
 
@@ -45,6 +51,7 @@ def test_missing_and_wrong_docstrings_are_found(tmp_path: Path) -> None:
     assert [each.partition(": ")[2] for each in problems] == [
         "function small.undescribed has no docstring",
         "function small.Known.method has no docstring",
+        "small.Known.shown has a doctest without a section Example",
         "Parameter 'width' does not appear in the function signature",
     ]
 
