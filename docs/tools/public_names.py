@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def docstring_problems(package: griffe.Module) -> list[str]:
     """Return what is wrong with the docstrings of the public names, one line each.
 
     Wrong are missing docstrings, those that griffe warns about, such as a documented argument that is absent, and
-    doctests outside of a section `Example:`, which a page shows as quoted text.
+    doctests outside of a code block, which a page shows as quoted text.
 
     Args:
         package: The package, as `load_package` returns it.
@@ -69,7 +70,7 @@ def docstring_problems(package: griffe.Module) -> list[str]:
         if _needs_docstring(each) and not each.has_docstring
     ]
     outside = [
-        f"{_place(each)}: {each.path} has a doctest without a section Example"
+        f"{_place(each)}: {each.path} has a doctest outside of a code block; put it into a section Example"
         for each in [package, *public_objects(package)]
         if each.docstring is not None and _shows_doctest_as_text(each.docstring)
     ]
@@ -82,7 +83,8 @@ def docstring_problems(package: griffe.Module) -> list[str]:
 
 def _shows_doctest_as_text(docstring: griffe.Docstring) -> bool:
     sections = docstring.parse("google", returns_multiple_items=False, returns_named_value=False, warnings=False)
-    return any(each.kind is griffe.DocstringSectionKind.text and ">>> " in each.value for each in sections)
+    texts = [each.value for each in sections if each.kind is griffe.DocstringSectionKind.text]
+    return any(">>> " in re.sub(r"```.*?```", "", text, flags=re.DOTALL) for text in texts)
 
 
 def _needs_docstring(each: griffe.Object) -> bool:

@@ -51,7 +51,7 @@ def test_missing_and_wrong_docstrings_are_found(tmp_path: Path) -> None:
     assert [each.partition(": ")[2] for each in problems] == [
         "function small.undescribed has no docstring",
         "function small.Known.method has no docstring",
-        "small.Known.shown has a doctest without a section Example",
+        "small.Known.shown has a doctest outside of a code block; put it into a section Example",
         "Parameter 'width' does not appear in the function signature",
     ]
 
