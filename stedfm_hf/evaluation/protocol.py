@@ -43,6 +43,7 @@ def run_probe(settings: ProbeSettings, models: Sequence[ModelSource]) -> Compari
     def run(
         splits: Splits[LabelledImages], features: Mapping[str, SplitFeatures], extractors: Sequence[Extractor]
     ) -> list[Run]:
+        """Fit and test a probe for each method, number of labels and sample."""
         return probe_runs(
             splits, features, extractors, counts, settings.repeats, chance="chance" in settings.baselines
         )
@@ -67,6 +68,7 @@ def run_knn(settings: KnnSettings, models: Sequence[ModelSource]) -> ComparisonR
     def run(
         splits: Splits[LabelledImages], features: Mapping[str, SplitFeatures], extractors: Sequence[Extractor]
     ) -> list[Run]:
+        """Classify the test images by their neighbours, for each method and number of neighbours."""
         device = choose_device(settings.device)
         return knn_runs(
             splits,

@@ -65,6 +65,11 @@ def classify(settings: ClassifySettings) -> TableResult:
 
 
 def _classify(settings: ClassifySettings) -> TableResult:
+    """Check the settings, then load the model and write the table of predictions and, if requested, the maps.
+
+    Raises:
+        UserError: For wrong arguments, no input images, or an output made with other settings.
+    """
     target = Path(str(settings.output))
     given = settings.inputs
     inputs = [given] if isinstance(given, (str, os.PathLike)) else list(given)
@@ -114,6 +119,7 @@ def _classify(settings: ClassifySettings) -> TableResult:
 
 
 def _map_writer(folder: Path, settings: ClassifySettings, classifier: Classifier, names: list[str]) -> MapWriter:
+    """Make the folder of the maps, and return the function that writes the maps of an image into it."""
     from stedfm_hf.inference.maps import MapWriter  # plots: matplotlib takes a second to import
     from stedfm_hf.inference.predictions import predict
 

@@ -62,6 +62,7 @@ def embed(settings: EmbedSettings) -> TableResult:
 
 
 def _embed(settings: EmbedSettings) -> TableResult:
+    """Check the settings, then load the model and write the table of embeddings to `settings.output`."""
     target = Path(str(settings.output))
     sources, skipped = find_sources(settings.inputs)
     check_output(target, "embed", is_folder=False, overwrite=settings.overwrite)
@@ -100,6 +101,7 @@ def _embed(settings: EmbedSettings) -> TableResult:
 def _embedding_table(
     encoder: Encoder, schema: pa.Schema, patches: bool, results: list[tuple[Fact, np.ndarray]]
 ) -> pa.Table:
+    """Return the rows of some images with their embeddings (D,), or a row per patch of arrays (rows, cols, D)."""
     import pyarrow as pa
 
     from stedfm_hf.inference.stepwise import table_of

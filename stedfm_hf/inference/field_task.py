@@ -107,8 +107,8 @@ class FieldTask:
         tops: list[int] = []
         covered = np.zeros(len(self.segmenter.classes))
         with ExitStack() as stack:
-            labels = stack.enter_context(self._labels(path, number, field, about))
-            maps = stack.enter_context(self._maps(path, number, field, about))
+            labels = stack.enter_context(self._open_labels(path, number, field, about))
+            maps = stack.enter_context(self._open_maps(path, number, field, about))
             progress = stack.enter_context(_rows_progress(field, path))
             for top, band in probability_bands(
                 self.segmenter,
@@ -149,7 +149,7 @@ class FieldTask:
         row |= {f"{OBJECTS_OF}{name}": len(measures[each]["number"]) for each, name in names.items()}
         written = {"labels": True, "objects": bool(names), "probabilities": maps is not None, "overlay": self.overlay}
         row |= {f"{kind}_file": _name(path, kind, number) if written[kind] else None for kind in KINDS}
-        return row, self._table(measures, field, shared)
+        return row, self._object_table(measures, field, shared)
 
     def _masks(self, band: np.ndarray) -> np.ndarray:
         """Convert probabilities (L, n, W) to class numbers (1, n, W), or to 0 and 1 for every class (L, n, W)."""
@@ -178,7 +178,8 @@ class FieldTask:
         return lambda top, bottom: labels.read(each, top, bottom) > 0
 
     @contextmanager
-    def _labels(self, path: str, number: int, field: Field, about: Mapping[str, Any]) -> Iterator[Planes]:
+    def _open_labels(self, path: str, number: int, field: Field, about: Mapping[str, Any]) -> Iterator[Planes]:
+        """Open the file of class numbers (1, H, W), or of 0 and 1 for each overlapping class (L, H, W)."""
         classes, single = self.segmenter.classes, self.segmenter.single
         with new_planes(
             self.folder / _name(path, "labels", number),
@@ -192,18 +193,22 @@ class FieldTask:
             yield planes
 
     @contextmanager
-    def _maps(self, path: str, number: int, field: Field, about: Mapping[str, Any]) -> Iterator[Planes | None]:
+    def _open_maps(self, path: str, number: int, field: Field, about: Mapping[str, Any]) -> Iterator[Planes | None]:
+        """Open the file of probabilities (L, H, W); None if no probabilities are requested.
+
+        With uint8, 255 is probability 1.
+        """
         if self.probabilities is None:
             yield None
             return
         classes, one = self.segmenter.classes, 255 if self.probabilities == "uint8" else 1
-        values = self.segmenter.model.config.target_type == "regression"
+        is_regression = self.segmenter.model.config.target_type == "regression"
         with new_planes(
             self.folder / _name(path, "probabilities", number),
             (len(classes), *field.shape),
             self.probabilities,
             names=classes,
-            limits=None if values else (0, one),
+            limits=None if is_regression else (0, one),
             pixel_size_nm=field.pixel_size_nm,
             about={**about, "classes": list(classes), "probability_1_is": one},
         ) as planes:
@@ -220,20 +225,26 @@ class FieldTask:
         components: Mapping[int, Components],
         measures: Mapping[int, Measures],
     ) -> None:
-        """Write the label image of the objects, and add the measures that depend on their outlines."""
+        """Write the label image of the objects, and add their solidity to `measures`.
+
+        The masks are read again from `labels`, one span of rows at a time; nothing is written without object classes.
+
+        Raises:
+            ValueError: If a class has more objects than the file can number.
+        """
         names = self.segmenter.object_classes
         if not names:
             return
-        most = max(len(measures[each]["number"]) for each in names)
-        if most > MOST_OBJECTS:
-            raise ValueError(f"holds {most} objects of a class, too many to number; increase --min-area-px")
+        object_count = max(len(measures[each]["number"]) for each in names)
+        if object_count > MOST_OBJECTS:
+            raise ValueError(f"holds {object_count} objects of a class, too many to number; increase --min-area-px")
         hulls = {each: Hulls() for each in names}
         with new_planes(
             self.folder / _name(path, "objects", number),
             (len(names), *field.shape),
-            np.uint16 if most < 2**16 else np.float32,
+            np.uint16 if object_count < 2**16 else np.float32,
             names=list(names.values()),
-            limits=(0, max(1, most)),
+            limits=(0, max(1, object_count)),
             pixel_size_nm=field.pixel_size_nm,
             about={**about, "classes": list(names.values())},
         ) as planes:
@@ -242,23 +253,26 @@ class FieldTask:
                 planes.write(top, np.stack(band))
                 for each, numbers in zip(names, band, strict=True):
                     hulls[each].add(top, numbers)
-        for each, found in measures.items():
-            found["solidity"] = hulls[each].solidity(found["area_px"])
+        for each, columns in measures.items():
+            columns["solidity"] = hulls[each].solidity(columns["area_px"])
 
-    def _table(self, measures: Mapping[int, Measures], field: Field, shared: Mapping[str, Any]) -> pa.Table:
+    def _object_table(self, measures: Mapping[int, Measures], field: Field, shared: Mapping[str, Any]) -> pa.Table:
+        """Return the table of objects of all classes; areas and diameters in µm are null without a pixel size."""
         schema = object_schema(len(field.pixels))
-        renamed = _intensities(len(field.pixels))
+        column_of_measure = _intensities(len(field.pixels))
         tables = [schema.empty_table()]
-        for each, found in measures.items():
-            count = len(found["number"])
-            columns: dict[str, Any] = {renamed.get(name, name): values for name, values in found.items()}
+        for each, class_measures in measures.items():
+            count = len(class_measures["number"])
+            columns: dict[str, Any] = {
+                column_of_measure.get(name, name): values for name, values in class_measures.items()
+            }
             columns |= {name: [value] * count for name, value in shared.items()}
             columns["class"] = [self.segmenter.object_classes[each]] * count
             if field.pixel_size_nm is None:
                 columns |= dict.fromkeys(("area_um2", "equivalent_diameter_um"), [None] * count)
             else:
                 y, x = field.pixel_size_nm
-                columns["area_um2"] = found["area_px"] * (y * x / 1e6)
+                columns["area_um2"] = class_measures["area_px"] * (y * x / 1e6)
                 columns["equivalent_diameter_um"] = np.sqrt(4 * columns["area_um2"] / np.pi)
             arrays = [pa.array(columns[each.name], each.type, from_pandas=True) for each in schema]  # NaN becomes null
             tables.append(pa.table(arrays, schema=schema))

@@ -64,17 +64,17 @@ class Field:
 
         Rows are compared up to the first difference, so that a field with signal is hardly read and never copied.
         """
-        known = False
+        any_finite = False
         for plane in self.pixels:
-            first = None
+            first_value = None
             for row in plane:
                 values = row[np.isfinite(row)]
                 if values.size:
-                    first = values[0] if first is None else first
-                    if (values != first).any():
+                    first_value = values[0] if first_value is None else first_value
+                    if (values != first_value).any():
                         return None
-            known |= first is not None
-        return "all pixels are equal" if known else "no pixel is finite"
+            any_finite |= first_value is not None
+        return "all pixels are equal" if any_finite else "no pixel is finite"
 
 
 def read_fields(
@@ -93,11 +93,12 @@ def read_fields(
         ValueError: If the file cannot be read or holds more than one series, the number of channels does not fit the
             model, or the pixel size is unknown and the model requires one.
     """
-    for image in _images(source, series, channel):
+    for image in _read_images(source, series, channel):
         yield from fields_of(image, segmenter, scaling)
 
 
-def _images(source: Source, series: str | int | None, channel: str | int | None) -> Iterator[StedImage]:
+def _read_images(source: Source, series: str | int | None, channel: str | int | None) -> Iterator[StedImage]:
+    """Read the images of a file or a data set row, one by one; for a damaged row, raise a ValueError."""
     if not isinstance(source, ImageFile):
         try:
             yield from source.read(None if series == ALL_SERIES else series, channel)
@@ -106,10 +107,10 @@ def _images(source: Source, series: str | int | None, channel: str | int | None)
     elif series == ALL_SERIES:
         yield from read_series(source.file, channel=channel)
     else:
-        there = list_series(source.file) if series is None else []
-        if len(there) > 1:
+        available = list_series(source.file) if series is None else []
+        if len(available) > 1:
             raise ValueError(
-                f"holds {len(there)} series ({some_of([each.name for each in there])}): --series all reads "
+                f"holds {len(available)} series ({some_of([each.name for each in available])}): --series all reads "
                 "every series and plane, --series 0 the first"
             )
         yield read_image(source.file, series=series, channel=channel)
@@ -119,9 +120,9 @@ def fields_of(image: StedImage, segmenter: Segmenter, scaling: dict[str, Any]) -
     """Yield the fields of an image; the range of intensities is fitted to each whole channel."""
     processor = segmenter.processor
     array = processor.process_image(image.array, input_data_format="channels_first")
-    channels, wanted = len(array), segmenter.model.config.num_channels
-    if wanted not in (1, channels):
-        raise ValueError(f"has {channels} channels, and the model takes {wanted}")
+    channels, model_channels = len(array), segmenter.model.config.num_channels
+    if model_channels not in (1, channels):
+        raise ValueError(f"has {channels} channels, and the model takes {model_channels}")
     limits, clip = fit_scaling(array, scaling, image.intensity_range)
     target, size = scaling["target_pixel_size_nm"], image.pixel_size_nm
     shape = model_shape = (array.shape[1], array.shape[2])
@@ -129,11 +130,11 @@ def fields_of(image: StedImage, segmenter: Segmenter, scaling: dict[str, Any]) -
         if size is None:
             raise ValueError(f"the file has no pixel size, and the model needs {target} nm; write it into the file")
         model_shape = resampled_size(shape, (size[0] / target, size[1] / target))
-    groups = [[number] for number in range(channels)] if wanted == 1 else [list(range(channels))]
+    groups = [[number] for number in range(channels)] if model_channels == 1 else [list(range(channels))]
     for group in groups:
-        part = slice(group[0], group[-1] + 1)
+        channel_range = slice(group[0], group[-1] + 1)
         names = "+".join(image.channel_names[number] for number in group)
-        yield Field(image.series, names, array[part], limits[part], clip, size, model_shape)
+        yield Field(image.series, names, array[channel_range], limits[channel_range], clip, size, model_shape)
 
 
 @lru_cache(maxsize=2)
@@ -149,11 +150,13 @@ def resampling(source: int, target: int) -> sparse.csr_array:
     centres = (np.arange(target) + 0.5) * scale
     first = np.maximum((centres - reach + 0.5).astype(np.int64), 0)
     last = np.minimum((centres + reach + 0.5).astype(np.int64), source)
-    place = first[:, None] + np.arange((last - first).max())
-    weights = np.where(place < last[:, None], 1 - np.abs(place + 0.5 - centres[:, None]) / reach, 0).clip(min=0)
+    positions = first[:, None] + np.arange((last - first).max())
+    weights = np.where(positions < last[:, None], 1 - np.abs(positions + 0.5 - centres[:, None]) / reach, 0).clip(
+        min=0
+    )
     weights /= weights.sum(axis=1, keepdims=True)
     row, tap = np.nonzero(weights)
-    entries = (weights[row, tap].astype(np.float32), (row, place[row, tap]))
+    entries = (weights[row, tap].astype(np.float32), (row, positions[row, tap]))
     return sparse.csr_array(entries, shape=(target, source))
 
 
@@ -190,18 +193,22 @@ def resized_bands(
         return
     (above, down), (left, across) = (_positions(*lengths) for lengths in zip(source, target, strict=True))
     below, right = np.minimum(above + 1, source[0] - 1), np.minimum(left + 1, source[1] - 1)
-    held, first, done = None, 0, 0
+    # A target row needs the source rows above and below it, so source rows are kept until no later row needs them.
+    kept_rows, first_kept, next_row = None, 0, 0
     for top, band in bands:
-        held = band if held is None else np.concatenate([held, band], axis=1)
+        kept_rows = band if kept_rows is None else np.concatenate([kept_rows, band], axis=1)
         end = top + band.shape[1]
         ready = int(np.searchsorted(below, end))
-        if ready > done:
-            weight = down[done:ready, None]
-            rows = held[:, above[done:ready] - first] * (1 - weight) + held[:, below[done:ready] - first] * weight
-            yield done, rows[:, :, left] * (1 - across) + rows[:, :, right] * across
-            done = ready
-        keep = min(int(above[done]), end) if done < target[0] else end
-        held, first = held[:, keep - first :], keep
+        if ready > next_row:
+            weight = down[next_row:ready, None]
+            rows = (
+                kept_rows[:, above[next_row:ready] - first_kept] * (1 - weight)
+                + kept_rows[:, below[next_row:ready] - first_kept] * weight
+            )
+            yield next_row, rows[:, :, left] * (1 - across) + rows[:, :, right] * across
+            next_row = ready
+        keep = min(int(above[next_row]), end) if next_row < target[0] else end
+        kept_rows, first_kept = kept_rows[:, keep - first_kept :], keep
 
 
 def _positions(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:

@@ -91,21 +91,22 @@ class Components:
             self._join(self._last, first)
         self._last = last
         self._count += count
-        place = np.flatnonzero(mask)
-        piece = labels.ravel()[place] - 1
-        y, x = (axis.astype(np.float64) for axis in np.divmod(place, mask.shape[1]))
+        positions = np.flatnonzero(mask)
+        piece = labels.ravel()[positions] - 1
+        y, x = (axis.astype(np.float64) for axis in np.divmod(positions, mask.shape[1]))
         y += top
-        measured = {"area": None, "y": y, "x": x, "yy": y * y, "xx": x * x, "yx": y * x}
-        measured["probability"] = probability.ravel()[place].astype(np.float64)
-        sums = {name: np.bincount(piece, values, count) for name, values in measured.items()}
+        # bincount counts the pixels where there are no values: the area.
+        summands = {"area": None, "y": y, "x": x, "yy": y * y, "xx": x * x, "yx": y * x}
+        summands["probability"] = probability.ravel()[positions].astype(np.float64)
+        sums = {name: np.bincount(piece, values, count) for name, values in summands.items()}
         sums |= {name: _extreme(np.fmin, piece, values, count) for name, values in (("top", y), ("left", x))}
         sums |= {name: _extreme(np.fmax, piece, values, count) for name, values in (("bottom", y), ("right", x))}
         for channel, plane in enumerate(pixels):
-            values = plane.ravel()[place].astype(np.float64)
-            good = np.isfinite(values)
-            sums[f"known_{channel}"] = np.bincount(piece[good], None, count)
-            sums[f"intensity_{channel}"] = np.bincount(piece[good], values[good], count)
-            sums[f"highest_{channel}"] = _extreme(np.fmax, piece[good], values[good], count)
+            values = plane.ravel()[positions].astype(np.float64)
+            is_finite = np.isfinite(values)
+            sums[f"known_{channel}"] = np.bincount(piece[is_finite], None, count)
+            sums[f"intensity_{channel}"] = np.bincount(piece[is_finite], values[is_finite], count)
+            sums[f"highest_{channel}"] = _extreme(np.fmax, piece[is_finite], values[is_finite], count)
         if self._sums is None:
             self._names, self._sums = list(sums), GrowingColumns(len(sums), np.float64)
         self._sums.add(np.stack(list(sums.values())))
@@ -135,23 +136,24 @@ class Components:
         groups = (
             sparse.csgraph.connected_components(graph, directed=False)[1] if self._count else np.empty(0, np.int64)
         )
-        _, begin, inverse = np.unique(groups, return_index=True, return_inverse=True)
-        rank = np.empty(len(begin), np.int64)
-        rank[np.argsort(begin)] = np.arange(len(begin))
-        whole = rank[inverse]
+        # Components are renumbered by their first piece, which gives raster order.
+        _, first_piece, inverse = np.unique(groups, return_index=True, return_inverse=True)
+        rank = np.empty(len(first_piece), np.int64)
+        rank[np.argsort(first_piece)] = np.arange(len(first_piece))
+        object_of_piece = rank[inverse]
         total: dict[str, np.ndarray] = defaultdict(lambda: np.empty(0))
         for name, values in zip(self._names, [] if self._sums is None else self._sums.values, strict=True):
             if name in ("top", "left"):
-                total[name] = _extreme(np.fmin, whole, values, len(begin))
+                total[name] = _extreme(np.fmin, object_of_piece, values, len(first_piece))
             elif name in ("bottom", "right") or name.startswith("highest"):
-                total[name] = _extreme(np.fmax, whole, values, len(begin))
+                total[name] = _extreme(np.fmax, object_of_piece, values, len(first_piece))
             else:
-                total[name] = np.bincount(whole, values, len(begin))
+                total[name] = np.bincount(object_of_piece, values, len(first_piece))
         self._names, self._sums = [], None
-        kept = total["area"] >= min_area_px
-        number = np.where(kept, np.cumsum(kept), 0)
-        self._numbers = np.concatenate([[0], number[whole]]) if self._count else np.zeros(1, np.int64)
-        return _measures({name: values[kept] for name, values in total.items()}, number[kept])
+        is_large = total["area"] >= min_area_px
+        number = np.where(is_large, np.cumsum(is_large), 0)
+        self._numbers = np.concatenate([[0], number[object_of_piece]]) if self._count else np.zeros(1, np.int64)
+        return _measures({name: values[is_large] for name, values in total.items()}, number[is_large])
 
     def numbers(self, top: int, mask: np.ndarray) -> np.ndarray:
         """Return the numbers of the objects at the pixels of a band (n, W); 0 is background."""
@@ -161,13 +163,24 @@ class Components:
 
 def _extreme(which: np.ufunc, piece: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
     """Return the smallest or largest value of every piece; NaN if it has none."""
-    found = np.full(count, np.inf if which is np.fmin else -np.inf)
-    which.at(found, piece, values)
-    found[np.isinf(found)] = np.nan
-    return found
+    extremes = np.full(count, np.inf if which is np.fmin else -np.inf)
+    which.at(extremes, piece, values)
+    extremes[np.isinf(extremes)] = np.nan
+    return extremes
 
 
 def _measures(total: dict[str, np.ndarray], number: np.ndarray) -> dict[str, np.ndarray]:
+    """Convert the sums over the pixels of each object to its measures.
+
+    The eccentricity is that of the ellipse with the same second moments, whose squared half axes are proportional to
+    `long` and `short`.
+
+    Args:
+        total: Sums, (objects,) each: `area`, `y`, `x`, `yy`, `xx`, `yx`, `probability`, and for each channel c the
+            number of finite pixels `known_c` and their sum `intensity_c`; and the extremes `top`, `left`, `bottom`,
+            `right` and `highest_c`.
+        number: Number of each object, (objects,).
+    """
     if not len(number):
         total = defaultdict(lambda: np.empty(0), total)
     area = total["area"]

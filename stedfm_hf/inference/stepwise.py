@@ -59,6 +59,11 @@ class Preparation:
             return Prepared(source.path, (), str(error) or type(error).__name__)
 
     def _images(self, source: Source) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+        """Read and scale the images of a source, one by one, with the facts for their rows.
+
+        Models with one channel get each channel as a separate image (1, H, W); others need images with their number of
+        channels.
+        """
         channels = self.loaded.model.config.num_channels
         for image in source.read(self.series, self.channel):
             scaled = self.loaded.processor.prepare(image, channel=None, **self.scaling)
@@ -103,17 +108,17 @@ def process_sources(
         remove_results: Function that removes the files that `annotate` wrote for sources that have changed.
     """
     manifest = parts.manifest
-    left = unfinished(manifest, sources, remove_results)
-    if left and parts.output.finished:
+    remaining = unfinished(manifest, sources, remove_results)
+    if remaining and parts.output.finished:
         parts.output.reopen()
     threads = workers or min(os.cpu_count() or 1, 8)
     with (
-        Progress(len(sources), description=manifest.command, done=len(sources) - len(left)) as progress,
+        Progress(len(sources), description=manifest.command, done=len(sources) - len(remaining)) as progress,
         ThreadPoolExecutor(threads, thread_name_prefix="stedfm-read") as pool,
     ):
-        ready = _prefetch(pool, prepare, left)
+        ready = _prefetch(pool, prepare, remaining)
         hint = _speed_hint(prepare.loaded)
-        for chunk in chunks(left, CHUNK):
+        for chunk in chunks(remaining, CHUNK):
             results = _compute(islice(ready, len(chunk)), compute, annotate, manifest, progress)
             parts.add(tabulate(results), [source.path for source in chunk])
             if hint and progress.rate and (len(sources) - progress.count) / progress.rate > LONG:
@@ -134,6 +139,7 @@ def _compute(
     errors: dict[str, str | None] = {}
 
     def images() -> Iterator[np.ndarray]:
+        """Yield the images in order; as a side effect, collect the facts of each, and the error of each source."""
         for source in prepared:
             errors[source.path] = source.error
             for fact, pixels in source.images:
@@ -174,11 +180,11 @@ def table_of(rows: list[Fact], schema: pa.Schema, loaded: Loaded, columns: dict[
 def _prefetch(
     pool: ThreadPoolExecutor, read: Callable[[Source], Prepared], sources: Iterable[Source]
 ) -> Iterator[Prepared]:
-    """Yield sources in order, prefetching some of the next ones."""
+    """Yield sources in order; up to `AHEAD` files and bytes are read before they are needed."""
     waiting: deque[tuple[Future[Prepared], int]] = deque()
-    most, room = AHEAD
+    max_files, max_bytes = AHEAD
     for source in sources:
-        while waiting and (len(waiting) >= most or sum(size for _, size in waiting) + source.size > room):
+        while waiting and (len(waiting) >= max_files or sum(size for _, size in waiting) + source.size > max_bytes):
             yield waiting.popleft()[0].result()
         waiting.append((pool.submit(read, source), source.size))
     while waiting:

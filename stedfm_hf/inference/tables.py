@@ -171,6 +171,7 @@ def _flatten(table: pa.Table) -> pa.Table:
 
 
 def _unflatten(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Convert a table with a column per number, as CSV files have, to one with vectors and lists as in `schema`."""
     columns: dict[str, pa.Array] = {}
     for field in schema:
         if field.name == "pixel_size_nm":

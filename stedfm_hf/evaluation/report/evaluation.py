@@ -177,17 +177,21 @@ class Evaluation:
         return pa.table(columns)
 
     def predictions_table(self) -> pa.Table:
-        """Return a table with one row for each run and test image."""
+        """Return a table with one row for each run and test image, run by run.
+
+        Labels and predictions are class names, lists of names if multilabel, or numbers for a regression; the text is
+        empty where the reference protocol makes no prediction. Probabilities are included if all runs have them.
+        """
         test, count = self.test, len(self.test)
         names = np.array(["", *test.classes], dtype=object)
 
-        def readable(values: np.ndarray) -> Any:
-            """Convert class numbers to names."""
+        def to_names(values: np.ndarray) -> Any:
+            """Convert class numbers (n,), or 0 and 1 per class (n, C), to names; keep the numbers of a regression."""
             if test.task == "regression":
                 return values.astype(np.float64)
             if test.task == "multilabel":
                 return [[test.classes[number] for number in np.flatnonzero(row)] for row in values]
-            return names[values + 1]
+            return names[values + 1]  # -1, no prediction, gives the empty name
 
         table: dict[str, Any] = {
             "method": np.repeat([run.method for run in self.runs], count),
@@ -195,8 +199,8 @@ class Evaluation:
             "seed": np.repeat([run.seed for run in self.runs], count),
             "image_id": np.tile(test.image_ids, len(self.runs)),
             "source": np.tile(test.sources, len(self.runs)),
-            "label": list(readable(test.labels)) * len(self.runs),
-            "prediction": [value for run in self.runs for value in readable(run.predicted)],
+            "label": list(to_names(test.labels)) * len(self.runs),
+            "prediction": [value for run in self.runs for value in to_names(run.predicted)],
         }
         if all(run.probabilities is not None for run in self.runs):
             rows = [row for run in self.runs for row in np.asarray(run.probabilities, np.float32)]
