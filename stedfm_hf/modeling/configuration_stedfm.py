@@ -134,6 +134,7 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def _check(self) -> None:
+        """Raise a ValueError for a setting that is unknown, out of range, or does not fit another setting."""
         choices = {
             "pooling": POOLINGS,
             "target_type": TARGET_TYPES,

@@ -311,6 +311,18 @@ class StedFmImageProcessor(PilBackend):
         return {name: kwargs.get(name, getattr(self, name)) for name in self._names()}
 
     def _prepare(self, image: Any, settings: dict[str, Any]) -> np.ndarray:
+        """Select a channel of an image, scale it, and resample it to the pixel size of the model.
+
+        Args:
+            image: Path, StedImage, or array. The pixel size of a StedImage is used unless the settings give one.
+            settings: Settings of the processor for this call.
+
+        Returns:
+            (C, H, W) float32.
+
+        Raises:
+            ValueError: If the channel does not exist, or the pixel size for resampling is unknown.
+        """
         pixel_size, known_range = settings["pixel_size_nm"], None
         if isinstance(image, (str, Path)):
             image = read_image(image)

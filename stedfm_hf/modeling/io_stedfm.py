@@ -219,6 +219,7 @@ def _explain(error: Exception) -> str:
 
 
 def _reader_of(head: bytes, suffix: str) -> Reader:
+    """Return the reader of a file, by its first bytes, else by its suffix."""
     for mark, reader in _MAGIC.items():
         if head.startswith(mark):
             return reader

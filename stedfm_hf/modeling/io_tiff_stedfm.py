@@ -231,6 +231,7 @@ def _page_getter(
     start, length = series.dataoffset, page.size * raw.itemsize
 
     def get(number: int) -> np.ndarray:
+        """Read one page: from its offset if all pages are stored in sequence, else by tifffile."""
         if start is not None:
             handle.seek(start + number * length)
             pixels = read_exactly(handle, length).view(raw)

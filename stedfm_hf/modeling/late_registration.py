@@ -41,6 +41,10 @@ class _Watch(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None, /
     ) -> ModuleSpec | None:
+        """Find transformers and the modules of this package with the other finders, and wrap their loaders.
+
+        All other modules are left to the other finders (None).
+        """
         if name != "transformers" and not name.startswith(f"{__package__}."):
             return None
         found = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
@@ -65,6 +69,7 @@ class _WatchedLoader(Loader):
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
+        """Execute the module with its own loader, and register afterwards if no watched module is still running."""
         module.__loader__ = self.loader
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader

@@ -104,7 +104,10 @@ def _is_slow_for_sdpa(query: torch.Tensor) -> bool:
 
 
 class StedFmAttention(nn.Module):
-    """Multi-head self-attention with one fused projection for queries, keys and values."""
+    """Multi-head self-attention with one fused projection for queries, keys and values.
+
+    Width and heads are arguments because encoder and decoder, which share the configuration, have different ones.
+    """
 
     def __init__(self, config: StedFmConfig, hidden_size: int, num_attention_heads: int) -> None:
         super().__init__()
@@ -131,7 +134,7 @@ class StedFmAttention(nn.Module):
         attend: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
             implementation, eager_attention_forward
         )
-        query = query[:, :, -last:]
+        query = query[:, :, -last:]  # all tokens for 0, because -0 is 0
         output, weights = attend(self, query, key, value, None, dropout=0.0, scaling=self.scaling, **kwargs)
         return self.out_proj(output.reshape(batch, -1, width)), weights
 

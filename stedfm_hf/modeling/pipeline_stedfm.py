@@ -37,6 +37,7 @@ class StedFmPipeline(Pipeline):
             raise ValueError(f"this pipeline is for STED-FM models, got {type(self.model).__name__}")
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Divide the arguments among the three stages; raise a TypeError for an unknown one."""
         stages = (self.preprocess_arguments, self.forward_arguments, self.postprocess_arguments)
         known = [name for stage in stages for name in stage]
         unknown = sorted(set(kwargs) - set(known))

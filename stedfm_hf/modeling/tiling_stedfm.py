@@ -118,6 +118,7 @@ class _Batches:
     count: int = 0
 
     def add(self, entry: tuple[_Pending, Tile, np.ndarray]) -> Iterator[list[tuple[_Pending, Tile, np.ndarray]]]:
+        """Add a tile (its image, its position and its pixels), and yield the batches that are full now."""
         group = self.waiting.setdefault(entry[2].shape, [])
         group.append(entry)
         self.count += 1

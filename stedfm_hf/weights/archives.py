@@ -75,6 +75,7 @@ def _refuse_outside_name(path: Path, name: str) -> None:
 
 
 def _choose(path: Path, members: list[zipfile.ZipInfo]) -> zipfile.ZipInfo:
+    """Return the last checkpoint among the members of an archive; a UserError says if there is none."""
     checkpoints = [
         member
         for member in members

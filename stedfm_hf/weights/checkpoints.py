@@ -100,6 +100,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _is_zip(path: Path) -> bool:
+    """Return whether a file is a zip archive; a UserError says if it is empty or cannot be read."""
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: is empty (0 bytes)")
@@ -138,6 +139,18 @@ def _check_archive(path: Path) -> str:
 
 
 def _read_closed(path: Path, pickle_name: str) -> tuple[Any, set[str]]:
+    """Read a zip checkpoint without executing its pickle.
+
+    Args:
+        path: Checkpoint.
+        pickle_name: Name of the pickle in the archive, `.../data.pkl`; the tensors are next to it in `data/`.
+
+    Returns:
+        Content, and the names of the objects that were not rebuilt.
+
+    Raises:
+        UserError: If the file is damaged, or was written on a machine with another byte order.
+    """
     prefix = pickle_name.removesuffix("data.pkl")
     storages: dict[str, bytearray] = {}
     try:

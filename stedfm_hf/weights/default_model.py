@@ -60,6 +60,10 @@ def _is_on_hub() -> bool:
 
 
 def _convert_once(folder: Path) -> None:
+    """Download and convert the official archive into a folder of the cache, unless another process has done it.
+
+    A lock makes other processes wait. A UserError says what to do if the download or the conversion fails.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):

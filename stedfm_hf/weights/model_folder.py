@@ -77,6 +77,7 @@ def _open(path: Path, work: Path) -> tuple[Checkpoint, str | None]:
 def _card_facts(
     translation: Translation, model: nn.Module, *, name: str, title: str, sha256: str, official: OfficialWeights | None
 ) -> CardFacts:
+    """Collect what the model card reports; `official` is None for weights that are not published by the authors."""
     encoder, config = _count(model.get_submodule("stedfm")), translation.config
     rest = "classification head" if translation.kind == "classification" else "decoder"
     return CardFacts(

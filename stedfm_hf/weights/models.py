@@ -73,6 +73,7 @@ def find_model(model: str | Path | ModelSource | None = None, *, head: str | Non
 
 
 def _check_name(name: str) -> None:
+    """Raise a UserError for a name that is neither a folder nor a Hub id, with a suggestion."""
     if name.lower() in PACKAGED and not Path(name).exists():
         raise UserError(f"model {name}: did you mean {name.lower()}?")
     if Path(name).is_file():

@@ -264,6 +264,10 @@ def _patch_matrix(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _check_table(table: torch.Tensor, config: StedFmConfig, source: str, key: str) -> None:
+    """Raise a UserError if a stored position table is not the sin-cos table that the models compute themselves.
+
+    Half-precision tables may differ by their rounding.
+    """
     size = config.image_size // config.patch_size
     width = config.decoder_hidden_size if key.startswith("decoder.") else config.hidden_size
     expected = sincos_position_table(size, size, width)[None]
