@@ -123,6 +123,7 @@ class EndlessBatches(IterableDataset[Parts]):
                 yield {"parts": list(parts)}
 
     def _batches(self, number: int) -> Generator[dict[str, Any], None, None]:
+        """Yield batches of one split without end, from batch `start` on; each has its `epoch` and unique indices."""
         source, per_epoch = self.sources[number], self.batches_per_epoch[number]
         epoch, taken = divmod(self.start, per_epoch)
         stream = CropStream(

@@ -117,6 +117,7 @@ class MonitorCallback(TrainerCallback):
     def _write(
         self, args: TrainingArguments, state: TrainerState, logs: dict[str, float], per_second: float | None
     ) -> None:
+        """Append a row of logs to the curve, in the first process only; `per_second` is None if not measured."""
         if not state.is_world_process_zero:
             return
         common = {
@@ -141,6 +142,10 @@ class MonitorCallback(TrainerCallback):
     def _stop_if_diverged(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float]
     ) -> None:
+        """Raise TrainingDiverged if loss or gradient is not finite, or the loss stays high for `DIVERGED_LOGS` logs.
+
+        While the loss is high, no checkpoint is saved, so that the newest checkpoint is a good one.
+        """
         if not math.isfinite(logs["loss"]):
             raise self._diverged(args, state, f"the loss is {logs['loss']}")
         # With float16, a step whose gradient overflows is skipped and the loss scale is lowered; this is harmless.
@@ -156,6 +161,7 @@ class MonitorCallback(TrainerCallback):
             )
 
     def _diverged(self, args: TrainingArguments, state: TrainerState, what: str) -> TrainingDiverged:
+        """Return the error of a diverged training, with advice on how to start again; `what` is what was observed."""
         good = newest_complete(Path(str(args.output_dir)), lambda line: None)
         # The same command would resume with the same settings, and diverge again.
         changes = "another --output and a lower --base-learning-rate or --max-grad-norm"
@@ -238,6 +244,7 @@ def _training_line(logs: dict[str, float], per_second: float | None) -> str:
 
 
 def _evaluation_line(metrics: dict[str, float]) -> str:
+    """Format the metrics of an evaluation as one line; those that were not computed are left out."""
     parts = [f"held-out loss {metrics['eval_loss']:.5f}"]
     if "eval_constant_loss" in metrics:
         parts[-1] += f" (best constant {metrics['eval_constant_loss']:.5f})"

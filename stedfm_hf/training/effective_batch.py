@@ -62,20 +62,25 @@ def split_batch(
 def _split(
     effective: int, world_size: int, limit: int, per_device: int | None, accumulation: int | None
 ) -> tuple[int, int] | None:
-    share, rest = divmod(effective, world_size)
-    if rest or not share:
+    """Return the batch size of a forward pass and the number of passes per step; None if the division is not even.
+
+    If `per_device` and `accumulation` are None, the batch size is the largest divisor up to `limit`, unless that
+    is less than a quarter of the largest size.
+    """
+    per_process, rest = divmod(effective, world_size)
+    if rest or not per_process:
         return None
     if per_device is None and accumulation is not None:
-        per_device = share // accumulation
+        per_device = per_process // accumulation
     elif per_device is None:
-        fullest = min(share, limit)
-        per_device = next(size for size in range(fullest, 0, -1) if share % size == 0)
-        if 4 * per_device < fullest:  # tiny batches, for example of a prime number, would be very slow
+        largest = min(per_process, limit)
+        per_device = next(size for size in range(largest, 0, -1) if per_process % size == 0)
+        if 4 * per_device < largest:  # tiny batches, for example of a prime number, would be very slow
             return None
-    if not per_device or share % per_device:
+    if not per_device or per_process % per_device:
         return None
-    times = share // per_device
-    return (per_device, times) if accumulation in (None, times) else None
+    passes = per_process // per_device
+    return (per_device, passes) if accumulation in (None, passes) else None
 
 
 def _nearest(

@@ -111,6 +111,7 @@ def plot_finetuning_curve(rows: Sequence[FinetuneRow], metric: str, *, best_step
 
 
 def _plot_losses(axes: Axes, rows: Sequence[CurveRow]) -> None:
+    """Plot training and held-out loss over the steps; logarithmic if they span more than `_LOG_SCALE_RATIO`."""
     steps, losses = _column(rows, "loss")
     axes.plot(steps, losses, color=_TRAINING, lw=1.2, label="training loss")
     held_steps, held = _column(rows, "held_out_loss")

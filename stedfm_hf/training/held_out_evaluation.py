@@ -381,6 +381,7 @@ def _means(model: StedFmForPreTraining, images: torch.Tensor, output: StedFmForP
 def _reconstruction(
     model: StedFmForPreTraining, batch: dict[str, Any], label: str | None, pixel_size_nm: float
 ) -> Reconstruction:
+    """Reconstruct the first image of a batch; `pixel_size_nm` is NaN if unknown, and `label` None."""
     images, patch = batch["pixel_values"], model.config.patch_size
     output = model(**batch)
     grid = (images.shape[2] // patch, images.shape[3] // patch)

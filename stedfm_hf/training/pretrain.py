@@ -149,9 +149,10 @@ def _silent(line: str) -> None:
 
 
 def _batches(settings: PretrainSettings, arguments: TrainingArguments, train: Sequence[SplitFiles]) -> EndlessBatches:
-    shares = divide_batch(arguments.per_device_train_batch_size, settings.dataset_weights or [1.0] * len(train))
+    """Return the batches of this process, which mix the data sets by the weights of the settings."""
+    batch_sizes = divide_batch(arguments.per_device_train_batch_size, settings.dataset_weights or [1.0] * len(train))
     return EndlessBatches(
-        [MixedSplit(files, size) for files, size in zip(train, shares, strict=True)],
+        [MixedSplit(files, size) for files, size in zip(train, batch_sizes, strict=True)],
         seed=settings.seed,
         accumulation=arguments.gradient_accumulation_steps,
         rank=arguments.process_index,

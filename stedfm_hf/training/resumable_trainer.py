@@ -129,6 +129,7 @@ class ResumableTrainer(Trainer, ABC):
         super().log(logs, start_time)
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; for a checkpoint of a complete training, load its weights and train no step."""
         # For a run that was stopped after its last checkpoint, the library would train one step more.
         if (checkpoint := kwargs.get("resume_from_checkpoint")) is not None:
             state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
@@ -139,6 +140,10 @@ class ResumableTrainer(Trainer, ABC):
         return super()._inner_training_loop(*args, **kwargs)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Save a checkpoint with its other parts, mark it as complete, and delete older ones above the limit.
+
+        If saving fails, the incomplete folder is deleted.
+        """
         output, step = Path(str(self.args.output_dir)), self.state.global_step
         folder = checkpoint_folder(output, step)
         with removed_on_failure(folder, self.args.should_save):

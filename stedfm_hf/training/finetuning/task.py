@@ -244,20 +244,25 @@ class Task(ABC, Generic[Settings, Images, Item]):
             data: Images of a split.
             output: Output folder, whose manifest lists the unreadable images.
         """
-        found = load_images(data, self.cache, channels=self.config.num_channels, channels_of=self.channels_of)
-        known = output.manifest.items
-        for line in describe_failed({image: why for image, why in found.failed.items() if image not in known}):
+        loaded = load_images(data, self.cache, channels=self.config.num_channels, channels_of=self.channels_of)
+        recorded = output.manifest.items
+        for line in describe_failed({image: why for image, why in loaded.failed.items() if image not in recorded}):
             self.report(line)
-        for image, reason in found.failed.items():
+        for image, reason in loaded.failed.items():
             output.manifest.failed(image, reason)
-        return found
+        return loaded
 
     def _run_seeds(self, output: Output) -> None:
+        """Train and evaluate a run for each seed that is not finished, then write the summary and the model card.
+
+        The first process also writes the recipe and the training sources of each run, and deletes the checkpoints of
+        finished runs.
+        """
         settings, splits, folder = self.settings, self.splits, output.path
-        name, new = name_of_model(settings.model), settings.mode in NEW_ENCODER
+        name, is_new = name_of_model(settings.model), settings.mode in NEW_ENCODER
         if self.writes:
             write_recipe(folder / RECIPE_FILE, settings.recipe(), note=f"trained on {splits.train.name} from {name}")
-        if not new and settings.model in PACKAGED:
+        if not is_new and settings.model in PACKAGED:
             self.report(f"{name}: {PACKAGED[settings.model]}")
         for note in self.notes():
             self.report(note)
@@ -268,9 +273,9 @@ class Task(ABC, Generic[Settings, Images, Item]):
                 f"warning: {splits.train.name}: there is no test image; the metrics of the validation images, which "
                 "also select the best model, are too optimistic"
             )
-        rate = f"learning rate {settings.peak_learning_rate:.3g}"
-        self.report(f"{settings.describe_batch()}, {rate}, mode {settings.mode}")
-        before = None if new else read_training_sources(settings.model)
+        learning_rate = f"learning rate {settings.peak_learning_rate:.3g}"
+        self.report(f"{settings.describe_batch()}, {learning_rate}, mode {settings.mode}")
+        encoder_sources = None if is_new else read_training_sources(settings.model)
         for seed in settings.seeds:
             run = Run(run_folder(folder, seed), seed)
             if is_finished(folder, seed):
@@ -279,7 +284,7 @@ class Task(ABC, Generic[Settings, Images, Item]):
                     remove_checkpoints(run.folder)  # the process may have ended before it removed them
                 continue
             if self.writes:
-                write_training_sources(run.folder, (splits.train, splits.validation), before=before)
+                write_training_sources(run.folder, (splits.train, splits.validation), before=encoder_sources)
             self._run_seed(run, self.load(self.sample(seed), output), held_out)
         if self.writes:
             limitations = limitations_of((held_out.get("test") or held_out["validation"]).data)
@@ -296,7 +301,7 @@ class Task(ABC, Generic[Settings, Images, Item]):
         trainer = self.make_trainer(run, sampled, held_out["validation"])
         trainer.train_on(run.curve, self.report)
         merge_adapters(trainer.network)
-        found = self.evaluate(run, trainer, sampled, held_out)
+        scores = self.evaluate(run, trainer, sampled, held_out)
         if self.writes:
             trainer.network.requires_grad_(True)
             self.processor().save_pretrained(run.folder)
@@ -314,7 +319,7 @@ class Task(ABC, Generic[Settings, Images, Item]):
                 "evaluations": len(evaluations),
                 "steps": trainer.state.global_step,
                 "images_seen": trainer.state.global_step * self.settings.effective_batch_size,
-                **found,
+                **scores,
             }
             write_json(run.folder / METRICS_FILE, metrics)
             remove_checkpoints(run.folder)

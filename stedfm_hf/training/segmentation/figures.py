@@ -54,6 +54,7 @@ def save_overlays(folder: Path, name: str, shown: Sequence[Overlay], data: Annot
 
 
 def _example(shown: Overlay, data: AnnotatedImages, marked: Sequence[int]) -> Example:
+    """Return the example of an image for `plot_examples`, with the mean IoU of the marked classes (NaN: undefined)."""
     item = shown.item
     planes, counted = planes_of(item.target, data.target_type, len(data.classes))
     inside = counted if item.region is None else counted & item.region
