@@ -129,7 +129,7 @@ class ResumableTrainer(Trainer, ABC):
         super().log(logs, start_time)
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; for a checkpoint of a complete training, load its weights and train no step."""
+        """Train, or only load the weights if the training was complete at the checkpoint."""
         # For a run that was stopped after its last checkpoint, the library would train one step more.
         if (checkpoint := kwargs.get("resume_from_checkpoint")) is not None:
             state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
