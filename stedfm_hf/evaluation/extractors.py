@@ -222,23 +222,25 @@ def load_extractors(
     sources = [find_model(model) for model in models]
     if doubled := next((each.given for each in sources if sources.count(each) > 1), None):
         raise UserError(f"model {doubled} is named twice; name every model once")
-    found: list[Extractor] = [_load(source, device, precision, batch_size) for source in sources]
+    extractors: list[Extractor] = [_load(source, device, precision, batch_size) for source in sources]
     for name in baselines:
         if name == "untrained":
-            first = found[0] if found else None
+            first = extractors[0] if extractors else None
             if isinstance(first, EncoderExtractor):
-                found.append(_untrained(first, data, seed))
+                extractors.append(_untrained(first, data, seed))
             else:
                 first_name = sources[0].given if sources else "no model"
                 print_note(f"the baseline untrained is skipped: {first_name} is not a STED-FM model")
         elif name == "imagenet":
             if (imagenet := _imagenet(device, batch_size)) is not None:
-                found.append(imagenet)
+                extractors.append(imagenet)
         elif name != "chance":
             title, function, scaling, components = _BASELINE_FUNCTIONS[name]
             identity = {"baseline": name, "processor": _settings(_DEFAULT_PROCESSOR)}
-            found.append(BaselineExtractor(name, title, identity, "baseline", scaling, components, function=function))
-    return _with_unique_names(found)
+            extractors.append(
+                BaselineExtractor(name, title, identity, "baseline", scaling, components, function=function)
+            )
+    return _with_unique_names(extractors)
 
 
 def _with_unique_names(found: list[Extractor]) -> list[Extractor]:
@@ -251,7 +253,7 @@ def _with_unique_names(found: list[Extractor]) -> list[Extractor]:
 
 
 def _load(source: ModelSource, device: str, precision: str, batch_size: int) -> EncoderExtractor | VisionExtractor:
-    """Load a model of STED-FM or transformers."""
+    """Load a STED-FM model with its processor, or another vision model of transformers (`_load_vision`)."""
     if not _is_foreign(source):
         encoder = load_encoder(source, device=device, precision=precision)
         identity = {
@@ -280,7 +282,13 @@ def _is_foreign(source: ModelSource) -> bool:
 
 @quiet_transformers()
 def _load_vision(model: str, name: str, device: str, batch_size: int) -> VisionExtractor:
-    """Load a vision model of transformers."""
+    """Load a vision model of transformers in float32; its mean and standard deviation are those of its processor.
+
+    Without a processor that can be loaded, both are 0.5. Only safetensors weights are loaded.
+
+    Raises:
+        UserError: If the model cannot be loaded.
+    """
     from transformers import AutoImageProcessor, AutoModel
 
     try:
@@ -311,17 +319,17 @@ def _load_vision(model: str, name: str, device: str, batch_size: int) -> VisionE
 
 
 def _imagenet(device: str, batch_size: int) -> VisionExtractor | None:
-    """Load the first available ViT-S trained on photographs; None if there is none."""
+    """Load the first of the models `IMAGENET` that is available; print a note and return None if there is none."""
     reason = ""
     for name in IMAGENET:
         try:
             _check_reachable(name)
-            found = _load_vision(name, name, device, batch_size)
+            extractor = _load_vision(name, name, device, batch_size)
         except UserError as error:
             reason = str(error)
             continue
-        found.key, found.name, found.kind = "imagenet", f"ImageNet ViT-S ({name})", "baseline"
-        return found
+        extractor.key, extractor.name, extractor.kind = "imagenet", f"ImageNet ViT-S ({name})", "baseline"
+        return extractor
     short = textwrap.shorten(reason, 160, placeholder=" ...")
     print_note(
         f"the baseline imagenet is skipped: no ViT-S trained on photographs is available ({short}); see --baselines"
@@ -344,7 +352,11 @@ def _check_reachable(name: str) -> None:
 
 
 def _untrained(first: EncoderExtractor, data: LabelledImages, seed: int) -> EncoderExtractor:
-    """Return the untrained network of the first model, whose input is normalised by mean and standard deviation."""
+    """Return an untrained network with the architecture of the first model.
+
+    Its input is normalised by the mean and standard deviation of a sample of the images. This is folded into the
+    weights of the first layer: W (x - mean) / std + b = (W / std) x + (b - mean sum(W / std)).
+    """
     processor = first.encoder.processor
     numbers = np.random.default_rng(seed).permutation(len(data))[:_SAMPLE]
     pixels = np.concatenate([processor.prepare(data.stored(int(n))).ravel()[::7] for n in numbers])

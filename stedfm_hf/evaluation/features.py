@@ -85,10 +85,11 @@ def compute_split_features(
     """
     named, failed = splits.named(), dict[str, str]()
     images = {data.fingerprint: data for data in named.values()}
-    found = {key: compute_features(data, extractor, cache=cache) for key, data in images.items()}
-    for key, features in found.items():
+    # Splits with the same images, as in leave-one-out, are computed once.
+    by_fingerprint = {key: compute_features(data, extractor, cache=cache) for key, data in images.items()}
+    for key, features in by_fingerprint.items():
         failed |= {str(images[key].image_ids[number]): reason for number, reason in features.failed.items()}
-    return {name: found[data.fingerprint].values for name, data in named.items()}, failed
+    return {name: by_fingerprint[data.fingerprint].values for name, data in named.items()}, failed
 
 
 def exclude_images(
@@ -128,7 +129,7 @@ def features_folder() -> Path:
 
 
 def _read(path: Path, count: int) -> ExtractedFeatures | None:
-    """Read cached features; None if there is no file, or it is damaged."""
+    """Read cached features; None if there is no file, it is damaged, or it is not of `count` images."""
     if not path.is_file():
         return None
     try:
@@ -141,7 +142,11 @@ def _read(path: Path, count: int) -> ExtractedFeatures | None:
 
 
 def _compute(data: LabelledImages, extractor: Extractor) -> ExtractedFeatures:
-    """Compute the features of all images."""
+    """Compute the features of all images; unreadable images get NaN and are listed with their reasons.
+
+    Raises:
+        UserError: If no image can be read, or a feature is not finite.
+    """
     failed: dict[int, str] = {}
     with Progress(len(data), description=extractor.name) as progress:
 
@@ -158,13 +163,13 @@ def _compute(data: LabelledImages, extractor: Extractor) -> ExtractedFeatures:
         raise UserError(
             f"{data.name}: none of {len(data)} images can be read. First error: {next(iter(failed.values()), '')}"
         )
-    good = np.stack(rows).astype(np.float32)
-    if not np.isfinite(good).all():
+    readable = np.stack(rows).astype(np.float32)
+    if not np.isfinite(readable).all():
         raise UserError(
             f"{extractor.name}: the features of {data.name} are not finite. Check the weights of the model"
         )
-    features = np.full((len(data), good.shape[1]), np.nan, np.float32)
-    features[[number for number in range(len(data)) if number not in failed]] = good
+    features = np.full((len(data), readable.shape[1]), np.nan, np.float32)
+    features[[number for number in range(len(data)) if number not in failed]] = readable
     return ExtractedFeatures(features, failed)
 
 

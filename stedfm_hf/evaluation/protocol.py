@@ -133,7 +133,16 @@ def _evaluate(
     resolved: Mapping[str, Any],
     run: Runs,
 ) -> ComparisonResult:
-    """Run the steps that both commands share: load the models, open the output folder, evaluate and report."""
+    """Run the steps that both commands share: load the models, open the output folder, evaluate and report.
+
+    Args:
+        command: Name of the command.
+        settings: Settings of the command.
+        sources: Models to evaluate.
+        splits: Images of each split.
+        resolved: Settings that are known only now, for the manifest.
+        run: Function that evaluates the features of all methods.
+    """
     baselines = () if settings.baselines == ["none"] else tuple(settings.baselines)
     extractors = load_extractors(
         sources,
@@ -184,7 +193,11 @@ def _run(
     baselines: Sequence[str],
     run: Runs,
 ) -> None:
-    """Extract features, classify, compare and write the report."""
+    """Extract the features, evaluate all methods, and write the report and the status of each image into `output`.
+
+    Images that are unreadable for one method are excluded for all. Test images that `keep` excludes are recorded as
+    skipped. The status of images in an earlier run is dropped.
+    """
     manifest, began = output.manifest, time.monotonic()
     manifest.items.clear()
     failed = dict(splits.failed())

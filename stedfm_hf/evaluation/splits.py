@@ -103,14 +103,14 @@ def exclude_training_images(
     records = {name: read_training_sources(model) for name, model in models.items()}
     used = {name: record.used(test) for name, record in records.items() if record is not None}
     kept = ~np.any([np.zeros(len(test), dtype=bool), *used.values()], axis=0)
-    by = {name: int(mask.sum()) for name, mask in used.items() if mask.any()}
-    listed = ", ".join(f"{name} ({number})" for name, number in by.items())
+    used_counts = {name: int(mask.sum()) for name, mask in used.items() if mask.any()}
+    listed = ", ".join(f"{name} ({number})" for name, number in used_counts.items())
     total = counted(len(test), "test image")
-    if by:
-        left = test.take(kept)
-        classes = [name for name, there in left.class_presence().items() if there.any()]
-        if left.source_count < MIN_SOURCES or len(classes) < min_classes:
-            remain = counted(left.source_count, "source image") + (f" ({', '.join(classes)})" if classes else "")
+    if used_counts:
+        remaining = test.take(kept)
+        classes = [name for name, present in remaining.class_presence().items() if present.any()]
+        if remaining.source_count < MIN_SOURCES or len(classes) < min_classes:
+            remain = counted(remaining.source_count, "source image") + (f" ({', '.join(classes)})" if classes else "")
             raise UserError(
                 f"{test.name}: {int((~kept).sum())} of {total} are from source images that a model was trained or "
                 f"selected on: {listed}. Too few remain: {remain}. Add other images, choose another data set or "
@@ -118,7 +118,7 @@ def exclude_training_images(
                 "or leave out the model"
             )
     notes = []
-    if by:
+    if used_counts:
         notes.append(
             f"{int((~kept).sum())} of {total} are excluded for all methods, because a model was trained or "
             "selected on "

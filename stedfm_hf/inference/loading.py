@@ -89,13 +89,13 @@ def load_encoder(
     Raises:
         UserError: If the model, the device or the precision is not available.
     """
-    place, dtype = _where(device, precision)
+    target_device, dtype = _device_and_dtype(device, precision)
     source = find_model(model)
     with _explained(source, "give a folder written by `stedfm convert`, a Hub id or demo"):
         network = AutoModel.from_pretrained(source.location, dtype=dtype)
         facts = _facts(source)
     _check_model_class(source, network, StedFmModel, facts)
-    return Encoder(network.to(place).eval(), **facts)
+    return Encoder(network.to(target_device).eval(), **facts)
 
 
 def load_classifier(
@@ -138,7 +138,7 @@ def load_headed(
     Returns:
         Model on its device in evaluation mode, and the other attributes of `Loaded`.
     """
-    place, dtype = _where(device, precision)
+    target_device, dtype = _device_and_dtype(device, precision)
     head = kind.__name__[kind.__name__.index("For") :]
     source = find_model(model, head=head)
     advice = f"give a folder written by `{HEADS[head][1]}` or a Hub id"
@@ -152,12 +152,13 @@ def load_headed(
     if missing := sorted(loading["missing_keys"]):
         raise UserError(f"model {source.name}: weights are missing ({', '.join(missing[:3])}, ...); {advice}")
     _check_model_class(source, network, kind, facts)
-    return network.to(place).eval(), facts
+    return network.to(target_device).eval(), facts
 
 
-def _where(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
-    place = choose_device(device)
-    return place, choose_precision(precision, place)
+def _device_and_dtype(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
+    """Return the device and the floating-point type; `auto` precision depends on the device."""
+    target_device = choose_device(device)
+    return target_device, choose_precision(precision, target_device)
 
 
 def _facts(source: ModelSource) -> dict[str, Any]:

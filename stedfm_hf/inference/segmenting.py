@@ -70,12 +70,12 @@ def segment_fields(
             records.remove_results(paths)
             remove_maps(folder, paths, KINDS)
 
-        left = unfinished(output.manifest, sources, remove_results, begun=records.begun)
-        if left and output.finished:
+        remaining = unfinished(output.manifest, sources, remove_results, begun=records.begun)
+        if remaining and output.finished:
             output.reopen()
         try:
-            with Progress(len(sources), description="segment", done=len(sources) - len(left)) as progress:
-                for source in left:
+            with Progress(len(sources), description="segment", done=len(sources) - len(remaining)) as progress:
+                for source in remaining:
                     fields = read_fields(source, segmenter, settings.series, channel, scaling)
                     _segment_source(source, fields, task, records, progress)
                     progress.update()
@@ -101,7 +101,11 @@ def segment_fields(
 def _segment_source(
     source: Source, fields: Iterable[Field], task: FieldTask, records: FieldRecords, progress: Progress
 ) -> None:
-    """Segment the fields of a source that are not done yet; an error fails this source only."""
+    """Segment the fields of a source that are not done yet, and record the status of the source.
+
+    A ValueError or MemoryError fails this source only, and is printed. Fields without signal are segmented with a
+    warning.
+    """
     manifest, number = records.manifest, 0
     without_signal: dict[str, list[int]] = {}
     try:

@@ -85,10 +85,10 @@ def summarise(
         values = np.stack([each[name] for each in of_images])
         defined = ~np.stack([each.undefined(name) for each in scores])
         for number, each_class in enumerate(classes):
-            there = defined[:, number]
+            has_score = defined[:, number]
             row = {"metric": name, "class": each_class}
-            rows.append(row | _class_row(values[there, number], origin[there], population, n_resamples, seed))
-            rows[-1]["undefined"] = int((~there).sum())
+            rows.append(row | _class_row(values[has_score, number], origin[has_score], population, n_resamples, seed))
+            rows[-1]["undefined"] = int((~has_score).sum())
         kept = [number for number, each_class in enumerate(classes) if each_class not in exclude]
         row = {"metric": name, "class": ALL}
         rows.append(row | _all_row(values[:, kept], defined[:, kept], origin, n_resamples, seed))
@@ -111,16 +111,16 @@ def flatten(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         >>> flatten(summarise([score_image(full, full)], ["ring"]))["iou_per_class"]
         [1.0]
     """
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for row in rows:
         name = row["metric"]
         if row["class"] == ALL:
-            found[name] = row["mean"]
-            found[f"{name}_interval"] = None if row["low"] is None else [row["low"], row["high"]]
+            flat[name] = row["mean"]
+            flat[f"{name}_interval"] = None if row["low"] is None else [row["low"], row["high"]]
         else:
-            found.setdefault(f"{name}_per_class", []).append(row["mean"])
-            found.setdefault(f"undefined_{name}", []).append(row["undefined"])
-    return found
+            flat.setdefault(f"{name}_per_class", []).append(row["mean"])
+            flat.setdefault(f"undefined_{name}", []).append(row["undefined"])
+    return flat
 
 
 def pool_objects(
@@ -179,7 +179,15 @@ def pool_objects(
 def _class_row(
     values: np.ndarray, origin: np.ndarray, population: bool, n_resamples: int, seed: int
 ) -> dict[str, Any]:
-    """Summarise the defined scores of one class (n,)."""
+    """Summarise the defined scores of one class; None for what too few scores do not define.
+
+    Args:
+        values: Scores of the images in which the class is defined, (n,).
+        origin: Number of the source image of each score, (n,).
+        population: Whether the standard deviation divides by n, not by n - 1.
+        n_resamples: Number of bootstrap resamples.
+        seed: Random seed of the resamples.
+    """
     few = len(values) < (1 if population else 2)
     low, high = _interval(values, origin, n_resamples, seed)
     return {
@@ -197,19 +205,27 @@ def _class_row(
 def _all_row(
     values: np.ndarray, defined: np.ndarray, origin: np.ndarray, n_resamples: int, seed: int
 ) -> dict[str, Any]:
-    """Summarise the scores of all classes (images, classes)."""
-    known = defined.any(axis=0)
+    """Summarise the mean over classes: the mean of the class means, with its interval over source images.
+
+    Args:
+        values: Scores (images, classes).
+        defined: Whether each score is defined, (images, classes) bool.
+        origin: Number of the source image of each image, (images,).
+        n_resamples: Number of bootstrap resamples.
+        seed: Random seed of the resamples.
+    """
+    has_scores = defined.any(axis=0)
     # Sums over the images of each source are sufficient to compute the means of a resample.
     count = int(origin.max()) + 1
-    sums, sizes = np.zeros((2, count, int(known.sum())))
-    np.add.at(sums, origin, np.where(defined, values, 0.0)[:, known])
-    np.add.at(sizes, origin, defined[:, known])
+    sums, sizes = np.zeros((2, count, int(has_scores.sum())))
+    np.add.at(sums, origin, np.where(defined, values, 0.0)[:, has_scores])
+    np.add.at(sizes, origin, defined[:, has_scores])
     mean: float | None = None
     low, high = None, None
-    if known.any():
-        both = np.stack([sums, sizes], axis=1)
-        mean = float(_mean_of_means(both.sum(axis=0, keepdims=True))[0])
-        low, high = _percentile_interval(_mean_of_means(_resampled_sums(both, n_resamples, seed)))
+    if has_scores.any():
+        sums_and_sizes = np.stack([sums, sizes], axis=1)
+        mean = float(_mean_of_means(sums_and_sizes.sum(axis=0, keepdims=True))[0])
+        low, high = _percentile_interval(_mean_of_means(_resampled_sums(sums_and_sizes, n_resamples, seed)))
     return {
         "mean": mean,
         "median": None,

@@ -99,30 +99,34 @@ def _percentiles(plane: np.ndarray, count: int, percentiles: Sequence[float]) ->
     """Compute `np.percentile` of the `count` finite values of a plane, without copying a large plane."""
     if plane.size <= _AT_ONCE:
         return np.percentile(next(_finite_parts(plane)), percentiles)
-    found = []
-    for place in np.true_divide(percentiles, 100) * (count - 1):
-        first = int(place)
+    values = []
+    # As in NumPy, a percentile is interpolated between the two values around its position in sorted order.
+    for position in np.true_divide(percentiles, 100) * (count - 1):
+        first = int(position)
         last = min(first + 1, count - 1)
         # Only the rarer side is held: for the usual percentiles a thousandth of the values.
-        if place < count / 2:
+        if position < count / 2:
             low, high = _outermost(plane, last + 1, lowest=True)[[first, last]]
         else:
             low, high = _outermost(plane, count - first, lowest=False)[[0, last - first]]
-        step, share = high - low, place - first
-        found.append(low + step * share if share < 0.5 else high - step * (1 - share))
-    return np.array(found)
+        step, fraction = high - low, position - first
+        # Both forms agree up to rounding; NumPy switches at one half, too.
+        values.append(low + step * fraction if fraction < 0.5 else high - step * (1 - fraction))
+    return np.array(values)
 
 
 def _outermost(plane: np.ndarray, number: int, lowest: bool) -> np.ndarray:
     """Return the lowest or highest `number` finite values of a plane, sorted."""
-    held = np.empty(0, plane.dtype)
+    extremes = np.empty(0, plane.dtype)
     for values in _finite_parts(plane):
-        if len(held) == number:
-            values = values[values < held.max() if lowest else values > held.min()]
-        held = np.concatenate([held, values])
-        if len(held) > number:
-            held = (np.partition(held, number)[:number] if lowest else np.partition(held, -number)[-number:]).copy()
-    return np.sort(held)
+        if len(extremes) == number:
+            values = values[values < extremes.max() if lowest else values > extremes.min()]
+        extremes = np.concatenate([extremes, values])
+        if len(extremes) > number:
+            extremes = (
+                np.partition(extremes, number)[:number] if lowest else np.partition(extremes, -number)[-number:]
+            ).copy()
+    return np.sort(extremes)
 
 
 def fit_scaling(array: np.ndarray, settings: Mapping[str, Any], known_range: Any = None) -> tuple[np.ndarray, bool]:

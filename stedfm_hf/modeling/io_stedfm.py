@@ -99,8 +99,8 @@ def list_series(path: str | os.PathLike[str]) -> list[SeriesInfo]:
         >>> list_series(path)
         [SeriesInfo(name='image', shape=(2, 5, 7), dtype='uint16', pixel_size_nm=None, channel_names=('0', '1'))]
     """
-    with _series_of(path) as found:
-        return [_decode(each)[0] if each.info.channel_names == RGB else each.info for each in found]
+    with _series_of(path) as all_series:
+        return [_decode(each)[0] if each.info.channel_names == RGB else each.info for each in all_series]
 
 
 def read_image(
@@ -127,9 +127,9 @@ def read_image(
         >>> image.array.shape, image.array.dtype.name, int(image.array.max())
         ((1, 5, 7), 'uint16', 40000)
     """
-    with _series_of(path) as found:
-        names = [each.info.name for each in found]
-        return _image(found[_choose("series", names, series, found[0].metadata)], os.fspath(path), channel)
+    with _series_of(path) as all_series:
+        names = [each.info.name for each in all_series]
+        return _image(all_series[_choose("series", names, series, all_series[0].metadata)], os.fspath(path), channel)
 
 
 def read_series(
@@ -159,8 +159,8 @@ def read_series(
         >>> [(image.series, float(image.array.max())) for image in read_series(path)]
         [('confocal', 0.0), ('sted', 1.0)]
     """
-    with _series_of(path) as found:
-        for each in found:
+    with _series_of(path) as all_series:
+        for each in all_series:
             if wanted is None or wanted(each.info):
                 yield _image(each, os.fspath(path), channel)
 
@@ -176,7 +176,10 @@ def _image(chosen: LazySeries, source: str, channel: str | int | None) -> StedIm
 
 @contextmanager
 def _series_of(path: str | os.PathLike[str]) -> Iterator[list[LazySeries]]:
-    """Open a file, list its series, and convert errors of libraries to one line."""
+    """Open a file and yield its series with unique names; their pixels can be read while the file is open.
+
+    Every error inside the block, of a library too, becomes an ImageReadError on one line with the path and a fix.
+    """
     file = Path(path)
     try:
         if file.is_dir():
@@ -201,7 +204,7 @@ def _series_of(path: str | os.PathLike[str]) -> Iterator[list[LazySeries]]:
 
 
 def _explain(error: Exception) -> str:
-    """Describe a problem and its fix for the user."""
+    """Return the problem of a file and its fix as text; errors of unknown types are taken for damage."""
     if isinstance(error, ImageReadError):
         return str(error)
     if isinstance(error, FileNotFoundError):
@@ -230,7 +233,17 @@ def _reader_of(head: bytes, suffix: str) -> Reader:
 
 
 def _choose(kind: str, names: Sequence[str], wanted: str | int | None, notes: dict[str, Any]) -> int:
-    """Return the index of a name; None selects the only one."""
+    """Return the index of a name, or of an index as number or text; None selects the only one.
+
+    Args:
+        kind: `series` or `channel`, for the message.
+        names: Names to choose from; a name has priority over an index.
+        wanted: Name or index.
+        notes: Metadata of the file; the arrays in `left_out` are listed in the message.
+
+    Raises:
+        ImageReadError: If there is no such name or index, or None is not unique.
+    """
     if wanted is None and len(names) == 1:
         return 0
     if isinstance(wanted, str) and wanted in names:

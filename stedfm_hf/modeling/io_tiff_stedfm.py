@@ -111,7 +111,14 @@ def _ome_images(tif: tifffile.TiffFile) -> list[_OmeImage]:
 def _planes(
     tif: tifffile.TiffFile, handle: IO[bytes], series: tifffile.TiffPageSeries, ome: _OmeImage | None
 ) -> Iterator[LazySeries]:
-    """Yield the planes of a series of tifffile, for every index of the axes except for Y, X and the channels."""
+    """Yield the planes of a series of tifffile, for every index of the axes except for Y, X and the channels.
+
+    No pixel is decoded before a plane is loaded. Sizes in the header are compared with the size of the file first, so
+    that a damaged header cannot fill the memory.
+
+    Raises:
+        ImageReadError: If there is no image plane, or the file is too short for its header.
+    """
     axes, shape, page = series.get_axes(squeeze=False), series.get_shape(squeeze=False), series.keyframe
     imagej = dict(tif.imagej_metadata or {}) if tif.is_imagej else {}
     if axes.count("Y") != 1 or axes.count("X") != 1 or not page.size:
@@ -149,10 +156,10 @@ def _planes(
     if imagej:
         short = {key: value for key, value in imagej.items() if not isinstance(value, str) or len(value) < 500}
         metadata["imagej"] = {key: value for key, value in short.items() if _is_plain(value)}
-    for place in np.ndindex(*(shape[k] for k in fixed)):
-        where = {label: i for label, k, i in zip(labels, fixed, place, strict=True) if shape[k] > 1}
+    for index in np.ndindex(*(shape[k] for k in fixed)):
+        varying_index = {label: i for label, k, i in zip(labels, fixed, index, strict=True) if shape[k] > 1}
         info = make_info(
-            plane_name(series.name or (ome.name if ome else "") or "image", where),
+            plane_name(series.name or (ome.name if ome else "") or "image", varying_index),
             (channels, height, width),
             dtype,
             size,
@@ -161,11 +168,11 @@ def _planes(
             packed=True,
         )
 
-        def load(place: tuple[int, ...] = place) -> np.ndarray:
-            plane = _assemble(get_page, axes, shape, page.size, dict(zip(fixed, place, strict=True)), keep)
+        def load(index: tuple[int, ...] = index) -> np.ndarray:
+            plane = _assemble(get_page, axes, shape, page.size, dict(zip(fixed, index, strict=True)), keep)
             return _calibrate(plane, calibration, dtype)
 
-        extra = {"plane": where} if where else {}
+        extra = {"plane": varying_index} if varying_index else {}
         extra |= {"calibration": calibration} if calibration else {}
         yield LazySeries(info, load, metadata | extra)
 
@@ -225,7 +232,10 @@ def _assemble(
 def _page_getter(
     tif: tifffile.TiffFile, handle: IO[bytes], series: tifffile.TiffPageSeries
 ) -> Callable[[int], np.ndarray]:
-    """Return a function that decodes the n-th page of a series; uncompressed pages are read directly."""
+    """Return a function that decodes the n-th page of a series; uncompressed pages are read directly.
+
+    The function raises an ImageReadError for a page that is missing or truncated.
+    """
     page, size = series.keyframe, file_size(handle)
     raw = np.dtype(series.dtype).newbyteorder(tif.byteorder)
     start, length = series.dataoffset, page.size * raw.itemsize
@@ -265,22 +275,22 @@ def _calibration(imagej: dict[str, Any], raw: np.dtype[Any]) -> tuple[dict[str, 
     if "cf" not in imagej:
         return {}, raw
     c0, c1 = imagej.get("c0"), imagej.get("c1")
-    noted = {"function": imagej["cf"], "c0": c0, "c1": c1, "unit": imagej.get("vunit", "")}
-    noted = {key: value if _is_plain(value) else str(value) for key, value in noted.items()} | {"applied": False}
-    known = all(isinstance(c, (int, float)) and math.isfinite(c) and abs(c) < 1e30 for c in (c0, c1))
-    if imagej["cf"] != 0 or raw not in (np.uint8, np.uint16, np.int16) or not known or c1 == 0:
-        return noted, raw
+    record = {"function": imagej["cf"], "c0": c0, "c1": c1, "unit": imagej.get("vunit", "")}
+    record = {key: value if _is_plain(value) else str(value) for key, value in record.items()} | {"applied": False}
+    has_coefficients = all(isinstance(c, (int, float)) and math.isfinite(c) and abs(c) < 1e30 for c in (c0, c1))
+    if imagej["cf"] != 0 or raw not in (np.uint8, np.uint16, np.int16) or not has_coefficients or c1 == 0:
+        return record, raw
     slope = float(c1 or 0)
     offset = float(c0 or 0) + slope * (32768 if raw == np.int16 else 0)
-    noted |= {"applied": True, "c0": offset, "c1": slope}
+    record |= {"applied": True, "c0": offset, "c1": slope}
     if (offset, slope) == (0.0, 1.0):
-        return noted, raw
-    ends = [float(end) * slope + offset for end in (np.iinfo(raw).min, np.iinfo(raw).max)]
+        return record, raw
+    extremes = [float(end) * slope + offset for end in (np.iinfo(raw).min, np.iinfo(raw).max)]
     for whole in (np.int16, np.int32):
         limits = np.iinfo(whole)
-        if offset.is_integer() and slope.is_integer() and limits.min <= min(ends) <= max(ends) <= limits.max:
-            return noted, np.dtype(whole)
-    return noted, np.dtype(np.float32)
+        if offset.is_integer() and slope.is_integer() and limits.min <= min(extremes) <= max(extremes) <= limits.max:
+            return record, np.dtype(whole)
+    return record, np.dtype(np.float32)
 
 
 def _is_plain(value: object) -> bool:

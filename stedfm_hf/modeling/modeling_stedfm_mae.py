@@ -184,7 +184,15 @@ class StedFmForPreTraining(StedFmPreTrainedModel):
         bool_masked_pos: torch.Tensor | None,
         generator: torch.Generator | None,
     ) -> tuple[torch.Tensor, int]:
-        """Order the patches (B, N) as raster indices with the kept ones first, and return the number of kept ones."""
+        """Order the patches (B, N) as raster indices with the kept ones first, and return the number of kept ones.
+
+        Patches with the least noise are kept; a given mask serves as noise of 0 and 1 and keeps the raster order
+        (stable sort).
+
+        Raises:
+            ValueError: If more than one choice is given, a shape is wrong, or the rows mask different numbers of
+                patches, none or all.
+        """
         if sum(choice is not None for choice in (noise, bool_masked_pos, generator)) > 1:
             raise ValueError("give at most one of noise, bool_masked_pos and generator")
         shape = (pixel_values.shape[0], patches)

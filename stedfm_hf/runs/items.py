@@ -37,10 +37,10 @@ def process_items(
         executor: Executor to use instead of processes (see `run_items`).
     """
     manifest = output.manifest
-    left = {item: arguments for item, arguments in items.items() if item not in manifest.items}
-    calls = ((function, item, arguments) for item, arguments in left.items())
+    remaining = {item: arguments for item, arguments in items.items() if item not in manifest.items}
+    calls = ((function, item, arguments) for item, arguments in remaining.items())
     saved = time.monotonic()
-    with Progress(len(items), description=manifest.command, unit=unit, done=len(items) - len(left)) as progress:
+    with Progress(len(items), description=manifest.command, unit=unit, done=len(items) - len(remaining)) as progress:
         for item, result, error in run_items(_attempt, calls, workers=workers, executor=executor):
             if error is None:
                 manifest.done(item, None if keep is None else keep(item, cast(T, result)))

@@ -174,7 +174,13 @@ def check_output(path: str | os.PathLike[str], command: str, *, is_folder: bool,
 
 
 def _resume(output: Output, results: Sequence[Path], temporary: Sequence[Path], retries: bool) -> None:
-    """Resume from the manifest of an earlier run."""
+    """Continue the manifest of an earlier run, and set the state of the output to `resumed` or `finished`.
+
+    If no result and no temporary file is left of it, the output stays `new`, whatever the earlier settings were.
+
+    Raises:
+        UserError: If the earlier run had other settings.
+    """
     manifest, old = output.manifest, Manifest.load(output.record)
     if results and not any(path.exists() for path in (*results, *temporary)):
         return  # no result of the earlier settings exists
@@ -182,10 +188,10 @@ def _resume(output: Output, results: Sequence[Path], temporary: Sequence[Path], 
         manifest.resume_from(old)
     except UserError as error:
         raise UserError(f"{output.path}: {error}") from error
-    whole = all(path.exists() for path in results)
-    if not whole and not any(path.exists() for path in temporary):
+    complete = all(path.exists() for path in results)
+    if not complete and not any(path.exists() for path in temporary):
         manifest.items.clear()  # somebody deleted the results
-    output.state = "finished" if whole and old.ended is not None and not (retries and old.failures()) else "resumed"
+    output.state = "finished" if complete and old.ended is not None and not (retries and old.failures()) else "resumed"
     if output.finished:
         manifest.items |= old.items
         manifest.options = {**old.options, **manifest.options}

@@ -126,7 +126,7 @@ class ClassificationTask(Task[ClassificationSettings, LabelledImages, np.ndarray
         objective, data = trainer.objective, sampled.data
         objective.fold(trainer.network)
         logits = {name: trainer.logits(each.items) for name, each in held_out.items()}
-        found = {
+        scores = {
             name: {"images": len(each.data), **score(logits[name], each.data.labels, objective.task)}
             for name, each in held_out.items()
         }
@@ -135,14 +135,14 @@ class ClassificationTask(Task[ClassificationSettings, LabelledImages, np.ndarray
             save_result_figures(
                 run.folder,
                 classes=data.classes,
-                result=found[shown],
+                result=scores[shown],
                 predicted=probabilities_of(logits[shown], objective.task),
                 true=held_out[shown].data.labels,
                 split=shown,
             )
             write_predictions(run.folder / PREDICTIONS_FILE, held_out, logits)
-        facts = {"training_images": len(data), "training_images_per_class": data.counts()}
-        return {**facts, "training_sources": data.source_count, **found}
+        training_counts = {"training_images": len(data), "training_images_per_class": data.counts()}
+        return {**training_counts, "training_sources": data.source_count, **scores}
 
     def card(self, best: Mapping[str, Any]) -> dict[str, Any]:
         """Return sizes, classes and the recall of each class for the model card."""

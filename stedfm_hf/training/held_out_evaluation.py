@@ -280,7 +280,11 @@ class HeldOutEvaluator:
                 yield self.preparation(moved, epoch=0)
 
     def _knn(self, model: StedFmForPreTraining, device: torch.device) -> float | None:
-        """Return the accuracy over all data sets; each uses the labelled training crops of the same data set."""
+        """Return the nearest-neighbour accuracy over the labelled held-out crops of all data sets.
+
+        The neighbours are labelled training crops of the same data set. None: no data set has labels, or embeddings
+        are not finite.
+        """
         correct, total = 0, 0
         for each in self._sets:
             if each.gallery is None:
@@ -295,8 +299,8 @@ class HeldOutEvaluator:
                 [each.labels[label] for label in crops.label.tolist()] for crops in (each.gallery, queries)
             )
             k = min(NEIGHBOURS, len(each.gallery))
-            found = knn_accuracy(gallery_embeddings, gallery_labels, query_embeddings, query_labels, k=k)
-            correct, total = correct + int(found.correct.sum()), total + len(queries)
+            accuracy = knn_accuracy(gallery_embeddings, gallery_labels, query_embeddings, query_labels, k=k)
+            correct, total = correct + int(accuracy.correct.sum()), total + len(queries)
         return correct / total if total else None
 
     def _embeddings(self, model: StedFmForPreTraining, crops: Crops, device: torch.device) -> np.ndarray:

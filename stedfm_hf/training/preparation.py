@@ -78,7 +78,16 @@ class Preparation:
         return {"pixel_values": images, "noise": random_ranks(keys, self.patches, purpose=MASK)}
 
     def _crop(self, images: torch.Tensor, intensity_range: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """Return random crops: the first with enough foreground, otherwise the one with most foreground."""
+        """Crop each image at random, (B, 1, size, size): the first of `CROP_TRIES` crops with enough foreground.
+
+        If no crop has enough, the one with most is taken; without augmentation, the centre. Images of the final size
+        are returned unchanged.
+
+        Args:
+            images: Stored images (B, 1, H, W), unscaled.
+            intensity_range: Intensities that become 0 and 1, (B, 2).
+            keys: Random keys of the images, (B,).
+        """
         size, (height, width) = self.image_size, images.shape[2:]
         if (height, width) == (size, size):
             return images

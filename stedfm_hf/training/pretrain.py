@@ -171,7 +171,11 @@ def _train(
     train: Sequence[SplitFiles],
     report: Report,
 ) -> int:
-    """Train from the newest complete checkpoint, write the model, and return the number of steps."""
+    """Train from the newest complete checkpoint or from the start, and return the number of steps of the whole run.
+
+    Checkpoints and the curve are written during the training; model, figures and model card at its end (`_finish`).
+    Held-out crops are evaluated every `eval_steps`, if that is set.
+    """
     if checkpoint_steps(settings.folder) and newest_complete(settings.folder, _silent) is None:
         report(f"{settings.folder}: no complete checkpoint; starting from the first step")
     rate = f"learning rate {settings.peak_learning_rate:.3g}"
@@ -206,7 +210,11 @@ def _train(
 def _finish(
     settings: PretrainSettings, trainer: PretrainingTrainer, curve: Curve, train: Sequence[SplitFiles]
 ) -> None:
-    """Write model, average, figures and model card; every process must make this call."""
+    """Write the model, its moving average if there is one, the figures and the model card.
+
+    Every process must make this call, because saving may collect the weights from all; only the first process writes
+    the rest.
+    """
     folder, arguments = settings.folder, trainer.args
     trainer.save_model(str(folder))
     reconstructions = trainer.reconstructions()

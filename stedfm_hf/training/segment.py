@@ -167,7 +167,7 @@ class SegmentationTask(Task[SegmentationSettings, AnnotatedImages, Annotated]):
         write_scores(run.folder / SCORES_FILE, held_out, scored)
         return {
             "training_images": len(data),
-            "training_images_per_class": {name: int(there.sum()) for name, there in data.class_presence().items()},
+            "training_images_per_class": {name: int(present.sum()) for name, present in data.class_presence().items()},
             "training_pixels_per_class": data.counts(),
             "training_sources": data.source_count,
         } | {
@@ -331,20 +331,20 @@ def choose_examples(trainer: SegmentationTrainer, split: AnnotatedSplit, scored:
     """
     foreground = [number for number in range(len(split.data.classes)) if number != split.data.background]
     ious = np.stack([each.scores.values["iou"][foreground] for each in scored])
-    known = ~np.isnan(ious)
-    means = np.where(known, ious, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-    order = np.flatnonzero(known.any(axis=1))
+    is_defined = ~np.isnan(ious)
+    means = np.where(is_defined, ious, 0).sum(axis=1) / np.maximum(is_defined.sum(axis=1), 1)
+    order = np.flatnonzero(is_defined.any(axis=1))
     order = order[np.argsort(-means[order], kind="stable")]
     if not len(order):
         return []
     chosen = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
     if len(order) < len(chosen):
         chosen = {"best": order[0], "worst": order[-1]} if len(order) == 2 else {"image": order[0]}
-    found = []
-    for word, number in chosen.items():
+    overlays = []
+    for title, number in chosen.items():
         item = split.items[int(number)]
-        found.append(Overlay(f"{word} of {len(order)}", item, trainer.maps(item)))
-    return found
+        overlays.append(Overlay(f"{title} of {len(order)}", item, trainer.maps(item)))
+    return overlays
 
 
 def write_scores(path: Path, held_out: Mapping[str, AnnotatedSplit], scored: Mapping[str, Sequence[Scored]]) -> None:

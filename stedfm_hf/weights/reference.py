@@ -181,7 +181,7 @@ def _is_plain_tensor(value: Any) -> bool:
 
 
 def _kind(state: Mapping[str, torch.Tensor], source: str) -> tuple[Kind, str]:
-    """Return the kind of the model, and the prefix of the keys of its encoder."""
+    """Return the kind of the model, and the prefix of the keys of its encoder; raise a UserError without a known head."""
     heads: dict[str, Kind] = {
         "classification_head.1.weight": "classification",
         "decoder.decoder_pred.weight": "pretraining",
@@ -197,21 +197,30 @@ def _kind(state: Mapping[str, torch.Tensor], source: str) -> tuple[Kind, str]:
 
 
 def _architecture(state: Mapping[str, torch.Tensor], kind: Kind, prefix: str, source: str) -> tuple[str, StedFmConfig]:
-    """Return the name and the configuration of the architecture, from the shapes of the weights."""
+    """Return the name and the configuration of the architecture, from the shapes of the weights.
+
+    Width, number of layers and patch size identify it; channels, image size, number of labels and decoder are read
+    from the shapes.
+
+    Raises:
+        UserError: If no architecture has these sizes.
+    """
     patch_embed = state[f"{prefix}patch_embed.proj.weight"]
     if patch_embed.ndim != 4 or patch_embed.shape[2] != patch_embed.shape[3] or 0 in patch_embed.shape:
         raise UserError(f"{source}: {prefix}patch_embed.proj.weight has shape {tuple(patch_embed.shape)}; {_EXPECTED}")
     width, channels, patch_size, _ = patch_embed.shape
     blocks = {match[1] for key in state if (match := re.match(re.escape(prefix) + r"blocks\.(\d+)\.", key))}
-    found = (width, len(blocks), patch_size)
+    size = (width, len(blocks), patch_size)
     sizes = {}
     for name in ARCHITECTURES:
         config = _config(name)
         sizes[config.hidden_size, config.num_hidden_layers, config.patch_size] = name
-    if found not in sizes:
-        known = ", ".join(f"{name} {size}" for size, name in sizes.items())
-        raise UserError(f"{source}: (width, layers, patch size) is {found}, of another architecture; known: {known}")
-    architecture = sizes[found]
+    if size not in sizes:
+        known_sizes = ", ".join(f"{name} {size}" for size, name in sizes.items())
+        raise UserError(
+            f"{source}: (width, layers, patch size) is {size}, of another architecture; known: {known_sizes}"
+        )
+    architecture = sizes[size]
     options: dict[str, Any] = {"num_channels": channels}
     table = state.get(f"{prefix}pos_embed")
     if table is not None and table.ndim == 3 and table.shape[1] > 1:

@@ -142,19 +142,29 @@ def _examples(
     scores: Mapping[str, Sequence[ScoredImage]],
     scorer: Scorer,
 ) -> list[Example]:
-    """Return the best, median and worst image of the first method, with the predictions of at most three methods."""
+    """Return the best, median and worst image of the first method, with the predictions of at most three methods.
+
+    The images are segmented again, because only scores are cached. Images without a defined score are left out.
+
+    Args:
+        methods: All methods.
+        whole: Images as the methods know them, by which they predict.
+        test: The scored images.
+        scores: Scores of each method, in the order of `test`.
+        scorer: Scorer, for its threshold.
+    """
     shown = _shown_methods(methods, scores, test)
     means = image_means(scores[shown[0].key], test.background)
-    order = np.argsort(-means, kind="stable")[: int(np.isfinite(means).sum())].tolist()
-    if not order:
+    best_first = np.argsort(-means, kind="stable")[: int(np.isfinite(means).sum())].tolist()
+    if not best_first:
         return []
-    chosen = {order[len(order) // 2]: "median", order[-1]: "worst", order[0]: "best"}
+    title_of = {best_first[len(best_first) // 2]: "median", best_first[-1]: "worst", best_first[0]: "best"}
     for method in shown:
         method.prepare()
     planes = [number for number in range(len(test.classes)) if number != test.background]
     number_of = {image_id: number for number, image_id in enumerate(whole.image_ids.tolist())}
     examples = []
-    for number in sorted(chosen, key=order.index):
+    for number in sorted(title_of, key=best_first.index):
         image_id = str(test.image_ids[number])
         index = number_of[image_id]
         stored = whole.stored(index)
@@ -170,7 +180,7 @@ def _examples(
         examples.append(
             Example(
                 image_id=image_id,
-                title=chosen[number],
+                title=title_of[number],
                 score=float(means[number]),
                 image=whole.image(index)[0],
                 truth=truth[planes] > 0.5,

@@ -110,10 +110,10 @@ class PixelForest:
                 features.append(inside[numbers])
                 truth.append((region_pixels(target, region)[:, numbers] > 0.5).T)
         labels = np.concatenate(truth)
-        known = labels.argmax(axis=1) if self.exclusive else labels.astype(np.int64)
-        if known.ndim == 2 and known.shape[1] == 1:
-            known = known[:, 0]
-        self.forest = RandomForestClassifier(**self.options).fit(np.concatenate(features), known)
+        targets_to_fit = labels.argmax(axis=1) if self.exclusive else labels.astype(np.int64)
+        if targets_to_fit.ndim == 2 and targets_to_fit.shape[1] == 1:
+            targets_to_fit = targets_to_fit[:, 0]
+        self.forest = RandomForestClassifier(**self.options).fit(np.concatenate(features), targets_to_fit)
         return self
 
     def predict(self, image: np.ndarray) -> np.ndarray:
@@ -136,19 +136,23 @@ class PixelForest:
             multilabel = isinstance(probabilities, list)
             by_class = probabilities if multilabel else [probabilities]
             values = self.forest.classes_ if multilabel else [self.forest.classes_]
-            for plane, each, known in zip(maps, by_class, values, strict=True):
-                plane[:] = each[:, known == 1].sum(axis=1)
+            for plane, each, class_values in zip(maps, by_class, values, strict=True):
+                plane[:] = each[:, class_values == 1].sum(axis=1)
         return maps.reshape(self.classes, *features.shape[:2])
 
     def _sample(self, sizes: Sequence[int]) -> list[np.ndarray]:
-        """Sample pixels of all images, and return their numbers by image."""
-        total, ends = sum(sizes), np.cumsum(sizes)
+        """Sample at most `n_pixels` pixels of all images together, and return their sorted numbers in each image.
+
+        Args:
+            sizes: Number of annotated pixels of each image.
+        """
+        total, image_ends = sum(sizes), np.cumsum(sizes)
         numbers = np.arange(total)
         if total > self.n_pixels:
             numbers = np.sort(np.random.default_rng(self.seed).choice(total, self.n_pixels, replace=False))
         return [
             each - (end - size)
             for each, end, size in zip(
-                np.split(numbers, np.searchsorted(numbers, ends[:-1])), ends, sizes, strict=True
+                np.split(numbers, np.searchsorted(numbers, image_ends[:-1])), image_ends, sizes, strict=True
             )
         ]

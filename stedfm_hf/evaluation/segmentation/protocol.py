@@ -104,7 +104,13 @@ def _run(
     scorer: Scorer,
     training: Sequence[str],
 ) -> None:
-    """Score all images that are not scored yet, and write the report."""
+    """Score all images that are not scored yet, and write the report into `output`.
+
+    Scores are cached, so that an interrupted run resumes; the cache is removed at the end.
+
+    Raises:
+        UserError: If no image can be scored.
+    """
     test, manifest, began = splits.test, output.manifest, time.monotonic()
     for image_id, reason in test.failed.items():
         print_note(f"error: {image_id}: {reason}")
@@ -174,7 +180,11 @@ def read_splits(settings: MaskSettings) -> Splits[AnnotatedImages]:
 
 
 def _baselines(settings: MaskSettings, splits: Splits[AnnotatedImages]) -> tuple[list[Method], list[str]]:
-    """Return the baselines, and notes on how they are fitted."""
+    """Return the baselines, and notes for the report on how they are fitted.
+
+    With `folds` they are cross-validated on the test images, else fitted on train. Without train, only those with
+    fixed settings remain.
+    """
     test, names = splits.test, baseline_names(settings)
     if settings.folds is not None:
         fold = assign_folds(test, settings.folds, settings.seed)
@@ -222,12 +232,15 @@ def _score_all(
     cache: ScoreCache,
     manifest: Manifest,
 ) -> None:
-    """Score all images that are not scored yet; failed images are excluded for all methods."""
+    """Add the score of each method and image that is missing in the cache, and save the cache, even after an error.
+
+    An image that fails with one method is recorded as failed and not scored with the methods after it.
+    """
     image_ids = data.image_ids.tolist()
-    known = sum(cache.has(method.key, image_id) for method in methods for image_id in image_ids)
+    cached_count = sum(cache.has(method.key, image_id) for method in methods for image_id in image_ids)
     failed: set[str] = set()
     try:
-        with Progress(len(methods) * len(data), description="evaluate", unit="images", done=known) as progress:
+        with Progress(len(methods) * len(data), description="evaluate", unit="images", done=cached_count) as progress:
             for method in methods:
                 if not all(cache.has(method.key, image_id) for image_id in image_ids):
                     method.prepare()

@@ -198,7 +198,11 @@ def read_labelled(
 
 
 def _labelled(splits: Mapping[str, Rows], name: str, simulated: bool) -> dict[str, LabelledImages]:
-    """Assign the same class numbers in all splits."""
+    """Assign the same class numbers in all splits, and return the labelled images of each split that has some.
+
+    Raises:
+        UserError: If all images are of one class, train lacks a class, or the labels have an unsupported type.
+    """
     image_ids = [image_id for rows in splits.values() for image_id in rows.image_ids]
     entries = [entry for rows in splits.values() for entry in rows.entries]
     names = next(iter(splits.values())).names

@@ -297,7 +297,10 @@ class Task(ABC, Generic[Settings, Images, Item]):
     def _run_seed(
         self, run: Run, sampled: LoadedSplit[Images, Item], held_out: Mapping[str, LoadedSplit[Images, Item]]
     ) -> None:
-        """Train and evaluate a run; `metrics.json` is written last and marks the run as finished."""
+        """Train and evaluate a run, and write its model, processor, curve figure and metrics (first process only).
+
+        `metrics.json` is written last and marks the run as finished; the checkpoints are deleted afterwards.
+        """
         trainer = self.make_trainer(run, sampled, held_out["validation"])
         trainer.train_on(run.curve, self.report)
         merge_adapters(trainer.network)
