@@ -244,9 +244,9 @@ class Hulls:
             return np.full(len(area), np.nan)
         runs = self._runs.values
         runs = runs[:, np.argsort(runs[0], kind="stable")]
-        ends = np.searchsorted(runs[0], np.arange(1, len(area) + 2))
+        run_offsets = np.searchsorted(runs[0], np.arange(1, len(area) + 2))
         hulls = area.astype(np.float64)
-        for number, (begin, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+        for number, (begin, end) in enumerate(zip(run_offsets[:-1], run_offsets[1:], strict=True)):
             _, y, left, right = runs[:, begin:end]
             # Most objects of a noisy mask are specks that fill their box; a hull takes a hundred times as long.
             if (y[-1] + 1 - y[0]) * (right.max() - left.min()) > area[number]:

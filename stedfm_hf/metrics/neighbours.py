@@ -83,28 +83,30 @@ def nearest(
         raise ValueError(
             f"gallery (n, d) and query (m, d) must have the same d, not {gallery.shape} and {query.shape}"
         )
-    known, queries = _with_sources(gallery, query, gallery_sources, query_sources)
-    k = min(k, len(known))
+    indexed_gallery, queries = _with_sources(gallery, query, gallery_sources, query_sources)
+    k = min(k, len(indexed_gallery))
     # More candidates than k: rarely are so many rows within rounding of the last neighbour.
-    candidate_count = min(k + k // 2 + 8, len(known))
+    candidate_count = min(k + k // 2 + 8, len(indexed_gallery))
     rows, similarity = np.empty((len(queries), k), np.int64), np.empty((len(queries), k))
     remaining = np.arange(len(queries))
     for dtype in (torch.float32, torch.float64):
         if not len(remaining):
             break
-        part = queries.take(remaining)
-        candidates, screened = _screen(known, part, candidate_count, dtype, torch.device(device))
-        exact = _similarity(known, part, candidates)
+        remaining_queries = queries.take(remaining)
+        candidates, screened = _screen(
+            indexed_gallery, remaining_queries, candidate_count, dtype, torch.device(device)
+        )
+        exact = _similarity(indexed_gallery, remaining_queries, candidates)
         order = np.lexsort((candidates, -exact), axis=-1)[:, :k]
         rows[remaining] = np.take_along_axis(candidates, order, axis=1)
         similarity[remaining] = np.take_along_axis(exact, order, axis=1)
-        if candidate_count < len(known):
+        if candidate_count < len(indexed_gallery):
             uncertain = _uncertain(screened, exact, similarity[remaining, -1], gallery.shape[1], dtype)
             remaining = remaining[uncertain]
         else:
             remaining = remaining[:0]
     for number in remaining:
-        to_all = _similarity_to_all(known, queries.take(np.array([number])))
+        to_all = _similarity_to_all(indexed_gallery, queries.take(np.array([number])))
         rows[number] = np.argsort(-to_all, kind="stable")[:k]
         similarity[number] = to_all[rows[number]]
     return rows, similarity

@@ -174,9 +174,9 @@ def check_output(path: str | os.PathLike[str], command: str, *, is_folder: bool,
 
 
 def _resume(output: Output, results: Sequence[Path], temporary: Sequence[Path], retries: bool) -> None:
-    """Continue the manifest of an earlier run, and set the state of the output to `resumed` or `finished`.
+    """Resume the manifest of an earlier run, and set the state of the output to `resumed` or `finished`.
 
-    If no result and no temporary file is left of it, the output stays `new`, whatever the earlier settings were.
+    If no result and no temporary file is left of it, the output stays `new`, even if the settings differ.
 
     Raises:
         UserError: If the earlier run had other settings.

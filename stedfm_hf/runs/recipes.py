@@ -87,9 +87,9 @@ def _find(recipe: str, packaged: Path | None) -> Path:
         return path
     if path.suffix in SUFFIXES:
         raise UserError(f"recipe {recipe}: there is no such file; check the path")
-    known = f"{', '.join(names)}, or " if names else ""
+    choices = f"{', '.join(names)}, or " if names else ""
     files = f"a file ({', '.join(SUFFIXES)})"
-    raise UserError(f"recipe {recipe!r} is unknown{nearest(recipe, names)}; give {known}{files}")
+    raise UserError(f"recipe {recipe!r} is unknown{nearest(recipe, names)}; give {choices}{files}")
 
 
 def _read(path: Path) -> dict[Any, Any]:

@@ -101,24 +101,24 @@ class Preparation:
         level = (low + FOREGROUND * (high - low))[:, None, None]
         stored = images[:, 0, ::STRIDE, ::STRIDE]
         stored = stored if images.is_floating_point() else stored.to(torch.int32)
-        lit = torch.nn.functional.pad((stored > level).to(torch.int32), (1, 0, 1, 0))
-        sums = lit.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
-        one = torch.arange(len(images), device=images.device)[:, None]
-        length, above, before = max(1, size // STRIDE), tops // STRIDE, lefts // STRIDE
-        inside = (
-            sums[one, above + length, before + length]
-            - sums[one, above, before + length]
-            - sums[one, above + length, before]
-            + sums[one, above, before]
+        is_foreground = torch.nn.functional.pad((stored > level).to(torch.int32), (1, 0, 1, 0))
+        sums = is_foreground.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
+        image_index = torch.arange(len(images), device=images.device)[:, None]
+        length, first_rows, first_columns = max(1, size // STRIDE), tops // STRIDE, lefts // STRIDE
+        foreground_counts = (
+            sums[image_index, first_rows + length, first_columns + length]
+            - sums[image_index, first_rows, first_columns + length]
+            - sums[image_index, first_rows + length, first_columns]
+            + sums[image_index, first_rows, first_columns]
         )
-        enough = (inside > MIN_FOREGROUND * length * length).to(torch.int32)
+        enough = (foreground_counts > MIN_FOREGROUND * length * length).to(torch.int32)
         # The first crop with enough foreground; if there is none, the one with most.
         rank = enough * (2 * length * length + CROP_TRIES) - enough * torch.arange(CROP_TRIES, device=images.device)
-        chosen = (torch.where(enough.bool(), rank, inside)).argmax(dim=1, keepdim=True)
+        chosen = (torch.where(enough.bool(), rank, foreground_counts)).argmax(dim=1, keepdim=True)
         top, left = tops.gather(1, chosen), lefts.gather(1, chosen)
         span = torch.arange(size, device=images.device)
         rows, columns = (top + span)[:, :, None], (left + span)[:, None, :]
-        return images[:, 0][one[:, :, None], rows, columns][:, None]
+        return images[:, 0][image_index[:, :, None], rows, columns][:, None]
 
 
 def center_crop(images: torch.Tensor, size: int) -> torch.Tensor:

@@ -181,7 +181,11 @@ def _is_plain_tensor(value: Any) -> bool:
 
 
 def _kind(state: Mapping[str, torch.Tensor], source: str) -> tuple[Kind, str]:
-    """Return the kind of the model, and the prefix of the keys of its encoder; raise a UserError without a known head."""
+    """Return the kind of the model, and the prefix of the keys of its encoder.
+
+    Raises:
+        UserError: If no head is known.
+    """
     heads: dict[str, Kind] = {
         "classification_head.1.weight": "classification",
         "decoder.decoder_pred.weight": "pretraining",

@@ -344,19 +344,19 @@ def _read_planes(file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         raise ImageReadError("is a JPEG, which changes pixel values; save it as PNG or TIFF")
     if (numbers := _palette_numbers(file)) is not None:
         return numbers, ()
-    found = list(read_series(file))
-    sizes = {image.array.shape[1:] for image in found}
+    all_series = list(read_series(file))
+    sizes = {image.array.shape[1:] for image in all_series}
     if len(sizes) > 1:
         raise ImageReadError("contains planes of different sizes; save only the planes of the mask")
     planar = _is_planar(file)
-    for image in found:
+    for image in all_series:
         if image.channel_names == RGB and not planar:
             drop_equal_planes(np.moveaxis(image.array, 0, -1))  # raises the error; the reader merges equal planes
-    planes = np.concatenate([image.array for image in found])
+    planes = np.concatenate([image.array for image in all_series])
     if len(planes) == 1 and planar:
         # The reader merges three equal planes to a grey image; here they are three classes.
         planes = np.repeat(planes, 3, axis=0)
-    return planes, _plane_names(found, len(planes))
+    return planes, _plane_names(all_series, len(planes))
 
 
 def _palette_numbers(file: Path) -> np.ndarray | None:

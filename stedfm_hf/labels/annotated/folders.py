@@ -126,13 +126,13 @@ def _images_and_masks(folder: Path) -> tuple[Path, Path] | None:
 
 def _by_split(pairs: list[Pair]) -> dict[str, list[Pair]]:
     """Group pairs by the split folder at the start of their paths; `{"all": pairs}` if one is not in such a folder."""
-    parts = [pair.image.path.split("/") for pair in pairs]
-    if not all(len(part) > 1 and part[0] in SPLIT_FOLDERS for part in parts):
+    path_parts = [pair.image.path.split("/") for pair in pairs]
+    if not all(len(path_part) > 1 and path_part[0] in SPLIT_FOLDERS for path_part in path_parts):
         return {ONE_SPLIT: pairs}
-    found: dict[str, list[Pair]] = {}
-    for part, pair in zip(parts, pairs, strict=True):
-        found.setdefault(SPLIT_FOLDERS[part[0]], []).append(pair)
-    return _sorted_by_split(found)
+    by_split: dict[str, list[Pair]] = {}
+    for path_part, pair in zip(path_parts, pairs, strict=True):
+        by_split.setdefault(SPLIT_FOLDERS[path_part[0]], []).append(pair)
+    return _sorted_by_split(by_split)
 
 
 def _sorted_by_split(pairs_by_split: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
@@ -235,33 +235,36 @@ def read_folder(
         splits = {name: [part for pair in pairs for part in expand_series(pair)] for name, pairs in splits.items()}
         series = None
     check = functools.partial(_check_pair, series=series, channel=channel)
-    found = {}
+    rows_by_split = {}
     for split, pairs in splits.items():
         with_mask = [pair for pair in pairs if pair.masks]
         with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
             checked = list(pool.map(check, with_mask))
-        good = [number for number, each in enumerate(checked) if isinstance(each, Checked)]
-        kept = [each for each in checked if isinstance(each, Checked)]
+        usable = [number for number, each in enumerate(checked) if isinstance(each, Checked)]
+        usable_pairs = [each for each in checked if isinstance(each, Checked)]
         image_ids = [pair.image_id for pair in with_mask]
-        found[split] = MaskedRows(
-            facts=[each.facts for each in kept],
+        rows_by_split[split] = MaskedRows(
+            facts=[each.facts for each in usable_pairs],
             sources=[
                 source_of(with_mask[number].image.path, source_pattern, each.content)
-                for number, each in zip(good, kept, strict=True)
+                for number, each in zip(usable, usable_pairs, strict=True)
             ],
-            image_ids=[image_ids[number] for number in good],
-            contents=[each.content for each in kept],
-            rows=range(len(good)),
-            digest=digest_of([series, channel], *(each.digest for each in kept)),
+            image_ids=[image_ids[number] for number in usable],
+            contents=[each.content for each in usable_pairs],
+            rows=range(len(usable)),
+            digest=digest_of([series, channel], *(each.digest for each in usable_pairs)),
             reader=FilePairReader(
-                tuple(with_mask[number] for number in good), tuple(each.shape for each in kept), series, channel
+                tuple(with_mask[number] for number in usable),
+                tuple(each.shape for each in usable_pairs),
+                series,
+                channel,
             ),
             failed={
                 image_id: each for image_id, each in zip(image_ids, checked, strict=True) if isinstance(each, str)
             },
             without_mask=[pair.image_id for pair in pairs if not pair.masks],
         )
-    return found
+    return rows_by_split
 
 
 @dataclass(frozen=True)

@@ -183,15 +183,15 @@ def _read_masked_rows(rows: Sequence[DatasetRow]) -> MaskedRows:
         )
     reader = ImageColumnsReader(tuple(rows), column)
     checked = [_check_row(reader, number) for number in range(len(rows))]
-    good = [(number, each) for number, each in enumerate(checked) if isinstance(each, Checked)]
-    named = rows[0].rows["source"] if "source" in features else None
+    readable = [(number, each) for number, each in enumerate(checked) if isinstance(each, Checked)]
+    source_column = rows[0].rows["source"] if "source" in features else None
     return MaskedRows(
-        facts=[each.facts for _, each in good],
-        sources=[each.content if named is None else str(named[number]) for number, each in good],
-        image_ids=[rows[number].path for number, _ in good],
-        contents=[each.content for _, each in good],
-        rows=[number for number, _ in good],
-        digest=digest_of([], *(each.digest for _, each in good)),
+        facts=[each.facts for _, each in readable],
+        sources=[each.content if source_column is None else str(source_column[number]) for number, each in readable],
+        image_ids=[rows[number].path for number, _ in readable],
+        contents=[each.content for _, each in readable],
+        rows=[number for number, _ in readable],
+        digest=digest_of([], *(each.digest for _, each in readable)),
         reader=reader,
         failed={row.path: each for row, each in zip(rows, checked, strict=True) if isinstance(each, str)},
         without_mask=[row.path for row, each in zip(rows, checked, strict=True) if each is None],

@@ -211,13 +211,13 @@ def _labelled(splits: Mapping[str, Rows], name: str, simulated: bool) -> dict[st
         raise UserError(
             f"{name}: all images are of one class ({targets.classes[0]}); add images of at least one other class"
         )
-    found, before = {}, 0
+    by_split, before = {}, 0
     for split, rows in splits.items():
-        found[split] = _images_of_split(rows, targets, before, name, simulated)
+        by_split[split] = _images_of_split(rows, targets, before, name, simulated)
         before += len(rows.entries)
-    found = {split: data for split, data in found.items() if len(data)}
-    _check_train(found, name)
-    return found
+    by_split = {split: data for split, data in by_split.items() if len(data)}
+    _check_train(by_split, name)
+    return by_split
 
 
 def _images_of_split(rows: Rows, targets: Targets, before: int, name: str, simulated: bool) -> LabelledImages:

@@ -128,24 +128,24 @@ def load_images(
     Raises:
         UserError: An image has another number of channels, or no image of a class can be read.
     """
-    items, failed, good = cache(data), dict(data.failed), []
+    items, failed, readable = cache(data), dict(data.failed), []
     for number in range(len(data)):
         try:
             item = items[number]
         except (ValueError, OSError) as error:
             failed[str(data.image_ids[number])] = " ".join(str(error).split()) or type(error).__name__
             continue
-        if (found := channels_of(item)) != channels:
+        if (count := channels_of(item)) != channels:
             raise UserError(
-                f"{data.image_ids[number]}: has {found} channels, but the model expects {channels}; choose one with "
+                f"{data.image_ids[number]}: has {count} channels, but the model expects {channels}; choose one with "
                 "--channel"
             )
-        good.append(number)
-    if len(good) == len(data):
+        readable.append(number)
+    if len(readable) == len(data):
         return LoadedSplit(data, items, failed)
-    kept = data.take(good)
+    kept = data.take(readable)
     lost = [name for name, count in data.counts().items() if count and not kept.counts()[name]]
-    if lost or not good:
+    if lost or not readable:
         image, reason = next(iter(failed.items()))
         raise UserError(f"{data.name}: no image {f'of {lost[0]} ' if lost else ''}can be read ({image}: {reason})")
     return LoadedSplit(kept, cache(kept), failed)
