@@ -1,4 +1,4 @@
-"""One vocabulary: the glossary of CONTRIBUTING.md is kept, and summary lines start with an imperative verb."""
+"""One vocabulary: the glossary is kept, summary lines start with a verb, and long functions have a docstring."""
 
 from __future__ import annotations
 
@@ -70,6 +70,33 @@ def test_functions_are_summarised_with_an_imperative_verb(module: Path) -> None:
         if text and text.split()[0].rstrip(".,:") not in VERBS:
             wrong.append(f"{node.lineno}: {node.name}: {text.splitlines()[0]}")
     assert not wrong
+
+
+LONG_FUNCTION = 12
+"""Number of lines from which a function needs a docstring."""
+
+
+def functions_without_docstring(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Yield the long functions and methods that have no docstring; dunder and nested functions are exempt."""
+    owners: list[ast.Module | ast.ClassDef] = [
+        tree,
+        *(each for each in ast.walk(tree) if isinstance(each, ast.ClassDef)),
+    ]
+    for owner in owners:
+        for node in owner.body:
+            if (
+                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                and not node.name.startswith("__")
+                and (node.end_lineno or 0) - node.lineno + 1 >= LONG_FUNCTION
+                and ast.get_docstring(node) is None
+            ):
+                yield node
+
+
+@pytest.mark.parametrize("module", MODULES, ids=[path.relative_to(ROOT).as_posix() for path in MODULES])
+def test_long_functions_have_a_docstring(module: Path) -> None:
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    assert not [f"{node.lineno}: {node.name}" for node in functions_without_docstring(tree)]
 
 
 @pytest.mark.parametrize("kind", settings_of_commands(), ids=lambda kind: kind.__name__)
