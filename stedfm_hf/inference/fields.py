@@ -163,7 +163,14 @@ def resampling(source: int, target: int) -> sparse.csr_array:
 def probability_bands(
     segmenter: Segmenter, field: Field, *, tile_size: int, tile_overlap: int, batch_size: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield probabilities at the pixels of the file from top to bottom: first row and band (L, n, W) float32."""
+    """Yield the class probabilities of a field in bands of rows, from top to bottom, at the pixels of the file.
+
+    Yields:
+        Number of the first row of the band, and its probabilities (classes, rows, width) float32.
+
+    Raises:
+        ValueError: If a probability is NaN or infinite.
+    """
     bands = segment_rows(
         segmenter.model,
         field.rows,
@@ -174,7 +181,7 @@ def probability_bands(
     )
     for top, band in resized_bands(bands, field.model_shape, field.shape):
         if not np.isfinite(band).all():
-            raise ValueError("the maps are not finite; try --precision float32")
+            raise ValueError("the probabilities are not finite; try --precision float32")
         yield top, band
 
 

@@ -33,7 +33,7 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
 
     Args:
         files: Files of the set.
-        legacy: Repeat the flaws of the published code.
+        legacy: Not used: the items of this set are the same in both protocols.
         keep_all: Ignored; the set is not balanced.
 
     Raises:

@@ -74,7 +74,7 @@ def find_split(repo: str | os.PathLike[str], split: str, *, token: str | None = 
         The shards with their rows, the names of the classes and of the columns.
 
     Raises:
-        UserError: There is no such data set or split, or a shard is damaged.
+        UserError: There is no such data set or split, the split is empty, or a shard is damaged.
     """
     paths_of = _data_files(repo, token)
     if split not in paths_of:
@@ -82,7 +82,7 @@ def find_split(repo: str | os.PathLike[str], split: str, *, token: str | None = 
     paths = paths_of[split]
     open_file = functools.partial(_open, token=token)
     groups = _groups_of_index(paths, split, open_file)
-    if groups is None:
+    if groups is None:  # no index.json: read the row groups from the footer of each file
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
             groups = list(pool.map(lambda path: _groups_of_footer(path, open_file), paths))
     shards = tuple(Shard(path, each) for path, each in zip(paths, groups, strict=True))

@@ -102,11 +102,12 @@ def _run(
     splits: Splits[AnnotatedImages],
     models: Sequence[ModelMethod],
     scorer: Scorer,
-    training: Sequence[str],
+    notes: Sequence[str],
 ) -> None:
     """Score all images that are not scored yet, and write the report into `output`.
 
-    Scores are cached, so that an interrupted run resumes; the cache is removed at the end.
+    Images that cannot be read or scored are recorded in the manifest and left out for all methods. Scores are cached,
+    so that an interrupted run resumes; the cache is removed at the end. `notes` are sentences for the report.
 
     Raises:
         UserError: If no image can be scored.
@@ -118,7 +119,7 @@ def _run(
     print_note(
         f"{test.name}: {counted(len(test), 'annotated image')} of {counted(test.source_count, 'source')} to score"
     )
-    baselines, notes = _baselines(settings, splits)
+    baselines, baseline_notes = _baselines(settings, splits)
     methods: list[Method] = [*models, *baselines]
     cache = ScoreCache(output.path, PER_IMAGE, test.classes, scorer)
     _score_all(methods, test, scorer, cache, manifest)
@@ -134,7 +135,7 @@ def _run(
         scorer,
         kept=kept,
         manifest=manifest,
-        notes=[*training, *notes],
+        notes=[*notes, *baseline_notes],
         seconds=time.monotonic() - began,
     )
     for image_id in evaluation.test.image_ids.tolist():

@@ -49,16 +49,18 @@ class Annotated:
         return self.image.nbytes + self.target.nbytes + (0 if self.region is None else self.region.nbytes)
 
     def annotated(self, background: int | None, place: tuple[slice, slice]) -> int:
-        """Count the pixels of a rectangle that are of any class but the background.
+        """Count the pixels of a rectangle, inside the region of interest, that are of any class but the background.
 
         Args:
             background: Index of the background class, if any.
             place: Rows and columns of the rectangle.
         """
         target = self.target[(..., *place)]
-        if target.ndim == 2:
-            is_annotated = (target != IGNORED) & (target != (-1 if background is None else background))
-        else:
+        if target.ndim == 2:  # class indices
+            is_annotated = target != IGNORED
+            if background is not None:
+                is_annotated &= target != background
+        else:  # a plane for each class; the background has none
             is_annotated = (target > 0).any(axis=0)
         return int(np.count_nonzero(is_annotated if self.region is None else is_annotated & self.region[place]))
 
