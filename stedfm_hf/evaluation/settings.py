@@ -124,7 +124,7 @@ class MaskSettings:
         None, minimum=2, help="Number of folds to cross-validate the baselines over source images, without --model."
     )
     protocol: str = options.protocol(
-        "computes IoU above a probability of 0.25, a weak AUPR, and -1 for undefined scores"
+        "computes IoU above a probability of 0.25, AUPR also in boxes around objects, and -1 for undefined scores"
     )
     threshold: float | None = option(
         None, help="Probability above which a pixel is predicted, for classes that may overlap; by default 0.5."

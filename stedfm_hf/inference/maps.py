@@ -81,7 +81,7 @@ def tile_map(compute: Compute, pixels: np.ndarray, tile_size: int, stride: int) 
         stride: Size of a cell, in pixels.
 
     Returns:
-        Map (A, ceil(H / stride), ceil(W / stride)) float32.
+        Map (values of a prediction, ceil(H / stride), ceil(W / stride)) float32.
 
     Example:
         >>> field = np.repeat(np.arange(6, dtype=np.float32), 2)[None, None]

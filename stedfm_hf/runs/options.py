@@ -127,7 +127,8 @@ def source_pattern() -> Any:
         None,
         affects_result=False,
         group=INPUT,
-        help="Regular expression for the part of a path that identifies the source image; by default each file is.",
+        help="Regular expression for the part of a path that identifies the source image; by default each "
+        "file is a source image.",
     )
 
 

@@ -71,7 +71,7 @@ class FinetuneSettings(TrainingSettings):
     num_train_epochs: float = option(
         30.0,
         group=OPTIMISATION,
-        help="Number of epochs of all training images; a sample of them gets the same number of steps.",
+        help="Number of passes over all training images; a run on a sample of them takes the same number of steps.",
     )
     sample_budget: int | None = option(
         None, minimum=1, group=OPTIMISATION, help="Total number of samples, instead of --num-train-epochs."
@@ -278,6 +278,7 @@ class SegmentationSettings(FinetuneSettings):
     mode: str = option(
         "full",
         choices=tuple(learning_rates),
+        metavar="|".join(learning_rates),
         group=MODEL,
         help="Weights to train: decoder (frozen), decoder and last blocks, all, low-rank adapters, or all from random "
         "weights; untrained: decoder on a random encoder, a baseline.",
