@@ -209,8 +209,10 @@ def check_separate(
         raise UserError(f"{option} {folder}: is a file; give a folder")
     searched = [Path(each).resolve() for each in inputs if Path(each).is_dir()]
     files = [source.file.resolve() for source in sources if isinstance(source, ImageFile)]
-    if any(resolved.is_relative_to(each) for each in searched) or any(file.is_relative_to(resolved) for file in files):
+    if any(resolved.is_relative_to(each) for each in searched):
         raise UserError(
             f"{option} {folder}: is inside the input, so the next run would read its files as images; choose another "
             "folder"
         )
+    if any(file.is_relative_to(resolved) for file in files):
+        raise UserError(f"{option} {folder}: contains input images; choose a folder without them")

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar, overload
 import numpy as np
 
 from stedfm_hf.images import StedImage
+from stedfm_hf.runs import counted
 
 Item = TypeVar("Item", covariant=True)
 
@@ -131,6 +132,18 @@ def in_memory(images: Sequence[np.ndarray]) -> list[StedImage]:
         StedImage(array, None, tuple(map(str, range(len(array)))), {}, str(number), "image")
         for number, array in enumerate(arrays)
     ]
+
+
+def first_failure(images: SourcedImages[Any]) -> str:
+    """Return the number of unreadable images and the first reason, as the end of a message; empty without any.
+
+    Args:
+        images: Images of a data set, or of one of its splits.
+    """
+    if not images.failed:
+        return ""
+    image_id, reason = next(iter(images.failed.items()))
+    return f". {counted(len(images.failed), 'image')} failed; first: {image_id}: {reason}"
 
 
 def sha256_of(text: str, content: bytes) -> str:

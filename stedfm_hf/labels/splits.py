@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from stedfm_hf.data.splits import SPLIT_FRACTIONS, split_of
-from stedfm_hf.labels.sourced import SourcedImages
+from stedfm_hf.labels.sourced import SourcedImages, first_failure
 from stedfm_hf.runs import UserError, counted
 
 ONE_SPLIT = "all"
@@ -169,7 +169,7 @@ def _check_train(splits: Splits[Images], whole: Images) -> None:
         where = "train" if splits.held_out() else "validation or test"
         raise UserError(
             f"{whole.name}: none of {counted(whole.source_count, 'source image')} falls into {where}, which a hash of "
-            f"its id decides; {_FIX}"
+            f"its id decides; {_FIX}{first_failure(whole)}"
         )
     available = whole.counts()
     if missing := [name for name, count in splits.train.counts().items() if not count and available[name]]:

@@ -197,7 +197,7 @@ def check_same_settings(old: Manifest, new: Manifest) -> None:
         ...     check_same_settings(Manifest("embed", {"pooling": "avg"}), Manifest("embed", {"pooling": "token"}))
         ... except UserError as error:
         ...     print(str(error).partition(";")[0])
-        the output was made with other settings (pooling: 'avg' then, 'token' now)
+        the output was made with other settings (pooling: 'avg' before, 'token' now)
     """
     differences = [
         f"{key}: {_difference(before, now, key)}"
@@ -223,7 +223,7 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> 
     old, new = before.get(key), now.get(key)
     if isinstance(old, Mapping) and isinstance(new, Mapping):  # checksums of splits: name the split, not the checksums
         return f"{', '.join(each for each in dict.fromkeys((*old, *new)) if old.get(each) != new.get(each))} changed"
-    return f"{_shown(before, key)} then, {_shown(now, key)} now"
+    return f"{_shown(before, key)} before, {_shown(now, key)} now"
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:

@@ -90,7 +90,7 @@ def test_the_same_command_reads_its_results_and_other_settings_raise_an_error(
     written = (out / "results.json").stat().st_mtime_ns
     assert probe(folder, model, out).record == first.record
     assert (out / "results.json").stat().st_mtime_ns == written
-    with pytest.raises(UserError, match=r"made with other settings \(repeats: 2 then, 3 now\)"):
+    with pytest.raises(UserError, match=r"made with other settings \(repeats: 2 before, 3 now\)"):
         probe(folder, model, out, repeats=3)
     assert probe(folder, model, out, repeats=3, overwrite=True).record["settings"]["repeats"] == 3
     (out / "report.html").unlink()  # as after an interruption: the same command writes it again

@@ -282,7 +282,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
     monkeypatch.setattr(Preparation, "__call__", read)
     classify(images, model=folder, output=output, maps=tmp_path / "maps", device="cpu")
     assert output.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
-    with pytest.raises(UserError, match="map_stride: 16 then, 8 now"):
+    with pytest.raises(UserError, match="map_stride: 16 before, 8 now"):
         classify(images, model=folder, output=output, maps=tmp_path / "maps", map_stride=8, device="cpu")
 
 
@@ -344,7 +344,7 @@ def test_class_names_that_make_no_columns(
         ({"map_stride": 8}, "--map-stride needs --maps"),
         ({"maps": "MAPS", "map_stride": 33}, "map stride 33 is out of range: 1 to 32"),
         ({"maps": "IMAGES/maps"}, "is inside the input"),
-        ({"maps": "IMAGES/a", "inputs": "IMAGES/a/1.tif"}, "is inside the input"),
+        ({"maps": "IMAGES/a", "inputs": "IMAGES/a/1.tif"}, "contains input images"),
         ({"maps": __file__}, "is a file; give a folder"),
     ],
 )

@@ -237,9 +237,9 @@ def test_a_complete_run_takes_up_what_is_new_and_what_had_failed(folder: Path, i
 def test_other_settings_are_refused_and_named(folder: Path, images: Path, tmp_path: Path) -> None:
     output = tmp_path / "emb.parquet"
     embed(images, model=folder, output=output)
-    with pytest.raises(UserError, match="pooling: 'avg' then, 'token' now"):
+    with pytest.raises(UserError, match="pooling: 'avg' before, 'token' now"):
         embed(images, model=folder, output=output, pooling="token")
-    with pytest.raises(UserError, match="normalization: 'percentile' then, 'fixed' now"):
+    with pytest.raises(UserError, match="normalization: 'percentile' before, 'fixed' now"):
         embed(images, model=folder, output=output, intensity_range=(0, 100))
     assert embed(images, model=folder, output=output, pooling="token", overwrite=True).table.num_rows == 7
     (tmp_path / "emb.parquet.manifest.json").unlink()
@@ -317,7 +317,7 @@ def test_the_command(folder: Path, images: Path, tmp_path: Path, capsys: pytest.
     assert main(words) == 0
     assert "7 rows from 7 files" in capsys.readouterr().out
     assert main([*words, "--tile-size", "none"]) == 2
-    assert "tile_size: 'auto' then, None now" in capsys.readouterr().err
+    assert "tile_size: 'auto' before, None now" in capsys.readouterr().err
     (images / "empty.tif").write_bytes(b"")
     assert main([*words, "--json"]) == 1
     captured = capsys.readouterr()

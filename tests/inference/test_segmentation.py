@@ -307,7 +307,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
             assert (tmp_path / "stopped" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
     segment(images, tmp_path / "stopped", **options)
     assert len(done) == 7
-    with pytest.raises(UserError, match=r"threshold: 0\.5 then, 0\.6 now"):
+    with pytest.raises(UserError, match=r"threshold: 0\.5 before, 0\.6 now"):
         segment(images, tmp_path / "stopped", threshold=0.6, **options)
     segment(images, tmp_path / "stopped", threshold=0.6, overwrite=True, **options)
     assert len(done) == 14

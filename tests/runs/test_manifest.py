@@ -59,7 +59,7 @@ def test_resuming_is_refused_exactly_when_a_setting_differs_and_names_it(
     with pytest.raises(UserError) as caught:
         check_same_settings(before, now)
     for key in different:
-        assert f"{key}: {repr(old[key]) if key in old else 'not set'} then" in str(caught.value)
+        assert f"{key}: {repr(old[key]) if key in old else 'not set'} before" in str(caught.value)
 
 
 def test_of_sums_the_names_are_told_that_differ() -> None:

@@ -64,7 +64,7 @@ def test_a_command_resumes_is_finished_refuses_and_overwrites(images: Path, caps
     assert run("brightness images") == 0
     assert Path("brightness/manifest.json").read_bytes() == begun, "a finished output stays as it was"
     assert run("brightness images --percentile 20") == 2
-    assert "other settings (percentile: 50.0 then, 20.0 now)" in capsys.readouterr().err
+    assert "other settings (percentile: 50.0 before, 20.0 now)" in capsys.readouterr().err
     assert run("brightness images --percentile 20 --overwrite") == 0
     with pytest.raises(UserError, match="holds other files, such as 0.npy"):
         brightness(images, output=images)

@@ -131,7 +131,7 @@ def test_an_incomplete_checkpoint_is_skipped(unbroken: Path, tmp_path: Path) -> 
 
 
 def test_a_run_is_not_mixed_with_another(crops: Path, unbroken: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="mask_ratio: 0.75 then, 0.6 now"):
+    with pytest.raises(UserError, match="mask_ratio: 0.75 before, 0.6 now"):
         run(crops, unbroken, "--mask_ratio 0.6")
     (tmp_path / "other.txt").touch()
     with pytest.raises(UserError, match="holds other files"):

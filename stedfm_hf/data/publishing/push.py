@@ -132,7 +132,7 @@ def check_repository(folder: Path, *, allow_paths: bool = False, manifest: bool 
         UserError: A file is missing, truncated or unexpected, or a text contains an absolute path.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give a data set, such as `stedfm data build` writes")
+        raise UserError(f"{folder}: no such folder; give a data set, such as one that `stedfm data build` wrote")
     for name in (INDEX_FILE, _CARD, *([_MANIFEST] if manifest else [])):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: has no {name}; run the command that made the data set again")

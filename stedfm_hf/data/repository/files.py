@@ -110,7 +110,9 @@ def check_repository_name(repo: str | os.PathLike[str]) -> None:
     folder = Path(name)
     if folder.is_dir():
         if not any(folder.rglob("*.parquet")):
-            raise UserError(f"{name}: holds no Parquet file; give a data set, such as `stedfm data build` writes")
+            raise UserError(
+                f"{name}: holds no Parquet file; give a data set, such as one that `stedfm data build` wrote"
+            )
     elif folder.exists():
         raise UserError(f"{name}: is a file; give the folder of a data set")
     elif not _HUB_ID.fullmatch(name):
@@ -141,7 +143,7 @@ def _data_files(repo: str | os.PathLike[str], token: str | None) -> dict[str, li
     if other := next((path for paths in files.values() for path in paths if not path.endswith(".parquet")), None):
         raise UserError(
             f"{repo}: not a data set of crops ({other.rpartition('/')[2]} is not a Parquet file); give a data set, "
-            "such as `stedfm data build` writes"
+            "such as one that `stedfm data build` wrote"
         )
     return files
 
@@ -279,7 +281,7 @@ class ShardReader:
         if missing := [name for name in self.columns if name not in names]:
             raise UserError(
                 f"{expected.file}: has no column {', '.join(missing)} (its columns are {', '.join(sorted(names))}); "
-                "give a data set of crops, such as `stedfm data build` writes"
+                "give a data set of crops, such as one that `stedfm data build` wrote"
             )
         used = [k for k in range(metadata.num_columns) if _top_column(metadata, k) in self.columns]
         return metadata, [sum(group.column(k).total_compressed_size for k in used) for group in groups]

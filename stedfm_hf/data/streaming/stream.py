@@ -211,7 +211,7 @@ class CropStream(IterableDataset[Batch]):
         """
         current = self._order_settings()
         if differing := [key for key, value in current.items() if state.get(key) != value]:
-            shown = "; ".join(f"{key}: {state.get(key)!r} then, {current[key]!r} now" for key in differing)
+            shown = "; ".join(f"{key}: {state.get(key)!r} before, {current[key]!r} now" for key in differing)
             raise UserError(
                 f"{self.files.repo}: the state belongs to another stream ({shown}); use the settings of that stream"
             )

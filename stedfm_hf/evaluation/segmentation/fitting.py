@@ -14,7 +14,8 @@ from stedfm_hf.evaluation.segmentation.scores import target_masks
 from stedfm_hf.evaluation.segmentation.wavelets import WaveletSpots
 from stedfm_hf.evaluation.settings import MASK_BASELINES
 from stedfm_hf.labels.annotated import AnnotatedImages
-from stedfm_hf.runs import UserError
+from stedfm_hf.labels.sourced import first_failure
+from stedfm_hf.runs import UserError, counted
 
 MAX_TRAIN_IMAGES = 200
 """Largest number of images to fit a baseline on, sampled at random."""
@@ -162,6 +163,10 @@ def assign_folds(data: AnnotatedImages, folds: int, seed: int = 0) -> np.ndarray
         [0, 0, 0]
     """
     count = data.source_count
+    if count < 2:
+        raise UserError(
+            f"{data.name}: only {counted(count, 'source image')} to score; folds need at least 2{first_failure(data)}"
+        )
     if not 2 <= folds <= count:
         raise UserError(f"{data.name}: {folds} folds are not possible with {count} source images; choose 2 to {count}")
     assigned = np.empty(len(data), np.int64)

@@ -31,7 +31,7 @@ from stedfm_hf.evaluation.settings import MaskSettings
 from stedfm_hf.evaluation.splits import exclude_training_images, select_split
 from stedfm_hf.labels.annotated import AnnotatedImages, parse_classes, read_annotated
 from stedfm_hf.labels.splits import Splits
-from stedfm_hf.runs import Manifest, Progress, UserError, counted, print_note, read_json
+from stedfm_hf.runs import Manifest, Progress, UserError, counted, print_note, read_json, some_of
 from stedfm_hf.runs.output import Output, open_output
 from stedfm_hf.weights.models import ModelSource
 
@@ -116,8 +116,10 @@ def _run(
     for image_id, reason in test.failed.items():
         print_note(f"error: {image_id}: {reason}")
         manifest.failed(image_id, reason)
+    skipped = f"; skipped images without a mask: {some_of(test.without_mask)}" if test.without_mask else ""
     print_note(
         f"{test.name}: {counted(len(test), 'annotated image')} of {counted(test.source_count, 'source')} to score"
+        f"{skipped}"
     )
     baselines, baseline_notes = _baselines(settings, splits)
     methods: list[Method] = [*models, *baselines]

@@ -380,8 +380,8 @@ def _rule_from_numbers(
         names = {0: BACKGROUND, **{n: f"class {n}" for n in sorted({1} if binary else values - {0, IGNORE_INDEX})}}
         if len(names) > _MAX_UNNAMED:
             raise UserError(
-                f"{where}: the masks contain {len(names) - 1} numbers; name the classes, or save 1 for all objects if "
-                "the masks number objects"
+                f"{where}: the masks contain {len(names) - 1} numbers. If each object has a number, save 1 for all "
+                "objects; if each class has one, name the classes with --classes"
             )
     allowed = ({0, IGNORE_INDEX} if 1 in names else {0}) if binary else {*names, IGNORE_INDEX}
     _check_values(masks, allowed, names, where)

@@ -139,7 +139,7 @@ def test_other_settings_inputs_or_contents_of_the_folder_are_refused(tmp_path: P
     folder = write(tmp_path / "in", a=spots(34), b=spots(35))
     make(folder, tmp_path / "out")
     before = bytes_of(tmp_path / "out")
-    with pytest.raises(UserError, match=r"stride: 32 then, 16 now"):
+    with pytest.raises(UserError, match=r"stride: 32 before, 16 now"):
         make(folder, tmp_path / "out", stride=16)
     write(folder, c=spots(36))
     with pytest.raises(UserError, match=r"the input files have changed since.*--overwrite"):

@@ -52,7 +52,7 @@ def test_an_output_with_other_results_is_not_changed(tmp_path: Path) -> None:
         import_set("optim", tmp_path / "set", tmp_path / "other", overwrite=True)
     import_set("optim", tmp_path / "set", tmp_path / "repo")
     before = content(tmp_path / "repo")
-    with pytest.raises(UserError, match="protocol: 'default' then, 'reference' now"):
+    with pytest.raises(UserError, match="protocol: 'default' before, 'reference' now"):
         import_set("optim", tmp_path / "set", tmp_path / "repo", protocol="reference")
     assert content(tmp_path / "repo") == before
     with pytest.raises(UserError, match="is a file"):

@@ -317,7 +317,7 @@ def test_crops_of_another_size_are_reported(tmp_path: Path) -> None:
 
 def test_the_state_of_another_stream_is_refused(repo: Path) -> None:
     state = stream(repo, batch_size=2, seed=0).state_dict()
-    with pytest.raises(UserError, match="seed: 0 then, 1 now"):
+    with pytest.raises(UserError, match="seed: 0 before, 1 now"):
         stream(repo, batch_size=2, seed=1).load_state_dict(state)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Self
 
 import numpy as np
@@ -73,6 +74,14 @@ def test_each_image_is_scored_once_by_a_fit_without_it() -> None:
 def test_too_few_or_too_many_folds_raise_errors(folds: int) -> None:
     with pytest.raises(UserError, match=f"{folds} folds are not possible with 6 source images; choose 2 to 6"):
         assign_folds(squares(6), folds)
+
+
+def test_folds_of_one_source_image_raise_an_error_that_lists_failed_images() -> None:
+    data = replace(squares(1), failed={"b.tif": "not a TIFF file"})
+    with pytest.raises(
+        UserError, match=r"only 1 source image to score.*1 image failed; first: b\.tif: not a TIFF file"
+    ):
+        assign_folds(data, 2)
 
 
 def test_a_data_set_without_splits_is_split_as_for_fine_tuning() -> None:

@@ -132,7 +132,7 @@ def test_the_same_command_reads_its_results_and_other_settings_raise_an_error(
     written = (out / "metrics.json").stat().st_mtime_ns
     assert evaluate(folder, [model], out).record == first.record
     assert (out / "metrics.json").stat().st_mtime_ns == written
-    with pytest.raises(UserError, match=r"made with other settings \(min_area_px: 1 then, 4 now\)"):
+    with pytest.raises(UserError, match=r"made with other settings \(min_area_px: 1 before, 4 now\)"):
         evaluate(folder, [model], out, min_area_px=4)
     assert evaluate(folder, [model], out, min_area_px=4, overwrite=True).record["protocol"]["min_area_px"] == 4
     (tmp_path / "mine").mkdir()

@@ -97,8 +97,8 @@ def test_planes_that_do_not_overlap_can_be_a_single_label() -> None:
         ([[[[0, 1]], [[0, 7]]]], {}, r"has 2 planes and contains 7.*--series all for a stack"),
         ([[[[0, 1]], [[0, 1]]]], {"classes": ["a"]}, "2 planes .* but 1 classes are named"),
         ([[[0, 0.5]]], {"target_type": "single_label"}, "fractions"),
-        ([[list(range(100))]], {}, "masks number objects"),
-        ([[list(range(14))]], {}, "contain 13 numbers; name the classes, or save 1 for all objects"),
+        ([[list(range(100))]], {}, "each object has a number"),
+        ([[list(range(14))]], {}, "contain 13 numbers. If each object has a number, save 1 for all objects"),
         (
             [[[0, 255]], [[0, 1]]],
             {},

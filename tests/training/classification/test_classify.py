@@ -138,7 +138,7 @@ def test_more_seeds_join_those_that_are_finished(full: Path, encoder: Path, crop
 
 
 def test_a_run_is_not_mixed_with_another(full: Path, encoder: Path, crops: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="mode: 'full' then, 'linear-probe' now"):
+    with pytest.raises(UserError, match="mode: 'full' before, 'linear-probe' now"):
         run(encoder, crops, full, "--seeds 42 43")
     (tmp_path / "other.txt").touch()
     with pytest.raises(UserError, match="holds other files"):
