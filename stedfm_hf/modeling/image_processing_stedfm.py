@@ -10,6 +10,7 @@ from huggingface_hub.dataclasses import validate_typed_dict
 from transformers import BatchFeature
 from transformers.image_processing_backends import PilBackend
 
+from .axes_stedfm import channel_axis
 from .io_stedfm import read_image
 
 try:
@@ -204,9 +205,10 @@ def pad_to_multiple(array: np.ndarray, multiple: int) -> np.ndarray:
 class StedFmImageProcessor(PilBackend):
     """Image processor: converts microscope images to `pixel_values` for STED-FM.
 
-    Accepts arrays and tensors (H, W), (C, H, W) or (B, C, H, W), PIL images (L, I;16, I, F, RGB), file paths and
-    `StedImage`, with 8- or 16-bit, signed or float pixels, alone or in lists. Three equal colour planes count as one
-    channel. Pixels are never converted to 8 bit. A `StedImage` with an `intensity_range` (a crop of a data set) is
+    Accepts arrays and tensors (H, W), (C, H, W), (H, W, C) or batches of the latter two, PIL images (L, I;16, I, F,
+    RGB), file paths and `StedImage`, with 8- or 16-bit, signed or float pixels, alone or in lists. Three equal planes
+    are a grey image stored in colour and become one channel, in every axis order, unless `channel` selects one of
+    them. Pixels are never converted to 8 bit. A `StedImage` with an `intensity_range` (a crop of a data set) is
     scaled by this range instead of `"percentile"` or `"minmax"`, because its image was scaled as a whole.
 
     Keyword Args:
@@ -223,8 +225,8 @@ class StedFmImageProcessor(PilBackend):
             resample.
         do_pad (bool): Whether to mirror the image at the bottom and right edge up to a multiple of `patch_size`.
         patch_size (int): Patch size of the model.
-        input_data_format (str): `"channels_first"` or `"channels_last"` for 3-D arrays; by default the last axis is
-            the channel axis only where it is at most 4 and the first is larger.
+        input_data_format (str): `"channels_first"` or `"channels_last"` for 3-D arrays; None decides by
+            `axes_stedfm.channel_axis`: last where the last axis is the shortest and at most 4 long, else first.
 
     Raises:
         ValueError: If an image is empty, has a complex or object dtype, does not have the channel, or has no pixel
@@ -334,7 +336,11 @@ class StedFmImageProcessor(PilBackend):
             pixel_size = image.pixel_size_nm if pixel_size is None else pixel_size
             known_range = getattr(image, "intensity_range", None)
             image = image.array
-        array = self.process_image(image, input_data_format=settings["input_data_format"])
+            array = self.process_image(image, input_data_format="channels_first")  # by the definition of StedImage
+        else:
+            array = self.process_image(image, input_data_format=settings["input_data_format"])
+            if settings["channel"] is None and len(array) == 3 and all(np.array_equal(array[0], k) for k in array[1:]):
+                array = array[:1]
         channel = settings["channel"]
         if channel is not None:
             if not 0 <= channel < array.shape[0]:
@@ -370,10 +376,10 @@ class StedFmImageProcessor(PilBackend):
             array = array[None]
         elif array.ndim != 3:
             raise ValueError(f"an image is (H, W) or (C, H, W), got shape {array.shape}")
-        elif from_pil or input_data_format == "channels_last" or (input_data_format is None and _looks_last(array)):
+        elif from_pil or input_data_format == "channels_last":
             array = np.moveaxis(array, -1, 0)
-            if len(array) == 3 and np.array_equal(array[0], array[1]) and np.array_equal(array[0], array[2]):
-                array = array[:1]  # a grey image that was stored in colour
+        elif input_data_format is None:
+            array = np.moveaxis(array, channel_axis(array.shape), 0)
         if not array.size:
             raise ValueError(f"the image has no pixels: shape {array.shape}")
         return array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -385,10 +391,6 @@ class StedFmImageProcessor(PilBackend):
         if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
             return list(cast(Sequence[Any], images))
         return [images]
-
-
-def _looks_last(array: np.ndarray) -> bool:
-    return array.shape[-1] <= 4 < array.shape[0]
 
 
 __all__ = ["StedFmImageProcessor"]

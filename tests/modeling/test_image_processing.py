@@ -29,7 +29,8 @@ def counts(shape: tuple[int, ...] = (40, 56), high: int = 60000, seed: int = 0) 
 def test_every_image_becomes_finite_numbers_from_0_to_1(image: np.ndarray) -> None:
     for normalization in ("percentile", "minmax"):
         values = StedFmImageProcessor(normalization=normalization, do_pad=False)(image)["pixel_values"][0]
-        assert values.dtype == np.float32 and values.shape == image.shape
+        grey = len(image) == 3 and (image == image[0]).all()
+        assert values.dtype == np.float32 and values.shape == (image[:1] if grey else image).shape
         assert np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1
 
 
@@ -139,6 +140,22 @@ def test_8_bit_and_colour_pictures() -> None:
     assert np.array_equal(StedFmImageProcessor().prepare(Image.fromarray(grey).convert("RGB")), expected)
     colour = np.stack([grey, grey // 2, grey // 3], axis=-1)
     assert StedFmImageProcessor().prepare(Image.fromarray(colour)).shape == (3, 40, 56)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, lambda planes: np.stack([planes] * 2)])
+@pytest.mark.parametrize("axis", [0, -1])
+def test_three_equal_planes_are_one_channel_in_every_axis_order(convert: Any, axis: int) -> None:
+    grey = counts().astype(np.int32)
+    values = StedFmImageProcessor()(convert(np.stack([grey] * 3, axis=axis)), return_tensors="pt")["pixel_values"]
+    assert torch.equal(values[:1], StedFmImageProcessor()(grey, return_tensors="pt")["pixel_values"])
+    with_channel = StedFmImageProcessor(channel=2).prepare(np.stack([grey] * 3, axis=axis))
+    assert np.array_equal(with_channel, StedFmImageProcessor().prepare(grey))
+
+
+def test_channels_of_an_acquisition_are_kept_where_they_are_equal() -> None:
+    planes = np.zeros((3, 32, 32), np.uint16)
+    image = StedImage(planes, pixel_size_nm=None, channel_names=("a", "b", "c"), metadata={}, source="x", series="0")
+    assert StedFmImageProcessor().prepare(image).shape == (3, 32, 32)
 
 
 def test_batches_and_lists() -> None:
