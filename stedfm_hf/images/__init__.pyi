@@ -3,9 +3,11 @@ from .folders import FoundImages as FoundImages
 from .folders import find_images as find_images
 from .formats import ALL_SERIES as ALL_SERIES
 from .formats import ImageReadError as ImageReadError
+from .formats import OpenImage as OpenImage
 from .formats import SeriesInfo as SeriesInfo
 from .formats import StedImage as StedImage
 from .formats import list_series as list_series
+from .formats import open_image as open_image
 from .formats import read_image as read_image
 from .formats import read_series as read_series
 from .formats import readable_suffixes as readable_suffixes

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from ..modeling.io_stedfm import (
     ImageReadError,
+    OpenImage,
     SeriesInfo,
     StedImage,
     list_series,
+    open_image,
     read_image,
     read_series,
     readable_suffixes,
@@ -23,9 +25,11 @@ register_reader((".msr", ".obf"), read_imspector, magic=(b"OMAS_BF\n\xff\xff",))
 __all__ = [
     "ALL_SERIES",
     "ImageReadError",
+    "OpenImage",
     "SeriesInfo",
     "StedImage",
     "list_series",
+    "open_image",
     "read_image",
     "read_series",
     "readable_suffixes",

@@ -21,11 +21,13 @@ from typing import IO, Any
 
 import numpy as np
 
+from .axes_stedfm import channel_axis
 from .io_tiff_stedfm import read_tiff
 from .io_types_stedfm import (
     RGB,
     ImageReadError,
     LazySeries,
+    OpenImage,
     SeriesInfo,
     StedImage,
     check_dtype,
@@ -46,15 +48,22 @@ except ImportError:  # Pillow is optional here; a checker does not know classes 
 __all__ = [
     "ImageReadError",
     "LazySeries",
+    "OpenImage",
     "Reader",
     "SeriesInfo",
     "StedImage",
     "list_series",
+    "open_image",
     "read_image",
     "read_series",
     "readable_suffixes",
     "register_reader",
 ]
+
+LOOKUP_TABLE = "the colours of a lookup table are left out, and the values are kept"
+
+_COMPARED_AT_ONCE = 2**22
+"""Largest number of pixels whose colours are compared at once."""
 
 Reader = Callable[[IO[bytes]], list[LazySeries]]
 _READERS: dict[str, Reader] = {}  # by suffix
@@ -87,7 +96,7 @@ def readable_suffixes() -> tuple[str, ...]:
 def list_series(path: str | os.PathLike[str]) -> list[SeriesInfo]:
     """List the series (planes) of an image file without decoding their pixels.
 
-    Only colour images are decoded, because three equal planes count as one channel.
+    Only colour images are decoded, because equal planes count as one channel.
 
     Raises:
         ImageReadError: If the file cannot be read; the message says how to fix it.
@@ -130,6 +139,74 @@ def read_image(
     with _series_of(path) as all_series:
         names = [each.info.name for each in all_series]
         return _image(all_series[_choose("series", names, series, all_series[0].metadata)], os.fspath(path), channel)
+
+
+@contextmanager
+def open_image(
+    path: str | os.PathLike[str], *, series: str | int | None = None, channel: str | int | None = None
+) -> Iterator[OpenImage]:
+    """Open one plane of an image file, to read it by region.
+
+    TIFF and NumPy files are decoded by region; other formats are decoded once, as a whole.
+
+    Args:
+        path: Image file.
+        series: Name or index of the series (see `list_series`); None opens the only series.
+        channel: Name or index of one channel; None opens all channels.
+
+    Yields:
+        The image; its pixels can be read until the block ends.
+
+    Raises:
+        ImageReadError: If the file cannot be read; the message says how to fix it.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "rings.npy"
+        >>> np.save(path, np.arange(35, dtype=np.uint16).reshape(5, 7))
+        >>> with open_image(path) as image:
+        ...     image.shape, image.read(slice(1, 3), slice(0, 2)).tolist()
+        ((1, 5, 7), [[[7, 8], [14, 15]]])
+    """
+    with _series_of(path) as found:
+        names = [each.info.name for each in found]
+        stored = found[_choose("series", names, series, found[0].metadata)]
+        info, kept = stored.info, list(range(stored.info.shape[0]))
+        if info.channel_names == RGB:
+            if stored.load_region is None:
+                pixels = stored.load()
+                stored = replace(stored, load=lambda: pixels)
+            info, kept = _distinct_colours(stored)
+        if channel is not None:
+            k = _choose("channel", info.channel_names, channel, {})
+            info, kept = replace(info, channel_names=info.channel_names[k : k + 1]), kept[k : k + 1]
+        yield OpenImage(stored, info, kept, os.fspath(path))
+
+
+def _distinct_colours(stored: LazySeries) -> tuple[SeriesInfo, list[int]]:
+    """Return the colour planes of an image that differ: the description with only them, and their numbers.
+
+    A grey image has three equal planes, and an image in the colours of a lookup table has equal planes and empty ones.
+    Both are one channel.
+    """
+    height, width = stored.info.shape[1:]
+    step = height if stored.load_region is None else max(1, _COMPARED_AT_ONCE // width)
+    filled, equal = np.zeros(3, bool), True
+    for top in range(0, height, step):
+        rows = range(top, min(top + step, height))
+        band = stored.load() if stored.load_region is None else stored.load_region(rows, range(width))
+        now = np.array([plane.any() for plane in band])
+        shown = [plane for plane, known in zip(band, filled | now, strict=True) if known]
+        # A plane that was empty up to here equals the others only if they were empty, too.
+        equal &= (not filled.any() or not (now & ~filled).any()) and all(
+            np.array_equal(shown[0], plane) for plane in shown[1:]
+        )
+        filled |= now
+        if not equal:
+            return stored.info, [0, 1, 2]
+    kept = int(np.argmax(filled))
+    name = "0" if filled.all() or not filled.any() else "+".join(np.array(RGB)[filled])
+    return replace(stored.info, shape=(1, height, width), channel_names=(name,)), [kept]
 
 
 def read_series(
@@ -258,20 +335,23 @@ def _choose(kind: str, names: Sequence[str], wanted: str | int | None, notes: di
 
 
 def _decode(chosen: LazySeries) -> tuple[SeriesInfo, np.ndarray]:
-    """Decode a series; three equal colour planes become one channel."""
+    """Decode a series; equal colour planes become one channel."""
     array, info = chosen.load(), chosen.info
-    if info.channel_names == RGB and all(np.array_equal(array[0], plane) for plane in array[1:]):
-        array, info = array[:1], replace(info, shape=(1, *info.shape[1:]), channel_names=("0",))
     if array.shape != info.shape or not np.can_cast(array.dtype, info.dtype):
         raise ImageReadError(f"decodes to {array.dtype} {array.shape}, not {info.dtype} {info.shape}; export it again")
+    if info.channel_names == RGB:
+        info, kept = _distinct_colours(replace(chosen, load=lambda: array, load_region=None))
+        array = array[kept]
     return info, np.require(array, dtype=np.dtype(info.dtype), requirements=["C", "W"])
 
 
 # ------------------------------------------------------------------------------------- NumPy files
 
 
-def _array_series(open_stream: Callable[[], IO[bytes]], name: str, stored: int, packed: bool) -> LazySeries:
-    """List the array of an `.npy` stream: (H, W), (C, H, W), or (H, W, C) with C of 1, 3 or 4 and a larger H."""
+def _array_series(
+    open_stream: Callable[[], IO[bytes]], name: str, stored: int, packed: bool, *, seekable: bool = False
+) -> LazySeries:
+    """List the array of an `.npy` stream: (H, W), (C, H, W), or (H, W, C) as of `channel_axis`."""
 
     def header() -> tuple[IO[bytes], tuple[int, ...], bool, np.dtype[Any]]:
         stream = open_stream()
@@ -284,7 +364,7 @@ def _array_series(open_stream: Callable[[], IO[bytes]], name: str, stored: int, 
     check_dtype(dtype)
     if len(shape) not in (2, 3):
         raise ImageReadError(f"is an array of shape {shape}; save it as (height, width) or (channels, height, width)")
-    last = len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] > shape[2]
+    last = len(shape) == 3 and channel_axis(shape) == 2
     channels_first = (shape[2], *shape[:2]) if last else (1,) * (3 - len(shape)) + shape
     colours = RGB if last and shape[2] == 3 else ()
     info = make_info(name, channels_first, dtype, None, colours, stored=stored, packed=packed)
@@ -296,7 +376,21 @@ def _array_series(open_stream: Callable[[], IO[bytes]], name: str, stored: int, 
         array = pixels.reshape(shape[::-1]).T if fortran else pixels.reshape(shape)
         return array.transpose(2, 0, 1) if last else array.reshape(channels_first)
 
-    return LazySeries(info, load, {"format": "NumPy", "numpy_shape": list(shape)})
+    def load_region(rows: range, columns: range) -> np.ndarray:
+        """Read rows of the array, which lie together in the file."""
+        stream = header()[0]
+        start = stream.tell()
+        channels, height, width = channels_first
+        inner = channels if last else 1
+        parts = []
+        for plane in range(1 if last else channels):
+            stream.seek(start + (plane * height + rows.start) * width * inner * dtype.itemsize)
+            part = read_exactly(stream, len(rows) * width * inner * dtype.itemsize).view(dtype)
+            parts.append(part.reshape(len(rows), width, inner)[:, columns.start : columns.stop])
+        return np.concatenate([part.transpose(2, 0, 1) for part in parts])
+
+    region = None if fortran or packed or not seekable else load_region
+    return LazySeries(info, load, {"format": "NumPy", "numpy_shape": list(shape)}, region)
 
 
 def _read_npy(handle: IO[bytes]) -> list[LazySeries]:
@@ -304,7 +398,7 @@ def _read_npy(handle: IO[bytes]) -> list[LazySeries]:
         handle.seek(0)
         return handle
 
-    return [_array_series(rewound, "image", file_size(handle), packed=False)]
+    return [_array_series(rewound, "image", file_size(handle), packed=False, seekable=True)]
 
 
 def _read_npz(handle: IO[bytes]) -> list[LazySeries]:
@@ -342,19 +436,33 @@ def _read_pillow(handle: IO[bytes]) -> list[LazySeries]:
     plugin = PngImageFile if head.startswith(b"\x89PNG") else BmpImageFile if head.startswith(b"BM") else JpegImageFile
     picture = plugin(handle)
     mode = "L" if picture.mode == "LA" else "RGB" if picture.mode in ("P", "PA", "RGBA", "RGBX") else picture.mode
+    if mode == "RGB" and picture.mode == "P" and _is_lookup_table(picture):
+        mode = "P"  # the indices are the measured values, and the palette is how they are shown
     deep = mode == "I" or mode.startswith("I;16")  # the one deep PNG is 16-bit grey, in whatever mode Pillow puts it
-    if not (deep or mode in ("1", "L", "RGB")):
+    if not (deep or mode in ("1", "L", "P", "RGB")):
         raise ImageReadError(f"colour mode {picture.mode} is not supported; save it as greyscale or RGB, or as TIFF")
     channels, dtype = 3 if mode == "RGB" else 1, np.dtype(np.uint16 if deep else np.uint8)
     shape = (channels, picture.height, picture.width)
     colours = RGB if channels == 3 else ()
     info = make_info("image", shape, dtype, None, colours, stored=file_size(handle), packed=True)
+    # Pillow stretches grey values of 2 and 4 bits to 8 bits.
+    bits = head[24] if head.startswith(b"\x89PNG") and head[25:26] == b"\x00" else 8
+    stretch = {2: 85, 4: 17}.get(bits, 1)
 
     def load() -> np.ndarray:
-        array = np.asarray(picture if picture.mode == mode else picture.convert(mode)).astype(dtype)
+        array = np.asarray(picture if picture.mode == mode else picture.convert(mode)).astype(dtype) // stretch
         return array.transpose(2, 0, 1) if channels == 3 else array[None]
 
-    return [LazySeries(info, load, {"format": str(picture.format)})]
+    metadata: dict[str, Any] = {"format": str(picture.format)}
+    if mode == "P":
+        metadata["notes"] = [LOOKUP_TABLE]
+    return [LazySeries(info, load, metadata)]
+
+
+def _is_lookup_table(picture: Any) -> bool:
+    """Return whether a palette only colours the values 0 to 255: each of its colours rises, or stays the same."""
+    palette = np.asarray(picture.getpalette("RGB") or [], np.int16).reshape(-1, 3)
+    return len(palette) == 256 and bool((np.diff(palette, axis=0) >= 0).all() and (palette[-1] > palette[0]).any())
 
 
 register_reader((".tif", ".tiff", ".btf", ".tf8"), read_tiff, magic=(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))

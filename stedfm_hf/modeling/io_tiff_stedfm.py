@@ -1,46 +1,62 @@
 """Read TIFF, OME-TIFF and ImageJ TIFF as series of planes with tifffile.
 
-Every axis except for Y, X and the channels (C and samples S) is split into planes, which are separate series. A linear
-ImageJ calibration is applied; other calibrations are recorded in the metadata. The rules are in
+Every axis except for Y, X and the channels (C and samples S) is split into planes, which are separate series. A header
+that contradicts the pages of the file costs its metadata, never the pixels. The rules are in
 docs/reference/file-formats.md.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
-from xml.etree import ElementTree
 
 import numpy as np
 
+from .axes_stedfm import channel_axis
+from .io_calibration_stedfm import calibrate, declared_planes, find_calibration, is_plain, tag_pixel_size
+from .io_ome_stedfm import OmeImage, read_ome
+from .io_pages_stedfm import TiffPages
 from .io_types_stedfm import (
+    MAX_PLANES,
     RGB,
     ImageReadError,
     LazySeries,
     file_size,
     make_info,
-    one_line,
-    pixel_size,
     plane_name,
-    read_exactly,
-    unit_in_nm,
 )
 
 try:
     import tifffile
 except ImportError:  # an environment of the Hub may have only torch, transformers and Pillow
     tifffile = None  # type: ignore[assignment]
+else:
+    # Problems are reported with the name of the file; without a handler, tifffile would print its own lines.
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
-PLAUSIBLE_PIXEL_NM = 10_000.0  # printing resolutions (72 ... 2400 dpi) mean larger pixels: no microscope wrote them
-MAX_PLANES = 10**6  # a file that declares more planes is damaged: refused before tifffile makes lists of that length
 _HEADER_TAGS = (270, 282, 283)  # description (the headers of OME and ImageJ), resolution in x and y
 _TYPE_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # by TIFF's number of it
 _ALPHA = (1, 2)  # ExtraSamples: associated and unassociated alpha
 _PHOTOMETRIC_RGB = (2, 6)  # RGB, and YCbCr, which decodes to RGB
+_UNNAMED_AXES = "IQ"
+PREVIEWS = "preview pages are left out"
+CHANNELS_LAST = "the axes have no names, and the short last one is taken for the channels"
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Header of a file: the text of OME or ImageJ, and notes on what cannot be read."""
+
+    imagej: dict[str, Any]
+    ome: list[OmeImage]
+    notes: list[str]
+    format: str
 
 
 def read_tiff(handle: IO[bytes]) -> list[LazySeries]:
@@ -49,19 +65,29 @@ def read_tiff(handle: IO[bytes]) -> list[LazySeries]:
         raise ImageReadError("TIFF needs tifffile, which is not installed; pip install tifffile")
     # The private switch keeps to this file: an OME header may name others, and each of those would list all again.
     tif = tifffile.TiffFile(handle, _multifile=False)
-    _check_pages(tif, handle)
-    images = _ome_images(tif)
+    pages = _count_pages(tif, handle)
+    header = _read_header(tif, os.path.basename(str(getattr(handle, "name", ""))))
+    series_list = _find_series(tif, handle, pages, header)
+    full = [series for series in series_list if not series.keyframe.is_reduced]
+    if full and len(full) < len(series_list):
+        header.notes.append(PREVIEWS)
     found = list[LazySeries]()
-    series_list = tif.series
-    for k, series in enumerate(series_list):
-        fits = [image for image in images if image.name == series.name]
-        ome = images[k] if len(images) == len(series_list) else fits[0] if fits else None
-        found.extend(_planes(tif, handle, series, ome))
+    for k, series in enumerate(full or series_list):
+        fits = [image for image in header.ome if image.name == series.name]
+        ome = header.ome[k] if len(header.ome) == len(full or series_list) else fits[0] if fits else None
+        found.extend(_planes(series, handle, tif.byteorder, header, ome))
     return found
 
 
-def _check_pages(tif: tifffile.TiffFile, handle: IO[bytes]) -> None:
-    """Follow the chain of pages to its end, because tifffile silently reads a truncated file."""
+def _count_pages(tif: tifffile.TiffFile, handle: IO[bytes]) -> int:
+    """Follow the chain of pages to its end, because tifffile silently reads a truncated file.
+
+    Returns:
+        Number of pages.
+
+    Raises:
+        ImageReadError: If the file ends before the chain does.
+    """
     form, size = tif.tiff, file_size(handle)
     offset, seen = tif.pages.first.offset, set[int]()
     entry = f"{form.byteorder}HH{form.offsetformat[-1] * 2}"
@@ -76,40 +102,65 @@ def _check_pages(tif: tifffile.TiffFile, handle: IO[bytes]) -> None:
             if code in _HEADER_TAGS and length > form.offsetsize and place + length > size:
                 raise ImageReadError(f"truncated: the header of page {len(seen) - 1} is cut; copy or export it again")
         (offset,) = struct.unpack(form.offsetformat, handle.read(form.offsetsize))
+    return len(seen)
 
 
-@dataclass(frozen=True)
-class _OmeImage:
-    name: str
-    pixel_size_nm: tuple[float, float] | None
-    channel_names: tuple[str, ...]
+def _read_header(tif: tifffile.TiffFile, file_name: str) -> _Header:
+    """Read the header of ImageJ or OME."""
+    imagej = dict(tif.imagej_metadata or {}) if tif.is_imagej else {}
+    name = "OME-TIFF" if tif.is_ome else "ImageJ TIFF" if tif.is_imagej else "TIFF"
+    text = tif.ome_metadata if tif.is_ome else None
+    images, notes = read_ome(text, file_name) if text else ([], [])
+    return _Header(imagej, images, notes, name)
 
 
-def _ome_images(tif: tifffile.TiffFile) -> list[_OmeImage]:
-    """Return the names and pixel sizes in the OME header, if there is one; refuse impossible plane counts."""
-    if not tif.is_ome or not tif.ome_metadata:
-        return []
-    root, images = ElementTree.fromstring(tif.ome_metadata), list[_OmeImage]()
-    for image in root.iterfind("{*}Image"):
-        for pixels in image.iterfind("{*}Pixels"):
-            data = list(pixels.iterfind("{*}TiffData"))
-            counts = [math.prod(int(pixels.get(f"Size{axis}", 1)) for axis in "TZC")]
-            counts += [int(each.get(key, 0)) for each in data for key in ("PlaneCount", "NumPlanes", "IFD")]
-            if max(counts) > MAX_PLANES:
-                raise ImageReadError(f"its OME header declares {max(counts)} planes; export it again")
-            y, x = (
-                float(pixels.get(f"PhysicalSize{axis}", 0))
-                * (unit_in_nm(pixels.get(f"PhysicalSize{axis}Unit", "µm")) or 0)
-                for axis in "YX"
-            )
-            channels = list(pixels.iterfind("{*}Channel"))
-            names = tuple(one_line(each.get("Name", "")) for each in channels)
-            images.append(_OmeImage(image.get("Name", ""), pixel_size(y, x), names if all(names) else ()))
-    return images
+def _find_series(
+    tif: tifffile.TiffFile, handle: IO[bytes], pages: int, header: _Header
+) -> list[tifffile.TiffPageSeries]:
+    """Return the series of tifffile; those of the pages alone, with a note, if the header contradicts them.
+
+    Raises:
+        ImageReadError: If the file ends before the planes that its ImageJ header declares.
+    """
+    try:
+        found = list(tif.series)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        header.notes.append("the OME header cannot be interpreted; all pages are read")
+        return list(_without_header(handle).series)
+    covered = sum(math.prod(each.get_shape(squeeze=False)) // max(1, each.keyframe.size) for each in found)
+    declared = declared_planes(header.imagej)
+    if declared > covered and found[0].kind in ("uniform", "generic"):
+        if pages == 1 and _is_cut(found[0], handle):
+            raise ImageReadError("truncated: holds fewer planes than its ImageJ header declares; export it again")
+        header.notes.append(f"the ImageJ header declares {declared} planes, the file holds {covered}")
+    if pages <= covered:
+        return found
+    plain = _without_header(handle)
+    first = found[0].keyframe
+    alike = [page for page in plain.pages if page.shape == first.shape and not getattr(page, "is_reduced", False)]
+    if len(alike) <= covered:  # the others are previews, or the label of a slide
+        return found
+    header.notes.append(f"the header declares {covered} of the {pages} planes in the file; all pages are read")
+    return list(plain.series)
+
+
+def _without_header(handle: IO[bytes]) -> tifffile.TiffFile:
+    """Open a file again as plain pages."""
+    handle.seek(0)
+    return tifffile.TiffFile(handle, _multifile=False, is_ome=False, is_imagej=False, is_shaped=False)
+
+
+def _is_cut(series: tifffile.TiffPageSeries, handle: IO[bytes]) -> bool:
+    """Return whether the file ends within the plane after the first one; ImageJ stores planes behind one page."""
+    page = series.keyframe
+    if int(page.compression) != 1:
+        return False
+    end = max(start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True))
+    return page.offset < end and file_size(handle) - end > 8  # a few bytes may fill up the file
 
 
 def _planes(
-    tif: tifffile.TiffFile, handle: IO[bytes], series: tifffile.TiffPageSeries, ome: _OmeImage | None
+    series: tifffile.TiffPageSeries, handle: IO[bytes], byteorder: str, header: _Header, ome: OmeImage | None
 ) -> Iterator[LazySeries]:
     """Yield the planes of a series of tifffile, for every index of the axes except for Y, X and the channels.
 
@@ -120,11 +171,11 @@ def _planes(
         ImageReadError: If there is no image plane, or the file is too short for its header.
     """
     axes, shape, page = series.get_axes(squeeze=False), series.get_shape(squeeze=False), series.keyframe
-    imagej = dict(tif.imagej_metadata or {}) if tif.is_imagej else {}
     if axes.count("Y") != 1 or axes.count("X") != 1 or not page.size:
         raise ImageReadError(f"has no image plane (axes {axes} {shape}); export it as a plain TIFF")
-    if series.kind in ("uniform", "generic") and _declared_planes(imagej) > math.prod(shape) // page.size:
-        raise ImageReadError("truncated: holds fewer planes than its ImageJ header declares; export it again")
+    if _has_channels_last(series, header):
+        yield _channels_last(series, handle, header)
+        return
 
     height, width = shape[axes.index("Y")], shape[axes.index("X")]
     fixed = [k for k, axis in enumerate(axes) if axis not in "YXCS"]
@@ -139,23 +190,16 @@ def _planes(
         raise ImageReadError(
             f"truncated or damaged: too short for {planes} plane(s) of {shape}; copy or export it again"
         )
-    calibration, dtype = _calibration(imagej, raw) if not rgb else ({}, raw)
-    size = (ome.pixel_size_nm if ome else None) or _tag_pixel_size(page, imagej)
+    calibration, dtype = find_calibration(header.imagej, raw) if not rgb else ({}, raw)
+    size = (ome.pixel_size_nm if ome else None) or tag_pixel_size(page, header.imagej)
     packed = not plain and int(page.compression) != 1
     # A tile may be declared far larger than the image it is cut to; a plane is checked as it lies in the file.
     make_info("", (1, 1, math.prod(page.chunks)), raw, None, (), stored=stored, packed=True)
     make_info("", (channels, height, width), raw, None, (), stored=stored, packed=packed or raw.kind == "b")
 
-    get_page = _page_getter(tif, handle, series)
+    source = TiffPages(series, handle, byteorder)
     labels = _axis_labels([axes[k] for k in fixed])
-    metadata: dict[str, Any] = {
-        "format": _format_name(tif),
-        "axes": series.axes,
-        "photometric": str(getattr(page.photometric, "name", "")),
-    }
-    if imagej:
-        short = {key: value for key, value in imagej.items() if not isinstance(value, str) or len(value) < 500}
-        metadata["imagej"] = {key: value for key, value in short.items() if _is_plain(value)}
+    metadata = _metadata(series, header)
     for index in np.ndindex(*(shape[k] for k in fixed)):
         varying_index = {label: i for label, k, i in zip(labels, fixed, index, strict=True) if shape[k] > 1}
         info = make_info(
@@ -169,19 +213,74 @@ def _planes(
         )
 
         def load(index: tuple[int, ...] = index) -> np.ndarray:
-            plane = _assemble(get_page, axes, shape, page.size, dict(zip(fixed, index, strict=True)), keep)
-            return _calibrate(plane, calibration, dtype)
+            plane = _assemble(source.read, axes, shape, page.size, dict(zip(fixed, index, strict=True)), keep)
+            return calibrate(plane, calibration, dtype)
+
+        def load_region(rows: range, columns: range, index: tuple[int, ...] = index) -> np.ndarray:
+            def read(number: int) -> np.ndarray:
+                return source.read_region(number, rows, columns)
+
+            lengths = {"Y": len(rows), "X": len(columns)}
+            cut = tuple(lengths.get(axis, length) for axis, length in zip(axes, shape, strict=True))
+            size = page.size // (height * width) * len(rows) * len(columns)
+            plane = _assemble(read, axes, cut, size, dict(zip(fixed, index, strict=True)), keep)
+            return calibrate(plane, calibration, dtype)
 
         extra = {"plane": varying_index} if varying_index else {}
         extra |= {"calibration": calibration} if calibration else {}
-        yield LazySeries(info, load, metadata | extra)
+        yield LazySeries(info, load, metadata | extra, load_region)
+
+
+def _metadata(series: tifffile.TiffPageSeries, header: _Header) -> dict[str, Any]:
+    """Return the facts of a series as plain data."""
+    metadata: dict[str, Any] = {
+        "format": header.format,
+        "axes": series.axes,
+        "photometric": str(getattr(series.keyframe.photometric, "name", "")),
+    }
+    if header.imagej:
+        short = {key: value for key, value in header.imagej.items() if not isinstance(value, str) or len(value) < 500}
+        metadata["imagej"] = {key: value for key, value in short.items() if is_plain(value)}
+    if header.notes:
+        metadata["notes"] = list(header.notes)
+    return metadata
+
+
+def _has_channels_last(series: tifffile.TiffPageSeries, header: _Header) -> bool:
+    """Return whether a series without names of axes is an array (height, width, channels)."""
+    axes, shape = series.get_axes(squeeze=True), series.get_shape(squeeze=True)
+    unnamed = len(axes) == 3 and axes[0] in _UNNAMED_AXES and axes[1:] == "YX"
+    return unnamed and not header.imagej and not header.ome and channel_axis(shape) == 2
+
+
+def _channels_last(series: tifffile.TiffPageSeries, handle: IO[bytes], header: _Header) -> LazySeries:
+    """Return a series whose pages are the rows of an image with channels."""
+    height, width, channels = series.get_shape(squeeze=True)
+    stored, packed = file_size(handle), series.dataoffset is None and int(series.keyframe.compression) != 1
+    size = tag_pixel_size(series.keyframe, header.imagej)
+    info = make_info(
+        series.name or "image",
+        (channels, height, width),
+        np.dtype(series.dtype),
+        size,
+        (),
+        stored=stored,
+        packed=packed,
+    )
+    metadata = _metadata(series, header)
+    metadata["notes"] = [*header.notes, CHANNELS_LAST]
+    return LazySeries(
+        info,
+        lambda: np.moveaxis(series.asarray(maxworkers=1).reshape(height, width, channels), -1, 0),
+        metadata,
+    )
 
 
 def _axis_labels(axes: Sequence[str]) -> list[str]:
     """Return readable axis names: `z`, `t`; unnamed axes (I, Q) are `page`, `page2`."""
     counts, labels = Counter[str](), list[str]()
     for axis in axes:
-        label = "page" if axis in "IQ" else axis.lower()
+        label = "page" if axis in _UNNAMED_AXES else axis.lower()
         counts[label] += 1
         labels.append(label if counts[label] == 1 else f"{label}{counts[label]}")
     return labels
@@ -227,102 +326,3 @@ def _assemble(
         parts.append(page.reshape(-1, *page.shape[-2:]))
     # A large field of one page is not copied.
     return np.ascontiguousarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)
-
-
-def _page_getter(
-    tif: tifffile.TiffFile, handle: IO[bytes], series: tifffile.TiffPageSeries
-) -> Callable[[int], np.ndarray]:
-    """Return a function that decodes the n-th page of a series; uncompressed pages are read directly.
-
-    The function raises an ImageReadError for a page that is missing or truncated.
-    """
-    page, size = series.keyframe, file_size(handle)
-    raw = np.dtype(series.dtype).newbyteorder(tif.byteorder)
-    start, length = series.dataoffset, page.size * raw.itemsize
-
-    def get(number: int) -> np.ndarray:
-        """Read one page: from its offset if all pages are stored in sequence, else by tifffile."""
-        if start is not None:
-            handle.seek(start + number * length)
-            pixels = read_exactly(handle, length).view(raw)
-            # ImageJ writes bytes in the other order; turned in their place, a large field is not copied.
-            return pixels if raw.isnative else pixels.byteswap(inplace=True).view(raw.newbyteorder("="))
-        one = series[number] if number < len(series) else None
-        if one is None:
-            raise ImageReadError(f"page {number} is missing from the file; export it again")
-        strips = list(zip(one.dataoffsets, one.databytecounts, strict=True))
-        # tifffile fills strips that are missing or empty with zeros: here they are damage.
-        if len(strips) < math.prod(one.chunked) or any(not o or not n or o + n > size for o, n in strips):
-            raise ImageReadError(f"truncated: pixels of page {number} are missing; copy or export it again")
-        return one.asarray(maxworkers=1)
-
-    return get
-
-
-# ------------------------------------------------------------------------------------- calibration and pixel size
-
-
-def _declared_planes(imagej: dict[str, Any]) -> int:
-    counts = [imagej.get(key, 1) for key in ("frames", "slices", "channels")]
-    return math.prod(count for count in counts if isinstance(count, int) and count > 0)
-
-
-def _calibration(imagej: dict[str, Any], raw: np.dtype[Any]) -> tuple[dict[str, Any], np.dtype[Any]]:
-    """Return the calibration of grey values in an ImageJ header, and their type after it.
-
-    ImageJ stores c0 + c1 * value (`cf=0`) for 8- and 16-bit data only, and holds signed 16-bit data shifted by 32768.
-    """
-    if "cf" not in imagej:
-        return {}, raw
-    c0, c1 = imagej.get("c0"), imagej.get("c1")
-    record = {"function": imagej["cf"], "c0": c0, "c1": c1, "unit": imagej.get("vunit", "")}
-    record = {key: value if _is_plain(value) else str(value) for key, value in record.items()} | {"applied": False}
-    has_coefficients = all(isinstance(c, (int, float)) and math.isfinite(c) and abs(c) < 1e30 for c in (c0, c1))
-    if imagej["cf"] != 0 or raw not in (np.uint8, np.uint16, np.int16) or not has_coefficients or c1 == 0:
-        return record, raw
-    slope = float(c1 or 0)
-    offset = float(c0 or 0) + slope * (32768 if raw == np.int16 else 0)
-    record |= {"applied": True, "c0": offset, "c1": slope}
-    if (offset, slope) == (0.0, 1.0):
-        return record, raw
-    extremes = [float(end) * slope + offset for end in (np.iinfo(raw).min, np.iinfo(raw).max)]
-    for whole in (np.int16, np.int32):
-        limits = np.iinfo(whole)
-        if offset.is_integer() and slope.is_integer() and limits.min <= min(extremes) <= max(extremes) <= limits.max:
-            return record, np.dtype(whole)
-    return record, np.dtype(np.float32)
-
-
-def _is_plain(value: object) -> bool:
-    """Return whether a value can be stored in JSON."""
-    return isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _calibrate(plane: np.ndarray, calibration: dict[str, Any], dtype: np.dtype[Any]) -> np.ndarray:
-    if not calibration.get("applied") or (calibration["c0"], calibration["c1"]) == (0.0, 1.0):
-        return plane
-    if dtype.kind == "f":
-        return (plane.astype(np.float64) * calibration["c1"] + calibration["c0"]).astype(dtype)
-    return (plane.astype(np.int64) * int(calibration["c1"]) + int(calibration["c0"])).astype(dtype)
-
-
-def _tag_pixel_size(page: tifffile.TiffPage, imagej: dict[str, Any]) -> tuple[float, float] | None:
-    """Return the pixel size (y, x) in nm from the resolution tags; cm and inch only if plausible for a microscope."""
-    per_unit = []
-    for tag in ("YResolution", "XResolution"):
-        value = page.tags.valueof(tag, (0, 1))
-        top, bottom = value if isinstance(value, tuple) and len(value) == 2 else (0, 1)
-        per_unit.append(top / bottom if bottom else 0.0)
-    if not all(per_unit):
-        return None
-    y, x = (1.0 / each for each in per_unit)
-    if imagej.get("unit"):
-        unit = unit_in_nm(imagej["unit"]) or 0.0
-        return pixel_size(y * unit, x * unit)
-    unit = {2: 25.4e6, 3: 1e7}.get(int(page.tags.valueof("ResolutionUnit", 2)), 0.0)
-    found = pixel_size(y * unit, x * unit)
-    return found if found and max(found) < PLAUSIBLE_PIXEL_NM else None
-
-
-def _format_name(tif: tifffile.TiffFile) -> str:
-    return "OME-TIFF" if tif.is_ome else "ImageJ TIFF" if tif.is_imagej else "TIFF"

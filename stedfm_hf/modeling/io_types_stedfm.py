@@ -17,6 +17,8 @@ import numpy as np
 RGB = ("red", "green", "blue")
 # 90,000 x 90,000 pixels of 16 bit: a header that declares a larger plane is damaged or malicious.
 MAX_PLANE_BYTES = 16 * 2**30
+# A file that declares more planes is damaged: refused before lists of that length are made.
+MAX_PLANES = 10**6
 # Highest compression ratio of deflate: above 1 GiB, a file that declares a higher one is refused.
 MAX_UNPACKING = 1032
 
@@ -81,11 +83,63 @@ class LazySeries:
         info: Description; names need not be unique.
         load: Function that decodes the pixels (C, H, W).
         metadata: Facts as plain data.
+        load_region: Function that decodes a region without the rest: takes the first and last (exclusive) row and
+            column, and returns (C, h, w). None if the file can only be decoded as a whole.
     """
 
     info: SeriesInfo
     load: Callable[[], np.ndarray]
     metadata: dict[str, Any] = field(default_factory=dict)
+    load_region: Callable[[range, range], np.ndarray] | None = None
+
+
+class OpenImage:
+    """Image of an open file, whose pixels are read on demand, whole or by region.
+
+    Attributes:
+        shape: Number of channels, height and width, in pixels.
+        dtype: Pixel type.
+        pixel_size_nm: Pixel size (y, x) in nm, or None.
+        channel_names: Names of the channels.
+        metadata: Facts as plain data.
+        source: Path of the file.
+        series: Name of the series.
+        by_region: Whether a region is decoded without the rest of the image; if not, the first read decodes all pixels
+            and keeps them.
+    """
+
+    def __init__(self, stored: LazySeries, info: SeriesInfo, channels: Sequence[int], source: str) -> None:
+        self._stored, self._channels = stored, list(channels)
+        self.shape = (len(self._channels), *info.shape[1:])
+        self.dtype = np.dtype(info.dtype)
+        self.pixel_size_nm, self.metadata = info.pixel_size_nm, stored.metadata
+        self.channel_names = info.channel_names
+        self.source, self.series = source, info.name
+        self.by_region = stored.load_region is not None
+        self._whole: np.ndarray | None = None
+
+    def read(self, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
+        """Read a region.
+
+        Args:
+            rows: Rows, with the step 1.
+            columns: Columns, with the step 1.
+
+        Returns:
+            (C, h, w) in the type of the file.
+        """
+        down, across = range(self.shape[1])[rows], range(self.shape[2])[columns]
+        if self._stored.load_region is None or (len(down), len(across)) == self.shape[1:]:
+            if self._whole is None:
+                self._whole = self._stored.load()
+            region = self._whole[self._channels, rows, columns]
+            if self.by_region:
+                self._whole = None
+        elif not down or not across:
+            region = np.empty((len(self._channels), len(down), len(across)), self.dtype)
+        else:
+            region = self._stored.load_region(down, across)[self._channels]
+        return np.require(region, dtype=self.dtype, requirements=["C", "W"])
 
 
 def check_dtype(dtype: np.dtype[Any]) -> None:
@@ -169,7 +223,9 @@ def unit_in_nm(unit: object) -> float | None:
         >>> unit_in_nm("micron"), unit_in_nm("\\u00B5m"), unit_in_nm("pixel")
         (1000.0, 1000.0, None)
     """
-    text = str(unit).lower().replace("\\u00b5", "µ").replace("\u03bc", "µ").replace("âµ", "µ").strip(' "')
+    text = str(unit).lower().replace("\\u00b5", "µ").strip(' "')
+    for micro in ("\u03bc", "âµ", "î¼"):  # the Greek letter, and UTF-8 read as Latin-1 (in lower case)
+        text = text.replace(micro, "µ")
     return _UNIT_NM.get(text, _UNIT_NM.get(text.removesuffix("s")))
 
 

@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import stat
+import struct
 import sys
 import zipfile
 import zlib
@@ -350,3 +351,37 @@ def test_random_bytes(tmp_path: Path, content: bytes, head: bytes, suffix: str) 
     path.write_bytes(head + content)
     with pytest.raises(ImageReadError):
         read_image(path)
+
+
+def png(path: Path, width: int, bits: int, colour_type: int, rows: list[bytes], palette: bytes = b"") -> Path:
+    """Write a PNG chunk by chunk, because Pillow writes no grey PNG of 2 or 4 bits."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, len(rows), bits, colour_type, 0, 0, 0)
+    chunks = [(b"IHDR", header), *([(b"PLTE", palette)] if palette else [])]
+    chunks += [(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))), (b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks))
+    return path
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_grey_values_of_a_png_are_those_that_are_stored(tmp_path: Path, bits: int) -> None:
+    array = np.arange(2**bits, dtype=np.uint8)
+    array = np.tile(array, 8)[None]
+    flat = ((array[0][:, None] >> np.arange(bits - 1, -1, -1)) & 1).astype(np.uint8)
+    path = png(tmp_path / "a.png", array.shape[1], bits, 0, [np.packbits(flat.ravel()).tobytes()])
+    np.testing.assert_array_equal(read_image(path).array[0], array)
+
+
+def test_a_lookup_table_keeps_the_values_and_a_palette_of_colours_becomes_colours(tmp_path: Path) -> None:
+    values = np.arange(256, dtype=np.uint8)[None]
+    ramp = np.zeros((256, 3), np.uint8)
+    ramp[:, [0, 2]] = np.arange(256)[:, None]
+    image = read_image(png(tmp_path / "a.png", 256, 8, 3, [values.tobytes()], ramp.tobytes()))
+    np.testing.assert_array_equal(image.array, values[None])
+    assert "lookup table" in image.metadata["notes"][0]
+    colours = np.random.default_rng(0).integers(0, 256, (256, 3)).astype(np.uint8)
+    image = read_image(png(tmp_path / "b.png", 256, 8, 3, [values.tobytes()], colours.tobytes()))
+    np.testing.assert_array_equal(image.array[:, 0], colours.T)
