@@ -64,7 +64,7 @@ class ImageFile:
         return 0 if self.stamp is None else self.stamp.size
 
     def read(self, series: str | int | None, channel: str | int | None) -> list[StedImage]:
-        """Read all series, or the requested one.
+        """Read all series, or the requested one; the pixels of a large file are read when they are used.
 
         Args:
             series: Name or index of a series; None reads all series.
@@ -73,11 +73,9 @@ class ImageFile:
         Raises:
             ImageReadError: The file cannot be read, or has no such series or channel.
         """
-        from stedfm_hf.images import read_image, read_series
+        from stedfm_hf.images.regions import read_large
 
-        if series is not None:
-            return [read_image(self.file, series=series, channel=channel)]
-        return list(read_series(self.file, channel=channel))
+        return list(read_large(self.file, series=series, channel=channel))
 
     def source_id(self) -> str:
         """Return a hash of the bytes of the file; "" if it cannot be read."""

@@ -11,7 +11,8 @@ import numpy as np
 from scipy import sparse
 
 from stedfm_hf.data.sources import ImageFile, Source
-from stedfm_hf.images import ALL_SERIES, StedImage, list_series, read_image, read_series
+from stedfm_hf.images import ALL_SERIES, StedImage, list_series
+from stedfm_hf.images.regions import RowArray, read_large
 from stedfm_hf.inference.segmenter import Segmenter
 from stedfm_hf.modeling.blending_stedfm import segment_rows
 from stedfm_hf.modeling.image_processing_stedfm import apply_intensity_range, fit_scaling, resampled_size
@@ -25,7 +26,7 @@ class Field:
     Attributes:
         series: Name of the series.
         channel: Name of the channel; the names of more than one are joined by `+`.
-        pixels: Pixels of the file (C, H, W).
+        pixels: Pixels of the file (C, H, W); a `RowArray` if the file is large.
         limits: Intensities (C, 2) that become 0 and 1.
         clip: Whether scaled values are clipped to [0, 1].
         pixel_size_nm: Pixel size (y, x) in nm, or None.
@@ -105,7 +106,7 @@ def _read_images(source: Source, series: str | int | None, channel: str | int | 
         except OSError as error:  # of the decoder: the row is damaged, the disk is not
             raise ValueError(str(error)) from error
     elif series == ALL_SERIES:
-        yield from read_series(source.file, channel=channel)
+        yield from read_large(source.file, channel=channel)
     else:
         available = list_series(source.file) if series is None else []
         if len(available) > 1:
@@ -113,13 +114,15 @@ def _read_images(source: Source, series: str | int | None, channel: str | int | 
                 f"holds {len(available)} series ({some_of([each.name for each in available])}): --series all reads "
                 "every series and plane, --series 0 the first"
             )
-        yield read_image(source.file, series=series, channel=channel)
+        yield from read_large(source.file, series=0 if series is None else series, channel=channel)
 
 
 def fields_of(image: StedImage, segmenter: Segmenter, scaling: dict[str, Any]) -> Iterator[Field]:
     """Yield the fields of an image; the range of intensities is fitted to each whole channel."""
     processor = segmenter.processor
-    array = processor.process_image(image.array, input_data_format="channels_first")
+    array = image.array
+    if not isinstance(array, RowArray):
+        array = processor.process_image(array, input_data_format="channels_first")
     channels, model_channels = len(array), segmenter.model.config.num_channels
     if model_channels not in (1, channels):
         raise ValueError(f"has {channels} channels, and the model takes {model_channels}")

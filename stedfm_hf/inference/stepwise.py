@@ -7,19 +7,22 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from stedfm_hf.data.sources import Source, chunks
+from stedfm_hf.images import StedImage
+from stedfm_hf.images.regions import RowArray
 from stedfm_hf.inference.loading import Loaded, has_fast_bfloat16
 from stedfm_hf.inference.resuming import unfinished
 from stedfm_hf.inference.tables import TableParts, parts_name
+from stedfm_hf.modeling.image_processing_stedfm import apply_intensity_range, fit_scaling
 from stedfm_hf.runs import Manifest, Progress, UserError
 from stedfm_hf.runs.output import Output, open_output
 
@@ -66,7 +69,7 @@ class Preparation:
         """
         channels = self.loaded.model.config.num_channels
         for image in source.read(self.series, self.channel):
-            scaled = self.loaded.processor.prepare(image, channel=None, **self.scaling)
+            scaled = self._scaled(image)
             facts = {
                 "path": source.path,
                 "series": image.series,
@@ -75,12 +78,31 @@ class Preparation:
                 "pixel_size_nm": list(image.pixel_size_nm) if image.pixel_size_nm else None,
             }
             if channels == 1:
-                for name, plane in zip(image.channel_names, scaled, strict=True):
-                    yield facts | {"channel": name}, plane[None]
+                for number, name in enumerate(image.channel_names):
+                    yield facts | {"channel": name}, scaled[number : number + 1]
             elif len(scaled) == channels:
                 yield facts | {"channel": "+".join(image.channel_names)}, scaled
             else:
                 raise ValueError(f"has {len(scaled)} channels, and the model takes {channels}")
+
+    def _scaled(self, image: StedImage) -> np.ndarray:
+        """Return the scaled image (C, H, W) float32; rows of a large one are scaled when they are used.
+
+        A large image that must be resampled is held as a whole.
+        """
+        array, processor = image.array, self.loaded.processor
+        if not isinstance(array, RowArray) or self.scaling["target_pixel_size_nm"] is not None:
+            whole = replace(image, array=np.asarray(array))
+            return processor.prepare(whole, channel=None, **self.scaling)
+        limits, clip = fit_scaling(array, self.scaling, image.intensity_range)
+        if self.scaling["normalization"] in ("fixed", "none"):
+            # The other scalings have read every pixel: a damaged file must fail here, not between the tiles.
+            deque((row for plane in array for row in plane), maxlen=0)
+
+        def read(top: int, bottom: int) -> np.ndarray:
+            return apply_intensity_range(array[:, top:bottom], limits, clip=clip)
+
+        return cast(np.ndarray, RowArray(read, array.shape, np.dtype(np.float32)))
 
 
 def process_sources(

@@ -12,7 +12,7 @@ import errno
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -31,6 +31,7 @@ from .io_types_stedfm import (
     SeriesInfo,
     StedImage,
     check_dtype,
+    choose_name,
     file_size,
     make_info,
     one_line,
@@ -54,6 +55,7 @@ __all__ = [
     "StedImage",
     "list_series",
     "open_image",
+    "open_series",
     "read_image",
     "read_series",
     "readable_suffixes",
@@ -108,8 +110,8 @@ def list_series(path: str | os.PathLike[str]) -> list[SeriesInfo]:
         >>> list_series(path)
         [SeriesInfo(name='image', shape=(2, 5, 7), dtype='uint16', pixel_size_nm=None, channel_names=('0', '1'))]
     """
-    with _series_of(path) as all_series:
-        return [_decode(each)[0] if each.info.channel_names == RGB else each.info for each in all_series]
+    with open_series(path) as all_series:
+        return [_distinct_colours(each)[0] if each.is_colour else each.info for each in all_series]
 
 
 def read_image(
@@ -136,9 +138,11 @@ def read_image(
         >>> image.array.shape, image.array.dtype.name, int(image.array.max())
         ((1, 5, 7), 'uint16', 40000)
     """
-    with _series_of(path) as all_series:
+    with open_series(path) as all_series:
         names = [each.info.name for each in all_series]
-        return _image(all_series[_choose("series", names, series, all_series[0].metadata)], os.fspath(path), channel)
+        return _image(
+            all_series[choose_name("series", names, series, all_series[0].metadata)], os.fspath(path), channel
+        )
 
 
 @contextmanager
@@ -168,17 +172,17 @@ def open_image(
         ...     image.shape, image.read(slice(1, 3), slice(0, 2)).tolist()
         ((1, 5, 7), [[[7, 8], [14, 15]]])
     """
-    with _series_of(path) as found:
+    with open_series(path) as found:
         names = [each.info.name for each in found]
-        stored = found[_choose("series", names, series, found[0].metadata)]
+        stored = found[choose_name("series", names, series, found[0].metadata)]
         info, kept = stored.info, list(range(stored.info.shape[0]))
-        if info.channel_names == RGB:
+        if stored.is_colour:
             if stored.load_region is None:
                 pixels = stored.load()
                 stored = replace(stored, load=lambda: pixels)
             info, kept = _distinct_colours(stored)
         if channel is not None:
-            k = _choose("channel", info.channel_names, channel, {})
+            k = choose_name("channel", info.channel_names, channel)
             info, kept = replace(info, channel_names=info.channel_names[k : k + 1]), kept[k : k + 1]
         yield OpenImage(stored, info, kept, os.fspath(path))
 
@@ -236,7 +240,7 @@ def read_series(
         >>> [(image.series, float(image.array.max())) for image in read_series(path)]
         [('confocal', 0.0), ('sted', 1.0)]
     """
-    with _series_of(path) as all_series:
+    with open_series(path) as all_series:
         for each in all_series:
             if wanted is None or wanted(each.info):
                 yield _image(each, os.fspath(path), channel)
@@ -246,13 +250,13 @@ def _image(chosen: LazySeries, source: str, channel: str | int | None) -> StedIm
     info, array = _decode(chosen)
     names = info.channel_names
     if channel is not None:
-        k = _choose("channel", names, channel, {})
+        k = choose_name("channel", names, channel)
         array, names = np.ascontiguousarray(array[k : k + 1]), names[k : k + 1]
     return StedImage(array, info.pixel_size_nm, names, chosen.metadata, source, info.name)
 
 
 @contextmanager
-def _series_of(path: str | os.PathLike[str]) -> Iterator[list[LazySeries]]:
+def open_series(path: str | os.PathLike[str]) -> Iterator[list[LazySeries]]:
     """Open a file and yield its series with unique names; their pixels can be read while the file is open.
 
     Every error inside the block, of a library too, becomes an ImageReadError on one line with the path and a fix.
@@ -307,31 +311,6 @@ def _reader_of(head: bytes, suffix: str) -> Reader:
         return _READERS[suffix]
     known = " ".join(readable_suffixes())
     raise ImageReadError(f"not a supported format ({suffix or 'no suffix'}); export it as TIFF (supported: {known})")
-
-
-def _choose(kind: str, names: Sequence[str], wanted: str | int | None, notes: dict[str, Any]) -> int:
-    """Return the index of a name, or of an index as number or text; None selects the only one.
-
-    Args:
-        kind: `series` or `channel`, for the message.
-        names: Names to choose from; a name has priority over an index.
-        wanted: Name or index.
-        notes: Metadata of the file; the arrays in `left_out` are listed in the message.
-
-    Raises:
-        ImageReadError: If there is no such name or index, or None is not unique.
-    """
-    if wanted is None and len(names) == 1:
-        return 0
-    if isinstance(wanted, str) and wanted in names:
-        return list(names).index(wanted)
-    number = int(wanted) if isinstance(wanted, str) and wanted.isdecimal() else wanted
-    if isinstance(number, int) and 0 <= number < len(names):
-        return number
-    shown = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
-    left_out = "".join(f"; {name} {why}" for name, why in notes.get("left_out", {}).items())
-    problem = f"holds {len(names)} series" if wanted is None else f"has no {kind} {wanted!r}"
-    raise ImageReadError(f"{problem}; choose the {kind} by name or index among: {shown}{left_out}")
 
 
 def _decode(chosen: LazySeries) -> tuple[SeriesInfo, np.ndarray]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -91,6 +91,38 @@ class LazySeries:
     load: Callable[[], np.ndarray]
     metadata: dict[str, Any] = field(default_factory=dict)
     load_region: Callable[[range, range], np.ndarray] | None = None
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether the channels are red, green and blue, which may be equal."""
+        return self.info.channel_names == RGB
+
+
+def choose_name(
+    kind: str, names: Sequence[str], wanted: str | int | None, notes: Mapping[str, Any] | None = None
+) -> int:
+    """Return the index of a name, or of an index as number or text; None selects the only one.
+
+    Args:
+        kind: `series` or `channel`, for the message.
+        names: Names to choose from; a name has priority over an index.
+        wanted: Name or index.
+        notes: Metadata of the file; the arrays in `left_out` are listed in the message.
+
+    Raises:
+        ImageReadError: If there is no such name or index, or None is not unique.
+    """
+    if wanted is None and len(names) == 1:
+        return 0
+    if isinstance(wanted, str) and wanted in names:
+        return list(names).index(wanted)
+    number = int(wanted) if isinstance(wanted, str) and wanted.isdecimal() else wanted
+    if isinstance(number, int) and 0 <= number < len(names):
+        return number
+    shown = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
+    left_out = "".join(f"; {name} {why}" for name, why in (notes or {}).get("left_out", {}).items())
+    problem = f"holds {len(names)} series" if wanted is None else f"has no {kind} {wanted!r}"
+    raise ImageReadError(f"{problem}; choose the {kind} by name or index among: {shown}{left_out}")
 
 
 class OpenImage:

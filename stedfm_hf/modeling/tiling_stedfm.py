@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from .image_processing_stedfm import pad_to_multiple
-
 POOLINGS = ("avg", "token", "patch")
 
 
@@ -138,6 +136,23 @@ class _Batches:
             yield self.pop(shape)
 
 
+def _cut(pixels: np.ndarray, tile: Tile, patch_size: int) -> np.ndarray:
+    """Return the pixels of a tile (C, h, w), mirrored beyond the bottom and right edge of the image.
+
+    Only the rows of the tile are read, so that the pixels can be an array that reads them from a file.
+    """
+    _, height, width = pixels.shape
+    top, left = tile.row * patch_size, tile.col * patch_size
+    bottom, right = top + tile.rows * patch_size, left + tile.cols * patch_size
+    # The rows and columns that are mirrored may lie before a tile that hardly reaches into the image.
+    first = max(0, min(top, height - max(0, bottom - height)))
+    first_column = max(0, min(left, width - max(0, right - width)))
+    inside = np.asarray(pixels[:, first : min(bottom, height), first_column : min(right, width)])
+    added = ((0, 0), (0, max(0, bottom - height)), (0, max(0, right - width)))
+    padded = np.pad(inside, added, mode="symmetric") if any(map(sum, added)) else inside
+    return padded[:, top - first :, left - first_column :]
+
+
 @torch.inference_mode()
 def encode_images(
     model: PreTrainedModel,
@@ -191,11 +206,8 @@ def encode_images(
         tiles = plan_tiles(rows, cols, None if side is None else side // patch_size)
         image = _Pending(coverage, len(tiles))
         pending.append(image)
-        padded = pad_to_multiple(pixels, patch_size)
         for part in tiles:
-            top, left = part.row * patch_size, part.col * patch_size
-            bottom, right = top + part.rows * patch_size, left + part.cols * patch_size
-            for batch in batches.add((image, part, padded[:, top:bottom, left:right])):
+            for batch in batches.add((image, part, _cut(pixels, part, patch_size))):
                 run(batch)
         while pending and not pending[0].tiles_left:
             yield pending.popleft().result(pooling)
