@@ -31,6 +31,7 @@ class Field:
         clip: Whether scaled values are clipped to [0, 1].
         pixel_size_nm: Pixel size (y, x) in nm, or None.
         model_shape: Height and width of the input of the model, after resampling to the pixel size of the processor.
+        notes: Sentences on what was assumed or left out while the file was read.
     """
 
     series: str
@@ -40,6 +41,7 @@ class Field:
     clip: bool
     pixel_size_nm: tuple[float, float] | None
     model_shape: tuple[int, int]
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -137,7 +139,9 @@ def fields_of(image: StedImage, segmenter: Segmenter, scaling: dict[str, Any]) -
     for group in groups:
         channel_range = slice(group[0], group[-1] + 1)
         names = "+".join(image.channel_names[number] for number in group)
-        yield Field(image.series, names, array[channel_range], limits[channel_range], clip, size, model_shape)
+        yield Field(
+            image.series, names, array[channel_range], limits[channel_range], clip, size, model_shape, image.notes
+        )
 
 
 @lru_cache(maxsize=2)

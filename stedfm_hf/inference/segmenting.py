@@ -17,6 +17,7 @@ from stedfm_hf.inference.settings import SegmentSettings
 from stedfm_hf.inference.stepwise import scaling_of
 from stedfm_hf.modeling.blending_stedfm import default_tile_overlap
 from stedfm_hf.runs import Progress, UserError, print_note, some_of
+from stedfm_hf.runs.notes import ItemNotes
 from stedfm_hf.runs.output import open_output
 
 
@@ -73,11 +74,12 @@ def segment_fields(
         remaining = unfinished(output.manifest, sources, remove_results, begun=records.begun)
         if remaining and output.finished:
             output.reopen()
+        file_notes = ItemNotes()
         try:
             with Progress(len(sources), description="segment", done=len(sources) - len(remaining)) as progress:
                 for source in remaining:
                     fields = read_fields(source, segmenter, settings.series, channel, scaling)
-                    _segment_source(source, fields, task, records, progress)
+                    _segment_source(source, fields, task, records, progress, file_notes)
                     progress.update()
                     records.save_at_times()
         except torch.OutOfMemoryError as error:
@@ -85,6 +87,7 @@ def segment_fields(
                 f"the GPU does not have enough memory for {settings.batch_size} tiles of {tile_size} pixels; "
                 "lower --batch-size"
             ) from error
+        file_notes.print()
         records.finish([source.path for source in sources])
     result = SegmentResult(folder, output.manifest)
     if result.fields and not sum(result.objects.values()):
@@ -99,7 +102,12 @@ def segment_fields(
 
 
 def _segment_source(
-    source: Source, fields: Iterable[Field], task: FieldTask, records: FieldRecords, progress: Progress
+    source: Source,
+    fields: Iterable[Field],
+    task: FieldTask,
+    records: FieldRecords,
+    progress: Progress,
+    file_notes: ItemNotes,
 ) -> None:
     """Segment the fields of a source that are not done yet, and record the status of the source.
 
@@ -108,9 +116,11 @@ def _segment_source(
     """
     manifest, number = records.manifest, 0
     without_signal: dict[str, list[int]] = {}
+    read_with: dict[str, None] = {}
     try:
         for field in fields:
             number += 1
+            read_with |= dict.fromkeys(field.notes)
             if why := field.no_signal():
                 without_signal.setdefault(why, []).append(number)
             if not records.has(source.path, number):
@@ -126,7 +136,8 @@ def _segment_source(
             where = "" if number == 1 else f" in field{'' if len(numbers) == 1 else 's'} {some_of(numbers)}"
             notes.append(f"no signal{where} ({why})")
             progress.note(f"stedfm: {source.path}: {notes[-1]}")
-        manifest.done(source.path, ", ".join(notes) or None)
+        file_notes.add(source.path, read_with)
+        manifest.done(source.path, "; ".join(filter(None, [", ".join(notes), *read_with])) or None)
 
 
 def checked_tiles(segmenter: Segmenter, tile_size: int | None, tile_overlap: int | None) -> tuple[int, int]:

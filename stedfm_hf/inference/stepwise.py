@@ -24,6 +24,7 @@ from stedfm_hf.inference.resuming import unfinished
 from stedfm_hf.inference.tables import TableParts, parts_name
 from stedfm_hf.modeling.image_processing_stedfm import apply_intensity_range, fit_scaling
 from stedfm_hf.runs import Manifest, Progress, UserError
+from stedfm_hf.runs.notes import ItemNotes
 from stedfm_hf.runs.output import Output, open_output
 
 CHUNK = 64
@@ -38,10 +39,11 @@ Fact = dict[str, Any]
 
 @dataclass(frozen=True)
 class Prepared:
-    """Source that was read: its scaled images with the facts for their rows, or an error."""
+    """Source that was read: its scaled images with the facts for their rows and notes on the file, or an error."""
 
     path: str
     images: tuple[tuple[dict[str, Any], np.ndarray], ...]
+    notes: tuple[str, ...] = ()
     error: str | None = None
 
 
@@ -57,18 +59,21 @@ class Preparation:
     def __call__(self, source: Source) -> Prepared:
         """Read and scale a source; an error fails this source only."""
         try:
-            return Prepared(source.path, tuple(self._images(source)))
+            images = source.read(self.series, self.channel)
+            notes = tuple(dict.fromkeys(note for image in images for note in image.notes))
+            return Prepared(source.path, tuple(self._images(source, images)), notes)
         except (ValueError, OSError, MemoryError) as error:
-            return Prepared(source.path, (), str(error) or type(error).__name__)
+            return Prepared(source.path, (), error=str(error) or type(error).__name__)
 
-    def _images(self, source: Source) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-        """Read and scale the images of a source, one by one, with the facts for their rows.
+    def _images(self, source: Source, images: list[StedImage]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+        """Scale the images of a source, one by one, and return them with the facts for their rows.
 
         Models with one channel get each channel as a separate image (1, H, W); others need images with their number of
         channels.
         """
         channels = self.loaded.model.config.num_channels
-        for image in source.read(self.series, self.channel):
+        while images:
+            image = images.pop(0)  # the pixels of the file are freed as soon as they are scaled
             scaled = self._scaled(image)
             facts = {
                 "path": source.path,
@@ -138,14 +143,15 @@ def process_sources(
         Progress(len(sources), description=manifest.command, done=len(sources) - len(remaining)) as progress,
         ThreadPoolExecutor(threads, thread_name_prefix="stedfm-read") as pool,
     ):
-        ready = _prefetch(pool, prepare, remaining)
+        ready, notes = _prefetch(pool, prepare, remaining), ItemNotes()
         hint = _speed_hint(prepare.loaded)
         for chunk in chunks(remaining, CHUNK):
-            results = _compute(islice(ready, len(chunk)), compute, annotate, manifest, progress)
+            results = _compute(islice(ready, len(chunk)), compute, annotate, manifest, progress, notes)
             parts.add(tabulate(results), [source.path for source in chunk])
             if hint and progress.rate and (len(sources) - progress.count) / progress.rate > LONG:
                 progress.note(hint)
                 hint = None
+    notes.print()
     parts.finish()
 
 
@@ -155,15 +161,18 @@ def _compute(
     annotate: Callable[[Fact, np.ndarray], Fact] | None,
     manifest: Manifest,
     progress: Progress,
+    notes: ItemNotes,
 ) -> list[tuple[Fact, np.ndarray]]:
     """Compute the images of some sources, record the status of each source, and return the results."""
     facts: list[Fact] = []
     errors: dict[str, str | None] = {}
+    noted: dict[str, str | None] = {}
 
     def images() -> Iterator[np.ndarray]:
         """Yield the images in order; as a side effect, collect the facts of each, and the error of each source."""
         for source in prepared:
             errors[source.path] = source.error
+            noted[source.path] = notes.add(source.path, source.notes)
             for fact, pixels in source.images:
                 try:
                     more = annotate(fact, pixels) if annotate else {}
@@ -180,7 +189,7 @@ def _compute(
             errors[fact["path"]] = "the result is not finite; try --precision float32"
     for path, error in errors.items():
         if error is None:
-            manifest.done(path)
+            manifest.done(path, noted[path])
         else:
             manifest.failed(path, error)
             # Readers name the file in their own way; it is named here by the path of the table.

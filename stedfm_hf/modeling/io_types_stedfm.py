@@ -74,6 +74,11 @@ class StedImage:
     series: str
     intensity_range: tuple[float, float] | None = None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what was assumed or left out while the file was read."""
+        return tuple(self.metadata.get("notes", ()))
+
 
 @dataclass(frozen=True)
 class LazySeries:

@@ -75,7 +75,8 @@ def test_masks_are_equal(images: Path, tmp_path: Path, monkeypatch: pytest.Monke
     files = sorted(path.relative_to(folders[0]) for path in folders[0].rglob("*.tif"))
     assert len(files) == 3 * 6
     for file in files:
-        np.testing.assert_array_equal(*(tifffile.imread(folder / file) for folder in folders))
+        whole, region = (tifffile.imread(folder / file) for folder in folders)
+        np.testing.assert_array_equal(whole, region)
     for name in ("fields.parquet", "objects.parquet"):
         assert pq.read_table(folders[0] / name).equals(pq.read_table(folders[1] / name))
 
