@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -75,7 +77,22 @@ class ImageFile:
         """
         from stedfm_hf.images.regions import read_large
 
-        return list(read_large(self.file, series=series, channel=channel))
+        with self.named_errors():
+            return list(read_large(self.file, series=series, channel=channel))
+
+    @contextmanager
+    def named_errors(self) -> Iterator[None]:
+        """Name the file in errors of reading by its recorded path, which tables and manifests can hold.
+
+        Raises:
+            ImageReadError: The file cannot be read.
+        """
+        from stedfm_hf.images import ImageReadError
+
+        try:
+            yield
+        except ImageReadError as error:
+            raise ImageReadError(f"{self.path}: {str(error).removeprefix(f'{self.file}: ')}") from error
 
     def source_id(self) -> str:
         """Return a hash of the bytes of the file; "" if it cannot be read."""
@@ -108,8 +125,8 @@ def find_sources(
     skipped: dict[str, int] = {}
     files = [each for each in inputs if not is_dataset(each)]
     if files or not inputs:
-        from stedfm_hf.data.building.masks import find_masks  # imports NumPy and the readers
-        from stedfm_hf.images import find_images
+        from stedfm_hf.images import find_images  # imports NumPy and the readers
+        from stedfm_hf.images.mask_names import find_masks
 
         found = find_images(files, leave_out=find_masks)
         sources += [ImageFile(image.file, image.path, file_stamp(image.file)) for image in found.images]
@@ -121,6 +138,8 @@ def find_sources(
                 f"note: skipped {counted(count, 'mask')} of the input images, such as {example}; to read a mask as an "
                 "image, give the path of its file"
             )
+        if results := found.describe_results():
+            print_note(f"note: {results}")
     for each in inputs:
         if is_dataset(each):
             from stedfm_hf.data.dataset_rows import dataset_rows  # takes seconds to import
@@ -130,12 +149,61 @@ def find_sources(
 
 
 def is_dataset(name: str | os.PathLike[str]) -> bool:
-    """Return whether an input is a folder of Parquet files, or is not a path and looks like a Hub id."""
+    """Return whether an input is a folder with a data set, or is not a path and looks like a Hub id."""
     path = Path(name)
     if path.is_dir():
-        return any(path.glob("*.parquet")) or any(path.glob("data/*.parquet"))
+        return is_dataset_folder(path)
     looks_like_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(name)) is not None
     return looks_like_id and not path.suffix and not path.exists() and not path.parent.exists()
+
+
+def is_dataset_folder(folder: Path) -> bool:
+    """Return whether a folder holds a data set: its index, a card with its files, or Parquet files with pixels.
+
+    Other Parquet files, such as a table of `stedfm embed`, do not make a folder of images a data set.
+
+    Args:
+        folder: Folder.
+    """
+    if (folder / "index.json").is_file() and (folder / "data").is_dir():
+        return True
+    files = [each for each in (*folder.glob("*.parquet"), *folder.glob("data/*.parquet")) if each.name[0] != "."]
+    if not files:
+        return False
+    return _has_card(folder) or any(map(_has_pixels, sorted(files))) or not _has_images(folder)
+
+
+def _has_images(folder: Path) -> bool:
+    from stedfm_hf.images import readable_suffixes  # imports NumPy and the readers
+    from stedfm_hf.images.folders import suffix_of, walk_files
+
+    return any(suffix_of(each.path) in readable_suffixes() for each in walk_files(folder))
+
+
+def _has_card(folder: Path) -> bool:
+    """Return whether the front matter of README.md describes a data set."""
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    front_matter = text.split("\n---", 1)[0]
+    return text.startswith("---") and re.search(r"^(configs|dataset_info):", front_matter, re.MULTILINE) is not None
+
+
+def _has_pixels(file: Path) -> bool:
+    """Return whether a Parquet file has a column of crops or images; False for a damaged file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from stedfm_hf.data.repository.layout import staged_schema
+
+    try:
+        schema = pq.read_schema(file)
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    except (OSError, pa.ArrowException, ValueError, AttributeError):
+        return False
+    types = {feature.get("_type") for feature in features.values() if isinstance(feature, dict)}
+    return bool(types & {"Image", "Array2D", "Array3D"}) or set(staged_schema().names) <= set(schema.names)
 
 
 def check_dataset(name: str | os.PathLike[str]) -> None:
@@ -188,29 +256,22 @@ def chunks(sources: Sequence[Source], count: int, size: int = 256 * 2**20) -> It
         yield chunk
 
 
-def check_separate(
-    option: str, folder: Path, inputs: Iterable[str | os.PathLike[str]], sources: Iterable[Source]
-) -> None:
-    """Check that an output folder is not inside the inputs, where the next run would read its files as images.
+def check_separate(option: str, folder: Path, sources: Iterable[Source]) -> None:
+    """Check that an output folder holds no input images.
+
+    The folder may be inside an input folder: `find_images` leaves out results.
 
     Args:
         option: Name of the option that gives the folder, for the message.
         folder: Output folder.
-        inputs: Inputs of the command.
         sources: Sources that the inputs name.
 
     Raises:
-        UserError: The folder is a file, is inside an input folder, or contains input files.
+        UserError: The folder is a file, or contains input files.
     """
     resolved = folder.resolve()
     if resolved.exists() and not resolved.is_dir():
         raise UserError(f"{option} {folder}: is a file; give a folder")
-    searched = [Path(each).resolve() for each in inputs if Path(each).is_dir()]
     files = [source.file.resolve() for source in sources if isinstance(source, ImageFile)]
-    if any(resolved.is_relative_to(each) for each in searched):
-        raise UserError(
-            f"{option} {folder}: is inside the input, so the next run would read its files as images; choose another "
-            "folder"
-        )
     if any(file.is_relative_to(resolved) for file in files):
         raise UserError(f"{option} {folder}: contains input images; choose a folder without them")

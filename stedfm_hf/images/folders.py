@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,11 @@ from pathlib import Path
 
 from ..runs.errors import UserError
 from ..runs.manifest import is_result
+from ..runs.wording import counted, escaped
 from .formats import readable_suffixes
+
+_RESULT = re.compile(r"(.+)\.(?:labels|objects|probabilities|overlay|map)\d+\.(?:tif|png)", re.DOTALL)
+"""Names of the files that `segment` and `classify` write for the image with the name in the group."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,8 @@ class FoundImage:
 
     Attributes:
         file: Path of the file.
-        path: Path in tables and manifests, relative to the input, with forward slashes.
+        path: Path in tables and manifests, relative to the input, with forward slashes. Bytes that are not UTF-8 and
+            control characters are backslash escapes (`escaped`).
     """
 
     file: Path
@@ -35,11 +42,22 @@ class FoundImages:
         images: Image files, in the order of the inputs and sorted by path within an input; each file once.
         skipped: Number of other files, by suffix ("" for none), without hidden files.
         left_out: Image files that the caller excluded.
+        results: Folders and image files that commands of this package wrote, which are left out.
     """
 
     images: tuple[FoundImage, ...]
     skipped: dict[str, int]
     left_out: tuple[FoundImage, ...] = ()
+    results: tuple[Path, ...] = ()
+
+    def describe_results(self) -> str:
+        """Return how many results of commands were left out, for a note; empty without any."""
+        if not self.results:
+            return ""
+        number = sum(each.is_dir() for each in self.results)
+        files = len(self.results) - number
+        counts = [counted(number, "folder")] * (number > 0) + [counted(files, "file")] * (files > 0)
+        return f"skipped {' and '.join(counts)} with results of stedfm, such as {self.results[0]}"
 
 
 def find_images(
@@ -50,10 +68,11 @@ def find_images(
     """Find the image files of files, folders and globs.
 
     Folders are searched recursively, including links. Files with a readable suffix are found, others are counted.
-    Hidden files and folders (`.name`) and folders with results of `segment`, `evaluate` or a training are skipped,
-    unless they are inputs. A glob (`*`, `?`, `[...]`, and `**` for any depth) matches files. A file that is an input
-    is always included. A file that is found twice is included once, under the first input. If different files would
-    have the same path, their paths are made relative to their common folder.
+    Hidden files and folders (`.name`), and results of commands (folders of `segment`, `evaluate`, a training or a data
+    set, and files such as `a.tif.labels1.tif`) are skipped, unless they are inputs. A glob (`*`, `?`, `[...]`, and
+    `**` for any depth) matches files; a file or folder whose name contains these characters has priority. A file that
+    is an input is always included. A file that is found twice is included once, under the first input. If different
+    files would have the same path, their paths are made relative to their common folder.
 
     Args:
         inputs: File, folder or glob, or more than one.
@@ -75,19 +94,27 @@ def find_images(
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]
     images, skipped, readable = dict[str, FoundImage](), Counter[str](), readable_suffixes()
-    left_out = dict[str, FoundImage]()
+    left_out, results = dict[str, FoundImage](), dict[str, Path]()
     any_input = False
     for one in inputs:
         any_input = True
-        candidates, is_file = _candidates(Path(one))
-        found = [each for each in candidates if is_file or each.file.suffix.lower() in readable]
-        suffixes = Counter(each.file.suffix.lower() for each in candidates)
+        candidates, folders, is_file = _candidates(Path(one))
+        found = [each for each in candidates if is_file or suffix_of(each.file) in readable]
+        suffixes = Counter(suffix_of(each.file) for each in candidates)
         unreadable = {} if is_file else {suffix: n for suffix, n in suffixes.items() if suffix not in readable}
         if not found:
-            others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(unreadable.items()))
+            others = ", ".join(
+                f"{n} {escaped(suffix) or 'without suffix'}" for suffix, n in sorted(unreadable.items())
+            )
             problem = f"no image files, only {others}" if others else "no files"
+            if folders:
+                problem += f" and results of stedfm ({', '.join(map(str, folders[:3]))})"
             raise UserError(f"{one}: {problem}; give image files or a folder of them ({' '.join(readable)})")
         skipped.update(unreadable)
+        results.update({os.path.realpath(each): each for each in folders})
+        if not is_file and (images_only := [each for each in found if not is_result_file(each.file.name)]):
+            results.update({os.path.realpath(each.file): each.file for each in found if each not in set(images_only)})
+            found = images_only
         excluded = leave_out(found) if leave_out and not is_file else ()
         for each in found:
             (left_out if each in excluded else images).setdefault(os.path.realpath(each.file), each)
@@ -97,29 +124,85 @@ def find_images(
         tuple(_with_unique_paths(list(images.values()))),
         dict(sorted(skipped.items())),
         tuple(each for real, each in left_out.items() if real not in images),
+        tuple(each for real, each in results.items() if real not in images),
     )
 
 
-def _candidates(one: Path) -> tuple[list[FoundImage], bool]:
-    """Return the files of an input with any suffix, sorted by path, and whether the input is a file.
+def suffix_of(file: str | os.PathLike[str]) -> str:
+    """Return the suffix of a file name in lower case, without spaces after it.
+
+    Example:
+        >>> suffix_of("a.TIF "), suffix_of("a.ome.tif")
+        ('.tif', '.tif')
+    """
+    return os.path.splitext(os.fspath(file).rstrip())[1].lower()
+
+
+def is_result_file(name: str) -> bool:
+    """Return whether a file has the name of a result of `segment` or `classify`.
+
+    Example:
+        >>> is_result_file("a.tif.labels1.tif"), is_result_file("a.labels1.tif")
+        (True, False)
+    """
+    match = _RESULT.fullmatch(name)
+    return match is not None and suffix_of(match[1]) in readable_suffixes()
+
+
+def composed(name: str) -> str:
+    r"""Return a name in the Unicode form NFC, in which names are compared; macOS often writes the form NFD.
+
+    Example:
+        >>> composed("u\u0308") == "\u00fc"
+        True
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+def _candidates(one: Path) -> tuple[list[FoundImage], list[Path], bool]:
+    """Return the files of an input with any suffix, sorted by path, its folders of results, and whether it is a file.
 
     Raises:
         UserError: The input does not exist, or a folder cannot be listed.
     """
-    if one.is_dir():
-        return sorted(_walk(one, None), key=lambda each: each.path), False
-    if one.exists() or one.is_symlink():
-        return [FoundImage(one, one.name)], True
-    first_pattern = next((k for k, part in enumerate(one.parts) if any(sign in part for sign in "*?[")), None)
-    if first_pattern is None:
-        raise UserError(f"{one}: no such file or folder; check the path")
-    base, pattern = Path(*one.parts[:first_pattern]), one.parts[first_pattern:]
-    if not base.is_dir():
-        raise UserError(f"{one}: there is no folder {base}; check the path")
-    walk = _walk(base, None if "**" in pattern else len(pattern))
-    return sorted(
-        (each for each in walk if _matches(tuple(each.path.split("/")), pattern)), key=lambda e: e.path
-    ), False
+    base, pattern = _split_glob(one)
+    if not pattern and not base.is_dir():
+        return [FoundImage(base, escaped(base.name))], [], True
+    folders: list[Path] = []
+    found = walk_files(base, None if not pattern or "**" in pattern else len(pattern), folders)
+    if pattern:
+        inside = len(base.parts)
+        found = (each for each in found if _matches(each.file.parts[inside:], pattern))
+    return sorted(found, key=lambda each: each.path), folders, False
+
+
+def _split_glob(one: Path) -> tuple[Path, tuple[str, ...]]:
+    """Split an input into the longest path that exists and the parts of a glob; () for a file or folder.
+
+    Raises:
+        UserError: There is no such file or folder.
+    """
+    base = Path()
+    for number, part in enumerate(one.parts):
+        if os.path.lexists(base / part):
+            base /= part
+        elif (name := _name_on_disk(base, part)) is not None:
+            base /= name
+        elif any(sign in part for sign in "*?["):
+            return base, one.parts[number:]
+        elif any(sign in later for later in one.parts[number:] for sign in "*?["):
+            raise UserError(f"{one}: there is no folder {base / part}; check the path")
+        else:
+            raise UserError(f"{one}: no such file or folder; check the path")
+    return base, ()
+
+
+def _name_on_disk(folder: Path, name: str) -> str | None:
+    """Return the only name in a folder that differs from a name in its Unicode form alone."""
+    if name.isascii() or not folder.is_dir():
+        return None
+    names = [each for each in os.listdir(folder) if composed(each) == composed(name)]
+    return names[0] if len(names) == 1 else None
 
 
 def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
@@ -130,13 +213,23 @@ def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
         return bool(parts)
     if pattern[0] == "**":
         return _matches(parts, pattern[1:]) or (bool(parts) and _matches(parts[1:], pattern))
-    return bool(parts) and fnmatch.fnmatch(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+    return bool(parts) and _matches_name(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
-def _walk(folder: Path, depth: int | None) -> Iterator[FoundImage]:
-    """Yield the files in a folder, at most `depth` levels deep (None: any depth), without cycles of links.
+def _matches_name(name: str, pattern: str) -> bool:
+    name, pattern = composed(name), composed(pattern)
+    return name == pattern or fnmatch.fnmatch(name, pattern)
+
+
+def walk_files(folder: Path, depth: int | None = None, results: list[Path] | None = None) -> Iterator[FoundImage]:
+    """Yield the files in a folder, including links but not cycles of them.
 
     Hidden files and folders, and folders of results, are left out.
+
+    Args:
+        folder: Folder to search.
+        depth: Number of levels to search; None searches all.
+        results: List to which the folders of results are added.
 
     Raises:
         UserError: A folder cannot be listed.
@@ -149,16 +242,26 @@ def _walk(folder: Path, depth: int | None) -> Iterator[FoundImage]:
     for here, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         relative = Path(here).relative_to(folder)
         entered.add(os.path.realpath(here))
-        # `os.walk` enters the folders that this list keeps.
-        folders[:] = [
-            name
-            for name in sorted(folders)
-            if not name.startswith(".")
-            and (depth is None or len(relative.parts) + 1 < depth)
-            and os.path.realpath(os.path.join(here, name)) not in entered
-            and not is_result(os.path.join(here, name))
-        ]
-        yield from (FoundImage(Path(here, name), (relative / name).as_posix()) for name in files if name[0] != ".")
+        kept = list[str]()
+        for name in sorted(folders):
+            inner = os.path.join(here, name)
+            too_deep = depth is not None and len(relative.parts) + 1 >= depth
+            if name.startswith(".") or too_deep or os.path.realpath(inner) in entered:
+                continue
+            if not _is_result_folder(inner):
+                kept.append(name)
+            elif results is not None:
+                results.append(Path(inner))
+        folders[:] = kept  # `os.walk` enters the folders that this list keeps
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield FoundImage(Path(here, name), escaped((relative / name).as_posix()))
+
+
+def _is_result_folder(folder: str) -> bool:
+    """Return whether a folder holds results of a command, or a data set with its index, shards and figures."""
+    is_dataset = os.path.isfile(os.path.join(folder, "index.json")) and os.path.isdir(os.path.join(folder, "data"))
+    return is_dataset or is_result(folder)
 
 
 def _with_unique_paths(images: list[FoundImage]) -> list[FoundImage]:
@@ -180,8 +283,8 @@ def _with_unique_paths(images: list[FoundImage]) -> list[FoundImage]:
         path = each.path
         if path in common:
             whole, folder = Path(os.path.abspath(each.file)), common[path]
-            path = whole.relative_to(folder).as_posix() if folder else whole.as_posix()
-            path = whole.as_posix() if path in taken else path
+            path = escaped(whole.relative_to(folder).as_posix() if folder else whole.as_posix())
+            path = escaped(whole.as_posix()) if path in taken else path
             taken.add(path)
         result.append(FoundImage(each.file, path))
     return result

@@ -10,7 +10,7 @@ from ..runs.errors import EXIT_DONE, EXIT_ITEMS_FAILED
 from ..runs.progress import print_note
 from ..runs.result import Result
 from ..runs.settings import takes_settings
-from ..runs.wording import text_table
+from ..runs.wording import escaped, text_table
 from .formats import ImageReadError, SeriesInfo, list_series
 from .settings import InfoSettings
 
@@ -53,7 +53,7 @@ def info(settings: InfoSettings) -> FileInfo:
     series, failed = dict[str, list[SeriesInfo]](), 0
     for path in settings.files:
         try:
-            series[str(path)] = list_series(path)
+            series[escaped(str(path))] = list_series(path)
         except (ImageReadError, OSError) as error:
             if len(settings.files) == 1:
                 raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import replace
 from functools import partial
@@ -71,13 +70,11 @@ def _classify(settings: ClassifySettings) -> TableResult:
         UserError: For wrong arguments, no input images, or an output made with other settings.
     """
     target = Path(str(settings.output))
-    given = settings.inputs
-    inputs = [given] if isinstance(given, (str, os.PathLike)) else list(given)
-    sources, skipped = find_sources(inputs)
+    sources, skipped = find_sources(settings.inputs)
     check_output(target, "classify", is_folder=False, overwrite=settings.overwrite)
     folder = None if settings.maps is None else Path(settings.maps)
     if folder is not None:
-        check_separate("maps", folder, inputs, sources)
+        check_separate("maps", folder, sources)
     source = find_model(settings.model, head="ForImageClassification")
 
     # Errors up to here are reported at once: these modules import torch, which takes seconds.

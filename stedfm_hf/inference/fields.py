@@ -107,7 +107,18 @@ def _read_images(source: Source, series: str | int | None, channel: str | int | 
             yield from source.read(None if series == ALL_SERIES else series, channel)
         except OSError as error:  # of the decoder: the row is damaged, the disk is not
             raise ValueError(str(error)) from error
-    elif series == ALL_SERIES:
+    else:
+        with source.named_errors():
+            yield from _read_file(source, series, channel)
+
+
+def _read_file(source: ImageFile, series: str | int | None, channel: str | int | None) -> Iterator[StedImage]:
+    """Read the requested series of a file; all series one by one.
+
+    Raises:
+        ValueError: If the file cannot be read, or holds more than one series and none is requested.
+    """
+    if series == ALL_SERIES:
         yield from read_large(source.file, channel=channel)
     else:
         available = list_series(source.file) if series is None else []

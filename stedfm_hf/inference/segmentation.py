@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,10 +52,9 @@ def segment(settings: SegmentSettings) -> SegmentResult:
         >>> sorted(file.name for file in (folder / "out").glob("cell*.tif"))
         ['cell.npy.labels1.tif', 'cell.npy.objects1.tif', 'cell.npy.probabilities1.tif']
     """
-    given, folder = settings.inputs, Path(settings.output)
-    inputs = [given] if isinstance(given, (str, os.PathLike)) else list(given)
-    sources, skipped = find_sources(inputs)
-    check_separate("output", folder, inputs, sources)
+    folder = Path(settings.output)
+    sources, skipped = find_sources(settings.inputs)
+    check_separate("output", folder, sources)
     check_output(folder, "segment", is_folder=True, overwrite=settings.overwrite)
     source = find_model(settings.model, head="ForSemanticSegmentation")
 

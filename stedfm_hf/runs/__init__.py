@@ -4,7 +4,7 @@ from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED
 from stedfm_hf.runs.files import FileStamp, atomic_path, file_stamp, read_json, sha256_file, write_json
 from stedfm_hf.runs.manifest import ItemStatus, Manifest, check_same_settings, manifest_path
 from stedfm_hf.runs.progress import Progress, print_note
-from stedfm_hf.runs.wording import counted, some_of
+from stedfm_hf.runs.wording import counted, escaped, some_of
 
 __all__ = [
     "EXIT_DONE",
@@ -19,6 +19,7 @@ __all__ = [
     "atomic_path",
     "check_same_settings",
     "counted",
+    "escaped",
     "file_stamp",
     "manifest_path",
     "read_json",

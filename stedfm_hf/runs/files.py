@@ -56,7 +56,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         Temporary path; the block must create a file there.
 
     Raises:
-        UserError: If the parent folder cannot be made, or `path` is a folder.
+        UserError: If the parent folder cannot be made, `path` is a folder, or its name is too long.
 
     Example:
         >>> import tempfile
@@ -67,13 +67,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         'complete'
     """
     target = Path(os.path.realpath(path))
-    if target.is_dir():
+    if os.path.isdir(target):
         raise UserError(f"{path}: is a folder; name a file to write")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path}: the folder cannot be made ({error.strerror}); choose another folder") from error
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
+    end = f".{secrets.token_hex(4)}.tmp{target.suffix}"
+    temporary = target.with_name(f".{_shorten(target, len(end) + 1)}{end}")
     try:
         yield temporary
         _flush_to_disk(temporary)
@@ -83,6 +84,28 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _shorten(target: Path, more: int) -> str:
+    """Return the stem of a file name, shortened to leave room for `more` characters.
+
+    Raises:
+        UserError: If the whole name is too long for the disk.
+    """
+    try:
+        most = os.pathconf(target.parent, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows
+        most = 255
+    length = len(os.fsencode(target.name))
+    if length > most:
+        name = f"{target.name[:16]}...{target.name[-24:]}"
+        raise UserError(
+            f"{name}: the file name would have {length} bytes, above the limit of {most}; rename the input"
+        )
+    stem = target.stem
+    while len(os.fsencode(stem)) > most - more:
+        stem = stem[:-1]
+    return stem
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -116,7 +139,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))  # a name that is not UTF-8 stays valid JSON
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_ITEMS_FAILED, UserError
 from stedfm_hf.runs.files import FileStamp, read_json, write_json
+from stedfm_hf.runs.wording import escaped
 
 MANIFEST_FORMAT = 1
 _OF_RESULTS = ("segment", "evaluate", "finetune", "pretrain")  # first words of the commands
@@ -320,7 +321,7 @@ def _one_line(text: str) -> str:
     for folder in (str(Path.cwd()), str(Path.home())):
         if len(folder) > 3:
             line = line.replace(folder + os.sep, "")
-    return _FOLDERS.sub("", line)
+    return escaped(_FOLDERS.sub("", line))
 
 
 def _now() -> str:

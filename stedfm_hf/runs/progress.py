@@ -10,10 +10,12 @@ from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
+from stedfm_hf.runs.wording import escaped
+
 
 def print_note(text: str) -> None:
     """Print a line on standard error; standard output is for the result."""
-    print(f"stedfm: {text}", file=sys.stderr, flush=True)
+    print(f"stedfm: {escaped(text)}", file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -81,6 +83,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
+        text = escaped(text)
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
+
+_NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def counted(number: int, noun: str) -> str:
@@ -51,3 +54,21 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     found = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {found[0]}?" if found else ""
+
+
+def escaped(text: str) -> str:
+    r"""Return a file name that every table, report and terminal can hold.
+
+    Bytes that are not UTF-8 and control characters become backslash escapes; all other names are unchanged.
+
+    Example:
+        >>> print(escaped("caf\udce9\n.tif"), escaped("Zürich 1.tif"))
+        caf\xe9\x0a.tif Zürich 1.tif
+    """
+    return _NOT_TEXT.sub(lambda match: _escape(ord(match[0])), text)
+
+
+def _escape(code: int) -> str:
+    # Python reads the byte 0xE9 of a file name that is not UTF-8 as U+DCE9.
+    byte = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code
+    return f"\\x{byte:02x}" if byte < 256 else f"\\u{byte:04x}"

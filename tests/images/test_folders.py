@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,58 @@ def test_pictures_that_a_run_wrote_are_no_images_unless_they_are_named(folder: P
 )
 def test_globs(folder: Path, pattern: str, expected: list[str]) -> None:
     assert paths(folder / pattern) == expected
+
+
+def test_an_existing_path_with_the_signs_of_a_glob_has_priority(tmp_path: Path) -> None:
+    name = "slide [x=0,y=0,w=80,h=96].tif"
+    for folder in ("exp [1]", "exp 1"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_bytes(b"x")
+    for pattern in ("exp [1]", "exp [1]/*.tif", f"exp [1]/{name}", "exp [1]/**/*.tif"):
+        assert [each.file for each in find_images(tmp_path / pattern).images] == [tmp_path / "exp [1]" / name]
+    assert paths(tmp_path / "*" / name) == [f"exp 1/{name}", f"exp [1]/{name}"]
+    (tmp_path / "exp [1]").rename(tmp_path / "exp 2")
+    assert [each.file for each in find_images(tmp_path / "exp [12]" / "*.tif").images] == [
+        tmp_path / "exp 1" / name,
+        tmp_path / "exp 2" / name,
+    ]
+
+
+def test_unicode_forms_of_a_name_are_equal(tmp_path: Path) -> None:
+    stored = unicodedata.normalize("NFD", "Zürich")
+    (tmp_path / stored).mkdir()
+    (tmp_path / stored / f"{stored}.tif").write_bytes(b"x")
+    for name in ("Zürich", "Zürich/*.tif", "Zürich/Zür*", "Zürich/Zürich.tif", "Zü*/*"):
+        assert [
+            each.file.samefile(tmp_path / stored / f"{stored}.tif") for each in find_images(tmp_path / name).images
+        ]
+
+
+def test_results_in_the_input_are_left_out(folder: Path) -> None:
+    for name in (
+        "maps/b.tif.map1.tif",
+        "maps/b.tif.map1.png",
+        "b.tif.labels1.tif",
+        "c.labels1.tif",
+        "set/figures/x.png",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    (folder / "set" / "data").mkdir()
+    (folder / "set" / "index.json").write_text("{}")
+    found = find_images(folder)
+    assert [each.path for each in found.images] == ["a.TIFF", "b.tif", "c.labels1.tif", "sub/a.npy", "sub/deep/c.msr"]
+    assert found.describe_results() == f"skipped 1 folder and 3 files with results of stedfm, such as {folder / 'set'}"
+    assert paths(folder / "maps") == ["b.tif.map1.png", "b.tif.map1.tif"], "results that are the input are read"
+    assert paths(folder / "b.tif.labels1.tif") == ["b.tif.labels1.tif"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems store names as Unicode")
+def test_names_that_are_not_text_are_escaped(tmp_path: Path) -> None:
+    for name in (b"caf\xe9.tif", b"a\nb\t.tif", "日本 1.tif".encode(), b"-x.tif"):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"x")
+    assert paths(tmp_path) == ["-x.tif", r"a\x0ab\x09.tif", r"caf\xe9.tif", "日本 1.tif"]
+    assert paths(tmp_path / os.fsdecode(b"caf\xe9.tif")) == [r"caf\xe9.tif"]
 
 
 def test_globs_count_what_is_no_image(folder: Path) -> None:

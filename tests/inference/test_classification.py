@@ -343,7 +343,7 @@ def test_class_names_that_make_no_columns(
         ({"normalization": "fixed"}, "intensity range"),
         ({"map_stride": 8}, "--map-stride needs --maps"),
         ({"maps": "MAPS", "map_stride": 33}, "map stride 33 is out of range: 1 to 32"),
-        ({"maps": "IMAGES/maps"}, "is inside the input"),
+        ({"maps": "IMAGES"}, "contains input images"),
         ({"maps": "IMAGES/a", "inputs": "IMAGES/a/1.tif"}, "contains input images"),
         ({"maps": __file__}, "is a file; give a folder"),
     ],

@@ -435,7 +435,7 @@ def test_tiles_of_few_patches(tile_size: int, single: Path, images: Path, tmp_pa
         ({"threshold": 0.5}, "most probable class"),
         ({"normalization": "fixed"}, "needs an intensity range"),
         ({"normalization": "none", "intensity_range": (0, 400)}, "'none' has no intensity range"),
-        ({"output": "IMAGES/maps"}, "is inside the input"),
+        ({"output": "IMAGES"}, "contains input images"),
         ({"output": __file__}, "is a file"),
     ],
 )

@@ -19,12 +19,12 @@ from stedfm_hf.data.assembly.output import DatasetSummary, open_dataset, read_su
 from stedfm_hf.data.assembly.staging import Staging, part_name
 from stedfm_hf.data.building.cropping import MIN_FOREGROUND, REFERENCE_MIN_FOREGROUND, CropRule
 from stedfm_hf.data.building.labels import FROM_FOLDERS, label_files
-from stedfm_hf.data.building.masks import find_masks, mask_stems, pair_masks
 from stedfm_hf.data.building.reading import InputFile, ReadingRules, write_part
 from stedfm_hf.data.building.selection import Selection
 from stedfm_hf.data.repository.layout import INDEX_FILE
 from stedfm_hf.data.settings import BuildSettings
 from stedfm_hf.images import FoundImage, find_images
+from stedfm_hf.images.mask_names import find_masks, is_mask_name, mask_examples, pair_masks
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, manifest_path, print_note, sha256_file
 from stedfm_hf.runs.executors import cores, run_items
 from stedfm_hf.runs.options import REFERENCE
@@ -163,6 +163,8 @@ def _find_inputs(settings: BuildSettings) -> _Inputs:
     output, labels, masks = Path(settings.output), settings.labels, settings.masks
     inputs, found = _Inputs(), find_images(settings.inputs)
     inputs.notes["skipped_files"] = found.skipped
+    if results := found.describe_results():
+        print_note(f"note: {results}")
     # Figures and previews of data sets, such as an earlier output, are not inputs.
     folders = {folder for each in found.images for folder in Path(os.path.realpath(each.file)).parents}
     datasets = {Path(os.path.realpath(output)), *filter(_is_repository, folders)}
@@ -171,14 +173,17 @@ def _find_inputs(settings: BuildSettings) -> _Inputs:
         inputs.notes["skipped_dataset_images"] = others
         print_note(f"note: skipped {counted(others, 'image')} in the folders of data sets")
     masks_of: dict[str, tuple[Path, ...]] = {}
+    same_name: dict[str, str] = {}
     if masks is not None and images:
         if not Path(masks).is_dir():
             raise UserError(f"--masks {masks}: no such folder; check the path")
         paired = pair_masks(images, masks)
-        images, masks_of = list(paired.images), dict(paired.masks)
+        images, masks_of, same_name = list(paired.images), dict(paired.masks), dict(paired.shared)
+        for note in paired.notes:
+            print_note(note)
         if not masks_of:
             example = images[0].path if images else found.images[0].path
-            names = " or ".join(f"`{stem}.*`" for stem in mask_stems(example))
+            names = " or ".join(f"`{name}`" for name in mask_examples(example))
             raise UserError(
                 f"--masks {masks}: no mask found for any of the images; name each mask like its image: in that "
                 f"folder, call the mask of `{example}` {names}"
@@ -202,14 +207,15 @@ def _find_inputs(settings: BuildSettings) -> _Inputs:
         if file_labels is not None and label is None and not settings.keep_unlabelled:
             inputs.skipped[each.path] = file_labels.missing
         else:
-            inputs.files.append(InputFile(each.file, each.path, label, masks_of.get(each.path, ())))
+            masks_of_file, other = masks_of.get(each.path, ()), same_name.get(each.path)
+            inputs.files.append(InputFile(each.file, each.path, label, masks_of_file, other))
     return inputs
 
 
 def _report_masks(images: Sequence[FoundImage]) -> None:
     """Print a note if some files look like masks, but are read as images."""
-    masks = [each for each in images if Path(each.path).stem.endswith("_mask")]
-    masks += sorted(find_masks(images) - set(masks), key=lambda each: each.path)
+    among = find_masks(images)
+    masks = [each for each in images if each in among or is_mask_name(each)]
     if masks:
         print_note(
             f"note: {counted(len(masks), 'file')} with the name of a mask, such as {masks[0].path}, will be read as "

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stedfm_hf.data.building.masks import IMAGES, MASKS
+from stedfm_hf.images.mask_names import IMAGES, MASKS
 from stedfm_hf.runs.errors import UserError
 
 FROM_FOLDERS = "folder"
@@ -102,14 +102,13 @@ def _check_folders(names: set[str]) -> None:
     Raises:
         UserError: The folders are called images and masks (labels, annotations), or images alone.
     """
-    lower = {name.lower() for name in names}
-    masks = sorted(lower & set(MASKS))
-    if IMAGES in lower and (masks or len(lower) == 1):
-        folders = " and ".join([IMAGES, *masks])
+    images = sorted(name for name in names if name.lower() in IMAGES)
+    masks = sorted(name for name in names if name.lower() in MASKS)
+    if images and (masks or len(names) == 1):
         use_masks = f", and the masks with --masks INPUT/{masks[0]}" if masks else ""
         raise UserError(
-            f"--labels folder: the INPUT holds {folders}, not folders of classes; give INPUT/{IMAGES} as INPUT"
-            f"{use_masks}"
+            f"--labels folder: the INPUT holds {' and '.join([*images, *masks])}, not folders of classes; give "
+            f"INPUT/{images[0]} as INPUT{use_masks}"
         )
 
 

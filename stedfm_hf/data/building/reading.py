@@ -60,12 +60,14 @@ class InputFile:
         path: Recorded path, relative to the input.
         label: Name of the class, or None.
         masks: Candidates for the mask; more than one is an error.
+        same_name: Path of another image with the same name, whose mask could be meant, or None; an error.
     """
 
     file: Path
     path: str
     label: str | None = None
     masks: tuple[Path, ...] = ()
+    same_name: str | None = None
 
     def stamp(self) -> list[int]:
         """Return size and modification time of the file and its masks, to detect changes; zeros if one is missing."""
@@ -244,11 +246,17 @@ def _read_crops(item: InputFile, rules: ReadingRules, report: FileReport) -> Ite
     The report gets the ids of the file, and counts all its images and the skipped ones by reason.
 
     Raises:
-        ImageReadError: The file or its mask cannot be read, has several masks, or a mask of another size.
+        ImageReadError: The file or its mask cannot be read, has several masks, shares one with another image, or has
+            one of another size.
         OSError: The disk or network failed.
     """
     if len(item.masks) > 1:
         raise ImageReadError(f"has several masks ({', '.join(mask.name for mask in item.masks)}); keep one of them")
+    if item.same_name is not None:
+        raise ImageReadError(
+            f"has the same name as {item.same_name}, so {item.masks[0].name} could be the mask of either; rename or "
+            "remove one of them"
+        )
     report.content = file_id(item.file)
     report.source = item.path if rules.keep_names else report.content
     mask = read_mask(item.masks[0]) if item.masks else None

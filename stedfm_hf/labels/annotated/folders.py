@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from stedfm_hf.data.building.masks import IMAGES, MASKS, MaskedImages, mask_stems, pair_masks
 from stedfm_hf.data.splits import file_id
 from stedfm_hf.images import (
     ALL_SERIES,
@@ -20,9 +17,11 @@ from stedfm_hf.images import (
     find_images,
     list_series,
     read_image,
-    readable_suffixes,
 )
-from stedfm_hf.labels.annotated.annotation_files import OUTLINE_SUFFIXES, TEXT_SUFFIXES, read_mask
+from stedfm_hf.images.folders import suffix_of, walk_files
+from stedfm_hf.images.formats import readable_suffixes
+from stedfm_hf.images.mask_names import IMAGES, MASKS, REGION_END, base_name, check_object_masks, pair_masks
+from stedfm_hf.labels.annotated.annotation_files import read_mask
 from stedfm_hf.labels.annotated.stored import (
     Checked,
     MaskedRows,
@@ -34,11 +33,9 @@ from stedfm_hf.labels.annotated.stored import (
 from stedfm_hf.labels.labelled.reading import SPLIT_FOLDERS, source_of
 from stedfm_hf.labels.sourced import digest_of
 from stedfm_hf.labels.splits import ONE_SPLIT
-from stedfm_hf.runs import UserError, some_of
+from stedfm_hf.runs import UserError, counted, print_note, some_of
 
 NAME_BOTH_FOLDERS = "name the folder of the images as the data set, and the folder of the masks with --masks"
-_REGION = "_region"
-_ROI_ENDS = ("_RoiSet", "_rois")
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,7 @@ class Pair:
         image: Image file; its path is relative to the searched folder.
         masks: Files that could be its mask; more than one is an error, () means no mask.
         region: File of its region of interest, or None.
+        same_name: Path of another image with the same name, whose mask could be meant, or None; an error.
         plane: Number of one series of the image, which is also the number of the plane of its mask, and the number of
             series; None: the file is one image.
     """
@@ -56,6 +54,7 @@ class Pair:
     image: FoundImage
     masks: tuple[Path, ...]
     region: Path | None
+    same_name: str | None = None
     plane: tuple[int, int] | None = None
 
     @property
@@ -67,19 +66,19 @@ class Pair:
 def find_pairs(folder: Path, masks: Path | None) -> dict[str, list[Pair]]:
     """Find the images of a folder and their masks, by split.
 
-    There are three layouts: `images/` and `masks/` (or `labels/`, `annotations/`) with the same file names; masks next
-    to their images (`a_image.tif` or `a.tif`, and `a_mask.tif`); or a separate folder `masks`. The mask of `a.tif` is
-    called `a.*` or `a_mask.*` in a folder of masks, and `a_mask.*` next to the image. ROIs and polygons next to the
-    image may also be called `a.zip`, `a_RoiSet.zip`, `a.roi`, `a.polys.txt` or `a_NAME.polys.txt`. The region of
-    interest of `a.tif` is `a_region.*` next to the image or its mask. If all folders are called train, validation
-    (valid, val) or test, they are the splits: around `images/` and `masks/`, or inside of both.
+    There are three layouts: `images/` and `masks/` (or `labels/`, `annotations/`) with the same file names, where the
+    images may also be next to `masks/`; masks next to their images (`a.tif` and `a_mask.tif`); or a separate folder
+    `masks`. `stedfm_hf.images.mask_names` has the names of masks. The region of interest of `a.tif` is `a_region.*`
+    next to the image or its mask. If all folders are called train, validation (valid, val) or test, they are the
+    splits: around `images/` and `masks/`, or inside of both. Notes on guesses are printed.
 
     Args:
         folder: Folder of the images.
         masks: Folder of the masks; None: in `folder`.
 
     Raises:
-        UserError: Several folders could hold the masks, the folder of the masks does not exist, or there is no image.
+        UserError: Several folders could hold the masks, the folder of the masks does not exist, there is no image, or
+            there is a mask for each object.
     """
     if masks is None and (folders := _images_and_masks(folder)) is not None:
         return _by_split(_pairs(*folders, ""))
@@ -87,14 +86,14 @@ def find_pairs(folder: Path, masks: Path | None) -> dict[str, list[Pair]]:
     if (
         masks is None
         and tops
-        and set(tops) <= set(SPLIT_FOLDERS)
+        and {top.lower() for top in tops} <= set(SPLIT_FOLDERS)
         and any(_images_and_masks(folder / top) for top in tops)
     ):
         found: dict[str, list[Pair]] = {}
         for top in tops:
             inner = folder / top
             pairs = _pairs(*(_images_and_masks(inner) or (inner, inner)), f"{top}/")
-            found.setdefault(SPLIT_FOLDERS[top], []).extend(pairs)
+            found.setdefault(SPLIT_FOLDERS[top.lower()], []).extend(pairs)
         return _sorted_by_split(found)
     return _by_split(_pairs(folder, masks or folder, ""))
 
@@ -114,24 +113,29 @@ def expand_series(pair: Pair) -> list[Pair]:
 
 def _images_and_masks(folder: Path) -> tuple[Path, Path] | None:
     """Return the folders of images and of masks in a folder, or None if one of them is missing."""
-    folders = {each.name.lower(): each for each in folder.iterdir() if each.is_dir()}
+    folders = {each.name.lower(): each for each in sorted(folder.iterdir()) if each.is_dir()}
     masks = [folders[name] for name in MASKS if name in folders]
-    if IMAGES not in folders or not masks:
+    images = [folders[name] for name in IMAGES if name in folders]
+    if len(images) != 1 or not masks:
+        # `masks` may also be next to the image files.
+        has_files = any(each.is_file() and suffix_of(each) in readable_suffixes() for each in folder.iterdir())
+        images = [folder] if not images and has_files else []
+    if not images or not masks:
         return None
     if len(masks) > 1:
         names = " and ".join(each.name for each in masks)
         raise UserError(f"{folder}: {names} could both be the masks; {NAME_BOTH_FOLDERS}")
-    return folders[IMAGES], masks[0]
+    return images[0], masks[0]
 
 
 def _by_split(pairs: list[Pair]) -> dict[str, list[Pair]]:
     """Group pairs by the split folder at the start of their paths; `{"all": pairs}` if one is not in such a folder."""
     path_parts = [pair.image.path.split("/") for pair in pairs]
-    if not all(len(path_part) > 1 and path_part[0] in SPLIT_FOLDERS for path_part in path_parts):
+    if not all(len(path_part) > 1 and path_part[0].lower() in SPLIT_FOLDERS for path_part in path_parts):
         return {ONE_SPLIT: pairs}
     by_split: dict[str, list[Pair]] = {}
     for path_part, pair in zip(path_parts, pairs, strict=True):
-        by_split.setdefault(SPLIT_FOLDERS[path_part[0]], []).append(pair)
+        by_split.setdefault(SPLIT_FOLDERS[path_part[0].lower()], []).append(pair)
     return _sorted_by_split(by_split)
 
 
@@ -152,63 +156,40 @@ def _pairs(images: Path, masks: Path, prefix: str) -> list[Pair]:
     """
     if not masks.is_dir():
         raise UserError(f"{masks}: folder of masks not found; check the path")
-    found_images = [each for each in find_images(images).images if not _stem(each.path).endswith(_REGION)]
+    in_images = find_images(images).images
+    check_object_masks(in_images, images)
+    found_images = [each for each in in_images if not base_name(each.path).lower().endswith(REGION_END)]
     if not found_images:
         raise UserError(f"{images}: contains regions of interest but no image; use the folder of the images")
-    files = list(_walk(masks))
-    has_images = any(Path(path).suffix.lower() in readable_suffixes() for path, _ in files)
-    masked = pair_masks(found_images, masks) if has_images else MaskedImages(tuple(found_images), {})
-    outlines = _outlines(files, next_to_images=masks.resolve() == images.resolve())
-    regions = {_stem(path): file for path, file in [*_walk(images), *files] if _is_region(path)}
+    masked = pair_masks(found_images, masks, outlines=True)
+    for note in masked.notes:
+        print_note(note)
+    files = walk_files(images) if os.path.samefile(images, masks) else (*walk_files(images), *walk_files(masks))
+    regions = {
+        name: each.file
+        for each in files
+        if (name := base_name(each.path)).lower().endswith(REGION_END) and suffix_of(each.path) in readable_suffixes()
+    }
     pairs = []
     for image in masked.images:
-        outline_files = [file for stem in mask_stems(image.path) for file in outlines.get(stem, ())]
-        region_stems = [f"{stem}{_REGION}" for stem in (_stem(image.path), _stem(image.path).removesuffix("_image"))]
-        region = next((regions[stem] for stem in region_stems if stem in regions), None)
-        candidates = (*masked.masks.get(image.path, ()), *dict.fromkeys(outline_files))
-        pairs.append(Pair(FoundImage(image.file, f"{prefix}{image.path}"), candidates, region))
+        name = base_name(image.path)
+        region = next(
+            (
+                regions[stem + REGION_END]
+                for stem in (name, name.removesuffix("_image"))
+                if stem + REGION_END in regions
+            ),
+            None,
+        )
+        pairs.append(
+            Pair(
+                FoundImage(image.file, f"{prefix}{image.path}"),
+                masked.masks.get(image.path, ()),
+                region,
+                masked.shared.get(image.path),
+            )
+        )
     return pairs
-
-
-def _stem(path: str) -> str:
-    return PurePosixPath(path).with_suffix("").as_posix()
-
-
-def _is_region(path: str) -> bool:
-    return _stem(path).endswith(_REGION) and Path(path).suffix.lower() in readable_suffixes()
-
-
-def _outlines(files: Sequence[tuple[str, Path]], *, next_to_images: bool) -> dict[str, list[Path]]:
-    """Return the files of outlines by the stems of the images that they could annotate.
-
-    `a_RoiSet.zip` could belong to `a` or to `a_RoiSet`, so a file may be listed under several stems. Text files next
-    to images count only if they are called `*.polys.txt` or `*_mask.txt`.
-    """
-    files_by_stem: defaultdict[str, list[Path]] = defaultdict(list)
-    for path, file in files:
-        if file.suffix.lower() not in OUTLINE_SUFFIXES:
-            continue
-        stem = _stem(path)
-        if file.suffix.lower() in TEXT_SUFFIXES:
-            if stem.endswith(".polys"):
-                stem = stem.removesuffix(".polys")
-                # In the reference protocol, the name of the annotator follows the name of the image.
-                files_by_stem[stem.rpartition("_")[0]].append(file)
-            elif next_to_images and not stem.endswith("_mask"):
-                continue  # probably metadata that a microscope wrote about the image
-        files_by_stem[stem].append(file)
-        for end in _ROI_ENDS:
-            if stem.endswith(end):
-                files_by_stem[stem.removesuffix(end)].append(file)
-    return files_by_stem
-
-
-def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the path relative to a folder, and the file, for all files below it that are not hidden, sorted."""
-    for here, folders, names in os.walk(folder, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        parent = Path(here).relative_to(folder)
-        yield from (((parent / name).as_posix(), Path(here, name)) for name in sorted(names) if name[0] != ".")
 
 
 def read_folder(
@@ -235,7 +216,7 @@ def read_folder(
         splits = {name: [part for pair in pairs for part in expand_series(pair)] for name, pairs in splits.items()}
         series = None
     check = functools.partial(_check_pair, series=series, channel=channel)
-    rows_by_split = {}
+    rows_by_split, fractions = {}, 0
     for split, pairs in splits.items():
         with_mask = [pair for pair in pairs if pair.masks]
         with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
@@ -243,6 +224,7 @@ def read_folder(
         usable = [number for number, each in enumerate(checked) if isinstance(each, Checked)]
         usable_pairs = [each for each in checked if isinstance(each, Checked)]
         image_ids = [pair.image_id for pair in with_mask]
+        fractions += sum(each.facts.fractions for each in usable_pairs)
         rows_by_split[split] = MaskedRows(
             facts=[each.facts for each in usable_pairs],
             sources=[
@@ -263,6 +245,11 @@ def read_folder(
                 image_id: each for image_id, each in zip(image_ids, checked, strict=True) if isinstance(each, str)
             },
             without_mask=[pair.image_id for pair in pairs if not pair.masks],
+        )
+    if fractions:
+        print_note(
+            f"note: the coordinates in {counted(fractions, 'text mask')} are between 0 and 1; they were read as "
+            "fractions of the image (YOLO), with classes numbered from 0"
         )
     return rows_by_split
 
@@ -308,6 +295,11 @@ def _check_pair(pair: Pair, *, series: str | int | None, channel: str | int | No
     """
     file = pair.image.file
     try:
+        if pair.same_name is not None:
+            return (
+                f"has the same name as {pair.same_name}, so {pair.masks[0].name} could be the mask of either; rename "
+                "or remove one of them"
+            )
         if len(pair.masks) > 1:
             mask_names = ", ".join(each.name for each in pair.masks)
             return f"has several masks ({mask_names}); keep one"

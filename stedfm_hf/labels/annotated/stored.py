@@ -31,12 +31,15 @@ class StoredMask:
         keys: Name or number of each plane in the file; () if the file defines none.
         outlines: Whether the planes were filled from outlines; a class that the file does not name then has no pixel.
         region: Pixels that were annotated, (H, W) bool; None: all.
+        fractions: Whether the outlines were fractions of the image, as YOLO writes them; numbers of classes then
+            start at 0.
     """
 
     planes: np.ndarray
     keys: tuple[Key, ...] = ()
     outlines: bool = False
     region: np.ndarray | None = None
+    fractions: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class MaskFacts:
         positive: Number of pixels above 0 in each plane.
         touched: Number of pixels that are above 0 in any plane.
         size: Number of pixels of a plane.
+        fractions: Whether the outlines were fractions of the image.
     """
 
     keys: tuple[Key, ...]
@@ -60,6 +64,7 @@ class MaskFacts:
     positive: tuple[int, ...]
     touched: int
     size: int
+    fractions: bool = False
 
 
 def to_smallest_dtype(planes: np.ndarray) -> np.ndarray:
@@ -113,7 +118,7 @@ def count_pixels(mask: StoredMask) -> MaskFacts:
         values = {int(value): int(total[value]) for value in np.flatnonzero(total)}
     positive = tuple(int(np.count_nonzero(plane)) for plane in planes)
     touched = positive[0] if len(planes) == 1 else int(np.count_nonzero(planes.any(axis=0)))
-    return MaskFacts(mask.keys, mask.outlines, len(planes), values, positive, touched, planes[0].size)
+    return MaskFacts(mask.keys, mask.outlines, len(planes), values, positive, touched, planes[0].size, mask.fractions)
 
 
 def split_region(planes: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None]:

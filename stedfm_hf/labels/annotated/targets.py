@@ -299,7 +299,8 @@ def _rule_from_planes(masks: Masks, classes: Classes | None, target_type: Target
 def _rule_from_outlines(masks: Masks, classes: Classes | None, target_type: TargetType | None, where: str) -> Rule:
     """Return the rule for outlines, whose classes have names, or numbers that `classes` names.
 
-    Without `classes`, number 3 is called `class 3`. Outlines of different numbers with the same name are one class.
+    Without `classes`, number 3 is called `class 3`. A list names the numbers 1, 2, ..., or 0, 1, ... of YOLO. Outlines
+    of different numbers with the same name are one class.
 
     Raises:
         UserError: If `classes` does not name a class of the outlines, or there is no outline.
@@ -316,7 +317,7 @@ def _rule_from_outlines(masks: Masks, classes: Classes | None, target_type: Targ
         numbers, class_names = dict(classes), list(dict.fromkeys(classes.values()))
     else:
         class_names = _without_background(classes)
-        numbers = dict(enumerate(class_names, start=1))
+        numbers = dict(enumerate(class_names, start=0 if any(each.fractions for each in masks.values()) else 1))
     names = {key: numbers.get(key, "") if isinstance(key, int) else key for key in sorted_keys}
     unknown = {key: image_of_key[key] for key, name in names.items() if name not in class_names}
     if unknown:

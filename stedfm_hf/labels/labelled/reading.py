@@ -21,6 +21,7 @@ from stedfm_hf.data.dataset_rows import DatasetRow, dataset_rows, pixels_id
 from stedfm_hf.data.repository.decoding import decode
 from stedfm_hf.data.repository.files import ShardReader, SplitFiles, find_split, find_split_names
 from stedfm_hf.data.repository.layout import crop_features
+from stedfm_hf.data.sources import is_dataset_folder
 from stedfm_hf.data.splits import file_id
 from stedfm_hf.images import FoundImage, StedImage, find_images, read_image
 from stedfm_hf.labels.sourced import digest_of
@@ -74,9 +75,7 @@ def is_class_folder(data: str | os.PathLike[str]) -> bool:
         data: Path of a folder, or Hub id.
     """
     folder = Path(data)
-    if not folder.is_dir():
-        return False
-    return not any(folder.glob("*.parquet")) and not any(folder.glob("data/*.parquet"))
+    return folder.is_dir() and not is_dataset_folder(folder)
 
 
 def read_class_folder(

@@ -32,7 +32,7 @@ def test_the_first_folder_is_the_label() -> None:
     ("paths", "words"),
     [
         (["images/a/1.tif", "masks/a/1.tif"], "holds images and masks, .* INPUT/images as INPUT, .* INPUT/masks"),
-        (["Images/1.tif", "Labels/1.tif", "other/1.tif"], "holds images and labels, not folders of classes"),
+        (["Images/1.tif", "Labels/1.tif", "other/1.tif"], "holds Images and Labels, not folders of classes"),
         (["images/a/1.tif", "2.tif"], "holds images, not folders of classes; give INPUT/images as INPUT$"),
     ],
 )

@@ -15,7 +15,8 @@ from PIL import Image
 
 from stedfm_hf.images import ImageReadError
 from stedfm_hf.labels.annotated import read_annotated
-from stedfm_hf.labels.annotated.annotation_files import Outline, fill, read_mask, read_outlines
+from stedfm_hf.labels.annotated.annotation_files import read_mask
+from stedfm_hf.labels.annotated.outlines import Outline, fill, read_outlines
 from stedfm_hf.labels.annotated.stored import StoredMask, count_pixels
 from stedfm_hf.runs import UserError
 from tests.labels.annotated.annotated_data import SHAPE, label_mask, pair_folder, sample_image

@@ -1,0 +1,439 @@
+"""File names of masks: every command decides here which file is the mask of which image.
+
+Names are compared in the Unicode form NFC, without the suffixes of image files (`a.ome.tif` is `a`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..runs.errors import UserError
+from ..runs.wording import counted, some_of
+from .folders import FoundImage, composed, find_images, suffix_of, walk_files
+from .formats import readable_suffixes
+
+IMAGES = ("images", "image", "imgs", "img")
+MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "ground_truth", "groundtruth", "gt")
+"""Names of folders of images and of their masks, in lower case."""
+ROI_SUFFIXES = (".zip", ".roi")
+TEXT_SUFFIXES = (".txt",)
+OUTLINE_SUFFIXES = (*ROI_SUFFIXES, *TEXT_SUFFIXES)
+"""Suffixes of files of outlines: ImageJ ROIs and text."""
+REGION_END = "_region"
+"""End of the names of regions of interest."""
+_PREVIEWS = (".png", ".jpg", ".jpeg", ".bmp")
+_IMAGE_ENDS = ("_image", "_img", "-image")
+_POLYGONS = ".polys"
+
+
+@dataclass(frozen=True)
+class MaskName:
+    """Name of a file that belongs to the image `a.tif`.
+
+    Attributes:
+        program: Program that writes files with this name. If one program wrote several masks of an image, the first
+            in `MASK_NAMES` is used.
+        before: Text before `a`, in lower case.
+        after: Text after `a`, in lower case.
+        suffixes: Suffixes of the file; () for image files and outlines.
+        folder_only: Whether the name is that of a mask in a folder of masks only.
+        certain: Whether a file with this name is never an image, even if no image has its name.
+        is_mask: Whether the file is a mask, and not another result of the program.
+    """
+
+    program: str
+    before: str = ""
+    after: str = ""
+    suffixes: tuple[str, ...] = ()
+    folder_only: bool = False
+    certain: bool = False
+    is_mask: bool = True
+
+
+MASK_NAMES = (
+    # The name of the image: in a folder of masks. Fiji also saves ROIs as a.zip or a.roi next to the image.
+    MaskName("", folder_only=True),
+    MaskName("", suffixes=ROI_SUFFIXES),
+    # This package, StarDist's and many other data sets.
+    MaskName("", after="_mask", certain=True),
+    MaskName("", after="-mask"),
+    # Cellpose: its command line and `Save masks as PNG/tif` write _cp_masks, its training data have _masks. _seg.npy
+    # is a pickle, which is not read. Outlines and flows are other results.
+    MaskName("Cellpose", after="_cp_masks", certain=True),
+    MaskName("Cellpose", after="_masks", certain=True),
+    MaskName("Cellpose", after="_seg", suffixes=(".npy",), certain=True),
+    MaskName("Cellpose", after="_rois", suffixes=ROI_SUFFIXES),
+    MaskName("Cellpose", after="_cp_outlines", suffixes=TEXT_SUFFIXES),
+    MaskName("Cellpose", after="_cp_outlines", is_mask=False),
+    MaskName("Cellpose", after="_cp_output", is_mask=False),
+    MaskName("Cellpose", after="_outlines", is_mask=False),
+    MaskName("Cellpose", after="_flows", is_mask=False),
+    MaskName("Cellpose", after="_cp_flows", is_mask=False),
+    # StarDist in Python, Fiji, QuPath and napari.
+    MaskName("StarDist", after="_labels"),
+    MaskName("StarDist", after="_label"),
+    MaskName("StarDist", after=".labels"),
+    MaskName("StarDist", after="_stardist"),
+    MaskName("StarDist", after=".stardist"),
+    # Fiji: RoiSets of the ROI manager, label images of MorphoLibJ, and masks of `Analyze Particles`.
+    MaskName("Fiji", after="_roiset", suffixes=ROI_SUFFIXES),
+    MaskName("Fiji", after="-roiset", suffixes=ROI_SUFFIXES),
+    MaskName("Fiji", after="-rois", suffixes=ROI_SUFFIXES),
+    MaskName("Fiji", before="roiset_", suffixes=ROI_SUFFIXES),
+    MaskName("Fiji", after="-labels"),
+    MaskName("Fiji", after="-lbl"),
+    MaskName("Fiji", before="mask of ", certain=True),
+    MaskName("Fiji", before="count masks of ", certain=True),
+    # ilastik: `{nickname}_{result_type}`. Object Identities number the objects, Probabilities are soft masks.
+    MaskName("ilastik", after="_simple segmentation", certain=True),
+    MaskName("ilastik", after="_object predictions", certain=True),
+    MaskName("ilastik", after="_object identities", certain=True),
+    MaskName("ilastik", after="_probabilities", certain=True),
+    MaskName("ilastik", after="_object probabilities", is_mask=False),
+    MaskName("ilastik", after="_uncertainty", is_mask=False),
+    MaskName("ilastik", after="_features", is_mask=False),
+)
+"""Names of masks, the best of each program first. Polygons may also be called `a.polys.txt` or `a_NAME.polys.txt`."""
+
+
+@dataclass(frozen=True)
+class MaskedImages:
+    """Images and their masks.
+
+    Attributes:
+        images: Files that are not masks.
+        masks: Candidates for the mask of an image, by the path of the image. More than one is an error.
+        shared: Path of another image with the same name, by the path of an image whose mask is ambiguous therefore.
+        notes: What was guessed or left out, with counts.
+    """
+
+    images: tuple[FoundImage, ...]
+    masks: Mapping[str, tuple[Path, ...]]
+    shared: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+
+def base_name(path: str) -> str:
+    """Return a path without the suffixes of an image file, in the Unicode form NFC.
+
+    Example:
+        >>> base_name("x/c.ome.tif"), base_name("v1.2.png"), base_name("a.tif.txt")
+        ('x/c', 'v1.2', 'a')
+    """
+    folder, slash, name = composed(path).rpartition("/")
+    return f"{folder}{slash}{_without_image_suffixes(os.path.splitext(name.rstrip())[0])}"
+
+
+def _without_image_suffixes(name: str) -> str:
+    while suffix_of(name) in (".ome", *readable_suffixes()):
+        name = os.path.splitext(name.rstrip())[0]
+    return name
+
+
+def pair_masks(
+    images: Sequence[FoundImage], folder: str | os.PathLike[str], *, outlines: bool = False
+) -> MaskedImages:
+    """Find the mask of each image in a folder, and remove masks from the images.
+
+    In a folder of masks, the mask of `a/b.tif` is `a/b.*`, or has one of `MASK_NAMES`. If the folder is the input
+    itself, only these names are masks. `b_image.tif` is an image with the name `b`, too.
+
+    Args:
+        images: Image files of the inputs.
+        folder: Folder of the masks, with the same subfolders as the input.
+        outlines: Whether files of outlines are masks, too.
+
+    Returns:
+        The images without the masks, and the masks of each image.
+
+    Raises:
+        UserError: The folder does not exist or holds no mask that can be read.
+    """
+    suffixes = (*readable_suffixes(), *(OUTLINE_SUFFIXES if outlines else ()))
+    all_files = list(walk_files(Path(folder)))
+    files = [each for each in all_files if suffix_of(each.path) in suffixes]
+    if not files and any(suffix_of(each.path) in OUTLINE_SUFFIXES for each in all_files):
+        raise UserError(
+            f"{folder}: holds outlines ({some_of([each.path for each in all_files])}) and no label images; save label "
+            "images, or use the outlines directly with `stedfm finetune segmentation`"
+        )
+    if not files:
+        find_images(folder)  # raises the error
+    real_path = {each.path: os.path.realpath(each.file) for each in files}
+    mask_files = set(real_path.values())
+    shared = {each.path for each in images if os.path.realpath(each.file) in mask_files}
+    next_to_images = len(shared) == len(images)
+    if next_to_images:
+        masks_among = find_masks(images)
+        not_images = {each.path for each in images if each in masks_among or _is_certain(each.path)}
+    else:
+        not_images = shared  # all files in a folder of masks inside the input are masks
+    kept = tuple(each for each in images if each.path not in not_images)
+    return _match(kept, files, next_to_images)
+
+
+def _match(images: tuple[FoundImage, ...], files: Sequence[FoundImage], next_to_images: bool) -> MaskedImages:
+    """Assign files to images by name."""
+    pickled = [each for each in files if suffix_of(each.path) == ".npy" and is_pickled(each.file)]
+    unreadable = set(pickled)
+    image_files = {os.path.realpath(each.file) for each in images}
+    exact, loose = _Index(), _Index()
+    for file in files:
+        if file in unreadable or os.path.realpath(file.file) in image_files:
+            continue
+        for name, rank in _image_names(file.path, in_folder=not next_to_images):
+            exact[name].append((rank, file))
+            loose[_loose(name)].append((rank, file))
+    same_loosely = Counter(_loose(name) for each in images for name in {base_name(each.path)})
+    masks, guessed = dict[str, tuple[Path, ...]](), list[str]()
+    for image in images:
+        candidates = _best([exact[name] for name in _names_of_image(image.path) if name in exact])
+        if not candidates and same_loosely[_loose(base_name(image.path))] == 1:
+            names = [_loose(name) for name in _names_of_image(image.path)]
+            candidates = _best([loose[name] for name in names if name in loose])
+            guessed += [image.path] if candidates else []
+        if candidates:
+            masks[image.path] = tuple(each.file for each in candidates)
+    kept, shared, notes = _separate_previews(images, masks)
+    if guessed:
+        notes.append(
+            f"note: the names of {counted(len(guessed), 'mask')} differ from those of their images in upper and lower "
+            f"case or in spaces, such as {masks[guessed[0]][0].name} of {guessed[0]}"
+        )
+    with_mask = {name for path in masks for name in _names_of_image(path)}
+    needed = [
+        each
+        for each in pickled
+        if not with_mask.intersection(name for name, _ in _image_names(each.path, in_folder=True))
+    ]
+    if needed:
+        notes.append(_describe_pickles(needed))
+    kept_paths = {each.path for each in kept}
+    return MaskedImages(kept, {path: each for path, each in masks.items() if path in kept_paths}, shared, tuple(notes))
+
+
+class _Index(defaultdict[str, list[tuple[int, FoundImage]]]):
+    """Files by the name of the image that they could belong to, each with its position in `MASK_NAMES`."""
+
+    def __init__(self) -> None:
+        super().__init__(list)
+
+
+def _best(groups: Iterable[list[tuple[int, FoundImage]]]) -> list[FoundImage]:
+    """Return the masks of the first group with masks: those with the name of the image, else the best per program."""
+    for group in groups:
+        ranked = [(rank, file) for rank, file in group if MASK_NAMES[rank].is_mask]
+        if same_name := [file for rank, file in ranked if rank == 0]:
+            return same_name
+        best_rank: dict[str, int] = {}
+        for rank, _ in ranked:
+            program = MASK_NAMES[rank].program
+            best_rank[program] = min(rank, best_rank.get(program, rank))
+        chosen = (
+            file
+            for rank, file in ranked
+            if rank == best_rank[MASK_NAMES[rank].program] or not MASK_NAMES[rank].program
+        )
+        if ranked:
+            return list(dict.fromkeys(chosen))
+    return []
+
+
+def _separate_previews(
+    images: Sequence[FoundImage], masks: Mapping[str, tuple[Path, ...]]
+) -> tuple[tuple[FoundImage, ...], dict[str, str], list[str]]:
+    """Remove previews: `a.png` next to the image `a.tif` with the same mask.
+
+    Returns:
+        The other images, a conflicting image by the path of each image that has one, and notes.
+    """
+    groups: defaultdict[str, list[FoundImage]] = defaultdict(list)
+    for each in images:
+        if each.path in masks:
+            groups[base_name(each.path)].append(each)
+    shared: dict[str, str] = {}
+    previews: list[FoundImage] = []
+    for group in groups.values():
+        originals = [each for each in group if suffix_of(each.path) not in _PREVIEWS]
+        if len(group) > 1 and len(originals) == 1:
+            previews += [each for each in group if each not in originals]
+        elif len(group) > 1:
+            shared |= {each.path: next(other.path for other in group if other != each) for each in group}
+    notes = []
+    if previews:
+        notes.append(
+            f"note: skipped {counted(len(previews), 'file')} as previews of images with the same name, such as "
+            f"{previews[0].path}"
+        )
+    left_out = set(previews)
+    return tuple(each for each in images if each not in left_out), shared, notes
+
+
+def _describe_pickles(files: Sequence[FoundImage]) -> str:
+    """Return a note on pickled masks, which are never loaded because that can run programs."""
+    is_, names = "is a pickle" if len(files) == 1 else "are pickles", some_of([each.path for each in files], 2)
+    return (
+        f"note: {counted(len(files), 'mask')} {is_} of Cellpose, which is never loaded ({names}); save the masks as "
+        "TIFF (in Cellpose: File > Save masks as PNG/tif)"
+    )
+
+
+def is_pickled(file: Path) -> bool:
+    """Return whether an `.npy` file holds Python objects, such as `a_seg.npy` of Cellpose; reads its header only."""
+    try:
+        with file.open("rb") as stream:
+            version = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            return bool(read(stream)[2].hasobject)
+    except (OSError, ValueError):
+        return False
+
+
+def find_masks(images: Sequence[FoundImage]) -> set[FoundImage]:
+    """Find masks of other files, and other results of the programs in `MASK_NAMES`.
+
+    A file is the mask of another one next to it (`b_mask.*` of `b.tif`), or by its folder: `masks/b.*` of
+    `images/b.tif` or `b.tif`. If a folder `images` holds one image, all files in the folder `masks` next to it are
+    masks of its objects. A file without a matching image is not a mask.
+
+    Args:
+        images: Image files of one folder, with paths relative to it.
+
+    Returns:
+        The masks among the files.
+
+    Example:
+        >>> names = ("images/a.tif", "masks/a.png", "masks/b.tif", "c.ome.tif", "c_mask.tif", "d_mask.tif")
+        >>> sorted(each.path for each in find_masks([FoundImage(Path(name), name) for name in names]))
+        ['c_mask.tif', 'masks/a.png']
+    """
+    next_to_masks, by_folder = set[str](), set[tuple[str, str]]()
+    for image in images:
+        names = _names_of_image(image.path)
+        next_to_masks.update(names)
+        folders = list(_folders(image.path))
+        beside = not any(name in (*IMAGES, *MASKS) for _, name, _ in folders)  # `a.tif` next to the folder `masks`
+        for parent, name, _ in folders:
+            if name in IMAGES:
+                by_folder.update((parent, each[len(parent) + len(name) + 1 :].lstrip("/")) for each in names)
+            elif beside:
+                by_folder.update((parent, each[len(parent) :].lstrip("/")) for each in names)
+        if beside:
+            folder = composed(image.path.rpartition("/")[0])
+            by_folder.update((folder, each[len(folder) :].lstrip("/")) for each in names)
+    single = _folders_of_objects(images)
+    found = set()
+    for each in images:
+        for parent, name, inner in _folders(each.path):
+            if name in MASKS and (
+                parent in single
+                or any((parent, other) in by_folder for other, _ in _image_names(inner, in_folder=True))
+            ):
+                found.add(each)
+        if any(other in next_to_masks for other, _ in _image_names(each.path, in_folder=False)):
+            found.add(each)
+    return found
+
+
+def _folders_of_objects(images: Sequence[FoundImage]) -> dict[str, list[FoundImage]]:
+    """Return the masks of objects by folder: `ID/masks/*`, where `ID/images` holds one image of another name."""
+    names, masks = defaultdict[str, set[str]](set), defaultdict[str, list[FoundImage]](list)
+    other_names = defaultdict[str, set[str]](set)
+    for each in images:
+        for parent, name, inner in _folders(each.path):
+            if parent and name in IMAGES:
+                names[parent].add(base_name(inner))
+            elif parent and name in MASKS:
+                masks[parent].append(each)
+                other_names[parent].update(image for image, _ in _image_names(inner, in_folder=True))
+    return {
+        parent: files
+        for parent, files in masks.items()
+        if len(names[parent]) == 1 and not names[parent] & other_names[parent]
+    }
+
+
+def check_object_masks(images: Sequence[FoundImage], where: Path) -> None:
+    """Check that images have one mask each, and not a mask for each object.
+
+    Args:
+        images: All image files of a folder, with paths relative to it.
+        where: The folder, for the message.
+
+    Raises:
+        UserError: A folder per image holds the image in `images` and a mask for each object in `masks`.
+    """
+    for files in _folders_of_objects(images).values():
+        folder = files[0].path.rpartition("/")[0]
+        raise UserError(
+            f"{where}: holds a folder for each image, with a mask for each object ({counted(len(files), 'file')} in "
+            f"{folder}); combine these masks into one label image, and save it as masks/a.tif for images/a.tif"
+        )
+
+
+def is_mask_name(image: FoundImage) -> bool:
+    """Return whether a file has a name that only masks have, such as `a_mask.tif`."""
+    return _is_certain(image.path)
+
+
+def _is_certain(path: str) -> bool:
+    return any(MASK_NAMES[rank].certain for _, rank in _image_names(path, in_folder=False))
+
+
+def _names_of_image(path: str) -> list[str]:
+    """Return the names by which masks can refer to an image, best first."""
+    name = base_name(path)
+    return [name, *(name[: -len(end)] for end in _IMAGE_ENDS if name.lower().endswith(end))]
+
+
+def mask_examples(path: str) -> list[str]:
+    """Return possible names of the mask of an image in a folder of masks, for messages.
+
+    Example:
+        >>> mask_examples("a/b.ome.tif")
+        ['a/b.*', 'a/b_mask.*']
+    """
+    name = base_name(path)
+    return [f"{name}.*", f"{name}_mask.*"]
+
+
+def _image_names(path: str, *, in_folder: bool) -> Iterator[tuple[str, int]]:
+    """Yield the images that a file could belong to, by their name, with the position of its name in `MASK_NAMES`.
+
+    Args:
+        path: Path of the file.
+        in_folder: Whether the file is in a folder of masks.
+    """
+    suffix, whole = suffix_of(path), base_name(path)
+    folder, slash, stem = whole.rpartition("/")
+    if suffix in TEXT_SUFFIXES and stem.lower().endswith(_POLYGONS):
+        stem = stem[: -len(_POLYGONS)]
+        yield f"{folder}{slash}{stem}", 0 if in_folder else 1
+        if annotated := stem.rpartition("_")[0]:  # in the reference protocol, the annotator follows the image
+            yield f"{folder}{slash}{annotated}", 0 if in_folder else 1
+        return
+    lower = stem.lower()
+    for rank, rule in enumerate(MASK_NAMES):
+        if (rule.suffixes and suffix not in rule.suffixes) or (rule.folder_only and not in_folder):
+            continue
+        rest = stem[len(rule.before) : len(stem) - len(rule.after)]
+        if rest and lower.startswith(rule.before) and lower.endswith(rule.after):
+            yield f"{folder}{slash}{_without_image_suffixes(rest)}", rank
+
+
+def _loose(name: str) -> str:
+    """Return a name without upper case and spaces around it."""
+    return "/".join(part.strip() for part in name.casefold().split("/"))
+
+
+def _folders(path: str) -> Iterator[tuple[str, str, str]]:
+    """Yield each folder of a path: its parent, its name in lower case, and the path inside it."""
+    parts = composed(path).split("/")
+    for level, name in enumerate(parts[:-1]):
+        yield "/".join(parts[:level]), name.lower(), "/".join(parts[level + 1 :])
