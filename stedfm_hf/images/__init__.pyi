@@ -6,10 +6,12 @@ from .formats import ImageReadError as ImageReadError
 from .formats import OpenImage as OpenImage
 from .formats import SeriesInfo as SeriesInfo
 from .formats import StedImage as StedImage
+from .formats import is_image_folder as is_image_folder
 from .formats import list_series as list_series
 from .formats import open_image as open_image
 from .formats import read_image as read_image
 from .formats import read_series as read_series
 from .formats import readable_suffixes as readable_suffixes
+from .formats import register_path_reader as register_path_reader
 from .formats import register_reader as register_reader
 from .imspector import read_imspector as read_imspector

@@ -1,4 +1,4 @@
-"""Readers of all image formats: those of `modeling.io_stedfm`, and Imspector."""
+"""Readers of all image formats: those of `modeling.io_stedfm`, and those of the instruments' own files."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ from ..modeling.io_stedfm import (
     OpenImage,
     SeriesInfo,
     StedImage,
+    is_image_folder,
     list_series,
     open_image,
     read_image,
     read_series,
     readable_suffixes,
+    register_path_reader,
     register_reader,
 )
 from .imspector import read_imspector
+from .leica import read_leica
+from .ome_zarr import MEMBERS, read_ome_zarr
 
 ALL_SERIES = "all"
 """Value of the option `series` that reads every series of a file."""
 
-# Files in Hub repositories do not depend on obffile.
+# Files in Hub repositories do not depend on the libraries of these formats.
 register_reader((".msr", ".obf"), read_imspector, magic=(b"OMAS_BF\n\xff\xff",))
+register_path_reader((".lif", ".lof", ".xlif"), read_leica, magic=(b"\x70\x00\x00\x00",))
+register_path_reader((".zarr",), read_ome_zarr, members=MEMBERS)
 
 __all__ = [
     "ALL_SERIES",
@@ -28,10 +34,12 @@ __all__ = [
     "OpenImage",
     "SeriesInfo",
     "StedImage",
+    "is_image_folder",
     "list_series",
     "open_image",
     "read_image",
     "read_series",
     "readable_suffixes",
+    "register_path_reader",
     "register_reader",
 ]

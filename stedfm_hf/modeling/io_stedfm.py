@@ -12,8 +12,8 @@ import errno
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,15 @@ from typing import IO, Any
 import numpy as np
 
 from .axes_stedfm import channel_axis
+from .io_registry_stedfm import (
+    PathReader,
+    Reader,
+    format_of,
+    is_image_folder,
+    readable_suffixes,
+    register_path_reader,
+    register_reader,
+)
 from .io_tiff_stedfm import read_tiff
 from .io_types_stedfm import (
     RGB,
@@ -50,15 +59,18 @@ __all__ = [
     "ImageReadError",
     "LazySeries",
     "OpenImage",
+    "PathReader",
     "Reader",
     "SeriesInfo",
     "StedImage",
+    "is_image_folder",
     "list_series",
     "open_image",
     "open_series",
     "read_image",
     "read_series",
     "readable_suffixes",
+    "register_path_reader",
     "register_reader",
 ]
 
@@ -66,33 +78,6 @@ LOOKUP_TABLE = "the colours of a lookup table are left out, and the values are k
 
 _COMPARED_AT_ONCE = 2**22
 """Largest number of pixels whose colours are compared at once."""
-
-Reader = Callable[[IO[bytes]], list[LazySeries]]
-_READERS: dict[str, Reader] = {}  # by suffix
-_MAGIC: dict[bytes, Reader] = {}  # by the first bytes of the file
-
-
-def register_reader(suffixes: Iterable[str], reader: Reader, *, magic: Iterable[bytes] = ()) -> None:
-    """Add a file format to `read_image` and `list_series`.
-
-    Args:
-        suffixes: Suffixes with the dot, such as `(".msr", ".obf")`.
-        reader: Function that lists the series of an open binary file without decoding them. It may raise any error;
-            the message of an `ImageReadError("what is wrong; how to fix it")` is kept, after the name of the file.
-        magic: First bytes that identify the format regardless of the suffix.
-    """
-    _READERS.update({suffix.lower(): reader for suffix in suffixes})
-    _MAGIC.update({mark: reader for mark in magic})
-
-
-def readable_suffixes() -> tuple[str, ...]:
-    """Return the suffixes (lower case, with the dot) of the formats that can be read.
-
-    Example:
-        >>> ".tif" in readable_suffixes()
-        True
-    """
-    return tuple(sorted(_READERS))
 
 
 def list_series(path: str | os.PathLike[str]) -> list[SeriesInfo]:
@@ -263,16 +248,8 @@ def open_series(path: str | os.PathLike[str]) -> Iterator[list[LazySeries]]:
     """
     file = Path(path)
     try:
-        if file.is_dir():
-            raise ImageReadError("is a folder; name the files in it, or use a command that takes folders")
-        if file.exists() and not file.is_file():
-            raise ImageReadError("is not a regular file; name an image file")
-        with file.open("rb") as handle:
-            head = handle.read(16)
-            handle.seek(0)
-            if not head:
-                raise ImageReadError("the file is empty (0 bytes); copy or export it again")
-            found = _reader_of(head, file.suffix.lower())(handle)
+        with ExitStack() as closing:
+            found = format_of(file).reader(file, closing)
             if not found:
                 raise ImageReadError("holds no image; export it again")
             names = unique_names(each.info.name for each in found)
@@ -300,17 +277,6 @@ def _explain(error: Exception) -> str:
         return f"is compressed and needs another package ({error}); pip install imagecodecs"
     detail = f"{type(error).__name__}: {error}"[:200]
     return f"damaged or truncated, or its suffix is wrong ({detail}); copy or export it again"
-
-
-def _reader_of(head: bytes, suffix: str) -> Reader:
-    """Return the reader of a file, by its first bytes, else by its suffix."""
-    for mark, reader in _MAGIC.items():
-        if head.startswith(mark):
-            return reader
-    if suffix in _READERS:
-        return _READERS[suffix]
-    known = " ".join(readable_suffixes())
-    raise ImageReadError(f"not a supported format ({suffix or 'no suffix'}); export it as TIFF (supported: {known})")
 
 
 def _decode(chosen: LazySeries) -> tuple[SeriesInfo, np.ndarray]:
