@@ -14,15 +14,18 @@ from pathlib import Path
 from ..runs.errors import UserError
 from ..runs.manifest import is_result
 from ..runs.wording import counted, escaped
-from .formats import readable_suffixes
+from .formats import is_image_folder, readable_suffixes
 
 _RESULT = re.compile(r"(.+)\.(?:labels|objects|probabilities|overlay|map)\d+\.(?:tif|png)", re.DOTALL)
 """Names of the files that `segment` and `classify` write for the image with the name in the group."""
 
+_PARTS_OF_IMAGES = (".oif.files",)
+"""Ends of the names of folders whose files are parts of an image next to the folder."""
+
 
 @dataclass(frozen=True)
 class FoundImage:
-    """Image file.
+    """Image file, or a folder that is an image (OME-Zarr).
 
     Attributes:
         file: Path of the file.
@@ -99,8 +102,8 @@ def find_images(
     for one in inputs:
         any_input = True
         candidates, folders, is_file = _candidates(Path(one))
-        found = [each for each in candidates if is_file or suffix_of(each.file) in readable]
-        suffixes = Counter(suffix_of(each.file) for each in candidates)
+        found = [each for each in candidates if is_file or suffix_of(each.file) in readable or each.file.is_dir()]
+        suffixes = Counter(suffix_of(each.file) for each in candidates if not each.file.is_dir())
         unreadable = {} if is_file else {suffix: n for suffix, n in suffixes.items() if suffix not in readable}
         if not found:
             others = ", ".join(
@@ -166,7 +169,7 @@ def _candidates(one: Path) -> tuple[list[FoundImage], list[Path], bool]:
         UserError: The input does not exist, or a folder cannot be listed.
     """
     base, pattern = _split_glob(one)
-    if not pattern and not base.is_dir():
+    if not pattern and (not base.is_dir() or is_image_folder(base)):
         return [FoundImage(base, escaped(base.name))], [], True
     folders: list[Path] = []
     found = walk_files(base, None if not pattern or "**" in pattern else len(pattern), folders)
@@ -224,7 +227,8 @@ def _matches_name(name: str, pattern: str) -> bool:
 def walk_files(folder: Path, depth: int | None = None, results: list[Path] | None = None) -> Iterator[FoundImage]:
     """Yield the files in a folder, including links but not cycles of them.
 
-    Hidden files and folders, and folders of results, are left out.
+    Hidden files and folders, folders of results, and parts of images are left out. A folder that is an image counts as
+    one file.
 
     Args:
         folder: Folder to search.
@@ -242,18 +246,21 @@ def walk_files(folder: Path, depth: int | None = None, results: list[Path] | Non
     for here, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         relative = Path(here).relative_to(folder)
         entered.add(os.path.realpath(here))
-        kept = list[str]()
+        kept, images = list[str](), list[str]()
         for name in sorted(folders):
             inner = os.path.join(here, name)
-            too_deep = depth is not None and len(relative.parts) + 1 >= depth
-            if name.startswith(".") or too_deep or os.path.realpath(inner) in entered:
+            if name.startswith(".") or os.path.realpath(inner) in entered or name.lower().endswith(_PARTS_OF_IMAGES):
                 continue
-            if not _is_result_folder(inner):
+            if is_image_folder(inner):
+                images.append(name)
+            elif depth is not None and len(relative.parts) + 1 >= depth:
+                continue
+            elif not _is_result_folder(inner):
                 kept.append(name)
             elif results is not None:
                 results.append(Path(inner))
         folders[:] = kept  # `os.walk` enters the folders that this list keeps
-        for name in sorted(files):
+        for name in sorted((*files, *images)):
             if not name.startswith("."):
                 yield FoundImage(Path(here, name), escaped((relative / name).as_posix()))
 

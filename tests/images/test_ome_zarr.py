@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stedfm_hf.images import ImageReadError, is_image_folder, list_series, open_image, read_image, read_series
+from stedfm_hf.images import (
+    ImageReadError,
+    find_images,
+    is_image_folder,
+    list_series,
+    open_image,
+    read_image,
+    read_series,
+)
 
 zarr = pytest.importorskip("zarr")
 RNG = np.random.default_rng(0)
@@ -196,3 +204,20 @@ def test_folders_are_recognised_by_what_is_in_them(tmp_path: Path) -> None:
         read_image(tmp_path / "plain.zarr")
     with pytest.raises(ImageReadError, match="is a folder"):
         read_image(tmp_path)
+
+
+def test_a_folder_that_is_an_image_is_found_as_one_file(tmp_path: Path) -> None:
+    for name in ("a.ome.zarr", "sub/b"):
+        write(tmp_path / name, numbers(5, 6), "yx")
+    (tmp_path / "c.oif.files").mkdir()
+    (tmp_path / "c.oif.files" / "s_C001.tif").write_bytes(b"x")
+    (tmp_path / "d.tif").write_bytes(b"x")
+
+    def paths(pattern: Path) -> list[str]:
+        found = find_images(pattern)
+        assert not found.skipped
+        return [image.path for image in found.images]
+
+    assert paths(tmp_path) == ["a.ome.zarr", "d.tif", "sub/b"]
+    assert paths(tmp_path / "*.zarr") == paths(tmp_path / "a.ome.zarr") == ["a.ome.zarr"]
+    assert paths(tmp_path / "**" / "b") == ["sub/b"]

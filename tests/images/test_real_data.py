@@ -25,6 +25,8 @@ def test_every_file_is_read_but_the_one_without_a_stack() -> None:
             failed.append((found.path, str(error)))
             continue
         assert [each.name for each in list_series(found.file)] == [image.series for image in images]
+        if found.path.startswith("formats/"):
+            continue  # other microscopes: their right values are in the tests of their readers
         for image in images:
             side = 750 if found.file.suffix == ".msr" else 224
             assert image.array.shape == (1, side, side)
