@@ -26,7 +26,7 @@ LAYERS = [
     {"discovery", "interpretability", "generation"},
     {"acquisition", "studies"},
     {"hub", "app"},
-    {"demo", "doctor"},
+    {"demo", "doctor", "info"},
     {"cli"},
 ]
 LAYER = {package: number for number, packages in enumerate(LAYERS) for package in packages}

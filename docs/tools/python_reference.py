@@ -59,7 +59,6 @@ PAGES = (
         "Images",
         "Find and read microscope images.",
         package="stedfm_hf.images",
-        names=("stedfm_hf.images.info.info",),
     ),
     ApiPage(
         "data",
@@ -121,9 +120,9 @@ PAGES = (
     ),
     ApiPage(
         "demo",
-        "Demo and doctor",
-        "The demo and the check of an installation.",
-        names=("stedfm_hf.demo.run.demo", "stedfm_hf.doctor.check_installation"),
+        "Demo, doctor and info",
+        "The demo, the check of an installation, and the summary of a folder.",
+        names=("stedfm_hf.demo.run.demo", "stedfm_hf.doctor.check_installation", "stedfm_hf.info.info.info"),
     ),
 )
 

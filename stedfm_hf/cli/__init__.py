@@ -17,7 +17,7 @@ from stedfm_hf.cli.inference import add_inference
 from stedfm_hf.cli.training import add_training
 from stedfm_hf.demo.settings import DemoSettings
 from stedfm_hf.doctor import DoctorSettings
-from stedfm_hf.images.settings import InfoSettings
+from stedfm_hf.info.settings import InfoSettings
 from stedfm_hf.runs.command_line import add_command, run_app
 from stedfm_hf.runs.threads import limit_spinning
 from stedfm_hf.weights.settings import ConvertSettings
@@ -61,7 +61,7 @@ def _stedfm(
     pass
 
 
-add_command(app, "info", "stedfm_hf.images.info:info", settings=InfoSettings, example="stedfm info cell.tif stack.msr")
+add_command(app, "info", "stedfm_hf.info.info:info", settings=InfoSettings, example="stedfm info images/")
 add_command(
     app,
     "convert",

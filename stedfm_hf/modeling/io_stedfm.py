@@ -378,6 +378,8 @@ def _read_pillow(handle: IO[bytes]) -> list[LazySeries]:
         raise ImageReadError(
             "a 16-bit colour PNG would be reduced to 8 bit by Pillow; save it as TIFF, or as 16-bit greyscale"
         )
+    if not head.startswith((b"\x89PNG", b"BM", b"\xff\xd8")):
+        raise ImageReadError("is not a PNG, JPEG or BMP file; copy or export it again")
     plugin = PngImageFile if head.startswith(b"\x89PNG") else BmpImageFile if head.startswith(b"BM") else JpegImageFile
     picture = plugin(handle)
     mode = "L" if picture.mode == "LA" else "RGB" if picture.mode in ("P", "PA", "RGBA", "RGBX") else picture.mode

@@ -62,12 +62,14 @@ class Section:
         text: Paragraphs of plain text.
         figures: Figures, in order.
         table: Table below the figures.
+        grid: Whether the figures are small and stand next to each other.
     """
 
     title: str
     text: Sequence[str] = ()
     figures: Sequence[ReportFigure] = ()
     table: Table | None = None
+    grid: bool = False
 
 
 def render_page(

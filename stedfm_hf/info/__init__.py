@@ -1,0 +1,1 @@
+"""What is in image files and folders, and what every command would read: `stedfm info`."""
