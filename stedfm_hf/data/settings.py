@@ -141,8 +141,8 @@ class BuildSettings:
     labels: str | Path | None = option(
         None,
         metavar="folder|TABLE",
-        help="Class labels: folder (name of the first folder inside INPUT), or a CSV or Parquet table with columns "
-        "path and label.",
+        help="Class labels: folder (name of the first folder inside INPUT), or a CSV, TSV or Parquet table with "
+        "columns path and label.",
     )
     keep_unlabelled: bool = option(False, help="Keep files without a label.")
     masks: str | Path | None = option(None, metavar="DIR", help="Folder of the masks, named like the images.")

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stedfm_hf.images.mask_names import IMAGES, MASKS
+from stedfm_hf.images.folders import composed
+from stedfm_hf.images.mask_name_table import IMAGES, MASKS
 from stedfm_hf.runs.errors import UserError
+from stedfm_hf.runs.progress import print_note
 
 FROM_FOLDERS = "folder"
 """Value of `--labels` that reads labels from the names of folders."""
 COLUMNS = ("path", "label")
 """Columns of a table of labels."""
+SEPARATORS = (",", ";", "\t")
+"""Separators of the columns of a text table; Excel writes semicolons in many languages."""
+TEXT_TABLES = (".csv", ".tsv", ".txt")
+SPREADSHEETS = (".xlsx", ".xls", ".ods")
 
 
 def folder_labels(paths: Sequence[str], *, simulated: bool = False) -> list[str | None]:
@@ -64,13 +72,15 @@ class FileLabels:
     unused: tuple[str, ...] = ()
 
 
-def label_files(paths: Iterable[str], labels: str | os.PathLike[str]) -> FileLabels:
+def label_files(paths: Iterable[str] | Mapping[str, Path], labels: str | os.PathLike[str]) -> FileLabels:
     """Return the labels of files.
 
     Args:
-        paths: Paths of the files, relative to their input, with forward slashes.
-        labels: `"folder"` for the first folder of each path, or a CSV or Parquet table with the columns `path` and
-            `label`. Paths in the table are relative to the input; the file name alone is enough if it is unique.
+        paths: Paths of the files, relative to their input, with forward slashes; or the file of each path, so that the
+            table may also hold absolute paths.
+        labels: `"folder"` for the first folder of each path, or a CSV, TSV or Parquet table with the columns `path`
+            and `label`, in upper or lower case. Columns of text are separated by commas, semicolons or tabs. Paths in
+            the table are relative to the input; the file name alone is enough if it is unique.
 
     Returns:
         The labels, and the rows of the table that match no file.
@@ -83,7 +93,8 @@ def label_files(paths: Iterable[str], labels: str | os.PathLike[str]) -> FileLab
         >>> label_files(["actin/a.tif", "b.tif"], "folder").labels
         {'actin/a.tif': 'actin'}
     """
-    paths = list(dict.fromkeys(paths))
+    files = {each: file for each, file in paths.items()} if isinstance(paths, Mapping) else dict.fromkeys(paths)
+    paths = list(files)
     if os.fspath(labels) == FROM_FOLDERS:
         label_of = {path: path.split("/")[0] for path in paths if "/" in path}
         if not label_of:
@@ -93,7 +104,7 @@ def label_files(paths: Iterable[str], labels: str | os.PathLike[str]) -> FileLab
             )
         _check_folders(set(label_of.values()))
         return FileLabels(label_of, "is not in a subfolder of the INPUT, so it has no label")
-    return _labels_from_rows(Path(labels), _rows(Path(labels)), paths)
+    return _labels_from_rows(Path(labels), _rows(Path(labels)), files)
 
 
 def _check_folders(names: set[str]) -> None:
@@ -115,52 +126,96 @@ def _check_folders(names: set[str]) -> None:
 def _rows(table: Path) -> list[tuple[str, str]]:
     """Return path and label of all rows that have both, as text, so that the label 007 is kept."""
     suffix = table.suffix.lower()
-    if suffix not in (".csv", ".parquet"):
-        raise UserError(f"--labels {table}: neither `folder` nor a table; give folder, or a .csv or .parquet file")
+    if suffix in SPREADSHEETS:
+        raise UserError(f"--labels {table}: is a spreadsheet; save it as CSV")
+    if suffix not in (*TEXT_TABLES, ".parquet"):
+        known = ", ".join((*TEXT_TABLES, ".parquet"))
+        raise UserError(
+            f"--labels {table}: neither `folder` nor a table; give folder, or a file of these types: {known}"
+        )
     try:
-        if suffix == ".csv":
-            with table.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file)
-                columns, records = list(reader.fieldnames or ()), list(reader)
-        else:
-            import pyarrow.parquet as pq
-
-            content = pq.read_table(table)
-            columns, records = content.column_names, content.to_pylist()
+        columns, records = _read_parquet(table) if suffix == ".parquet" else _read_text_table(table)
     except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are of these kinds
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UserError(f"{table}: the table of labels cannot be read ({' '.join(str(reason).split())})") from error
-    if missing := [name for name in COLUMNS if name not in columns]:
+    keys = [_column(name) for name in columns]
+    if missing := [name for name in COLUMNS if name not in keys]:
         has = ", ".join(map(str, columns)) or "none"
         raise UserError(
             f"{table}: no column {' and no column '.join(missing)} (its columns are {has}); name the columns path and "
             "label"
         )
-    rows = [(_text(record["path"]).replace("\\", "/"), _text(record["label"])) for record in records]
-    return [(path.removeprefix("./"), label) for path, label in rows if path and label]
+    if twice := [name for name in COLUMNS if keys.count(name) > 1]:
+        raise UserError(f"{table}: has two columns {twice[0]}; remove one")
+    path_at, label_at = (keys.index(name) for name in COLUMNS)
+    rows = []
+    for number, record in enumerate(records, start=2):
+        if any(map(_text, record[len(columns) :])):
+            raise UserError(
+                f"{table}: row {number} has {len(record)} cells and the header has {len(columns)}; put cells that "
+                "contain the separator in double quotes"
+            )
+        if len(record) > max(path_at, label_at):
+            rows.append((_text(record[path_at]), _text(record[label_at])))
+    return [(path, label) for path, label in rows if path and label]
+
+
+def _read_parquet(table: Path) -> tuple[list[str], list[list[object]]]:
+    """Return the names of the columns, and the cells of each row."""
+    import pyarrow.parquet as pq
+
+    content = pq.read_table(table)
+    return content.column_names, [list(row.values()) for row in content.to_pylist()]
+
+
+def _read_text_table(table: Path) -> tuple[list[str], list[list[object]]]:
+    """Return the names of the columns, and the cells of each row, of a table as Excel and other programs write it.
+
+    The separator is the one with which the first row has the columns; `sep=;` may precede it. The encoding is UTF-8,
+    UTF-16 with its mark, or Windows-1252, which is reported.
+    """
+    content = table.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        text = content.decode("utf-16")
+    else:
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = content.decode("cp1252")
+            print_note(f"note: {table} is not UTF-8; read as Windows-1252")
+    if match := re.match(r"sep=(.)\r?\n", text):
+        text = text[match.end() :]
+    header = text.split("\n", 1)[0]
+    by_separator = {each: next(csv.reader([header], delimiter=each), []) for each in SEPARATORS}
+    names = {each: {_column(name) for name in found} for each, found in by_separator.items()}
+    separator = max(SEPARATORS, key=lambda each: (len(names[each] & set(COLUMNS)), len(by_separator[each])))
+    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+    return (rows[0], [list(row) for row in rows[1:]]) if rows else ([], [])
+
+
+def _column(name: str) -> str:
+    return str(name).strip().lower()
 
 
 def _text(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _labels_from_rows(table: Path, rows: Sequence[tuple[str, str]], paths: Sequence[str]) -> FileLabels:
+def _labels_from_rows(table: Path, rows: Sequence[tuple[str, str]], files: Mapping[str, Path | None]) -> FileLabels:
     """Assign the labels of a table to files, by their path or, if it is unique, by their file name.
 
     Args:
         table: Path of the table, for messages.
         rows: Path and label of each row.
-        paths: Paths of all files.
+        files: File of each path, or None.
 
     Raises:
         UserError: A file name matches several files, a file has two labels, or no file has a label.
     """
-    by_name: defaultdict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        by_name[path.rpartition("/")[2]].append(path)
-    known_paths, label_of, unused = set(paths), dict[str, str](), list[str]()
+    find = _Finder(files)
+    label_of, unused = dict[str, str](), list[str]()
     for path, label in rows:
-        matches = [path] if path in known_paths else by_name.get(path, [])
+        matches = find(path)
         if len(matches) > 1:
             raise UserError(
                 f"{table}: {path!r} matches {len(matches)} files ({', '.join(matches[:3])}); write paths relative to "
@@ -173,7 +228,35 @@ def _labels_from_rows(table: Path, rows: Sequence[tuple[str, str]], paths: Seque
     if not label_of:
         example = f"such as {rows[0][0]!r}" if rows else "none"
         raise UserError(
-            f"{table}: labels none of the {len(paths)} files; its paths ({example}) must be relative to the INPUT, "
-            f"such as {paths[0]!r}"
+            f"{table}: labels none of the {len(files)} files; its paths ({example}) must be relative to the INPUT, "
+            f"such as {next(iter(files))!r}"
         )
     return FileLabels(label_of, "has no row in the table of labels", tuple(unused))
+
+
+class _Finder:
+    """Function that returns the files that a path of a table means.
+
+    Args:
+        files: File of each path, or None.
+    """
+
+    def __init__(self, files: Mapping[str, Path | None]) -> None:
+        self._paths: defaultdict[str, list[str]] = defaultdict(list)
+        self._names: defaultdict[str, list[str]] = defaultdict(list)
+        self._absolute: defaultdict[str, list[str]] = defaultdict(list)
+        for path, file in files.items():
+            self._paths[composed(path)].append(path)
+            self._names[composed(path).rpartition("/")[2]].append(path)
+            if file is not None:
+                for each in {os.path.abspath(file), os.path.realpath(file)}:
+                    self._absolute[composed(Path(each).as_posix())].append(path)
+
+    def __call__(self, path: str) -> list[str]:
+        """Return the files of a path as written, with backslashes as slashes, absolute, or of its file name."""
+        name = composed(path)
+        slashes = name.replace("\\", "/").removeprefix("./")
+        for found in (self._paths.get(name), self._paths.get(slashes), self._absolute.get(slashes)):
+            if found:
+                return found
+        return self._names.get(slashes, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pyarrow as pa
@@ -62,6 +63,50 @@ def test_a_table_gives_labels_by_path_or_by_unique_file_name(tmp_path: Path) -> 
     assert "no row" in found.missing
 
 
+WANTED = {"actin/a.tif": "007", "actin/x/b.tif": "thin, long", "c.tif": "µ"}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt", ".CSV"])
+@pytest.mark.parametrize(
+    ("encoding", "start"),
+    [("utf-8", ""), ("utf-8-sig", ""), ("utf-16", ""), ("cp1252", ""), ("utf-8-sig", "sep={}\r\n")],
+)
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    "header", ["path{0}label{0}n", " Path {0} LABEL{0}", '"path"{0}"label"{0}"n"', "n{0}label{0}Path"]
+)
+def test_tables_as_spreadsheets_write_them(
+    suffix: str, encoding: str, start: str, separator: str, header: str, tmp_path: Path
+) -> None:
+    rows = [("actin\\a.tif", "007"), ("b.tif", '"thin, long"'), (".\\c.tif", "µ")]
+    swapped = header.startswith("n")
+    lines = [separator.join(["1", *row[::-1]] if swapped else [*row, "1"]) for row in rows]
+    text = start.format(separator) + "\r\n".join([header.format(separator), *lines, ""])
+    path = tmp_path / f"labels{suffix}"
+    path.write_bytes(text.encode(encoding))
+    assert label_files(PATHS, path).labels == WANTED
+
+
+def test_a_table_with_absolute_paths_and_other_unicode_forms(tmp_path: Path) -> None:
+    name = unicodedata.normalize("NFD", "Zürich.tif")
+    files = {f"actin/{name}": tmp_path / "in" / "actin" / name, "c.tif": tmp_path / "in" / "c.tif"}
+    rows = f"path,label\nactin/Zürich.tif,x\n{tmp_path}/in/c.tif,y\n/elsewhere/c.tif,z\n"
+    found = label_files(files, table(tmp_path, rows))
+    assert found.labels == {f"actin/{name}": "x", "c.tif": "y"}
+    assert found.unused == ("/elsewhere/c.tif",)
+
+
+def test_rows_may_lack_or_repeat_empty_cells(tmp_path: Path) -> None:
+    text = "path;label;note\nc.tif;x\n\nactin/a.tif;y;;;\nb.tif\n"
+    assert label_files(PATHS, table(tmp_path, text)).labels == {"c.tif": "x", "actin/a.tif": "y"}
+
+
+def test_a_spreadsheet_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.xlsx").write_bytes(b"PK")
+    with pytest.raises(UserError, match="is a spreadsheet; save it as CSV"):
+        label_files(PATHS, tmp_path / "labels.xlsx")
+
+
 def test_a_parquet_table_with_numbers_and_nulls(tmp_path: Path) -> None:
     path = tmp_path / "labels.parquet"
     pq.write_table(pa.table({"path": PATHS, "label": [3, 3, None, 11]}), path)
@@ -78,6 +123,9 @@ def test_a_parquet_table_with_numbers_and_nulls(tmp_path: Path) -> None:
         ("path,label\n/data/c.tif,x\n", "labels none of the 4 files"),
         ("path,label\n", "labels none of the 4 files"),
         ("path,label\n\x00\x00,\x00\n", "labels none|cannot be read"),
+        ("path,Path,label\nc.tif,c.tif,x\n", "has two columns path; remove one"),
+        ("path;label;note\nc.tif;x;1;2\n", "row 2 has 4 cells and the header has 3; put cells"),
+        ("c.tif,x\na.tif,y\n", r"no column path and no column label \(its columns are c.tif, x\)"),
     ],
 )
 def test_an_invalid_table_is_refused(tmp_path: Path, text: str, words: str) -> None:
