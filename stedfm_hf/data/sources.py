@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from stedfm_hf.data.splits import file_id
-from stedfm_hf.runs import FileStamp, UserError, counted, file_stamp, print_note
+from stedfm_hf.runs import FileStamp, UserError, file_stamp, print_note
 
 if TYPE_CHECKING:
     from stedfm_hf.images import StedImage
@@ -126,20 +126,18 @@ def find_sources(
     files = [each for each in inputs if not is_dataset(each)]
     if files or not inputs:
         from stedfm_hf.images import find_images  # imports NumPy and the readers
-        from stedfm_hf.images.mask_names import find_masks
+        from stedfm_hf.images.mask_names import describe_masks, describe_same_names, find_masks
 
         found = find_images(files, leave_out=find_masks)
         sources += [ImageFile(image.file, image.path, file_stamp(image.file)) for image in found.images]
         skipped = found.skipped
-        if count := len(found.left_out):
-            skipped["masks"] = count
-            example = found.left_out[0].file
-            print_note(
-                f"note: skipped {counted(count, 'mask')} of the input images, such as {example}; to read a mask as an "
-                "image, give the path of its file"
-            )
+        if found.left_out:
+            skipped["masks"] = len(found.left_out)
+            print_note(describe_masks(found.left_out))
         if results := found.describe_results():
             print_note(f"note: {results}")
+        if same_names := describe_same_names(found.images):
+            print_note(same_names)
     for each in inputs:
         if is_dataset(each):
             from stedfm_hf.data.dataset_rows import dataset_rows  # takes seconds to import

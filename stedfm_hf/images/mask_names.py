@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,89 +17,10 @@ from ..runs.errors import UserError
 from ..runs.wording import counted, some_of
 from .folders import FoundImage, composed, find_images, suffix_of, walk_files
 from .formats import readable_suffixes
+from .mask_name_table import IMAGES, MASK_NAMES, MASKS, OUTLINE_SUFFIXES, POLYGONS_END, TEXT_SUFFIXES
 
-IMAGES = ("images", "image", "imgs", "img")
-MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "ground_truth", "groundtruth", "gt")
-"""Names of folders of images and of their masks, in lower case."""
-ROI_SUFFIXES = (".zip", ".roi")
-TEXT_SUFFIXES = (".txt",)
-OUTLINE_SUFFIXES = (*ROI_SUFFIXES, *TEXT_SUFFIXES)
-"""Suffixes of files of outlines: ImageJ ROIs and text."""
-REGION_END = "_region"
-"""End of the names of regions of interest."""
 _PREVIEWS = (".png", ".jpg", ".jpeg", ".bmp")
 _IMAGE_ENDS = ("_image", "_img", "-image")
-_POLYGONS = ".polys"
-
-
-@dataclass(frozen=True)
-class MaskName:
-    """Name of a file that belongs to the image `a.tif`.
-
-    Attributes:
-        program: Program that writes files with this name. If one program wrote several masks of an image, the first
-            in `MASK_NAMES` is used.
-        before: Text before `a`, in lower case.
-        after: Text after `a`, in lower case.
-        suffixes: Suffixes of the file; () for image files and outlines.
-        folder_only: Whether the name is that of a mask in a folder of masks only.
-        certain: Whether a file with this name is never an image, even if no image has its name.
-        is_mask: Whether the file is a mask, and not another result of the program.
-    """
-
-    program: str
-    before: str = ""
-    after: str = ""
-    suffixes: tuple[str, ...] = ()
-    folder_only: bool = False
-    certain: bool = False
-    is_mask: bool = True
-
-
-MASK_NAMES = (
-    # The name of the image: in a folder of masks. Fiji also saves ROIs as a.zip or a.roi next to the image.
-    MaskName("", folder_only=True),
-    MaskName("", suffixes=ROI_SUFFIXES),
-    # This package, StarDist's and many other data sets.
-    MaskName("", after="_mask", certain=True),
-    MaskName("", after="-mask"),
-    # Cellpose: its command line and `Save masks as PNG/tif` write _cp_masks, its training data have _masks. _seg.npy
-    # is a pickle, which is not read. Outlines and flows are other results.
-    MaskName("Cellpose", after="_cp_masks", certain=True),
-    MaskName("Cellpose", after="_masks", certain=True),
-    MaskName("Cellpose", after="_seg", suffixes=(".npy",), certain=True),
-    MaskName("Cellpose", after="_rois", suffixes=ROI_SUFFIXES),
-    MaskName("Cellpose", after="_cp_outlines", suffixes=TEXT_SUFFIXES),
-    MaskName("Cellpose", after="_cp_outlines", is_mask=False),
-    MaskName("Cellpose", after="_cp_output", is_mask=False),
-    MaskName("Cellpose", after="_outlines", is_mask=False),
-    MaskName("Cellpose", after="_flows", is_mask=False),
-    MaskName("Cellpose", after="_cp_flows", is_mask=False),
-    # StarDist in Python, Fiji, QuPath and napari.
-    MaskName("StarDist", after="_labels"),
-    MaskName("StarDist", after="_label"),
-    MaskName("StarDist", after=".labels"),
-    MaskName("StarDist", after="_stardist"),
-    MaskName("StarDist", after=".stardist"),
-    # Fiji: RoiSets of the ROI manager, label images of MorphoLibJ, and masks of `Analyze Particles`.
-    MaskName("Fiji", after="_roiset", suffixes=ROI_SUFFIXES),
-    MaskName("Fiji", after="-roiset", suffixes=ROI_SUFFIXES),
-    MaskName("Fiji", after="-rois", suffixes=ROI_SUFFIXES),
-    MaskName("Fiji", before="roiset_", suffixes=ROI_SUFFIXES),
-    MaskName("Fiji", after="-labels"),
-    MaskName("Fiji", after="-lbl"),
-    MaskName("Fiji", before="mask of ", certain=True),
-    MaskName("Fiji", before="count masks of ", certain=True),
-    # ilastik: `{nickname}_{result_type}`. Object Identities number the objects, Probabilities are soft masks.
-    MaskName("ilastik", after="_simple segmentation", certain=True),
-    MaskName("ilastik", after="_object predictions", certain=True),
-    MaskName("ilastik", after="_object identities", certain=True),
-    MaskName("ilastik", after="_probabilities", certain=True),
-    MaskName("ilastik", after="_object probabilities", is_mask=False),
-    MaskName("ilastik", after="_uncertainty", is_mask=False),
-    MaskName("ilastik", after="_features", is_mask=False),
-)
-"""Names of masks, the best of each program first. Polygons may also be called `a.polys.txt` or `a_NAME.polys.txt`."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +96,10 @@ def pair_masks(
     else:
         not_images = shared  # all files in a folder of masks inside the input are masks
     kept = tuple(each for each in images if each.path not in not_images)
-    return _match(kept, files, next_to_images)
+    others = set() if next_to_images else find_masks(kept)
+    found = _match(tuple(each for each in kept if each not in others), files, next_to_images)
+    notes = (describe_masks([each for each in kept if each in others]),) if others else ()
+    return replace(found, notes=(*notes, *found.notes))
 
 
 def _match(images: tuple[FoundImage, ...], files: Sequence[FoundImage], next_to_images: bool) -> MaskedImages:
@@ -341,6 +265,40 @@ def find_masks(images: Sequence[FoundImage]) -> set[FoundImage]:
     return found
 
 
+def describe_masks(masks: Sequence[FoundImage]) -> str:
+    """Return a note on masks that are not read as images.
+
+    Args:
+        masks: Masks that were left out; at least one.
+    """
+    return (
+        f"note: skipped {counted(len(masks), 'mask')} of the input images, such as {masks[0].file}; to read a mask as "
+        "an image, give the path of its file"
+    )
+
+
+def describe_same_names(images: Sequence[FoundImage]) -> str:
+    """Return a note on files that have the name of another image, such as the preview `a.png` of `a.tif`.
+
+    Args:
+        images: Image files.
+
+    Returns:
+        The note; empty if all names differ.
+    """
+    groups: defaultdict[str, list[FoundImage]] = defaultdict(list)
+    for each in images:
+        groups[base_name(each.path)].append(each)
+    more = [(group[0], each) for group in groups.values() for each in group[1:]]
+    if not more:
+        return ""
+    first, other = more[0]
+    return (
+        f"note: {counted(len(more), 'file')} with the name of another image and a different suffix ({other.path} and "
+        f"{first.path}); if these show the same field, move one of them out of the input"
+    )
+
+
 def _folders_of_objects(images: Sequence[FoundImage]) -> dict[str, list[FoundImage]]:
     """Return the masks of objects by folder: `ID/masks/*`, where `ID/images` holds one image of another name."""
     names, masks = defaultdict[str, set[str]](set), defaultdict[str, list[FoundImage]](list)
@@ -412,8 +370,8 @@ def _image_names(path: str, *, in_folder: bool) -> Iterator[tuple[str, int]]:
     """
     suffix, whole = suffix_of(path), base_name(path)
     folder, slash, stem = whole.rpartition("/")
-    if suffix in TEXT_SUFFIXES and stem.lower().endswith(_POLYGONS):
-        stem = stem[: -len(_POLYGONS)]
+    if suffix in TEXT_SUFFIXES and stem.lower().endswith(POLYGONS_END):
+        stem = stem[: -len(POLYGONS_END)]
         yield f"{folder}{slash}{stem}", 0 if in_folder else 1
         if annotated := stem.rpartition("_")[0]:  # in the reference protocol, the annotator follows the image
             yield f"{folder}{slash}{annotated}", 0 if in_folder else 1

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from stedfm_hf.data.sources import find_sources
+from stedfm_hf.data.repository.layout import staged_schema
+from stedfm_hf.data.sources import find_sources, is_dataset_folder
 
 
 def paths(*inputs: Path | str) -> list[str]:
@@ -44,3 +48,42 @@ def test_a_mask_folder_next_to_the_image_folder_is_skipped(masks: str, tmp_path:
     assert set(paths(tmp_path)) == {f"cells/{path}" for path in taken}
     assert paths(folder / masks) == ["1.tif", "2.tif"], "a mask folder given as input is read"
     assert set(paths(folder, folder / masks)) == taken | {"1.tif"}
+
+
+def test_files_that_differ_in_the_suffix_alone_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make(tmp_path, "a.tif", "a.png", "b.ome.tif", "b.jpg", "c.tif", "x/c.tif")
+    assert len(paths(folder)) == 6
+    note = "note: 2 files with the name of another image and a different suffix (a.tif and a.png); if these show"
+    assert capsys.readouterr().err.count(note) == 1
+
+
+def test_a_folder_is_a_data_set_by_what_it_holds(tmp_path: Path) -> None:
+    table = pa.table({"path": ["a.tif"], "embedding": [[1.0]]})
+    images = make(tmp_path / "images", "a.tif", "data/b.tif")
+    for name in ("embeddings.parquet", "data/train-00000-of-00001.parquet", ".hidden.parquet"):
+        pq.write_table(table, images / name)
+    (images / "damaged.parquet").write_bytes(b"PAR1")
+    (images / "README.md").write_text("# Images of cells\n\nconfigs: none")
+    assert not is_dataset_folder(images)
+    assert paths(images) == ["a.tif", "data/b.tif"]
+    (images / "README.md").write_text("---\nconfigs:\n- config_name: crops\n---\n")
+    assert is_dataset_folder(images)
+    only_tables = tmp_path / "tables"
+    only_tables.mkdir()
+    pq.write_table(table, only_tables / "embeddings.parquet")
+    assert is_dataset_folder(only_tables), "the error then names its columns"
+    features = {"info": {"features": {"image": {"_type": "Image"}, "label": {"dtype": "int64", "_type": "Value"}}}}
+    pixels = pa.table({"image": [b"x"]}).replace_schema_metadata({"huggingface": json.dumps(features)})
+    for folder, stored in (
+        (make(tmp_path / "with", "preview.png"), pixels),
+        (make(tmp_path / "crops", "x.png"), crops()),
+    ):
+        pq.write_table(stored, folder / "train.parquet")
+        assert is_dataset_folder(folder)
+    assert not is_dataset_folder(tmp_path) and not is_dataset_folder(tmp_path / "nowhere")
+
+
+def crops() -> pa.Table:
+    return staged_schema().empty_table()

@@ -137,6 +137,22 @@ def test_the_best_mask_of_a_program_is_used_and_other_results_are_no_images(tmp_
     assert {each.path for each in find_masks(find_images(folder).images)} == set(names)
 
 
+def test_corrected_results_of_segment_are_masks_in_a_folder_of_masks(tmp_path: Path) -> None:
+    names = [f"masks/a.ome.tif.{kind}1.tif" for kind in ("labels", "objects", "probabilities")]
+    folder = make(tmp_path, "images/a.ome.tif", *names)
+    assert pairs(folder / "images", folder / "masks")[1] == {"a.ome.tif": ["a.ome.tif.labels1.tif"]}
+    make(folder / "images", "a.ome.tif.labels1.tif")
+    assert pairs(folder / "images", folder / "images") == (["a.ome.tif"], {})
+
+
+def test_masks_next_to_the_images_are_no_images_if_other_masks_are_given(tmp_path: Path) -> None:
+    folder = make(tmp_path, "images/a.tif", "images/a_cp_masks.tif", "masks/a.tif")
+    found = pair_masks(find_images(folder / "images").images, folder / "masks")
+    assert [each.path for each in found.images] == ["a.tif"]
+    assert found.masks == {"a.tif": (folder / "masks" / "a.tif",)}
+    assert found.notes[0].startswith("note: skipped 1 mask of the input images, such as ")
+
+
 def test_masks_of_two_programs_are_both_listed(tmp_path: Path) -> None:
     folder = make(tmp_path, "a.tif", "a_mask.tif", "a_cp_masks.tif")
     assert pairs(folder, folder)[1] == {"a.tif": ["a_cp_masks.tif", "a_mask.tif"]}

@@ -24,7 +24,14 @@ from stedfm_hf.data.building.selection import Selection
 from stedfm_hf.data.repository.layout import INDEX_FILE
 from stedfm_hf.data.settings import BuildSettings
 from stedfm_hf.images import FoundImage, find_images
-from stedfm_hf.images.mask_names import find_masks, is_mask_name, mask_examples, pair_masks
+from stedfm_hf.images.mask_names import (
+    describe_masks,
+    describe_same_names,
+    find_masks,
+    is_mask_name,
+    mask_examples,
+    pair_masks,
+)
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, manifest_path, print_note, sha256_file
 from stedfm_hf.runs.executors import cores, run_items
 from stedfm_hf.runs.options import REFERENCE
@@ -161,10 +168,13 @@ def _find_inputs(settings: BuildSettings) -> _Inputs:
         UserError: No image is left, no mask matches an image, or the labels cannot be read.
     """
     output, labels, masks = Path(settings.output), settings.labels, settings.masks
-    inputs, found = _Inputs(), find_images(settings.inputs)
+    inputs, found = _Inputs(), find_images(settings.inputs, leave_out=find_masks if masks is None else None)
     inputs.notes["skipped_files"] = found.skipped
     if results := found.describe_results():
         print_note(f"note: {results}")
+    if found.left_out:
+        inputs.notes["skipped_masks"] = len(found.left_out)
+        print_note(f"{describe_masks(found.left_out)}, and to use masks as masks, give their folder with --masks")
     # Figures and previews of data sets, such as an earlier output, are not inputs.
     folders = {folder for each in found.images for folder in Path(os.path.realpath(each.file)).parents}
     datasets = {Path(os.path.realpath(output)), *filter(_is_repository, folders)}
@@ -194,7 +204,10 @@ def _find_inputs(settings: BuildSettings) -> _Inputs:
         )
     if masks is None:
         _report_masks(images)
-    file_labels = None if labels is None else label_files([each.path for each in images], labels)
+    if same_names := describe_same_names(images):
+        print_note(same_names)
+    labelled = {each.path: each.file for each in (*images, *found.left_out)}
+    file_labels = None if labels is None else label_files(labelled, labels)
     if file_labels is not None and file_labels.unused:
         inputs.notes["label_rows_without_file"] = len(file_labels.unused)
         examples = ", ".join(file_labels.unused[:3])
@@ -213,9 +226,8 @@ def _find_inputs(settings: BuildSettings) -> _Inputs:
 
 
 def _report_masks(images: Sequence[FoundImage]) -> None:
-    """Print a note if some files look like masks, but are read as images."""
-    among = find_masks(images)
-    masks = [each for each in images if each in among or is_mask_name(each)]
+    """Print a note if some files have the name of a mask, but are read as images, because no image has their name."""
+    masks = [each for each in images if is_mask_name(each)]
     if masks:
         print_note(
             f"note: {counted(len(masks), 'file')} with the name of a mask, such as {masks[0].path}, will be read as "

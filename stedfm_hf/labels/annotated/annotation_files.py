@@ -11,7 +11,7 @@ import numpy as np
 
 from stedfm_hf.images import ImageReadError, StedImage, list_series, read_image, read_series
 from stedfm_hf.images.folders import suffix_of
-from stedfm_hf.images.mask_names import OUTLINE_SUFFIXES
+from stedfm_hf.images.mask_name_table import OUTLINE_SUFFIXES
 from stedfm_hf.labels.annotated.outlines import fill, read_outlines
 from stedfm_hf.labels.annotated.stored import StoredMask, split_region, to_region, to_smallest_dtype
 from stedfm_hf.modeling.io_types_stedfm import RGB

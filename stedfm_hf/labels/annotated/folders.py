@@ -20,7 +20,8 @@ from stedfm_hf.images import (
 )
 from stedfm_hf.images.folders import suffix_of, walk_files
 from stedfm_hf.images.formats import readable_suffixes
-from stedfm_hf.images.mask_names import IMAGES, MASKS, REGION_END, base_name, check_object_masks, pair_masks
+from stedfm_hf.images.mask_name_table import IMAGES, MASKS, REGION_END
+from stedfm_hf.images.mask_names import base_name, check_object_masks, pair_masks
 from stedfm_hf.labels.annotated.annotation_files import read_mask
 from stedfm_hf.labels.annotated.stored import (
     Checked,

@@ -15,7 +15,7 @@ from skimage.draw import polygon
 
 from stedfm_hf.images import ImageReadError
 from stedfm_hf.images.folders import suffix_of
-from stedfm_hf.images.mask_names import ROI_SUFFIXES
+from stedfm_hf.images.mask_name_table import ROI_SUFFIXES
 from stedfm_hf.labels.annotated.stored import BACKGROUND, REGION, Key, StoredMask, to_region
 from stedfm_hf.runs.errors import UserError
 

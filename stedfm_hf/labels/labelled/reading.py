@@ -24,10 +24,12 @@ from stedfm_hf.data.repository.layout import crop_features
 from stedfm_hf.data.sources import is_dataset_folder
 from stedfm_hf.data.splits import file_id
 from stedfm_hf.images import FoundImage, StedImage, find_images, read_image
+from stedfm_hf.images.mask_name_table import IMAGES, MASKS
+from stedfm_hf.images.mask_names import describe_masks, find_masks
 from stedfm_hf.labels.sourced import digest_of
 from stedfm_hf.labels.splits import ONE_SPLIT
 from stedfm_hf.modeling.io_stedfm import ImageReadError
-from stedfm_hf.runs import UserError, read_json, sha256_file
+from stedfm_hf.runs import UserError, print_note, read_json, sha256_file
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -94,14 +96,22 @@ def read_class_folder(
     Raises:
         UserError: There are no class folders, or no image can be read.
     """
-    found = find_images(folder)
-    parts = {image.path: image.path.split("/") for image in found.images}
+    found = find_images(folder, leave_out=find_masks)
+    parts = {image.path: image.path.split("/") for image in (*found.images, *found.left_out)}
     tops = {path[0] for path in parts.values() if len(path) > 1}
-    if {"images", "masks"} <= tops:
-        raise UserError(f"{folder}: contains images and masks, not class folders. Use {folder / 'images'} instead.")
-    by_split = bool(tops) and tops <= set(SPLIT_FOLDERS)
+    of_images, of_masks = (sorted(top for top in tops if top.lower() in names) for names in (IMAGES, MASKS))
+    if of_images and of_masks:
+        raise UserError(
+            f"{folder}: contains {of_images[0]} and {of_masks[0]}, not class folders. Use {folder / of_images[0]} "
+            "instead."
+        )
+    if found.left_out:
+        print_note(describe_masks(found.left_out))
+    if results := found.describe_results():
+        print_note(f"note: {results}")
+    by_split = bool(tops) and {top.lower() for top in tops} <= set(SPLIT_FOLDERS)
     depth = 1 + by_split
-    if not any(len(path) > depth for path in parts.values()):
+    if not any(len(parts[image.path]) > depth for image in found.images):
         raise UserError(
             f"{folder}: has no class folders with images; put the images of each class into a folder with the name of "
             "the class"
@@ -113,7 +123,7 @@ def read_class_folder(
     groups: dict[str, list[tuple[FoundImage, str]]] = {}
     failed: dict[str, dict[str, str]] = {}
     for image, (content, error) in zip(images, checked, strict=True):
-        split = SPLIT_FOLDERS[parts[image.path][0]] if by_split else ONE_SPLIT
+        split = SPLIT_FOLDERS[parts[image.path][0].lower()] if by_split else ONE_SPLIT
         groups.setdefault(split, [])
         failed.setdefault(split, {})
         if error is None:

@@ -28,15 +28,28 @@ def test_images_in_the_folder_of_a_data_set_are_skipped(tmp_path: Path, capsys: 
     )
 
 
-@pytest.mark.parametrize("names", [("a", "a_mask"), ("b", "a_mask"), ("images__a", "masks__a")])
-def test_masks_that_are_read_as_images_are_reported(
+@pytest.mark.parametrize("names", [("a", "a_mask"), ("images__a", "masks__a"), ("a", "a_cp_masks")])
+def test_masks_of_the_images_are_skipped(
     names: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(tmp_path / "in", **{names[0]: spots(0)})
-    write(tmp_path / "in", **{names[1]: spots(1)})
+    for number, name in enumerate(names):
+        write(tmp_path / "in", **{name: spots(number)})
+    summary = build(tmp_path / "in", tmp_path / "out", crop_size=32, **NO_SPLIT, workers=1)
+    mask = tmp_path / "in" / f"{names[1].replace('__', '/')}.tif"
+    note = capsys.readouterr().err
+    assert f"note: skipped 1 mask of the input images, such as {mask}; " in note and "with --masks" in note
+    assert list(summary.manifest.items) == [f"{names[0].replace('__', '/')}.tif"]
+    assert summary.manifest.options["skipped_masks"] == 1
+
+
+def test_masks_without_an_image_are_read_as_images_and_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "in", b=spots(0), a_mask=spots(1))
     build(tmp_path / "in", tmp_path / "out", crop_size=32, **NO_SPLIT, workers=1)
-    mask = f"{names[1].replace('__', '/')}.tif"
-    assert f"note: 1 file with the name of a mask, such as {mask}, will be read as images" in capsys.readouterr().err
+    assert (
+        "note: 1 file with the name of a mask, such as a_mask.tif, will be read as images" in capsys.readouterr().err
+    )
 
 
 def test_folders_of_images_and_masks_are_not_taken_as_classes(

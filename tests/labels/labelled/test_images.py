@@ -58,6 +58,16 @@ def test_the_fingerprint_depends_on_the_content_not_on_the_path(tmp_path: Path) 
     assert len({data.fingerprint, data.take([0, 1]).fingerprint, data.take([1, 0]).fingerprint}) == 3
 
 
+def test_masks_in_class_folders_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = class_folder(tmp_path / "set", {"a": 2, "b": 2})
+    image = next((folder / "a").iterdir())
+    image.with_name(f"{image.stem}_cp_masks{image.suffix}").write_bytes(image.read_bytes())
+    (folder / "b" / f"{image.name}.map1.png").write_bytes(b"x")
+    assert len(read_labelled(folder)["all"]) == 4
+    note = capsys.readouterr().err
+    assert "note: skipped 1 mask of the input images" in note and "skipped 1 file with results of stedfm" in note
+
+
 def test_class_folders_are_matched_by_their_whole_name(tmp_path: Path) -> None:
     """The reference matched parts of names, so that images of 16hMeOH were also labelled 6hMeOH."""
     data = read_labelled(class_folder(tmp_path / "set", {"6hMeOH": 2, "16hMeOH": 3}))["all"]
