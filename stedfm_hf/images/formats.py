@@ -19,6 +19,7 @@ from ..modeling.io_stedfm import (
 from .imspector import read_imspector
 from .leica import read_leica
 from .ome_zarr import MEMBERS, read_ome_zarr
+from .zeiss import read_zeiss
 
 ALL_SERIES = "all"
 """Value of the option `series` that reads every series of a file."""
@@ -26,6 +27,7 @@ ALL_SERIES = "all"
 # Files in Hub repositories do not depend on the libraries of these formats.
 register_reader((".msr", ".obf"), read_imspector, magic=(b"OMAS_BF\n\xff\xff",))
 register_path_reader((".lif", ".lof", ".xlif"), read_leica, magic=(b"\x70\x00\x00\x00",))
+register_path_reader((".czi",), read_zeiss, magic=(b"ZISRAWFILE\0",))
 register_path_reader((".zarr",), read_ome_zarr, members=MEMBERS)
 
 __all__ = [
