@@ -192,7 +192,7 @@ def _planes(
         )
     calibration, dtype = find_calibration(header.imagej, raw) if not rgb else ({}, raw)
     size = (ome.pixel_size_nm if ome else None) or tag_pixel_size(page, header.imagej)
-    packed = not plain and int(page.compression) != 1
+    packed = not plain and (int(page.compression) != 1 or page.bitspersample != 8 * raw.itemsize)
     # A tile may be declared far larger than the image it is cut to; a plane is checked as it lies in the file.
     make_info("", (1, 1, math.prod(page.chunks)), raw, None, (), stored=stored, packed=True)
     make_info("", (channels, height, width), raw, None, (), stored=stored, packed=packed or raw.kind == "b")
