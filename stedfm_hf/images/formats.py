@@ -18,6 +18,7 @@ from ..modeling.io_stedfm import (
 )
 from .imspector import read_imspector
 from .leica import read_leica
+from .olympus import OIB, read_olympus
 from .ome_zarr import MEMBERS, read_ome_zarr
 from .zeiss import read_zeiss
 
@@ -28,6 +29,7 @@ ALL_SERIES = "all"
 register_reader((".msr", ".obf"), read_imspector, magic=(b"OMAS_BF\n\xff\xff",))
 register_path_reader((".lif", ".lof", ".xlif"), read_leica, magic=(b"\x70\x00\x00\x00",))
 register_path_reader((".czi",), read_zeiss, magic=(b"ZISRAWFILE\0",))
+register_path_reader((".oib", ".oif"), read_olympus, magic=(OIB,))
 register_path_reader((".zarr",), read_ome_zarr, members=MEMBERS)
 
 __all__ = [

@@ -127,19 +127,20 @@ def list_parts(parts: Iterable[tuple[str, Callable[[], Iterable[LazySeries]]]]) 
     Raises:
         ImageReadError: If no part can be read.
     """
-    found, left_out = list[LazySeries](), dict[str, str]()
+    found, left_out, errors = list[LazySeries](), dict[str, str](), list[Exception]()
     for name, list_series in parts:
         try:
             found.extend(list_series())
         except MemoryError:
             raise
         except Exception as error:
-            problem = str(error) if isinstance(error, ImageReadError) else f"{type(error).__name__}: {error}"[:200]
-            left_out[one_line(name) or "image"] = one_line(problem)
+            detail = f"damaged ({type(error).__name__}: {error}"[:200] + "); copy or export it again"
+            left_out[one_line(name) or "image"] = one_line(str(error) if isinstance(error, ImageReadError) else detail)
+            errors.append(error)
     if left_out and not found:
         first, why = next(iter(left_out.items()))
-        if len(left_out) == 1:
-            raise ImageReadError(why)
+        if len(errors) == 1:
+            raise errors[0]
         raise ImageReadError(f"none of its {len(left_out)} images can be read ({first}: {why}); export it again")
     return [replace(each, metadata=each.metadata | {"left_out": left_out}) for each in found] if left_out else found
 
