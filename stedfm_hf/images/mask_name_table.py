@@ -30,6 +30,7 @@ class MaskName:
         folder_only: Whether the name is that of a mask in a folder of masks only.
         certain: Whether a file with this name is never an image, even if no image has its name.
         is_mask: Whether the file is a mask, and not another result of the program.
+        numbered: Whether the numbers in the mask are those of objects, and not of classes.
     """
 
     program: str
@@ -39,6 +40,7 @@ class MaskName:
     folder_only: bool = False
     certain: bool = False
     is_mask: bool = True
+    numbered: bool = False
 
 
 MASK_NAMES = (
@@ -52,8 +54,8 @@ MASK_NAMES = (
     MaskName("stedfm", after=".labels1", folder_only=True),
     # Cellpose: its command line and `Save masks as PNG/tif` write _cp_masks, its training data have _masks. _seg.npy
     # is a pickle, which is not read. Outlines and flows are other results.
-    MaskName("Cellpose", after="_cp_masks", certain=True),
-    MaskName("Cellpose", after="_masks", certain=True),
+    MaskName("Cellpose", after="_cp_masks", certain=True, numbered=True),
+    MaskName("Cellpose", after="_masks", certain=True, numbered=True),
     MaskName("Cellpose", after="_seg", suffixes=(".npy",), certain=True),
     MaskName("Cellpose", after="_rois", suffixes=ROI_SUFFIXES),
     MaskName("Cellpose", after="_cp_outlines", suffixes=TEXT_SUFFIXES),
@@ -66,21 +68,21 @@ MASK_NAMES = (
     MaskName("StarDist", after="_labels"),
     MaskName("StarDist", after="_label"),
     MaskName("StarDist", after=".labels"),
-    MaskName("StarDist", after="_stardist"),
-    MaskName("StarDist", after=".stardist"),
+    MaskName("StarDist", after="_stardist", numbered=True),
+    MaskName("StarDist", after=".stardist", numbered=True),
     # Fiji: RoiSets of the ROI manager, label images of MorphoLibJ, and masks of `Analyze Particles`.
     MaskName("Fiji", after="_roiset", suffixes=ROI_SUFFIXES),
     MaskName("Fiji", after="-roiset", suffixes=ROI_SUFFIXES),
     MaskName("Fiji", after="-rois", suffixes=ROI_SUFFIXES),
     MaskName("Fiji", before="roiset_", suffixes=ROI_SUFFIXES),
     MaskName("Fiji", after="-labels"),
-    MaskName("Fiji", after="-lbl"),
+    MaskName("Fiji", after="-lbl", numbered=True),
     MaskName("Fiji", before="mask of ", certain=True),
-    MaskName("Fiji", before="count masks of ", certain=True),
+    MaskName("Fiji", before="count masks of ", certain=True, numbered=True),
     # ilastik: `{nickname}_{result_type}`. Object Identities number the objects, Probabilities are soft masks.
     MaskName("ilastik", after="_simple segmentation", certain=True),
     MaskName("ilastik", after="_object predictions", certain=True),
-    MaskName("ilastik", after="_object identities", certain=True),
+    MaskName("ilastik", after="_object identities", certain=True, numbered=True),
     MaskName("ilastik", after="_probabilities", certain=True),
     MaskName("ilastik", after="_object probabilities", is_mask=False),
     MaskName("ilastik", after="_uncertainty", is_mask=False),

@@ -8,19 +8,69 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 
 from ..runs.errors import UserError
 from ..runs.wording import counted, some_of
-from .folders import FoundImage, composed, find_images, suffix_of, walk_files
+from .folders import FoundImage, composed, find_images, is_result_file, suffix_of, walk_files
 from .formats import readable_suffixes
-from .mask_name_table import IMAGES, MASK_NAMES, MASKS, OUTLINE_SUFFIXES, POLYGONS_END, TEXT_SUFFIXES
+from .mask_name_table import IMAGES, MASK_NAMES, MASKS, OUTLINE_SUFFIXES, POLYGONS_END, REGION_END, TEXT_SUFFIXES
 
 _PREVIEWS = (".png", ".jpg", ".jpeg", ".bmp")
 _IMAGE_ENDS = ("_image", "_img", "-image")
+
+
+@dataclass
+class MaskNotes:
+    """What was guessed or left out when masks were assigned to images.
+
+    Attributes:
+        skipped: Masks among the images.
+        loose: Masks whose names differ in upper and lower case or in spaces.
+        previews: Images that are left out, because another image has their name.
+        pickled: Masks that are pickles, of images without another mask.
+        unused: Masks of images for which a better mask of the same program exists.
+        without_image: Masks for which no image has the name.
+    """
+
+    skipped: list[FoundImage] = field(default_factory=list)
+    loose: list[FoundImage] = field(default_factory=list)
+    previews: list[FoundImage] = field(default_factory=list)
+    pickled: list[FoundImage] = field(default_factory=list)
+    unused: list[FoundImage] = field(default_factory=list)
+    without_image: list[FoundImage] = field(default_factory=list)
+
+    def add(self, other: MaskNotes) -> None:
+        """Add the notes on other images."""
+        for each in fields(self):
+            getattr(self, each.name).extend(getattr(other, each.name))
+
+    def lines(self) -> list[str]:
+        """Return one line for each kind, with the number of files."""
+        lines = [describe_masks(self.skipped)] if self.skipped else []
+        sentences = (
+            (self.loose, "mask", "matched by a name that differs in upper and lower case or in spaces"),
+            (self.previews, "file", "skipped as a preview of an image with the same name"),
+            (self.unused, "mask", "not used, because the same program wrote a better one for the image"),
+            (self.without_image, "mask", "without an image of the same name"),
+        )
+        lines += [
+            f"note: {counted(len(files), noun)} {text}: {_listed(files)}" for files, noun, text in sentences if files
+        ]
+        if self.pickled:
+            is_ = "is a pickle" if len(self.pickled) == 1 else "are pickles"
+            lines.append(
+                f"note: {counted(len(self.pickled), 'mask')} {is_} of Cellpose, which is never loaded "
+                f"({_listed(self.pickled)}); save the masks as TIFF (in Cellpose: File > Save masks as PNG/tif)"
+            )
+        return lines
+
+
+def _listed(files: Sequence[FoundImage]) -> str:
+    return some_of([each.path for each in files], 2)
 
 
 @dataclass(frozen=True)
@@ -31,13 +81,13 @@ class MaskedImages:
         images: Files that are not masks.
         masks: Candidates for the mask of an image, by the path of the image. More than one is an error.
         shared: Path of another image with the same name, by the path of an image whose mask is ambiguous therefore.
-        notes: What was guessed or left out, with counts.
+        notes: What was guessed or left out.
     """
 
     images: tuple[FoundImage, ...]
     masks: Mapping[str, tuple[Path, ...]]
     shared: Mapping[str, str]
-    notes: tuple[str, ...] = ()
+    notes: MaskNotes
 
 
 def base_name(path: str) -> str:
@@ -98,48 +148,55 @@ def pair_masks(
     kept = tuple(each for each in images if each.path not in not_images)
     others = set() if next_to_images else find_masks(kept)
     found = _match(tuple(each for each in kept if each not in others), files, next_to_images)
-    notes = (describe_masks([each for each in kept if each in others]),) if others else ()
-    return replace(found, notes=(*notes, *found.notes))
+    found.notes.skipped += [each for each in kept if each in others]
+    return found
 
 
 def _match(images: tuple[FoundImage, ...], files: Sequence[FoundImage], next_to_images: bool) -> MaskedImages:
     """Assign files to images by name."""
+    notes = MaskNotes()
     pickled = [each for each in files if suffix_of(each.path) == ".npy" and is_pickled(each.file)]
-    unreadable = set(pickled)
-    image_files = {os.path.realpath(each.file) for each in images}
+    image_files = {os.path.realpath(each.file) for each in images} | {os.path.realpath(each.file) for each in pickled}
+    files = [each for each in files if os.path.realpath(each.file) not in image_files]
     exact, loose = _Index(), _Index()
     for file in files:
-        if file in unreadable or os.path.realpath(file.file) in image_files:
-            continue
         for name, rank in _image_names(file.path, in_folder=not next_to_images):
             exact[name].append((rank, file))
             loose[_loose(name)].append((rank, file))
-    same_loosely = Counter(_loose(name) for each in images for name in {base_name(each.path)})
-    masks, guessed = dict[str, tuple[Path, ...]](), list[str]()
+    base_names = Counter(base_name(each.path) for each in images)
+    loose_names = Counter(map(_loose, base_names))
+    masks, known = dict[str, tuple[Path, ...]](), set[FoundImage]()
     for image in images:
-        candidates = _best([exact[name] for name in _names_of_image(image.path) if name in exact])
-        if not candidates and same_loosely[_loose(base_name(image.path))] == 1:
-            names = [_loose(name) for name in _names_of_image(image.path)]
-            candidates = _best([loose[name] for name in names if name in loose])
-            guessed += [image.path] if candidates else []
+        # `c_mask` is the mask of `c_image` only if there is no image `c`.
+        first, *more = _names_of_image(image.path)
+        names = [first, *(name for name in more if name not in base_names)]
+        groups = [exact[name] for name in names if name in exact]
+        if not groups and loose_names[_loose(first)] == 1:
+            groups = [loose[_loose(name)] for name in names if _loose(name) in loose]
+            notes.loose += _best(groups)
+        candidates = _best(groups)
         if candidates:
             masks[image.path] = tuple(each.file for each in candidates)
-    kept, shared, notes = _separate_previews(images, masks)
-    if guessed:
-        notes.append(
-            f"note: the names of {counted(len(guessed), 'mask')} differ from those of their images in upper and lower "
-            f"case or in spaces, such as {masks[guessed[0]][0].name} of {guessed[0]}"
-        )
+            of_image = [file for group in groups for rank, file in group if MASK_NAMES[rank].is_mask]
+            notes.unused += [each for each in dict.fromkeys(of_image) if each not in candidates]
+        known.update(file for group in groups for _, file in group)
+    kept, shared = _separate_previews(images, masks, notes)
     with_mask = {name for path in masks for name in _names_of_image(path)}
-    needed = [
-        each
-        for each in pickled
-        if not with_mask.intersection(name for name, _ in _image_names(each.path, in_folder=True))
-    ]
-    if needed:
-        notes.append(_describe_pickles(needed))
+    for each in pickled:
+        if not with_mask.intersection(name for name, _ in _image_names(each.path, in_folder=True)):
+            notes.pickled.append(each)
+    notes.without_image += [each for each in files if each not in known and _is_orphan(each.path, next_to_images)]
     kept_paths = {each.path for each in kept}
-    return MaskedImages(kept, {path: each for path, each in masks.items() if path in kept_paths}, shared, tuple(notes))
+    return MaskedImages(kept, {path: each for path, each in masks.items() if path in kept_paths}, shared, notes)
+
+
+def _is_orphan(path: str, next_to_images: bool) -> bool:
+    """Return whether a file without an image is probably a mask: in a folder of masks, or with the name of a mask."""
+    if base_name(path).lower().endswith(REGION_END) or is_result_file(path.rpartition("/")[2]):
+        return False
+    if next_to_images or suffix_of(path) in TEXT_SUFFIXES:
+        return _is_certain(path)
+    return True
 
 
 class _Index(defaultdict[str, list[tuple[int, FoundImage]]]):
@@ -170,42 +227,31 @@ def _best(groups: Iterable[list[tuple[int, FoundImage]]]) -> list[FoundImage]:
 
 
 def _separate_previews(
-    images: Sequence[FoundImage], masks: Mapping[str, tuple[Path, ...]]
-) -> tuple[tuple[FoundImage, ...], dict[str, str], list[str]]:
+    images: Sequence[FoundImage], masks: Mapping[str, tuple[Path, ...]], notes: MaskNotes
+) -> tuple[tuple[FoundImage, ...], dict[str, str]]:
     """Remove previews: `a.png` next to the image `a.tif` with the same mask.
 
+    Args:
+        images: Images.
+        masks: Masks of the images, by path.
+        notes: Notes to which the previews are added.
+
     Returns:
-        The other images, a conflicting image by the path of each image that has one, and notes.
+        The other images, and a conflicting image by the path of each image that has one.
     """
     groups: defaultdict[str, list[FoundImage]] = defaultdict(list)
     for each in images:
         if each.path in masks:
             groups[base_name(each.path)].append(each)
     shared: dict[str, str] = {}
-    previews: list[FoundImage] = []
     for group in groups.values():
         originals = [each for each in group if suffix_of(each.path) not in _PREVIEWS]
         if len(group) > 1 and len(originals) == 1:
-            previews += [each for each in group if each not in originals]
+            notes.previews += [each for each in group if each not in originals]
         elif len(group) > 1:
             shared |= {each.path: next(other.path for other in group if other != each) for each in group}
-    notes = []
-    if previews:
-        notes.append(
-            f"note: skipped {counted(len(previews), 'file')} as previews of images with the same name, such as "
-            f"{previews[0].path}"
-        )
-    left_out = set(previews)
-    return tuple(each for each in images if each not in left_out), shared, notes
-
-
-def _describe_pickles(files: Sequence[FoundImage]) -> str:
-    """Return a note on pickled masks, which are never loaded because that can run programs."""
-    is_, names = "is a pickle" if len(files) == 1 else "are pickles", some_of([each.path for each in files], 2)
-    return (
-        f"note: {counted(len(files), 'mask')} {is_} of Cellpose, which is never loaded ({names}); save the masks as "
-        "TIFF (in Cellpose: File > Save masks as PNG/tif)"
-    )
+    left_out = set(notes.previews)
+    return tuple(each for each in images if each not in left_out), shared
 
 
 def is_pickled(file: Path) -> bool:
@@ -333,6 +379,16 @@ def check_object_masks(images: Sequence[FoundImage], where: Path) -> None:
             f"{where}: holds a folder for each image, with a mask for each object ({counted(len(files), 'file')} in "
             f"{folder}); combine these masks into one label image, and save it as masks/a.tif for images/a.tif"
         )
+
+
+def numbers_objects(file: Path) -> bool:
+    """Return whether a program that wrote a mask with this name numbers objects.
+
+    Example:
+        >>> numbers_objects(Path("a_cp_masks.tif")), numbers_objects(Path("a_mask.tif"))
+        (True, False)
+    """
+    return any(MASK_NAMES[rank].numbered for _, rank in _image_names(file.name, in_folder=False))
 
 
 def is_mask_name(image: FoundImage) -> bool:

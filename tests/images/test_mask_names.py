@@ -135,6 +135,23 @@ def test_the_best_mask_of_a_program_is_used_and_other_results_are_no_images(tmp_
         {"a.tif": ["a_cp_masks.tif"], "b.tif": ["b_Simple Segmentation.tif"]},
     )
     assert {each.path for each in find_masks(find_images(folder).images)} == set(names)
+    assert pair_masks(find_images(folder).images, folder).notes.lines() == [
+        "note: 1 mask not used, because the same program wrote a better one for the image: b_Probabilities.tif"
+    ]
+
+
+def test_masks_without_an_image_are_reported(tmp_path: Path) -> None:
+    folder = make(tmp_path, "images/a.tif", "masks/a.tif", "masks/a_region.tif", "masks/b.tif", "masks/c.tif")
+    found = pair_masks(find_images(folder / "images").images, folder / "masks")
+    assert found.notes.lines() == ["note: 2 masks without an image of the same name: b.tif, c.tif"]
+    beside = make(tmp_path / "beside", "a.tif", "a_mask.tif", "b_mask.tif", "b.labels.tif")
+    found = pair_masks(find_images(beside).images, beside)
+    assert [each.path for each in found.notes.without_image] == ["b_mask.tif"]
+
+
+def test_a_mask_belongs_to_the_image_with_its_whole_name(tmp_path: Path) -> None:
+    folder = make(tmp_path, "c.tif", "c_image.tif", "c_mask.tif")
+    assert pairs(folder, folder)[1] == {"c.tif": ["c_mask.tif"]}
 
 
 def test_corrected_results_of_segment_are_masks_in_a_folder_of_masks(tmp_path: Path) -> None:
@@ -150,7 +167,7 @@ def test_masks_next_to_the_images_are_no_images_if_other_masks_are_given(tmp_pat
     found = pair_masks(find_images(folder / "images").images, folder / "masks")
     assert [each.path for each in found.images] == ["a.tif"]
     assert found.masks == {"a.tif": (folder / "masks" / "a.tif",)}
-    assert found.notes[0].startswith("note: skipped 1 mask of the input images, such as ")
+    assert found.notes.lines()[0].startswith("note: skipped 1 mask of the input images, such as ")
 
 
 def test_masks_of_two_programs_are_both_listed(tmp_path: Path) -> None:
@@ -168,7 +185,7 @@ def test_pickles_of_cellpose_are_no_masks_and_are_reported_once(tmp_path: Path) 
         "b.tif": ["b_cp_masks.tif"],
         "c.tif": ["c_seg.npy"],
     }
-    (note,) = found.notes
+    (note,) = found.notes.lines()
     assert note.startswith("note: 1 mask is a pickle of Cellpose, which is never loaded (a_seg.npy); save")
     assert {each.path for each in found.images} == {"a.tif", "b.tif", "c.tif"}
 
@@ -182,7 +199,9 @@ def test_names_that_differ_in_case_or_spaces_are_paired_with_a_note(tmp_path: Pa
         "Cell 1.tif": "cell 1 .tif",
         "A.tif": "A.tif",
     }
-    assert found.notes[0].startswith("note: the names of 1 mask differ from those of their images in upper and lower")
+    assert found.notes.lines() == [
+        "note: 1 mask matched by a name that differs in upper and lower case or in spaces: cell 1 .tif"
+    ]
 
 
 def test_a_preview_of_an_image_is_left_out_and_other_twins_are_a_conflict(tmp_path: Path) -> None:
@@ -192,7 +211,7 @@ def test_a_preview_of_an_image_is_left_out_and_other_twins_are_a_conflict(tmp_pa
     found = pair_masks(find_images(folder / "images").images, folder / "masks")
     assert [each.path for each in found.images] == ["a.tif", "b.tif", "b.tiff"]
     assert found.shared == {"b.tif": "b.tiff", "b.tiff": "b.tif"}
-    assert found.notes == ("note: skipped 1 file as previews of images with the same name, such as a.png",)
+    assert found.notes.lines() == ["note: 1 file skipped as a preview of an image with the same name: a.png"]
 
 
 def test_a_mask_for_each_object_is_left_out_and_refused(tmp_path: Path) -> None:

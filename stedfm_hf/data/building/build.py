@@ -189,7 +189,7 @@ def _find_inputs(settings: BuildSettings) -> _Inputs:
             raise UserError(f"--masks {masks}: no such folder; check the path")
         paired = pair_masks(images, masks)
         images, masks_of, same_name = list(paired.images), dict(paired.masks), dict(paired.shared)
-        for note in paired.notes:
+        for note in paired.notes.lines():
             print_note(note)
         if not masks_of:
             example = images[0].path if images else found.images[0].path

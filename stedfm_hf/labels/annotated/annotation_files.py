@@ -12,6 +12,7 @@ import numpy as np
 from stedfm_hf.images import ImageReadError, StedImage, list_series, read_image, read_series
 from stedfm_hf.images.folders import suffix_of
 from stedfm_hf.images.mask_name_table import OUTLINE_SUFFIXES
+from stedfm_hf.images.mask_names import numbers_objects
 from stedfm_hf.labels.annotated.outlines import fill, read_outlines
 from stedfm_hf.labels.annotated.stored import StoredMask, split_region, to_region, to_smallest_dtype
 from stedfm_hf.modeling.io_types_stedfm import RGB
@@ -115,7 +116,8 @@ def _with_name(kind: str, file: Path, error: Exception) -> ImageReadError:
 def _read_raster(file: Path) -> StoredMask:
     planes, names = _read_planes(file)
     planes, names, region = split_region(planes, names)
-    return StoredMask(to_smallest_dtype(planes), tuple(names), region=region)
+    numbered = len(planes) == 1 and numbers_objects(file)
+    return StoredMask(to_smallest_dtype(planes), tuple(names), region=region, numbered=numbered)
 
 
 def _read_part(file: Path, number: int, count: int) -> StoredMask:

@@ -21,7 +21,7 @@ from stedfm_hf.images import (
 from stedfm_hf.images.folders import suffix_of, walk_files
 from stedfm_hf.images.formats import readable_suffixes
 from stedfm_hf.images.mask_name_table import IMAGES, MASKS, REGION_END
-from stedfm_hf.images.mask_names import base_name, check_object_masks, pair_masks
+from stedfm_hf.images.mask_names import MaskNotes, base_name, check_object_masks, pair_masks
 from stedfm_hf.labels.annotated.annotation_files import read_mask
 from stedfm_hf.labels.annotated.stored import (
     Checked,
@@ -81,8 +81,17 @@ def find_pairs(folder: Path, masks: Path | None) -> dict[str, list[Pair]]:
         UserError: Several folders could hold the masks, the folder of the masks does not exist, there is no image, or
             there is a mask for each object.
     """
+    notes = MaskNotes()
+    pairs_by_split = _find_pairs(folder, masks, notes)
+    for line in notes.lines():
+        print_note(line)
+    return pairs_by_split
+
+
+def _find_pairs(folder: Path, masks: Path | None, notes: MaskNotes) -> dict[str, list[Pair]]:
+    """Find the images of a folder and their masks, by split; see :func:`find_pairs`. Guesses are added to `notes`."""
     if masks is None and (folders := _images_and_masks(folder)) is not None:
-        return _by_split(_pairs(*folders, ""))
+        return _by_split(_pairs(*folders, "", notes))
     tops = sorted(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
     if (
         masks is None
@@ -93,10 +102,10 @@ def find_pairs(folder: Path, masks: Path | None) -> dict[str, list[Pair]]:
         found: dict[str, list[Pair]] = {}
         for top in tops:
             inner = folder / top
-            pairs = _pairs(*(_images_and_masks(inner) or (inner, inner)), f"{top}/")
+            pairs = _pairs(*(_images_and_masks(inner) or (inner, inner)), f"{top}/", notes)
             found.setdefault(SPLIT_FOLDERS[top.lower()], []).extend(pairs)
         return _sorted_by_split(found)
-    return _by_split(_pairs(folder, masks or folder, ""))
+    return _by_split(_pairs(folder, masks or folder, "", notes))
 
 
 def expand_series(pair: Pair) -> list[Pair]:
@@ -144,27 +153,30 @@ def _sorted_by_split(pairs_by_split: dict[str, list[Pair]]) -> dict[str, list[Pa
     return {name: pairs_by_split[name] for name in dict.fromkeys(SPLIT_FOLDERS.values()) if name in pairs_by_split}
 
 
-def _pairs(images: Path, masks: Path, prefix: str) -> list[Pair]:
+def _pairs(images: Path, masks: Path, prefix: str, notes: MaskNotes) -> list[Pair]:
     """Return the images of a folder, each with all files in `masks` that could be its mask, and with its region.
 
     Args:
         images: Folder of the images.
         masks: Folder of the masks; may be the same one.
         prefix: Text in front of each path in the results, such as `train/`.
+        notes: Notes to which guesses are added.
 
     Raises:
         UserError: If the folder of masks does not exist, or there is no image.
     """
     if not masks.is_dir():
         raise UserError(f"{masks}: folder of masks not found; check the path")
-    in_images = find_images(images).images
+    found = find_images(images)
+    if results := found.describe_results():
+        print_note(f"note: {results}")
+    in_images = found.images
     check_object_masks(in_images, images)
     found_images = [each for each in in_images if not base_name(each.path).lower().endswith(REGION_END)]
     if not found_images:
         raise UserError(f"{images}: contains regions of interest but no image; use the folder of the images")
     masked = pair_masks(found_images, masks, outlines=True)
-    for note in masked.notes:
-        print_note(note)
+    notes.add(masked.notes)
     files = walk_files(images) if os.path.samefile(images, masks) else (*walk_files(images), *walk_files(masks))
     regions = {
         name: each.file
@@ -246,6 +258,12 @@ def read_folder(
                 image_id: each for image_id, each in zip(image_ids, checked, strict=True) if isinstance(each, str)
             },
             without_mask=[pair.image_id for pair in pairs if not pair.masks],
+        )
+    numbered = [each for rows in rows_by_split.values() for each in rows.facts if each.numbered]
+    if any(len(set(each.values or ()) - {0}) > 1 for each in numbered):
+        print_note(
+            f"note: {counted(len(numbered), 'mask')} of Cellpose or a similar program with numbered objects; all "
+            "numbers are one class unless --classes names several"
         )
     if fractions:
         print_note(

@@ -33,6 +33,7 @@ class StoredMask:
         region: Pixels that were annotated, (H, W) bool; None: all.
         fractions: Whether the outlines were fractions of the image, as YOLO writes them; numbers of classes then
             start at 0.
+        numbered: Whether the numbers are those of objects of one class.
     """
 
     planes: np.ndarray
@@ -40,6 +41,7 @@ class StoredMask:
     outlines: bool = False
     region: np.ndarray | None = None
     fractions: bool = False
+    numbered: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class MaskFacts:
         touched: Number of pixels that are above 0 in any plane.
         size: Number of pixels of a plane.
         fractions: Whether the outlines were fractions of the image.
+        numbered: Whether the numbers are those of objects of one class.
     """
 
     keys: tuple[Key, ...]
@@ -65,6 +68,7 @@ class MaskFacts:
     touched: int
     size: int
     fractions: bool = False
+    numbered: bool = False
 
 
 def to_smallest_dtype(planes: np.ndarray) -> np.ndarray:
@@ -118,7 +122,17 @@ def count_pixels(mask: StoredMask) -> MaskFacts:
         values = {int(value): int(total[value]) for value in np.flatnonzero(total)}
     positive = tuple(int(np.count_nonzero(plane)) for plane in planes)
     touched = positive[0] if len(planes) == 1 else int(np.count_nonzero(planes.any(axis=0)))
-    return MaskFacts(mask.keys, mask.outlines, len(planes), values, positive, touched, planes[0].size, mask.fractions)
+    return MaskFacts(
+        mask.keys,
+        mask.outlines,
+        len(planes),
+        values,
+        positive,
+        touched,
+        planes[0].size,
+        fractions=mask.fractions,
+        numbered=mask.numbered,
+    )
 
 
 def split_region(planes: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None]:

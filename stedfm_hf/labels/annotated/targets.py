@@ -164,7 +164,8 @@ def make_rule(
     """Infer which classes the masks of a data set encode, and assign the same class numbers in all splits.
 
     One plane of whole numbers is a label image, with one class per pixel and 0 for the background. If all masks hold
-    only 0 and 255, 255 is class 1; otherwise pixels of 255 are ignored. Several planes, or outlines of several
+    only 0 and 255, 255 is class 1; otherwise pixels of 255 are ignored. Masks of programs that number objects, such as
+    Cellpose, are of one class unless several are named. Several planes, or outlines of several
     classes, are one class each (`multi_label`). Fractions are soft masks. A plane is a bit field only if `multi_label`
     is requested and no name is given for the number 0.
 
@@ -353,6 +354,7 @@ def _rule_from_numbers(
         UserError: If a mask contains a number without a name, or all masks are empty.
     """
     values = {value for facts in masks.values() for value in facts.values or ()}
+    classes = _one_class_of_objects(masks, classes, values)
     named_numbers = classes if isinstance(classes, Mapping) else known if classes is None else {}
     binary = IGNORE_INDEX in values and values <= {0, IGNORE_INDEX} and IGNORE_INDEX not in named_numbers
     foreground = IGNORE_INDEX if binary else 1
@@ -392,6 +394,19 @@ def _rule_from_numbers(
     if not groups:
         raise UserError(f"{where}: every mask is empty ({counted(len(masks), 'mask')}); annotate some images")
     return Rule(target_type, tuple(groups), "numbers", tuple(groups.values()))
+
+
+def _one_class_of_objects(masks: Masks, classes: Classes | None, values: set[int]) -> Classes | None:
+    """Return one name for all numbers, if a program numbered the objects and at most one class is named.
+
+    Masks whose names do not say so are unchanged, because their numbers may be classes.
+    """
+    given = [] if classes is None else _without_background(_names_of(classes))
+    if isinstance(classes, Mapping) or len(given) > 1 or len(values - {0}) < 2:
+        return classes
+    if not all(facts.numbered for facts in masks.values()):
+        return classes
+    return dict.fromkeys(sorted(values - {0}), given[0] if given else "object")
 
 
 def _check_ignored(masks: Masks, where: str) -> None:

@@ -74,6 +74,25 @@ def test_pickles_of_cellpose_are_reported_and_not_read(tmp_path: Path, capsys: p
     assert "note: 1 mask is a pickle of Cellpose, which is never loaded (a1_seg.npy)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["a_cp_masks.tif", "a_Object Identities.tif", "a.stardist.tif"])
+def test_numbers_of_objects_are_one_class(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    objects = np.zeros((40, 300), np.uint16)
+    objects[0] = np.arange(300)
+    write_image(tmp_path / "a.tif", sample_image(0, objects.shape))
+    write_image(tmp_path / name, objects)
+    data = read_annotated(tmp_path)["all"]
+    assert data.counts() == {"background": 40 * 300 - 299, "object": 299}
+    np.testing.assert_array_equal(data.target(0), objects > 0)
+    assert (
+        capsys.readouterr().err.count("note: 1 mask of Cellpose or a similar program with numbered objects; all") == 1
+    )
+    assert read_annotated(tmp_path, classes=["cell"])["all"].counts()["cell"] == 299
+    assert read_annotated(tmp_path, classes=["background", "cell"])["all"].counts()["cell"] == 299
+    (tmp_path / name).rename(tmp_path / "a_mask.tif")
+    with pytest.raises(UserError, match="If each object has a number, save 1 for all objects"):
+        read_annotated(tmp_path)
+
+
 def test_a_roiset_that_macos_packed(tmp_path: Path) -> None:
     roifile = pytest.importorskip("roifile")
     write_image(tmp_path / "images" / "c.tif", sample_image(0, FIELD))
@@ -166,7 +185,7 @@ def test_images_with_the_same_name_fail_by_name_and_previews_are_skipped(
     data = read_annotated(tmp_path)["all"]
     assert data.image_ids.tolist() == ["a.tif", "c.tif"]
     assert data.failed["b.tif"].startswith("has the same name as b.tiff, so b.tif could be the mask of either")
-    assert "skipped 1 file as previews of images with the same name, such as a.png" in capsys.readouterr().err
+    assert "note: 1 file skipped as a preview of an image with the same name: a.png" in capsys.readouterr().err
 
 
 def test_a_mask_for_each_object_is_refused(tmp_path: Path) -> None:
