@@ -8,9 +8,9 @@ fixed part of the data, the remainder is dropped, and a run cannot be resumed.)
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Generator, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ TRAINING = "train"
 """Split for which the stream drops an incomplete last batch by default."""
 MAX_READ_RATIO = 1.2
 """Ratio of the read to the needed rows above which the stream warns."""
+MAX_WORKERS = 256
+"""Largest number of worker processes of a `DataLoader`."""
 MAX_DROPPED_FRACTION = 0.1
 """Fraction of the crops dropped in an epoch above which the stream warns."""
 
@@ -128,7 +130,8 @@ class CropStream(IterableDataset[Batch]):
 
     Iteration goes through the current epoch, from its start or from the position that `load_state_dict` set. In a
     worker process of a `DataLoader`, it yields every n-th batch, and the `DataLoader` restores the order. Each of
-    these processes reads all rows of the rank, so threads (`workers`) are faster.
+    these processes reads all rows of the rank, so threads (`workers`) are faster. Epoch and position are in shared
+    memory, so that worker processes that live on (`persistent_workers=True`) follow changes in the main process.
 
     Attributes:
         bytes_read: Number of compressed bytes that were read in this process.
@@ -154,9 +157,11 @@ class CropStream(IterableDataset[Batch]):
         self.open_shards, self.columns = open_shards, tuple(columns)
         self.batching = Batching(files.rows, batch_size, world_size, drop_last)
         self.bytes_read = 0
-        # Positions of the order: the start of the iteration, and the end of the last batch.
-        self._begin = self._position = 0
-        self.set_epoch(epoch)
+        # Epoch, position of the order where the iteration starts, and number of changes of these two.
+        self._shared = torch.tensor([epoch, 0, 0]).share_memory_()
+        # Number of changes at which each worker process finished the epoch; the next pass starts at position 0.
+        self._finished = torch.full((MAX_WORKERS,), -1).share_memory_()
+        self._position = 0  # end of the last batch
         self._warn_about_repeated_reading()
         dropped = files.rows % self.batching.global_batch
         if drop_last and not rank and dropped > MAX_DROPPED_FRACTION * files.rows:
@@ -166,20 +171,42 @@ class CropStream(IterableDataset[Batch]):
                 stacklevel=3,
             )
 
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch."""
+        return int(self._shared[0])
+
+    @property
+    def _begin(self) -> int:
+        return int(self._shared[1])
+
     def set_epoch(self, epoch: int) -> None:
         """Set the number of the epoch; another epoch than the current one starts at its first batch."""
-        if epoch != getattr(self, "epoch", None):
-            self.epoch = epoch
-            self._begin = self._position = 0
-            self.__dict__.pop("_order", None)  # clears the cached property
+        if epoch != self.epoch:
+            self._move(epoch, 0)
 
-    @cached_property
+    def _move(self, epoch: int, position: int) -> None:
+        """Start the next iteration at a position of the order of an epoch, in worker processes, too."""
+        self._shared.copy_(torch.tensor([epoch, position, int(self._shared[2]) + 1]))
+        self._position = position
+
+    @property
     def _order(self) -> EpochOrder:
-        return EpochOrder(self.files.shards, seed=self.seed, epoch=self.epoch, open_shards=self.open_shards)
+        order: EpochOrder | None = vars(self).get("_cached_order")
+        if order is None or order.epoch != self.epoch:
+            order = EpochOrder(self.files.shards, seed=self.seed, epoch=self.epoch, open_shards=self.open_shards)
+            self._cached_order = order
+        return order
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for worker processes, which compute the order again."""
-        return {name: value for name, value in vars(self).items() if name != "_order"}
+        self._refuse_accelerate()
+        return {name: value for name, value in vars(self).items() if name != "_cached_order"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        for shared in (self._shared, self._finished):  # no effect in a worker process; a copy has memory of its own
+            shared.share_memory_()
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch, the same on all ranks."""
@@ -215,8 +242,7 @@ class CropStream(IterableDataset[Batch]):
             raise UserError(
                 f"{self.files.repo}: the state belongs to another stream ({shown}); use the settings of that stream"
             )
-        self.set_epoch(int(state["epoch"]))
-        self._begin = self._position = int(state["position"])
+        self._move(int(state["epoch"]), int(state["position"]))
 
     def seek(self, epoch: int, batches: int) -> None:
         """Move to a position: the next iteration starts there.
@@ -225,8 +251,7 @@ class CropStream(IterableDataset[Batch]):
             epoch: Number of the epoch.
             batches: Number of batches of the epoch to skip.
         """
-        self.set_epoch(epoch)
-        self._begin = self._position = batches * self.batching.global_batch
+        self._move(epoch, batches * self.batching.global_batch)
 
     def _order_settings(self) -> dict[str, Any]:
         """Return the settings and sizes that decide the order, except the epoch; a saved state must have the same."""
@@ -239,15 +264,39 @@ class CropStream(IterableDataset[Batch]):
         }
 
     def __iter__(self) -> Batches:
+        self._refuse_accelerate()
         worker = get_worker_info()
         number, step = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        begin = self._begin
+        if step > MAX_WORKERS:
+            raise UserError(f"num_workers must be {MAX_WORKERS} or less, not {step}; threads (workers=...) are faster")
+        begin, changes = self._begin, int(self._shared[2])
+        # Only after all worker processes finished: one that starts late must not skip the position of the others.
+        if bool((self._finished[:step] == changes).all()):
+            begin = 0
         batches = self._batches(begin, number, step)
         for count, batch in enumerate(prefetch(batches, PREFETCHED) if self.workers else batches):
             end = begin + (count * step + number + 1) * self.batching.global_batch
             self._position = min(end, self.files.rows)
             yield batch
-        self._begin = self._position = 0
+        self._finished[number] = changes
+        self._position = 0
+
+    def _refuse_accelerate(self) -> None:
+        """Raise an error if accelerate iterates the stream in several processes, because it divides the batches again.
+
+        Raises:
+            UserError: If accelerate prepared the `DataLoader` of this stream.
+        """
+        state = sys.modules.get("accelerate.state")
+        if state is None or self.batching.world_size == 1:
+            return
+        for loader in state.GradientState().dataloader_references:
+            data = getattr(loader, "dataset", None)
+            if self in (data, getattr(data, "dataset", None)):
+                raise UserError(
+                    "accelerate prepared the DataLoader of a stream, which would divide the crops among the processes "
+                    "a second time; the stream does that itself. Do not pass this DataLoader to accelerator.prepare"
+                )
 
     def _batches(self, begin: int, number: int, step: int) -> Batches:
         """Yield every `step`-th batch of the rank from batch `number` on; read blocks of shards in advance.

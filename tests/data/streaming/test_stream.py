@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from accelerate.data_loader import prepare_data_loader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -334,3 +335,46 @@ def test_an_index_of_other_files_is_ignored(tmp_path: Path) -> None:
     record["splits"]["train"].pop()
     (folder / INDEX_FILE).write_text(json.dumps(record))
     assert sorted(valid_rows(list(stream(folder, batch_size=2)))) == list(range(8))
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_worker_processes_that_live_on_follow_the_main_process(repo: Path, context: str) -> None:
+    settings: dict[str, Any] = {"batch_size": 4, "seed": 0, "workers": 0, "drop_last": False}
+
+    def rows(batches: Any) -> list[list[int]]:
+        return [batch["index"].tolist() for batch in batches]
+
+    batches = stream(repo, "train", **settings)
+    loader = DataLoader(
+        batches, batch_size=None, num_workers=2, persistent_workers=True, multiprocessing_context=context
+    )
+    epochs = [rows(stream(repo, "train", epoch=epoch, **settings)) for epoch in range(3)]
+    assert epochs[0] != epochs[1]
+    assert rows(loader) == epochs[0] == rows(loader)
+    batches.set_epoch(1)
+    assert rows(loader) == epochs[1]
+    batches.seek(2, 3)
+    assert rows(loader) == epochs[2][3:]
+    assert rows(loader) == epochs[2]  # the position holds for one pass
+    other = stream(repo, "train", **settings)
+    other.seek(1, 2)
+    batches.load_state_dict(other.state_dict())
+    assert rows(loader) == epochs[1][2:]
+    assert rows(loader) == epochs[1] and pickle.loads(pickle.dumps(batches)).epoch == 1
+
+
+def test_a_copy_of_a_stream_has_its_own_position(repo: Path) -> None:
+    batches = stream(repo, "train", batch_size=4)
+    copied = pickle.loads(pickle.dumps(batches))
+    copied.set_epoch(3)
+    assert (batches.epoch, copied.epoch) == (0, 3)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_accelerate_must_not_divide_a_stream_again(repo: Path, workers: int) -> None:
+    loader = DataLoader(
+        stream(repo, "train", batch_size=2, rank=0, world_size=2), batch_size=None, num_workers=workers
+    )
+    prepared = prepare_data_loader(loader, torch.device("cpu"), num_processes=1, process_index=0, put_on_device=True)
+    with pytest.raises(UserError, match="accelerator.prepare"):
+        list(prepared)
