@@ -15,7 +15,8 @@ from stedfm_hf.images import ALL_SERIES, StedImage, list_series
 from stedfm_hf.images.regions import RowArray, read_large
 from stedfm_hf.inference.segmenter import Segmenter
 from stedfm_hf.modeling.blending_stedfm import segment_rows
-from stedfm_hf.modeling.image_processing_stedfm import apply_intensity_range, fit_scaling, resampled_size
+from stedfm_hf.modeling.image_processing_stedfm import apply_intensity_range, fit_scaling
+from stedfm_hf.modeling.maps_stedfm import resampled_size
 from stedfm_hf.runs import some_of
 
 

@@ -1,6 +1,7 @@
 """Image processor of STED-FM: scales pixels of any type to [0, 1] without an 8-bit step."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
@@ -9,9 +10,11 @@ import torch
 from huggingface_hub.dataclasses import validate_typed_dict
 from transformers import BatchFeature
 from transformers.image_processing_backends import PilBackend
+from transformers.processing_utils import ImagesKwargs
 
 from .axes_stedfm import channel_axis
 from .io_stedfm import read_image
+from .maps_stedfm import most_probable_classes, prepare_map, resampled_size
 
 try:
     from PIL import Image
@@ -20,6 +23,8 @@ except ImportError:  # Pillow is optional here; a checker does not know a module
 
 NORMALIZATIONS = ("percentile", "minmax", "fixed", "none")
 Normalization = Literal["percentile", "minmax", "fixed", "none"]
+_DONE_ANYWAY = (("data_format", "channels_first"), ("data_format", "ChannelDimension.FIRST"), ("device", "cpu"))
+_SAVED_WITH_SETTINGS = ("image_processor_type", "auto_map", "processor_class", "feature_extractor_type")
 _AT_ONCE = 2**22
 """Largest number of pixels whose percentiles are computed at once, because they are copied."""
 
@@ -35,6 +40,8 @@ class StedFmImageProcessorKwargs(TypedDict, total=False):
     target_pixel_size_nm: float | int | None
     do_pad: bool
     patch_size: int
+    size: Any
+    do_reduce_labels: bool
     input_data_format: str | None
     return_tensors: Any
 
@@ -178,11 +185,6 @@ def apply_intensity_range(array: np.ndarray, limits: np.ndarray, clip: bool = Tr
     return scaled
 
 
-def resampled_size(size: tuple[int, int], factors: tuple[float, float]) -> tuple[int, int]:
-    """Return the height and width after `resample`, in pixels."""
-    return max(1, round(size[0] * factors[0])), max(1, round(size[1] * factors[1]))
-
-
 def resample(array: np.ndarray, factors: tuple[float, float]) -> np.ndarray:
     """Resize (C, H, W) float32 by `factors` (y, x), bilinear with antialiasing, to at least one pixel."""
     size = resampled_size((array.shape[1], array.shape[2]), factors)
@@ -225,6 +227,10 @@ class StedFmImageProcessor(PilBackend):
             resample.
         do_pad (bool): Whether to mirror the image at the bottom and right edge up to a multiple of `patch_size`.
         patch_size (int): Patch size of the model.
+        size (int or dict): Size of the training crops, as `{"height": int, "width": int}`, for scripts that crop
+            images themselves; the processor does not resize.
+        do_reduce_labels (bool): Whether `segmentation_maps` count classes from 1 and 0 is ignored; 0 becomes 255, and
+            all others are reduced by one.
         input_data_format (str): `"channels_first"` or `"channels_last"` for 3-D arrays; None decides by
             `axes_stedfm.channel_axis`: last where the last axis is the shortest and at most 4 long, else first.
 
@@ -247,6 +253,9 @@ class StedFmImageProcessor(PilBackend):
     valid_kwargs: Any = StedFmImageProcessorKwargs
     model_input_names = ["pixel_values"]
     _auto_class = "AutoImageProcessor"
+    # Images in [0, 1] are not standardised. Scripts of transformers read these two members.
+    image_mean = (0.0,)
+    image_std = (1.0,)
 
     normalization = "percentile"
     percentiles = (0.1, 99.9)
@@ -256,14 +265,48 @@ class StedFmImageProcessor(PilBackend):
     target_pixel_size_nm = None
     do_pad = True
     patch_size = 16
+    size: Any = 224
+    do_reduce_labels = False
     input_data_format = None
     return_tensors = None
 
     def __init__(self, **kwargs: Any) -> None:
-        validate_typed_dict(self.valid_kwargs, {k: v for k, v in kwargs.items() if k in self._names()})
-        super().__init__(**kwargs)
-        if self.normalization not in NORMALIZATIONS:
-            raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {self.normalization!r}")
+        settings = {name: value for name, value in kwargs.items() if name in self._names()}
+        self._refuse({name: value for name, value in kwargs.items() if name not in (*settings, *_SAVED_WITH_SETTINGS)})
+        validate_typed_dict(self.valid_kwargs, settings)
+        super().__init__(**settings)
+        self.size = _size_dict(self.size)
+        _check_choices(vars(self))
+
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Create a processor from saved settings and changes.
+
+        Args:
+            image_processor_dict: Saved settings.
+            kwargs: Changed settings, and `return_unused_kwargs`.
+
+        Raises:
+            TypeError: For a setting of other image processors, or one that is misspelt.
+        """
+        own = set(cls._names())
+        # A pipeline passes the arguments of its model on to here; those are left out without an error.
+        other = {name for name in kwargs if name in ImagesKwargs.__annotations__ or get_close_matches(name, own)} - own
+        if not kwargs.get("return_unused_kwargs"):
+            cls._refuse({name: kwargs[name] for name in other})
+        kwargs = {name: value for name, value in kwargs.items() if name not in other}
+        return super().from_dict(image_processor_dict, **kwargs)
+
+    @classmethod
+    def _refuse(cls, settings: Mapping[str, Any]) -> None:
+        """Raise a TypeError for unknown settings, unless they ask for nothing or for what is done anyway."""
+        settings = {name: value for name, value in settings.items() if (name, str(value)) not in _DONE_ANYWAY}
+        unknown = sorted(name for name, value in settings.items() if value is not None and value is not False)
+        if unknown:
+            raise TypeError(
+                f"unknown setting {', '.join(unknown)}; there are {', '.join(cls._names())}. Images are not resized: "
+                "use target_pixel_size_nm, or crop them"
+            )
 
     @classmethod
     def _names(cls) -> tuple[str, ...]:
@@ -272,21 +315,24 @@ class StedFmImageProcessor(PilBackend):
     def _standardize_kwargs(self, **kwargs: Any) -> dict[str, Any]:
         return kwargs  # the base class would add sizes and colour statistics that mean nothing here
 
-    def preprocess(self, images: Any, **kwargs: Any) -> BatchFeature:
+    def preprocess(self, images: Any, segmentation_maps: Any = None, **kwargs: Any) -> BatchFeature:
         """Prepare images as input of the model; called by `processor(images, ...)`.
 
         Args:
             images: Image or list of images (see the class).
+            segmentation_maps: Class indices (H, W) of every pixel, one array, tensor or PIL image for each image.
             kwargs: Settings of the class for this call, and `return_tensors="pt" | "np"`.
 
         Returns:
-            `pixel_values` (B, C, H, W) float32 in [0, 1]; a list of (C, H, W) without `return_tensors`.
+            `pixel_values` (B, C, H, W) float32 in [0, 1], and with `segmentation_maps` `labels` (B, H, W) int64, which
+            are 255 (ignored) where the image was padded. Without `return_tensors`, lists of (C, H, W) and (H, W).
 
         Raises:
             ValueError: If an image cannot be used, or images of different sizes are to be returned as one tensor.
         """
         settings = self._settings(kwargs)
         prepared = [self._prepare(image, settings) for image in self._flatten(images)]
+        sizes = [(image.shape[1], image.shape[2]) for image in prepared]
         if settings["do_pad"]:
             prepared = [pad_to_multiple(image, settings["patch_size"]) for image in prepared]
         shapes = {image.shape for image in prepared}
@@ -295,7 +341,36 @@ class StedFmImageProcessor(PilBackend):
             raise ValueError(
                 f"images of different sizes ({listed}) cannot be stacked into a batch: process them one at a time"
             )
-        return BatchFeature({"pixel_values": prepared}, tensor_type=settings["return_tensors"])
+        data: dict[str, Any] = {"pixel_values": prepared}
+        if segmentation_maps is not None:
+            maps = self._flatten(segmentation_maps, axes=2)
+            if len(maps) != len(prepared):
+                raise ValueError(f"{len(maps)} segmentation maps for {len(prepared)} images; give one for each image")
+            each = zip(maps, sizes, prepared, strict=True)
+            data["labels"] = [prepare_map(one, size, image.shape[1:], settings) for one, size, image in each]
+        return BatchFeature(data, tensor_type=settings["return_tensors"])
+
+    def post_process_semantic_segmentation(
+        self, outputs: Any, target_sizes: Any = None, pixel_size_nm: Any = None
+    ) -> list[torch.Tensor]:
+        """Return the most probable class of every pixel.
+
+        Args:
+            outputs: Output of a segmentation model, with `logits` (B, L, H, W).
+            target_sizes: Heights and widths of the B images, in pixels. What the processor added at the edges is cut
+                off, and resampling (`target_pixel_size_nm`) is undone. Logits of images that this processor did not
+                make are resized. None keeps the size of the logits.
+            pixel_size_nm: Pixel size of the images in nm, if the processor resampled them; None for the setting.
+
+        Returns:
+            B maps of class indices (H, W), int64.
+
+        Raises:
+            ValueError: If the number of sizes is not B, or images were resampled and their pixel size is unknown.
+        """
+        wanted = target_sizes is not None and self.target_pixel_size_nm is not None
+        factors = self._factors(self.pixel_size_nm if pixel_size_nm is None else pixel_size_nm) if wanted else None
+        return most_probable_classes(outputs.logits, target_sizes, factors, self.patch_size)
 
     def prepare(self, image: Any, **kwargs: Any) -> np.ndarray:
         """Scale and resample one image without padding it, as input of tiling.
@@ -310,11 +385,24 @@ class StedFmImageProcessor(PilBackend):
         return self._prepare(image, self._settings(kwargs))
 
     def _settings(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        unknown = set(kwargs) - set(self._names())
-        if unknown:
-            raise TypeError(f"unknown setting {', '.join(sorted(unknown))}; there are {', '.join(self._names())}")
+        names = [name for name in self._names() if name != "size"]  # see the class: it changes no image
+        self._refuse({name: value for name, value in kwargs.items() if name not in names})
+        kwargs = {name: value for name, value in kwargs.items() if name in names}
         validate_typed_dict(self.valid_kwargs, kwargs)
-        return {name: kwargs.get(name, getattr(self, name)) for name in self._names()}
+        settings = {name: kwargs.get(name, getattr(self, name)) for name in names}
+        _check_choices(settings)
+        return settings
+
+    def _factors(self, pixel_size: Any, target: Any = None) -> tuple[float, float] | None:
+        """Return the factors (y, x) of the resampling to a pixel size in nm, or None without resampling."""
+        target = self.target_pixel_size_nm if target is None else target
+        if target is None:
+            return None
+        if pixel_size is None:
+            raise ValueError(f"resampling to {target} nm needs the pixel size of the image: give pixel_size_nm=...")
+        sizes = np.broadcast_to(np.asarray(pixel_size, dtype=np.float64), (2,))
+        targets = np.broadcast_to(np.asarray(target, dtype=np.float64), (2,))
+        return float(sizes[0] / targets[0]), float(sizes[1] / targets[1])
 
     def _prepare(self, image: Any, settings: dict[str, Any]) -> np.ndarray:
         """Select a channel of an image, scale it, and resample it to the pixel size of the model.
@@ -349,14 +437,8 @@ class StedFmImageProcessor(PilBackend):
         limits, clip = fit_scaling(array, settings, known_range)
         scaled = apply_intensity_range(array, limits, clip)
         target = settings["target_pixel_size_nm"]
-        if target is not None:
-            if pixel_size is None:
-                raise ValueError(
-                    f"resampling to {target} nm needs the pixel size of the image: give pixel_size_nm=..."
-                )
-            sizes = np.broadcast_to(np.asarray(pixel_size, dtype=np.float64), (2,))
-            scaled = resample(scaled, (float(sizes[0]) / target, float(sizes[1]) / target))
-        return scaled
+        factors = None if target is None else self._factors(pixel_size, target)
+        return scaled if factors is None else resample(scaled, factors)
 
     def process_image(self, image: Any, input_data_format: str | None = None, **kwargs: Any) -> np.ndarray:
         """Convert one raw image to (C, H, W) in its dtype, without changing values."""
@@ -384,13 +466,29 @@ class StedFmImageProcessor(PilBackend):
             raise ValueError(f"the image has no pixels: shape {array.shape}")
         return array.astype(array.dtype.newbyteorder("="), copy=False)
 
-    def _flatten(self, images: Any) -> list[Any]:
-        """Return a list of single images from an image, a batch (B, C, H, W) or a list of them."""
+    def _flatten(self, images: Any, axes: int = 3) -> list[Any]:
+        """Return a list of single images of up to `axes` axes from an image, a batch of them or a list of these."""
         if isinstance(images, (list, tuple)):
-            return [single for item in images for single in self._flatten(item)]
-        if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
+            return [single for item in images for single in self._flatten(item, axes)]
+        if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == axes + 1:
             return list(cast(Sequence[Any], images))
         return [images]
+
+
+def _size_dict(size: Any) -> dict[str, int]:
+    """Return a size as a dictionary, as transformers has it."""
+    found = {"height": size, "width": size} if isinstance(size, int) else dict(size)
+    if set(found) != {"height", "width"}:
+        raise ValueError(f'size must be a number of pixels or {{"height": ..., "width": ...}}, got {size!r}')
+    return {name: int(found[name]) for name in ("height", "width")}
+
+
+def _check_choices(settings: Mapping[str, Any]) -> None:
+    """Raise a ValueError for settings whose value is unknown."""
+    choices = {"normalization": NORMALIZATIONS, "input_data_format": (None, "channels_first", "channels_last")}
+    for name, known in choices.items():
+        if settings[name] not in known:
+            raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {settings[name]!r}")
 
 
 __all__ = ["StedFmImageProcessor"]

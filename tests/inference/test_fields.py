@@ -9,7 +9,8 @@ from hypothesis import settings as trials
 from hypothesis import strategies as st
 
 from stedfm_hf.inference.fields import Field, resized_bands
-from stedfm_hf.modeling.image_processing_stedfm import resample, resampled_size
+from stedfm_hf.modeling.image_processing_stedfm import resample
+from stedfm_hf.modeling.maps_stedfm import resampled_size
 
 
 @trials(deadline=None, max_examples=30)

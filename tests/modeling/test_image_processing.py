@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -241,3 +242,73 @@ def test_mistakes_are_named(image: np.ndarray, settings: dict[str, Any], message
 def test_an_unknown_normalization_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="normalization must be one of"):
         StedFmImageProcessor(normalization="best")
+
+
+def test_members_that_scripts_of_transformers_read(tmp_path: Path) -> None:
+    StedFmImageProcessor(size=64, do_reduce_labels=True).save_pretrained(tmp_path)
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    assert processor.size == {"height": 64, "width": 64} and processor.do_reduce_labels
+    assert processor.image_mean == (0.0,) and processor.image_std == (1.0,)
+    with pytest.raises(ValueError, match="size must be"):
+        StedFmImageProcessor(size={"shortest_edge": 64})
+
+
+@pytest.mark.parametrize("settings", [{"do_resize": True}, {"image_mean": [0.5]}, {"normalisation": "minmax"}])
+def test_settings_of_other_processors_are_refused_by_name(settings: dict[str, Any], tmp_path: Path) -> None:
+    (name,) = settings
+    StedFmImageProcessor().save_pretrained(tmp_path)
+    for refused in (
+        lambda: StedFmImageProcessor(**settings),
+        lambda: AutoImageProcessor.from_pretrained(tmp_path, **settings),
+        lambda: StedFmImageProcessor()(counts(), **settings),
+    ):
+        with pytest.raises(TypeError, match=f"unknown setting {name}"):
+            refused()
+    with pytest.raises(TypeError, match="unknown setting size"):
+        StedFmImageProcessor()(counts(), size=32)
+    StedFmImageProcessor(do_resize=False, data_format="channels_first")(counts(), do_normalize=None)
+    with pytest.raises(ValueError, match="input_data_format must be one of"):
+        StedFmImageProcessor()(counts(), input_data_format="last")
+
+
+def test_segmentation_maps_become_labels() -> None:
+    classes = np.random.default_rng(0).integers(0, 4, (40, 56))
+    found = StedFmImageProcessor()([counts(), counts()], [classes, Image.fromarray(classes.astype(np.uint8))])
+    for labels in found["labels"]:
+        assert np.array_equal(labels[:40, :56], classes) and (labels[40:] == 255).all() and labels.shape == (48, 64)
+    reduced = StedFmImageProcessor(do_reduce_labels=True)(counts(), classes, return_tensors="pt")["labels"]
+    assert reduced.shape == (1, 48, 64) and reduced.dtype == torch.int64
+    assert np.array_equal(reduced[0, :40, :56], np.where(classes == 0, 255, classes - 1))
+    resampled = StedFmImageProcessor(target_pixel_size_nm=20, pixel_size_nm=40, do_pad=False)(counts(), classes)
+    assert np.array_equal(resampled["labels"][0], classes.repeat(2, 0).repeat(2, 1))
+    for wrong, message in ((classes[:30], "for an image of"), (classes[None, None], "holds class indices")):
+        with pytest.raises(ValueError, match=message):
+            StedFmImageProcessor()(counts(), wrong)
+    with pytest.raises(ValueError, match="1 segmentation maps for 2 images"):
+        StedFmImageProcessor()([counts(), counts()], classes)
+
+
+@pytest.mark.parametrize(("factor", "size"), [(1, (48, 64)), (0.5, (32, 32))])
+def test_class_maps_have_the_size_of_the_images(factor: float, size: tuple[int, int]) -> None:
+    logits = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    processor = StedFmImageProcessor(**({} if factor == 1 else {"target_pixel_size_nm": 40}))
+    (found,) = processor.post_process_semantic_segmentation(
+        SimpleNamespace(logits=logits), torch.tensor([[40, 56]]), pixel_size_nm=40 * factor
+    )
+    assert found.shape == (40, 56) and found.dtype == torch.int64
+    if factor == 1:
+        assert torch.equal(found, logits[0, :, :40, :56].argmax(0))
+    else:  # resampled to 20 x 28 pixels, then padded
+        inner = torch.nn.functional.interpolate(logits[:, :, :20, :28], size=(40, 56), mode="bilinear")
+        assert torch.equal(found, inner[0].argmax(0))
+    assert processor.post_process_semantic_segmentation(SimpleNamespace(logits=logits))[0].shape == size
+
+
+def test_class_maps_of_other_images_are_resized() -> None:
+    output = SimpleNamespace(logits=torch.rand(2, 3, 32, 32))
+    maps = StedFmImageProcessor().post_process_semantic_segmentation(output, [(100, 50), (16, 16)])
+    assert [map.shape for map in maps] == [(100, 50), (16, 16)]
+    with pytest.raises(ValueError, match="1 target_sizes for 2 images"):
+        StedFmImageProcessor().post_process_semantic_segmentation(output, [(100, 50)])
+    with pytest.raises(ValueError, match="pixel_size_nm"):
+        StedFmImageProcessor(target_pixel_size_nm=40).post_process_semantic_segmentation(output, [(9, 9), (9, 9)])
