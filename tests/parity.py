@@ -27,7 +27,7 @@ _OURS = (
     ("decoder.decoder_blocks.", "decoder.layers."),
     ("decoder.decoder_norm", "decoder.norm"),
     ("decoder.decoder_pred", "decoder.head"),
-    ("classification_head.0", "batch_norm"),
+    ("classification_head.0", "classifier.batch_norm"),
     ("classification_head.1", "classifier"),
     (".attn.proj", ".attention.out_proj"),
     (".attn.", ".attention."),

@@ -1,5 +1,7 @@
 """Configuration of the STED-FM model family."""
 
+from collections.abc import Collection, Mapping
+from dataclasses import fields
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -27,6 +29,12 @@ ARCHITECTURES: dict[str, dict[str, int]] = {
 }
 """Fields in which each architecture differs from `StedFmConfig()`, by its Hub name."""
 
+PROBLEM_TYPES = {
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
+"""Target type of each `problem_type` of transformers."""
 TARGET_TYPES = ("single_label", "multi_label", "soft", "regression")
 POOLINGS = ("avg", "token")
 DECODERS = ("upernet", "unetr", "linear")
@@ -37,6 +45,12 @@ SEGMENTATION_LOSSES = {
     "mse": TARGET_TYPES,
 }
 """Target types that each loss supports."""
+_CHOICES: dict[str, Collection[str]] = {
+    "pooling": POOLINGS,
+    "target_type": TARGET_TYPES,
+    "decoder": DECODERS,
+    "segmentation_loss": SEGMENTATION_LOSSES,
+}
 
 
 @strict
@@ -70,7 +84,7 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
         norm_pix_loss: Whether the targets of pretraining are standardised per patch (reference protocol: False).
         target_type: Type of the labels of a head: `"single_label"` (class index), `"multi_label"` (0/1 per class),
             `"soft"` (class probabilities; for masks the fraction of votes of each class) or `"regression"` (real
-            values).
+            values). The `problem_type` of transformers sets it, too.
         decoder: Decoder of `StedFmForSemanticSegmentation`: `"upernet"` (a pyramid of four layers and transformers'
             UperNet head), `"unetr"` (the reference's full decoder) or `"linear"` (the reference's default: pixels of a
             patch from its token).
@@ -126,22 +140,85 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
     _out_indices: list[int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        if self.problem_type is not None:
+            meant = PROBLEM_TYPES[self.problem_type]
+            if self.target_type not in (meant, TARGET_TYPES[0]):
+                raise ValueError(
+                    f"problem_type {self.problem_type!r} and target_type {self.target_type!r} differ; give one of them"
+                )
+            self.target_type = meant
         self._check()
+        # Computed, never loaded: the stages of another number of layers would stay in it.
+        kwargs.pop("stage_names", None)
         self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, self.num_hidden_layers + 1)]
         self.set_output_features_output_indices(
             out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
         )
+        self._name_labels(kwargs.get("num_labels"))
         super().__post_init__(**kwargs)
+
+    def _name_labels(self, number: int | None) -> None:
+        """Complete `id2label` and `label2id` from each other; raise a ValueError if they or the number differ."""
+        fields_of_base: Mapping[str, Any] = vars(self)
+        names, indices = fields_of_base["id2label"], fields_of_base["label2id"]
+        if names is None and indices:
+            names = {int(index): name for name, index in indices.items()}
+        if names is None:
+            return
+        inverse = {name: int(index) for index, name in names.items()}
+        if indices and {name: int(index) for name, index in indices.items()} != inverse:
+            raise ValueError(f"label2id {indices} is not the inverse of id2label {names}")
+        if number is not None and number != len(names):
+            raise ValueError(f"num_labels is {number}, but id2label names {len(names)}; give one of them")
+        self.id2label, self.label2id = names, inverse
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        """Set an attribute; `problem_type` and `target_type` change each other, as the last one decides."""
+        super().__setattr__(key, value)
+        if not getattr(self, "_post_init_done", False):
+            return
+        if key == "problem_type" and value is not None:
+            super().__setattr__("target_type", PROBLEM_TYPES[value])
+        elif key == "target_type" and PROBLEM_TYPES.get(self.problem_type or "") != value:
+            super().__setattr__("problem_type", None)
+        if key in _CHOICES:
+            self._check()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Create a configuration from a dictionary and changes, which are checked together.
+
+        Args:
+            config_dict: Fields of the configuration.
+            kwargs: Changed fields, and other arguments of `PreTrainedConfig.from_dict`.
+        """
+        names = {each.name for each in fields(cls)} | {"out_features", "out_indices"}
+        changed = {name: value for name, value in kwargs.items() if name in names}
+        # What a change decides is not taken from the saved configuration.
+        decided = set(changed)
+        if changed.get("problem_type") or "target_type" in changed:
+            decided |= {"problem_type", "target_type"}
+        if changed.keys() & {"id2label", "label2id"} or kwargs.get("num_labels") not in (None, _count(config_dict)):
+            decided |= {"id2label", "label2id", "num_labels"}
+        last = [f"stage{config_dict.get('num_hidden_layers')}"]  # the default, of another number of layers
+        if changed.keys() & {"out_features", "out_indices"} or (
+            "num_hidden_layers" in changed and config_dict.get("out_features") == last
+        ):
+            decided |= {"out_features", "out_indices"}
+        kept = {name: value for name, value in config_dict.items() if name not in decided}
+        if kwargs.get("return_unused_kwargs"):
+            kwargs = {name: value for name, value in kwargs.items() if name not in changed or name == "dtype"}
+        return super().from_dict(kept | changed, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain data, without the one that a classifier sets for the Trainer."""
+        found: dict[str, Any] = super().to_dict()
+        found.pop("keys_to_ignore_at_inference", None)
+        return found
 
     def _check(self) -> None:
         """Raise a ValueError for a setting that is unknown, out of range, or does not fit another setting."""
-        choices = {
-            "pooling": POOLINGS,
-            "target_type": TARGET_TYPES,
-            "decoder": DECODERS,
-            "segmentation_loss": SEGMENTATION_LOSSES,
-        }
-        for name, known in choices.items():
+        for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         targets = SEGMENTATION_LOSSES[self.segmentation_loss]
@@ -166,6 +243,11 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
             # The 2-D sin-cos table gives a quarter of the channels to each of sin x, cos x, sin y and cos y.
             if width % 4:
                 raise ValueError(f"{prefix}hidden_size {width} is not a multiple of 4")
+
+
+def _count(config_dict: dict[str, Any]) -> int:
+    """Return the number of labels of a saved configuration."""
+    return len(config_dict.get("id2label") or range(2))
 
 
 __all__ = ["ARCHITECTURES", "StedFmConfig"]

@@ -8,6 +8,7 @@ from torch import nn
 from transformers.models.upernet.modeling_upernet import UperNetConvModule, UperNetFCNHead, UperNetHead
 
 from .configuration_stedfm import StedFmConfig
+from .layers_stedfm import StedFmBatchNorm2d
 
 POOL_SCALES = (1, 2, 3, 6)
 """Scales of the pyramid pooling (source: UperNet, Xiao et al. 2018)."""
@@ -54,7 +55,7 @@ class StedFmConvBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
-        self.batch_norm = nn.BatchNorm2d(out_channels)
+        self.batch_norm = StedFmBatchNorm2d(out_channels)
 
     def forward(self, map: torch.Tensor) -> torch.Tensor:
         """Transform (B, C, h, w) to (B, C', h, w)."""

@@ -1,11 +1,13 @@
 """Complete a saved folder: Auto classes, pipelines, image processor and model code."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_import_files
+from transformers.utils import IMAGE_PROCESSOR_NAME, cached_file
 
 from .configuration_stedfm import StedFmConfig
 from .image_processing_stedfm import StedFmImageProcessor
@@ -41,13 +43,18 @@ PIPELINES: dict[str, tuple[str, type[Any], str]] = {
 """Task of this package: stock task of transformers, pipeline, and Auto class of the model."""
 
 
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+"""Arguments of `from_pretrained` that decide which folder is read."""
+
+
 def complete_folder(model: PreTrainedModel, folder: Path, write: bool = True) -> None:
     """Write everything except for the weights and the configuration to the folder of a model.
 
     Args:
         model: Model to save; `auto_map` and `custom_pipelines` are added to its configuration.
         folder: Folder to write. It gets all code files and, unless it has one, `preprocessor_config.json`: that of the
-            folder from which the model was loaded, or the default.
+            folder from which the model was loaded, or the default. The folder of an adapter, which has no
+            configuration, only gets the latter.
         write: Whether to write files; False only changes the configuration (for ranks other than the first).
     """
     model.config.auto_map = {auto: _reference(cls) for auto, cls in AUTO_CLASSES.items()}
@@ -57,23 +64,52 @@ def complete_folder(model: PreTrainedModel, folder: Path, write: bool = True) ->
     if not write:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    for file in {Path(__file__), *map(Path, get_relative_import_files(__file__))}:
-        shutil.copyfile(file, folder / file.name)
-    if not (folder / "preprocessor_config.json").exists():
-        _image_processor(model).save_pretrained(folder)
+    if not getattr(model, "_hf_peft_config_loaded", False):
+        for file in {Path(__file__), *map(Path, get_relative_import_files(__file__))}:
+            shutil.copyfile(file, folder / file.name)
+    processor = folder / IMAGE_PROCESSOR_NAME
+    if processor.exists():
+        return
+    if model._processor_text is not None:
+        processor.write_text(model._processor_text, encoding="utf-8")
+    else:
+        config = model.config
+        StedFmImageProcessor(patch_size=config.patch_size, size=config.image_size).save_pretrained(folder)
+
+
+def read_processor(source: Any, arguments: Mapping[str, Any]) -> str | None:
+    """Return the text of the image processor in a folder or repository of the Hub, or None if it has none.
+
+    Args:
+        source: First argument of `from_pretrained`.
+        arguments: Keyword arguments of `from_pretrained`.
+    """
+    if source is None or Path(str(source)).is_file():
+        return None
+    wanted = {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}
+    wanted["subfolder"] = wanted.get("subfolder") or ""
+    path = cached_file(str(source), IMAGE_PROCESSOR_NAME, **wanted, **dict.fromkeys(_DO_NOT_RAISE, False))
+    return None if path is None else Path(path).read_text(encoding="utf-8", errors="replace")
+
+
+_DO_NOT_RAISE = (
+    "_raise_exceptions_for_gated_repo",
+    "_raise_exceptions_for_missing_entries",
+    "_raise_exceptions_for_connection_errors",
+)
+
+
+def share_weights(folder: Path) -> None:
+    """Give the weights of a folder the permissions of its image processor.
+
+    safetensors lets only the owner read what it writes; a shared folder shall be readable as a whole.
+    """
+    for weights in folder.glob("*.safetensors"):
+        shutil.copymode(folder / IMAGE_PROCESSOR_NAME, weights)
 
 
 def _reference(cls: type[Any]) -> str:
     return f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
 
 
-def _image_processor(model: PreTrainedModel) -> StedFmImageProcessor:
-    if model.name_or_path:
-        try:
-            return StedFmImageProcessor.from_pretrained(model.name_or_path, local_files_only=True)
-        except (OSError, ValueError):
-            pass  # neither a folder nor a cached repository with a processor: the default then
-    return StedFmImageProcessor(patch_size=model.config.patch_size)
-
-
-__all__ = ["AUTO_CLASSES", "PIPELINES", "complete_folder"]
+__all__ = ["AUTO_CLASSES", "PIPELINES", "complete_folder", "read_processor", "share_weights"]

@@ -144,13 +144,16 @@ class StedFmMLP(nn.Module):
 
     def __init__(self, config: StedFmConfig, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
+        self.chunk_size = config.chunk_size_feed_forward
         self.fc1 = nn.Linear(hidden_size, intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
         self.fc2 = nn.Linear(intermediate_size, hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Transform tokens of shape (B, T, hidden_size), keeping the shape."""
-        return self.fc2(self.activation(self.fc1(hidden_states)))
+        chunks = hidden_states.split(self.chunk_size or hidden_states.shape[1], dim=1)
+        chunks = [self.fc2(self.activation(self.fc1(chunk))) for chunk in chunks]
+        return chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=1)
 
 
 class StedFmLayer(GradientCheckpointingLayer):
@@ -172,6 +175,53 @@ class StedFmLayer(GradientCheckpointingLayer):
         attended, _ = self.attention(self.norm1(hidden_states), last=last, **kwargs)
         hidden_states = hidden_states[:, -last:] + attended
         return hidden_states + self.mlp(self.norm2(hidden_states))
+
+
+class StedFmBatchNorm1d(nn.BatchNorm1d):
+    """Batch normalisation of features (B, D) that also trains on a batch of one image, which has no variance.
+
+    Such a batch is normalised with the running statistics, which it does not change. The same holds while the layer
+    that follows is frozen (`frozen`): statistics that change without being trained are not saved with an adapter.
+    """
+
+    frozen = False
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Normalise features (B, D)."""
+        if self.training and (self.frozen or len(input) == 1):
+            return nn.functional.batch_norm(input, self.running_mean, self.running_var, eps=self.eps)
+        return super().forward(input)
+
+
+class StedFmBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation of maps (B, C, h, w) that keeps its running statistics while its weights are frozen."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Normalise maps (B, C, h, w)."""
+        if self.training and not self.weight.requires_grad:
+            running = self.running_mean, self.running_var
+            return nn.functional.batch_norm(input, *running, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
+
+
+class StedFmClassifier(nn.Module):
+    """Head of the classifier: batch normalisation without affine parameters, and a linear layer.
+
+    One module, so that an adapter with `modules_to_save=["classifier"]` has the statistics of the normalisation, too.
+    It is not a `nn.Linear`, whose low-rank updates would act on features that are not normalised.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.batch_norm = StedFmBatchNorm1d(in_features, affine=False, eps=1e-6)
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(out_features))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute the logits (B, L) of pooled features (B, D)."""
+        self.batch_norm.frozen = not self.weight.requires_grad
+        return nn.functional.linear(self.batch_norm(features), self.weight, self.bias)
 
 
 class StedFmPatchEmbeddings(nn.Linear):
@@ -247,6 +297,9 @@ class StedFmEmbeddings(nn.Module):
 
 __all__ = [
     "StedFmAttention",
+    "StedFmBatchNorm1d",
+    "StedFmBatchNorm2d",
+    "StedFmClassifier",
     "StedFmEmbeddings",
     "StedFmLayer",
     "StedFmPatchEmbeddings",

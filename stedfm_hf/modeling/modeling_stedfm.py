@@ -1,7 +1,6 @@
 """STED-FM vision transformer: encoder, multi-layer backbone and image classifier."""
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,14 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_stedfm import StedFmConfig
-from .layers_stedfm import StedFmAttention, StedFmEmbeddings, StedFmLayer, StedFmPatchEmbeddings
+from .layers_stedfm import (
+    StedFmAttention,
+    StedFmBatchNorm1d,
+    StedFmClassifier,
+    StedFmEmbeddings,
+    StedFmLayer,
+    StedFmPatchEmbeddings,
+)
 
 
 class StedFmPreTrainedModel(PreTrainedModel):
@@ -38,6 +44,9 @@ class StedFmPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": StedFmLayer, "attentions": StedFmAttention}
     _input_embed_layer = "patch_embeddings"
+    # Whether the Trainer passes `num_items_in_batch`; if it is ignored, accumulated gradients become too large.
+    accepts_loss_kwargs = False
+    _processor_text: str | None = None
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -50,15 +59,15 @@ class StedFmPreTrainedModel(PreTrainedModel):
             Reference protocol.
         """
         super()._init_weights(module)
-        if isinstance(module, nn.Linear):
+        if isinstance(module, StedFmClassifier):
             bound = module.in_features**-0.5
-            if module is getattr(self, "classifier", None):
-                init.uniform_(module.weight, -bound, bound)
+            init.uniform_(module.weight, -bound, bound)
+            init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if isinstance(module, StedFmPatchEmbeddings):
+                bound = module.in_features**-0.5
                 init.uniform_(module.bias, -bound, bound)
-            else:
-                init.xavier_uniform_(module.weight)
-                if isinstance(module, StedFmPatchEmbeddings):
-                    init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             init.kaiming_uniform_(module.weight, a=5**0.5)
             if module.bias is not None:
@@ -67,6 +76,23 @@ class StedFmPreTrainedModel(PreTrainedModel):
         elif isinstance(module, StedFmEmbeddings):
             init.normal_(module.cls_token, std=self.config.initializer_range)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a model, and the text of its image processor, which `save_pretrained` writes with the model.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id.
+            args: Other positional arguments of `PreTrainedModel.from_pretrained`.
+            kwargs: Other keyword arguments of `PreTrainedModel.from_pretrained`.
+        """
+        from .hub_stedfm import read_processor  # see `save_pretrained`
+
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model._processor_text = read_processor(pretrained_model_name_or_path, kwargs)
+        model.requires_grad_unused()
+        return loaded
+
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **kwargs: Any
     ) -> None:
@@ -74,7 +100,8 @@ class StedFmPreTrainedModel(PreTrainedModel):
 
         Every Auto class loads the folder, with this package or with `trust_remote_code=True`. An existing
         `preprocessor_config.json` is kept; otherwise that of the folder from which the model was loaded, or the
-        default, is written.
+        default, is written. A model with an adapter (`add_adapter`) saves the adapter and the image processor only,
+        as transformers does. With `push_to_hub=True`, all files of the folder are sent.
 
         Args:
             save_directory: Folder to write.
@@ -83,14 +110,46 @@ class StedFmPreTrainedModel(PreTrainedModel):
         """
         # Not at the top: the table of all classes stands above this module. transformers finds the line all the same
         # when it copies remote code, so that a folder saved from remote code is complete as well.
-        from .hub_stedfm import complete_folder
+        from .hub_stedfm import complete_folder, share_weights
 
         # Before the weights are written, because a push to the Hub happens at the end of the call below.
         complete_folder(self, Path(save_directory), write=is_main_process)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
-        for weights in Path(save_directory).glob("*.safetensors"):
-            # safetensors lets only the owner read what it writes; a shared folder shall be readable as a whole.
-            shutil.copymode(Path(save_directory) / "config.json", weights)
+        if is_main_process:
+            share_weights(Path(save_directory))
+
+    def _get_files_timestamps(self, working_dir: str | os.PathLike[str]) -> dict[str, float]:
+        """Return the folders that a push to the Hub leaves out unless they change; all files are sent.
+
+        transformers sends what is newer than at this call, and the code and the processor are written before it.
+        """
+        times: dict[str, float] = super()._get_files_timestamps(working_dir)
+        return {name: time for name, time in times.items() if (Path(working_dir) / name).is_dir()}
+
+    def requires_grad_unused(self) -> None:
+        """Freeze weights that take no part in the loss; DistributedDataParallel stops at trainable ones."""
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any:
+        """Train or freeze all weights, except for those that take no part in the loss."""
+        super().requires_grad_(requires_grad)
+        self.requires_grad_unused()
+        return self
+
+
+def weighted_loss(
+    loss: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+) -> torch.Tensor:
+    """Weight the mean loss of a batch by its fraction of the labels of an optimiser step.
+
+    The sum over the batches and processes of the step is then the loss of one large batch.
+
+    Args:
+        loss: Mean loss of the batch.
+        labels: Labels of the batch; -100 is not counted.
+        num_items_in_batch: Number of labels of the step, as counted by the Trainer of transformers; None does not
+            weight the loss.
+    """
+    return loss if num_items_in_batch is None else loss * (labels.ne(-100).sum() / num_items_in_batch)
 
 
 class StedFmEncoder(StedFmPreTrainedModel):
@@ -107,9 +166,20 @@ class StedFmEncoder(StedFmPreTrainedModel):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutput:
-        """Apply the layers; hidden states are the input and the output of each layer."""
+        """Apply the layers; hidden states are the input and the output of each layer.
+
+        Raises:
+            TypeError: If an argument of any of the models is unknown, which all of them pass on to here.
+        """
+        known = {name: kwargs[name] for name in ("output_hidden_states", "output_attentions") if name in kwargs}
+        asked = [name for name, value in kwargs.items() if value is not None and value is not False]
+        if unknown := sorted(set(asked) - set(known)):
+            raise TypeError(
+                f"unknown argument {', '.join(unknown)}; in addition to its inputs, a STED-FM model takes "
+                "output_hidden_states, output_attentions and return_dict"
+            )
         for layer in self.layers:
-            hidden_states = layer(hidden_states, **kwargs)
+            hidden_states = layer(hidden_states, **known)
         return BaseModelOutput(last_hidden_state=hidden_states)
 
 
@@ -132,7 +202,6 @@ class StedFmModel(StedFmPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [
         r"^decoder\.",
         r"^classifier\.",
-        r"^batch_norm\.",
         r"^decode_head\.",
     ]
 
@@ -169,6 +238,7 @@ class StedFmModel(StedFmPreTrainedModel):
             if requested.
         """
         hidden_states = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        kwargs["return_dict"] = True  # of the encoder; that of this model is settled by its decorator
         output = self.encoder(hidden_states, **kwargs)
         tokens = self.norm(output.last_hidden_state)
         return BaseModelOutputWithPooling(
@@ -219,7 +289,7 @@ class StedFmBackbone(BackboneMixin, StedFmPreTrainedModel):
     def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
         """Compute the feature maps of `pixel_values` (B, C, H, W); see `StedFmModel.forward`."""
         rows, cols = self.embeddings.grid(pixel_values)
-        kwargs["output_hidden_states"] = True
+        kwargs |= {"output_hidden_states": True, "return_dict": True}
         output = self.encoder(self.embeddings(pixel_values), **kwargs)
         feature_maps = []
         for stage, hidden_states in zip(self.stage_names, output.hidden_states, strict=True):
@@ -251,9 +321,13 @@ class StedFmImageClassifierOutput(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
+    def to_tuple(self) -> tuple[Any, ...]:
+        """Return the outputs that classifiers of transformers have, without the pooled features."""
+        return tuple(value for name, value in self.items() if name != "pooler_output")
+
 
 class StedFmForImageClassification(StedFmPreTrainedModel):
-    """STED-FM classifier: pooled features, BatchNorm without affine parameters, and a linear layer.
+    """STED-FM classifier: pooled features, batch normalisation without affine parameters, and a linear layer.
 
     Example:
     ```python
@@ -267,13 +341,20 @@ class StedFmForImageClassification(StedFmPreTrainedModel):
     """
 
     _keys_to_ignore_on_load_unexpected = [r"^decoder\."]
+    accepts_loss_kwargs = True
 
     def __init__(self, config: StedFmConfig) -> None:
         super().__init__(config)
         self.stedfm = StedFmModel(config)
-        self.batch_norm = nn.BatchNorm1d(config.hidden_size, affine=False, eps=1e-6)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = StedFmClassifier(config.hidden_size, config.num_labels)
+        # The predictions of the Trainer are all outputs that are not listed here; they must be the logits.
+        config.keys_to_ignore_at_inference = ["pooler_output"]
         self.post_init()
+
+    @property
+    def batch_norm(self) -> StedFmBatchNorm1d:
+        """Normalisation of the features, part of the classifier."""
+        return self.classifier.batch_norm
 
     @can_return_tuple
     def forward(
@@ -282,6 +363,7 @@ class StedFmForImageClassification(StedFmPreTrainedModel):
         labels: torch.Tensor | None = None,
         *,
         interpolate_pos_encoding: bool = True,
+        num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> StedFmImageClassifierOutput:
         """Classify images.
@@ -291,15 +373,20 @@ class StedFmForImageClassification(StedFmPreTrainedModel):
             labels: (B,) class indices for `target_type="single_label"`, else (B, num_labels): 0/1 for
                 `"multi_label"`, probabilities for `"soft"`, real values for `"regression"` ((B,) with one label).
             interpolate_pos_encoding: As in `StedFmModel.forward`.
+            num_items_in_batch: Number of labels of the optimiser step, see `weighted_loss`.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
 
         Returns:
             A `StedFmImageClassifierOutput`.
         """
+        kwargs["return_dict"] = True  # of the encoder; that of this model is settled by its decorator
         output = self.stedfm(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
         logits = self.classify(output.pooler_output)
+        loss = None
+        if labels is not None:
+            loss = weighted_loss(self.target_loss(logits, labels), labels, num_items_in_batch)
         return StedFmImageClassifierOutput(
-            loss=None if labels is None else self.target_loss(logits, labels),
+            loss=loss,
             logits=logits,
             pooler_output=output.pooler_output,
             hidden_states=output.hidden_states,
@@ -308,20 +395,46 @@ class StedFmForImageClassification(StedFmPreTrainedModel):
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Compute the logits (B, num_labels) of pooled features (B, D)."""
-        return self.classifier(self.batch_norm(features))
+        return self.classifier(features)
 
     def target_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Compute the mean loss of the batch for the labels of `config.target_type`, in float32."""
-        logits = logits.float()
-        match self.config.target_type:
-            case "single_label":
-                return nn.functional.cross_entropy(logits, labels)
-            case "soft":
-                return nn.functional.cross_entropy(logits, labels.to(logits.dtype))
-            case "multi_label":
-                return nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
-            case _:
-                return nn.functional.mse_loss(logits, labels.to(logits.dtype).reshape(logits.shape))
+        """Compute the mean loss of the batch for the labels of `config.target_type`, in float32.
+
+        Args:
+            logits: (B, L).
+            labels: As in `forward`; class index -100 is ignored.
+
+        Raises:
+            ValueError: If shape or dtype of the labels do not fit `target_type`.
+        """
+        logits, target_type = logits.float(), self.config.target_type
+        self._check_labels(logits, labels)
+        if target_type == "single_label":
+            each = nn.functional.cross_entropy(logits, labels, reduction="none", ignore_index=-100)
+            return each.sum() / labels.ne(-100).sum().clamp(min=1)
+        labels = labels.to(logits.dtype).reshape(logits.shape)
+        if target_type == "soft":
+            return nn.functional.cross_entropy(logits, labels)
+        if target_type == "multi_label":
+            return nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        return nn.functional.mse_loss(logits, labels)
+
+    def _check_labels(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Raise a ValueError if shape or dtype of the labels do not fit `config.target_type`."""
+        target_type, shape = self.config.target_type, tuple(labels.shape)
+        hint = "set target_type (or problem_type) of the configuration to the type of the labels"
+        if target_type == "single_label":
+            if logits.shape[1] == 1:
+                raise ValueError(f"with one class, the loss of target_type 'single_label' is always 0; {hint}")
+            if shape != logits.shape[:1] or labels.is_floating_point():
+                raise ValueError(
+                    f"labels of target_type 'single_label' are class indices ({len(logits)},), got {labels.dtype} "
+                    f"{shape}; {hint}"
+                )
+        elif shape != tuple(logits.shape) and not (shape == logits.shape[:1] and logits.shape[1] == 1):
+            raise ValueError(
+                f"labels of target_type {target_type!r} must have the shape {tuple(logits.shape)}, got {shape}; {hint}"
+            )
 
 
 __all__ = [
@@ -330,4 +443,5 @@ __all__ = [
     "StedFmImageClassifierOutput",
     "StedFmModel",
     "StedFmPreTrainedModel",
+    "weighted_loss",
 ]

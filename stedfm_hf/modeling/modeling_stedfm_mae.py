@@ -97,7 +97,7 @@ class StedFmForPreTraining(StedFmPreTrainedModel):
     ```
     """
 
-    _keys_to_ignore_on_load_unexpected = [r"^classifier\.", r"^batch_norm\."]
+    _keys_to_ignore_on_load_unexpected = [r"^classifier\."]
 
     def __init__(self, config: StedFmConfig) -> None:
         super().__init__(config)
@@ -147,6 +147,7 @@ class StedFmForPreTraining(StedFmPreTrainedModel):
         ids_shuffle, kept = self._choose(pixel_values, grid[0] * grid[1], noise, bool_masked_pos, generator)
         ids_masked = ids_shuffle[:, kept:]
 
+        kwargs["return_dict"] = True  # of the encoder; that of this model is settled by its decorator
         encoded = self.stedfm.encoder(embeddings(pixel_values, ids_keep=ids_shuffle[:, :kept]), **kwargs)
         logits = self.decoder(self.stedfm.norm(encoded.last_hidden_state), ids_shuffle, grid)
 

@@ -9,8 +9,8 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_stedfm import StedFmConfig
-from .decoders_stedfm import DECODERS, StedFmLinearDecoder
-from .modeling_stedfm import StedFmModel, StedFmPreTrainedModel
+from .decoders_stedfm import DECODERS
+from .modeling_stedfm import StedFmModel, StedFmPreTrainedModel, weighted_loss
 
 
 @dataclass
@@ -45,13 +45,20 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
     ```
     """
 
-    _keys_to_ignore_on_load_unexpected = [r"^decoder\.", r"^classifier\.", r"^batch_norm\."]
+    _keys_to_ignore_on_load_unexpected = [r"^decoder\.", r"^classifier\."]
+    accepts_loss_kwargs = True
 
     def __init__(self, config: StedFmConfig) -> None:
         super().__init__(config)
         self.stedfm = StedFmModel(config)
         self.decode_head = DECODERS[config.decoder](config)
         self.post_init()
+        self.requires_grad_unused()
+
+    def requires_grad_unused(self) -> None:
+        """Freeze the final norm of the encoder if the decoder does not use it ("unetr")."""
+        if self.config.decoder == "unetr":
+            self.stedfm.norm.requires_grad_(False)
 
     @can_return_tuple
     def forward(
@@ -62,6 +69,7 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
         *,
         interpolate_pos_encoding: bool = True,
         output_hidden_states: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> StedFmSegmenterOutput:
         """Segment images.
@@ -70,15 +78,17 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
             pixel_values: (B, C, H, W) float in [0, 1]; H and W are any multiples of the patch size.
             labels: (B, H, W) class indices for `target_type="single_label"`, else (B, num_labels, H, W): 0/1 for
                 `"multi_label"`, fractions of votes in [0, 1] for `"soft"`, real values for `"regression"`. Pixels of
-                value `config.semantic_loss_ignore_index` are ignored.
+                value `config.semantic_loss_ignore_index` are ignored, and class index -100.
             region: (B, H, W), True for pixels that count; None counts all.
             interpolate_pos_encoding: As in `StedFmModel.forward`.
             output_hidden_states: Whether hidden states are returned.
+            num_items_in_batch: Number of labels of the optimiser step, see `weighted_loss`.
             kwargs: `output_attentions`, `return_dict`.
 
         Returns:
             A `StedFmSegmenterOutput`.
         """
+        kwargs["return_dict"] = True  # of the encoder; that of this model is settled by its decorator
         output = self.stedfm(
             pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, output_hidden_states=True, **kwargs
         )
@@ -90,6 +100,7 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
             loss = self.target_loss(logits, labels, region)
             if auxiliary is not None:
                 loss = loss + self.config.auxiliary_loss_weight * self.target_loss(auxiliary, labels, region)
+            loss = weighted_loss(loss, labels, num_items_in_batch)
         shown = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         return StedFmSegmenterOutput(
             loss=loss,
@@ -129,9 +140,7 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
 
     @property
     def _is_plain(self) -> bool:
-        return self.config.target_type == "regression" or (
-            self._loss == "mse" and isinstance(self.decode_head, StedFmLinearDecoder)
-        )
+        return self.config.target_type == "regression" or (self._loss == "mse" and self.config.decoder == "linear")
 
     @property
     def _loss(self) -> str:
@@ -142,7 +151,10 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
     def target_loss(
         self, logits: torch.Tensor, labels: torch.Tensor, region: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Compute the mean loss over the pixels that count, in float32; 0 if there are none.
+        """Compute the mean of the losses of the images, in float32.
+
+        The loss of an image is that of the pixels that count, and 0 if there are none. No image depends on the others,
+        so that accumulated batches and parallel processes have the loss of one large batch.
 
         Args:
             logits: (B, L, H, W).
@@ -158,7 +170,15 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
             raise ValueError(
                 f"{self.config.target_type} labels must have the shape {expected}, got {tuple(labels.shape)}"
             )
+        if single and (logits.shape[1] == 1 or labels.is_floating_point()):
+            problem = "there is one class" if logits.shape[1] == 1 else f"the labels are {labels.dtype}"
+            raise ValueError(
+                f"target_type 'single_label' needs class indices of two or more classes, but {problem}; set "
+                "target_type (or problem_type) of the configuration to the type of the labels"
+            )
         counts = labels != self.config.semantic_loss_ignore_index
+        if single:
+            counts = counts & (labels != -100)
         if region is not None:
             if tuple(region.shape) != (logits.shape[0], *logits.shape[2:]):
                 # It would be broadcast, and images would count where others' regions are.
@@ -166,28 +186,31 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
                     f"a region is (B, H, W), here for logits {tuple(logits.shape)}: {tuple(region.shape)}"
                 )
             counts = counts & (region.bool() if single else region.bool()[:, None])
-        number = counts.sum().clamp(min=1)
         if self._loss == "cross_entropy":
             each = nn.functional.cross_entropy(logits, labels.long().where(counts, 0), reduction="none")
-            return each.where(counts, 0.0).sum() / number
+            return _mean_of_images(each, counts)
         if single:  # trained as the reference trains all masks: one plane of 0 and 1 for each class
             planes = nn.functional.one_hot(labels.long().where(counts, 0), logits.shape[1])
             labels, counts = planes.movedim(-1, 1), counts[:, None].expand_as(logits)
-            number = counts.sum().clamp(min=1)
         targets = labels.to(logits.dtype).where(counts, 0.0)
         if self._loss == "mse":
-            return ((self._values(logits) - targets) ** 2).where(counts, 0.0).sum() / number
+            return _mean_of_images((self._values(logits) - targets) ** 2, counts)
         each = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        return each.where(counts, 0.0).sum() / number + _dice_loss(logits.sigmoid() * counts, targets)
+        return _mean_of_images(each, counts) + _dice_loss(logits.sigmoid() * counts, targets)
+
+
+def _mean_of_images(each: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Return the mean over the images of the mean over their values that count, both (B, ...)."""
+    return (each.where(counts, 0.0).flatten(1).sum(1) / counts.flatten(1).sum(1).clamp(min=1)).mean()
 
 
 def _dice_loss(predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Compute one minus the Dice coefficient of each class over the batch, averaged over the classes.
+    """Compute one minus the Dice coefficient of each class in each image, averaged over classes and images.
 
     Both arguments are (B, L, H, W). The squares in the denominator let soft targets reach 0. A class without pixels
     has the weight of one pixel.
     """
-    over = (0, 2, 3)
+    over = (2, 3)
     shared = (predicted * targets).sum(over)
     both = (predicted**2).sum(over) + (targets**2).sum(over)
     return (1 - (2 * shared + 1) / (both + 1)).mean()

@@ -46,7 +46,7 @@ _HEAD_NAMES = {
     "decoder.decoder_embed": "decoder.embed",
     "decoder.decoder_norm": "decoder.norm",
     "decoder.decoder_pred": "decoder.head",
-    "classification_head.0": "batch_norm",
+    "classification_head.0": "classifier.batch_norm",
     "classification_head.1": "classifier",
     "classification_head": "decode_head.projection",
     "decoder12_upsampler.block": "decode_head.deepest",

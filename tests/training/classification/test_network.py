@@ -73,7 +73,7 @@ def test_the_head_is_reset_if_the_model_has_one(encoder: Path, train: LabelledIm
     again = network_of(tmp_path, train, "linear-probe")
     assert (
         float(again.classifier.weight.detach().abs().max()) < 1
-        and float(dict(again.named_buffers())["batch_norm.running_mean"].abs().max()) == 0
+        and float(dict(again.named_buffers())["classifier.batch_norm.running_mean"].abs().max()) == 0
     )
     assert torch.equal(network_of(tmp_path, train, "full").classifier.weight, again.classifier.weight)
 
