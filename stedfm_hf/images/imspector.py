@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,12 +25,17 @@ from ..modeling.io_types_stedfm import (
     plane_name,
     unique_names,
 )
+from .stacks import list_parts
 
 if TYPE_CHECKING:
     import obffile
 
 _ZLIB = 1
 _MAX_STACKS = 10_000
+_LARGEST_PIXEL = 10_000.0
+"""Largest pixel size in nm of lengths without a unit; others were never set."""
+
+METRES = "the lengths have no unit and are taken for metres, as Imspector does"
 
 
 def read_imspector(handle: IO[bytes]) -> list[LazySeries]:
@@ -42,41 +47,54 @@ def read_imspector(handle: IO[bytes]) -> list[LazySeries]:
     if handle.read(10) != b"OMAS_BF\n\xff\xff":
         raise ImageReadError("is not an OBF file, such as an old .msr file; open it in Imspector and save it as .obf")
     handle.seek(0)
-    stacks = list(_stacks(handle, obffile.ObfFile(handle).header.first_stack_pos))
+    stacks, problem = _stacks(handle, obffile.ObfFile(handle).header.first_stack_pos)
     if not stacks:
-        raise ImageReadError("holds no image stack; save the measurement again with its images")
+        raise problem or ImageReadError("holds no image stack; save the measurement again with its images")
     names = unique_names(one_line(stack.name) or "stack" for stack in stacks)
     # A compressed stack can be read from its start only: the last one is cached for its other planes.
     pixels = functools.lru_cache(maxsize=1)(lambda number: _pixels(stacks[number], handle))
-    planes = list[LazySeries]()
-    for k, (stack, name) in enumerate(zip(stacks, names, strict=True)):
-        planes.extend(_planes(stack, name, functools.partial(pixels, k), file_size(handle)))
-    return planes
+    parts = [
+        (name, functools.partial(_planes, stack, name, functools.partial(pixels, k), file_size(handle)))
+        for k, (stack, name) in enumerate(zip(stacks, names, strict=True))
+    ]
+    if problem:
+        parts.append((f"stacks after {names[-1]}", functools.partial(_refuse, problem)))
+    return list_parts(parts)
 
 
-def _stacks(handle: IO[bytes], position: int) -> Iterator[obffile.ObfStack]:
-    """Yield the stacks of a file, from the position of the first one in bytes; each stack has that of the next.
+def _refuse(problem: Exception) -> list[LazySeries]:
+    raise problem
+
+
+def _stacks(handle: IO[bytes], position: int) -> tuple[list[obffile.ObfStack], Exception | None]:
+    """Return the stacks of a file, from the position of the first one in bytes; each stack has that of the next.
 
     `ObfFile.stacks` is not used, because it keeps one stack per name and follows a cycle without end.
 
-    Raises:
-        ImageReadError: The positions form a cycle, or there are more than `_MAX_STACKS`.
+    Returns:
+        Stacks, and the error that ended the list, if one did.
     """
     import obffile
 
-    visited = set[int]()
+    found, visited = list[obffile.ObfStack](), set[int]()
     while position:
         if position in visited or len(visited) >= _MAX_STACKS:
-            raise ImageReadError(f"damaged: its list of stacks has a cycle after {len(visited)}; copy it again")
+            return found, ImageReadError(
+                f"damaged: its list of stacks has a cycle after {len(visited)}; copy it again"
+            )
         visited.add(position)
         handle.seek(position)
-        stack = obffile.ObfStack(handle, squeeze=False)
-        yield stack
+        try:
+            stack = obffile.ObfStack(handle, squeeze=False)
+        except Exception as error:
+            return found, error
+        found.append(stack)
         position = stack.header.next_stack_pos
+    return found, None
 
 
-def _planes(stack: obffile.ObfStack, name: str, pixels: Callable[[], np.ndarray], stored: int) -> Iterator[LazySeries]:
-    """Yield each plane of a stack as a series, which reads its pixels only when it is loaded.
+def _planes(stack: obffile.ObfStack, name: str, pixels: Callable[[], np.ndarray], stored: int) -> list[LazySeries]:
+    """List the planes of a stack as series, which read their pixels only when they are loaded.
 
     Args:
         stack: Stack of the file.
@@ -98,9 +116,15 @@ def _planes(stack: obffile.ObfStack, name: str, pixels: Callable[[], np.ndarray]
     # Checks the size of the whole stack, which is read at once.
     make_info(name, (1, 1, math.prod(shape)), stack.dtype, None, (), stored=stored, packed=packed)
 
+    found = list[LazySeries]()
     spacing = [_spacing(stack, k, len(lengths)) for k in (y, x)]
     others = [k for k in range(len(lengths)) if k not in (y, x)]
     metadata: dict[str, Any] = {"format": "Imspector", "axes": labels}
+    if None not in spacing and any(_is_without_unit(stack, k, len(lengths)) for k in (y, x)):
+        if max(each or 0.0 for each in spacing) < _LARGEST_PIXEL:
+            metadata["notes"] = [METRES]
+        else:
+            spacing = [None, None]
     if stack.header.description:
         metadata["description"] = one_line(stack.header.description)[:500]
     for indices in np.ndindex(*(lengths[k] for k in others)):
@@ -127,7 +151,8 @@ def _planes(stack: obffile.ObfStack, name: str, pixels: Callable[[], np.ndarray]
             # The copy lets the memory of the stack be freed.
             return plane[..., :3].transpose(2, 0, 1).copy()
 
-        yield LazySeries(info, load, metadata | ({"plane": position} if position else {}))
+        found.append(LazySeries(info, load, metadata | ({"plane": position} if position else {})))
+    return found
 
 
 def _labels(stack: obffile.ObfStack, rank: int) -> list[str]:
@@ -158,18 +183,32 @@ def _image_axes(labels: list[str], lengths: tuple[int, ...]) -> tuple[int, int]:
     return min(fastest), max(fastest)
 
 
+def _unit(stack: obffile.ObfStack, axis: int, rank: int) -> Any:
+    """Return the unit of an axis of the array, or None; the file lists axes in reverse order."""
+    k = rank - 1 - axis
+    return stack.footer.si_dimensions[k] if k < len(stack.footer.si_dimensions) else None
+
+
+def _powers(unit: Any) -> tuple[Any, ...]:
+    """Return the powers of the base units except for the metre."""
+    return (unit.kilograms, unit.seconds, unit.amperes, unit.kelvin, unit.moles, unit.candela, unit.radian)
+
+
+def _is_without_unit(stack: obffile.ObfStack, axis: int, rank: int) -> bool:
+    """Return whether a length has no unit, as in files of acquisition scripts."""
+    unit = _unit(stack, axis, rank)
+    return unit is None or not (unit.meters[0] or any(power[0] for power in _powers(unit)))
+
+
 def _spacing(stack: obffile.ObfStack, axis: int, rank: int) -> float | None:
     """Return the pixel size along an axis of the array in nm, or None if its unit is not a length."""
-    k = rank - 1 - axis  # the file lists axes in reverse order
-    header, units = stack.header, stack.footer.si_dimensions
-    length = abs(header.lengths[k])
-    if k < len(units):
-        unit = units[k]
-        powers = (unit.kilograms, unit.seconds, unit.amperes, unit.kelvin, unit.moles, unit.candela, unit.radian)
-        if unit.meters[0] != unit.meters[1] or any(power[0] for power in powers):
+    k = rank - 1 - axis
+    unit, length = _unit(stack, axis, rank), abs(stack.header.lengths[k])
+    if unit is not None and not _is_without_unit(stack, axis, rank):
+        if unit.meters[0] != unit.meters[1] or any(power[0] for power in _powers(unit)):
             return None
         length *= unit.scale_factor or 1.0
-    return length / header.res[k] * 1e9
+    return length / stack.header.res[k] * 1e9
 
 
 def _pixels(stack: obffile.ObfStack, handle: IO[bytes]) -> np.ndarray:

@@ -73,9 +73,31 @@ def test_named_axes_in_another_order(tmp_path: Path) -> None:
 
 
 def test_pixel_size_is_none_where_axes_are_no_lengths(tmp_path: Path) -> None:
-    for units in ((SECOND, METRE), (NOTHING, NOTHING)):
+    for units in ((SECOND, METRE), (SECOND, NOTHING)):
         assert read_image(write_obf(tmp_path / "a.msr", Stack(PIXELS, units=units))).pixel_size_nm is None
     assert read_image(write_obf(tmp_path / "a.msr", Stack(PIXELS, lengths=(0.0, 1e-6)))).pixel_size_nm is None
+
+
+def test_lengths_without_a_unit_are_metres(tmp_path: Path) -> None:
+    units = (NOTHING, NOTHING)
+    image = read_image(write_obf(tmp_path / "a.msr", Stack(PIXELS, lengths=(5 * 30e-9, 6 * 20e-9), units=units)))
+    assert image.pixel_size_nm == pytest.approx((30.0, 20.0)) and "metres" in image.metadata["notes"][0]
+    never_set = read_image(write_obf(tmp_path / "b.msr", Stack(PIXELS, lengths=(1.0, 1.0), units=units)))
+    assert never_set.pixel_size_nm is None and "notes" not in never_set.metadata
+
+
+def test_a_damaged_stack_costs_only_itself(tmp_path: Path) -> None:
+    stacks = [Stack(PIXELS + k, name=name) for k, name in enumerate(["good", "complex", "last"])]
+    stacks[1].array = PIXELS.astype(np.complex64)
+    found = list(read_series(write_obf(tmp_path / "a.msr", *stacks)))
+    assert [image.series for image in found] == ["good", "last"]
+    assert "complex64" in found[0].metadata["left_out"]["complex"]
+    path = write_obf(tmp_path / "b.msr", *stacks)
+    content = path.read_bytes()
+    place = content.rindex(b"OMAS_BF_STACK")
+    path.write_bytes(content[:place] + bytes(16) + content[place + 16 :])
+    (image,) = read_series(path)
+    assert image.series == "good" and set(image.metadata["left_out"]) == {"complex", "stacks after complex"}
 
 
 def test_no_stack_is_one_clear_error(tmp_path: Path) -> None:
@@ -126,8 +148,9 @@ def test_stacks_in_a_circle(tmp_path: Path) -> None:
     start = content.index(b"OMAS_BF_STACK")
     struct.pack_into("<Q", content, start + struct.calcsize("<16s17I30d5I2Q"), start)
     path.write_bytes(content)
-    with pytest.raises(ImageReadError, match="circle"):
-        list_series(path)
+    (image,) = read_series(path)
+    np.testing.assert_array_equal(image.array[0], PIXELS)
+    assert "cycle" in image.metadata["left_out"]["stacks after Ch1 {0}"]
 
 
 @given(data=st.data())
@@ -147,5 +170,25 @@ def test_cut_or_damaged_anywhere(tmp_path: Path, data: st.DataObject) -> None:
         assert "\n" not in str(error)
     else:
         if cut:
-            assert [image.series for image in images] == ["Ch1 {0}", "Ch2"]
+            whole = [image.series for image in images] == ["Ch1 {0}", "Ch2"]
+            assert whole or images[0].metadata["left_out"]
             assert all(np.array_equal(image.array[0], PIXELS) for image in images)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
+@pytest.mark.parametrize("packed", [True, False])
+def test_files_of_the_vendors_library(tmp_path: Path, dtype: str, packed: bool) -> None:
+    specpy = pytest.importorskip("specpy", reason="specpy, the library of Imspector, is not installed")
+    pixels = np.arange(2 * 3 * 5 * 6).reshape(2, 3, 5, 6).astype(dtype)
+    stack = specpy.Stack(np.dtype(dtype), [6, 5, 3, 2])
+    stack.data()[...] = pixels
+    stack.set_lengths([6 * 20e-9, 5 * 30e-9, 3 * 100e-9, 2.0])
+    path = tmp_path / "a.msr"
+    file = specpy.File(str(path), specpy.File.Write)
+    file.write(stack, packed)
+    del file
+    found = list(read_series(path))
+    assert len(found) == 6
+    for image, plane in zip(found, pixels.reshape(6, 5, 6), strict=True):
+        np.testing.assert_array_equal(image.array[0], plane)
+        assert image.array.dtype == dtype and image.pixel_size_nm == pytest.approx((30.0, 20.0))
