@@ -18,6 +18,7 @@ from ..modeling.io_stedfm import (
 )
 from .imspector import read_imspector
 from .leica import read_leica
+from .lsm import read_lsm
 from .nikon import read_nikon
 from .olympus import OIB, read_olympus
 from .ome_zarr import MEMBERS, read_ome_zarr
@@ -28,6 +29,7 @@ ALL_SERIES = "all"
 
 # Files in Hub repositories do not depend on the libraries of these formats.
 register_reader((".msr", ".obf"), read_imspector, magic=(b"OMAS_BF\n\xff\xff",))
+register_reader((".lsm",), read_lsm, magic=(b"II*\0", b"II+\0"))
 register_path_reader((".lif", ".lof", ".xlif"), read_leica, magic=(b"\x70\x00\x00\x00",))
 register_path_reader((".czi",), read_zeiss, magic=(b"ZISRAWFILE\0",))
 register_path_reader((".nd2",), read_nikon, magic=(b"\xda\xce\xbe\x0a", b"\0\0\0\x0cjP  "))
