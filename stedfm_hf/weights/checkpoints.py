@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import sys
 import warnings
 import zipfile
@@ -30,6 +31,7 @@ _BROKEN: tuple[type[Exception], ...] = (
     OSError,
     EOFError,
     MemoryError,
+    struct.error,
     pickle.PickleError,
     zipfile.BadZipFile,
 )

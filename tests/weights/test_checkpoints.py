@@ -189,6 +189,13 @@ def test_tensors_cannot_look_outside_their_numbers(
         read_checkpoint(path)
 
 
+def test_a_file_of_four_bytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.pth"
+    path.write_bytes(b"junk")  # torch raises struct.error
+    with pytest.raises(UserError, match=r"tiny\.pth: is not a PyTorch checkpoint"):
+        read_checkpoint(path)
+
+
 def test_a_storage_shorter_than_said_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "short.pth", {"weight": torch.ones(100), "other": object})
     repack(path, {"data/0": bytes(8)})
