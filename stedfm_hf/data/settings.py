@@ -128,7 +128,7 @@ class BuildSettings:
         None,
         parse=options.index_or_name,
         metavar="NAME|INDEX",
-        help="Series to use of each file: a name, a pattern (STED*) or an index; by default all.",
+        help="Series of each file to use: a name, a pattern (STED*) or an index; by default all.",
     )
     channel: str | int | None = options.channel()
     min_size: int | None = option(

@@ -57,12 +57,12 @@ def leave_one_out(read: Mapping[str, Images]) -> Splits[Images]:
 
 
 def select_split(read: Mapping[str, Images], split: str | None) -> Splits[Images]:
-    """Return the splits with one of them as the test split.
+    """Select the split to test on, and the images to train and validate on.
 
     Args:
         read: Images by split.
-        split: Name of the test split; None is test, or validation without a test split. A data set without splits is
-            split by source image.
+        split: Name of the split to test on; None selects `test`, or `validation` if there is no `test`. A data set
+            without splits is split by source image.
 
     Raises:
         UserError: If the split does not exist, or a source image is in two splits.

@@ -114,7 +114,7 @@ class SegmentSettings:
         parse=options.index_or_name,
         metavar="NAME|INDEX",
         group=options.INPUT,
-        help="Series to read of each file; all reads every series and every plane of a stack.",
+        help="Series of each file to read; all reads every series and every plane of a stack.",
     )
     channel: str | int | None = options.channel()
     normalization: str | None = options.normalization()

@@ -161,7 +161,7 @@ def target_type() -> Any:
     )
 
 
-def series(help: str = "Series to read of each file; by default all.") -> Any:
+def series(help: str = "Series of each file to read; by default all.") -> Any:
     """Define the option for the series of a file."""
     return option(None, parse=index_or_name, metavar="NAME|INDEX", group=INPUT, help=help)
 
@@ -173,7 +173,7 @@ def channel() -> Any:
         parse=index_or_name,
         metavar="NAME|INDEX",
         group=INPUT,
-        help="Channel to read of each image; by default all.",
+        help="Channel of each image to read; by default all.",
     )
 
 

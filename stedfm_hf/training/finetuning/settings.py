@@ -79,7 +79,8 @@ class FinetuneSettings(TrainingSettings):
     layer_decay: float | None = option(
         None,
         group=OPTIMISATION,
-        help="Factor of the learning rate from a block to the previous one; by default that of the mode.",
+        help="Layer-wise decay of the learning rate: factor from each block to the one below; the default depends "
+        "on --mode.",
     )
     augment: bool = option(
         True, group=OPTIMISATION, help="Rotate, mirror and crop the images, and change their intensities, at random."
@@ -145,7 +146,7 @@ class FinetuneSettings(TrainingSettings):
 
     @property
     def effective_layer_decay(self) -> float:
-        """Factor of the learning rate from a block to the previous one."""
+        """Layer-wise decay of the learning rate: factor from each block to the one below it."""
         return self.layer_decays.get(self.mode, 1.0) if self.layer_decay is None else self.layer_decay
 
     @property
