@@ -143,7 +143,7 @@ def test_an_interrupted_run_is_not_resumed_with_other_settings(crops: Path, unbr
     copy = shutil.copytree(unbroken, tmp_path / "run")
     (copy / "config.json").unlink()  # written at the end
     assert newest_complete(copy) is not None
-    with pytest.raises(UserError, match="mask_ratio: 0.75 then, 0.6 now"):
+    with pytest.raises(UserError, match="mask_ratio: 0.75 before, 0.6 now"):
         run(crops, copy, "--mask_ratio 0.6")
 
 
