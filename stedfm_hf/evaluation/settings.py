@@ -70,7 +70,7 @@ class KnnSettings(ComparisonSettings):
     k: list[int] = option(
         default_factory=lambda: [*KS], minimum=1, help="Numbers of neighbours that vote; by default 1, 5 and 20."
     )
-    protocol: str = options.protocol("uses the validation split as gallery, for each k from 3 to 10")
+    protocol: str = options.protocol("compares with the validation split, for each k from 3 to 10")
     zscore: bool = option(False, help="Standardise each feature over the train split (mean 0, variance 1).")
     leave_one_out: bool = option(False, help="Classify each image by the images of all other source images.")
 
@@ -79,7 +79,7 @@ class KnnSettings(ComparisonSettings):
         super().check()
         if self.leave_one_out and self.protocol == "reference":
             raise UserError(
-                "--protocol reference uses the validation split as gallery; leave out --leave-one-out or --protocol"
+                "--protocol reference compares with the validation split; leave out --leave-one-out or --protocol"
             )
 
 

@@ -57,7 +57,7 @@ class ClassifySettings:
         None, metavar="DIR", help="Folder for maps of the images that are larger than the crops of the model."
     )
     map_stride: int | None = option(
-        None, minimum=1, help="Size of a cell of the map, in pixels; by default half a tile."
+        None, minimum=1, help="Size of a cell of the map, in pixels; by default half the crop size of the model."
     )
     precision: str = options.precision()
     device: str = options.device()

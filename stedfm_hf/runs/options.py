@@ -100,7 +100,7 @@ def precision(default: str = "float32", auto: str = "where the hardware computes
 
 def protocol(reference: str) -> Any:
     """Define the option for the protocol: the default, or that of the published code."""
-    return option("default", choices=PROTOCOLS, help=f"Protocol to follow; reference {reference}.")
+    return option("default", choices=PROTOCOLS, help=f"Protocol to follow; reference (the authors' code) {reference}.")
 
 
 def batch_size(default: int, unit: str = "tiles") -> Any:

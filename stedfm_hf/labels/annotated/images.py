@@ -297,7 +297,8 @@ def _apply_one_rule(
         without_mask = sum(len(rows.without_mask) for rows in splits.values())
         failed = sum(len(rows.failed) for rows in splits.values())
         hint = (
-            f"; call the mask of `images/a.tif` `masks/a.tif`, or that of `a.tif` `a_mask.tif`; or {NAME_BOTH_FOLDERS}"
+            "; save the mask of `images/a.tif` as `masks/a.tif`, or that of `a.tif` as `a_mask.tif`; or "
+            f"{NAME_BOTH_FOLDERS}"
         )
         raise UserError(
             f"{name}: no image has a readable mask ({without_mask} without a mask, {failed} failed"

@@ -303,7 +303,7 @@ class SegmentationSettings(FinetuneSettings):
         help="Loss; auto is cross_entropy for exclusive classes, otherwise bce_dice; mse is that of the reference.",
     )
     effective_batch_size: int = effective_batch_option(16)
-    protocol: str = options.protocol("augments intensities as the published code, which mostly darkens the images")
+    protocol: str = options.protocol("changes intensities in the augmentation so that most images become darker")
     metric_for_best_model: str | None = option(
         None, group=CHECKPOINTS, help="Validation metric that selects the best model: iou (the default), dice or loss."
     )
