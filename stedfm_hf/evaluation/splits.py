@@ -75,13 +75,15 @@ def select_split(read: Mapping[str, Images], split: str | None) -> Splits[Images
         return Splits(train, none, read[split], f"The split {split} of the data set is scored.", test_split=split)
     if split is None:
         return evaluation_splits(read)
+    choices = list(read)
     if set(read) == {ONE_SPLIT}:
         made = split_images(read, select=False)
-        if split in (named := made.named()):
+        choices = list(named := made.named())
+        if split in named:
             none = made.train.take([])
             train = none if split == "train" else made.train
             return Splits(train, none, named[split], made.description, test_split=split)
-    raise UserError(f"{name}: has no split {split!r}; choose from {', '.join(read)}")
+    raise UserError(f"{name}: has no split {split!r}; choose from {', '.join(choices)}")
 
 
 def exclude_training_images(

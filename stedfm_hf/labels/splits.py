@@ -6,7 +6,7 @@ same images puts the same source images into the same splits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -23,6 +23,24 @@ FEW_SOURCES, FEW_PER_CLASS = 20, 5
 _FIX = "add images, sort them into folders called train, validation and test, or use all splits of the data set"
 
 Images = TypeVar("Images", bound=SourcedImages[Any])
+
+
+def check_split(name: str, split: str | None, splits: Collection[str]) -> None:
+    """Refuse a split that does not exist.
+
+    Args:
+        name: Name of the data in the message.
+        split: Requested split; None for all.
+        splits: Names of the existing splits; only `ONE_SPLIT` if there are none.
+
+    Raises:
+        UserError: If the split does not exist; the message names those that do.
+    """
+    if split is None or split in splits:
+        return
+    if set(splits) == {ONE_SPLIT}:
+        raise UserError(f"{name}: has no splits, so {split!r} cannot be selected; omit the split")
+    raise UserError(f"{name}: has no split {split!r}; choose from {', '.join(splits)}")
 
 
 @dataclass(frozen=True)

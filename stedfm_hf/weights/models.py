@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.files import read_json
+from stedfm_hf.runs.manifest import Manifest
 from stedfm_hf.runs.progress import print_note
 from stedfm_hf.weights.packaged import PACKAGED, packaged_folder
 
@@ -15,6 +16,8 @@ HEADS = {
     "ForSemanticSegmentation": ("decoder for masks", "stedfm finetune segmentation"),
 }
 """Head and training command by the suffix of the class name."""
+TRAININGS = ("pretrain", "finetune")
+"""First words of the commands that train a model."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,10 @@ def _check_name(name: str) -> None:
 
 def _check_folder(folder: Path, name: str, head: str | None) -> None:
     if not (folder / "config.json").is_file():
-        if (folder / "manifest.json").is_file():
+        if (record := folder / "manifest.json").is_file():
+            command = Manifest.load(record).command
+            if command.split()[0] not in TRAININGS:
+                raise UserError(f"model {name}: is not a model: `stedfm {command}` wrote the folder; give another one")
             raise UserError(f"model {name}: its training has not ended; run the same command again to resume it")
         raise UserError(f"model {name}: the folder has no config.json; give one written by `stedfm convert`, or demo")
     if head is not None:

@@ -145,5 +145,5 @@ def test_a_fraction_is_sampled_from_every_class() -> None:
     data = labelled(["a"] * 40 + ["b"] * 10 + ["c"], [str(number) for number in range(51)])
     assert sample_fraction(data, 0.1, 0).counts() == {"a": 4, "b": 1, "c": 1}
     assert len(sample_fraction(data, 1.0, 0)) == 51
-    with pytest.raises(UserError, match=r"not in \(0, 1\]"):
+    with pytest.raises(UserError, match="must be above 0 and at most 1"):
         sample_fraction(data, 0.0, 0)

@@ -28,6 +28,7 @@ from stedfm_hf.labels.annotated.stored import (
 from stedfm_hf.labels.annotated.targets import Classes, Rule, TargetType, make_rule
 from stedfm_hf.labels.labelled.reading import is_class_folder, is_simulated
 from stedfm_hf.labels.sourced import SourcedImages, digest_of, in_memory, sha256_of
+from stedfm_hf.labels.splits import check_split
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.runs import UserError, counted
 
@@ -265,8 +266,7 @@ def read_annotated(
                 f"{data}: a data set, which contains masks and source image ids; omit --masks and the source pattern"
             )
         rows = read_masked_repository(data)
-    if split is not None and split not in rows:
-        raise UserError(f"{data}: has no split {split!r}; choose from {', '.join(rows)}")
+    check_split(os.fspath(data), split, rows)
     known = read_mask_names(data) if classes is None else {}
     found = _apply_one_rule(rows, name, classes, target_type, known, simulated=is_simulated(data))
     if split is not None and split not in found:

@@ -123,6 +123,11 @@ def test_a_class_without_training_images_is_an_error(tmp_path: Path) -> None:
         read_labelled(repo)
 
 
+def test_a_split_of_images_without_splits_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no splits, so 'tset' cannot be selected"):
+        read_labelled(class_folder(tmp_path / "two", {"a": 2, "b": 2}), split="tset")
+
+
 def test_a_single_class_or_none_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"all images are of one class \(a\)"):
         read_labelled(class_folder(tmp_path / "one", {"a": 3}))
