@@ -170,7 +170,7 @@ class CropStream(IterableDataset[Batch]):
             )
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the number of the epoch; another epoch than the current one starts at its first batch."""
+        """Set the number of the epoch. A new number starts at the first batch; the current one keeps the position."""
         if epoch != getattr(self, "epoch", None):
             self.epoch = epoch
             self._begin = self._position = 0
