@@ -113,7 +113,8 @@ class MaskSettings:
     split: str | None = option(
         None,
         affects_result=False,
-        help="Split to score; by default test. A data set without splits is split by a hash of the source image id.",
+        help="Split to score; by default test, or validation if there is no test. A data set without splits is "
+        "split by a hash of the source image id.",
     )
     baselines: list[str] = option(
         default_factory=lambda: [*MASK_BASELINES],
@@ -133,7 +134,9 @@ class MaskSettings:
     masks: str | Path | None = options.masks()
     classes: list[str] | None = options.classes()
     target_type: str | None = options.target_type()
-    series: str | int | None = options.series()
+    series: str | int | None = options.series(
+        "Series of each file to read; all reads every plane of a stack, with the same plane of its mask."
+    )
     channel: str | int | None = options.channel()
     source_pattern: str | None = options.source_pattern()
     seed: int = options.seed("folds and baselines")

@@ -106,7 +106,7 @@ class SegmentSettings:
         parse=lambda text: None if text == "none" else text,
         help="Type of the probability maps (in uint8, 255 is 1), or none.",
     )
-    overlay: bool = option(True, help="Write an overlay with the outlines of the objects for every field.")
+    overlay: bool = option(True, help="Write a PNG of every field with the classes in colour.")
     precision: str = options.precision()
     device: str = options.device()
     series: str | int | None = option(

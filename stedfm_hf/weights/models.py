@@ -68,14 +68,14 @@ def find_model(model: str | Path | ModelSource | None = None, *, head: str | Non
         print_note(f"{name}: {PACKAGED[name]}")
         found = ModelSource(name, str(packaged), f"{name} ({PACKAGED[name]})")
     else:
-        _check_name(name)
+        _check_name(name, head)
         found = ModelSource(name, name, Path(name).resolve().name if Path(name).exists() else name)
     if found.is_folder:
         _check_folder(Path(found.location), name, head)
     return found
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, head: str | None) -> None:
     """Raise a UserError for a name that is neither a folder nor a Hub id, with a suggestion."""
     if name.lower() in PACKAGED and not Path(name).exists():
         raise UserError(f"model {name}: did you mean {name.lower()}?")
@@ -83,9 +83,11 @@ def _check_name(name: str) -> None:
         raise UserError(f"model {name}: is a file; if it is a checkpoint: stedfm convert {name} FOLDER")
     # A name without an owner is not a Hub id: querying the Hub offline would take half a minute.
     if (name.startswith((".", "/", "~")) or "/" not in name) and not Path(name).exists():
+        missing = f"model {name}: no such folder; check the path (a Hub id is OWNER/NAME)"
+        if head is not None:
+            raise UserError(f"{missing}, or train one: {HEADS[head][1]}")
         raise UserError(
-            f"model {name}: no such folder; check the path (a Hub id is OWNER/NAME), make the folder with "
-            f"`stedfm convert MAE_SMALL_STED {name}`, or use the packaged encoder demo"
+            f"{missing}, make the folder with `stedfm convert MAE_SMALL_STED {name}`, or use the packaged encoder demo"
         )
 
 

@@ -99,7 +99,9 @@ def read_class_folder(
     parts = {image.path: image.path.split("/") for image in found.images}
     tops = {path[0] for path in parts.values() if len(path) > 1}
     if {"images", "masks"} <= tops:
-        raise UserError(f"{folder}: contains images and masks, not class folders. Use {folder / 'images'} instead.")
+        nested = any(path[0] == "images" and len(path) > 2 for path in parts.values())
+        advice = f"Use {folder / 'images'} instead." if nested else "Put the images of each class into its own folder."
+        raise UserError(f"{folder}: contains images and masks, not class folders. {advice}")
     by_split = bool(tops) and tops <= set(SPLIT_FOLDERS)
     depth = 1 + by_split
     if not any(len(path) > depth for path in parts.values()):

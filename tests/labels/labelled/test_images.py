@@ -170,5 +170,8 @@ def test_types_of_labels() -> None:
 
 def test_folders_of_images_and_masks_are_not_class_folders(tmp_path: Path) -> None:
     class_folder(tmp_path / "set", {"images": 2, "masks": 2})
-    with pytest.raises(UserError, match="contains images and masks, not class folders"):
+    with pytest.raises(UserError, match=r"images and masks, not class folders\. Put the images of each class"):
         read_labelled(tmp_path / "set")
+    class_folder(tmp_path / "classes", {"images/a": 2, "masks/a": 2})
+    with pytest.raises(UserError, match=r"not class folders\. Use .*images instead"):
+        read_labelled(tmp_path / "classes")
