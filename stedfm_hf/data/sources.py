@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from stedfm_hf.data.splits import file_id
 from stedfm_hf.runs import FileStamp, UserError, counted, file_stamp, print_note
+from stedfm_hf.runs.manifest import is_result
 
 if TYPE_CHECKING:
     from stedfm_hf.images import StedImage
@@ -132,10 +133,13 @@ def find_sources(
 
 
 def is_dataset(name: str | os.PathLike[str]) -> bool:
-    """Return whether an input is a folder of Parquet files, or is not a path and looks like a Hub id."""
+    """Return whether an input is a folder of Parquet files, or is not a path and looks like a Hub id.
+
+    Folders with results of a command are not data sets, although some hold tables.
+    """
     path = Path(name)
     if path.is_dir():
-        return any(path.glob("*.parquet")) or any(path.glob("data/*.parquet"))
+        return not is_result(path) and (any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")))
     looks_like_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(name)) is not None
     return looks_like_id and not path.suffix and not path.exists() and not path.parent.exists()
 

@@ -242,9 +242,9 @@ def limitations_of(test: SourcedImages[Any]) -> list[str]:
     """
     count, limitations = test.source_count, []
     if count < FEW_SOURCES:
-        limitations.append(f"the test split has only {counted(count, 'source image')}")
+        limitations.append(f"the test has only {counted(count, 'source image')}")
     each = {name: len(set(test.sources[present].tolist())) for name, present in test.class_presence().items()}
     few = [f"{name} ({number})" for name, number in each.items() if number < FEW_PER_CLASS]
     if few:
-        limitations.append(f"the test split has fewer than {FEW_PER_CLASS} source images of {', '.join(few)}")
+        limitations.append(f"the test has fewer than {FEW_PER_CLASS} source images of {', '.join(few)}")
     return limitations

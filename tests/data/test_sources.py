@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stedfm_hf.data.sources import find_sources
+from stedfm_hf.runs import write_json
 
 
 def paths(*inputs: Path | str) -> list[str]:
@@ -44,3 +45,9 @@ def test_a_mask_folder_next_to_the_image_folder_is_skipped(masks: str, tmp_path:
     assert set(paths(tmp_path)) == {f"cells/{path}" for path in taken}
     assert paths(folder / masks) == ["1.tif", "2.tif"], "a mask folder given as input is read"
     assert set(paths(folder, folder / masks)) == taken | {"1.tif"}
+
+
+def test_a_result_folder_with_tables_is_read_as_images(tmp_path: Path) -> None:
+    folder = make(tmp_path / "segmented", "a.tif.labels1.tif", "objects.parquet")
+    write_json(folder / "manifest.json", {"command": "segment"})
+    assert paths(folder) == ["a.tif.labels1.tif"]

@@ -106,7 +106,7 @@ def test_images_that_cannot_be_split_are_an_error_with_a_solution(sources: list[
 
 def test_few_source_images_are_a_limitation() -> None:
     first, second = limitations_of(arrays(4, per_source=2))
-    assert first == "the test split has only 6 source images" and second.endswith(
+    assert first == "the test has only 6 source images" and second.endswith(
         "fewer than 5 source images of a (2), b (2), c (2)"
     )
     assert limitations_of(arrays(30)) == []
