@@ -344,7 +344,7 @@ def _images_of_split(rows: MaskedRows, rule: Rule, name: str, simulated: bool) -
     )
 
 
-_FALSE_ONLY = "only its false positives count"
+_FALSE_ONLY = "the metrics of the class count only its false positives"
 
 
 def class_warnings(parts: Mapping[str, AnnotatedImages]) -> list[str]:
@@ -365,7 +365,9 @@ def class_warnings(parts: Mapping[str, AnnotatedImages]) -> list[str]:
     for split, data in parts.items():
         for name in [each for each, pixels in data.counts().items() if not pixels]:
             elsewhere = [other for other, part in parts.items() if other != split and part.counts().get(name)]
-            but = f", but {' and '.join(elsewhere)} has some" if elsewhere else ""
+            but = (
+                f", but {' and '.join(elsewhere)} {'has' if len(elsewhere) == 1 else 'have'} some" if elsewhere else ""
+            )
             meaning = consequences.get(split, "the class can be neither learned nor scored")
             warnings.append(f"{data.name}: no pixel of {name} is in {split}{but}: {meaning}")
     return warnings
