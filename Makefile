@@ -26,7 +26,7 @@ install: $(INSTALLED) ## Make the virtual environment with everything that demo,
 demo: $(INSTALLED) ## Simulate, pretrain, embed and write demo/report.html (a few minutes)
 	"$(BIN)/stedfm" demo --output demo
 
-demo-encoder: $(INSTALLED) ## Simulate images and train the encoder `demo` of the package anew (WORK=FOLDER; an hour)
+demo-encoder: $(INSTALLED) ## Simulate images and train the encoder `demo` of the package again (WORK=FOLDER; an hour)
 	"$(BIN)/python" -m stedfm_hf.training.demo_encoder "$(or $(WORK),demo-encoder)"
 
 test: $(INSTALLED) ## Run the tests offline, without the slow ones (STEDFM_REAL_DATA=DIR adds those on real images)

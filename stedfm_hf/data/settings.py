@@ -117,7 +117,7 @@ class BuildSettings:
         help="Fraction of foreground above which a crop is kept; by default 0.01 (0.001 with --protocol reference).",
     )
     protocol: str = options.protocol(
-        "uses 2-D series named *sted* with more than 224 pixels, and crops with more than 0.1 % foreground"
+        "uses 2-D series named *sted*, larger than 224 x 224 pixels, and crops with more than 0.1 % foreground"
     )
     pixels: str = option(
         "8bit",
@@ -128,7 +128,7 @@ class BuildSettings:
         None,
         parse=options.index_or_name,
         metavar="NAME|INDEX",
-        help="Series to use of each file: a name, a pattern (STED*) or an index; by default all.",
+        help="Series of each file to use: a name, a pattern (STED*) or an index; by default all.",
     )
     channel: str | int | None = options.channel()
     min_size: int | None = option(
@@ -239,7 +239,7 @@ class ImportSetSettings:
         affects_result=False, help="Folder, zip, tar or HDF5 file of the authors, or its http(s) URL."
     )
     output: str | Path = _dataset_folder()
-    protocol: str = options.protocol("repeats the errors of the published code, to reproduce published numbers")
+    protocol: str = options.protocol("keeps the published errors, to reproduce published numbers")
     keep_all: bool = option(False, help="Keep all training images of sets whose published classes are balanced.")
     rows_per_shard: int = _rows_per_shard()
     overwrite: bool = options.overwrite()

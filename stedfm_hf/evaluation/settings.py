@@ -70,7 +70,7 @@ class KnnSettings(ComparisonSettings):
     k: list[int] = option(
         default_factory=lambda: [*KS], minimum=1, help="Numbers of neighbours that vote; by default 1, 5 and 20."
     )
-    protocol: str = options.protocol("uses the validation split as gallery, for each k from 3 to 10")
+    protocol: str = options.protocol("compares with the validation split, for each k from 3 to 10")
     zscore: bool = option(False, help="Standardise each feature over the train split (mean 0, variance 1).")
     leave_one_out: bool = option(False, help="Classify each image by the images of all other source images.")
 
@@ -79,7 +79,7 @@ class KnnSettings(ComparisonSettings):
         super().check()
         if self.leave_one_out and self.protocol == "reference":
             raise UserError(
-                "--protocol reference uses the validation split as gallery; leave out --leave-one-out or --protocol"
+                "--protocol reference compares with the validation split; leave out --leave-one-out or --protocol"
             )
 
 
@@ -113,7 +113,8 @@ class MaskSettings:
     split: str | None = option(
         None,
         affects_result=False,
-        help="Split to score; by default test. A data set without splits is split by a hash of the source image id.",
+        help="Split to score; by default test, or validation if there is no test. A data set without splits is "
+        "split by a hash of the source image id.",
     )
     baselines: list[str] = option(
         default_factory=lambda: [*MASK_BASELINES],
@@ -133,7 +134,9 @@ class MaskSettings:
     masks: str | Path | None = options.masks()
     classes: list[str] | None = options.classes()
     target_type: str | None = options.target_type()
-    series: str | int | None = options.series()
+    series: str | int | None = options.series(
+        "Series of each file to read; all reads every plane of a stack, with the same plane of its mask."
+    )
     channel: str | int | None = options.channel()
     source_pattern: str | None = options.source_pattern()
     seed: int = options.seed("folds and baselines")

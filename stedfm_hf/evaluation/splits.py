@@ -57,12 +57,12 @@ def leave_one_out(read: Mapping[str, Images]) -> Splits[Images]:
 
 
 def select_split(read: Mapping[str, Images], split: str | None) -> Splits[Images]:
-    """Return the splits with one of them as the test split.
+    """Select the split to test on, and the images to train and validate on.
 
     Args:
         read: Images by split.
-        split: Name of the test split; None is test, or validation without a test split. A data set without splits is
-            split by source image.
+        split: Name of the split to test on; None selects `test`, or `validation` if there is no `test`. A data set
+            without splits is split by source image.
 
     Raises:
         UserError: If the split does not exist, or a source image is in two splits.
@@ -75,13 +75,15 @@ def select_split(read: Mapping[str, Images], split: str | None) -> Splits[Images
         return Splits(train, none, read[split], f"The split {split} of the data set is scored.", test_split=split)
     if split is None:
         return evaluation_splits(read)
+    choices = list(read)
     if set(read) == {ONE_SPLIT}:
         made = split_images(read, select=False)
-        if split in (named := made.named()):
+        choices = list(named := made.named())
+        if split in named:
             none = made.train.take([])
             train = none if split == "train" else made.train
             return Splits(train, none, named[split], made.description, test_split=split)
-    raise UserError(f"{name}: has no split {split!r}; choose from {', '.join(read)}")
+    raise UserError(f"{name}: has no split {split!r}; choose from {', '.join(choices)}")
 
 
 def exclude_training_images(

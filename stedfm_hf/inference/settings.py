@@ -57,7 +57,7 @@ class ClassifySettings:
         None, metavar="DIR", help="Folder for maps of the images that are larger than the crops of the model."
     )
     map_stride: int | None = option(
-        None, minimum=1, help="Size of a cell of the map, in pixels; by default half a tile."
+        None, minimum=1, help="Size of a cell of the map, in pixels; by default half the crop size of the model."
     )
     precision: str = options.precision()
     device: str = options.device()
@@ -106,7 +106,7 @@ class SegmentSettings:
         parse=lambda text: None if text == "none" else text,
         help="Type of the probability maps (in uint8, 255 is 1), or none.",
     )
-    overlay: bool = option(True, help="Write an overlay with the outlines of the objects for every field.")
+    overlay: bool = option(True, help="Write a PNG of every field with the classes in colour.")
     precision: str = options.precision()
     device: str = options.device()
     series: str | int | None = option(
@@ -114,7 +114,7 @@ class SegmentSettings:
         parse=options.index_or_name,
         metavar="NAME|INDEX",
         group=options.INPUT,
-        help="Series to read of each file; all reads every series and every plane of a stack.",
+        help="Series of each file to read; all reads every series and every plane of a stack.",
     )
     channel: str | int | None = options.channel()
     normalization: str | None = options.normalization()

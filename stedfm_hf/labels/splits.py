@@ -6,7 +6,7 @@ same images puts the same source images into the same splits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -23,6 +23,24 @@ FEW_SOURCES, FEW_PER_CLASS = 20, 5
 _FIX = "add images, sort them into folders called train, validation and test, or use all splits of the data set"
 
 Images = TypeVar("Images", bound=SourcedImages[Any])
+
+
+def check_split(name: str, split: str | None, splits: Collection[str]) -> None:
+    """Refuse a split that does not exist.
+
+    Args:
+        name: Name of the data in the message.
+        split: Requested split; None for all.
+        splits: Names of the existing splits; only `ONE_SPLIT` if there are none.
+
+    Raises:
+        UserError: If the split does not exist; the message names those that do.
+    """
+    if split is None or split in splits:
+        return
+    if set(splits) == {ONE_SPLIT}:
+        raise UserError(f"{name}: has no splits, so {split!r} cannot be selected; omit the split")
+    raise UserError(f"{name}: has no split {split!r}; choose from {', '.join(splits)}")
 
 
 @dataclass(frozen=True)
@@ -224,9 +242,9 @@ def limitations_of(test: SourcedImages[Any]) -> list[str]:
     """
     count, limitations = test.source_count, []
     if count < FEW_SOURCES:
-        limitations.append(f"the test split has only {counted(count, 'source image')}")
+        limitations.append(f"the test has only {counted(count, 'source image')}")
     each = {name: len(set(test.sources[present].tolist())) for name, present in test.class_presence().items()}
     few = [f"{name} ({number})" for name, number in each.items() if number < FEW_PER_CLASS]
     if few:
-        limitations.append(f"the test split has fewer than {FEW_PER_CLASS} source images of {', '.join(few)}")
+        limitations.append(f"the test has fewer than {FEW_PER_CLASS} source images of {', '.join(few)}")
     return limitations

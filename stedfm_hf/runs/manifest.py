@@ -59,7 +59,7 @@ class Manifest:
 
     Attributes:
         command: Name of the command, such as `embed`.
-        settings: Arguments that decide the result. A run is resumed only if they agree.
+        settings: Arguments that affect the result. A run is resumed only if they agree.
         options: Other arguments (device, batch size, ...), for the record.
         model: Name of the model, or None.
         weights_sha256: SHA-256 of the weights, or None.

@@ -100,7 +100,7 @@ def precision(default: str = "float32", auto: str = "where the hardware computes
 
 def protocol(reference: str) -> Any:
     """Define the option for the protocol: the default, or that of the published code."""
-    return option("default", choices=PROTOCOLS, help=f"Protocol to follow; reference {reference}.")
+    return option("default", choices=PROTOCOLS, help=f"Protocol to follow; reference (the authors' code) {reference}.")
 
 
 def batch_size(default: int, unit: str = "tiles") -> Any:
@@ -161,7 +161,7 @@ def target_type() -> Any:
     )
 
 
-def series(help: str = "Series to read of each file; by default all.") -> Any:
+def series(help: str = "Series of each file to read; by default all.") -> Any:
     """Define the option for the series of a file."""
     return option(None, parse=index_or_name, metavar="NAME|INDEX", group=INPUT, help=help)
 
@@ -173,7 +173,7 @@ def channel() -> Any:
         parse=index_or_name,
         metavar="NAME|INDEX",
         group=INPUT,
-        help="Channel to read of each image; by default all.",
+        help="Channel of each image to read; by default all.",
     )
 
 

@@ -87,7 +87,7 @@ def open_output(
         settings: Settings of the command (`stedfm_hf.runs.settings`).
         results: Names of the results in the folder (for a file: next to it); an output without them is not finished.
         temporary: Names of temporary files in the folder. `overwrite` removes them and the results.
-        resolved: Settings that decide the result and are known only now, such as the precision that `auto` selects;
+        resolved: Settings that affect the result and are known only now, such as the precision that `auto` selects;
             they replace settings of the same name.
         options: Other values to record.
         model: Name of the model.

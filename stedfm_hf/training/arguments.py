@@ -56,7 +56,7 @@ def compose_arguments(settings: TrainingSettings) -> TrainingArguments:
         extra = parse_extra(settings.training_arguments)
         arguments = TrainingArguments(**values | _device_and_precision(settings, extra) | extra)
     except ValueError as error:
-        raise UserError(f"contradictory options: {' '.join(str(error).split())}") from error
+        raise UserError(" ".join(str(error).split())) from error
     # Without a launcher, use one GPU; the library would use DataParallel on all of them.
     arguments._n_gpu = min(1, arguments._n_gpu)
     if arguments.world_size != world_size():

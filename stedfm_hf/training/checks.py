@@ -11,6 +11,8 @@ from pathlib import Path
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.wording import nearest
 
+TRACKERS_OF_PACKAGES = ("clearml", "codecarbon", "comet_ml", "dvclive", "mlflow", "swanlab", "trackio", "wandb")
+"""Trackers that are named like the package they need, without an extra of stedfm-hf."""
 DEEPSPEED_CONFIGS = Path(__file__).parent / "deepspeed_configs"
 
 
@@ -67,7 +69,7 @@ def check_argument_names(names: Iterable[str], settings: Sequence[str]) -> None:
             raise UserError(f"training_arguments: {name} is a setting of this command; give it as {flag(name)}")
         if name.removeprefix("no_") not in training_argument_names():
             near = nearest(flag(name), map(flag, [*settings, *training_argument_names()]))
-            raise UserError(f"{flag(name)} is not an option of this command{near}")
+            raise UserError(f"{flag(name)} is neither an option of this command nor a training argument{near}")
 
 
 def check_trackers(names: Iterable[str]) -> None:
@@ -86,6 +88,9 @@ def check_trackers(names: Iterable[str]) -> None:
             )
         if name == "tensorboard":
             check_installed(name)
+        elif name in TRACKERS_OF_PACKAGES and find_spec(name) is None:
+            package = name.replace("_", "-")
+            raise UserError(f"--report-to {name}: {package} is not installed; pip install {package}")
 
 
 def check_installed(package: str, reason: str = "") -> None:

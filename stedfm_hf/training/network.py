@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -166,4 +168,7 @@ def unpartitioned_weights(arguments: TrainingArguments) -> Iterator[None]:
 
 
 def _not_loaded(model: str, error: Exception) -> UserError:
-    return UserError(f"{model}: cannot be loaded ({' '.join(str(error).split())[:200]}); give a folder or Hub id")
+    if not Path(model).exists() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model):
+        return UserError(f"--init-from {model}: no such folder; check the path (a Hub id is OWNER/NAME)")
+    reason = " ".join(str(error).split())[:200]
+    return UserError(f"--init-from {model}: cannot be loaded ({reason}); give the folder or Hub id of a model")

@@ -41,7 +41,7 @@ from stedfm_hf.training.averaging import EncoderAverage
 from stedfm_hf.training.batches import EndlessBatches, MixedSplit, divide_batch
 from stedfm_hf.training.callbacks import MonitorCallback
 from stedfm_hf.training.card import describe_machine, name_of, write_card
-from stedfm_hf.training.checkpoints import checkpoint_steps, newest_complete
+from stedfm_hf.training.checkpoints import checkpoint_folder, checkpoint_steps, newest_complete
 from stedfm_hf.training.curve import CURVE_FILE, Curve
 from stedfm_hf.training.figures import save_figures
 from stedfm_hf.training.held_out_evaluation import find_held_out_crops
@@ -125,6 +125,7 @@ def pretrain(settings: PretrainSettings) -> PretrainResult:
         settings.command,
         settings,
         results=["config.json"],
+        temporary=[checkpoint_folder(settings.folder, step).name for step in checkpoint_steps(settings.folder)],
         resolved={"max_steps": arguments.max_steps, "data": [_identity(files) for files in train]},
         options={"processes": arguments.world_size, "batch": settings.describe_batch()},
         seed=settings.seed,

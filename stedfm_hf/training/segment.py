@@ -275,8 +275,8 @@ def skip_sparse_images(
         elsewhere = any(images.counts()[name] for images in splits.held_out().values() for name in missing)
         raise UserError(
             f"{train.name}: the training images have no pixel of {', '.join(missing)}"
-            f"{', but other splits have' if elsewhere else ''}; annotate some, or count it as background: name all "
-            "numbers with --classes, such as --classes 1=NAME 2=background"
+            f"{', but other splits have' if elsewhere else ''}; annotate some, or name only "
+            "the classes that the masks show; --classes 1=NAME 2=background counts a class as background"
         )
     return splits
 

@@ -192,7 +192,7 @@ class PretrainSettings(TrainingSettings):
 
     dataset: list[str] = option(
         affects_result=False,
-        help="Folders or Hub ids of data sets (OWNER/NAME or hf:// paths); every batch mixes several.",
+        help="Folders or Hub ids of data sets (OWNER/NAME or hf:// paths); each batch mixes crops of all of them.",
     )
     _: KW_ONLY
     dataset_weights: list[float] | None = option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import sys
 import warnings
 import zipfile
@@ -30,6 +31,7 @@ _BROKEN: tuple[type[Exception], ...] = (
     OSError,
     EOFError,
     MemoryError,
+    struct.error,
     pickle.PickleError,
     zipfile.BadZipFile,
 )
@@ -124,7 +126,10 @@ def _check_archive(path: Path) -> str:
             # torch.save does not compress, so a regular archive is never smaller than its content.
             packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
             if packed or sum(member.file_size for member in members) > path.stat().st_size:
-                raise UserError(f"{path}: refused, because it unpacks to more than its own size")
+                raise UserError(
+                    f"{path}: refused, because it is compressed, or its content is larger than the file; "
+                    "save its state_dict() again with torch.save"
+                )
             if pickles[0].file_size > MAX_PICKLE_BYTES:
                 raise UserError(
                     f"{path}: refused, because its data.pkl is larger than {MAX_PICKLE_BYTES // 2**20} MiB"

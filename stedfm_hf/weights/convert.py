@@ -80,7 +80,7 @@ def convert(settings: ConvertSettings) -> Conversion:
     one of these.
 
     Raises:
-        UserError: If the source is missing, damaged or unsafe, or another model, or the output holds other files.
+        UserError: The source is missing, damaged, unsafe or not a STED-FM checkpoint, or the output holds other files.
 
     Example:
         >>> convert("MAE_SMALL_STED", "stedfm-vit-small").architecture  # doctest: +SKIP

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.files import read_json
+from stedfm_hf.runs.manifest import Manifest
 from stedfm_hf.runs.progress import print_note
 from stedfm_hf.weights.packaged import PACKAGED, packaged_folder
 
@@ -15,6 +16,8 @@ HEADS = {
     "ForSemanticSegmentation": ("decoder for masks", "stedfm finetune segmentation"),
 }
 """Head and training command by the suffix of the class name."""
+TRAININGS = ("pretrain", "finetune")
+"""First words of the commands that train a model."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,14 @@ def find_model(model: str | Path | ModelSource | None = None, *, head: str | Non
         print_note(f"{name}: {PACKAGED[name]}")
         found = ModelSource(name, str(packaged), f"{name} ({PACKAGED[name]})")
     else:
-        _check_name(name)
+        _check_name(name, head)
         found = ModelSource(name, name, Path(name).resolve().name if Path(name).exists() else name)
     if found.is_folder:
         _check_folder(Path(found.location), name, head)
     return found
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, head: str | None) -> None:
     """Raise a UserError for a name that is neither a folder nor a Hub id, with a suggestion."""
     if name.lower() in PACKAGED and not Path(name).exists():
         raise UserError(f"model {name}: did you mean {name.lower()}?")
@@ -80,15 +83,20 @@ def _check_name(name: str) -> None:
         raise UserError(f"model {name}: is a file; if it is a checkpoint: stedfm convert {name} FOLDER")
     # A name without an owner is not a Hub id: querying the Hub offline would take half a minute.
     if (name.startswith((".", "/", "~")) or "/" not in name) and not Path(name).exists():
+        missing = f"model {name}: no such folder; check the path (a Hub id is OWNER/NAME)"
+        if head is not None:
+            raise UserError(f"{missing}, or train one: {HEADS[head][1]}")
         raise UserError(
-            f"model {name}: no such folder; check the path (a Hub id is OWNER/NAME), make the folder with "
-            f"`stedfm convert MAE_SMALL_STED {name}`, or use the packaged encoder demo"
+            f"{missing}, make the folder with `stedfm convert MAE_SMALL_STED {name}`, or use the packaged encoder demo"
         )
 
 
 def _check_folder(folder: Path, name: str, head: str | None) -> None:
     if not (folder / "config.json").is_file():
-        if (folder / "manifest.json").is_file():
+        if (record := folder / "manifest.json").is_file():
+            command = Manifest.load(record).command
+            if command.split()[0] not in TRAININGS:
+                raise UserError(f"model {name}: is not a model: `stedfm {command}` wrote the folder; give another one")
             raise UserError(f"model {name}: its training has not ended; run the same command again to resume it")
         raise UserError(f"model {name}: the folder has no config.json; give one written by `stedfm convert`, or demo")
     if head is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stedfm_hf.runs.errors import EXIT_USAGE
+from stedfm_hf.runs.manifest import Manifest
 from tests.command_lines import commands
 
 PROBE = """
@@ -25,10 +26,13 @@ for line in sys.stdin.read().splitlines():
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with nothing to read in it."""
+    """A folder with nothing to read in it, and with results of commands that are not models."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "occupied").mkdir()
     (tmp_path / "occupied" / "thesis.txt").write_text("not ours")
+    for name, command in (("crops", "data build"), ("unfinished", "finetune classification")):
+        (tmp_path / name).mkdir()
+        Manifest(command=command, settings={}).save(tmp_path / name / "manifest.json")
     return tmp_path
 
 
@@ -57,6 +61,8 @@ MISTAKES = [
     ("embed missing.tif", "missing.tif: no such file or folder"),
     ("embed empty --model demo", "no files"),
     ("embed {image} --model nowhere", "model nowhere: no such folder"),
+    ("embed {image} --model unfinished", "its training has not ended"),
+    ("embed {image} --model crops", "is not a model: `stedfm data build` wrote the folder"),
     ("embed {image} --model demo --output occupied", "*.parquet or *.csv"),
     ("embed {image} --model demo --pooling most", "pooling 'most' is unknown"),
     ("embed {image} --model demo --device tpu", "device 'tpu' is unknown"),

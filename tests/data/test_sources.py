@@ -11,6 +11,7 @@ import pytest
 
 from stedfm_hf.data.repository.layout import staged_schema
 from stedfm_hf.data.sources import find_sources, is_dataset_folder
+from stedfm_hf.runs import write_json
 
 
 def paths(*inputs: Path | str) -> list[str]:
@@ -87,3 +88,9 @@ def test_a_folder_is_a_data_set_by_what_it_holds(tmp_path: Path) -> None:
 
 def crops() -> pa.Table:
     return staged_schema().empty_table()
+
+
+def test_a_result_folder_with_tables_is_read_as_images(tmp_path: Path) -> None:
+    folder = make(tmp_path / "segmented", "a.tif.labels1.tif", "objects.parquet")
+    write_json(folder / "manifest.json", {"command": "segment"})
+    assert paths(folder) == ["a.tif.labels1.tif"]

@@ -94,7 +94,7 @@ def test_the_page_shows_results_and_protocol(tmp_path: Path) -> None:
 
 def test_the_page_warns_about_few_sources(tmp_path: Path) -> None:
     page = write_page(evaluation(arrays(12)), tmp_path)
-    assert "No conclusion can be drawn: the test split has only 6 source images" in page
+    assert "No conclusion can be drawn: the test has only 6 source images" in page
     assert "fewer than 5 source images of a (2), b (2), c (2)" in page and "better than" not in page
     record = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert record["conclusion"]["possible"] is False

@@ -106,7 +106,7 @@ def test_images_that_cannot_be_split_are_an_error_with_a_solution(sources: list[
 
 def test_few_source_images_are_a_limitation() -> None:
     first, second = limitations_of(arrays(4, per_source=2))
-    assert first == "the test split has only 6 source images" and second.endswith(
+    assert first == "the test has only 6 source images" and second.endswith(
         "fewer than 5 source images of a (2), b (2), c (2)"
     )
     assert limitations_of(arrays(30)) == []
@@ -145,5 +145,5 @@ def test_a_fraction_is_sampled_from_every_class() -> None:
     data = labelled(["a"] * 40 + ["b"] * 10 + ["c"], [str(number) for number in range(51)])
     assert sample_fraction(data, 0.1, 0).counts() == {"a": 4, "b": 1, "c": 1}
     assert len(sample_fraction(data, 1.0, 0)) == 51
-    with pytest.raises(UserError, match=r"not in \(0, 1\]"):
+    with pytest.raises(UserError, match="must be above 0 and at most 1"):
         sample_fraction(data, 0.0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +137,14 @@ def test_a_run_is_not_mixed_with_another(crops: Path, unbroken: Path, tmp_path: 
     (tmp_path / "other.txt").touch()
     with pytest.raises(UserError, match="holds other files"):
         run(crops, tmp_path)
+
+
+def test_an_interrupted_run_is_not_resumed_with_other_settings(crops: Path, unbroken: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(unbroken, tmp_path / "run")
+    (copy / "config.json").unlink()  # written at the end
+    assert newest_complete(copy) is not None
+    with pytest.raises(UserError, match="mask_ratio: 0.75 before, 0.6 now"):
+        run(crops, copy, "--mask_ratio 0.6")
 
 
 def test_the_average_is_resumed(crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,8 +198,14 @@ def test_output_dir_is_another_name_of_the_output(flag: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--mask-ration 0.5", "--mask-ration is not an option of this command; did you mean --mask-ratio?"),
-        ("--adam-epsilo=3", "--adam-epsilo is not an option of this command; did you mean --adam-epsilon?"),
+        (
+            "--mask-ration 0.5",
+            "--mask-ration is neither an option of this command nor a training argument; did you mean --mask-ratio?",
+        ),
+        (
+            "--adam-epsilo=3",
+            "--adam-epsilo is neither an option of this command nor a training argument; did you mean --adam-epsilon?",
+        ),
         ("extra", "unexpected argument 'extra'"),
         ("--seed x", "Invalid value for '--seed'"),
         ("--seed -1", "seed is -1"),
@@ -245,6 +251,15 @@ def test_an_extra_that_is_missing_is_named(
     monkeypatch.setattr("stedfm_hf.training.checks.tracker_names", lambda: ("tensorboard",))
     with pytest.raises(UserError, match=r"pip install 'stedfm-hf\[" + extra.split()[-1]):
         parse(words)
+
+
+def test_a_tracker_without_its_package_is_reported(
+    parse: Callable[[str], PretrainSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stedfm_hf.training.checks.tracker_names", lambda: ("comet_ml", "wandb"))
+    monkeypatch.setattr("stedfm_hf.training.checks.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="--report-to comet_ml: comet-ml is not installed; pip install comet-ml"):
+        parse("--report_to comet_ml")
 
 
 @pytest.mark.parametrize("words", ["--help", "--dataset lab/a", "--dataset nowhere --output run", "--mask-ration 1"])

@@ -167,7 +167,7 @@ def test_a_checkpoint_that_grows_when_read_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "bomb.pth", {"weight": torch.zeros(100_000), "other": object})
     repack(path, {}, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 10_000
-    with pytest.raises(UserError, match="more than its own size"):
+    with pytest.raises(UserError, match="because it is compressed, or its content is larger than the file"):
         read_checkpoint(path)
 
 
@@ -186,6 +186,13 @@ def test_tensors_cannot_look_outside_their_numbers(
 
     path = saved(tmp_path / "forged.pth", {"weight": Forged(), "other": object})
     with pytest.raises(UserError, match=r"forged\.pth"):
+        read_checkpoint(path)
+
+
+def test_a_file_of_four_bytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.pth"
+    path.write_bytes(b"junk")  # torch raises struct.error
+    with pytest.raises(UserError, match=r"tiny\.pth: is not a PyTorch checkpoint"):
         read_checkpoint(path)
 
 

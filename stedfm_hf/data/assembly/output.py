@@ -93,7 +93,7 @@ def open_dataset(
         output: Folder of the data set.
         command: Name of the command.
         settings: Settings of the command.
-        resolved: Values that decide the result but are not in the settings.
+        resolved: Values that affect the result but are not in the settings.
         options: Further entries for the options of the manifest.
         temporary: Names of further temporary files or folders of the command in the output folder.
 

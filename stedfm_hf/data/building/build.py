@@ -196,7 +196,7 @@ def _find_inputs(settings: BuildSettings) -> _Inputs:
             names = " or ".join(f"`{name}`" for name in mask_examples(example))
             raise UserError(
                 f"--masks {masks}: no mask found for any of the images; name each mask like its image: in that "
-                f"folder, call the mask of `{example}` {names}"
+                f"folder, save the mask of `{example}` as {names}"
             )
     if not images:
         raise UserError(

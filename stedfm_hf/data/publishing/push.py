@@ -135,7 +135,9 @@ def check_repository(folder: Path, *, allow_paths: bool = False, manifest: bool 
         raise UserError(f"{folder}: no such folder; give a data set, such as one that `stedfm data build` wrote")
     for name in (INDEX_FILE, _CARD, *([_MANIFEST] if manifest else [])):
         if not (folder / name).is_file():
-            raise UserError(f"{folder}: has no {name}; run the command that made the data set again")
+            raise UserError(
+                f"{folder}: has no {name}; give a complete data set, such as one that `stedfm data build` wrote"
+            )
     if (folder / ".staging").exists():
         raise UserError(f"{folder}: is not finished; run the command that writes it again to resume")
     index = _read_index(folder / INDEX_FILE)

@@ -65,7 +65,7 @@ class Rows:
 class EpochOrder:
     """Order of all rows of a split in one epoch.
 
-    Blocks are computed on demand, so that only a few of them are in memory.
+    Shards are mixed in blocks of `open_shards`. Blocks are computed on demand, so that only a few are in memory.
 
     Args:
         shards: Shards of the split, in the order of their names.

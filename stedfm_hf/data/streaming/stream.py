@@ -101,6 +101,8 @@ def stream(
         ...         pixels = to_unit_range(batch["pixels"].cuda(), batch["intensity_range"].cuda())
     """
     files = find_split(repo, split, token=token)
+    if (rank is None) != (world_size is None):
+        raise UserError("only one of rank and world_size is given; give both or neither")
     if rank is None or world_size is None:
         rank, world_size = _rank_and_world_size()
     return CropStream(
@@ -167,7 +169,8 @@ class CropStream(IterableDataset[Batch]):
         if drop_last and not rank and dropped > MAX_DROPPED_FRACTION * files.rows:
             warnings.warn(
                 f"{files.repo}: each epoch drops {dropped} of {files.rows} crops of split {files.split!r}, which do "
-                f"not fill a batch of {self.batching.global_batch}; use smaller batches, or drop_last=False in Python",
+                f"not fill a batch of {self.batching.global_batch}; use smaller batches, "
+                "or stream(..., drop_last=False)",
                 stacklevel=3,
             )
 
@@ -181,7 +184,7 @@ class CropStream(IterableDataset[Batch]):
         return int(self._shared[1])
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the number of the epoch; another epoch than the current one starts at its first batch."""
+        """Set the number of the epoch. A new number starts at the first batch; the current one keeps the position."""
         if epoch != self.epoch:
             self._move(epoch, 0)
 
@@ -432,7 +435,9 @@ def _check_arguments(
             raise UserError(f"{name} must be {smallest} or more, not {value}")
     available = (*CROP_COLUMNS, *files.plane_columns)
     if unknown := set(columns) - set(available):
-        raise UserError(f"unknown column {', '.join(sorted(unknown))}; the columns are {', '.join(available)}")
+        raise UserError(
+            f"unknown column {', '.join(map(repr, sorted(unknown)))}; the columns are {', '.join(available)}"
+        )
     if files.rows < world_size:
         raise UserError(
             f"{files.repo}: split {files.split!r} has {files.rows} crops for {world_size} ranks; use fewer ranks"
@@ -440,5 +445,5 @@ def _check_arguments(
     if drop_last and files.rows < batch_size * world_size:
         raise UserError(
             f"{files.repo}: split {files.split!r} has {files.rows} crops, fewer than one batch of {world_size} x "
-            f"{batch_size}; use smaller batches, or drop_last=False in Python"
+            f"{batch_size}; use smaller batches, or stream(..., drop_last=False)"
         )

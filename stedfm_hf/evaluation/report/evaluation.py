@@ -179,8 +179,9 @@ class Evaluation:
     def predictions_table(self) -> pa.Table:
         """Return a table with one row for each run and test image, run by run.
 
-        Labels and predictions are class names, lists of names if multilabel, or numbers for a regression; the text is
-        empty where the reference protocol makes no prediction. Probabilities are included if all runs have them.
+        Labels and predictions are class names, lists of names if multilabel, or numbers for a regression. The
+        prediction is an empty string where the reference protocol makes none. Probabilities are included if all runs
+        have them.
         """
         test, count = self.test, len(self.test)
         names = np.array(["", *test.classes], dtype=object)

@@ -125,10 +125,10 @@ def _notes(test: AnnotatedImages, methods: Sequence[Method]) -> list[str]:
     """Return notes on methods and source images."""
     notes = [each.note for each in methods if each.note]
     if test.sources_unknown:
+        each = "image" if test.source_count == len(test) else "file"
         notes.append(
-            "Every image is treated as a separate source image. If several images are from one field of view or "
-            "sample, "
-            "set their sources (--source-pattern): otherwise intervals are too narrow and splits may leak."
+            f"Every {each} is treated as a separate source image. If several {each}s are from one field of view or "
+            "sample, set their sources (--source-pattern): otherwise intervals are too narrow and splits may leak."
         )
     if any(isinstance(each, CrossValidatedMethod) for each in methods):
         notes.append("The fits of different folds share training images. Confidence intervals do not include this.")

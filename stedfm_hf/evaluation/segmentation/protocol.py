@@ -210,10 +210,8 @@ def _baselines(settings: MaskSettings, splits: Splits[AnnotatedImages]) -> tuple
     else:
         train, baselines, notes = None, untrained_baselines(test, names), []
         if excluded := [name for name in names if name not in baselines]:
-            notes = [
-                f"There is no train split to fit baselines on: {', '.join(excluded)} are skipped, and the others have "
-                "fixed settings."
-            ]
+            fixed = " The other baselines have fixed settings." if baselines else ""
+            notes = [f"Baselines without training images to fit them on are skipped: {', '.join(excluded)}.{fixed}"]
     methods: list[Method] = [
         BaselineMethod(
             key=key, name=_titled(each.name), kind="baseline", baseline=each, train=train, seed=settings.seed

@@ -28,6 +28,7 @@ from stedfm_hf.labels.annotated.stored import (
 from stedfm_hf.labels.annotated.targets import Classes, Rule, TargetType, make_rule
 from stedfm_hf.labels.labelled.reading import is_class_folder, is_simulated
 from stedfm_hf.labels.sourced import SourcedImages, digest_of, in_memory, sha256_of
+from stedfm_hf.labels.splits import check_split
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.runs import UserError, counted
 
@@ -265,8 +266,7 @@ def read_annotated(
                 f"{data}: a data set, which contains masks and source image ids; omit --masks and the source pattern"
             )
         rows = read_masked_repository(data)
-    if split is not None and split not in rows:
-        raise UserError(f"{data}: has no split {split!r}; choose from {', '.join(rows)}")
+    check_split(os.fspath(data), split, rows)
     known = read_mask_names(data) if classes is None else {}
     found = _apply_one_rule(rows, name, classes, target_type, known, simulated=is_simulated(data))
     if split is not None and split not in found:
@@ -297,7 +297,8 @@ def _apply_one_rule(
         without_mask = sum(len(rows.without_mask) for rows in splits.values())
         failed = sum(len(rows.failed) for rows in splits.values())
         hint = (
-            f"; call the mask of `images/a.tif` `masks/a.tif`, or that of `a.tif` `a_mask.tif`; or {NAME_BOTH_FOLDERS}"
+            "; save the mask of `images/a.tif` as `masks/a.tif`, or that of `a.tif` as `a_mask.tif`; or "
+            f"{NAME_BOTH_FOLDERS}"
         )
         raise UserError(
             f"{name}: no image has a readable mask ({without_mask} without a mask, {failed} failed"
@@ -343,7 +344,7 @@ def _images_of_split(rows: MaskedRows, rule: Rule, name: str, simulated: bool) -
     )
 
 
-_FALSE_ONLY = "only its false positives count"
+_FALSE_ONLY = "the metrics of the class count only its false positives"
 
 
 def class_warnings(parts: Mapping[str, AnnotatedImages]) -> list[str]:
@@ -364,7 +365,9 @@ def class_warnings(parts: Mapping[str, AnnotatedImages]) -> list[str]:
     for split, data in parts.items():
         for name in [each for each, pixels in data.counts().items() if not pixels]:
             elsewhere = [other for other, part in parts.items() if other != split and part.counts().get(name)]
-            but = f", but {' and '.join(elsewhere)} has some" if elsewhere else ""
+            but = (
+                f", but {' and '.join(elsewhere)} {'has' if len(elsewhere) == 1 else 'have'} some" if elsewhere else ""
+            )
             meaning = consequences.get(split, "the class can be neither learned nor scored")
             warnings.append(f"{data.name}: no pixel of {name} is in {split}{but}: {meaning}")
     return warnings

@@ -25,6 +25,7 @@ from stedfm_hf.labels.labelled.reading import (
 )
 from stedfm_hf.labels.labelled.targets import Targets, read_targets
 from stedfm_hf.labels.sourced import SourcedImages, in_memory, sha256_of
+from stedfm_hf.labels.splits import check_split
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.runs import UserError
 
@@ -183,8 +184,7 @@ def read_labelled(
                 f"{data}: a folder of classes, whose names are the labels. Omit --target, which is for data sets."
             )
         rows = read_class_folder(Path(data), series=series, channel=channel, source_pattern=source_pattern)
-        if split is not None and split not in rows:
-            raise UserError(f"{data}: has no split {split!r}; choose from {', '.join(rows)}")
+        check_split(os.fspath(data), split, rows)
         rows = {name: each for name, each in rows.items() if split in (None, name)}
     else:
         if source_pattern is not None:

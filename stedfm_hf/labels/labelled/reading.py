@@ -101,10 +101,11 @@ def read_class_folder(
     tops = {path[0] for path in parts.values() if len(path) > 1}
     of_images, of_masks = (sorted(top for top in tops if top.lower() in names) for names in (IMAGES, MASKS))
     if of_images and of_masks:
-        raise UserError(
-            f"{folder}: contains {of_images[0]} and {of_masks[0]}, not class folders. Use {folder / of_images[0]} "
-            "instead."
+        nested = any(path[0] == of_images[0] and len(path) > 2 for path in parts.values())
+        advice = (
+            f"Use {folder / of_images[0]} instead." if nested else "Put the images of each class into its own folder."
         )
+        raise UserError(f"{folder}: contains {of_images[0]} and {of_masks[0]}, not class folders. {advice}")
     if found.left_out:
         print_note(describe_masks(found.left_out))
     if results := found.describe_results():

@@ -65,7 +65,7 @@ def sample_fraction(data: LabelledImages, fraction: float, seed: int) -> Labelle
         {'a': 2, 'b': 1}
     """
     if not 0 < fraction <= 1:
-        raise UserError(f"fraction of the images: {fraction} is not in (0, 1]; choose a number above 0 and at most 1")
+        raise UserError(f"the fraction of the images is {fraction}; it must be above 0 and at most 1")
     order = np.random.default_rng([seed, 1]).permutation(len(data))
     strata = data.strata[order]
     kept = [order[strata == stratum] for stratum in np.unique(strata)]

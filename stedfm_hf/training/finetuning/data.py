@@ -283,7 +283,7 @@ def choose_crop(
 
 
 def random_rotations(keys: torch.Tensor) -> torch.Tensor:
-    """Return a random number of a rotation or reflection for every sample, in 0 to 7, (B,).
+    """Sample one of the eight rotations and reflections, 0 to 7, for each image (B,).
 
     Args:
         keys: Keys of the samples, (B, 2).

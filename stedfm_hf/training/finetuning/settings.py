@@ -79,7 +79,8 @@ class FinetuneSettings(TrainingSettings):
     layer_decay: float | None = option(
         None,
         group=OPTIMISATION,
-        help="Factor of the learning rate from a block to the previous one; by default that of the mode.",
+        help="Layer-wise decay of the learning rate: factor from each block to the one below; the default depends "
+        "on --mode.",
     )
     augment: bool = option(
         True, group=OPTIMISATION, help="Rotate, mirror and crop the images, and change their intensities, at random."
@@ -145,7 +146,7 @@ class FinetuneSettings(TrainingSettings):
 
     @property
     def effective_layer_decay(self) -> float:
-        """Factor of the learning rate from a block to the previous one."""
+        """Layer-wise decay of the learning rate: factor from each block to the one below it."""
         return self.layer_decays.get(self.mode, 1.0) if self.layer_decay is None else self.layer_decay
 
     @property
@@ -302,7 +303,7 @@ class SegmentationSettings(FinetuneSettings):
         help="Loss; auto is cross_entropy for exclusive classes, otherwise bce_dice; mse is that of the reference.",
     )
     effective_batch_size: int = effective_batch_option(16)
-    protocol: str = options.protocol("augments intensities as the published code, which mostly darkens the images")
+    protocol: str = options.protocol("changes intensities in the augmentation so that most images become darker")
     metric_for_best_model: str | None = option(
         None, group=CHECKPOINTS, help="Validation metric that selects the best model: iou (the default), dice or loss."
     )

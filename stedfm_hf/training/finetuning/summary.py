@@ -151,15 +151,14 @@ def _recommendations(summary: Mapping[str, Any]) -> list[str]:
     """Return lines for runs that did not learn: in its first steps a new decoder marks no pixel, or random ones."""
     metric, lines = summary["metric_for_best_model"], []
     runs = summary.get("runs", ())
-    longer = "train longer, with another --output"
     if untrained := [run for run in runs if run["validation"].get(metric) == 0 and metric not in LOWER_IS_BETTER]:
         lines.append(
             f"seed {some_of([run['seed'] for run in untrained])}: nothing was learned (validation {metric} 0); "
-            f"{longer} (--max-steps above {untrained[0]['steps']})"
+            f"train longer (--max-steps above {untrained[0]['steps']}), with another --output"
         )
     if early := [run for run in runs if run not in untrained and run.get("best_evaluation") == 1 < run["evaluations"]]:
         lines.append(
             f"seed {some_of([run['seed'] for run in early])}: the first evaluation was the best (step "
-            f"{early[0]['best_step']}); {longer}, or with a lower --learning-rate"
+            f"{early[0]['best_step']}); train longer or with a lower --learning-rate, and with another --output"
         )
     return lines

@@ -246,7 +246,9 @@ def test_an_image_with_a_mask_of_another_size_fails(tmp_path: Path) -> None:
     assert state == "failed"
     assert reason == "its mask a.tif has 70 x 99 pixels, but series 'image' has 70 x 100; give a mask of the same size"
     assert reasons(tmp_path / "out")["b.tif"][0] == "done"
-    with pytest.raises(UserError, match=r"no mask found for any .*call the mask of `a\.tif` `a\.\*` or `a_mask\.\*`"):
+    with pytest.raises(
+        UserError, match=r"no mask found for any .*save the mask of `a\.tif` as `a\.\*` or `a_mask\.\*`"
+    ):
         make(tmp_path / "in", tmp_path / "none", masks=write(tmp_path / "others", z=spots(0)))
 
 

@@ -146,7 +146,7 @@ def test_a_data_set_of_plain_masks_has_no_columns_of_planes(tmp_path: Path) -> N
         assert pq.read_schema(path).names == list(crop_features())
     found = read_annotated(summary.output)["train"]
     assert found.target_type == "single_label" and found.region(0) is None
-    with pytest.raises(UserError, match="unknown column region"):
+    with pytest.raises(UserError, match="unknown column 'region'"):
         stream(str(summary.output), batch_size=1, seed=0, rank=0, world_size=1, columns=("region",))
 
 

@@ -263,10 +263,11 @@ def test_too_few_shards_for_the_ranks_are_reported(tmp_path: Path) -> None:
     ("options", "words"),
     [
         ({"rank": 2, "world_size": 2}, "rank 2 is not valid with 2 ranks"),
+        ({"rank": 1}, "give both or neither"),
         ({"rank": 0, "world_size": 40}, "32 crops for 40 ranks"),
         ({"batch_size": 33}, "fewer than one batch"),
         ({"batch_size": 0}, "batch_size must be 1 or more"),
-        ({"columns": ("pixel",)}, "unknown column pixel"),
+        ({"columns": ("pixel",)}, "unknown column 'pixel'"),
         ({"split": "test"}, "has no split 'test'; choose from train"),
     ],
 )

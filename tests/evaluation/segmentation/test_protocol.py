@@ -80,7 +80,7 @@ def test_results_and_report(folder: Path, model: str, tmp_path: Path) -> None:
     result = evaluate(folder, [model], tmp_path / "out", split="all", baselines=("otsu", "wavelets", "forest"))
     record = result.record
     assert [each["key"] for each in record["methods"]] == ["tiny", "otsu", "wavelets"]
-    assert "forest are skipped" in " ".join(record["notes"]) and record["split"]["splits"].keys() == {"test"}
+    assert "skipped: forest. The other" in " ".join(record["notes"]) and record["split"]["splits"].keys() == {"test"}
     otsu = scores(record, "otsu", "spots")
     assert otsu["iou"]["mean"] > 0.9 and otsu["aupr"]["undefined"] == 1, "an empty image has no AUPR"
     assert record["data"]["excluded_from_means"] == ["background"] and result.manifest.counts()["done"] == 20

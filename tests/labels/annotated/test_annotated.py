@@ -101,7 +101,8 @@ def test_a_repository(tmp_path: Path) -> None:
     assert read_annotated(repo, "test")["test"].classes == train.classes
     assert read_annotated(repo, "test")["test"].fingerprint == splits["test"].fingerprint
     assert class_warnings(splits) == [
-        "crops: no pixel of puncta is in test, but train has some: only its false positives count"
+        "crops: no pixel of puncta is in test, but train has some: "
+        "the metrics of the class count only its false positives"
     ]
     copy = pickle.loads(pickle.dumps(train))
     np.testing.assert_array_equal(copy.target(0), train.target(0))

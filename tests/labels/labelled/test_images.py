@@ -133,6 +133,11 @@ def test_a_class_without_training_images_is_an_error(tmp_path: Path) -> None:
         read_labelled(repo)
 
 
+def test_a_split_of_images_without_splits_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no splits, so 'tset' cannot be selected"):
+        read_labelled(class_folder(tmp_path / "two", {"a": 2, "b": 2}), split="tset")
+
+
 def test_a_single_class_or_none_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"all images are of one class \(a\)"):
         read_labelled(class_folder(tmp_path / "one", {"a": 3}))
@@ -175,5 +180,8 @@ def test_types_of_labels() -> None:
 
 def test_folders_of_images_and_masks_are_not_class_folders(tmp_path: Path) -> None:
     class_folder(tmp_path / "set", {"images": 2, "masks": 2})
-    with pytest.raises(UserError, match="contains images and masks, not class folders"):
+    with pytest.raises(UserError, match=r"images and masks, not class folders\. Put the images of each class"):
         read_labelled(tmp_path / "set")
+    class_folder(tmp_path / "classes", {"images/a": 2, "masks/a": 2})
+    with pytest.raises(UserError, match=r"not class folders\. Use .*images instead"):
+        read_labelled(tmp_path / "classes")

@@ -73,7 +73,8 @@ def test_a_recipe_restores_the_values(tmp_path: Path) -> None:
         (
             "classification",
             "--label-per-class 3",
-            "--label-per-class is not an option of this command; did you mean --labels-per-class",
+            "--label-per-class is neither an option of this command nor a training argument; "
+            "did you mean --labels-per-class",
         ),
         ("classification", "--load_best_model_at_end", "--metric-for-best-model"),
         ("classification", "--layer_decay 1.5", "--layer-decay is 1.5"),

@@ -29,7 +29,7 @@ def test_a_run_that_learned_nothing_gets_a_recommendation() -> None:
     lines = describe(summarise(runs, split_description="cut"), Path("run"), ("iou",)).splitlines()
     assert lines[0].startswith("run: validation iou 0.2000")
     assert lines[1:] == [
-        "seed 1: nothing was learned (validation iou 0); train longer, with another --output (--max-steps above 20)"
+        "seed 1: nothing was learned (validation iou 0); train longer (--max-steps above 20), with another --output"
     ]
     assert len(describe(summarise(runs[1:], split_description="cut"), Path("run"), ("iou",)).splitlines()) == 1
     lossless = [run | {"metric_for_best_model": "loss", "validation": {"images": 3, "loss": 0.0}} for run in runs]
@@ -48,8 +48,8 @@ def test_a_run_whose_first_evaluation_was_the_best_gets_a_recommendation() -> No
     first = run | {"validation": {"images": 3, "iou": 0.03}}
     lines = describe(summarise([first], split_description="cut"), Path("run"), ("iou",)).splitlines()
     assert lines[1:] == [
-        "seed 1: the first evaluation was the best (step 1); train longer, with another --output, or with a "
-        "lower --learning-rate"
+        "seed 1: the first evaluation was the best (step 1); train longer or with a lower --learning-rate, "
+        "and with another --output"
     ]
     for other in (first | {"best_evaluation": 2}, first | {"evaluations": 1}):
         assert len(describe(summarise([other], split_description="cut"), Path("run"), ("iou",)).splitlines()) == 1

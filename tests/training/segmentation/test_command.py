@@ -18,6 +18,6 @@ def test_the_command_trains_and_reports_the_metrics(
     assert main(["finetune", "segmentation", *words]) == EXIT_DONE
     said = capsys.readouterr()
     assert "2 steps of crops of 32 pixels" in said.err and ": test iou 0." in said.out
-    assert "no conclusion can be drawn: the test split has only 4 source images" in said.out
+    assert "no conclusion can be drawn: the test has only 4 source images" in said.out
     assert main(["finetune", "segmentation", *words]) == EXIT_DONE
     assert "is finished; choose another --output to run it again" in capsys.readouterr().err
