@@ -136,7 +136,7 @@ def open_image(
 ) -> Iterator[OpenImage]:
     """Open one plane of an image file, to read it by region.
 
-    TIFF and NumPy files are decoded by region; other formats are decoded once, as a whole.
+    Formats that can be are decoded by region (docs/reference/file-formats.md), and others once, as a whole.
 
     Args:
         path: Image file.
