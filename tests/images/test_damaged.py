@@ -72,8 +72,8 @@ def lsm(folder: Path) -> list[Path]:
 
 
 def tiff(folder: Path) -> list[Path]:
-    for name, options in {"a": {"imagej": True}, "b": {"ome": True, "compression": "zlib"}}.items():
-        tifffile.imwrite(folder / f"{name}.tif", PIXELS, metadata={"axes": "TCYX"}, **options)
+    tifffile.imwrite(folder / "a.tif", PIXELS, metadata={"axes": "TCYX"}, imagej=True)
+    tifffile.imwrite(folder / "b.tif", PIXELS, metadata={"axes": "TCYX"}, ome=True, compression="zlib")
     return [folder / "a.tif", folder / "b.tif"]
 
 
