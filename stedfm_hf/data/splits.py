@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -78,5 +79,12 @@ def split_of(source: str, fractions: SplitFractions = SPLIT_FRACTIONS) -> Split:
 
 
 def file_id(file: Path) -> str:
-    """Return the source id of an image file: the first 16 hex digits of the SHA-256 of its bytes."""
-    return sha256_file(file)[:16]
+    """Return the source id of an image file: the first 16 hex digits of the SHA-256 of its bytes.
+
+    The id of a folder that is one image (OME-Zarr) is that of the names and hashes of the files in it.
+    """
+    if not file.is_dir():
+        return sha256_file(file)[:16]
+    members = sorted((each.relative_to(file).as_posix(), each) for each in file.rglob("*") if each.is_file())
+    listed = json.dumps([[name, sha256_file(each)] for name, each in members])
+    return hashlib.sha256(listed.encode()).hexdigest()[:16]

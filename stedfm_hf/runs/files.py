@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,15 +31,19 @@ class FileStamp(NamedTuple):
 def file_stamp(path: str | os.PathLike[str]) -> FileStamp | None:
     """Return the stamp of a file, or None if it cannot be accessed.
 
+    The stamp of a folder that is one image (OME-Zarr) is the size of all files in it, and their last modification.
+
     Example:
         >>> file_stamp("/nowhere") is None
         True
     """
     try:
-        found = os.stat(path)
+        found = [os.stat(path)]
+        if stat.S_ISDIR(found[0].st_mode):
+            found = [os.stat(os.path.join(here, name)) for here, _, files in os.walk(path) for name in files] or found
     except OSError:
         return None
-    return FileStamp(found.st_size, found.st_mtime_ns // 10**9)
+    return FileStamp(sum(each.st_size for each in found), max(each.st_mtime_ns for each in found) // 10**9)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stedfm_hf.data.splits import file_id
 from stedfm_hf.images import (
     ImageReadError,
     find_images,
@@ -17,6 +18,7 @@ from stedfm_hf.images import (
     read_image,
     read_series,
 )
+from stedfm_hf.runs.files import file_stamp
 
 zarr = pytest.importorskip("zarr")
 RNG = np.random.default_rng(0)
@@ -221,3 +223,12 @@ def test_a_folder_that_is_an_image_is_found_as_one_file(tmp_path: Path) -> None:
     assert paths(tmp_path) == ["a.ome.zarr", "d.tif", "sub/b"]
     assert paths(tmp_path / "*.zarr") == paths(tmp_path / "a.ome.zarr") == ["a.ome.zarr"]
     assert paths(tmp_path / "**" / "b") == ["sub/b"]
+
+
+def test_a_change_in_the_folder_is_seen(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", numbers(5, 6), "yx")
+    stamp, name = file_stamp(path), file_id(path)
+    assert (stamp, name) == (file_stamp(path), file_id(path))
+    chunk = max((each for each in (path / "0").rglob("*") if each.is_file()), key=lambda each: each.stat().st_size)
+    chunk.write_bytes(chunk.read_bytes() + b"x")
+    assert file_stamp(path) != stamp and file_id(path) != name

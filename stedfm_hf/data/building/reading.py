@@ -20,6 +20,7 @@ from stedfm_hf.data.repository.layout import STORED_DTYPES, Crop, Scaling
 from stedfm_hf.data.splits import file_id
 from stedfm_hf.images import ImageReadError, SeriesInfo, StedImage, read_series
 from stedfm_hf.runs import ItemStatus, Manifest
+from stedfm_hf.runs.files import file_stamp
 
 CROPS_PER_BATCH = 64
 """Largest number of crops in memory."""
@@ -78,7 +79,8 @@ class InputFile:
             except OSError:  # reading raises the error
                 numbers += [0, 0]
             else:
-                numbers += [state.st_size, state.st_mtime_ns]
+                folder = file_stamp(file) if file.is_dir() else None
+                numbers += folder or [state.st_size, state.st_mtime_ns]
         return numbers
 
 
