@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stedfm_hf.data.repository.decoding import decode
+from stedfm_hf.data.repository.files import check_folder_name
 from stedfm_hf.data.repository.layout import crop_features
 from stedfm_hf.images import StedImage
 from stedfm_hf.runs import UserError
@@ -132,8 +134,10 @@ def dataset_rows(name: str) -> Iterator[DatasetRow | CropRow]:
     """
     import datasets
 
+    check_folder_name(name)
     try:
-        splits = datasets.load_dataset(name)
+        # For the folder `.`, the library finds no name.
+        splits = datasets.load_dataset(str(Path(name).absolute()) if Path(name).is_dir() else name)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{name}: not an image or folder, and cannot be loaded as a data set ({reason})") from error

@@ -124,7 +124,7 @@ def pair_masks(
         The images without the masks, and the masks of each image.
 
     Raises:
-        UserError: The folder does not exist or holds no mask that can be read.
+        UserError: The folder does not exist, holds no mask that can be read, or holds a mask for each object.
     """
     suffixes = (*readable_suffixes(), *(OUTLINE_SUFFIXES if outlines else ()))
     all_files = list(walk_files(Path(folder)))
@@ -136,6 +136,7 @@ def pair_masks(
         )
     if not files:
         find_images(folder)  # raises the error
+    _check_object_masks(files, Path(folder))
     real_path = {each.path: os.path.realpath(each.file) for each in files}
     mask_files = set(real_path.values())
     shared = {each.path for each in images if os.path.realpath(each.file) in mask_files}
@@ -363,7 +364,7 @@ def _folders_of_objects(images: Sequence[FoundImage]) -> dict[str, list[FoundIma
     }
 
 
-def check_object_masks(images: Sequence[FoundImage], where: Path) -> None:
+def _check_object_masks(images: Sequence[FoundImage], where: Path) -> None:
     """Check that images have one mask each, and not a mask for each object.
 
     Args:

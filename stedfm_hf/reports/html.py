@@ -127,5 +127,5 @@ def write_page(
     """
     page = render_page(title=title, lead=lead, facts=facts, sections=sections, footer=footer)
     with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
+        temporary.write_bytes(page.encode("utf-8", "backslashreplace"))  # names of files are not always Unicode
     return Path(path)

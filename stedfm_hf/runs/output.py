@@ -161,6 +161,10 @@ def check_output(path: str | os.PathLike[str], command: str, *, is_folder: bool,
         UserError: If the path is of the wrong kind, or holds files of something else.
     """
     found, record = Path(path), manifest_path(path, folder=is_folder)
+    try:
+        os.path.realpath(path).encode()
+    except UnicodeEncodeError as error:  # pyarrow writes to no such path
+        raise UserError(f"{path}: the path is not UTF-8 text; choose another output") from error
     if found.exists() and found.is_dir() != is_folder:
         raise UserError(f"{path}: is a {'file; name a folder' if is_folder else 'folder; name a file'}")
     if record.exists():

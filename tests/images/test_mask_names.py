@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from stedfm_hf.images import FoundImage, find_images
-from stedfm_hf.images.mask_names import check_object_masks, find_masks, pair_masks
+from stedfm_hf.images.mask_names import find_masks, pair_masks
 from stedfm_hf.runs import UserError
 
 
@@ -225,7 +225,7 @@ def test_a_mask_for_each_object_is_left_out_and_refused(tmp_path: Path) -> None:
         "stage1/y/images/y.tif",
     ]
     with pytest.raises(UserError, match=r"a mask for each object \(2 files in stage1/x/masks\); combine these masks"):
-        check_object_masks(images, folder)
+        pair_masks(images, folder)
 
 
 def test_a_folder_of_outlines_alone_has_no_label_images(tmp_path: Path) -> None:

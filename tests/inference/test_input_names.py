@@ -156,6 +156,45 @@ def test_names_that_are_not_text_reach_every_table(
     assert r"caf\xe9.tif" in shown.out and r"bad\xe9.tif" in shown.err and r"a\x0ab.tif" in shown.out
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems store names as Unicode")
+def test_folders_that_are_not_text(
+    segmenter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    for seed in range(3):
+        for kind, array in (("images", field(seed)), ("masks", (field(seed) > 50).astype(np.uint8))):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(folder / kind / os.fsdecode(b"n\xe9%d.tif" % seed), array)
+    evaluate = ["evaluate", "segmentation", "--dataset", str(folder), "--folds", "2", "--baselines", "otsu"]
+    assert main([*evaluate, "--output", str(tmp_path / "evaluated")]) == 0
+    page = (tmp_path / "evaluated" / "report.html").read_text(encoding="utf-8")
+    assert r"caf\xe9" in page
+    embed = ["embed", "--model", str(segmenter), str(folder)]
+    assert main([*embed, "--output", str(tmp_path / "e.parquet")]) == 0
+    assert paths_of(tmp_path / "e.parquet") == [rf"images/n\xe9{seed}.tif" for seed in range(3)]
+    capfd.readouterr()
+    monkeypatch.chdir(folder)
+    assert main(embed) == 2
+    assert "embeddings.parquet: the path is not UTF-8 text; choose another output" in capfd.readouterr().err
+
+
+def test_a_data_set_is_embedded_in_its_folder_twice_and_brackets_are_named(
+    segmenter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", field())
+    options = ["--crop-size", "32", "--min-foreground", "0", "--workers", "1", "--validation", "0", "--test", "0"]
+    assert main(["data", "build", str(tmp_path), "--output", str(tmp_path / "set"), *options]) == 0
+    monkeypatch.chdir(tmp_path / "set")
+    for _ in range(2):
+        assert main(["embed", ".", "--model", str(segmenter)]) == 0
+        assert "4 rows from 4 files" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set").rename(tmp_path / "set [1]")
+    for words in (["embed", "set [1]"], ["finetune", "segmentation", "--dataset", "set [1]"]):
+        assert main([*words, "--model", str(segmenter), "--output", "x.parquet"]) == 2
+        assert "set [1]: the path of a data set must not contain [; rename the folder" in capsys.readouterr().err
+
+
 def test_brackets_and_dashes(segmenter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "exp [1]").mkdir()

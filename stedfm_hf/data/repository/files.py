@@ -119,6 +119,20 @@ def check_repository_name(repo: str | os.PathLike[str]) -> None:
         raise UserError(f"{name}: no such folder; check the path (a Hub id is OWNER/NAME)")
 
 
+def check_folder_name(repo: str | os.PathLike[str]) -> None:
+    """Check that the path of a local data set has no characters that the `datasets` library takes for a glob.
+
+    Args:
+        repo: Local folder; other names are not checked.
+
+    Raises:
+        UserError: The path holds `*`, `?` or `[`.
+    """
+    folder = Path(repo)
+    if folder.is_dir() and (signs := [sign for sign in "*?[" if sign in str(folder.absolute())]):
+        raise UserError(f"{repo}: the path of a data set must not contain {' or '.join(signs)}; rename the folder")
+
+
 def _data_files(repo: str | os.PathLike[str], token: str | None) -> dict[str, list[str]]:
     """Return the paths or URLs of the Parquet files of each split, as the `datasets` library finds them.
 
@@ -128,6 +142,7 @@ def _data_files(repo: str | os.PathLike[str], token: str | None) -> dict[str, li
         UserError: There is no such data set, the library cannot load it, or a file is not a Parquet file.
     """
     check_repository_name(repo)
+    check_folder_name(repo)
     import datasets  # takes a second to import
 
     name, _, revision = os.fspath(repo).removeprefix(_HUB).rstrip("/").partition("@")

@@ -21,7 +21,7 @@ from stedfm_hf.images import (
 from stedfm_hf.images.folders import suffix_of, walk_files
 from stedfm_hf.images.formats import readable_suffixes
 from stedfm_hf.images.mask_name_table import IMAGES, MASKS, REGION_END
-from stedfm_hf.images.mask_names import MaskNotes, base_name, check_object_masks, pair_masks
+from stedfm_hf.images.mask_names import MaskNotes, base_name, pair_masks
 from stedfm_hf.labels.annotated.annotation_files import read_mask
 from stedfm_hf.labels.annotated.stored import (
     Checked,
@@ -163,7 +163,7 @@ def _pairs(images: Path, masks: Path, prefix: str, notes: MaskNotes) -> list[Pai
         notes: Notes to which guesses are added.
 
     Raises:
-        UserError: If the folder of masks does not exist, or there is no image.
+        UserError: If the folder of masks does not exist, there is no image, or there is a mask for each object.
     """
     if not masks.is_dir():
         raise UserError(f"{masks}: folder of masks not found; check the path")
@@ -171,7 +171,6 @@ def _pairs(images: Path, masks: Path, prefix: str, notes: MaskNotes) -> list[Pai
     if results := found.describe_results():
         print_note(f"note: {results}")
     in_images = found.images
-    check_object_masks(in_images, images)
     found_images = [each for each in in_images if not base_name(each.path).lower().endswith(REGION_END)]
     if not found_images:
         raise UserError(f"{images}: contains regions of interest but no image; use the folder of the images")

@@ -30,7 +30,7 @@ from stedfm_hf.labels.labelled.reading import is_class_folder, is_simulated
 from stedfm_hf.labels.sourced import SourcedImages, digest_of, in_memory, sha256_of
 from stedfm_hf.labels.splits import check_split
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
-from stedfm_hf.runs import UserError, counted
+from stedfm_hf.runs import UserError, counted, escaped
 
 _SCALING = StedFmImageProcessor()
 
@@ -250,7 +250,7 @@ def read_annotated(
         ('background', 'rings', 'fibres')
     """
     path = Path(data)
-    name = path.resolve().name if path.exists() else os.fspath(data)
+    name = escaped(path.resolve().name if path.exists() else os.fspath(data))
     if not path.exists() and (os.fspath(data).endswith("/") or os.fspath(data).count("/") != 1):
         raise UserError(
             f"{data}: folder not found; use a folder of images and masks, or a data set (on the Hub: OWNER/NAME)"

@@ -27,7 +27,7 @@ from stedfm_hf.labels.labelled.targets import Targets, read_targets
 from stedfm_hf.labels.sourced import SourcedImages, in_memory, sha256_of
 from stedfm_hf.labels.splits import check_split
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
-from stedfm_hf.runs import UserError
+from stedfm_hf.runs import UserError, escaped
 
 Task = Literal["classes", "multilabel", "regression"]
 _LABEL = "label"
@@ -193,7 +193,7 @@ def read_labelled(
             )
         rows = read_repository(data, split, target or _LABEL)
     path = Path(data)
-    name = path.resolve().name if path.exists() else os.fspath(data)
+    name = escaped(path.resolve().name if path.exists() else os.fspath(data))
     return _labelled(rows, name, is_simulated(data))
 
 
