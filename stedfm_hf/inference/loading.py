@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +17,7 @@ from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification, Ste
 from stedfm_hf.runs import UserError, sha256_file
 from stedfm_hf.runs.options import DEVICES
 from stedfm_hf.runs.quiet import quiet_transformers
+from stedfm_hf.weights.damage import explained, refuse_missing
 from stedfm_hf.weights.models import HEADS, ModelSource, check_head, find_model
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -91,9 +90,11 @@ def load_encoder(
     """
     target_device, dtype = _device_and_dtype(device, precision)
     source = find_model(model)
-    with _explained(source, "give a folder written by `stedfm convert`, a Hub id or demo"):
-        network = AutoModel.from_pretrained(source.location, dtype=dtype)
+    advice = "give a folder written by `stedfm convert`, a Hub id or demo"
+    with explained(source.given, source.location, advice):
+        network, loading = AutoModel.from_pretrained(source.location, dtype=dtype, output_loading_info=True)
         facts = _facts(source)
+    refuse_missing(source.given, loading["missing_keys"], advice)
     _check_model_class(source, network, StedFmModel, facts)
     return Encoder(network.to(target_device).eval(), **facts)
 
@@ -143,14 +144,13 @@ def load_headed(
     source = find_model(model, head=head)
     advice = f"give a folder written by `{HEADS[head][1]}` or a Hub id"
     # Checked first, for transformers would initialise a head at random and print a page about it.
-    with _explained(source, advice):
-        architectures = AutoConfig.from_pretrained(source.location).architectures or []
+    with explained(source.given, source.location, advice):
+        architectures = list(AutoConfig.from_pretrained(source.location).architectures or [])
     check_head(source.name, architectures, head)
-    with _explained(source, advice):
+    with explained(source.given, source.location, advice):
         network, loading = auto.from_pretrained(source.location, dtype=dtype, output_loading_info=True)
         facts = _facts(source)
-    if missing := sorted(loading["missing_keys"]):
-        raise UserError(f"model {source.name}: weights are missing ({', '.join(missing[:3])}, ...); {advice}")
+    refuse_missing(source.given, loading["missing_keys"], advice)
     _check_model_class(source, network, kind, facts)
     return network.to(target_device).eval(), facts
 
@@ -168,17 +168,6 @@ def _facts(source: ModelSource) -> dict[str, Any]:
         "name": source.name,
         "weights_sha256": weights_sha256(source.location),
     }
-
-
-@contextmanager
-def _explained(source: ModelSource, advice: str) -> Iterator[None]:
-    """Convert errors of loading a model to messages that say how to fix them."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError) as error:
-        # RuntimeError: weights of other sizes than configured
-        reason = " ".join(str(error).split())
-        raise UserError(f"model {source.location}: cannot be loaded ({reason}); {advice}") from error
 
 
 def _check_model_class(

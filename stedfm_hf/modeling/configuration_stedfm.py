@@ -1,5 +1,6 @@
 """Configuration of the STED-FM model family."""
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
@@ -45,6 +46,11 @@ SEGMENTATION_LOSSES = {
     "mse": TARGET_TYPES,
 }
 """Target types that each loss supports."""
+_POSITIVE = (
+    *("image_size", "patch_size", "num_channels"),
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+    *("decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads", "decoder_intermediate_size"),
+)
 _CHOICES: dict[str, Collection[str]] = {
     "pooling": POOLINGS,
     "target_type": TARGET_TYPES,
@@ -195,7 +201,7 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
         names = {each.name for each in fields(cls)} | {"out_features", "out_indices"}
         changed = {name: value for name, value in kwargs.items() if name in names}
         # What a change decides is not taken from the saved configuration.
-        decided = set(changed)
+        decided = {*changed, "label2id"} if config_dict.get("id2label") else set(changed)  # id2label decides label2id
         if changed.get("problem_type") or "target_type" in changed:
             decided |= {"problem_type", "target_type"}
         if changed.keys() & {"id2label", "label2id"} or kwargs.get("num_labels") not in (None, _count(config_dict)):
@@ -227,13 +233,21 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
                 f"segmentation_loss {self.segmentation_loss!r} is one of {' and '.join(targets)} targets, "
                 f"not of {self.target_type} ones"
             )
+        for name in _POSITIVE:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.layer_norm_eps < 1 or not 0 <= self.initializer_range < math.inf:
+            raise ValueError(
+                f"layer_norm_eps and initializer_range must be small positive numbers, got {self.layer_norm_eps} and "
+                f"{self.initializer_range}"
+            )
+        if self.chunk_size_feed_forward < 0:
+            raise ValueError(f"chunk_size_feed_forward must be at least 0, got {self.chunk_size_feed_forward}")
         if not 0 <= self.mask_ratio < 1:
             raise ValueError(f"mask_ratio must be in [0, 1), got {self.mask_ratio}")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         for prefix in ("", "decoder_"):
-            if getattr(self, f"{prefix}num_hidden_layers") < 1:
-                raise ValueError(f"{prefix}num_hidden_layers must be at least 1")
             width = getattr(self, f"{prefix}hidden_size")
             heads = getattr(self, f"{prefix}num_attention_heads")
             if width % heads:

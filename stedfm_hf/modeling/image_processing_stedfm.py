@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -15,35 +15,18 @@ from transformers.processing_utils import ImagesKwargs
 from .axes_stedfm import channel_axis
 from .io_stedfm import read_image
 from .maps_stedfm import most_probable_classes, prepare_map, resampled_size
+from .processor_settings_stedfm import NORMALIZATIONS, StedFmImageProcessorKwargs, check_settings, size_dict
 
 try:
     from PIL import Image
 except ImportError:  # Pillow is optional here; a checker does not know a module that may be None
     Image = None  # type: ignore[assignment]
 
-NORMALIZATIONS = ("percentile", "minmax", "fixed", "none")
 Normalization = Literal["percentile", "minmax", "fixed", "none"]
 _DONE_ANYWAY = (("data_format", "channels_first"), ("data_format", "ChannelDimension.FIRST"), ("device", "cpu"))
 _SAVED_WITH_SETTINGS = ("image_processor_type", "auto_map", "processor_class", "feature_extractor_type")
 _AT_ONCE = 2**22
 """Largest number of pixels whose percentiles are computed at once, because they are copied."""
-
-
-class StedFmImageProcessorKwargs(TypedDict, total=False):
-    """Settings of `StedFmImageProcessor`, which are saved with it and can be overridden in every call."""
-
-    normalization: str
-    percentiles: list[float | int] | tuple[float | int, float | int]
-    intensity_range: Any
-    channel: int | None
-    pixel_size_nm: Any
-    target_pixel_size_nm: float | int | None
-    do_pad: bool
-    patch_size: int
-    size: Any
-    do_reduce_labels: bool
-    input_data_format: str | None
-    return_tensors: Any
 
 
 def fit_intensity_range(
@@ -275,8 +258,8 @@ class StedFmImageProcessor(PilBackend):
         self._refuse({name: value for name, value in kwargs.items() if name not in (*settings, *_SAVED_WITH_SETTINGS)})
         validate_typed_dict(self.valid_kwargs, settings)
         super().__init__(**settings)
-        self.size = _size_dict(self.size)
-        _check_choices(vars(self))
+        self.size = size_dict(self.size)
+        check_settings(vars(self))
 
     @classmethod
     def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -390,7 +373,7 @@ class StedFmImageProcessor(PilBackend):
         kwargs = {name: value for name, value in kwargs.items() if name in names}
         validate_typed_dict(self.valid_kwargs, kwargs)
         settings = {name: kwargs.get(name, getattr(self, name)) for name in names}
-        _check_choices(settings)
+        check_settings(settings)
         return settings
 
     def _factors(self, pixel_size: Any, target: Any = None) -> tuple[float, float] | None:
@@ -473,22 +456,6 @@ class StedFmImageProcessor(PilBackend):
         if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == axes + 1:
             return list(cast(Sequence[Any], images))
         return [images]
-
-
-def _size_dict(size: Any) -> dict[str, int]:
-    """Return a size as a dictionary, as transformers has it."""
-    found = {"height": size, "width": size} if isinstance(size, int) else dict(size)
-    if set(found) != {"height", "width"}:
-        raise ValueError(f'size must be a number of pixels or {{"height": ..., "width": ...}}, got {size!r}')
-    return {name: int(found[name]) for name in ("height", "width")}
-
-
-def _check_choices(settings: Mapping[str, Any]) -> None:
-    """Raise a ValueError for settings whose value is unknown."""
-    choices = {"normalization": NORMALIZATIONS, "input_data_format": (None, "channels_first", "channels_last")}
-    for name, known in choices.items():
-        if settings[name] not in known:
-            raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {settings[name]!r}")
 
 
 __all__ = ["StedFmImageProcessor"]

@@ -217,6 +217,8 @@ class StedFmClassifier(nn.Module):
         self.batch_norm = StedFmBatchNorm1d(in_features, affine=False, eps=1e-6)
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.empty(out_features))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # as nn.Linear does
+        nn.init.uniform_(self.bias, -(in_features**-0.5), in_features**-0.5)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Compute the logits (B, L) of pooled features (B, D)."""

@@ -22,7 +22,9 @@ from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.preparation import Preparation
 from stedfm_hf.training.settings import PretrainSettings
+from stedfm_hf.weights.damage import explained, refuse_missing
 
+ADVICE = "give the folder or Hub id of a model to --init-from"
 STATISTICS_CROPS = 2048
 """Number of training crops for the mean and standard deviation that standardise the input."""
 
@@ -37,10 +39,9 @@ def network_config(settings: PretrainSettings) -> StedFmConfig:
         UserError: The model to start from cannot be loaded.
     """
     if settings.init_from is not None:
-        try:
+        _check_source(settings.init_from)
+        with explained(settings.init_from, settings.init_from, ADVICE):
             return StedFmConfig.from_pretrained(settings.init_from)
-        except (OSError, ValueError) as error:
-            raise _not_loaded(settings.init_from, error) from error
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     decoder = {f"decoder_{name}": getattr(settings, f"decoder_{name}") for name in names}
     given = {name: value for name, value in decoder.items() if value is not None}
@@ -63,10 +64,10 @@ def new_network(settings: PretrainSettings, *, mean: float, std: float) -> StedF
         UserError: The model to start from cannot be loaded.
     """
     if settings.init_from is not None:
-        try:
-            return StedFmForPreTraining.from_pretrained(settings.init_from)
-        except (OSError, ValueError) as error:
-            raise _not_loaded(settings.init_from, error) from error
+        with explained(settings.init_from, settings.init_from, ADVICE):
+            network, loading = StedFmForPreTraining.from_pretrained(settings.init_from, output_loading_info=True)
+        refuse_missing(settings.init_from, (n for n in loading["missing_keys"] if n.startswith("stedfm.")), ADVICE)
+        return network
     config = network_config(settings)
     if settings.norm_pix_loss or not settings.standardise_input:
         with isolated_rng(settings.seed):
@@ -167,8 +168,7 @@ def unpartitioned_weights(arguments: TrainingArguments) -> Iterator[None]:
             set_hf_deepspeed_config(config)
 
 
-def _not_loaded(model: str, error: Exception) -> UserError:
+def _check_source(model: str) -> None:
+    """Raise a UserError for a model that is neither a folder nor a Hub id."""
     if not Path(model).exists() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model):
-        return UserError(f"--init-from {model}: no such folder; check the path (a Hub id is OWNER/NAME)")
-    reason = " ".join(str(error).split())[:200]
-    return UserError(f"--init-from {model}: cannot be loaded ({reason}); give the folder or Hub id of a model")
+        raise UserError(f"--init-from {model}: no such folder; check the path (a Hub id is OWNER/NAME)")

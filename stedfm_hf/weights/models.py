@@ -92,6 +92,7 @@ def _check_name(name: str, head: str | None) -> None:
 
 
 def _check_folder(folder: Path, name: str, head: str | None) -> None:
+    """Raise a UserError for a folder without a readable configuration, or without the required head."""
     if not (folder / "config.json").is_file():
         if (record := folder / "manifest.json").is_file():
             command = Manifest.load(record).command
@@ -100,7 +101,11 @@ def _check_folder(folder: Path, name: str, head: str | None) -> None:
             raise UserError(f"model {name}: its training has not ended; run the same command again to resume it")
         raise UserError(f"model {name}: the folder has no config.json; give one written by `stedfm convert`, or demo")
     if head is not None:
-        check_head(name, list(dict(read_json(folder / "config.json")).get("architectures") or []), head)
+        config = read_json(folder / "config.json")
+        if not isinstance(config, dict):
+            raise UserError(f"model {name}: {folder / 'config.json'}: is not a JSON object; restore it from a copy")
+        architectures = config.get("architectures") or []
+        check_head(name, list(map(str, architectures)) if isinstance(architectures, list) else [], head)
 
 
 def check_head(name: str, architectures: list[str], head: str) -> None:

@@ -16,10 +16,12 @@ from stedfm_hf.modeling.modeling_stedfm import StedFmModel, StedFmPreTrainedMode
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.finetuning.settings import NEW_ENCODER, FinetuneSettings
 from stedfm_hf.training.network import standardise_input
+from stedfm_hf.weights.damage import explained, refuse_missing
 from stedfm_hf.weights.packaged import packaged_folder
 
 Network = TypeVar("Network", bound=StedFmPreTrainedModel)
 
+ADVICE = "give a folder, a Hub id or `demo`"
 ADAPTED = ("qkv", "out_proj")
 """Layers of every block that get a low-rank adapter."""
 STATISTICS_IMAGES = 512
@@ -48,10 +50,8 @@ def network_config(settings: FinetuneSettings, classes: Sequence[str] = ()) -> S
     if settings.mode in NEW_ENCODER and settings.model in ARCHITECTURES:
         config = StedFmConfig(**ARCHITECTURES[settings.model])
     else:
-        try:
+        with explained(str(settings.model), source_of(settings), ADVICE):
             config = AutoConfig.from_pretrained(source_of(settings))
-        except (OSError, ValueError) as error:
-            raise _not_loaded(settings, error) from error
         if not isinstance(config, StedFmConfig):
             raise UserError(f"model {settings.model}: is a {config.model_type}, not a STED-FM model")
     if classes:
@@ -71,13 +71,19 @@ def load_weights(kind: type[Network], settings: FinetuneSettings, config: StedFm
     Raises:
         UserError: The model cannot be loaded.
     """
-    try:
+    with explained(str(settings.model), source_of(settings), ADVICE):
         # The head of another task may have other sizes; it is replaced anyway.
-        return kind.from_pretrained(
-            source_of(settings), config=config, ignore_mismatched_sizes=True, dtype=torch.float32
+        network, loading = kind.from_pretrained(
+            source_of(settings),
+            config=config,
+            ignore_mismatched_sizes=True,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _not_loaded(settings, error) from error
+    lost = {*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])}
+    heads = ("classifier.", "decode_head.", "decoder.")
+    refuse_missing(str(settings.model), (name for name in lost if not name.startswith(heads)), ADVICE)
+    return network
 
 
 def standardise_by(encoder: StedFmModel, images: Iterable[np.ndarray]) -> None:
@@ -164,8 +170,3 @@ def name_of_model(model: str) -> str:
         model: Hub id, architecture, `demo` or folder.
     """
     return Path(model).resolve().name if Path(model).exists() else model
-
-
-def _not_loaded(settings: FinetuneSettings, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:200]
-    return UserError(f"model {settings.model}: cannot be loaded ({reason}); give a folder, a Hub id or `demo`")

@@ -1,0 +1,90 @@
+"""Explain why a model cannot be loaded: which file of its folder is damaged, and what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stedfm_hf.runs import UserError
+
+CONFIG, PROCESSOR, INDEX = "config.json", "preprocessor_config.json", "model.safetensors.index.json"
+
+
+@contextmanager
+def explained(model: str, location: str, advice: str) -> Iterator[None]:
+    """Convert every error of loading a model to a `UserError` that names the damaged file.
+
+    Args:
+        model: Model as the user named it.
+        location: Folder or Hub id.
+        advice: What to do about it.
+
+    Raises:
+        UserError: If the block raises an error. Damaged files make the libraries raise errors of many types.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        folder = Path(location)
+        reason = damaged_file(folder) if folder.is_dir() else None
+        raise UserError(f"model {model}: cannot be loaded ({reason or _text(error)}); {advice}") from error
+
+
+def refuse_missing(model: str, names: Iterable[str], advice: str) -> None:
+    """Refuse a model whose weights are incomplete; transformers would initialise the missing ones at random.
+
+    Args:
+        model: Model as the user named it.
+        names: Names of missing weights, or of weights whose shape is another than that of the configuration.
+        advice: What to do about it.
+    """
+    if missing := sorted(names):
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        shown = ", ".join(missing[:3]) + more
+        raise UserError(f"model {model}: weights are missing or have other shapes ({shown}); {advice}")
+
+
+def damaged_file(folder: Path) -> str | None:
+    """Return the first file of a model folder that cannot be read, with the reason; None if all can be read.
+
+    Args:
+        folder: Folder of a model.
+    """
+    from safetensors import safe_open
+    from transformers import AutoConfig, AutoImageProcessor
+
+    weights = sorted(folder.glob("*.safetensors"))
+    for name in (CONFIG, PROCESSOR, INDEX):
+        path = folder / name
+        try:
+            if path.exists() and not isinstance(json.loads(path.read_text(encoding="utf-8")), dict):
+                return f"{path}: is not a JSON object"
+            if name == CONFIG:
+                AutoConfig.from_pretrained(folder)
+            elif name == PROCESSOR:
+                AutoImageProcessor.from_pretrained(folder)
+            elif path.exists():
+                shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+                if absent := [shard for shard in shards if not (folder / shard).is_file()]:
+                    return f"{folder / absent[0]}: does not exist, but {name} lists it"
+        except Exception as error:
+            return f"{path}: {_text(error)}"
+    for path in weights:
+        try:
+            with safe_open(path, framework="np") as file:
+                file.keys()
+        except Exception as error:
+            return f"{path}: incomplete or damaged, {_text(error)}"
+    return None if weights else f"{folder}: there is no model.safetensors"
+
+
+def _text(error: Exception) -> str:
+    """Return the message of an error in one line, with its type where the message alone says little."""
+    text = " ".join(str(error).split())
+    return (
+        text if isinstance(error, (OSError, ValueError, RuntimeError)) and text else f"{type(error).__name__}: {text}"
+    )
