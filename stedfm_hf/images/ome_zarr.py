@@ -219,7 +219,7 @@ def _list_image(image: _Image, path: Path, zarr: Any) -> list[LazySeries]:
             f"{expected - files} of {expected} chunks are not in the folder and are read as {array.fill_value},"
             " as the format demands; if the folder was not copied completely, copy it again"
         )
-    if scale and any(unit_in_nm(units[name]) is None for name in (rows, columns)):
+    if scale and any(scale[names.index(name)] != 1 and not unit_in_nm(units[name]) for name in (rows, columns)):
         notes.append("the scale has no unit of length, so that the pixel size is unknown")
     metadata: dict[str, Any] = {"format": f"OME-Zarr {image.version}".strip(), "axes": list(names)}
     stack = Stack(

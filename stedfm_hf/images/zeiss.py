@@ -8,22 +8,40 @@ from __future__ import annotations
 
 import functools
 import math
+import struct
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from xml.etree import ElementTree
 
 import numpy as np
 
-from ..modeling.io_types_stedfm import MAX_PLANES, RGB, ImageReadError, LazySeries, one_line, unique_names
+from ..modeling.io_types_stedfm import MAX_PLANES, RGB, ImageReadError, LazySeries, file_size, one_line, unique_names
 from .stacks import Stack, exact_type, import_reader, list_parts, list_planes, number, parse_xml
 
 _TYPES = {"Gray8": "u1", "Gray16": "u2", "Gray32Float": "f4", "Bgr24": "u1", "Bgr48": "u2", "Bgr96Float": "f4"}
 _AXES = "VHIRTZB"
 """Axes other than the channels and scenes, the slowest first."""
+
+_SEGMENT_HEAD = 32
+_DIRECTORY_POSITION = 84
+"""Byte of the file that holds the position of the directory."""
+
+_DIRECTORY_HEAD = 128
+_TILE_HEAD = 16
+"""Bytes of sizes before the entry of a tile in its segment."""
+
+_ENTRY, _AXIS = 32, 20
+"""Bytes of an entry of a tile, and of each axis behind it."""
+
+_FIXED_ENTRY = 128
+"""Bytes of an entry of the older kind."""
+
+_MAX_AXES = 20
+"""Largest number of axes: the format has 12."""
 
 _CACHE_BYTES = 2**28
 _BAND_PIXELS = 2**24
@@ -57,6 +75,8 @@ class _Facts:
 def read_zeiss(path: Path, closing: ExitStack) -> list[LazySeries]:
     """List the planes of a Zeiss file (a reader for `register_path_reader`)."""
     czi = import_reader("pylibCZIrw.czi", "Zeiss files")
+    with path.open("rb") as handle:
+        _check_directory(handle)
     cache = czi.CacheOptions(type=czi.CacheType.Standard, max_memory_usage=_CACHE_BYTES, max_sub_block_count=1000)
     file = closing.enter_context(czi.open_czi(str(path), cache_options=cache))
     tiles = _tiles(file)
@@ -75,6 +95,52 @@ def read_zeiss(path: Path, closing: ExitStack) -> list[LazySeries]:
             stored = path.stat().st_size
             parts.append((name, functools.partial(_list_scene, file, name, scene, channels, own, facts, stored)))
     return list_parts(parts)
+
+
+def _check_directory(handle: IO[bytes]) -> None:
+    """Check the directory of the tiles and their heads: the library would end the process if they are damaged.
+
+    Raises:
+        ImageReadError: If an entry, or its copy at the tile, is damaged.
+    """
+    size = file_size(handle)
+    handle.seek(_DIRECTORY_POSITION)
+    place = int.from_bytes(handle.read(8), "little")
+    directory = _read_segment(handle, place, size, b"ZISRAWDIRECTORY")
+    count, start = int.from_bytes(directory[:4], "little"), _DIRECTORY_HEAD
+    if count * _ENTRY > len(directory):
+        raise ImageReadError(f"truncated or damaged: its directory has no {count} tiles; copy it again")
+    for _ in range(count):
+        length = _entry_length(directory[start : start + _ENTRY])
+        position, part = struct.unpack("<qi", directory[start + 6 : start + 18])
+        if start + length > len(directory) or position < 0:
+            raise ImageReadError("truncated or damaged: its directory of tiles ends too early; copy it again")
+        start += length
+        if part == 0:
+            handle.seek(min(position + _SEGMENT_HEAD, size))
+            head = handle.read(_TILE_HEAD + _ENTRY)
+            lengths = struct.unpack("<iiq", head[:_TILE_HEAD].ljust(_TILE_HEAD, b"\0"))
+            if min(lengths) < 0 or sum(lengths) > size - position:
+                raise ImageReadError("truncated or damaged: a tile is longer than the file; copy it again")
+            _entry_length(head[_TILE_HEAD:])
+
+
+def _read_segment(handle: IO[bytes], place: int, size: int, name: bytes) -> bytes:
+    """Return the content of a segment of the file."""
+    handle.seek(min(place, size))
+    head = handle.read(_SEGMENT_HEAD).ljust(_SEGMENT_HEAD, b"\0")
+    used = int.from_bytes(head[24:32], "little") or int.from_bytes(head[16:24], "little")
+    if not head.startswith(name) or used > size - place:
+        raise ImageReadError("truncated or damaged: it has no directory of tiles; copy it again")
+    return handle.read(used)
+
+
+def _entry_length(entry: bytes) -> int:
+    """Return the length of an entry of a directory in bytes, from its start."""
+    axes = int.from_bytes(entry[28:32], "little")
+    if len(entry) < _ENTRY or entry[:2] not in (b"DV", b"DE") or (entry[:2] == b"DV" and not 0 < axes <= _MAX_AXES):
+        raise ImageReadError("truncated or damaged: a tile in its directory is not valid; copy it again")
+    return _ENTRY + axes * _AXIS if entry[:2] == b"DV" else _FIXED_ENTRY
 
 
 def _tiles(file: Any) -> list[_Tile]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,21 @@ def test_cut_files(tmp_path: Path) -> None:
         with pytest.raises(ImageReadError) as caught:
             read_image(path)
         assert "\n" not in str(caught.value)
+
+
+def test_damaged_tiles_do_not_end_the_process(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.czi", (numbers(50, 60), {}))
+    content = path.read_bytes()
+    places = [k for k in range(len(content)) if content[k : k + 2] == b"DV" and content[k + 6 : k + 14] != bytes(8)]
+    assert len(places) == 2  # in the directory, and at the tile
+    for place in places:
+        path.write_bytes(content[: place + 28] + struct.pack("<i", 86) + content[place + 32 :])
+        with pytest.raises(ImageReadError, match="a tile in its directory is not valid"):
+            read_image(path)
+    size = places[1] - 8 if content[places[1] - 48 :].startswith(b"ZISRAWSUBBLOCK") else places[0] - 8
+    path.write_bytes(content[:size] + struct.pack("<q", 2**40) + content[size + 8 :])
+    with pytest.raises(ImageReadError, match="longer than the file"):
+        read_image(path)
 
 
 def test_a_header_with_entities_costs_only_itself(tmp_path: Path) -> None:
