@@ -16,7 +16,9 @@ from ..runs.manifest import is_result
 from ..runs.wording import counted, escaped
 from .formats import is_image_folder, readable_suffixes
 
-_RESULT = re.compile(r"(.+)\.(?:labels|objects|probabilities|overlay|map)\d+\.(?:tif|png)", re.DOTALL)
+_RESULT = re.compile(
+    r"(.+)\.(?:labels|objects|probabilities|overlay|map)\d+\.(?:(?:ome\.)?tif|ome\.zarr|png)", re.DOTALL
+)
 """Names of the files that `segment` and `classify` write for the image with the name in the group."""
 
 _PARTS_OF_IMAGES = (".oif.files",)

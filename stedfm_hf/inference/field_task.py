@@ -18,6 +18,7 @@ from stedfm_hf.inference.overlay import write_overlay
 from stedfm_hf.inference.plane_files import Planes, new_planes
 from stedfm_hf.inference.segmenter import Segmenter
 from stedfm_hf.inference.tables import OF_IMAGE, OF_MODEL
+from stedfm_hf.inference.zarr_planes import ZarrPlanes
 from stedfm_hf.runs import Progress
 
 LARGE = 2048 * 2048
@@ -26,6 +27,8 @@ MOST_OBJECTS = 2**24
 """Largest number of objects of a class in a field: float32, the largest type of ImageJ, holds no larger integers."""
 KINDS = ("labels", "objects", "probabilities", "overlay")
 """Kinds of files that are written for a field."""
+SUFFIXES = {"tiff": ".tif", "ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr"}
+"""Suffixes of masks and maps by format."""
 
 Rows = Callable[[int, int], np.ndarray]
 Measures = dict[str, np.ndarray]
@@ -87,6 +90,7 @@ class FieldTask:
         batch_size: Number of tiles in one forward pass.
         probabilities: Type of the probability maps, `"float32"`, `"uint8"` or None.
         overlay: Whether an overlay is written.
+        suffix: Suffix of the files of masks and maps, which decides their format (see `new_planes`).
     """
 
     segmenter: Segmenter
@@ -98,6 +102,7 @@ class FieldTask:
     batch_size: int
     probabilities: str | None
     overlay: bool
+    suffix: str = ".tif"
 
     def __call__(self, field: Field, path: str, number: int) -> tuple[dict[str, Any], pa.Table]:
         """Segment field `number` (from 1) of a file, and return its row and its table of objects."""
@@ -134,7 +139,7 @@ class FieldTask:
             if self.overlay:
                 shown = {name: self._rows_of(labels, each) for each, name in names.items()}
                 write_overlay(
-                    self.folder / _name(path, "overlay", number),
+                    self.folder / self._name(path, "overlay", number),
                     lambda top, bottom: field.scaled(top, bottom).mean(axis=0),
                     shown,
                     field.shape,
@@ -148,8 +153,11 @@ class FieldTask:
         row |= {f"fraction_{name}": float(n) / area for name, n in zip(self.segmenter.classes, covered, strict=True)}
         row |= {f"{OBJECTS_OF}{name}": len(measures[each]["number"]) for each, name in names.items()}
         written = {"labels": True, "objects": bool(names), "probabilities": maps is not None, "overlay": self.overlay}
-        row |= {f"{kind}_file": _name(path, kind, number) if written[kind] else None for kind in KINDS}
+        row |= {f"{kind}_file": self._name(path, kind, number) if written[kind] else None for kind in KINDS}
         return row, self._object_table(measures, field, shared)
+
+    def _name(self, path: str, kind: str, number: int) -> str:
+        return f"{path}.{kind}{number}{'.png' if kind == 'overlay' else self.suffix}"
 
     def _masks(self, band: np.ndarray) -> np.ndarray:
         """Convert probabilities (L, n, W) to class numbers (1, n, W), or to 0 and 1 for every class (L, n, W)."""
@@ -171,18 +179,20 @@ class FieldTask:
             return np.bincount(masks.ravel(), minlength=len(self.segmenter.classes))
         return masks.sum(axis=(1, 2), dtype=np.int64)
 
-    def _rows_of(self, labels: Planes, each: int) -> Rows:
+    def _rows_of(self, labels: Planes | ZarrPlanes, each: int) -> Rows:
         """Return a function that reads rows of the mask of a class."""
         if self.segmenter.single:
             return lambda top, bottom: labels.read(0, top, bottom) == each
         return lambda top, bottom: labels.read(each, top, bottom) > 0
 
     @contextmanager
-    def _open_labels(self, path: str, number: int, field: Field, about: Mapping[str, Any]) -> Iterator[Planes]:
+    def _open_labels(
+        self, path: str, number: int, field: Field, about: Mapping[str, Any]
+    ) -> Iterator[Planes | ZarrPlanes]:
         """Open the file of class numbers (1, H, W), or of 0 and 1 for each overlapping class (L, H, W)."""
         classes, single = self.segmenter.classes, self.segmenter.single
         with new_planes(
-            self.folder / _name(path, "labels", number),
+            self.folder / self._name(path, "labels", number),
             (1 if single else len(classes), *field.shape),
             self._label_type if single else np.uint8,
             names=["classes"] if single else classes,
@@ -193,7 +203,9 @@ class FieldTask:
             yield planes
 
     @contextmanager
-    def _open_maps(self, path: str, number: int, field: Field, about: Mapping[str, Any]) -> Iterator[Planes | None]:
+    def _open_maps(
+        self, path: str, number: int, field: Field, about: Mapping[str, Any]
+    ) -> Iterator[Planes | ZarrPlanes | None]:
         """Open the file of probabilities (L, H, W); None if no probabilities are requested.
 
         With uint8, 255 is probability 1.
@@ -204,7 +216,7 @@ class FieldTask:
         classes, one = self.segmenter.classes, 255 if self.probabilities == "uint8" else 1
         is_regression = self.segmenter.model.config.target_type == "regression"
         with new_planes(
-            self.folder / _name(path, "probabilities", number),
+            self.folder / self._name(path, "probabilities", number),
             (len(classes), *field.shape),
             self.probabilities,
             names=classes,
@@ -220,7 +232,7 @@ class FieldTask:
         number: int,
         field: Field,
         about: Mapping[str, Any],
-        labels: Planes,
+        labels: Planes | ZarrPlanes,
         spans: list[tuple[int, int]],
         components: Mapping[int, Components],
         measures: Mapping[int, Measures],
@@ -240,7 +252,7 @@ class FieldTask:
             raise ValueError(f"holds {object_count} objects of a class, too many to number; increase --min-area-px")
         hulls = {each: Hulls() for each in names}
         with new_planes(
-            self.folder / _name(path, "objects", number),
+            self.folder / self._name(path, "objects", number),
             (len(names), *field.shape),
             np.uint16 if object_count < 2**16 else np.float32,
             names=list(names.values()),
@@ -277,10 +289,6 @@ class FieldTask:
             arrays = [pa.array(columns[each.name], each.type, from_pandas=True) for each in schema]  # NaN becomes null
             tables.append(pa.table(arrays, schema=schema))
         return pa.concat_tables(tables).combine_chunks()
-
-
-def _name(path: str, kind: str, number: int) -> str:
-    return f"{path}.{kind}{number}.{'png' if kind == 'overlay' else 'tif'}"
 
 
 def _rows_progress(field: Field, path: str) -> Any:

@@ -1,4 +1,4 @@
-"""Planes of any size in a TIFF for ImageJ, written and read in bands of rows.
+"""Planes of any size in a TIFF for ImageJ, an OME-TIFF or an OME-Zarr image, written and read in bands of rows.
 
 Files are not memory-mapped: mapped pages count as memory of the process, and a field of 20 000 x 20 000 pixels would
 need gigabytes.
@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import tifffile
 
+from stedfm_hf.inference.zarr_planes import ZarrPlanes, new_zarr_planes
 from stedfm_hf.runs import atomic_path
 
 CLASSIC_PLANE = 2**32 - 2**25
@@ -64,11 +65,12 @@ def new_planes(
     limits: tuple[float, float] | None,
     pixel_size_nm: Sequence[float] | None,
     about: Mapping[str, Any],
-) -> Iterator[Planes]:
-    """Create a TIFF of zeros to write planes to; it is renamed to `path` when the block ends without an error.
+) -> Iterator[Planes | ZarrPlanes]:
+    """Create a file of zeros to write planes to; it is renamed to `path` when the block ends without an error.
 
-    Every plane is a named channel, and the pixel size is stored in µm for ImageJ. Above 4 GiB the file is a stack with
-    one header for all planes, as ImageJ writes it; a single plane above this size makes a BigTIFF.
+    The suffix decides the format: `.ome.zarr`, `.ome.tif`, or a TIFF for ImageJ. Every plane is a named channel, and
+    the pixel size is stored in µm. Above 4 GiB a TIFF for ImageJ is a stack with one header for all planes, as ImageJ
+    writes it; a single plane above this size makes a BigTIFF.
 
     Args:
         path: File to write.
@@ -89,6 +91,12 @@ def new_planes(
         [0, 0, 0, 7, 7]
     """
     dtype = np.dtype(dtype)
+    if path.name.endswith(".ome.zarr"):
+        with new_zarr_planes(
+            path, shape, dtype, names=names, limits=limits, pixel_size_nm=pixel_size_nm, about=about
+        ) as zarr_planes:
+            yield zarr_planes
+        return
     y, x = (1.0, 1.0) if pixel_size_nm is None else (side / 1000.0 for side in pixel_size_nm)
     metadata: dict[str, Any] = {
         "axes": "CYX",
@@ -101,7 +109,12 @@ def new_planes(
         metadata |= {"min": limits[0], "max": limits[1]}
     kind: dict[str, Any] = {"imagej": True, "resolution": (1.0 / x, 1.0 / y), "metadata": metadata}
     plane = shape[1] * shape[2] * dtype.itemsize
-    if plane > CLASSIC_PLANE:
+    if path.name.endswith(".ome.tif"):
+        ome: dict[str, Any] = {"axes": "CYX", "Channel": {"Name": list(names)}, "Description": metadata["Info"]}
+        if pixel_size_nm is not None:
+            ome |= {"PhysicalSizeY": y, "PhysicalSizeYUnit": "µm", "PhysicalSizeX": x, "PhysicalSizeXUnit": "µm"}
+        kind = {"ome": True, "bigtiff": plane * shape[0] > CLASSIC_PLANE, "metadata": ome, "photometric": "minisblack"}
+    elif plane > CLASSIC_PLANE:
         kind = {"bigtiff": True, "metadata": {"axes": "CYX", "Channel": {"Name": list(names)}}}
         if pixel_size_nm is not None:
             kind |= {"resolution": (1e4 / x, 1e4 / y), "resolutionunit": "CENTIMETER"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -53,13 +54,16 @@ def unfinished(
 
 
 def remove_maps(folder: Path, paths: Iterable[str], kinds: Iterable[str]) -> None:
-    """Remove the files `<path>.<kind><n>.tif` and `.png` of some sources, for any `n`."""
-    pattern = re.compile(rf"(.+)\.(?:{'|'.join(kinds)})\d+\.(?:tif|png)")
+    """Remove the files `<path>.<kind><n>.tif`, `.ome.tif`, `.ome.zarr` and `.png` of some sources, for any `n`."""
+    pattern = re.compile(rf"(.+)\.(?:{'|'.join(kinds)})\d+\.(?:(?:ome\.)?tif|ome\.zarr|png)")
     images = {folder / path for path in paths}
     for place in {image.parent for image in images if image.parent.is_dir()}:
         for file in list(place.iterdir()):
             if (match := pattern.fullmatch(file.name)) and place / match[1] in images:
-                file.unlink()
+                if file.is_dir():
+                    shutil.rmtree(file)
+                else:
+                    file.unlink()
 
 
 def _say(text: str) -> None:

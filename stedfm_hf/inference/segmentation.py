@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from stedfm_hf.data.sources import check_separate, find_sources
 from stedfm_hf.inference.settings import SegmentSettings
+from stedfm_hf.inference.zarr_planes import import_zarr
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.weights.models import find_model
@@ -26,8 +27,9 @@ def segment(settings: SegmentSettings) -> SegmentResult:
 
     Files of field `n` of a file: `<path>.labels<n>.tif` (class numbers, or for overlapping classes one plane of 0 and
     1 per class), `<path>.objects<n>.tif` (one plane per class with the numbers of its objects),
-    `<path>.probabilities<n>.tif` (one plane per class) and `<path>.overlay<n>.png`. The folder also holds
-    `fields.parquet`, `objects.parquet` and `manifest.json`. The same call resumes an interrupted run.
+    `<path>.probabilities<n>.tif` (one plane per class) and `<path>.overlay<n>.png`. With another `format`, the suffix
+    is `.ome.tif` or `.ome.zarr`. The folder also holds `fields.parquet`, `objects.parquet` and `manifest.json`. The
+    same call resumes an interrupted run.
 
     Returns:
         Counts and manifest; `manifest.failures()` lists the failed files. Columns of `fields.parquet`: `path`,
@@ -56,6 +58,8 @@ def segment(settings: SegmentSettings) -> SegmentResult:
     sources, skipped = find_sources(settings.inputs)
     check_separate("output", folder, sources)
     check_output(folder, "segment", is_folder=True, overwrite=settings.overwrite)
+    if settings.format == "ome-zarr":
+        import_zarr()
     source = find_model(settings.model, head="ForSemanticSegmentation")
 
     # Errors up to here are reported at once: these modules import torch, which takes seconds.

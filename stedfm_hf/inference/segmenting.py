@@ -9,7 +9,7 @@ import torch
 
 from stedfm_hf.data.sources import Source
 from stedfm_hf.inference.field_records import FIELDS, OBJECTS, PARTS, FieldRecords, SegmentResult
-from stedfm_hf.inference.field_task import KINDS, FieldTask, field_schema, object_schema
+from stedfm_hf.inference.field_task import KINDS, SUFFIXES, FieldTask, field_schema, object_schema
 from stedfm_hf.inference.fields import Field, read_fields
 from stedfm_hf.inference.resuming import remove_maps, unfinished
 from stedfm_hf.inference.segmenter import Segmenter
@@ -42,6 +42,7 @@ def segment_fields(
         batch_size=settings.batch_size,
         probabilities=checked_probabilities(segmenter, settings.probabilities),
         overlay=settings.overlay,
+        suffix=SUFFIXES[settings.format],
     )
     config = segmenter.model.config
     with open_output(

@@ -106,6 +106,11 @@ class SegmentSettings:
         parse=lambda text: None if text == "none" else text,
         help="Type of the probability maps (in uint8, 255 is 1), or none.",
     )
+    format: str = option(
+        "tiff",
+        choices=("tiff", "ome-tiff", "ome-zarr"),
+        help="Format of the masks and probability maps; tiff is for ImageJ.",
+    )
     overlay: bool = option(True, help="Write a PNG of every field with the classes in colour.")
     precision: str = options.precision()
     device: str = options.device()

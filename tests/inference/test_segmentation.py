@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from transformers import pipeline
 
 from stedfm_hf import StedFmForSemanticSegmentation, StedFmImageProcessor, StedFmModel
 from stedfm_hf.cli import main
-from stedfm_hf.images import read_image
+from stedfm_hf.images import find_images, read_image
 from stedfm_hf.inference import load_segmenter, segment
 from stedfm_hf.inference.field_task import FieldTask
 from stedfm_hf.inference.objects import NEIGHBOURS
@@ -157,6 +159,35 @@ def test_the_pixel_size_is_read_back(several: Path, images: Path, tmp_path: Path
     _, objects = tables(tmp_path / "out")
     unsized = objects[objects["path"] == "unsized.npy"]
     assert unsized["area_um2"].isna().all() and unsized["pixel_size_nm"].isna().all() and len(unsized)
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("ome-tiff", ".ome.tif"), ("ome-zarr", ".ome.zarr")])
+def test_results_as_ome_files_hold_the_same(
+    several: Path, images: Path, tmp_path: Path, name: str, suffix: str
+) -> None:
+    if name == "ome-zarr":
+        pytest.importorskip("zarr")
+    np.save(tmp_path / "unsized.npy", counts())
+    inputs = [images / "a" / "1.tif", tmp_path / "unsized.npy"]
+    segment(inputs, tmp_path / "tiff", model=several, device="cpu")
+    segment(inputs, tmp_path / "ome", model=several, device="cpu", format=name)
+    for path in ("1.tif", "unsized.npy"):
+        for kind in ("labels", "objects", "probabilities"):
+            expected = read_image(tmp_path / "tiff" / f"{path}.{kind}1.tif")
+            image = read_image(tmp_path / "ome" / f"{path}.{kind}1{suffix}")
+            np.testing.assert_array_equal(image.array, expected.array)
+            assert image.channel_names == ("actin", "tubulin") and "notes" not in image.metadata
+            assert image.pixel_size_nm == (None if path == "unsized.npy" else pytest.approx((25, 20), rel=1e-6))
+    fields, objects = tables(tmp_path / "ome")
+    assert fields["labels_file"][0] == f"1.tif.labels1{suffix}" and len(objects) == len(tables(tmp_path / "tiff")[1])
+    assert not list((tmp_path / "ome").glob(".*"))  # nothing temporary
+    shutil.copy(images / "b" / "2.tif", images / "a" / "1.tif")
+    os.utime(images / "a" / "1.tif", (10**9, 10**9))
+    segment(inputs, tmp_path / "ome", model=several, device="cpu", format=name)
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "ome" / f"1.tif.labels1{suffix}").rename(tmp_path / "mixed" / f"1.tif.labels1{suffix}")
+    shutil.copy(images / "a" / "1.tif", tmp_path / "mixed" / "1.tif")
+    assert [image.path for image in find_images(tmp_path / "mixed").images] == ["1.tif"]  # results are left out
 
 
 def test_a_model_with_a_pixel_size_of_its_own(several: Path, images: Path, tmp_path: Path) -> None:
