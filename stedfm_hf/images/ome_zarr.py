@@ -35,6 +35,9 @@ _MAX_METADATA = 2**26
 _MAX_CHUNK = 2**30
 """Largest decoded chunk in bytes."""
 
+_CHUNK_OVERHEAD = 2**16
+"""Bytes that a compressed chunk may have more than twice its pixels: more would unpack far beyond them."""
+
 _MAX_IMAGES = 100_000
 
 
@@ -184,10 +187,12 @@ def _list_image(image: _Image, path: Path, zarr: Any) -> list[LazySeries]:
     shape, dtype = tuple(int(length) for length in array.shape), np.dtype(array.dtype)
     check_dtype(dtype)
     names, units, kinds = _axes(image.multiscale.get("axes"), shape)
-    stored, files = _stored(folder)
+    stored, files, largest = _stored(folder)
     chunk = tuple(int(length) for length in (getattr(array, "shards", None) or array.chunks))
     if math.prod(chunk) * dtype.itemsize > _MAX_CHUNK:
         raise ImageReadError(f"has chunks of {chunk} pixels, which are too large; export it with smaller chunks")
+    if largest > 2 * math.prod(chunk) * dtype.itemsize + _CHUNK_OVERHEAD:
+        raise ImageReadError(f"damaged: a file of {largest} bytes is larger than its {chunk} pixels; copy it again")
 
     channel = next((k for k, kind in enumerate(kinds) if kind == "channel"), None)
     lengths = {name: length for k, (name, length) in enumerate(zip(names, shape, strict=True)) if k != channel}
@@ -278,16 +283,16 @@ def _channel_names(omero: Mapping[str, Any], count: int) -> list[str]:
     return [str(label) if label else str(k) for k, label in enumerate(labels)]
 
 
-def _stored(folder: Path) -> tuple[int, int]:
-    """Return the size of the chunks of an array in bytes, and their number."""
-    size = count = 0
+def _stored(folder: Path) -> tuple[int, int, int]:
+    """Return the size of the chunks of an array in bytes, their number, and the size of the largest."""
+    size = count = largest = 0
     for here, folders, files in os.walk(folder):
         folders.sort()
         for name in files:
             if name not in ("zarr.json", ".zarray", ".zattrs"):
-                size += os.stat(os.path.join(here, name)).st_size
-                count += 1
-    return size, count
+                one = os.stat(os.path.join(here, name)).st_size
+                size, count, largest = size + one, count + 1, max(largest, one)
+    return size, count, largest
 
 
 def _check_codecs(folder: Path) -> None:

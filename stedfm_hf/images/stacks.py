@@ -74,8 +74,9 @@ def list_planes(stack: Stack) -> list[LazySeries]:
     planes = math.prod(lengths)
     if min(lengths, default=1) < 1:
         raise ImageReadError(f"the stack is empty (axes {dict(stack.axes)}); export it again")
+    present = planes - len(stack.missing)
     if planes > MAX_PLANES or (
-        not stack.packed and planes * math.prod(stack.shape) * stack.dtype.itemsize > stack.stored
+        not stack.packed and present * math.prod(stack.shape) * stack.dtype.itemsize > stack.stored
     ):
         raise ImageReadError(f"truncated or damaged: too short for {planes} plane(s) of {stack.shape}; copy it again")
     # The checks and the description are the same for all planes.
@@ -142,7 +143,17 @@ def list_parts(parts: Iterable[tuple[str, Callable[[], Iterable[LazySeries]]]]) 
         if len(errors) == 1:
             raise errors[0]
         raise ImageReadError(f"none of its {len(left_out)} images can be read ({first}: {why}); export it again")
-    return [replace(each, metadata=each.metadata | {"left_out": left_out}) for each in found] if left_out else found
+    if not left_out:
+        return found
+    name, why = next(iter(left_out.items()))
+    note = f"{len(left_out)} of its images cannot be read, such as {name} ({why})"
+    return [
+        replace(
+            each,
+            metadata=each.metadata | {"left_out": left_out, "notes": [*each.metadata.get("notes", ()), note]},
+        )
+        for each in found
+    ]
 
 
 def import_reader(module: str, files: str) -> Any:

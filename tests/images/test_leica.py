@@ -76,6 +76,7 @@ def test_a_damaged_image_costs_only_itself(tmp_path: Path) -> None:
     (image,) = read_series(path)
     np.testing.assert_array_equal(image.array[0], good)
     assert "truncated" in image.metadata["left_out"]["lost"]
+    assert image.notes[0].startswith("1 of its images cannot be read, such as lost (truncated")
     with pytest.raises(ImageReadError, match="truncated.*copy"):
         read_image(write_lif(tmp_path / "b.lif", Image(lost, "YX", cut=7)))
 

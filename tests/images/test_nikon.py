@@ -62,6 +62,12 @@ def test_lost_frames_are_not_zeros(tmp_path: Path) -> None:
         np.testing.assert_array_equal(image.array[0], array[k, :, :, 0])
 
 
+def test_large_frames_that_are_lost(tmp_path: Path) -> None:
+    array = numbers(6, 100, 100, 1)
+    path = write_nd2(tmp_path / "a.nd2", array, [("t", 6)], ["GFP"], lost=(1, 2, 3, 4))
+    assert [each.name for each in list_series(path)] == ["image[t=0]", "image[t=5]"]
+
+
 def test_damaged_files(tmp_path: Path) -> None:
     array = numbers(2, 50, 60, 1)
     path = write_nd2(tmp_path / "a.nd2", array, [("t", 2)], ["GFP"])

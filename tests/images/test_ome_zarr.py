@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ from stedfm_hf.images import (
 from stedfm_hf.runs.files import file_stamp
 
 zarr = pytest.importorskip("zarr")
+numcodecs = pytest.importorskip("numcodecs")
 RNG = np.random.default_rng(0)
 UNITS = {"z": "micrometer", "y": "micrometer", "x": "nanometer"}
 
@@ -169,6 +171,13 @@ def test_arrays_that_must_not_be_read(tmp_path: Path, change: dict[str, object],
     for read in (list_series, read_image):
         with pytest.raises(ImageReadError, match=words):
             read(path)
+
+
+def test_a_chunk_that_unpacks_beyond_its_pixels(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", numbers(8, 8), "yx", compressors=[numcodecs.GZip()])
+    (path / "0" / "0.0").write_bytes(gzip.compress(bytes(2**27)))
+    with pytest.raises(ImageReadError, match="larger than its"):
+        read_image(path)
 
 
 def test_codecs_in_shards_are_checked(tmp_path: Path) -> None:
