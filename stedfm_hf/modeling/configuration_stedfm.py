@@ -216,6 +216,10 @@ class StedFmConfig(BackboneConfigMixin, PreTrainedConfig):
             kwargs = {name: value for name, value in kwargs.items() if name not in changed or name == "dtype"}
         return super().from_dict(kept | changed, **kwargs)
 
+    def get_text_config(self, decoder: Any = None, encoder: Any = None) -> Any:
+        """Return this configuration: there is none of a text model, for which transformers would take `decoder`."""
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain data, without the one that a classifier sets for the Trainer."""
         found: dict[str, Any] = super().to_dict()

@@ -1,12 +1,14 @@
 """STED-FM for semantic segmentation: encoder, one of three decoders, and losses for all types of masks."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
+from transformers.utils.output_capturing import resolve_hidden_states_indices, selected_hidden_states
 
 from .configuration_stedfm import StedFmConfig
 from .decoders_stedfm import DECODERS
@@ -68,7 +70,7 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
         region: torch.Tensor | None = None,
         *,
         interpolate_pos_encoding: bool = True,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> StedFmSegmenterOutput:
@@ -81,7 +83,7 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
                 value `config.semantic_loss_ignore_index` are ignored, and class index -100.
             region: (B, H, W), True for pixels that count; None counts all.
             interpolate_pos_encoding: As in `StedFmModel.forward`.
-            output_hidden_states: Whether hidden states are returned.
+            output_hidden_states: Whether hidden states are returned, or the indices of those that are.
             num_items_in_batch: Number of labels of the optimiser step, see `weighted_loss`.
             kwargs: `output_attentions`, `return_dict`.
 
@@ -105,9 +107,16 @@ class StedFmForSemanticSegmentation(StedFmPreTrainedModel):
         return StedFmSegmenterOutput(
             loss=loss,
             logits=logits,
-            hidden_states=output.hidden_states if shown else None,
+            hidden_states=self._selected(output.hidden_states, shown),
             attentions=output.attentions,
         )
+
+    def _selected(self, hidden_states: tuple[torch.Tensor, ...], shown: Any) -> tuple[Any, ...] | None:
+        """Return the hidden states that were requested: all, those of some indices (None for others), or None."""
+        if (selected := selected_hidden_states(shown)) is not None:
+            numbers = resolve_hidden_states_indices(self, selected, num_hidden_states=len(hidden_states))
+            return tuple(each if number in numbers else None for number, each in enumerate(hidden_states))
+        return hidden_states if shown else None
 
     def _map(self, output: ModelOutput, layer: int, rows: int, cols: int) -> torch.Tensor:
         """Return the patch tokens of a layer as a map (B, D, rows, cols)."""

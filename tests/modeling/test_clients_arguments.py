@@ -129,6 +129,19 @@ def test_unknown_arguments_of_a_call_are_refused_by_name(case: Case) -> None:
     model(**case.inputs(), attention_mask=None, use_cache=False)
 
 
+@pytest.mark.parametrize("case", [case for case in ALL if case.model_class is not StedFmForPreTraining], ids=str)
+def test_single_hidden_states_can_be_selected(case: Case) -> None:
+    model, inputs = case.model().eval(), case.inputs()
+    every, last = (model(**inputs, output_hidden_states=which).hidden_states for which in (True, [-1]))
+    assert len(every) == len(last) == 3 and last[0] is None and last[1] is None
+    assert torch.equal(last[2], every[2])
+
+
+def test_there_is_no_text_configuration() -> None:
+    config = tiny_config()
+    assert config.get_text_config(decoder=True) is config
+
+
 def test_feed_forward_chunks_change_nothing() -> None:
     whole, chunked = (ALL[0].model(chunk_size_feed_forward=size).eval() for size in (0, 3))
     assert chunked.encoder.layers[0].mlp.chunk_size == 3
