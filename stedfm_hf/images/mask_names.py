@@ -61,10 +61,9 @@ class MaskNotes:
             f"note: {counted(len(files), noun)} {text}: {_listed(files)}" for files, noun, text in sentences if files
         ]
         if self.pickled:
-            is_ = "is a pickle" if len(self.pickled) == 1 else "are pickles"
             lines.append(
-                f"note: {counted(len(self.pickled), 'mask')} {is_} of Cellpose, which is never loaded "
-                f"({_listed(self.pickled)}); save the masks as TIFF (in Cellpose: File > Save masks as PNG/tif)"
+                f"note: {counted(len(self.pickled), 'file')} with pickled objects, which are never loaded "
+                f"({_listed(self.pickled)}); save masks as TIFF (in Cellpose: File > Save masks as PNG/tif)"
             )
         return lines
 

@@ -381,6 +381,8 @@ def _read_pillow(handle: IO[bytes]) -> list[LazySeries]:
     if not head.startswith((b"\x89PNG", b"BM", b"\xff\xd8")):
         raise ImageReadError("is not a PNG, JPEG or BMP file; copy or export it again")
     plugin = PngImageFile if head.startswith(b"\x89PNG") else BmpImageFile if head.startswith(b"BM") else JpegImageFile
+    if head.startswith(b"\x89PNG") and not _ends_with(handle, b"IEND"):
+        raise ImageReadError("truncated: the end of the file is missing; copy or export it again")
     picture = plugin(handle)
     mode = "L" if picture.mode == "LA" else "RGB" if picture.mode in ("P", "PA", "RGBA", "RGBX") else picture.mode
     if mode == "RGB" and picture.mode == "P" and _is_lookup_table(picture):
@@ -404,6 +406,14 @@ def _read_pillow(handle: IO[bytes]) -> list[LazySeries]:
     if mode == "P":
         metadata["notes"] = [LOOKUP_TABLE]
     return [LazySeries(info, load, metadata)]
+
+
+def _ends_with(handle: IO[bytes], mark: bytes) -> bool:
+    """Return whether the last 64 KiB of a file hold a mark."""
+    handle.seek(max(0, file_size(handle) - 2**16))
+    found = mark in handle.read()
+    handle.seek(0)
+    return found
 
 
 def _is_lookup_table(picture: Any) -> bool:

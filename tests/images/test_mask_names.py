@@ -186,7 +186,7 @@ def test_pickles_of_cellpose_are_no_masks_and_are_reported_once(tmp_path: Path) 
         "c.tif": ["c_seg.npy"],
     }
     (note,) = found.notes.lines()
-    assert note.startswith("note: 1 mask is a pickle of Cellpose, which is never loaded (a_seg.npy); save")
+    assert note.startswith("note: 1 file with pickled objects, which are never loaded (a_seg.npy); save")
     assert {each.path for each in found.images} == {"a.tif", "b.tif", "c.tif"}
 
 

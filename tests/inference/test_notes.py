@@ -9,6 +9,7 @@ import pytest
 import tifffile
 
 from stedfm_hf import StedFmConfig, StedFmForSemanticSegmentation
+from stedfm_hf.data import build
 from stedfm_hf.inference import embed, segment
 
 
@@ -28,6 +29,8 @@ def test_each_note_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture
     table = embed(folder, model=tmp_path / "model", output=tmp_path / "e.parquet", device="cpu")
     assert capsys.readouterr().err.splitlines().count(line) == 1
     masks = segment(folder, tmp_path / "masks", model=tmp_path / "model", device="cpu")
+    assert capsys.readouterr().err.splitlines().count(line) == 1
+    build(folder, tmp_path / "crops", crop_size=32, min_foreground=0.0, workers=1)
     assert capsys.readouterr().err.splitlines().count(line) == 1
     for manifest in (table.manifest, masks.manifest):
         assert [manifest.items[name].reason for name in ("a.tif", "c.tif")] == ["preview pages are left out", None]

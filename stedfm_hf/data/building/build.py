@@ -34,6 +34,7 @@ from stedfm_hf.images.mask_names import (
 )
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, manifest_path, print_note, sha256_file
 from stedfm_hf.runs.executors import cores, run_items
+from stedfm_hf.runs.notes import ItemNotes
 from stedfm_hf.runs.options import REFERENCE
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.parts import Part
@@ -254,7 +255,8 @@ def _digest(files: Sequence[InputFile]) -> str:
 def _stage(staging: Staging, inputs: _Inputs, rules: ReadingRules, settings: BuildSettings) -> Counter[str]:
     """Read all files that are not in a part on disk yet, in one or more processes, and write their crops as parts.
 
-    Parts on disk whose files changed or failed are removed and written again. Reasons of failed files are printed.
+    Parts on disk whose files changed or failed are removed and written again. Reasons of failed files, and
+    notes on what was assumed when files were read, are printed.
 
     Returns:
         Number of used files that lack a piece of information, by its name ("mask", "pixel size"), over all parts.
@@ -274,8 +276,12 @@ def _stage(staging: Staging, inputs: _Inputs, rules: ReadingRules, settings: Bui
                     progress.note(f"stedfm: error: {path}: {status.reason}")
             progress.update(len(statuses))
     missing: Counter[str] = Counter()
+    notes = ItemNotes()
     for part in staging:
         missing.update(part.notes["missing"])
+        for path, texts in part.notes["reading"].items():
+            notes.add(path, texts)
+    notes.print()
     return missing
 
 

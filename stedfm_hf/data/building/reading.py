@@ -100,6 +100,7 @@ class FileReport:
         crops_on_grid: Number of crops of the used images before selection by foreground.
         skipped: Number of skipped images by reason.
         missing: Missing information: "mask", "pixel size".
+        notes: Sentences on what was assumed or left out while the file was read.
     """
 
     source: str = ""
@@ -109,6 +110,7 @@ class FileReport:
     crops_on_grid: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     missing: set[str] = field(default_factory=set)
+    notes: dict[str, None] = field(default_factory=dict)
 
     def skip(self, reason: str, count: int = 1) -> None:
         """Count skipped images."""
@@ -182,6 +184,7 @@ def _write_part(
     manifest = Manifest("build")
     stamps: list[list[Any]] = []
     missing: Counter[str] = Counter()
+    notes: dict[str, list[str]] = {}
     with staging.open_crops(name) as writer:
         for each in files:
             stamps.append([each.path, *each.stamp()])
@@ -202,8 +205,9 @@ def _write_part(
             report.write_status(manifest, each.path)
             writer.images += report.images
             missing.update(report.missing if report.images else ())
+            notes |= {each.path: list(report.notes)} if report.notes else {}
         writer.part.items = manifest.items
-        writer.part.notes = {"files": stamps, "missing": dict(missing)}
+        writer.part.notes = {"files": stamps, "missing": dict(missing), "reading": notes}
     return manifest.items
 
 
@@ -277,6 +281,7 @@ def _read_crops(item: InputFile, rules: ReadingRules, report: FileReport) -> Ite
 
     for image in read_series(item.file, wanted=is_selected):
         report.images_in_file += len(image.array)
+        report.notes |= dict.fromkeys(image.notes)
         if reason := rules.selection.reason_to_skip_stack(len(image.array), image.metadata):
             report.skip(reason, len(image.array))
             continue

@@ -67,11 +67,11 @@ def test_pickles_of_cellpose_are_reported_and_not_read(tmp_path: Path, capsys: p
         np.save(tmp_path / f"a{number}_seg.npy", pickled, allow_pickle=True)
     with pytest.raises(UserError, match="2 without a mask, 0 failed"):
         read_annotated(tmp_path)
-    assert capsys.readouterr().err.count("note: 2 masks are pickles of Cellpose, which is never loaded") == 1
+    assert capsys.readouterr().err.count("note: 2 files with pickled objects, which are never loaded") == 1
     write_image(tmp_path / "a0_cp_masks.tif", label_mask(1))
     data = read_annotated(tmp_path)["all"]
     assert (data.image_ids.tolist(), data.without_mask) == (["a0.tif"], ("a1.tif",))
-    assert "note: 1 mask is a pickle of Cellpose, which is never loaded (a1_seg.npy)" in capsys.readouterr().err
+    assert "note: 1 file with pickled objects, which are never loaded (a1_seg.npy)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["a_cp_masks.tif", "a_Object Identities.tif", "a.stardist.tif"])
