@@ -29,6 +29,7 @@ from stedfm_hf.labels.annotated import (
     sample_per_class,
 )
 from stedfm_hf.labels.annotated.sampling import shuffled
+from stedfm_hf.labels.annotated.stored import BACKGROUND
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
@@ -272,6 +273,11 @@ def skip_sparse_images(
         )
         splits = replace(splits, train=train.take(enough), description=description)
     if missing := [name for name, count in splits.train.counts().items() if not count]:
+        if missing == [BACKGROUND] and len(splits.train.classes) == 3:
+            raise UserError(
+                f"{train.name}: no pixel of the masks is 0, as in masks of ilastik, where 1 or 2 is the background; "
+                "name both: --classes 1=NAME 2=background, or 1=background 2=NAME"
+            )
         elsewhere = any(images.counts()[name] for images in splits.held_out().values() for name in missing)
         raise UserError(
             f"{train.name}: the training images have no pixel of {', '.join(missing)}"

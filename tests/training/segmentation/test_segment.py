@@ -218,6 +218,14 @@ def test_a_class_without_training_pixels_is_refused(encoder: Path, scenes: Path,
         run(encoder, data, tmp_path / "run")
 
 
+def test_masks_without_zero_ask_which_number_is_the_background(encoder: Path, scenes: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(scenes, tmp_path / "data")
+    for path in (data / "masks").rglob("*.tif"):
+        tifffile.imwrite(path, np.minimum(tifffile.imread(path), 1) + np.uint8(1), photometric="minisblack")
+    with pytest.raises(UserError, match="1=background 2=NAME"):
+        run(encoder, data, tmp_path / "run")
+
+
 def test_splits_without_any_class(encoder: Path, scenes: Path, tmp_path: Path) -> None:
     data = shutil.copytree(scenes, tmp_path / "data")
     for path in [*(data / "masks" / "validation").iterdir(), *(data / "masks" / "test").iterdir()]:
