@@ -58,7 +58,6 @@ def info(settings: InfoSettings) -> FileInfo:
     from ..data.sources import is_dataset
     from ..images.formats import ImageReadError
     from .described import describe_files
-    from .folder import summarise
 
     datasets = [each for each in settings.inputs if is_dataset(each)]
     inputs = [Path(each) for each in settings.inputs if each not in datasets]
@@ -83,6 +82,8 @@ def info(settings: InfoSettings) -> FileInfo:
         notes.print()
         text = _series_table(series)
     else:
+        from .folder import summarise  # imports torch
+
         text = summarise(inputs, described)
     if settings.thumbnails is not None:
         from .thumbnails import write_thumbnails

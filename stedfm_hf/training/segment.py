@@ -302,13 +302,16 @@ def new_network(
         UserError: The model cannot be loaded, or does not fit the decoder.
     """
     config = network_config(settings, data.classes)
-    config.target_type = data.target_type
-    config.decoder, config.segmentation_loss = settings.decoder, settings.segmentation_loss
-    config.use_auxiliary_head = settings.auxiliary
-    # The model may have a decoder of another width.
-    config.decode_head_hidden_size = settings.decode_head_hidden_size
+    changes = {
+        "target_type": data.target_type,
+        "decoder": settings.decoder,
+        "segmentation_loss": settings.segmentation_loss,
+        "use_auxiliary_head": settings.auxiliary,
+        # The model may have a decoder of another width.
+        "decode_head_hidden_size": settings.decode_head_hidden_size,
+    }
     try:
-        config = type(config).from_dict(config.to_dict())  # checks the values together
+        config = type(config).from_dict(config.to_dict() | changes)  # checks the values together
         with isolated_rng(seed):
             # Only the encoder is taken from the model, which may also have a decoder.
             network = StedFmForSemanticSegmentation(config)

@@ -21,6 +21,6 @@ def test_few_source_images_allow_no_conclusion(encoder: Path, few: Path, tmp_pat
     result = run(encoder, few, tmp_path / "run", "--max_steps 2 --num-evaluations 1")
     record = read_json(tmp_path / "run" / "metrics.json")
     assert FEW in record["limitations"][0] and "fewer than 5 source images" in record["limitations"][1]
-    assert f"no conclusion can be drawn: the test split {FEW}" in result.summary()
+    assert f"no conclusion can be drawn: the test {FEW}" in result.summary()
     card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
     assert "**No conclusion can be drawn**" in card and FEW in card
