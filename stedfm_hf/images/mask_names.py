@@ -261,7 +261,7 @@ def is_pickled(file: Path) -> bool:
             version = np.lib.format.read_magic(stream)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             return bool(read(stream)[2].hasobject)
-    except (OSError, ValueError):
+    except Exception:  # NumPy parses the header as Python, and a damaged one raises any error of the parser
         return False
 
 

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from stedfm_hf.images import FoundImage, find_images
-from stedfm_hf.images.mask_names import find_masks, pair_masks
+from stedfm_hf.images.mask_names import find_masks, is_pickled, pair_masks
 from stedfm_hf.runs import UserError
 
 
@@ -236,3 +236,10 @@ def test_a_folder_of_outlines_alone_has_no_label_images(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds outlines \(a.txt\) and no label images; save label images"):
         pair_masks(images, folder / "labels")
     assert pair_masks(images, folder / "labels", outlines=True).masks == {"a.tif": (folder / "labels" / "a.txt",)}
+
+
+def test_a_damaged_array_is_not_pickled(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((3, 3)))
+    data = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(data.replace(b"{", b"(", 1))
+    assert not is_pickled(tmp_path / "a.npy")
