@@ -30,7 +30,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> TableResult:
 def test_every_image_but_the_empty_one_has_a_finite_vector_of_its_own(result: TableResult) -> None:
     vectors = np.array(result.table["embedding"].to_pylist())
     assert np.isfinite(vectors).all() and len(np.unique(vectors, axis=0)) == len(vectors)
-    readable = {".tif", ".tiff", ".npy", ".msr"}
+    readable = {".tif", ".tiff", ".npy", ".msr", ".lif", ".czi", ".oib"}
     files = {p.relative_to(str(ROOT)).as_posix() for p in Path(str(ROOT)).rglob("*") if p.suffix in readable}
     masks = {path for path in files if path.endswith("_mask.tif") and path.replace("_mask.", "_image.") in files}
     assert set(result.table["path"].to_pylist()) == files - masks - {WITHOUT_IMAGES}
