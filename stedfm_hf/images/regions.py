@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -9,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..modeling.io_stedfm import ImageReadError, StedImage, open_series, read_image, read_series
+from ..modeling.io_stedfm import ImageReadError, LazySeries, StedImage, decode_series, open_series
 from ..modeling.io_types_stedfm import choose_name
 
 LARGE_BYTES = 256 * 2**20
@@ -110,35 +111,38 @@ def read_large(
     """
     with open_series(path) as found:
         names = [each.info.name for each in found]
-        wanted = range(len(found)) if series is None else [choose_name("series", names, series)]
-        size = sum(int(np.prod(found[k].info.shape)) * np.dtype(found[k].info.dtype).itemsize for k in wanted)
-        by_region = all(found[k].load_region is not None and not found[k].is_colour for k in wanted)
-        infos = [(k, found[k].info, found[k].metadata) for k in wanted]
-    if size < LARGE_BYTES or not by_region:
-        yield from (
-            read_series(path, channel=channel)
-            if series is None
-            else [read_image(path, series=series, channel=channel)]
-        )
-        return
-    for number, info, metadata in infos:
-        kept = range(info.shape[0])
-        if channel is not None:
-            first = choose_name("channel", info.channel_names, channel)
-            kept = range(first, first + 1)
-        array = RowArray(
-            _cached_rows(path, number, kept, info.shape[1:], np.dtype(info.dtype)),
-            (len(kept), *info.shape[1:]),
-            np.dtype(info.dtype),
-        )
-        yield StedImage(
-            cast(np.ndarray, array),
-            info.pixel_size_nm,
-            tuple(info.channel_names[k] for k in kept),
-            metadata,
-            os.fspath(path),
-            info.name,
-        )
+        numbers = range(len(found))
+        if series is not None:
+            first = choose_name("series", names, series, found[0].metadata)
+            numbers = range(first, first + 1)
+        infos = [found[k].info for k in numbers]
+        size = sum(math.prod(info.shape) * np.dtype(info.dtype).itemsize for info in infos)
+        by_region = all(found[k].load_region is not None and not found[k].is_colour for k in numbers)
+        for number in numbers:
+            if size >= LARGE_BYTES and by_region:
+                yield _image_of_rows(path, number, found[number], channel)
+            else:
+                yield decode_series(found[number], os.fspath(path), channel)
+
+
+def _image_of_rows(
+    path: str | os.PathLike[str], number: int, stored: LazySeries, channel: str | int | None
+) -> StedImage:
+    """Return a series of a file as an image whose pixels are a `RowArray`."""
+    info, dtype = stored.info, np.dtype(stored.info.dtype)
+    kept = range(info.shape[0])
+    if channel is not None:
+        first = choose_name("channel", info.channel_names, channel)
+        kept = range(first, first + 1)
+    array = RowArray(_cached_rows(path, number, kept, info.shape[1:], dtype), (len(kept), *info.shape[1:]), dtype)
+    return StedImage(
+        cast(np.ndarray, array),
+        info.pixel_size_nm,
+        tuple(info.channel_names[k] for k in kept),
+        stored.metadata,
+        os.fspath(path),
+        info.name,
+    )
 
 
 def _cached_rows(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from stedfm_hf.images import FoundImage, ImageReadError, SeriesInfo, list_series
-from stedfm_hf.modeling.io_stedfm import open_series
+from stedfm_hf.images import FoundImage, ImageReadError, SeriesInfo
+from stedfm_hf.modeling.io_stedfm import describe_series, open_series
 from stedfm_hf.runs import Progress
 
 
@@ -59,8 +59,8 @@ def describe_files(files: Sequence[FoundImage], *, progress: bool) -> list[Descr
 def describe_file(found: FoundImage) -> DescribedFile:
     """Describe a file."""
     try:
-        series = tuple(list_series(found.file))
         with open_series(found.file) as stored:
+            series = tuple(map(describe_series, stored))
             metadata = [each.metadata for each in stored]
     except (ImageReadError, OSError) as error:
         return DescribedFile(found, error=" ".join(str(error).split()))
@@ -68,7 +68,7 @@ def describe_file(found: FoundImage) -> DescribedFile:
     return DescribedFile(found, series, str(metadata[0].get("format", "")), tuple(notes))
 
 
-def describe_series(series: SeriesInfo) -> tuple[str, str, str, str]:
+def series_cells(series: SeriesInfo) -> tuple[str, str, str, str]:
     """Return channels, size, type and pixel size of a `SeriesInfo` as text."""
     channels, height, width = series.shape
     size = "not in the file" if series.pixel_size_nm is None else "{:.4g} x {:.4g} nm".format(*series.pixel_size_nm)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stedfm_hf.images.mask_names import find_masks
-from stedfm_hf.info.described import DescribedFile, describe_series
+from stedfm_hf.info.described import DescribedFile, series_cells
 from stedfm_hf.labels.annotated.folders import find_pairs
 from stedfm_hf.runs import UserError, counted, some_of
 from stedfm_hf.runs.notes import ItemNotes
@@ -44,7 +44,7 @@ def _group_lines(files: Sequence[DescribedFile]) -> Iterator[str]:
     """Yield a table with a row for each group of files with equal content."""
     groups: dict[tuple[str, ...], list[DescribedFile]] = {}
     for each in files:
-        cells = list(dict.fromkeys(describe_series(series) for series in each.series))
+        cells = list(dict.fromkeys(series_cells(series) for series in each.series))
         columns = [" / ".join(dict.fromkeys(column)) for column in zip(*cells, strict=True)]
         groups.setdefault((str(len(each.series)), *columns), []).append(each)
     rows = [

@@ -95,7 +95,7 @@ def info(settings: InfoSettings) -> FileInfo:
 
 def _series_table(series: Mapping[str, list[Any]]) -> str:
     head = ("file", "series", "channels", "height x width", "type", "pixel size (y x)")
-    from .described import describe_series
+    from .described import series_cells
 
-    rows = [(path, each.name, *describe_series(each)) for path, found in series.items() for each in found]
+    rows = [(path, each.name, *series_cells(each)) for path, found in series.items() for each in found]
     return text_table(head, rows) if rows else ""

@@ -63,6 +63,8 @@ __all__ = [
     "Reader",
     "SeriesInfo",
     "StedImage",
+    "decode_series",
+    "describe_series",
     "is_image_folder",
     "list_series",
     "open_image",
@@ -96,7 +98,12 @@ def list_series(path: str | os.PathLike[str]) -> list[SeriesInfo]:
         [SeriesInfo(name='image', shape=(2, 5, 7), dtype='uint16', pixel_size_nm=None, channel_names=('0', '1'))]
     """
     with open_series(path) as all_series:
-        return [_distinct_colours(each)[0] if each.is_colour else each.info for each in all_series]
+        return [describe_series(each) for each in all_series]
+
+
+def describe_series(stored: LazySeries) -> SeriesInfo:
+    """Return the description of a series as `read_image` returns it: equal colour planes are one channel."""
+    return _distinct_colours(stored)[0] if stored.is_colour else stored.info
 
 
 def read_image(
@@ -125,9 +132,8 @@ def read_image(
     """
     with open_series(path) as all_series:
         names = [each.info.name for each in all_series]
-        return _image(
-            all_series[choose_name("series", names, series, all_series[0].metadata)], os.fspath(path), channel
-        )
+        chosen = all_series[choose_name("series", names, series, all_series[0].metadata)]
+        return decode_series(chosen, os.fspath(path), channel)
 
 
 @contextmanager
@@ -228,10 +234,20 @@ def read_series(
     with open_series(path) as all_series:
         for each in all_series:
             if wanted is None or wanted(each.info):
-                yield _image(each, os.fspath(path), channel)
+                yield decode_series(each, os.fspath(path), channel)
 
 
-def _image(chosen: LazySeries, source: str, channel: str | int | None) -> StedImage:
+def decode_series(chosen: LazySeries, source: str, channel: str | int | None) -> StedImage:
+    """Decode a series of an open file.
+
+    Args:
+        chosen: Series of `open_series`.
+        source: Path of the file.
+        channel: Name or index of one channel; None keeps all channels.
+
+    Raises:
+        ImageReadError: If there is no such channel, or the pixels do not have the declared size and type.
+    """
     info, array = _decode(chosen)
     names = info.channel_names
     if channel is not None:
@@ -284,7 +300,7 @@ def _decode(chosen: LazySeries) -> tuple[SeriesInfo, np.ndarray]:
     array, info = chosen.load(), chosen.info
     if array.shape != info.shape or not np.can_cast(array.dtype, info.dtype):
         raise ImageReadError(f"decodes to {array.dtype} {array.shape}, not {info.dtype} {info.shape}; export it again")
-    if info.channel_names == RGB:
+    if chosen.is_colour:
         info, kept = _distinct_colours(replace(chosen, load=lambda: array, load_region=None))
         array = array[kept]
     return info, np.require(array, dtype=np.dtype(info.dtype), requirements=["C", "W"])

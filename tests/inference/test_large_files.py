@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from stedfm_hf import StedFmConfig, StedFmForImageClassification, StedFmForSemanticSegmentation
-from stedfm_hf.images import read_image, regions
+from stedfm_hf.images import ImageReadError, read_image, regions
 from stedfm_hf.inference import classify, embed, segment
 
 TINY = {
@@ -94,6 +94,13 @@ def test_the_pixels_of_a_large_file_are_not_held(tmp_path: Path, monkeypatch: py
     tracemalloc.stop()
     assert total == int(array.sum()) and peak < array.nbytes / 2
     np.testing.assert_array_equal(np.asarray(image.array), read_image(tmp_path / "a.tif").array)
+
+
+def test_a_wrong_series_or_channel_names_the_large_file(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_region(monkeypatch)
+    for wanted in ({"series": "nope"}, {"channel": "nope"}):
+        with pytest.raises(ImageReadError, match=r"a\.ome\.tif: .*'nope'"):
+            list(regions.read_large(images / "a.ome.tif", **wanted))
 
 
 def test_a_file_that_is_damaged_in_the_middle_fails_alone(
