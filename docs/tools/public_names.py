@@ -26,9 +26,11 @@ def load_package(name: str = "stedfm_hf", folder: Path = ROOT) -> griffe.Module:
         folder: Folder that the package is in.
     """
     extensions = griffe.load_extensions(str(EXTENSION))
-    return griffe.load(  # type: ignore[return-value]
+    package = griffe.load(
         name, search_paths=[folder], extensions=extensions, docstring_parser="google", allow_inspection=False
     )
+    assert isinstance(package, griffe.Module)
+    return package
 
 
 def public_objects(parent: griffe.Module | griffe.Class) -> Iterator[griffe.Object]:

@@ -181,11 +181,9 @@ def refuse_entities(text: str | bytes) -> None:
     Raises:
         ImageReadError: If there is a declaration.
     """
+    content = text.encode(errors="replace") if isinstance(text, str) else text
     for mark in _DECLARATIONS:
-        forms = (
-            (mark,) if isinstance(text, str) else (mark.encode(), mark.encode("utf-16-le"), mark.encode("utf-16-be"))
-        )
-        if any(form in text for form in forms):  # type: ignore[operator]
+        if any(mark.encode(encoding) in content for encoding in ("utf-8", "utf-16-le", "utf-16-be")):
             raise ImageReadError("its XML header declares entities, which is not allowed; export it again")
 
 

@@ -87,6 +87,7 @@ def add_command(
         finish(call(function, make_settings(settings, parsed)), as_json)
 
     run.__doc__ = (getdoc(settings) or "").partition("\n\nExample:")[0]
+    # Typer reads the signature and the documentation `command`; the type of functions has neither attribute.
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     run.command = Command(name, function, settings, example, recipes)  # type: ignore[attr-defined]
     context_settings = {} if extra is None else {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -288,7 +289,7 @@ def _parameter(of_field: Field[Any], hint: Any) -> Parameter:
     option = option_of(of_field)
     kind = _plain_type(hint, option.multiple or option.parse is not None)
     is_list = option.multiple or get_origin(_without_none(hint)) is list
-    annotation = list[kind] if is_list else kind  # type: ignore[valid-type]
+    annotation: Any = types.GenericAlias(list, (kind,)) if is_list else kind
     required = _is_required(of_field) and option.cli_default is None
     if option.positional:
         info = typer.Argument(... if required else None, metavar=flag_of(of_field), help=option.help)

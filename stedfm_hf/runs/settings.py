@@ -113,6 +113,7 @@ def settings(kind: type[T]) -> type[T]:
         if check is not None:
             check()
 
+    # The class becomes a dataclass in the next line; before, its type has no such method.
     kind.__post_init__ = check_all  # type: ignore[attr-defined]
     return dataclass(frozen=True)(kind)
 
@@ -202,6 +203,7 @@ def takes_settings(kind: Callable[P, S]) -> Callable[[Callable[[S], R]], Callabl
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             return run(kind(*args, **kwargs))
 
+        # `inspect.signature` reads this attribute, which the type of functions lacks.
         call.__signature__ = inspect.signature(kind).replace(  # type: ignore[attr-defined]
             return_annotation=run.__annotations__.get("return", inspect.Signature.empty)
         )
