@@ -61,7 +61,7 @@ def docstring_problems(package: griffe.Module) -> list[str]:
     """Return what is wrong with the docstrings of the public names, one line each.
 
     Wrong are missing docstrings, those that griffe warns about, such as a documented argument that is absent, and
-    doctests outside of a code block, which a page shows as quoted text.
+    doctests outside of a code block, which a page shows as quoted text, and roles of Sphinx, which it shows as text.
 
     Args:
         package: The package, as `load_package` returns it.
@@ -75,6 +75,11 @@ def docstring_problems(package: griffe.Module) -> list[str]:
         f"{_place(each)}: {each.path} has a doctest outside of a code block; put it into a section Example"
         for each in [package, *public_objects(package)]
         if each.docstring is not None and _shows_doctest_as_text(each.docstring)
+    ]
+    outside += [
+        f"{_place(each)}: {each.path} has a role of Sphinx ({role[0]}); write the name in backticks"
+        for each in [package, *public_objects(package)]
+        if each.docstring is not None and (role := re.search(r":\w+:`[^`]+`", each.docstring.value))
     ]
     with _Warnings() as warnings:
         for each in [package, *public_objects(package)]:

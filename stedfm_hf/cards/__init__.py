@@ -99,7 +99,7 @@ def render_dataset_card(data: DatasetCardData, **facts: Any) -> str:
 
     Args:
         data: Front matter.
-        facts: Variables of the template; see :func:`stedfm_hf.data.publishing.card.write_card`.
+        facts: Variables of the template; see `write_card`.
 
     Returns:
         Text of `README.md`.

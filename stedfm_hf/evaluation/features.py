@@ -43,7 +43,7 @@ def compute_features(data: LabelledImages, extractor: Extractor, *, cache: Path 
     Args:
         data: Images.
         extractor: Model or baseline.
-        cache: Folder of the cache, such as :func:`features_folder`; None caches nothing.
+        cache: Folder of the cache, such as `features_folder`; None caches nothing.
 
     Raises:
         UserError: If no image can be read, or features are not finite.

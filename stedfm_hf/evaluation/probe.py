@@ -131,7 +131,7 @@ def select_C(
 
     Args:
         train: Training features (n, d).
-        labels: Labels of the training images; see :func:`fit_predict`.
+        labels: Labels of the training images; see `fit_predict`.
         sources: Source image of each training image (n,).
         task: Type of the labels: "classes", "multilabel" or "regression".
         classes: Number of classes.
@@ -140,7 +140,7 @@ def select_C(
         C_grid: Values of C to try, from the strongest penalty to the weakest.
 
     Returns:
-        The selected C, or :data:`DEFAULT_C` if there are too few source images for a cross-validation.
+        The selected C, or `DEFAULT_C` if there are too few source images for a cross-validation.
     """
     if validation is not None and len(validation[1]):
         pairs, selected_on = [(np.arange(len(train)), validation)], "validation"

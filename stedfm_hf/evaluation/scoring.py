@@ -40,7 +40,7 @@ class Run:
         probabilities: Probabilities (m, classes), if there are any.
         train_images: Number of labelled images used.
         C: Inverse strength of the L2 penalty, if there is one.
-        selected_on: Images on which C was selected; see :class:`~stedfm_hf.evaluation.probe.SelectedC`.
+        selected_on: Images on which C was selected; see `SelectedC`.
         metrics: Metrics on the test images.
     """
 
@@ -66,7 +66,7 @@ def compute_metrics(data: LabelledImages, predicted: np.ndarray, probabilities: 
 
     Args:
         data: Test images.
-        predicted: Predictions, as in :class:`Run`.
+        predicted: Predictions, as in `Run`.
         probabilities: Probabilities (m, classes), if there are any.
 
     Returns:
@@ -92,7 +92,7 @@ def image_scores(task: Task, labels: np.ndarray, predicted: np.ndarray) -> np.nd
 
     Args:
         task: Type of the labels.
-        labels: True labels; see :class:`Run` for their shape.
+        labels: True labels; see `Run` for their shape.
         predicted: Predictions.
 
     Returns:

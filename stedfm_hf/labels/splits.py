@@ -1,6 +1,6 @@
 """Train, validation and test splits of labelled or annotated images: the existing ones, or splits by source image id.
 
-:func:`stedfm_hf.data.splits.split_of` splits by a hash of the source image id only, so every command that reads the
+`split_of` splits by a hash of the source image id only, so every command that reads the
 same images puts the same source images into the same splits.
 """
 

@@ -73,11 +73,11 @@ def score_image(
     - `aupr` (average precision) and `auroc`, as defined by scikit-learn. Both are undefined where all pixels or none
       are true.
 
-    The reference protocol computes the metrics of :func:`stedfm_hf.metrics.reference.reference_scores`.
+    The reference protocol computes the metrics of `reference_scores`.
 
     Args:
         probabilities: Probability maps of all classes (L, H, W), in [0, 1].
-        target: Masks of all classes (L, H, W), bool or float in [0, 1]. Use :func:`planes_of` to convert a mask of
+        target: Masks of all classes (L, H, W), bool or float in [0, 1]. Use `planes_of` to convert a mask of
             class numbers.
         region: Mask of the pixels to score (H, W) bool; None scores all pixels.
         threshold: Probability above which a pixel is predicted; None is 0.5, or 0.25 in the reference protocol.

@@ -28,7 +28,7 @@ def reference_scores(
     - `aupr`: trapezoidal area under the precision-recall curve; `auroc`: area under the ROC curve; `auap`: as `aupr`,
       with the precision replaced by its running maximum towards lower recall. All are -1 where all pixels or none are
       true.
-    - `weak_aupr`: see :func:`weak_aupr`.
+    - `weak_aupr`: see `weak_aupr`.
 
     The reference script for label percentages also requires that 10 % of the pixels are true. This function does not.
 

@@ -163,7 +163,7 @@ def compare_paired(first: np.ndarray, second: np.ndarray, sources: Sources | Non
 
     Returns:
         `difference` (mean of first - second), its 95 % confidence interval `low` and `high`, and the p-value `p` of
-        :func:`permutation_test`.
+        `permutation_test`.
 
     Raises:
         ValueError: If there are no items, lengths differ, or values are not finite.

@@ -96,10 +96,10 @@ def summarise(
 
 
 def flatten(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the rows of :func:`summarise` as a flat dictionary.
+    """Return the rows of `summarise` as a flat dictionary.
 
     Args:
-        rows: Rows of :func:`summarise`.
+        rows: Rows of `summarise`.
 
     Returns:
         For each metric `m`: `m` (mean over classes), `m_interval` ([low, high] or None), and the lists `m_per_class`

@@ -71,7 +71,7 @@ def write_card(
         recipe: Settings, as in `recipe.yaml`.
         init_from: Folder or Hub id of the model that the training started from; None for random weights.
         name: Name for loading the model, such as its Hub id; None for the name of the folder.
-        machine: Description of the machine, see :func:`describe_machine`.
+        machine: Description of the machine, see `describe_machine`.
         precision: Floating-point type of the training, such as `bfloat16`.
         held_out_crops: Number of crops of the evaluations in `rows`.
 

@@ -32,7 +32,7 @@ def save_figures(
     Args:
         output: Folder of the run.
         rows: Rows of the curve; no figure is written if empty.
-        reconstructions: Reconstructions from :meth:`HeldOutEvaluator.reconstructions`; no figure is written if empty.
+        reconstructions: Reconstructions from `reconstructions`; no figure is written if empty.
 
     Returns:
         Paths of the PNG files.

@@ -250,7 +250,7 @@ class HeldOutEvaluator:
         """Return reconstructions of some held-out crops, in turn from each label, not selected by quality.
 
         Args:
-            model: Masked autoencoder, as for :meth:`evaluate`.
+            model: Masked autoencoder, as for `evaluate`.
             max_crops: Largest number of crops.
             device: Device of the model; None for the device of its parameters.
             dtype: Data type of autocast; None computes in the type of the weights.
@@ -334,7 +334,7 @@ def find_held_out_crops(
         Held-out evaluation, or None if no data set has the split.
 
     Raises:
-        UserError: As for :class:`HeldOutEvaluator`.
+        UserError: As for `HeldOutEvaluator`.
     """
     found = []
     for files in train:

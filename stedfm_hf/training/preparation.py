@@ -1,7 +1,7 @@
 """Preprocessing of pretraining batches on the device: cropping, scaling, augmentation and masking.
 
 Pixels are transferred to the device in the stored data type, 8 or 16 bits. The preprocessing of a sample is a function
-of (seed, epoch, sample), see :mod:`stedfm_hf.training.random_numbers`.
+of (seed, epoch, sample), see `random_numbers`.
 """
 
 from __future__ import annotations

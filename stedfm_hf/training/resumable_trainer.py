@@ -39,7 +39,7 @@ class ResumableTrainer(Trainer, ABC):
     Args:
         model: Network to train.
         args: Arguments of the run; `max_steps` must be set.
-        batches: Endless batches of this process; :meth:`batches_from` sets the first step.
+        batches: Endless batches of this process; `batches_from` sets the first step.
         checkpointed: States that are saved in every checkpoint, in addition to the model.
         kwargs: Other arguments of `transformers.Trainer`.
     """

@@ -30,7 +30,7 @@ class Known:
     def method(self) -> None: ...
 
     def shown(self) -> None:
-        """Show it.
+        """Show it, see :func:`other`.
 
         >>> Known().shown()
         """
@@ -52,6 +52,7 @@ def test_missing_and_wrong_docstrings_are_found(tmp_path: Path) -> None:
         "function small.undescribed has no docstring",
         "function small.Known.method has no docstring",
         "small.Known.shown has a doctest outside of a code block; put it into a section Example",
+        "small.Known.shown has a role of Sphinx (:func:`other`); write the name in backticks",
         "Parameter 'width' does not appear in the function signature",
     ]
 

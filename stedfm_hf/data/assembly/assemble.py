@@ -79,7 +79,7 @@ def assemble(
         manifest: Manifest of the run, which gets the status of all inputs.
         card: Content of the card that cannot be computed from the data.
         fractions: Fractions of the splits for images without a given split; see
-            :func:`~stedfm_hf.data.splits.split_of`.
+            `split_of`.
         seed: Random seed of the order of the crops on disk.
         labels: Names of the classes in their order; None uses the labels that occur, sorted.
         rows_per_shard: Largest number of crops in a shard.

@@ -247,7 +247,7 @@ def read_crops(item: InputFile, rules: ReadingRules, report: FileReport) -> Iter
 
 
 def _read_crops(item: InputFile, rules: ReadingRules, report: FileReport) -> Iterator[list[Crop]]:
-    """Read the crops of a file like :func:`read_crops`, but raise the errors of the reader.
+    """Read the crops of a file like `read_crops`, but raise the errors of the reader.
 
     The report gets the ids of the file, and counts all its images and the skipped ones by reason.
 

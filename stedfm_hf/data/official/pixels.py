@@ -99,7 +99,7 @@ def padded_crops(plane: np.ndarray, *, legacy: bool) -> list[Crop]:
         Crops without source and label.
 
     Raises:
-        ValueError: As :func:`minmax_crops`, or the image is larger than a crop and `legacy` is set.
+        ValueError: As `minmax_crops`, or the image is larger than a crop and `legacy` is set.
     """
     if legacy and max(plane.shape) > SIZE:
         raise ValueError(

@@ -1,6 +1,6 @@
 """Import plan of a published set: the class, split and source of every image, before any image is read.
 
-Every module of a set defines `plan(files, *, legacy, keep_all)`, which returns a :class:`Plan`, and `CORRECTIONS`, the
+Every module of a set defines `plan(files, *, legacy, keep_all)`, which returns a `Plan`, and `CORRECTIONS`, the
 differences from the published code. The functions here are shared by several sets: classes in paths, lists of files,
 seeded splits, and balancing of classes. The published lists of sampled images are not available; balancing uses the
 same seed and the same numbers of images, not the same images.

@@ -32,8 +32,8 @@ def write_figures(folder: Path, record: dict[str, Any], samples: Sequence[Sample
 
     Args:
         folder: Folder to write, created if it does not exist.
-        record: Result of :meth:`stedfm_hf.data.publishing.statistics.Statistics.to_json`.
-        samples: Crops, from :meth:`stedfm_hf.data.publishing.preview.Preview.samples`.
+        record: Result of `to_json`.
+        samples: Crops, from `samples`.
 
     Returns:
         Paths of the PNG files.
@@ -106,7 +106,7 @@ def intensity_histogram(record: dict[str, Any]) -> Figure:
     """Plot the histogram of the scaled intensities, with one curve for each of up to 8 classes.
 
     Args:
-        record: Result of :meth:`stedfm_hf.data.publishing.statistics.Statistics.to_json`.
+        record: Result of `to_json`.
     """
     curves: dict[str, list[int]] = record["intensity"]["by_label"]
     if not 1 < len(curves) <= _MAX_CURVES:

@@ -79,7 +79,7 @@ class Preview:
 
         Args:
             split: Name of the split.
-            table: Rows with the columns of :func:`stedfm_hf.data.repository.layout.crop_features`.
+            table: Rows with the columns of `crop_features`.
         """
         selected = self._selected[split]
         codes = pc.fill_null(table["label"], UNLABELLED).to_pylist()

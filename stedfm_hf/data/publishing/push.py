@@ -76,7 +76,7 @@ def push(settings: PushSettings) -> Pushed:
 
 
 def upload(settings: PushSettings, api: Any = None) -> Pushed:
-    """Check a data set, create its repository if it does not exist, and upload it; see :func:`push`.
+    """Check a data set, create its repository if it does not exist, and upload it; see `push`.
 
     Args:
         settings: Settings of `push`.

@@ -66,7 +66,7 @@ class Statistics:
         Args:
             split: Name of the split.
             table: Rows of any sizes and dtypes, with the columns of
-                :func:`stedfm_hf.data.repository.layout.crop_features`.
+                `crop_features`.
 
         Raises:
             UserError: A row is damaged.

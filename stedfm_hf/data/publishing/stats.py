@@ -33,7 +33,7 @@ class DatasetStats(Result):
     """Statistics of a data set.
 
     Attributes:
-        record: Counts and intensities, see :meth:`stedfm_hf.data.publishing.statistics.Statistics.to_json`.
+        record: Counts and intensities, see `to_json`.
         output: Folder with stats.json and the figures, or None.
     """
 

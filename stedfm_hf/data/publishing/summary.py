@@ -11,7 +11,7 @@ def count_table(record: dict[str, Any], *, max_labels: int | None = None) -> Tab
     """Make a table of the crops of each label and split, with mean and standard deviation of their scaled pixels.
 
     Args:
-        record: Result of :meth:`stedfm_hf.data.publishing.statistics.Statistics.to_json`.
+        record: Result of `to_json`.
         max_labels: Largest number of labels to list, the most frequent ones; None lists all.
     """
     splits = record["splits"]
@@ -53,7 +53,7 @@ def pixel_table(record: dict[str, Any]) -> Table:
     """Make a table of sizes, dtypes, pixel sizes, masks and foreground of the crops.
 
     Args:
-        record: Result of :meth:`stedfm_hf.data.publishing.statistics.Statistics.to_json`.
+        record: Result of `to_json`.
     """
     crops = record["crops"]
     sizes = {f"{size['height']} x {size['width']}": size["crops"] for size in record["sizes"]}

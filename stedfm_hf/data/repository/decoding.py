@@ -27,7 +27,7 @@ def decode(rows: Mapping[str, Any] | pa.Table | pa.RecordBatch) -> dict[str, Any
         Dictionary of tensors, without the dimension B for one row:
 
         - `pixels` (B, 1, H, W) in the stored dtype, such as uint8 or uint16.
-        - `intensity_range` (B, 2) float32: stored values that are scaled to 0 and 1, see :func:`to_unit_range`.
+        - `intensity_range` (B, 2) float32: stored values that are scaled to 0 and 1, see `to_unit_range`.
         - `label` (B,) int64, -1 for rows without a label.
         - `mask` (B, H, W) uint8 or uint16, or (B, P, H, W) for masks with planes, float32 if they hold fractions;
           absent if no row has a mask.
@@ -57,7 +57,7 @@ def to_unit_range(pixels: torch.Tensor, intensity_range: torch.Tensor) -> torch.
     """Scale stored pixels to [0, 1].
 
     Args:
-        pixels: Pixels (B, C, H, W) or (C, H, W), as returned by :func:`decode`, on any device.
+        pixels: Pixels (B, C, H, W) or (C, H, W), as returned by `decode`, on any device.
         intensity_range: Stored values that are scaled to 0 and 1, (B, 2) or (2,).
 
     Returns:
@@ -74,7 +74,7 @@ def to_unit_range(pixels: torch.Tensor, intensity_range: torch.Tensor) -> torch.
 
 
 def _decode_batch(columns: dict[str, Any]) -> dict[str, Any]:
-    """Decode the columns of a batch, lists or Arrow arrays; see :func:`decode`.
+    """Decode the columns of a batch, lists or Arrow arrays; see `decode`.
 
     Columns that are missing, such as `label`, are missing in the result, too. Labels that are text stay text.
     """
@@ -140,7 +140,7 @@ def view_pixels(pixels: Any, heights: Any, widths: Any, dtypes: Any) -> np.ndarr
 
 
 def stack_pixels(pixels: Any, heights: Any, widths: Any, dtypes: Any) -> np.ndarray:
-    """Return a writable copy of the pixels of rows; see :func:`view_pixels`."""
+    """Return a writable copy of the pixels of rows; see `view_pixels`."""
     view = view_pixels(pixels, heights, widths, dtypes)
     return view.astype(view.dtype.newbyteorder("="), copy=True)
 

@@ -93,7 +93,7 @@ def find_split(repo: str | os.PathLike[str], split: str, *, token: str | None = 
 
 
 def find_split_names(repo: str | os.PathLike[str], *, token: str | None = None) -> tuple[str, ...]:
-    """Return the names of the splits of a data set; see :func:`find_split` for arguments and errors."""
+    """Return the names of the splits of a data set; see `find_split` for arguments and errors."""
     return tuple(_data_files(repo, token))
 
 

@@ -2,7 +2,7 @@
 
 One row is one crop of one channel. Pixels are raw bytes, compressed by Parquet (zstd), which is several times faster
 to read than PNG, and smaller. All commands that write data sets (`build`, `import_archive`, `import_set`, `simulate`)
-make :class:`Crop` objects; only this module defines the columns. The columns of `planes.PLANE_COLUMNS` are added if a
+make `Crop` objects; only this module defines the columns. The columns of `planes.PLANE_COLUMNS` are added if a
 crop has a mask with planes or a region.
 """
 
@@ -179,7 +179,7 @@ def crop_features(labels: Sequence[str] = (), *, planes: bool = False) -> Featur
 
 
 def crops_to_table(crops: Sequence[Crop]) -> pa.Table:
-    """Convert crops to a table with the columns of :func:`staged_schema`.
+    """Convert crops to a table with the columns of `staged_schema`.
 
     Args:
         crops: Crops; the columns of planes are included if one of them has planes or a region.

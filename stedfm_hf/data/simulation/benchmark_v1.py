@@ -29,7 +29,7 @@ class Preset:
         seed: Random seed of all fields.
         splits: Number of fields of each structure in each split; indices are consecutive across splits, from 0.
         free_from: First index reserved for pretraining; no split contains it or a higher one.
-        physics: All arguments of :class:`~stedfm_hf.data.simulation.physics.SimulationSettings`, without defaults.
+        physics: All arguments of `SimulationSettings`, without defaults.
         mixed: Whether a field shows two to four of the structures; `splits` then counts all fields.
     """
 

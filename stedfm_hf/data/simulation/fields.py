@@ -1,6 +1,6 @@
 """Simulated fields of view with ground truth: emitters, blur, photon counts and noise.
 
-The simulator blurs the emitters of a field (:mod:`stedfm_hf.data.simulation.structures`) with the effective point
+The simulator blurs the emitters of a field (`structures`) with the effective point
 spread function, scales them to expected photon counts, and adds background and Poisson noise. It samples these
 parameters and the density from the same ranges for every structure. By default, it also matches the noise-free field
 to the sorted intensities of a field of a random structure. Structures therefore differ in shape, not in brightness.
@@ -72,7 +72,7 @@ def simulate_field(
     The image depends neither on earlier calls nor on `confocal`.
 
     Args:
-        structures: One or more keys of :data:`stedfm_hf.data.simulation.structures.STRUCTURES`; two or more are placed
+        structures: One or more keys of `STRUCTURES`; two or more are placed
             in separate regions of the field.
         seed: Random seed of the data set, at least 0.
         index: Number of the field within the structures and seed, at least 0.
@@ -134,7 +134,7 @@ def simulate_image(structure: str, *, seed: int, index: int, settings: Simulatio
     """Simulate the image of one structure; the same as `simulate_field(...).image`.
 
     Args:
-        structure: A key of :data:`stedfm_hf.data.simulation.structures.STRUCTURES`.
+        structure: A key of `STRUCTURES`.
         seed: Random seed of the data set, at least 0.
         index: Number of the image within the structure and seed, at least 0.
         settings: Physical parameters; None for the defaults.
@@ -283,7 +283,7 @@ def class_mask(names: Sequence[str], maps: Sequence[np.ndarray], settings: Simul
         settings: Physical parameters.
 
     Returns:
-        The mask of :class:`SimulatedField`, uint8 (H, W).
+        The mask of `SimulatedField`, uint8 (H, W).
     """
     mask = np.zeros(maps[0].shape, dtype=np.uint8)
     highest = np.full(mask.shape, MASK_LEVEL, dtype=np.float32)

@@ -1,6 +1,6 @@
 """Simulator that images fields with pySTED: physical point spread functions, depletion and detector.
 
-The emitters are those of :mod:`stedfm_hf.data.simulation.fields`. The optional package pySTED computes their images:
+The emitters are those of `fields`. The optional package pySTED computes their images:
 `pip install "stedfm-hf[sim]"`.
 
 Source:
@@ -65,7 +65,7 @@ def simulate_field_with_pysted(
     between structures, and there is no bleaching. A field of 224 x 224 pixels takes about 1 s.
 
     Args:
-        structures: One or more keys of :data:`stedfm_hf.data.simulation.structures.STRUCTURES`.
+        structures: One or more keys of `STRUCTURES`.
         seed: Random seed of the data set, at least 0.
         index: Number of the field within the structures and seed, at least 0.
         settings: Physical parameters; None for the defaults. `confocal_fwhm_nm` and `match_with` are ignored.

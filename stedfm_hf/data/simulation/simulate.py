@@ -60,7 +60,7 @@ def simulate(settings: SimulateSettings) -> SimulationResult:
     """Write simulated STED images with their ground truth; if interrupted, the same call resumes.
 
     TIFF files are written to `images/STRUCTURE/STRUCTURE_NNNNN.tif` (16-bit counts with ImageJ pixel size), and to the
-    same path in `masks` and `confocal`. Data sets have the layout of :mod:`stedfm_hf.data.repository.layout`. Pixels
+    same path in `masks` and `confocal`. Data sets have the layout of `layout`. Pixels
     are raw counts; the intensity range of an image is its 0.1 and 99.9 percentiles, and confocal partners are rows of
     the series `confocal`. `index.json` names the numbers in the masks.
 

@@ -1,7 +1,7 @@
 """Structures that the simulator knows, one function each.
 
 Every function takes the random generator of a field and the scene, and returns fluorescent emitters; some lie outside
-the field. :mod:`stedfm_hf.data.simulation.fields` applies the same blur, photon counts and noise to all structures, so
+the field. `fields` applies the same blur, photon counts and noise to all structures, so
 they differ only in geometry. Sizes are typical values, not fitted to images.
 
 Source:

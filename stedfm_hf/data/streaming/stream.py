@@ -1,6 +1,6 @@
 """Streaming of batches of crops to any number of GPUs, each crop exactly once, resumable at each batch.
 
-The order of an epoch is a function of (seed, epoch) alone (:mod:`stedfm_hf.data.streaming.order`). The batches of all
+The order of an epoch is a function of (seed, epoch) alone (`order`). The batches of all
 ranks together are the next rows of this order, for any number of ranks. (In the reference protocol, each GPU reads a
 fixed part of the data, the remainder is dropped, and a run cannot be resumed.)
 """
@@ -128,7 +128,7 @@ def _rank_and_world_size() -> tuple[int, int]:
 
 
 class CropStream(IterableDataset[Batch]):
-    """Iterable data set of the batches of one rank, created by :func:`stream`, which documents the arguments.
+    """Iterable data set of the batches of one rank, created by `stream`, which documents the arguments.
 
     Iteration goes through the current epoch, from its start or from the position that `load_state_dict` set. In a
     worker process of a `DataLoader`, it yields every n-th batch, and the `DataLoader` restores the order. Each of
@@ -234,7 +234,7 @@ class CropStream(IterableDataset[Batch]):
         """Resume at the position of a state: the next iteration yields the remaining batches.
 
         Args:
-            state: Result of :meth:`state_dict`.
+            state: Result of `state_dict`.
 
         Raises:
             UserError: The state belongs to another data set, seed or `open_shards`.
@@ -348,7 +348,7 @@ class CropStream(IterableDataset[Batch]):
         return np.unique(np.concatenate(needed))
 
     def _to_tensors(self, arrays: dict[str, np.ndarray], index: np.ndarray, valid: np.ndarray) -> Batch:
-        """Convert the arrays of a batch to the batch that the stream yields; see :func:`stream`.
+        """Convert the arrays of a batch to the batch that the stream yields; see `stream`.
 
         Args:
             arrays: Array of each column that was read, (B, ...), see `blocks.to_arrays`; columns of planes are used to
@@ -423,7 +423,7 @@ def _check_arguments(
     columns: Sequence[str],
     workers: int,
 ) -> None:
-    """Raise `UserError` if an argument of :func:`stream` is out of range, or the split is too small for the ranks."""
+    """Raise `UserError` if an argument of `stream` is out of range, or the split is too small for the ranks."""
     if not 0 <= rank < world_size:
         raise UserError(f"rank {rank} is not valid with {world_size} ranks; ranks go from 0 to {world_size - 1}")
     for name, value, smallest in (

@@ -40,8 +40,8 @@ class Evaluation:
         training: Sentences on the images that the models were trained on.
         methods: Models, then baselines.
         runs: All runs.
-        summary: Rows of :func:`~stedfm_hf.evaluation.scoring.summarise`.
-        comparisons: Rows of :func:`~stedfm_hf.evaluation.scoring.compare`.
+        summary: Rows of `summarise`.
+        comparisons: Rows of `compare`.
         settings: Settings that determine the result, as JSON data.
         failed: Reason why an image could not be read, by its image id.
         seconds: Duration of each step, in seconds.

@@ -30,7 +30,7 @@ def make_baselines(
 
     Args:
         data: Annotated images, which define the classes.
-        names: Names from :data:`~stedfm_hf.evaluation.settings.MASK_BASELINES`.
+        names: Names from `MASK_BASELINES`.
         seed: Random seed of the forest and of chance.
 
     Returns:
@@ -59,7 +59,7 @@ def make_baselines(
 
 
 def fit_baselines(baselines: Sequence[Baseline], train: AnnotatedImages, *, seed: int = 0) -> None:
-    """Fit baselines on at most :data:`MAX_TRAIN_IMAGES` annotated images.
+    """Fit baselines on at most `MAX_TRAIN_IMAGES` annotated images.
 
     Args:
         baselines: Baselines to fit; previous fits are replaced.

@@ -183,7 +183,7 @@ def scores_to_table(scores: Sequence[ScoredImage], classes: Sequence[str]) -> pa
 
 
 def scores_from_table(table: pa.Table, classes: Sequence[str], scorer: Scorer) -> list[ScoredImage]:
-    """Convert a table of :func:`scores_to_table` to scores.
+    """Convert a table of `scores_to_table` to scores.
 
     Args:
         table: Table.

@@ -89,7 +89,7 @@ def find_pairs(folder: Path, masks: Path | None) -> dict[str, list[Pair]]:
 
 
 def _find_pairs(folder: Path, masks: Path | None, notes: MaskNotes) -> dict[str, list[Pair]]:
-    """Find the images of a folder and their masks, by split; see :func:`find_pairs`. Guesses are added to `notes`."""
+    """Find the images of a folder and their masks, by split; see `find_pairs`. Guesses are added to `notes`."""
     if masks is None and (folders := _images_and_masks(folder)) is not None:
         return _by_split(_pairs(*folders, "", notes))
     tops = sorted(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
@@ -212,16 +212,16 @@ def read_folder(
     channel: str | int | None,
     source_pattern: str | None,
 ) -> dict[str, MaskedRows]:
-    """Read the annotated images of a folder by split; see :func:`~stedfm_hf.labels.annotated.folders.find_pairs`.
+    """Read the annotated images of a folder by split; see `find_pairs`.
 
     Every image and mask is decoded once, so that damaged files are found before a training starts.
 
     Args:
         folder: Folder of the images.
         masks: Folder of the masks; None: in `folder`.
-        series: See :func:`~stedfm_hf.labels.annotated.read_annotated`.
-        channel: See :func:`~stedfm_hf.labels.annotated.read_annotated`.
-        source_pattern: See :func:`~stedfm_hf.labels.annotated.read_annotated`.
+        series: See `read_annotated`.
+        channel: See `read_annotated`.
+        source_pattern: See `read_annotated`.
     """
     splits = find_pairs(folder, masks)
     if series == ALL_SERIES:

@@ -37,7 +37,7 @@ _SCALING = StedFmImageProcessor()
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AnnotatedImages(SourcedImages[tuple[np.ndarray, np.ndarray]]):
-    """Images with their masks and sources; item k is (image, target). See :class:`SourcedImages` for the other fields.
+    """Images with their masks and sources; item k is (image, target). See `SourcedImages` for the other fields.
 
     Attributes:
         rule: Rule that converts masks to targets.
@@ -155,13 +155,13 @@ def from_arrays(
         name: Name of the data set.
         images: Pixels (H, W) or (C, H, W) of each image; scaled as the default of the models, even floats in [0, 1].
         masks: Mask (H, W) or planes (P, H, W) of each image.
-        classes: See :func:`read_annotated`.
-        target_type: See :func:`read_annotated`.
+        classes: See `read_annotated`.
+        target_type: See `read_annotated`.
         sources: Source image id of each image; None: each image is a separate source image.
         regions: Annotated pixels of each image, (H, W) bool; None: all.
 
     Raises:
-        UserError: A mask and its image differ in size, or an error of :func:`read_annotated`.
+        UserError: A mask and its image differ in size, or an error of `read_annotated`.
 
     Example:
         >>> data = from_arrays("cells", [np.eye(4)], [np.eye(4, dtype=np.uint8)])
@@ -220,15 +220,15 @@ def read_annotated(
 
     Args:
         data: Data set with masks (local folder or Hub id), or folder of image files with their masks; see
-            :func:`~stedfm_hf.labels.annotated.folders.find_pairs` for the file names, and
-            :func:`~stedfm_hf.labels.annotated.annotation_files.read_mask` for the file types.
+            `find_pairs` for the file names, and
+            `read_mask` for the file types.
         split: Name of the only split to return; None: all.
         masks: Separate folder of the masks of a folder of images, with the same layout.
         classes: Names of the classes 1, 2, ... of label images (`background` may be the first), of the planes, bits or
             numbered outlines; or names by number, `{0: "background", 3: "spine", 6: "spine"}`: numbers with the same
             name are one class. None: the names in the data set, else `background`, `class 1`, ...
         target_type: `single_label`, `multi_label` or `soft`; None: inferred from the masks, see
-            :func:`~stedfm_hf.labels.annotated.targets.make_rule`.
+            `make_rule`.
         series: Series of image files to read; None if each file has one. `all` reads each series as a separate image,
             with the mask plane of the same number: the planes of a stack, which share a source image.
         channel: Channel of image files to read; None: all.

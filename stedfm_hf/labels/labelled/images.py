@@ -37,7 +37,7 @@ _STRATA = 4
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LabelledImages(SourcedImages[np.ndarray]):
-    """Images with their labels and sources; see :class:`SourcedImages` for the other fields.
+    """Images with their labels and sources; see `SourcedImages` for the other fields.
 
     Attributes:
         classes: Names of the classes; empty for a regression.
@@ -123,7 +123,7 @@ def from_arrays(
         name: Name of the data set.
         images: Pixels (H, W) or (C, H, W) of each image; scaled as the default of the models, even floats in [0, 1].
         labels: Class name, whole number, list of class names, or decimal number of each image; see
-            :func:`stedfm_hf.labels.labelled.targets.read_targets`.
+            `read_targets`.
         sources: Source image id of each image; None: each image is a separate source image.
 
     Raises:

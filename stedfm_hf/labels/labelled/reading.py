@@ -89,9 +89,9 @@ def read_class_folder(
 
     Args:
         folder: Folder of the class folders, or of the split folders around them.
-        series: See :func:`~stedfm_hf.labels.labelled.read_labelled`.
-        channel: See :func:`~stedfm_hf.labels.labelled.read_labelled`.
-        source_pattern: See :func:`~stedfm_hf.labels.labelled.read_labelled`.
+        series: See `read_labelled`.
+        channel: See `read_labelled`.
+        source_pattern: See `read_labelled`.
 
     Raises:
         UserError: There are no class folders, or no image can be read.

@@ -75,7 +75,7 @@ def crop_with_foreground(image: torch.Tensor, size: int, keys: torch.Tensor) -> 
     Args:
         image: Image (C, H, W) in [0, 1], at least `size` pixels high and wide.
         size: Height and width of the crop in pixels.
-        keys: Keys of the sample, (1, 2), see :func:`stedfm_hf.training.random_numbers.sample_keys`.
+        keys: Keys of the sample, (1, 2), see `sample_keys`.
     """
     lit = image.amax(dim=0) > FOREGROUND
     top, left = choose_crop(

@@ -137,7 +137,7 @@ def score(logits: np.ndarray, labels: np.ndarray, task: Task) -> dict[str, Any]:
 
     Args:
         logits: Logits (n, C) of the model.
-        labels: Labels, as in :class:`~stedfm_hf.labels.labelled.LabelledImages`.
+        labels: Labels, as in `LabelledImages`.
         task: Kind of the labels.
     """
     found = probabilities_of(logits, task)

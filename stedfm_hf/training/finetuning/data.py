@@ -43,7 +43,7 @@ def splits_for_training(read: Mapping[str, Images], settings: FinetuneSettings) 
 
     Raises:
         UserError: The data set does not have a named split, or as for
-            :func:`~stedfm_hf.labels.splits.split_images`.
+            `split_images`.
     """
     flags = {name: "--" + name.replace("_", "-") for name in _SPLITS}
     if set(read) == {ONE_SPLIT}:
@@ -170,7 +170,7 @@ class Samples(Dataset[dict[str, torch.Tensor]], Generic[Item]):
         Args:
             row: Index of the item.
             item: One of `items`.
-            keys: Keys of the sample, (1, 2), see :func:`stedfm_hf.training.random_numbers.sample_keys`.
+            keys: Keys of the sample, (1, 2), see `sample_keys`.
         """
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
@@ -261,7 +261,7 @@ def choose_crop(
     Args:
         shape: Height and width of the image in pixels, at least `size`.
         size: Height and width of the crop in pixels.
-        keys: Keys of the sample, (1, 2), see :func:`stedfm_hf.training.random_numbers.sample_keys`.
+        keys: Keys of the sample, (1, 2), see `sample_keys`.
         min_fraction: Fraction of pixels of interest above which a crop is selected; 0 selects the first crop.
         count_in: Function that counts the pixels of interest in a rectangle.
     """

@@ -91,7 +91,7 @@ def write_summary(
         failed: Reasons by id of the images that could not be read.
 
     Returns:
-        Summary as of :func:`summarise`, with `failed`.
+        Summary as of `summarise`, with `failed`.
     """
     runs = [read_json(run_folder(output, seed) / METRICS_FILE) for seed in seeds]
     summary = summarise(runs, split_description=split_description, limitations=limitations)
@@ -113,7 +113,7 @@ def describe(summary: Mapping[str, Any], folder: Path, headline: Sequence[str]) 
     """Return the text for the terminal: one line of metrics, and one for each limitation or recommendation.
 
     Args:
-        summary: Summary as of :func:`write_summary`.
+        summary: Summary as of `write_summary`.
         folder: Output folder.
         headline: Metrics to show, where they have a value.
     """

@@ -35,7 +35,7 @@ class Annotated:
     Attributes:
         image: Image (C, H, W) float32 in [0, 1].
         target: Target (H, W) uint8 for exclusive classes, otherwise (L, H, W); see
-            :meth:`~stedfm_hf.labels.annotated.AnnotatedImages.target`.
+            `target`.
         region: Annotated region (H, W) bool; None for the whole image.
     """
 

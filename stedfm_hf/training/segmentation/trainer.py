@@ -154,7 +154,7 @@ def metrics_of(scored: Sequence[Scored], data: AnnotatedImages, *, intervals: bo
         intervals: Whether to compute 95 % confidence intervals.
 
     Returns:
-        Result of :func:`~stedfm_hf.evaluation.segmentation.flatten`, with `loss`; undefined values are None.
+        Result of `flatten`, with `loss`; undefined values are None.
     """
     left_out = [] if data.background is None else [data.classes[data.background]]
     options = {} if intervals else {"n_resamples": 0}

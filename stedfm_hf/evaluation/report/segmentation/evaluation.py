@@ -55,9 +55,9 @@ class SegmentationEvaluation:
         scores: Scores of all images in the order of `test`, by key of the method.
         scorer: Scoring protocol.
         threshold: Probability above which a pixel is predicted.
-        summary: Rows of :func:`~stedfm_hf.metrics.summary.summarise`, with the key of the method.
-        objects: Rows of :func:`~stedfm_hf.metrics.summary.pool_objects`, with the key of the method.
-        comparisons: Rows of :func:`~stedfm_hf.evaluation.segmentation.scores.compare`.
+        summary: Rows of `summarise`, with the key of the method.
+        objects: Rows of `pool_objects`, with the key of the method.
+        comparisons: Rows of `compare`.
         limitations: Reasons why no conclusion can be drawn, if there are any.
         warnings: Classes that the annotated images lack, in sentences.
         notes: Notes on the protocol, in sentences.
