@@ -19,7 +19,7 @@ LAYERS = [
     {"images", "reports", "cards"},
     {"weights"},
     {"data"},
-    {"labels", "metrics"},
+    {"labels", "metrics", "exports"},
     {"inference"},
     {"evaluation"},
     {"training"},
