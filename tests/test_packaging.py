@@ -56,7 +56,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: list[str]) -> None:
     tops = {name.split("/")[0] for name in wheel}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"stedfm_hf"}
     wanted = {path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".typed"} | DATA_SUFFIXES}
-    wanted = {path for path in wanted if "__pycache__" not in path.parts}
+    wanted |= set((PACKAGE / "hub" / "endpoint").glob("*"))
+    wanted = {path for path in wanted if path.is_file() and "__pycache__" not in path.parts}
     assert {name for name in wheel if name.startswith("stedfm_hf/")} == {
         path.relative_to(ROOT).as_posix() for path in wanted
     }
