@@ -91,6 +91,12 @@ PAGES = (
         ),
     ),
     ApiPage(
+        "app",
+        "App",
+        "Serve the models in the browser.",
+        package="stedfm_hf.app",
+    ),
+    ApiPage(
         "reports",
         "Reports and cards",
         "Plot figures, and write HTML reports, model cards and data set cards.",

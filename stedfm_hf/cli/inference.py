@@ -1,9 +1,10 @@
-"""`stedfm embed`, `classify` and `segment`."""
+"""`stedfm embed`, `classify`, `segment` and `app`."""
 
 from __future__ import annotations
 
 import typer
 
+from stedfm_hf.app.settings import AppSettings
 from stedfm_hf.inference.settings import ClassifySettings, EmbedSettings, SegmentSettings
 from stedfm_hf.runs.command_line import add_command
 
@@ -30,4 +31,7 @@ def add_inference(app: typer.Typer) -> None:
         "stedfm_hf.inference.segmentation:segment",
         settings=SegmentSettings,
         example="stedfm segment images/ --model ./my-segmenter --output segmented",
+    )
+    add_command(
+        app, "app", "stedfm_hf.app.application:launch_app", settings=AppSettings, example="stedfm app --port 7860"
     )

@@ -1,6 +1,7 @@
 """Training of the packaged encoder `demo`: `python -m stedfm_hf.training.demo_encoder WORK`.
 
-The command simulates images, trains with the recipe `demo`, and writes the encoder in half precision into the package.
+The command simulates images, trains with the recipe `demo`, and writes the masked autoencoder in half precision into
+the package.
 If interrupted, run the same command again to resume.
 """
 
@@ -19,12 +20,12 @@ from stedfm_hf.runs.threads import limit_spinning
 if __name__ == "__main__":  # before torch is imported
     limit_spinning()
 
-import torch
 from safetensors.torch import load_file, save
 from transformers import AutoImageProcessor
 
 from stedfm_hf.data import simulate
-from stedfm_hf.modeling.modeling_stedfm import StedFmModel
+from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
+from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.runs import atomic_path, write_json
 from stedfm_hf.runs.recipes import load_recipe
 from stedfm_hf.runs.settings import types_of
@@ -79,11 +80,14 @@ def train_demo_encoder(work: str | os.PathLike[str], **changes: Any) -> Path:
     return pretrain([str(pool)], output=run, validation_dataset=[str(benchmark)], **values).output
 
 
-def export_encoder(run: str | os.PathLike[str], output: str | os.PathLike[str]) -> Path:
-    """Write the encoder of a masked autoencoder in half precision, without the code of a Hub folder.
+def export_model(
+    network: StedFmForPreTraining, processor: StedFmImageProcessor, output: str | os.PathLike[str]
+) -> Path:
+    """Write a masked autoencoder in half precision, without the code of a Hub folder.
 
     Args:
-        run: Folder of the masked autoencoder.
+        network: Masked autoencoder; converted to half precision in place.
+        processor: Image processor of its encoder.
         output: Folder for `config.json`, `preprocessor_config.json` and `model.safetensors`; other files are kept.
 
     Returns:
@@ -92,8 +96,8 @@ def export_encoder(run: str | os.PathLike[str], output: str | os.PathLike[str]) 
     target = Path(output)
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        StedFmModel.from_pretrained(run, dtype=torch.float16).save_pretrained(name)
-        AutoImageProcessor.from_pretrained(run).save_pretrained(name)
+        network.half().save_pretrained(name)
+        processor.save_pretrained(name)
         for part in CONFIGURATIONS:
             values = json.loads(Path(name, part).read_text(encoding="utf-8"))
             write_json(target / part, {key: value for key, value in values.items() if key not in CODE_KEYS})
@@ -104,7 +108,7 @@ def export_encoder(run: str | os.PathLike[str], output: str | os.PathLike[str]) 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train and export the encoder.
+    """Train and export the model.
 
     Args:
         argv: Arguments of the command line; by default those of the process.
@@ -115,10 +119,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--output",
         type=Path,
         default=packaged_folder(MODEL),
-        help="folder of the encoder; by default inside the package",
+        help="folder of the model; by default inside the package",
     )
     arguments = parser.parse_args(argv)
-    print(export_encoder(train_demo_encoder(arguments.work), arguments.output))
+    run = train_demo_encoder(arguments.work)
+    network, processor = StedFmForPreTraining.from_pretrained(run), AutoImageProcessor.from_pretrained(run)
+    print(export_model(network, processor, arguments.output))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from stedfm_hf.runs.progress import print_note
 from stedfm_hf.weights.packaged import PACKAGED, packaged_folder
 
 HEADS = {
+    "ForPreTraining": ("decoder for pixels", "stedfm pretrain"),
     "ForImageClassification": ("classifier", "stedfm finetune classification"),
     "ForSemanticSegmentation": ("decoder for masks", "stedfm finetune segmentation"),
 }

@@ -12,7 +12,7 @@ from transformers import AutoModel
 from stedfm_hf import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.training import demo_encoder
-from stedfm_hf.training.demo_encoder import export_encoder, train_demo_encoder
+from stedfm_hf.training.demo_encoder import export_model, train_demo_encoder
 from tests.models import tiny_config
 
 SHORT = {
@@ -29,10 +29,10 @@ def test_the_export_is_the_encoder_in_half_precision(tmp_path: Path) -> None:
     torch.manual_seed(0)
     whole = StedFmForPreTraining(tiny_config())
     whole.save_pretrained(tmp_path / "run")
-    StedFmImageProcessor(patch_size=8).save_pretrained(tmp_path / "run")
-    folder = export_encoder(tmp_path / "run", tmp_path / "demo")
+    processor = StedFmImageProcessor(patch_size=8)
+    folder = export_model(StedFmForPreTraining.from_pretrained(tmp_path / "run"), processor, tmp_path / "demo")
     (folder / "README.md").write_text("kept")
-    export_encoder(tmp_path / "run", folder)
+    export_model(StedFmForPreTraining.from_pretrained(tmp_path / "run"), processor, folder)
     names = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
     assert {path.name for path in folder.iterdir()} == names
     assert not {"auto_map", "custom_pipelines"} & set(json.loads((folder / "config.json").read_text()))
@@ -46,7 +46,8 @@ def test_images_training_and_encoder_come_from_one_call(tmp_path: Path, monkeypa
     monkeypatch.setattr(demo_encoder, "simulate_benchmark", lambda output: demo_encoder.simulate_pool(output))
     # Unlike the benchmark, this pool has no validation split, so there is no held-out evaluation.
     run = train_demo_encoder(tmp_path, **SHORT, precision="float32")
-    folder = export_encoder(run, tmp_path / "demo")
+    network = StedFmForPreTraining.from_pretrained(run)
+    folder = export_model(network, StedFmImageProcessor.from_pretrained(run), tmp_path / "demo")
     assert AutoModel.from_pretrained(folder).config.hidden_size == 128
     card = (run / "README.md").read_text(encoding="utf-8")
     assert "Trained on only simulated images" in card

@@ -1,0 +1,72 @@
+"""Models of the app, loaded once and shared by all visitors."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stedfm_hf.app.index import Index, load_index
+from stedfm_hf.app.limits import watch
+from stedfm_hf.app.model_sources import ModelSources
+from stedfm_hf.app.settings import AppSettings
+from stedfm_hf.inference import Classifier, Encoder, Segmenter, load_classifier, load_encoder, load_segmenter
+from stedfm_hf.inference.reconstruction import Autoencoder, load_autoencoder
+from stedfm_hf.runs import UserError
+
+
+@dataclass(eq=False)
+class Models:
+    """Models of the app.
+
+    Attributes:
+        encoder: Encoder.
+        autoencoder: Masked autoencoder of the same folder; None if the folder has no decoder for pixels.
+        classifier: Classifier, or None.
+        segmenter: Segmenter, or None.
+    """
+
+    encoder: Encoder
+    autoencoder: Autoencoder | None
+    classifier: Classifier | None
+    segmenter: Segmenter | None
+    _settings: AppSettings
+    _work: Path
+    _index: Index | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def index(self) -> Index:
+        """Index of images, made when it is first used."""
+        with self._lock:
+            if self._index is None:
+                self._index = load_index(self._settings, self.encoder, self._work)
+            return self._index
+
+
+def load_models(settings: AppSettings, sources: ModelSources, work: Path) -> Models:
+    """Load the models of the settings; an index that is not the simulated one is loaded, too.
+
+    Args:
+        settings: Settings of the app.
+        sources: Models of the settings.
+        work: Folder for the files of the index.
+
+    Raises:
+        UserError: If a model or the index does not exist or does not fit.
+    """
+    how = {"device": settings.device, "precision": settings.precision}
+    encoder = load_encoder(sources.model, **how)
+    try:
+        autoencoder = load_autoencoder(sources.model, **how)
+    except UserError:  # an encoder without a decoder, or a model for a task
+        autoencoder = None
+    classifier = None if sources.classifier is None else load_classifier(sources.classifier, **how)
+    segmenter = None if sources.segmenter is None else load_segmenter(sources.segmenter, **how)
+    for loaded in (encoder, autoencoder, classifier, segmenter):
+        if loaded is not None:
+            watch(loaded.model)
+    models = Models(encoder, autoencoder, classifier, segmenter, settings, work)
+    if settings.index is not None:
+        models.index  # noqa: B018 -- errors of the index are reported at the start
+    return models

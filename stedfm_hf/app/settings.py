@@ -1,0 +1,75 @@
+"""Settings of the app."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stedfm_hf.runs import UserError, options
+from stedfm_hf.runs.settings import option, settings
+
+SERVER = "Server"
+"""Heading of the help for the server and its limits."""
+
+
+@settings
+class AppSettings:
+    """Serve the models as an app in the browser.
+
+    Visitors drop an image file to reconstruct it, find similar images, classify, segment and compare it. The app
+    makes no request to another host. The files of a visitor are deleted when the visit ends.
+    """
+
+    model: str | Path = option(
+        "demo", affects_result=False, help="Folder of a model, Hub id, or `demo`, the packaged encoder."
+    )
+    classifier: str | Path | None = option(
+        None, affects_result=False, help="Folder of `stedfm finetune classification`, or Hub id."
+    )
+    segmenter: str | Path | None = option(
+        None, affects_result=False, help="Folder of `stedfm finetune segmentation`, or Hub id."
+    )
+    index: str | Path | None = option(
+        None,
+        affects_result=False,
+        metavar="PATH",
+        help="Images that `Find similar` searches: folder, data set, or table of `stedfm embed`; by default simulated "
+        "images.",
+    )
+    index_images: str | Path | None = option(
+        None, affects_result=False, metavar="DIR", help="Folder or data set of the images that the table was made of."
+    )
+    host: str = option(
+        "127.0.0.1", affects_result=False, group=SERVER, help="Address to listen at; 0.0.0.0 admits other computers."
+    )
+    port: int = option(
+        7860, affects_result=False, minimum=0, maximum=65535, group=SERVER, help="Port; 0 selects a free one."
+    )
+    max_file_mb: float = option(
+        200.0, affects_result=False, minimum=0.01, group=SERVER, help="Size of the largest file, in MB (10^6 bytes)."
+    )
+    max_megapixels: float = option(
+        20.0, affects_result=False, minimum=0.01, group=SERVER, help="Size of the largest image, in million pixels."
+    )
+    max_seconds: float = option(
+        120.0, affects_result=False, minimum=0.1, group=SERVER, help="Time after which a computation is stopped."
+    )
+    max_parallel: int = option(
+        3, affects_result=False, minimum=1, group=SERVER, help="Number of computations that run at the same time."
+    )
+    max_waiting: int = option(
+        16, affects_result=False, minimum=1, group=SERVER, help="Number of requests that may wait; more are refused."
+    )
+    visit_minutes: float = option(
+        60.0,
+        affects_result=False,
+        minimum=0.01,
+        group=SERVER,
+        help="Time without activity after which the files of a visitor are deleted, in minutes.",
+    )
+    device: str = options.device()
+    precision: str = options.precision()
+
+    def check(self) -> None:
+        """Refuse a folder of index images without a table."""
+        if self.index_images is not None and (self.index is None or Path(self.index).is_dir()):
+            raise UserError("--index-images needs a table of `stedfm embed`; give it with --index")

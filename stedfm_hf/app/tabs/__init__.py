@@ -1,0 +1,19 @@
+"""Tabs of the app: each is one module with one function, which adds the tab to the page."""
+
+from collections.abc import Callable
+
+from stedfm_hf.app.page import Page
+from stedfm_hf.app.tabs.classify import add_classify
+from stedfm_hf.app.tabs.compare import add_compare
+from stedfm_hf.app.tabs.reconstruct import add_reconstruct
+from stedfm_hf.app.tabs.segment import add_segment
+from stedfm_hf.app.tabs.similar import add_similar
+
+TABS: dict[str, Callable[[Page], None]] = {
+    "Reconstruct": add_reconstruct,
+    "Find similar": add_similar,
+    "Classify": add_classify,
+    "Segment": add_segment,
+    "Compare two images": add_compare,
+}
+"""Function of each tab, by its title, in the order of the page."""
