@@ -159,7 +159,10 @@ def _match(images: tuple[FoundImage, ...], files: Sequence[FoundImage], next_to_
     image_files = {os.path.realpath(each.file) for each in images} | {os.path.realpath(each.file) for each in pickled}
     files = [each for each in files if os.path.realpath(each.file) not in image_files]
     exact, loose = _Index(), _Index()
+    by_folder: defaultdict[tuple[str, str], list[tuple[int, FoundImage]]] = defaultdict(list)
     for file in files:
+        for place, rank in _places_of_mask(file.path) if next_to_images else ():
+            by_folder[place].append((rank, file))
         for name, rank in _image_names(file.path, in_folder=not next_to_images):
             exact[name].append((rank, file))
             loose[_loose(name)].append((rank, file))
@@ -171,6 +174,7 @@ def _match(images: tuple[FoundImage, ...], files: Sequence[FoundImage], next_to_
         first, *more = _names_of_image(image.path)
         names = [first, *(name for name in more if name not in base_names)]
         groups = [exact[name] for name in names if name in exact]
+        groups += [by_folder[place] for place in _places_of_image(image.path) if place in by_folder]
         if not groups and loose_names[_loose(first)] == 1:
             groups = [loose[_loose(name)] for name in names if _loose(name) in loose]
             notes.loose += _best(groups)
@@ -283,29 +287,14 @@ def find_masks(images: Sequence[FoundImage]) -> set[FoundImage]:
         >>> sorted(each.path for each in find_masks([FoundImage(Path(name), name) for name in names]))
         ['c_mask.tif', 'masks/a.png']
     """
-    next_to_masks, by_folder = set[str](), set[tuple[str, str]]()
-    for image in images:
-        names = _names_of_image(image.path)
-        next_to_masks.update(names)
-        folders = list(_folders(image.path))
-        beside = not any(name in (*IMAGES, *MASKS) for _, name, _ in folders)  # `a.tif` next to the folder `masks`
-        for parent, name, _ in folders:
-            if name in IMAGES:
-                by_folder.update((parent, each[len(parent) + len(name) + 1 :].lstrip("/")) for each in names)
-            elif beside:
-                by_folder.update((parent, each[len(parent) :].lstrip("/")) for each in names)
-        if beside:
-            folder = composed(image.path.rpartition("/")[0])
-            by_folder.update((folder, each[len(folder) :].lstrip("/")) for each in names)
+    next_to_masks = {name for image in images for name in _names_of_image(image.path)}
+    by_folder = {place for image in images for place in _places_of_image(image.path)}
     single = _folders_of_objects(images)
     found = set()
     for each in images:
-        for parent, name, inner in _folders(each.path):
-            if name in MASKS and (
-                parent in single
-                or any((parent, other) in by_folder for other, _ in _image_names(inner, in_folder=True))
-            ):
-                found.add(each)
+        in_single = any(name in MASKS and parent in single for parent, name, _ in _folders(each.path))
+        if in_single or any(place in by_folder for place, _ in _places_of_mask(each.path)):
+            found.add(each)
         if any(other in next_to_masks for other, _ in _image_names(each.path, in_folder=False)):
             found.add(each)
     return found
@@ -391,6 +380,16 @@ def numbers_objects(file: Path) -> bool:
     return any(MASK_NAMES[rank].numbered for _, rank in _image_names(file.name, in_folder=False))
 
 
+def is_of_ilastik(file: Path) -> bool:
+    """Return whether a mask has a name that ilastik writes.
+
+    Example:
+        >>> is_of_ilastik(Path("a_Simple Segmentation.tif")), is_of_ilastik(Path("a_mask.tif"))
+        (True, False)
+    """
+    return any(MASK_NAMES[rank].program == "ilastik" for _, rank in _image_names(file.name, in_folder=False))
+
+
 def is_mask_name(image: FoundImage) -> bool:
     """Return whether a file has a name that only masks have, such as `a_mask.tif`."""
     return _is_certain(image.path)
@@ -439,6 +438,30 @@ def _image_names(path: str, *, in_folder: bool) -> Iterator[tuple[str, int]]:
         rest = stem[len(rule.before) : len(stem) - len(rule.after)]
         if rest and lower.startswith(rule.before) and lower.endswith(rule.after):
             yield f"{folder}{slash}{_without_image_suffixes(rest)}", rank
+
+
+def _places_of_image(path: str) -> list[tuple[str, str]]:
+    """Return the folders in which a folder `masks` can hold the mask of an image, with its name relative to each.
+
+    Example:
+        >>> _places_of_image("day1/images/a.tif")
+        [('day1', 'a')]
+    """
+    names, folders = _names_of_image(path), list(_folders(path))
+    beside = not any(name in (*IMAGES, *MASKS) for _, name, _ in folders)  # `a.tif` next to the folder `masks`
+    starts = [(parent, len(parent) + len(name) + 1) for parent, name, _ in folders if name in IMAGES]
+    if beside:
+        own = composed(path.rpartition("/")[0])
+        starts += [(parent, len(parent)) for parent in (*(parent for parent, _, _ in folders), own)]
+    return [(parent, name[start:].lstrip("/")) for parent, start in starts for name in names]
+
+
+def _places_of_mask(path: str) -> Iterator[tuple[tuple[str, str], int]]:
+    """Yield the places of the images to which a file in a folder `masks` can belong, with its rank in `MASK_NAMES`."""
+    for parent, name, inner in _folders(path):
+        if name in MASKS:
+            for image, rank in _image_names(inner, in_folder=True):
+                yield (parent, image), rank
 
 
 def _loose(name: str) -> str:

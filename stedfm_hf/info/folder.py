@@ -118,6 +118,10 @@ def _pair_lines(folder: Path) -> Iterator[str]:
     with_mask = [pair for pair in pairs if len(pair.masks) == 1]
     several = [pair for pair in pairs if len(pair.masks) > 1]
     if with_mask or several:
-        line = f"{counted(len(with_mask), 'image')} with a mask, {len(pairs) - len(with_mask) - len(several)} without"
         example = f" (such as {with_mask[0].masks[0].name} for {with_mask[0].image.path})" if with_mask else ""
-        yield line + (f", {len(several)} with several masks" if several else "") + example
+        without = len(pairs) - len(with_mask) - len(several)
+        yield (
+            f"{counted(len(with_mask), 'image')} with a mask{example}"
+            + (f", {len(several)} with several masks" if several else "")
+            + (f", {without} without" if without else "")
+        )

@@ -220,7 +220,8 @@ def read_splits(settings: SegmentationSettings, *, image_size: int) -> Splits[An
     splits = splits_for_training(read, settings)
     if without_mask := [image_id for each in read.values() for image_id in each.without_mask]:
         description = (
-            f"{splits.description.removesuffix('.')}; skipped images without a mask: {some_of(without_mask)}."
+            f"{splits.description.removesuffix('.')}; skipped {counted(len(without_mask), 'image')} without a mask: "
+            f"{some_of(without_mask)}."
         )
         splits = replace(splits, description=description)
     return skip_sparse_images(splits, settings.min_annotated, image_size)

@@ -43,7 +43,7 @@ def test_a_folder_is_summarised(folder: Path, capsys: pytest.CaptureFixture[str]
     assert re.search(r"^embed, classify +5 files: 7 rows$", text, re.MULTILINE)
     assert re.search(r"^segment +4 files; 1 file with several series needs --series$", text, re.MULTILINE)
     assert "2 classes from folders: rings (2), fibres (1)" in text
-    assert "1 image with a mask" in text and "a_mask.tif for rings/a.tif" in text
+    assert "1 image with a mask (such as a_mask.tif for rings/a.tif), 5 without" in text
     assert "broken.tif" in capsys.readouterr().err and result.exit_status == 1
     assert {record["path"] for record in result.to_json()} >= {"rings/a.tif", "stack.tif"}
 

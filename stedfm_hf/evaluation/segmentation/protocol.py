@@ -116,7 +116,12 @@ def _run(
     for image_id, reason in test.failed.items():
         print_note(f"error: {image_id}: {reason}")
         manifest.failed(image_id, reason)
-    skipped = f"; skipped images without a mask: {some_of(test.without_mask)}" if test.without_mask else ""
+    without_mask = test.without_mask
+    skipped = (
+        f"; skipped {counted(len(without_mask), 'image')} without a mask: {some_of(without_mask)}"
+        if without_mask
+        else ""
+    )
     print_note(
         f"{test.name}: {counted(len(test), 'annotated image')} of {counted(test.source_count, 'source')} to score"
         f"{skipped}"

@@ -21,7 +21,7 @@ from stedfm_hf.images import (
 from stedfm_hf.images.folders import suffix_of, walk_files
 from stedfm_hf.images.formats import readable_suffixes
 from stedfm_hf.images.mask_name_table import IMAGES, MASKS, REGION_END
-from stedfm_hf.images.mask_names import MaskNotes, base_name, pair_masks
+from stedfm_hf.images.mask_names import MaskNotes, base_name, is_of_ilastik, pair_masks
 from stedfm_hf.labels.annotated.annotation_files import read_mask
 from stedfm_hf.labels.annotated.stored import (
     Checked,
@@ -35,6 +35,7 @@ from stedfm_hf.labels.labelled.reading import SPLIT_FOLDERS, source_of
 from stedfm_hf.labels.sourced import digest_of
 from stedfm_hf.labels.splits import ONE_SPLIT
 from stedfm_hf.runs import UserError, counted, print_note, some_of
+from stedfm_hf.runs.notes import ItemNotes
 
 NAME_BOTH_FOLDERS = "name the folder of the images as the data set, and the folder of the masks with --masks"
 
@@ -214,7 +215,8 @@ def read_folder(
 ) -> dict[str, MaskedRows]:
     """Read the annotated images of a folder by split; see `find_pairs`.
 
-    Every image and mask is decoded once, so that damaged files are found before a training starts.
+    Every image and mask is decoded once, so that damaged files are found before a training starts. Notes on files are
+    printed.
 
     Args:
         folder: Folder of the images.
@@ -222,13 +224,17 @@ def read_folder(
         series: See `read_annotated`.
         channel: See `read_annotated`.
         source_pattern: See `read_annotated`.
+
+    Raises:
+        UserError: See `find_pairs`; or only the masks of ilastik have no background 0.
     """
     splits = find_pairs(folder, masks)
     if series == ALL_SERIES:
         splits = {name: [part for pair in pairs for part in expand_series(pair)] for name, pairs in splits.items()}
         series = None
     check = functools.partial(_check_pair, series=series, channel=channel)
-    rows_by_split, fractions = {}, 0
+    rows_by_split, fractions, notes = {}, 0, ItemNotes()
+    with_zeros, without_zeros = 0, list[str]()
     for split, pairs in splits.items():
         with_mask = [pair for pair in pairs if pair.masks]
         with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
@@ -236,6 +242,13 @@ def read_folder(
         usable = [number for number, each in enumerate(checked) if isinstance(each, Checked)]
         usable_pairs = [each for each in checked if isinstance(each, Checked)]
         image_ids = [pair.image_id for pair in with_mask]
+        for pair, each in zip(with_mask, checked, strict=True):
+            if isinstance(each, Checked):
+                notes.add(pair.image.path, each.notes)
+                if each.facts.values and 0 in each.facts.values:
+                    with_zeros += 1
+                elif each.facts.values and is_of_ilastik(pair.masks[0]):
+                    without_zeros.append(pair.masks[0].name)
         fractions += sum(each.facts.fractions for each in usable_pairs)
         rows_by_split[split] = MaskedRows(
             facts=[each.facts for each in usable_pairs],
@@ -257,6 +270,15 @@ def read_folder(
                 image_id: each for image_id, each in zip(image_ids, checked, strict=True) if isinstance(each, str)
             },
             without_mask=[pair.image_id for pair in pairs if not pair.masks],
+        )
+    notes.print()
+    if with_zeros and without_zeros:
+        have = "has" if with_zeros == 1 else "have"
+        raise UserError(
+            f"{folder}: no pixel of {counted(len(without_zeros), 'mask')} of ilastik is 0, because ilastik numbers "
+            f"its classes from 1 ({some_of(without_zeros)}), but {counted(with_zeros, 'mask')} of other programs "
+            f"{have} pixels of 0; subtract 1 from the masks of ilastik if their class 1 is the background, or move "
+            "these images to another folder"
         )
     numbered = [each for rows in rows_by_split.values() for each in rows.facts if each.numbered]
     if any(len(set(each.values or ()) - {0}) > 1 for each in numbered):
@@ -331,7 +353,8 @@ def _check_pair(pair: Pair, *, series: str | int | None, channel: str | int | No
         check_finite(image.array)
         height, width = image.array.shape[1:]
         mask = _mask_of(pair, (height, width))
-        return Checked(count_pixels(mask), (height, width), content_digest(image, mask), file_id(file))
+        digest = content_digest(image, mask)
+        return Checked(count_pixels(mask), (height, width), digest, file_id(file), image.notes)
     except UserError:  # a missing package, which concerns the whole folder and not this pair
         raise
     except (ImageReadError, OSError, MemoryError) as error:

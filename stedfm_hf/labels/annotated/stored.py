@@ -224,12 +224,14 @@ class Checked:
         shape: Height and width of the image in pixels.
         digest: SHA-256 of image and mask.
         content: Id of the image file, or of the pixels of the image.
+        notes: What was assumed or left out while the image was read.
     """
 
     facts: MaskFacts
     shape: tuple[int, int]
     digest: str
     content: str
+    notes: tuple[str, ...] = ()
 
 
 def check_finite(array: np.ndarray) -> None:

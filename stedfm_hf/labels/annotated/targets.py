@@ -241,7 +241,10 @@ def _check_one_type(masks: Masks, where: str) -> None:
         first_image_of.setdefault(f"{kind}{plane_names}", image_id)
     if len(first_image_of) > 1:
         listed = "; ".join(f"{image_id}: {kind}" for kind, image_id in list(first_image_of.items())[:4])
-        raise UserError(f"{where}: the masks have different types ({listed}); save all masks in the same type")
+        raise UserError(
+            f"{where}: the masks have different types ({listed}); save all masks in the same type, or use a folder "
+            "with masks of one type"
+        )
 
 
 def _without_background(names: Sequence[str]) -> list[str]:

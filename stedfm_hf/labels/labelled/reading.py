@@ -30,6 +30,7 @@ from stedfm_hf.labels.sourced import digest_of
 from stedfm_hf.labels.splits import ONE_SPLIT
 from stedfm_hf.modeling.io_stedfm import ImageReadError
 from stedfm_hf.runs import UserError, print_note, read_json, sha256_file
+from stedfm_hf.runs.notes import ItemNotes
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -85,7 +86,7 @@ def read_class_folder(
 ) -> dict[str, Rows]:
     """Read the images of a folder with one subfolder per class, by split.
 
-    Every file is decoded once, so that damaged files are found before a training starts.
+    Every file is decoded once, so that damaged files are found before a training starts. Notes on files are printed.
 
     Args:
         folder: Folder of the class folders, or of the split folders around them.
@@ -123,17 +124,20 @@ def read_class_folder(
         checked = list(pool.map(functools.partial(_check, series=series, channel=channel), images))
     groups: dict[str, list[tuple[FoundImage, str]]] = {}
     failed: dict[str, dict[str, str]] = {}
-    for image, (content, error) in zip(images, checked, strict=True):
+    notes = ItemNotes()
+    for image, (content, error, file_notes) in zip(images, checked, strict=True):
         split = SPLIT_FOLDERS[parts[image.path][0].lower()] if by_split else ONE_SPLIT
         groups.setdefault(split, [])
         failed.setdefault(split, {})
         if error is None:
             groups[split].append((image, content))
+            notes.add(image.path, file_notes)
         else:
             failed[split][image.path] = error
     if not any(groups.values()):
         path, reason = next((path, reason) for each in failed.values() for path, reason in each.items())
         raise UserError(f"{folder}: none of the {len(images)} images can be read ({path}: {reason})")
+    notes.print()
     order = [name for name in ("train", "validation", "test", ONE_SPLIT) if name in groups]
     return {
         split: Rows(
@@ -160,14 +164,16 @@ class _FileReader:
         return read_image(self.images[number].file, series=self.series, channel=self.channel)
 
 
-def _check(image: FoundImage, *, series: str | int | None, channel: str | int | None) -> tuple[str, str | None]:
-    """Return the id of a file and None, or "" and the reason why it cannot be read."""
+def _check(
+    image: FoundImage, *, series: str | int | None, channel: str | int | None
+) -> tuple[str, str | None, tuple[str, ...]]:
+    """Return the id of a file, None and the notes on it; or "", the reason why it cannot be read, and ()."""
     try:
-        read_image(image.file, series=series, channel=channel)
-        return file_id(image.file), None
+        notes = read_image(image.file, series=series, channel=channel).notes
+        return file_id(image.file), None, notes
     except (ImageReadError, OSError, MemoryError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        return "", reason.rpartition(f"{image.file.name}: ")[2]
+        return "", reason.rpartition(f"{image.file.name}: ")[2], ()
 
 
 def source_of(path: str, pattern: str | None, content: str) -> str:

@@ -37,6 +37,8 @@ def write_image(file: Path, array: np.ndarray) -> None:
         ("c{}.tif", "masks/c{}.tif"),
         ("IMAGES/c{}.TIF", "Masks/c{}.tif"),
         ("Train/images/c{}.tif", "Train/masks/c{}.tif"),
+        ("day1/images/c{}.tif", "day1/masks/c{}.tif"),
+        ("day1/c{}.tif", "day1/masks/c{}_mask.tif"),
     ],
 )
 def test_layouts_of_label_images(image: str, mask: str, tmp_path: Path) -> None:
@@ -46,6 +48,37 @@ def test_layouts_of_label_images(image: str, mask: str, tmp_path: Path) -> None:
     (data,) = read_annotated(tmp_path).values()
     assert data.pixels[:, 1].tolist() == [16, 32]
     assert data.without_mask == () and data.failed == {}
+
+
+def test_masks_of_several_layouts(tmp_path: Path) -> None:
+    files = [("day1/images/a.tif", "day1/masks/a.tif"), ("day2/a.tif", "day2/a_mask.tif"), ("b.tif", "b_cp_masks.tif")]
+    for image, mask in files:
+        write_image(tmp_path / image, sample_image(0))
+        write_image(tmp_path / mask, label_mask(1))
+    data = read_annotated(tmp_path)["all"]
+    assert data.image_ids.tolist() == ["b.tif", "day1/images/a.tif", "day2/a.tif"] and data.without_mask == ()
+
+
+def test_ilastik_numbers_the_background_too(tmp_path: Path) -> None:
+    for name, mask in (("a_mask.tif", label_mask(1)), ("b_Simple Segmentation.tif", label_mask(1) + 1)):
+        write_image(tmp_path / f"{name[0]}.tif", sample_image(0))
+        write_image(tmp_path / name, mask)
+    with pytest.raises(
+        UserError, match=r"no pixel of 1 mask of ilastik is 0.* but 1 mask of other programs has pixels of 0"
+    ):
+        read_annotated(tmp_path)
+
+
+def test_notes_on_images_are_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        with tifffile.TiffWriter(tmp_path / f"a{number}.tif") as tif:
+            tif.write(sample_image(number), photometric="minisblack", metadata=None)
+            if number:
+                preview = np.zeros((3, 4), np.uint8)
+                tif.write(preview, photometric="minisblack", subfiletype=1, metadata=None)
+        write_image(tmp_path / f"a{number}_mask.tif", label_mask(1))
+    read_annotated(tmp_path)
+    assert capsys.readouterr().err == "stedfm: note: 2 files: preview pages are left out (a1.tif, a2.tif)\n"
 
 
 def test_names_in_two_unicode_forms(tmp_path: Path) -> None:

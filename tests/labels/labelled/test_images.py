@@ -9,6 +9,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+import tifffile
 
 from stedfm_hf.data.splits import file_id
 from stedfm_hf.labels.labelled import from_arrays, read_labelled
@@ -93,6 +94,15 @@ def test_a_corrupt_image_is_listed_and_the_others_are_read(tmp_path: Path) -> No
     data = read_labelled(tmp_path)["all"]
     assert list(data.failed) == ["a/001.tif"] and data.failed["a/001.tif"]
     assert data.counts() == {"a": 2, "b": 3}
+
+
+def test_notes_on_images_are_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = class_folder(tmp_path, {"rings": 2, "puncta": 2})
+    for name in ("rings/001.tif", "puncta/001.tif"):
+        tifffile.imwrite(folder / name, np.zeros((3, 4), np.uint8), append=True, subfiletype=1, metadata=None)
+    read_labelled(folder)
+    expected = "stedfm: note: 2 files: preview pages are left out (puncta/001.tif, rings/001.tif)\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_a_hub_data_set_with_an_image_column_is_read(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_skipped_images_are_counted(scenes: Path, tmp_path: Path) -> None:
     splits = read_splits(SegmentationSettings("demo", str(data), output="run"), image_size=32)
     assert len(splits.train) == 7
     assert splits.description.endswith(
-        "; skipped images without a mask: train/cell_0.tif; skipped training images without a crop with 1 % "
+        "; skipped 1 image without a mask: train/cell_0.tif; skipped training images without a crop with 1 % "
         "annotated pixels: 2 of 9 (train/cell_1.tif, train/cell_2.tif)."
     )
 
