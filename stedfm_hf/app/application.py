@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,8 +19,6 @@ from stedfm_hf.runs.settings import takes_settings
 
 if TYPE_CHECKING:
     import gradio as gr
-
-    from stedfm_hf.app.visits import Visits
 
 
 OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "GRADIO_SSR_MODE": "False"}
@@ -57,7 +55,7 @@ def launch_app(settings: AppSettings) -> AppResult:
         UserError: If Gradio is not installed, a model or the index does not fit, or the port is not free.
     """
     _require_gradio()
-    blocks, visits = assemble(settings)
+    blocks, close = assemble(settings)
     with _stop_signals() as stopped:
         try:
             _, address, _ = blocks.launch(prevent_thread_lock=True, **launch_options(settings))
@@ -69,7 +67,7 @@ def launch_app(settings: AppSettings) -> AppResult:
             ) from error
         finally:
             blocks.close(verbose=False)
-            visits.close()
+            close()
     return AppResult(address)
 
 
@@ -91,14 +89,14 @@ def build_app(settings: AppSettings | None = None) -> gr.Blocks:
     return assemble(settings or AppSettings())[0]
 
 
-def assemble(settings: AppSettings) -> tuple[gr.Blocks, Visits]:
+def assemble(settings: AppSettings) -> tuple[gr.Blocks, Callable[[], None]]:
     """Load the models, simulate the examples and build the page.
 
     Args:
         settings: Settings of the app.
 
     Returns:
-        The app and its visits.
+        The app, and a function that deletes all its files.
 
     Raises:
         UserError: If a model or the index does not fit.
@@ -125,9 +123,15 @@ def assemble(settings: AppSettings) -> tuple[gr.Blocks, Visits]:
         raise
     blocks.queue(max_size=settings.max_waiting, api_open=False)
     visits.start_sweeping()
-    if settings.index is None:  # ready before the first visitor searches
-        threading.Thread(target=lambda: models.index, daemon=True).start()
-    return blocks, visits
+    indexing = threading.Thread(target=models.prepare_index, args=(visits.is_closing,), daemon=True)
+    indexing.start()
+
+    def close() -> None:
+        visits.is_closing.set()
+        indexing.join()  # it would write again into the deleted folder
+        visits.close()
+
+    return blocks, close
 
 
 def launch_options(settings: AppSettings) -> dict[str, Any]:

@@ -105,23 +105,21 @@ def add_image_panel(page: Page, slot: str, *, with_range: bool) -> ImagePanel:
         return {view: str(path)}
 
     def use(visit: Visit, path: Path) -> Updates:
-        """Open the first series and channel of a file, and hide the results of the image before."""
-        visit.images.pop(slot, None)
+        """Open the first series and channel of a file, and hide the results of the image before.
+
+        The image before stays if the file cannot be opened.
+        """
         visit.images[slot] = open_image(path, max_pixels=1e6 * page.settings.max_megapixels)
         return shown(visit) | page.hide_results(slot)
 
     def upload(visit: Visit, path: str | None) -> Updates:
         if path is None:
             raise UserError("no file was uploaded; choose one file")
-        return use(visit, visit.adopt(Path(path), f"{slot}-file"))
+        with visit.adopt(Path(path), f"{slot}-file") as kept:
+            return use(visit, kept)
 
     def open_example(visit: Visit, name: str) -> Updates:
-        return use(visit, page.examples[name]) | {file: None}
-
-    def remove(visit: Visit) -> Updates:
-        visit.images.pop(slot, None)
-        nothing = {each: gr.update(visible=False) for each in (series, channel, facts, range_box)}
-        return nothing | {view: None} | page.hide_results(slot)
+        return use(visit, page.examples[name])
 
     def choose(visit: Visit, series_number: int, channel_number: int) -> Updates:
         """Open another series or channel."""
@@ -158,8 +156,8 @@ def add_image_panel(page: Page, slot: str, *, with_range: bool) -> ImagePanel:
     def connect() -> None:
         """Connect the events."""
         changed = [*outputs, *page.results[slot]]
-        page.on([file.upload], upload, [file], changed, message)
-        page.on([file.clear], remove, [], changed, message)
+        # The list of files is emptied, so that the next file can be dropped at once.
+        page.on([file.upload], upload, [file], changed, message, empties=file)
         for name, button in buttons.items():
             page.on([button.click], partial(open_example, name=name), [], changed, message)
         page.on([series.input, channel.input], choose, [series, channel], changed, message)

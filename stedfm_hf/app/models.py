@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stedfm_hf.app.index import Index, load_index
-from stedfm_hf.app.limits import watch
+from stedfm_hf.app.limits import StoppedError, time_limit, watch
 from stedfm_hf.app.model_sources import ModelSources
 from stedfm_hf.app.settings import AppSettings
 from stedfm_hf.inference import Classifier, Encoder, Segmenter, load_classifier, load_encoder, load_segmenter
@@ -42,6 +44,15 @@ class Models:
             if self._index is None:
                 self._index = load_index(self._settings, self.encoder, self._work)
             return self._index
+
+    def prepare_index(self, stop: threading.Event) -> None:
+        """Make the index before the first visitor needs it.
+
+        Args:
+            stop: Event that stops the computation.
+        """
+        with suppress(StoppedError), time_limit(math.inf, stop.is_set):
+            self.index  # noqa: B018
 
 
 def load_models(settings: AppSettings, sources: ModelSources, work: Path) -> Models:

@@ -77,6 +77,7 @@ class Page:
         *,
         computes: bool = False,
         shows: Any = None,
+        empties: Any = None,
     ) -> Any:
         """Call a function at events of the page; an error becomes one sentence in the message.
 
@@ -89,17 +90,19 @@ class Page:
             message: Component for the message.
             computes: Whether a model runs: such calls wait for each other, and their time is limited.
             shows: Part of the page with the result, which is hidden by an error.
+            empties: Component whose value is removed in any case.
         """
 
         def handle(request: gr.Request, *values: Any) -> Updates:
             visit = self.visits.of(str(request.session_hash))
-            hidden = {} if shows is None else {shows: gr.Column(visible=False)}
+            emptied = {} if empties is None else {empties: None}
+            hidden = emptied if shows is None else emptied | {shows: gr.Column(visible=False)}
             try:
                 with time_limit(self.settings.max_seconds, lambda: visit.has_left):
                     updates = run(visit, *values)
             except Exception as error:  # noqa: BLE001 -- a visitor must never see a traceback
                 return hidden | {message: gr.HTML(self.explain(error), visible=True)}
-            shown = {} if shows is None else {shows: gr.Column(visible=True)}
+            shown = emptied if shows is None else emptied | {shows: gr.Column(visible=True)}
             return {message: gr.HTML("", visible=False)} | shown | updates
 
         def handle_select(event: gr.SelectData, request: gr.Request, *values: Any) -> Updates:

@@ -7,6 +7,7 @@ last of their visits.
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
 import shutil
@@ -37,56 +38,68 @@ class Visit:
         last_used: Time of the last request, in seconds of `time.monotonic`.
     """
 
-    def __init__(self, parent: Path) -> None:
+    def __init__(self, parent: Path, release: Callable[[Path, int], None] = lambda upload, modified: None) -> None:
         self.folder = parent / f"visit-{secrets.token_hex(16)}"
         self.folder.mkdir()
         self.images: dict[str, Any] = {}
         self.has_left = False
         self.last_used = time.monotonic()
-        self._uploads: dict[Path, int] = {}
+        self._release = release
+        self._uploads: dict[Path, tuple[Path, int]] = {}
         self._results: dict[str, deque[Path]] = defaultdict(deque)
         self._lock = threading.Lock()
 
-    def adopt(self, upload: Path, slot: str) -> Path:
-        """Keep an uploaded file for this visit: link or copy it into the folder.
+    @contextmanager
+    def adopt(self, upload: Path, slot: str) -> Iterator[Path]:
+        """Link or copy an uploaded file into the folder; it replaces the earlier file if the block ends without error.
 
         Args:
             upload: File in the upload folder of the server.
-            slot: Name of the image; an earlier file of the same name is deleted.
+            slot: Name of the image.
 
-        Returns:
-            File in the folder of the visit.
+        Yields:
+            File in the folder of the visit; deleted if the block raises.
 
         Raises:
             UserError: If the file has been deleted.
         """
-        folder = self.folder / slot
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            modified = upload.stat().st_mtime_ns
-            folder.mkdir()
+        with self.new_folder(slot, kept=1) as folder:
             target = folder / upload.name
             try:
-                os.link(upload, target)
-            except OSError:
-                shutil.copy2(upload, target)
-        except FileNotFoundError as error:
-            raise UserError(f"{upload.name}: the upload has been deleted; upload the file again") from error
+                modified = upload.stat().st_mtime_ns
+                try:
+                    os.link(upload, target)
+                except OSError:
+                    shutil.copy2(upload, target)
+            except FileNotFoundError as error:
+                raise UserError(f"{upload.name}: the upload has been deleted; upload the file again") from error
+            with self._lock:
+                self._uploads[folder] = (upload, modified)
+            yield target
+        self._release_deleted()
+
+    def _release_deleted(self) -> None:
+        """Delete the uploads whose copies in the folder have been deleted."""
         with self._lock:
-            self._uploads[upload] = modified
-        return target
+            deleted = [folder for folder in self._uploads if not folder.exists()]
+            released = [self._uploads.pop(folder) for folder in deleted]
+            in_use = {upload for upload, _ in self._uploads.values()}
+        for upload, modified in released:
+            if upload not in in_use:
+                self._release(upload, modified)
 
     def uploads(self) -> dict[Path, int]:
         """Return the uploads of the visit with their times of modification, in ns."""
         with self._lock:
-            return dict(self._uploads)
+            return dict(self._uploads.values())
 
     @contextmanager
-    def new_folder(self, kind: str) -> Iterator[Path]:
-        """Make a folder for a result; of every kind, only the last `KEPT_RESULTS` are kept.
+    def new_folder(self, kind: str, kept: int = KEPT_RESULTS) -> Iterator[Path]:
+        """Make a folder for a result; of every kind, only the last ones are kept.
 
         Args:
             kind: Name of the result, which begins the name of the folder.
+            kept: Number of folders of this kind that are kept.
 
         Yields:
             The folder; deleted if the block raises, or if the visit ended meanwhile.
@@ -100,11 +113,12 @@ class Visit:
             yield folder
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
+            self._release_deleted()
             raise
         with self._lock:
-            kept = self._results[kind]
-            kept.append(folder)
-            old = [kept.popleft() for _ in range(len(kept) - KEPT_RESULTS)]
+            folders = self._results[kind]
+            folders.append(folder)
+            old = [folders.popleft() for _ in range(len(folders) - kept)]
         for each in old:
             shutil.rmtree(each, ignore_errors=True)
         if self.has_left:
@@ -119,6 +133,7 @@ class Visits:
 
     Attributes:
         folder: The directory; the only place where the app writes.
+        is_closing: Event that is set when the server ends.
     """
 
     def __init__(self, max_idle: float) -> None:
@@ -126,7 +141,7 @@ class Visits:
         self.folder = Path(self._directory.name).resolve()
         self._max_idle, self._lock = max_idle, threading.Lock()
         self._visits: dict[str, Visit] = {}
-        self._closed = threading.Event()
+        self.is_closing = threading.Event()
 
     def __len__(self) -> int:
         return len(self._visits)
@@ -139,7 +154,7 @@ class Visits:
         """
         with self._lock:
             if session not in self._visits:
-                self._visits[session] = Visit(self.folder)
+                self._visits[session] = Visit(self.folder, self._release)
             visit = self._visits[session]
             visit.last_used = time.monotonic()
             return visit
@@ -154,15 +169,20 @@ class Visits:
             visit = self._visits.pop(session, None)
             if visit is None:
                 return
-            visit.has_left = True
-            visit.images.clear()
-            in_use = {upload for other in self._visits.values() for upload in other.uploads()}
-            for upload, modified in visit.uploads().items():
-                # A newer file was uploaded by another visitor, whose request has not been processed yet.
-                is_ours = upload.parent.parent == self.folder
-                if is_ours and upload not in in_use and _modified(upload) == modified:
-                    shutil.rmtree(upload.parent, ignore_errors=True)
+        visit.has_left = True
+        visit.images.clear()
+        for upload, modified in visit.uploads().items():
+            self._release(upload, modified)
         shutil.rmtree(visit.folder, ignore_errors=True)
+
+    def _release(self, upload: Path, modified: int) -> None:
+        """Delete an upload that no visit uses."""
+        with self._lock:
+            in_use = {each for visit in self._visits.values() for each in visit.uploads()}
+            # A newer file was uploaded by another visitor, whose request has not been processed yet.
+            is_ours = upload.parent.parent == self.folder
+            if is_ours and upload not in in_use and _modified(upload) == modified:
+                shutil.rmtree(upload.parent, ignore_errors=True)
 
     def sweep(self) -> None:
         """End the visits that are idle for too long, and delete files that belong to no visit."""
@@ -190,15 +210,17 @@ class Visits:
         threading.Thread(target=self._sweep_at_intervals, args=(interval,), daemon=True).start()
 
     def _sweep_at_intervals(self, interval: float) -> None:
-        while not self._closed.wait(interval):
+        while not self.is_closing.wait(interval):
             self.sweep()
 
     def close(self) -> None:
         """End all visits, and delete the directory."""
-        self._closed.set()
+        self.is_closing.set()
         for session in list(self._visits):
             self.end(session)
         self._directory.cleanup()
+        # A computation that ends later may write once more; its thread ends with the process.
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
 
 
 def without_paths(folder: Path) -> Callable[[str], str]:

@@ -41,8 +41,8 @@ class RecordedPage(Page):
     def open(self, file: Path, **choice: Any) -> Visit:
         """Begin a visit that has opened a file."""
         visit = self.visits.of(file.name)
-        kept = visit.adopt(file, "image-file")
-        visit.images["image"] = open_image(kept, max_pixels=1e6 * self.settings.max_megapixels, **choice)
+        with visit.adopt(file, "image-file") as kept:
+            visit.images["image"] = open_image(kept, max_pixels=1e6 * self.settings.max_megapixels, **choice)
         return visit
 
 

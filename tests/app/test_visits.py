@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stedfm_hf.app.visits import KEPT_RESULTS, Visits, without_paths
+from stedfm_hf.app.visits import KEPT_RESULTS, Visit, Visits, without_paths
 from stedfm_hf.runs import UserError
 
 
@@ -28,13 +28,18 @@ def upload(visits: Visits, content: str, name: str = "cell.tif") -> Path:
     return file
 
 
+def adopt(visit: Visit, file: Path) -> Path:
+    with visit.adopt(file, "image-file") as kept:
+        return kept
+
+
 def everything(visits: Visits) -> list[str]:
     return sorted(path.name for path in visits.folder.rglob("*"))
 
 
 def test_nothing_is_left_after_a_visit(visits: Visits) -> None:
     visit = visits.of("a")
-    kept = visit.adopt(upload(visits, "pixels"), "image-file")
+    kept = adopt(visit, upload(visits, "pixels"))
     with visit.new_folder("result") as folder:
         (folder / "result.tif").write_text("result")
     assert kept.read_text() == "pixels" and kept.is_relative_to(visit.folder)
@@ -45,7 +50,7 @@ def test_nothing_is_left_after_a_visit(visits: Visits) -> None:
 
 def test_an_upload_that_two_visitors_share_is_deleted_with_the_last_visit(visits: Visits) -> None:
     shared = upload(visits, "same")
-    files = [visits.of(name).adopt(shared, "image-file") for name in "ab"]
+    files = [adopt(visits.of(name), shared) for name in "ab"]
     assert files[0] != files[1]
     visits.end("a")
     assert shared.exists() and files[1].read_text() == "same" and not files[0].exists()
@@ -55,17 +60,18 @@ def test_an_upload_that_two_visitors_share_is_deleted_with_the_last_visit(visits
 
 def test_an_upload_that_another_visitor_has_just_repeated_is_kept(visits: Visits) -> None:
     shared = upload(visits, "same")
-    visits.of("a").adopt(shared, "image-file")
+    adopt(visits.of("a"), shared)
     os.utime(shared, ns=(time.time_ns(), time.time_ns() + 10**9))  # uploaded again, and not yet processed
     visits.end("a")
-    assert visits.of("b").adopt(shared, "image-file").read_text() == "same"
+    assert adopt(visits.of("b"), shared).read_text() == "same"
 
 
 def test_a_new_image_replaces_the_old_one_and_old_results_are_deleted(visits: Visits) -> None:
     visit = visits.of("a")
-    old = visit.adopt(upload(visits, "old", "old.tif"), "image-file")
-    new = visit.adopt(upload(visits, "new", "new.tif"), "image-file")
+    old = adopt(visit, upload(visits, "old", "old.tif"))
+    new = adopt(visit, upload(visits, "new", "new.tif"))
     assert not old.exists() and new.read_text() == "new"
+    assert not (visits.folder / "sha-of-old").exists() and (visits.folder / "sha-of-new").exists()
     folders = []
     for _ in range(KEPT_RESULTS + 2):
         with visit.new_folder("result") as folder:
@@ -91,12 +97,12 @@ def test_a_deleted_upload_is_reported(visits: Visits) -> None:
     gone = upload(visits, "gone")
     gone.unlink()
     with pytest.raises(UserError, match=r"cell\.tif: the upload has been deleted; upload the file again"):
-        visits.of("a").adopt(gone, "image-file")
+        adopt(visits.of("a"), gone)
 
 
 def test_idle_visits_end_and_strays_are_deleted(visits: Visits, monkeypatch: pytest.MonkeyPatch) -> None:
     busy, idle = visits.of("busy"), visits.of("idle")
-    kept = busy.adopt(upload(visits, "kept"), "image-file")
+    kept = adopt(busy, upload(visits, "kept"))
     idle.last_used -= 61
     (visits.folder / "app-files").mkdir()
     for name, age in (("tmpold", 40), ("tmpnew", 1)):
@@ -113,7 +119,7 @@ def test_idle_visits_end_and_strays_are_deleted(visits: Visits, monkeypatch: pyt
 
 
 def test_the_folder_is_deleted_at_the_end(visits: Visits) -> None:
-    visits.of("a").adopt(upload(visits, "pixels"), "image-file")
+    adopt(visits.of("a"), upload(visits, "pixels"))
     visits.start_sweeping(0.01)
     visits.close()
     assert not visits.folder.exists()
@@ -123,3 +129,12 @@ def test_messages_hold_no_path_of_the_server(visits: Visits) -> None:
     shorten, file = without_paths(visits.folder), visits.of("a").folder / "image" / "a.tif"
     assert shorten(f"{file}: truncated; see {file}") == "a.tif: truncated; see a.tif"
     assert shorten("white (1) must be above black (2)") == "white (1) must be above black (2)"
+
+
+def test_a_file_that_cannot_be_opened_leaves_the_image_before(visits: Visits) -> None:
+    visit = visits.of("a")
+    before = adopt(visit, upload(visits, "before"))
+    broken = upload(visits, "broken")
+    with pytest.raises(ValueError, match="broken"), visit.adopt(broken, "image-file"):
+        raise ValueError("broken")
+    assert before.exists() and not broken.exists()
