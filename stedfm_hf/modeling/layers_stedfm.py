@@ -151,9 +151,13 @@ class StedFmMLP(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Transform tokens of shape (B, T, hidden_size), keeping the shape."""
-        chunks = hidden_states.split(self.chunk_size or hidden_states.shape[1], dim=1)
-        chunks = [self.fc2(self.activation(self.fc1(chunk))) for chunk in chunks]
-        return chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=1)
+        if not self.chunk_size:
+            return self._transform(hidden_states)
+        chunks = hidden_states.split(self.chunk_size, dim=1)
+        return torch.cat([self._transform(chunk) for chunk in chunks], dim=1)
+
+    def _transform(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(hidden_states)))
 
 
 class StedFmLayer(GradientCheckpointingLayer):

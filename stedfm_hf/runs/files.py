@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +90,31 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def sibling_folder(output: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder on the disk of an output, which is removed when the block ends.
+
+    Files that are written there can be moved to the output when all of them are complete.
+
+    Args:
+        output: File or folder that will be written; its parent folder is made.
+
+    Raises:
+        UserError: If the disk is full, or the parent folder cannot be written.
+    """
+    target = Path(os.path.realpath(output))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent) as work:
+            folder = Path(work, "folder")
+            folder.mkdir()
+            yield folder
+    except OSError as error:
+        raise UserError(
+            f"{output}: cannot be written ({error.strerror or error}); free some space or choose another output"
+        ) from error
 
 
 def _shorten(target: Path, more: int) -> str:

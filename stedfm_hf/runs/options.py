@@ -12,6 +12,8 @@ from stedfm_hf.runs.settings import argument, option
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+BACKENDS = ("torch", "onnx", "openvino")
+"""Libraries that compute a model: PyTorch, onnxruntime and OpenVINO."""
 NORMALIZATIONS = ("percentile", "minmax", "fixed", "none")
 TABLES = (".parquet", ".csv")
 LABELLED = "Folder or Hub id of a data set, or folder with one subfolder of images per class."
@@ -88,13 +90,28 @@ def device() -> Any:
     )
 
 
-def precision(default: str = "float32", auto: str = "where the hardware computes it fast") -> Any:
-    """Define the option for the floating-point type of the model."""
+def precision(
+    default: str = "float32", auto: str = "where the hardware computes it fast", *, backends: bool = False
+) -> Any:
+    """Define the option for the floating-point type of the model, or for its precision on a backend."""
     return option(
         default,
-        choices=PRECISIONS,
+        choices=(*PRECISIONS, "int8") if backends else PRECISIONS,
+        metavar="TYPE" if backends else None,
         group=COMPUTATION,
-        help=f"Floating-point type of the model; auto is bfloat16 {auto}.",
+        help=f"Floating-point type of the model; auto is bfloat16 {auto}."
+        + (" onnx has float32 and int8, openvino float32 and bfloat16." if backends else ""),
+    )
+
+
+def backend() -> Any:
+    """Define the option for the library that computes the model."""
+    return option(
+        "torch",
+        choices=BACKENDS,
+        group=COMPUTATION,
+        help="Library that computes the model: torch, or on the CPU onnx (onnxruntime) or openvino, for which the "
+        "model is exported into the cache once.",
     )
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 
 from stedfm_hf.runs import Manifest, UserError, manifest_path, sha256_file, some_of
 from stedfm_hf.runs.download import fetch, is_url, public_url
+from stedfm_hf.runs.files import sibling_folder
 from stedfm_hf.runs.output import check_output, open_output
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
@@ -97,7 +95,7 @@ def convert(settings: ConvertSettings) -> Conversion:
                 return Conversion(output, earlier.manifest)
     from stedfm_hf.weights.model_folder import write_model_folder  # imports torch and transformers
 
-    with _temporary_sibling(output) as folder:
+    with sibling_folder(output) as folder:
         facts = write_model_folder(
             folder,
             path,
@@ -137,23 +135,3 @@ def _locate(source: str) -> tuple[str, Path, OfficialWeights | None]:
         f"{source}: no such file{suggestion or '.'} Give a checkpoint or zip file, the URL of one, or a "
         f"name of official weights ({', '.join(names)})"
     )
-
-
-@contextmanager
-def _temporary_sibling(output: Path) -> Iterator[Path]:
-    """Yield a temporary folder on the same disk, which is removed when the block ends.
-
-    Raises:
-        UserError: If the disk is full, or the parent folder cannot be written.
-    """
-    parent = Path(os.path.realpath(output)).parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".tmp", dir=parent) as work:
-            folder = Path(work, "folder")
-            folder.mkdir()
-            yield folder
-    except OSError as error:
-        raise UserError(
-            f"{output}: cannot be written ({error.strerror or error}); free some space or choose another output"
-        ) from error
