@@ -17,6 +17,7 @@ from stedfm_hf.cli.inference import add_inference
 from stedfm_hf.cli.training import add_training
 from stedfm_hf.demo.settings import DemoSettings
 from stedfm_hf.doctor import DoctorSettings
+from stedfm_hf.hub.export_settings import ExportSettings
 from stedfm_hf.info.settings import InfoSettings
 from stedfm_hf.runs.command_line import add_command, run_app
 from stedfm_hf.runs.threads import limit_spinning
@@ -71,6 +72,13 @@ add_command(
 )
 add_inference(app)
 add_training(app)
+add_command(
+    app,
+    "export",
+    "stedfm_hf.hub.export:export",
+    settings=ExportSettings,
+    example="stedfm export demo --format onnx --output demo-onnx",
+)
 app.add_typer(data)
 app.add_typer(evaluate)
 add_command(app, "demo", "stedfm_hf.demo.run:demo", settings=DemoSettings, example="stedfm demo --output demo")

@@ -85,7 +85,9 @@ def _classify(settings: ClassifySettings) -> TableResult:
     from stedfm_hf.inference.tables import TRAINED_ON, TableParts, TableResult, read_table
     from stedfm_hf.labels.training_sources import read_training_sources
 
-    classifier = load_classifier(source, device=settings.device, precision=settings.precision)
+    classifier = load_classifier(
+        source, device=settings.device, precision=settings.precision, backend=settings.backend
+    )
     check_tile_size(classifier, settings.tile_size)
     config, columns = classifier.model.config, prediction_columns(classifier)
     record = read_training_sources(source.location)

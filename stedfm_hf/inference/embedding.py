@@ -74,7 +74,7 @@ def _embed(settings: EmbedSettings) -> TableResult:
     from stedfm_hf.inference.tables import TableParts, TableResult, embedding_schema, read_table
     from stedfm_hf.modeling.tiling_stedfm import encode_images
 
-    encoder = load_encoder(source, device=settings.device, precision=settings.precision)
+    encoder = load_encoder(source, device=settings.device, precision=settings.precision, backend=settings.backend)
     check_tile_size(encoder, settings.tile_size)
     scaling = scaling_of(encoder, settings.normalization, settings.intensity_range)
     channel = encoder.processor.channel if settings.channel is None else settings.channel

@@ -9,9 +9,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForSemanticSegmentation,
+)
 from transformers.utils import cached_file
 
+from stedfm_hf.exports.kinds import CLASSES, Kind
+from stedfm_hf.exports.runtime_models import RuntimeModel
+from stedfm_hf.inference.backends import Request, refuse_export
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification, StedFmModel, StedFmPreTrainedModel
 from stedfm_hf.runs import UserError, sha256_file
@@ -29,7 +38,8 @@ class Loaded:
     """Model with its processor, ready for inference.
 
     Attributes:
-        model: Model on its device, in its precision, in evaluation mode.
+        model: Model on its device, in its precision, in evaluation mode. With another backend than torch it is a
+            `RuntimeModel`, which has the calls that inference uses, but no weights.
         processor: Image processor of its folder.
         name: Hub id or name of the folder; for a packaged encoder the id with a note on its training data.
         weights_sha256: SHA-256 of `model.safetensors` in the folder.
@@ -39,6 +49,12 @@ class Loaded:
     processor: StedFmImageProcessor
     name: str
     weights_sha256: str
+
+    @property
+    def precision(self) -> str:
+        """Type in which the model computes, such as `float32`."""
+        model: Any = self.model
+        return model.precision if isinstance(model, RuntimeModel) else str(model.dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,11 @@ def names_of(loaded: Loaded, noun: str) -> tuple[str, ...]:
 
 @quiet_transformers()
 def load_encoder(
-    model: str | Path | ModelSource | None = None, *, device: str = "auto", precision: str = "float32"
+    model: str | Path | ModelSource | None = None,
+    *,
+    device: str = "auto",
+    precision: str = "float32",
+    backend: str = "torch",
 ) -> Encoder:
     """Load the encoder of a folder or Hub repository.
 
@@ -83,13 +103,19 @@ def load_encoder(
             trained on simulated images only. None loads the official small model.
         device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`.
         precision: `"float32"` (the default), `"bfloat16"`, `"float16"`, or `"auto"`: bfloat16
-            if the hardware computes it fast, else float32.
+            if the hardware computes it fast, else float32. The backend onnx has float32 and `"int8"`, openvino float32
+            and bfloat16.
+        backend: `"torch"`, `"onnx"` (onnxruntime) or `"openvino"`. The latter two run on the CPU. They take the folder
+            of an export (`stedfm export`), or export the model into the cache when it is first used.
 
     Raises:
-        UserError: If the model, the device or the precision is not available.
+        UserError: If the model, the device, the precision or the backend is not available.
     """
+    if backend != "torch":
+        return Encoder(**load_exported(find_model(model), "encoder", backend, device, precision))
     target_device, dtype = _device_and_dtype(device, precision)
     source = find_model(model)
+    refuse_export(source)
     advice = "give a folder written by `stedfm convert`, a Hub id or demo"
     with explained(source.given, source.location, advice):
         network, loading = AutoModel.from_pretrained(source.location, dtype=dtype, output_loading_info=True)
@@ -100,7 +126,7 @@ def load_encoder(
 
 
 def load_classifier(
-    model: str | Path | ModelSource, *, device: str = "auto", precision: str = "float32"
+    model: str | Path | ModelSource, *, device: str = "auto", precision: str = "float32", backend: str = "torch"
 ) -> Classifier:
     """Load a model with a classification head from a folder or Hub repository.
 
@@ -108,11 +134,15 @@ def load_classifier(
         model: Folder written by `stedfm finetune classification` or `save_pretrained`, or Hub id.
         device: As for `load_encoder`.
         precision: As for `load_encoder`.
+        backend: As for `load_encoder`.
 
     Raises:
-        UserError: If the model, the device or the precision is not available, or the model has no classification
-            head.
+        UserError: If the model, the device, the precision or the backend is not available, or the model has no
+            classification head.
     """
+    if backend != "torch":
+        source = find_model(model, head="ForImageClassification")
+        return Classifier(**load_exported(source, "classifier", backend, device, precision))
     network, facts = load_headed(
         model,
         StedFmForImageClassification,
@@ -142,6 +172,7 @@ def load_headed(
     target_device, dtype = _device_and_dtype(device, precision)
     head = kind.__name__[kind.__name__.index("For") :]
     source = find_model(model, head=head)
+    refuse_export(source)
     advice = f"give a folder written by `{HEADS[head][1]}` or a Hub id"
     # Checked first, for transformers would initialise a head at random and print a page about it.
     with explained(source.given, source.location, advice):
@@ -153,6 +184,27 @@ def load_headed(
     refuse_missing(source.given, loading["missing_keys"], advice)
     _check_model_class(source, network, kind, facts)
     return network.to(target_device).eval(), facts
+
+
+def load_exported(source: ModelSource, kind: Kind, backend: str, device: str, precision: str) -> dict[str, Any]:
+    """Return the attributes of `Loaded` of a model that onnxruntime or OpenVINO computes.
+
+    Args:
+        source: Folder or Hub id of a torch model, or folder of an export.
+        kind: Kind of the model.
+        backend: `onnx` or `openvino`.
+        device: `auto` or `cpu`.
+        precision: Precision, or `auto`.
+    """
+
+    def load_torch(source: ModelSource) -> StedFmPreTrainedModel:
+        if kind == "encoder":
+            return load_encoder(source, device="cpu").model
+        auto = AutoModelForImageClassification if kind == "classifier" else AutoModelForSemanticSegmentation
+        return load_headed(source, CLASSES[kind], auto, device="cpu", precision="float32")[0]
+
+    request = Request(source, kind, backend, precision, device)
+    return request.load(weights_sha256, load_torch, has_fast_bfloat16(torch.device("cpu")))
 
 
 def _device_and_dtype(device: str, precision: str) -> tuple[torch.device, torch.dtype]:

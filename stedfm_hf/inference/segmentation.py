@@ -66,5 +66,5 @@ def segment(settings: SegmentSettings) -> SegmentResult:
     from stedfm_hf.inference.segmenter import load_segmenter
     from stedfm_hf.inference.segmenting import segment_fields
 
-    segmenter = load_segmenter(source, device=settings.device, precision=settings.precision)
+    segmenter = load_segmenter(source, device=settings.device, precision=settings.precision, backend=settings.backend)
     return segment_fields(settings, folder, sources, skipped, segmenter)

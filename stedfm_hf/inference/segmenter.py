@@ -7,9 +7,9 @@ from pathlib import Path
 
 from transformers import AutoModelForSemanticSegmentation
 
-from stedfm_hf.inference.loading import Loaded, load_headed, names_of
+from stedfm_hf.inference.loading import Loaded, load_exported, load_headed, names_of
 from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
-from stedfm_hf.weights.models import ModelSource
+from stedfm_hf.weights.models import ModelSource, find_model
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,20 @@ class Segmenter(Loaded):
         }
 
 
-def load_segmenter(model: str | Path | ModelSource, *, device: str = "auto", precision: str = "float32") -> Segmenter:
+def load_segmenter(
+    model: str | Path | ModelSource, *, device: str = "auto", precision: str = "float32", backend: str = "torch"
+) -> Segmenter:
     """Load a model with a decoder for masks from a folder or Hub repository.
 
     Args:
         model: Folder written by `stedfm finetune segmentation`, `stedfm convert` or `save_pretrained`, or Hub id.
         device: As for `load_encoder`.
         precision: As for `load_encoder`.
+        backend: As for `load_encoder`.
 
     Raises:
-        UserError: If the model, the device or the precision is not available, or the model has no decoder.
+        UserError: If the model, the device, the precision or the backend is not available, or the model has no
+            decoder.
 
     Example:
         >>> import tempfile
@@ -62,6 +66,9 @@ def load_segmenter(model: str | Path | ModelSource, *, device: str = "auto", pre
         >>> load_segmenter(folder, device="cpu").object_classes
         {1: 'rings'}
     """
+    if backend != "torch":
+        source = find_model(model, head="ForSemanticSegmentation")
+        return Segmenter(**load_exported(source, "segmenter", backend, device, precision))
     network, facts = load_headed(
         model,
         StedFmForSemanticSegmentation,

@@ -57,7 +57,7 @@ def segment_fields(
             "threshold": task.threshold,
             "tile_size": tile_size,
             "tile_overlap": tile_overlap,
-            "precision": str(segmenter.model.dtype).removeprefix("torch."),
+            "precision": segmenter.precision,
             "channel": channel,
             **scaling,
         },

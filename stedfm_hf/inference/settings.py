@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stedfm_hf.exports.backends import check_backend
 from stedfm_hf.runs import UserError, options
 from stedfm_hf.runs.settings import option, settings
 
@@ -26,8 +27,9 @@ class EmbedSettings:
         choices=POOLINGS,
         help="Pooling of the tokens: avg (mean of the patches), token (class token) or patch (one row per patch).",
     )
-    precision: str = options.precision()
+    precision: str = options.precision(backends=True)
     device: str = options.device()
+    backend: str = options.backend()
     tile_size: str | int | None = options.tile_size()
     batch_size: int = options.batch_size(32)
     workers: int | None = options.workers("threads that read images")
@@ -38,8 +40,9 @@ class EmbedSettings:
     overwrite: bool = options.overwrite()
 
     def check(self) -> None:
-        """Refuse a table of an unknown format."""
+        """Refuse a table of an unknown format, and a backend that cannot run."""
         options.check_table(self.output)
+        check_backend(self.backend, self.precision, self.device)
 
 
 @settings
@@ -59,8 +62,9 @@ class ClassifySettings:
     map_stride: int | None = option(
         None, minimum=1, help="Size of a cell of the map, in pixels; by default half the crop size of the model."
     )
-    precision: str = options.precision()
+    precision: str = options.precision(backends=True)
     device: str = options.device()
+    backend: str = options.backend()
     tile_size: str | int | None = options.tile_size()
     batch_size: int = options.batch_size(32)
     workers: int | None = options.workers("threads that read images")
@@ -71,8 +75,9 @@ class ClassifySettings:
     overwrite: bool = options.overwrite()
 
     def check(self) -> None:
-        """Refuse a table of an unknown format, and a stride without a folder of maps."""
+        """Refuse a table of an unknown format, a stride without a folder of maps, and a backend that cannot run."""
         options.check_table(self.output)
+        check_backend(self.backend, self.precision, self.device)
         if self.maps is None and self.map_stride is not None:
             raise UserError("--map-stride needs --maps; give both")
 
@@ -112,8 +117,9 @@ class SegmentSettings:
         help="Format of the masks and probability maps; tiff is for ImageJ.",
     )
     overlay: bool = option(True, help="Write a PNG of every field with the classes in colour.")
-    precision: str = options.precision()
+    precision: str = options.precision(backends=True)
     device: str = options.device()
+    backend: str = options.backend()
     series: str | int | None = option(
         None,
         parse=options.index_or_name,
@@ -125,3 +131,7 @@ class SegmentSettings:
     normalization: str | None = options.normalization()
     intensity_range: tuple[float, float] | None = options.intensity_range()
     overwrite: bool = options.overwrite()
+
+    def check(self) -> None:
+        """Refuse a backend that cannot run."""
+        check_backend(self.backend, self.precision, self.device)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import torch
 
 from stedfm_hf.data.sources import Source, chunks
+from stedfm_hf.exports.runtime_models import RuntimeModel
 from stedfm_hf.images import StedImage
 from stedfm_hf.images.regions import RowArray
 from stedfm_hf.inference.loading import Loaded, has_fast_bfloat16
@@ -238,7 +239,7 @@ def open_table(
         settings,
         results=[target.name],
         temporary=[parts_name(target)],
-        resolved={"precision": str(loaded.model.dtype).removeprefix("torch."), **resolved},
+        resolved={"precision": loaded.precision, **resolved},
         options={"device": str(loaded.model.device), "skipped_files": dict(skipped), **(options or {})},
         model=loaded.name,
         weights_sha256=loaded.weights_sha256,
@@ -285,6 +286,7 @@ def check_tile_size(loaded: Loaded, tile_size: int | str | None) -> None:
 
 
 def _speed_hint(loaded: Loaded) -> str | None:
-    if loaded.model.dtype == torch.float32 and has_fast_bfloat16(loaded.model.device):
+    on_torch = not isinstance(loaded.model, RuntimeModel)
+    if on_torch and loaded.model.dtype == torch.float32 and has_fast_bfloat16(loaded.model.device):
         return "stedfm: this takes a while; --precision auto computes in bfloat16 here, two to three times as fast"
     return None
