@@ -29,6 +29,8 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
     HF_DATASETS_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
+    # The store of large files that the Hub uses today has no place on the server of tests/hub_server.py.
+    HF_HUB_DISABLE_XET="1",
     MPLBACKEND="Agg",
 )
 for _name in ("HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_DATASETS_CACHE", "STEDFM_DEBUG"):

@@ -91,6 +91,7 @@ class PushSettings:
     public: bool = option(False, help="Create a public repository; an existing one must be public already.")
     manifest: bool = option(False, help="Also publish manifest.json, which lists all input files by name.")
     allow_paths: bool = option(False, help="Publish even if source names or metadata contain absolute paths.")
+    overwrite: bool = option(False, help="Replace another version of the data set on the Hub.")
 
 
 @settings

@@ -6,15 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import datasets
 import huggingface_hub
 import pytest
-from huggingface_hub import constants
 
 from tests.docs.blocks import PAGES, Block, name_of, read_blocks
 from tests.docs.running import SnippetError, run_blocks
 from tests.docs.world import World, needed_parts, write_official_archive
-from tests.fake_hub import FakeHub, fake_hub
+from tests.hub_server import Hub, hub_server, use_hub
 
 LANGUAGES = {"bash", "python", "text", "yaml", "json"}
 # Why a block is not run, and in how many blocks at most. Prefer code that runs: there are data, models and a Hub.
@@ -24,6 +22,10 @@ REASONS = {
     "logs in to the Hub": 1,
     "needs a cluster": 1,
     "needs a GPU": 2,
+    "needs an Inference Endpoint": 1,
+    "needs Docker and the network": 1,
+    "needs the server of the block above": 1,
+    "serves until it is stopped": 1,
     "takes hours": 2,
     "takes minutes": 2,
 }
@@ -64,21 +66,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A server on this machine in the place of the Hub, to which somebody is logged in."""
-    with fake_hub() as hub:
-        hub.private = True
-        for module, name, value in (
-            (constants, "ENDPOINT", hub.url),
-            (constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"),
-            (constants, "HF_HUB_OFFLINE", False),
-            (huggingface_hub.hf_api.api, "endpoint", hub.url),
-            (datasets.config, "HF_ENDPOINT", hub.url),
-            (datasets.config, "HF_HUB_OFFLINE", False),
-        ):
-            monkeypatch.setattr(module, name, value)
-        monkeypatch.setenv("HF_TOKEN", "hf_none")
-        huggingface_hub.HfFileSystem.clear_instance_cache()
+    with hub_server() as hub:
+        use_hub(hub, monkeypatch)
         yield hub
         huggingface_hub.HfFileSystem.clear_instance_cache()
 
@@ -92,14 +83,14 @@ PAGE_PARAMETERS = [
 
 @pytest.mark.parametrize("page", PAGE_PARAMETERS)
 def test_a_page_runs(
-    page: Path, world: World, cache: Path, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path, world: World, cache: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STEDFM_CACHE", str(cache))
     blocks = runnable(page)
     text = "".join(block.code for block in blocks)
     for name, part in HUB.items():
         if name in text:
-            hub.repos[name] = world.part(part)
+            hub.add("dataset", name, world.part(part), private=True)
     parts = needed_parts(blocks)
     world.copy(parts, tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 from transformers import AutoModel
 
 from stedfm_hf.cli import main
 from stedfm_hf.runs import EXIT_DONE, EXIT_USAGE, Manifest
 from stedfm_hf.training.curve import Curve
-from tests.fake_hub import FakeHub, fake_hub
+from tests.hub_server import Hub, environment_of, hub_server, use_hub
 from tests.training.pretraining import (
     ROOT,
     SCRIPT,
@@ -64,10 +62,8 @@ def test_a_killed_run_on_streamed_data_ends_as_an_unbroken_one_on_folders(
 ) -> None:
     names = ["lab/crops", "hf://datasets/lab/more"]
     command = [sys.executable, SCRIPT, *words_of(names, tmp_path / "run", MIXED)]
-    with fake_hub(crops=data[0], more=data[1]) as hub:
-        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
-        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_TOKEN"):
-            environment.pop(name, None)
+    with hub_server(crops=data[0], more=data[1]) as hub:
+        environment = environment_of(hub, tmp_path / "cache")
         begun = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
@@ -90,21 +86,23 @@ def test_a_killed_run_on_streamed_data_ends_as_an_unbroken_one_on_folders(
 
 
 @pytest.fixture
-def hub(loopback: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    with fake_hub() as hub:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+def hub(loopback: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with hub_server() as hub:
+        use_hub(hub, monkeypatch)
         yield hub
 
 
 def test_a_finished_folder_goes_to_the_hub_without_checkpoints(
-    hub: FakeHub, data: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    hub: Hub, data: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "run"
     words = words_of(data[0], output, "--max_steps 4 --push_to_hub --hub_model_id lab/m")
     hub.refuses = True
     assert main(["pretrain", *words]) == EXIT_USAGE
     said = capsys.readouterr().err
-    assert f"stedfm: error: {output}: is finished, but the upload to lab/m failed (403" in said and not hub.pushed
+    assert (
+        f"stedfm: error: {output}: is finished, but the upload to lab/m failed (403" in said and not hub.repositories
+    )
     assert Manifest.load(output / "manifest.json").ended is not None
     assert AutoModel.from_pretrained(output).config.hidden_size == 128
     weights = (output / "model.safetensors").read_bytes()
@@ -115,8 +113,8 @@ def test_a_finished_folder_goes_to_the_hub_without_checkpoints(
     # The same command sends it now, and does not train again.
     hub.refuses = False
     assert main(["pretrain", *words]) == EXIT_DONE
-    assert hub.created["lab/m"]["visibility"] == "private"
-    sent = hub.pushed["lab/m"]
+    assert hub.model("lab/m").private
+    sent = hub.model("lab/m").files
     kept = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
     assert set(sent) == {name for name in kept if not name.startswith(("checkpoint-", "runs/"))}
     assert sent["model.safetensors"] == weights and {"recipe.yaml", "manifest.json", "figures/curve.png"} <= set(sent)

@@ -1,67 +1,29 @@
 from __future__ import annotations
 
-import fnmatch
 import json
 import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import httpx2
 import huggingface_hub
 import pytest
-from huggingface_hub.errors import RepositoryNotFoundError
-from huggingface_hub.utils._paths import filter_repo_objects
 
 from stedfm_hf.cli import main
-from stedfm_hf.data.publishing.push import Pushed, check_repository, upload
+from stedfm_hf.data.publishing.push import check_repository, push, upload_dataset
 from stedfm_hf.data.settings import PushSettings
 from stedfm_hf.runs import UserError
 from tests.data.assembled import labelled_crops, noisy_crop, write_repo
+from tests.hub_server import TOKEN, Hub, hub_server, use_hub
 
 
-class FakeHub:
-    """The used part of `HfApi`, with one repository in memory."""
-
-    endpoint = "https://huggingface.co"
-
-    def __init__(self, files: dict[str, bytes] | None = None, *, private: bool = True, breaks: int = 0) -> None:
-        self.files, self.private, self.breaks = files, private, breaks
-        self.commits: list[list[str]] = []
-
-    def repo_info(self, repo_id: str, *, repo_type: str) -> Any:
-        assert repo_type == "dataset"
-        if self.files is None:
-            raise RepositoryNotFoundError(
-                "not there", response=httpx2.Response(404, request=httpx2.Request("GET", "x"))
-            )
-        return SimpleNamespace(private=self.private, siblings=[SimpleNamespace(rfilename=name) for name in self.files])
-
-    def create_repo(self, repo_id: str, *, repo_type: str, private: bool) -> None:
-        assert self.files is None
-        self.files, self.private = {".gitattributes": b""}, private
-
-    def upload_folder(self, *, repo_id: str, repo_type: str, folder_path: Path, **options: Any) -> None:
-        assert self.files is not None
-        for name in list(self.files):
-            if any(fnmatch.fnmatch(name, pattern) for pattern in options.get("delete_patterns") or ()):
-                del self.files[name]
-        names = sorted(path.relative_to(folder_path).as_posix() for path in folder_path.rglob("*") if path.is_file())
-        patterns = {key: options[key] for key in ("allow_patterns", "ignore_patterns")}
-        chosen = list(filter_repo_objects(names, **patterns))
-        if self.breaks:
-            self.breaks -= 1
-            self.files[chosen[0]] = (folder_path / chosen[0]).read_bytes()
-            raise ConnectionError("the line is dead")
-        self.files |= {name: (folder_path / name).read_bytes() for name in chosen}
-        self.commits.append(chosen)
-
-
-def push(repo: Path, hub_id: str, *, api: Any = None, **options: Any) -> Pushed:
-    return upload(PushSettings(repo, hub_id, **options), api)
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with hub_server() as hub:
+        use_hub(hub, monkeypatch)
+        yield hub
 
 
 @pytest.fixture
@@ -70,71 +32,84 @@ def repo(tmp_path: Path) -> Path:
     return tmp_path / "repo"
 
 
-def test_everything_but_the_manifest_is_uploaded_privately_the_card_last(repo: Path) -> None:
+def test_everything_but_the_manifest_is_uploaded_privately_the_card_last(hub: Hub, repo: Path) -> None:
     (repo / "data/.half.tmp.parquet").write_bytes(b"left by a killed run")
     (repo / "notes.txt").write_text("mine", encoding="utf-8")
-    hub = FakeHub()
-    pushed = push(repo, "lab/cells", api=hub)
-    assert hub.private and pushed.private and pushed.url == "https://huggingface.co/datasets/lab/cells"
+    pushed = push(repo, "lab/cells")
+    stored = hub.dataset("lab/cells")
+    assert stored.private and pushed.private and pushed.url == f"{hub.url}/datasets/lab/cells"
     assert sum(pushed.crops.values()) == 24 and pushed.shards == len(list(repo.glob("data/[!.]*.parquet")))
-    assert hub.files is not None
     for name in ("README.md", "index.json", "figures/contact_sheet.png", "preview/train.parquet"):
-        assert hub.files[name] == (repo / name).read_bytes()
-    assert not {"manifest.json", "notes.txt", "data/.half.tmp.parquet"} & set(hub.files)
-    assert [name for name in hub.commits[0] if name.endswith((".md", ".json"))] == []
-    assert {"README.md", "index.json"} <= set(hub.commits[-1])
-    with_manifest = FakeHub()
-    push(repo, "lab/cells", manifest=True, api=with_manifest)
-    assert with_manifest.files is not None and "manifest.json" in with_manifest.files
+        assert stored.files[name] == (repo / name).read_bytes()
+    assert not {"manifest.json", "notes.txt", "data/.half.tmp.parquet"} & set(stored.files)
+    assert not {"README.md", "index.json"} & set(stored.commits[1].files) and len(stored.commits) == 3
+    push(repo, "lab/cells", manifest=True)
+    assert "manifest.json" in stored.files and len(stored.commits) == 4
 
 
-def test_datasets_loads_the_published_data_set(repo: Path, tmp_path: Path) -> None:
+def test_the_same_content_makes_no_second_commit(hub: Hub, repo: Path) -> None:
+    push(repo, "lab/cells")
+    commits, puts = len(hub.dataset("lab/cells").commits), len(hub.puts)
+    push(repo, "lab/cells")
+    assert (len(hub.dataset("lab/cells").commits), len(hub.puts)) == (commits, puts)
+
+
+def test_datasets_loads_the_published_data_set(hub: Hub, repo: Path, tmp_path: Path) -> None:
     import datasets
 
-    hub = FakeHub()
-    push(repo, "lab/cells", api=hub)
-    assert hub.files is not None
-    for name, content in hub.files.items():
+    push(repo, "lab/cells")
+    for name, content in hub.dataset("lab/cells").files.items():
         (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "copy" / name).write_bytes(content)
     loaded = datasets.load_dataset(str(tmp_path / "copy"), cache_dir=str(tmp_path / "cache"))
     assert sum(map(len, loaded.values())) == 24
 
 
-def test_an_interrupted_upload_resumes(repo: Path) -> None:
-    hub = FakeHub(breaks=1)
-    with pytest.raises(UserError, match=r"the line is dead.*run the same command again"):
-        push(repo, "lab/cells", api=hub)
-    push(repo, "lab/cells", api=hub)
-    assert hub.files is not None and "index.json" in hub.files
+def test_an_interrupted_upload_resumes(hub: Hub, repo: Path) -> None:
+    hub.cut_commits = 100
+    with pytest.raises(UserError, match=r"the upload stopped.*run the same command again to resume"):
+        push(repo, "lab/cells")
+    hub.cut_commits, sent = 0, len(hub.puts)
+    assert sent > 0
+    push(repo, "lab/cells")
+    assert "index.json" in hub.dataset("lab/cells").files
+    assert len(set(hub.puts)) == len(hub.puts)  # no large file was sent twice
 
 
-def test_shards_of_an_earlier_version_are_removed(repo: Path) -> None:
-    hub = FakeHub()
-    push(repo, "lab/cells", api=hub)
-    assert hub.files is not None
-    hub.files["LICENSE"] = b"theirs"
+def test_shards_of_an_earlier_version_are_removed_with_consent(hub: Hub, repo: Path) -> None:
+    push(repo, "lab/cells")
+    stored = hub.dataset("lab/cells")
+    stored.commit("Add a file", {**stored.files, "LICENSE": b"theirs"})
     shutil.rmtree(repo)
     write_repo(repo, labelled_crops(8))
-    push(repo, "lab/cells", api=hub)
-    shards = {name for name in hub.files if name.startswith("data/")}
-    assert shards == {f"data/{path.name}" for path in repo.glob("data/*")} and "LICENSE" in hub.files
+    before = dict(stored.files)
+    with pytest.raises(UserError, match="has other content, which would be replaced .*--overwrite"):
+        push(repo, "lab/cells")
+    assert stored.files == before
+    push(repo, "lab/cells", overwrite=True)
+    shards = {name for name in stored.files if name.startswith("data/")}
+    assert shards == {f"data/{path.name}" for path in repo.glob("data/*")} and "LICENSE" in stored.files
 
 
-def test_another_data_set_is_not_overwritten(repo: Path) -> None:
-    hub = FakeHub({"data/train-00000-of-00007.parquet": b"of somebody else", "README.md": b""})
-    with pytest.raises(UserError, match="holds another data set"):
-        push(repo, "lab/cells", api=hub)
-    assert hub.files is not None and len(hub.files) == 2
+def test_another_data_set_is_not_overwritten(hub: Hub, repo: Path, tmp_path: Path) -> None:
+    (tmp_path / "other/data").mkdir(parents=True)
+    (tmp_path / "other/data/train-00000-of-00007.parquet").write_bytes(b"of somebody else")
+    stored = hub.add("dataset", "lab/cells", tmp_path / "other", private=True)
+    with pytest.raises(UserError, match="has other content"):
+        push(repo, "lab/cells")
+    assert len(stored.commits) == 1
 
 
 @pytest.mark.parametrize(("is_private", "words"), [(False, "exists and is public; give --public"), (True, "private")])
-def test_an_existing_repository_must_have_the_requested_visibility(repo: Path, is_private: bool, words: str) -> None:
-    hub = FakeHub({".gitattributes": b""}, private=is_private)
+def test_an_existing_repository_must_have_the_requested_visibility(
+    hub: Hub, repo: Path, tmp_path: Path, is_private: bool, words: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    stored = hub.add("dataset", "lab/cells", tmp_path / "empty", private=is_private)
     with pytest.raises(UserError, match=words):
-        push(repo, "lab/cells", public=is_private, api=hub)
-    assert hub.commits == []
-    push(repo, "lab/cells", public=not is_private, api=hub)
+        push(repo, "lab/cells", public=is_private)
+    assert len(stored.commits) == 1
+    push(repo, "lab/cells", public=not is_private)
 
 
 def spoil_truncate(repo: Path) -> None:
@@ -166,12 +141,11 @@ def spoil_swap(repo: Path) -> None:
         (shutil.rmtree, "no such folder"),
     ],
 )
-def test_an_incomplete_data_set_is_not_published(repo: Path, spoil: Any, words: str) -> None:
+def test_an_incomplete_data_set_is_not_published(hub: Hub, repo: Path, spoil: Any, words: str) -> None:
     spoil(repo)
-    hub = FakeHub()
     with pytest.raises(UserError, match=words) as error:
-        push(repo, "lab/cells", api=hub)
-    assert "\n" not in str(error.value) and hub.files is None
+        push(repo, "lab/cells")
+    assert "\n" not in str(error.value) and not hub.repositories
 
 
 @pytest.mark.parametrize(
@@ -200,7 +174,7 @@ def test_text_that_only_looks_like_a_path_is_published(tmp_path: Path) -> None:
 @pytest.mark.parametrize("hub_id", ["cells", "a/b/c", "lab/"])
 def test_an_invalid_hub_id_is_refused(repo: Path, hub_id: str) -> None:
     with pytest.raises(UserError, match="OWNER/NAME"):
-        push(repo, hub_id, api=FakeHub())
+        push(repo, hub_id)
 
 
 def test_the_message_without_a_login_says_how_to_log_in(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +185,7 @@ def test_the_message_without_a_login_says_how_to_log_in(repo: Path, monkeypatch:
 
 def test_offline_mode_is_reported(repo: Path) -> None:
     with pytest.raises(UserError, match="HF_HUB_OFFLINE"):
-        push(repo, "lab/cells", api=huggingface_hub.HfApi(token="hf_none"))
+        upload_dataset(PushSettings(repo, "lab/cells"), huggingface_hub.HfApi(token="hf_none"))
 
 
 @pytest.fixture
@@ -261,18 +235,14 @@ def test_a_refusal_by_the_hub_is_reported_in_one_line(
     statuses.extend(answers)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(UserError, match=words) as error:
-        push(repo, "lab/cells", api=huggingface_hub.HfApi(endpoint=url, token="hf_none"))
+        upload_dataset(PushSettings(repo, "lab/cells"), huggingface_hub.HfApi(endpoint=url, token="hf_none"))
     assert "\n" not in str(error.value)
 
 
-def test_the_command_prints_the_url(
-    repo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub = FakeHub()
-    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
-    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_none")
+def test_the_command_prints_the_url_and_no_token(hub: Hub, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "push", str(repo), "lab/cells", "--public"]) == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith("https://huggingface.co/datasets/lab/cells: 24 crops in ") and "public" in printed
-    assert not hub.private
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{hub.url}/datasets/lab/cells: 24 crops in ") and "public" in printed.out
+    assert TOKEN not in printed.out + printed.err
+    assert not hub.dataset("lab/cells").private
     assert main(["data", "push", str(repo), "lab/cells"]) == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from stedfm_hf.data.repository.layout import Crop, Scaling
 from tests.data.repos import write_crops
-from tests.fake_hub import FakeHub, fake_hub
+from tests.hub_server import Hub, environment_of, hub_server
 
 ROOT = Path(__file__).parents[3]
 CODE = """
@@ -32,10 +31,9 @@ print(json.dumps(answers))
 """
 
 
-def ask(hub: FakeHub, cache: Path, *streams: tuple[str, int, int]) -> list[Any]:
-    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_TOKEN"):
-        environment.pop(name, None)
+def ask(hub: Hub, cache: Path, *streams: tuple[str, int, int]) -> list[Any]:
+    environment = environment_of(hub, cache)
+    del environment["HF_TOKEN"]
     command = [sys.executable, "-c", CODE, json.dumps(streams)]
     run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
@@ -49,7 +47,7 @@ def test_a_hub_id_gives_the_rows_of_the_folder_and_a_rank_reads_its_part(tmp_pat
     crops = [Crop(each, Scaling(0.0, 90.0, applied=True), source=str(number)) for number, each in enumerate(pixels)]
     folder = write_crops(tmp_path / "crops", [crops[k::4] for k in range(4)], group=4)
     size = sum(path.stat().st_size for path in folder.glob("data/*"))
-    with fake_hub(crops=folder) as hub:
+    with hub_server(crops=folder) as hub:
         names = ("lab/crops", "hf://datasets/lab/crops", "lab/crops@main", str(folder))
         answers = ask(hub, tmp_path / "cache", *((name, 0, 1) for name in names))
         assert len(answers[0]) == 32 and all(answer == answers[0] for answer in answers)
