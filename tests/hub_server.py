@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import datasets
 import huggingface_hub
 import pytest
+import transformers.utils.hub
 from huggingface_hub import constants
 
 TOKEN = "hf_" + "owner" * 7
@@ -175,6 +176,7 @@ def use_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, token: str | None = TOKEN
     else:
         monkeypatch.setenv("HF_TOKEN", token)
     huggingface_hub.HfFileSystem.clear_instance_cache()
+    monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)
 
 
 def environment_of(hub: Hub, cache: Path) -> dict[str, str]:
@@ -263,7 +265,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             )
             for pattern, respond in routes:
                 if match := re.fullmatch(pattern, path):
-                    respond(**match.groupdict())  # type: ignore[operator]  # each takes the groups of its pattern
+                    respond(**match.groupdict())
                     return
             raise _Refused(404, "there is no such page", "EntryNotFound")
 

@@ -21,11 +21,12 @@ LAYERS = [
     {"data"},
     {"labels", "metrics", "exports"},
     {"inference"},
+    {"hub"},
     {"evaluation"},
     {"training"},
     {"discovery", "interpretability", "generation"},
     {"acquisition", "studies"},
-    {"hub", "app"},
+    {"app"},
     {"demo", "doctor", "info"},
     {"cli"},
 ]

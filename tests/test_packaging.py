@@ -56,7 +56,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: list[str]) -> None:
     tops = {name.split("/")[0] for name in wheel}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"stedfm_hf"}
     wanted = {path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".typed"} | DATA_SUFFIXES}
-    wanted |= set((PACKAGE / "hub" / "endpoint").glob("*"))
+    wanted |= {*(PACKAGE / "hub" / "endpoint").glob("*"), *(PACKAGE / "cards").glob("*.txt")}
     wanted = {path for path in wanted if path.is_file() and "__pycache__" not in path.parts}
     assert {name for name in wheel if name.startswith("stedfm_hf/")} == {
         path.relative_to(ROOT).as_posix() for path in wanted

@@ -18,6 +18,7 @@ from stedfm_hf.cli.training import add_training
 from stedfm_hf.demo.settings import DemoSettings
 from stedfm_hf.doctor import DoctorSettings
 from stedfm_hf.hub.export_settings import ExportSettings
+from stedfm_hf.hub.settings import PublishSettings
 from stedfm_hf.info.settings import InfoSettings
 from stedfm_hf.runs.command_line import add_command, run_app
 from stedfm_hf.runs.threads import limit_spinning
@@ -71,6 +72,13 @@ add_command(
     example="stedfm convert MAE_SMALL_STED ./stedfm-vit-small",
 )
 add_inference(app)
+add_command(
+    app,
+    "publish",
+    "stedfm_hf.hub.publish:publish",
+    settings=PublishSettings,
+    example="stedfm publish ./my-classifier my-lab/my-classifier --licence mit",
+)
 add_training(app)
 add_command(
     app,

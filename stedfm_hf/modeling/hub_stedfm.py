@@ -77,18 +77,19 @@ def complete_folder(model: PreTrainedModel, folder: Path, write: bool = True) ->
         StedFmImageProcessor(patch_size=config.patch_size, size=config.image_size).save_pretrained(folder)
 
 
-def read_processor(source: Any, arguments: Mapping[str, Any]) -> str | None:
-    """Return the text of the image processor in a folder or repository of the Hub, or None if it has none.
+def read_text(source: Any, name: str, arguments: Mapping[str, Any]) -> str | None:
+    """Return the text of a file of a model, or None if the folder or repository of the Hub has none.
 
     Args:
         source: First argument of `from_pretrained`.
+        name: Name of the file, such as `preprocessor_config.json`.
         arguments: Keyword arguments of `from_pretrained`.
     """
     if source is None or Path(str(source)).is_file():
         return None
     wanted = {name: arguments[name] for name in HUB_ARGUMENTS if name in arguments}
     wanted["subfolder"] = wanted.get("subfolder") or ""
-    path = cached_file(str(source), IMAGE_PROCESSOR_NAME, **wanted, **dict.fromkeys(_DO_NOT_RAISE, False))
+    path = cached_file(str(source), name, **wanted, **dict.fromkeys(_DO_NOT_RAISE, False))
     return None if path is None else Path(path).read_text(encoding="utf-8", errors="replace")
 
 
@@ -112,4 +113,4 @@ def _reference(cls: type[Any]) -> str:
     return f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
 
 
-__all__ = ["AUTO_CLASSES", "PIPELINES", "complete_folder", "read_processor", "share_weights"]
+__all__ = ["AUTO_CLASSES", "PIPELINES", "complete_folder", "read_text", "share_weights"]

@@ -1,5 +1,6 @@
 """Image processor of STED-FM: scales pixels of any type to [0, 1] without an 8-bit step."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers.image_processing_backends import PilBackend
 from transformers.processing_utils import ImagesKwargs
 
 from .axes_stedfm import channel_axis
+from .card_stedfm import CARD, has_empty_card
 from .io_stedfm import read_image
 from .maps_stedfm import most_probable_classes, prepare_map, resampled_size
 from .processor_settings_stedfm import NORMALIZATIONS, StedFmImageProcessorKwargs, check_settings, size_dict
@@ -290,6 +292,12 @@ class StedFmImageProcessor(PilBackend):
                 f"unknown setting {', '.join(unknown)}; there are {', '.join(cls._names())}. Images are not resized: "
                 "use target_pixel_size_nm, or crop them"
             )
+
+    def _upload_modified_files(self, working_dir: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """Upload a folder without the empty card that transformers would add."""
+        if has_empty_card(Path(working_dir)):
+            Path(working_dir, CARD).unlink(missing_ok=True)
+        return super()._upload_modified_files(working_dir, *args, **kwargs)
 
     @classmethod
     def _names(cls) -> tuple[str, ...]:

@@ -12,10 +12,11 @@ from transformers.backbone_utils import BackboneMixin, filter_output_hidden_stat
 from transformers.modeling_outputs import BackboneOutput, BaseModelOutput, BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import IMAGE_PROCESSOR_NAME, ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .card_stedfm import CARD, has_empty_card, new_card
 from .configuration_stedfm import StedFmConfig
 from .layers_stedfm import (
     StedFmAttention,
@@ -47,6 +48,7 @@ class StedFmPreTrainedModel(PreTrainedModel):
     # Whether the Trainer passes `num_items_in_batch`; if it is ignored, accumulated gradients become too large.
     accepts_loss_kwargs = False
     _processor_text: str | None = None
+    _card_text: str | None = None
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -85,11 +87,11 @@ class StedFmPreTrainedModel(PreTrainedModel):
             args: Other positional arguments of `PreTrainedModel.from_pretrained`.
             kwargs: Other keyword arguments of `PreTrainedModel.from_pretrained`.
         """
-        from .hub_stedfm import read_processor  # see `save_pretrained`
+        from .hub_stedfm import read_text  # see `save_pretrained`
 
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model._processor_text = read_processor(pretrained_model_name_or_path, kwargs)
+        model._processor_text = read_text(pretrained_model_name_or_path, IMAGE_PROCESSOR_NAME, kwargs)
         model.requires_grad_unused()
         return loaded
 
@@ -112,11 +114,26 @@ class StedFmPreTrainedModel(PreTrainedModel):
         # when it copies remote code, so that a folder saved from remote code is complete as well.
         from .hub_stedfm import complete_folder, share_weights
 
+        card = Path(save_directory, CARD)
+        if kwargs.get("push_to_hub") and card.is_file():  # the call below would replace it
+            self._card_text = card.read_text(encoding="utf-8", errors="replace")
         # Before the weights are written, because a push to the Hub happens at the end of the call below.
         complete_folder(self, Path(save_directory), write=is_main_process)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if is_main_process:
             share_weights(Path(save_directory))
+
+    def _upload_modified_files(
+        self, working_dir: str | os.PathLike[str], repo_id: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Upload a folder with the card of this model instead of the empty template of transformers."""
+        from .hub_stedfm import read_text  # see `save_pretrained`
+
+        if has_empty_card(Path(working_dir)):
+            text = self._card_text or read_text(self.name_or_path or None, CARD, {})
+            text = text or new_card(type(self).__name__, repo_id)
+            Path(working_dir, CARD).write_text(text, encoding="utf-8")
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def _get_files_timestamps(self, working_dir: str | os.PathLike[str]) -> dict[str, float]:
         """Return the folders that a push to the Hub leaves out unless they change; all files are sent.

@@ -82,7 +82,11 @@ def upload(
             without `overwrite`, the tag exists, or the Hub or the network fails.
     """
     hub_id = check_hub_id(hub_id, repo_type)
-    api = api or _logged_in()
+    if api is None:
+        from huggingface_hub import HfApi
+
+        check_login()
+        api = HfApi()
     with hub_errors(hub_id):
         local = {name: part.folder / name for part in parts for name in part.names}
         stored = _open_repository(api, hub_id, repo_type, private)
@@ -138,13 +142,12 @@ def check_hub_id(hub_id: str, repo_type: RepoType = "model") -> str:
     return short
 
 
-def _logged_in() -> Any:
-    """Return an API with the saved token."""
-    from huggingface_hub import HfApi, get_token
+def check_login() -> None:
+    """Raise a `UserError` if no token of the Hub is saved on this computer."""
+    from huggingface_hub import get_token
 
     if get_token() is None:
         raise UserError("not logged in to the Hub; run `hf auth login`, or set HF_TOKEN to a token with write access")
-    return HfApi()
 
 
 def _open_repository(api: Any, hub_id: str, repo_type: RepoType, private: bool) -> Mapping[str, Any]:

@@ -61,6 +61,7 @@ def check_files(folder: Path, names: Iterable[str], *, allow_paths: bool = False
 
 
 def _problems(folder: Path, name: str, allow_paths: bool) -> Iterator[str]:
+    """Yield the problems of one file."""
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         yield "is a link to a file outside of the folder; replace it by the file"
@@ -68,7 +69,7 @@ def _problems(folder: Path, name: str, allow_paths: bool) -> Iterator[str]:
     size = path.stat().st_size
     if size > _MAX_FILE_BYTES:
         yield f"has {size / 1e9:.0f} GB, more than the Hub takes; save the weights in shards"
-    if _is_pickle(path):
+    if is_pickle(path):
         yield "is a pickle, which can run code when it is opened; save weights as safetensors, and leave it out"
         return
     for kind in _secrets(path):
@@ -86,7 +87,7 @@ def find_path(texts: Iterable[str]) -> str | None:
     return None
 
 
-def _is_pickle(path: Path) -> bool:
+def is_pickle(path: Path) -> bool:
     """Return whether a file is a pickle by its suffix or content, also inside an archive of PyTorch."""
     if path.suffix.lower() in _PICKLES:
         return not _is_openvino(path)

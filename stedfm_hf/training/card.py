@@ -57,6 +57,7 @@ def write_card(
     machine: str | None = None,
     precision: str | None = None,
     held_out_crops: int | None = None,
+    licence: str | None = None,
 ) -> Path:
     """Write `README.md` into the folder of a pretrained model; call it last, because it shows the existing figures.
 
@@ -74,6 +75,7 @@ def write_card(
         machine: Description of the machine, see `describe_machine`.
         precision: Floating-point type of the training, such as `bfloat16`.
         held_out_crops: Number of crops of the evaluations in `rows`.
+        licence: Licence of the weights as the Hub names it; None if it is not stated.
 
     Returns:
         Path of the card.
@@ -87,6 +89,7 @@ def write_card(
     figures = {name: f"{FIGURES}/{name}.png" for name in (CURVE, RECONSTRUCTIONS)}
     facts = PretrainedCardFacts(
         name=name or output.resolve().name,
+        licence=licence,
         architecture=architecture,
         config=model.config.to_dict(),
         parameters={"encoder": encoder, "decoder": _count(model) - encoder},

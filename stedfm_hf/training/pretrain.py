@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi
 from transformers import TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from stedfm_hf.data.repository.files import SplitFiles, find_split
 from stedfm_hf.data.streaming.stream import CropStream
+from stedfm_hf.hub.publish import publish
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.runs import UserError
@@ -140,7 +140,10 @@ def pretrain(settings: PretrainSettings) -> PretrainResult:
             steps = _train(settings, arguments, network, batches, preparation, train, report)
             output.manifest.options["steps"] = steps
     if settings.push_to_hub and writes:
-        push(output.path, settings.hub_model_id or output.path.name, private=settings.hub_private_repo)
+        try:
+            publish(output.path, str(settings.hub_model_id), public=not settings.hub_private_repo)
+        except UserError as error:
+            raise UserError(f"{output.path}: is finished, but was not published. {error}") from error
     steps = int(output.manifest.options["steps"])
     return PretrainResult(output.path, output.manifest, steps, steps * settings.effective_batch_size)
 
@@ -238,7 +241,8 @@ def _finish(
         architecture=settings.architecture,
         recipe=settings.recipe() | {"learning_rate": settings.peak_learning_rate},
         init_from=settings.init_from,
-        name=(settings.hub_model_id or folder.name) if settings.push_to_hub else None,
+        name=settings.hub_model_id if settings.push_to_hub else None,
+        licence=settings.licence,
         machine=describe_machine(arguments.world_size, arguments.device),
         precision="bfloat16" if arguments.bf16 else "float16" if arguments.fp16 else "float32",
         held_out_crops=None if trainer.held_out is None else len(trainer.held_out),
@@ -263,29 +267,6 @@ def check_sizes(files: Sequence[SplitFiles], image_size: int) -> None:
                 f"{each.repo}: crops of {height} x {width} are smaller than the {image_size} x {image_size} of the "
                 f"model; build the data set with --crop-size {image_size} or more"
             )
-
-
-def push(folder: Path, hub_id: str, *, private: bool) -> None:
-    """Publish a finished folder on the Hub, without checkpoints and TensorBoard events.
-
-    Args:
-        folder: Folder of the model.
-        hub_id: Id of the repository.
-        private: Whether a new repository is private.
-
-    Raises:
-        UserError: The upload failed; the folder is unchanged.
-    """
-    api = HfApi()
-    try:
-        api.create_repo(hub_id, private=private, exist_ok=True)
-        # TensorBoard events contain the host name; curve.csv has the same values.
-        api.upload_folder(repo_id=hub_id, folder_path=folder, ignore_patterns=["checkpoint-*", "runs/*"])
-    except Exception as error:  # the errors of the Hub have no other common base class
-        raise UserError(
-            f"{folder}: is finished, but the upload to {hub_id} failed ({' '.join(str(error).split())[:200]}); "
-            "run the same command again to retry the upload"
-        ) from error
 
 
 def _identity(files: SplitFiles) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from math import gcd
 from pathlib import Path
 from typing import Any, ClassVar
 
+from stedfm_hf.cards.checks import check_licence
 from stedfm_hf.runs import UserError, counted, options
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import option, result_settings, settings
@@ -317,7 +318,15 @@ class PretrainSettings(TrainingSettings):
         None,
         affects_result=False,
         group=CHECKPOINTS,
-        help="Hub id of the published model; by default the name of the folder.",
+        metavar="OWNER/NAME",
+        help="Hub id of the published model.",
+    )
+    licence: str | None = option(
+        None,
+        affects_result=False,
+        group=CHECKPOINTS,
+        metavar="ID",
+        help="Licence of the weights on the card, as the Hub names it, such as mit or cc-by-4.0.",
     )
     hub_private_repo: bool = option(
         True, affects_result=False, group=CHECKPOINTS, help="Create a private repository on the Hub."
@@ -332,6 +341,10 @@ class PretrainSettings(TrainingSettings):
             check_dataset(each)
         if not self.dataset:
             raise UserError("--dataset is missing; give a folder or a Hub id (`stedfm data build` makes a data set)")
+        if self.push_to_hub and (self.hub_model_id is None or self.licence is None):
+            raise UserError("--push-to-hub needs --hub-model-id OWNER/NAME and --licence, such as mit")
+        if self.licence is not None:
+            check_licence(self.licence)
         weights = self.dataset_weights
         if weights is not None and (len(weights) != len(self.dataset) or min(weights) <= 0):
             raise UserError(

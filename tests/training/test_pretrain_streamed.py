@@ -12,6 +12,7 @@ import pytest
 from transformers import AutoModel
 
 from stedfm_hf.cli import main
+from stedfm_hf.hub.endpoint import ENDPOINT_FILES
 from stedfm_hf.runs import EXIT_DONE, EXIT_USAGE, Manifest
 from stedfm_hf.training.curve import Curve
 from tests.hub_server import Hub, environment_of, hub_server, use_hub
@@ -85,6 +86,9 @@ def test_a_killed_run_on_streamed_data_ends_as_an_unbroken_one_on_folders(
     assert "| lab/more | 20 |" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
 
 
+ENDPOINT = {file.name for file in ENDPOINT_FILES}
+
+
 @pytest.fixture
 def hub(loopback: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with hub_server() as hub:
@@ -96,13 +100,12 @@ def test_a_finished_folder_goes_to_the_hub_without_checkpoints(
     hub: Hub, data: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "run"
-    words = words_of(data[0], output, "--max_steps 4 --push_to_hub --hub_model_id lab/m")
+    words = words_of(data[0], output, "--max_steps 4 --push_to_hub --hub_model_id lab/m --licence mit")
     hub.refuses = True
     assert main(["pretrain", *words]) == EXIT_USAGE
     said = capsys.readouterr().err
-    assert (
-        f"stedfm: error: {output}: is finished, but the upload to lab/m failed (403" in said and not hub.repositories
-    )
+    assert f"stedfm: error: {output}: is finished, but was not published. lab/m: the token has no write access" in said
+    assert not hub.repositories
     assert Manifest.load(output / "manifest.json").ended is not None
     assert AutoModel.from_pretrained(output).config.hidden_size == 128
     weights = (output / "model.safetensors").read_bytes()
@@ -116,8 +119,9 @@ def test_a_finished_folder_goes_to_the_hub_without_checkpoints(
     assert hub.model("lab/m").private
     sent = hub.model("lab/m").files
     kept = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
-    assert set(sent) == {name for name in kept if not name.startswith(("checkpoint-", "runs/"))}
-    assert sent["model.safetensors"] == weights and {"recipe.yaml", "manifest.json", "figures/curve.png"} <= set(sent)
+    left_out = ("checkpoint-", "runs/", "manifest.json")
+    assert set(sent) - {".gitattributes"} - ENDPOINT == {name for name in kept if not name.startswith(left_out)}
+    assert sent["model.safetensors"] == weights and {"recipe.yaml", "figures/curve.png"} <= set(sent)
     assert 'from_pretrained("lab/m")' in sent["README.md"].decode()
 
 

@@ -101,7 +101,7 @@ def upload_dataset(settings: PushSettings, api: Any = None) -> Pushed:
     return Pushed(uploaded.url, crops, sum(map(len, index.values())), uploaded.private)
 
 
-def dataset_parts(folder: Path, *, manifest: bool = False) -> list[Part]:
+def dataset_parts(folder: Path, manifest: bool = False) -> list[Part]:
     """Return the files of a data set in the order of their upload.
 
     Args:

@@ -132,7 +132,7 @@ class FinetuneSettings(TrainingSettings):
             raise UserError(f"--layer-decay is {self.layer_decay}; it must be above 0 and at most 1")
         refused = {
             "load_best_model_at_end": "--load-best-model-at-end: always done; the metric is --metric-for-best-model",
-            "push_to_hub": "--push-to-hub: not available; publish the finished folder with `hf upload NAME FOLDER`",
+            "push_to_hub": "--push-to-hub: not available; use `stedfm publish` for the finished folder",
             "deepspeed": "--deepspeed: not available for fine-tuning; start several GPUs with torchrun",
             "fsdp": "--fsdp: not available for fine-tuning; start several GPUs with torchrun",
         }
