@@ -18,7 +18,7 @@ from stedfm_hf.cli.training import add_training
 from stedfm_hf.demo.settings import DemoSettings
 from stedfm_hf.doctor import DoctorSettings
 from stedfm_hf.hub.export_settings import ExportSettings
-from stedfm_hf.hub.settings import PublishSettings
+from stedfm_hf.hub.publish_settings import PublishSettings
 from stedfm_hf.info.settings import InfoSettings
 from stedfm_hf.runs.command_line import add_command, run_app
 from stedfm_hf.runs.threads import limit_spinning

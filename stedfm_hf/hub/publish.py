@@ -8,7 +8,7 @@ from typing import Any
 
 from stedfm_hf.cards.checks import card_problems
 from stedfm_hf.hub.kinds import CARD, Kind, is_left_out, kind_of
-from stedfm_hf.hub.settings import PublishSettings
+from stedfm_hf.hub.publish_settings import PublishSettings
 from stedfm_hf.runs import EXIT_DONE, EXIT_ITEMS_FAILED, UserError, atomic_path, counted, print_note
 from stedfm_hf.runs.result import Result
 from stedfm_hf.runs.settings import takes_settings

@@ -38,8 +38,8 @@ def test_a_complete_card_has_no_problems() -> None:
         ("library_name: transformers\n", "", "has no `library_name`"),
         ("pipeline_tag: image-classification\n", "", "has no `pipeline_tag`"),
         (
-            "pipeline_tag: image-classification",
-            "pipeline_tag: image-clasification",
+            "tag: image-classification",
+            "tag: image-clasification",
             "did you mean image-classification",
         ),
         ("tags: [sted]\n", "", "has no `tags`"),
