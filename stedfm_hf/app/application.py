@@ -123,12 +123,10 @@ def assemble(settings: AppSettings) -> tuple[gr.Blocks, Callable[[], None]]:
         raise
     blocks.queue(max_size=settings.max_waiting, api_open=False)
     visits.start_sweeping()
-    indexing = threading.Thread(target=models.prepare_index, args=(visits.is_closing,), daemon=True)
-    indexing.start()
 
     def close() -> None:
         visits.is_closing.set()
-        indexing.join()  # it would write again into the deleted folder
+        models.wait()  # the thread of the index would write again into the deleted folder
         visits.close()
 
     return blocks, close

@@ -65,7 +65,9 @@ def add_image_panel(page: Page, slot: str, *, with_range: bool) -> ImagePanel:
         low = gr.Slider(label="Black at", elem_id=f"{slot}-low", buttons=[])
         high = gr.Slider(label="White at", elem_id=f"{slot}-high", buttons=[])
         automatic = gr.Button("Automatic display range", size="sm")
-        gr.HTML(cells("The display range changes only the picture. Models always get the pixels of the file."))
+        gr.HTML(
+            cells("The display range changes only how the image is shown. Models always get the pixels of the file.")
+        )
 
     def shown(visit: Visit) -> Updates:
         """Return the values of the components for the opened image."""

@@ -39,6 +39,7 @@ def build_page(page: Page) -> gr.Blocks:
             panel.connect()
 
         def begin(visit: Visit) -> Updates:
+            page.models.prepare_index(page.visits.is_closing)
             return first.open_example(visit, next(iter(page.examples)))
 
         def leave(request: gr.Request) -> None:

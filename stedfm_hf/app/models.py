@@ -15,6 +15,8 @@ from stedfm_hf.app.settings import AppSettings
 from stedfm_hf.inference import Classifier, Encoder, Segmenter, load_classifier, load_encoder, load_segmenter
 from stedfm_hf.inference.reconstruction import Autoencoder, load_autoencoder
 from stedfm_hf.runs import UserError
+from stedfm_hf.weights.models import ModelSource
+from stedfm_hf.weights.packaged import PACKAGED, write_demo_segmenter
 
 
 @dataclass(eq=False)
@@ -36,6 +38,7 @@ class Models:
     _work: Path
     _index: Index | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _thread: threading.Thread | None = None
 
     @property
     def index(self) -> Index:
@@ -46,13 +49,25 @@ class Models:
             return self._index
 
     def prepare_index(self, stop: threading.Event) -> None:
-        """Make the index before the first visitor needs it.
+        """Make the index in a thread, so that it is ready when the first visitor needs it; the next calls do nothing.
 
         Args:
             stop: Event that stops the computation.
         """
-        with suppress(StoppedError), time_limit(math.inf, stop.is_set):
-            self.index  # noqa: B018
+
+        def make() -> None:
+            with suppress(StoppedError), time_limit(math.inf, stop.is_set):
+                self.index  # noqa: B018
+
+        if self._thread is None:
+            # Not a daemon: torch aborts the process if it ends during a computation.
+            self._thread = threading.Thread(target=make)
+            self._thread.start()
+
+    def wait(self) -> None:
+        """Wait for the thread of the index."""
+        if self._thread is not None:
+            self._thread.join()
 
 
 def load_models(settings: AppSettings, sources: ModelSources, work: Path) -> Models:
@@ -73,7 +88,11 @@ def load_models(settings: AppSettings, sources: ModelSources, work: Path) -> Mod
     except UserError:  # an encoder without a decoder, or a model for a task
         autoencoder = None
     classifier = None if sources.classifier is None else load_classifier(sources.classifier, **how)
-    segmenter = None if sources.segmenter is None else load_segmenter(sources.segmenter, **how)
+    segmenter_source = sources.segmenter
+    if segmenter_source is None and settings.model in PACKAGED:
+        folder = write_demo_segmenter(work / "demo-segmenter")
+        segmenter_source = ModelSource(folder.name, str(folder), f"{folder.name} ({PACKAGED[str(settings.model)]})")
+    segmenter = None if segmenter_source is None else load_segmenter(segmenter_source, **how)
     for loaded in (encoder, autoencoder, classifier, segmenter):
         if loaded is not None:
             watch(loaded.model)

@@ -26,7 +26,10 @@ class AppSettings:
         None, affects_result=False, help="Folder of `stedfm finetune classification`, or Hub id."
     )
     segmenter: str | Path | None = option(
-        None, affects_result=False, help="Folder of `stedfm finetune segmentation`, or Hub id."
+        None,
+        affects_result=False,
+        help="Folder of `stedfm finetune segmentation`, or Hub id; with `demo`, by default a packaged one that was "
+        "trained on simulated images only.",
     )
     index: str | Path | None = option(
         None,

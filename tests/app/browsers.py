@@ -59,6 +59,14 @@ class Visitor:
         """Click a button."""
         self.page.get_by_role("button", name=button, exact=True).click()
 
+    def source_of(self, image: str) -> str:
+        """Return the address of a picture."""
+        return str(self.page.locator(image).get_attribute("src"))
+
+    def wait_for_another(self, image: str, before: str) -> None:
+        """Wait until a picture has another address."""
+        self.page.wait_for_selector(f"{image}:not([src='{before}'])")
+
     def alert(self) -> str:
         """Return the message that is shown."""
         return self.page.locator("[role=alert]:visible").first.inner_text()

@@ -96,9 +96,10 @@ def test_files_of_every_kind_are_opened_or_refused_with_one_sentence(visitor: Vi
     assert visitor.page.get_by_text("fibres.png: 100 × 110, uint16, no pixel size in the file").is_visible()
     visitor.upload(folder / "stacks.msr")
     assert visitor.page.get_by_text("stacks.msr: 90 × 80, int16").is_visible()
+    before = visitor.source_of("#image-view img")
     visitor.page.locator("#image-series input").click()
     visitor.page.get_by_role("option", name="Confocal").click()
-    visitor.page.wait_for_function("document.querySelector('#image-series input').value.includes('Confocal')")
+    visitor.wait_for_another("#image-view img", before)
     visitor.upload(folder / "broken.tif")
     visitor.page.locator("[role=alert]:visible").wait_for()
     assert visitor.alert().startswith("broken.tif: ") and "Traceback" not in visitor.alert()
@@ -115,11 +116,10 @@ def test_files_of_every_kind_are_opened_or_refused_with_one_sentence(visitor: Vi
 
 def test_the_display_range_changes_the_picture_and_no_pixel(visitor: Visitor, folder: Path, tmp_path: Path) -> None:
     visitor.upload(folder / "cell.tif")
-    first = visitor.page.locator("#image-view img").get_attribute("src")
+    first = visitor.source_of("#image-view img")
     visitor.page.locator("#image-high input[type=number]").fill("3000")
     visitor.page.locator("#image-high input[type=number]").press("Enter")
-    changed = "src => document.querySelector('#image-view img').getAttribute('src') !== src"
-    visitor.page.wait_for_function(changed, arg=first)
+    visitor.wait_for_another("#image-view img", first)
     visitor.go_to("Find similar")
     visitor.press("Find similar images")
     written = pq.read_table(visitor.download(".embedding.parquet", tmp_path))

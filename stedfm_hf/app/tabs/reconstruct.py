@@ -31,9 +31,7 @@ def add_reconstruct(page: Page) -> None:
         return
     config = autoencoder.model.config
     with gr.Row():
-        ratio = gr.Slider(
-            10, 90, value=round(100 * config.mask_ratio), step=5, label="Hidden patches, in percent", buttons=[]
-        )
+        ratio = gr.Slider(10, 90, value=round(100 * config.mask_ratio), step=5, label="Hidden patches (%)", buttons=[])
         seed = gr.Number(0, label="Random seed of the mask", precision=0, minimum=0, maximum=2**31 - 1)
     button = gr.Button("Reconstruct", variant="primary", size="md")
     message = page.message()

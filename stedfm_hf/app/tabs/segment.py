@@ -42,7 +42,7 @@ def add_segment(page: Page) -> None:
             "stedfm app --segmenter ./my-segmenter\n```"
         )
         return
-    gr.Markdown(f"Segment the image with `{segmenter.name}`: {', '.join(segmenter.object_classes.values())}.")
+    gr.Markdown(f"Segment the image with {segmenter.name}: {', '.join(segmenter.object_classes.values())}.")
     with gr.Row():
         threshold = gr.Slider(
             0.05, 0.95, value=0.5, step=0.05, label="Probability threshold", visible=not segmenter.single, buttons=[]

@@ -42,7 +42,7 @@ def add_similar(page: Page) -> None:
         best = gr.Dataframe(headers=["image", "channel", "similarity"], interactive=False, visible=False)
         files = downloads()
     gr.Markdown(
-        "### Similar patches\nClick a structure in the picture, or enter a position: bright patches resemble it."
+        "### Similar patches\nClick a structure in the image, or enter a position: bright patches resemble it."
     )
     with gr.Row():
         row = gr.Number(0, label="Row, in pixels", precision=0, minimum=0, elem_id="patch-row")
