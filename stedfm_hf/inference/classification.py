@@ -103,7 +103,10 @@ def _classify(settings: ClassifySettings) -> TableResult:
         "predictions": list(columns),
         "map_stride": None if map_writer is None else map_writer.stride,
     }
-    with open_table(target, "classify", settings, classifier, resolved, skipped, {TRAINED_ON: trained_on}) as output:
+    remove_results = None if folder is None else partial(remove_maps, folder, kinds=["map"])
+    with open_table(
+        target, "classify", settings, classifier, resolved, skipped, {TRAINED_ON: trained_on}, remove_results
+    ) as output:
         process_sources(
             TableParts(output, schema),
             sources,
@@ -112,7 +115,7 @@ def _classify(settings: ClassifySettings) -> TableResult:
             lambda results: prediction_table(results, schema, classifier, columns),
             workers=settings.workers,
             annotate=map_writer,
-            remove_results=None if folder is None else partial(remove_maps, folder, kinds=["map"]),
+            remove_results=remove_results,
         )
     return TableResult(target, output.manifest, read_table(target, schema))
 

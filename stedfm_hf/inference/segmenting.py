@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -65,6 +66,7 @@ def segment_fields(
         model=segmenter.name,
         weights_sha256=segmenter.weights_sha256,
         overwrite=settings.overwrite,
+        remove_items=partial(remove_maps, folder, kinds=KINDS),
     ) as output:
         records = FieldRecords(output, field_schema(segmenter), object_schema(config.num_channels))
 

@@ -231,6 +231,7 @@ def open_table(
     resolved: Mapping[str, Any],
     skipped: Mapping[str, int],
     options: Mapping[str, Any] | None = None,
+    remove_items: Callable[[Collection[str]], None] | None = None,
 ) -> AbstractContextManager[Output]:
     """Open the table that a command writes; see `open_output`."""
     return open_output(
@@ -245,6 +246,7 @@ def open_table(
         weights_sha256=loaded.weights_sha256,
         is_folder=False,
         overwrite=settings.overwrite,
+        remove_items=remove_items,
     )
 
 

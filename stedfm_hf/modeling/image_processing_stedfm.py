@@ -29,6 +29,8 @@ _DONE_ANYWAY = (("data_format", "channels_first"), ("data_format", "ChannelDimen
 _SAVED_WITH_SETTINGS = ("image_processor_type", "auto_map", "processor_class", "feature_extractor_type")
 _AT_ONCE = 2**22
 """Largest number of pixels whose percentiles are computed at once, because they are copied."""
+_SCALED_AT_ONCE = 2**20
+"""Largest number of pixels that are scaled at once, because they are copied."""
 
 
 def fit_intensity_range(
@@ -157,16 +159,19 @@ def apply_intensity_range(array: np.ndarray, limits: np.ndarray, clip: bool = Tr
     narrow = array.dtype != np.float64 and (array.dtype.kind == "f" or np.abs(limits).max() < 2**24)
     exact = np.float32 if narrow else np.float64
     scaled = np.empty(array.shape, dtype=np.float32)
+    rows = max(1, _SCALED_AT_ONCE // max(1, array.shape[2]))
     for channel, (low, high) in enumerate(limits):
         if high <= low:
             scaled[channel] = 0.0
             continue
-        plane = array[channel].astype(exact)
-        plane -= exact(low)
-        plane /= exact(high - low)
-        scaled[channel] = np.nan_to_num(plane, copy=False, nan=0.0, posinf=1.0, neginf=0.0)
-        if clip:
-            np.clip(scaled[channel], 0.0, 1.0, out=scaled[channel])
+        for top in range(0, array.shape[1], rows):  # temporary arrays of a whole plane would triple the memory
+            part = array[channel][top : top + rows].astype(exact)
+            part -= exact(low)
+            part /= exact(high - low)
+            target = scaled[channel, top : top + rows]
+            target[...] = np.nan_to_num(part, copy=False, nan=0.0, posinf=1.0, neginf=0.0)
+            if clip:
+                np.clip(target, 0.0, 1.0, out=target)
     return scaled
 
 

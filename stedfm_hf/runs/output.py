@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +73,7 @@ def open_output(
     seed: int | None = None,
     is_folder: bool = True,
     overwrite: bool = False,
+    remove_items: Callable[[Collection[str]], None] | None = None,
     writes: bool = True,
     retries: bool = True,
 ) -> Iterator[Output]:
@@ -95,6 +96,7 @@ def open_output(
         seed: Random seed.
         is_folder: Whether the output is a folder.
         overwrite: Whether to remove the results of an earlier run first.
+        remove_items: Function that removes the files of items; `overwrite` calls it with the items of the earlier run.
         writes: Whether this process writes.
         retries: Whether a finished run with failed items is resumed to try them again.
 
@@ -129,7 +131,7 @@ def open_output(
     folder = output.path if is_folder else output.path.parent
     check_output(path, command, is_folder=is_folder, overwrite=overwrite)
     if overwrite and writes:
-        _remove(output, [folder / name for name in (*temporary, *results)])
+        _remove(output, [folder / name for name in (*temporary, *results)], remove_items)
     elif output.record.exists():
         _resume(output, [folder / name for name in results], [folder / name for name in temporary], retries)
     before = dict(manifest.items)
@@ -202,11 +204,15 @@ def _resume(output: Output, results: Sequence[Path], temporary: Sequence[Path], 
         manifest.ended, manifest.seconds = old.ended, old.seconds
 
 
-def _remove(output: Output, paths: Sequence[Path]) -> None:
+def _remove(output: Output, paths: Sequence[Path], remove_items: Callable[[Collection[str]], None] | None) -> None:
     """Remove the results of an earlier run; the manifest last, so that no incomplete output looks finished."""
     if output.record.exists():
         old = Manifest.load(output.record)
-        old.ended, old.items = None, {}
+        old.ended = None
+        old.save(output.record)
+        if remove_items is not None:
+            remove_items(old.items)
+        old.items = {}
         old.save(output.record)
     for path in (*paths, output.record):
         remove_path(path)

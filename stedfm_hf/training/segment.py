@@ -349,11 +349,12 @@ def choose_examples(trainer: SegmentationTrainer, split: AnnotatedSplit, scored:
         return []
     chosen = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
     if len(order) < len(chosen):
-        chosen = {"best": order[0], "worst": order[-1]} if len(order) == 2 else {"image": order[0]}
+        chosen = {"best": order[0], "worst": order[-1]} if len(order) == 2 else {"only image": order[0]}
     overlays = []
     for title, number in chosen.items():
         item = split.items[int(number)]
-        overlays.append(Overlay(f"{title} of {len(order)}", item, trainer.maps(item)))
+        row_title = f"{title} of {len(order)}" if len(order) > 1 else title
+        overlays.append(Overlay(row_title, item, trainer.maps(item)))
     return overlays
 
 

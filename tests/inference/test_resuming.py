@@ -211,3 +211,18 @@ def test_rows_of_files_that_are_gone_stay_and_are_named(
     by_segment(images, tmp_path / "out", models)
     assert line in capsys.readouterr().err
     assert len(pd.read_parquet(tmp_path / "out" / "fields.parquet")) == 9
+
+
+def test_overwriting_removes_the_files_of_other_inputs(models: Path, images: Path, tmp_path: Path) -> None:
+    out, maps = tmp_path / "out", tmp_path / "maps"
+    options: dict[str, Any] = {"device": "cpu", "series": "z1"}
+    segment(images, out, model=models / "segment", **options)
+    classify(images, model=models / "classify", output=tmp_path / "c.csv", maps=maps, **options)
+    (out / "mine.labels1.tif").touch()
+    options["overwrite"] = True
+    segment(images / "b.npz", out, model=models / "segment", **options)
+    classify(images / "b.npz", model=models / "classify", output=tmp_path / "c.csv", maps=maps, **options)
+    kinds = ("labels1.tif", "objects1.tif", "overlay1.png", "probabilities1.tif")
+    expected = {"mine.labels1.tif", "fields.parquet", "objects.parquet", "manifest.json"}
+    assert {file.name for file in out.iterdir()} == expected | {f"b.npz.{kind}" for kind in kinds}
+    assert [file.name for file in maps.rglob("*.tif")] == ["b.npz.map1.tif"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from transformers import AutoImageProcessor
 
 from stedfm_hf import StedFmImageProcessor, StedImage
 from stedfm_hf.modeling import image_processing_stedfm as module
-from stedfm_hf.modeling.image_processing_stedfm import fit_intensity_range
+from stedfm_hf.modeling.image_processing_stedfm import apply_intensity_range, fit_intensity_range
 
 REAL = st.sampled_from(
     ["uint8", "int8", "uint16", "int16", "int32", "uint32", "int64", "float32", "float64", ">u2", "bool"]
@@ -312,3 +313,15 @@ def test_class_maps_of_other_images_are_resized() -> None:
         StedFmImageProcessor().post_process_semantic_segmentation(output, [(100, 50)])
     with pytest.raises(ValueError, match="pixel_size_nm"):
         StedFmImageProcessor(target_pixel_size_nm=40).post_process_semantic_segmentation(output, [(9, 9), (9, 9)])
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float64"])
+def test_scaling_of_a_large_image_copies_blocks_of_rows_only(dtype: str) -> None:
+    array = np.random.default_rng(0).integers(0, 60000, (1, 4096, 4100)).astype(dtype)
+    limits = np.array([[100.0, 50000.0]])
+    tracemalloc.start()
+    scaled = apply_intensity_range(array, limits)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak - scaled.nbytes < array.size * 3
+    np.testing.assert_allclose(scaled, np.clip((array - 100.0) / 49900.0, 0, 1), rtol=0, atol=1e-6)
