@@ -7,10 +7,14 @@ from importlib.util import find_spec
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.options import BACKENDS
 
-EXPORT_PRECISIONS = {"onnx": ("float32", "int8"), "openvino": ("float32", "bfloat16")}
-"""Precisions of the exports for each backend other than torch."""
-LIBRARIES = {"onnx": ("onnxruntime", "onnx", "onnxscript"), "openvino": ("openvino", "onnx", "onnxscript")}
-"""Modules that a backend needs to export a model and to run it."""
+EXPORT_PRECISIONS = {"onnx": ("float32", "int8"), "openvino": ("float32", "bfloat16"), "bioimageio": ("float32",)}
+"""Precisions of the exports that are graphs."""
+LIBRARIES = {
+    "onnx": ("onnxruntime", "onnx", "onnxscript"),
+    "openvino": ("openvino", "onnx", "onnxscript"),
+    "bioimageio": ("bioimageio", "onnxruntime", "onnx", "onnxscript"),
+}
+"""Modules that are needed to export a model and to run it."""
 
 
 def check_backend(backend: str, precision: str = "float32", device: str = "auto") -> None:

@@ -34,7 +34,7 @@ def write_export(
         model: Model in float32, on the CPU, in evaluation mode.
         processor: Image processor of the model.
         folder: Existing folder to write.
-        format: `transformers`, `timm`, `onnx` or `openvino`.
+        format: `transformers`, `timm`, `onnx`, `openvino` or `bioimageio`.
         name: Name of the model.
         title: Name of the export.
         weights_sha256: SHA-256 of the weights of the model.
@@ -48,6 +48,13 @@ def write_export(
     Raises:
         UserError: If the format cannot express the model, a library is missing, or the export differs from the model.
     """
+    if format == "bioimageio":
+        from stedfm_hf.exports.bioimageio_format import export_bioimageio
+
+        comparison = export_bioimageio(
+            model, processor, folder, title=title, weights_sha256=weights_sha256, licence=licence
+        )
+        return _facts("segmenter for bioimage.io", folder, comparison)
     class_name, how, comparison = _write(model, folder, format, weights_sha256, precision, image_size)
     comparison.check(precision)
     if format in ("onnx", "openvino"):
@@ -66,9 +73,14 @@ def write_export(
         licence=licence,
     )
     (folder / "README.md").write_text(render_readme(facts), encoding="utf-8", newline="\n")
+    return _facts(f"{class_name} for {format}, {precision}", folder, comparison, how)
+
+
+def _facts(what: str, folder: Path, comparison: Comparison, how: str = "") -> dict[str, Any]:
+    """Return the facts for the manifest; `how` is a note on the comparison."""
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     return {
-        "described": f"{class_name} for {format}, {precision}, {size:.1f} MB",
+        "described": f"{what}, {size:.1f} MB",
         "comparison": f"{comparison.describe()}{how}",
         **comparison.record(),
     }

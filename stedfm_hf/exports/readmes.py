@@ -86,7 +86,7 @@ def render_readme(facts: ReadmeFacts) -> str:
         config=config,
         labels=[str(config.id2label[number]) for number in range(config.num_labels)],
         processor=facts.processor,
-        activation=_activation(facts, kind),
+        activation=activation_of(facts.config, kind),
     )
     return text.rstrip() + "\n"
 
@@ -102,9 +102,14 @@ def _scaling(processor: StedFmImageProcessor) -> str:
     return f"{ways[processor.normalization]} Read 16-bit files as 16 bit, not through an 8-bit picture."
 
 
-def _activation(facts: ReadmeFacts, kind: Kind) -> str:
-    """Return how logits become predictions: softmax, sigmoid, clip or logits; empty for a model without a head."""
-    target_type = facts.config.target_type
+def activation_of(config: StedFmConfig, kind: Kind) -> str:
+    """Return how logits become predictions: softmax, sigmoid, clip or logits; empty for a model without a head.
+
+    Args:
+        config: Configuration of the model.
+        kind: Kind of the model.
+    """
+    target_type = config.target_type
     if kind in ("encoder", "pretraining"):
         return ""
     if kind == "segmenter":
@@ -112,7 +117,7 @@ def _activation(facts: ReadmeFacts, kind: Kind) -> str:
         import torch
 
         with torch.device("meta"):
-            model = StedFmForSemanticSegmentation(facts.config)
+            model = StedFmForSemanticSegmentation(config)
         if target_type == "regression":
             return "logits"
         if model._loss != "mse" and target_type == "single_label":

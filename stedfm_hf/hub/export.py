@@ -28,6 +28,7 @@ _OTHER_RESULTS = (
     "model.xml",
     "model.bin",
     "head.safetensors",
+    "model.bioimageio.zip",
 )
 
 
@@ -62,6 +63,7 @@ def export(settings: ExportSettings) -> Export:
     | `timm` | encoder, classifier | `timm.create_model("local-dir:FOLDER", pretrained=True)` |
     | `onnx` | encoder, classifier, segmenter | onnxruntime, and `--backend onnx` of the commands |
     | `openvino` | encoder, classifier, segmenter | OpenVINO, and `--backend openvino` of the commands |
+    | `bioimageio` | segmenter | Fiji (deepImageJ), ilastik, napari, and `bioimageio.core` |
 
     Of a masked autoencoder, all formats but `transformers` export the encoder.
 

@@ -8,7 +8,7 @@ from stedfm_hf.exports.backends import EXPORT_PRECISIONS, check_export_precision
 from stedfm_hf.runs import UserError, options
 from stedfm_hf.runs.settings import argument, option, settings
 
-FORMATS = ("transformers", "timm", "onnx", "openvino")
+FORMATS = ("transformers", "timm", "onnx", "openvino", "bioimageio")
 FIXED_SIZE = ("transformers", "timm")
 """Formats whose models take one image size, because positions are stored in a table."""
 
@@ -24,8 +24,8 @@ class ExportSettings:
     model: str | Path = argument(affects_result=False, help="Folder of a model, Hub id, or `demo`.")
     format: str = option(
         choices=FORMATS,
-        help="Format to write: transformers (stock classes, without remote code), timm, onnx (onnxruntime), or "
-        "openvino.",
+        help="Format to write: transformers (stock classes, without remote code), timm, onnx (onnxruntime), openvino, "
+        "or bioimageio (a segmenter for Fiji, ilastik and napari).",
     )
     output: str | Path = option(affects_result=False, metavar="DIR", help="Folder to write.")
     encoder_only: bool = option(False, help="Export the encoder of a model without its decoder or head.")
