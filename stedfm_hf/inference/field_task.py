@@ -17,12 +17,11 @@ from stedfm_hf.inference.objects import Components, Hulls
 from stedfm_hf.inference.overlay import write_overlay
 from stedfm_hf.inference.plane_files import Planes, new_planes
 from stedfm_hf.inference.segmenter import Segmenter
+from stedfm_hf.inference.stepwise import LARGE
 from stedfm_hf.inference.tables import OF_IMAGE, OF_MODEL
 from stedfm_hf.inference.zarr_planes import ZarrPlanes
 from stedfm_hf.runs import Progress
 
-LARGE = 2048 * 2048
-"""Size in pixels from which a field has its own progress line."""
 MOST_OBJECTS = 2**24
 """Largest number of objects of a class in a field: float32, the largest type of ImageJ, holds no larger integers."""
 KINDS = ("labels", "objects", "probabilities", "overlay")

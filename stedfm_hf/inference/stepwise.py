@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -32,6 +32,8 @@ CHUNK = 64
 """Number of files between two writes, which a killed run loses at most."""
 AHEAD = 64, 128 * 2**20
 """Number and size in bytes of the files that are prefetched."""
+LARGE = 2048 * 2048
+"""Number of pixels of an image from which the progress of its rows is shown."""
 LONG = 60.0
 """Remaining time in seconds from which on a faster precision is suggested."""
 Fact = dict[str, Any]
@@ -174,14 +176,15 @@ def _compute(
         for source in prepared:
             errors[source.path] = source.error
             noted[source.path] = notes.add(source.path, source.notes)
-            for fact, pixels in source.images:
-                try:
-                    more = annotate(fact, pixels) if annotate else {}
-                except ValueError as error:
-                    errors[source.path] = str(error)
-                    break
-                facts.append(fact | more | {"size": pixels.shape[1:]})
-                yield pixels
+            for fact, whole in source.images:
+                with _rows_progress(whole, source.path) as pixels:
+                    try:
+                        more = annotate(fact, pixels) if annotate else {}
+                    except ValueError as error:
+                        errors[source.path] = str(error)
+                        break
+                    facts.append(fact | more | {"size": pixels.shape[1:]})
+                    yield pixels
             progress.update()
 
     values = list(compute(images()))
@@ -197,6 +200,23 @@ def _compute(
             reason = (manifest.items[path].reason or "").rpartition(f"{Path(path).name}: ")[2]
             progress.note(f"stedfm: error: {path}: {reason}")
     return [(fact, value) for fact, value in zip(facts, values, strict=True) if errors[fact["path"]] is None]
+
+
+@contextmanager
+def _rows_progress(pixels: np.ndarray, path: str) -> Iterator[np.ndarray]:
+    """Yield the pixels (C, H, W) of an image; if it is large, reading its rows from top to bottom shows progress."""
+    height, width = pixels.shape[1:]
+    if height * width < LARGE:
+        yield pixels
+        return
+    with Progress(height, description=path, unit="rows") as progress:
+
+        def read(top: int, bottom: int) -> np.ndarray:
+            progress.update(max(0, top - progress.count))
+            return pixels[:, top:bottom]
+
+        yield cast(np.ndarray, RowArray(read, (len(pixels), height, width), pixels.dtype))
+        progress.update(height - progress.count)
 
 
 def table_of(rows: list[Fact], schema: pa.Schema, loaded: Loaded, columns: dict[str, Any]) -> pa.Table:
