@@ -6,22 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from huggingface_hub import ModelCardData
+from stedfm_hf.cards.model_facts import CardResult, Head, ModelFacts, front_matter
+from stedfm_hf.cards.rendering import render
 
-from stedfm_hf.cards.rendering import MODEL_TAGS, render
 
-
-@dataclass(frozen=True)
-class FinetunedCardFacts:
-    """Facts of the card of a fine-tuned model; facts that are None or empty are omitted from the card.
+@dataclass(frozen=True, kw_only=True)
+class FinetunedCardFacts(ModelFacts):
+    """Facts of the card of a fine-tuned model (see `ModelFacts`).
 
     Attributes:
-        name: Title of the card and name of the model in the examples.
         task: `classes`, `multilabel`, `regression` or `segmentation`.
         classes: Names of the classes; empty for a regression.
         target: Name of the number that a regression predicts.
-        config: Configuration, as for `CardFacts`.
-        parameters: Numbers of parameters of the encoder and of the head, by part.
         base: Name of the model that the training started from, or of the architecture.
         base_note: Note on that model.
         mode: Mode of the fine-tuning.
@@ -49,15 +45,10 @@ class FinetunedCardFacts:
         machine: Description of the devices, without the host name.
         precision: Floating-point type of the training, such as `bfloat16`.
         figures: Paths of figures relative to the folder, by name.
-        files: Descriptions of other files of the folder, by name.
-        licence: Licence of the weights.
     """
 
-    name: str
     task: str
     classes: tuple[str, ...]
-    config: Mapping[str, Any]
-    parameters: Mapping[str, int]
     base: str
     mode: str
     mode_description: str
@@ -86,8 +77,11 @@ class FinetunedCardFacts:
     machine: str | None = None
     precision: str | None = None
     figures: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
-    licence: str | None = None
+
+    @property
+    def head(self) -> Head:
+        """Head of the model."""
+        return "segmenter" if self.task == "segmentation" else "classifier"
 
 
 def render_finetuned_card(facts: FinetunedCardFacts) -> str:
@@ -128,10 +122,9 @@ def render_finetuned_card(facts: FinetunedCardFacts) -> str:
         >>> "There is no test split" in card, "accuracy | 0.9000" in card
         (True, True)
     """
-    data = ModelCardData(
-        license=facts.licence,
-        library_name="transformers",
-        pipeline_tag="image-segmentation" if facts.task == "segmentation" else "image-classification",
-        tags=[*MODEL_TAGS, *["synthetic"] * facts.simulated],
-    )
-    return render("finetuned_card.md.jinja", data, facts=facts)
+    results = [
+        CardResult(facts.data, facts.reported_split, name, round(best, 4))
+        for name, (_, _, best) in facts.metrics.get(facts.reported_split, {}).items()
+    ]
+    data = front_matter(facts, tags=["synthetic"] * facts.simulated, results=results)
+    return render("finetuned.md.jinja", data, facts=facts)

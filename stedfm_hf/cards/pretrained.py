@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from huggingface_hub import ModelCardData
-
-from stedfm_hf.cards.rendering import MODEL_TAGS, render
+from stedfm_hf.cards.model_facts import CardResult, ModelFacts, front_matter
+from stedfm_hf.cards.rendering import render
 
 
 @dataclass(frozen=True)
@@ -28,15 +27,12 @@ class TrainingData:
     on_hub: bool = False
 
 
-@dataclass(frozen=True)
-class PretrainedCardFacts:
-    """Facts of the card of a pretrained model; facts that are None or empty are omitted from the card.
+@dataclass(frozen=True, kw_only=True)
+class PretrainedCardFacts(ModelFacts):
+    """Facts of the card of a pretrained model (see `ModelFacts`); `config` also has `mask_ratio` and `norm_pix_loss`.
 
     Attributes:
-        name: Title of the card and name of the model in the examples.
         architecture: Name of the architecture.
-        config: Configuration, as for `CardFacts`, with `mask_ratio` and `norm_pix_loss`.
-        parameters: Numbers of parameters of the encoder and of the decoder, by part.
         data: Data sets of the training.
         steps: Number of optimiser steps.
         samples: Number of crops seen.
@@ -56,14 +52,9 @@ class PretrainedCardFacts:
         knn_untrained: The same accuracy before the first step.
         curve: Path of the figure of the losses, relative to the folder.
         reconstructions: Path of the figure of the reconstructions, relative to the folder.
-        files: Descriptions of other files of the folder, by name.
-        licence: Licence of the weights.
     """
 
-    name: str
     architecture: str
-    config: Mapping[str, Any]
-    parameters: Mapping[str, int]
     data: tuple[TrainingData, ...]
     steps: int
     samples: int
@@ -83,8 +74,6 @@ class PretrainedCardFacts:
     knn_untrained: float | None = None
     curve: str | None = None
     reconstructions: str | None = None
-    files: Mapping[str, str] = field(default_factory=dict)
-    licence: str | None = None
 
     @property
     def simulated(self) -> str:
@@ -119,11 +108,13 @@ def render_pretrained_card(facts: PretrainedCardFacts) -> str:
         >>> "only simulated images" in card, "kNN" in card
         (True, False)
     """
-    data = ModelCardData(
-        license=facts.licence,
-        library_name="transformers",
-        pipeline_tag="image-feature-extraction",
-        tags=[*MODEL_TAGS, "masked-autoencoder", *["synthetic"] * (facts.simulated != "none")],
-        datasets=[each.name for each in facts.data if each.on_hub] or None,
+    results = []
+    if facts.knn is not None:
+        results.append(CardResult(facts.data[0].name, "held-out crops", "knn_accuracy", round(facts.knn, 4)))
+    data = front_matter(
+        facts,
+        tags=["masked-autoencoder", *["synthetic"] * (facts.simulated != "none")],
+        datasets=[each.name for each in facts.data if each.on_hub],
+        results=results,
     )
-    return render("pretrained_card.md.jinja", data, facts=facts)
+    return render("pretrained.md.jinja", data, facts=facts)

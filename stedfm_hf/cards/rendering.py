@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,4 +25,5 @@ def render(template: str, data: CardData, **facts: Any) -> str:
         Text of `README.md`, with a front matter that the Hub accepts.
     """
     text = _TEMPLATES.get_template(template).render(card_data=data.to_yaml(), **facts)
-    return str(RepoCard(text)).strip() + "\n"
+    text = re.sub(r"[ \t]+\n", "\n", str(RepoCard(text)).strip())
+    return re.sub(r"\n{3,}", "\n\n", text) + "\n"

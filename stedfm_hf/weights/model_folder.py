@@ -9,7 +9,7 @@ import safetensors
 from safetensors.torch import load_file
 from torch import nn
 
-from stedfm_hf.cards import CardFacts, render_model_card
+from stedfm_hf.cards import ConvertedCardFacts, render_converted_card
 from stedfm_hf.runs import UserError, sha256_file
 from stedfm_hf.runs.quiet import quiet_transformers
 from stedfm_hf.weights.archives import extract_checkpoint, is_checkpoint_archive
@@ -46,7 +46,7 @@ def write_model_folder(
     with quiet_transformers():
         model.save_pretrained(folder)
     facts = _card_facts(translation, model, name=name, title=title, sha256=sha256, official=official)
-    (folder / "README.md").write_text(render_model_card(facts), encoding="utf-8", newline="\n")
+    (folder / "README.md").write_text(render_converted_card(facts), encoding="utf-8", newline="\n")
     return {
         "architecture": translation.architecture,
         "kind": translation.kind,
@@ -76,11 +76,11 @@ def _open(path: Path, work: Path) -> tuple[Checkpoint, str | None]:
 
 def _card_facts(
     translation: Translation, model: nn.Module, *, name: str, title: str, sha256: str, official: OfficialWeights | None
-) -> CardFacts:
+) -> ConvertedCardFacts:
     """Collect what the model card reports; `official` is None for weights that are not published by the authors."""
     encoder, config = _count(model.get_submodule("stedfm")), translation.config
     rest = "classification head" if translation.kind == "classification" else "decoder"
-    return CardFacts(
+    return ConvertedCardFacts(
         name=title,
         architecture=translation.architecture,
         kind=translation.kind,
@@ -93,6 +93,7 @@ def _card_facts(
         corpus=official.corpus if official else None,
         training=official.training if official else (),
         licence=official.licence if official else None,
+        licence_text=official.licence_note if official else None,
         labels=tuple((config.id2label or {}).values()) if translation.kind != "pretraining" else (),
     )
 

@@ -20,7 +20,8 @@ class OfficialWeights:
         url: URL of its file, or None if no public file is known.
         sha256: SHA-256 of the downloaded file, or None if it is not recorded.
         training: Facts about the pretraining, one sentence each.
-        licence: Licence of the weights.
+        licence: Licence of the weights, as the Hub names it.
+        licence_note: Origin of the licence.
 
     Source:
         Paper and reference repository.
@@ -32,7 +33,8 @@ class OfficialWeights:
     url: str | None = None
     sha256: str | None = None
     training: tuple[str, ...] = ()
-    licence: str = "MIT, the licence of the reference repository; the file itself states none"
+    licence: str = "mit"
+    licence_note: str = "MIT, the licence of the reference repository; the file itself states none"
 
 
 _SMALL_STED = OfficialWeights(

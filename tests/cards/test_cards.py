@@ -5,9 +5,10 @@ import re
 
 from huggingface_hub import ModelCard
 
-from stedfm_hf.cards import CardFacts, render_model_card
+from stedfm_hf.cards import ConvertedCardFacts, render_converted_card
+from stedfm_hf.cards.checks import card_problems
 
-FACTS = CardFacts(
+FACTS = ConvertedCardFacts(
     name="stedfm-vit-small",
     architecture="stedfm-vit-small",
     kind="pretraining",
@@ -26,7 +27,8 @@ FACTS = CardFacts(
     weights_name="MAE_SMALL_STED",
     corpus="STED",
     training=("1,000 epochs.",),
-    licence="MIT, as the reference",
+    licence="mit",
+    licence_text="MIT, as the reference",
 )
 
 
@@ -35,37 +37,48 @@ def python_blocks(card: str) -> list[str]:
 
 
 def test_the_hub_reads_the_front_matter() -> None:
-    data = ModelCard(render_model_card(FACTS)).data.to_dict()
+    data = ModelCard(render_converted_card(FACTS)).data.to_dict()
     assert data["license"] == "mit" and data["library_name"] == "transformers"
     assert data["pipeline_tag"] == "image-feature-extraction" and "microscopy" in data["tags"]
 
 
 def test_the_card_contains_the_known_facts() -> None:
-    card = render_model_card(FACTS)
+    card = render_converted_card(FACTS)
     for words in ("21,392,256", "16 x 16", "1,000 epochs.", "MAE_SMALL_STED", "`backbone.mask_token`", "ab" * 32):
         assert words in card
     assert "10.1101/2025.06.06.656993" in card and "{{" not in card and "{%" not in card and "None" not in card
 
 
 def test_the_card_of_unknown_weights_claims_nothing() -> None:
-    unknown = dataclasses.replace(FACTS, weights_name=None, corpus=None, training=(), licence=None, source="mine.pth")
-    card = render_model_card(unknown)
+    unknown = dataclasses.replace(
+        FACTS, weights_name=None, corpus=None, training=(), licence=None, licence_text=None, source="mine.pth"
+    )
+    card = render_converted_card(unknown)
     assert "license:" not in card and "those of the authors" not in card and "million" not in card
     assert "does not record" in card and "mine.pth" in card
 
 
-def test_the_examples_are_python_for_both_kinds() -> None:
-    classifier = dataclasses.replace(FACTS, kind="classification", labels=("actin", "tubulin"))
-    for facts, name in ((FACTS, "AutoModel"), (classifier, "AutoModelForImageClassification")):
-        (code,) = python_blocks(render_model_card(facts))
-        compile(code, "card", "exec")
-        assert f"{name}.from_pretrained" in code
-    assert "(1, 2): actin, tubulin" in render_model_card(classifier)
+def test_every_card_has_three_ways_to_use_the_model() -> None:
+    for kind, command, name in (
+        ("pretraining", "stedfm embed", 'AutoModel.from_pretrained("stedfm-vit-small"'),
+        ("classification", "stedfm classify", 'pipeline("stedfm-image-classification", model="stedfm-vit-small"'),
+        ("segmentation", "stedfm segment", 'pipeline("stedfm-segmentation", model="stedfm-vit-small"'),
+    ):
+        card = render_converted_card(dataclasses.replace(FACTS, kind=kind, labels=("actin", "tubulin")))
+        package, alone = python_blocks(card)
+        for code in (package, alone):
+            compile(code, "card", "exec")
+        assert command in card and name in package and "import stedfm_hf" in package
+        assert "trust_remote_code=True" in alone and "stedfm_hf" not in alone
+
+
+def test_a_converted_card_with_a_licence_is_complete() -> None:
+    assert card_problems(render_converted_card(FACTS), "model") == []
 
 
 def test_the_markdown_is_tidy() -> None:
-    for kind in ("pretraining", "classification"):
-        card = render_model_card(dataclasses.replace(FACTS, kind=kind, labels=("actin",)))
+    for kind in ("pretraining", "classification", "segmentation"):
+        card = render_converted_card(dataclasses.replace(FACTS, kind=kind, labels=("actin",)))
         assert card.startswith("---\n") and card.endswith("\n") and not card.endswith("\n\n")
         assert "\n\n\n" not in card and not re.search(r"[ \t]\n", card)
         for heading in re.findall(r"^## .+$", card, flags=re.MULTILINE):

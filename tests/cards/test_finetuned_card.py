@@ -113,8 +113,10 @@ def test_from_scratch_names_only_the_architecture() -> None:
 @pytest.mark.parametrize("facts", [LEAST, MOST, NUMBERS, dataclasses.replace(MOST, metrics={}, files={})])
 def test_the_example_is_python_and_the_markdown_tidy(facts: FinetunedCardFacts) -> None:
     card = render_finetuned_card(facts)
-    (code,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
-    compile(code, "card", "exec")
+    codes = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    assert len(codes) == 2
+    for code in codes:
+        compile(code, "card", "exec")
     assert "{{" not in card and "{%" not in card
     assert card.startswith("---\n") and card.endswith("\n") and not card.endswith("\n\n")
     assert "\n\n\n" not in card and not re.search(r"[ \t]\n", card)

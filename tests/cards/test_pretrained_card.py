@@ -129,8 +129,10 @@ def test_the_initial_weights_are_named() -> None:
 @pytest.mark.parametrize("facts", [LEAST, MOST, dataclasses.replace(MOST, knn=None, curve=None, files={})])
 def test_the_example_is_python_and_the_markdown_tidy(facts: PretrainedCardFacts) -> None:
     card = render_pretrained_card(facts)
-    (code,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
-    compile(code, "card", "exec")
+    codes = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    assert len(codes) == 2
+    for code in codes:
+        compile(code, "card", "exec")
     assert "{{" not in card and "{%" not in card
     assert card.startswith("---\n") and card.endswith("\n") and not card.endswith("\n\n")
     assert "\n\n\n" not in card and not re.search(r"[ \t]\n", card)

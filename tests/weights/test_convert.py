@@ -167,7 +167,7 @@ def test_official_weights_are_fetched_by_name(
 ) -> None:
     source = zipped(tmp_path / "mae.zip", {"pl_checkpoint-999.pth": write(tmp_path / "whole.pth").read_bytes()})
     with serve(Site(source.read_bytes()), "mae-small-sted.zip") as site:
-        weights = official.OfficialWeights("MAE_SMALL_STED", "stedfm-vit-small", "STED", url=site.url, licence="MIT")
+        weights = official.OfficialWeights("MAE_SMALL_STED", "stedfm-vit-small", "STED", url=site.url, licence="mit")
         monkeypatch.setitem(official.OFFICIAL_WEIGHTS, "MAE_SMALL_STED", weights)
         report = convert("mae_small_sted", tmp_path / "model")
         assert report.manifest.settings["source"] == "MAE_SMALL_STED" and len(site.requests) == 1
