@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests docs/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-encoder test test-all quality format docs docs-check docs-serve bench bench-busy bench-data bench-segmentation bench-start clean
+.PHONY: help install cards demo demo-encoder test test-all quality format docs docs-check docs-serve bench bench-busy bench-data bench-segmentation bench-start clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -25,6 +25,9 @@ install: $(INSTALLED) ## Make the virtual environment with everything that demo,
 
 demo: $(INSTALLED) ## Simulate, pretrain, embed and write demo/report.html (a few minutes)
 	"$(BIN)/stedfm" demo --output demo
+
+cards: $(INSTALLED) ## Render the cards of the official repositories on the Hub to model_cards/
+	"$(BIN)/python" -m stedfm_hf.hub.official_cards model_cards
 
 demo-encoder: $(INSTALLED) ## Simulate images and train the encoder `demo` of the package again (WORK=FOLDER; an hour)
 	"$(BIN)/python" -m stedfm_hf.training.demo_encoder "$(or $(WORK),demo-encoder)"

@@ -41,6 +41,8 @@ class FinetunedCardFacts(ModelFacts):
         failed: Reason by id of each image that could not be read.
         decoder: Description of the decoder of a segmentation model.
         reported_split: `test`, or `validation` without a test split.
+        baselines: Values of `baseline_metric` on `reported_split` of simpler models and features, by name.
+        baseline_metric: Name of the metric of the baselines.
         settings: Settings of the training by name, without paths.
         machine: Description of the devices, without the host name.
         precision: Floating-point type of the training, such as `bfloat16`.
@@ -73,6 +75,8 @@ class FinetunedCardFacts(ModelFacts):
     class_metric: str = "recall"
     metric_per_class: Mapping[str, float | None] = field(default_factory=dict)
     decoder: str | None = None
+    baselines: Mapping[str, float] = field(default_factory=dict)
+    baseline_metric: str = "accuracy"
     settings: Mapping[str, Any] = field(default_factory=dict)
     machine: str | None = None
     precision: str | None = None

@@ -47,6 +47,7 @@ class ModelFacts:
         parameters: Numbers of parameters of the encoder and of the head, by part.
         licence: Licence of the weights, as the Hub names it.
         licence_text: Sentence about the licence, instead of its name.
+        pixel_size: Pixel size of the training images, in words.
         files: Descriptions of other files of the folder, by name.
     """
 
@@ -55,6 +56,7 @@ class ModelFacts:
     parameters: Mapping[str, int]
     licence: str | None = None
     licence_text: str | None = None
+    pixel_size: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
     @property

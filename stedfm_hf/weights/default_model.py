@@ -12,11 +12,12 @@ from huggingface_hub.errors import HfHubHTTPError
 from stedfm_hf.runs import UserError, print_note
 from stedfm_hf.runs.download import cache_folder
 from stedfm_hf.weights.convert import convert, is_converted
+from stedfm_hf.weights.official import OFFICIAL_WEIGHTS
 
 __all__ = ["HUB_ID", "OFFICIAL_NAME", "default_model"]
 
-HUB_ID = "flclab/stedfm-vit-small"
 OFFICIAL_NAME = "MAE_SMALL_STED"
+HUB_ID = OFFICIAL_WEIGHTS[OFFICIAL_NAME].hub_id
 _FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
 

@@ -36,6 +36,19 @@ class OfficialWeights:
     licence: str = "mit"
     licence_note: str = "MIT, the licence of the reference repository; the file itself states none"
 
+    @property
+    def hub_id(self) -> str:
+        """Id of the repository that is planned for the weights.
+
+        Example:
+            >>> find_official("MAE_SMALL_STED").hub_id, OFFICIAL_WEIGHTS["MAE_BASE_HPA"].hub_id
+            ('flclab/stedfm-vit-small', 'flclab/stedfm-vit-base-hpa')
+        """
+        return f"{OWNER}/stedfm-vit-" + self.name.removeprefix("MAE_").removesuffix("_STED").lower().replace("_", "-")
+
+
+OWNER = "flclab"
+"""Namespace of the official repositories on the Hub."""
 
 _SMALL_STED = OfficialWeights(
     name="MAE_SMALL_STED",

@@ -19,13 +19,14 @@ LANGUAGES = {"bash", "python", "text", "yaml", "json"}
 REASONS = {
     "CI runs these targets": 1,
     "installs packages": 3,
-    "logs in to the Hub": 1,
+    "logs in to the Hub": 2,
+    "needs a clone of the repository": 1,
     "needs a cluster": 1,
     "needs a GPU": 2,
     "needs an Inference Endpoint": 1,
     "needs Docker and the network": 1,
     "needs the server of the block above": 1,
-    "serves until it is stopped": 1,
+    "serves until it is stopped": 3,
     "takes hours": 2,
     "takes minutes": 2,
 }
@@ -40,6 +41,7 @@ SLOW = {
     "docs/how-to/finetune-classification.md",
     "docs/how-to/finetune-segmentation.md",
     "docs/how-to/pretrain.md",
+    "docs/how-to/publish.md",
     "docs/how-to/simulate.md",
     "docs/how-to/train-on-a-cluster.md",
 }
