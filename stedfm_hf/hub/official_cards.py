@@ -1,7 +1,7 @@
 """Cards of the official repositories on the Hub: `make cards` renders them to the folder `model_cards/`.
 
-The cards of models and data sets that were trained or made by this package are rendered from the facts that its commands
-recorded (`model_cards/facts/*.json`), and those of the authors' weights from the registry.
+The cards of models and data sets that this package trained or made are rendered from the facts that its commands recorded
+(`model_cards/facts/*.json`), and those of the authors' weights from the registry.
 """
 
 from __future__ import annotations

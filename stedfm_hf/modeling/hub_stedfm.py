@@ -1,5 +1,6 @@
 """Complete a saved folder: Auto classes, pipelines, image processor and model code."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,10 +72,20 @@ def complete_folder(model: PreTrainedModel, folder: Path, write: bool = True) ->
     if processor.exists():
         return
     if model._processor_text is not None:
-        processor.write_text(model._processor_text, encoding="utf-8")
+        processor.write_text(_with_code(model._processor_text), encoding="utf-8")
     else:
         config = model.config
         StedFmImageProcessor(patch_size=config.patch_size, size=config.image_size).save_pretrained(folder)
+
+
+def _with_code(text: str) -> str:
+    """Return the text of a processor with the reference to its code, which a folder for this package may lack."""
+    try:
+        settings = json.loads(text)
+        settings |= {"auto_map": {"AutoImageProcessor": _reference(StedFmImageProcessor)}}
+    except (ValueError, TypeError):  # damaged: loading the folder names the file
+        return text
+    return json.dumps(settings, indent=2, sort_keys=True) + "\n"
 
 
 def read_text(source: Any, name: str, arguments: Mapping[str, Any]) -> str | None:

@@ -26,6 +26,7 @@ REASONS = {
     "needs an Inference Endpoint": 1,
     "needs Docker and the network": 1,
     "needs the server of the block above": 1,
+    "needs torchvision and the scripts of transformers": 1,
     "serves until it is stopped": 3,
     "takes hours": 2,
     "takes minutes": 2,

@@ -21,6 +21,7 @@ from stedfm_hf import (
     StedFmImageProcessor,
     StedFmModel,
 )
+from stedfm_hf.weights.packaged import packaged_folder
 from tests.models import pixels, tiny_config
 
 CLASSES = [StedFmModel, StedFmForPreTraining, StedFmForImageClassification, StedFmBackbone]
@@ -180,3 +181,12 @@ def test_a_stranger_without_the_package_gets_the_same(tmp_path: Path) -> None:
         assert configs[0]["auto_map"] == configs[1]["auto_map"]
         assert configs[0]["custom_pipelines"] == configs[1]["custom_pipelines"]
         assert type(AutoModel.from_pretrained(again)) is StedFmModel
+
+
+def test_the_processor_of_a_folder_without_code_gets_its_code(tmp_path: Path) -> None:
+    """The packaged encoder has no code files, because the package is there: a folder saved from it has them."""
+    encoder = StedFmModel.from_pretrained(packaged_folder("demo"))
+    encoder.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert settings["auto_map"] == {"AutoImageProcessor": "image_processing_stedfm.StedFmImageProcessor"}
+    assert settings["patch_size"] == 8 and settings["size"] == {"height": 64, "width": 64}
