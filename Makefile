@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests docs/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install cards demo demo-encoder test test-all quality format docs docs-check docs-serve bench bench-busy bench-data bench-segmentation bench-start clean
+.PHONY: help install cards demo demo-encoder test test-all test-minimum release-check quality format docs docs-check docs-serve bench bench-busy bench-data bench-segmentation bench-start clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,15 @@ test: $(INSTALLED) ## Run the tests offline, without the slow ones (STEDFM_REAL_
 
 test-all: $(INSTALLED) ## Run all tests offline, draw every figure, print the 20 slowest
 	HYPOTHESIS_PROFILE=full STEDFM_TEST_FIGURES=1 "$(BIN)/python" -m pytest -n 2 --dist worksteal --durations=20
+
+release-check: $(INSTALLED) ## Build the wheel, install it into an empty environment, and run the README there (minutes)
+	"$(BIN)/python" -m tests.release_check
+
+test-minimum: $(INSTALLED) ## Run the tests with the lowest versions that pyproject.toml admits (minutes)
+	"$(BIN)/python" -m venv build/minimum
+	"$(BIN)/python" -m tests.minimum_versions > build/minimum.txt
+	build/minimum/bin/python -m pip install --quiet --constraint build/minimum.txt --editable ".[all,dev]"
+	build/minimum/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 quality: $(INSTALLED) ## Check style, format and types
 	"$(BIN)/ruff" check $(CODE)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from stedfm_hf.cards.model_facts import Head, ModelFacts, front_matter
+from stedfm_hf.cards.model_facts import CardResult, Head, ModelFacts, front_matter
 from stedfm_hf.cards.rendering import render
 
 
@@ -22,6 +23,8 @@ class ConvertedCardFacts(ModelFacts):
         weights_name: Name that the authors of STED-FM gave to the weights; None for other weights.
         corpus: Description of the pretraining data; None if unknown.
         training: Sentences about the training; empty if unknown.
+        published: Published accuracies in per cent, with their standard deviations, by data set and encoder.
+        published_as: Name of this model among the encoders of `published`.
         labels: Names of the classes, for classification and segmentation.
     """
 
@@ -34,6 +37,8 @@ class ConvertedCardFacts(ModelFacts):
     corpus: str | None = None
     training: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    published: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+    published_as: str = ""
 
     @property
     def head(self) -> Head:
@@ -74,5 +79,9 @@ def render_converted_card(facts: ConvertedCardFacts) -> str:
         >>> "1,603,200" in card and "fine_tuned.pth" in card
         True
     """
+    results = [
+        CardResult(name, "test", "accuracy", round(values[facts.published_as][0] / 100, 3))
+        for name, values in facts.published.items()
+    ]
     tags = ["masked-autoencoder"] if facts.head == "encoder" else []
-    return render("converted.md.jinja", front_matter(facts, tags=tags), facts=facts)
+    return render("converted.md.jinja", front_matter(facts, tags=tags, results=results), facts=facts)

@@ -41,7 +41,7 @@ class FinetunedCardFacts(ModelFacts):
         failed: Reason by id of each image that could not be read.
         decoder: Description of the decoder of a segmentation model.
         reported_split: `test`, or `validation` without a test split.
-        baselines: Values of `baseline_metric` on `reported_split` of simpler models and features, by name.
+        baselines: Values of `baseline_metric` on `reported_split` of logistic regressions on other features, by name.
         baseline_metric: Name of the metric of the baselines.
         settings: Settings of the training by name, without paths.
         machine: Description of the devices, without the host name.

@@ -1,7 +1,7 @@
 """Cards of the official repositories on the Hub: `make cards` renders them to the folder `model_cards/`.
 
-The cards of models and data sets that this package trained or made are rendered from the facts that its commands recorded
-(`model_cards/facts/*.json`), and those of the authors' weights from the registry.
+The cards of models and data sets that this package trained or made are rendered from the facts that its commands
+recorded (`model_cards/facts/*.json`), and those of the authors' weights from the registry.
 """
 
 from __future__ import annotations
@@ -27,6 +27,15 @@ from stedfm_hf.modeling.configuration_stedfm import ARCHITECTURES, StedFmConfig
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.weights.official import OFFICIAL_WEIGHTS, OWNER, OfficialWeights
 
+_ENCODERS = ("STED", "SIM", "HPA", "JUMP", "ImageNet")
+_LINEAR_PROBE = {
+    "optim": ((96.4, 0.5), (91.1, 0.5), (92.8, 0.4), (91.0, 0.5), (91.1, 1.5)),
+    "neural-activity-states": ((44.6, 3.6), (33.0, 4.4), (24.6, 4.7), (33.9, 11.5), (25.4, 1.4)),
+    "peroxisome": ((66.6, 5.2), (63.7, 4.4), (65.3, 4.8), (61.2, 5.8), (55.8, 2.2)),
+    "polymer-rings": ((88.1, 2.6), (85.8, 2.7), (84.0, 3.9), (85.1, 5.3), (88.4, 3.3)),
+    "dl-sim": ((95.4, 0.3), (96.7, 0.5), (91.4, 0.2), (93.9, 0.3), (95.2, 0.2)),
+}
+"""Accuracies of `stedfm-vit-small` by pretraining data: raw outputs in the reference repository, 24ed02b6."""
 FACTS = "facts"
 CARD = "README.md"
 
@@ -78,6 +87,8 @@ def encoder_facts(weights: OfficialWeights) -> ConvertedCardFacts:
     with torch.device("meta"):
         model = StedFmForPreTraining(config)
     encoder, whole = _count(model.stedfm), _count(model)
+    has_results = weights.name.startswith("MAE_SMALL_") and weights.corpus in _ENCODERS
+    published = {name: dict(zip(_ENCODERS, values, strict=True)) for name, values in _LINEAR_PROBE.items()}
     return ConvertedCardFacts(
         name=weights.hub_id,
         architecture=weights.architecture,
@@ -90,6 +101,8 @@ def encoder_facts(weights: OfficialWeights) -> ConvertedCardFacts:
         training=weights.training,
         licence=weights.licence,
         licence_text=weights.licence_note,
+        published=published if has_results else {},
+        published_as=weights.corpus,
     )
 
 
