@@ -110,8 +110,9 @@ def _recorded_card(name: str, facts: dict[str, Any]) -> str:
     """Render the card of a data set, which has a front matter, or of a model that was trained by this package."""
     if "front_matter" in facts:
         return render_dataset_card(DatasetCardData(**facts.pop("front_matter")), **facts)
-    tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
-    return render_finetuned_card(FinetunedCardFacts(**tuples | {"name": f"{OWNER}/{name}"}))
+    tuples: dict[str, Any] = {key: tuple(each) if isinstance(each, list) else each for key, each in facts.items()}
+    tuples["name"] = f"{OWNER}/{name}"
+    return render_finetuned_card(FinetunedCardFacts(**tuples))
 
 
 def _count(module: nn.Module) -> int:

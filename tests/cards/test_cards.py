@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Literal
 
 from huggingface_hub import ModelCard
 
@@ -59,11 +60,12 @@ def test_the_card_of_unknown_weights_claims_nothing() -> None:
 
 
 def test_every_card_has_three_ways_to_use_the_model() -> None:
-    for kind, command, name in (
+    cases: tuple[tuple[Literal["pretraining", "classification", "segmentation"], str, str], ...] = (
         ("pretraining", "stedfm embed", 'AutoModel.from_pretrained("stedfm-vit-small"'),
         ("classification", "stedfm classify", 'pipeline("stedfm-image-classification", model="stedfm-vit-small"'),
         ("segmentation", "stedfm segment", 'pipeline("stedfm-segmentation", model="stedfm-vit-small"'),
-    ):
+    )
+    for kind, command, name in cases:
         card = render_converted_card(dataclasses.replace(FACTS, kind=kind, labels=("actin", "tubulin")))
         package, alone = python_blocks(card)
         for code in (package, alone):
