@@ -30,8 +30,42 @@ def explained(model: str, location: str, advice: str) -> Iterator[None]:
         raise
     except Exception as error:
         folder = Path(location)
+        if not folder.is_dir() and (missing := _reason_of_hub(location, error)) is not None:
+            raise UserError(f"model {model}: {missing}, or {advice}") from error
         reason = damaged_file(folder) if folder.is_dir() else None
         raise UserError(f"model {model}: cannot be loaded ({reason or _text(error)}); {advice}") from error
+
+
+def _reason_of_hub(hub_id: str, error: BaseException) -> str | None:
+    """Return why a repository of the Hub cannot be read, and what to do; None for another error.
+
+    transformers raises an `OSError` about huggingface.co, whatever the endpoint and the reason; its cause is the error
+    of the Hub.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, GatedRepoError):
+            return f"access to it is restricted; ask for access on its page ({constants.ENDPOINT}/{hub_id})"
+        if isinstance(cause, RepositoryNotFoundError):
+            return "the Hub has no such repository, or it is private; check the name, log in with `hf auth login`"
+        if isinstance(cause, RevisionNotFoundError):
+            return "the repository has no such revision; check its name"
+        if isinstance(cause, LocalEntryNotFoundError):
+            offline = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
+            return f"the Hub cannot be reached{offline}, and the model is not in the cache; connect once"
+        if isinstance(cause, EntryNotFoundError):
+            return "the repository holds no model that transformers can load; check the name"
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def refuse_missing(model: str, names: Iterable[str], advice: str) -> None:

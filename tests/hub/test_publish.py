@@ -131,6 +131,28 @@ def test_a_published_model_loads_by_its_id_with_and_without_the_package(hub: Hub
         assert torch.equal(load_file(output)["tokens"], expected)
 
 
+READ_DATA = """
+import json, sys
+from datasets import load_dataset
+from stedfm_hf.data import stream
+rows = [row["source"] for row in load_dataset("lab/crops", split="train", streaming=True)]
+batches = stream("lab/crops", "train", batch_size=4, rank=0, world_size=1, seed=0)
+print("FOUND", json.dumps([len(rows), sum(len(batch["pixels"]) for batch in batches)]))
+"""
+
+
+def test_a_published_data_set_is_streamed_from_the_hub(hub: Hub, tmp_path: Path) -> None:
+    write_repo(tmp_path / "crops", labelled_crops(24))
+    publish(tmp_path / "crops", "lab/crops", licence="cc0-1.0")
+    environment = environment_of(hub, tmp_path / "cache")
+    run = subprocess.run(
+        [sys.executable, "-c", READ_DATA], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    streamed, batched = json.loads(run.stdout.partition("FOUND")[2])
+    assert 0 < batched <= streamed < 24
+
+
 def test_the_same_content_makes_no_second_commit(hub: Hub, model: Path, quick: None) -> None:
     publish(model, ID)
     commits, puts = len(hub.model(ID).commits), len(hub.puts)
