@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests docs/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install cards demo demo-encoder test test-all test-minimum release-check quality format docs docs-check docs-serve bench bench-busy bench-data bench-segmentation bench-start clean
+.PHONY: help install cards demo demo-encoder test test-all test-minimum release-check quality format docs docs-check docs-serve bench bench-backends bench-busy bench-data bench-segmentation bench-start clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -73,6 +73,9 @@ bench: $(INSTALLED) ## Measure speed and memory and write docs/benchmarks/speed.
 
 bench-data: $(INSTALLED) ## Measure reading, building and streaming of data sets and write docs/benchmarks/data.md
 	"$(BIN)/python" -m tests.benchmarks.data
+
+bench-backends: $(INSTALLED) ## Measure PyTorch, onnxruntime and OpenVINO and write docs/benchmarks/backends.md
+	"$(BIN)/python" -m tests.benchmarks.backends
 
 bench-busy: $(INSTALLED) ## Measure embedding next to busy processes and write docs/benchmarks/busy-machine.md
 	"$(BIN)/python" -m tests.benchmarks.busy

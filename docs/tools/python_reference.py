@@ -97,6 +97,12 @@ PAGES = (
         package="stedfm_hf.app",
     ),
     ApiPage(
+        "exports",
+        "Exports",
+        "Write models for transformers, timm, ONNX and OpenVINO.",
+        names=("stedfm_hf.hub.export.export", "stedfm_hf.exports.folders", "stedfm_hf.exports.comparing"),
+    ),
+    ApiPage(
         "reports",
         "Reports and cards",
         "Plot figures, and write HTML reports, model cards and data set cards.",

@@ -39,6 +39,7 @@ SLOW = {
     "docs/how-to/embed.md",
     "docs/how-to/evaluate-classification.md",
     "docs/how-to/evaluate-segmentation.md",
+    "docs/how-to/export.md",
     "docs/how-to/finetune-classification.md",
     "docs/how-to/finetune-segmentation.md",
     "docs/how-to/pretrain.md",
