@@ -13,9 +13,11 @@ from stedfm_hf.exports.backends import EXPORT_PRECISIONS, check_backend, check_e
 from stedfm_hf.exports.cached import cached_export
 from stedfm_hf.exports.kinds import Kind
 from stedfm_hf.exports.runtime_models import FILES, load_runtime_model
+from stedfm_hf.modeling.configuration_stedfm import StedFmConfig
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm import StedFmPreTrainedModel
 from stedfm_hf.runs import UserError
+from stedfm_hf.weights.damage import explained
 from stedfm_hf.weights.models import ModelSource
 
 
@@ -54,41 +56,34 @@ class Request:
             UserError: If the backend cannot run the model in this precision, or a library is missing.
         """
         check_backend(self.backend, self.precision, self.device)
-        source = self.source
-        if (found := exported_for(source)) is not None:
-            self._check_export(found)
-            model = load_runtime_model(Path(source.location), self.kind, self.backend, source.name)
-            if self.precision not in ("auto", "float32", model.precision):
-                raise UserError(
-                    f"model {source.given}: is an export of precision {model.precision}; remove --precision "
-                    f"{self.precision}, or export the model again"
-                )
-        else:
-            # Computed for the cache and the tables.
-            sha256 = weights_sha256(source.location)
+        source, made_for = self.source, exported_for(self.source)
+        if made_for not in (None, self.backend):
+            raise UserError(f"model {source.given}: is an export for {made_for}; use --backend {made_for}")
+        with explained(source.given, source.location, "give a folder written by `stedfm convert`, a Hub id or demo"):
+            processor = AutoImageProcessor.from_pretrained(source.location)
+            config = AutoConfig.from_pretrained(source.location)
+            sha256 = weights_sha256(source.location) if made_for is None else ""
+        if not isinstance(processor, StedFmImageProcessor) or not isinstance(config, StedFmConfig):
+            raise UserError(f"model {source.location}: is not a STED-FM model")
+        if made_for is None:
             folder = cached_export(
                 self.kind,
-                AutoConfig.from_pretrained(source.location),
+                config,
                 sha256,
                 backend=self.backend,
                 precision=self._resolved(fast_bfloat16),
                 name=source.given,
                 load=lambda: load_torch(source),
             )
-            model = load_runtime_model(folder, self.kind, self.backend, source.name)
-        processor = AutoImageProcessor.from_pretrained(source.location)
-        if not isinstance(processor, StedFmImageProcessor):
-            raise UserError(f"model {source.location}: is not a STED-FM model")
-        return {
-            "model": model,
-            "processor": processor,
-            "name": source.name,
-            "weights_sha256": model.weights_sha256,
-        }
-
-    def _check_export(self, found: str) -> None:
-        if found != self.backend:
-            raise UserError(f"model {self.source.given}: is an export for {found}; use --backend {found}")
+        else:
+            folder = Path(source.location)
+        model = load_runtime_model(folder, self.kind, self.backend, source.name)
+        if self.precision not in ("auto", "float32", model.precision):
+            raise UserError(
+                f"model {source.given}: is an export of precision {model.precision}; remove --precision "
+                f"{self.precision}, or export the model again"
+            )
+        return {"model": model, "processor": processor, "name": source.name, "weights_sha256": model.weights_sha256}
 
     def _resolved(self, fast_bfloat16: bool) -> str:
         """Return the precision; `auto` is bfloat16 where the backend has it and the CPU computes it fast."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,12 @@ def test_segment(backend: str, folder: Path, tmp_path: Path) -> None:
     assert same_facts(found, expected, "fraction_")
 
 
-def test_an_export_is_made_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_is_made_once(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = load_encoder(folder / "classifier", backend="onnx", precision="int8")
     assert loaded.precision == "int8" and "exporting the model to onnx (int8) once" in capsys.readouterr().err
     again = load_encoder(folder / "classifier", backend="onnx", precision="int8")
+    shutil.copytree(folder / "classifier", tmp_path / "copy")
+    load_encoder(tmp_path / "copy", backend="onnx", precision="int8")
     assert capsys.readouterr().err == "" and again.weights_sha256 == loaded.weights_sha256
     assert loaded.weights_sha256 == load_encoder(folder / "classifier", device="cpu").weights_sha256
 
@@ -124,6 +127,17 @@ def test_the_wrong_backend_or_precision_of_an_export_is_refused(export_folder: P
             load_encoder(export_folder, backend=backend, precision=precision)
     with pytest.raises(UserError, match="has no classifier"):
         load_classifier(export_folder, backend="onnx")
+
+
+def test_a_damaged_folder_gets_a_message(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "encoder", tmp_path / "damaged")
+    (tmp_path / "damaged" / "config.json").write_text("{")
+    with pytest.raises(UserError, match="config.json"):
+        load_encoder(tmp_path / "damaged", backend="onnx")
+    shutil.copy(folder / "encoder" / "config.json", tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="model.safetensors"):
+        load_encoder(tmp_path / "damaged", backend="onnx")
 
 
 def test_models_without_the_head_are_refused(folder: Path) -> None:
