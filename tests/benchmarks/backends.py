@@ -167,7 +167,13 @@ def accuracy(work: Path, per_class: int | None) -> str:
             ]
             label = CASES[f"{backend}-{precision}"]
             rows.append([label, *(f"{100 * score:.2f} %" for score in scores), f"{cosine.min():.5f}"])
-    return table(["", "10 nearest neighbours, standardised", "not standardised", "smallest cosine"], rows)
+    counts = [len(tables["torch", "float32", split]) for split in ("train", "test")]
+    return (
+        f"The packaged encoder `demo` on `benchmark-v1`: {counts[0]:,} training and {counts[1]:,} test images of 7 "
+        "structures. Each\ntest image gets the label of most of its 10 nearest training images, whose embeddings were "
+        "computed with the same\nbackend. Features are standardised over the training images, or not.\n\n"
+        + table(["", "accuracy, standardised", "not standardised", "smallest cosine"], rows)
+    )
 
 
 def _embeddings(found: pa.Table) -> np.ndarray:
@@ -235,9 +241,6 @@ similarity with the embeddings of PyTorch in float32, and "MB" the size of the w
 weights are random.
 
 ## Accuracy on simulated images
-
-The packaged encoder `demo` on `benchmark-v1` (2,100 training and 1,050 test images of 7 structures). Each test image
-gets the label of most of its 10 nearest training images, whose embeddings were computed with the same backend.
 
 {accuracy}
 """
