@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import subprocess
@@ -23,12 +24,13 @@ from stedfm_hf import (
     StedFmForSemanticSegmentation,
     StedFmImageProcessor,
 )
-from stedfm_hf.cards.finetuned import FinetunedCardFacts, render_finetuned_card
+from stedfm_hf.cards.finetuned import render_finetuned_card
 from stedfm_hf.cli import main
 from stedfm_hf.hub.endpoint import ENDPOINT_FILES
 from stedfm_hf.hub.publish import publish
 from stedfm_hf.modeling.card_stedfm import CARD
 from stedfm_hf.runs import UserError
+from tests.cards.test_finetuned_card import LEAST
 from tests.data.assembled import labelled_crops, write_repo
 from tests.hub_server import TOKEN, Hub, environment_of, hub_server, use_hub
 from tests.models import pixels, tiny_config
@@ -51,28 +53,7 @@ def write_model(folder: Path, kind: Any = StedFmForPreTraining) -> Path:
         for weight in model.parameters():
             weight.add_(0.02 * torch.randn_like(weight))
     model.save_pretrained(folder)
-    facts = FinetunedCardFacts(
-        name=folder.name,
-        task="classes",
-        classes=("actin", "tubulin"),
-        config=model.config.to_dict(),
-        parameters={"encoder": 1, "head": 1},
-        base="demo",
-        mode="linear-probe",
-        mode_description="only the head was trained",
-        data="my-crops",
-        split="The splits are those of the data set.",
-        images={"train": 100, "validation": 20},
-        sources={"train": 10, "validation": 2},
-        metric_for_best_model="balanced_accuracy",
-        seeds=(42,),
-        best_seed=42,
-        best_step=10,
-        steps=20,
-        metrics={"validation": {"accuracy": (0.9, None, 0.9)}},
-        reported_split="validation",
-        licence="mit",
-    )
+    facts = dataclasses.replace(LEAST, name=folder.name, config=model.config.to_dict(), licence="mit")
     (folder / CARD).write_text(render_finetuned_card(facts), encoding="utf-8")
     return folder
 
