@@ -103,6 +103,19 @@ PAGES = (
         names=("stedfm_hf.hub.export.export", "stedfm_hf.exports.folders", "stedfm_hf.exports.comparing"),
     ),
     ApiPage(
+        "hub",
+        "Hub",
+        "Publish folders on the Hub, and serve models.",
+        names=(
+            "stedfm_hf.hub.publish.publish",
+            "stedfm_hf.hub.kinds",
+            "stedfm_hf.hub.endpoint.handler",
+            "stedfm_hf.hub.official_cards",
+            "stedfm_hf.runs.upload",
+            "stedfm_hf.runs.upload_checks",
+        ),
+    ),
+    ApiPage(
         "reports",
         "Reports and cards",
         "Plot figures, and write HTML reports, model cards and data set cards.",

@@ -57,7 +57,7 @@ class Models:
 
         def make() -> None:
             with suppress(StoppedError), time_limit(math.inf, stop.is_set):
-                self.index  # noqa: B018
+                self.index  # noqa: B018 -- reading the property builds the index
 
         if self._thread is None:
             # Not a daemon: torch aborts the process if it ends during a computation.

@@ -39,8 +39,8 @@ def explained(model: str, location: str, advice: str) -> Iterator[None]:
 def _reason_of_hub(hub_id: str, error: BaseException) -> str | None:
     """Return why a repository of the Hub cannot be read, and what to do; None for another error.
 
-    transformers raises an `OSError` about huggingface.co, whatever the endpoint and the reason; its cause is the error
-    of the Hub.
+    transformers raises an `OSError` about huggingface.co for every endpoint and reason; its cause is the error of the
+    Hub.
     """
     from huggingface_hub import constants
     from huggingface_hub.errors import (
