@@ -53,9 +53,9 @@ def check_files(folder: Path, names: Iterable[str], *, allow_paths: bool = False
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
-        >>> _ = (folder / "notes.txt").write_text("trained on /home/ada/images")
+        >>> _ = (folder / "notes.txt").write_text("made of /home/ada/x")
         >>> print(*check_files(folder, ["notes.txt"]))
-        notes.txt: contains an absolute path (ned on /home/ada/images); remove it, or give --allow-paths to publish it
+        notes.txt: contains an absolute path (made of /home/ada/x); remove it, or give --allow-paths to publish it
     """
     return [Finding(name, problem) for name in names for problem in _problems(folder, name, allow_paths)]
 

@@ -66,8 +66,8 @@ class EndpointHandler:
     Example:
     ```python
     >>> handler = EndpointHandler("my-classifier")  # doctest: +SKIP
-    >>> file = base64.b64encode(Path("cell.tif").read_bytes()).decode()
-    >>> handler({"inputs": {"file": file, "name": "cell.tif"}})
+    >>> file = base64.b64encode(Path("cell.tif").read_bytes()).decode()  # doctest: +SKIP
+    >>> handler({"inputs": {"file": file, "name": "cell.tif"}})  # doctest: +SKIP
     [{'label': 'rings', 'score': 0.93}, {'label': 'fibres', 'score': 0.07}]
 
     ```
