@@ -245,7 +245,7 @@ def test_nothing_is_left_on_disk_after_the_visits(
     assert len(visits) >= 1 and any(visits.folder.rglob("cell.tif"))
     made.page.context.close()
     monkeypatch.setattr(visits_module, "STRAY_SECONDS", 0.0)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while len(visits) and time.monotonic() < deadline:
         time.sleep(0.2)
     visits.sweep()

@@ -295,7 +295,7 @@ def test_precision(folder: Path, images: Path) -> None:
         ({"device": "tpu"}, "device 'tpu' is unknown"),
         ({"device": "cuda:99"}, "not available|invalid"),
         ({"tile_size": 12}, "multiple of 8"),
-        ({"model": "nowhere/at-all"}, "model nowhere/at-all: cannot be loaded"),
+        ({"model": "nowhere/at-all"}, "model nowhere/at-all: the Hub cannot be reached .*stedfm convert"),
         ({"model": "nowhere"}, "model nowhere: no such folder"),
         ({"model": "./no-such-folder"}, "no-such-folder: no such folder"),
         ({"model": __file__}, "is a file; if it is a checkpoint: stedfm convert"),
