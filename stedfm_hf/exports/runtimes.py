@@ -103,15 +103,25 @@ class OpenVinoSession:
         settings = {
             # On CPUs with bfloat16, OpenVINO would use it without being asked.
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.facts["precision"]],
-            "PERFORMANCE_HINT": "LATENCY",
+            # Several requests at a time, each on a part of the cores: a tenth faster than one on all of them.
+            "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         self.compiled = core.compile_model(model, "CPU", settings)
-        self.request = self.compiled.create_infer_request()
+        count = self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self.requests = [self.compiled.create_infer_request() for _ in range(count)]
         self.outputs = tuple(each.get_any_name() for each in self.compiled.outputs)
 
     def run(self, pixel_values: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:
         """Compute some outputs of images (B, C, H, W) float32."""
-        found = self.request.infer({"pixel_values": np.ascontiguousarray(pixel_values.numpy())}, share_inputs=True)
-        # Copies: the next call writes into the same memory.
-        return {name: torch.from_numpy(np.array(found[name])) for name in names}
+        parts = np.array_split(pixel_values.numpy(), min(len(self.requests), len(pixel_values)))
+        # Held in a variable: the requests read the memory of the inputs.
+        inputs = [np.ascontiguousarray(part) for part in parts]
+        used = self.requests[: len(inputs)]
+        for request, part in zip(used, inputs, strict=True):
+            request.start_async({"pixel_values": part}, share_inputs=True)
+        for request in used:
+            request.wait()
+        found = {name: [request.get_tensor(name).data for request in used] for name in names}
+        # Copies, because the next call writes into the same memory.
+        return {name: torch.from_numpy(np.concatenate(each)) for name, each in found.items()}
