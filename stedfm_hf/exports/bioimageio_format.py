@@ -21,7 +21,7 @@ from stedfm_hf.data.simulation.physics import SimulationSettings
 from stedfm_hf.exports.comparing import Comparison, compare
 from stedfm_hf.exports.kinds import kind_of
 from stedfm_hf.exports.onnx_format import write_graph, write_settings
-from stedfm_hf.exports.readmes import TAGS, activation_of
+from stedfm_hf.exports.readmes import TAGS, activation_of, render_about
 from stedfm_hf.exports.runtimes import import_extra
 from stedfm_hf.modeling.blending_stedfm import default_tile_overlap
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
@@ -43,6 +43,7 @@ def export_bioimageio(
     processor: StedFmImageProcessor,
     folder: Path,
     *,
+    name: str,
     title: str,
     weights_sha256: str,
     licence: str | None = None,
@@ -53,7 +54,8 @@ def export_bioimageio(
         model: Segmenter in float32, in evaluation mode.
         processor: Its image processor.
         folder: Existing folder to write; it gets `model.bioimageio.zip`.
-        title: Name of the model.
+        name: Name of the model.
+        title: Name of the export.
         weights_sha256: SHA-256 of the weights, which is stored in the graph.
         licence: Licence of the weights as an identifier of the Hub, or None if it is unknown.
 
@@ -81,7 +83,9 @@ def export_bioimageio(
         saving.save_bioimageio_package(description, output_path=folder / PACKAGE_FILE)
     _check(core, folder / PACKAGE_FILE)
     write_settings(model, folder)
-    (folder / "README.md").write_text(_readme(model, title, licence), encoding="utf-8", newline="\n")
+    (folder / "README.md").write_text(
+        _readme(model, title, licence) + render_about(name, weights_sha256), encoding="utf-8", newline="\n"
+    )
     description = saving.load_model_description(folder / PACKAGE_FILE, format_version="latest")
 
     def packaged(images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -248,6 +252,8 @@ def _documentation(model: StedFmPreTrainedModel, title: str) -> str:
 A STED-FM vision transformer with a decoder that segments super-resolution STED images. It returns the probability of
 each class at every pixel: {classes}. The classes {exclusive}.
 
+## Input
+
 The image is scaled as a whole before it is cut into tiles. Tiles are multiples of {config.patch_size} pixels, at least
 {config.image_size}; the border of each tile is discarded. `stedfm segment` blends overlapping tiles instead, so that
 its probabilities differ slightly at the borders of tiles.
@@ -269,7 +275,7 @@ def _readme(model: StedFmPreTrainedModel, title: str, licence: str | None) -> st
 ---
 
 {_documentation(model, title)}
-## Use the package
+## Use
 
 `{PACKAGE_FILE}` is a package of [bioimage.io](https://bioimage.io).
 
@@ -296,6 +302,7 @@ probabilities = result.members["{_PROBABILITIES}"].data  # (1, classes, rows, co
 ```
 
 Before you upload the package to bioimage.io, add its authors and maintainers to `rdf.yaml`.
+
 """
 
 

@@ -52,7 +52,7 @@ def write_export(
         from stedfm_hf.exports.bioimageio_format import export_bioimageio
 
         comparison = export_bioimageio(
-            model, processor, folder, title=title, weights_sha256=weights_sha256, licence=licence
+            model, processor, folder, name=name, title=title, weights_sha256=weights_sha256, licence=licence
         )
         return _facts("segmenter for bioimage.io", folder, comparison)
     class_name, how, comparison = _write(model, folder, format, weights_sha256, precision, image_size)
@@ -62,6 +62,7 @@ def write_export(
     facts = ReadmeFacts(
         title=title,
         name=name,
+        weights_sha256=weights_sha256,
         format=format,
         kind=kind_of(model),
         class_name=class_name,

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import ModelCardData
 
+from stedfm_hf import cards
 from stedfm_hf.exports.comparing import Comparison
 from stedfm_hf.exports.kinds import Kind
 from stedfm_hf.modeling.configuration_stedfm import StedFmConfig
@@ -31,9 +32,8 @@ TASKS: dict[Kind, str] = {
 }
 """`pipeline_tag` of the Hub by kind of model."""
 TAGS = ["microscopy", "sted", "stedfm"]
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True
-)
+_FOLDERS = [Path(__file__).parent, Path(cards.__file__).parent]
+_TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(_FOLDERS), trim_blocks=True, lstrip_blocks=True)
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class ReadmeFacts:
     Attributes:
         title: Name of the export.
         name: Name of the model.
+        weights_sha256: SHA-256 of the weights of the model.
         format: Format of the export.
         kind: Kind of the model.
         class_name: Class or kind in the format.
@@ -56,6 +57,7 @@ class ReadmeFacts:
 
     title: str
     name: str
+    weights_sha256: str
     format: str
     kind: Kind
     class_name: str
@@ -76,6 +78,8 @@ def render_readme(facts: ReadmeFacts) -> str:
     text = _TEMPLATES.get_template("readme.md.jinja").render(
         metadata=metadata.to_yaml(),
         facts=facts,
+        name=facts.name,
+        weights_sha256=facts.weights_sha256,
         kind=kind,
         library=LIBRARIES[facts.format],
         description=description[0].upper() + description[1:],
@@ -89,6 +93,16 @@ def render_readme(facts: ReadmeFacts) -> str:
         activation=activation_of(facts.config, kind),
     )
     return text.rstrip() + "\n"
+
+
+def render_about(name: str, weights_sha256: str) -> str:
+    """Return the last sections of a README: training, limitations and citation.
+
+    Args:
+        name: Name of the model.
+        weights_sha256: SHA-256 of the weights of the model.
+    """
+    return _TEMPLATES.get_template("about.md.jinja").render(name=name, weights_sha256=weights_sha256)
 
 
 def _scaling(processor: StedFmImageProcessor) -> str:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stedfm_hf.hub.endpoint import ENDPOINT_FILES
-from stedfm_hf.hub.loading_check import check_loading
+from stedfm_hf.hub.loading_check import check_loading, check_pipeline_loading
 from stedfm_hf.runs import UserError, read_json
 from stedfm_hf.runs.upload import Part, RepoType
 from stedfm_hf.runs.upload_checks import Finding
 
-CARD, MANIFEST = "README.md", "manifest.json"
+CARD, MANIFEST, PIPELINE_INDEX = "README.md", "manifest.json", "model_index.json"
 # Predictions in Parquet are left out: they name the images.
 _SUFFIXES = {".safetensors", ".json", ".py", ".md", ".yaml", ".csv", ".png", ".svg"}
 _EXPORT_SUFFIXES = _SUFFIXES | {".onnx", ".xml", ".bin", ".zip"}
@@ -49,12 +49,14 @@ def kind_of(folder: Path) -> Kind:
         UserError: If it is not a folder, or not one of these kinds.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the folder of a model, a data set, an export or a Space")
+        raise UserError(f"{folder}: no such folder; give a model, a pipeline, a data set, an export or a Space")
     if (folder / "config.json").is_file():
         config = read_json(folder / "config.json")
         # The folders of --format onnx and openvino have the configuration of the model, but no weights of PyTorch.
         own = isinstance(config, dict) and config.get("model_type") == "stedfm" and "auto_map" in config
         return _MODEL if own else _EXPORT
+    if (folder / PIPELINE_INDEX).is_file():
+        return _PIPELINE
     if (folder / "index.json").is_file() or (folder / "data").is_dir():
         return _dataset_kind()
     if (folder / CARD).is_file() and "\nsdk:" in (folder / CARD).read_text(encoding="utf-8"):
@@ -62,18 +64,26 @@ def kind_of(folder: Path) -> Kind:
     if any(folder.glob("*.bioimageio.zip")):
         return _EXPORT
     raise UserError(
-        f"{folder}: is not a model, a data set, an export or a Space (no config.json, index.json or card with `sdk:`)"
+        f"{folder}: is not a model, a pipeline, a data set, an export or a Space (it has no config.json, "
+        f"{PIPELINE_INDEX}, index.json or card with `sdk:`)"
     )
 
 
 def _model_parts(folder: Path, manifest: bool) -> list[Part]:
-    names = _files(folder, _SUFFIXES, manifest)
-    endpoint = [file.name for file in ENDPOINT_FILES if file.name not in names]
-    return [Part(ENDPOINT_FILES[0].parent, endpoint, "Upload endpoint"), Part(folder, names, "Upload model")]
+    parts = _with_card_last(folder, _files(folder, _SUFFIXES, manifest), "model")
+    known = {name for part in parts for name in part.names}
+    endpoint = [file.name for file in ENDPOINT_FILES if file.name not in known]
+    return [Part(ENDPOINT_FILES[0].parent, endpoint, "Upload endpoint"), *parts]
 
 
-def _other_parts(suffixes: set[str], message: str) -> Callable[[Path, bool], list[Part]]:
-    return lambda folder, manifest: [Part(folder, _files(folder, suffixes, manifest), message)]
+def _other_parts(suffixes: set[str], what: str) -> Callable[[Path, bool], list[Part]]:
+    return lambda folder, manifest: _with_card_last(folder, _files(folder, suffixes, manifest), what)
+
+
+def _with_card_last(folder: Path, names: list[str], what: str) -> list[Part]:
+    """Return the files, and then the card: a repository with a card is complete."""
+    files = [name for name in names if name != CARD]
+    return [Part(folder, files, f"Upload {what}"), Part(folder, [CARD] * (CARD in names), "Upload card")]
 
 
 def _files(folder: Path, suffixes: set[str], manifest: bool) -> list[str]:
@@ -99,6 +109,10 @@ def is_left_out(parts: tuple[str, ...]) -> bool:
 
 def _check_model(folder: Path, allow_paths: bool) -> list[Finding]:
     return check_loading(folder)
+
+
+def _check_pipeline(folder: Path, allow_paths: bool) -> list[Finding]:
+    return check_pipeline_loading(folder)
 
 
 def _check_nothing(folder: Path, allow_paths: bool) -> list[Finding]:
@@ -127,5 +141,6 @@ def _dataset_kind() -> Kind:
 
 
 _MODEL = Kind("model", "model", _model_parts, _check_model)
-_EXPORT = Kind("export", "model", _other_parts(_EXPORT_SUFFIXES, "Upload export"), _check_nothing)
-_SPACE = Kind("Space", "space", _other_parts(_SPACE_SUFFIXES, "Upload Space"), _check_space)
+_PIPELINE = Kind("pipeline", "model", _other_parts(_SUFFIXES, "pipeline"), _check_pipeline)
+_EXPORT = Kind("export", "model", _other_parts(_EXPORT_SUFFIXES, "export"), _check_nothing)
+_SPACE = Kind("Space", "space", _other_parts(_SPACE_SUFFIXES, "Space"), _check_space)

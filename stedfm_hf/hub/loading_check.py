@@ -1,4 +1,4 @@
-"""Check that a model folder loads with and without this package, in new interpreters, with the same outputs."""
+"""Check that a folder loads with and without this package, in new interpreters; a model with the same outputs."""
 
 from __future__ import annotations
 
@@ -59,6 +59,30 @@ for auto in autos:
             found[f"{auto.__name__}.{key}"] = hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
 print("OUTPUTS", json.dumps(found))
 """
+_LOAD_PIPELINE = """
+import sys, warnings
+warnings.simplefilter("ignore")
+folder, trust = sys.argv[1], sys.argv[2] == "trust"
+if not trust:
+    import stedfm_hf
+import diffusers
+diffusers.utils.logging.set_verbosity_error()
+diffusers.utils.logging.disable_progress_bar()
+diffusers.DiffusionPipeline.from_pretrained(folder, trust_remote_code=trust)
+print("OUTPUTS {}")
+"""
+
+
+def check_pipeline_loading(folder: Path) -> list[Finding]:
+    """Load a pipeline of diffusers with this package, and with `trust_remote_code` where it cannot be imported.
+
+    Args:
+        folder: Folder of the pipeline.
+
+    Returns:
+        Problems; none if both load. Outputs are not compared, because they depend on the arguments of the pipeline.
+    """
+    return _load(folder, _LOAD_PIPELINE, "model_index.json", "pipeline")[1]
 
 
 def check_loading(folder: Path) -> list[Finding]:
@@ -72,18 +96,7 @@ def check_loading(folder: Path) -> list[Finding]:
     Returns:
         Problems; none if both load and all outputs are equal to the bit.
     """
-    with tempfile.TemporaryDirectory(prefix="stedfm-publish-") as cache:
-        runs = {how: _start(folder, how, Path(cache, how)) for how in ("package", "trust")}
-        results = {how: run.communicate(timeout=_SECONDS) for how, run in runs.items()}
-    outputs = {}
-    findings = []
-    for how, where in (("package", "with stedfm-hf"), ("trust", "without stedfm-hf, with trust_remote_code=True")):
-        printed, errors = results[how]
-        if runs[how].returncode:
-            last = (errors.strip().splitlines() or ["no message"])[-1]
-            findings.append(Finding("config.json", f"the model does not load {where} ({last}); save it again"))
-        else:
-            outputs[how] = json.loads(printed.rpartition("OUTPUTS")[2])
+    outputs, findings = _load(folder, _LOAD, "config.json", "model")
     if len(outputs) == 2 and outputs["package"] != outputs["trust"]:
         different = [key for key in outputs["package"] if outputs["package"][key] != outputs["trust"].get(key)]
         findings.append(
@@ -96,9 +109,36 @@ def check_loading(folder: Path) -> list[Finding]:
     return findings
 
 
-def _start(folder: Path, how: str, cache: Path) -> subprocess.Popen[str]:
-    """Start an interpreter that loads the model, with an empty cache and without the network."""
-    code = _LOAD if how == "package" else _WITHOUT + _LOAD
+def _load(folder: Path, code: str, file: str, what: str) -> tuple[dict[str, dict[str, str]], list[Finding]]:
+    """Run code that loads a folder with and without this package.
+
+    Args:
+        folder: Folder to load.
+        code: Code that prints the checksums of outputs; see `_LOAD`.
+        file: File to name in the problems.
+        what: What is loaded, for the problems.
+
+    Returns:
+        Checksums of the outputs by how the folder was loaded ("package" or "trust"), and problems.
+    """
+    with tempfile.TemporaryDirectory(prefix="stedfm-publish-") as cache:
+        runs = {how: _start(folder, code, how, Path(cache, how)) for how in ("package", "trust")}
+        results = {how: run.communicate(timeout=_SECONDS) for how, run in runs.items()}
+    outputs = {}
+    findings = []
+    for how, where in (("package", "with stedfm-hf"), ("trust", "without stedfm-hf, with trust_remote_code=True")):
+        printed, errors = results[how]
+        if runs[how].returncode:
+            last = (errors.strip().splitlines() or ["no message"])[-1]
+            findings.append(Finding(file, f"the {what} does not load {where} ({last}); save it again"))
+        else:
+            outputs[how] = json.loads(printed.rpartition("OUTPUTS")[2])
+    return outputs, findings
+
+
+def _start(folder: Path, code: str, how: str, cache: Path) -> subprocess.Popen[str]:
+    """Start an interpreter that runs the code, with an empty cache and without the network."""
+    code = code if how == "package" else _WITHOUT + code
     # Variables of a distributed run would make the interpreter wait for other processes.
     left_out = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "HF_TOKEN")
     environment = {name: value for name, value in os.environ.items() if name not in left_out}

@@ -10,10 +10,11 @@ from stedfm_hf.cards.checks import card_problems
 from stedfm_hf.hub.kinds import CARD, Kind, is_left_out, kind_of
 from stedfm_hf.hub.publish_settings import PublishSettings
 from stedfm_hf.runs import EXIT_DONE, EXIT_ITEMS_FAILED, UserError, atomic_path, counted, print_note
+from stedfm_hf.runs.pickle_detection import is_pickle
 from stedfm_hf.runs.result import Result
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.runs.upload import Part, check_hub_id, check_login, upload
-from stedfm_hf.runs.upload_checks import Finding, check_files, is_pickle
+from stedfm_hf.runs.upload_checks import Finding, check_files
 from stedfm_hf.runs.wording import text_table
 
 
@@ -22,7 +23,7 @@ class Published(Result):
     """Result of `publish`.
 
     Attributes:
-        kind: Kind of the folder: model, data set, export or Space.
+        kind: Kind of the folder: model, pipeline, data set, export or Space.
         url: URL of the repository; None for a dry run.
         private: Whether only the owner and invited users can see it.
         files: Size in bytes of every file, by path.
@@ -76,7 +77,7 @@ class Published(Result):
 
 @takes_settings(PublishSettings)
 def publish(settings: PublishSettings) -> Published:
-    """Check a model, a data set, an export or a Space, and upload it to the Hub.
+    """Check a model, a pipeline, a data set, an export or a Space, and upload it to the Hub.
 
     A model is published with its weights, configuration, image processor, code and card, and with the handler of an
     Inference Endpoint. Checkpoints, events of TensorBoard and other files of a training stay on this computer.

@@ -12,9 +12,9 @@ from stedfm_hf.runs.settings import argument, option, settings
 class PublishSettings:
     """Check a folder and publish it on the Hugging Face Hub.
 
-    The folder is a model, a data set, an export or a Space. Nothing is uploaded if there is a problem: a model has to
-    load with and without this package, the card has to be complete, and there must be no pickle, no secret and no
-    absolute path.
+    The folder is a model, a pipeline of diffusers, a data set, an export or a Space. Nothing is uploaded if there is a
+    problem: a model has to load with and without this package, the card has to be complete, and there must be no
+    pickle, no secret and no absolute path.
 
     The repository is private unless --public is given. If interrupted, run the same command again to resume.
     """

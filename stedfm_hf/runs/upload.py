@@ -98,26 +98,26 @@ def upload(
                 f"{hub_id}: has other content, which would be replaced ({some_of(replaced)}); choose another id, or "
                 "give --overwrite"
             )
-        head = api.repo_info(hub_id, repo_type=repo_type).sha
+        commit = str(api.repo_info(hub_id, repo_type=repo_type).sha)
         if tag is not None:
-            _check_tag(api, hub_id, repo_type, tag, head if not (changed or removed) else None)
+            _check_tag(api, hub_id, repo_type, tag, commit if not (changed or removed) else None)
         for number, part in enumerate(parts):
             is_last = number == len(parts) - 1
             wanted = [name for name in part.names if name in set(changed)]
             if not wanted and not (is_last and removed):
                 continue
-            api.upload_folder(
+            commit = api.upload_folder(
                 repo_id=hub_id,
                 repo_type=repo_type,
                 folder_path=part.folder,
                 allow_patterns=[glob.escape(name) for name in wanted] or [_NOTHING],
                 delete_patterns=[glob.escape(name) for name in removed] if is_last and removed else None,
                 commit_message=part.message,
-            )
-        commit = api.repo_info(hub_id, repo_type=repo_type).sha
+            ).oid
         if tag is not None and tag not in _tags(api, hub_id, repo_type):
-            api.create_tag(hub_id, tag=tag, repo_type=repo_type)
-    return Uploaded(f"{api.endpoint}/{_URL[repo_type]}{hub_id}", private, (*changed, *removed), str(commit))
+            # Of the uploaded commit, because somebody else may have changed the branch since.
+            api.create_tag(hub_id, tag=tag, revision=commit, repo_type=repo_type)
+    return Uploaded(f"{api.endpoint}/{_URL[repo_type]}{hub_id}", private, (*changed, *removed), commit)
 
 
 _NOTHING = "no file has this name/"

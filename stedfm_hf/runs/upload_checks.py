@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from stedfm_hf.runs.pickle_detection import is_pickle
+from stedfm_hf.runs.secret_detection import secrets_in_file, without_secrets
 
 ABSOLUTE_PATH = re.compile(
     r'(?:^|")(?:/[^"/\s]+/|~/|[A-Za-z]:[\\/]|\\\\)|(?<![\w.])/(?:home|Users)/\w|(?<!\w)[A-Za-z]:\\'
 )
 """An absolute path as a whole line or as a value in JSON; home folders also inside a text."""
-_SECRETS = {
-    "a token of the Hub": re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b"),
-    "a token of GitHub": re.compile(rb"\bgh[pousr]_[A-Za-z0-9]{36,}\b"),
-    "a key of AWS": re.compile(rb"\bAKIA[0-9A-Z]{16}\b"),
-    "a private key": re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-}
-_PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".bin"}
 _TEXTS = {".md", ".json", ".yaml", ".yml", ".txt", ".csv", ".toml", ".cfg", ".ini"}
 _MAX_FILE_BYTES = 50 * 10**9
 """Largest file that the Hub recommends."""
-_BLOCK = 2**24
-_LONGEST_SECRET = 200
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ def check_files(folder: Path, names: Iterable[str], *, allow_paths: bool = False
 def _problems(folder: Path, name: str, allow_paths: bool) -> Iterator[str]:
     """Yield the problems of one file."""
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if is_outside(folder, name):
         yield "is a link to a file outside of the folder; replace it by the file"
         return
     size = path.stat().st_size
@@ -72,48 +65,28 @@ def _problems(folder: Path, name: str, allow_paths: bool) -> Iterator[str]:
     if is_pickle(path):
         yield "is a pickle, which can run code when it is opened; save weights as safetensors, and leave it out"
         return
-    for kind in _secrets(path):
-        yield f"contains {kind}; remove it, and replace it where it is used, because it may have been seen"
+    for kind in secrets_in_file(path):
+        yield secret_problem(kind)
     if path.suffix.lower() in _TEXTS and not allow_paths:
         if shown := find_path(path.read_text(encoding="utf-8", errors="replace").splitlines()):
             yield f"contains an absolute path ({shown}); remove it, or give --allow-paths to publish it"
 
 
+def is_outside(folder: Path, name: str) -> bool:
+    """Return whether a file of a folder is a link to a file outside of it."""
+    return not (folder / name).resolve().is_relative_to(folder.resolve())
+
+
+def secret_problem(kind: str) -> str:
+    """Return the problem of a file with a secret, such as `a token of the Hub`."""
+    return f"contains {kind}; remove it, and replace it where it is used, because it may have been seen"
+
+
 def find_path(texts: Iterable[str]) -> str | None:
-    """Return the surroundings of the first absolute path in texts, or None."""
+    """Return the surroundings of the first absolute path in texts, without secrets, or None."""
     for text in texts:
-        if found := ABSOLUTE_PATH.search(text):
-            return text[max(0, found.start() - 10) : found.end() + 30]
+        if ABSOLUTE_PATH.search(text):
+            shown = without_secrets(text)  # before it is cut: a part of a token would not be found
+            found = ABSOLUTE_PATH.search(shown)
+            return shown[max(0, found.start() - 10) : found.end() + 30] if found else shown[:40]
     return None
-
-
-def is_pickle(path: Path) -> bool:
-    """Return whether a file is a pickle by its suffix or content, also inside an archive of PyTorch."""
-    if path.suffix.lower() in _PICKLES:
-        return not _is_openvino(path)
-    if path.suffix.lower() == ".safetensors":  # may begin like a pickle: with the length of its header
-        return False
-    with path.open("rb") as file:
-        head = file.read(2)
-    if head[:1] == b"\x80" and 2 <= head[1] <= 5:
-        return True
-    if head != b"PK" or not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith(".pkl") for name in archive.namelist())
-
-
-def _is_openvino(path: Path) -> bool:
-    """Return whether a file holds the weights of an OpenVINO model, which also end in .bin."""
-    return path.suffix.lower() == ".bin" and path.with_suffix(".xml").is_file()
-
-
-def _secrets(path: Path) -> Iterator[str]:
-    """Yield the kinds of secrets in a file; large files are read in overlapping blocks."""
-    found: set[str] = set()
-    with path.open("rb") as file:
-        before = b""
-        while block := file.read(_BLOCK):
-            found |= {kind for kind, pattern in _SECRETS.items() if pattern.search(before + block)}
-            before = block[-_LONGEST_SECRET:]
-    yield from sorted(found)

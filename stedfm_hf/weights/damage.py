@@ -10,6 +10,7 @@ from pathlib import Path
 from stedfm_hf.runs import UserError
 
 CONFIG, PROCESSOR, INDEX = "config.json", "preprocessor_config.json", "model.safetensors.index.json"
+_OTHER_MODELS = "give a folder: of `stedfm convert`, which converts the authors' archives, or of a training"
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def explained(model: str, location: str, advice: str) -> Iterator[None]:
     except Exception as error:
         folder = Path(location)
         if not folder.is_dir() and (missing := _reason_of_hub(location, error)) is not None:
-            raise UserError(f"model {model}: {missing}, or {advice}") from error
+            raise UserError(f"model {model}: {missing}, or {_OTHER_MODELS}") from error
         reason = damaged_file(folder) if folder.is_dir() else None
         raise UserError(f"model {model}: cannot be loaded ({reason or _text(error)}); {advice}") from error
 

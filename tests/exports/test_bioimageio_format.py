@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from stedfm_hf import StedFmForSemanticSegmentation, StedFmImageProcessor, StedFmModel
+from stedfm_hf.cards.checks import card_problems
 from stedfm_hf.exports.bioimageio_format import PACKAGE_FILE, export_bioimageio
 from stedfm_hf.runs import UserError
 from tests.exports.exported_models import trained
@@ -26,7 +27,13 @@ def segmenter(**changes: Any) -> Any:
 def export(model: Any, folder: Path, processor: Any = None, **changes: Any) -> Any:
     folder.mkdir()
     processor = processor or StedFmImageProcessor(patch_size=model.config.patch_size, size=model.config.image_size)
-    arguments = {"title": "my/segmenter 1.0", "weights_sha256": "0" * 64, "licence": "cc-by-4.0", **changes}
+    arguments = {
+        "name": "segmenter",
+        "title": "my/segmenter 1.0",
+        "weights_sha256": "0" * 64,
+        "licence": "cc-by-4.0",
+        **changes,
+    }
     return export_bioimageio(model, processor, folder, **arguments)
 
 
@@ -49,7 +56,7 @@ def test_the_package_gives_the_probabilities_of_the_model_and_describes_itself(
     assert output["axes"][2]["halo"] == 8
     scaling = next(each for each in image["preprocessing"] if each["id"] == "scale_range")
     assert (scaling["kwargs"]["min_percentile"], scaling["kwargs"]["max_percentile"]) == (0.1, 99.9)
-    assert "[More Information Needed]" not in (tmp_path / "out" / "README.md").read_text()
+    assert card_problems((tmp_path / "out" / "README.md").read_text(), "model") == []
 
 
 @pytest.mark.slow

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
 from transformers import AutoModel, Trainer, TrainingArguments
@@ -27,6 +29,7 @@ from stedfm_hf import (
 from stedfm_hf.cards.finetuned import render_finetuned_card
 from stedfm_hf.cli import main
 from stedfm_hf.hub.endpoint import ENDPOINT_FILES
+from stedfm_hf.hub.export import export
 from stedfm_hf.hub.publish import publish
 from stedfm_hf.modeling.card_stedfm import CARD
 from stedfm_hf.runs import UserError
@@ -195,12 +198,29 @@ def add_hidden_pickle(folder: Path) -> None:
     (folder / "notes.dat").write_bytes(pickle.dumps({"a": 1}))
 
 
+def add_old_pickle(folder: Path) -> None:
+    (folder / "notes.dat").write_bytes(pickle.dumps({"a": [1, 2]}, protocol=0))
+
+
+def add_pickle_next_to_openvino(folder: Path) -> None:
+    (folder / "model.bin").write_bytes(pickle.dumps({"a": 1}))
+    (folder / "model.xml").write_text("<net/>")
+
+
+def add_object_array(folder: Path) -> None:
+    np.savez(folder / "arrays.npz", a=np.array([{"b": 1}], dtype=object))
+
+
 def add_torch_file(folder: Path) -> None:
     torch.save({"a": torch.zeros(2)}, folder / "weights.data")
 
 
 def add_token(folder: Path) -> None:
     (folder / "recipe.yaml").write_text("token: hf_" + "abcDEF123" * 4)
+
+
+def add_token_next_to_path(folder: Path) -> None:
+    (folder / "metrics.json").write_text(json.dumps({"data": f"/home/ada/{'hf_' + 'abcDEF123' * 4}"}))
 
 
 def add_path(folder: Path) -> None:
@@ -221,6 +241,9 @@ def remove_licence(folder: Path) -> None:
     [
         (add_pickle, "training_args.bin: is a pickle"),
         (add_hidden_pickle, "notes.dat: is a pickle"),
+        (add_old_pickle, "notes.dat: is a pickle"),
+        (add_pickle_next_to_openvino, "model.bin: is a pickle"),
+        (add_object_array, "arrays.npz: is a pickle"),
         (add_torch_file, "weights.data: is a pickle"),
         (add_token, "recipe.yaml: contains a token of the Hub"),
         (add_path, "metrics.json: contains an absolute path"),
@@ -238,6 +261,19 @@ def test_a_folder_with_a_problem_is_not_published(
     assert words in capsys.readouterr().err and not hub.repositories
     dry = publish(model, ID, dry_run=True)
     assert dry.exit_status == 1 and any(words in each for each in dry.findings) and not hub.repositories
+
+
+def test_a_message_about_a_path_shows_no_part_of_a_token(hub: Hub, model: Path, quick: None) -> None:
+    add_token_next_to_path(model)
+    findings = publish(model, ID, dry_run=True).findings
+    assert len(findings) == 2 and not any("abcDEF" in each for each in findings)
+
+
+def test_the_card_is_the_last_commit_and_the_tag_is_on_it(hub: Hub, model: Path, quick: None) -> None:
+    publish(model, ID, tag="v1")
+    stored = hub.model(ID)
+    before, last = stored.commits[-2:]
+    assert set(last.files) - set(before.files) == {CARD} and stored.tags == {"v1": last.oid}
 
 
 def test_a_licence_is_written_into_the_card(hub: Hub, model: Path, quick: None) -> None:
@@ -280,6 +316,40 @@ def test_a_data_set_and_a_space_are_published(hub: Hub, tmp_path: Path) -> None:
         publish(space, "lab/app")
     (space / "app.py").write_text("from stedfm_hf.app import build_app\n")
     assert publish(space, "lab/app").url == f"{hub.url}/spaces/lab/app"
+
+
+@pytest.mark.parametrize("format", ["transformers", "onnx"])
+def test_an_export_is_published(hub: Hub, tmp_path: Path, format: str) -> None:
+    write_model(tmp_path / "classifier", StedFmForImageClassification)
+    export(tmp_path / "classifier", format, tmp_path / "exported")
+    published = publish(tmp_path / "exported", "lab/exported")
+    assert published.kind == "export" and CARD in hub.model("lab/exported").files
+
+
+def write_pipeline(folder: Path) -> Path:
+    """Save a tiny pipeline of diffusers with a card."""
+    blocks: dict[str, Any] = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    network = UNet2DModel(8, 1, 1, block_out_channels=(4,), norm_num_groups=2, layers_per_block=1, **blocks)
+    pipeline: Any = DDPMPipeline(network, DDPMScheduler())
+    pipeline.save_pretrained(folder)
+    facts = dataclasses.replace(LEAST, licence="mit")
+    (folder / CARD).write_text(render_finetuned_card(facts), encoding="utf-8")
+    return folder
+
+
+def test_a_pipeline_is_published_with_its_folders(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stedfm_hf.hub.kinds.check_pipeline_loading", lambda folder: [])
+    assert publish(write_pipeline(tmp_path / "pipeline"), "lab/pipeline").kind == "pipeline"
+    assert {"model_index.json", "unet/diffusion_pytorch_model.safetensors"} <= set(hub.model("lab/pipeline").files)
+
+
+@pytest.mark.slow
+def test_a_pipeline_that_does_not_load_is_found(tmp_path: Path) -> None:
+    folder = write_pipeline(tmp_path / "pipeline")
+    assert publish(folder, "lab/pipeline", dry_run=True).findings == ()
+    (folder / "unet/config.json").unlink()
+    findings = publish(folder, "lab/pipeline", dry_run=True).findings
+    assert len(findings) == 2 and all("the pipeline does not load with" in each for each in findings)
 
 
 @pytest.mark.parametrize(

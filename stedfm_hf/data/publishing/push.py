@@ -15,9 +15,10 @@ from stedfm_hf.data.settings import PushSettings
 from stedfm_hf.runs import Progress, UserError, read_json
 from stedfm_hf.runs.hub_errors import one_line
 from stedfm_hf.runs.result import Result
+from stedfm_hf.runs.secret_detection import secrets_in_text
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.runs.upload import Part, check_hub_id, upload
-from stedfm_hf.runs.upload_checks import find_path
+from stedfm_hf.runs.upload_checks import check_files, find_path, is_outside, secret_problem
 
 _CARD, _MANIFEST = "README.md", "manifest.json"
 _DATA = ("data/*.parquet", "preview/*.parquet")
@@ -120,7 +121,7 @@ def is_shard(name: str) -> bool:
 
 
 def check_repository(folder: Path, *, allow_paths: bool = False, manifest: bool = False) -> dict[str, Any]:
-    """Check that a data set is complete and contains no absolute paths.
+    """Check that a data set is complete and contains no secrets, absolute paths and links to other folders.
 
     Args:
         folder: Folder of the data set.
@@ -131,7 +132,8 @@ def check_repository(folder: Path, *, allow_paths: bool = False, manifest: bool 
         Shards of each split, from the index.
 
     Raises:
-        UserError: A file is missing, truncated or unexpected, or a text contains an absolute path.
+        UserError: A file is missing, truncated, unexpected or a link to another folder, or a text contains a secret
+            or an absolute path.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a data set, such as one that `stedfm data build` wrote")
@@ -149,16 +151,19 @@ def check_repository(folder: Path, *, allow_paths: bool = False, manifest: bool 
             raise UserError(f"{folder / preview_name(split)}: is missing; build the data set again")
     shards = [shard for each in index.values() for shard in each]
     listed = {shard["file"] for shard in shards}
-    for name in _local_files(folder):
+    names = _local_files(folder) + [_MANIFEST] * manifest
+    for name in names:
         if name.startswith("data/") and name not in listed:
             raise UserError(f"{folder / name}: is not in {INDEX_FILE}; move it out of the folder")
+        if is_outside(folder, name):
+            raise UserError(f"{folder / name}: is a link to a file outside of the folder; replace it by the file")
     with Progress(len(shards), description="check", unit="shards") as progress:
         for shard in shards:
             _check_shard(folder / shard["file"], shard["row_groups"], allow_paths)
             progress.update()
-    if not allow_paths:
-        for name in (_CARD, *([_MANIFEST] if manifest else [])):
-            _refuse_paths(folder / name, "it", (folder / name).read_text(encoding="utf-8").splitlines())
+    # The texts of shards are checked above: they are compressed in the file.
+    if findings := check_files(folder, [name for name in names if not is_shard(name)], allow_paths=allow_paths):
+        raise UserError(f"{folder / findings[0].file}: {findings[0].problem}")
     return index
 
 
@@ -197,32 +202,34 @@ def _check_card(path: Path) -> None:
 
 
 def _check_shard(path: Path, groups: list[int], allow_paths: bool) -> None:
-    """Check that a shard has the row groups of the index and, unless allowed, no absolute paths in its texts.
+    """Check that a shard has the row groups of the index, and no secrets and absolute paths in its texts.
 
     `groups` is the number of rows of each row group.
 
     Raises:
-        UserError: The shard is missing or damaged, has other row groups, or a text contains an absolute path.
+        UserError: The shard is missing or damaged, has other row groups, or a text contains a secret or, unless
+            allowed, an absolute path.
     """
     try:
         with pq.ParquetFile(path) as file:
             rows = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
-            columns = [] if allow_paths else [name for name in _TEXT_COLUMNS if name in file.schema_arrow.names]
-            table = file.read(columns=columns) if columns else None
+            table = file.read(columns=[name for name in _TEXT_COLUMNS if name in file.schema_arrow.names])
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: is missing or damaged ({one_line(error)}); build the data set again") from error
     if rows != groups:
         raise UserError(
             f"{path}: holds {sum(rows)} crops, but {INDEX_FILE} lists {sum(groups)}; build the data set again"
         )
-    for name, column in zip(table.schema.names, table.columns, strict=True) if table else ():
-        _refuse_paths(path, f"column {name!r}", [text or "" for text in column.unique().to_pylist()])
+    for name, column in zip(table.schema.names, table.columns, strict=True):
+        _check_texts(path, name, [text or "" for text in column.unique().to_pylist()], allow_paths)
 
 
-def _refuse_paths(path: Path, where: str, texts: list[str]) -> None:
-    """Raise `UserError` if a text of a file contains an absolute path; `where` names the texts in the message."""
-    if shown := find_path(texts):
+def _check_texts(path: Path, column: str, texts: list[str], allow_paths: bool) -> None:
+    """Raise `UserError` if a text of a column contains a secret or, unless allowed, an absolute path."""
+    if secrets := secrets_in_text("\n".join(texts)):
+        raise UserError(f"{path}: column {column!r} {secret_problem(secrets[0])}")
+    if not allow_paths and (shown := find_path(texts)):
         raise UserError(
-            f"{path}: {where} contains an absolute path ({shown}); build the data set without it, or give "
+            f"{path}: column {column!r} contains an absolute path ({shown}); build the data set without it, or give "
             "--allow-paths to publish it"
         )

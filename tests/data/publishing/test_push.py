@@ -165,6 +165,26 @@ def test_absolute_paths_are_published_only_on_request(tmp_path: Path, changes: d
     check_repository(tmp_path / "repo", allow_paths=True)
 
 
+@pytest.mark.parametrize("changes", [{"source": f"{TOKEN}.tif"}, {"metadata": {"note": f"with {TOKEN}"}}])
+def test_a_token_in_a_text_of_a_crop_is_never_published(tmp_path: Path, changes: dict[str, Any]) -> None:
+    write_repo(tmp_path / "repo", [noisy_crop(0, **changes)])
+    with pytest.raises(UserError, match="contains a token of the Hub") as error:
+        check_repository(tmp_path / "repo", allow_paths=True)
+    assert TOKEN not in str(error.value)
+
+
+def test_tokens_in_the_card_and_links_to_other_folders_are_refused(repo: Path, tmp_path: Path) -> None:
+    card = (repo / "README.md").read_text()
+    (repo / "README.md").write_text(f"{card}\n{TOKEN}\n")
+    with pytest.raises(UserError, match=r"README.md: contains a token of the Hub"):
+        check_repository(repo)
+    (repo / "README.md").write_text(card)
+    (tmp_path / "outside.png").write_bytes(b"")
+    (repo / "figures/mine.png").symlink_to(tmp_path / "outside.png")
+    with pytest.raises(UserError, match=r"mine.png: is a link to a file outside of the folder"):
+        check_repository(repo)
+
+
 def test_text_that_only_looks_like_a_path_is_published(tmp_path: Path) -> None:
     metadata = {"url": "https://example.org/a/b", "unit": "1/um", "ratio": "a/b/c", "time": "10:30", "q": "s: /"}
     write_repo(tmp_path / "repo", [noisy_crop(0, source="plate 1/well A/1.tif", metadata=metadata)])
