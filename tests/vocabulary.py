@@ -9,7 +9,7 @@ VERBS = frozenset(
     """
     Add Adjust Align Append Apply Approximate Arrange Ask Assemble Assert Assign Assume Augment Average Bind Blend
     Blur Build Cache Calculate Calibrate Call Change Check Choose Cite Classify Clean Clear Clip Clone Close
-    Collect Combine Compare Complete Compose Compute Concatenate Configure Connect Consume Control Convert Copy
+    Cluster Collect Combine Compare Complete Compose Compute Concatenate Configure Connect Consume Control Convert Copy
     Correct Count Cover Create Crop Cut Decide Decode Decrease Deduplicate Define Delegate Delete Deliver Derive
     Describe Detect Determine Discard Display Distribute Divide Download Downscale Draft Drop Embed Emit Emulate
     Encode End Ensure Enter Estimate Evaluate Exchange Exclude Execute Exit Expand Export Extend Extract Fetch Fill

@@ -1,0 +1,1 @@
+"""Index, search and clustering of embeddings."""

@@ -1,0 +1,5 @@
+"""Recursive consensus clustering by the valley rule, the published rule, and partitions as descriptions."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
