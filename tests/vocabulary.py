@@ -14,7 +14,7 @@ VERBS = frozenset(
     Describe Detect Determine Discard Display Distribute Divide Download Downscale Draft Drop Embed Emit Emulate
     Encode End Ensure Enter Estimate Evaluate Exchange Exclude Execute Exit Expand Export Extend Extract Fetch Fill
     Filter Find Finish Fit Flatten Fold Follow Format Forward Freeze Generate Get Give Go Group Grow Guess Handle
-    Hash Hide Identify Ignore Import Increase Infer Inform Initialise Insert Inspect Integrate Interpolate
+    Hash Hide Identify Ignore Import Increase Index Infer Inform Initialise Insert Inspect Integrate Interpolate
     Interpret Invert Iterate Join Keep Label Launch Lay Leave Limit Link List Load Locate Lock Log Look Lower Make
     Manage Map Mark Mask Match Measure Merge Mirror Mix Move Multiply Name Normalise Notify Number Obtain Offer
     Open Order Overlay Pad Parametrise Parse Permute Persist Place Plan Plot Pool Predict Prefetch Preload Prepare

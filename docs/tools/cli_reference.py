@@ -32,13 +32,23 @@ def cli_pages(package: griffe.Module) -> dict[str, str]:
     pages: dict[str, list[tuple[str, Command]]] = {}
     for name, command in added_commands(app):
         pages.setdefault(name.split()[0], []).append((name, command))
-    texts = {f"{FOLDER}/{page}.md": _page(page, commands, package) for page, commands in pages.items()}
+    texts = {f"{FOLDER}/{file_of(page)}": _page(page, commands, package) for page, commands in pages.items()}
     return {f"{FOLDER}/index.md": _index(pages, package), **texts}
+
+
+def file_of(page: str) -> str:
+    """Return the name of the file of a command or group; `index.md` is the list of all commands.
+
+    Example:
+        >>> file_of("embed"), file_of("index")
+        ('embed.md', 'index-command.md')
+    """
+    return "index-command.md" if page == "index" else f"{page}.md"
 
 
 def _index(pages: dict[str, list[tuple[str, Command]]], package: griffe.Module) -> str:
     rows = [
-        f"| [`stedfm {name}`]({page}.md{_anchor(name)}) | {summary(command)} |"
+        f"| [`stedfm {name}`]({file_of(page)}{_anchor(name)}) | {summary(command)} |"
         for page, commands in pages.items()
         for name, command in commands
     ]

@@ -91,6 +91,16 @@ PAGES = (
         ),
     ),
     ApiPage(
+        "discovery",
+        "Discovery",
+        "Index images and search for similar images and places.",
+        names=(
+            "stedfm_hf.discovery.index.building",
+            "stedfm_hf.discovery.index.opened",
+            "stedfm_hf.discovery.search.searching",
+        ),
+    ),
+    ApiPage(
         "app",
         "App",
         "Serve the models in the browser.",

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from stedfm_hf.cli.data import data
+from stedfm_hf.cli.discovery import add_discovery
 from stedfm_hf.cli.evaluation import evaluate
 from stedfm_hf.cli.inference import add_inference
 from stedfm_hf.cli.training import add_training
@@ -72,6 +73,7 @@ add_command(
     example="stedfm convert MAE_SMALL_STED ./stedfm-vit-small",
 )
 add_inference(app)
+add_discovery(app)
 add_command(
     app,
     "publish",

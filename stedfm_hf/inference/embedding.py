@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stedfm_hf.data.sources import find_sources
+from stedfm_hf.data.sources import Source, find_sources
 from stedfm_hf.inference.settings import EmbedSettings
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import takes_settings
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from stedfm_hf.inference.loading import Encoder
     from stedfm_hf.inference.stepwise import Fact
-    from stedfm_hf.inference.tables import TableResult
+    from stedfm_hf.inference.tables import Parts, TableResult
 
 
 @takes_settings(EmbedSettings)
@@ -70,32 +70,80 @@ def _embed(settings: EmbedSettings) -> TableResult:
 
     # Errors up to here are reported at once: these modules import torch, which takes seconds.
     from stedfm_hf.inference.loading import load_encoder
-    from stedfm_hf.inference.stepwise import Preparation, check_tile_size, open_table, process_sources, scaling_of
+    from stedfm_hf.inference.stepwise import open_table
     from stedfm_hf.inference.tables import TableParts, TableResult, embedding_schema, read_table
-    from stedfm_hf.modeling.tiling_stedfm import encode_images
 
     encoder = load_encoder(source, device=settings.device, precision=settings.precision, backend=settings.backend)
-    check_tile_size(encoder, settings.tile_size)
-    scaling = scaling_of(encoder, settings.normalization, settings.intensity_range)
-    channel = encoder.processor.channel if settings.channel is None else settings.channel
+    scaling = embedding_scaling(encoder, settings)
     patches = settings.pooling == "patch"
     schema = embedding_schema(encoder.model.config.hidden_size, patches=patches)
-    with open_table(target, "embed", settings, encoder, scaling | {"channel": channel}, skipped) as output:
-        process_sources(
+    with open_table(target, "embed", settings, encoder, scaling, skipped) as output:
+        embed_sources(
             TableParts(output, schema),
             sources,
-            Preparation(encoder, settings.series, channel, scaling),
-            partial(
-                encode_images,
-                encoder.model,
-                pooling=settings.pooling,
-                tile_size=settings.tile_size,
-                batch_size=settings.batch_size,
-            ),
+            encoder,
+            settings,
+            scaling,
             lambda results: _embedding_table(encoder, schema, patches, results),
-            workers=settings.workers,
         )
     return TableResult(target, output.manifest, read_table(target, schema))
+
+
+def embedding_scaling(encoder: Encoder, settings: EmbedSettings) -> dict[str, Any]:
+    """Return the settings that are known only with the encoder: the scaling of intensities, and the channel.
+
+    Args:
+        encoder: Encoder.
+        settings: Settings; wrong combinations are refused.
+
+    Raises:
+        UserError: If the tile size or the scaling does not fit the model.
+    """
+    from stedfm_hf.inference.stepwise import check_tile_size, scaling_of
+
+    check_tile_size(encoder, settings.tile_size)
+    channel = encoder.processor.channel if settings.channel is None else settings.channel
+    return scaling_of(encoder, settings.normalization, settings.intensity_range) | {"channel": channel}
+
+
+def embed_sources(
+    parts: Parts,
+    sources: Sequence[Source],
+    encoder: Encoder,
+    settings: EmbedSettings,
+    scaling: Mapping[str, Any],
+    tabulate: Callable[[list[tuple[Fact, np.ndarray]]], pa.Table],
+) -> None:
+    """Embed the sources that are not done yet, in steps that survive an interrupt.
+
+    Args:
+        parts: Store of the rows.
+        sources: All sources.
+        encoder: Encoder.
+        settings: Settings of the embedding.
+        scaling: Result of `embedding_scaling`.
+        tabulate: Function that makes the rows of images from their facts and embeddings: (D,), or (rows, cols, D) with
+            the pooling `patch`.
+    """
+    from stedfm_hf.inference.stepwise import Preparation, process_sources
+    from stedfm_hf.modeling.tiling_stedfm import encode_images
+
+    options = dict(scaling)
+    channel = options.pop("channel")
+    process_sources(
+        parts,
+        sources,
+        Preparation(encoder, settings.series, channel, options),
+        partial(
+            encode_images,
+            encoder.model,
+            pooling=settings.pooling,
+            tile_size=settings.tile_size,
+            batch_size=settings.batch_size,
+        ),
+        tabulate,
+        workers=settings.workers,
+    )
 
 
 def _embedding_table(

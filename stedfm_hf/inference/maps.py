@@ -58,7 +58,7 @@ class MapWriter:
         low, high = self.limits or (float(values.min()), float(values.max()))
         limits = (low, high) if low < high else (low, low + 1.0)
         name = f"{fact['path']}.map{self._counts[fact['path']]}"
-        _write_tiff(self.folder / f"{name}.tif", values, self.names, limits, self._cell(fact, pixels), fact)
+        write_map_tiff(self.folder / f"{name}.tif", values, self.names, limits, self._cell(fact, pixels), fact)
         _write_png(self.folder / f"{name}.png", pixels, values, self.names, limits, self.stride, fact)
         return {"map": f"{name}.tif"}
 
@@ -103,7 +103,7 @@ def _starts(length: int, tile_size: int, stride: int) -> np.ndarray:
     return np.clip(centred, 0, max(0, length - tile_size))
 
 
-def _write_tiff(
+def write_map_tiff(
     path: Path,
     values: np.ndarray,
     names: Sequence[str],

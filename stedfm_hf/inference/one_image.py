@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -52,12 +54,15 @@ class MemorySource:
         return ""
 
 
-def prepare_image(loaded: Loaded, image: StedImage) -> list[tuple[Fact, np.ndarray]]:
+def prepare_image(
+    loaded: Loaded, image: StedImage, scaling: Mapping[str, Any] | None = None
+) -> list[tuple[Fact, np.ndarray]]:
     """Scale an image for a model as `embed` does.
 
     Args:
         loaded: Model.
         image: Image.
+        scaling: Scaling of intensities (`stedfm_hf.inference.stepwise.scaling_of`); None uses that of the processor.
 
     Returns:
         Facts for the row of the table and pixels (C, H, W) of every input of the model: one for each channel of the
@@ -66,7 +71,8 @@ def prepare_image(loaded: Loaded, image: StedImage) -> list[tuple[Fact, np.ndarr
     Raises:
         ValueError: If the image does not fit the model.
     """
-    prepared = Preparation(loaded, None, None, scaling_of(loaded, None, None))(MemorySource(image))
+    values = scaling_of(loaded, None, None) if scaling is None else dict(scaling)
+    prepared = Preparation(loaded, None, None, values)(MemorySource(image))
     if prepared.error is not None:
         raise ValueError(prepared.error)
     return [(fact | {"size": pixels.shape[1:]}, pixels) for fact, pixels in prepared.images]
@@ -119,18 +125,28 @@ class Patches:
         return values[rows[:, None], cols]
 
 
-def embed_patches(encoder: Encoder, image: StedImage) -> Patches:
+def embed_patches(
+    encoder: Encoder,
+    image: StedImage,
+    *,
+    scaling: Mapping[str, Any] | None = None,
+    tile_size: int | str | None = "auto",
+    batch_size: int = BATCH_SIZE,
+) -> Patches:
     """Embed the patches of an image with one channel.
 
     Args:
         encoder: Encoder.
         image: Image.
+        scaling: As for `prepare_image`.
+        tile_size: Size of a tile in pixels, `auto`, or None for the whole image.
+        batch_size: Number of tiles in one forward pass.
 
     Raises:
         ValueError: If the image does not fit the model, has more than one input, or an embedding is not finite.
     """
-    ((fact, pixels),) = prepare_image(encoder, image)
-    (embeddings,) = encode_images(encoder.model, [pixels], pooling="patch", batch_size=BATCH_SIZE)
+    ((fact, pixels),) = prepare_image(encoder, image, scaling)
+    (embeddings,) = encode_images(encoder.model, [pixels], pooling="patch", tile_size=tile_size, batch_size=batch_size)
     _check_finite([embeddings])
     shape, patch_size = (fact["height"], fact["width"]), encoder.model.config.patch_size
     height, width = (patch_size * length / size for length, size in zip(shape, fact["size"], strict=True))

@@ -22,7 +22,7 @@ from stedfm_hf.images import StedImage
 from stedfm_hf.images.regions import RowArray
 from stedfm_hf.inference.loading import Loaded, has_fast_bfloat16
 from stedfm_hf.inference.resuming import unfinished
-from stedfm_hf.inference.tables import TableParts, parts_name
+from stedfm_hf.inference.tables import Parts, parts_name
 from stedfm_hf.modeling.image_processing_stedfm import apply_intensity_range, fit_scaling
 from stedfm_hf.runs import Manifest, Progress, UserError
 from stedfm_hf.runs.notes import ItemNotes
@@ -114,7 +114,7 @@ class Preparation:
 
 
 def process_sources(
-    parts: TableParts,
+    parts: Parts,
     sources: Sequence[Source],
     prepare: Preparation,
     compute: Callable[[Iterator[np.ndarray]], Iterable[np.ndarray]],
@@ -127,7 +127,7 @@ def process_sources(
     """Read, compute and write the sources that are not done yet; failed sources are recorded and reported.
 
     Args:
-        parts: Table to write; its manifest records the items that are done.
+        parts: Store of the rows; its manifest records the items that are done.
         sources: All sources.
         prepare: Function that reads and scales a source.
         compute: Function that returns one array for every prepared image, in their order.

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from stedfm_hf.runs import atomic_path, counted
+from stedfm_hf.runs import Manifest, atomic_path, counted
 from stedfm_hf.runs.output import Output
 from stedfm_hf.runs.parts import PartStore
 from stedfm_hf.runs.result import OutputResult
@@ -93,6 +93,24 @@ class TableResult(OutputResult):
 def parts_name(target: Path) -> str:
     """Return the name of the folder for the parts of a table."""
     return f"{target.name}.parts"
+
+
+class Parts(Protocol):
+    """Store of rows that are written in steps, so that an interrupted run can resume.
+
+    Attributes:
+        output: Output of the command.
+        manifest: Manifest of the output.
+    """
+
+    output: Output
+    manifest: Manifest
+
+    def add(self, table: pa.Table, items: Iterable[str]) -> None:
+        """Write the rows of some items, whose status is in the manifest."""
+
+    def finish(self) -> None:
+        """Combine the rows when all items are done."""
 
 
 class TableParts:

@@ -19,7 +19,7 @@ from stedfm_hf.runs.files import FileStamp, read_json, write_json
 from stedfm_hf.runs.wording import escaped
 
 MANIFEST_FORMAT = 1
-_OF_RESULTS = ("segment", "evaluate", "finetune", "pretrain")  # first words of the commands
+_OF_RESULTS = ("segment", "evaluate", "finetune", "pretrain", "index", "search")  # first words of the commands
 _PACKAGES = ("stedfm-hf", "torch", "transformers", "numpy")
 # The folders of an absolute path inside a sentence; not those of a URL, nor of a relative path.
 _FOLDERS = re.compile(r"(?<![\w.~:/\\])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\":,;]+[/\\])*(?=[^\s/\\])")

@@ -9,7 +9,7 @@ import griffe
 import pytest
 
 from docs.tools import cli_reference
-from docs.tools.cli_reference import cli_pages, default_of, values
+from docs.tools.cli_reference import cli_pages, default_of, file_of, values
 from docs.tools.public_names import exported_names, load_package, public_objects
 from docs.tools.python_reference import python_pages
 from stedfm_hf.cli import app
@@ -30,7 +30,7 @@ def pages(package: griffe.Module) -> dict[str, str]:
 
 @pytest.mark.parametrize(("name", "command"), [*added_commands(app)], ids=lambda each: str(each)[:40])
 def test_every_option_of_a_command_is_in_its_page(name: str, command: Command, pages: dict[str, str]) -> None:
-    text = pages[f"reference/cli/{name.split()[0]}.md"]
+    text = pages[f"reference/cli/{file_of(name.split()[0])}"]
     assert command.example in text and f"stedfm {name}" in pages["reference/cli/index.md"]
     for each in fields(command.settings):
         if not option_of(each).extra:

@@ -44,6 +44,7 @@ SLOW = {
     "docs/how-to/finetune-segmentation.md",
     "docs/how-to/pretrain.md",
     "docs/how-to/publish.md",
+    "docs/how-to/search.md",
     "docs/how-to/simulate.md",
     "docs/how-to/train-on-a-cluster.md",
 }

@@ -12,6 +12,8 @@ import numpy as np
 
 from stedfm_hf.data.publishing.statistics import Statistics
 from stedfm_hf.data.repository.layout import Crop, Scaling, crop_features, crops_to_table
+from stedfm_hf.discovery.search.images import IMAGE_SCHEMA
+from stedfm_hf.discovery.search.places import PLACE_SCHEMA
 from stedfm_hf.evaluation.scoring import METRICS
 from stedfm_hf.evaluation.segmentation.scores import Scorer, scores_to_table
 from stedfm_hf.inference.field_task import field_schema, object_schema
@@ -51,6 +53,11 @@ def test_columns_of_the_image_and_the_model() -> None:
 
 def test_columns_of_embed() -> None:
     assert documented("embed") == set(embedding_schema(4, patches=True).names) - SHARED
+
+
+def test_columns_of_search() -> None:
+    assert documented("search") >= set(PLACE_SCHEMA.names) - SHARED
+    assert set(IMAGE_SCHEMA.names) < set(PLACE_SCHEMA.names)
 
 
 def test_columns_of_classify() -> None:

@@ -1,0 +1,3 @@
+from .searching import SearchResult, search
+
+__all__ = ["SearchResult", "search"]
