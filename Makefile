@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests docs/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install cards demo demo-encoder test test-all test-minimum release-check quality format docs docs-check docs-serve bench bench-backends bench-busy bench-data bench-segmentation bench-start clean
+.PHONY: help install cards demo demo-encoder test test-all test-minimum release-check quality format docs docs-check docs-serve bench bench-backends bench-busy bench-clustering bench-data bench-segmentation bench-start clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -79,6 +79,9 @@ bench-backends: $(INSTALLED) ## Measure PyTorch, onnxruntime and OpenVINO and wr
 
 bench-busy: $(INSTALLED) ## Measure embedding next to busy processes and write docs/benchmarks/busy-machine.md
 	"$(BIN)/python" -m tests.benchmarks.busy
+
+bench-clustering: $(INSTALLED) ## Measure the clustering of simulated groups and noise and write docs/benchmarks/clustering.md (an hour)
+	"$(BIN)/python" -m tests.benchmarks.clustering --output docs/benchmarks/clustering.md
 
 bench-start: $(INSTALLED) ## Measure how fast help and errors are answered and write docs/benchmarks/start.md
 	"$(BIN)/python" -m tests.benchmarks.start

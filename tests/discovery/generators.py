@@ -29,6 +29,10 @@ class Cloud:
     tree: str = "1"
 
 
+Made = Callable[[int, int], Cloud]
+"""Function that makes a cloud from the number of items and a seed."""
+
+
 def deviations(dimensions: int = DIMENSIONS) -> np.ndarray:
     """Standard deviation of each axis of the noise."""
     return np.arange(1, dimensions + 1) ** -0.6
@@ -123,6 +127,14 @@ def planted(n: int, seed: int, *, fraction: float = 0.05, separation: float = 3)
     rng = np.random.default_rng(seed)
     labels = (np.arange(n) < round(fraction * n)).astype(int)
     return at_centres(np.stack([np.zeros(DIMENSIONS), directions(1, rng)[0] * separation]), labels, "2", rng)
+
+
+def shifted(n: int, seed: int, *, separation: float, axis: int = 0) -> Cloud:
+    """Two groups, `separation` standard deviations of one axis apart along this axis."""
+    rng = np.random.default_rng(seed)
+    labels, X = equal(n, 2), power_law(n, rng)
+    X[:, axis] += separation * labels * deviations()[axis]
+    return Cloud(rotated(X, rng), labels, "2")
 
 
 def cigars(n: int, seed: int, *, k: int = 2, length: float = 3, across: float = 5.8) -> Cloud:
@@ -275,7 +287,7 @@ def repeated(cloud: Cloud, times: int, jitter: float, seed: int) -> tuple[Cloud,
     return Cloud(X.astype(np.float32), cloud.labels[sources], cloud.tree), sources
 
 
-NOISE: dict[str, Callable[[int, int], Cloud]] = {
+NOISE: dict[str, Made] = {
     "Gaussian": gaussian,
     "heavy-tailed": heavy_tailed,
     "skewed": skewed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -14,9 +13,8 @@ from stedfm_hf.discovery.clustering import NodeEvidence, Tree, ValleyRule, clust
 from stedfm_hf.discovery.clustering.items import prepare
 from stedfm_hf.discovery.clustering.recursion import _grow
 from tests.discovery import generators
-from tests.discovery.generators import Cloud
+from tests.discovery.generators import Cloud, Made
 
-Made = Callable[[int, int], Cloud]
 GROUPS: dict[str, tuple[Made, int]] = {
     "3 blobs": (partial(generators.blobs, k=3), 200),
     "nested": (partial(generators.nested, counts=(2, 2), dimensions=40), 240),
@@ -34,9 +32,12 @@ MORE_GROUPS: dict[str, tuple[Made, int]] = {
 }
 
 
-def check_groups(made: Made, n: int) -> None:
+FAST = ValleyRule(k_max=4, resamples=10)
+
+
+def check_groups(made: Made, n: int, rule: ValleyRule | None = None) -> None:
     cloud = made(n, 0)
-    tree = cluster_tree(cloud.X)
+    tree = cluster_tree(cloud.X, rule=rule)
     assert adjusted_rand_score(cloud.labels, tree.labels) >= 0.95
     if cloud.tree:
         assert tree.root.shape == cloud.tree
@@ -44,7 +45,7 @@ def check_groups(made: Made, n: int) -> None:
 
 @pytest.mark.parametrize(("made", "n"), GROUPS.values(), ids=GROUPS)
 def test_groups_are_found_with_the_right_tree(made: Made, n: int) -> None:
-    check_groups(made, n)
+    check_groups(made, n, FAST)
 
 
 @pytest.mark.slow
@@ -55,7 +56,7 @@ def test_more_groups_are_found_with_the_right_tree(made: Made, n: int) -> None:
 
 @pytest.mark.parametrize("made", generators.NOISE.values(), ids=generators.NOISE)
 def test_noise_is_one_leaf_with_evidence(made: Made) -> None:
-    tree = cluster_tree(made(300, 0).X)
+    tree = cluster_tree(made(120, 0).X)
     assert tree.root.shape == "1" and not tree.significant
     evidence = tree.root.evidence
     assert isinstance(evidence, NodeEvidence) and evidence.result == "no significant groups"
@@ -65,8 +66,19 @@ def test_noise_is_one_leaf_with_evidence(made: Made) -> None:
     assert all(len(level.pairs) == level.k * (level.k - 1) / 2 for level in evidence.levels)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("degrees", [60, 90])
+def test_a_bent_curve_is_one_leaf_because_its_parts_meet(degrees: float) -> None:
+    results = set()
+    for seed in range(4):
+        evidence = cluster_tree(generators.s_curve(600, seed, degrees=degrees).X).root.evidence
+        assert isinstance(evidence, NodeEvidence) and evidence.accepted is None
+        results |= {level.result for level in evidence.levels}
+    assert "groups are continuous where they meet" in results
+
+
 def test_the_evidence_of_a_split_says_why() -> None:
-    evidence = cluster_tree(generators.blobs(300, 0, k=2).X).root.evidence
+    evidence = cluster_tree(generators.blobs(120, 0, k=2).X, rule=FAST).root.evidence
     assert isinstance(evidence, NodeEvidence) and evidence.result == "split"
     level = evidence.accepted
     assert level is not None and level == evidence.clearest
@@ -91,31 +103,31 @@ def test_constant_features_are_one_leaf() -> None:
 
 
 def test_constant_columns_change_nothing() -> None:
-    X = generators.blobs(200, 0, k=2, dimensions=10).X
-    more = np.column_stack([X, np.full((200, 3), 5.0)])
-    assert cluster_tree(more).root.shape == "2" == cluster_tree(X).root.shape
+    X = generators.blobs(100, 0, k=2, dimensions=10).X
+    more = np.column_stack([X, np.full((100, 3), 5.0)])
+    assert cluster_tree(more, rule=FAST).root.shape == "2"
 
 
 @pytest.mark.parametrize("times", [2, 5, 40])
 def test_copies_make_no_group(times: int) -> None:
     cloud = generators.gaussian(300, 0)
     some, _ = generators.repeated(Cloud(cloud.X[:40], cloud.labels[:40]), times, 0, 0)
-    assert cluster_tree(np.concatenate([cloud.X, some.X])).root.shape == "1"
+    assert cluster_tree(np.concatenate([cloud.X, some.X]), rule=FAST).root.shape == "1"
     every, _ = generators.repeated(Cloud(cloud.X[:60], cloud.labels[:60]), times, 0, 0)
-    assert cluster_tree(every.X).root.shape == "1"
+    assert cluster_tree(every.X, rule=FAST).root.shape == "1"
 
 
 @pytest.mark.parametrize("times", [5, 20])
 def test_many_crops_per_source_make_no_group(times: int) -> None:
     crops, sources = generators.repeated(generators.gaussian(60, 0), times, 0.1, 0)
-    assert cluster_tree(crops.X, sources=sources).root.shape == "1"
+    assert cluster_tree(crops.X, sources=sources, rule=FAST).root.shape == "1"
     few = sources < 12
-    assert cluster_tree(crops.X[few], sources=sources[few]).root.shape == "1"
+    assert cluster_tree(crops.X[few], sources=sources[few], rule=FAST).root.shape == "1"
 
 
 def test_groups_of_sources_are_found_in_their_crops() -> None:
     crops, sources = generators.repeated(generators.blobs(90, 0, k=3), 6, 0.1, 0)
-    tree = cluster_tree(crops.X, sources=np.array([f"image {each}" for each in sources]))
+    tree = cluster_tree(crops.X, sources=[f"image {each}" for each in sources], rule=FAST)
     assert tree.root.shape == "3" and adjusted_rand_score(crops.labels, tree.labels) == 1
     assert isinstance(tree.root.evidence, NodeEvidence) and tree.root.evidence.n_sources == 90
 
@@ -125,23 +137,23 @@ def test_one_seed_gives_one_tree_for_any_number_of_threads() -> None:
     texts = []
     for threads in (1, 2):
         with threadpool_limits(threads):
-            texts.append(cluster_tree(X, seed=4).to_json())
-    assert texts[0] == texts[1] == cluster_tree(X, seed=4).to_json()
-    assert texts[0] != cluster_tree(X, seed=5).to_json()
+            texts.append(cluster_tree(X, seed=4, rule=FAST).to_json())
+    assert texts[0] == texts[1] == cluster_tree(X, seed=4, rule=FAST).to_json()
+    assert texts[0] != cluster_tree(X, seed=5, rule=FAST).to_json()
 
 
 def test_a_subtree_does_not_depend_on_its_siblings() -> None:
-    X = generators.nested(240, 1, counts=(2, 2), dimensions=40).X
-    tree = cluster_tree(X, seed=4, standardise=False)
+    X = generators.nested(120, 1, counts=(2, 2), dimensions=12).X
+    tree = cluster_tree(X, seed=4, standardise=False, rule=FAST)
     second = tree.root.children[1]
-    alone = _grow(prepare(X, standardise=False), second.items, second.stability, (1,), 4, ValleyRule())
+    alone = _grow(prepare(X, standardise=False), second.items, second.stability, (1,), 4, FAST)
     made = [Tree(node, "valley", 4, {}).to_json() for node in (second, alone)]
     assert made[0] == made[1]
 
 
 def test_large_nodes_are_tested_on_a_sample_and_labelled_as_a_whole() -> None:
-    cloud = generators.blobs(900, 0, k=3, dimensions=20)
-    tree = cluster_tree(cloud.X, rule=ValleyRule(max_items=300))
+    cloud = generators.blobs(600, 0, k=3, dimensions=20)
+    tree = cluster_tree(cloud.X, rule=ValleyRule(k_max=4, max_items=200))
     assert tree.root.shape == "3" and adjusted_rand_score(cloud.labels, tree.labels) == 1
 
 

@@ -37,7 +37,8 @@ def test_relative_gains_never_beat_the_first_area() -> None:
     assert best_number([1.0, 1.0, 3.0, 3, 3, 3, 3, 3]) == 3
 
 
-def test_it_chooses_two_for_two_groups_and_stops_at_twelve_items() -> None:
+def test_it_chooses_two_for_two_groups_and_stops_at_twelve_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stedfm_hf.discovery.clustering.reference.RESAMPLES", 8)
     tree = reference_tree(small(20))
     evidence = tree.root.evidence
     assert isinstance(evidence, ReferenceEvidence) and evidence.k == 2 and len(evidence.areas) == 8

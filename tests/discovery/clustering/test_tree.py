@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stedfm_hf.discovery.clustering import Tree, cluster_tree, partition
+from stedfm_hf.discovery.clustering import Tree, ValleyRule, cluster_tree, partition
 from tests.discovery import generators
+
+FAST = ValleyRule(k_max=4, resamples=10)
 
 
 @pytest.fixture(scope="module")
 def tree() -> Tree:
-    return cluster_tree(generators.nested(240, 0, counts=(2, 2), dimensions=12).X, seed=3)
+    return cluster_tree(generators.nested(240, 0, counts=(2, 2), dimensions=12).X, seed=3, rule=FAST)
 
 
 def test_nodes_know_their_path_and_share_the_items_of_their_parent(tree: Tree) -> None:
@@ -34,7 +36,7 @@ def test_memberships_follow_the_path(tree: Tree) -> None:
 def test_a_leaf_above_others_has_no_node_below_it() -> None:
     rng = np.random.default_rng(0)
     centres = np.array([[0, 0], [40, 0], [40, 8]])
-    tree = cluster_tree(rng.standard_normal((180, 2)) + centres[np.arange(180) % 3], standardise=False)
+    tree = cluster_tree(rng.standard_normal((180, 2)) + centres[np.arange(180) % 3], standardise=False, rule=FAST)
     assert tree.root.shape == "2(2,1)"
     members = tree.memberships()
     single = members.leaf == "0.1"
