@@ -1,10 +1,10 @@
-"""`stedfm evaluate knn`, `probe` and `segmentation`."""
+"""`stedfm evaluate knn`, `probe`, `retrieval` and `segmentation`."""
 
 from __future__ import annotations
 
 import typer
 
-from stedfm_hf.evaluation.settings import KnnSettings, MaskSettings, ProbeSettings
+from stedfm_hf.evaluation.settings import KnnSettings, MaskSettings, ProbeSettings, RetrievalSettings
 from stedfm_hf.runs.command_line import add_command
 
 evaluate = typer.Typer(
@@ -26,6 +26,13 @@ add_command(
     "stedfm_hf.evaluation.commands:evaluate_probe",
     settings=ProbeSettings,
     example="stedfm evaluate probe --model demo --dataset my-crops --labels-per-class 10 all --output my-probe",
+)
+add_command(
+    evaluate,
+    "retrieval",
+    "stedfm_hf.evaluation.commands:evaluate_retrieval",
+    settings=RetrievalSettings,
+    example="stedfm evaluate retrieval --model demo --dataset my-crops --output my-retrieval",
 )
 add_command(
     evaluate,

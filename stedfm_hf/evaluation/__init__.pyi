@@ -1,14 +1,16 @@
 from .baselines import intensity_histograms, log_spectra
-from .commands import evaluate_knn, evaluate_probe, evaluate_segmentation
+from .commands import evaluate_knn, evaluate_probe, evaluate_retrieval, evaluate_segmentation
 from .knn import KnnResult, knn_accuracy, zscore_by
-from .results import ComparisonResult, MaskResult
+from .results import ComparisonResult, MaskResult, RetrievalResult
 
 __all__ = [
     "ComparisonResult",
     "KnnResult",
     "MaskResult",
+    "RetrievalResult",
     "evaluate_knn",
     "evaluate_probe",
+    "evaluate_retrieval",
     "evaluate_segmentation",
     "intensity_histograms",
     "knn_accuracy",

@@ -1,17 +1,23 @@
-"""Functions `evaluate_knn`, `evaluate_probe` and `evaluate_segmentation`, which compare models and baselines."""
+"""Functions `evaluate_knn`, `_probe`, `_retrieval` and `_segmentation`, which compare models and baselines."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from stedfm_hf.data.sources import check_dataset
-from stedfm_hf.evaluation.settings import ComparisonSettings, KnnSettings, MaskSettings, ProbeSettings
+from stedfm_hf.evaluation.settings import (
+    ComparisonSettings,
+    KnnSettings,
+    MaskSettings,
+    ProbeSettings,
+    RetrievalSettings,
+)
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.weights.models import ModelSource, find_model
 
 if TYPE_CHECKING:
-    from stedfm_hf.evaluation.results import ComparisonResult, MaskResult
+    from stedfm_hf.evaluation.results import ComparisonResult, MaskResult, RetrievalResult
 
 
 @takes_settings(KnnSettings)
@@ -56,6 +62,29 @@ def evaluate_probe(settings: ProbeSettings) -> ComparisonResult:
     from stedfm_hf.evaluation.protocol import run_probe  # imports torch, which takes seconds
 
     return run_probe(settings, models)
+
+
+@takes_settings(RetrievalSettings)
+def evaluate_retrieval(settings: RetrievalSettings) -> RetrievalResult:
+    """Evaluate the retrieval of images of the same class by cosine similarity, without training.
+
+    Every image is a query, which is never ranked. All metrics are computed without images of the query's source image,
+    and with them. `zscore` standardises each feature over all images; texture and morphology features are always
+    standardised, principal components never. Images that a model was trained or selected on are excluded.
+
+    Returns:
+        All metrics. The report is in the output folder.
+
+    Raises:
+        UserError: If arguments are invalid, labels are not classes, or the folder contains other results.
+
+    Example:
+        >>> evaluate_retrieval("benchmark-v1", "report", model=["demo"])  # doctest: +SKIP
+    """
+    models = _check(settings, "evaluate retrieval")
+    from stedfm_hf.evaluation.retrieval import run_retrieval  # imports torch, which takes seconds
+
+    return run_retrieval(settings, models)
 
 
 @takes_settings(MaskSettings)

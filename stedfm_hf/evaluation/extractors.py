@@ -23,7 +23,8 @@ from huggingface_hub import model_info, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 
 from stedfm_hf.evaluation.baselines import intensity_histograms, log_spectra, resized_pixels, texture_features
-from stedfm_hf.evaluation.settings import BASELINES
+from stedfm_hf.evaluation.morphology import PIXEL_SIZE_UM, morphology_features
+from stedfm_hf.evaluation.settings import BASELINES, RETRIEVAL_BASELINES
 from stedfm_hf.images import StedImage
 from stedfm_hf.inference.loading import Encoder, choose_device, load_encoder, weights_sha256
 from stedfm_hf.labels.labelled import LabelledImages
@@ -60,6 +61,7 @@ class Extractor(ABC):
         scaling: Standardisation for probes: "each" divides every feature by its standard deviation, "whole" divides
             all features by one value, which keeps the ratios of principal components.
         components: Number of principal components, fitted on the training images; None applies no PCA.
+        mixed_units: Whether features have different units, so that similarities need standardised features.
     """
 
     key: str
@@ -68,6 +70,7 @@ class Extractor(ABC):
     kind: Kind = "model"
     scaling: Scaling = "each"
     components: int | None = None
+    mixed_units: bool = False
 
     @abstractmethod
     def extract(self, images: Iterable[StedImage]) -> Iterator[np.ndarray]:
@@ -176,6 +179,17 @@ class BaselineExtractor(Extractor):
                 )
 
 
+@dataclass(eq=False, kw_only=True)
+class MorphologyExtractor(Extractor):
+    """Morphology features of the bright spots in an image, with its pixel size; channels are concatenated."""
+
+    def extract(self, images: Iterable[StedImage]) -> Iterator[np.ndarray]:
+        """Yield the features (13 for each channel) of each image, scaled by the default processor."""
+        for image in images:
+            size = PIXEL_SIZE_UM if image.pixel_size_nm is None else float(np.mean(image.pixel_size_nm)) / 1000
+            yield morphology_features(list(_DEFAULT_PROCESSOR.prepare(image)), pixel_size_um=size).values.ravel()
+
+
 _BASELINE_FUNCTIONS: dict[str, tuple[str, FeatureFunction, Scaling, int | None]] = {
     "histogram": ("Intensity histogram", intensity_histograms, "each", None),
     "texture": ("Texture (GLCM, LBP)", texture_features, "each", None),
@@ -204,7 +218,8 @@ def load_extractors(
 
     Args:
         models: Folders, Hub ids or packaged encoders.
-        baselines: Names from `BASELINES`. `untrained` is the architecture of the first model if it is a STED-FM model.
+        baselines: Names from `BASELINES` or `RETRIEVAL_BASELINES`. `untrained` is the architecture of the first model
+            if it is a STED-FM model.
         data: Images whose mean and standard deviation normalise the input of the untrained network.
         device: Device of the models.
         precision: Floating-point type of the models.
@@ -217,8 +232,8 @@ def load_extractors(
     Raises:
         UserError: If a model cannot be loaded or is named twice, or a baseline is unknown.
     """
-    if unknown := [name for name in baselines if name not in BASELINES]:
-        raise UserError(f"baseline {unknown[0]!r} is unknown; choose from {', '.join(BASELINES)}")
+    if unknown := [name for name in baselines if name not in RETRIEVAL_BASELINES]:
+        raise UserError(f"baseline {unknown[0]!r} is unknown; choose from {', '.join(RETRIEVAL_BASELINES)}")
     sources = [find_model(model) for model in models]
     if doubled := next((each.given for each in sources if sources.count(each) > 1), None):
         raise UserError(f"model {doubled} is named twice; name every model once")
@@ -234,11 +249,16 @@ def load_extractors(
         elif name == "imagenet":
             if (imagenet := _imagenet(device, batch_size)) is not None:
                 extractors.append(imagenet)
+        elif name == "morphology":
+            identity = {"baseline": name, "processor": _settings(_DEFAULT_PROCESSOR)}
+            extractors.append(MorphologyExtractor(name, "Morphology", identity, "baseline", mixed_units=True))
         elif name != "chance":
             title, function, scaling, components = _BASELINE_FUNCTIONS[name]
             identity = {"baseline": name, "processor": _settings(_DEFAULT_PROCESSOR)}
             extractors.append(
-                BaselineExtractor(name, title, identity, "baseline", scaling, components, function=function)
+                BaselineExtractor(
+                    name, title, identity, "baseline", scaling, components, name == "texture", function=function
+                )
             )
     return _with_unique_names(extractors)
 

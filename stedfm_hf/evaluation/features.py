@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from stedfm_hf.evaluation.baselines import fit_components
 from stedfm_hf.evaluation.extractors import Extractor
+from stedfm_hf.evaluation.knn import zscore_by
 from stedfm_hf.images import StedImage
 from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.labels.splits import Splits
@@ -193,3 +194,25 @@ def prepare_for_probe(train: np.ndarray, extractor: Extractor, *others: np.ndarr
         std = np.full_like(std, np.sqrt(np.mean(std**2)))
     std[std < 1e-12] = 1.0
     return tuple((features - mean) / std if len(features) else features for features in sets)
+
+
+def prepare_for_search(
+    gallery: np.ndarray, extractor: Extractor, *others: np.ndarray, zscore: bool
+) -> tuple[np.ndarray, ...]:
+    """Prepare features for cosine similarity: apply the PCA of the extractor, or standardise each feature.
+
+    Args:
+        gallery: Features (n, d) that the PCA or the standardisation is fitted on.
+        extractor: Model or baseline. Features with different units are always standardised, and principal components
+            only as for probes.
+        *others: Further features (m, d) to transform in the same way.
+        zscore: Whether to standardise the features of other methods.
+
+    Returns:
+        The transformed gallery and others.
+    """
+    if extractor.components is not None:
+        return prepare_for_probe(gallery, extractor, *others)
+    if zscore or extractor.mixed_units:
+        return zscore_by(gallery, *others)
+    return (gallery, *others)

@@ -1,10 +1,11 @@
-"""Run of `evaluate knn` and `evaluate probe`: extract features, classify, compare, and write the report."""
+"""Steps that the comparisons of models share: extract features, evaluate them, and write the report."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,42 @@ def _counts(train: LabelledImages, requested: Sequence[int | str] | None) -> lis
 Runs = Callable[[Splits[LabelledImages], Mapping[str, SplitFeatures], Sequence[Extractor]], list[Run]]
 
 
+@dataclass(frozen=True, eq=False)
+class ComparedFeatures:
+    """Features of the images by all models and baselines, to be evaluated.
+
+    Attributes:
+        command: Name of the command.
+        splits: Images that are readable for all methods; test has no images that a model was trained on.
+        features: Features of each split, by the key of the method.
+        extractors: Models, then baselines, except chance.
+        methods: Models, then baselines.
+        training: Sentences on the images that the models were trained on.
+        settings: Settings that determine the result, as JSON data.
+        failed: Reason why an image could not be read, by its image id.
+        seconds: Duration of the extraction, in seconds.
+    """
+
+    command: str
+    splits: Splits[LabelledImages]
+    features: Mapping[str, SplitFeatures]
+    extractors: Sequence[Extractor]
+    methods: Sequence[MethodInfo]
+    training: Sequence[str]
+    settings: Mapping[str, Any]
+    failed: Mapping[str, str]
+    seconds: float
+
+    @property
+    def models(self) -> list[str]:
+        """Keys of the models."""
+        return [each.key for each in self.methods if each.kind == "model"]
+
+
+Write = Callable[[ComparedFeatures, Path], str]
+"""Function that evaluates features, writes the report into a folder, and returns a sentence for the terminal."""
+
+
 def _evaluate(
     command: str,
     settings: ComparisonSettings,
@@ -133,7 +170,7 @@ def _evaluate(
     resolved: Mapping[str, Any],
     run: Runs,
 ) -> ComparisonResult:
-    """Run the steps that both commands share: load the models, open the output folder, evaluate and report.
+    """Classify the test images by the features of all methods, and report the runs.
 
     Args:
         command: Name of the command.
@@ -142,6 +179,56 @@ def _evaluate(
         splits: Images of each split.
         resolved: Settings that are known only now, for the manifest.
         run: Function that evaluates the features of all methods.
+    """
+
+    def write(compared: ComparedFeatures, folder: Path) -> str:
+        """Evaluate the features and write the report."""
+        began = time.monotonic()
+        runs = run(compared.splits, compared.features, compared.extractors)
+        test = compared.splits.test
+        evaluation = Evaluation(
+            command=compared.command,
+            splits=compared.splits,
+            training=compared.training,
+            methods=compared.methods,
+            runs=runs,
+            summary=summarise(test, runs, population=compared.settings.get("protocol") == "reference"),
+            comparisons=compare(test, runs, compared.models),
+            settings=compared.settings,
+            failed=compared.failed,
+            seconds={"feature_extraction": compared.seconds, "evaluation": time.monotonic() - began},
+        )
+        write_report(evaluation, folder)
+        return f"{len(runs)} runs of {len(compared.methods)} models and baselines"
+
+    output, record = compare_features(command, settings, sources, splits, resolved, write, OTHER_FILES)
+    result = ComparisonResult(output.path, output.manifest, record)
+    result.print_notes()
+    return result
+
+
+def compare_features(
+    command: str,
+    settings: ComparisonSettings,
+    sources: Sequence[ModelSource],
+    splits: Splits[LabelledImages],
+    resolved: Mapping[str, Any],
+    write: Write,
+    files: Sequence[str],
+) -> tuple[Output, dict[str, Any]]:
+    """Load the models, open the output folder, extract the features, and evaluate them.
+
+    Args:
+        command: Name of the command.
+        settings: Settings of the command.
+        sources: Models to evaluate.
+        splits: Images of each split.
+        resolved: Settings that are known only now, for the manifest.
+        write: Function that evaluates the features and writes the report.
+        files: Names of the files of the report, except `results.json` and `report.html`.
+
+    Returns:
+        The output folder, and the content of `results.json`.
     """
     baselines = () if settings.baselines == ["none"] else tuple(settings.baselines)
     extractors = load_extractors(
@@ -161,7 +248,7 @@ def _evaluate(
         command,
         settings,
         results=(RESULTS, PAGE),
-        temporary=OTHER_FILES,
+        temporary=files,
         resolved={
             "data": splits.train.name,
             "data_checksums": {name: data.fingerprint for name, data in tested.named().items()},
@@ -177,10 +264,8 @@ def _evaluate(
         if output.finished:
             output.report_finished()
         else:
-            _run(output, settings, splits, keep, notes, extractors, baselines, run)
-    result = ComparisonResult(output.path, output.manifest, dict(read_json(output.path / RESULTS)))
-    result.print_notes()
-    return result
+            _run(output, settings, splits, keep, notes, extractors, baselines, write)
+    return output, dict(read_json(output.path / RESULTS))
 
 
 def _run(
@@ -191,7 +276,7 @@ def _run(
     notes: list[str],
     extractors: Sequence[Extractor],
     baselines: Sequence[str],
-    run: Runs,
+    write: Write,
 ) -> None:
     """Extract the features, evaluate all methods, and write the report and the status of each image into `output`.
 
@@ -216,25 +301,21 @@ def _run(
     for image_id in splits.test.image_ids[~keep].tolist():
         manifest.skipped(image_id, "a model was trained or selected on its source image")
     splits, usable = exclude_images(splits, features, keep)
-    runs = run(splits, usable, extractors)
     methods = [MethodInfo(each.key, each.name, each.kind, each.identity.get("weights")) for each in extractors]
     if "chance" in baselines:
         methods.append(MethodInfo("chance", "Chance", "baseline", None))
-    models = [each.key for each in extractors if each.kind == "model"]
-    evaluation = Evaluation(
+    compared = ComparedFeatures(
         command=manifest.command,
         splits=splits,
-        training=notes,
+        features=usable,
+        extractors=extractors,
         methods=methods,
-        runs=runs,
-        summary=summarise(splits.test, runs, population=manifest.settings.get("protocol") == "reference"),
-        comparisons=compare(splits.test, runs, models),
+        training=notes,
         settings=json.loads(json.dumps(manifest.settings)),
         failed=manifest.failures(),
-        seconds={"feature_extraction": extracted - began, "evaluation": time.monotonic() - extracted},
+        seconds=extracted - began,
     )
     for data in splits.named().values():
         for image_id in data.image_ids.tolist():
             manifest.done(image_id)
-    write_report(evaluation, output.path)
-    print_note(f"{len(runs)} runs of {len(methods)} models and baselines")
+    print_note(write(compared, output.path))

@@ -66,6 +66,25 @@ class ComparisonResult(_Report):
 
 
 @dataclass(frozen=True)
+class RetrievalResult(_Report):
+    """Result of `evaluate retrieval`."""
+
+    def tables(self) -> Iterator[str]:
+        """Yield a table of all metrics for each setting; the second only if it differs."""
+        metrics, names = self.record["metrics"], {each["key"]: each["name"] for each in self.record["methods"]}
+        shown: list[list[list[str]]] = []
+        for setting in dict.fromkeys(row["setting"] for row in self.record["summary"]):
+            rows = [
+                [names[row["method"]], *(_mean(row[name], name == self.record["primary_metric"]) for name in metrics)]
+                for row in self.record["summary"]
+                if row["setting"] == setting
+            ]
+            if rows not in shown:
+                shown.append(rows)
+                yield text_table([f"ranked: {setting}", *metrics], rows)
+
+
+@dataclass(frozen=True)
 class MaskResult(_Report):
     """Result of `evaluate segmentation`."""
 

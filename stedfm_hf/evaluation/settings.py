@@ -1,4 +1,4 @@
-"""Settings of `evaluate knn`, `probe` and `segmentation`."""
+"""Settings of `evaluate knn`, `probe`, `retrieval` and `segmentation`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ from stedfm_hf.runs.settings import option, settings
 
 BASELINES = ("untrained", "histogram", "texture", "pixels", "log-spectrum", "imagenet", "chance")
 """Baselines of `knn` and `probe`."""
+RETRIEVAL_BASELINES = (
+    "untrained",
+    "histogram",
+    "texture",
+    "morphology",
+    "pixels",
+    "log-spectrum",
+    "imagenet",
+    "chance",
+)
+"""Baselines of `retrieval`."""
 MASK_BASELINES = ("otsu", "wavelets", "forest", "constant", "chance")
 """Baselines of `segmentation`."""
 KS = (1, 5, 20)
@@ -95,6 +106,34 @@ class ProbeSettings(ComparisonSettings):
         None, metavar="N|all", help="Numbers of labelled images per class; by default 10, 25, 50, 100 and all."
     )
     repeats: int = option(5, minimum=1, help="Number of random samples for each number of labelled images.")
+
+
+@settings
+class RetrievalSettings(ComparisonSettings):
+    """Evaluate the retrieval of similar images.
+
+    Every image is a query: all other images are ranked by cosine similarity, and those of its class are relevant.
+    Every model is compared with baselines. If interrupted, run the same command again to resume.
+    """
+
+    baselines: list[str] = option(
+        default_factory=lambda: [*RETRIEVAL_BASELINES],
+        affects_result=False,
+        choices=(*RETRIEVAL_BASELINES, "none"),
+        help=f"Baselines to compare with: {', '.join(RETRIEVAL_BASELINES)}, or none; by default all.",
+    )
+    split: str | None = option(
+        None,
+        affects_result=False,
+        help="Split to search in; by default test, or validation if there is no test, or all images without splits.",
+    )
+    k: list[int] = option(
+        default_factory=lambda: [*KS],
+        minimum=1,
+        help="Numbers of best images for precision@k and mAP@k; by default 1, 5 and 20.",
+    )
+    protocol: str = options.protocol("ranks the query with the others, and reports AUROC and AUPR only")
+    zscore: bool = option(False, help="Standardise each feature over all images (mean 0, variance 1).")
 
 
 @settings

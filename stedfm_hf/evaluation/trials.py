@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from stedfm_hf.evaluation.extractors import Extractor
-from stedfm_hf.evaluation.features import SplitFeatures, prepare_for_probe
-from stedfm_hf.evaluation.knn import REFERENCE_KS, zscore_by
+from stedfm_hf.evaluation.features import SplitFeatures, prepare_for_probe, prepare_for_search
+from stedfm_hf.evaluation.knn import REFERENCE_KS
 from stedfm_hf.evaluation.probe import fit_predict, select_C
 from stedfm_hf.evaluation.scoring import Run, compute_metrics
 from stedfm_hf.labels.labelled import LabelledImages, sample_per_class
@@ -143,10 +143,8 @@ def knn_runs(
     for extractor in extractors:
         by_split = features[extractor.key]
         gallery, query = by_split[gallery_split], by_split["test"]
-        if extractor.components is not None:
-            gallery, query = prepare_for_probe(gallery, extractor, query)
-        elif (zscore or extractor.key == "texture") and not reference:
-            gallery, query = zscore_by(gallery, query)
+        if extractor.components is not None or not reference:
+            gallery, query = prepare_for_search(gallery, extractor, query, zscore=zscore)
         rows, similarity = nearest(
             gallery,
             query,

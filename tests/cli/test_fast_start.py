@@ -130,6 +130,8 @@ MISTAKES = [
     ("evaluate knn --dataset empty --model demo --output out", "empty: no files"),
     ("evaluate knn --dataset . --model nowhere --output out", "model nowhere: no such folder"),
     ("evaluate probe --dataset missing --model demo --output out", "missing"),
+    ("evaluate retrieval --dataset missing --model demo --output out", "missing"),
+    ("evaluate retrieval --dataset . --model demo --output out --k 0", "k is 0"),
     ("evaluate segmentation --dataset missing --model demo --output out", "missing"),
 ]
 

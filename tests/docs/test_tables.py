@@ -14,6 +14,7 @@ from stedfm_hf.data.publishing.statistics import Statistics
 from stedfm_hf.data.repository.layout import Crop, Scaling, crop_features, crops_to_table
 from stedfm_hf.discovery.search.images import IMAGE_SCHEMA
 from stedfm_hf.discovery.search.places import PLACE_SCHEMA
+from stedfm_hf.evaluation.morphology import MORPHOLOGY
 from stedfm_hf.evaluation.scoring import METRICS
 from stedfm_hf.evaluation.segmentation.scores import Scorer, scores_to_table
 from stedfm_hf.inference.field_task import field_schema, object_schema
@@ -23,6 +24,7 @@ from stedfm_hf.labels.annotated import from_arrays
 from stedfm_hf.runs import Manifest
 from stedfm_hf.training.curve import FinetuneRow
 from tests.evaluation.test_report import evaluation
+from tests.evaluation.test_retrieval_report import retrieval_report
 from tests.labels.labelled_data import arrays
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +88,19 @@ def test_columns_of_evaluations() -> None:
 def test_metrics_of_evaluations() -> None:
     metrics = {name for names in METRICS.values() for name in names}
     assert documented("evaluate knn and probe", "Metrics") == metrics
+
+
+def test_columns_and_keys_of_retrieval() -> None:
+    report = retrieval_report()
+    results, queries = report.results_table().column_names, report.queries_table().column_names
+    assert documented("evaluate retrieval", "results.parquet (evaluate retrieval)") == set(results)
+    assert documented("evaluate retrieval", "queries.parquet") == set(queries) - set(report.metrics)
+    metrics = {re.sub(r"\d+", "k", name) for name in report.metrics}
+    assert documented("evaluate retrieval", "Metrics of rankings") == metrics
+    keys = documented("evaluate retrieval", "results.json (evaluate retrieval)")
+    record = report.record()
+    assert set(record) | set(record["summary"][0]) - set(report.metrics) == keys
+    assert documented("evaluate retrieval", "Morphology features") == set(MORPHOLOGY)
 
 
 def test_keys_of_the_results_of_evaluations() -> None:

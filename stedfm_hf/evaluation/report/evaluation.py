@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stedfm_hf.evaluation.report.shared import MethodInfo
+from stedfm_hf.evaluation.report.shared import UNKNOWN_SOURCES, MethodInfo
 from stedfm_hf.evaluation.scoring import METRICS, PRIMARY, Run
 from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.labels.splits import Splits, limitations_of
@@ -98,10 +98,7 @@ class Evaluation:
         """Return notes on the protocol and its limitations, one or two sentences each."""
         notes = [self.splits.description, *self.training]
         if all(data.sources_unknown for data in self.splits.named().values()):
-            notes.append(
-                "Every image is treated as a separate source image. If several images are from one field of view or "
-                "sample, set their sources (--source-pattern): otherwise scores are too high and intervals too narrow."
-            )
+            notes.append(UNKNOWN_SOURCES)
         if too_large := self.too_large_ks():
             counts = self.splits.train.counts()
             label = min(counts, key=lambda name: counts[name])

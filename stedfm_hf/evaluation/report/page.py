@@ -37,18 +37,22 @@ IN_TABLE = {
 }
 """Metrics of the table of scores. Calibration metrics have a separate section."""
 _IN_PERCENT = {"accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "label_accuracy", "mean_average_precision"}
-_BASELINES = {
+BASELINE_SENTENCES = {
     "untrained": "Untrained network: the architecture of the first model with random weights; its input is normalised "
     "by the mean and standard deviation of these images. Its scores come from the architecture, not from training.",
     "histogram": "Intensity histogram: 32 bins; it shows whether brightness alone predicts the labels.",
     "texture": "Texture: grey-level co-occurrence matrices (32 levels, distances of 1, 2 and 4 pixels) and local "
     "binary patterns (radii of 1 and 2 pixels) of scikit-image.",
+    "morphology": "Morphology: 13 features of the bright spots that wavelets detect (size, shape, brightness, "
+    "distance and density) and of the image (blur, entropy, signal-to-noise ratio), standardised.",
     "pixels": "Raw-pixel PCA: up to 64 principal components of the images, resized to 64 x 64 pixels.",
     "log-spectrum": "Log-spectrum PCA: up to 64 principal components of the logarithm of the power spectrum, averaged "
     "over tiles of 64 x 64 pixels.",
     "imagenet": "ImageNet ViT-S: a network trained on photographs; images are resized and repeated in three channels.",
-    "chance": "Chance: the most frequent class of the labelled images (or their mean) for every test image.",
+    "chance": "Chance: the most frequent class of the labelled images (or their mean) for every test image; in a "
+    "retrieval, the expected value of random orders.",
 }
+"""Description of each baseline, by key."""
 
 
 def write_report_page(evaluation: Evaluation, figures: Mapping[str, Path], path: Path) -> Path:
@@ -313,7 +317,7 @@ def _calibration(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section
 
 def _method(evaluation: Evaluation) -> Section:
     """Return the section on the protocol."""
-    text = [_protocol(evaluation), *baseline_descriptions(evaluation.methods, _BASELINES)]
+    text = [_protocol(evaluation), *baseline_descriptions(evaluation.methods, BASELINE_SENTENCES)]
     if all(each.key != "imagenet" for each in evaluation.methods):
         text.append(
             "There is no comparison with a ViT-S trained on photographs: it was not available or not requested."

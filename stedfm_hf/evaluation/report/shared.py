@@ -19,6 +19,10 @@ LEVEL = 0.05
 """Significance level of the comparisons."""
 NONE = "–"
 """Text of an undefined value."""
+UNKNOWN_SOURCES = (
+    "Every image is treated as a separate source image. If several images are from one field of view or sample, set "
+    "their sources (--source-pattern): otherwise scores are too high and intervals too narrow."
+)
 SIMULATED = "The images are simulated. Do not draw conclusions about real images."
 
 

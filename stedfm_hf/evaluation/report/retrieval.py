@@ -1,0 +1,364 @@
+"""Report of `evaluate retrieval`: metrics as JSON, tables, a figure and an HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from stedfm_hf.evaluation.rankings import ALL_OTHERS, OTHER_SOURCES, WITH_QUERY, Queries, Rankings, names_of
+from stedfm_hf.evaluation.report.page import BASELINE_SENTENCES
+from stedfm_hf.evaluation.report.shared import (
+    LEVEL,
+    NONE,
+    PAGE,
+    RESULTS,
+    SIMULATED,
+    UNKNOWN_SOURCES,
+    MethodInfo,
+    baseline_descriptions,
+    comparison_section,
+    failed_section,
+    finite,
+    limitation_sentences,
+    method_section,
+    nonbreaking,
+    page_facts,
+    verdicts,
+    write_table,
+)
+from stedfm_hf.labels.sourced import SourcedImages
+from stedfm_hf.labels.splits import Splits, limitations_of
+from stedfm_hf.reports import ReportFigure, Section, Table, label_colours, save_figure, style, write_page
+from stedfm_hf.reports.figures import GRID, MUTED
+from stedfm_hf.runs import write_json
+
+FILES = ("results.parquet", "queries.parquet", "figures")
+"""Files of the report, except `results.json` and `report.html`."""
+SETTINGS = {
+    OTHER_SOURCES: "Images of the query's source image are not ranked: crops of one image resemble each other, "
+    "regardless of their class.",
+    ALL_OTHERS: "All images but the query are ranked, also those of its source image.",
+    WITH_QUERY: "Reference protocol, for comparison with published results: the query is ranked with the others, as a "
+    "hit, and a query for which all images are relevant scores 1.",
+}
+"""Description of what is ranked."""
+
+
+def metric_title(name: str) -> str:
+    """Return the name of a metric in reports.
+
+    Args:
+        name: Name in tables.
+
+    Example:
+        >>> [metric_title(name) for name in ("aupr", "precision_at_5", "map_at_5")]
+        ['mAP', 'precision@5', 'mAP@5']
+    """
+    known = {"aupr": "mAP", "auroc": "AUROC"}
+    return known.get(name) or name.replace("_at_", "@").replace("map", "mAP")
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalReport:
+    """Results of `evaluate retrieval`.
+
+    Attributes:
+        command: Name of the command.
+        splits: Searched images, as train and as test.
+        training: Sentences on the images that the models were trained on.
+        methods: Models, then baselines.
+        queries: Queries.
+        rankings: Rankings of all methods.
+        primary: Metric with tests.
+        summary: Rows of `summarise_rankings`.
+        comparisons: Rows of `compare_rankings`.
+        protocol: Sentences on the protocol.
+        settings: Settings that determine the result, as JSON data.
+        failed: Reason why an image could not be read, by its image id.
+        seconds: Duration of each step, in seconds.
+    """
+
+    command: str
+    splits: Splits[Any]
+    training: Sequence[str]
+    methods: Sequence[MethodInfo]
+    queries: Queries
+    rankings: Rankings
+    primary: str
+    summary: Sequence[dict[str, Any]]
+    comparisons: Sequence[dict[str, Any]]
+    protocol: Sequence[str]
+    settings: Mapping[str, Any]
+    failed: Mapping[str, str]
+    seconds: Mapping[str, float]
+
+    @property
+    def test(self) -> SourcedImages[Any]:
+        """Searched images."""
+        images: SourcedImages[Any] = self.splits.test
+        return images
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics."""
+        return names_of(self.rankings, self.settings["k"])
+
+    @property
+    def order(self) -> list[str]:
+        """What is ranked; the first is reported first."""
+        return list(dict.fromkeys(setting for _, setting in self.rankings))
+
+    def notes(self) -> list[str]:
+        """Return notes on the protocol and its limitations, one or two sentences each."""
+        notes = [self.splits.description, *self.training]
+        if self.test.sources_unknown:
+            notes.append(UNKNOWN_SOURCES)
+        for row in self.summary:
+            if row["method"] == self.methods[0].key and row["without_relevant"]:
+                notes.append(
+                    f"{row['without_relevant']} of {len(self.queries)} queries have no value ({row['setting']}), "
+                    "because no ranked item is of their class."
+                )
+        return notes
+
+    def name(self, key: str) -> str:
+        """Return the name of a method.
+
+        Args:
+            key: Key of the method.
+        """
+        return next(each.name for each in self.methods if each.key == key)
+
+    def row(self, method: str, setting: str) -> dict[str, Any]:
+        """Return the summary of a method.
+
+        Args:
+            method: Key of the method.
+            setting: What is ranked.
+        """
+        return next(row for row in self.summary if (row["method"], row["setting"]) == (method, setting))
+
+    def record(self) -> dict[str, Any]:
+        """Return all results as JSON data."""
+        limitations = limitations_of(self.test)
+        return {
+            "command": self.command,
+            "data": {
+                "name": self.test.name,
+                "classes": list(self.queries.classes),
+                "queries": len(self.queries),
+                "simulated": self.test.simulated,
+                "failed": dict(self.failed),
+            },
+            "split": {"description": self.splits.description, "splits": self.splits.facts()},
+            "conclusion": {"possible": not limitations, "limitations": limitations},
+            "methods": [asdict(each) for each in self.methods],
+            "notes": self.notes(),
+            "primary_metric": self.primary,
+            "metrics": self.metrics,
+            "summary": list(self.summary),
+            "comparisons": list(self.comparisons),
+            "settings": dict(self.settings),
+            "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
+        }
+
+    def results_table(self) -> pa.Table:
+        """Return a table with one row for each method, setting and metric."""
+        rows = [(row, name) for row in self.summary for name in self.metrics]
+        columns: dict[str, Any] = {
+            "method": [row["method"] for row, _ in rows],
+            "name": [self.name(row["method"]) for row, _ in rows],
+            "setting": [row["setting"] for row, _ in rows],
+            "metric": [name for _, name in rows],
+            "queries": [row["queries"] for row, _ in rows],
+            "without_relevant": [row["without_relevant"] for row, _ in rows],
+        }
+        for column in ("mean", "low", "high", "macro"):
+            columns[column] = pa.array([row[name][column] for row, name in rows], pa.float64())
+        return pa.table(columns)
+
+    def queries_table(self) -> pa.Table:
+        """Return a table with one row for each method, setting and query; undefined metrics are null."""
+        queries, count = self.queries, len(self.rankings)
+        table: dict[str, Any] = {
+            "method": np.repeat([method for method, _ in self.rankings], len(queries)),
+            "setting": np.repeat([setting for _, setting in self.rankings], len(queries)),
+            "image_id": np.tile(queries.image_ids, count),
+            "source": np.tile(queries.sources, count),
+            **{name: np.tile(values, count) for name, values in queries.positions.items()},
+            "label": list(np.array(queries.classes, dtype=object)[queries.labels]) * count,
+            "relevant": np.concatenate([each.relevant for each in self.rankings.values()]),
+            "ranked": np.concatenate([each.candidates for each in self.rankings.values()]),
+        }
+        for name in self.metrics:
+            values = np.concatenate([each.values[name] for each in self.rankings.values()])
+            table[name] = pa.array(values, pa.float64(), mask=np.isnan(values))
+        return pa.table(table)
+
+
+def write_retrieval_report(report: RetrievalReport, folder: Path) -> None:
+    """Write `results.json`, `results.parquet`, `queries.parquet`, `figures/` and `report.html`.
+
+    Args:
+        report: Results.
+        folder: Folder to write into.
+    """
+    write_table(report.results_table(), folder / "results.parquet")
+    write_table(report.queries_table(), folder / "queries.parquet")
+    with style():
+        figure = save_figure(_figure(report), folder / "figures", "retrieval")
+    _write_page(report, figure, folder / PAGE)
+    write_json(folder / RESULTS, finite(report.record()))
+
+
+def _figure(report: RetrievalReport) -> Figure:
+    """Plot the primary metric of all methods with intervals, for each setting."""
+    figure = Figure(figsize=(6.4, 0.36 * len(report.methods) + 1.0))
+    axes = figure.add_subplot()
+    colours = label_colours(["model"])
+    for number, setting in enumerate(report.order):
+        for place, each in enumerate(report.methods):
+            row = report.row(each.key, setting)[report.primary]
+            if row["mean"] is None:
+                continue
+            colour = colours["model"] if each.kind == "model" else MUTED
+            y = place + 0.24 * (number - (len(report.order) - 1) / 2)
+            axes.plot([row["low"], row["high"]], [y, y], color=colour, lw=1.4)
+            fill = colour if number == 0 else "white"
+            axes.plot([row["mean"]], [y], "o", color=colour, mfc=fill, ms=5, ls="none")
+    axes.set_yticks(range(len(report.methods)), [each.name for each in report.methods])
+    axes.set_ylim(len(report.methods) - 0.5, -0.5)
+    axes.set_xlim(0, 1.02)
+    axes.set_xlabel(f"{metric_title(report.primary)}, mean over queries and 95 % confidence interval")
+    axes.grid(axis="x", color=GRID, lw=0.7)
+    axes.set_axisbelow(True)
+    if len(report.order) > 1:
+        marks = [Line2D([], [], marker="o", ls="none", color=MUTED, mfc=fill) for fill in (MUTED, "white")]
+        axes.legend(marks, report.order, title="ranked", loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    return figure
+
+
+def _write_page(report: RetrievalReport, figure: Path, path: Path) -> None:
+    """Write the HTML page."""
+    simulated = " (simulated images)" if report.test.simulated else ""
+    sections = [_data(report), *_scores(report, figure), *_comparisons(report)]
+    descriptions = baseline_descriptions(report.methods, BASELINE_SENTENCES)
+    sections.append(method_section([*report.protocol, *descriptions], report.methods, "method"))
+    sections += failed_section("Images that could not be read", report.failed)
+    write_page(
+        path,
+        title=f"Retrieval: {report.test.name}{simulated}",
+        lead=" ".join(_lead(report)),
+        facts=page_facts(
+            {"searched": report.splits.facts()["test"]},
+            report.test,
+            queries=f"{len(report.queries):,}",
+            classes=str(len(report.queries.classes)),
+        ),
+        sections=sections,
+        footer=f"Made by stedfm {report.command} (package stedfm-hf). This page is self-contained. The folder also "
+        "holds the figure as PNG and SVG (figures), all metrics (results.json, results.parquet) and the metrics of "
+        "each query (queries.parquet).",
+    )
+
+
+def _lead(report: RetrievalReport) -> list[str]:
+    """Return the main results as sentences."""
+    limitations = limitations_of(report.test)
+    lines = limitation_sentences(limitations, simulated=report.test.simulated)
+    first, setting = report.methods[0], report.order[0]
+    row = report.row(first.key, setting)[report.primary]
+    title = metric_title(report.primary)
+    if row["mean"] is None:
+        lines.append("No query has a value, because no ranked item is of its class.")
+        return lines
+    interval = f"(95\u00a0% confidence interval {row['low']:.3f} to {row['high']:.3f})"
+    lines.append(f"{first.name} reaches {title} {row['mean']:.3f} {interval}.")
+    compared = [
+        each
+        for each in report.comparisons
+        if (each["model"], each["setting"]) == (first.key, setting) and each["other"] != "chance"
+    ]
+    if not limitations and (words := verdicts(compared, report.name)):
+        lines.append(f"It is {words}.")
+    return lines
+
+
+def _data(report: RetrievalReport) -> Section:
+    """Return the section on the images."""
+    text = [*report.notes(), *[SIMULATED] * report.test.simulated]
+    counts = np.bincount(report.queries.labels, minlength=len(report.queries.classes))
+    rows = [(name, f"{count:,}") for name, count in zip(report.queries.classes, counts.tolist(), strict=True)]
+    return Section("Data", text, table=Table(("class", "queries"), rows))
+
+
+def _scores(report: RetrievalReport, figure: Path) -> list[Section]:
+    """Return the sections with the scores of all methods."""
+    title = metric_title(report.primary)
+    others = [name for name in report.metrics if name != report.primary]
+    header = ("method", title, "95 % CI", "mean over classes", *map(metric_title, others))
+    sections = []
+    for number, setting in enumerate(report.order):
+        rows = []
+        for each in report.methods:
+            row = report.row(each.key, setting)
+            ends = row[report.primary]
+            interval = NONE if ends["mean"] is None else f"{ends['low']:.3f} to {ends['high']:.3f}"
+            means = (_number(row[name]["mean"]) for name in others)
+            rows.append((nonbreaking(each.name), _number(ends["mean"]), interval, _number(ends["macro"]), *means))
+        caption = (
+            f"Means over queries, and the mean {title} over classes. CI: 95 % confidence interval of the mean over "
+            "queries; the units are source images. Overlapping "
+            "intervals do not show that two methods are equal: see the pairwise comparisons."
+        )
+        alt = f"{title} of all models and baselines, with confidence intervals"
+        figures = [ReportFigure.from_png(figure, alt)] if number == 0 else []
+        table = Table(header, rows, caption, strong=0)
+        sections.append(Section(f"Ranked: {setting}", [SETTINGS[setting]], figures, table))
+    rows = [
+        (nonbreaking(each.name), *map(_number, report.row(each.key, report.order[0])["per_class"].values()))
+        for each in report.methods
+    ]
+    caption = f"{title}, mean over the queries of a class; ranked: {report.order[0]}."
+    sections.append(Section("Classes", table=Table(("method", *report.queries.classes), rows, caption, strong=0)))
+    return sections
+
+
+def _comparisons(report: RetrievalReport) -> list[Section]:
+    """Return the section of the pairwise comparisons, if there are any."""
+    if not report.comparisons:
+        return []
+    return [
+        comparison_section(
+            report.comparisons,
+            first=report.methods[0].name,
+            single_model=sum(each.kind == "model" for each in report.methods) == 1,
+            noun="methods",
+            name=report.name,
+            header=("ranked", f"difference of {metric_title(report.primary)}", "95 % CI"),
+            cells=lambda each: (
+                each["setting"],
+                f"{each['difference']:+.3f}",
+                f"{each['low']:+.3f} to {each['high']:+.3f}",
+            ),
+            text="Paired permutation tests on the same queries: p is the fraction of 10,000 random permutations, "
+            "which swap the values of the two methods on whole source images, with a difference at least as large "
+            "(two-sided). P-values are corrected for all tests of this page by Holm's method; differences with a "
+            f"corrected p below {LEVEL} are significant. Rankings of one data set share the ranked images, which the "
+            "test does not take into account. A result that is not significant does not show that two methods are "
+            "equal.",
+            limited=bool(limitations_of(report.test)),
+        )
+    ]
+
+
+def _number(value: float | None) -> str:
+    """Format a metric."""
+    return NONE if value is None else f"{value:.3f}"
