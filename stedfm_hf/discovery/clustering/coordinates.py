@@ -118,28 +118,31 @@ class _Sums:
         self.folds = np.zeros(pairs, int)
         self.windows = np.zeros((3, pairs))
         self.profile = np.zeros((pairs, len(PROFILE_EDGES) - 1))
-        self.moments = np.zeros((2, 3, pairs))
+        self.moments = np.zeros((3, pairs, 2))
         """Weight, sum and sum of squares of t, below and above 0."""
 
-    def add(self, pairs: np.ndarray, t: np.ndarray, weights: np.ndarray) -> None:
-        """Add the coordinates (n, m) of items to some pairs (m,)."""
+    def add(self, t: np.ndarray, pair: np.ndarray, weights: np.ndarray) -> None:
+        """Add coordinates (c,) of items, with the number of their pair (c,) and their weight (c,)."""
         for window, centre in enumerate((0, -1, 1)):
-            self.windows[window, pairs] += weights @ (np.abs(t - centre) < HALF_WINDOW)
-        for side, (inside, only) in enumerate(((t < 0, np.minimum(t, 0)), (t >= 0, np.maximum(t, 0)))):
-            self.moments[side][:, pairs] += weights @ inside, weights @ only, weights @ (only * only)
-        self.profile[pairs] += _histograms(t, weights, (PROFILE_EDGES[0], PROFILE_EDGES[-1]), self.profile.shape[1])
+            inside = np.flatnonzero(np.abs(t - centre) < HALF_WINDOW)
+            self.windows[window] += np.bincount(pair[inside], weights[inside], len(self.folds))
+        side = 2 * pair + (t >= 0)
+        for power, each in enumerate((weights, weights * t, weights * t * t)):
+            self.moments[power] += np.bincount(side, each, 2 * len(self.folds)).reshape(-1, 2)
+        edges = (PROFILE_EDGES[0], PROFILE_EDGES[-1])
+        self.profile += _histograms(t, pair, weights, edges, self.profile.shape)
 
     def counts(self, least_folds: int) -> Counts:
         """Return the counts; those of pairs with fewer folds are 0."""
         kept = self.folds >= least_folds
-        n, first, second = self.moments[:, 0], self.moments[:, 1], self.moments[:, 2]
+        n, first, second = self.moments
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = first / n
-            within = (second - n * mean**2).sum(axis=0) / n.sum(axis=0)
-            d_prime = (mean[1] - mean[0]) / np.sqrt(np.maximum(within, 1e-12))
+            within = (second - n * mean**2).sum(axis=1) / n.sum(axis=1)
+            d_prime = (mean[:, 1] - mean[:, 0]) / np.sqrt(np.maximum(within, 1e-12))
         valley, left, right = self.windows * kept
         d_prime = np.where(kept & np.isfinite(d_prime), d_prime, 0.0)
-        return Counts(self.folds, n.sum(axis=0) * kept, valley, left, right, d_prime, self.profile * kept[:, None])
+        return Counts(self.folds, n.sum(axis=1) * kept, valley, left, right, d_prime, self.profile * kept[:, None])
 
 
 def _matched(found: np.ndarray, pieces: np.ndarray, weights: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -156,12 +159,12 @@ def _matched(found: np.ndarray, pieces: np.ndarray, weights: np.ndarray, k: int)
 def _count_fold(train: _Part, test: _Part, pairs: np.ndarray, rows: np.ndarray, k: int, sums: _Sums) -> None:
     """Add the coordinates of the held-out items of one fold; `rows` are the numbers of the pairs (m, 2)."""
     p = train.Y.shape[1]
-    members = [np.flatnonzero(train.pieces == piece) for piece in range(k)]
     centres, weight = piece_means(train.Y, train.weights, train.pieces, k)
     scatter = np.empty((k, p, p), np.float32)
-    for piece, each in enumerate(members):
-        away = train.Y[each] - centres[piece]
-        scatter[piece] = (away * train.weights[each, None]).T @ away
+    for piece in range(k):
+        inside = train.pieces == piece
+        away = train.Y[inside] - centres[piece]
+        scatter[piece] = (away * train.weights[inside, None]).T @ away
     u, v = pairs.T
     pooled = (scatter[u] + scatter[v]).astype(np.float64) / (weight[u] + weight[v])[:, None, None]
     ridge = SHRINKAGE * np.trace(pooled, axis1=1, axis2=2) / p + 1e-12
@@ -169,25 +172,31 @@ def _count_fold(train: _Part, test: _Part, pairs: np.ndarray, rows: np.ndarray, 
     apart = centres[v] - centres[u]
     direction = np.linalg.solve(pooled, apart[:, :, None])[:, :, 0]
     half = np.maximum((direction * apart).sum(axis=1) / 2, 1e-12)
-    middle = (direction * (centres[u] + centres[v])).sum(axis=1) / 2 / half
+    middle = ((direction * (centres[u] + centres[v])).sum(axis=1) / 2 / half).astype(np.float32)
     direction = (direction / half[:, None]).astype(np.float32)
     variance = [_quadratic(direction, scatter[side]) / weight[side] for side in (u, v)]
     bandwidth = np.maximum(0.05, 0.9 * np.sqrt(np.minimum(*variance)) * (weight[u] + weight[v]) ** -0.2)
-    histogram = np.zeros((len(pairs), _BINS))
-    involved = [np.flatnonzero((u == piece) | (v == piece)) for piece in range(k)]
-    for piece, mine in enumerate(involved):
-        if len(mine):
-            t = train.Y[members[piece]] @ direction[mine].T - middle[mine].astype(np.float32)
-            histogram[mine] += _histograms(t, train.weights[members[piece]], _EDGES, _BINS)
+    histogram = _histograms(*_projected(train, pairs, direction, middle), _EDGES, (len(pairs), _BINS))
     valley = _minimum(histogram, bandwidth)
+    t, pair, weights = _projected(test, pairs, direction, middle)
+    t -= valley[pair]
+    # Stretch each side linearly, so that the centres stay at -1 and +1.
+    t /= 1 - np.sign(t) * valley[pair]
     sums.folds[rows] += 1
-    for piece, mine in enumerate(involved):
-        chosen = np.flatnonzero(test.pieces == piece)
-        if len(mine) and len(chosen):
-            t = test.Y[chosen] @ direction[mine].T - middle[mine].astype(np.float32) - valley[mine]
-            # Stretch each side linearly, so that the centres stay at -1 and +1.
-            t /= np.where(t < 0, 1 + valley[mine], 1 - valley[mine])
-            sums.add(rows[mine], t, test.weights[chosen])
+    sums.add(t, rows[pair], weights)
+
+
+def _projected(
+    part: _Part, pairs: np.ndarray, direction: np.ndarray, middle: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the coordinates (c,) of the items of both pieces of each pair, the number of the pair, and the weight."""
+    found = []
+    for piece in np.unique(pairs):
+        mine, inside = np.flatnonzero((pairs == piece).any(axis=1)), np.flatnonzero(part.pieces == piece)
+        t = part.Y[inside] @ direction[mine].T - middle[mine]
+        found.append((t.ravel(), np.tile(mine, len(inside)), np.repeat(part.weights[inside], len(mine))))
+    t, pair, weights = (np.concatenate(each) for each in zip(*found, strict=True))
+    return t, pair, weights
 
 
 def _quadratic(direction: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -196,13 +205,14 @@ def _quadratic(direction: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return np.maximum(squared, 0)
 
 
-def _histograms(t: np.ndarray, weights: np.ndarray, edges: tuple[float, float], bins: int) -> np.ndarray:
-    """Return the weight per bin (m, bins) of the coordinates (n, m) between the edges."""
-    at = np.floor((t - edges[0]) * (bins / (edges[1] - edges[0])))
-    inside = (at >= 0) & (at < bins)
-    place = np.where(inside, at, 0).astype(np.intp) + np.arange(t.shape[1]) * bins
-    weight = inside * weights[:, None]
-    return np.bincount(place.ravel(), weight.ravel(), t.shape[1] * bins).reshape(t.shape[1], bins)
+def _histograms(
+    t: np.ndarray, pair: np.ndarray, weights: np.ndarray, edges: tuple[float, float], shape: tuple[int, int]
+) -> np.ndarray:
+    """Return the weight per pair and bin, of this shape, of the coordinates (c,) between the edges."""
+    pairs, bins = shape
+    place = np.floor((t - edges[0]) * (bins / (edges[1] - edges[0]))).astype(np.intp)
+    inside = np.flatnonzero((place >= 0) & (place < bins))
+    return np.bincount(pair[inside] * bins + place[inside], weights[inside], pairs * bins).reshape(shape)
 
 
 def _minimum(histogram: np.ndarray, bandwidth: np.ndarray) -> np.ndarray:

@@ -45,7 +45,10 @@ class LevelEvidence:
         threshold: p value below which a pair of pieces is separated.
         pairs: Evidence of all pairs of pieces.
         group_of_piece: Group of each piece; pieces without a valley between them are one group.
-        profile: Held-out sources per bin of the coordinate in [-1.5, 1.5], for the pair with the smallest p.
+        decides: Position in `pairs` of the pair that decides. With one group, it is the weakest link: the group would
+            fall into two if its p were below the threshold. With several, it is the pair of pieces in different
+            groups with the largest p.
+        profile: Held-out sources per bin of the coordinate in [-1.5, 1.5], for the pair that decides.
         p: Largest p value of pairs in different groups; None if there is one group.
         separation: Smallest d' of pairs in different groups; None if there is one group.
         stability: Mean stability of the least stable group; None if it was not computed.
@@ -57,6 +60,7 @@ class LevelEvidence:
     threshold: float
     pairs: tuple[PairEvidence, ...]
     group_of_piece: tuple[int, ...]
+    decides: int
     profile: tuple[float, ...]
     p: float | None
     separation: float | None
@@ -65,8 +69,11 @@ class LevelEvidence:
 
     @property
     def clearest(self) -> PairEvidence:
-        """Pair with the smallest p value; of equal ones, that with the largest d'."""
-        return min(self.pairs, key=lambda pair: (pair.p, -pair.d_prime))
+        """Pair that decides whether the level proposes groups.
+
+        It is not the pair with the smallest p, which joins pieces far apart: few items lie between these in any cloud.
+        """
+        return self.pairs[self.decides]
 
     @property
     def groups(self) -> int:
@@ -97,10 +104,10 @@ class NodeEvidence:
 
     @property
     def clearest(self) -> LevelEvidence | None:
-        """Level with the clearest valley, whether or not it split the node; None if the node was not tested."""
+        """Level that split the node, or came closest to it; None if the node was not tested."""
 
         def key(level: LevelEvidence) -> tuple[float, float]:
-            return level.clearest.p, -level.clearest.d_prime
+            return level.clearest.p / level.threshold, -level.clearest.d_prime
 
         return self.accepted or min(self.levels, key=key, default=None)
 

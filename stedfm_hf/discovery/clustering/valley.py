@@ -103,6 +103,7 @@ def _judge(
     count, group = connected_components(links, directed=False)
     apart = group[pairs[:, 0]] != group[pairs[:, 1]]
     smallest = np.bincount(group, sizes).min()
+    decides = int(np.where(apart, p, -1).argmax()) if count > 1 else _weakest_link(pairs, p, k)
     if count == 1:
         result = "no valley"
     elif smallest + 1e-6 < rule.min_group:
@@ -115,12 +116,24 @@ def _judge(
         threshold=threshold,
         pairs=_pair_evidence(pairs, counts, p),
         group_of_piece=tuple(group.tolist()),
-        profile=tuple(np.round(counts.profile[np.lexsort((-counts.d_prime, p))[0]], 3).tolist()),
+        decides=decides,
+        profile=tuple(np.round(counts.profile[decides], 3).tolist()),
         p=float(p[apart].max()) if count > 1 else None,
         separation=float(counts.d_prime[apart].min()) if count > 1 else None,
         stability=None,
         result=result,
     )
+
+
+def _weakest_link(pairs: np.ndarray, p: np.ndarray, k: int) -> int:
+    """Return the pair with the largest p that joins the last two parts, when pairs join pieces by decreasing p."""
+    part, last = np.arange(k), 0
+    for row in np.argsort(-p, kind="stable"):
+        first, second = part[pairs[row]]
+        if first != second:
+            part[part == second] = first
+            last = int(row)
+    return last
 
 
 def _pair_evidence(pairs: np.ndarray, counts: Counts, p: np.ndarray) -> tuple[PairEvidence, ...]:

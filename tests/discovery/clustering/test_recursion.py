@@ -63,6 +63,10 @@ def test_noise_is_one_leaf_with_evidence(made: Made) -> None:
     assert {level.k for level in evidence.levels} == set(range(2, 11))
     assert {level.space for level in evidence.levels} == {"raw", "half"}
     assert evidence.accepted is None and evidence.clearest is not None
+    # The pair that decides keeps the node together, unless a proposal was rejected later.
+    for level in evidence.levels:
+        assert (level.clearest.p >= level.threshold) == (level.result == "no valley")
+        assert level.p is None or level.p == level.clearest.p
     assert all(len(level.pairs) == level.k * (level.k - 1) / 2 for level in evidence.levels)
 
 

@@ -10,7 +10,7 @@ from stedfm_hf.discovery.clustering.continuity import continuity_p
 from stedfm_hf.discovery.clustering.coordinates import Counts, count_held_out, fold_of_sources
 from stedfm_hf.discovery.clustering.kmeans import assign, fit_centres, refine_centres
 from stedfm_hf.discovery.clustering.spaces import principal_components, spaces
-from stedfm_hf.discovery.clustering.valley import valley_p
+from stedfm_hf.discovery.clustering.valley import _weakest_link, valley_p
 from tests.discovery import generators
 
 ONE_PAIR = np.array([[0, 1]])
@@ -100,3 +100,11 @@ def test_refined_centres_are_those_of_scikit_learn() -> None:
     found = refine_centres(Y, np.ones(200, np.float32), Y[:3], rng, max_items=200)
     expected = KMeans(3, init=Y[:3], n_init=1, tol=0).fit(Y).cluster_centers_
     assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_weakest_link_would_divide_the_pieces_into_two() -> None:
+    """Pieces 0 - 1 - 2 - 3 in a row: ends without items between them are far apart in any cloud."""
+    pairs = np.stack(np.triu_indices(4, 1), axis=1)
+    p = np.array([0.9, 1e-9, 1e-9, 0.3, 1e-9, 0.8])
+    assert pairs[_weakest_link(pairs, p, 4)].tolist() == [1, 2]
+    assert _weakest_link(np.array([[0, 1]]), np.array([1.0]), 2) == 0
