@@ -20,6 +20,9 @@ SHRINKAGE = 0.2
 """Part of the mean variance that is added to every variance of the pooled covariance."""
 HALF_WINDOW = 0.25
 """Half of the width in which the items of the valley and of the shoulders are counted."""
+GAP_WIDTH = 3
+"""Width of the whole gap between the shoulders, divided by that of the valley."""
+_WINDOWS = ((0, HALF_WINDOW), (0, GAP_WIDTH * HALF_WINDOW), (-1, HALF_WINDOW), (1, HALF_WINDOW))
 ITEMS_PER_PIECE = 2000
 """Largest number of items per piece that k-means is fitted to in a fold."""
 PROFILE_EDGES = np.linspace(-1.5, 1.5, 31)
@@ -38,6 +41,7 @@ class Counts:
         folds: Number of folds with a coordinate (m,).
         total: Weight of all items (m,).
         valley: Weight with abs(t) < 0.25 (m,).
+        gap: Weight with abs(t) < 0.75 (m,).
         left: Weight with abs(t + 1) < 0.25 (m,).
         right: Weight with abs(t - 1) < 0.25 (m,).
         d_prime: Distance of the means of t below and above 0, divided by their pooled standard deviation (m,).
@@ -47,6 +51,7 @@ class Counts:
     folds: np.ndarray
     total: np.ndarray
     valley: np.ndarray
+    gap: np.ndarray
     left: np.ndarray
     right: np.ndarray
     d_prime: np.ndarray
@@ -116,15 +121,15 @@ class _Sums:
 
     def __init__(self, pairs: int) -> None:
         self.folds = np.zeros(pairs, int)
-        self.windows = np.zeros((3, pairs))
+        self.windows = np.zeros((len(_WINDOWS), pairs))
         self.profile = np.zeros((pairs, len(PROFILE_EDGES) - 1))
         self.moments = np.zeros((3, pairs, 2))
         """Weight, sum and sum of squares of t, below and above 0."""
 
     def add(self, t: np.ndarray, pair: np.ndarray, weights: np.ndarray) -> None:
         """Add coordinates (c,) of items, with the number of their pair (c,) and their weight (c,)."""
-        for window, centre in enumerate((0, -1, 1)):
-            inside = np.flatnonzero(np.abs(t - centre) < HALF_WINDOW)
+        for window, (centre, half_width) in enumerate(_WINDOWS):
+            inside = np.flatnonzero(np.abs(t - centre) < half_width)
             self.windows[window] += np.bincount(pair[inside], weights[inside], len(self.folds))
         side = 2 * pair + (t >= 0)
         for power, each in enumerate((weights, weights * t, weights * t * t)):
@@ -140,9 +145,11 @@ class _Sums:
             mean = first / n
             within = (second - n * mean**2).sum(axis=1) / n.sum(axis=1)
             d_prime = (mean[:, 1] - mean[:, 0]) / np.sqrt(np.maximum(within, 1e-12))
-        valley, left, right = self.windows * kept
+        valley, gap, left, right = self.windows * kept
         d_prime = np.where(kept & np.isfinite(d_prime), d_prime, 0.0)
-        return Counts(self.folds, n.sum(axis=1) * kept, valley, left, right, d_prime, self.profile * kept[:, None])
+        return Counts(
+            self.folds, n.sum(axis=1) * kept, valley, gap, left, right, d_prime, self.profile * kept[:, None]
+        )
 
 
 def _matched(found: np.ndarray, pieces: np.ndarray, weights: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,10 +15,11 @@ class PairEvidence:
     Attributes:
         first: Number of a piece.
         second: Number of the other piece.
-        p: p value of the null hypothesis that the valley is at least `ratio` times as dense as each shoulder.
+        p: p value of the null hypothesis that valley and gap are at least `ratio` times as dense as each shoulder.
         ratio: Density of the valley divided by that of the thinner shoulder; None if the shoulder is empty.
         d_prime: Distance between both sides of the valley, in pooled standard deviations.
         valley: Held-out items in the valley.
+        gap: Held-out items in the whole gap between the shoulders, three times as wide as the valley.
         left: Held-out items in the shoulder of the first piece.
         right: Held-out items in the shoulder of the second piece.
         folds: Number of folds in which both pieces were found again.
@@ -30,6 +31,7 @@ class PairEvidence:
     ratio: float | None
     d_prime: float
     valley: float
+    gap: float
     left: float
     right: float
     folds: int

@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.special import bdtr
 
-from stedfm_hf.discovery.clustering.coordinates import Counts, count_held_out, fold_of_sources
+from stedfm_hf.discovery.clustering.coordinates import GAP_WIDTH, Counts, count_held_out, fold_of_sources
 from stedfm_hf.discovery.clustering.evidence import LevelEvidence, PairEvidence
 from stedfm_hf.discovery.clustering.kmeans import assign, fit_centres
 from stedfm_hf.discovery.clustering.rule import ValleyRule
@@ -48,18 +48,26 @@ class Level:
 def valley_p(counts: Counts, ratio: float, least: float) -> np.ndarray:
     """Test whether the valley is less dense than `ratio` times both shoulders.
 
+    Two windows are tested, each at half of the level: the valley alone, which finds groups that are close, and the
+    whole gap between the shoulders, three times as wide, which finds small groups that are far apart.
+
     Args:
         counts: Weights of m pairs. Those of the valley are rounded up, those of the shoulders down.
         ratio: Density of the valley divided by that of the shoulder, under the null hypothesis.
         least: Weight of all items of a pair below which p is 1.
 
     Returns:
-        The larger p value of two one-sided binomial tests, one for each shoulder (m,).
+        Twice the smaller p value of the two windows, at most 1 (m,). The p value of a window is the larger one of two
+        one-sided binomial tests, one for each shoulder.
     """
-    valley = np.ceil(counts.valley - 1e-6)
-    shoulders = (np.floor(each + 1e-6) for each in (counts.left, counts.right))
-    p = [bdtr(valley, (valley + each).astype(int), ratio / (1 + ratio)) for each in shoulders]
-    return np.where(counts.total + 1e-6 < least, 1.0, np.maximum(*p))
+    shoulders = [np.floor(each + 1e-6) for each in (counts.left, counts.right)]
+    windows = []
+    for weight, width in ((counts.valley, 1), (counts.gap, GAP_WIDTH)):
+        count = np.ceil(weight - 1e-6)
+        expected = width * ratio / (1 + width * ratio)
+        windows.append(np.maximum(*(bdtr(count, (count + each).astype(int), expected) for each in shoulders)))
+    p = np.minimum(1, 2 * np.minimum(*windows))
+    return np.where(counts.total + 1e-6 < least, 1.0, p)
 
 
 def find_levels(
@@ -139,7 +147,7 @@ def _weakest_link(pairs: np.ndarray, p: np.ndarray, k: int) -> int:
 def _pair_evidence(pairs: np.ndarray, counts: Counts, p: np.ndarray) -> tuple[PairEvidence, ...]:
     """Return the evidence of each pair, with the ratio of the valley to the thinner shoulder."""
     shoulder = np.minimum(counts.left, counts.right)
-    columns = (p, counts.d_prime, counts.valley, counts.left, counts.right)
+    columns = (p, counts.d_prime, counts.valley, counts.gap, counts.left, counts.right)
     return tuple(
         PairEvidence(
             first=int(pairs[row, 0]),
@@ -152,7 +160,7 @@ def _pair_evidence(pairs: np.ndarray, counts: Counts, p: np.ndarray) -> tuple[Pa
     )
 
 
-_COLUMNS = ("p", "d_prime", "valley", "left", "right")
+_COLUMNS = ("p", "d_prime", "valley", "gap", "left", "right")
 
 
 def in_order(levels: list[Level], similar_separation: float) -> list[Level]:

@@ -136,6 +136,13 @@ def test_groups_of_sources_are_found_in_their_crops() -> None:
     assert isinstance(tree.root.evidence, NodeEvidence) and tree.root.evidence.n_sources == 90
 
 
+def test_a_few_displaced_sources_are_found() -> None:
+    """Ten of 200 sources, with three crops of each."""
+    moved, sources = generators.repeated(generators.planted(200, 0), 3, 0.2, 0)
+    tree = cluster_tree(moved.X, sources=sources)
+    assert tree.root.shape == "2" and adjusted_rand_score(moved.labels, tree.labels) == 1
+
+
 def test_one_seed_gives_one_tree_for_any_number_of_threads() -> None:
     X = generators.blobs(90, 1, k=3, dimensions=40).X
     texts = []

@@ -16,14 +16,21 @@ from tests.discovery import generators
 ONE_PAIR = np.array([[0, 1]])
 
 
-def counts(valley: float, left: float, right: float, total: float = 100) -> Counts:
-    folds, *each = (np.array([value], float) for value in (5, total, valley, left, right, 1))
-    return Counts(folds, each[0], each[1], each[2], each[3], each[4], np.zeros((1, 30)))
+def counts(valley: float, left: float, right: float, total: float = 100, gap: float | None = None) -> Counts:
+    gap = 1000 if gap is None else gap
+    folds, *each = (np.array([value], float) for value in (5, total, valley, gap, left, right, 1))
+    return Counts(folds, each[0], each[1], each[2], each[3], each[4], each[5], np.zeros((1, 30)))
 
 
 def test_the_p_value_is_the_larger_of_two_binomial_tests() -> None:
     expected = max(binom.cdf(3, 3 + 20, 0.6 / 1.6), binom.cdf(3, 3 + 12, 0.6 / 1.6))
-    assert valley_p(counts(3, 20, 12), 0.6, 8)[0] == pytest.approx(expected)
+    assert valley_p(counts(3, 20, 12), 0.6, 8)[0] == pytest.approx(2 * expected)
+
+
+def test_an_empty_gap_shows_a_small_group_that_is_far_away() -> None:
+    expected = binom.cdf(1, 1 + 10, 1.8 / 2.8)
+    assert valley_p(counts(0, 300, 10, gap=1), 0.6, 8)[0] == pytest.approx(2 * expected)
+    assert valley_p(counts(0, 300, 10), 0.6, 8)[0] > 100 * expected
 
 
 def test_fractional_counts_are_rounded_against_a_split() -> None:
