@@ -93,11 +93,12 @@ PAGES = (
     ApiPage(
         "discovery",
         "Discovery",
-        "Index images and search for similar images and places.",
+        "Index images, search for similar images and places, and find groups.",
         names=(
             "stedfm_hf.discovery.index.building",
             "stedfm_hf.discovery.index.opened",
             "stedfm_hf.discovery.search.searching",
+            "stedfm_hf.discovery.cluster",
         ),
     ),
     ApiPage(

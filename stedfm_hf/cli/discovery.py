@@ -1,9 +1,10 @@
-"""`stedfm index` and `search`."""
+"""`stedfm index`, `search` and `cluster`."""
 
 from __future__ import annotations
 
 import typer
 
+from stedfm_hf.discovery.groups.settings import ClusterSettings
 from stedfm_hf.discovery.settings import IndexSettings, SearchSettings
 from stedfm_hf.runs.command_line import add_command
 
@@ -23,4 +24,11 @@ def add_discovery(app: typer.Typer) -> None:
         "stedfm_hf.discovery.search.searching:search",
         settings=SearchSettings,
         example="stedfm search my-index cell.tif --output similar",
+    )
+    add_command(
+        app,
+        "cluster",
+        "stedfm_hf.discovery.cluster:cluster",
+        settings=ClusterSettings,
+        example="stedfm cluster my-index --annotations conditions.csv --output groups",
     )

@@ -36,6 +36,7 @@ SLOW = {
     "README.md",
     "docs/index.md",
     "docs/how-to/build-a-dataset.md",
+    "docs/how-to/cluster.md",
     "docs/how-to/embed.md",
     "docs/how-to/evaluate-classification.md",
     "docs/how-to/evaluate-segmentation.md",

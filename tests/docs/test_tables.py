@@ -12,6 +12,8 @@ import numpy as np
 
 from stedfm_hf.data.publishing.statistics import Statistics
 from stedfm_hf.data.repository.layout import Crop, Scaling, crop_features, crops_to_table
+from stedfm_hf.discovery.groups.differences import Difference
+from stedfm_hf.discovery.groups.enrichment import Enrichment
 from stedfm_hf.discovery.search.images import IMAGE_SCHEMA
 from stedfm_hf.discovery.search.places import PLACE_SCHEMA
 from stedfm_hf.evaluation.morphology import MORPHOLOGY
@@ -55,6 +57,12 @@ def test_columns_of_the_image_and_the_model() -> None:
 
 def test_columns_of_embed() -> None:
     assert documented("embed") == set(embedding_schema(4, patches=True).names) - SHARED
+
+
+def test_columns_of_cluster() -> None:
+    names = documented("cluster")
+    assert names >= {each.name for kind in (Enrichment, Difference) for each in fields(kind)}
+    assert names >= literals("discovery/groups/tables.py") - {"a", "b", "str", "int", "float", "U", "f"} - SHARED
 
 
 def test_columns_of_search() -> None:

@@ -1,0 +1,1 @@
+"""Groups of images: their tables, tests, figures and the page of the tree (`stedfm cluster`)."""
