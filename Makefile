@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests docs/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install cards demo demo-encoder test test-all test-minimum release-check quality format docs docs-check docs-serve bench bench-backends bench-busy bench-clustering bench-data bench-segmentation bench-start clean
+.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-backends bench-busy bench-clustering bench-data bench-segmentation bench-start clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -35,8 +35,12 @@ demo-encoder: $(INSTALLED) ## Simulate images and train the encoder `demo` of th
 test: $(INSTALLED) ## Run the tests offline, without the slow ones (STEDFM_REAL_DATA=DIR adds those on real images)
 	"$(BIN)/python" -m pytest -n 2 --dist worksteal -m "not slow"
 
-test-all: $(INSTALLED) ## Run all tests offline, draw every figure, print the 20 slowest
-	HYPOTHESIS_PROFILE=full STEDFM_TEST_FIGURES=1 "$(BIN)/python" -m pytest -n 2 --dist worksteal --durations=20
+test-all: $(INSTALLED) ## Run all tests offline, print the 20 slowest
+	"$(BIN)/python" -m pytest -n 2 --dist worksteal --durations=20
+
+test-thorough: export HYPOTHESIS_PROFILE = full
+test-thorough: export STEDFM_TEST_FIGURES = 1
+test-thorough: test-all ## Run all tests offline, plot every figure, and try more examples of each property
 
 release-check: $(INSTALLED) ## Build the wheel, install it into an empty environment, and run the README there (minutes)
 	"$(BIN)/python" -m tests.release_check
