@@ -70,7 +70,8 @@ def evaluate_retrieval(settings: RetrievalSettings) -> RetrievalResult:
 
     Every image is a query, which is never ranked. All metrics are computed without images of the query's source image,
     and with them. `zscore` standardises each feature over all images; texture and morphology features are always
-    standardised, principal components never. Images that a model was trained or selected on are excluded.
+    standardised, principal components never. Images that a model was trained or selected on are excluded. `patches`
+    ranks the patches of annotated images instead: those of other images, for patches that a class covers.
 
     Returns:
         All metrics. The report is in the output folder.
@@ -82,7 +83,11 @@ def evaluate_retrieval(settings: RetrievalSettings) -> RetrievalResult:
         >>> evaluate_retrieval("benchmark-v1", "report", model=["demo"])  # doctest: +SKIP
     """
     models = _check(settings, "evaluate retrieval")
-    from stedfm_hf.evaluation.retrieval import run_retrieval  # imports torch, which takes seconds
+    if settings.patches:
+        from stedfm_hf.evaluation.patch_retrieval import run_patch_retrieval  # imports torch, which takes seconds
+
+        return run_patch_retrieval(settings, models)
+    from stedfm_hf.evaluation.retrieval import run_retrieval
 
     return run_retrieval(settings, models)
 

@@ -27,6 +27,7 @@ from stedfm_hf.evaluation.morphology import PIXEL_SIZE_UM, morphology_features
 from stedfm_hf.evaluation.settings import BASELINES, RETRIEVAL_BASELINES
 from stedfm_hf.images import StedImage
 from stedfm_hf.inference.loading import Encoder, choose_device, load_encoder, weights_sha256
+from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
@@ -46,7 +47,8 @@ _CHUNK = 64
 Kind = Literal["model", "baseline"]
 Scaling = Literal["each", "whole"]
 FeatureFunction = Callable[[Sequence[np.ndarray]], np.ndarray]
-_DEFAULT_PROCESSOR = StedFmImageProcessor()
+DEFAULT_PROCESSOR = StedFmImageProcessor()
+"""Processor that scales images for baselines and for other models."""
 
 
 @dataclass(eq=False)
@@ -98,6 +100,15 @@ class EncoderExtractor(Extractor):
         prepared = (self._prepare(image) for image in images)
         yield from encode_images(self.encoder.model, prepared, batch_size=self.batch_size)
 
+    def extract_patches(self, images: Iterable[StedImage]) -> Iterator[np.ndarray]:
+        """Yield the patch tokens (rows, cols, D) of each image.
+
+        Args:
+            images: Images.
+        """
+        prepared = (self._prepare(image) for image in images)
+        yield from encode_images(self.encoder.model, prepared, pooling="patch", batch_size=self.batch_size)
+
     def _prepare(self, image: StedImage) -> np.ndarray:
         """Scale an image (C, H, W) by the processor of the model."""
         scaled, channels = self.encoder.processor.prepare(image), self.encoder.model.config.num_channels
@@ -140,7 +151,7 @@ class VisionExtractor(Extractor):
 
     def _prepare(self, image: StedImage) -> torch.Tensor:
         """Scale, resize and normalise an image (3, size, size)."""
-        pixels = torch.from_numpy(_DEFAULT_PROCESSOR.prepare(image))
+        pixels = torch.from_numpy(DEFAULT_PROCESSOR.prepare(image))
         if len(pixels) not in (1, 3):
             raise UserError(
                 f"{image.source}: has {len(pixels)} channels, but {self.name} needs 1 or 3. Select one with --channel"
@@ -174,9 +185,7 @@ class BaselineExtractor(Extractor):
         source = iter(images)
         with ThreadPoolExecutor(2) as pool:  # scikit-image releases the GIL
             while chunk := list(islice(source, _CHUNK)):
-                yield from pool.map(
-                    lambda image: self.function(list(_DEFAULT_PROCESSOR.prepare(image))).ravel(), chunk
-                )
+                yield from pool.map(lambda image: self.function(list(DEFAULT_PROCESSOR.prepare(image))).ravel(), chunk)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -187,7 +196,7 @@ class MorphologyExtractor(Extractor):
         """Yield the features (13 for each channel) of each image, scaled by the default processor."""
         for image in images:
             size = PIXEL_SIZE_UM if image.pixel_size_nm is None else float(np.mean(image.pixel_size_nm)) / 1000
-            yield morphology_features(list(_DEFAULT_PROCESSOR.prepare(image)), pixel_size_um=size).values.ravel()
+            yield morphology_features(list(DEFAULT_PROCESSOR.prepare(image)), pixel_size_um=size).values.ravel()
 
 
 _BASELINE_FUNCTIONS: dict[str, tuple[str, FeatureFunction, Scaling, int | None]] = {
@@ -208,7 +217,7 @@ def load_extractors(
     models: Sequence[str | ModelSource],
     baselines: Sequence[str] = BASELINES,
     *,
-    data: LabelledImages,
+    data: LabelledImages | AnnotatedImages,
     device: str = "auto",
     precision: str = "float32",
     batch_size: int = 32,
@@ -250,11 +259,11 @@ def load_extractors(
             if (imagenet := _imagenet(device, batch_size)) is not None:
                 extractors.append(imagenet)
         elif name == "morphology":
-            identity = {"baseline": name, "processor": _settings(_DEFAULT_PROCESSOR)}
+            identity = {"baseline": name, "processor": _settings(DEFAULT_PROCESSOR)}
             extractors.append(MorphologyExtractor(name, "Morphology", identity, "baseline", mixed_units=True))
         elif name != "chance":
             title, function, scaling, components = _BASELINE_FUNCTIONS[name]
-            identity = {"baseline": name, "processor": _settings(_DEFAULT_PROCESSOR)}
+            identity = {"baseline": name, "processor": _settings(DEFAULT_PROCESSOR)}
             extractors.append(
                 BaselineExtractor(
                     name, title, identity, "baseline", scaling, components, name == "texture", function=function
@@ -329,7 +338,7 @@ def _load_vision(model: str, name: str, device: str, batch_size: int) -> VisionE
         "size_px": size,
         "mean": mean,
         "std": std,
-        "processor": _settings(_DEFAULT_PROCESSOR),
+        "processor": _settings(DEFAULT_PROCESSOR),
     }
     network = network.to(choose_device(device)).eval()
     title = Path(name).resolve().name if Path(name).exists() else name
@@ -371,7 +380,7 @@ def _check_reachable(name: str) -> None:
         raise UserError(f"the Hub is not reachable, or has no model {name}") from error
 
 
-def _untrained(first: EncoderExtractor, data: LabelledImages, seed: int) -> EncoderExtractor:
+def _untrained(first: EncoderExtractor, data: LabelledImages | AnnotatedImages, seed: int) -> EncoderExtractor:
     """Return an untrained network with the architecture of the first model.
 
     Its input is normalised by the mean and standard deviation of a sample of the images. This is folded into the

@@ -13,6 +13,8 @@ from stedfm_hf.metrics.statistics import bootstrap_interval, compare_paired, hol
 
 OTHER_SOURCES, ALL_OTHERS, WITH_QUERY = "other sources", "all others", "with the query (reference)"
 """What is ranked: items of other source images, all items except the query, or all items with the query."""
+OTHER_IMAGES, NOT_TOUCHING = "other images", "all but 3 x 3 (reference)"
+"""What is ranked for patches: those of other images, or all except the query and those that touch it."""
 Rankings = Mapping[tuple[str, str], Ranking]
 """Rankings of all queries, by the key of the method and by what is ranked."""
 

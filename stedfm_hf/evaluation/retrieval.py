@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,12 @@ import numpy as np
 from stedfm_hf.evaluation.features import prepare_for_search
 from stedfm_hf.evaluation.protocol import ComparedFeatures, compare_features
 from stedfm_hf.evaluation.rankings import Queries, compare_rankings, rank_images, summarise_rankings
+from stedfm_hf.evaluation.report.page import BASELINE_SENTENCES
 from stedfm_hf.evaluation.report.retrieval import FILES, RetrievalReport, write_retrieval_report
 from stedfm_hf.evaluation.results import RetrievalResult
 from stedfm_hf.evaluation.settings import RetrievalSettings
-from stedfm_hf.evaluation.splits import select_split
-from stedfm_hf.labels.labelled import LabelledImages, read_labelled
-from stedfm_hf.labels.splits import ONE_SPLIT, Splits
+from stedfm_hf.evaluation.splits import searched_split
+from stedfm_hf.labels.labelled import read_labelled
 from stedfm_hf.metrics.ranking import Ranking
 from stedfm_hf.runs import UserError
 from stedfm_hf.weights.models import ModelSource
@@ -43,28 +43,13 @@ def run_retrieval(settings: RetrievalSettings, models: Sequence[ModelSource]) ->
         channel=settings.channel,
         source_pattern=settings.source_pattern,
     )
-    splits = _searched(read, settings.split)
+    splits = searched_split(read, settings.split)
     if splits.test.task != "classes":
         raise UserError(f"{splits.test.name}: evaluate retrieval needs one class for each image; set --target")
     output, record = compare_features("evaluate retrieval", settings, models, splits, {}, _write, FILES)
     result = RetrievalResult(output.path, output.manifest, record)
     result.print_notes()
     return result
-
-
-def _searched(read: Mapping[str, LabelledImages], split: str | None) -> Splits[LabelledImages]:
-    """Return one split as queries and as images to rank; without splits, all images.
-
-    Nothing is trained, so that images without splits need none.
-    """
-    if set(read) == {ONE_SPLIT} and split in (None, ONE_SPLIT):
-        images, name, description = read[ONE_SPLIT], ONE_SPLIT, "All images are queries."
-    else:
-        selected = select_split(read, split)
-        images, name = selected.test, selected.test_split
-        description = f"{selected.description} The images of the split {name} are queries."
-    description += " The others are ranked for each of them."
-    return Splits(images, images.take([]), images, description, test_split=name, leave_one_out=True)
 
 
 def _write(compared: ComparedFeatures, folder: Path) -> str:
@@ -88,6 +73,7 @@ def _write(compared: ComparedFeatures, folder: Path) -> str:
         summary=summarise_rankings(queries, rankings, primary=primary),
         comparisons=compare_rankings(queries, rankings, compared.models, primary=primary),
         protocol=[PROTOCOL],
+        baselines=BASELINE_SENTENCES,
         settings=compared.settings,
         failed=compared.failed,
         seconds={"feature_extraction": compared.seconds, "evaluation": time.monotonic() - began},

@@ -9,6 +9,8 @@ from stedfm_hf.runs.settings import option, settings
 
 BASELINES = ("untrained", "histogram", "texture", "pixels", "log-spectrum", "imagenet", "chance")
 """Baselines of `knn` and `probe`."""
+PATCH_BASELINES = ("untrained", "histogram", "pixels", "chance")
+"""Baselines of `retrieval --patches`."""
 RETRIEVAL_BASELINES = (
     "untrained",
     "histogram",
@@ -112,8 +114,9 @@ class ProbeSettings(ComparisonSettings):
 class RetrievalSettings(ComparisonSettings):
     """Evaluate the retrieval of similar images.
 
-    Every image is a query: all other images are ranked by cosine similarity, and those of its class are relevant.
-    Every model is compared with baselines. If interrupted, run the same command again to resume.
+    Every image is a query: all other images are ranked by cosine similarity, and those of its class are relevant. With
+    --patches, patches of annotated images take the place of images. Every model is compared with baselines. If
+    interrupted, run the same command again to resume.
     """
 
     baselines: list[str] = option(
@@ -133,7 +136,23 @@ class RetrievalSettings(ComparisonSettings):
         help="Numbers of best images for precision@k and mAP@k; by default 1, 5 and 20.",
     )
     protocol: str = options.protocol("ranks the query with the others, and reports AUROC and AUPR only")
-    zscore: bool = option(False, help="Standardise each feature over all images (mean 0, variance 1).")
+    zscore: bool = option(False, help="Standardise each feature over all images or patches (mean 0, variance 1).")
+    seed: int = options.seed("the weights of the untrained network, and of the sampled patches")
+    patches: bool = option(
+        False, help="Rank the patches of annotated images for patches that a class covers, instead of images."
+    )
+    queries_per_class: int = option(100, minimum=1, help="With --patches: largest number of queries of a class.")
+    masks: str | Path | None = options.masks()
+    classes: list[str] | None = options.classes()
+    target_type: str | None = options.target_type()
+
+    def check(self) -> None:
+        """Refuse options of patches without patches, and labels of images with them."""
+        super().check()
+        if self.patches and self.target is not None:
+            raise UserError("--patches uses masks, and --target is a column of labels; leave out one of them")
+        if not self.patches and (self.masks, self.classes, self.target_type) != (None, None, None):
+            raise UserError("--masks, --classes and --target-type are for annotated images; add --patches")
 
 
 @settings

@@ -86,6 +86,27 @@ def select_split(read: Mapping[str, Images], split: str | None) -> Splits[Images
     raise UserError(f"{name}: has no split {split!r}; choose from {', '.join(choices)}")
 
 
+def searched_split(read: Mapping[str, Images], split: str | None) -> Splits[Images]:
+    """Return one split for queries and for the images to rank, as train and as test; without splits, all images.
+
+    Nothing is trained, so that images without splits need none.
+
+    Args:
+        read: Images by split.
+        split: Name of the split; None selects `test`, or `validation` if there is no `test`.
+
+    Raises:
+        UserError: If the split does not exist, or a source image is in two splits.
+    """
+    if set(read) == {ONE_SPLIT} and split in (None, ONE_SPLIT):
+        images, name, description = read[ONE_SPLIT], ONE_SPLIT, "All images are searched."
+    else:
+        selected = select_split(read, split)
+        images, name = selected.test, selected.test_split
+        description = f"{selected.description} The images of the split {name} are searched."
+    return Splits(images, images.take([]), images, description, test_split=name, leave_one_out=True)
+
+
 def exclude_training_images(
     models: Mapping[str, str], test: SourcedImages[Any], *, min_classes: int = 0
 ) -> tuple[np.ndarray, list[str]]:

@@ -136,6 +136,8 @@ MISTAKES = [
     ("evaluate probe --dataset missing --model demo --output out", "missing"),
     ("evaluate retrieval --dataset missing --model demo --output out", "missing"),
     ("evaluate retrieval --dataset . --model demo --output out --k 0", "k is 0"),
+    ("evaluate retrieval --dataset . --model demo --output out --classes a b", "add --patches"),
+    ("evaluate retrieval --patches --dataset missing --model demo --output out", "missing"),
     ("evaluate segmentation --dataset missing --model demo --output out", "missing"),
 ]
 

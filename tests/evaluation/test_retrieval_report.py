@@ -40,6 +40,7 @@ def retrieval_report(per_class: int = 30, *, per_source: int = 2) -> RetrievalRe
         summary=summarise_rankings(queries, rankings, primary="aupr"),
         comparisons=compare_rankings(queries, rankings, ["good"], primary="aupr"),
         protocol=["Images are ranked."],
+        baselines={"guess": "Guess: random numbers."},
         settings={"protocol": "default", "k": [1, 5]},
         failed={"a/bad.tif": "is empty"},
         seconds={"evaluation": 1.0},
@@ -52,7 +53,8 @@ def test_the_page_shows_results_and_protocol(tmp_path: Path) -> None:
     write_retrieval_report(report, tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "A &lt;good&gt; model reaches mAP" in page and "significantly better than Guess" in page
-    assert "precision@5" in page and "a/bad.tif" in page and "Images are ranked." in page
+    assert "precision@5" in page and "a/bad.tif" in page
+    assert "Images are ranked." in page and "Guess: random numbers." in page
     assert page.count("data:image/png") == 1 and (tmp_path / "figures" / "retrieval.svg").is_file()
     assert pq.read_table(tmp_path / "queries.parquet").num_rows == 2 * 2 * 90
 

@@ -12,8 +12,16 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from stedfm_hf.evaluation.rankings import ALL_OTHERS, OTHER_SOURCES, WITH_QUERY, Queries, Rankings, names_of
-from stedfm_hf.evaluation.report.page import BASELINE_SENTENCES
+from stedfm_hf.evaluation.rankings import (
+    ALL_OTHERS,
+    NOT_TOUCHING,
+    OTHER_IMAGES,
+    OTHER_SOURCES,
+    WITH_QUERY,
+    Queries,
+    Rankings,
+    names_of,
+)
 from stedfm_hf.evaluation.report.shared import (
     LEVEL,
     NONE,
@@ -42,11 +50,15 @@ from stedfm_hf.runs import write_json
 FILES = ("results.parquet", "queries.parquet", "figures")
 """Files of the report, except `results.json` and `report.html`."""
 SETTINGS = {
-    OTHER_SOURCES: "Images of the query's source image are not ranked: crops of one image resemble each other, "
-    "regardless of their class.",
+    OTHER_SOURCES: "Nothing of the query's source image is ranked: parts of one image resemble each other, regardless "
+    "of their class.",
     ALL_OTHERS: "All images but the query are ranked, also those of its source image.",
     WITH_QUERY: "Reference protocol, for comparison with published results: the query is ranked with the others, as a "
     "hit, and a query for which all images are relevant scores 1.",
+    OTHER_IMAGES: "The patches of all images but the query's are ranked, also those of its source image.",
+    NOT_TOUCHING: "Reference protocol, for comparison with published results: all patches except the 3 x 3 around the "
+    "query and the border of each image are ranked, also those of the query's image. A patch is relevant if any pixel "
+    "of the 3 x 3 patches around it belongs to the class.",
 }
 """Description of what is ranked."""
 
@@ -80,6 +92,7 @@ class RetrievalReport:
         summary: Rows of `summarise_rankings`.
         comparisons: Rows of `compare_rankings`.
         protocol: Sentences on the protocol.
+        baselines: Description of each baseline, by key.
         settings: Settings that determine the result, as JSON data.
         failed: Reason why an image could not be read, by its image id.
         seconds: Duration of each step, in seconds.
@@ -95,6 +108,7 @@ class RetrievalReport:
     summary: Sequence[dict[str, Any]]
     comparisons: Sequence[dict[str, Any]]
     protocol: Sequence[str]
+    baselines: Mapping[str, str]
     settings: Mapping[str, Any]
     failed: Mapping[str, str]
     seconds: Mapping[str, float]
@@ -249,7 +263,7 @@ def _write_page(report: RetrievalReport, figure: Path, path: Path) -> None:
     """Write the HTML page."""
     simulated = " (simulated images)" if report.test.simulated else ""
     sections = [_data(report), *_scores(report, figure), *_comparisons(report)]
-    descriptions = baseline_descriptions(report.methods, BASELINE_SENTENCES)
+    descriptions = baseline_descriptions(report.methods, report.baselines)
     sections.append(method_section([*report.protocol, *descriptions], report.methods, "method"))
     sections += failed_section("Images that could not be read", report.failed)
     write_page(
