@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stedfm_hf.discovery.settings import is_index
 from stedfm_hf.runs import UserError, options
 from stedfm_hf.runs.settings import option, settings
 
@@ -35,11 +36,14 @@ class AppSettings:
         None,
         affects_result=False,
         metavar="PATH",
-        help="Images that `Find similar` searches: folder, data set, or table of `stedfm embed`; by default simulated "
-        "images.",
+        help="Images that `Find similar` searches: folder of `stedfm index`, folder of images, data set, or table of "
+        "`stedfm embed`; by default simulated images.",
     )
     index_images: str | Path | None = option(
-        None, affects_result=False, metavar="DIR", help="Folder or data set of the images that the table was made of."
+        None,
+        affects_result=False,
+        metavar="DIR",
+        help="Folder or data set of the images that the table or index was made of.",
     )
     host: str = option(
         "127.0.0.1", affects_result=False, group=SERVER, help="Address to listen at; 0.0.0.0 admits other computers."
@@ -74,5 +78,6 @@ class AppSettings:
 
     def check(self) -> None:
         """Refuse a folder of index images without a table."""
-        if self.index_images is not None and (self.index is None or Path(self.index).is_dir()):
-            raise UserError("--index-images needs a table of `stedfm embed`; give it with --index")
+        given = self.index
+        if self.index_images is not None and (given is None or (Path(given).is_dir() and not is_index(given))):
+            raise UserError("--index-images needs a table of `stedfm embed` or an index; give it with --index")

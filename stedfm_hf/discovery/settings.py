@@ -13,6 +13,20 @@ SEARCHES = ("auto", "exact", "approximate")
 EXCLUDED = ("none", "source", "condition")
 
 
+STATE = "index.json"
+"""File that names the current state of an index."""
+
+
+def is_index(folder: str | Path) -> bool:
+    """Return whether a folder holds an index of `stedfm index`.
+
+    Example:
+        >>> is_index("/nowhere")
+        False
+    """
+    return Path(folder, STATE).is_file() and Path(folder, "segments").is_dir()
+
+
 def _images() -> Any:
     return option(
         None,

@@ -14,6 +14,7 @@ import tifffile
 
 from stedfm_hf import StedFmForImageClassification, StedFmForSemanticSegmentation, StedFmModel
 from stedfm_hf.data import simulate_image
+from stedfm_hf.discovery.index import index
 from stedfm_hf.images import read_image
 from stedfm_hf.inference import classify, embed, load_encoder, segment
 from stedfm_hf.inference.one_image import embed_patches, patch_similarity
@@ -70,8 +71,7 @@ def test_find_similar(page: RecordedPage, folder: Path) -> None:
     assert similar["similarity"].to_pylist() == sorted(similar["similarity"].to_pylist(), reverse=True)
     assert len(shown["similar"].value) == 8
     # An image of the index is most similar to itself.
-    index = folder / "work" / "index"
-    shown = page.press("Find similar images", page.open(index / "rings" / "rings_02.tif"))
+    shown = page.press("Find similar images", page.open(folder / "work" / "index" / "rings" / "rings_02.tif"))
     best = table(shown["Downloads"], ".similar.parquet").to_pylist()[0]
     assert best["path"] == "rings/rings_02.tif" and best["folder"] == "rings" and best["similarity"] > 0.999999
 
@@ -159,6 +159,16 @@ def test_an_index_of_a_table_is_searched_and_checked(folder: Path) -> None:
     page = make_page(folder / "pictures", index=made, index_images=images)
     assert len(page.press("Find similar images", page.open(images / "b/2.npy"))["similar"].value) == 4
     page.visits.close()
+    index(made, output=folder / "finished", images=images)
+    page = make_page(folder / "finished-index", index=folder / "finished")
+    assert len(page.press("Find similar images", page.open(images / "b/2.npy"))["similar"].value) == 4
+    page.visits.close()
+    index(images / "a", output=folder / "patches", patches=True, model="demo", device="cpu")
+    with pytest.raises(UserError, match="patches: holds patches; make an index of images"):
+        make_page(folder / "of-patches", index=folder / "patches")
     embed(images, folder / "tiny.parquet", model=folder / "classifier", device="cpu")
+    index(folder / "tiny.parquet", output=folder / "tiny-index")
+    with pytest.raises(UserError, match="was made with the model classifier, and the app runs demo"):
+        make_page(folder / "other-model", index=folder / "tiny-index")
     with pytest.raises(UserError, match=r"index .*tiny\.parquet: is not a table of `stedfm embed` with 128 numbers"):
         make_page(folder / "wrong", index=folder / "tiny.parquet")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from stedfm_hf.data.sources import find_sources, is_dataset
-from stedfm_hf.discovery.settings import IndexSettings
+from stedfm_hf.discovery.settings import STATE, IndexSettings
 from stedfm_hf.inference.settings import EmbedSettings
 from stedfm_hf.runs import Manifest, UserError, counted, manifest_path
 from stedfm_hf.runs.output import Output, check_output, open_output
@@ -233,7 +233,7 @@ def _open(target: Path, settings: IndexSettings, resolved: dict[str, Any], **fac
     Raises:
         UserError: If the index holds embeddings of another model or other settings, or the disk is full.
     """
-    from stedfm_hf.discovery.index.layout import ADDING, DERIVED, SEGMENTS, STATE
+    from stedfm_hf.discovery.index.layout import ADDING, DERIVED, SEGMENTS
 
     with (
         _locked(target),

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from stedfm_hf.discovery.settings import STATE
 from stedfm_hf.inference.tables import OF_IMAGE
 from stedfm_hf.runs import ItemStatus, UserError, read_json, write_json
 from stedfm_hf.runs.parts import Part, PartStore
 
 FORMAT = 1
-STATE = "index.json"
 SEGMENTS = "segments"
 DERIVED = "derived"
 ADDING = "adding"

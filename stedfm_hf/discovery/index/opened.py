@@ -19,7 +19,6 @@ from stedfm_hf.discovery.index.layout import DERIVED, Segment, State, derived_na
 from stedfm_hf.discovery.index.standardised import Rows, Standardiser, screen, similarities
 from stedfm_hf.images import StedImage
 from stedfm_hf.inference.one_image import one_channel
-from stedfm_hf.metrics.neighbours import nearest
 from stedfm_hf.runs import Manifest, UserError, manifest_path
 from stedfm_hf.runs.files import file_stamp
 
@@ -113,7 +112,7 @@ class Index:
         """Find the rows with the highest cosine similarity to queries, by the search of the index.
 
         Args:
-            queries: Queries (m, D) in the standardised space (`standardiser`), of any length but zero.
+            queries: Queries (m, D) in the standardised space (`standardiser`), of any length; zeros have similarity 0.
             k: Number of rows.
             excluded: Whether each row is excluded (n,) bool; removed rows always are.
 
@@ -122,7 +121,8 @@ class Index:
             double precision. Where fewer rows are left, the last ones have similarity minus infinity.
         """
         queries = np.atleast_2d(np.asarray(queries, np.float64))
-        queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        norms = np.linalg.norm(queries, axis=1, keepdims=True)
+        queries = queries / np.where(norms == 0, 1.0, norms)
         excluded = self.removed if excluded is None else excluded if self.removed is None else excluded | self.removed
         k = min(k, len(self.rows))
         wanted = min(max(k + k // 2 + 8, approximate.RERANKED if self._approximate else 0), len(self.rows))
@@ -197,8 +197,10 @@ class Index:
         candidates = np.sort(found[np.isfinite(values)])
         rows, similarity = np.full(k, -1, np.int64), np.full(k, -np.inf)
         if len(candidates):
-            order, exact = nearest(self.standardiser(self.rows.take(candidates)), query[None], k=k)
-            rows[: order.shape[1]], similarity[: order.shape[1]] = candidates[order[0]], exact[0]
+            # Each row is summed separately: in a matrix product, the last digit can depend on the other rows.
+            exact = (self.standardiser.unit(self.rows.take(candidates)) * query).sum(axis=1)
+            order = np.lexsort((candidates, -exact))[:k]
+            rows[: len(order)], similarity[: len(order)] = candidates[order], exact[order]
         return rows, similarity
 
 

@@ -97,4 +97,5 @@ def result_figure(record: Mapping[str, Any], image: StedImage | None, box: Box |
 
 def _figure(example: Example) -> ReportFigure:
     box = None if example.is_whole else example.region.box
-    return ReportFigure(thumbnail_uri(example.image, box=box), f"Example {example.name}", example.name, SIZE_PX)
+    caption = example.name if box is None or "@" in example.name else f"{example.name}@{box}"
+    return ReportFigure(thumbnail_uri(example.image, box=box), f"Example {caption}", caption, SIZE_PX)

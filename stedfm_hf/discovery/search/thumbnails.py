@@ -56,8 +56,7 @@ def show_thumbnail(axes: Axes, image: StedImage | None, *, box: Box | None = Non
     height, width = plane.shape
     top, left, bottom, right = 0, 0, height, width
     if crop is not None:
-        top, left = max(0, round(crop.y)), max(0, round(crop.x))
-        bottom, right = min(height, round(crop.y + crop.height)), min(width, round(crop.x + crop.width))
+        (top, bottom), (left, right) = _inside(crop.y, crop.height, height), _inside(crop.x, crop.width, width)
     factor = max(1, -(-max(bottom - top, right - left) // MOST_PIXELS))
     shown = thumbnail(
         lambda first, last: np.asarray(plane[top + first : top + last])[:, left:right],
@@ -76,3 +75,10 @@ def show_thumbnail(axes: Axes, image: StedImage | None, *, box: Box | None = Non
                     (x, y), box.width / factor, box.height / factor, fill=False, edgecolor=colour, linewidth=line
                 )
             )
+
+
+def _inside(start: float, size: float, length: int) -> tuple[int, int]:
+    """Return the first and last pixel of a part of an axis, moved into the image so that it keeps its size."""
+    count = min(round(size), length)
+    first = min(max(0, round(start)), length - count)
+    return first, first + count
