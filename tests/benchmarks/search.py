@@ -239,8 +239,8 @@ def measure(folder: Path, given: argparse.Namespace) -> str:
 
 `stedfm search` compared with a plain matrix product, and the recall of its approximate search. Exact search in
 {given.rows:,} x 384 embeddings takes at most {worst:.2f} times the time of a plain product and `topk`. In {last[1]}
-patch tokens, recall@{K} is {last[3]}, a query takes {last[5]} ms, and the process holds {last[7]} GiB. Required are {RATIO}
-times, {RECALL}, {QUERY_MS:.0f} ms and {MEMORY_GB:.0f} GiB: {words}.
+patch tokens, recall@{K} is {last[3]}, a query takes {last[5]} ms, and the process holds {last[7]} GiB. Required are
+{RATIO} times, {RECALL}, {QUERY_MS:.0f} ms and {MEMORY_GB:.0f} GiB: {words}.
 
 Measured on {machine()}, with `python -m tests.benchmarks.search`.{given.note and " " + given.note}
 

@@ -205,12 +205,13 @@ def _commit(folder: Path, state: State, following: State, search: str) -> State:
     """Make the next state of an index the current one, if it differs."""
     from stedfm_hf.discovery.index.derived import derive
     from stedfm_hf.discovery.index.layout import exists, write_state
+    from stedfm_hf.discovery.index.segments import without_empty_segments
 
     if following is state and exists(folder) and search in ("auto", state.search):
         return state
     if following is state:
         following = state.next()
-    following = derive(folder, following, search)
+    following = derive(folder, without_empty_segments(folder, following), search)
     write_state(folder, following)
     return following
 

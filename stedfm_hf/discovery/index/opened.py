@@ -15,7 +15,15 @@ from stedfm_hf.data.building.labels import folder_labels
 from stedfm_hf.data.sources import ImageFile, Source, find_sources, is_dataset
 from stedfm_hf.discovery.index import approximate
 from stedfm_hf.discovery.index.derived import APPROXIMATE, open_rows, open_standardiser, removed_rows
-from stedfm_hf.discovery.index.layout import DERIVED, Segment, State, derived_name, open_segment, read_state
+from stedfm_hf.discovery.index.layout import (
+    DERIVED,
+    ITEM_SCHEMA,
+    Segment,
+    State,
+    derived_name,
+    open_segment,
+    read_state,
+)
 from stedfm_hf.discovery.index.standardised import Rows, Standardiser, screen, similarities
 from stedfm_hf.images import StedImage
 from stedfm_hf.inference.one_image import one_channel
@@ -60,7 +68,8 @@ class Index:
     @cached_property
     def items(self) -> pa.Table:
         """Items that are not removed, with the columns `first` and `count` of their rows."""
-        tables = []
+        empty = ITEM_SCHEMA.empty_table()
+        tables = [empty.append_column("first", empty["rows"]).append_column("count", empty["rows"])]
         first = 0
         for segment in self.segments:
             table = segment.items()

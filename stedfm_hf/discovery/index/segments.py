@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,14 @@ def with_removed(folder: Path, state: State, paths: Iterable[str]) -> dict[str, 
     return removed
 
 
+def without_empty_segments(folder: Path, state: State) -> State:
+    """Return a state without the segments whose items are all removed."""
+    sizes = {name: open_segment(folder, name).items().num_rows for name in state.removed}
+    empty = {name for name, removed in state.removed.items() if len(removed) == sizes[name]}
+    segments = tuple(name for name in state.segments if name not in empty)
+    return replace(state, segments=segments, removed={k: v for k, v in state.removed.items() if k not in empty})
+
+
 class ItemTable:
     """Function that makes the rows of parts from the facts and embeddings of images (`embed_sources`).
 
@@ -145,6 +154,7 @@ class ItemTable:
     ) -> None:
         self.folder, self.pooling, self.patch_size, self.source_pattern = folder, pooling, patch_size, source_pattern
         self.sources = {source.path: source for source in sources}
+        self._contents: dict[str, str] = {}
 
     def __call__(self, results: list[tuple[Fact, np.ndarray]]) -> pa.Table:
         """Return the rows of some images."""
@@ -154,7 +164,9 @@ class ItemTable:
         """Return the columns of an image."""
         rows, cols = values.shape[:2] if self.pooling == "patch" else (1, 1)
         source = self.sources[fact["path"]]
-        content = source.source_id()
+        if source.path not in self._contents:  # a file with many series is read once
+            self._contents = {source.path: source.source_id()}
+        content = self._contents[source.path]
         is_file = isinstance(source, ImageFile)
         y_scale, x_scale = (fact[side] / size for side, size in zip(("height", "width"), fact["size"], strict=True))
         return fact | {

@@ -100,6 +100,10 @@ def test_items_are_removed_by_globs(images: Path, model: Path, tmp_path: Path) -
     assert np.isfinite(similarity).sum() == 2
     with pytest.raises(UserError, match="no item matches z/"):
         index(output=tmp_path / "index", remove=["z/*"])
+    index(output=tmp_path / "index", remove=["b/b?.tif"])  # its last item: the segment is deleted
+    assert not list((tmp_path / "index" / SEGMENTS).iterdir())
+    with pytest.raises(UserError, match="the index is empty; add images"):
+        open_index(tmp_path / "index")
     # The same inputs again, without those that --remove names.
     index(images, output=tmp_path / "index", model=model, device="cpu", remove=["a/a1.tif"])
     assert len(paths(tmp_path / "index")) == 5
