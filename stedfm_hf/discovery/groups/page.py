@@ -86,9 +86,11 @@ def verdict(tree: Tree) -> str:
     """Return the result of a tree in a sentence."""
     leaves = len(tree.leaves)
     if tree.method == "partition":
+        k = tree.parameters["k"]
+        fewer = "" if leaves == k else f" ({k} were asked for; the others were not stable)"
         return (
-            f"This is a description by {leaves} groups, whose number was given. It is not significant: no test says "
-            "that there are groups."
+            f"This is a description by {leaves} groups{fewer}. It is not significant: the number was given, and "
+            "no test says that there are groups."
         )
     if tree.method == "reference":
         return (
@@ -96,7 +98,8 @@ def verdict(tree: Tree) -> str:
             "without groups."
         )
     if not tree.root.children:
-        return f"No significant groups: {tree.root.evidence.result}."
+        reason = tree.root.evidence.result
+        return "No significant groups." if reason == "no significant groups" else f"No significant groups: {reason}."
     return f"{leaves} groups, separated by valleys of density in held-out images."
 
 

@@ -152,8 +152,9 @@ function drawDetails() {
   if (node.tests.length) {
     const rows = node.tests.map((each) => [each.condition, percent(each.fraction), percent(each.other_fraction), short(each.p_corrected)]);
     details.append(
-      make("h3", {}, `Enrichment: ${data.condition}, over source images`),
-      table(["", "of its sources' images here", "of the others'", "p, corrected"], rows));
+      make("h3", {}, `Enrichment: ${data.condition}`),
+      make("p", { class: "legend" }, "Mean fraction of the images of a source image that are in this node; p is corrected for all nodes."),
+      table(["", "with it", "others", "p"], rows));
   }
   if (node.differences.length) {
     const rows = node.differences.map((each) => [each.feature, short(each.mean), short(each.other_mean), short(each.effect_size)]);

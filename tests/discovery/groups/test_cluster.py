@@ -73,7 +73,7 @@ def test_the_page_is_one_file_without_requests(grouped: Path, tmp_path: Path) ->
 
 def test_noise_is_one_leaf_with_its_evidence(noise: Path, tmp_path: Path) -> None:
     result = cluster(noise, output=tmp_path / "groups")
-    assert not result.tree.significant and "No significant groups" in result.summary()
+    assert not result.tree.significant and "No significant groups.\n" in result.summary()
     page = (tmp_path / "groups/report.html").read_text(encoding="utf-8")
     assert "No significant groups" in page and "Clearest valley" in page
     assert pq.read_table(tmp_path / "groups/nodes.parquet").num_rows == 1
