@@ -32,11 +32,13 @@ def main() -> None:
     (wheel,) = (WORK / "dist").glob("*.whl")
     run(sys.executable, "-m", "venv", str(WORK / "env"))
     python = WORK / "env" / ("Scripts" if os.name == "nt" else "bin") / "python"
-    run(str(python), "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt"), str(wheel))
-    work = WORK / "use"
-    work.mkdir()
+    # With it, pip would find the package in this folder, and not install it.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment["PATH"] = f"{python.parent}{os.pathsep}{environment['PATH']}"
+    install = ("install", "--quiet", "--constraint", str(ROOT / "constraints.txt"), str(wheel))
+    run(str(python), "-m", "pip", *install, env=environment)
+    work = WORK / "use"
+    work.mkdir()
     run(str(python), "-c", IMPORT_ALL, cwd=work, env=environment)
     blocks = [block for block in read_blocks(ROOT / "README.md") if block.not_run is None]
     blocks = [block for block in blocks if block.language in ("bash", "python")]

@@ -45,7 +45,7 @@ def write_gallery(
         more: Further sections.
     """
     manifest = index.manifest
-    names = ", ".join(each.name for each in likes)
+    names = ", ".join(Path(each.name).name for each in likes)
     shown = f"The first {len(results)} of {total} are shown. " if len(results) < total else ""
     sections = [
         Section("Query" if len(likes) == 1 else "Examples", figures=[_figure(each) for each in likes], grid=True)

@@ -30,7 +30,8 @@ def test_the_p_value_is_the_larger_of_two_binomial_tests() -> None:
 def test_an_empty_gap_shows_a_small_group_that_is_far_away() -> None:
     expected = binom.cdf(1, 1 + 10, 1.8 / 2.8)
     assert valley_p(counts(0, 300, 10, gap=1), 0.6, 8)[0] == pytest.approx(2 * expected)
-    assert valley_p(counts(0, 300, 10), 0.6, 8)[0] > 100 * expected
+    # In the valley alone there are too few items to expect.
+    assert valley_p(counts(0, 300, 10), 0.6, 8)[0] == pytest.approx(2 * binom.cdf(0, 10, 0.6 / 1.6))
 
 
 def test_fractional_counts_are_rounded_against_a_split() -> None:
