@@ -98,6 +98,7 @@ class Hub:
         puts: SHA-256 of every large file that was received whole.
         sent: bytes of file contents sent.
         refuses: whether nothing may be written.
+        role: right of the token: `write` or `read`.
         cut_puts: number of large files whose connection is closed half-way.
         cut_commits: number of commits whose connection is closed.
     """
@@ -110,6 +111,7 @@ class Hub:
     puts: list[str] = field(default_factory=list)
     sent: int = 0
     refuses: bool = False
+    role: str = "write"
     cut_puts: int = 0
     cut_commits: int = 0
 
@@ -299,7 +301,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def _who(self) -> None:
             if not self._login():
                 raise _Refused(401, "Invalid username or password.")
-            self._json({"name": "lab", "type": "user", "orgs": [{"name": each} for each in sorted(hub.namespaces)]})
+            token = {"accessToken": {"displayName": "test", "role": hub.role}}
+            orgs = [{"name": each} for each in sorted(hub.namespaces)]
+            self._json({"name": "ada", "type": "user", "orgs": orgs, "auth": {"type": "access_token", **token}})
 
         def _create(self) -> None:
             asked = json.loads(self.content)

@@ -15,6 +15,7 @@ from stedfm_hf.exports.kinds import Kind
 from stedfm_hf.modeling.configuration_stedfm import StedFmConfig
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
+from stedfm_hf.weights.packaged import PACKAGED
 
 LIBRARIES = {"transformers": "transformers", "timm": "timm", "onnx": "ONNX", "openvino": "OpenVINO"}
 """Name of the library by format; the format is the `library_name` of the Hub."""
@@ -75,10 +76,12 @@ def render_readme(facts: ReadmeFacts) -> str:
     metadata = ModelCardData(license=facts.licence, library_name=facts.format, pipeline_tag=TASKS[kind], tags=TAGS)
     config: Any = facts.config
     description = facts.comparison.describe()
+    name, note = _name_and_note(facts.name)
     text = _TEMPLATES.get_template("readme.md.jinja").render(
         metadata=metadata.to_yaml(),
         facts=facts,
-        name=facts.name,
+        name=name,
+        note=note,
         weights_sha256=facts.weights_sha256,
         kind=kind,
         library=LIBRARIES[facts.format],
@@ -102,7 +105,15 @@ def render_about(name: str, weights_sha256: str) -> str:
         name: Name of the model.
         weights_sha256: SHA-256 of the weights of the model.
     """
-    return _TEMPLATES.get_template("about.md.jinja").render(name=name, weights_sha256=weights_sha256)
+    return _TEMPLATES.get_template("about.md.jinja").render(
+        name=_name_and_note(name)[0], weights_sha256=weights_sha256
+    )
+
+
+def _name_and_note(name: str) -> tuple[str, str | None]:
+    """Split the name of a packaged model, such as `demo (trained on ...)`; other models have no note."""
+    notes = {f"{short} ({note})": (short, note) for short, note in PACKAGED.items()}
+    return notes.get(name, (name, None))
 
 
 def _scaling(processor: StedFmImageProcessor) -> str:

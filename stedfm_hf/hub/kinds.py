@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from stedfm_hf.cards.published import CARD
 from stedfm_hf.hub.endpoint import ENDPOINT_FILES
 from stedfm_hf.hub.loading_check import check_loading, check_pipeline_loading
 from stedfm_hf.runs import UserError, read_json
 from stedfm_hf.runs.upload import Part, RepoType
 from stedfm_hf.runs.upload_checks import Finding
 
-CARD, MANIFEST, PIPELINE_INDEX = "README.md", "manifest.json", "model_index.json"
+MANIFEST, PIPELINE_INDEX = "manifest.json", "model_index.json"
 # Predictions in Parquet are left out: they name the images.
 _SUFFIXES = {".safetensors", ".json", ".py", ".md", ".yaml", ".csv", ".png", ".svg"}
 _EXPORT_SUFFIXES = _SUFFIXES | {".onnx", ".xml", ".bin", ".zip"}

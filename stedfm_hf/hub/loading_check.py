@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from stedfm_hf.runs import print_note
 from stedfm_hf.runs.upload_checks import Finding
 
 _SECONDS = 600
@@ -94,7 +95,7 @@ def check_loading(folder: Path) -> list[Finding]:
         folder: Folder of the model.
 
     Returns:
-        Problems; none if both load and all outputs are equal to the bit.
+        Problems; none if both load and all outputs are identical.
     """
     outputs, findings = _load(folder, _LOAD, "config.json", "model")
     if len(outputs) == 2 and outputs["package"] != outputs["trust"]:
@@ -121,6 +122,7 @@ def _load(folder: Path, code: str, file: str, what: str) -> tuple[dict[str, dict
     Returns:
         Checksums of the outputs by how the folder was loaded ("package" or "trust"), and problems.
     """
+    print_note(f"{folder}: checking that the {what} loads with and without stedfm-hf, which can take minutes")
     with tempfile.TemporaryDirectory(prefix="stedfm-publish-") as cache:
         runs = {how: _start(folder, code, how, Path(cache, how)) for how in ("package", "trust")}
         results = {how: run.communicate(timeout=_SECONDS) for how, run in runs.items()}

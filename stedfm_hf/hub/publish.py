@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stedfm_hf.cards.checks import card_problems
-from stedfm_hf.hub.kinds import CARD, Kind, is_left_out, kind_of
+from stedfm_hf.cards.published import CARD, card_for_hub, parts_with_card
+from stedfm_hf.hub.kinds import Kind, is_left_out, kind_of
 from stedfm_hf.hub.publish_settings import PublishSettings
 from stedfm_hf.runs import EXIT_DONE, EXIT_ITEMS_FAILED, UserError, atomic_path, counted, print_note
 from stedfm_hf.runs.pickle_detection import is_pickle
 from stedfm_hf.runs.result import Result
 from stedfm_hf.runs.settings import takes_settings
-from stedfm_hf.runs.upload import Part, check_hub_id, check_login, upload
+from stedfm_hf.runs.upload import Part, authorized_api, check_hub_id, upload
 from stedfm_hf.runs.upload_checks import Finding, check_files
-from stedfm_hf.runs.wording import text_table
+from stedfm_hf.runs.wording import some_of, text_table
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,10 @@ class Published(Result):
         url: URL of the repository; None for a dry run.
         private: Whether only the owner and invited users can see it.
         files: Size in bytes of every file, by path.
-        changed: Files that were uploaded or removed.
+        uploaded: Files that were uploaded; the repository had the others.
+        removed: Files of an earlier version that were removed from the repository.
         findings: Problems, for a dry run; otherwise there are none.
+        left_out: Files and folders of the folder that are not published, without hidden ones; only for a dry run.
         tag: Tag of the version, or None.
     """
 
@@ -36,8 +40,10 @@ class Published(Result):
     url: str | None
     private: bool
     files: dict[str, int]
-    changed: tuple[str, ...] = ()
-    findings: tuple[str, ...] = field(default=())
+    uploaded: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     tag: str | None = None
 
     @property
@@ -50,11 +56,18 @@ class Published(Result):
         size = f"{counted(len(self.files), 'file')}, {sum(self.files.values()) / 1e6:.1f} MB"
         if self.url is not None:
             visibility = "private" if self.private else "public"
-            done = f"{len(self.changed)} uploaded or removed" if self.changed else "nothing has changed"
+            done = [
+                f"{counted(len(names), 'file')} {what}"
+                for names, what in ((self.uploaded, "uploaded"), (self.removed, "removed"))
+                if names
+            ]
             tagged = f", tag {self.tag}" if self.tag else ""
-            return f"{self.url}: {self.kind}, {size}, {done}, {visibility}{tagged}"
+            changes = ", ".join(done) or "nothing has changed"
+            return f"{self.url}: {self.kind}, {size}, {changes}, {visibility}{tagged}"
         table = text_table(["file", "bytes"], [(name, f"{count:,}") for name, count in self.files.items()])
         lines = [table, "", f"{self.kind}: {size}; nothing was uploaded"]
+        if self.left_out:
+            lines += [f"not published: {some_of(self.left_out)}"]
         if self.findings:
             lines += [f"{counted(len(self.findings), 'problem')} to solve before it can be published:"]
             lines += [f"  {each}" for each in self.findings]
@@ -69,8 +82,10 @@ class Published(Result):
             "url": self.url,
             "private": self.private,
             "files": self.files,
-            "changed": list(self.changed),
+            "uploaded": list(self.uploaded),
+            "removed": list(self.removed),
             "findings": list(self.findings),
+            "left_out": list(self.left_out),
             "tag": self.tag,
         }
 
@@ -94,15 +109,24 @@ def publish(settings: PublishSettings) -> Published:
     """
     folder, kind = settings.folder, kind_of(settings.folder)
     hub_id = check_hub_id(settings.hub_id, kind.repo_type)
-    if not settings.dry_run:
-        check_login()
+    api = None if settings.dry_run else authorized_api(hub_id)
     card = _card(folder, settings.licence)
     parts = kind.parts(folder, settings.manifest)
     findings = find_problems(kind, folder, parts, card, allow_paths=settings.allow_paths)
+    published_card = card_for_hub(card, folder, hub_id)
     files = {name: (part.folder / name).stat().st_size for part in parts for name in part.names}
+    files |= {CARD: len(published_card.encode())} if card else {}
     private = not settings.public
     if settings.dry_run:
-        return Published(kind.name, None, private, files, findings=tuple(map(str, findings)), tag=settings.tag)
+        return Published(
+            kind.name,
+            None,
+            private,
+            files,
+            findings=tuple(map(str, findings)),
+            left_out=tuple(_left_out(folder, files)),
+            tag=settings.tag,
+        )
     if findings:
         for each in findings:
             print_note(str(each))
@@ -110,16 +134,28 @@ def publish(settings: PublishSettings) -> Published:
     if card != (folder / CARD).read_text(encoding="utf-8"):
         with atomic_path(folder / CARD) as temporary:
             temporary.write_text(card, encoding="utf-8", newline="\n")
-    uploaded = upload(
-        parts,
-        hub_id,
-        repo_type=kind.repo_type,
-        private=private,
-        overwrite=settings.overwrite,
-        outdated=kind.outdated,
-        tag=settings.tag,
-    )
-    return Published(kind.name, uploaded.url, uploaded.private, files, uploaded.changed, tag=settings.tag)
+    with parts_with_card(parts, published_card) as copied:
+        done = upload(
+            copied,
+            hub_id,
+            repo_type=kind.repo_type,
+            private=private,
+            overwrite=settings.overwrite,
+            outdated=kind.outdated,
+            tag=settings.tag,
+            api=api,
+        )
+    return Published(kind.name, done.url, done.private, files, done.files, done.removed, tag=settings.tag)
+
+
+def _left_out(folder: Path, published: Collection[str]) -> list[str]:
+    """Return the files that are not published, and the folders of a training, sorted; without hidden ones."""
+    names: dict[str, None] = {}
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not any(part.startswith(".") for part in parts):
+            names[f"{parts[0]}/" if len(parts) > 1 and is_left_out(parts) else "/".join(parts)] = None
+    return [name for name in names if name not in published]
 
 
 def _card(folder: Path, licence: str | None) -> str:

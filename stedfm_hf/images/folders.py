@@ -107,6 +107,8 @@ def find_images(
         found = [each for each in candidates if is_file or suffix_of(each.file) in readable or each.file.is_dir()]
         suffixes = Counter(suffix_of(each.file) for each in candidates if not each.file.is_dir())
         unreadable = {} if is_file else {suffix: n for suffix, n in suffixes.items() if suffix not in readable}
+        if not candidates and not folders and not Path(one).exists():
+            raise UserError(f"{one}: no file matches the pattern; check it, or give a folder")
         if not found:
             others = ", ".join(
                 f"{n} {escaped(suffix) or 'without suffix'}" for suffix, n in sorted(unreadable.items())

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from stedfm_hf.runs.errors import UserError
 
+NO_WRITE_ACCESS = "the token has no write access; check the owner, or log in with a token with write access"
+
 
 @contextmanager
 def hub_errors(hub_id: str) -> Iterator[None]:
@@ -32,9 +34,9 @@ def hub_errors(hub_id: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         if status == 401:
-            reason = "the Hub does not accept the token; run `hf auth login` again"
+            reason = "the Hub does not accept the token; run `hf auth login` again, or correct HF_TOKEN if it is set"
         elif status in (403, 404):
-            reason = "the token has no write access; check the owner, or log in with a token with write access"
+            reason = NO_WRITE_ACCESS
         elif status == 409:
             reason = "the name is used by a repository that you cannot see; choose another name"
         else:

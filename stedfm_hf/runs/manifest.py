@@ -143,15 +143,19 @@ class Manifest:
         self.ended = _now()
         self.seconds = self._working_seconds()
 
-    def resume_from(self, old: Manifest) -> None:
+    def resume_from(self, old: Manifest, *, has_overwrite: bool = False) -> None:
         """Resume an earlier run: keep its items that are done, its start and its working time.
 
         Failed and skipped items are not kept, so that they are processed again.
 
+        Args:
+            old: Manifest of the earlier run.
+            has_overwrite: Whether the command has the option --overwrite, for the message.
+
         Raises:
             UserError: If the settings of the runs differ (`check_same_settings`).
         """
-        check_same_settings(old, self)
+        check_same_settings(old, self, has_overwrite=has_overwrite)
         self.items = {item: status for item, status in old.items.items() if status.state == "done"} | self.items
         self.started = old.started
         self._seconds_before += old.seconds
@@ -184,11 +188,16 @@ class Manifest:
         return round(self._seconds_before + time.monotonic() - self._clock_began, 3)
 
 
-def check_same_settings(old: Manifest, new: Manifest) -> None:
+def check_same_settings(old: Manifest, new: Manifest, *, has_overwrite: bool = False) -> None:
     """Refuse to mix the results of two runs with different settings.
 
     The command, the model, the SHA-256 of its weights, the seed and every setting are compared; the options and the
     versions are not.
+
+    Args:
+        old: Manifest of the earlier run.
+        new: Manifest of this run.
+        has_overwrite: Whether the command has the option --overwrite, for the message.
 
     Raises:
         UserError: If they differ; the message lists every difference with the old and the new value.
@@ -209,7 +218,7 @@ def check_same_settings(old: Manifest, new: Manifest) -> None:
     if differences:
         raise UserError(
             f"the output was made with other settings ({'; '.join(differences)}); "
-            "use the old settings, another output, or --overwrite if the command has this option"
+            f"use the old settings{', another output, or --overwrite' if has_overwrite else ' or another output'}"
         )
 
 

@@ -191,7 +191,7 @@ def _resume(output: Output, results: Sequence[Path], temporary: Sequence[Path], 
     if results and not any(path.exists() for path in (*results, *temporary)):
         return  # no result of the earlier settings exists
     try:
-        manifest.resume_from(old)
+        manifest.resume_from(old, has_overwrite=output.has_overwrite)
     except UserError as error:
         raise UserError(f"{output.path}: {error}") from error
     complete = all(path.exists() for path in results)

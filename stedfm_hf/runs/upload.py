@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from stedfm_hf.runs.errors import UserError
 from stedfm_hf.runs.files import sha256_file
-from stedfm_hf.runs.hub_errors import hub_errors
+from stedfm_hf.runs.hub_errors import NO_WRITE_ACCESS, hub_errors
 from stedfm_hf.runs.wording import some_of
 
 RepoType = Literal["model", "dataset", "space"]
@@ -41,13 +41,15 @@ class Uploaded:
     Attributes:
         url: URL of its page.
         private: Whether only the owner and invited users can see it.
-        changed: Paths of the files that were uploaded or removed; empty if the repository had the same content.
+        files: Paths of the files that were uploaded; the repository had the others.
+        removed: Paths of the files that were removed.
         commit: Identifier of its newest commit.
     """
 
     url: str
     private: bool
-    changed: tuple[str, ...]
+    files: tuple[str, ...]
+    removed: tuple[str, ...]
     commit: str
 
 
@@ -75,7 +77,7 @@ def upload(
         overwrite: Whether files of the repository with other content may be replaced or removed.
         outdated: Function that returns whether to remove a file of the repository that the parts do not have.
         tag: Name of a tag to set on the uploaded state.
-        api: A `huggingface_hub.HfApi`; None creates one with the saved token.
+        api: A `huggingface_hub.HfApi`; None creates one with the saved token (`authorized_api`).
 
     Raises:
         UserError: If the id is not valid, nobody is logged in, the visibility differs, files would be overwritten
@@ -83,10 +85,7 @@ def upload(
     """
     hub_id = check_hub_id(hub_id, repo_type)
     if api is None:
-        from huggingface_hub import HfApi
-
-        check_login()
-        api = HfApi()
+        api = authorized_api(hub_id)
     with hub_errors(hub_id):
         local = {name: part.folder / name for part in parts for name in part.names}
         stored = _open_repository(api, hub_id, repo_type, private)
@@ -117,7 +116,7 @@ def upload(
         if tag is not None and tag not in _tags(api, hub_id, repo_type):
             # Of the uploaded commit, because somebody else may have changed the branch since.
             api.create_tag(hub_id, tag=tag, revision=commit, repo_type=repo_type)
-    return Uploaded(f"{api.endpoint}/{_URL[repo_type]}{hub_id}", private, (*changed, *removed), commit)
+    return Uploaded(f"{api.endpoint}/{_URL[repo_type]}{hub_id}", private, tuple(changed), tuple(removed), commit)
 
 
 _NOTHING = "no file has this name/"
@@ -142,12 +141,28 @@ def check_hub_id(hub_id: str, repo_type: RepoType = "model") -> str:
     return short
 
 
-def check_login() -> None:
-    """Raise a `UserError` if no token of the Hub is saved on this computer."""
-    from huggingface_hub import get_token
+def authorized_api(hub_id: str) -> Any:
+    """Return a `huggingface_hub.HfApi` whose token may write to the owner of a repository; call it before slow checks.
+
+    Args:
+        hub_id: Id of the repository, OWNER/NAME.
+
+    Raises:
+        UserError: If nobody is logged in, the Hub does not accept the token, the token can only read, the owner is
+            neither the user nor one of the organisations of the user, or the Hub cannot be reached.
+    """
+    from huggingface_hub import HfApi, get_token
 
     if get_token() is None:
         raise UserError("not logged in to the Hub; run `hf auth login`, or set HF_TOKEN to a token with write access")
+    api = HfApi()
+    with hub_errors(hub_id):
+        user = api.whoami()
+    owners = {each["name"].lower() for each in (user, *user.get("orgs", ()))}
+    role = user.get("auth", {}).get("accessToken", {}).get("role")
+    if hub_id.partition("/")[0].lower() not in owners or role == "read":
+        raise UserError(f"{hub_id}: {NO_WRITE_ACCESS}")
+    return api
 
 
 def _open_repository(api: Any, hub_id: str, repo_type: RepoType, private: bool) -> Mapping[str, Any]:

@@ -88,5 +88,15 @@ def find_path(texts: Iterable[str]) -> str | None:
         if ABSOLUTE_PATH.search(text):
             shown = without_secrets(text)  # before it is cut: a part of a token would not be found
             found = ABSOLUTE_PATH.search(shown)
-            return shown[max(0, found.start() - 10) : found.end() + 30] if found else shown[:40]
+            return _excerpt(shown, *found.span()) if found else shown[:40]
     return None
+
+
+def _excerpt(text: str, start: int, end: int) -> str:
+    """Return a part of a text with up to 10 characters before and 30 after it, cut at spaces if there are any."""
+    before, after = text[max(0, start - 10) : start], text[end : end + 30]
+    if start > 10:
+        before = f"... {before.partition(' ')[2]}"
+    if len(text) > end + 30:
+        after = f"{after.rpartition(' ')[0] or after} ..."
+    return before + text[start:end] + after

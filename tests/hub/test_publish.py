@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +17,7 @@ from typing import Any
 import huggingface_hub
 import numpy as np
 import pytest
+import tifffile
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
@@ -32,7 +36,7 @@ from stedfm_hf.hub.endpoint import ENDPOINT_FILES
 from stedfm_hf.hub.export import export
 from stedfm_hf.hub.publish import publish
 from stedfm_hf.modeling.card_stedfm import CARD
-from stedfm_hf.runs import UserError
+from stedfm_hf.runs import UserError, counted
 from tests.cards.test_finetuned_card import LEAST
 from tests.data.assembled import labelled_crops, write_repo
 from tests.hub_server import TOKEN, Hub, environment_of, hub_server, use_hub
@@ -142,7 +146,7 @@ def test_the_same_content_makes_no_second_commit(hub: Hub, model: Path, quick: N
     commits, puts = len(hub.model(ID).commits), len(hub.puts)
     again = publish(model, ID)
     assert (len(hub.model(ID).commits), len(hub.puts)) == (commits, puts)
-    assert again.changed == () and "nothing has changed" in again.summary()
+    assert again.uploaded == again.removed == () and "nothing has changed" in again.summary()
     tagged = publish(model, ID, tag="v1")
     assert len(hub.model(ID).commits) == commits and tagged.tag == "v1" and "v1" in hub.model(ID).tags
     publish(model, ID, tag="v1")
@@ -352,21 +356,108 @@ def test_a_pipeline_that_does_not_load_is_found(tmp_path: Path) -> None:
     assert len(findings) == 2 and all("the pipeline does not load with" in each for each in findings)
 
 
+def test_a_refusal_is_one_line_without_the_token(
+    hub: Hub, model: Path, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.refuses = True
+    assert main(["publish", str(model), ID]) == 2
+    printed = capsys.readouterr()
+    assert "the token has no write access" in printed.err and TOKEN not in printed.out + printed.err
+    assert printed.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("prepare", "words"),
     [
-        (lambda hub: setattr(hub, "refuses", True), "the token has no write access"),
-        (lambda hub: hub.namespaces.clear(), "the token has no write access"),
+        (lambda hub, patch: hub.namespaces.clear(), "the token has no write access"),
+        (lambda hub, patch: setattr(hub, "role", "read"), "the token has no write access"),
+        (lambda hub, patch: patch.setenv("HF_TOKEN", "hf_" + "other" * 7), "the Hub does not accept the token"),
     ],
 )
-def test_a_refusal_is_one_line_without_the_token(
-    hub: Hub, model: Path, quick: None, prepare: Any, words: str, capsys: pytest.CaptureFixture[str]
+def test_owner_and_token_are_checked_before_the_folder(
+    hub: Hub,
+    model: Path,
+    prepare: Any,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    prepare(hub)
+    def find(*given: Any, **options: Any) -> list[Any]:
+        raise AssertionError("the folder was checked")
+
+    monkeypatch.setattr("stedfm_hf.hub.publish.find_problems", find)
+    prepare(hub, monkeypatch)
     assert main(["publish", str(model), ID]) == 2
-    printed = capsys.readouterr()
-    assert words in printed.err and TOKEN not in printed.out + printed.err
-    assert printed.err.count("\n") == 1
+    assert words in (printed := capsys.readouterr().err) and printed.count("\n") == 1
+    assert {each.split()[1] for each in hub.requests} == {"/api/whoami-v2"}
+
+
+def test_a_dry_run_asks_nothing_of_the_hub(hub: Hub, model: Path, quick: None) -> None:
+    publish(model, ID, dry_run=True)
+    assert hub.requests == []
+
+
+def test_a_dry_run_lists_what_is_not_published(model: Path, quick: None) -> None:
+    for name in ("notes.txt", "manifest.json", "checkpoint-10/optimizer.pt", ".cache/hidden"):
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_text("{}")
+    published = publish(model, ID, dry_run=True)
+    assert published.left_out == ("checkpoint-10/", "manifest.json", "notes.txt")
+    assert "not published: checkpoint-10/, manifest.json, notes.txt" in published.summary()
+
+
+def test_the_summary_counts_uploaded_and_removed_files(hub: Hub, tmp_path: Path) -> None:
+    write_repo(tmp_path / "crops", labelled_crops(24))
+    first = publish(tmp_path / "crops", "lab/crops", licence="cc0-1.0")
+    assert f"{len(first.files)} files uploaded, private" in first.summary() and "removed" not in first.summary()
+    shutil.rmtree(tmp_path / "crops")
+    write_repo(tmp_path / "crops", labelled_crops(8))
+    again = publish(tmp_path / "crops", "lab/crops", licence="cc0-1.0", overwrite=True)
+    assert again.removed and f", {counted(len(again.removed), 'file')} removed, private" in again.summary()
+
+
+def code_of(card: bytes, language: str) -> list[str]:
+    """Return the code blocks of a card."""
+    return re.findall(rf"^```{language}\n(.*?)^```", card.decode(), flags=re.DOTALL | re.MULTILINE)
+
+
+def loaded_ids(code: str) -> set[Any]:
+    """Return the first argument of every `from_pretrained`, and the models of every `pipeline`."""
+    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    named = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "model"]
+    first = [call.args[0] for call in calls if getattr(call.func, "attr", "") == "from_pretrained"]
+    return {ast.literal_eval(node) for node in (*named, *first)}
+
+
+@pytest.mark.parametrize("kind", [StedFmForImageClassification, StedFmForSemanticSegmentation])
+def test_the_code_of_the_published_card_uses_the_id(hub: Hub, quick: None, tmp_path: Path, kind: Any) -> None:
+    folder = write_model(tmp_path / "my-model", kind)
+    local = (folder / CARD).read_text()
+    publish(folder, "my-lab/published")
+    card = hub.model("my-lab/published").files[CARD]
+    blocks = code_of(card, "python")
+    assert [loaded_ids(code) for code in blocks] == [{"my-lab/published"}] * 2
+    assert all("--model my-lab/published " in code for code in code_of(card, "bash"))
+    assert (folder / CARD).read_text() == local and '"my-model"' in local
+    commits = len(hub.model("my-lab/published").commits)
+    publish(folder, "my-lab/published")
+    assert len(hub.model("my-lab/published").commits) == commits
+
+
+@pytest.mark.slow
+def test_the_code_of_the_published_card_runs(hub: Hub, quick: None, tmp_path: Path) -> None:
+    publish(write_model(tmp_path / "my-model", StedFmForImageClassification), "my-lab/published")
+    (tmp_path / "elsewhere").mkdir()
+    tifffile.imwrite(tmp_path / "elsewhere/cell.tif", np.arange(64 * 64, dtype=np.uint16).reshape(64, 64))
+    for number, code in enumerate(code_of(hub.model("my-lab/published").files[CARD], "python")):
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment_of(hub, tmp_path / f"cache-{number}"),
+            cwd=tmp_path / "elsewhere",
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr
 
 
 def test_nobody_is_logged_in(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,7 @@ def test_equal_paths_of_different_files_are_made_unique(tmp_path: Path) -> None:
     [
         ("nowhere", "no such file or folder"),
         ("nowhere/*.tif", "there is no folder"),
-        ("*.png", "*.png: no files; give"),
+        ("*.png", "*.png: no file matches the pattern"),
         ("texts", "no image files, only 2 .txt"),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stedfm_hf.cards.published import CARD, card_for_hub, parts_with_card
 from stedfm_hf.data.repository.layout import CONFIG, INDEX_FILE, preview_name
 from stedfm_hf.data.settings import PushSettings
 from stedfm_hf.runs import Progress, UserError, read_json
@@ -17,12 +18,12 @@ from stedfm_hf.runs.hub_errors import one_line
 from stedfm_hf.runs.result import Result
 from stedfm_hf.runs.secret_detection import secrets_in_text
 from stedfm_hf.runs.settings import takes_settings
-from stedfm_hf.runs.upload import Part, check_hub_id, upload
+from stedfm_hf.runs.upload import Part, authorized_api, check_hub_id, upload
 from stedfm_hf.runs.upload_checks import check_files, find_path, is_outside, secret_problem
 
-_CARD, _MANIFEST = "README.md", "manifest.json"
+_MANIFEST = "manifest.json"
 _DATA = ("data/*.parquet", "preview/*.parquet")
-_LAST = (_CARD, INDEX_FILE, "figures/*.png", "figures/*.svg")
+_LAST = (CARD, INDEX_FILE, "figures/*.png", "figures/*.svg")
 """The card and the index are uploaded last, so that a data set with an index is complete."""
 _TEXT_COLUMNS = ("source", "series", "channel", "metadata")
 
@@ -78,7 +79,7 @@ def upload_dataset(settings: PushSettings, api: Any = None) -> Pushed:
 
     Args:
         settings: Settings of `push`.
-        api: A `huggingface_hub.HfApi`; None creates one with the saved token.
+        api: A `huggingface_hub.HfApi`; None creates one with the saved token (`authorized_api`).
 
     Returns:
         URL and size of the published data set.
@@ -88,16 +89,19 @@ def upload_dataset(settings: PushSettings, api: Any = None) -> Pushed:
     """
     folder = Path(settings.dataset)
     hub_id = check_hub_id(settings.hub_id, "dataset")
+    api = authorized_api(hub_id) if api is None else api  # first, because the checks of many shards are slow
     index = check_repository(folder, allow_paths=settings.allow_paths, manifest=settings.manifest)
-    uploaded = upload(
-        dataset_parts(folder, manifest=settings.manifest),
-        hub_id,
-        repo_type="dataset",
-        private=not settings.public,
-        overwrite=settings.overwrite,
-        outdated=is_shard,
-        api=api,
-    )
+    card = card_for_hub((folder / CARD).read_text(encoding="utf-8"), folder, hub_id)
+    with parts_with_card(dataset_parts(folder, manifest=settings.manifest), card) as parts:
+        uploaded = upload(
+            parts,
+            hub_id,
+            repo_type="dataset",
+            private=not settings.public,
+            overwrite=settings.overwrite,
+            outdated=is_shard,
+            api=api,
+        )
     crops = {split: sum(sum(shard["row_groups"]) for shard in shards) for split, shards in index.items()}
     return Pushed(uploaded.url, crops, sum(map(len, index.values())), uploaded.private)
 
@@ -137,7 +141,7 @@ def check_repository(folder: Path, *, allow_paths: bool = False, manifest: bool 
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a data set, such as one that `stedfm data build` wrote")
-    for name in (INDEX_FILE, _CARD, *([_MANIFEST] if manifest else [])):
+    for name in (INDEX_FILE, CARD, *([_MANIFEST] if manifest else [])):
         if not (folder / name).is_file():
             raise UserError(
                 f"{folder}: has no {name}; give a complete data set, such as one that `stedfm data build` wrote"
@@ -145,7 +149,7 @@ def check_repository(folder: Path, *, allow_paths: bool = False, manifest: bool 
     if (folder / ".staging").exists():
         raise UserError(f"{folder}: is not finished; run the command that writes it again to resume")
     index = _read_index(folder / INDEX_FILE)
-    _check_card(folder / _CARD)
+    _check_card(folder / CARD)
     for split in index:
         if not (folder / preview_name(split)).is_file():
             raise UserError(f"{folder / preview_name(split)}: is missing; build the data set again")

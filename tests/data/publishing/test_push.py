@@ -39,7 +39,8 @@ def test_everything_but_the_manifest_is_uploaded_privately_the_card_last(hub: Hu
     stored = hub.dataset("lab/cells")
     assert stored.private and pushed.private and pushed.url == f"{hub.url}/datasets/lab/cells"
     assert sum(pushed.crops.values()) == 24 and pushed.shards == len(list(repo.glob("data/[!.]*.parquet")))
-    for name in ("README.md", "index.json", "figures/contact_sheet.png", "preview/train.parquet"):
+    assert b'repo = "lab/cells"' in stored.files["README.md"] and b"PATH" in (repo / "README.md").read_bytes()
+    for name in ("index.json", "figures/contact_sheet.png", "preview/train.parquet"):
         assert stored.files[name] == (repo / name).read_bytes()
     assert not {"manifest.json", "notes.txt", "data/.half.tmp.parquet"} & set(stored.files)
     assert not {"README.md", "index.json"} & set(stored.commits[1].files) and len(stored.commits) == 3
@@ -201,6 +202,12 @@ def test_the_message_without_a_login_says_how_to_log_in(repo: Path, monkeypatch:
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     with pytest.raises(UserError, match="hf auth login"):
         push(repo, "lab/cells")
+
+
+def test_the_owner_is_checked_before_the_shards(hub: Hub, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stedfm_hf.data.publishing.push.check_repository", lambda *given, **options: 1 / 0)
+    with pytest.raises(UserError, match="theirs/cells: the token has no write access"):
+        push(repo, "theirs/cells")
 
 
 def test_offline_mode_is_reported(repo: Path) -> None:
