@@ -35,6 +35,7 @@ def card_for_hub(card: str, folder: Path, hub_id: str) -> str:
         >>> print(card_for_hub(card, Path("my-model"), "my-lab/my-model").splitlines()[2])
         stedfm embed images/ --model my-lab/my-model --output my-model.parquet
     """
+    short = hub_id.partition("/")[2]
     names = {folder.resolve().name, *_TITLE.findall(_BLOCK.sub("", card))[:1]}
     name = rf"(?:\./)?(?:{'|'.join(map(re.escape, sorted(names)))})/?"
 
@@ -42,7 +43,9 @@ def card_for_hub(card: str, folder: Path, hub_id: str) -> str:
         code = re.sub(rf"{_LOADS}{name}(?=[\"'\s,)]|$)", rf"\g<loads>{hub_id}", block["code"])
         code = re.sub(rf"local-dir:{name}(?=[\"'])", f"hf-hub:{hub_id}", code)  # timm
         code = re.sub(r'^repo = "PATH".*$', f'repo = "{hub_id}"', code, flags=re.MULTILINE)  # cards of data sets
-        # onnxruntime and OpenVINO open files, but no ids.
+        # The backends onnx and openvino take the folder of an export; onnxruntime and OpenVINO open its files.
+        download = rf"hf download {hub_id} --local-dir {short}\n\g<1>{short}\g<2>"
+        code = re.sub(rf"^(.*--model ){hub_id}( --backend .*)$", download, code, flags=re.MULTILINE)
         code, count = re.subn(rf'"{name}(/model\.\w+)"', rf'snapshot_download("{hub_id}") + "\1"', code)
         return block[0].replace(block["code"], _IMPORT * bool(count) + code) if block["code"] else block[0]
 

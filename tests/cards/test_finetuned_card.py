@@ -80,7 +80,7 @@ def test_the_card_contains_the_known_facts() -> None:
         "| test, 300 images | mean ± standard deviation of 2 seeds | this model |",
         "| accuracy | 0.9000 ± 0.0123 | 0.9500 |",
         "could not be read: 12.\n\n- `cell_3.tif`: truncated\n- `cell_10.tif`: NaN\n",
-        "- and 2 more, listed in `manifest.json`\n",
+        "- and 2 more, listed in `manifest.json` (not published by default)\n",
         "| tub\\|ulin | undefined | 600 |",
         "| train (sample) | 1,000 | 100 |",
         "Splits: The splits are those of the data set; there is no test split. No source image is in two splits.",

@@ -9,6 +9,7 @@ import pytest
 from stedfm_hf.cards.published import card_for_hub
 
 ID = "my-lab/cells"
+IMPORT = "from huggingface_hub import snapshot_download"
 
 
 @pytest.mark.parametrize(
@@ -21,10 +22,15 @@ ID = "my-lab/cells"
         (
             "python",
             'InferenceSession("my-model/model.onnx")',
-            f'from huggingface_hub import snapshot_download\nInferenceSession(snapshot_download("{ID}") + "/model.onnx")',
+            f'{IMPORT}\nInferenceSession(snapshot_download("{ID}") + "/model.onnx")',
         ),
         ("python", 'repo = "PATH"  # of this folder, or its id on the Hub', f'repo = "{ID}"'),
         ("bash", "stedfm embed images/ --model my-model", f"stedfm embed images/ --model {ID}"),
+        (
+            "bash",
+            "stedfm embed images/ --model my-model --backend onnx",
+            f"hf download {ID} --local-dir cells\nstedfm embed images/ --model cells --backend onnx",
+        ),
         ("bash", "stedfm embed my-model --model demo", "stedfm embed my-model --model demo"),
         ("python", 'from_pretrained("my-model-2")', 'from_pretrained("my-model-2")'),
         ("python", f'from_pretrained("{ID}")', f'from_pretrained("{ID}")'),
@@ -37,9 +43,9 @@ def test_code_that_loads_the_folder_gets_the_id(language: str, local: str, publi
         "# Title of the card\n\nHow `my-model` is used, `--model my-model`:\n\n```{}\n# a comment\n{}\n```\n\nMore.\n"
     )
     expected = card.format(language, published)
-    if published.startswith("from hugging"):
-        first, code = published.split("\n")
-        expected = card.format(language, code).replace("# a comment", f"{first}\n# a comment")
+    if published.startswith(IMPORT):
+        code = published.removeprefix(f"{IMPORT}\n")
+        expected = card.format(language, code).replace("# a comment", f"{IMPORT}\n# a comment")
     assert card_for_hub(card.format(language, local), Path("somewhere/my-model"), ID) == expected
 
 

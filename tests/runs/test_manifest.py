@@ -76,6 +76,14 @@ def test_another_model_verb_or_seed_is_another_run(field: str) -> None:
         check_same_settings(Manifest(**common), Manifest(**{**common, field: "other"}))
 
 
+def test_the_message_names_overwrite_only_if_the_command_has_it() -> None:
+    before, now = Manifest("embed", {"tile": 1}), Manifest("embed", {"tile": 2})
+    with pytest.raises(UserError, match=r"use the old settings, another output, or --overwrite$"):
+        check_same_settings(before, now, has_overwrite=True)
+    with pytest.raises(UserError, match=r"use the old settings or another output$"):
+        check_same_settings(before, now)
+
+
 def test_options_and_versions_may_change_between_resumed_runs() -> None:
     check_same_settings(
         Manifest("embed", options={"batch_size": 8}, versions={"torch": "1"}),
