@@ -9,6 +9,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
+from stedfm_hf.cards.published import CARD, card_for_hub
 from tests.docs.blocks import PAGES, Block, name_of, read_blocks
 from tests.docs.running import SnippetError, run_blocks
 from tests.docs.world import World, needed_parts, write_official_archive
@@ -96,7 +97,10 @@ def test_a_page_runs(
     text = "".join(block.code for block in blocks)
     for name, part in HUB.items():
         if name in text:
-            hub.add("dataset", name, world.part(part), private=True)
+            files = hub.add("dataset", name, world.part(part), private=True).files
+            files[CARD] = card_for_hub(
+                files[CARD].decode(), world.part(part), name
+            ).encode()  # as `data push` uploads it
     parts = needed_parts(blocks)
     world.copy(parts, tmp_path)
     monkeypatch.chdir(tmp_path)

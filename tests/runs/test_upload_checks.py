@@ -15,7 +15,7 @@ from stedfm_hf.runs.upload_checks import find_path
             "These images were copied from /home/ada/scans on the computer of the microscope",
             "... from /home/ada/scans on the computer of ...",
         ),
-        ("/home/ada/" + "x" * 60, "/home/ada/" + "x" * 27 + " ..."),
+        ("/home/ada/" + "x" * 60, "/home/ada/" + "x" * 26 + " ..."),
     ],
 )
 def test_the_excerpt_is_cut_at_spaces(text: str, shown: str) -> None:
