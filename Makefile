@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests docs/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-backends bench-busy bench-clustering bench-data bench-search bench-segmentation bench-start clean
+.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-backends bench-busy bench-clustering bench-data bench-retrieval bench-search bench-segmentation bench-start clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -86,6 +86,9 @@ bench-busy: $(INSTALLED) ## Measure embedding next to busy processes and write d
 
 bench-clustering: $(INSTALLED) ## Measure the clustering of simulated groups and noise and write docs/benchmarks/clustering.md (an hour)
 	"$(BIN)/python" -m tests.benchmarks.clustering --output docs/benchmarks/clustering.md
+
+bench-retrieval: $(INSTALLED) ## Compare features by retrieval and groups of simulated images and write docs/benchmarks/retrieval.md
+	"$(BIN)/python" -m tests.benchmarks.retrieval
 
 bench-search: $(INSTALLED) ## Measure searches of indexes and write docs/benchmarks/search.md and places.md
 	"$(BIN)/python" -m tests.benchmarks.search

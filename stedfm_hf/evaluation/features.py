@@ -203,8 +203,8 @@ def prepare_for_search(
 
     Args:
         gallery: Features (n, d) that the PCA or the standardisation is fitted on.
-        extractor: Model or baseline. Features with different units are always standardised, and principal components
-            only as for probes.
+        extractor: Model or baseline. Features with different units are always standardised; principal components are
+            scaled as for probes.
         *others: Further features (m, d) to transform in the same way.
         zscore: Whether to standardise the features of other methods.
 

@@ -78,9 +78,12 @@ def rank_images(
 
     if reference:
         return {WITH_QUERY: reference_values(scores(lambda numbers: np.ones((len(numbers), len(labels)), bool), ()))}
+    all_others = scores(lambda numbers: numbers[:, None] != everything, ks)
+    if numbers_of.max() + 1 == len(labels):  # every image is a separate source image
+        return {OTHER_SOURCES: all_others, ALL_OTHERS: all_others}
     return {
         OTHER_SOURCES: scores(lambda numbers: numbers_of[numbers][:, None] != numbers_of, ks),
-        ALL_OTHERS: scores(lambda numbers: numbers[:, None] != everything, ks),
+        ALL_OTHERS: all_others,
     }
 
 
