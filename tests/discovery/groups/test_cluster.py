@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -39,11 +40,11 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def data_of(page: str) -> dict[str, object]:
+def data_of(page: str) -> dict[str, Any]:
     """Return the data in a page, as the browser reads them."""
     match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert match is not None
-    found: dict[str, object] = json.loads(match[1])
+    found: dict[str, Any] = json.loads(match[1])
     return found
 
 
@@ -67,7 +68,7 @@ def test_the_page_is_one_file_without_requests(grouped: Path, tmp_path: Path) ->
     page = (tmp_path / "groups/report.html").read_text(encoding="utf-8")
     assert not re.search(r"https?://(?!www\.w3\.org)", page) and "2 groups, separated by valleys" in page
     data = data_of(page)
-    assert [node["id"] for node in data["nodes"]] == ["0", "0.0", "0.1"]  # type: ignore[attr-defined]
+    assert [node["id"] for node in data["nodes"]] == ["0", "0.0", "0.1"]
     assert data["condition"] == "folder"
 
 
@@ -83,10 +84,8 @@ def test_noise_is_one_leaf_with_its_evidence(noise: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "words"), [({"partition": 3}, "not significant"), ({"protocol": "reference"}, "not a test")]
 )
-def test_descriptions_are_marked_everywhere(
-    noise: Path, tmp_path: Path, options: dict[str, object], words: str
-) -> None:
-    result = cluster(noise, output=tmp_path / "groups", **options)  # type: ignore[arg-type]
+def test_descriptions_are_marked_everywhere(noise: Path, tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    result = cluster(noise, output=tmp_path / "groups", **options)
     assert words in result.summary() and words in (tmp_path / "groups/report.html").read_text(encoding="utf-8")
     for name in ("memberships", "nodes"):
         assert not any(pq.read_table(tmp_path / f"groups/{name}.parquet")["significant"].to_pylist())
@@ -134,9 +133,9 @@ def test_a_name_in_the_page_cannot_end_its_script(tmp_path: Path) -> None:
         ({"source_pattern": "x"}, "give it to `stedfm index`"),
     ],
 )
-def test_wrong_arguments_are_explained(grouped: Path, tmp_path: Path, options: dict[str, object], words: str) -> None:
+def test_wrong_arguments_are_explained(grouped: Path, tmp_path: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=re.escape(words)):
-        cluster(grouped, output=tmp_path / "groups", **options)  # type: ignore[arg-type]
+        cluster(grouped, output=tmp_path / "groups", **options)
 
 
 def test_an_index_of_patches_is_refused(tmp_path: Path) -> None:
