@@ -8,7 +8,7 @@ import tifffile
 
 from stedfm_hf.discovery.groups.annotations import read_annotations
 from stedfm_hf.discovery.groups.items import folder_columns
-from stedfm_hf.discovery.groups.maps import pca_map
+from stedfm_hf.discovery.groups.maps import pca_map, umap_map
 from stedfm_hf.discovery.groups.morphology import image_features
 from stedfm_hf.discovery.index import index, open_index
 from stedfm_hf.runs import UserError
@@ -84,3 +84,11 @@ def test_morphology_of_images_with_given_masks(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "masks" / path).unlink()
     with pytest.raises(UserError, match=r"1 image without exactly one mask \(b/b1.tif\)"):
         image_features(opened, tmp_path / "masks")
+
+
+@pytest.mark.slow
+def test_umap_is_the_same_in_every_run() -> None:
+    X = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    first = umap_map(X, seed=3)
+    assert first.shape == (40, 2) and np.array_equal(first, umap_map(X, seed=3))
+    assert np.array_equal(umap_map(X[:3]), pca_map(X[:3]))
