@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,9 @@ def test_morphology_of_images_with_given_masks(tmp_path: Path, capsys: pytest.Ca
         image_features(opened, tmp_path / "masks")
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(
+    os.environ.get("HYPOTHESIS_PROFILE") != "full", reason="numba compiles for minutes; `make test-thorough` runs it"
+)
 def test_umap_is_the_same_in_every_run() -> None:
     X = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
     first = umap_map(X, seed=3)
