@@ -167,9 +167,11 @@ def _evidence(tree: Tree) -> Figure:
     for centre, name in ((-1, "one part"), (0, "valley"), (1, "other part")):
         axes.axvspan(centre - 0.25, centre + 0.25, color=GRID, zorder=0)
         axes.text(centre, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", fontsize=8, color=MUTED)
-    ratio = "–" if pair.ratio is None else f"{pair.ratio:.2f}"
+    ratio = (
+        "one part is empty" if pair.ratio is None else f"density of the valley relative to the parts {pair.ratio:.2f}"
+    )
     axes.set(xlabel="Held-out coordinate between the centres of two parts", ylabel="Source images")
-    axes.set_title(f"density of the valley relative to the parts {ratio}, p = {pair.p:.2g}", pad=16)
+    axes.set_title(f"{ratio}, p = {pair.p:.2g}", pad=16)
     return figure
 
 

@@ -213,14 +213,17 @@ def _evidence(node: Node, tree: Tree) -> dict[str, Any]:
     if level is None:
         return {"text": [f"{evidence.result}."], "profile": []}
     pair = level.clearest
-    ratio = "not defined" if pair.ratio is None else f"{pair.ratio:.2f}"
+    ratio = (
+        "a part without held-out images"
+        if pair.ratio is None
+        else f"{pair.ratio:.2f} times the density of the parts (limit {tree.parameters['ratio']:g})"
+    )
     tested = counted(len(evidence.levels), "cut")
     return {
         "text": [
             f"{tested} into {min(e.k for e in evidence.levels)} to {max(e.k for e in evidence.levels)} parts tested: "
             f"{evidence.result}.",
-            f"Clearest valley: {ratio} times the density of the parts (limit {tree.parameters['ratio']:g}), "
-            f"p = {pair.p:.2g} (threshold {level.threshold:.2g}), d' = {pair.d_prime:.1f}.",
+            f"Clearest valley: {ratio}, p = {pair.p:.2g} (threshold {level.threshold:.2g}), d' = {pair.d_prime:.1f}.",
         ],
         "profile": [round(each, 2) for each in level.profile],
     }
