@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from stedfm_hf.data.sources import find_sources
 from stedfm_hf.discovery.groups.settings import ClusterSettings
 from stedfm_hf.discovery.index.layout import exists
-from stedfm_hf.runs import UserError, atomic_path, counted, options
+from stedfm_hf.runs import UserError, atomic_path, counted, options, write_json
 from stedfm_hf.runs.output import Output, check_output, open_output
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
     from stedfm_hf.discovery.clustering import Tree
     from stedfm_hf.discovery.groups.items import Items
+    from stedfm_hf.discovery.groups.other_result import OtherResult
     from stedfm_hf.discovery.index.opened import Index
 
 COMMAND = "cluster"
 TREE, MEMBERSHIPS, NODES, REPORT = "tree.json", "memberships.parquet", "nodes.parquet", "report.html"
-ENRICHMENT, DIFFERENCES = "enrichment.parquet", "differences.parquet"
+ENRICHMENT, DIFFERENCES, FEATURES = "enrichment.parquet", "differences.parquet", "features.parquet"
+COMPARISON = "comparison.json"
 _INDEX, _FIGURES = "index", "figures"
 
 
@@ -66,13 +68,15 @@ def cluster(settings: ClusterSettings) -> Groups:
 
     The output folder contains `report.html` (the tree with its images and tests), `tree.json`, `memberships.parquet`
     (a row per image), `nodes.parquet`, `enrichment.parquet` (tests of the condition), `differences.parquet` (numbers
-    of sibling nodes), `figures/` and `manifest.json`.
+    of sibling nodes), `features.parquet` (what was clustered), `figures/` and `manifest.json`. With `compare`, it also
+    contains `comparison.json`.
 
     Returns:
         The tree. The report is in the output folder.
 
     Raises:
-        UserError: If arguments are invalid, there are too few images for the partition, or a table does not fit.
+        UserError: If arguments are invalid, there are too few images for the partition, a table does not fit, or the
+            other result is of other images.
 
     Source:
         The STED-FM paper clusters recursively by consensus; `protocol="reference"` follows its code.
@@ -84,7 +88,9 @@ def cluster(settings: ClusterSettings) -> Groups:
     target = Path(settings.output)
     check_output(target, COMMAND, is_folder=True, overwrite=settings.overwrite)
     _check_inputs(settings)
-    results = [TREE, MEMBERSHIPS, NODES, REPORT, ENRICHMENT, DIFFERENCES]
+    _check_compared(settings, target)
+    results = [TREE, MEMBERSHIPS, NODES, REPORT, ENRICHMENT, DIFFERENCES, FEATURES]
+    results += [COMPARISON] if settings.compare is not None else []
     with open_output(
         target,
         COMMAND,
@@ -100,6 +106,7 @@ def cluster(settings: ClusterSettings) -> Groups:
             output.report_finished()
             return Groups(target, output.manifest, Tree.from_json((target / TREE).read_text(encoding="utf-8")))
         from stedfm_hf.discovery.groups.items import read_items
+        from stedfm_hf.discovery.groups.other_result import read_other
 
         index = _index(settings, target)
         output.manifest.options |= {"model": index.manifest.model, "weights_sha256": index.manifest.weights_sha256}
@@ -110,8 +117,9 @@ def cluster(settings: ClusterSettings) -> Groups:
             morphology=settings.features == "morphology",
             masks=settings.masks,
         )
+        other = None if settings.compare is None else read_other(Path(settings.compare), index.items)
         tree = _grow(items, settings)
-        _write(output, tree, items, settings)
+        _write(output, tree, items, settings, other)
     return Groups(target, output.manifest, tree)
 
 
@@ -132,6 +140,17 @@ def _check_inputs(settings: ClusterSettings) -> None:
     elif not any(Path(each).suffix.lower() in options.TABLES for each in inputs):
         find_sources(inputs)
         find_model(settings.model)
+
+
+def _check_compared(settings: ClusterSettings, target: Path) -> None:
+    """Check the other result before slow work."""
+    if settings.compare is None:
+        return
+    from stedfm_hf.discovery.groups.other_result import check_other
+
+    if Path(settings.compare).resolve() == target.resolve():
+        raise UserError(f"--compare {settings.compare}: is the output; give the folder of another result")
+    check_other(Path(settings.compare))
 
 
 def _index(settings: ClusterSettings, target: Path) -> Index:
@@ -175,7 +194,7 @@ def _grow(items: Items, settings: ClusterSettings) -> Tree:
         raise UserError(f"{items.index.folder}: {error}") from error
 
 
-def _write(output: Output, tree: Tree, items: Items, settings: ClusterSettings) -> None:
+def _write(output: Output, tree: Tree, items: Items, settings: ClusterSettings, other: OtherResult | None) -> None:
     """Write the tables, figures and the page; the page last."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -183,6 +202,7 @@ def _write(output: Output, tree: Tree, items: Items, settings: ClusterSettings) 
     from stedfm_hf.discovery.groups.differences import Difference, differences
     from stedfm_hf.discovery.groups.enrichment import Enrichment, enrichments
     from stedfm_hf.discovery.groups.figures import write_figures
+    from stedfm_hf.discovery.groups.other_result import feature_table
     from stedfm_hf.discovery.groups.page import write_page
     from stedfm_hf.discovery.groups.tables import membership_table, node_table, records_table
 
@@ -200,6 +220,7 @@ def _write(output: Output, tree: Tree, items: Items, settings: ClusterSettings) 
         NODES: node_table(tree, items),
         ENRICHMENT: records_table(Enrichment, tests),
         DIFFERENCES: records_table(Difference, compared),
+        FEATURES: feature_table(items.index.items, items.X),
     }
     for name, table in tables.items():
         with atomic_path(folder / name) as temporary:
@@ -217,8 +238,39 @@ def _write(output: Output, tree: Tree, items: Items, settings: ClusterSettings) 
         map_name="PCA" if settings.map == "pca" else "UMAP",
         tests=tests,
         compared=compared,
+        comparison=None if other is None else _compare(output, tree, items, settings, other),
     )
     output.manifest.options |= {"leaves": len(tree.leaves), "significant": tree.significant}
+
+
+def _compare(
+    output: Output, tree: Tree, items: Items, settings: ClusterSettings, other: OtherResult
+) -> dict[str, Any]:
+    """Compare with another tree, write the results, and return the section of the page."""
+    import numpy as np
+
+    from stedfm_hf.discovery.groups.comparing import compare_trees
+    from stedfm_hf.discovery.groups.comparison_figures import Names, section, tree_name, write_comparison_figures
+    from stedfm_hf.discovery.groups.other_result import describe_features, features_of_tree
+
+    X = features_of_tree(items.X, tree)
+    found = compare_trees(
+        tree,
+        other.tree,
+        X,
+        other.X,
+        labels=None if items.condition is None else items.columns[items.condition],
+        # The published comparison leaves out only the item itself.
+        sources=None if settings.protocol == options.REFERENCE else items.sources,
+        seed=settings.seed,
+    )
+    same = np.array_equal(X, other.X)
+    features = describe_features(settings.features, items.index.manifest.model)
+    trees = (tree_name(output.path.resolve().name, tree), tree_name(other.name, other.tree))
+    names = Names(*trees, features, None if same else other.features)
+    write_json(output.path / COMPARISON, {"names": asdict(names), **found.to_dict()})
+    figures = write_comparison_figures(output.path / _FIGURES, found, names)
+    return section(found, names, figures)
 
 
 def _maps(items: Items, settings: ClusterSettings) -> dict[str, np.ndarray]:

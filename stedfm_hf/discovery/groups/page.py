@@ -39,6 +39,7 @@ def write_page(
     map_name: str,
     tests: Sequence[Enrichment],
     compared: Sequence[Difference],
+    comparison: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page of a tree.
 
@@ -51,6 +52,7 @@ def write_page(
         map_name: Name of the map.
         tests: Tests of the condition.
         compared: Differences between siblings.
+        comparison: Comparison with another tree, as `comparison_figures.section` returns it.
     """
     examples = {node.id: example_items(node, items.X) for node in tree.nodes}
     data = {
@@ -72,6 +74,7 @@ def write_page(
         verdict=verdict(tree),
         significant=tree.significant,
         facts=_facts(tree, items),
+        comparison=comparison,
         # A closing tag inside of a string would end the script.
         data=json.dumps(data, allow_nan=False).replace("</", "<\\/"),
         script=Path(__file__).with_name("tree.js").read_text(encoding="utf-8"),

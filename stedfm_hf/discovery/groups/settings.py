@@ -65,6 +65,11 @@ class ClusterSettings:
         choices=FLAT,
         help="Flat clusterings to add to the table: kmeans and ward with as many clusters as leaves, or hdbscan.",
     )
+    compare: str | Path | None = option(
+        None,
+        metavar="DIR",
+        help="Folder of another result of this command for the same images; compares both trees.",
+    )
     map: str = option("pca", choices=MAPS, help="Map of the images in the figures; no map is used to find groups.")
     protocol: str = options.protocol("splits by the published rule, which always finds two clusters")
     seed: int = options.seed("resamples and starting centres")
