@@ -20,7 +20,12 @@ IMPORT_ALL = """
 import importlib, pkgutil, stedfm_hf
 names = [each.name for each in pkgutil.walk_packages(stedfm_hf.__path__, "stedfm_hf.") if "__main__" not in each.name]
 for name in names:
-    importlib.import_module(name)
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # The parts of the app are imported after the command has checked that Gradio is installed.
+        if error.name != "gradio" or not name.startswith("stedfm_hf.app."):
+            raise
 print(f"{len(names)} modules imported from {stedfm_hf.__path__[0]}")
 """
 
