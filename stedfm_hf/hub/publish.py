@@ -112,7 +112,7 @@ def publish(settings: PublishSettings) -> Published:
     api = None if settings.dry_run else authorized_api(hub_id)
     card = _card(folder, settings.licence)
     parts = kind.parts(folder, settings.manifest)
-    findings = find_problems(kind, folder, parts, card, allow_paths=settings.allow_paths)
+    findings = find_problems(kind, folder, parts, card, allow_paths=settings.allow_paths, quick=not settings.dry_run)
     published_card = card_for_hub(card, folder, hub_id)
     files = {name: (part.folder / name).stat().st_size for part in parts for name in part.names}
     files |= {CARD: len(published_card.encode())} if card else {}
@@ -168,7 +168,7 @@ def _card(folder: Path, licence: str | None) -> str:
 
 
 def find_problems(
-    kind: Kind, folder: Path, parts: list[Part], card: str, *, allow_paths: bool = False
+    kind: Kind, folder: Path, parts: list[Part], card: str, *, allow_paths: bool = False, quick: bool = False
 ) -> list[Finding]:
     """Return the reasons not to publish a folder.
 
@@ -178,6 +178,7 @@ def find_problems(
         parts: Its files.
         card: Text of its card; empty if it has none.
         allow_paths: Whether texts may contain absolute paths.
+        quick: Whether to leave out the slow check of the kind if there are other problems.
     """
     findings = [each for part in parts for each in check_files(part.folder, part.names, allow_paths=allow_paths)]
     known = {name for part in parts for name in part.names}
@@ -189,4 +190,4 @@ def find_problems(
         findings += [Finding(CARD, problem) for problem in card_problems(card, kind.repo_type)]
     else:
         findings.append(Finding(CARD, "does not exist; write a card"))
-    return findings + kind.check(folder, allow_paths)
+    return findings if quick and findings else findings + kind.check(folder, allow_paths)
