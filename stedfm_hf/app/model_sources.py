@@ -7,7 +7,8 @@ from pathlib import Path
 
 from stedfm_hf.app.settings import AppSettings
 from stedfm_hf.data.sources import is_dataset
-from stedfm_hf.runs import UserError
+from stedfm_hf.discovery.cluster import COMMAND, REPORT
+from stedfm_hf.runs import Manifest, UserError, manifest_path
 from stedfm_hf.weights.models import ModelSource, find_model
 
 
@@ -27,17 +28,31 @@ class ModelSources:
 
 
 def find_models(settings: AppSettings) -> ModelSources:
-    """Find the models of the settings, and check that the index exists.
+    """Find the models of the settings, and check that the index and the groups exist.
 
     Raises:
-        UserError: If a model does not exist, has not the head for its task, or there is no such index.
+        UserError: If a model does not exist, has not the head for its task, or there is no such index or tree.
     """
     index = settings.index
     if index is not None and not Path(index).exists() and not is_dataset(index):
         raise UserError(f"index {index}: no such file or folder; give a folder of images or a table of `stedfm embed`")
+    if settings.groups is not None:
+        _check_groups(Path(settings.groups))
     classifier, segmenter = settings.classifier, settings.segmenter
     return ModelSources(
         classifier=None if classifier is None else find_model(classifier, head="ForImageClassification"),
         segmenter=None if segmenter is None else find_model(segmenter, head="ForSemanticSegmentation"),
         model=find_model(settings.model),
     )
+
+
+def _check_groups(folder: Path) -> None:
+    """Refuse a folder without the finished page of a tree.
+
+    Raises:
+        UserError: If `stedfm cluster` has not written the folder.
+    """
+    record = manifest_path(folder, folder=True)
+    is_tree = (folder / REPORT).is_file() and record.is_file() and Manifest.load(record).command == COMMAND
+    if not is_tree:
+        raise UserError(f"groups {folder}: holds no tree; give a finished folder of `stedfm cluster`")

@@ -16,8 +16,9 @@ SERVER = "Server"
 class AppSettings:
     """Serve the models as an app in the browser.
 
-    Visitors drop an image file to reconstruct it, find similar images, classify, segment and compare it. The app
-    makes no request to another host. The files of a visitor are deleted when the visit ends.
+    Visitors drop an image file to reconstruct it, find similar images, classify, segment and compare it, and see the
+    groups of a folder. The app makes no request to another host. The files of a visitor are deleted when the visit
+    ends.
     """
 
     model: str | Path = option(
@@ -44,6 +45,9 @@ class AppSettings:
         affects_result=False,
         metavar="DIR",
         help="Folder or data set of the images that the table or index was made of.",
+    )
+    groups: str | Path | None = option(
+        None, affects_result=False, metavar="DIR", help="Folder of `stedfm cluster`, whose tree `Groups` shows."
     )
     host: str = option(
         "127.0.0.1", affects_result=False, group=SERVER, help="Address to listen at; 0.0.0.0 admits other computers."

@@ -19,6 +19,7 @@ CSS = """
 [aria-label="Remove this file"] { display: none !important; }
 #similar .grid-wrap, #similar .grid-container { height: auto !important; max-height: none !important; }
 #similar .caption-label { white-space: normal; }
+iframe.groups { width: 100%; height: 80vh; border: 0; border-radius: 8px; display: block; }
 .title h1 { margin: 0; font-size: 1.5rem; }
 .title p { margin: 0.15rem 0 0; }
 :focus-visible { outline: 3px solid #e69f00 !important; outline-offset: 2px; }

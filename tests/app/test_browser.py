@@ -23,6 +23,7 @@ from stedfm_hf.app import visits as visits_module
 from stedfm_hf.app.settings import AppSettings
 from stedfm_hf.app.visits import Visits
 from stedfm_hf.data import simulate_image
+from stedfm_hf.discovery.cluster import cluster
 from stedfm_hf.images import read_image
 from stedfm_hf.inference import classify, embed, load_autoencoder, reconstruct_image, segment
 from tests.images.imspector_files import Stack, write_obf
@@ -62,13 +63,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(id2label={0: "background", 1: "rings"}, num_labels=2)
     StedFmForSemanticSegmentation(config).save_pretrained(made / "segmenter")
     StedFmForImageClassification(tiny_config(id2label={0: "rings", 1: "fibres"})).save_pretrained(made / "classifier")
+    cluster([made / "cell.tif", made / "fibres.png"], output=made / "groups", model="demo", partition=2, device="cpu")
     return made
 
 
 @pytest.fixture(scope="module")
 def app(folder: Path) -> Iterator[App]:
     settings = AppSettings(
-        classifier=folder / "classifier", segmenter=folder / "segmenter", device="cpu", port=0, max_file_mb=2.0
+        classifier=folder / "classifier",
+        segmenter=folder / "segmenter",
+        groups=folder / "groups",
+        device="cpu",
+        port=0,
+        max_file_mb=2.0,
     )
     with served(settings) as address_and_visits:
         yield address_and_visits
@@ -171,6 +178,18 @@ def test_every_tab_gives_what_the_library_computes(visitor: Visitor, folder: Pat
     both = pq.read_table(visitor.download("embeddings.parquet", tmp_path))
     assert both["path"].to_pylist() == ["cell.tif", "fibres.png"]
     assert both.slice(1).equals(embed(folder / "fibres.png", model="demo", device="cpu").table)
+
+
+def test_the_tree_of_groups_is_walked_through_and_downloaded(visitor: Visitor, folder: Path, tmp_path: Path) -> None:
+    visitor.go_to("Groups")
+    visitor.press("Show the tree")
+    tree = visitor.page.frame_locator("#groups iframe")
+    tree.locator("[data-id='0.1']").click()
+    tree.get_by_role("heading", name="Node 0.1").wait_for()
+    tree.locator("#details img").first.wait_for()
+    assert tree.locator("#details img").count() == 1
+    report = visitor.download("groups.html", tmp_path)
+    assert report.read_bytes() == (folder / "groups" / "report.html").read_bytes()
 
 
 def test_the_tabs_work_by_keyboard(visitor: Visitor) -> None:

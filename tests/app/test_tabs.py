@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ import tifffile
 
 from stedfm_hf import StedFmForImageClassification, StedFmForSemanticSegmentation, StedFmModel
 from stedfm_hf.data import simulate_image
+from stedfm_hf.discovery.cluster import cluster
 from stedfm_hf.discovery.index import index
 from stedfm_hf.images import read_image
 from stedfm_hf.inference import classify, embed, load_encoder, segment
@@ -172,3 +174,25 @@ def test_an_index_of_a_table_is_searched_and_checked(folder: Path) -> None:
         make_page(folder / "other-model", index=folder / "tiny-index")
     with pytest.raises(UserError, match=r"index .*tiny\.parquet: is not a table of `stedfm embed` with 128 numbers"):
         make_page(folder / "wrong", index=folder / "tiny.parquet")
+
+
+def test_the_tab_of_groups_shows_the_page_of_the_tree(folder: Path, page: RecordedPage) -> None:
+    assert "Show the tree" not in page.buttons  # without --groups, the tab says how to make them
+    groups = folder / "my groups"
+    cluster([folder / "cell.tif", folder / "other.tif"], output=groups, model="demo", device="cpu")
+    with_groups = make_page(folder / "with-groups", groups=groups)
+    visit = with_groups.visits.of("visitor")
+    shown = with_groups.press("Show the tree", visit)
+    report = (groups / "report.html").read_bytes()
+    (copy,) = [Path(file) for file in shown["Downloads"]]
+    assert copy.name == "my groups.html" and copy.read_bytes() == report and copy.is_relative_to(visit.folder)
+    frame = ElementTree.fromstring(shown["groups"])
+    # The scripts of the page run, but without the origin of the app.
+    assert frame.get("sandbox") == "allow-scripts" and frame.get("srcdoc", "").split() == report.decode().split()
+    (groups / "report.html").unlink()
+    with pytest.raises(UserError, match="my groups: the page of the groups is not there any more"):
+        with_groups.press("Show the tree", visit)
+    with_groups.visits.close()
+    for other in (groups, folder, folder / "nowhere"):
+        with pytest.raises(UserError, match="holds no tree; give a finished folder of `stedfm cluster`"):
+            make_page(folder / "no-groups", groups=other)

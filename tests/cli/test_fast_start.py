@@ -88,6 +88,7 @@ MISTAKES = [
     ("app --classifier demo", "has no classifier"),
     ("app --segmenter demo", "has no decoder for masks"),
     ("app --index missing.parquet", "missing.parquet: no such file or folder"),
+    ("app --groups empty", "groups empty: holds no tree"),
     ("app --port 99999", "port is 99999; it must be 0 to 65535"),
     ("app --index-images empty", "--index-images needs a table"),
     ("embed {image} --model demo --precision int8", "precision int8 needs the backend onnx"),
