@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests docs/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-backends bench-busy bench-clustering bench-data bench-retrieval bench-search bench-segmentation bench-start clean
+.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-backends bench-busy bench-clustering bench-data bench-phenotype bench-retrieval bench-search bench-segmentation bench-start clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -93,6 +93,9 @@ bench-retrieval: $(INSTALLED) ## Compare features by retrieval and groups of sim
 bench-search: $(INSTALLED) ## Measure searches of indexes and write docs/benchmarks/search.md and places.md
 	"$(BIN)/python" -m tests.benchmarks.search
 	"$(BIN)/python" -m tests.benchmarks.places
+
+bench-phenotype: $(INSTALLED) ## Look for planted phenotypes in embeddings and images and write docs/benchmarks/phenotype.md
+	"$(BIN)/python" -m tests.benchmarks.phenotype --output docs/benchmarks/phenotype.md
 
 bench-start: $(INSTALLED) ## Measure how fast help and errors are answered and write docs/benchmarks/start.md
 	"$(BIN)/python" -m tests.benchmarks.start
