@@ -19,7 +19,8 @@ from stedfm_hf.runs.files import FileStamp, read_json, write_json
 from stedfm_hf.runs.wording import escaped
 
 MANIFEST_FORMAT = 1
-_OF_RESULTS = ("segment", "evaluate", "finetune", "pretrain", "index", "search")  # first words of the commands
+# First words of the commands whose folders hold results.
+_OF_RESULTS = ("segment", "evaluate", "finetune", "pretrain", "index", "search", "cluster")
 _PACKAGES = ("stedfm-hf", "torch", "transformers", "numpy")
 # The folders of an absolute path inside a sentence; not those of a URL, nor of a relative path.
 _FOLDERS = re.compile(r"(?<![\w.~:/\\])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\":,;]+[/\\])*(?=[^\s/\\])")

@@ -89,6 +89,8 @@ def upload_dataset(settings: PushSettings, api: Any = None) -> Pushed:
     """
     folder = Path(settings.dataset)
     hub_id = check_hub_id(settings.hub_id, "dataset")
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give a data set, such as one that `stedfm data build` wrote")
     api = authorized_api(hub_id) if api is None else api  # first, because the checks of many shards are slow
     index = check_repository(folder, allow_paths=settings.allow_paths, manifest=settings.manifest)
     card = card_for_hub((folder / CARD).read_text(encoding="utf-8"), folder, hub_id)
