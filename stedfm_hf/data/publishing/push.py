@@ -89,9 +89,8 @@ def upload_dataset(settings: PushSettings, api: Any = None) -> Pushed:
     """
     folder = Path(settings.dataset)
     hub_id = check_hub_id(settings.hub_id, "dataset")
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give a data set, such as one that `stedfm data build` wrote")
-    api = authorized_api(hub_id) if api is None else api  # first, because the checks of many shards are slow
+    _check_names(folder, settings.manifest)
+    api = authorized_api(hub_id) if api is None else api  # before the checks of many shards, which are slow
     index = check_repository(folder, allow_paths=settings.allow_paths, manifest=settings.manifest)
     card = card_for_hub((folder / CARD).read_text(encoding="utf-8"), folder, hub_id)
     with parts_with_card(dataset_parts(folder, manifest=settings.manifest), card) as parts:
@@ -141,15 +140,7 @@ def check_repository(folder: Path, *, allow_paths: bool = False, manifest: bool 
         UserError: A file is missing, truncated, unexpected or a link to another folder, or a text contains a secret
             or an absolute path.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give a data set, such as one that `stedfm data build` wrote")
-    for name in (INDEX_FILE, CARD, *([_MANIFEST] if manifest else [])):
-        if not (folder / name).is_file():
-            raise UserError(
-                f"{folder}: has no {name}; give a complete data set, such as one that `stedfm data build` wrote"
-            )
-    if (folder / ".staging").exists():
-        raise UserError(f"{folder}: is not finished; run the command that writes it again to resume")
+    _check_names(folder, manifest)
     index = _read_index(folder / INDEX_FILE)
     _check_card(folder / CARD)
     for split in index:
@@ -171,6 +162,19 @@ def check_repository(folder: Path, *, allow_paths: bool = False, manifest: bool 
     if findings := check_files(folder, [name for name in names if not is_shard(name)], allow_paths=allow_paths):
         raise UserError(f"{folder / findings[0].file}: {findings[0].problem}")
     return index
+
+
+def _check_names(folder: Path, manifest: bool) -> None:
+    """Raise `UserError` if the folder is not a finished data set, by the names of its files."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give a data set, such as one that `stedfm data build` wrote")
+    for name in (INDEX_FILE, CARD, *([_MANIFEST] if manifest else [])):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{folder}: has no {name}; give a complete data set, such as one that `stedfm data build` wrote"
+            )
+    if (folder / ".staging").exists():
+        raise UserError(f"{folder}: is not finished; run the command that writes it again to resume")
 
 
 def _local_files(folder: Path) -> list[str]:
