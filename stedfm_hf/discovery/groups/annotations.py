@@ -32,7 +32,7 @@ def read_annotations(table: Path, paths: Sequence[str]) -> dict[str, np.ndarray]
     Example:
         >>> import tempfile
         >>> table = Path(tempfile.mkdtemp(), "conditions.csv")
-        >>> _ = table.write_text("path,condition\\na.tif,control\\n")
+        >>> _ = table.write_text("path,condition\na.tif,control\n")
         >>> read_annotations(table, ["day1/a.tif", "day1/b.tif"])["condition"].tolist()
         ['control', '']
     """
