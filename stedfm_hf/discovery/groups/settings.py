@@ -14,7 +14,7 @@ MAPS = ("pca", "umap")
 
 @settings
 class ClusterSettings:
-    """Split images into groups, recursively, and write the tree as a page.
+    """Split images into groups and write the tree as a page.
 
     A group is split only where held-out images show a valley of density between its parts; the labels are a consensus
     over resamples. If there is no valley, the result is one group, with the evidence. Source images are counted, not
