@@ -12,10 +12,12 @@ import pyarrow as pa
 
 from stedfm_hf.app.examples import write_index_images
 from stedfm_hf.app.settings import AppSettings
+from stedfm_hf.data.sources import find_sources
 from stedfm_hf.discovery.index import index, opened
+from stedfm_hf.discovery.index.building import add_images
 from stedfm_hf.discovery.index.table_input import open_table_input
 from stedfm_hf.discovery.search.images import nearest_images
-from stedfm_hf.discovery.settings import is_index
+from stedfm_hf.discovery.settings import IndexSettings, is_index
 from stedfm_hf.inference import Encoder
 from stedfm_hf.runs import UserError
 
@@ -115,7 +117,8 @@ def load_index(settings: AppSettings, encoder: Encoder, work: Path) -> Index:
         index(given, output=made, images=settings.index_images, overwrite=True)
         return _checked(Path(given).name, opened.open_index(made), encoder, given)
     images = write_index_images(work / "index") if given is None else given
-    index(images, output=made, model=settings.model, device=settings.device, precision=settings.precision)
+    # With the encoder of the app, whose forward passes stop when the app does.
+    add_images(IndexSettings(images, output=made), find_sources(images), encoder)
     return Index(SIMULATED if given is None else Path(given).name, opened.open_index(made))
 
 

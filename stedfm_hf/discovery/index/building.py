@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from stedfm_hf.data.sources import find_sources, is_dataset
+from stedfm_hf.data.sources import Source, find_sources, is_dataset
 from stedfm_hf.discovery.settings import STATE, IndexSettings
 from stedfm_hf.inference.settings import EmbedSettings
 from stedfm_hf.runs import Manifest, UserError, counted, manifest_path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stedfm_hf.discovery.index.layout import State
     from stedfm_hf.discovery.index.segments import SegmentParts
     from stedfm_hf.discovery.index.table_input import EmbeddingTable
+    from stedfm_hf.inference.loading import Encoder
 
 COMMAND = "index"
 
@@ -90,7 +91,7 @@ def index(settings: IndexSettings) -> IndexResult:
     """
     target = Path(settings.output)
     check_output(target, COMMAND, is_folder=True, overwrite=settings.overwrite)
-    inputs = [settings.inputs] if isinstance(settings.inputs, str | os.PathLike) else list(settings.inputs)
+    inputs = _inputs(settings)
     if not inputs:
         return _remove(target, settings)
     if tables := [
@@ -99,21 +100,41 @@ def index(settings: IndexSettings) -> IndexResult:
         if len(inputs) > 1:
             raise UserError(f"{tables[0]}: a table cannot be combined with other inputs; index one after the other")
         return _index_table(target, settings, Path(tables[0]))
-    return _index_images(target, settings, inputs)
+    return _index_images(settings)
 
 
-def _index_images(target: Path, settings: IndexSettings, inputs: list[Any]) -> IndexResult:
-    """Embed images and add them to an index."""
-    sources, skipped = find_sources(inputs)
-    sources = [source for source in sources if not _matches(source.path, settings.remove)]
+def _inputs(settings: IndexSettings) -> list[Any]:
+    return [settings.inputs] if isinstance(settings.inputs, str | os.PathLike) else list(settings.inputs)
+
+
+def _index_images(settings: IndexSettings) -> IndexResult:
+    """Load the model, embed images and add them to an index."""
+    found = find_sources(_inputs(settings))
     source = find_model(settings.model)
 
-    # Errors up to here are reported at once: these modules import torch, which takes seconds.
-    from stedfm_hf.discovery.index.segments import ItemTable, relative_to
-    from stedfm_hf.inference.embedding import embed_sources, embedding_scaling
+    # Errors up to here are reported at once: this module imports torch, which takes seconds.
     from stedfm_hf.inference.loading import load_encoder
 
     encoder = load_encoder(source, device=settings.device, precision=settings.precision, backend=settings.backend)
+    return add_images(settings, found, encoder)
+
+
+def add_images(settings: IndexSettings, found: tuple[list[Source], dict[str, int]], encoder: Encoder) -> IndexResult:
+    """Embed images with a loaded encoder and add them to an index.
+
+    Args:
+        settings: Settings of `index`; those of the model are not used.
+        found: Image sources and skipped files of the inputs (`find_sources`).
+        encoder: Encoder.
+
+    Raises:
+        UserError: If the index holds embeddings of another model or other settings, or the disk is full.
+    """
+    from stedfm_hf.discovery.index.segments import ItemTable, relative_to
+    from stedfm_hf.inference.embedding import embed_sources, embedding_scaling
+
+    target, inputs = Path(settings.output), _inputs(settings)
+    sources = [source for source in found[0] if not _matches(source.path, settings.remove)]
     by_embed = _embed_settings(settings)
     scaling = embedding_scaling(encoder, by_embed)
     datasets = [
@@ -124,7 +145,7 @@ def _index_images(target: Path, settings: IndexSettings, inputs: list[Any]) -> I
         target,
         settings,
         {"pooling": by_embed.pooling, **scaling, "precision": encoder.precision},
-        options={"device": str(encoder.model.device), "skipped_files": skipped},
+        options={"device": str(encoder.model.device), "skipped_files": found[1]},
         model=encoder.name,
         weights_sha256=encoder.weights_sha256,
     ) as output:
