@@ -20,6 +20,8 @@ _CALLS = {"REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"}
 _MAX_BYTES = 2**26
 """Largest number of bytes of a file that are looked at."""
 _MAX_DEPTH = 3
+_LONGEST_HEADER = 10**8
+"""Largest length of the header of a file of safetensors, in bytes."""
 
 
 def is_pickle(path: Path) -> bool:
@@ -54,12 +56,19 @@ def _contains_pickle(file: IO[bytes], depth: int) -> bool:
         return depth < _MAX_DEPTH and _zip_contains_pickle(file, depth)
     if head.startswith(_NUMPY):
         return _has_objects(file)
-    # A file of safetensors begins with the length of its header, which can be any byte, and then the header.
-    if head[8:9] == b"{":
+    if _is_safetensors(head):
         return False
     if len(head) > 1 and head.startswith(_PROTOCOL) and head[1] <= 5:
         return True
     return head[:1] != b"" and head[0] in _STARTS and _is_old_pickle(file.read(_MAX_BYTES))
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Return whether the first nine bytes of a file are those of safetensors: the length of its header, and a brace.
+
+    The length can begin with any byte, also with that of a pickle.
+    """
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER
 
 
 def _zip_contains_pickle(file: IO[bytes], depth: int) -> bool:

@@ -43,6 +43,13 @@ def test_a_pickle_that_runs_code_is_found_before_other_bytes(tmp_path: Path, pro
     assert is_pickle(file)
 
 
+def test_a_pickle_with_a_brace_in_the_place_of_a_header_is_found(tmp_path: Path) -> None:
+    content = pickle.dumps("a{1: 2}", protocol=2)
+    assert content[8:9] == b"{"
+    (tmp_path / "notes.dat").write_bytes(content)
+    assert is_pickle(tmp_path / "notes.dat")
+
+
 def zipped(content: bytes, name: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
