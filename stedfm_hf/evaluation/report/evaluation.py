@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stedfm_hf.evaluation.report.shared import UNKNOWN_SOURCES, MethodInfo
+from stedfm_hf.evaluation.report.shared import UNKNOWN_SOURCES, MethodInfo, MethodSummaries
 from stedfm_hf.evaluation.scoring import METRICS, PRIMARY, Run
 from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.labels.splits import Splits, limitations_of
@@ -31,7 +31,7 @@ def short_setting(setting: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(MethodSummaries):
     """Results of `evaluate knn` or `evaluate probe`.
 
     Attributes:
@@ -109,23 +109,6 @@ class Evaluation:
                 "scores can be below chance. Interpret smaller values of k only."
             )
         return notes
-
-    def name(self, key: str) -> str:
-        """Return the name of a method.
-
-        Args:
-            key: Key of the method.
-        """
-        return next(each.name for each in self.methods if each.key == key)
-
-    def row(self, method: str, setting: str) -> dict[str, Any]:
-        """Return the summary of a method in a setting.
-
-        Args:
-            method: Key of the method.
-            setting: Setting of the runs.
-        """
-        return next(row for row in self.summary if (row["method"], row["setting"]) == (method, setting))
 
     def record(self) -> dict[str, Any]:
         """Return all results as JSON data."""

@@ -30,6 +30,7 @@ from stedfm_hf.evaluation.report.shared import (
     SIMULATED,
     UNKNOWN_SOURCES,
     MethodInfo,
+    MethodSummaries,
     baseline_descriptions,
     comparison_section,
     failed_section,
@@ -78,7 +79,7 @@ def metric_title(name: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class RetrievalReport:
+class RetrievalReport(MethodSummaries):
     """Results of `evaluate retrieval`.
 
     Attributes:
@@ -141,23 +142,6 @@ class RetrievalReport:
                     "because no ranked item is of their class."
                 )
         return notes
-
-    def name(self, key: str) -> str:
-        """Return the name of a method.
-
-        Args:
-            key: Key of the method.
-        """
-        return next(each.name for each in self.methods if each.key == key)
-
-    def row(self, method: str, setting: str) -> dict[str, Any]:
-        """Return the summary of a method.
-
-        Args:
-            method: Key of the method.
-            setting: What is ranked.
-        """
-        return next(row for row in self.summary if (row["method"], row["setting"]) == (method, setting))
 
     def record(self) -> dict[str, Any]:
         """Return all results as JSON data."""

@@ -43,6 +43,30 @@ class MethodInfo:
     weights_sha256: str | None
 
 
+class MethodSummaries:
+    """Methods and rows of their summaries, found by key."""
+
+    methods: Sequence[MethodInfo]
+    summary: Sequence[dict[str, Any]]
+
+    def name(self, key: str) -> str:
+        """Return the name of a method.
+
+        Args:
+            key: Key of the method.
+        """
+        return next(each.name for each in self.methods if each.key == key)
+
+    def row(self, method: str, setting: str) -> dict[str, Any]:
+        """Return the summary of a method in a setting.
+
+        Args:
+            method: Key of the method.
+            setting: Setting of the runs, or what is ranked.
+        """
+        return next(row for row in self.summary if (row["method"], row["setting"]) == (method, setting))
+
+
 def limitation_sentences(limitations: Sequence[str], *, simulated: bool) -> list[str]:
     """Return sentences on limitations, which precede all results.
 
