@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.ndimage import maximum_filter
@@ -94,11 +95,11 @@ def block_means(planes: np.ndarray, patch_size: int) -> np.ndarray:
     return np.moveaxis(total / count, 0, -1)
 
 
-def _blocks(pixels: np.ndarray, patch_size: int, mode: str = "constant") -> np.ndarray:
+def _blocks(pixels: np.ndarray, patch_size: int, mode: Literal["constant", "symmetric"] = "constant") -> np.ndarray:
     """Cut an image (C, H, W) into patches (C, rows, cols, patch_size, patch_size), after padding to whole patches."""
     channels, height, width = pixels.shape
     padding = ((0, 0), (0, -height % patch_size), (0, -width % patch_size))
-    padded = np.pad(pixels, padding, mode=mode)  # type: ignore[call-overload]  # a variable, not a literal
+    padded = np.pad(pixels, padding, mode=mode)
     rows, cols = padded.shape[1] // patch_size, padded.shape[2] // patch_size
     return padded.reshape(channels, rows, patch_size, cols, patch_size).swapaxes(2, 3)
 

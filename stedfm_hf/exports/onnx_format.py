@@ -236,5 +236,6 @@ def _replace_pooling(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.AdaptiveAvgPool2d):
             assert isinstance(module.output_size, int), module.output_size
-            # Not another module: the UperNet head keeps its modules in lists, too.
+            # Not another module: the UperNet head keeps its modules in lists, too. The checker does not know that a
+            # method of one object can be replaced.
             module.forward = partial(matrix_pool, size=module.output_size)  # type: ignore[method-assign]

@@ -34,7 +34,7 @@ def import_extra(name: str, extra: str) -> Any:
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     # Its importers take a missing module as "do not send"; the package itself sends unless a file in the user's home
-    # folder forbids it.
+    # folder forbids it. Python takes None as a missing module; the type of `sys.modules` does not allow it.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         return importlib.import_module(name)

@@ -34,7 +34,7 @@ from .io_types_stedfm import (
 
 try:
     import tifffile
-except ImportError:  # an environment of the Hub may have only torch, transformers and Pillow
+except ImportError:  # optional on the Hub, as Pillow is; a checker does not know a module that may be None
     tifffile = None  # type: ignore[assignment]
 else:
     # Problems are reported with the name of the file; without a handler, tifffile would print its own lines.
