@@ -149,8 +149,14 @@ def process_sources(
         ready, notes = _prefetch(pool, prepare, remaining), ItemNotes()
         hint = _speed_hint(prepare.loaded)
         for chunk in chunks(remaining, CHUNK):
-            results = _compute(islice(ready, len(chunk)), compute, annotate, manifest, progress, notes)
-            parts.add(tabulate(results), [source.path for source in chunk])
+            try:
+                results = _compute(islice(ready, len(chunk)), compute, annotate, manifest, progress, notes)
+                parts.add(tabulate(results), [source.path for source in chunk])
+            except BaseException:
+                # Their rows are not written, so that the next run must process them again.
+                for source in chunk:
+                    manifest.items.pop(source.path, None)
+                raise
             if hint and progress.rate and (len(sources) - progress.count) / progress.rate > LONG:
                 progress.note(hint)
                 hint = None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,8 @@ from stedfm_hf.cli import main
 from stedfm_hf.inference import embed
 from stedfm_hf.inference.stepwise import Preparation
 from stedfm_hf.modeling.tiling_stedfm import encode_images
-from stedfm_hf.runs import Manifest, UserError
+from stedfm_hf.runs import Manifest, UserError, manifest_path
+from stedfm_hf.runs.parts import PartStore
 from tests.models import tiny_config
 
 PROCESSOR = StedFmImageProcessor(patch_size=8)
@@ -214,6 +216,28 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
     result = embed(images, model=folder, output=tmp_path / "stopped.parquet")
     assert result.manifest.counts()["done"] == 7
     assert (tmp_path / "stopped.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+def test_rows_that_a_full_disk_refused_are_computed_again(
+    folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stedfm_hf.inference.stepwise.CHUNK", 2)
+    embed(images, model=folder, output=tmp_path / "whole.parquet")
+    write, free = PartStore.write, itertools.count(2, -1)
+
+    def refuse(self: PartStore, *args: Any, **kwargs: Any) -> None:
+        if next(free) <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartStore, "write", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            embed(images, model=folder, output=tmp_path / "refused.parquet")
+    assert len(Manifest.load(manifest_path(tmp_path / "refused.parquet", folder=False)).items) == 4
+    result = embed(images, model=folder, output=tmp_path / "refused.parquet")
+    assert result.manifest.counts()["done"] == 7
+    assert (tmp_path / "refused.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
 def test_a_complete_run_takes_up_what_is_new_and_what_had_failed(folder: Path, images: Path, tmp_path: Path) -> None:
