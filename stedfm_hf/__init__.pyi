@@ -10,5 +10,6 @@ from .modeling.modeling_stedfm import StedFmForImageClassification as StedFmForI
 from .modeling.modeling_stedfm import StedFmModel as StedFmModel
 from .modeling.modeling_stedfm_mae import StedFmForPreTraining as StedFmForPreTraining
 from .modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation as StedFmForSemanticSegmentation
+from .modeling.unet_stedfm import StedFmUNet as StedFmUNet
 
 __version__: str

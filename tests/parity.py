@@ -53,7 +53,7 @@ def tensor(key: str, shape: tuple[int, ...]) -> torch.Tensor:
     draw = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
     if key.endswith("running_var"):
         value = 1 + 0.1 * np.abs(draw)
-    elif len(shape) == 1 and key.endswith("weight"):
+    elif key.endswith(".g") or (len(shape) == 1 and key.endswith("weight")):
         value = 1 + 0.05 * draw
     elif len(shape) <= 1:
         value = 0.05 * draw
@@ -101,6 +101,24 @@ def segmentation_state_dict(decoder: str) -> dict[str, torch.Tensor]:
         key: classic_table(14, 384) if key.endswith("pos_embed") else tensor(key, tuple(shape))
         for key, shape in shapes.items()
     }
+
+
+def unet_state_dict(conditioning: str = "latent") -> dict[str, torch.Tensor]:
+    """The `state_dict` of the reference's denoising network without the prefix `model.`.
+
+    Args:
+        conditioning: `"latent"` or `"class"`.
+    """
+    shapes: dict[str, list[int]] = json.loads((FIXTURES / "unet_keys.json").read_text())
+    if conditioning == "class":
+        shapes = shapes | {"label_embed.weight": [24, 256]}
+    return {key: tensor(key, tuple(shape)) for key, shape in shapes.items()}
+
+
+def standard_normal(name: str, *shape: int) -> torch.Tensor:
+    """Input of a fixture, float32."""
+    draw = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+    return torch.from_numpy(draw.astype(np.float32))
 
 
 def our_key(key: str) -> str | None:

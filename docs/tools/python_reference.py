@@ -48,6 +48,7 @@ PAGES = (
                 "modeling_stedfm_segmentation",
                 "image_processing_stedfm",
                 "pipeline_stedfm",
+                "unet_stedfm",
                 "tiling_stedfm",
                 "blending_stedfm",
                 "channels",
