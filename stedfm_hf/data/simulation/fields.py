@@ -199,7 +199,7 @@ def make_specimen(names: Sequence[str], rng: np.random.Generator, settings: Simu
     for _ in range(_MAX_ATTEMPTS):
         coverage, fwhm = rng.uniform(*settings.coverage), rng.uniform(*settings.fwhm_nm)
         scene = Scene(settings.height, settings.width, settings.pixel_size_nm, coverage)
-        maps = [_bin_emitters(STRUCTURES[name](rng, scene), rng, scene) for name in names]
+        maps = [bin_emitters(STRUCTURES[name](rng, scene), rng, scene) for name in names]
         if len(names) > 1:
             region = _regions(rng, scene, len(names))
             maps = [each * (region == number) for number, each in enumerate(maps)]
@@ -211,7 +211,7 @@ def make_specimen(names: Sequence[str], rng: np.random.Generator, settings: Simu
     return Specimen(maps, blurred, fwhm, coverage)
 
 
-def _bin_emitters(emitters: Emitters, rng: np.random.Generator, scene: Scene) -> np.ndarray:
+def bin_emitters(emitters: Emitters, rng: np.random.Generator, scene: Scene) -> np.ndarray:
     """Sum the brightness of the emitters in every pixel, float32 (H, W); drop emitters outside the field."""
     # Positions are rounded up with a probability equal to their fractional part: the mean position stays exact, at a
     # quarter of the cost of distributing each emitter over four pixels.

@@ -80,8 +80,18 @@ def puncta(rng: np.random.Generator, scene: Scene) -> Emitters:
     """Place emitters in PSD95-like synaptic puncta: clusters of 80 to 350 nm, most of them near a dendrite."""
     sigma = scene.pixels(38.0) * rng.lognormal(0.0, 0.4, 400)
     sigma = sigma[: count_objects((np.pi * (1.6 * sigma) ** 2).cumsum(), scene)]
+    return place_puncta(rng, positions_near_dendrites(rng, scene, len(sigma), distance_nm=300.0), sigma)
+
+
+def place_puncta(rng: np.random.Generator, centre: np.ndarray, sigma: np.ndarray) -> Emitters:
+    """Place the emitters of puncta with given centres and sizes.
+
+    Args:
+        rng: Random generator of the field.
+        centre: Centres (y, x) in pixels, (count, 2).
+        sigma: Standard deviation of the emitters along the longer axis of each punctum, in pixels, (count,).
+    """
     count, per_cluster = len(sigma), 50
-    centre = positions_near_dendrites(rng, scene, count, distance_nm=300.0)
     # An ellipse with a random axis ratio and direction: scaffolds are seen face on and edge on.
     axes = sigma[:, None] * np.stack([np.ones(count), rng.uniform(0.4, 1.0, count)], axis=-1)
     angle = rng.uniform(0.0, np.pi, count)
