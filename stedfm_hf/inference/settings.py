@@ -47,7 +47,7 @@ class EmbedSettings:
 
 @settings
 class ClassifySettings:
-    """Classify images into a table, and large fields into maps.
+    """Classify images into a table, large fields into maps.
 
     If interrupted, run the same command again to resume. Unreadable files are skipped and listed; the exit status is
     then 1.

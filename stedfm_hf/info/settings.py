@@ -9,7 +9,7 @@ from stedfm_hf.runs.settings import argument, option, settings
 
 @settings
 class InfoSettings:
-    """Show series, channels, size, type and pixel size of image files.
+    """Show series, channels, size and pixel size of image files.
 
     A folder is summarised: groups of equal files, masks, doubtful files, and what every command would read. Unreadable
     files are reported and the others are shown; the exit status is then 1.

@@ -1,0 +1,5 @@
+"""Generation of images from embeddings, and walks along attributes."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
