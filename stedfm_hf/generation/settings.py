@@ -8,8 +8,6 @@ from stedfm_hf.runs import UserError, options
 from stedfm_hf.runs.settings import option, settings
 
 METHODS = ("auto", "boundary", "difference", "regression", "component")
-MEASURED = ("brightness", "density")
-"""Attributes of images that a direction can be made orthogonal to, without labels."""
 
 
 @settings
