@@ -43,8 +43,8 @@ rows = []
 for number, file in enumerate(simulated[place] for place in order):
     name, structure = f"cell_{number:03}.tif", file.parent.name
     shutil.copy(file, folder / name)
-    only_treated = structure == "puncta" or int(file.stem[-5:]) >= 24
-    rows.append({"path": name, "condition": "treated" if only_treated else "control", "structure": structure})
+    is_treated = structure == "puncta" or int(file.stem[-5:]) >= 24  # all puncta, and a third of the others
+    rows.append({"path": name, "condition": "treated" if is_treated else "control", "structure": structure})
 truth = pd.DataFrame(rows)
 
 conditions = truth[["path", "condition"]]  # the structure stays secret until step 5
@@ -199,7 +199,8 @@ pd.crosstab(joined["structure"], joined["leaf"])
 # together stay in one group**, although a trained classifier may tell them apart.
 #
 # We chose these four structures because the demo encoder separates them well, so that there is
-# something to see. Replace `clusters` by `mitochondria` in step 1, and run the tutorial again.
+# something to see. Replace `clusters` by `mitochondria` in step 1, and run the tutorial again in an
+# empty folder.
 #
 # ## 6. When there are no groups
 #
