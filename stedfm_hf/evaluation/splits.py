@@ -12,6 +12,7 @@ from stedfm_hf.labels.sourced import SourcedImages
 from stedfm_hf.labels.splits import ONE_SPLIT, Images, Splits, check_no_leakage, split_images
 from stedfm_hf.labels.training_sources import read_training_sources
 from stedfm_hf.runs import UserError, counted
+from stedfm_hf.weights.packaged import PACKAGED
 
 MIN_SOURCES = 2
 """Smallest number of test source images after exclusion."""
@@ -149,7 +150,10 @@ def exclude_training_images(
         )
     elif used:
         notes.append(f"None of {total} was used to train or select {_join(list(used))}.")
-    if unknown := [name for name, record in records.items() if record is None]:
+    notes += [
+        f"{name} was {PACKAGED[model].partition(':')[0]}." for name, model in models.items() if model in PACKAGED
+    ]
+    if unknown := [name for name, record in records.items() if record is None and models[name] not in PACKAGED]:
         notes.append(
             f"It is unknown which images {_join(unknown)} {'was' if len(unknown) == 1 else 'were'} trained on."
         )

@@ -94,6 +94,8 @@ class Splits(Generic[Images]):
 
     def counts(self) -> str:
         """Return the number of images in each split as text."""
+        if self.leave_one_out:  # one set of images is train and test
+            return counted(len(self.test), "image")
         return ", ".join(counted(len(images), f"{name} image") for name, images in self.named().items())
 
 

@@ -18,10 +18,11 @@ from stedfm_hf.cli import main
 from stedfm_hf.evaluation import RetrievalResult, evaluate_retrieval
 from stedfm_hf.evaluation.rankings import WITH_QUERY, rank_images
 from stedfm_hf.evaluation.settings import RETRIEVAL_BASELINES
+from stedfm_hf.evaluation.splits import exclude_training_images, searched_split
 from stedfm_hf.inference import embed
 from stedfm_hf.labels.labelled import read_labelled
 from stedfm_hf.runs import UserError
-from tests.labels.labelled_data import class_folder, crop_repo, sample_image
+from tests.labels.labelled_data import arrays, class_folder, crop_repo, sample_image
 from tests.models import tiny_config
 
 CHEAP = ("histogram", "morphology", "chance")
@@ -169,3 +170,11 @@ def test_all_baselines(folder: Path, model: str, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     record = retrieve(folder, model, tmp_path / "out", baselines=[*RETRIEVAL_BASELINES], zscore=True).record
     assert [each["key"] for each in record["methods"]] == [model, *(b for b in RETRIEVAL_BASELINES if b != "imagenet")]
+
+
+def test_the_note_on_a_packaged_model_states_its_training_images() -> None:
+    models = {"demo": "demo", "other": "no-one/no-model"}
+    kept, notes = exclude_training_images(models, arrays(4, size=8))
+    assert kept.all()
+    assert notes == ["demo was trained on simulated images only.", "It is unknown which images other was trained on."]
+    assert searched_split({"all": arrays(4, size=8)}, None).counts() == "12 images"

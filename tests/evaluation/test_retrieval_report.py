@@ -65,6 +65,16 @@ def test_the_page_warns_about_few_sources(tmp_path: Path) -> None:
     assert "No conclusion can be drawn" in page and "better than" not in page
 
 
+def test_a_ranking_with_the_same_results_is_not_shown_again(tmp_path: Path) -> None:
+    assert retrieval_report().shown == ["other sources", "all others"]
+    own_sources = retrieval_report(per_source=1)
+    assert own_sources.shown == ["other sources"]
+    write_retrieval_report(own_sources, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Ranked: all others" in page and page.count("All results are the same as above.") == 1
+    assert page.count("mean over classes") == 1, "one table"
+
+
 def test_intervals_are_over_sources_and_tests_are_corrected() -> None:
     report = retrieval_report()
     row = report.row("good", "other sources")

@@ -130,6 +130,18 @@ class RetrievalReport(MethodSummaries):
         """What is ranked; the first is reported first."""
         return list(dict.fromkeys(setting for _, setting in self.rankings))
 
+    @property
+    def shown(self) -> list[str]:
+        """What is ranked, without that which has the same results as the first for all methods."""
+        return [setting for setting in self.order if setting == self.order[0] or not self._is_same(setting)]
+
+    def _is_same(self, setting: str) -> bool:
+        return all(
+            np.array_equal(values, self.rankings[each.key, self.order[0]].values[name], equal_nan=True)
+            for each in self.methods
+            for name, values in self.rankings[each.key, setting].values.items()
+        )
+
     def notes(self) -> list[str]:
         """Return notes on the protocol and its limitations, one or two sentences each."""
         notes = [self.splits.description, *self.training]
@@ -221,13 +233,13 @@ def _figure(report: RetrievalReport) -> Figure:
     figure = Figure(figsize=(6.4, 0.36 * len(report.methods) + 1.0))
     axes = figure.add_subplot()
     colours = label_colours(["model"])
-    for number, setting in enumerate(report.order):
+    for number, setting in enumerate(report.shown):
         for place, each in enumerate(report.methods):
             row = report.row(each.key, setting)[report.primary]
             if row["mean"] is None:
                 continue
             colour = colours["model"] if each.kind == "model" else MUTED
-            y = place + 0.24 * (number - (len(report.order) - 1) / 2)
+            y = place + 0.24 * (number - (len(report.shown) - 1) / 2)
             axes.plot([row["low"], row["high"]], [y, y], color=colour, lw=1.4)
             fill = colour if number == 0 else "white"
             axes.plot([row["mean"]], [y], "o", color=colour, mfc=fill, ms=5, ls="none")
@@ -237,9 +249,9 @@ def _figure(report: RetrievalReport) -> Figure:
     axes.set_xlabel(f"{metric_title(report.primary)}, mean over queries and 95 % confidence interval")
     axes.grid(axis="x", color=GRID, lw=0.7)
     axes.set_axisbelow(True)
-    if len(report.order) > 1:
+    if len(report.shown) > 1:
         marks = [Line2D([], [], marker="o", ls="none", color=MUTED, mfc=fill) for fill in (MUTED, "white")]
-        axes.legend(marks, report.order, title="ranked", loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+        axes.legend(marks, report.shown, title="ranked", loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
     return figure
 
 
@@ -304,6 +316,10 @@ def _scores(report: RetrievalReport, figure: Path) -> list[Section]:
     header = ("method", title, "95 % CI", "mean over classes", *map(metric_title, others))
     sections = []
     for number, setting in enumerate(report.order):
+        if setting not in report.shown:
+            text = [SETTINGS[setting], "All results are the same as above."]
+            sections.append(Section(f"Ranked: {setting}", text))
+            continue
         rows = []
         for each in report.methods:
             row = report.row(each.key, setting)
