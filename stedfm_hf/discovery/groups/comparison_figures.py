@@ -152,8 +152,12 @@ def _distances(found: TreeComparison, names: Names) -> Figure:
     figure = Figure(figsize=(4.1 * len(spaces), 3.6), layout="constrained")
     axes = figure.subplots(1, len(spaces), sharey=True, squeeze=False)[0]
     for each, (features, space) in zip(axes, spaces, strict=True):
-        for name, leaves, colour in ((names.first, space.first, PALETTE[0]), (names.second, space.second, PALETTE[1])):
-            _curves(each, leaves, shortened(name, MOST_NAME), colour)
+        # The first tree has wider lines, so that they show where both trees have the same distances.
+        for name, leaves, colour, width in (
+            (names.first, space.first, PALETTE[0], 3.5),
+            (names.second, space.second, PALETTE[1], 1.5),
+        ):
+            _curves(each, leaves, shortened(name, MOST_NAME), colour, width)
         each.set(xlim=(0, 2), ylim=(0, 1.02), xlabel="Cosine distance to the nearest leaf")
         each.set_title(shortened(features, MOST_NAME))
     axes[0].set_ylabel("Fraction of the leaves")
@@ -161,7 +165,7 @@ def _distances(found: TreeComparison, names: Names) -> Figure:
     return figure
 
 
-def _curves(axes: Axes, leaves: Leaves, name: str, colour: str) -> None:
+def _curves(axes: Axes, leaves: Leaves, name: str, colour: str, width: float) -> None:
     for values, line, words in (
         (leaves.within, "-", "same tree"),
         (leaves.between, "--", "other tree"),
@@ -169,6 +173,6 @@ def _curves(axes: Axes, leaves: Leaves, name: str, colour: str) -> None:
         known = np.sort(values[np.isfinite(values)])
         label = f"{name}: {words}" + ("" if len(known) else " (not defined)")
         if len(known):
-            axes.ecdf(known, color=colour, linestyle=line, label=label)
+            axes.ecdf(known, color=colour, linestyle=line, linewidth=width, label=label)
         else:
             axes.plot([], [], color=MUTED, linestyle=line, label=label)

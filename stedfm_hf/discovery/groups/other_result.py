@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from stedfm_hf.discovery.clustering import Node, Tree
 from stedfm_hf.discovery.clustering.items import prepare
 from stedfm_hf.runs import Manifest, UserError, counted, manifest_path
+from stedfm_hf.weights.packaged import PACKAGED
 
 TREE, FEATURES = "tree.json", "features.parquet"
 KEY = ("path", "series", "channel")
@@ -54,10 +55,14 @@ def describe_features(features: str, model: str | None) -> str:
     """Return a name of the features.
 
     Example:
-        >>> describe_features("embedding", "demo"), describe_features("morphology", "demo")
-        ('embedding of demo', 'morphology')
+        >>> describe_features("embedding", "runs/my-model"), describe_features("morphology", "demo")
+        ('embedding of my-model', 'morphology')
     """
-    return f"embedding of {Path(model).name}" if features == "embedding" and model else features
+    if features != "embedding" or not model:
+        return features
+    # Manifests name a packaged encoder with its note, which is too long for tables and figures.
+    packaged = [name for name, note in PACKAGED.items() if model == f"{name} ({note})"]
+    return f"embedding of {packaged[0] if packaged else Path(model).name}"
 
 
 def check_other(folder: Path) -> None:

@@ -15,7 +15,9 @@ from sklearn.metrics import adjusted_rand_score
 from stedfm_hf.discovery.cluster import cluster
 from stedfm_hf.discovery.clustering import Tree, cluster_tree, partition
 from stedfm_hf.discovery.groups.comparing import compare_trees
+from stedfm_hf.discovery.groups.other_result import describe_features
 from stedfm_hf.runs import UserError
+from stedfm_hf.weights.models import find_model
 from tests.discovery.helpers import table_index
 
 ITEMS = 45
@@ -162,3 +164,7 @@ def test_other_results_that_do_not_fit_are_explained(results: Path, tmp_path: Pa
         cluster(tmp_path / "few", output=tmp_path / "groups", compare=results / "other")
     with pytest.raises(UserError, match="is the output"):
         cluster(results / "a", output=results / "other", compare=results / "other", overwrite=True)
+
+
+def test_a_packaged_model_is_named_without_its_note() -> None:
+    assert describe_features("embedding", find_model("demo").name) == "embedding of demo"
