@@ -29,6 +29,7 @@ TREE, MEMBERSHIPS, NODES, REPORT = "tree.json", "memberships.parquet", "nodes.pa
 ENRICHMENT, DIFFERENCES, FEATURES = "enrichment.parquet", "differences.parquet", "features.parquet"
 COMPARISON = "comparison.json"
 _INDEX, _FIGURES = "index", "figures"
+_AXIS_NAMES = {"pca": "principal component", "umap": "UMAP coordinate"}
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,12 @@ class Groups(OutputResult):
     tree: Tree
 
     def summary(self) -> str:
-        """Return the result in a sentence, the leaves, and the path of the page."""
-        from stedfm_hf.discovery.groups.page import verdict
+        """Return the result in a sentence, the leaves, what to do without groups, and the path of the page."""
+        from stedfm_hf.discovery.groups.page import advice, verdict
 
         sizes = ", ".join(f"{leaf.id}: {counted(len(leaf.items), 'image')}" for leaf in self.tree.leaves)
-        return "\n".join([f"{self.output}: {verdict(self.tree)}", sizes, str(self.output / REPORT)])
+        lines = [f"{self.output}: {verdict(self.tree)}", sizes, advice(self.tree), str(self.output / REPORT)]
+        return "\n".join(line for line in lines if line)
 
     def to_json(self) -> dict[str, Any]:
         """Return the sizes of the leaves, whether they are significant, and the path of the page."""
@@ -228,7 +230,7 @@ def _write(output: Output, tree: Tree, items: Items, settings: ClusterSettings, 
     with atomic_path(folder / TREE) as temporary:
         temporary.write_text(tree.to_json(), encoding="utf-8")
     shown = coordinates[settings.map]
-    write_figures(folder / _FIGURES, tree, items, shown, settings.seed)
+    write_figures(folder / _FIGURES, tree, items, shown, settings.seed, axis_name=_AXIS_NAMES[settings.map])
     write_page(
         folder / REPORT,
         tree,

@@ -54,7 +54,7 @@ def read_annotations(table: Path, paths: Sequence[str]) -> dict[str, np.ndarray]
     if not known.any():
         raise UserError(
             f"{table}: describes none of the images; its paths (such as {next(iter(by_path), 'none')!r}) must be "
-            f"those of the input, such as {paths[0]!r}"
+            f"those of the input, such as {paths[0]!r}, or their file names"
         )
     if not known.all():
         print_note(f"note: {table} has no row for {counted(int((~known).sum()), 'image')}")

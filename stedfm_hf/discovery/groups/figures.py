@@ -45,7 +45,9 @@ def grouped(values: np.ndarray, categories: Iterable[str]) -> np.ndarray:
     return np.where(np.isin(values, list(categories)), values, OTHERS)
 
 
-def write_figures(folder: Path, tree: Tree, items: Items, coordinates: np.ndarray, seed: int) -> None:
+def write_figures(
+    folder: Path, tree: Tree, items: Items, coordinates: np.ndarray, seed: int, *, axis_name: str
+) -> None:
     """Write the figures of a tree as PNG and SVG.
 
     Args:
@@ -54,13 +56,14 @@ def write_figures(folder: Path, tree: Tree, items: Items, coordinates: np.ndarra
         items: Items of the tree.
         coordinates: Map of the items (n, 2).
         seed: Random seed of the consensus matrix.
+        axis_name: Name of a coordinate of the map.
     """
     category = items.condition or next(iter(items.categories), None)
     values = items.columns[category] if category else np.full(len(items), UNKNOWN)
     colours = category_colours(values)
     with style():
         save_figure(_tree(tree, grouped(values, colours), colours, category), folder, "tree")
-        save_figure(_map(tree, coordinates), folder, "map")
+        save_figure(_map(tree, coordinates, axis_name), folder, "map")
         if category and tree.root.children:
             save_figure(_purity(tree, values, category), folder, "purity")
         if isinstance(tree.root.evidence, NodeEvidence) and tree.root.evidence.clearest is not None:
@@ -121,7 +124,7 @@ def _tree(tree: Tree, values: np.ndarray, colours: Mapping[str, str], category: 
     return figure
 
 
-def _map(tree: Tree, coordinates: np.ndarray) -> Figure:
+def _map(tree: Tree, coordinates: np.ndarray, axis_name: str) -> Figure:
     """Plot the items on their map, coloured by leaf."""
     colours = label_colours([leaf.id for leaf in tree.leaves])
     figure = Figure(figsize=(5.2, 4.2))
@@ -129,7 +132,7 @@ def _map(tree: Tree, coordinates: np.ndarray) -> Figure:
     for leaf in tree.leaves:
         at = coordinates[leaf.items]
         axes.scatter(at[:, 0], at[:, 1], s=9, color=colours[leaf.id], linewidths=0, alpha=0.8)
-    axes.set(xticks=[], yticks=[], xlabel="first coordinate", ylabel="second coordinate")
+    axes.set(xticks=[], yticks=[], xlabel=f"First {axis_name}", ylabel=f"Second {axis_name}")
     if len(colours) > 1:
         legend(axes, dict(list(colours.items())[:20]), title="leaf", loc="upper left", bbox_to_anchor=(1, 1))
     _mark(figure, tree)
@@ -168,7 +171,9 @@ def _evidence(tree: Tree) -> Figure:
         axes.axvspan(centre - 0.25, centre + 0.25, color=GRID, zorder=0)
         axes.text(centre, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", fontsize=8, color=MUTED)
     ratio = (
-        "one part is empty" if pair.ratio is None else f"density of the valley relative to the parts {pair.ratio:.2f}"
+        "one part is empty"
+        if pair.ratio is None
+        else f"density of the valley: {pair.ratio:.2f} times that of the parts"
     )
     axes.set(xlabel="Held-out coordinate between the centres of two parts", ylabel="Source images")
     axes.set_title(f"{ratio}, p = {pair.p:.2g}", pad=16)

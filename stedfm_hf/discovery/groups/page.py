@@ -72,6 +72,7 @@ def write_page(
     text = environment.get_template("tree.html").render(
         title=f"Groups of {name}",
         verdict=verdict(tree),
+        advice=advice(tree),
         significant=tree.significant,
         facts=_facts(tree, items),
         comparison=comparison,
@@ -104,6 +105,16 @@ def verdict(tree: Tree) -> str:
         reason = tree.root.evidence.result
         return "No significant groups." if reason == "no significant groups" else f"No significant groups: {reason}."
     return f"{leaves} groups, separated by valleys of density in held-out images."
+
+
+def advice(tree: Tree) -> str | None:
+    """Return what to do if the images are not split, or None."""
+    if tree.method != "valley" or tree.root.children:
+        return None
+    return (
+        "This does not prove that there are no groups: small ones are often missed. Index more images, or describe "
+        "these by K groups, without a test: --partition K."
+    )
 
 
 def example_items(node: Node, X: np.ndarray, count: int = EXAMPLES) -> list[int]:
@@ -226,7 +237,8 @@ def _evidence(node: Node, tree: Tree) -> dict[str, Any]:
         "text": [
             f"{tested} into {min(e.k for e in evidence.levels)} to {max(e.k for e in evidence.levels)} parts tested: "
             f"{evidence.result}.",
-            f"Clearest valley: {ratio}, p = {pair.p:.2g} (threshold {level.threshold:.2g}), d' = {pair.d_prime:.1f}.",
+            f"Clearest valley: {ratio}, p = {pair.p:.2g} (threshold {level.threshold:.2g}); "
+            f"distance of the parts: {pair.d_prime:.1f} standard deviations (d').",
         ],
         "profile": [round(each, 2) for each in level.profile],
     }

@@ -55,7 +55,9 @@ def write_gallery(
     text = [
         f"{shown}The score is the cosine similarity of the standardised embeddings, from -1 to 1: a rank, not a "
         "probability. Each image is scaled from its minimum to its 99.8th percentile: do not compare the brightness "
-        "of two images."
+        "of two images.",
+        f"To refine the result, name {noun}s that fit with --like and others with --unlike, and search again. Copy "
+        "their names from below the pictures.",
     ]
     sections.append(Section(f"Most similar {noun}s", text, figures=results, grid=True))
     write_page(

@@ -67,6 +67,7 @@ def test_the_page_is_one_file_without_requests(grouped: Path, tmp_path: Path) ->
     cluster(grouped, output=tmp_path / "groups")
     page = (tmp_path / "groups/report.html").read_text(encoding="utf-8")
     assert not re.search(r"https?://(?!www\.w3\.org)", page) and "2 groups, separated by valleys" in page
+    assert "--partition K" not in page
     data = data_of(page)
     assert [node["id"] for node in data["nodes"]] == ["0", "0.0", "0.1"]
     assert data["condition"] == "folder"
@@ -77,6 +78,7 @@ def test_noise_is_one_leaf_with_its_evidence(noise: Path, tmp_path: Path) -> Non
     assert not result.tree.significant and "No significant groups.\n" in result.summary()
     page = (tmp_path / "groups/report.html").read_text(encoding="utf-8")
     assert "No significant groups" in page and "Clearest valley" in page
+    assert "--partition K" in page and "--partition K" in result.summary(), "what to do next"
     assert pq.read_table(tmp_path / "groups/nodes.parquet").num_rows == 1
     assert pq.read_table(tmp_path / "groups/enrichment.parquet").num_rows == 0
 
