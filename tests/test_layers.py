@@ -46,7 +46,7 @@ CYCLES = [{"hub_stedfm", "modeling_stedfm", "modeling_stedfm_mae", "modeling_ste
 MOST_LINES = 500
 HUB_CODE_MAY_IMPORT = {"torch", "transformers", "huggingface_hub", "numpy"} | sys.stdlib_module_names
 # Folders of models do not need diffusers; those of pipelines that generate images do.
-GENERATION_CODE = {"unet_stedfm.py", "generation_pipeline_stedfm.py"}
+GENERATION_CODE = {"unet_stedfm.py", "sampling_stedfm.py", "generation_pipeline_stedfm.py"}
 HUB_CODE_MAY_TRY = {"PIL", "tifffile"}
 
 

@@ -63,13 +63,18 @@ print("OUTPUTS", json.dumps(found))
 _LOAD_PIPELINE = """
 import sys, warnings
 warnings.simplefilter("ignore")
+import json, pathlib
 folder, trust = sys.argv[1], sys.argv[2] == "trust"
+import diffusers
+pipeline = diffusers.DiffusionPipeline
 if not trust:
     import stedfm_hf
-import diffusers
+    name = json.loads(pathlib.Path(folder, "model_index.json").read_text())["_class_name"]
+    if isinstance(name, list):  # a pipeline of this package, whose class diffusers does not know
+        pipeline = getattr(stedfm_hf, name[1], pipeline)
 diffusers.utils.logging.set_verbosity_error()
 diffusers.utils.logging.disable_progress_bar()
-diffusers.DiffusionPipeline.from_pretrained(folder, trust_remote_code=trust)
+pipeline.from_pretrained(folder, trust_remote_code=trust)
 print("OUTPUTS {}")
 """
 

@@ -1,1 +1,1 @@
-"""Models, image processor and pipelines. Files `*_stedfm.py` are copied into the folders and Hub repos that need them."""
+"""Models, image processor and pipelines. Files `*_stedfm*.py` are copied into the folders and repos that need them."""
