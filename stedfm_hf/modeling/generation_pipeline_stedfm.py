@@ -115,7 +115,9 @@ class StedFmGenerationPipeline(DiffusionPipeline):
             clip_sample_range=None if clip_sample_range is None else [float(each) for each in clip_sample_range],
             encoder_fingerprint=encoder_fingerprint,
             condition_dropout=float(condition_dropout),
-            id2label=None if id2label is None else {str(index): name for index, name in id2label.items()},
+            id2label=None
+            if id2label is None
+            else {str(index): id2label[index] for index in sorted(id2label, key=int)},
         )
         self._checked_encoder = encoder
 

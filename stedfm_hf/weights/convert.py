@@ -16,11 +16,11 @@ from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.runs.wording import nearest
 from stedfm_hf.weights.archives import CHECKPOINT_SUFFIXES
+from stedfm_hf.weights.folder_names import MODEL_FILES, PIPELINE_FILES, PIPELINE_KIND
 from stedfm_hf.weights.official import OFFICIAL_WEIGHTS, OfficialWeights, find_official, is_official_name
 from stedfm_hf.weights.settings import ConvertSettings
 
 COMMAND = "convert"
-_RESULTS = ("config.json", "preprocessor_config.json", "model.safetensors", "README.md")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Conversion(OutputResult):
 
     @property
     def kind(self) -> str:
-        """Kind of the model: `pretraining` (masked autoencoder), `classification` or `segmentation`."""
+        """Kind: `pretraining` (masked autoencoder), `classification`, `segmentation` or `generation` (a pipeline)."""
         return str(self.manifest.options["kind"])
 
     @property
@@ -44,7 +44,7 @@ class Conversion(OutputResult):
 
     @property
     def weights_sha256(self) -> str:
-        """SHA-256 of `model.safetensors`."""
+        """SHA-256 of the weights: `model.safetensors`, or those of the denoising network of a pipeline."""
         return str(self.manifest.options["weights_sha256"])
 
     def summary(self) -> str:
@@ -69,13 +69,14 @@ def convert(settings: ConvertSettings) -> Conversion:
     """Convert a checkpoint of the reference to a folder for `from_pretrained` and the Hub.
 
     The folder holds the weights, the configuration, the image processor, the code files for `trust_remote_code`, a
-    model card, and a manifest with checksums and versions. The files are written to a temporary folder and moved: if
+    model card, and a manifest with checksums and versions. That of a diffusion model is a pipeline for
+    `StedFmGenerationPipeline.from_pretrained`. The files are written to a temporary folder and moved: if
     the conversion fails, the output is not changed. Nothing in the source is executed. Other files in the output are
     kept.
 
     The source is the name of official weights, a zip archive, a `.pth`, `.pt` or `.ckpt` file of the pretraining
-    (Lightning) or fine-tuning of the reference, a `.safetensors` file with the keys of the reference, or the URL of
-    one of these.
+    (Lightning), the fine-tuning or the diffusion model of the reference, a `.safetensors` file with the keys of the
+    reference, or the URL of one of these.
 
     Raises:
         UserError: The source is missing, damaged, unsafe or not a STED-FM checkpoint, or the output holds other files.
@@ -88,9 +89,9 @@ def convert(settings: ConvertSettings) -> Conversion:
     check_output(output, COMMAND, is_folder=True, overwrite=settings.overwrite)
     name, path, official = _locate(str(settings.source))
     resolved = {"source": name, "source_sha256": sha256_file(path)}
-    opened = partial(open_output, output, COMMAND, settings, results=_RESULTS, resolved=resolved)
+    opened = partial(open_output, output, COMMAND, settings, resolved=resolved)
     if not settings.overwrite:
-        with opened(writes=False) as earlier:
+        with opened(results=_results(_earlier_kind(output)), writes=False) as earlier:
             if earlier.finished:
                 return Conversion(output, earlier.manifest)
     from stedfm_hf.weights.model_folder import write_model_folder  # imports torch and transformers
@@ -104,10 +105,23 @@ def convert(settings: ConvertSettings) -> Conversion:
             sha256=resolved["source_sha256"],
             official=official,
         )
-        with opened(overwrite=settings.overwrite, options=facts) as written:
-            for file in folder.iterdir():
-                os.replace(file, output / file.name)
+        with opened(results=_results(facts["kind"]), overwrite=settings.overwrite, options=facts) as written:
+            for file in [path for path in folder.rglob("*") if path.is_file()]:
+                target = output / file.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
     return Conversion(output, written.manifest)
+
+
+def _results(kind: Any) -> tuple[str, ...]:
+    """Return the files without which a conversion of a kind is not complete."""
+    return PIPELINE_FILES if kind == PIPELINE_KIND else MODEL_FILES
+
+
+def _earlier_kind(output: Path) -> Any:
+    """Return the kind of the model that was converted into a folder, or None."""
+    record = manifest_path(output, folder=True)
+    return Manifest.load(record).options.get("kind") if record.is_file() else None
 
 
 def is_converted(folder: Path) -> bool:

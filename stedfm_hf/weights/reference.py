@@ -26,7 +26,8 @@ Kind = Literal["pretraining", "classification", "segmentation"]
 
 _EXPECTED = (
     "expected a STED-FM masked autoencoder (keys backbone.vit.… and decoder.…), or a classifier or a segmentation "
-    "model of it (keys backbone.… and classification_head.… or decoder0_predict.…)"
+    "model of it (keys backbone.… and classification_head.… or decoder0_predict.…), or a diffusion model (keys "
+    "model.init_conv.… and model.downs.…)"
 )
 _CLASSES: dict[Kind, type[StedFmPreTrainedModel]] = {
     "pretraining": StedFmForPreTraining,

@@ -218,6 +218,15 @@ def _scripts(world: World, path: Path) -> None:
     path.symlink_to(ROOT / "stedfm_hf" / "training")
 
 
+def _diffusion_model(world: World, path: Path) -> None:
+    weights = path.with_suffix(".pth")
+    state = {f"model.{key}": tensor for key, tensor in parity.unet_state_dict().items()}
+    torch.save({"state_dict": state}, weights)
+    with zipfile.ZipFile(path, "w") as file:
+        file.write(weights, "checkpoint-69.pth")
+    weights.unlink()
+
+
 PARTS: dict[str, Callable[[World, Path], None]] = {
     "images": _images,
     "cell.tif": _cell,
@@ -234,6 +243,7 @@ PARTS: dict[str, Callable[[World, Path], None]] = {
     "optim-data.zip": _optim,
     "factin-segmentation-data.zip": _factin,
     "synprot": _synaptic,
+    "diffusion-model.zip": _diffusion_model,
     "training": _scripts,
 }
 
