@@ -71,7 +71,7 @@ def render_converted_pipeline_card(facts: ConvertedPipelineCardFacts) -> str:
         ...         num_classes=2,
         ...     )
         ... )
-        >>> "9,594,593" in card and 'class_labels="f-actin"' in card
+        >>> "9,594,593" in card and 'label = "f-actin"' in card
         True
     """
     data = ModelCardData(
