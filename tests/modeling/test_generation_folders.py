@@ -20,6 +20,7 @@ from stedfm_hf import StedFmGenerationPipeline
 from stedfm_hf.hub.kinds import kind_of
 from stedfm_hf.hub.loading_check import check_pipeline_loading
 from tests.generation_models import SIZE, reference_scheduler, seeded, tiny_encoder, tiny_pipeline, tiny_unet
+from tests.hub_server import environment_of, hub_server, use_hub
 
 IMAGE = np.arange(SIZE * SIZE, dtype=np.uint16).reshape(SIZE, SIZE)
 # Where weights lie in memory changes how convolutions round.
@@ -108,6 +109,22 @@ def test_a_folder_loads_without_the_package(folder: Path, tmp_path: Path) -> Non
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {path.relative_to(again).as_posix() for path in again.rglob("*") if path.is_file()} == names
     np.testing.assert_allclose(generate(StedFmGenerationPipeline.from_pretrained(again)), expected, atol=ROUNDING)
+
+
+def test_a_repository_loads_with_and_without_the_package(
+    folder: Path, tmp_path: Path, loopback: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = tmp_path / "images.npy"
+    with hub_server() as hub:
+        hub.add("model", "my-lab/generator", folder)
+        use_hub(hub, monkeypatch)
+        loaded = StedFmGenerationPipeline.from_pretrained("my-lab/generator", cache_dir=tmp_path / "with")
+        environment = environment_of(hub, tmp_path / "cache")
+        arguments = [sys.executable, "-c", WITHOUT_PACKAGE, "my-lab/generator", str(tmp_path / "again"), str(result)]
+        done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not list((tmp_path / "with").rglob("*.py"))
+    np.testing.assert_allclose(np.load(result), generate(loaded), atol=ROUNDING)
 
 
 def test_code_is_not_run_without_being_trusted(folder: Path) -> None:
