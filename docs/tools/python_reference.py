@@ -88,6 +88,7 @@ PAGES = (
         "Pretrain and fine-tune models.",
         names=(
             "stedfm_hf.training.pretrain.pretrain",
+            "stedfm_hf.training.generate.pretrain_generation",
             "stedfm_hf.training.classify.finetune_classification",
             "stedfm_hf.training.segment.finetune_segmentation",
             "stedfm_hf.training.finetuning.task",

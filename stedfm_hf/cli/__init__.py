@@ -22,12 +22,13 @@ from stedfm_hf.doctor import DoctorSettings
 from stedfm_hf.hub.export_settings import ExportSettings
 from stedfm_hf.hub.publish_settings import PublishSettings
 from stedfm_hf.info.settings import InfoSettings
-from stedfm_hf.runs.command_line import add_command, run_app
+from stedfm_hf.runs.command_line import CommandGroup, add_command, run_app
 from stedfm_hf.runs.threads import limit_spinning
 from stedfm_hf.weights.settings import ConvertSettings
 
 app = typer.Typer(
     name="stedfm",
+    cls=CommandGroup,
     help="STED-FM, the foundation model for STED microscopy: embed, classify and segment images, train and evaluate.",
     no_args_is_help=True,
     add_completion=False,

@@ -6,6 +6,8 @@ import typer
 
 from stedfm_hf.runs.command_line import add_command
 from stedfm_hf.training.finetuning.settings import ClassificationSettings, SegmentationSettings
+from stedfm_hf.training.generation.settings import RECIPES as GENERATION_RECIPES
+from stedfm_hf.training.generation.settings import GenerationSettings
 from stedfm_hf.training.settings import RECIPES, PretrainSettings
 
 
@@ -18,6 +20,14 @@ def add_training(app: typer.Typer) -> None:
         settings=PretrainSettings,
         example="stedfm pretrain --recipe small --dataset my-crops --output run",
         recipes=RECIPES,
+    )
+    add_command(
+        app,
+        "pretrain generation",
+        "stedfm_hf.training.generate:pretrain_generation",
+        settings=GenerationSettings,
+        example="stedfm pretrain generation --recipe demo --model demo --dataset my-crops --output run",
+        recipes=GENERATION_RECIPES,
     )
     finetune = typer.Typer(
         name="finetune", help="Train a model for a task.", no_args_is_help=True, rich_markup_mode=None

@@ -1,3 +1,4 @@
+from .frechet import frechet_distance
 from .label_metrics import CalibrationMetrics, ClassificationMetrics, MultiLabelMetrics, RegressionMetrics
 from .neighbours import KnnVote, nearest
 from .segmentation import SegmentationMetrics
@@ -17,6 +18,7 @@ __all__ = [
     "SegmentationMetrics",
     "accuracy_interval",
     "bootstrap_interval",
+    "frechet_distance",
     "holm",
     "nearest",
     "permutation_test",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 import typer
-from typer.core import TyperArgument, TyperCommand
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from stedfm_hf.runs import options
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
@@ -43,6 +43,17 @@ class Command:
     settings: type
     example: str
     recipes: Path | None = None
+
+
+class CommandGroup(TyperGroup):
+    """Group in which the name of a command may have two words, such as `pretrain` and `pretrain generation`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command by the first two words, or else by the first."""
+        name = " ".join(args[:2])
+        if len(args) > 1 and (command := self.get_command(ctx, name)) is not None:
+            return name, command, args[2:]
+        return super().resolve_command(ctx, args)
 
 
 _METAVARS: dict[Any, str] = {str: "TEXT", int: "N", float: "X", Path: "PATH"}

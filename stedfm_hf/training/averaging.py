@@ -1,7 +1,9 @@
-"""Exponential moving average of the encoder weights."""
+"""Exponential moving average of weights."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +17,39 @@ from stedfm_hf.runs import UserError, atomic_path
 AVERAGE_FILE = "average.safetensors"
 
 
-class EncoderAverage(TrainerCallback):
-    """Exponential moving average of the weights of an encoder, updated after every step.
+class WeightAverage(TrainerCallback):
+    """Exponential moving average of the weights of a network, updated after every step.
 
     Args:
-        encoder: Encoder that is trained.
+        network: Network that is trained.
         decay: Factor of the previous average in a step, such as 0.9999.
+        ramp: Whether the factor rises from 0.1 in the first steps, so that the average soon forgets the random
+            weights.
     """
 
-    def __init__(self, encoder: StedFmModel, decay: float) -> None:
-        self.encoder, self.decay = encoder, decay
-        self.weights = {name: value.detach().float().clone() for name, value in encoder.named_parameters()}
+    def __init__(self, network: torch.nn.Module, decay: float, *, ramp: bool = False) -> None:
+        self.network, self.decay, self.ramp = network, decay, ramp
+        self.weights = {name: value.detach().float().clone() for name, value in network.named_parameters()}
+
+    def decay_at(self, step: int) -> float:
+        """Return the factor of the previous average after a number of steps.
+
+        Args:
+            step: Number of optimiser steps so far.
+        """
+        return min(self.decay, (1.0 + step) / (10.0 + step)) if self.ramp else self.decay
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Update the average."""
-        parameters = dict(self.encoder.named_parameters())
+        parameters = dict(self.network.named_parameters())
         device = next(iter(parameters.values())).device
         if next(iter(self.weights.values())).device != device:
             self.weights = {name: value.to(device) for name, value in self.weights.items()}
         with torch.no_grad():
             averages, current = list(self.weights.values()), [parameters[name].float() for name in self.weights]
-            torch._foreach_lerp_(averages, current, 1.0 - self.decay)
+            torch._foreach_lerp_(averages, current, 1.0 - self.decay_at(state.global_step))
 
     def save(self, folder: Path) -> None:
         """Write the average into the folder of a checkpoint."""
@@ -55,6 +67,35 @@ class EncoderAverage(TrainerCallback):
                 f"{folder}: was written without --ema-decay; resume without it, or choose another --output"
             )
         self.weights = load_file(folder / AVERAGE_FILE)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Give the network the averaged weights inside the block, and its trained weights afterwards."""
+        parameters = dict(self.network.named_parameters())
+        trained = {name: value.detach().clone() for name, value in parameters.items()}
+        try:
+            self._set(self.weights)
+            yield
+        finally:
+            self._set(trained)
+
+    @torch.no_grad()
+    def _set(self, weights: dict[str, torch.Tensor]) -> None:
+        for name, value in self.network.named_parameters():
+            value.copy_(weights[name])
+
+
+class EncoderAverage(WeightAverage):
+    """Exponential moving average of the weights of an encoder.
+
+    Args:
+        encoder: Encoder that is trained.
+        decay: Factor of the previous average in a step, such as 0.9999.
+    """
+
+    def __init__(self, encoder: StedFmModel, decay: float) -> None:
+        super().__init__(encoder, decay)
+        self.encoder = encoder
 
     def as_encoder(self) -> StedFmModel:
         """Return an encoder with the averaged weights, on the CPU."""

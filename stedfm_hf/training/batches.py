@@ -77,6 +77,7 @@ class EndlessBatches(IterableDataset[Parts]):
         world_size: Number of processes.
         open_shards: Number of shards that are shuffled together.
         threads: Number of threads that prefetch crops; 0 for none.
+        columns: Columns in addition to the pixels, see `stream`.
 
     Attributes:
         start: Number of batches to skip in the next iteration.
@@ -96,10 +97,12 @@ class EndlessBatches(IterableDataset[Parts]):
         world_size: int = 1,
         open_shards: int = OPEN_SHARDS,
         threads: int = 2,
+        columns: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.sources, self.seed, self.start = tuple(sources), seed, 0
         self.rank, self.world_size, self.open_shards, self.threads = rank, world_size, open_shards, threads
+        self.columns = tuple(columns)
         self.batches_per_epoch: list[int] = []
         for source in self.sources:
             effective = source.batch_size * world_size * accumulation
@@ -135,7 +138,7 @@ class EndlessBatches(IterableDataset[Parts]):
             world_size=self.world_size,
             drop_last=True,
             open_shards=self.open_shards,
-            columns=(),
+            columns=self.columns,
             workers=self.threads,
         )
         # Samples of all data sets have different indices, so that no two of them share a mask.

@@ -160,16 +160,18 @@ class MonitorCallback(TrainerCallback):
                 args, state, f"the loss is {logs['loss']:.4g}, above {limit:.4g} in {count} consecutive logs"
             )
 
+    def _advice(self, good: Path | None) -> str:
+        """Return advice on how to start again, with the last good checkpoint if there is one."""
+        # The same command would resume with the same settings, and diverge again.
+        changes = "another --output and a lower --base-learning-rate or --max-grad-norm"
+        if good is not None:
+            return f"Start from the last good checkpoint: --init-from {good}, {changes}."
+        return f"There is no checkpoint yet: start again with {changes}."
+
     def _diverged(self, args: TrainingArguments, state: TrainerState, what: str) -> TrainingDiverged:
         """Return the error of a diverged training, with advice on how to start again; `what` is what was observed."""
         good = newest_complete(Path(str(args.output_dir)), lambda line: None)
-        # The same command would resume with the same settings, and diverge again.
-        changes = "another --output and a lower --base-learning-rate or --max-grad-norm"
-        advice = (
-            f"Start from the last good checkpoint: --init-from {good}, {changes}."
-            if good is not None
-            else f"There is no checkpoint yet: start again with {changes}."
-        )
+        advice = self._advice(good)
         return TrainingDiverged(f"step {state.global_step}: {what}; training stopped. {advice}")
 
 
@@ -250,6 +252,10 @@ def _evaluation_line(metrics: dict[str, float]) -> str:
         parts[-1] += f" (best constant {metrics['eval_constant_loss']:.5f})"
     if "eval_psnr" in metrics:
         parts.append(f"PSNR {metrics['eval_psnr']:.1f} dB")
+    if "eval_frechet_texture" in metrics:
+        names = [name for name in ("embedding", "texture") if f"eval_frechet_{name}" in metrics]
+        values = (f"{name} {metrics[f'eval_frechet_{name}']:.4g}" for name in names)
+        parts.append(f"Fréchet distance: {', '.join(values)}")
     if "eval_knn" in metrics:
         parts.append(f"kNN {100 * metrics['eval_knn']:.1f} %")
     return "  ".join(parts)

@@ -85,7 +85,7 @@ def write_card(
     evaluations = [row for row in rows if row.held_out_loss is not None]
     last = evaluations[-1] if evaluations and evaluations[-1].step > 0 else None
     first = evaluations[0] if evaluations and evaluations[0].step == 0 else None
-    speed, hours = _speed_and_hours(rows, samples)
+    speed, hours = speed_and_hours(rows, samples)
     figures = {name: f"{FIGURES}/{name}.png" for name in (CURVE, RECONSTRUCTIONS)}
     facts = PretrainedCardFacts(
         name=name or output.resolve().name,
@@ -172,7 +172,7 @@ def _is_simulated(files: SplitFiles, on_hub: bool) -> bool | None:
     return True if _SIMULATED_TAG in tags else False if "stedfm" in tags else None
 
 
-def _speed_and_hours(rows: Sequence[CurveRow], samples: int) -> tuple[float | None, float | None]:
+def speed_and_hours(rows: Sequence[Any], samples: int) -> tuple[float | None, float | None]:
     """Return the median speed in crops per second, and the hours of all steps; rows without speed use the median."""
     known = [row.images_per_second for row in rows if row.images_per_second]
     if not known:

@@ -126,7 +126,7 @@ def pretrain(settings: PretrainSettings) -> PretrainResult:
         settings,
         results=["config.json"],
         temporary=[checkpoint_folder(settings.folder, step).name for step in checkpoint_steps(settings.folder)],
-        resolved={"max_steps": arguments.max_steps, "data": [_identity(files) for files in train]},
+        resolved={"max_steps": arguments.max_steps, "data": [identity_of(files) for files in train]},
         options={"processes": arguments.world_size, "batch": settings.describe_batch()},
         seed=settings.seed,
         writes=writes,
@@ -269,8 +269,12 @@ def check_sizes(files: Sequence[SplitFiles], image_size: int) -> None:
             )
 
 
-def _identity(files: SplitFiles) -> dict[str, Any]:
-    """Return values that identify a data set independently of its location."""
+def identity_of(files: SplitFiles) -> dict[str, Any]:
+    """Return values that identify a data set independently of its location.
+
+    Args:
+        files: Files of a split.
+    """
     shards = "/".join(f"{Path(shard.file).name}:{shard.rows}" for shard in files.shards)
     return {
         "name": Path(files.repo).name,

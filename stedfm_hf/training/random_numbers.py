@@ -85,3 +85,23 @@ def random_ranks(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Tenso
     """
     # Distinct, because devices break ties differently.
     return random_integers(keys, count, purpose=purpose) * count + torch.arange(count, device=keys.device)
+
+
+def random_normal(keys: torch.Tensor, count: int, *, purpose: int) -> torch.Tensor:
+    """Return normal random numbers for every sample, (B, count) float32, by the Box-Muller transform.
+
+    Args:
+        keys: Keys of the samples from `sample_keys`, (B, 2).
+        count: Number of values per sample.
+        purpose: Purpose of the numbers.
+
+    Example:
+        >>> values = random_normal(sample_keys(0, 0, torch.arange(100)), 99, purpose=1)
+        >>> values.shape, bool(values.mean().abs() < 0.05), bool((values.std() - 1.0).abs() < 0.05)
+        (torch.Size([100, 99]), True, True)
+    """
+    pairs = (count + 1) // 2
+    first, second = random_uniform(keys, 2 * pairs, purpose=purpose).double().split(pairs, dim=1)
+    # In float64, because rounding to float32 is then the same on nearly all devices; 1 - u is never 0.
+    radius, angle = (-2.0 * torch.log1p(-first)).sqrt(), 2.0 * torch.pi * second
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :count].float()

@@ -176,20 +176,11 @@ class TrainingSettings(ABC):
 
 
 @settings
-class PretrainSettings(TrainingSettings):
-    """Pretrain a masked autoencoder on data sets of crops.
+class StreamedSettings(TrainingSettings):
+    """Settings shared by trainings on streamed data sets of crops."""
 
-    If interrupted, run the same command again to resume. torchrun, accelerate and SLURM start training/pretrain.py
-    with the same options. All fields of transformers.TrainingArguments are options, too.
-
-    Example:
-        >>> settings = PretrainSettings(dataset=["lab/sted-crops"], output="run", effective_batch_size=512)
-        >>> settings.peak_learning_rate, settings.describe_batch()
-        (0.0003, 'effective batch 512 = 1 process x 256 crops x 2 accumulation steps')
-    """
-
-    command: ClassVar[str] = "pretrain"
-    unit: ClassVar[str] = "crops"
+    checked_fractions: ClassVar[tuple[str, ...]]
+    """Names of the fields that must be between 0 and 1, or None."""
 
     dataset: list[str] = option(
         affects_result=False,
@@ -222,36 +213,6 @@ class PretrainSettings(TrainingSettings):
         group=options.COMPUTATION,
         help="Number of threads per process that prefetch crops.",
     )
-    architecture: str = option(
-        "stedfm-vit-small", choices=tuple(MAX_PER_DEVICE_BATCH), group=MODEL, help="Architecture to train."
-    )
-    mask_ratio: float = option(0.75, group=MODEL, help="Fraction of the patches that are masked, between 0 and 1.")
-    norm_pix_loss: bool = option(
-        False, group=MODEL, help="Normalise the target pixels of each patch by their mean and standard deviation."
-    )
-    decoder_hidden_size: int | None = option(
-        None, minimum=1, group=MODEL, help="Width of the decoder; by default that of the architecture."
-    )
-    decoder_num_hidden_layers: int | None = option(
-        None, minimum=1, group=MODEL, help="Number of layers of the decoder."
-    )
-    decoder_num_attention_heads: int | None = option(
-        None, minimum=1, group=MODEL, help="Number of attention heads of the decoder."
-    )
-    decoder_intermediate_size: int | None = option(
-        None, minimum=1, group=MODEL, help="Width of the MLP of the decoder."
-    )
-    standardise_input: bool = option(
-        True,
-        group=MODEL,
-        help="Standardise the pixels inside the patch embedding; the input of the model stays in [0, 1].",
-    )
-    init_from: str | None = option(
-        None,
-        affects_result=False,
-        group=MODEL,
-        help="Folder or Hub id of the model to start from; by default random weights.",
-    )
     num_train_epochs: float = option(
         1000.0, group=OPTIMISATION, help="Number of passes over the data (reference protocol: 1000)."
     )
@@ -260,15 +221,6 @@ class PretrainSettings(TrainingSettings):
         group=OPTIMISATION,
         help="Time limit in seconds; the learning-rate schedule spans this time.",
     )
-    seed: int = options.seed("weights, order, masks and augmentation", default=42)
-    effective_batch_size: int = effective_batch_option(1024)
-    base_learning_rate: float = option(
-        1.5e-4,
-        minimum=0,
-        group=OPTIMISATION,
-        help="Learning rate for 256 crops; the peak learning rate is this times --effective-batch-size / 256.",
-    )
-    warmup_ratio: float = warmup_option(0.05)
     warmup_steps: int | None = option(
         None, minimum=0, group=OPTIMISATION, help="Number of steps of the warm-up, instead of --warmup-ratio."
     )
@@ -279,12 +231,6 @@ class PretrainSettings(TrainingSettings):
         0.95, minimum=0, maximum=1, group=OPTIMISATION, help="Decay rate of the second moment of AdamW."
     )
     augment: bool = option(True, group=OPTIMISATION, help="Rotate, mirror and crop the images at random.")
-    ema_decay: float | None = option(
-        None, group=OPTIMISATION, help="Decay of a moving average of the weights, such as 0.9999."
-    )
-    protocol: str = options.protocol(
-        "uses an oscillating learning rate (period of 40 epochs), decays all weights, and only mirrors images"
-    )
     logging_steps: int = option(
         50,
         affects_result=False,
@@ -304,12 +250,6 @@ class PretrainSettings(TrainingSettings):
     )
     save_total_limit: int | None = option(
         2, affects_result=False, minimum=1, group=CHECKPOINTS, help="Number of checkpoints to keep."
-    )
-    deepspeed: str | None = option(
-        None,
-        affects_result=False,
-        group=options.COMPUTATION,
-        help="DeepSpeed configuration: zero1, zero2, zero3, or a JSON file.",
     )
     push_to_hub: bool = option(
         False, affects_result=False, group=CHECKPOINTS, help="Publish the finished model on the Hub."
@@ -353,7 +293,7 @@ class PretrainSettings(TrainingSettings):
             )
         if self.max_seconds is not None and self.max_seconds <= 0:
             raise UserError(f"--max-seconds is {self.max_seconds}; it must be above 0")
-        for name in ("mask_ratio", "ema_decay"):
+        for name in self.checked_fractions:
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 raise UserError(f"{flag(name)} is {value}; it must be between 0 and 1")
@@ -365,6 +305,81 @@ class PretrainSettings(TrainingSettings):
                 f"--logging-steps {self.logging_steps} does not divide --save-steps {self.save_steps} and "
                 f"--eval-steps {self.eval_steps}; the nearest that does: {near}"
             )
+
+
+@settings
+class PretrainSettings(StreamedSettings):
+    """Pretrain a masked autoencoder on data sets of crops.
+
+    If interrupted, run the same command again to resume. torchrun, accelerate and SLURM start training/pretrain.py
+    with the same options. All fields of transformers.TrainingArguments are options, too.
+
+    Example:
+        >>> settings = PretrainSettings(dataset=["lab/sted-crops"], output="run", effective_batch_size=512)
+        >>> settings.peak_learning_rate, settings.describe_batch()
+        (0.0003, 'effective batch 512 = 1 process x 256 crops x 2 accumulation steps')
+    """
+
+    command: ClassVar[str] = "pretrain"
+    unit: ClassVar[str] = "crops"
+    checked_fractions: ClassVar[tuple[str, ...]] = ("mask_ratio", "ema_decay")
+
+    _: KW_ONLY
+    architecture: str = option(
+        "stedfm-vit-small", choices=tuple(MAX_PER_DEVICE_BATCH), group=MODEL, help="Architecture to train."
+    )
+    mask_ratio: float = option(0.75, group=MODEL, help="Fraction of the patches that are masked, between 0 and 1.")
+    norm_pix_loss: bool = option(
+        False, group=MODEL, help="Normalise the target pixels of each patch by their mean and standard deviation."
+    )
+    decoder_hidden_size: int | None = option(
+        None, minimum=1, group=MODEL, help="Width of the decoder; by default that of the architecture."
+    )
+    decoder_num_hidden_layers: int | None = option(
+        None, minimum=1, group=MODEL, help="Number of layers of the decoder."
+    )
+    decoder_num_attention_heads: int | None = option(
+        None, minimum=1, group=MODEL, help="Number of attention heads of the decoder."
+    )
+    decoder_intermediate_size: int | None = option(
+        None, minimum=1, group=MODEL, help="Width of the MLP of the decoder."
+    )
+    standardise_input: bool = option(
+        True,
+        group=MODEL,
+        help="Standardise the pixels inside the patch embedding; the input of the model stays in [0, 1].",
+    )
+    init_from: str | None = option(
+        None,
+        affects_result=False,
+        group=MODEL,
+        help="Folder or Hub id of the model to start from; by default random weights.",
+    )
+    seed: int = options.seed("weights, order, masks and augmentation", default=42)
+    effective_batch_size: int = effective_batch_option(1024)
+    base_learning_rate: float = option(
+        1.5e-4,
+        minimum=0,
+        group=OPTIMISATION,
+        help="Learning rate for 256 crops; the peak learning rate is this times --effective-batch-size / 256.",
+    )
+    warmup_ratio: float = warmup_option(0.05)
+    ema_decay: float | None = option(
+        None, group=OPTIMISATION, help="Decay of a moving average of the weights, such as 0.9999."
+    )
+    protocol: str = options.protocol(
+        "uses an oscillating learning rate (period of 40 epochs), decays all weights, and only mirrors images"
+    )
+    deepspeed: str | None = option(
+        None,
+        affects_result=False,
+        group=options.COMPUTATION,
+        help="DeepSpeed configuration: zero1, zero2, zero3, or a JSON file.",
+    )
+
+    def check(self) -> None:
+        """Refuse contradictory values, and a missing configuration of DeepSpeed."""
+        super().check()
         if self.deepspeed is not None:
             deepspeed_file(self.deepspeed)
 

@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.trainer_callback import TrainerState
-from transformers.trainer_utils import IntervalStrategy
 
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.batches import EndlessBatches
 from stedfm_hf.training.preparation import Preparation
-from stedfm_hf.training.resumable_trainer import ResumableTrainer
+from stedfm_hf.training.streamed_trainer import StreamedTrainer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from stedfm_hf.reports.reconstructions import Reconstruction
     from stedfm_hf.training.averaging import EncoderAverage
@@ -32,7 +29,7 @@ REFERENCE_HALF_PERIOD = 20
 """Half period of the oscillating learning rate of the reference protocol, in epochs."""
 
 
-class PretrainingTrainer(ResumableTrainer):
+class PretrainingTrainer(StreamedTrainer):
     """Trainer of `StedFmForPreTraining` on the batches of `EndlessBatches`.
 
     Args:
@@ -44,10 +41,8 @@ class PretrainingTrainer(ResumableTrainer):
         held_out: Held-out evaluation; None for no evaluation.
         average: Moving average of the weights, saved with every checkpoint; None for no average.
         time_limit: Time limit; None for no limit.
-        kwargs: Other arguments of `ResumableTrainer`.
+        kwargs: Other arguments of `StreamedTrainer`.
     """
-
-    lr_scheduler: Any
 
     def __init__(
         self,
@@ -62,20 +57,19 @@ class PretrainingTrainer(ResumableTrainer):
         time_limit: TimeLimit | None = None,
         **kwargs: Any,
     ) -> None:
-        if held_out is None:
-            args.eval_strategy = IntervalStrategy.NO
-        # The library requires a data set for evaluation, but `evaluate` is overridden.
-        checkpointed = [each for each in (average, time_limit) if each is not None]
         super().__init__(
-            model=model, args=args, batches=batches, checkpointed=checkpointed, eval_dataset=held_out, **kwargs
+            settings=settings,
+            model=model,
+            args=args,
+            batches=batches,
+            held_out=held_out,
+            time_limit=time_limit,
+            checkpointed=[] if average is None else [average],
+            **kwargs,
         )
-        self.settings = settings
-        self.batches, self.preparation, self.held_out, self.average = batches, preparation, held_out, average
-        self.time_limit, self._evaluated_at = time_limit, -1
+        self.settings, self.preparation, self.held_out, self.average = settings, preparation, held_out, average
         if average is not None and (self.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
             raise UserError("--ema-decay needs all weights in every process; use it without ZeRO-3 and FSDP")
-        for callback in checkpointed:
-            self.add_callback(callback)
 
     # ------------------------------------------------------------------------------------- training step
 
@@ -98,22 +92,12 @@ class PretrainingTrainer(ResumableTrainer):
         shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in model.named_parameters()}
         return [name for name, shape in shapes.items() if self.settings.protocol == "reference" or len(shape) == 2]
 
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
-        """Create the learning-rate schedule of the arguments, the time limit or the reference protocol."""
-        limit = self.time_limit
-        if self.settings.protocol != "reference" and limit is None:
-            return super().create_scheduler(num_training_steps, optimizer)
-        if self.lr_scheduler is None:
-            per_epoch = self.batches.batches_per_epoch[0] / self.args.gradient_accumulation_steps
-
-            def rate(step: int) -> float:
-                if limit is not None:
-                    return limit.rate(step, num_training_steps)
-                return 0.5 * (1.0 + math.cos(math.pi * int(step / per_epoch) / REFERENCE_HALF_PERIOD))
-
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
-            self._created_lr_scheduler = True
-        return self.lr_scheduler
+    def rate_of_step(self) -> Callable[[int], float] | None:
+        """Return the oscillating learning rate of the reference protocol."""
+        if self.settings.protocol != "reference":
+            return None
+        per_epoch = self.batches.batches_per_epoch[0] / self.args.gradient_accumulation_steps
+        return lambda step: 0.5 * (1.0 + math.cos(math.pi * int(step / per_epoch) / REFERENCE_HALF_PERIOD))
 
     # ------------------------------------------------------------------------------------- evaluation
 
@@ -122,32 +106,10 @@ class PretrainingTrainer(ResumableTrainer):
         """Masked autoencoder without its wrappers."""
         return cast(StedFmForPreTraining, self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
 
-    @property
-    def autocast_dtype(self) -> torch.dtype | None:
-        """Data type of autocast in evaluations, the same as in training."""
-        return torch.bfloat16 if self.args.bf16 else None
-
-    @property
-    def samples(self) -> int:
-        """Number of samples seen so far, of all processes together."""
-        return self.state.global_step * self.settings.effective_batch_size
-
-    @property
-    def epoch(self) -> float:
-        """Number of epochs of the first data set so far."""
-        batches = self.state.global_step * self.args.gradient_accumulation_steps
-        return batches / self.batches.batches_per_epoch[0]
-
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Evaluate on the held-out crops, and log the metrics."""
-        if self.held_out is None:
-            return {}
-        self._evaluated_at = self.state.global_step
-        found = self.held_out.evaluate(self.network, device=self.args.device, dtype=self.autocast_dtype)
-        metrics = found.metrics()
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+    def held_out_metrics(self) -> dict[str, float]:
+        """Evaluate on the held-out crops, and return the metrics."""
+        assert self.held_out is not None
+        return self.held_out.evaluate(self.network, device=self.args.device, dtype=self.autocast_dtype).metrics()
 
     def reconstructions(self) -> list[Reconstruction]:
         """Return reconstructions of some held-out crops; none without held-out crops."""
@@ -173,38 +135,3 @@ class PretrainingTrainer(ResumableTrainer):
         if differing:
             shown = "; ".join(f"{key}: {saved.get(key)!r} there, {current[key]!r} now" for key in differing[:4])
             raise UserError(f"{folder}: is a checkpoint of another model ({shown}); choose another --output")
-
-    def is_over(self, state: TrainerState) -> bool:
-        """Return whether the steps are done or the time is over.
-
-        Args:
-            state: State of the trainer in a checkpoint.
-        """
-        limit = self.time_limit
-        out_of_time = limit is not None and limit.used(state.global_step, self.args.max_steps) >= 1.0
-        return out_of_time or super().is_over(state)
-
-    def load_last(self, checkpoint: str) -> None:
-        """Load a checkpoint as for a step, because DeepSpeed and FSDP load through their wrappers.
-
-        Args:
-            checkpoint: Folder of the checkpoint.
-        """
-        self._prepare_for_training(self.args.max_steps, self.get_train_dataloader(), checkpoint)
-        self._evaluated_at = self.state.global_step
-
-    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        self.args.eval_on_start = self.held_out is not None and kwargs.get("resume_from_checkpoint") is None
-        result = super()._inner_training_loop(*args, **kwargs)
-        if self.held_out is not None and self._evaluated_at != self.state.global_step:
-            self.evaluate()
-        return result
-
-    def batches_from(self, step: int) -> Iterator[Any]:
-        """Return the batches of this process after an optimiser step.
-
-        Args:
-            step: Number of optimiser steps so far.
-        """
-        self.batches.start = step * self.args.gradient_accumulation_steps
-        return iter(self.batches)

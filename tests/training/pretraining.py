@@ -62,11 +62,11 @@ def parse(words: Sequence[str]) -> PretrainSettings:
     return settings_from(PretrainSettings, words, recipes=RECIPES)
 
 
-def launch(words: Sequence[str], *, processes: int = 2, **environment: str) -> str:
+def launch(words: Sequence[str], *, processes: int = 2, script: str = SCRIPT, **environment: str) -> str:
     """A pretraining under torchrun; gives its progress lines."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     ended = subprocess.run(
-        [*launcher, SCRIPT, *words],
+        [*launcher, script, *words],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
