@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 SEGMENTER = Path(__file__).parent / "demo-segmenter"
 """Folder of a decoder for masks of simulated structures, for the encoder `demo`."""
+GENERATOR = SEGMENTER.with_name("demo-generator")
+"""Folder of a denoising network for crops of simulated structures, for the encoder `demo`."""
 PACKAGED = {"demo": "trained on simulated images only: for trying things out, not for results"}
 """Id of every packaged encoder, with a note that is shown wherever it is used."""
 
@@ -42,4 +45,38 @@ def write_demo_segmenter(folder: Path) -> Path:
     save_file(weights | load_file(SEGMENTER / "decoder.safetensors"), folder / "model.safetensors", {"format": "pt"})
     shutil.copy(SEGMENTER / "config.json", folder)
     shutil.copy(demo / "preprocessor_config.json", folder)
+    return folder
+
+
+def write_demo_generator(folder: Path, source: Path = GENERATOR) -> Path:
+    """Write the encoder `demo` with its packaged denoising network as one pipeline, for `StedFmGenerationPipeline`.
+
+    Args:
+        folder: Folder of the pipeline; made if it does not exist.
+        source: Folder of the network, as `stedfm_hf.training.demo_generation` exports it.
+
+    Returns:
+        The folder.
+    """
+    import torch
+    from diffusers import DDIMScheduler
+    from safetensors.torch import load_file
+
+    from stedfm_hf.modeling.generation_pipeline_stedfm import StedFmGenerationPipeline
+    from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
+    from stedfm_hf.modeling.modeling_stedfm import StedFmModel
+    from stedfm_hf.modeling.unet_stedfm import StedFmUNet
+
+    demo = SEGMENTER.with_name("demo")
+    with torch.random.fork_rng():
+        unet = StedFmUNet.from_config(StedFmUNet.load_config(source / "unet"))
+    unet.load_state_dict(load_file(source / "unet" / "model.safetensors"))
+    pipeline = StedFmGenerationPipeline(
+        unet.eval(),
+        DDIMScheduler.from_pretrained(source / "scheduler"),
+        StedFmModel.from_pretrained(demo, dtype=torch.float32),
+        StedFmImageProcessor.from_pretrained(demo),
+        condition_dropout=json.loads((source / "pipeline.json").read_text(encoding="utf-8"))["condition_dropout"],
+    )
+    pipeline.save_pretrained(folder)
     return folder
