@@ -48,6 +48,10 @@ class Command:
 class CommandGroup(TyperGroup):
     """Group in which the name of a command may have two words, such as `pretrain` and `pretrain generation`."""
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names for the help; a name of two words is in the help of its first word."""
+        return [name for name in super().list_commands(ctx) if " " not in name]
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find a command by the first two words, or else by the first."""
         name = " ".join(args[:2])

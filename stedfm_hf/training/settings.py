@@ -311,8 +311,9 @@ class StreamedSettings(TrainingSettings):
 class PretrainSettings(StreamedSettings):
     """Pretrain a masked autoencoder on data sets of crops.
 
-    If interrupted, run the same command again to resume. torchrun, accelerate and SLURM start training/pretrain.py
-    with the same options. All fields of transformers.TrainingArguments are options, too.
+    `stedfm pretrain generation` trains a diffusion model. If interrupted, run the same command again to resume.
+    torchrun, accelerate and SLURM start training/pretrain.py with the same options. All fields of
+    transformers.TrainingArguments are options, too.
 
     Example:
         >>> settings = PretrainSettings(dataset=["lab/sted-crops"], output="run", effective_batch_size=512)

@@ -49,7 +49,7 @@ def test_help_names_every_command(capsys: Captured) -> None:
     shown = capsys.readouterr().out
     assert {"info", "convert", "demo", "doctor"} <= set(COMMANDS)
     for command in COMMANDS:
-        assert f"\n  {command} " in shown
+        assert f"\n  {command.split()[0]} " in shown
     assert "..." not in shown.partition("Commands:")[2], "a summary is cut off: shorten it"
 
 
@@ -59,7 +59,19 @@ def test_the_help_of_every_command_has_an_example(command: str, capsys: Captured
     assert f"Example: stedfm {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [["--help"], ["data", "simulate", "--help"]], ids=" ".join)
+def test_a_command_may_have_a_name_of_two_words(capsys: Captured) -> None:
+    assert main(["pretrain", "generation", "--help"]) == 0
+    assert "Usage: stedfm pretrain generation [OPTIONS]" in capsys.readouterr().out
+    assert main(["pretrain", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Usage: stedfm pretrain [OPTIONS]" in shown and "stedfm pretrain generation" in shown
+    assert main(["pretrain", "--dataset", "generation", "--output", "run"]) == 2
+    assert "generation: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["data", "simulate", "--help"], ["pretrain", "generation", "--help"]], ids=" ".join
+)
 def test_help_imports_neither_torch_nor_transformers(words: list[str]) -> None:
     """They take seconds, for which nobody wants to wait who only asks how a command is called."""
     code = (

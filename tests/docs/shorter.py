@@ -19,6 +19,7 @@ from stedfm_hf.data.settings import BuildSettings, SimulateSettings
 from stedfm_hf.evaluation.segmentation.forest import PixelForest
 from stedfm_hf.evaluation.settings import ProbeSettings
 from stedfm_hf.training.finetuning.settings import ClassificationSettings, SegmentationSettings
+from stedfm_hf.training.generation.settings import GenerationSettings
 from stedfm_hf.training.settings import PretrainSettings
 
 _FINETUNING = {"max_steps": 2, "effective_batch_size": 8, "num_evaluations": 1, "device": "cpu"}
@@ -26,12 +27,26 @@ IMAGES = 12
 # Fields of the settings of a command that have these values, whatever the documentation says.
 SHORTER: dict[type, dict[str, Any]] = {
     PretrainSettings: {"max_steps": 2, "effective_batch_size": 4, "device": "cpu"},
+    GenerationSettings: {
+        "max_steps": 2,
+        "effective_batch_size": 4,
+        "base_channels": 8,
+        "patch_size": 4,
+        "evaluation_images": 2,
+        "evaluation_steps": 1,
+        "device": "cpu",
+    },
     ClassificationSettings: _FINETUNING,
     SegmentationSettings: {**_FINETUNING, "effective_batch_size": 4, "overlays": 1},
     ProbeSettings: {"repeats": 1},
     BuildSettings: {"workers": 1},
 }
-SCRIPTS = {"pretrain.py": PretrainSettings, "classify.py": ClassificationSettings, "segment.py": SegmentationSettings}
+SCRIPTS = {
+    "pretrain.py": PretrainSettings,
+    "generate.py": GenerationSettings,
+    "classify.py": ClassificationSettings,
+    "segment.py": SegmentationSettings,
+}
 
 
 @contextmanager

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from stedfm_hf.data.simulation.attribute_set import simulate_attribute_set
 from stedfm_hf.modeling.generation_pipeline_stedfm import StedFmGenerationPipeline
 from stedfm_hf.runs import UserError
-from stedfm_hf.training import demo_generation
 from stedfm_hf.training.demo_generation import export_generator, train_demo_generator
 from stedfm_hf.weights.packaged import write_demo_generator
 
@@ -29,8 +29,8 @@ SHORT = {
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        few = partial(demo_generation.simulate_attribute_set, counts={"train": 10, "validation": 2})
-        patch.setattr(demo_generation, "simulate_attribute_set", few)
+        few = partial(simulate_attribute_set, counts={"train": 10, "validation": 2})
+        patch.setattr("stedfm_hf.training.demo_generation.simulate_attribute_set", few)
         return train_demo_generator(tmp_path_factory.mktemp("work"), **SHORT)
 
 
