@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 _FINGERPRINT_SIZE = 16
-_FINGERPRINT_TOLERANCE = 0.05
+_FINGERPRINT_TOLERANCE = 0.02
 """Largest relative distance of the fingerprints of one encoder in different precisions."""
 
 

@@ -224,7 +224,8 @@ class StedFmGenerationPipeline(DiffusionPipeline):
         class_labels: Any = None,
         *,
         num_inference_steps: int = 50,
-        num_iterations: int = 5,
+        max_iterations: int = 10,
+        tolerance: float = 1e-3,
         **settings: Any,
     ) -> Inversion:
         """Find the noise from which a `DDIMScheduler` generates given images.
@@ -237,7 +238,8 @@ class StedFmGenerationPipeline(DiffusionPipeline):
             embeddings: (B, D) conditions; by default the embeddings of the images.
             class_labels: Classes, by index or name, for a network that takes them.
             num_inference_steps: Number of steps.
-            num_iterations: Number of predictions for each step; 1 is the plain DDIM inversion.
+            max_iterations: Largest number of predictions for each step; 1 is the plain DDIM inversion.
+            tolerance: Root mean squared change of an image, in values of the network, at which its iteration ends.
             settings: Settings of the image processor, such as `normalization="none"` for images in [0, 1].
 
         Raises:
@@ -262,11 +264,23 @@ class StedFmGenerationPipeline(DiffusionPipeline):
             signal, noise = signal_and_noise(scheduler, index, timestep)
             previous_signal, previous_noise = previous_signal_and_noise(scheduler, timestep)
             less_noisy = sample
-            for _ in range(num_iterations):
+            active = torch.ones(len(sample), 1, 1, 1, dtype=torch.bool, device=sample.device)
+            for _ in range(max_iterations):
                 output = self._predict(scheduler, index, timestep, sample, conditions)
                 clean = clean_image(output, sample, signal, noise, scheduler.config.prediction_type)
-                direction = (sample - signal * clean) / noise
-                sample = signal * (less_noisy - previous_noise * direction) / previous_signal + noise * direction
+                # The image or the noise of the prediction is kept, and the other follows from the less noisy image:
+                # at high noise that hardly tells the image, and at low noise hardly the noise.
+                if previous_signal < previous_noise:
+                    direction = (less_noisy - previous_signal * clean) / previous_noise
+                else:
+                    direction = (sample - signal * clean) / noise
+                    clean = (less_noisy - previous_noise * direction) / previous_signal
+                found = signal * clean + noise * direction
+                change = (found - sample).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+                sample = torch.where(active, found, sample)
+                active = active & (change > tolerance)  # each image by itself: the batch must not matter
+                if not active.any():
+                    break
         again = self._denoise(scheduler, sample, conditions, num_inference_steps)
         images, reconstruction = self._images(start, "np"), self._images(again, "np")
         error = np.sqrt(np.square(images - reconstruction).reshape(len(images), -1).mean(axis=1))
