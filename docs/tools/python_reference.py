@@ -107,6 +107,12 @@ PAGES = (
         ),
     ),
     ApiPage(
+        "generation",
+        "Generation",
+        "Generate images, and show what an attribute looks like.",
+        package="stedfm_hf.generation",
+    ),
+    ApiPage(
         "app",
         "App",
         "Serve the models in the browser.",

@@ -14,7 +14,7 @@ import typer
 from stedfm_hf.cli.data import data
 from stedfm_hf.cli.discovery import add_discovery
 from stedfm_hf.cli.evaluation import evaluate
-from stedfm_hf.cli.generation import attribute
+from stedfm_hf.cli.generation import add_generation
 from stedfm_hf.cli.inference import add_inference
 from stedfm_hf.cli.training import add_training
 from stedfm_hf.demo.settings import DemoSettings
@@ -84,6 +84,7 @@ add_command(
     example="stedfm publish ./my-classifier my-lab/my-classifier --licence mit",
 )
 add_training(app)
+add_generation(app)
 add_command(
     app,
     "export",
@@ -93,6 +94,5 @@ add_command(
 )
 app.add_typer(data)
 app.add_typer(evaluate)
-app.add_typer(attribute)
 add_command(app, "demo", "stedfm_hf.demo.run:demo", settings=DemoSettings, example="stedfm demo --output demo")
 add_command(app, "doctor", "stedfm_hf.doctor:check_installation", settings=DoctorSettings, example="stedfm doctor")

@@ -8,16 +8,30 @@ from .fitting import (
     orthogonal_to,
     principal_direction,
 )
+from .generate import GenerateResult, generate
+from .measure import AttributeMeasureResult, measure_attribute
+from .measures import measure_images
+from .walk import AttributeWalkResult, walk_attribute
+from .walks import Walk, walk_images
 
 __all__ = [
     "AttributeFitResult",
+    "AttributeMeasureResult",
+    "AttributeWalkResult",
     "Direction",
+    "GenerateResult",
     "Score",
+    "Walk",
     "cross_validate",
     "difference_of_groups",
     "fit_attribute",
     "fit_boundary",
     "fit_regression",
+    "generate",
+    "measure_attribute",
+    "measure_images",
     "orthogonal_to",
     "principal_direction",
+    "walk_attribute",
+    "walk_images",
 ]

@@ -216,7 +216,7 @@ def cross_validate(
     """Score a fit on source images that it has not seen.
 
     The score is the area under the ROC curve for classes, and Spearman's rank correlation for numbers. Distances of
-    different folds are compared as they are.
+    different folds are compared directly.
 
     Args:
         fit: Function that fits a direction.

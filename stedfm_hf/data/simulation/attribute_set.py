@@ -123,7 +123,7 @@ def _write_part(output: Path, seed: int, name: str, jobs: Sequence[Job]) -> int:
                     "seed": seed,
                     "index": index,
                     **simulated.parameters,
-                    "attributes": simulated.attributes,
+                    **simulated.attributes,
                 },
             )
         )

@@ -1,0 +1,96 @@
+"""`stedfm attribute measure`: how the measured attributes of images change along walks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stedfm_hf.generation.settings import AttributeMeasureSettings
+from stedfm_hf.runs import Manifest, UserError, manifest_path
+from stedfm_hf.runs.output import check_output, open_output
+from stedfm_hf.runs.result import OutputResult
+from stedfm_hf.runs.settings import takes_settings
+
+if TYPE_CHECKING:
+    from stedfm_hf.generation.measures import Change
+
+COMMAND = "attribute measure"
+MEASURES, CHANGES, REPORT = "measures.parquet", "changes.parquet", "report.html"
+
+
+@dataclass(frozen=True)
+class AttributeMeasureResult(OutputResult):
+    """Result of `attribute measure`.
+
+    Attributes:
+        changes: Change of each attribute along the direction.
+        random: Change of each attribute along random directions, by name; empty without random walks.
+    """
+
+    changes: tuple[Change, ...]
+    random: dict[str, Change]
+
+    def summary(self) -> str:
+        """Return the attributes that change most, in units of their standard deviation over the images."""
+        lines = [f"{self.output}: {len(self.changes)} attributes along {self.changes[0].walks} walks"]
+        for change in self.changes:
+            if change.total_low > 0 or change.total_high < 0:
+                interval = f"{change.total_low:.3g} to {change.total_high:.3g}"
+                lines.append(f"  {change.name}: {change.total:+.3g} ({interval})")
+        lines.append(f"report: {self.output / REPORT}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for programs."""
+        return super().to_json() | {
+            "changes": {each.name: {"total": each.total, "spearman": each.rank_correlation} for each in self.changes}
+        }
+
+
+@takes_settings(AttributeMeasureSettings)
+def measure_attribute(settings: AttributeMeasureSettings) -> AttributeMeasureResult:
+    """Measure attributes of the images along walks, compared with random directions and with real images.
+
+    The output folder receives `measures.parquet` (one row per image), `changes.parquet` (one row per attribute and
+    direction), figures and `report.html`.
+
+    Returns:
+        Changes of the attributes.
+
+    Raises:
+        UserError: The folder holds no walks, or the output something else.
+
+    Example:
+        >>> measure_attribute("walks", "measured", dataset="my-crops")  # doctest: +SKIP
+    """
+    walks = Path(settings.walks)
+    record = manifest_path(walks / "walks.parquet", folder=False)
+    if not record.is_file() or Manifest.load(record).ended is None:
+        raise UserError(f"{walks}: holds no finished walks; make them with `stedfm attribute walk`")
+    check_output(settings.output, COMMAND, is_folder=True, overwrite=settings.overwrite)
+    with open_output(
+        settings.output,
+        COMMAND,
+        settings,
+        results=[MEASURES, CHANGES, REPORT],
+        resolved={"walks": walks.resolve().name, "attribute": Manifest.load(record).settings.get("attribute")},
+        overwrite=settings.overwrite,
+    ) as output:
+        from stedfm_hf.generation.measure_report import write_measure_report
+        from stedfm_hf.generation.measured import measure_real, measure_walks, read_measured, summarise, write_measured
+
+        if output.finished:
+            output.report_finished()
+            measured = read_measured(output.path / MEASURES)
+        else:
+            measured = measure_walks(walks, str(Manifest.load(record).settings["attribute"]))
+            write_measured(output.path / MEASURES, measured)
+        changes, random = summarise(measured)
+        if not output.finished:
+            from stedfm_hf.generation.measured import write_changes
+
+            real = measure_real(settings)
+            write_changes(output.path / CHANGES, changes, random)
+            write_measure_report(output.path, measured, changes, random, real)
+    return AttributeMeasureResult(output.path, output.manifest, tuple(changes), random)

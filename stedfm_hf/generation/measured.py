@@ -1,0 +1,138 @@
+"""Measured attributes of walks and of real images: computed, stored and summarised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tifffile
+
+from stedfm_hf.generation.measures import MEASURES, PIXEL_SIZE_NM, Change, change_along, drift, measure_images
+from stedfm_hf.generation.settings import AttributeMeasureSettings
+from stedfm_hf.labels.labelled import read_labelled
+from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
+from stedfm_hf.reports.figures import middle
+from stedfm_hf.runs import Progress, UserError, atomic_path
+
+DRIFT = "drift"
+"""Name of the change from step to step: 1 - structural similarity to the image before."""
+MOST_REAL = 500
+"""Largest number of real images of a class that are measured."""
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredWalks:
+    """Attributes along walks, one row per image.
+
+    Attributes:
+        frame: Columns `file`, `path`, `direction`, `step`, `wanted`, `reached`, and the attributes.
+        attribute: Name of the direction; other directions are random.
+    """
+
+    frame: pd.DataFrame
+    attribute: str
+
+
+def measure_walks(folder: Path, attribute: str) -> MeasuredWalks:
+    """Measure the images of `stedfm attribute walk`.
+
+    Args:
+        folder: Folder of the walks.
+        attribute: Name of the direction.
+
+    Raises:
+        UserError: If a file of a walk is missing.
+    """
+    table = pq.read_table(folder / "walks.parquet").to_pandas()
+    parts = []
+    files = list(dict.fromkeys(table["file"]))
+    with Progress(len(files), description="attribute measure", unit="walks") as progress:
+        for file in files:
+            rows = table[table["file"] == file].sort_values("step")
+            try:
+                images = np.asarray(tifffile.imread(folder / file), np.float32)[1:]  # the first one is the real image
+            except (OSError, ValueError) as error:
+                raise UserError(f"{folder / file}: cannot be read ({error}); run the walk again") from error
+            size = rows["pixel_size_nm"].iloc[0]
+            values = measure_images(images, pixel_size_nm=PIXEL_SIZE_NM if size is None else float(size[1]))
+            part = rows[["file", "path", "direction", "step", "wanted", "reached"]].copy()
+            part[list(MEASURES)] = values
+            part[DRIFT] = [np.nan, *drift(images[None])[0]]
+            parts.append(part)
+            progress.update()
+    return MeasuredWalks(pd.concat(parts, ignore_index=True), attribute)
+
+
+def write_measured(path: Path, measured: MeasuredWalks) -> None:
+    """Write the table of measured images."""
+    table = pa.Table.from_pandas(measured.frame, preserve_index=False)
+    with atomic_path(path) as temporary:
+        pq.write_table(table.replace_schema_metadata({"attribute": measured.attribute}), temporary)
+
+
+def read_measured(path: Path) -> MeasuredWalks:
+    """Read a table that `write_measured` wrote."""
+    table = pq.read_table(path)
+    attribute = (table.schema.metadata or {})[b"attribute"].decode()
+    return MeasuredWalks(table.replace_schema_metadata(None).to_pandas(), attribute)
+
+
+def summarise(measured: MeasuredWalks) -> tuple[list[Change], dict[str, Change]]:
+    """Return the changes of each attribute along the direction, and along all random directions together by name."""
+    frame = measured.frame
+    own = frame[frame["direction"] == measured.attribute]
+    others = frame[frame["direction"] != measured.attribute]
+    changes = [_change(name, own) for name in MEASURES]
+    return changes, {name: _change(name, others) for name in MEASURES} if len(others) else {}
+
+
+def _change(name: str, frame: pd.DataFrame) -> Change:
+    # Every file is a walk; every path a source image, from which several walks can start.
+    wide = frame.pivot(index="file", columns="step", values=name)
+    paths = frame.drop_duplicates("file").set_index("file")["path"]
+    return change_along(name, wide.to_numpy(float), paths.loc[wide.index].to_numpy(str))
+
+
+def write_changes(path: Path, changes: list[Change], random: dict[str, Change]) -> None:
+    """Write one row per attribute, with its change along the direction and along random directions."""
+    rows = [
+        {
+            "attribute": each.name,
+            "walks": each.walks,
+            "change": each.total,
+            "change_low": each.total_low,
+            "change_high": each.total_high,
+            "spearman": each.rank_correlation,
+            "random_change": random[each.name].total if random else None,
+            "random_change_low": random[each.name].total_low if random else None,
+            "random_change_high": random[each.name].total_high if random else None,
+        }
+        for each in changes
+    ]
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows), temporary)
+
+
+def measure_real(settings: AttributeMeasureSettings) -> dict[str, np.ndarray]:
+    """Measure real images by class: their attributes (n, 16); empty without a data set.
+
+    Images are scaled as for the network and cropped to the size of the walks.
+    """
+    if settings.dataset is None:
+        return {}
+    processor, found = StedFmImageProcessor(), dict[str, list[np.ndarray]]()
+    size = tifffile.imread(next(Path(settings.walks).rglob("*.walk*.tif"))).shape[-1]
+    for data in read_labelled(settings.dataset, settings.split, target=settings.target).values():
+        names = np.array(data.classes)[data.labels] if data.task == "classes" else np.full(len(data), "real images")
+        for name in dict.fromkeys(names.tolist()):
+            numbers = np.flatnonzero(names == name)
+            chosen = np.random.default_rng(0).permutation(numbers)[:MOST_REAL]
+            for number in chosen:
+                image = processor.prepare(data.stored(int(number)))[0]
+                if min(image.shape) >= size:
+                    found.setdefault(name, []).append(middle(image, size))
+    return {name: measure_images(images) for name, images in found.items()}

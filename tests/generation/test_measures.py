@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stedfm_hf.generation.measures import MEASURES, change_along, drift, measure_images
+
+
+def test_more_spots_and_brighter_images_are_measured() -> None:
+    y, x = np.mgrid[:96, :96]
+    images = np.zeros((2, 96, 96))
+    for number, centres in enumerate([[(20, 20)], [(20, 20), (20, 70), (70, 20), (70, 70)]]):
+        for row, col in centres:
+            images[number] += np.exp(-((y - row) ** 2 + (x - col) ** 2) / 40)
+    found = {name: values for name, values in zip(MEASURES, measure_images(images).T, strict=True)}
+    assert found["objects"].tolist() == [1, 4]
+    assert found["brightness"][1] == pytest.approx(4 * found["brightness"][0], rel=0.01)
+
+
+def test_drift_is_zero_for_equal_images_only() -> None:
+    image = np.random.default_rng(0).random((32, 32))
+    found = drift(np.stack([np.stack([image, image, image[::-1]])]))
+    assert found.shape == (1, 2) and found[0, 0] == pytest.approx(0, abs=1e-9) and found[0, 1] > 0.1
+
+
+def test_changes_count_source_images_and_undefined_values() -> None:
+    rng = np.random.default_rng(1)
+    values = np.arange(5.0) + rng.normal(0, 0.1, (12, 5))
+    values[0, 4] = np.nan
+    change = change_along("density", values, np.repeat(np.arange(6).astype(str), 2))
+    assert change.walks == 11 and change.rank_correlation == pytest.approx(1)
+    assert change.total_low < change.total < change.total_high
+    assert change.total == pytest.approx(4, abs=0.2)
+    assert (change.low <= change.mean).all() and (change.mean <= change.high).all()
+
+
+def test_an_attribute_that_is_never_defined_has_no_change() -> None:
+    change = change_along("resolution_nm", np.full((3, 4), np.nan), np.array(list("abc")))
+    assert change.walks == 0 and np.isnan(change.total) and change.rank_correlation == 0
