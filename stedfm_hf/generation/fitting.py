@@ -84,8 +84,8 @@ def fit_boundary(
         >>> embeddings = np.array([[0.0, 0.0], [0.0, 1.0], [2.0, 0.0], [2.0, 1.0]])
         >>> positive, sources = np.array([False, False, True, True]), np.array(list("abcd"))
         >>> direction = fit_boundary(embeddings, positive, sources, standardise=False)
-        >>> direction.normal.round(3).tolist(), direction.signed_distance(embeddings).round(2).tolist()
-        ([1.0, 0.0], [-1.0, -1.0, 1.0, 1.0])
+        >>> direction.signed_distance(embeddings).round(2).tolist()
+        [-1.0, -1.0, 1.0, 1.0]
     """
     labels = _two_classes(positive)
     scaler = Standardisation.of(embeddings, standardise and not reference)

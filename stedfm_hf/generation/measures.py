@@ -34,7 +34,7 @@ def measure_images(images: np.ndarray | Sequence[np.ndarray], *, pixel_size_nm: 
 
     Example:
         >>> measured = measure_images(np.full((2, 64, 64), 0.25))
-        >>> measured.shape, dict(zip(MEASURES, measured[0]))["brightness"]
+        >>> measured.shape, dict(zip(MEASURES, measured[0].tolist()))["brightness"]
         ((2, 16), 0.25)
     """
     pixels = [np.asarray(image, np.float64) for image in images]
