@@ -1,4 +1,8 @@
-"""`python -m tests.benchmarks.search`: time, memory and recall of searches; writes docs/benchmarks/search.md."""
+"""`python -m tests.benchmarks.search`: time, memory and recall of searches; writes docs/benchmarks/search.md.
+
+The results of the parts (exact search, and the tokens of each kind) are kept in a JSON file: an interrupted benchmark
+resumes.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +40,7 @@ from stedfm_hf.discovery.index.layout import (
 from stedfm_hf.discovery.index.segments import item_table
 from stedfm_hf.inference import load_encoder
 from stedfm_hf.modeling.tiling_stedfm import encode_images
-from stedfm_hf.runs import Manifest, manifest_path
+from stedfm_hf.runs import Manifest, atomic_path, manifest_path
 from stedfm_hf.runs.parts import PartStore
 from tests.benchmarks.bench_knn import vectors
 from tests.benchmarks.timing import machine, spread, table, take_turns
@@ -56,6 +61,8 @@ HEAD = [
 ]
 RATIO, RECALL, MEMORY_GB, QUERY_MS = 1.3, 0.95, 4.0, 100.0
 """Limits: times a plain product, recall@10, GiB of memory, and ms of a query."""
+MIXED = ", mixed"
+PARTS = ("exact", "demo", "vit-small", f"vit-small{MIXED}")
 Chunks = Callable[[], Iterator[np.ndarray]]
 
 
@@ -197,41 +204,57 @@ def one_process(folder: Path) -> None:
 
 
 def main() -> None:
-    """Measure and write the page."""
+    """Measure what is missing, and write the page when nothing is."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--one", type=Path)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--tokens", type=int, default=10_000_000)
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=None, help="folder on a disk with 12 GB")
+    parser.add_argument("--results", type=Path, default=Path("build/search.json"))
     parser.add_argument("--note", default="")
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[2] / "docs" / "benchmarks" / "search.md")
     given = parser.parse_args()
     if given.one is not None:
         one_process(given.one)
         return
-    with tempfile.TemporaryDirectory(dir=given.folder) as name:
-        given.output.write_text(measure(Path(name), given), encoding="utf-8")
+    results: dict[str, Any] = {}
+    if given.results.exists():
+        results = json.loads(given.results.read_text("utf-8"))
+    given.results.parent.mkdir(parents=True, exist_ok=True)
+    for part in given.parts:
+        if part not in results:
+            with tempfile.TemporaryDirectory(dir=given.folder) as name:
+                results[part] = measure(part, Path(name), given)
+            with atomic_path(given.results) as temporary:
+                temporary.write_text(json.dumps(results), encoding="utf-8")
+    if set(PARTS) <= set(results):
+        given.output.write_text(page(results, given), encoding="utf-8")
 
 
-def measure(folder: Path, given: argparse.Namespace) -> str:
-    """Measure everything and return the page."""
-    exact_table, worst = exact(folder, given.rows, 384, given.rounds)
-    lines = []
-    for model in ("demo", "vit-small"):
-        tokens = tokens_of(model, given.images if model == "vit-small" else given.images // 2)
-        held = max(1, len(tokens) // 5)
-        queries = tokens[-held:].reshape(-1, tokens.shape[-1])
-        queries = queries[np.random.default_rng(0).permutation(len(queries))[:TOKEN_QUERIES]]
-        gallery = tokens[:-held]
-        flat = gallery.reshape(-1, gallery.shape[-1])
-        dim = flat.shape[1]
-        lines.append(approximate(folder, model, len(flat), dim, partial(iter, [flat]), queries))
-        if model == "vit-small":
-            name = f"{model}, mixed"
-            chunks = partial(mixed, gallery, given.tokens, 4)
-            lines.append(approximate(folder, name, given.tokens, dim, chunks, queries))
+def measure(part: str, folder: Path, given: argparse.Namespace) -> Any:
+    """Measure a part: the table of exact search with its largest ratio, or a row of tokens."""
+    if part == "exact":
+        return exact(folder, given.rows, 384, given.rounds)
+    model = part.removesuffix(MIXED)
+    tokens = tokens_of(model, given.images if model == "vit-small" else given.images // 2)
+    held = max(1, len(tokens) // 5)
+    queries = tokens[-held:].reshape(-1, tokens.shape[-1])
+    queries = queries[np.random.default_rng(0).permutation(len(queries))[:TOKEN_QUERIES]]
+    gallery = tokens[:-held]
+    flat = gallery.reshape(-1, gallery.shape[-1])
+    dim = flat.shape[1]
+    if part.endswith(MIXED):
+        return approximate(folder, part, given.tokens, dim, partial(mixed, gallery, given.tokens, 4), queries)
+    return approximate(folder, part, len(flat), dim, partial(iter, [flat]), queries)
+
+
+def page(results: dict[str, Any], given: argparse.Namespace) -> str:
+    """Write the page from the results of all parts."""
+    exact_table, worst = results["exact"]
+    lines = [results[part] for part in PARTS[1:]]
     last = lines[-1]
     met = float(last[3]) >= RECALL and float(last[7]) < MEMORY_GB and float(last[5]) < QUERY_MS
     words = "met" if met and worst <= RATIO else "not met"
@@ -263,7 +286,7 @@ by its mean and standard deviation; the plain product gets unit embeddings in me
 | tokens | of simulated 224-px images of all structures; queries are tokens of images that are not in the index |
 | demo | the packaged encoder, trained on simulated images |
 | vit-small | random weights: the official ones were not available. Trained tokens may need more components |
-| mixed | {given.tokens:,} mixtures of two tokens of one image, because there is no time to embed so many images |
+| mixed | {last[1].partition(" ")[0]} mixtures of two tokens of one image, because there is no time to embed so many images |
 | recall | fraction of the {K} nearest neighbours of the exact search that are found, over {TOKEN_QUERIES} queries |
 | query | one query at a time in a new process; files in the cache of the system |
 | memory | anonymous memory of that process, with the libraries |
