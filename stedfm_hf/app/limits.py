@@ -48,11 +48,11 @@ def time_limit(seconds: float, has_left: Callable[[], bool] = lambda: False) -> 
         _check.reset(token)
 
 
-def watch(model: Any) -> None:
-    """Make the forward passes of a model obey `time_limit`.
+def watch(network: nn.Module) -> None:
+    """Make the forward passes of a network obey `time_limit`.
 
     Args:
-        model: STED-FM model.
+        network: Encoder of a STED-FM model, or another network.
     """
 
     def before_forward(module: nn.Module, inputs: Any) -> None:
@@ -60,4 +60,4 @@ def watch(model: Any) -> None:
         if check is not None:
             check()
 
-    model.base_model.encoder.register_forward_pre_hook(before_forward)
+    network.register_forward_pre_hook(before_forward)

@@ -8,6 +8,7 @@ from pathlib import Path
 from stedfm_hf.app.settings import AppSettings
 from stedfm_hf.data.sources import is_dataset
 from stedfm_hf.discovery.cluster import COMMAND, REPORT
+from stedfm_hf.generation.names import check_pipeline_name
 from stedfm_hf.runs import Manifest, UserError, manifest_path
 from stedfm_hf.weights.models import ModelSource, find_model
 
@@ -31,13 +32,15 @@ def find_models(settings: AppSettings) -> ModelSources:
     """Find the models of the settings, and check that the index and the groups exist.
 
     Raises:
-        UserError: If a model does not exist, has not the head for its task, or there is no such index or tree.
+        UserError: If a model, index, tree or pipeline does not exist, or a model has not the head for its task.
     """
     index = settings.index
     if index is not None and not Path(index).exists() and not is_dataset(index):
         raise UserError(f"index {index}: no such file or folder; give a folder of images or a table of `stedfm embed`")
     if settings.groups is not None:
         _check_groups(Path(settings.groups))
+    if settings.generator is not None:
+        check_pipeline_name(settings.generator)
     classifier, segmenter = settings.classifier, settings.segmenter
     return ModelSources(
         classifier=None if classifier is None else find_model(classifier, head="ForImageClassification"),

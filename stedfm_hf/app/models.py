@@ -12,6 +12,8 @@ from stedfm_hf.app.index import Index, load_index
 from stedfm_hf.app.limits import StoppedError, time_limit, watch
 from stedfm_hf.app.model_sources import ModelSources
 from stedfm_hf.app.settings import AppSettings
+from stedfm_hf.generation.direction import Direction
+from stedfm_hf.generation.loading import LoadedPipeline, check_encoder, load_pipeline
 from stedfm_hf.inference import Classifier, Encoder, Segmenter, load_classifier, load_encoder, load_segmenter
 from stedfm_hf.inference.reconstruction import Autoencoder, load_autoencoder
 from stedfm_hf.runs import UserError
@@ -28,12 +30,16 @@ class Models:
         autoencoder: Masked autoencoder of the same folder; None if the folder has no decoder for pixels.
         classifier: Classifier, or None.
         segmenter: Segmenter, or None.
+        generator: Generation pipeline, or None.
+        directions: Directions of attributes by name.
     """
 
     encoder: Encoder
     autoencoder: Autoencoder | None
     classifier: Classifier | None
     segmenter: Segmenter | None
+    generator: LoadedPipeline | None
+    directions: dict[str, Direction]
     _settings: AppSettings
     _work: Path
     _index: Index | None = None
@@ -95,8 +101,28 @@ def load_models(settings: AppSettings, sources: ModelSources, work: Path) -> Mod
     segmenter = None if segmenter_source is None else load_segmenter(segmenter_source, **how)
     for loaded in (encoder, autoencoder, classifier, segmenter):
         if loaded is not None:
-            watch(loaded.model)
-    models = Models(encoder, autoencoder, classifier, segmenter, settings, work)
+            watch(loaded.model.base_model.encoder)
+    generator, directions = load_generator(settings)
+    models = Models(encoder, autoencoder, classifier, segmenter, generator, directions, settings, work)
     if settings.index is not None:
         models.index  # noqa: B018 -- errors of the index are reported at the start
     return models
+
+
+def load_generator(settings: AppSettings) -> tuple[LoadedPipeline | None, dict[str, Direction]]:
+    """Load the generation pipeline and the directions of the settings.
+
+    Raises:
+        UserError: If one cannot be loaded, or a direction is of another encoder.
+    """
+    if settings.generator is None:
+        return None, {}
+    generator = load_pipeline(settings.generator, device=settings.device)
+    directions: dict[str, Direction] = {}
+    for folder in settings.directions:
+        direction = Direction.load(folder)
+        check_encoder(direction, generator)
+        name = direction.name if direction.name not in directions else f"{direction.name} ({Path(folder).name})"
+        directions[name] = direction
+    watch(generator.pipeline.unet)
+    return generator, directions

@@ -16,9 +16,9 @@ SERVER = "Server"
 class AppSettings:
     """Serve the models as an app in the browser.
 
-    Visitors drop an image file to reconstruct it, find similar images, classify, segment and compare it, and see the
-    groups of a folder. The app makes no request to another host. The files of a visitor are deleted when the visit
-    ends.
+    Visitors drop an image file to reconstruct it, find similar images, classify, segment and compare it, see what an
+    attribute looks like, and see the groups of a folder. The app makes no request to another host. The files of a
+    visitor are deleted when the visit ends.
     """
 
     model: str | Path = option(
@@ -48,6 +48,18 @@ class AppSettings:
     )
     groups: str | Path | None = option(
         None, affects_result=False, metavar="DIR", help="Folder of `stedfm cluster`, whose tree `Groups` shows."
+    )
+    generator: str | Path | None = option(
+        None,
+        affects_result=False,
+        metavar="DIR",
+        help="Folder or Hub id of a generation pipeline, for `Generate`.",
+    )
+    directions: list[str] = option(
+        default_factory=list,
+        affects_result=False,
+        metavar="DIR",
+        help="Folders of `stedfm attribute fit`, along which `Generate` walks.",
     )
     host: str = option(
         "127.0.0.1", affects_result=False, group=SERVER, help="Address to listen at; 0.0.0.0 admits other computers."
@@ -85,3 +97,5 @@ class AppSettings:
         given = self.index
         if self.index_images is not None and (given is None or (Path(given).is_dir() and not is_index(given))):
             raise UserError("--index-images needs a table of `stedfm embed` or an index; give it with --index")
+        if bool(self.directions) != (self.generator is not None):
+            raise UserError("--generator and --directions belong together; give both, or leave out both")

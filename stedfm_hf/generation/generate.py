@@ -65,7 +65,7 @@ def generate(settings: GenerateSettings) -> GenerateResult:
     Example:
         >>> generate("cells/", "like-cells", model="my-pipeline", number=2)  # doctest: +SKIP
     """
-    from stedfm_hf.generation.loading import check_pipeline_name
+    from stedfm_hf.generation.names import check_pipeline_name
 
     folder = Path(settings.output)
     sources, skipped = find_sources(settings.inputs)

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from stedfm_hf.generation.direction import Direction
+from stedfm_hf.generation.names import check_pipeline_name
 from stedfm_hf.inference.loading import Encoder, choose_device, weights_sha256
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.quiet import quiet_transformers
-
-INDEX = "model_index.json"
 
 
 @dataclass(frozen=True)
@@ -32,25 +32,6 @@ class LoadedPipeline:
     encoder: Encoder
     name: str
     size_px: int
-
-
-def check_pipeline_name(model: str | Path) -> None:
-    """Refuse a folder that is not a pipeline, before slow imports.
-
-    Args:
-        model: Folder or Hub id.
-
-    Raises:
-        UserError: If there is no such folder, or it is another model.
-    """
-    folder = Path(model)
-    if folder.is_dir() and not (folder / INDEX).is_file():
-        raise UserError(
-            f"model {model}: is not a generation pipeline ({INDEX} is missing); give a folder of "
-            "`stedfm pretrain generation` or of `stedfm convert`"
-        )
-    if not folder.is_dir() and (str(model).startswith((".", "/", "~")) or "/" not in str(model)):
-        raise UserError(f"model {model}: no such folder; check the path (a Hub id is OWNER/NAME)")
 
 
 @quiet_transformers()
@@ -88,6 +69,25 @@ def load_pipeline(model: str | Path, *, device: str = "auto") -> LoadedPipeline:
     digest = weights_sha256(str(folder / "encoder")) if folder.is_dir() else ""
     encoder = Encoder(pipeline.encoder, pipeline.image_processor, name, digest)
     return LoadedPipeline(pipeline, encoder, name, int(pipeline.unet.config.sample_size))
+
+
+def check_encoder(direction: Direction, loaded: LoadedPipeline) -> None:
+    """Refuse a direction that was fitted to embeddings of another encoder.
+
+    Args:
+        direction: Direction.
+        loaded: Pipeline.
+
+    Raises:
+        UserError: If the lengths of the embeddings or the weights differ.
+    """
+    size = loaded.encoder.model.config.hidden_size
+    same = direction.weights_sha256 in (None, "", loaded.encoder.weights_sha256) or not loaded.encoder.weights_sha256
+    if len(direction) != size or not same:
+        raise UserError(
+            f"direction {direction.name}: was fitted with another encoder ({direction.model or 'unknown'}) than that "
+            f"of the pipeline {loaded.name}; fit it with --model and the folder of the pipeline"
+        )
 
 
 @contextmanager

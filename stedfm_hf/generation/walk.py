@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stedfm_hf.data.sources import find_sources
 from stedfm_hf.generation.settings import AttributeWalkSettings
-from stedfm_hf.runs import UserError, counted
+from stedfm_hf.runs import counted
 from stedfm_hf.runs.options import REFERENCE
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.result import OutputResult
@@ -77,7 +77,7 @@ def walk_attribute(settings: AttributeWalkSettings) -> AttributeWalkResult:
         >>> walk_attribute("cells/", "walks", model="my-pipeline", direction="activity")  # doctest: +SKIP
     """
     from stedfm_hf.generation.direction import Direction
-    from stedfm_hf.generation.loading import check_pipeline_name
+    from stedfm_hf.generation.names import check_pipeline_name
 
     folder = Path(settings.output)
     sources, skipped = find_sources(settings.inputs)
@@ -91,7 +91,7 @@ def walk_attribute(settings: AttributeWalkSettings) -> AttributeWalkResult:
     import pyarrow as pa
 
     from stedfm_hf.generation.image_files import make_images
-    from stedfm_hf.generation.loading import load_pipeline
+    from stedfm_hf.generation.loading import check_encoder, load_pipeline
     from stedfm_hf.generation.walk_report import write_walk_report
 
     loaded = load_pipeline(settings.model, device=settings.device)
@@ -112,25 +112,6 @@ def walk_attribute(settings: AttributeWalkSettings) -> AttributeWalkResult:
     )
     report = write_walk_report(folder, result.table, direction)
     return AttributeWalkResult(folder / WALKS, result.manifest, result.table, report)
-
-
-def check_encoder(direction: Direction, loaded: LoadedPipeline) -> None:
-    """Refuse a direction that was fitted to embeddings of another encoder.
-
-    Args:
-        direction: Direction.
-        loaded: Pipeline.
-
-    Raises:
-        UserError: If the lengths of the embeddings or the weights differ.
-    """
-    size = loaded.encoder.model.config.hidden_size
-    same = direction.weights_sha256 in (None, "", loaded.encoder.weights_sha256) or not loaded.encoder.weights_sha256
-    if len(direction) != size or not same:
-        raise UserError(
-            f"direction {direction.name}: was fitted with another encoder ({direction.model or 'unknown'}) than that "
-            f"of the pipeline {loaded.name}; fit it with --model and the folder of the pipeline"
-        )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tests.models import pixels, tiny_config
 
 def test_a_computation_that_takes_too_long_is_stopped() -> None:
     model, image = StedFmModel(tiny_config()).eval(), np.zeros((1, 32, 32), np.float32)
-    watch(model)
+    watch(model.base_model.encoder)
     assert len(list(encode_images(model, [image]))) == 1  # without a limit
     with time_limit(60.0):
         assert len(list(encode_images(model, [image]))) == 1
@@ -26,6 +26,6 @@ def test_a_computation_that_takes_too_long_is_stopped() -> None:
 
 def test_a_masked_autoencoder_is_stopped_too() -> None:
     model = StedFmForPreTraining(tiny_config()).eval()
-    watch(model)
+    watch(model.base_model.encoder)
     with time_limit(-1.0), pytest.raises(StoppedError):
         model(pixels(1))

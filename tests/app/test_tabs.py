@@ -17,12 +17,15 @@ from stedfm_hf import StedFmForImageClassification, StedFmForSemanticSegmentatio
 from stedfm_hf.data import simulate_image
 from stedfm_hf.discovery.cluster import cluster
 from stedfm_hf.discovery.index import index
+from stedfm_hf.generation import Direction, walk_images
+from stedfm_hf.generation.loading import load_pipeline
 from stedfm_hf.images import read_image
 from stedfm_hf.inference import classify, embed, load_encoder, segment
 from stedfm_hf.inference.one_image import embed_patches, patch_similarity
 from stedfm_hf.inference.reconstruction import load_autoencoder, reconstruct_image
 from stedfm_hf.runs import UserError
 from tests.app.pages import RecordedPage, make_page
+from tests.generation_models import tiny_pipeline, tiny_unet
 from tests.models import tiny_config
 
 
@@ -196,3 +199,37 @@ def test_the_tab_of_groups_shows_the_page_of_the_tree(folder: Path, page: Record
     for other in (groups, folder, folder / "nowhere"):
         with pytest.raises(UserError, match="holds no tree; give a finished folder of `stedfm cluster`"):
             make_page(folder / "no-groups", groups=other)
+
+
+def test_generate(folder: Path) -> None:
+    tiny_pipeline(unet=tiny_unet(sample_size=32)).save_pretrained(folder / "pipeline")
+    percentiles = {"all": np.linspace(-2, 2, 21).tolist()}
+    direction = Direction(np.random.default_rng(0).normal(size=32), name="activity", percentiles=percentiles)
+    direction.save(folder / "activity")
+    page = make_page(
+        folder / "generator", generator=folder / "pipeline", directions=[str(folder / "activity")], model="demo"
+    )
+    visit = page.open(folder / "cell.tif")
+    shown = page.press("Generate", visit, "activity")
+    planes = tifffile.imread(next(file for file in shown["Downloads"] if file.endswith(".walk.tif")))
+    expected = walk_images(
+        load_pipeline(folder / "pipeline", device="cpu").pipeline,
+        planes[:1],
+        direction,
+        np.linspace(-1.8, 1.8, 7),
+        num_inference_steps=25,
+    )
+    assert planes.shape == (8, 32, 32)
+    np.testing.assert_allclose(planes[1:], expected.images[0], atol=1e-4)
+    assert "Signed distance" in shown["generate-summary"] and "bright spots" in shown["generate-summary"]
+    assert Path(shown["walk-generated"]).is_relative_to(visit.folder)
+    with pytest.raises(UserError, match="at least 32 × 32"):
+        small = folder / "small.tif"
+        tifffile.imwrite(small, np.ones((20, 20), np.uint16))
+        page.press("Generate", page.open(small), "activity")
+    page.visits.close()
+
+
+def test_a_generator_needs_directions() -> None:
+    with pytest.raises(UserError, match="belong together"):
+        make_page(Path("unused"), directions=["activity"])

@@ -286,7 +286,7 @@ by its mean and standard deviation; the plain product gets unit embeddings in me
 | tokens | of simulated 224-px images of all structures; queries are tokens of images that are not in the index |
 | demo | the packaged encoder, trained on simulated images |
 | vit-small | random weights: the official ones were not available. Trained tokens may need more components |
-| mixed | {last[1].partition(" ")[0]} mixtures of two tokens of one image, because there is no time to embed so many images |
+| mixed | {last[1].partition(" ")[0]} mixtures of two tokens of one image: there is no time to embed so many images |
 | recall | fraction of the {K} nearest neighbours of the exact search that are found, over {TOKEN_QUERIES} queries |
 | query | one query at a time in a new process; files in the cache of the system |
 | memory | anonymous memory of that process, with the libraries |

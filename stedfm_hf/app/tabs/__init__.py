@@ -5,6 +5,7 @@ from collections.abc import Callable
 from stedfm_hf.app.page import Page
 from stedfm_hf.app.tabs.classify import add_classify
 from stedfm_hf.app.tabs.compare import add_compare
+from stedfm_hf.app.tabs.generate import add_generate
 from stedfm_hf.app.tabs.groups import add_groups
 from stedfm_hf.app.tabs.reconstruct import add_reconstruct
 from stedfm_hf.app.tabs.segment import add_segment
@@ -17,5 +18,6 @@ TABS: dict[str, Callable[[Page], None]] = {
     "Segment": add_segment,
     "Compare two images": add_compare,
     "Groups": add_groups,
+    "Generate": add_generate,
 }
 """Function of each tab, by its title, in the order of the page."""
