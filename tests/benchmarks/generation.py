@@ -130,9 +130,6 @@ def distances(bench: Bench, made: np.ndarray) -> Found:
     }
 
 
-# -------------------------------------------------------------------------------------------- parts
-
-
 def solver(bench: Bench, name: str, steps: int) -> Found:
     """Measure one solver: CPU time per image in batches, and distances to held-out images."""
     conditions = bench.embed(bench.other)
@@ -312,9 +309,6 @@ def parts(bench: Bench) -> dict[str, Callable[[], Found]]:
     found |= {"classifier": partial(discriminate, bench), "nearest": partial(nearest, bench)}
     found |= {f"solver {name} {steps}": partial(solver, bench, name, steps) for name, steps in SOLVERS}
     return found
-
-
-# -------------------------------------------------------------------------------------------- page
 
 
 def walk_rows(results: dict[str, Found]) -> list[list[str]]:
