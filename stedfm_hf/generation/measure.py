@@ -25,19 +25,24 @@ class AttributeMeasureResult(OutputResult):
 
     Attributes:
         changes: Change of each attribute along the direction.
-        random: Change of each attribute along random directions, by name; empty without random walks.
+        random: Changes along each random direction, by name of the attribute; empty without random walks.
     """
 
     changes: tuple[Change, ...]
-    random: dict[str, Change]
+    random: dict[str, list[Change]]
 
     def summary(self) -> str:
-        """Return the attributes that change most, in units of their standard deviation over the images."""
+        """Return the attributes that change, with the largest change along a random direction."""
+        from stedfm_hf.generation.measured import largest_change
+
         lines = [f"{self.output}: {len(self.changes)} attributes along {self.changes[0].walks} walks"]
         for change in self.changes:
             if change.total_low > 0 or change.total_high < 0:
                 interval = f"{change.total_low:.3g} to {change.total_high:.3g}"
-                lines.append(f"  {change.name}: {change.total:+.3g} ({interval})")
+                line = f"  {change.name}: {change.total:+.3g} ({interval})"
+                if self.random:
+                    line += f"; along random directions at most {largest_change(self.random[change.name]):.3g}"
+                lines.append(line)
         lines.append(f"report: {self.output / REPORT}")
         return "\n".join(lines)
 

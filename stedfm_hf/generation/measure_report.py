@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stedfm_hf.generation.measured import MeasuredWalks
+from stedfm_hf.generation.measured import MeasuredWalks, largest_change
 from stedfm_hf.generation.measures import MEASURES, Change
 from stedfm_hf.reports.figures import MUTED, PALETTE, label_colours, legend, save_figure, style
 from stedfm_hf.reports.html import ReportFigure, Section, Table, write_page
@@ -22,7 +22,7 @@ def write_measure_report(
     folder: Path,
     measured: MeasuredWalks,
     changes: Sequence[Change],
-    random: Mapping[str, Change],
+    random: Mapping[str, Sequence[Change]],
     real: Mapping[str, np.ndarray],
 ) -> Path:
     """Write `report.html` and `figures/`.
@@ -31,7 +31,7 @@ def write_measure_report(
         folder: Folder to write to.
         measured: Measured images of the walks.
         changes: Change of each attribute along the direction.
-        random: The same along random directions, by name; empty without.
+        random: The same along each random direction, by name; empty without.
         real: Attributes (n, 16) of real images by class.
 
     Returns:
@@ -42,7 +42,7 @@ def write_measure_report(
     png = save_figure(_grid(wanted, changes, random, real), folder / "figures", "changes")
     caption = (
         f"Mean of each attribute along {measured.attribute} (blue) with its 95 % confidence interval over source "
-        "images. " + ("Grey: walks of the same length in random directions. " if random else "")
+        "images. " + ("Grey: each random direction, over walks of the same length. " if random else "")
     ) + ("Right: real images, median with 5th and 95th percentile." if real else "")
     walks = changes[0].walks
     return write_page(
@@ -50,7 +50,11 @@ def write_measure_report(
         title=f"What changes along {measured.attribute}",
         lead="Attributes measured in generated images. A direction shows an attribute only if the attribute changes "
         "steadily, and more than along random directions of the same length.",
-        facts={"walks": str(walks), "steps": str(len(wanted)), "random walks": "yes" if random else "no"},
+        facts={
+            "walks": str(walks),
+            "steps": str(len(wanted)),
+            "random directions": str(len(random[changes[0].name])) if random else "none",
+        },
         sections=[
             Section("Attributes", [], [ReportFigure.from_png(png, "Attributes along the walks", caption)]),
             Section("Changes from the first step to the last", [], table=_table(changes, random)),
@@ -62,7 +66,7 @@ def write_measure_report(
 def _grid(
     wanted: np.ndarray,
     changes: Sequence[Change],
-    random: Mapping[str, Change],
+    random: Mapping[str, Sequence[Change]],
     real: Mapping[str, np.ndarray],
 ) -> Figure:
     """Plot a panel for each attribute."""
@@ -71,7 +75,7 @@ def _grid(
     with style():
         figure = Figure(figsize=(2.6 * COLUMNS, 2.1 * lines), layout="constrained")
         for axes, change in zip(figure.subplots(lines, COLUMNS).flat, changes, strict=False):
-            _plot(axes, wanted, change, random.get(change.name), real, colours)
+            _plot(axes, wanted, change, random.get(change.name, ()), real, colours)
         if real:
             legend(figure.axes[0], {name: colours[name] for name in real}, fontsize=7)
         for axes in figure.axes[len(changes) :]:
@@ -83,14 +87,13 @@ def _plot(
     axes: Axes,
     wanted: np.ndarray,
     change: Change,
-    random: Change | None,
+    random: Sequence[Change],
     real: Mapping[str, np.ndarray],
     colours: Mapping[str, str],
 ) -> None:
     """Plot an attribute along the direction and along random directions, and its range in real images."""
-    if random is not None:
-        axes.fill_between(wanted, random.low, random.high, color=MUTED, alpha=0.2, linewidth=0)
-        axes.plot(wanted, random.mean, color=MUTED, linewidth=1.2)
+    for other in random:
+        axes.plot(wanted, other.mean, color=MUTED, linewidth=1.0, alpha=0.7)
     axes.fill_between(wanted, change.low, change.high, color=PALETTE[0], alpha=0.25, linewidth=0)
     axes.plot(wanted, change.mean, "o-", color=PALETTE[0], markersize=3)
     width = float(np.ptp(wanted)) or 1.0
@@ -113,10 +116,10 @@ def _plot(
     axes.set_xlabel("signed distance", fontsize=8)
 
 
-def _table(changes: Sequence[Change], random: Mapping[str, Change]) -> Table:
+def _table(changes: Sequence[Change], random: Mapping[str, Sequence[Change]]) -> Table:
     """Return one row for each attribute."""
     header = ["attribute", "change", "95 % interval", "rank correlation", "walks"]
-    header += ["along random directions"] if random else []
+    header += ["largest along a random direction"] if random else []
     rows = []
     for each in changes:
         row = [
@@ -127,7 +130,6 @@ def _table(changes: Sequence[Change], random: Mapping[str, Change]) -> Table:
             str(each.walks),
         ]
         if random:
-            other = random[each.name]
-            row.append(f"{other.total:+.3g} ({other.total_low:.3g} to {other.total_high:.3g})")
+            row.append(f"{largest_change(random[each.name]):.3g}")
         rows.append(row)
     return Table(header, rows, "The rank correlation (Spearman) is that of the step and the mean over the walks.")

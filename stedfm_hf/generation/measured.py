@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,13 +82,24 @@ def read_measured(path: Path) -> MeasuredWalks:
     return MeasuredWalks(table.replace_schema_metadata(None).to_pandas(), attribute)
 
 
-def summarise(measured: MeasuredWalks) -> tuple[list[Change], dict[str, Change]]:
-    """Return the changes of each attribute along the direction, and along all random directions together by name."""
+def summarise(measured: MeasuredWalks) -> tuple[list[Change], dict[str, list[Change]]]:
+    """Return the change of each attribute along the direction, and along each random direction by attribute.
+
+    Random directions are summarised one by one: a mean over them would vanish, because an attribute grows along some
+    of them and falls along others.
+    """
     frame = measured.frame
     own = frame[frame["direction"] == measured.attribute]
     others = frame[frame["direction"] != measured.attribute]
     changes = [_change(name, own) for name in MEASURES]
-    return changes, {name: _change(name, others) for name in MEASURES} if len(others) else {}
+    along = [rows for _, rows in others.groupby("direction")]
+    return changes, {name: [_change(name, rows) for rows in along] for name in MEASURES} if along else {}
+
+
+def largest_change(changes: Sequence[Change]) -> float:
+    """Return the largest absolute change, of random directions; NaN if none is defined."""
+    known = [abs(each.total) for each in changes if np.isfinite(each.total)]
+    return max(known, default=float("nan"))
 
 
 def _change(name: str, frame: pd.DataFrame) -> Change:
@@ -97,8 +109,8 @@ def _change(name: str, frame: pd.DataFrame) -> Change:
     return change_along(name, wide.to_numpy(float), paths.loc[wide.index].to_numpy(str))
 
 
-def write_changes(path: Path, changes: list[Change], random: dict[str, Change]) -> None:
-    """Write one row per attribute, with its change along the direction and along random directions."""
+def write_changes(path: Path, changes: list[Change], random: dict[str, list[Change]]) -> None:
+    """Write one row per attribute, with its change along the direction and along each random direction."""
     rows = [
         {
             "attribute": each.name,
@@ -107,9 +119,7 @@ def write_changes(path: Path, changes: list[Change], random: dict[str, Change]) 
             "change_low": each.total_low,
             "change_high": each.total_high,
             "spearman": each.rank_correlation,
-            "random_change": random[each.name].total if random else None,
-            "random_change_low": random[each.name].total_low if random else None,
-            "random_change_high": random[each.name].total_high if random else None,
+            "random_changes": [other.total for other in random[each.name]] if random else None,
         }
         for each in changes
     ]

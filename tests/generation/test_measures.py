@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from stedfm_hf.generation.measured import MeasuredWalks, largest_change, summarise
 from stedfm_hf.generation.measures import MEASURES, change_along, drift, measure_images
 
 
@@ -32,6 +34,24 @@ def test_changes_count_source_images_and_undefined_values() -> None:
     assert change.total_low < change.total < change.total_high
     assert change.total == pytest.approx(4, abs=0.2)
     assert (change.low <= change.mean).all() and (change.mean <= change.high).all()
+
+
+def test_opposite_random_directions_do_not_cancel() -> None:
+    rows = [
+        {
+            "file": f"{path}{name}",
+            "path": path,
+            "direction": name,
+            "step": step,
+            **dict.fromkeys(MEASURES, step * factor),
+        }
+        for path in "ab"
+        for name, factor in (("activity", 1.0), ("random 0", 2.0), ("random 1", -3.0))
+        for step in range(3)
+    ]
+    changes, random = summarise(MeasuredWalks(pd.DataFrame(rows), "activity"))
+    assert changes[0].total == 2 and [each.total for each in random["brightness"]] == [4, -6]
+    assert largest_change(random["brightness"]) == 6
 
 
 def test_an_attribute_that_is_never_defined_has_no_change() -> None:
