@@ -33,7 +33,7 @@ def add_generation(app: typer.Typer) -> None:
         "fit",
         "stedfm_hf.generation.fit:fit_attribute",
         settings=AttributeFitSettings,
-        example="stedfm attribute fit --model demo --dataset my-crops --classes rest active --output activity",
+        example="stedfm attribute fit --model my-pipeline --dataset my-crops --classes rest active --output activity",
     )
     add_command(
         attribute,

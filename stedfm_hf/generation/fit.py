@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +119,7 @@ def find_encoder(model: str | Path | None) -> ModelSource:
     """
     folder = None if model is None else Path(model)
     if folder is not None and (folder / "model_index.json").is_file():
-        return find_model(folder / "encoder")
+        return replace(find_model(folder / "encoder"), name=f"encoder of {folder.resolve().name}")
     return find_model(model)
 
 

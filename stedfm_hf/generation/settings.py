@@ -30,7 +30,8 @@ class AttributeFitSettings:
     model: str | Path | None = option(
         None,
         affects_result=False,
-        help="Folder of a generation pipeline or an encoder, Hub id, or `demo`; by default the official small model.",
+        help="Folder of a generation pipeline, folder or Hub id of an encoder, or `demo`; by default the official "
+        "small model. A walk needs that of its pipeline.",
     )
     method: str = option(
         "auto",

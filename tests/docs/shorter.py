@@ -18,6 +18,7 @@ from stedfm_hf.cli import main
 from stedfm_hf.data.settings import BuildSettings, SimulateSettings
 from stedfm_hf.evaluation.segmentation.forest import PixelForest
 from stedfm_hf.evaluation.settings import ProbeSettings
+from stedfm_hf.generation.settings import AttributeWalkSettings, GenerateSettings
 from stedfm_hf.training.finetuning.settings import ClassificationSettings, SegmentationSettings
 from stedfm_hf.training.generation.settings import GenerationSettings
 from stedfm_hf.training.settings import PretrainSettings
@@ -38,6 +39,8 @@ SHORTER: dict[type, dict[str, Any]] = {
     },
     ClassificationSettings: _FINETUNING,
     SegmentationSettings: {**_FINETUNING, "effective_batch_size": 4, "overlays": 1},
+    GenerateSettings: {"num_inference_steps": 2, "number": 1, "device": "cpu"},
+    AttributeWalkSettings: {"num_inference_steps": 2, "device": "cpu"},
     ProbeSettings: {"repeats": 1},
     BuildSettings: {"workers": 1},
 }
@@ -56,6 +59,7 @@ def shortened() -> Iterator[None]:
         for kind, values in SHORTER.items():
             patch.setattr(kind, "__init__", _shorter(kind.__init__, values))  # type: ignore[misc]
         patch.setattr(SimulateSettings, "__init__", _fewer_images(SimulateSettings.__init__))
+        patch.setattr("stedfm_hf.generation.measured.MOST_REAL", 4)
         patch.setattr(PixelForest, "__init__", _shorter(PixelForest.__init__, {"n_estimators": 2}))
         yield
 

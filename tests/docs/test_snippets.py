@@ -44,9 +44,11 @@ SLOW = {
     "docs/how-to/export.md",
     "docs/how-to/finetune-classification.md",
     "docs/how-to/finetune-segmentation.md",
+    "docs/how-to/generate.md",
     "docs/how-to/pretrain.md",
     "docs/how-to/publish.md",
     "docs/how-to/search.md",
+    "docs/how-to/show-an-attribute.md",
     "docs/how-to/simulate.md",
     "docs/how-to/train-on-a-cluster.md",
 }

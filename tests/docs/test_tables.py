@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -9,6 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file
 
 from stedfm_hf.data.publishing.statistics import Statistics
 from stedfm_hf.data.repository.layout import Crop, Scaling, crop_features, crops_to_table
@@ -19,6 +23,9 @@ from stedfm_hf.discovery.search.places import PLACE_SCHEMA
 from stedfm_hf.evaluation.morphology import MORPHOLOGY
 from stedfm_hf.evaluation.scoring import METRICS
 from stedfm_hf.evaluation.segmentation.scores import Scorer, scores_to_table
+from stedfm_hf.generation.direction import Direction
+from stedfm_hf.generation.measured import DRIFT, MeasuredWalks, summarise, write_changes
+from stedfm_hf.generation.measures import MEASURES
 from stedfm_hf.inference.field_task import field_schema, object_schema
 from stedfm_hf.inference.predictions import prediction_schema
 from stedfm_hf.inference.tables import OF_IMAGE, OF_MODEL, embedding_schema
@@ -80,6 +87,33 @@ def test_columns_of_segment() -> None:
     segmenter: Any = SimpleNamespace(classes=["<class>"], object_classes={0: "<class>"})
     assert documented("segment", "fields.parquet") == set(field_schema(segmenter).names) - SHARED
     assert documented("segment", "objects.parquet") == set(object_schema(1).names) - {"model", "weights_sha256"}
+
+
+def test_columns_of_generated_images() -> None:
+    for heading, module in (("generate", "generate"), ("attribute walk", "walk")):
+        names = documented(heading) - {"direction", "file"}
+        assert len(names) > 1 and names <= literals(f"generation/{module}.py"), heading
+
+
+def test_files_of_directions(tmp_path: Path) -> None:
+    Direction(np.ones(4)).save(tmp_path)
+    tensors = set(load_file(tmp_path / "direction.safetensors"))
+    assert documented("attribute fit", "direction.safetensors") == tensors
+    facts = json.loads((tmp_path / "direction.json").read_text(encoding="utf-8"))
+    assert documented("attribute fit", "direction.json") - {"all", "AUROC", "Spearman"} == set(facts)
+
+
+def test_columns_of_measured_walks(tmp_path: Path) -> None:
+    columns = documented("attribute measure", "measures.parquet")
+    assert columns | set(MORPHOLOGY) >= {*MEASURES, DRIFT} and columns <= {
+        *MEASURES,
+        *literals("generation/measured.py"),
+    }
+    frame = pd.DataFrame({"file": ["a"] * 2, "path": ["a"] * 2, "direction": ["activity"] * 2, "step": [0, 1]})
+    changes, random = summarise(MeasuredWalks(frame.assign(**dict.fromkeys(MEASURES, 1.0)), "activity"))
+    write_changes(tmp_path / "changes.parquet", changes, random)
+    names = pq.read_table(tmp_path / "changes.parquet").column_names
+    assert documented("attribute measure", "changes.parquet") == set(names)
 
 
 def test_columns_of_evaluations() -> None:

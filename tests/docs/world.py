@@ -196,6 +196,17 @@ def _pretrained(world: World, path: Path) -> None:
     world.run("pretrain", "--recipe", "64-p8", "--dataset", "my-crops", "--output", path.name)
 
 
+def _small_crops(world: World, path: Path) -> None:
+    world.part("images")
+    world.run("data", "build", "images/", "--labels", "folder", "--crop-size", "64", "--output", path.name)
+
+
+def _pipeline(world: World, path: Path) -> None:
+    world.part("small-crops")
+    words = ("--dataset", "small-crops", "--model", "demo", "--output", path.name)
+    world.run("pretrain", "generation", "--recipe", "demo", *words)
+
+
 def _archive_of_crops(world: World, path: Path) -> None:
     write_zip(path, [curated(number, "tubulin" if number % 2 else "actin") for number in range(8)])
 
@@ -235,9 +246,11 @@ PARTS: dict[str, Callable[[World, Path], None]] = {
     "fields": _fields,
     "annotated": _annotated,
     "my-crops": _crops,
+    "small-crops": _small_crops,
     "stedfm-vit-small": _small,
     "my-classifier": _classifier,
     "my-segmenter": _segmenter,
+    "my-pipeline": _pipeline,
     "run": _pretrained,
     "STED-FM-subset-dataset-crops.zip": _archive_of_crops,
     "optim-data.zip": _optim,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,14 @@ def test_classes_give_a_boundary(
     assert direction.weights_sha256 and "all" in direction.percentiles
     assert json.loads((tmp_path / "spots" / "manifest.json").read_text())["settings"]["classes"] == ["few", "many"]
     assert main(words) == 0  # finished: nothing to do
+
+
+def test_a_direction_names_the_pipeline_of_its_encoder(model: Path, images: Path, tmp_path: Path) -> None:
+    pipeline = tmp_path / "my-pipeline"
+    shutil.copytree(model, pipeline / "encoder")
+    (pipeline / "model_index.json").write_text("{}")
+    result = fit_attribute(images, tmp_path / "out", model=pipeline, classes=("few", "many"), cache=None)
+    assert result.direction.model == "encoder of my-pipeline"
 
 
 def test_a_walk_can_keep_the_brightness(model: Path, images: Path, tmp_path: Path) -> None:
