@@ -142,7 +142,10 @@ def measure_real(settings: AttributeMeasureSettings) -> dict[str, np.ndarray]:
             numbers = np.flatnonzero(names == name)
             chosen = np.random.default_rng(0).permutation(numbers)[:MOST_REAL]
             for number in chosen:
-                image = processor.prepare(data.stored(int(number)))[0]
+                stored = data.stored(int(number))
+                image = processor.prepare(stored)[0]
                 if min(image.shape) >= size:
-                    found.setdefault(name, []).append(middle(image, size))
-    return {name: measure_images(images) for name, images in found.items()}
+                    pixel = PIXEL_SIZE_NM if stored.pixel_size_nm is None else stored.pixel_size_nm[1]
+                    measured = measure_images([middle(image, size)], pixel_size_nm=pixel)
+                    found.setdefault(name, []).append(measured)
+    return {name: np.concatenate(each) for name, each in found.items()}

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 
-from stedfm_hf.generation.measured import MeasuredWalks, largest_change, summarise
+from stedfm_hf.generation.measured import MeasuredWalks, largest_change, measure_real, summarise
 from stedfm_hf.generation.measures import MEASURES, change_along, drift, measure_images
+from stedfm_hf.generation.settings import AttributeMeasureSettings
 
 
 def test_more_spots_and_brighter_images_are_measured() -> None:
@@ -52,6 +56,18 @@ def test_opposite_random_directions_do_not_cancel() -> None:
     changes, random = summarise(MeasuredWalks(pd.DataFrame(rows), "activity"))
     assert changes[0].total == 2 and [each.total for each in random["brightness"]] == [4, -6]
     assert largest_change(random["brightness"]) == 6
+
+
+def test_real_images_are_measured_with_their_pixel_size(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).poisson(30, (40, 40)).astype(np.uint16)
+    for name, per_um in (("fine", 50), ("coarse", 25)):
+        (tmp_path / "real" / name).mkdir(parents=True)
+        path = tmp_path / "real" / name / "0.tif"
+        tifffile.imwrite(path, image, imagej=True, resolution=(per_um, per_um), metadata={"unit": "um"})
+    tifffile.imwrite(tmp_path / "0.tif.walk1.tif", np.zeros((2, 32, 32), np.float32))
+    real = measure_real(AttributeMeasureSettings(tmp_path, output=tmp_path / "out", dataset=tmp_path / "real"))
+    resolution = {name: values[0, MEASURES.index("resolution_nm")] for name, values in real.items()}
+    assert resolution["coarse"] == pytest.approx(2 * resolution["fine"])
 
 
 def test_an_attribute_that_is_never_defined_has_no_change() -> None:
