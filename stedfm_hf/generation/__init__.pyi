@@ -12,7 +12,7 @@ from .generate import GenerateResult, generate
 from .measure import AttributeMeasureResult, measure_attribute
 from .measures import measure_images
 from .walk import AttributeWalkResult, walk_attribute
-from .walks import Walk, walk_images
+from .walks import Start, Walk, start_walks, walk_images
 
 __all__ = [
     "AttributeFitResult",
@@ -21,6 +21,7 @@ __all__ = [
     "Direction",
     "GenerateResult",
     "Score",
+    "Start",
     "Walk",
     "cross_validate",
     "difference_of_groups",
@@ -32,6 +33,7 @@ __all__ = [
     "measure_images",
     "orthogonal_to",
     "principal_direction",
+    "start_walks",
     "walk_attribute",
     "walk_images",
 ]

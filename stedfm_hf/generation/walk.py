@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from stedfm_hf.data.sources import find_sources
 from stedfm_hf.generation.settings import AttributeWalkSettings
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from stedfm_hf.generation.direction import Direction
     from stedfm_hf.generation.image_files import Stack
     from stedfm_hf.generation.loading import LoadedPipeline
-    from stedfm_hf.generation.walks import Walk
+    from stedfm_hf.generation.walks import Noise, Start, Walk
     from stedfm_hf.inference.stepwise import Fact
 
 COMMAND = "attribute walk"
 WALKS, REPORT = "walks.parquet", "report.html"
+FOLLOWS = 0.5
+"""Slope of reached over wanted distances below which a warning is printed."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,23 @@ class AttributeWalkResult(OutputResult):
         lines = [f"{self.report.parent}: {images} along walks from {files}", f"report: {self.report}"]
         if (similarity := self.similarity) is not None:
             lines.insert(1, f"structural similarity of images and their reconstructions: {similarity:.3f} (mean)")
+        if (slope := self.slope) is not None and slope < FOLLOWS:
+            lines.append(
+                f"warning: the generated images follow the direction only in part (slope {slope:.2f} of reached over "
+                "wanted distances); train the pipeline longer, or on images like these"
+            )
         return "\n".join(lines)
+
+    @property
+    def slope(self) -> float | None:
+        """Slope of the reached over the wanted distances along the direction: 1 if the images follow it, 0 if not."""
+        frame = self.table.to_pandas()
+        frame = frame[~frame["direction"].str.startswith("random ")]
+        wanted, reached = (
+            frame[name] - frame.groupby("file")[name].transform("mean") for name in ("wanted", "reached")
+        )
+        spread = float((wanted**2).sum())
+        return float((wanted * reached).sum()) / spread if spread else None
 
     @property
     def similarity(self) -> float | None:
@@ -56,7 +74,12 @@ class AttributeWalkResult(OutputResult):
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for programs."""
-        more = {"images": self.table.num_rows, "similarity": self.similarity, "report": str(self.report)}
+        more = {
+            "images": self.table.num_rows,
+            "similarity": self.similarity,
+            "slope": self.slope,
+            "report": str(self.report),
+        }
         return super().to_json() | more
 
 
@@ -124,9 +147,23 @@ class _Walker:
     loaded: LoadedPipeline
 
     def __call__(self, fact: Fact, image: np.ndarray) -> list[Stack]:
-        return [self._stack(image, number) for number in (None, *range(self.settings.random_directions))]
+        from stedfm_hf.generation.walks import start_walks
 
-    def _stack(self, image: np.ndarray, random: int | None) -> Stack:
+        start = start_walks(
+            self.loaded.pipeline,
+            image[None],
+            noise=self.noise,
+            num_inference_steps=self.settings.num_inference_steps,
+            seed=self.settings.seed,
+        )
+        return [self._stack(start, number) for number in (None, *range(self.settings.random_directions))]
+
+    @property
+    def noise(self) -> Noise:
+        """Noise to start from."""
+        return "new" if self.settings.protocol == REFERENCE else cast("Noise", self.settings.noise)
+
+    def _stack(self, start: Start, random: int | None) -> Stack:
         """Walk along the direction, or along a random one, and return the images with their rows."""
         import numpy as np
 
@@ -135,15 +172,16 @@ class _Walker:
 
         made: Walk = walk_images(
             self.loaded.pipeline,
-            image[None],
+            start.images,
             self.direction,
             np.array(self.distances),
             random_direction=random,
-            noise="new" if self.settings.protocol == REFERENCE else self.settings.noise,  # type: ignore[arg-type]  # one of NOISES
+            noise=self.noise,
             num_inference_steps=self.settings.num_inference_steps,
             guidance_scale=self.settings.guidance_scale,
             batch_size=self.settings.batch_size,
             seed=self.settings.seed,
+            start=start,
         )
         rows = [
             {

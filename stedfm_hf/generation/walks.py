@@ -44,6 +44,24 @@ class Walk:
         return displacements
 
 
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Images to walk from, with their embeddings and noise.
+
+    Attributes:
+        images: Images (n, H, W) float32 in [0, 1].
+        embeddings: Embeddings (n, D) float32.
+        latents: Noise (n, 1, H, W).
+        similarity: Structural similarity of each image and its reconstruction (n,); NaN where the noise is not that of
+            the image.
+    """
+
+    images: np.ndarray
+    embeddings: np.ndarray
+    latents: torch.Tensor
+    similarity: np.ndarray
+
+
 def walk_images(
     pipeline: Any,
     images: np.ndarray | Sequence[np.ndarray],
@@ -56,6 +74,7 @@ def walk_images(
     guidance_scale: float = 1.0,
     batch_size: int = 16,
     seed: int = 0,
+    start: Start | None = None,
 ) -> Walk:
     """Generate images along a direction.
 
@@ -74,6 +93,7 @@ def walk_images(
         guidance_scale: Strength of the condition; see the pipeline.
         batch_size: Number of images that are generated at once.
         seed: Random seed of the noise if it is not inverted, and of the random directions.
+        start: Result of `start_walks` for the images, to invert them once for several walks.
 
     Raises:
         ValueError: Images, distances or direction do not fit the pipeline.
@@ -83,18 +103,19 @@ def walk_images(
     """
     from diffusers import DDIMScheduler
 
-    pixels = np.stack([np.asarray(each, np.float32) for each in images])
-    if pixels.ndim != 3 or not np.isfinite(pixels).all():
-        raise ValueError(f"images must be finite and have one shape (H, W), not {pixels.shape[1:]}")
+    if start is None:
+        start = start_walks(
+            pipeline, images, noise=noise, num_inference_steps=num_inference_steps, batch_size=batch_size, seed=seed
+        )
+    pixels, embeddings = start.images, start.embeddings
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-    embeddings, latents, similarity = _start(pipeline, pixels, noise, num_inference_steps, batch_size, seed)
-    start = direction.signed_distance(embeddings)
+    distance = direction.signed_distance(embeddings)
     wanted = np.broadcast_to(np.asarray(distances, np.float64), (len(pixels), np.shape(distances)[-1])).copy()
     along = direction if random_direction is None else random_unit(direction, random_direction, seed)
     first = along.signed_distance(embeddings)
-    steps = [along.move(embeddings, first + wanted[:, step] - start) for step in range(wanted.shape[1])]
+    steps = [along.move(embeddings, first + wanted[:, step] - distance) for step in range(wanted.shape[1])]
     conditions = np.stack(steps, axis=1).reshape(-1, embeddings.shape[1])
-    repeated = latents.repeat_interleave(wanted.shape[1], dim=0)
+    repeated = start.latents.repeat_interleave(wanted.shape[1], dim=0)
     if noise == "new":
         repeated = _noise(pipeline, (len(conditions), *pixels.shape[1:]), seed)
     generated, reached = [], []
@@ -111,11 +132,45 @@ def walk_images(
     return Walk(
         np.concatenate(generated).reshape(*shape, *pixels.shape[1:]),
         pixels,
-        start,
+        distance,
         wanted,
         np.concatenate(reached).reshape(shape),
-        similarity,
+        start.similarity,
     )
+
+
+def start_walks(
+    pipeline: Any,
+    images: np.ndarray | Sequence[np.ndarray],
+    *,
+    noise: Noise = "inverted",
+    num_inference_steps: int = 50,
+    batch_size: int = 16,
+    seed: int = 0,
+) -> Start:
+    """Embed images and find the noise that walks from them start with; see `walk_images` for the arguments.
+
+    Raises:
+        ValueError: Images are not finite, or do not fit the pipeline.
+    """
+    pixels = np.stack([np.asarray(each, np.float32) for each in images])
+    if pixels.ndim != 3 or not np.isfinite(pixels).all():
+        raise ValueError(f"images must be finite and have one shape (H, W), not {pixels.shape[1:]}")
+    batches = [pixels[at : at + batch_size] for at in range(0, len(pixels), batch_size)]
+    if noise != "inverted":
+        embeddings = np.concatenate([embed(pipeline, batch) for batch in batches])
+        return Start(pixels, embeddings, _noise(pipeline, pixels.shape, seed), np.full(len(pixels), np.nan))
+    parts = [
+        pipeline.invert([each[None] for each in batch], num_inference_steps=num_inference_steps, normalization="none")
+        for batch in batches
+    ]
+    similarity = [
+        float(structural_similarity(image, again, data_range=1.0))
+        for part in parts
+        for image, again in zip(part.images, part.reconstruction, strict=True)
+    ]
+    embeddings = torch.cat([part.embeddings for part in parts]).cpu().numpy()
+    return Start(pixels, embeddings, torch.cat([part.latents for part in parts]), np.array(similarity))
 
 
 def embed(pipeline: Any, images: np.ndarray) -> np.ndarray:
@@ -140,31 +195,6 @@ def random_unit(direction: Direction, number: int, seed: int) -> Direction:
     """
     normal = np.random.default_rng([seed, number]).normal(size=len(direction))
     return Direction(normal, 0.0, direction.mean, direction.scale, name=f"random {number}", method="random")
-
-
-def _start(
-    pipeline: Any, pixels: np.ndarray, noise: Noise, steps: int, batch_size: int, seed: int
-) -> tuple[np.ndarray, torch.Tensor, np.ndarray]:
-    """Return the embeddings (n, D), the noise (n, 1, H, W) and the similarity (n,) of images and reconstructions."""
-    if noise != "inverted":
-        embeddings = [embed(pipeline, pixels[at : at + batch_size]) for at in range(0, len(pixels), batch_size)]
-        latents = _noise(pipeline, pixels.shape, seed)
-        return np.concatenate(embeddings), latents, np.full(len(pixels), np.nan)
-    parts = [
-        pipeline.invert(
-            [each[None] for each in pixels[at : at + batch_size]],
-            num_inference_steps=steps,
-            normalization="none",
-        )
-        for at in range(0, len(pixels), batch_size)
-    ]
-    similarity = [
-        float(structural_similarity(image, again, data_range=1.0))
-        for part in parts
-        for image, again in zip(part.images, part.reconstruction, strict=True)
-    ]
-    embeddings_found = torch.cat([part.embeddings for part in parts]).cpu().numpy()
-    return embeddings_found, torch.cat([part.latents for part in parts]), np.array(similarity)
 
 
 def _noise(pipeline: Any, shape: tuple[int, ...], seed: int) -> torch.Tensor:

@@ -92,6 +92,18 @@ def test_random_walks_are_as_long(pipeline: Any) -> None:
     assert walk.wanted.tolist() == [[1.0], [1.0]]
 
 
+def test_a_walk_that_the_images_do_not_follow_is_reported(
+    folder: Path, direction: Path, images: Path, tmp_path: Path
+) -> None:
+    result = walk_attribute(images, tmp_path / "walks", model=folder, direction=direction, num_inference_steps=1)
+    frame = result.table.to_pandas()
+    slopes = [np.polyfit(each["wanted"], each["reached"], 1)[0] for _, each in frame.groupby("file")]
+    assert result.slope is not None and result.slope == pytest.approx(np.mean(slopes), abs=1e-6)
+    assert ("warning: the generated images follow the direction only in part" in result.summary()) == (
+        result.slope < 0.5
+    )
+
+
 def test_the_commands_walk_measure_and_generate(
     folder: Path, direction: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
