@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import tifffile
 from matplotlib.figure import Figure
@@ -72,16 +73,15 @@ def _how_many(shown: int, total: int) -> str:
     return f"{shown} of {total} walks." if shown < total else f"{total} walk{'' if total == 1 else 's'}."
 
 
-def _strips(folder: Path, own: object, files: list[str], direction: Direction) -> Figure:
+def _strips(folder: Path, frame: pd.DataFrame, files: list[str], direction: Direction) -> Figure:
     """Plot one row of images per walk."""
-    frame = own  # a pandas frame, whose stubs are not installed
     stacks = [_read(folder / file) for file in files]
     columns = max(len(stack) for stack in stacks)
     with style():
         figure = Figure(figsize=(1.45 * columns, 1.75 * len(files)), layout="constrained")
         axes = figure.subplots(len(files), columns, squeeze=False)
         for row, (file, stack) in enumerate(zip(files, stacks, strict=True)):
-            steps = frame[frame["file"] == file].sort_values("step")  # type: ignore[index]  # see above
+            steps = frame[frame["file"] == file].sort_values("step")
             for column, image in enumerate(stack):
                 panel = axes[row, column]
                 show_image(panel, image, limits=(0.0, max(float(np.percentile(stack, 99.8)), 1e-3)))
@@ -94,15 +94,14 @@ def _strips(folder: Path, own: object, files: list[str], direction: Direction) -
     return figure
 
 
-def _reached(frame: object, direction: Direction) -> Figure:
+def _reached(table: pd.DataFrame, direction: Direction) -> Figure:
     """Plot the reached over the wanted distance, of the direction and of random directions."""
-    table = frame  # a pandas frame, whose stubs are not installed
     with style():
         figure = Figure(figsize=(4.2, 3.4), layout="constrained")
         axes = figure.subplots()
-        names = list(dict.fromkeys(table["direction"]))  # type: ignore[index]  # see above
+        names = list(dict.fromkeys(table["direction"]))
         for name in names:
-            rows = table[table["direction"] == name]  # type: ignore[index]  # see above
+            rows = table[table["direction"] == name]
             own = name == direction.name
             axes.plot(
                 rows["wanted"],

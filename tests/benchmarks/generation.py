@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg import sqrtm
 from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 from skimage.feature import peak_local_max
@@ -29,16 +28,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from stedfm_hf.data.simulation.attributes import ATTRIBUTES, BLUR, PHYSICS, simulate_attributes
-from stedfm_hf.data.simulation.structures import RING_PERIOD_NM
 from stedfm_hf.evaluation.baselines import texture_features
 from stedfm_hf.generation.fitting import fit_regression
 from stedfm_hf.generation.generate import scheduler_of
 from stedfm_hf.generation.loading import LoadedPipeline, load_pipeline
 from stedfm_hf.generation.measures import drift
 from stedfm_hf.generation.walks import Noise, embed, walk_images
+from stedfm_hf.metrics import frechet_distance
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.runs import atomic_path
 from tests.benchmarks.timing import machine, table
+from tests.data.simulation.test_attributes import ring_power
 
 Found = dict[str, Any]
 HELD_OUT, FITTED = 900_000, 800_000
@@ -111,20 +111,12 @@ class Bench:
         return np.concatenate(parts)
 
 
-def frechet(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the Fréchet distance of two sets of features."""
-    means, covariances = zip(*((each.mean(axis=0), np.cov(each, rowvar=False)) for each in (one, other)), strict=True)
-    root = sqrtm(covariances[0] @ covariances[1])
-    square = np.sum((means[0] - means[1]) ** 2) + np.trace(covariances[0] + covariances[1] - 2 * np.real(root))
-    return float(max(square, 0.0))
-
-
 def distances(bench: Bench, made: np.ndarray) -> Found:
     """Return Fréchet distances of images to held-out images, in embeddings and in texture features."""
     scaler = StandardScaler().fit(texture_features(list(bench.real)))
     return {
-        "embeddings": frechet(bench.embed(made), bench.embed(bench.real)),
-        "texture": frechet(
+        "embeddings": frechet_distance(bench.embed(made), bench.embed(bench.real)),
+        "texture": frechet_distance(
             scaler.transform(texture_features(list(made))), scaler.transform(texture_features(list(bench.real)))
         ),
     }
@@ -218,14 +210,6 @@ def inversion(bench: Bench, steps: int, iterations: int) -> Found:
         for one, other in zip(part.images, part.reconstruction, strict=True)
     ]
     return {"mean": float(np.mean(similarity)), "lowest": float(np.min(similarity))}
-
-
-def ring_power(image: np.ndarray) -> float:
-    """Return the share of the power at the period of the rings."""
-    power = np.abs(np.fft.fft2(image - image.mean())) ** 2
-    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(len(image)), np.fft.fftfreq(len(image))))
-    at_period = np.abs(frequency - PHYSICS.pixel_size_nm / RING_PERIOD_NM) < 0.015
-    return float(power[at_period].sum() / (power[frequency > 0.05].sum() + 1e-12))
 
 
 def spot_count(image: np.ndarray) -> float:
