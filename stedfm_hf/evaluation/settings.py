@@ -58,13 +58,7 @@ class ComparisonSettings:
     device: str = options.device()
     precision: str = options.precision()
     batch_size: int = options.batch_size(32, "images")
-    cache: str | Path | None = option(
-        "auto",
-        affects_result=False,
-        metavar="DIR|auto|none",
-        parse=lambda text: None if text == "none" else text,
-        help="Folder to cache features in; auto is a folder in the user cache, none disables the cache.",
-    )
+    cache: str | Path | None = options.cache()
     overwrite: bool = options.overwrite()
 
     def check(self) -> None:

@@ -83,7 +83,14 @@ def measure_attribute(settings: AttributeMeasureSettings) -> AttributeMeasureRes
         overwrite=settings.overwrite,
     ) as output:
         from stedfm_hf.generation.measure_report import write_measure_report
-        from stedfm_hf.generation.measured import measure_real, measure_walks, read_measured, summarise, write_measured
+        from stedfm_hf.generation.measured import (
+            measure_real,
+            measure_walks,
+            read_measured,
+            summarise,
+            write_changes,
+            write_measured,
+        )
 
         if output.finished:
             output.report_finished()
@@ -93,8 +100,6 @@ def measure_attribute(settings: AttributeMeasureSettings) -> AttributeMeasureRes
             write_measured(output.path / MEASURES, measured)
         changes, random = summarise(measured)
         if not output.finished:
-            from stedfm_hf.generation.measured import write_changes
-
             real = measure_real(settings)
             write_changes(output.path / CHANGES, changes, random)
             write_measure_report(output.path, measured, changes, random, real)

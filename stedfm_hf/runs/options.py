@@ -216,6 +216,17 @@ def seed(purpose: str, default: int | None = 0) -> Any:
     return option(default, minimum=0, help=f"Random seed of {purpose}.")
 
 
+def cache() -> Any:
+    """Define the option for the folder that features are cached in; None caches nothing."""
+    return option(
+        "auto",
+        affects_result=False,
+        metavar="DIR|auto|none",
+        parse=lambda text: None if text == "none" else text,
+        help="Folder to cache features in; auto is a folder in the user cache, none disables the cache.",
+    )
+
+
 def overwrite() -> Any:
     """Define the option that replaces an existing output."""
     return option(
