@@ -13,7 +13,7 @@ from stedfm_hf.app.limits import StoppedError, time_limit, watch
 from stedfm_hf.app.model_sources import ModelSources
 from stedfm_hf.app.settings import AppSettings
 from stedfm_hf.generation.direction import Direction
-from stedfm_hf.generation.loading import LoadedPipeline, check_encoder, load_pipeline
+from stedfm_hf.generation.loading import LoadedPipeline, check_direction, load_pipeline
 from stedfm_hf.inference import Classifier, Encoder, Segmenter, load_classifier, load_encoder, load_segmenter
 from stedfm_hf.inference.reconstruction import Autoencoder, load_autoencoder
 from stedfm_hf.runs import UserError
@@ -121,7 +121,7 @@ def load_generator(settings: AppSettings) -> tuple[LoadedPipeline | None, dict[s
     directions: dict[str, Direction] = {}
     for folder in settings.directions:
         direction = Direction.load(folder)
-        check_encoder(direction, generator)
+        check_direction(direction, generator)
         name = direction.name if direction.name not in directions else f"{direction.name} ({Path(folder).name})"
         directions[name] = direction
     watch(generator.pipeline.unet)

@@ -285,16 +285,28 @@ def _load(source: ModelSource, device: str, precision: str, batch_size: int) -> 
     """Load a STED-FM model with its processor, or another vision model of transformers (`_load_vision`)."""
     if not _is_foreign(source):
         encoder = load_encoder(source, device=device, precision=precision)
-        identity = {
-            "weights": encoder.weights_sha256,
-            "processor": _settings(encoder.processor),
-            "tile_size": encoder.model.config.image_size,
-            "pooling": "avg",
-            "precision": str(encoder.model.dtype).removeprefix("torch."),
-        }
         name = f"{source.given} (packaged)" if source.given in PACKAGED else encoder.name
-        return EncoderExtractor(source.given, name, identity, encoder=encoder, batch_size=batch_size)
+        return encoder_extractor(source.given, name, encoder, batch_size)
     return _load_vision(source.location, source.given, device, batch_size)
+
+
+def encoder_extractor(key: str, name: str, encoder: Encoder, batch_size: int) -> EncoderExtractor:
+    """Return the extractor of a loaded encoder.
+
+    Args:
+        key: Identifier in commands and tables.
+        name: Name in reports.
+        encoder: Encoder.
+        batch_size: Number of images in a forward pass.
+    """
+    identity = {
+        "weights": encoder.weights_sha256,
+        "processor": _settings(encoder.processor),
+        "tile_size": encoder.model.config.image_size,
+        "pooling": "avg",
+        "precision": str(encoder.model.dtype).removeprefix("torch."),
+    }
+    return EncoderExtractor(key, name, identity, encoder=encoder, batch_size=batch_size)
 
 
 def _is_foreign(source: ModelSource) -> bool:

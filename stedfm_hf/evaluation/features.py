@@ -161,9 +161,8 @@ def _compute(data: LabelledImages, extractor: Extractor) -> ExtractedFeatures:
 
         rows = list(extractor.extract(images()))
     if not rows:
-        raise UserError(
-            f"{data.name}: none of {len(data)} images can be read. First error: {next(iter(failed.values()), '')}"
-        )
+        first = next((f". First error: {data.image_ids[number]}: {reason}" for number, reason in failed.items()), "")
+        raise UserError(f"{data.name}: none of {len(data)} images can be used{first}")
     readable = np.stack(rows).astype(np.float32)
     if not np.isfinite(readable).all():
         raise UserError(

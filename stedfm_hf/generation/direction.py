@@ -65,6 +65,8 @@ class Direction:
         orthogonal_to: Names of the attributes that it was made orthogonal to.
         model: Name of the encoder.
         weights_sha256: SHA-256 of the weights of the encoder, or None if unknown.
+        encoder_fingerprint: Fingerprint of the encoder (`stedfm_hf.modeling.conditioning_stedfm`), or None if unknown.
+        size_px: Height and width of the fitted images in pixels, or None if unknown or different.
 
     Example:
         >>> direction = Direction(np.array([0.6, 0.8]), 1.0)
@@ -86,6 +88,8 @@ class Direction:
     orthogonal_to: tuple[str, ...] = ()
     model: str = ""
     weights_sha256: str | None = None
+    encoder_fingerprint: str | None = None
+    size_px: int | None = None
 
     def __post_init__(self) -> None:
         """Check the arrays, and normalise the normal."""
@@ -167,7 +171,7 @@ class Direction:
         arrays = {name: getattr(self, name) for name in ("normal", "mean", "scale")}
         with atomic_path(target / WEIGHTS) as temporary:
             save_file({**arrays, "offset": np.array([self.offset])}, temporary)
-        facts = {name: getattr(self, name) for name in _FACTS} | {
+        facts = {name: getattr(self, name) for name in (*_FACTS, *_LATER_FACTS)} | {
             "percentiles": {name: [float(value) for value in values] for name, values in self.percentiles.items()},
             "score": None if self.score is None else asdict(self.score),
         }
@@ -203,6 +207,7 @@ class Direction:
             facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
             score = None if facts["score"] is None else Score(**facts["score"])
             known = {name: tuple(facts[name]) if isinstance(facts[name], list) else facts[name] for name in _FACTS}
+            known |= {name: facts.get(name) for name in _LATER_FACTS}
             found = cls(arrays["normal"], float(arrays["offset"][0]), arrays["mean"], arrays["scale"])
             return found.with_facts(percentiles=facts["percentiles"], score=score, **known)
         except (SafetensorError, KeyError, IndexError, TypeError, ValueError) as error:
@@ -223,3 +228,5 @@ class Direction:
 
 
 _FACTS = ("name", "method", "classes", "orthogonal_to", "model", "weights_sha256")
+_LATER_FACTS = ("encoder_fingerprint", "size_px")
+"""Facts that directions of earlier versions do not have."""

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from stedfm_hf.evaluation.extractors import EncoderExtractor, load_extractors
+from stedfm_hf.evaluation.extractors import EncoderExtractor, encoder_extractor
 from stedfm_hf.evaluation.features import compute_features, features_folder
 from stedfm_hf.evaluation.morphology import PIXEL_SIZE_UM, morphology_features
+from stedfm_hf.generation.loading import load_pipeline
+from stedfm_hf.generation.names import find_pipeline, is_pipeline
 from stedfm_hf.generation.settings import AttributeFitSettings
+from stedfm_hf.images import StedImage
+from stedfm_hf.inference.loading import load_encoder
 from stedfm_hf.labels.labelled import LabelledImages, read_labelled
+from stedfm_hf.labels.sourced import sha256_of
+from stedfm_hf.modeling.conditioning_stedfm import fingerprint
+from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.runs import Manifest, UserError, manifest_path
-from stedfm_hf.runs.quiet import quiet_transformers
-from stedfm_hf.weights.models import ModelSource
+from stedfm_hf.weights.models import find_model
+from stedfm_hf.weights.packaged import packaged_name
 
 MEMBERSHIPS, FEATURES = "memberships.parquet", "features.parquet"
 """Tables in the result of `stedfm cluster`."""
+_SAMPLE = 32
+"""Number of images whose size is compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +43,9 @@ class EmbeddedImages:
         model: Name of the encoder.
         weights_sha256: SHA-256 of its weights.
         measured: Attributes measured in the images (n,) float64, by name.
+        encoder_fingerprint: Fingerprint of the encoder, or None if it is not known.
+        size_px: Height and width of the images in pixels, or None if unknown or different.
+        failed: Reason why an image was left out, by its name.
     """
 
     embeddings: np.ndarray
@@ -42,6 +55,9 @@ class EmbeddedImages:
     model: str
     weights_sha256: str | None
     measured: dict[str, np.ndarray]
+    encoder_fingerprint: str | None = None
+    size_px: int | None = None
+    failed: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.target)
@@ -68,15 +84,16 @@ def is_cluster_result(folder: str | Path) -> bool:
     return record.is_file() and Manifest.load(record).command == "cluster"
 
 
-def read_clusters(folder: str | Path) -> EmbeddedImages:
+def read_clusters(settings: AttributeFitSettings) -> EmbeddedImages:
     """Read the embeddings and leaves of a result of `stedfm cluster`.
 
     Args:
-        folder: Result folder.
+        settings: Settings of the fit; `dataset` is the result, and `model` that of its embeddings.
 
     Raises:
-        UserError: It is not finished, or not of embeddings.
+        UserError: It is not finished, not of embeddings, or of those of another model.
     """
+    folder = settings.dataset
     path, manifest = Path(folder), Manifest.load(manifest_path(folder, folder=True))
     if manifest.settings.get("features") != "embedding":
         raise UserError(f"{folder}: holds clusters of {manifest.settings.get('features')}, not of embeddings")
@@ -85,27 +102,52 @@ def read_clusters(folder: str | Path) -> EmbeddedImages:
         raise UserError(f"{folder}: has no {' and '.join(missing)}; run its command again")
     leaves, features = pq.read_table(path / MEMBERSHIPS), pq.read_table(path / FEATURES)
     column = features["features"].combine_chunks()
+    model, digest = str(manifest.options.get("model") or ""), manifest.options.get("weights_sha256")
     return EmbeddedImages(
         column.flatten().to_numpy().reshape(len(column), -1),
         np.array(leaves["leaf"].to_pylist(), str),
         np.array([str(each) for each in leaves["source"].to_pylist()]),
         path.resolve().name,
-        str(manifest.model or manifest.options.get("model") or ""),
-        manifest.weights_sha256,
+        model,
+        digest,
         {},
+        _fingerprint_of_clusters(settings, model, digest),
     )
 
 
-def embed_labelled(settings: AttributeFitSettings, model: ModelSource) -> EmbeddedImages:
+def _fingerprint_of_clusters(settings: AttributeFitSettings, model: str, weights_sha256: str | None) -> str | None:
+    """Return the fingerprint of the encoder of clusters: the given one, or a packaged one; else None.
+
+    Raises:
+        UserError: If another model than that of the clusters is given.
+    """
+    name = settings.model or packaged_name(model)
+    if name is None:
+        return None
+    device = settings.device
+    encoder = load_pipeline(name, device=device).encoder if is_pipeline(name) else load_encoder(name, device=device)
+    if encoder.weights_sha256 == weights_sha256:
+        return fingerprint(encoder.model)
+    if settings.model is None:
+        return None
+    raise UserError(
+        f"model {name}: has other weights than the model of {settings.dataset}, {model}; give that model, or leave "
+        "out --model"
+    )
+
+
+def embed_labelled(settings: AttributeFitSettings) -> EmbeddedImages:
     """Embed the labelled images of a data set, with the attributes that the direction shall be orthogonal to.
 
     Args:
         settings: Settings of the fit.
-        model: Encoder.
 
     Raises:
-        UserError: The labels are missing or unusable, or no image can be read.
+        UserError: The model cannot be loaded, the labels are missing or unusable, or no image can be used.
     """
+    # Wrong names are reported before the images are read.
+    folder = find_pipeline(settings.model) if settings.model is not None and is_pipeline(settings.model) else None
+    source = None if folder is not None else find_model(settings.model)
     splits = read_labelled(
         settings.dataset,
         settings.split,
@@ -114,25 +156,28 @@ def embed_labelled(settings: AttributeFitSettings, model: ModelSource) -> Embedd
         channel=settings.channel,
         source_pattern=settings.source_pattern,
     )
-    with quiet_transformers():
-        (extractor,) = load_extractors(
-            [model],
-            [],
-            data=next(iter(splits.values())),
-            device=settings.device,
-            batch_size=settings.batch_size,
-        )
-    if not isinstance(extractor, EncoderExtractor):
-        raise UserError(f"model {model.given}: is not a STED-FM encoder")
+    if source is not None:
+        encoder = load_encoder(source, device=settings.device)
+        shown, name, size = source.given, encoder.name, _common_size(splits.values(), encoder.processor)
+    else:
+        loaded = load_pipeline(settings.model or "", device=settings.device)
+        encoder, size = loaded.encoder, loaded.size_px
+        shown = name = f"encoder of {loaded.name}"
+        splits = {split: _of_size(data, encoder.processor, size, loaded.name) for split, data in splits.items()}
+    extractor = encoder_extractor(shown, shown, encoder, settings.batch_size)
     cache = features_folder() if settings.cache == "auto" else settings.cache and Path(settings.cache)
-    wanted = [name for name in settings.orthogonal_to if name in MEASURES]
+    wanted = [each for each in settings.orthogonal_to if each in MEASURES]
     parts = [_embed(data, extractor, cache or None, wanted) for data in splits.values()]
     return replace(
         parts[0],
         embeddings=np.concatenate([part.embeddings for part in parts]),
         target=np.concatenate([part.target for part in parts]),
         sources=np.concatenate([part.sources for part in parts]),
-        measured={name: np.concatenate([part.measured[name] for part in parts]) for name in wanted},
+        measured={each: np.concatenate([part.measured[each] for part in parts]) for each in wanted},
+        model=name,
+        encoder_fingerprint=fingerprint(encoder.model),
+        size_px=size,
+        failed={image: reason for part in parts for image, reason in part.failed.items()},
     )
 
 
@@ -150,10 +195,47 @@ def _embed(data: LabelledImages, extractor: EncoderExtractor, cache: Path | None
         target[readable],
         data.sources[readable],
         data.name,
-        extractor.encoder.name,
+        extractor.name,
         extractor.encoder.weights_sha256,
         measured,
+        failed={**data.failed, **{str(data.image_ids[n]): reason for n, reason in features.failed.items()}},
     )
+
+
+def _of_size(data: LabelledImages, processor: StedFmImageProcessor, size: int, pipeline: str) -> LabelledImages:
+    """Return images whose reader refuses those of another size than the pipeline generates."""
+
+    def read(row: int) -> StedImage:
+        image = data.reader(row)
+        height, width = _size_of(image, processor)
+        if (height, width) != (size, size):
+            raise ValueError(
+                f"is {height} x {width} pixels, and the pipeline {pipeline} generates {size} x {size}; make crops of "
+                f"this size: stedfm data build --crop-size {size}"
+            )
+        return image
+
+    return replace(data, reader=read, fingerprint=sha256_of(data.fingerprint, f"{size} px".encode()))
+
+
+def _common_size(splits: Iterable[LabelledImages], processor: StedFmImageProcessor) -> int | None:
+    """Return the height and width of images if a sample of them are squares of one size, in pixels; else None."""
+    found = set()
+    for data in splits:
+        for number in np.unique(np.linspace(0, len(data) - 1, _SAMPLE).astype(int)):
+            try:
+                found.add(_size_of(data.stored(int(number)), processor))
+            except (ValueError, OSError):
+                continue  # reported with the features
+    sizes = {size for shape in found for size in shape}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _size_of(image: StedImage, processor: StedFmImageProcessor) -> tuple[int, int]:
+    """Return the height and width of an image as the encoder gets it, in pixels."""
+    resampled = processor.target_pixel_size_nm is not None
+    height, width = (processor.prepare(image) if resampled else image.array).shape[-2:]
+    return height, width
 
 
 def _brightness(image: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from stedfm_hf.data.sources import check_dataset
 from stedfm_hf.generation.settings import AttributeFitSettings
 from stedfm_hf.runs import UserError, counted, some_of
+from stedfm_hf.runs.failures import print_failed
 from stedfm_hf.runs.options import REFERENCE
 from stedfm_hf.runs.output import check_output, open_output
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
-from stedfm_hf.weights.models import ModelSource, find_model
 
 if TYPE_CHECKING:
     from stedfm_hf.generation.direction import Direction
@@ -41,9 +41,9 @@ class AttributeFitResult(OutputResult):
         """Return what was fitted and how good it is."""
         direction, score = self.direction, self.direction.score
         leads = f" from {direction.classes[0]} to {direction.classes[1]}" if direction.classes else ""
-        lines = [
-            f"{self.output}: direction {direction.name}{leads} ({direction.method}), {counted(self.images, 'image')}"
-        ]
+        count = self.manifest.counts()["failed"]
+        images = counted(self.images, "image") + (f", {count} left out" if count else "")
+        lines = [f"{self.output}: direction {direction.name}{leads} ({direction.method}), {images}"]
         if score is not None:
             interval = f"{score.low:.3f} to {score.high:.3f}"
             lines.append(f"held-out {score.name} {score.value:.3f} ({interval}; chance {score.chance:g})")
@@ -82,10 +82,11 @@ def fit_attribute(settings: AttributeFitSettings) -> AttributeFitResult:
 
     check_output(settings.output, COMMAND, is_folder=True, overwrite=settings.overwrite)
     if is_cluster_result(settings.dataset):
-        images = read_clusters(settings.dataset)
+        images = read_clusters(settings)
     else:
         check_dataset(settings.dataset)
-        images = embed_labelled(settings, find_encoder(settings.model))
+        images = embed_labelled(settings)
+    print_failed(images.failed)
     images = _of_two_classes(images, settings)
     with open_output(
         settings.output,
@@ -105,22 +106,9 @@ def fit_attribute(settings: AttributeFitSettings) -> AttributeFitResult:
         else:
             direction = fit_direction(images, settings)
             direction.save(output.path)
+            for name, reason in images.failed.items():
+                output.manifest.failed(name, reason)
     return AttributeFitResult(output.path, output.manifest, direction, len(images))
-
-
-def find_encoder(model: str | Path | None) -> ModelSource:
-    """Find an encoder, or that of a generation pipeline.
-
-    Args:
-        model: Folder of a pipeline or of a model, Hub id, `demo`, or None for the official one.
-
-    Raises:
-        UserError: There is none.
-    """
-    folder = None if model is None else Path(model)
-    if folder is not None and (folder / "model_index.json").is_file():
-        return replace(find_model(folder / "encoder"), name=f"encoder of {folder.resolve().name}")
-    return find_model(model)
 
 
 def fit_direction(images: EmbeddedImages, settings: AttributeFitSettings) -> Direction:
@@ -160,6 +148,8 @@ def fit_direction(images: EmbeddedImages, settings: AttributeFitSettings) -> Dir
         ),
         model=images.model,
         weights_sha256=images.weights_sha256,
+        encoder_fingerprint=images.encoder_fingerprint,
+        size_px=images.size_px,
     )
 
 
@@ -190,6 +180,7 @@ def _nuisance(name: str, images: EmbeddedImages, settings: AttributeFitSettings)
     """Return the direction of an attribute that shall not change: measured in the images, or saved in a folder."""
     from stedfm_hf.generation.direction import Direction
     from stedfm_hf.generation.fitting import fit_regression
+    from stedfm_hf.modeling.conditioning_stedfm import is_same_encoder
 
     if name in images.measured:
         values = images.measured[name]
@@ -200,8 +191,13 @@ def _nuisance(name: str, images: EmbeddedImages, settings: AttributeFitSettings)
     if not Path(name).is_dir():
         raise UserError(f"--orthogonal-to {name}: is neither brightness, density nor the folder of a direction")
     direction = Direction.load(name)
-    if len(direction) != images.embeddings.shape[1]:
-        raise UserError(f"--orthogonal-to {name}: was fitted with another encoder ({direction.model})")
+    known = direction.encoder_fingerprint, images.encoder_fingerprint
+    other = all(known) and not is_same_encoder(*map(str, known))
+    if other or len(direction) != images.embeddings.shape[1]:
+        raise UserError(
+            f"--orthogonal-to {name}: was fitted with another encoder ({direction.model}); fit it again with --model "
+            "and the model of this fit"
+        )
     return direction
 
 
@@ -214,11 +210,20 @@ def _of_two_classes(images: EmbeddedImages, settings: AttributeFitSettings) -> E
     known = sorted(set(images.target.tolist()))
     if settings.classes is None:
         if len(known) != 2:
+            classes = f"{len(known)} {'class' if len(known) == 1 else 'classes'} ({some_of(known)})"
             raise UserError(
-                f"{images.name}: has {len(known)} classes ({some_of(known)}); a direction needs two: --classes FROM TO"
+                f"{images.name}: has {classes}; a direction needs two: --classes FROM TO{_left_out(images)}"
             )
         return images
     if unknown := [each for each in settings.classes if each not in known]:
-        raise UserError(f"--classes {unknown[0]}: is not a class of {images.name}; there are: {', '.join(known)}")
+        raise UserError(
+            f"--classes {unknown[0]}: is not a class of {images.name}; there are: {', '.join(known)}"
+            f"{_left_out(images)}"
+        )
     keep = (images.target == settings.classes[0]) | (images.target == settings.classes[1])
     return images.take(keep)
+
+
+def _left_out(images: EmbeddedImages) -> str:
+    """Return how many images were left out, as the end of a message; empty without any."""
+    return f". {counted(len(images.failed), 'image')} left out, see above" if images.failed else ""

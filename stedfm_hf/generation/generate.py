@@ -33,20 +33,21 @@ class GenerateResult(OutputResult):
 
     Attributes:
         table: One row per generated image, with the similarity of its embedding to that of the given image.
-        sheet: Figure of some of the images.
+        sheet: Figure of some of the images; None if there are none.
     """
 
     table: pa.Table
-    sheet: Path
+    sheet: Path | None
 
     def summary(self) -> str:
         """Return the number of images."""
         made, files = counted(self.table.num_rows, "image"), self.describe_items("file")
-        return f"{self.output.parent}: {made} generated from {files}\nsheet: {self.sheet}"
+        sheet = "" if self.sheet is None else f"\nsheet: {self.sheet}"
+        return f"{self.output.parent}: {made} generated from {files}{sheet}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for programs."""
-        return super().to_json() | {"images": self.table.num_rows, "sheet": str(self.sheet)}
+        return super().to_json() | {"images": self.table.num_rows, "sheet": self.sheet and str(self.sheet)}
 
 
 @takes_settings(GenerateSettings)
@@ -75,11 +76,13 @@ def generate(settings: GenerateSettings) -> GenerateResult:
     import pyarrow as pa
 
     from stedfm_hf.generation.image_files import make_images
-    from stedfm_hf.generation.loading import load_pipeline
+    from stedfm_hf.generation.loading import check_sampling, load_pipeline
     from stedfm_hf.generation.sheet import save_sheet
 
     reference = settings.protocol == REFERENCE
+    steps = REFERENCE_STEPS if reference else settings.num_inference_steps
     loaded = load_pipeline(settings.model, device=settings.device)
+    check_sampling(loaded, steps, settings.guidance_scale)
     loaded.pipeline.scheduler = scheduler_of("ddpm" if reference else settings.scheduler, loaded.pipeline.scheduler)
     result = make_images(
         settings,
@@ -88,12 +91,12 @@ def generate(settings: GenerateSettings) -> GenerateResult:
         skipped,
         loaded,
         [("number", pa.int64()), ("similarity", pa.float64())],
-        _Generator(settings, loaded, REFERENCE_STEPS if reference else settings.num_inference_steps),
+        _Generator(settings, loaded, steps),
         table=TABLE,
         kinds=["generated"],
         resolved={},
     )
-    sheet = save_sheet(folder, result.table)
+    sheet = save_sheet(folder, result.table) if result.table.num_rows else None
     return GenerateResult(folder / TABLE, result.manifest, result.table, sheet)
 
 

@@ -109,14 +109,16 @@ class _Writer:
     counts: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, fact: Fact, pixels: np.ndarray) -> Fact:
-        if min(pixels.shape[1:]) < self.size_px:
+        height, width = pixels.shape[1:]
+        if min(height, width) < self.size_px:
             raise ValueError(
-                f"is smaller than the {self.size_px} x {self.size_px} pixels of the network; give larger images"
+                f"is {height} x {width} pixels, smaller than the {self.size_px} x {self.size_px} pixels of the "
+                "network; give larger images"
             )
         self.counts[fact["path"]] += 1
         number = self.counts[fact["path"]]
         crop = middle(np.asarray(pixels[0], np.float32), self.size_px)
-        cell = fact["height"] / pixels.shape[1], fact["width"] / pixels.shape[2]
+        cell = fact["height"] / height, fact["width"] / width
         rows: list[Fact] = []
         for stack in self.make(fact, crop):
             name = f"{fact['path']}.{stack.kind}{number}.tif"

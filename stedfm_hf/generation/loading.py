@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from stedfm_hf.generation.direction import Direction
-from stedfm_hf.generation.names import check_pipeline_name
+from stedfm_hf.generation.names import ADVICE, find_pipeline
 from stedfm_hf.inference.loading import Encoder, choose_device, weights_sha256
+from stedfm_hf.modeling.conditioning_stedfm import is_same_encoder
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.quiet import quiet_transformers
 
@@ -50,43 +51,80 @@ def load_pipeline(model: str | Path, *, device: str = "auto") -> LoadedPipeline:
 
     from stedfm_hf.modeling.generation_pipeline_stedfm import StedFmGenerationPipeline
 
-    check_pipeline_name(model)
+    folder = find_pipeline(model)
     try:
         with _no_progress():
             # An encoder that is stored in half precision computes in float32, as in other commands.
-            pipeline = StedFmGenerationPipeline.from_pretrained(str(model), dtype=torch.float32)
+            pipeline = StedFmGenerationPipeline.from_pretrained(folder, dtype=torch.float32)
         pipeline = pipeline.to(choose_device(device))
     except UserError:
         raise
     except Exception as error:  # damaged files make the libraries raise errors of many types
-        raise UserError(f"model {model}: cannot be loaded ({' '.join(str(error).split())})") from error
+        raise UserError(f"model {model}: cannot be loaded ({' '.join(str(error).split())}); {ADVICE}") from error
     if pipeline.encoder is None:
         raise UserError(f"model {model}: is conditioned on classes and has no encoder; use it from Python")
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-    folder = Path(model)
-    name = folder.resolve().name if folder.is_dir() else str(model)
-    digest = weights_sha256(str(folder / "encoder")) if folder.is_dir() else ""
-    encoder = Encoder(pipeline.encoder, pipeline.image_processor, name, digest)
+    name = folder.resolve().name if Path(model).is_dir() else str(model)
+    encoder = Encoder(pipeline.encoder, pipeline.image_processor, name, weights_sha256(str(folder / "encoder")))
     return LoadedPipeline(pipeline, encoder, name, int(pipeline.unet.config.sample_size))
 
 
-def check_encoder(direction: Direction, loaded: LoadedPipeline) -> None:
-    """Refuse a direction that was fitted to embeddings of another encoder.
+def check_direction(direction: Direction, loaded: LoadedPipeline) -> None:
+    """Refuse a direction that was fitted to embeddings of another encoder, or of images of another size.
+
+    Encoders are compared by their fingerprints, as in a pipeline: copies of an encoder are the same in any precision.
+    A direction without a fingerprint is compared by the SHA-256 of the weights.
 
     Args:
         direction: Direction.
         loaded: Pipeline.
 
     Raises:
-        UserError: If the lengths of the embeddings or the weights differ.
+        UserError: If the lengths of the embeddings, the encoders or the sizes differ.
     """
-    size = loaded.encoder.model.config.hidden_size
-    same = direction.weights_sha256 in (None, "", loaded.encoder.weights_sha256) or not loaded.encoder.weights_sha256
-    if len(direction) != size or not same:
+    fit_again = f"fit it again with --model and the pipeline {loaded.name}"
+    if len(direction) != loaded.encoder.model.config.hidden_size or not _is_encoder_of(direction, loaded):
         raise UserError(
             f"direction {direction.name}: was fitted with another encoder ({direction.model or 'unknown'}) than that "
-            f"of the pipeline {loaded.name}; fit it with --model and the folder of the pipeline"
+            f"of the pipeline {loaded.name}; {fit_again}"
+        )
+    fitted, size = direction.size_px, loaded.size_px
+    if fitted not in (None, size):
+        raise UserError(
+            f"direction {direction.name}: was fitted to images of {fitted} x {fitted} pixels, but the pipeline "
+            f"{loaded.name} generates {size} x {size} pixels; {fit_again}, to crops of this size"
+        )
+
+
+def _is_encoder_of(direction: Direction, loaded: LoadedPipeline) -> bool:
+    """Return whether a direction was fitted with the encoder of a pipeline, or does not know its encoder."""
+    if direction.encoder_fingerprint:
+        return is_same_encoder(direction.encoder_fingerprint, loaded.pipeline.config.encoder_fingerprint)
+    return direction.weights_sha256 in (None, "", loaded.encoder.weights_sha256)
+
+
+def check_sampling(loaded: LoadedPipeline, num_inference_steps: int, guidance_scale: float) -> None:
+    """Refuse options of the sampling that a pipeline does not have, before anything is written.
+
+    Args:
+        loaded: Pipeline.
+        num_inference_steps: Number of denoising steps.
+        guidance_scale: Strength of the condition.
+
+    Raises:
+        UserError: If there are more steps than in the training, or guidance needs a training with condition dropout.
+    """
+    trained = loaded.pipeline.scheduler.config.num_train_timesteps
+    if num_inference_steps > trained:
+        raise UserError(
+            f"the pipeline {loaded.name} was trained with {trained} denoising steps, fewer than "
+            f"{num_inference_steps}; give at most {trained} with --num-inference-steps"
+        )
+    if guidance_scale != 1 and not loaded.pipeline.config.condition_dropout:
+        raise UserError(
+            f"--guidance-scale {guidance_scale:g}: the pipeline {loaded.name} was trained without condition dropout; "
+            "leave out the option"
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stedfm_hf.generation.settings import AttributeMeasureSettings
 from stedfm_hf.runs import Manifest, UserError, manifest_path
+from stedfm_hf.runs.failures import print_failed
 from stedfm_hf.runs.output import check_output, open_output
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
@@ -74,33 +75,42 @@ def measure_attribute(settings: AttributeMeasureSettings) -> AttributeMeasureRes
     if not record.is_file() or Manifest.load(record).ended is None:
         raise UserError(f"{walks}: holds no finished walks; make them with `stedfm attribute walk`")
     check_output(settings.output, COMMAND, is_folder=True, overwrite=settings.overwrite)
+
+    from stedfm_hf.generation.measure_report import write_measure_report
+    from stedfm_hf.generation.measured import (
+        measure_real,
+        measure_walks,
+        read_measured,
+        read_real,
+        size_of_walks,
+        summarise,
+        write_changes,
+        write_measured,
+    )
+
+    made = Manifest.load(record).settings
+    attribute = str(made["attribute"])
+    # Before the output is made: data that do not fit leave nothing behind.
+    real, failed = measure_real(read_real(settings, made.get("classes", ())), size_of_walks(walks))
+    print_failed(failed)
     with open_output(
         settings.output,
         COMMAND,
         settings,
         results=[MEASURES, CHANGES, REPORT],
-        resolved={"walks": walks.resolve().name, "attribute": Manifest.load(record).settings.get("attribute")},
+        resolved={"walks": walks.resolve().name, "attribute": attribute, "real": sorted(real)},
         overwrite=settings.overwrite,
     ) as output:
-        from stedfm_hf.generation.measure_report import write_measure_report
-        from stedfm_hf.generation.measured import (
-            measure_real,
-            measure_walks,
-            read_measured,
-            summarise,
-            write_changes,
-            write_measured,
-        )
-
         if output.finished:
             output.report_finished()
             measured = read_measured(output.path / MEASURES)
         else:
-            measured = measure_walks(walks, str(Manifest.load(record).settings["attribute"]))
+            measured = measure_walks(walks, attribute)
             write_measured(output.path / MEASURES, measured)
         changes, random = summarise(measured)
         if not output.finished:
-            real = measure_real(settings)
             write_changes(output.path / CHANGES, changes, random)
             write_measure_report(output.path, measured, changes, random, real)
+            for name, reason in failed.items():
+                output.manifest.failed(name, reason)
     return AttributeMeasureResult(output.path, output.manifest, tuple(changes), random)

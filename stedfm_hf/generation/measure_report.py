@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from stedfm_hf.generation.measured import MeasuredWalks, largest_change
+from stedfm_hf.generation.measured import REAL, MeasuredWalks, largest_change
 from stedfm_hf.generation.measures import MEASURES, Change
-from stedfm_hf.reports.figures import MUTED, PALETTE, label_colours, legend, save_figure, style
+from stedfm_hf.reports.figures import MUTED, PALETTE, label_colours, save_figure, shortened, style
 from stedfm_hf.reports.html import ReportFigure, Section, Table, write_page
 
 COLUMNS = 4
@@ -76,8 +77,13 @@ def _grid(
         figure = Figure(figsize=(2.6 * COLUMNS, 2.1 * lines), layout="constrained")
         for axes, change in zip(figure.subplots(lines, COLUMNS).flat, changes, strict=False):
             _plot(axes, wanted, change, random.get(change.name, ()), real, colours)
-        if real:
-            legend(figure.axes[0], {name: colours[name] for name in real}, fontsize=7)
+        handles = [Line2D([], [], color=PALETTE[0], marker="o", markersize=3, label="along the direction")]
+        if random:
+            handles.append(Line2D([], [], color=MUTED, linewidth=1.0, label="along random directions"))
+        for name in real:
+            label = name if name == REAL else f"real {shortened(name)}"
+            handles.append(Line2D([], [], color=colours[name], marker="s", markersize=4, linewidth=1.2, label=label))
+        figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), COLUMNS))
         for axes in figure.axes[len(changes) :]:
             axes.set_axis_off()
     return figure
@@ -112,6 +118,8 @@ def _plot(
                 markersize=4,
                 linewidth=1.2,
             )
+    # The real images are next to the walks, at no distance.
+    axes.set_xticks([tick for tick in axes.get_xticks() if wanted.min() <= tick <= wanted.max()])
     axes.set_title(TITLES.get(change.name, change.name.replace("_", " ")))
     axes.set_xlabel("signed distance", fontsize=8)
 

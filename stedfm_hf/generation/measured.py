@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +14,19 @@ import tifffile
 
 from stedfm_hf.generation.measures import MEASURES, PIXEL_SIZE_NM, Change, change_along, drift, measure_images
 from stedfm_hf.generation.settings import AttributeMeasureSettings
-from stedfm_hf.labels.labelled import read_labelled
+from stedfm_hf.labels.labelled import LabelledImages, read_labelled
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.reports.figures import middle
-from stedfm_hf.runs import Progress, UserError, atomic_path
+from stedfm_hf.runs import Progress, UserError, atomic_path, counted
 
 DRIFT = "drift"
 """Name of the change from step to step: 1 - structural similarity to the image before."""
 MOST_REAL = 500
-"""Largest number of real images of a class that are measured."""
+"""Largest number of real images of a class and split that are measured."""
+REAL = "real images"
+"""Name of real images without classes."""
+RealImages = Mapping[str, Sequence[tuple[LabelledImages, np.ndarray]]]
+"""Real images of each class: data sets, and the numbers of their images (n,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +58,7 @@ def measure_walks(folder: Path, attribute: str) -> MeasuredWalks:
     with Progress(len(files), description="attribute measure", unit="walks") as progress:
         for file in files:
             rows = table[table["file"] == file].sort_values("step")
-            try:
-                images = np.asarray(tifffile.imread(folder / file), np.float32)[1:]  # the first one is the real image
-            except (OSError, ValueError) as error:
-                raise UserError(f"{folder / file}: cannot be read ({error}); run the walk again") from error
+            images = _read_walk(folder / file)[1:]  # the first one is the real image
             size = rows["pixel_size_nm"].iloc[0]
             values = measure_images(images, pixel_size_nm=PIXEL_SIZE_NM if size is None else float(size[1]))
             part = rows[["file", "path", "direction", "step", "wanted", "reached"]].copy()
@@ -127,25 +128,94 @@ def write_changes(path: Path, changes: list[Change], random: dict[str, list[Chan
         pq.write_table(pa.Table.from_pylist(rows), temporary)
 
 
-def measure_real(settings: AttributeMeasureSettings) -> dict[str, np.ndarray]:
-    """Measure real images by class: their attributes (n, 16); empty without a data set.
+def read_real(settings: AttributeMeasureSettings, classes: Sequence[str] = ()) -> RealImages:
+    """Read the labels of the real images to compare with.
 
-    Images are scaled as for the network and cropped to the size of the walks.
+    Args:
+        settings: Settings of the command.
+        classes: Classes of the direction, which are shown unless the settings name others.
+
+    Returns:
+        Images of each class, in the order of the classes; empty without a data set.
+
+    Raises:
+        UserError: The data set cannot be read, or has no class of a name.
     """
     if settings.dataset is None:
         return {}
-    processor, found = StedFmImageProcessor(), dict[str, list[np.ndarray]]()
-    size = tifffile.imread(next(Path(settings.walks).rglob("*.walk*.tif"))).shape[-1]
+    found: dict[str, list[tuple[LabelledImages, np.ndarray]]] = {}
     for data in read_labelled(settings.dataset, settings.split, target=settings.target).values():
-        names = np.array(data.classes)[data.labels] if data.task == "classes" else np.full(len(data), "real images")
+        names = np.array(data.classes)[data.labels] if data.task == "classes" else np.full(len(data), REAL)
         for name in dict.fromkeys(names.tolist()):
-            numbers = np.flatnonzero(names == name)
-            chosen = np.random.default_rng(0).permutation(numbers)[:MOST_REAL]
-            for number in chosen:
-                stored = data.stored(int(number))
+            found.setdefault(name, []).append((data, np.flatnonzero(names == name)))
+    if unknown := [each for each in settings.classes if each not in found]:
+        known = ", ".join(sorted(found))
+        raise UserError(f"--classes {unknown[0]}: is not a class of {settings.dataset}; there are: {known}")
+    shown = settings.classes or [each for each in classes if each in found] or sorted(found)
+    return {name: found[name] for name in shown}
+
+
+def measure_real(real: RealImages, size_px: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Measure real images by class.
+
+    Images are scaled as for the network and cropped to the size of the walks. Unreadable and smaller ones are left
+    out.
+
+    Args:
+        real: Images of each class.
+        size_px: Height and width of the images of the walks, in pixels.
+
+    Returns:
+        Attributes (n, 16) of each class, and the reason why an image was left out, by its name.
+
+    Raises:
+        UserError: If no image can be measured.
+    """
+    processor, found, failed = StedFmImageProcessor(), dict[str, list[np.ndarray]](), dict[str, str]()
+    for name, data, numbers in ((name, *part) for name, parts in real.items() for part in parts):
+        for number in np.random.default_rng(0).permutation(numbers)[:MOST_REAL].tolist():
+            try:
+                stored = data.stored(number)
                 image = processor.prepare(stored)[0]
-                if min(image.shape) >= size:
-                    pixel = PIXEL_SIZE_NM if stored.pixel_size_nm is None else stored.pixel_size_nm[1]
-                    measured = measure_images([middle(image, size)], pixel_size_nm=pixel)
-                    found.setdefault(name, []).append(measured)
-    return {name: np.concatenate(each) for name, each in found.items()}
+                height, width = image.shape
+                if min(height, width) < size_px:
+                    raise ValueError(
+                        f"is {height} x {width} pixels, smaller than the {size_px} x {size_px} pixels of the walks"
+                    )
+            except (ValueError, OSError) as error:
+                failed[str(data.image_ids[number])] = " ".join(str(error).split())
+                continue
+            pixel = PIXEL_SIZE_NM if stored.pixel_size_nm is None else stored.pixel_size_nm[1]
+            measured = measure_images([middle(image, size_px)], pixel_size_nm=pixel)
+            found.setdefault(name, []).append(measured)
+    if real and not found:
+        name, reason = next(iter(failed.items()))
+        raise UserError(
+            f"none of {counted(len(failed), 'real image')} can be measured; give other images, or leave out "
+            f"--dataset. First error: {name}: {reason}"
+        )
+    return {name: np.concatenate(each) for name, each in found.items()}, failed
+
+
+def size_of_walks(folder: Path) -> int:
+    """Return the height and width of the images of walks, in pixels.
+
+    Args:
+        folder: Folder of the walks.
+
+    Raises:
+        UserError: If there are no walks, or the first one cannot be read.
+    """
+    table = folder / "walks.parquet"
+    files = pq.read_table(table, columns=["file"])["file"].to_pylist() if table.is_file() else []
+    if not files:
+        raise UserError(f"{folder}: holds no images, because all files failed; run `stedfm attribute walk` again")
+    return int(_read_walk(folder / files[0]).shape[-1])
+
+
+def _read_walk(path: Path) -> np.ndarray:
+    """Read the images of a walk (1 + steps, H, W)."""
+    try:
+        return np.asarray(tifffile.imread(path), np.float32)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); run the walk again") from error

@@ -178,4 +178,9 @@ class AttributeMeasureSettings:
     )
     target: str | None = option(None, help="Column of the labels, or key of the column metadata; by default label.")
     split: str | None = option(None, help="Split of the real images; by default all.")
+    classes: list[str] = option(
+        default_factory=list,
+        metavar="CLASS",
+        help="Classes of the real images to show; by default the two classes of the direction.",
+    )
     overwrite: bool = options.overwrite()

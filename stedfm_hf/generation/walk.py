@@ -36,18 +36,20 @@ class AttributeWalkResult(OutputResult):
 
     Attributes:
         table: One row per generated image: wanted and reached distance, and similarity of image and reconstruction.
-        report: Page with the walks.
+        report: Page with the walks; None if there are none.
     """
 
     table: pa.Table
-    report: Path
+    report: Path | None
 
     def summary(self) -> str:
         """Return the number of images and how well they were reconstructed."""
         images, files = counted(self.table.num_rows, "image"), self.describe_items("file")
-        lines = [f"{self.report.parent}: {images} along walks from {files}", f"report: {self.report}"]
+        lines = [f"{self.output.parent}: {images} along walks from {files}"]
         if (similarity := self.similarity) is not None:
-            lines.insert(1, f"structural similarity of images and their reconstructions: {similarity:.3f} (mean)")
+            lines.append(f"structural similarity of images and their reconstructions: {similarity:.3f} (mean)")
+        if self.report is not None:
+            lines.append(f"report: {self.report}")
         if (slope := self.slope) is not None and slope < FOLLOWS:
             lines.append(
                 f"warning: the generated images follow the direction only in part (slope {slope:.2f} of reached over "
@@ -78,7 +80,7 @@ class AttributeWalkResult(OutputResult):
             "images": self.table.num_rows,
             "similarity": self.similarity,
             "slope": self.slope,
-            "report": str(self.report),
+            "report": self.report and str(self.report),
         }
         return super().to_json() | more
 
@@ -114,11 +116,12 @@ def walk_attribute(settings: AttributeWalkSettings) -> AttributeWalkResult:
     import pyarrow as pa
 
     from stedfm_hf.generation.image_files import make_images
-    from stedfm_hf.generation.loading import check_encoder, load_pipeline
+    from stedfm_hf.generation.loading import check_direction, check_sampling, load_pipeline
     from stedfm_hf.generation.walk_report import write_walk_report
 
     loaded = load_pipeline(settings.model, device=settings.device)
-    check_encoder(direction, loaded)
+    check_direction(direction, loaded)
+    check_sampling(loaded, settings.num_inference_steps, settings.guidance_scale)
     columns = [("direction", pa.string()), ("step", pa.int64())]
     columns += [(name, pa.float64()) for name in ("start", "wanted", "reached", "similarity")]
     result = make_images(
@@ -131,9 +134,9 @@ def walk_attribute(settings: AttributeWalkSettings) -> AttributeWalkResult:
         _Walker(settings, direction, distances, loaded),
         table=WALKS,
         kinds=["walk", *(f"random{number}_" for number in range(settings.random_directions))],
-        resolved={"distances": distances, "attribute": direction.name},
+        resolved={"distances": distances, "attribute": direction.name, "classes": list(direction.classes)},
     )
-    report = write_walk_report(folder, result.table, direction)
+    report = write_walk_report(folder, result.table, direction) if result.table.num_rows else None
     return AttributeWalkResult(folder / WALKS, result.manifest, result.table, report)
 
 

@@ -174,7 +174,13 @@ def start_walks(
 
 
 def embed(pipeline: Any, images: np.ndarray) -> np.ndarray:
-    """Embed scaled images (n, H, W) in [0, 1] with the encoder of a pipeline, (n, D) float32."""
+    """Embed scaled images (n, H, W) in [0, 1] with the encoder of a pipeline, (n, D) float32.
+
+    Raises:
+        ValueError: Images are not finite, as those that are generated from an embedding far from all others.
+    """
+    if not np.isfinite(images).all():
+        raise ValueError("the generated images are not finite; give smaller distances or a lower guidance scale")
     found: np.ndarray = pipeline.embed([each[None] for each in images], normalization="none").cpu().numpy()
     return found
 

@@ -86,14 +86,35 @@ def check_encoder(encoder: Any, expected: str | None, condition_dim: int | None)
             "with another encoder"
         )
     found = fingerprint(encoder)
-    if expected is not None:
-        one, two = (np.array([float(each) for each in text.split()]) for text in (found, expected))
-        if len(one) != len(two) or np.linalg.norm(one - two) > _FINGERPRINT_TOLERANCE * np.linalg.norm(two):
-            raise ValueError(
-                "the encoder is not that with which the network was trained, so that its embeddings mean something "
-                "else: load the encoder in the folder of the pipeline"
-            )
+    if expected is not None and not is_same_encoder(found, expected):
+        raise ValueError(
+            "the encoder is not that with which the network was trained, so that its embeddings mean something "
+            "else: use the encoder of the training"
+        )
     return found if expected is None else expected
+
+
+def is_same_encoder(found: str, expected: str) -> bool:
+    """Return whether two fingerprints are those of one encoder, up to its precision.
+
+    Args:
+        found: Fingerprint of an encoder (`fingerprint`).
+        expected: Fingerprint to compare with.
+
+    Raises:
+        ValueError: If one of them is not a list of numbers.
+
+    Example:
+    ```python
+    >>> is_same_encoder("0.5 1.0 2.0", "0.501 1.0 2.0"), is_same_encoder("0.5 1.0 2.0", "2.0 1.0 0.5")
+    (True, False)
+
+    ```
+    """
+    one, two = (np.array([float(each) for each in text.split()]) for text in (found, expected))
+    if len(one) != len(two):
+        return False
+    return bool(np.linalg.norm(one - two) <= _FINGERPRINT_TOLERANCE * np.linalg.norm(two))
 
 
 @torch.no_grad()
@@ -115,4 +136,4 @@ def fingerprint(encoder: Any) -> str:
     return " ".join(f"{each:.4g}" for each in output[0, :_FINGERPRINT_SIZE].float().tolist())
 
 
-__all__ = ["check_embeddings", "check_encoder", "class_indices", "fingerprint"]
+__all__ = ["check_embeddings", "check_encoder", "class_indices", "fingerprint", "is_same_encoder"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import math
 import re
 import textwrap
 from collections.abc import Callable, Sequence
@@ -142,6 +143,8 @@ def check_value(name: str, value: Any, known: Option) -> None:
 
 def _check_range(name: str, number: float, known: Option) -> None:
     low, high = known.minimum, known.maximum
+    if not math.isfinite(number):
+        raise UserError(f"{name} is {number}; it must be a finite number")
     if (low is None or number >= low) and (high is None or number <= high):
         return
     at_most = f"at most {high}" if low is None else f"{low} to {high}"

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from stedfm_hf.discovery.clustering import Node, Tree
 from stedfm_hf.discovery.clustering.items import prepare
 from stedfm_hf.runs import Manifest, UserError, counted, manifest_path
-from stedfm_hf.weights.packaged import PACKAGED
+from stedfm_hf.weights.packaged import packaged_name
 
 TREE, FEATURES = "tree.json", "features.parquet"
 KEY = ("path", "series", "channel")
@@ -61,8 +61,7 @@ def describe_features(features: str, model: str | None) -> str:
     if features != "embedding" or not model:
         return features
     # Manifests name a packaged encoder with its note, which is too long for tables and figures.
-    packaged = [name for name, note in PACKAGED.items() if model == f"{name} ({note})"]
-    return f"embedding of {packaged[0] if packaged else Path(model).name}"
+    return f"embedding of {packaged_name(model) or Path(model).name}"
 
 
 def check_other(folder: Path) -> None:

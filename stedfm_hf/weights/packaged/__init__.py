@@ -28,6 +28,19 @@ def packaged_folder(model: str) -> Path | None:
     return Path(__file__).parent / model if model in PACKAGED else None
 
 
+def packaged_name(name: str) -> str | None:
+    """Return the id of a packaged encoder from its name in a manifest or a table, which has a note.
+
+    Returns:
+        Id, or None if the name is that of another model.
+
+    Example:
+        >>> packaged_name(f"demo ({PACKAGED['demo']})"), packaged_name("my-model")
+        ('demo', None)
+    """
+    return next((each for each, note in PACKAGED.items() if name == f"{each} ({note})"), None)
+
+
 def write_demo_segmenter(folder: Path) -> Path:
     """Write the encoder `demo` with its packaged decoder for masks as one model, for `load_segmenter`.
 
