@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from stedfm_hf import StedFmForPreTraining
 from stedfm_hf.cli import main
 from stedfm_hf.generation import Direction, fit_attribute
 from stedfm_hf.runs import UserError
+from tests.generation_models import tiny_pipeline, tiny_unet
 from tests.models import tiny_config
 
 
@@ -52,10 +52,9 @@ def test_classes_give_a_boundary(
     assert main(words) == 0  # finished: nothing to do
 
 
-def test_a_direction_names_the_pipeline_of_its_encoder(model: Path, images: Path, tmp_path: Path) -> None:
+def test_a_direction_names_the_pipeline_of_its_encoder(images: Path, tmp_path: Path) -> None:
     pipeline = tmp_path / "my-pipeline"
-    shutil.copytree(model, pipeline / "encoder")
-    (pipeline / "model_index.json").write_text("{}")
+    tiny_pipeline(unet=tiny_unet(sample_size=32)).save_pretrained(pipeline)
     result = fit_attribute(images, tmp_path / "out", model=pipeline, classes=("few", "many"), cache=None)
     assert result.direction.model == "encoder of my-pipeline"
 

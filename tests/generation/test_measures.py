@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from matplotlib.figure import Figure
 
-from stedfm_hf.generation.measured import MeasuredWalks, largest_change, measure_real, summarise
+from stedfm_hf.generation.measure_report import write_measure_report
+from stedfm_hf.generation.measured import MeasuredWalks, largest_change, measure_real, read_real, summarise
 from stedfm_hf.generation.measures import MEASURES, change_along, drift, measure_images
 from stedfm_hf.generation.settings import AttributeMeasureSettings
+from stedfm_hf.reports.figures import save_figure
+from stedfm_hf.runs import UserError
 
 
 def test_more_spots_and_brighter_images_are_measured() -> None:
@@ -64,8 +69,9 @@ def test_real_images_are_measured_with_their_pixel_size(tmp_path: Path) -> None:
         (tmp_path / "real" / name).mkdir(parents=True)
         path = tmp_path / "real" / name / "0.tif"
         tifffile.imwrite(path, image, imagej=True, resolution=(per_um, per_um), metadata={"unit": "um"})
-    tifffile.imwrite(tmp_path / "0.tif.walk1.tif", np.zeros((2, 32, 32), np.float32))
-    real = measure_real(AttributeMeasureSettings(tmp_path, output=tmp_path / "out", dataset=tmp_path / "real"))
+    settings = AttributeMeasureSettings(tmp_path, output=tmp_path / "out", dataset=tmp_path / "real")
+    real, failed = measure_real(read_real(settings), 32)
+    assert failed == {}
     resolution = {name: values[0, MEASURES.index("resolution_nm")] for name, values in real.items()}
     assert resolution["coarse"] == pytest.approx(2 * resolution["fine"])
 
@@ -73,3 +79,64 @@ def test_real_images_are_measured_with_their_pixel_size(tmp_path: Path) -> None:
 def test_an_attribute_that_is_never_defined_has_no_change() -> None:
     change = change_along("resolution_nm", np.full((3, 4), np.nan), np.array(list("abc")))
     assert change.walks == 0 and np.isnan(change.total) and change.rank_correlation == 0
+
+
+def three_classes(root: Path) -> Path:
+    """Write images of three classes; those of the last one are small."""
+    for name, size in (("rest", 40), ("active", 40), ("other", 20)):
+        (root / name).mkdir(parents=True)
+        for number in range(2):
+            image = np.random.default_rng(number).poisson(30, (size, size)).astype(np.uint16)
+            tifffile.imwrite(root / name / f"{number}.tif", image)
+    return root
+
+
+def test_the_classes_of_the_direction_are_shown(tmp_path: Path) -> None:
+    settings = AttributeMeasureSettings(tmp_path, output=tmp_path / "out", dataset=three_classes(tmp_path / "real"))
+    assert list(read_real(settings, ("rest", "active"))) == ["rest", "active"]
+    assert list(read_real(settings, ("one", "two"))) == list(read_real(settings)) == ["active", "other", "rest"]
+    assert list(read_real(replace(settings, classes=["other"]), ("rest", "active"))) == ["other"]
+    with pytest.raises(UserError, match="--classes bright: is not a class of .*; there are: active, other, rest"):
+        read_real(replace(settings, classes=["bright"]))
+
+
+def test_real_images_that_are_too_small_are_named(tmp_path: Path) -> None:
+    settings = AttributeMeasureSettings(tmp_path, output=tmp_path / "out", dataset=three_classes(tmp_path / "real"))
+    real, failed = measure_real(read_real(settings), 32)
+    assert sorted(real) == ["active", "rest"]
+    assert len(failed) == 2 and "is 20 x 20 pixels, smaller than the 32 x 32 pixels of the walks" in str(failed)
+    with pytest.raises(UserError, match="none of 2 real images can be measured; give other images"):
+        measure_real(read_real(replace(settings, classes=["other"])), 32)
+
+
+def test_the_legend_covers_no_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pd.DataFrame(
+        {
+            "file": path,
+            "path": path,
+            "direction": name,
+            "step": step,
+            "wanted": step - 1.0,
+            **dict.fromkeys(MEASURES, 1.0),
+        }
+        for path in "ab"
+        for name in ("activity", "random 0")
+        for step in range(3)
+    )
+    changes, random = summarise(measured := MeasuredWalks(frame, "activity"))
+    plotted = []
+
+    def save(figure: Figure, folder: Path, name: str) -> Path:
+        plotted.append(figure)
+        return save_figure(figure, folder, name)
+
+    monkeypatch.setattr("stedfm_hf.generation.measure_report.save_figure", save)
+    real = {name: np.ones((3, len(MEASURES))) for name in ("rest", "active")}
+    write_measure_report(tmp_path, measured, changes, random, real)
+    (figure,) = plotted
+    (legend,) = figure.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["along the direction", "along random directions", "real rest", "real active"]
+    box = legend.get_window_extent()
+    assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes)
+    assert figure.axes[0].get_xticks().max() <= 1
