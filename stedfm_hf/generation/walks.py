@@ -115,6 +115,8 @@ def walk_images(
     first = along.signed_distance(embeddings)
     steps = [along.move(embeddings, first + wanted[:, step] - distance) for step in range(wanted.shape[1])]
     conditions = np.stack(steps, axis=1).reshape(-1, embeddings.shape[1])
+    if not (np.abs(conditions) <= np.finfo(np.float32).max).all():
+        raise ValueError("the distances lead to embeddings that are not finite; give smaller distances")
     repeated = start.latents.repeat_interleave(wanted.shape[1], dim=0)
     if noise == "new":
         repeated = _noise(pipeline, (len(conditions), *pixels.shape[1:]), seed)
@@ -174,13 +176,7 @@ def start_walks(
 
 
 def embed(pipeline: Any, images: np.ndarray) -> np.ndarray:
-    """Embed scaled images (n, H, W) in [0, 1] with the encoder of a pipeline, (n, D) float32.
-
-    Raises:
-        ValueError: Images are not finite, as those that are generated from an embedding far from all others.
-    """
-    if not np.isfinite(images).all():
-        raise ValueError("the generated images are not finite; give smaller distances or a lower guidance scale")
+    """Embed scaled images (n, H, W) in [0, 1] with the encoder of a pipeline, (n, D) float32."""
     found: np.ndarray = pipeline.embed([each[None] for each in images], normalization="none").cpu().numpy()
     return found
 

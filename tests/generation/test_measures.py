@@ -109,6 +109,7 @@ def test_real_images_that_are_too_small_are_named(tmp_path: Path) -> None:
         measure_real(read_real(replace(settings, classes=["other"])), 32)
 
 
+@pytest.mark.figures
 def test_the_legend_covers_no_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frame = pd.DataFrame(
         {
