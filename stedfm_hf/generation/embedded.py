@@ -146,8 +146,9 @@ def embed_labelled(settings: AttributeFitSettings) -> EmbeddedImages:
         UserError: The model cannot be loaded, the labels are missing or unusable, or no image can be used.
     """
     # Wrong names are reported before the images are read.
-    folder = find_pipeline(settings.model) if settings.model is not None and is_pipeline(settings.model) else None
-    source = None if folder is not None else find_model(settings.model)
+    source = None if is_pipeline(settings.model) else find_model(settings.model)
+    if source is None:
+        find_pipeline(str(settings.model))
     splits = read_labelled(
         settings.dataset,
         settings.split,
@@ -160,7 +161,7 @@ def embed_labelled(settings: AttributeFitSettings) -> EmbeddedImages:
         encoder = load_encoder(source, device=settings.device)
         shown, name, size = source.given, encoder.name, _common_size(splits.values(), encoder.processor)
     else:
-        loaded = load_pipeline(settings.model or "", device=settings.device)
+        loaded = load_pipeline(str(settings.model), device=settings.device)
         encoder, size = loaded.encoder, loaded.size_px
         shown = name = f"encoder of {loaded.name}"
         splits = {split: _of_size(data, encoder.processor, size, loaded.name) for split, data in splits.items()}

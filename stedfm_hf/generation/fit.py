@@ -191,9 +191,8 @@ def _nuisance(name: str, images: EmbeddedImages, settings: AttributeFitSettings)
     if not Path(name).is_dir():
         raise UserError(f"--orthogonal-to {name}: is neither brightness, density nor the folder of a direction")
     direction = Direction.load(name)
-    known = direction.encoder_fingerprint, images.encoder_fingerprint
-    other = all(known) and not is_same_encoder(*map(str, known))
-    if other or len(direction) != images.embeddings.shape[1]:
+    one, two = direction.encoder_fingerprint, images.encoder_fingerprint
+    if (one and two and not is_same_encoder(one, two)) or len(direction) != images.embeddings.shape[1]:
         raise UserError(
             f"--orthogonal-to {name}: was fitted with another encoder ({direction.model}); fit it again with --model "
             "and the model of this fit"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import huggingface_hub
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tifffile
 import torch
@@ -15,7 +17,7 @@ from stedfm_hf.generation import Direction, fit_attribute, walk_attribute
 from stedfm_hf.generation.loading import check_direction, load_pipeline
 from stedfm_hf.generation.names import find_pipeline
 from stedfm_hf.inference import load_encoder
-from stedfm_hf.runs import UserError
+from stedfm_hf.runs import Manifest, UserError
 from tests.generation.test_bad_input import SIZE, write_crops
 from tests.generation_models import reference_scheduler, tiny_pipeline, tiny_unet
 from tests.hub_server import hub_server, use_hub
@@ -58,6 +60,27 @@ def test_directions_of_other_encoders_are_not_kept(tmp_path: Path) -> None:
     Direction(np.ones(size), name="other", encoder_fingerprint="1 2 3", model="mine").save(tmp_path / "other")
     with pytest.raises(UserError, match=r"--orthogonal-to .*other: was fitted with another encoder .mine."):
         fit_attribute(crops, tmp_path / "out", model="demo", orthogonal_to=[str(tmp_path / "other")], cache=None)
+
+
+def test_clusters_know_the_encoder_of_their_embeddings(tmp_path: Path) -> None:
+    demo = load_encoder("demo", device="cpu")
+    clusters, rng = tmp_path / "clusters", np.random.default_rng(0)
+    options = {"model": demo.name, "weights_sha256": demo.weights_sha256}
+    manifest = Manifest("cluster", settings={"features": "embedding"}, options=options)
+    manifest.finish()
+    clusters.mkdir()
+    manifest.save(clusters / "manifest.json")
+    sources = [str(number) for number in range(12)]
+    leaves = pa.table({"leaf": ["a", "b"] * 6, "source": sources})
+    pq.write_table(leaves, clusters / "memberships.parquet")
+    embeddings = rng.normal(size=(12, demo.model.config.hidden_size)) + np.tile([[0], [4]], (6, 1))
+    pq.write_table(pa.table({"features": embeddings.tolist()}), clusters / "features.parquet")
+    fitted = fit_attribute(clusters, tmp_path / "direction").direction
+    assert fitted.weights_sha256 == demo.weights_sha256
+    check_direction(fitted, load_pipeline(save_pipeline_of(demo.model, tmp_path / "copy"), device="cpu"))
+    tiny_pipeline().save_pretrained(tmp_path / "tiny")
+    with pytest.raises(UserError, match="tiny: has other weights than the model of .*clusters, demo"):
+        fit_attribute(clusters, tmp_path / "other", model=tmp_path / "tiny")
 
 
 def test_a_hub_id_of_a_pipeline_works_in_every_command(
