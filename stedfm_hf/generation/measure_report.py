@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from stedfm_hf.generation.measured import REAL, MeasuredWalks, largest_change
 from stedfm_hf.generation.measures import MEASURES, Change
@@ -119,7 +120,8 @@ def _plot(
                 linewidth=1.2,
             )
     # The real images are next to the walks, at no distance.
-    axes.set_xticks([tick for tick in axes.get_xticks() if wanted.min() <= tick <= wanted.max()])
+    ends = float(wanted.min()), float(wanted.max())
+    axes.set_xticks([tick for tick in MaxNLocator(4).tick_values(*ends) if ends[0] <= tick <= ends[1]])
     axes.set_title(TITLES.get(change.name, change.name.replace("_", " ")))
     axes.set_xlabel("signed distance", fontsize=8)
 
