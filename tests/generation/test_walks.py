@@ -146,7 +146,7 @@ def test_generated_images_repeat_and_do_not_depend_on_the_other_inputs(
     folder: Path, images: Path, tmp_path: Path
 ) -> None:
     both = generate(images, tmp_path / "all", model=folder, number=2, num_inference_steps=2)
-    assert both.table.num_rows == 6 and both.sheet.is_file()
+    assert both.table.num_rows == 6 and both.sheet is not None and both.sheet.is_file()
     one = generate(images / "1.tif", tmp_path / "one", model=folder, number=2, num_inference_steps=2)
     first = tifffile.imread(tmp_path / "all" / "1.tif.generated1.tif")
     np.testing.assert_allclose(tifffile.imread(tmp_path / "one" / "1.tif.generated1.tif"), first, atol=1e-5)
