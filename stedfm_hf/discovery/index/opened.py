@@ -24,7 +24,7 @@ from stedfm_hf.discovery.index.layout import (
     open_segment,
     read_state,
 )
-from stedfm_hf.discovery.index.standardised import Rows, Standardiser, screen, similarities
+from stedfm_hf.discovery.index.standardised import Rows, Standardiser, fit_whitening, screen, similarities
 from stedfm_hf.images import StedImage
 from stedfm_hf.inference.one_image import one_channel
 from stedfm_hf.runs import Manifest, UserError, manifest_path
@@ -89,6 +89,12 @@ class Index:
 
     def __len__(self) -> int:
         return self.items.num_rows
+
+    @cached_property
+    def whitening(self) -> np.ndarray:
+        """Matrix (D, D) float32 that removes the correlations between standardised embeddings."""
+        kept = np.arange(len(self.rows)) if self.removed is None else np.flatnonzero(~self.removed)
+        return fit_whitening(self.rows, self.standardiser, kept)
 
     @property
     def count(self) -> int:

@@ -16,6 +16,10 @@ CHUNK = 16_384
 """Rows that are converted and multiplied at once."""
 STATISTICS_ROWS = 200_000
 """Rows from which mean and standard deviation are computed: all up to this number, above it evenly spaced ones."""
+CORRELATION_ROWS = 20_000
+"""Rows from which correlations are computed, chosen in the same way; fewer, because a search for places waits."""
+SHRINKAGE = 0.1
+"""Weight of the identity in the correlations, which keeps directions of little variance from dominating."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +102,34 @@ def fit_standardiser(rows: Rows, kept: np.ndarray) -> Standardiser:
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean * mean, 0))
     return Standardiser(shift[0] + mean, np.where(deviation == 0, 1.0, deviation))
+
+
+def fit_whitening(rows: Rows, standardiser: Standardiser, kept: np.ndarray) -> np.ndarray:
+    """Compute the matrix that removes the correlations between standardised rows.
+
+    It is the inverse square root of the matrix of correlations, shrunk towards the identity. The cosine of two
+    embeddings that are multiplied with it is that of linear discriminant analysis with one example: directions that
+    vary most over all rows, such as brightness, count less.
+
+    Args:
+        rows: All rows.
+        standardiser: Mean and standard deviation.
+        kept: Numbers of the rows that count.
+
+    Returns:
+        Symmetric matrix (D, D) float32.
+
+    Example:
+        >>> values = np.array([[1.0, 1.0], [-1.0, -1.0], [2.0, 2.0], [-2.0, -2.0]])
+        >>> fit_whitening(Rows([values], 2), Standardiser(np.zeros(2), values.std(axis=0)), np.arange(4)).round(2)
+        array([[ 1.94, -1.22],
+               [-1.22,  1.94]], dtype=float32)
+    """
+    some = kept[np.linspace(0, len(kept) - 1, min(len(kept), CORRELATION_ROWS)).astype(np.int64)]
+    z = standardiser(rows.take(some))
+    correlations = (1 - SHRINKAGE) * (z.T @ z) / max(len(some), 1) + SHRINKAGE * np.eye(rows.dim)
+    values, axes = np.linalg.eigh(correlations)
+    return ((axes / np.sqrt(values)) @ axes.T).astype(np.float32)
 
 
 def norms_of(rows: Rows, standardiser: Standardiser) -> np.ndarray:

@@ -43,7 +43,7 @@ class Place:
 
     Attributes:
         item: Number of the item of the index.
-        score: Cosine similarity of the mean over the place to the query.
+        score: Similarity to the query (`window_similarity`).
         box: Rectangle, in pixels of the file.
     """
 
@@ -64,9 +64,8 @@ def nearest_places(
 ) -> list[Place]:
     """Find the most similar places; places in one image do not overlap.
 
-    A place is a rectangle of patches of the size of the query. Its score is the cosine similarity of the mean of its
-    standardised embeddings to the query. In an index of many images, the images that hold the most similar patches are
-    searched.
+    A place is a rectangle of patches of the size of the query. In an index of many images, the images that hold the
+    most similar patches are searched.
 
     Args:
         index: Index of patches.
@@ -104,6 +103,9 @@ def nearest_places(
 def window_similarity(index: Index, query: np.ndarray, number: int, window: tuple[int, int]) -> np.ndarray:
     """Compute the similarity of every rectangle of patches of an image to a query.
 
+    It is the cosine of the query and the mean of the standardised embeddings of the rectangle, both without the
+    correlations over the index (`Index.whitening`).
+
     Args:
         index: Index of patches.
         query: Query (D,) in the standardised space.
@@ -113,12 +115,11 @@ def window_similarity(index: Index, query: np.ndarray, number: int, window: tupl
     Returns:
         Similarities (rows - height + 1, cols - width + 1) float32, by the top left patch.
     """
-    if window == (1, 1):
-        return index.similarities(query, number)
     item = index.item(number)
     cols, dim = item["cols"], index.state.dim
     height, width = window
-    unit = query / np.linalg.norm(query)
+    whitened = query @ index.whitening
+    unit = (whitened / np.linalg.norm(whitened)).astype(np.float32)
     step = max(1, BAND_VALUES // (cols * dim) - height)
     bands = []
     for top in range(0, item["rows"] - height + 1, step):
@@ -126,9 +127,9 @@ def window_similarity(index: Index, query: np.ndarray, number: int, window: tupl
         numbers = item["first"] + np.arange(top * cols, bottom * cols)
         z = index.standardiser(index.rows.take(numbers)).astype(np.float32).reshape(bottom - top, cols, dim)
         mean = ndimage.uniform_filter(z, size=(height, width, 1), mode="nearest")
-        mean = mean[height // 2 :][: bottom - top - height + 1, width // 2 :][:, : cols - width + 1]
+        mean = mean[height // 2 :][: bottom - top - height + 1, width // 2 :][:, : cols - width + 1] @ index.whitening
         norms = np.linalg.norm(mean, axis=-1)
-        bands.append((mean @ unit.astype(np.float32)) / np.where(norms == 0, 1, norms))
+        bands.append((mean @ unit) / np.where(norms == 0, 1, norms))
     return np.concatenate(bands)
 
 

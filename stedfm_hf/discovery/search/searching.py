@@ -56,9 +56,9 @@ class SearchResult(OutputResult):
 def search(settings: SearchSettings) -> SearchResult:
     """Search an index for images or places like a query.
 
-    Embeddings are standardised over the index and compared by their cosine similarity. The query itself is never a
-    result: in an index of images, the images that are examples; in an index of patches, places that overlap an
-    example. An example is the mean over its region.
+    Embeddings are standardised over the index and compared by their cosine similarity; for places, without the
+    correlations between their features. The query itself is never a result: in an index of images, the images that are
+    examples; in an index of patches, places that overlap an example. An example is the mean over its region.
 
     Returns:
         Folder, manifest and table of results. For an index of patches the columns also have the place: `y_px`, `x_px`,

@@ -65,7 +65,7 @@ def test_coordinates_are_in_pixels_and_micrometres(world: Path, tmp_path: Path) 
     assert result.table["y_um"].null_count == len(result.table) > 0
 
 
-def test_the_score_of_a_place_is_that_of_the_mean_of_its_patches(world: Path) -> None:
+def test_the_score_of_a_place_is_the_whitened_cosine_of_the_mean_of_its_patches(world: Path) -> None:
     opened = open_index(world / "index")
     number = opened.items["path"].to_pylist().index("a/field.tif")
     query = np.random.default_rng(0).normal(size=32)
@@ -75,7 +75,8 @@ def test_the_score_of_a_place_is_that_of_the_mean_of_its_patches(world: Path) ->
         assert values.shape == (13 - window[0] + 1, 17 - window[1] + 1)
         for row, col in np.ndindex(*values.shape):
             mean = z[row : row + window[0], col : col + window[1]].reshape(-1, 32).mean(axis=0)
-            wanted = mean @ query / np.linalg.norm(mean) / np.linalg.norm(query)
+            one, other = mean @ opened.whitening, query @ opened.whitening
+            wanted = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
             assert values[row, col] == pytest.approx(wanted, abs=1e-4)
         assert similarity_map(opened, query, number, window).shape == (13, 17)
 
