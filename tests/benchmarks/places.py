@@ -7,7 +7,9 @@ a box of one structure in one field; the other fields are searched.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -156,13 +158,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13])
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[2] / "docs" / "benchmarks" / "places.md")
     given = parser.parse_args()
+    values = np.zeros((len(given.seeds), len(PAIRS), len(METHODS)))
     with tempfile.TemporaryDirectory() as name:
-        values = np.array(
-            [
-                [measure(Path(name, f"{pair[0]}-{seed}"), given.model, pair, seed) for pair in PAIRS]
-                for seed in given.seeds
-            ]
-        )
+        for (row, seed), (col, pair) in product(enumerate(given.seeds), enumerate(PAIRS)):
+            values[row, col] = measure(Path(name, f"{pair[0]}-{seed}"), given.model, pair, seed)
+            print(f"{seed}, {pair[0]}: {values[row, col].round(2)}", file=sys.stderr, flush=True)
     given.output.write_text(page(values, given.seeds, given.model), encoding="utf-8")
 
 

@@ -18,7 +18,7 @@ STATISTICS_ROWS = 200_000
 """Rows from which mean and standard deviation are computed: all up to this number, above it evenly spaced ones."""
 CORRELATION_ROWS = 20_000
 """Rows from which correlations are computed, chosen in the same way; fewer, because a search for places waits."""
-SHRINKAGE = 0.1
+SHRINKAGE = 0.03
 """Weight of the identity in the correlations, which keeps directions of little variance from dominating."""
 
 
@@ -122,8 +122,8 @@ def fit_whitening(rows: Rows, standardiser: Standardiser, kept: np.ndarray) -> n
     Example:
         >>> values = np.array([[1.0, 1.0], [-1.0, -1.0], [2.0, 2.0], [-2.0, -2.0]])
         >>> fit_whitening(Rows([values], 2), Standardiser(np.zeros(2), values.std(axis=0)), np.arange(4)).round(2)
-        array([[ 1.94, -1.22],
-               [-1.22,  1.94]], dtype=float32)
+        array([[ 3.24, -2.53],
+               [-2.53,  3.24]], dtype=float32)
     """
     some = kept[np.linspace(0, len(kept) - 1, min(len(kept), CORRELATION_ROWS)).astype(np.int64)]
     z = standardiser(rows.take(some))
