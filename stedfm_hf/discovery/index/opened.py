@@ -24,7 +24,7 @@ from stedfm_hf.discovery.index.layout import (
     open_segment,
     read_state,
 )
-from stedfm_hf.discovery.index.standardised import Rows, Standardiser, fit_whitening, screen, similarities
+from stedfm_hf.discovery.index.standardised import Rows, Standardiser, fit_whitening, screen
 from stedfm_hf.images import StedImage
 from stedfm_hf.inference.one_image import one_channel
 from stedfm_hf.runs import Manifest, UserError, manifest_path
@@ -149,18 +149,6 @@ class Index:
         pairs = [self._rank(*each, k) for each in zip(queries, found, values, strict=True)]
         rows, similarity = zip(*pairs, strict=True)
         return np.stack(rows), np.stack(similarity)
-
-    def similarities(self, query: np.ndarray, number: int) -> np.ndarray:
-        """Return the cosine similarities of the embeddings of an item to a query: (rows, cols) float32.
-
-        Args:
-            query: Query (D,) in the standardised space.
-            number: Number of the item.
-        """
-        item = self.item(number)
-        unit = np.asarray(query, np.float64) / np.linalg.norm(query)
-        found = similarities(self.rows, self.standardiser, self.norms, unit, item["first"], item["count"])
-        return found.reshape(item["rows"], item["cols"])
 
     def read(self, number: int) -> StedImage | None:
         """Read the image of an item with its channel, or None if the file is not found or cannot be read."""

@@ -181,15 +181,6 @@ def screen(
     return numbers.numpy(), values.numpy()
 
 
-def similarities(
-    rows: Rows, standardiser: Standardiser, norms: np.ndarray, query: np.ndarray, first: int, count: int
-) -> np.ndarray:
-    """Return the cosine similarities of a unit query (D,) to `count` rows from number `first`, float32."""
-    values = rows.take(np.arange(first, first + count)).astype(np.float64)
-    weights = query / standardiser.scale
-    return ((values @ weights - standardiser.mean @ weights) / norms[first : first + count]).astype(np.float32)
-
-
 def _to_float32(chunk: np.ndarray) -> torch.Tensor:
     """Return a chunk as a float32 tensor; only chunks of other types are copied."""
     return torch.from_numpy(np.asarray(chunk)).float()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stedfm_hf.discovery.index import approximate, open_index
-from stedfm_hf.discovery.index.standardised import Rows, fit_standardiser
+from stedfm_hf.discovery.index.standardised import SHRINKAGE, Rows, fit_standardiser, fit_whitening
 from stedfm_hf.runs import UserError
 from tests.discovery.helpers import clusters, table_index
 
@@ -33,7 +33,15 @@ def test_exact_search_equals_a_matrix_product(tmp_path: Path) -> None:
     wanted, expected = plain(embeddings, queries, 20)
     np.testing.assert_array_equal(rows, wanted)
     np.testing.assert_allclose(similarity, expected, atol=1e-6)
-    np.testing.assert_allclose(found.similarities(queries[0], int(rows[0, 0])).item(), expected[0, 0], atol=1e-5)
+
+
+def test_whitening_is_the_inverse_root_of_the_shrunk_correlations() -> None:
+    values = clusters(700, 12) @ np.random.default_rng(0).normal(size=(12, 12)) + 5
+    rows, kept = Rows([values[:300], values[300:]], 12), np.arange(600)
+    whitening = fit_whitening(rows, fit_standardiser(rows, kept), kept)
+    wanted = (1 - SHRINKAGE) * np.corrcoef(values[kept].T) + SHRINKAGE * np.eye(12)
+    np.testing.assert_allclose(whitening @ wanted @ whitening, np.eye(12), atol=1e-3)
+    np.testing.assert_allclose(whitening, whitening.T, atol=1e-4)
 
 
 def test_excluded_rows_are_never_found(tmp_path: Path) -> None:
