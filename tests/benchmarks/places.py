@@ -117,7 +117,9 @@ def measure(folder: Path, model: str, pair: tuple[str, str], seed: int) -> tuple
 def page(values: np.ndarray, seeds: list[int], model: str) -> str:
     """Return the page of precisions (seeds, pairs, methods)."""
     mean = values.mean(axis=(0, 1))
-    verdict = "met" if mean[0] >= TARGET else "**not met**"
+    places = COUNT * len(seeds) * len(PAIRS)
+    right = round(float(mean[0]) * places)  # counted, because a mean of fractions can be just below the target
+    verdict = "met" if right >= TARGET * places else "**not met**"
     of_seeds = [[str(seed), *(f"{each:.2f}" for each in row)] for seed, row in zip(seeds, values.mean(1), strict=True)]
     of_pairs = [
         [f"{structure}, among {other}", *(f"{a:.2f} ± {b:.2f}" for a, b in zip(row.mean(0), row.std(0), strict=True))]
@@ -128,7 +130,7 @@ def page(values: np.ndarray, seeds: list[int], model: str) -> str:
 
 Precision of the {COUNT} most similar places to a box of {BOX} pixels, in {FIELDS - 1} other fields of {SIZE} × {SIZE}
 pixels. With the encoder `{model}`, `stedfm search` reaches {mean[0]:.2f} on average over {len(seeds)} sets of fields,
-template matching {mean[1]:.2f}. Required is {TARGET:g}: {verdict}.
+template matching {mean[1]:.2f}. Required is {TARGET:g}: {verdict}, with {right} right places of {places}.
 
 Measured on {machine()}, with `python -m tests.benchmarks.places`.
 
