@@ -52,6 +52,9 @@ class Direction:
     The signed distance of an embedding from the boundary is u · normal + offset. Its unit is a standard deviation of
     a column of the embeddings, or, if they are not standardised (mean 0, scale 1), that of the embeddings.
 
+    A walk moves embeddings along `path`, by its length for each unit of distance. The shortest way, the normal, leads
+    to embeddings that no image has if columns are correlated; see `fitting.along_pattern`.
+
     Attributes:
         normal: Unit vector (d,).
         offset: Offset of the boundary.
@@ -67,6 +70,8 @@ class Direction:
         weights_sha256: SHA-256 of the weights of the encoder, or None if unknown.
         encoder_fingerprint: Fingerprint of the encoder (`stedfm_hf.modeling.conditioning_stedfm`), or None if unknown.
         size_px: Height and width of the fitted images in pixels, or None if unknown or different.
+        path: Change of an embedding u for one unit of distance (d,): path · normal = 1; by default the normal.
+        spread: Factor (d, r) of the covariance spread · spreadᵀ of the fitted embeddings u; empty if unknown.
 
     Example:
         >>> direction = Direction(np.array([0.6, 0.8]), 1.0)
@@ -90,6 +95,8 @@ class Direction:
     weights_sha256: str | None = None
     encoder_fingerprint: str | None = None
     size_px: int | None = None
+    path: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    spread: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
 
     def __post_init__(self) -> None:
         """Check the arrays, and normalise the normal."""
@@ -99,6 +106,10 @@ class Direction:
             raise ValueError("the normal of a direction must be a finite vector that is not zero")
         shape = normal.shape
         object.__setattr__(self, "normal", normal / length)
+        path = np.asarray(self.path, np.float64) if np.size(self.path) else self.normal
+        if path.shape != shape or not np.isfinite(path).all() or not path @ self.normal > 0:
+            raise ValueError("the path of a direction must be a finite vector that leads to larger distances")
+        object.__setattr__(self, "path", path / (path @ self.normal))
         for name in ("mean", "scale"):
             values = np.broadcast_to(np.asarray(getattr(self, name), np.float64), shape).copy()
             object.__setattr__(self, name, values)
@@ -140,7 +151,7 @@ class Direction:
             ValueError: The embeddings have another length.
         """
         step = np.asarray(distances, np.float64) - self.signed_distance(embeddings)
-        moved: np.ndarray = np.asarray(embeddings, np.float64) + step[..., None] * self.normal * self.scale
+        moved: np.ndarray = np.asarray(embeddings, np.float64) + step[..., None] * self.path * self.scale
         return moved
 
     def at_percentile(self, percentile: float, group: str = "all") -> float:
@@ -168,7 +179,9 @@ class Direction:
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        arrays = {name: getattr(self, name) for name in ("normal", "mean", "scale")}
+        arrays = {name: getattr(self, name) for name in ("normal", "mean", "scale", "path")}
+        if self.spread.size:
+            arrays["spread"] = np.ascontiguousarray(self.spread, np.float32)
         with atomic_path(target / WEIGHTS) as temporary:
             save_file({**arrays, "offset": np.array([self.offset])}, temporary)
         facts = {name: getattr(self, name) for name in (*_FACTS, *_LATER_FACTS)} | {
@@ -209,6 +222,7 @@ class Direction:
             known = {name: tuple(facts[name]) if isinstance(facts[name], list) else facts[name] for name in _FACTS}
             known |= {name: facts.get(name) for name in _LATER_FACTS}
             found = cls(arrays["normal"], float(arrays["offset"][0]), arrays["mean"], arrays["scale"])
+            known |= {name: arrays[name] for name in _LATER_ARRAYS if name in arrays}
             return found.with_facts(percentiles=facts["percentiles"], score=score, **known)
         except (SafetensorError, KeyError, IndexError, TypeError, ValueError) as error:
             raise UserError(f"{folder}: holds a damaged direction ({error}); fit it again") from error
@@ -229,4 +243,5 @@ class Direction:
 
 _FACTS = ("name", "method", "classes", "orthogonal_to", "model", "weights_sha256")
 _LATER_FACTS = ("encoder_fingerprint", "size_px")
-"""Facts that directions of earlier versions do not have."""
+_LATER_ARRAYS = ("path", "spread")
+"""Facts and arrays that directions of earlier versions do not have."""

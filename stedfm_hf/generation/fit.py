@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedfm_hf.data.sources import check_dataset
-from stedfm_hf.generation.settings import AttributeFitSettings
+from stedfm_hf.generation.settings import PATTERN, AttributeFitSettings
 from stedfm_hf.runs import UserError, counted, some_of
 from stedfm_hf.runs.failures import print_failed
 from stedfm_hf.runs.options import REFERENCE
@@ -121,7 +121,7 @@ def fit_direction(images: EmbeddedImages, settings: AttributeFitSettings) -> Dir
     Raises:
         UserError: The method does not fit the targets.
     """
-    from stedfm_hf.generation.fitting import cross_validate, orthogonal_to, percentiles_of
+    from stedfm_hf.generation.fitting import along_pattern, cross_validate, orthogonal_to, percentiles_of, with_spread
 
     method = _method(images, settings)
     target = images.target
@@ -135,7 +135,9 @@ def fit_direction(images: EmbeddedImages, settings: AttributeFitSettings) -> Dir
     def whole(X: Any, y: Any, sources: Any) -> Direction:
         return orthogonal_to(fit(X, y, sources), nuisances)
 
-    direction = whole(images.embeddings, target, images.sources)
+    direction = with_spread(whole(images.embeddings, target, images.sources), images.embeddings)
+    if settings.path == PATTERN and method in ("boundary", "regression") and settings.protocol != REFERENCE:
+        direction = along_pattern(direction, images.embeddings, nuisances)
     score = None
     if method != "component":
         score = cross_validate(whole, images.embeddings, target, images.sources, is_class=images.has_classes)

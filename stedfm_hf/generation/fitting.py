@@ -190,11 +190,7 @@ def orthogonal_to(direction: Direction, nuisances: Sequence[Direction]) -> Direc
     """
     if not nuisances:
         return direction
-    # A step s along the direction changes u' of a nuisance by s * scale / scale' · normal'.
-    rows = np.stack([each.normal / each.scale * direction.scale for each in nuisances])
-    basis = np.linalg.svd(rows, full_matrices=False)
-    kept = basis[2][basis[1] > 1e-9 * basis[1].max()]
-    normal = direction.normal - kept.T @ (kept @ direction.normal)
+    normal = _without(direction, nuisances, direction.normal)
     length = float(np.linalg.norm(normal))
     if length < 1e-6:
         names = ", ".join(each.name for each in nuisances)
@@ -204,10 +200,66 @@ def orthogonal_to(direction: Direction, nuisances: Sequence[Direction]) -> Direc
     return direction.with_facts(
         normal=normal / length,
         offset=direction.offset / length,
+        path=np.zeros(0),
         orthogonal_to=(*direction.orthogonal_to, *(each.name for each in nuisances)),
         percentiles={},
         score=None,
     )
+
+
+def along_pattern(direction: Direction, embeddings: np.ndarray, nuisances: Sequence[Direction] = ()) -> Direction:
+    """Set the path of walks to how images differ, instead of the shortest way.
+
+    The normal of a boundary tells classes apart; it is not how they differ. Its weights also cancel what is common to
+    several columns, so the shortest way leads to embeddings that no image has, and that a network has never seen. The
+    pattern of a direction is the mean change of the embeddings for one unit of distance.
+
+    Args:
+        direction: Direction.
+        embeddings: Embeddings (n, d) that it was fitted to.
+        nuisances: Directions that the path is orthogonal to, as `direction` itself.
+
+    Returns:
+        Direction with the same distances and another path.
+
+    Source:
+        Haufe et al., "On the interpretation of weight vectors of linear models in multivariate neuroimaging", 2014.
+
+    Example:
+        >>> embeddings = np.array([[0.0, 0.0], [1.0, 2.0], [2.0, 4.0]])
+        >>> along_pattern(Direction(np.array([1.0, 0.0])), embeddings).path.tolist()
+        [1.0, 2.0]
+    """
+    u = (np.asarray(embeddings, np.float64) - direction.mean) / direction.scale
+    distances = u @ direction.normal
+    pattern = (u - u.mean(axis=0)).T @ (distances - distances.mean())
+    if not pattern @ direction.normal > 0:
+        return direction  # all images are at one distance
+    return direction.with_facts(path=_without(direction, nuisances, pattern))
+
+
+def with_spread(direction: Direction, embeddings: np.ndarray) -> Direction:
+    """Add to a direction how embeddings vary, for random directions to compare it with.
+
+    Args:
+        direction: Direction.
+        embeddings: Embeddings (n, d) that it was fitted to.
+    """
+    u = (np.asarray(embeddings, np.float64) - direction.mean) / direction.scale
+    _, values, vectors = np.linalg.svd((u - u.mean(axis=0)) / np.sqrt(len(u)), full_matrices=False)
+    return direction.with_facts(spread=(vectors.T * values).astype(np.float32))
+
+
+def _without(direction: Direction, nuisances: Sequence[Direction], vector: np.ndarray) -> np.ndarray:
+    """Remove from a vector (d,) what changes the distances of other directions."""
+    if not nuisances:
+        return vector
+    # A step s along the vector changes u' of a nuisance by s * scale / scale' · normal'.
+    rows = np.stack([each.normal / each.scale * direction.scale for each in nuisances])
+    basis = np.linalg.svd(rows, full_matrices=False)
+    kept = basis[2][basis[1] > 1e-9 * basis[1].max()]
+    left: np.ndarray = vector - kept.T @ (kept @ vector)
+    return left
 
 
 def cross_validate(

@@ -113,7 +113,8 @@ def walk_images(
     wanted = np.broadcast_to(np.asarray(distances, np.float64), (len(pixels), np.shape(distances)[-1])).copy()
     along = direction if random_direction is None else random_unit(direction, random_direction, seed)
     first = along.signed_distance(embeddings)
-    steps = [along.move(embeddings, first + wanted[:, step] - distance) for step in range(wanted.shape[1])]
+    as_far = np.linalg.norm(direction.path) / np.linalg.norm(along.path)
+    steps = [along.move(embeddings, first + as_far * (wanted[:, step] - distance)) for step in range(wanted.shape[1])]
     conditions = np.stack(steps, axis=1).reshape(-1, embeddings.shape[1])
     if not (np.abs(conditions) <= np.finfo(np.float32).max).all():
         raise ValueError("the distances lead to embeddings that are not finite; give smaller distances")
@@ -184,6 +185,9 @@ def embed(pipeline: Any, images: np.ndarray) -> np.ndarray:
 def random_unit(direction: Direction, number: int, seed: int) -> Direction:
     """Return a random direction in the same standardised embeddings, to compare a direction with.
 
+    It varies as the embeddings of images do, if the direction knows how: any direction would mostly change what never
+    varies, and what the network ignores.
+
     Args:
         direction: Direction.
         number: Number of the random direction.
@@ -195,7 +199,8 @@ def random_unit(direction: Direction, number: int, seed: int) -> Direction:
         >>> bool(np.isclose(np.linalg.norm(random.normal), 1)), random.name
         (True, 'random 0')
     """
-    normal = np.random.default_rng([seed, number]).normal(size=len(direction))
+    spread = direction.spread if direction.spread.size else np.eye(len(direction))
+    normal = spread @ np.random.default_rng([seed, number]).normal(size=spread.shape[1])
     return Direction(normal, 0.0, direction.mean, direction.scale, name=f"random {number}", method="random")
 
 

@@ -48,11 +48,15 @@ def test_a_saved_direction_is_the_same(tmp_path: Path) -> None:
         score=Score("AUROC", 0.9, 0.8, 0.95, 0.5),
         orthogonal_to=("brightness",),
         model="demo",
+        spread=rng.normal(size=(D, 2)).astype(np.float32),
     )
+    direction = direction.with_facts(path=direction.normal + 0.1 * rng.normal(size=D))
     direction.save(tmp_path / "one")
     loaded = Direction.load(tmp_path / "one")
     Z = rng.normal(size=(4, D))
     np.testing.assert_array_equal(loaded.signed_distance(Z), direction.signed_distance(Z))
+    np.testing.assert_array_equal(loaded.move(Z, 2.0), direction.move(Z, 2.0))
+    np.testing.assert_array_equal(loaded.spread, direction.spread)
     assert (loaded.classes, loaded.score, loaded.orthogonal_to) == (
         direction.classes,
         direction.score,

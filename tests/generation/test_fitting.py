@@ -7,12 +7,14 @@ import pytest
 
 from stedfm_hf.generation.direction import Direction
 from stedfm_hf.generation.fitting import (
+    along_pattern,
     cross_validate,
     difference_of_groups,
     fit_boundary,
     fit_regression,
     orthogonal_to,
     principal_direction,
+    with_spread,
 )
 from stedfm_hf.runs import UserError
 
@@ -113,3 +115,26 @@ def test_impossible_fits_are_named() -> None:
     assert cross_validate(fit_regression, X, values, one, is_class=False) is None
     constant = fit_boundary(np.hstack([X, np.ones((N, 1))]), values > 0, sources)
     assert isinstance(constant, Direction) and np.isfinite(constant.normal).all()
+
+
+def test_a_walk_changes_embeddings_as_images_differ() -> None:
+    """The second column only cancels noise of the first: it tells the attribute, but does not change with it."""
+    rng = np.random.default_rng(8)
+    values, noise = rng.uniform(-1, 1, N), rng.normal(size=N)
+    X = np.stack([values + noise, noise + 0.01 * rng.normal(size=N)], axis=1)
+    shortest = fit_regression(X, values, np.arange(N).astype(str), standardise=False)
+    assert abs(shortest.path[1]) > 0.6
+    direction = along_pattern(shortest, X)
+    np.testing.assert_allclose(direction.path / direction.path[0], [1, 0], atol=0.1)
+    distances = np.linspace(-1, 1, N)
+    np.testing.assert_allclose(direction.signed_distance(direction.move(X, distances)), distances, atol=1e-9)
+    nuisance = Direction(np.array([0.0, 1.0]), name="noise")
+    kept = along_pattern(orthogonal_to(shortest, [nuisance]), X, [nuisance])
+    np.testing.assert_allclose(kept.move(X, distances)[:, 1], X[:, 1], atol=1e-9)
+
+
+def test_the_spread_is_that_of_the_standardised_embeddings() -> None:
+    X, values, sources, _ = planted(9)
+    direction = with_spread(fit_regression(X, values, sources), X)
+    standardised = (X - X.mean(axis=0)) / X.std(axis=0)
+    np.testing.assert_allclose(direction.spread @ direction.spread.T, np.cov(standardised.T, bias=True), atol=1e-5)
