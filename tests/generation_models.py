@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
 
-from stedfm_hf import StedFmGenerationPipeline, StedFmImageProcessor, StedFmModel, StedFmUNet
+from stedfm_hf import (
+    StedFmForImageClassification,
+    StedFmGenerationPipeline,
+    StedFmImageProcessor,
+    StedFmModel,
+    StedFmUNet,
+)
 from tests.models import tiny_config
 
 SIZE = 16
@@ -57,3 +64,12 @@ def tiny_pipeline(with_encoder: bool = True, unet: StedFmUNet | None = None, **s
 def seeded(*seeds: int) -> list[torch.Generator]:
     """Return generators with these seeds."""
     return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def save_quality_model(folder: Path) -> Path:
+    """Save a regression model that predicts a `quality`, and return its folder."""
+    torch.manual_seed(0)
+    config = tiny_config(num_labels=1, id2label={0: "quality"}, target_type="regression")
+    StedFmForImageClassification(config).save_pretrained(folder)
+    StedFmImageProcessor().save_pretrained(folder)
+    return folder

@@ -18,7 +18,7 @@ from stedfm_hf.inference import Classifier, Encoder, Segmenter, load_classifier,
 from stedfm_hf.inference.reconstruction import Autoencoder, load_autoencoder
 from stedfm_hf.runs import UserError
 from stedfm_hf.weights.models import ModelSource
-from stedfm_hf.weights.packaged import PACKAGED, write_demo_segmenter
+from stedfm_hf.weights.packaged import DIRECTIONS, PACKAGED, write_demo_segmenter
 
 
 @dataclass(eq=False)
@@ -115,11 +115,14 @@ def load_generator(settings: AppSettings) -> tuple[LoadedPipeline | None, dict[s
     Raises:
         UserError: If one cannot be loaded, or a direction is of another encoder.
     """
-    if settings.generator is None:
+    name, folders = settings.generator, list(settings.directions)
+    if name is None and settings.model in PACKAGED:
+        name, folders = settings.model, sorted(map(str, DIRECTIONS.iterdir()))
+    if name is None:
         return None, {}
-    generator = load_pipeline(settings.generator, device=settings.device)
+    generator = load_pipeline(name, device=settings.device)
     directions: dict[str, Direction] = {}
-    for folder in settings.directions:
+    for folder in folders:
         direction = Direction.load(folder)
         check_direction(direction, generator)
         name = direction.name if direction.name not in directions else f"{direction.name} ({Path(folder).name})"

@@ -53,7 +53,7 @@ class AppSettings:
         None,
         affects_result=False,
         metavar="DIR",
-        help="Folder or Hub id of a generation pipeline, for `Generate`.",
+        help="Folder or Hub id of a generation pipeline, for `Generate`; with `demo`, by default a packaged one.",
     )
     directions: list[str] = option(
         default_factory=list,

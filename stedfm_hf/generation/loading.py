@@ -16,6 +16,8 @@ from stedfm_hf.inference.loading import Encoder, choose_device, weights_sha256
 from stedfm_hf.modeling.conditioning_stedfm import is_same_encoder
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.quiet import quiet_transformers
+from stedfm_hf.weights.models import find_model
+from stedfm_hf.weights.packaged import load_demo_generator, packaged_folder
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def load_pipeline(model: str | Path, *, device: str = "auto") -> LoadedPipeline:
     """Load a pipeline that is conditioned on embeddings.
 
     Args:
-        model: Folder or Hub id.
+        model: Folder, Hub id, or `"demo"`, a small packaged pipeline trained on simulated images only.
         device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`.
 
     Raises:
@@ -51,11 +53,20 @@ def load_pipeline(model: str | Path, *, device: str = "auto") -> LoadedPipeline:
 
     from stedfm_hf.modeling.generation_pipeline_stedfm import StedFmGenerationPipeline
 
-    folder = find_pipeline(model)
+    demo = packaged_folder(str(model))
+    folder = find_pipeline(model) if demo is None else demo
+    if demo is not None:
+        name = find_model(model).name  # which says what it was trained on
+    else:
+        name = folder.resolve().name if Path(model).is_dir() else str(model)
     try:
         with _no_progress():
             # An encoder that is stored in half precision computes in float32, as in other commands.
-            pipeline = StedFmGenerationPipeline.from_pretrained(folder, dtype=torch.float32)
+            pipeline = (
+                load_demo_generator()
+                if demo is not None
+                else StedFmGenerationPipeline.from_pretrained(folder, dtype=torch.float32)
+            )
         pipeline = pipeline.to(choose_device(device))
     except UserError:
         raise
@@ -65,8 +76,8 @@ def load_pipeline(model: str | Path, *, device: str = "auto") -> LoadedPipeline:
         raise UserError(f"model {model}: is conditioned on classes and has no encoder; use it from Python")
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-    name = folder.resolve().name if Path(model).is_dir() else str(model)
-    encoder = Encoder(pipeline.encoder, pipeline.image_processor, name, weights_sha256(str(folder / "encoder")))
+    weights = weights_sha256(str(folder / "encoder" if demo is None else demo))
+    encoder = Encoder(pipeline.encoder, pipeline.image_processor, name, weights)
     return LoadedPipeline(pipeline, encoder, name, int(pipeline.unet.config.sample_size))
 
 

@@ -12,6 +12,7 @@ from stedfm_hf.runs.failures import print_failed
 from stedfm_hf.runs.output import check_output, open_output
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.weights.models import find_model
 
 if TYPE_CHECKING:
     from stedfm_hf.generation.measures import Change
@@ -37,6 +38,7 @@ class AttributeMeasureResult(OutputResult):
         from stedfm_hf.generation.measured import largest_change
 
         lines = [f"{self.output}: {len(self.changes)} attributes along {self.changes[0].walks} walks"]
+        lines.append("changes whose 95 % interval excludes 0:")
         for change in self.changes:
             if change.total_low > 0 or change.total_high < 0:
                 interval = f"{change.total_low:.3g} to {change.total_high:.3g}"
@@ -75,6 +77,7 @@ def measure_attribute(settings: AttributeMeasureSettings) -> AttributeMeasureRes
     if not record.is_file() or Manifest.load(record).ended is None:
         raise UserError(f"{walks}: holds no finished walks; make them with `stedfm attribute walk`")
     check_output(settings.output, COMMAND, is_folder=True, overwrite=settings.overwrite)
+    source = None if settings.classifier is None else find_model(settings.classifier, head="ForImageClassification")
 
     from stedfm_hf.generation.measure_report import write_measure_report
     from stedfm_hf.generation.measured import (
@@ -87,25 +90,29 @@ def measure_attribute(settings: AttributeMeasureSettings) -> AttributeMeasureRes
         write_changes,
         write_measured,
     )
+    from stedfm_hf.generation.measurer import Measurer
+    from stedfm_hf.inference.loading import load_classifier
 
+    measure = Measurer(None if source is None else load_classifier(source, device=settings.device))
+    weights = None if measure.classifier is None else measure.classifier.weights_sha256
     made = Manifest.load(record).settings
     attribute = str(made["attribute"])
     # Before the output is made: data that do not fit leave nothing behind.
-    real, failed = measure_real(read_real(settings, made.get("classes", ())), size_of_walks(walks))
+    real, failed = measure_real(read_real(settings, made.get("classes", ())), size_of_walks(walks), measure)
     print_failed(failed)
     with open_output(
         settings.output,
         COMMAND,
         settings,
         results=[MEASURES, CHANGES, REPORT],
-        resolved={"walks": walks.resolve().name, "attribute": attribute, "real": sorted(real)},
+        resolved={"walks": walks.resolve().name, "attribute": attribute, "real": sorted(real), "classifier": weights},
         overwrite=settings.overwrite,
     ) as output:
         if output.finished:
             output.report_finished()
             measured = read_measured(output.path / MEASURES)
         else:
-            measured = measure_walks(walks, attribute)
+            measured = measure_walks(walks, attribute, measure)
             write_measured(output.path / MEASURES, measured)
         changes, random = summarise(measured)
         if not output.finished:

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from stedfm_hf.generation.following import slope_of, verdict
 from stedfm_hf.generation.measured import REAL, MeasuredWalks, largest_change
-from stedfm_hf.generation.measures import MEASURES, Change
+from stedfm_hf.generation.measures import Change
 from stedfm_hf.reports.figures import MUTED, PALETTE, label_colours, save_figure, shortened, style
 from stedfm_hf.reports.html import ReportFigure, Section, Table, write_page
 
@@ -34,7 +35,7 @@ def write_measure_report(
         measured: Measured images of the walks.
         changes: Change of each attribute along the direction.
         random: The same along each random direction, by name; empty without.
-        real: Attributes (n, 16) of real images by class.
+        real: Attributes (n, k) of real images by class, in the order of the changes.
 
     Returns:
         Path of the page.
@@ -46,7 +47,8 @@ def write_measure_report(
         f"Mean of each attribute along {measured.attribute} (blue) with its 95 % confidence interval over source "
         "images. " + ("Grey: each random direction, over walks of the same length. " if random else "")
     ) + ("Right: real images, median with 5th and 95th percentile." if real else "")
-    walks = changes[0].walks
+    walks, slope = changes[0].walks, slope_of(distances)
+    said = [] if slope is None else [f"{verdict(slope)} The slope of reached over wanted distances is {slope:.2f}."]
     return write_page(
         folder / "report.html",
         title=f"What changes along {measured.attribute}",
@@ -58,7 +60,7 @@ def write_measure_report(
             "random directions": str(len(random[changes[0].name])) if random else "none",
         },
         sections=[
-            Section("Attributes", [], [ReportFigure.from_png(png, "Attributes along the walks", caption)]),
+            Section("Attributes", said, [ReportFigure.from_png(png, "Attributes along the walks", caption)]),
             Section("Changes from the first step to the last", [], table=_table(changes, random)),
         ],
         footer="Generated images are not measurements: they show what the model has learnt.",
@@ -76,8 +78,9 @@ def _grid(
     colours = label_colours(["walks", *real])
     with style():
         figure = Figure(figsize=(2.6 * COLUMNS, 2.1 * lines), layout="constrained")
-        for axes, change in zip(figure.subplots(lines, COLUMNS).flat, changes, strict=False):
-            _plot(axes, wanted, change, random.get(change.name, ()), real, colours)
+        for number, (axes, change) in enumerate(zip(figure.subplots(lines, COLUMNS).flat, changes, strict=False)):
+            values = {name: measured[:, number] for name, measured in real.items()}
+            _plot(axes, wanted, change, random.get(change.name, ()), values, colours)
         handles = [Line2D([], [], color=PALETTE[0], marker="o", markersize=3, label="along the direction")]
         if random:
             handles.append(Line2D([], [], color=MUTED, linewidth=1.0, label="along random directions"))
@@ -105,8 +108,7 @@ def _plot(
     axes.plot(wanted, change.mean, "o-", color=PALETTE[0], markersize=3)
     width = float(np.ptp(wanted)) or 1.0
     for place, (name, values) in enumerate(real.items(), start=1):
-        known = values[:, MEASURES.index(change.name)]
-        known = known[np.isfinite(known)]
+        known = values[np.isfinite(values)]
         if len(known):
             low, middle, high = np.percentile(known, (5, 50, 95))
             at = wanted.max() + 0.12 * width * place

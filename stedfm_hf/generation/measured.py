@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tifffile
 
-from stedfm_hf.generation.measures import MEASURES, PIXEL_SIZE_NM, Change, change_along, drift, measure_images
+from stedfm_hf.generation.measurer import Measurer
+from stedfm_hf.generation.measures import PIXEL_SIZE_NM, Change, change_along, drift
 from stedfm_hf.generation.settings import AttributeMeasureSettings
 from stedfm_hf.labels.labelled import LabelledImages, read_labelled
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
@@ -21,6 +22,7 @@ from stedfm_hf.runs import Progress, UserError, atomic_path, counted
 
 DRIFT = "drift"
 """Name of the change from step to step: 1 - structural similarity to the image before."""
+_OF_WALK = ("file", "path", "direction", "step", "wanted", "reached")
 MOST_REAL = 500
 """Largest number of real images of a class and split that are measured."""
 REAL = "real images"
@@ -41,28 +43,35 @@ class MeasuredWalks:
     frame: pd.DataFrame
     attribute: str
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the measured attributes."""
+        return [str(name) for name in self.frame if name not in {*_OF_WALK, DRIFT}]
 
-def measure_walks(folder: Path, attribute: str) -> MeasuredWalks:
+
+def measure_walks(folder: Path, attribute: str, measure: Measurer | None = None) -> MeasuredWalks:
     """Measure the images of `stedfm attribute walk`.
 
     Args:
         folder: Folder of the walks.
         attribute: Name of the direction.
+        measure: Function that measures images; by default without a classifier.
 
     Raises:
         UserError: If a file of a walk is missing.
     """
     table = pq.read_table(folder / "walks.parquet").to_pandas()
-    parts = []
+    measure, parts = measure or Measurer(), []
     files = list(dict.fromkeys(table["file"]))
     with Progress(len(files), description="attribute measure", unit="walks") as progress:
         for file in files:
             rows = table[table["file"] == file].sort_values("step")
             images = _read_walk(folder / file)[1:]  # the first one is the real image
             size = rows["pixel_size_nm"].iloc[0]
-            values = measure_images(images, pixel_size_nm=PIXEL_SIZE_NM if size is None else float(size[1]))
-            part = rows[["file", "path", "direction", "step", "wanted", "reached"]].copy()
-            part[list(MEASURES)] = values
+            part = rows[list(_OF_WALK)].copy()
+            part[list(measure.names)] = measure(
+                images, pixel_size_nm=PIXEL_SIZE_NM if size is None else float(size[1])
+            )
             part[DRIFT] = [np.nan, *drift(images[None])[0]]
             parts.append(part)
             progress.update()
@@ -92,9 +101,9 @@ def summarise(measured: MeasuredWalks) -> tuple[list[Change], dict[str, list[Cha
     frame = measured.frame
     own = frame[frame["direction"] == measured.attribute]
     others = frame[frame["direction"] != measured.attribute]
-    changes = [_change(name, own) for name in MEASURES]
+    changes = [_change(name, own) for name in measured.names]
     along = [rows for _, rows in others.groupby("direction")]
-    return changes, {name: [_change(name, rows) for rows in along] for name in MEASURES} if along else {}
+    return changes, {name: [_change(name, rows) for rows in along] for name in measured.names} if along else {}
 
 
 def largest_change(changes: Sequence[Change]) -> float:
@@ -155,7 +164,9 @@ def read_real(settings: AttributeMeasureSettings, classes: Sequence[str] = ()) -
     return {name: found[name] for name in shown}
 
 
-def measure_real(real: RealImages, size_px: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def measure_real(
+    real: RealImages, size_px: int, measure: Measurer | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Measure real images by class.
 
     Images are scaled as for the network and cropped to the size of the walks. Unreadable and smaller ones are left
@@ -164,13 +175,15 @@ def measure_real(real: RealImages, size_px: int) -> tuple[dict[str, np.ndarray],
     Args:
         real: Images of each class.
         size_px: Height and width of the images of the walks, in pixels.
+        measure: Function that measures images; by default without a classifier.
 
     Returns:
-        Attributes (n, 16) of each class, and the reason why an image was left out, by its name.
+        Attributes (n, k) of each class, and the reason why an image was left out, by its name.
 
     Raises:
         UserError: If no image can be measured.
     """
+    measure = measure or Measurer()
     processor, found, failed = StedFmImageProcessor(), dict[str, list[np.ndarray]](), dict[str, str]()
     for name, data, numbers in ((name, *part) for name, parts in real.items() for part in parts):
         for number in np.random.default_rng(0).permutation(numbers)[:MOST_REAL].tolist():
@@ -186,8 +199,7 @@ def measure_real(real: RealImages, size_px: int) -> tuple[dict[str, np.ndarray],
                 failed[str(data.image_ids[number])] = " ".join(str(error).split())
                 continue
             pixel = PIXEL_SIZE_NM if stored.pixel_size_nm is None else stored.pixel_size_nm[1]
-            measured = measure_images([middle(image, size_px)], pixel_size_nm=pixel)
-            found.setdefault(name, []).append(measured)
+            found.setdefault(name, []).append(measure([middle(image, size_px)], pixel_size_nm=pixel))
     if real and not found:
         name, reason = next(iter(failed.items()))
         raise UserError(

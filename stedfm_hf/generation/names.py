@@ -17,16 +17,20 @@ def check_pipeline_name(model: str | Path) -> None:
     """Refuse a folder that is not a pipeline, before slow imports.
 
     Args:
-        model: Folder or Hub id.
+        model: Folder, Hub id, or name of the packaged pipeline.
 
     Raises:
         UserError: If there is no such folder, or it is another model.
     """
+    if packaged_folder(str(model)) is not None:
+        return
     folder = Path(model)
     if folder.is_dir() and not (folder / INDEX).is_file():
         raise _not_a_pipeline(model)
     if not folder.is_dir() and not _is_hub_id(model):
-        raise UserError(f"model {model}: no such folder; check the path (a Hub id is OWNER/NAME)")
+        raise UserError(
+            f"model {model}: no such folder; check the path (a Hub id is OWNER/NAME), or use the packaged demo"
+        )
 
 
 def is_pipeline(model: str | Path | None) -> bool:

@@ -11,6 +11,9 @@ from stedfm_hf.runs.settings import argument, option, settings
 NOISES = ("inverted", "shared", "new")
 SCHEDULERS = ("ddim", "dpm-solver++", "ddpm")
 METHODS = ("auto", "boundary", "difference", "regression", "component")
+PATTERN = "pattern"
+PATHS = (PATTERN, "normal")
+"""Ways of a walk through the embeddings."""
 
 
 @settings
@@ -50,6 +53,11 @@ class AttributeFitSettings:
         metavar="NAME|DIR",
         help="Attributes that a walk keeps: brightness, density (of bright spots), or folders of directions.",
     )
+    path: str = option(
+        PATTERN,
+        choices=PATHS,
+        help="Path of walks: as images differ on average (pattern), or the shortest way (normal).",
+    )
     name: str | None = option(None, help="Name of the attribute in tables and figures; by default from the labels.")
     protocol: str = options.protocol("fits a linear support vector machine to embeddings that are not standardised")
     split: str | None = option(None, affects_result=False, help="Split to fit to; by default all images.")
@@ -75,7 +83,7 @@ def pipeline_option() -> Any:
     """Define the option for the generation pipeline."""
     return option(
         affects_result=False,
-        help="Folder or Hub id of a generation pipeline, from `stedfm pretrain generation` or `stedfm convert`.",
+        help="Generation pipeline: folder of `stedfm pretrain generation` or `stedfm convert`, Hub id, or `demo`.",
     )
 
 
@@ -183,4 +191,10 @@ class AttributeMeasureSettings:
         metavar="CLASS",
         help="Classes of the real images to show; by default the two classes of the direction.",
     )
+    classifier: str | Path | None = option(
+        None,
+        affects_result=False,
+        help="Folder of `stedfm finetune classification`, or Hub id, whose predictions are measured, too.",
+    )
+    device: str = options.device()
     overwrite: bool = options.overwrite()

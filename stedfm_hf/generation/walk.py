@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from stedfm_hf.data.sources import find_sources
+from stedfm_hf.generation.following import PARTLY, slope_of, verdict
 from stedfm_hf.generation.settings import AttributeWalkSettings
 from stedfm_hf.runs import counted
 from stedfm_hf.runs.options import REFERENCE
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 COMMAND = "attribute walk"
 WALKS, REPORT = "walks.parquet", "report.html"
-FOLLOWS = 0.5
-"""Slope of reached over wanted distances below which a warning is printed."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +47,21 @@ class AttributeWalkResult(OutputResult):
         lines = [f"{self.output.parent}: {images} along walks from {files}"]
         if (similarity := self.similarity) is not None:
             lines.append(f"structural similarity of images and their reconstructions: {similarity:.3f} (mean)")
+        slope = self.slope
+        if slope is not None:
+            lines.append(f"slope of reached over wanted distances: {slope:.2f} (1 is ideal)")
         if self.report is not None:
             lines.append(f"report: {self.report}")
-        if (slope := self.slope) is not None and slope < FOLLOWS:
-            lines.append(
-                f"warning: the generated images follow the direction only in part (slope {slope:.2f} of reached over "
-                "wanted distances); train the pipeline longer, or on images like these"
-            )
+        if slope is not None and slope < PARTLY:
+            advice = "Train the pipeline longer, or on images like these; or give --guidance-scale 2."
+            lines.append(f"warning: {verdict(slope)} {advice}")
         return "\n".join(lines)
 
     @property
     def slope(self) -> float | None:
         """Slope of the reached over the wanted distances along the direction: 1 if the images follow it, 0 if not."""
         frame = self.table.to_pandas()
-        frame = frame[~frame["direction"].str.startswith("random ")]
-        wanted, reached = (
-            frame[name] - frame.groupby("file")[name].transform("mean") for name in ("wanted", "reached")
-        )
-        spread = float((wanted**2).sum())
-        return float((wanted * reached).sum()) / spread if spread else None
+        return slope_of(frame[~frame["direction"].str.startswith("random ")])
 
     @property
     def similarity(self) -> float | None:

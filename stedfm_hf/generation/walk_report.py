@@ -11,6 +11,7 @@ import tifffile
 from matplotlib.figure import Figure
 
 from stedfm_hf.generation.direction import Direction
+from stedfm_hf.generation.following import slope_of, verdict
 from stedfm_hf.reports.figures import INK, MUTED, PALETTE, save_figure, shortened, show_image, style
 from stedfm_hf.reports.html import ReportFigure, Section, write_page
 
@@ -46,7 +47,11 @@ def write_walk_report(folder: Path, table: pa.Table, direction: Direction) -> Pa
         sections.append(Section("Walks", [_how_many(len(shown), own["file"].nunique())], [_figure(png, alt, caption)]))
         png = save_figure(_reached(frame, direction), folder / FIGURES, "reached")
         caption = "On the dashed line, the embedding of the generated image is where it was moved to."
-        sections.append(Section("Distances", [], [_figure(png, "Wanted and reached distances", caption)]))
+        if frame["direction"].nunique() > 1:
+            caption += " Grey: walks in random directions, whose images are in the files `random*.tif`."
+        slope = slope_of(own)
+        said = [] if slope is None else [f"{verdict(slope)} The slope is {slope:.2f}; 1 is ideal."]
+        sections.append(Section("Distances", said, [_figure(png, "Wanted and reached distances", caption)]))
     score = direction.score
     facts = {"images": str(own["file"].nunique()), "steps": str(own["step"].nunique())}
     if score is not None:

@@ -1,7 +1,8 @@
 """Training of the packaged diffusion model: `python -m stedfm_hf.training.demo_generation WORK`.
 
 The command simulates crops with known attributes, trains with the recipe `demo` of `stedfm pretrain generation`, and
-writes the denoising network in half precision into the package; the encoder `demo` is there already.
+writes the denoising network in half precision into the package; the encoder `demo` is there already. Afterwards,
+`python -m stedfm_hf.generation.demo_directions WORK/attributes-v1` fits the packaged directions.
 If interrupted, run the same command again to resume.
 """
 

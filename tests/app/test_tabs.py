@@ -230,6 +230,14 @@ def test_generate(folder: Path) -> None:
     page.visits.close()
 
 
+def test_the_packaged_generator_walks_along_its_attributes(folder: Path) -> None:
+    page = make_page(folder / "packaged", model="demo")
+    assert {"density_per_um2", "fwhm_nm", "ring_visibility"} == set(page.models.directions)
+    shown = page.press("Generate", page.open(folder / "cell.tif"), "fwhm_nm")
+    assert "Signed distance" in shown["generate-summary"]
+    page.visits.close()
+
+
 def test_a_generator_needs_directions() -> None:
     with pytest.raises(UserError, match="belong together"):
         make_page(Path("unused"), directions=["activity"])

@@ -118,6 +118,7 @@ def test_the_legend_covers_no_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             "direction": name,
             "step": step,
             "wanted": step - 1.0,
+            "reached": 0.2 * step,
             **dict.fromkeys(MEASURES, 1.0),
         }
         for path in "ab"
@@ -134,6 +135,7 @@ def test_the_legend_covers_no_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("stedfm_hf.generation.measure_report.save_figure", save)
     real = {name: np.ones((3, len(MEASURES))) for name in ("rest", "active")}
     write_measure_report(tmp_path, measured, changes, random, real)
+    assert "do not follow the direction" in (tmp_path / "report.html").read_text(encoding="utf-8")
     (figure,) = plotted
     (legend,) = figure.legends
     texts = [text.get_text() for text in legend.get_texts()]

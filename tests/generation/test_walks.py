@@ -11,9 +11,10 @@ import torch
 
 from stedfm_hf.cli import main
 from stedfm_hf.generation import Direction, generate, measure_attribute, walk_attribute, walk_images
+from stedfm_hf.generation.following import verdict
 from stedfm_hf.generation.walks import embed, random_unit
 from stedfm_hf.runs import UserError
-from tests.generation_models import SIZE, tiny_pipeline, tiny_unet
+from tests.generation_models import SIZE, save_quality_model, tiny_pipeline, tiny_unet
 
 D = 32
 
@@ -88,6 +89,8 @@ def test_random_walks_are_as_long(pipeline: Any) -> None:
     random = random_unit(direction, 0, seed=0)
     step = (random.move(embeddings, random.signed_distance(embeddings) + 3) - embeddings) / direction.scale
     np.testing.assert_allclose(np.linalg.norm(step, axis=1), 3)
+    flat = direction.with_facts(spread=np.eye(D)[:, :2])
+    assert (random_unit(flat, 0, seed=0).normal[2:] == 0).all()  # nothing varies along the other columns
     walk = walk_images(pipeline, pixels(), direction, np.array([1.0]), random_direction=0, num_inference_steps=2)
     assert walk.wanted.tolist() == [[1.0], [1.0]]
 
@@ -99,9 +102,9 @@ def test_a_walk_that_the_images_do_not_follow_is_reported(
     frame = result.table.to_pandas()
     slopes = [np.polyfit(each["wanted"], each["reached"], 1)[0] for _, each in frame.groupby("file")]
     assert result.slope is not None and result.slope == pytest.approx(np.mean(slopes), abs=1e-6)
-    assert ("warning: the generated images follow the direction only in part" in result.summary()) == (
-        result.slope < 0.5
-    )
+    assert f"wanted distances: {result.slope:.2f}" in result.summary()
+    assert ("warning: The generated images" in result.summary()) == (result.slope < 0.5)
+    assert result.report is not None and verdict(result.slope) in result.report.read_text(encoding="utf-8")
 
 
 def test_the_commands_walk_measure_and_generate(
@@ -128,6 +131,9 @@ def test_the_commands_walk_measure_and_generate(
     expected = (stack[:, 5].mean(axis=(1, 2)) - stack[:, 1].mean(axis=(1, 2))).mean()
     assert changes.loc["brightness", "change"] == pytest.approx(expected, abs=1e-6)
     assert "What changes along activity" in (measured / "report.html").read_text()
+    quality, predicted = save_quality_model(tmp_path / "quality"), tmp_path / "predicted"
+    assert main(["attribute", "measure", str(walks), "--classifier", str(quality), "--output", str(predicted)]) == 0
+    assert "value_quality" in pq.read_table(predicted / "changes.parquet")["attribute"].to_pylist()
 
 
 def test_real_images_are_measured_next_to_walks(folder: Path, direction: Path, images: Path, tmp_path: Path) -> None:

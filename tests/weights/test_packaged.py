@@ -12,9 +12,10 @@ import torch
 from safetensors import safe_open
 
 from stedfm_hf.cli import main
+from stedfm_hf.data.simulation.attributes import simulate_attributes
 from stedfm_hf.inference import embed, load_encoder
-from stedfm_hf.runs import UserError
-from stedfm_hf.weights.packaged import PACKAGED, packaged_folder
+from stedfm_hf.runs import Manifest, UserError, manifest_path
+from stedfm_hf.weights.packaged import GENERATOR, PACKAGED, load_demo_generator, packaged_folder
 
 
 @pytest.fixture
@@ -69,3 +70,29 @@ def test_a_folder_of_the_same_name_does_not_come_in_its_place(
 def test_another_way_to_write_it_is_not_looked_for_on_the_hub() -> None:
     with pytest.raises(UserError, match="did you mean demo"):
         load_encoder("Demo", device="cpu")
+
+
+def test_the_packaged_pipeline_is_small_and_generates_images_of_its_embeddings() -> None:
+    assert sum(file.stat().st_size for file in GENERATOR.rglob("*") if file.is_file()) <= 10_000_000
+    with safe_open(GENERATOR / "unet" / "model.safetensors", "pt") as weights:
+        assert "simulated images only" in weights.metadata()["note"]
+        assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.float16}  # noqa: SIM118
+    assert "simulated images only" in (GENERATOR / "README.md").read_text(encoding="utf-8")
+    pipeline = load_demo_generator()
+    pipeline.set_progress_bar_config(disable=True)
+    crops = [simulate_attributes(name, seed=9, index=0).image for name in ("actin", "puncta")]
+    embeddings = pipeline.embed(crops)
+    images = pipeline(embeddings=embeddings, num_inference_steps=5, generator=torch.Generator().manual_seed(0)).images
+    again = torch.nn.functional.cosine_similarity(embeddings, pipeline.embed(list(images), normalization="none"))
+    other = torch.nn.functional.cosine_similarity(embeddings, embeddings.flip(0))
+    assert (again > other).all()
+
+
+def test_the_commands_generate_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    crop = simulate_attributes("puncta", seed=9, index=1).image
+    tifffile.imwrite(tmp_path / "cell.tif", crop)
+    words = ["generate", str(tmp_path / "cell.tif"), "--model", "demo", "--output", str(tmp_path / "out")]
+    assert main([*words, "--number", "1", "--num-inference-steps", "2", "--device", "cpu"]) == 0
+    assert "demo: trained on simulated images only" in capsys.readouterr().err
+    manifest = Manifest.load(manifest_path(tmp_path / "out" / "generated.parquet", folder=False))
+    assert manifest.model is not None and "simulated images only" in manifest.model

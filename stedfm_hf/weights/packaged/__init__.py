@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stedfm_hf.modeling.generation_pipeline_stedfm import StedFmGenerationPipeline
 
 SEGMENTER = Path(__file__).parent / "demo-segmenter"
 """Folder of a decoder for masks of simulated structures, for the encoder `demo`."""
 GENERATOR = SEGMENTER.with_name("demo-generator")
-"""Folder of a denoising network for crops of simulated structures, for the encoder `demo`."""
+"""Folder of a denoising network for crops of simulated structures, for the encoder `demo`, and of its directions."""
+DIRECTIONS = GENERATOR / "directions"
+"""Folder of the directions of the attributes of these crops, each in a folder."""
 PACKAGED = {"demo": "trained on simulated images only: for trying things out, not for results"}
 """Id of every packaged encoder, with a note that is shown wherever it is used."""
 
@@ -61,15 +67,15 @@ def write_demo_segmenter(folder: Path) -> Path:
     return folder
 
 
-def write_demo_generator(folder: Path, source: Path = GENERATOR) -> Path:
-    """Write the encoder `demo` with its packaged denoising network as one pipeline, for `StedFmGenerationPipeline`.
+def load_demo_generator(source: Path = GENERATOR) -> StedFmGenerationPipeline:
+    """Return the packaged denoising network with the encoder `demo` as a pipeline, in float32 on the CPU.
 
     Args:
-        folder: Folder of the pipeline; made if it does not exist.
         source: Folder of the network, as `stedfm_hf.training.demo_generation` exports it.
 
-    Returns:
-        The folder.
+    Example:
+        >>> load_demo_generator().unet.config.sample_size
+        64
     """
     import torch
     from diffusers import DDIMScheduler
@@ -84,12 +90,24 @@ def write_demo_generator(folder: Path, source: Path = GENERATOR) -> Path:
     with torch.random.fork_rng():
         unet = StedFmUNet.from_config(StedFmUNet.load_config(source / "unet"))
     unet.load_state_dict(load_file(source / "unet" / "model.safetensors"))
-    pipeline = StedFmGenerationPipeline(
+    return StedFmGenerationPipeline(
         unet.eval(),
         DDIMScheduler.from_pretrained(source / "scheduler"),
         StedFmModel.from_pretrained(demo, dtype=torch.float32),
         StedFmImageProcessor.from_pretrained(demo),
         condition_dropout=json.loads((source / "pipeline.json").read_text(encoding="utf-8"))["condition_dropout"],
     )
-    pipeline.save_pretrained(folder)
+
+
+def write_demo_generator(folder: Path, source: Path = GENERATOR) -> Path:
+    """Write the pipeline of `load_demo_generator`, for `StedFmGenerationPipeline.from_pretrained`.
+
+    Args:
+        folder: Folder of the pipeline; made if it does not exist.
+        source: Folder of the network.
+
+    Returns:
+        The folder.
+    """
+    load_demo_generator(source).save_pretrained(folder)
     return folder
