@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests docs/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-backends bench-busy bench-clustering bench-data bench-phenotype bench-retrieval bench-search bench-segmentation bench-start clean
+.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-backends bench-busy bench-clustering bench-data bench-generation bench-phenotype bench-retrieval bench-search bench-segmentation bench-start clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -96,6 +96,9 @@ bench-search: $(INSTALLED) ## Measure searches of indexes and write docs/benchma
 
 bench-phenotype: $(INSTALLED) ## Look for planted phenotypes in embeddings and images and write docs/benchmarks/phenotype.md
 	"$(BIN)/python" -m tests.benchmarks.phenotype --output docs/benchmarks/phenotype.md
+
+bench-generation: $(INSTALLED) ## Measure the packaged pipeline and write docs/benchmarks/generation.md (an hour)
+	"$(BIN)/python" -m tests.benchmarks.generation demo --output docs/benchmarks/generation.md
 
 bench-start: $(INSTALLED) ## Measure how fast help and errors are answered and write docs/benchmarks/start.md
 	"$(BIN)/python" -m tests.benchmarks.start

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 from skimage.feature import peak_local_max
@@ -26,26 +27,25 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch.utils.flop_counter import FlopCounterMode
 
 from stedfm_hf.data.simulation.attributes import ATTRIBUTES, BLUR, PHYSICS, simulate_attributes
 from stedfm_hf.evaluation.baselines import texture_features
-from stedfm_hf.generation.fitting import fit_regression
+from stedfm_hf.generation.direction import Direction
+from stedfm_hf.generation.fitting import along_pattern, fit_regression, with_spread
 from stedfm_hf.generation.generate import scheduler_of
 from stedfm_hf.generation.loading import LoadedPipeline, load_pipeline
 from stedfm_hf.generation.measures import drift
-from stedfm_hf.generation.walks import Noise, embed, walk_images
+from stedfm_hf.generation.walks import Noise, embed, start_walks, walk_images
 from stedfm_hf.metrics import frechet_distance
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
+from stedfm_hf.reports.figures import show_image, style
 from stedfm_hf.runs import atomic_path
-from tests.benchmarks.timing import machine, table
+from tests.benchmarks.generation_page import RANDOM, SEEDS, SOLVERS, STEPS, WALKED, WALKS, Found, page, read_curves
 from tests.data.simulation.test_attributes import ring_power
 
-Found = dict[str, Any]
 HELD_OUT, FITTED = 900_000, 800_000
 """First index of the simulated images that no training has seen, and of those that directions are fitted to."""
-SOLVERS = [("ddim", 5), ("ddim", 10), ("ddim", 20), ("ddim", 50), ("dpm-solver++", 10), ("dpm-solver++", 20)]
-SOLVERS += [("dpm-solver++", 50), ("ddim", 100), ("ddpm", 1000)]
-SEEDS, WALKS, STEPS = 3, 12, 5
 BATCH = 16
 
 
@@ -185,6 +185,19 @@ def nearest(bench: Bench) -> Found:
     }
 
 
+def show_nearest(bench: Bench, folder: Path) -> None:
+    """Write a figure of generated images, each above the most similar training image."""
+    training = np.concatenate([crops(each, 0, 2000)[0] for each in ATTRIBUTES])
+    made = bench.generate("ddim", 50, bench.embed(bench.other[:: len(bench.other) // 8][:8]))
+    found = training[(_unit(made) @ _unit(training).T).argmax(axis=1)]
+    with style():
+        figure = Figure(figsize=(8.0, 2.1), layout="constrained")
+        for line, images in zip(figure.subplots(2, 8), (made, found), strict=True):
+            for axes, image in zip(line, images, strict=True):
+                show_image(axes, image)
+        figure.savefig(folder / "generation-nearest.png", dpi=150)
+
+
 def _unit(images: np.ndarray) -> np.ndarray:
     flat = images.reshape(len(images), -1)
     flat = flat - flat.mean(axis=1, keepdims=True)
@@ -199,7 +212,7 @@ def inversion(bench: Bench, steps: int, iterations: int) -> Found:
         bench.pipeline.invert(
             [each[None] for each in images[at : at + BATCH]],
             num_inference_steps=steps,
-            num_iterations=iterations,
+            max_iterations=iterations,
             normalization="none",
         )
         for at in range(0, len(images), BATCH)
@@ -239,32 +252,60 @@ MEASURED: dict[str, Callable[[np.ndarray], float]] = {
 """Function that measures each attribute in an image."""
 
 
+@dataclass(frozen=True)
+class AttributeWalks:
+    """Walks along the direction of an attribute, and the distances that they lead to."""
+
+    direction: Direction
+    values: np.ndarray
+    distances: np.ndarray
+    start: np.ndarray
+
+    @classmethod
+    def of(cls, bench: Bench, structure: str, name: str, seed: int) -> AttributeWalks:
+        """Fit the direction, and simulate the images to start from."""
+        _, known, embeddings = bench.fitted[structure]
+        values = np.array([each[name] for each in known])
+        sources = np.arange(len(values)).astype(str)
+        fitted = with_spread(fit_regression(embeddings, values, sources).with_facts(name=name), embeddings)
+        ends = np.percentile(fitted.signed_distance(embeddings), (5, 95))
+        start, _ = crops(structure, HELD_OUT + 20_000 + 1000 * seed, WALKS)
+        return cls(along_pattern(fitted, embeddings), values, np.linspace(ends[0], ends[1], STEPS), start)
+
+
 def attribute_walk(bench: Bench, structure: str, name: str, seed: int) -> Found:
     """Walk along an attribute, along random directions, and with other noise; return the measured series."""
-    images, known, embeddings = bench.fitted[structure]
-    values = np.array([each[name] for each in known])
-    sources = np.arange(len(values)).astype(str)
-    direction = fit_regression(embeddings, values, sources).with_facts(name=name)
-    ends = np.percentile(direction.signed_distance(embeddings), (5, 95))
-    start, _ = crops(structure, HELD_OUT + 20_000 + 1000 * seed, WALKS)
-    steps = np.linspace(ends[0], ends[1], STEPS)
-    found: Found = {"true": np.percentile(values, (5, 95)).tolist()}
-    run = partial(walk_images, bench.pipeline, start, direction, steps, num_inference_steps=20, seed=seed)
+    walks = AttributeWalks.of(bench, structure, name, seed)
+    found: Found = {"true": np.percentile(walks.values, (5, 95)).tolist()}
     noises: tuple[Noise, ...] = ("inverted", "shared", "new")
+    prepare = partial(start_walks, bench.pipeline, walks.start, num_inference_steps=20, seed=seed)
+    starts = {noise: prepare(noise=noise) for noise in noises}
+    where = (bench.pipeline, walks.start, walks.direction, walks.distances)
+    run = partial(walk_images, *where, num_inference_steps=20, seed=seed)
     for noise in noises:
-        walk = run(noise=noise)
+        walk = run(noise=noise, start=starts[noise])
         found[noise] = _series(walk.images) | {
             "drift": float(drift(walk.images).mean()),
             "reached": walk.reached.mean(axis=0).tolist(),
         }
     for noise in noises[:2]:
-        for number in range(2):
-            walk = run(noise=noise, random_direction=number)
+        for number in range(RANDOM):
+            walk = run(noise=noise, start=starts[noise], random_direction=number)
             found[f"random {noise} {number}"] = _series(walk.images)
-    real = {each: np.array([measure(image) for image in images]) for each, measure in MEASURED.items()}
+    real = {each: np.array([measure(one) for one in bench.fitted[structure][0]]) for each, measure in MEASURED.items()}
     found["real_sd"] = {each: float(np.std(values)) for each, values in real.items()}
-    found["real_rho"] = {each: float(spearmanr(real[each], values).statistic) for each in real}
+    found["real_rho"] = {each: float(spearmanr(real[each], walks.values).statistic) for each in real}
     return found
+
+
+def any_direction(bench: Bench, structure: str, name: str, seed: int) -> Found:
+    """Walk as far along directions that images need not have; return the measured series."""
+    walks = AttributeWalks.of(bench, structure, name, seed)
+    start = start_walks(bench.pipeline, walks.start, num_inference_steps=20)
+    direction = walks.direction.with_facts(spread=np.zeros((0, 0)))
+    where = (bench.pipeline, walks.start, direction, walks.distances)
+    run = partial(walk_images, *where, num_inference_steps=20, seed=seed, start=start)
+    return {str(number): _series(run(random_direction=number).images) for number in range(RANDOM)}
 
 
 def _series(images: np.ndarray) -> Found:
@@ -273,9 +314,6 @@ def _series(images: np.ndarray) -> Found:
         name: [float(np.mean([measure(image) for image in images[:, step]])) for step in range(images.shape[1])]
         for name, measure in MEASURED.items()
     }
-
-
-WALKED = [("actin", "ring_visibility"), ("puncta", "density_per_um2"), ("actin", BLUR), ("puncta", BLUR)]
 
 
 def parts(bench: Bench) -> dict[str, Callable[[], Found]]:
@@ -290,162 +328,33 @@ def parts(bench: Bench) -> dict[str, Callable[[], Found]]:
         for seed in range(SEEDS)
         for structure, name in WALKED
     }
+    found |= {
+        f"any {structure} {name} {seed}": partial(any_direction, bench, structure, name, seed)
+        for seed in range(SEEDS)
+        for structure, name in WALKED
+    }
     found |= {"classifier": partial(discriminate, bench), "nearest": partial(nearest, bench)}
     found |= {f"solver {name} {steps}": partial(solver, bench, name, steps) for name, steps in SOLVERS}
     return found
 
 
-def walk_rows(results: dict[str, Found]) -> list[list[str]]:
-    """Rows of the table of walks."""
-    rows = []
-    for structure, name in WALKED:
-        for noise in ("inverted", "shared"):
-            runs = [results[f"walk {structure} {name} {seed}"] for seed in range(SEEDS)]
-            rho = [spearmanr(range(STEPS), run[noise][name]).statistic for run in runs]
-            change = [_change(run[noise], name, run) for run in runs]
-            random = [
-                np.mean([abs(_change(run[f"random {noise} {number}"], name, run)) for number in range(2)])
-                for run in runs
-            ]
-            unrelated = [
-                max(abs(_change(run[noise], each, run)) for each in MEASURED if _unrelated(each, name, structure))
-                for run in runs
-            ]
-            sign = np.sign(np.mean([run["real_rho"][name] for run in runs]))
-            rows.append(
-                [
-                    structure,
-                    name,
-                    noise,
-                    " ".join(f"{sign * each:.2f}" for each in rho),
-                    " ".join(f"{sign * each:+.2f}" for each in change),
-                    " ".join(f"{each:.2f}" for each in random),
-                    " ".join(f"{each:.2f}" for each in unrelated),
-                    f"{np.mean([run[noise]['drift'] for run in runs]):.3f}",
-                    f"{np.mean([run['new']['drift'] for run in runs]):.3f}",
-                ]
-            )
-    return rows
-
-
-def _unrelated(other: str, name: str, structure: str) -> bool:
-    return other != name and other not in {ATTRIBUTES[each] for each in ATTRIBUTES if each != structure}
-
-
-def _change(series: Found, name: str, run: Found) -> float:
-    """Change from the first to the last step, in standard deviations of the real images."""
-    return float((series[name][-1] - series[name][0]) / run["real_sd"][name])
-
-
-def page(results: dict[str, Found], about: dict[str, Any]) -> str:
-    """Write the page."""
-    reference = results["solver ddpm 1000"]
-    solvers = [
-        [
-            f"{name}, {steps} steps",
-            f"{found['seconds']:.2f}",
-            f"{reference['seconds'] / found['seconds']:.1f}",
-            f"{found['embeddings']:.3f}",
-            f"{found['texture']:.2f}",
-        ]
-        for name, steps in SOLVERS
-        for found in [results[f"solver {name} {steps}"]]
-    ]
-    halves = results["real halves"]
-    solvers.append(["real images", "", "", f"{halves['embeddings']:.3f}", f"{halves['texture']:.2f}"])
-    inversions = [
-        [*key.split()[1:], f"{found['mean']:.3f}", f"{found['lowest']:.3f}"]
-        for key, found in results.items()
-        if key.startswith("inversion")
-    ]
-    near = results["nearest"]
-    return PAGE.format(
-        machine=machine(),
-        **about,
-        solvers=table(["solver", "CPU s per image", "times faster", "in embeddings", "in texture features"], solvers),
-        walks=table(
-            [
-                "structure",
-                "attribute",
-                "noise",
-                "rank correlation",
-                "change, SD",
-                "along random directions, SD",
-                "largest unrelated change, SD",
-                "drift",
-                "drift with new noise",
-            ],
-            walk_rows(results),
-        ),
-        classifier=table(
-            ["classifier", "accuracy"], [[key, f"{value:.3f}"] for key, value in results["classifier"].items()]
-        ),
-        nearest=table(
-            ["images", "median", "95th percentile", "highest"],
-            [[name, *(f"{each:.3f}" for each in values)] for name, values in near.items()],
-        ),
-        inversions=table(["steps", "iterations", "SSIM, mean", "lowest"], inversions),
-    )
-
-
-PAGE = """# Generation
-
-How well a small generation pipeline does on **simulated** images with known attributes: actin with rings of varying
-visibility, and puncta of varying density, both with a point spread function of varying width. The images are 64 pixels
-wide; the condition is the embedding of the packaged encoder `demo`. The network has {parameters:.1f} million
-parameters and was trained for {steps:,} steps of {batch} crops on two CPU cores, which is little: {verdict}
-
-Measured on {machine}, with `python -m tests.benchmarks.generation PIPELINE`. Other programs used the machine at the
-same time.
-
-## Speed and quality by solver
-
-{images} images, each from the embedding of a held-out image, in batches of {batch_size}. The Fréchet distance to as
-many other held-out images is lower for more similar sets; with so few images it is above 0 for real images, too.
-
-{solvers}
-
-## Walks
-
-Each walk has {walk_steps} steps, from the 5th to the 95th percentile of the distances along the direction of an
-attribute, which is fitted to 500 images by regression. {walks_each} walks for each of 3 seeds; the numbers are those
-of the seeds. Changes are in standard deviations of the attribute as it is measured in real images. The noise is found
-by inversion of the image, or is one for all steps (shared).
-
-{walks}
-
-## Telling generated from real images
-
-Accuracy of classifiers that are trained to tell generated from held-out images, on images that they have not seen; 0.5
-is chance.
-
-{classifier}
-
-## Nearest training image
-
-Correlation of pixels with the most similar of 4,000 training images. Memorised images would be near 1, and above those
-of held-out images.
-
-{nearest}
-
-## Inversion
-
-Structural similarity (SSIM) of images and their reconstructions from the noise that inversion finds; iterations are
-predictions for each step.
-
-{inversions}
-"""
+def count_gflop(unet: Any) -> float:
+    """Count the floating-point operations of one image in the network, in GFLOP."""
+    size = unet.config.sample_size
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        unet(torch.zeros(1, 1, size, size), 0, condition=torch.zeros(1, unet.config.condition_dim))
+    return counted.get_total_flops() / 1e9
 
 
 def main() -> None:
     """Measure what is missing, and write the page when nothing is."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pipeline", type=Path)
+    parser.add_argument("pipeline", help="folder, Hub id or `demo`")
     parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--steps", type=int, required=True, help="training steps of the pipeline, for the page")
+    parser.add_argument("--steps", type=int, default=6000, help="training steps of the pipeline, for the page")
     parser.add_argument("--batch", type=int, default=16, help="crops in a training step, for the page")
-    parser.add_argument("--verdict", default="", help="sentence that sums up the result")
     parser.add_argument("--results", type=Path, default=Path("build/generation.json"))
+    parser.add_argument("--curves", nargs="+", default=[], metavar="NAME=FILE", help="`curve.csv` of trainings")
     parser.add_argument("--only", default="", help="measure only parts whose name starts like this")
     parser.add_argument("--output", type=Path, help="page to write")
     arguments = parser.parse_args()
@@ -454,6 +363,8 @@ def main() -> None:
     if arguments.results.exists():
         results = json.loads(arguments.results.read_text("utf-8"))
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.curves:
+        results |= read_curves(arguments.curves)
     for name, measure in parts(bench).items():
         if name in results or not name.startswith(arguments.only):
             continue
@@ -462,17 +373,23 @@ def main() -> None:
         with atomic_path(arguments.results) as temporary:
             temporary.write_text(json.dumps(results), encoding="utf-8")
     if arguments.output:
+        gflop = count_gflop(bench.pipeline.unet)
+        pflop = 3e-6 * gflop * arguments.steps * arguments.batch  # the backward pass takes twice the forward pass
         about = {
+            "gflop": gflop,
+            "pflop": pflop,
+            "more_pflop": 40 * pflop,
+            "minutes": 40 * pflop * 100 / 60,
             "parameters": sum(each.numel() for each in bench.pipeline.unet.parameters()) / 1e6,
             "steps": arguments.steps,
             "batch": arguments.batch,
-            "verdict": arguments.verdict,
             "images": arguments.images,
             "batch_size": BATCH,
             "walk_steps": STEPS,
             "walks_each": WALKS,
         }
         arguments.output.write_text(page(results, about), encoding="utf-8")
+        show_nearest(bench, arguments.output.parents[1] / "images")
 
 
 if __name__ == "__main__":
