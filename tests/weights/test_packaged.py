@@ -26,6 +26,12 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
+def dtypes_in(path: Path) -> set[torch.dtype]:
+    # An open file of weights has keys(), and cannot be iterated itself.
+    with safe_open(path, "pt") as weights:
+        return {weights.get_tensor(name).dtype for name in weights.keys()}  # noqa: SIM118
+
+
 def test_it_is_found_by_its_id_and_is_what_the_issue_allows(image: Path) -> None:
     encoder = load_encoder("demo", device="cpu")
     assert encoder.model.config.hidden_size == 128 and encoder.model.config.patch_size == 8
@@ -33,9 +39,7 @@ def test_it_is_found_by_its_id_and_is_what_the_issue_allows(image: Path) -> None
     assert packaged_folder("./demo") is None and packaged_folder("flclab/stedfm-vit-small") is None
     folder = packaged_folder("demo")
     assert folder is not None and sum(file.stat().st_size for file in folder.iterdir()) <= 4_000_000
-    # An open file of weights has keys(), and cannot be iterated itself.
-    with safe_open(folder / "model.safetensors", "pt") as weights:
-        assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.float16}  # noqa: SIM118
+    assert dtypes_in(folder / "model.safetensors") == {torch.float16}
 
 
 def test_it_says_everywhere_that_its_images_were_simulated(image: Path, tmp_path: Path) -> None:
@@ -76,7 +80,7 @@ def test_the_packaged_pipeline_is_small_and_generates_images_of_its_embeddings()
     assert sum(file.stat().st_size for file in GENERATOR.rglob("*") if file.is_file()) <= 10_000_000
     with safe_open(GENERATOR / "unet" / "model.safetensors", "pt") as weights:
         assert "simulated images only" in weights.metadata()["note"]
-        assert {weights.get_tensor(name).dtype for name in weights.keys()} == {torch.float16}  # noqa: SIM118
+    assert dtypes_in(GENERATOR / "unet" / "model.safetensors") == {torch.float16}
     assert "simulated images only" in (GENERATOR / "README.md").read_text(encoding="utf-8")
     pipeline = load_demo_generator()
     pipeline.set_progress_bar_config(disable=True)
