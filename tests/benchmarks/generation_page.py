@@ -253,7 +253,7 @@ many other held-out images is lower for more similar sets; with so few images it
 
 Each walk has {walk_steps} steps, from the 5th to the 95th percentile of the distances along the direction of an
 attribute, which is fitted to 500 images by regression. {walks_each} walks for each of 3 seeds: the mean, and in
-brackets the seeds. Changes are in standard deviations of the attribute as it is measured in real images. The noise is
+brackets the seeds. Changes are in standard deviations over real images. The noise is
 found by inversion of the image, or is one for all steps (shared). Random directions are as long: any direction of the
 space of embeddings, or directions along which embeddings of images vary. The measure of rings is meaningless for
 puncta, and that of density counts maxima in actin, too.
