@@ -73,7 +73,9 @@ def export_generator(pipeline: str | os.PathLike[str], output: Path = GENERATOR)
         raise UserError(f"{pipeline}: was trained with --protocol reference; train it without")
     unet = loaded.unet.half()
     loaded.scheduler.save_pretrained(output / "scheduler")
-    unet.save_config(output / "unet")
+    # Not `save_config`, which adds the path of the folder that the network was loaded from.
+    config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
+    write_json(output / "unet" / "config.json", {"_class_name": type(unet).__name__, **config})
     with atomic_path(output / "unet" / "model.safetensors") as temporary:
         # `save_file` would write a file that only its owner can read.
         weights = {name: value.contiguous() for name, value in unet.state_dict().items()}

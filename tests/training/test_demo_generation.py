@@ -45,6 +45,7 @@ def generate(folder: Path) -> np.ndarray:
 def test_the_exported_network_is_half_the_size_and_makes_the_same_images(trained: Path, tmp_path: Path) -> None:
     exported = export_generator(trained, tmp_path / "exported")
     assert not list(exported.rglob("*.py")) and not (exported / "encoder").exists()
+    assert str(tmp_path.parent.parent) not in (exported / "unet" / "config.json").read_text(encoding="utf-8")
     halved = (exported / "unet" / "model.safetensors").stat().st_size
     whole = (trained / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size
     assert halved < 0.6 * whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,8 @@ def test_the_packaged_pipeline_is_small_and_generates_images_of_its_embeddings()
         assert "simulated images only" in weights.metadata()["note"]
     assert dtypes_in(GENERATOR / "unet" / "model.safetensors") == {torch.float16}
     assert "simulated images only" in (GENERATOR / "README.md").read_text(encoding="utf-8")
+    texts = [file.read_text(encoding="utf-8") for file in GENERATOR.rglob("*.json")]
+    assert not [text for text in texts if re.search(r'"/\w', text)], "no path of the machine of the training"
     pipeline = load_demo_generator()
     pipeline.set_progress_bar_config(disable=True)
     crops = [simulate_attributes(name, seed=9, index=0).image for name in ("actin", "puncta")]
