@@ -41,7 +41,7 @@ from stedfm_hf.metrics import frechet_distance
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.reports.figures import show_image, style
 from stedfm_hf.runs import atomic_path
-from tests.benchmarks.generation_page import RANDOM, SEEDS, SOLVERS, STEPS, WALKED, WALKS, Found, page, read_curves
+from tests.benchmarks.generation_page import RANDOM, SEEDS, SOLVERS, STEPS, WALKED, WALKS, Found, page
 from tests.data.simulation.test_attributes import ring_power
 
 HELD_OUT, FITTED = 900_000, 800_000
@@ -354,7 +354,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6000, help="training steps of the pipeline, for the page")
     parser.add_argument("--batch", type=int, default=16, help="crops in a training step, for the page")
     parser.add_argument("--results", type=Path, default=Path("build/generation.json"))
-    parser.add_argument("--curves", nargs="+", default=[], metavar="NAME=FILE", help="`curve.csv` of trainings")
     parser.add_argument("--only", default="", help="measure only parts whose name starts like this")
     parser.add_argument("--output", type=Path, help="page to write")
     arguments = parser.parse_args()
@@ -363,8 +362,6 @@ def main() -> None:
     if arguments.results.exists():
         results = json.loads(arguments.results.read_text("utf-8"))
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    if arguments.curves:
-        results |= read_curves(arguments.curves)
     for name, measure in parts(bench).items():
         if name in results or not name.startswith(arguments.only):
             continue

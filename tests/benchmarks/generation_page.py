@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -19,21 +20,21 @@ SOLVERS = [("ddim", 5), ("ddim", 10), ("ddim", 20), ("ddim", 50), ("dpm-solver++
 SOLVERS += [("dpm-solver++", 50), ("dpm-solver++", 60), ("ddim", 100), ("ddpm", 20), ("ddpm", 50), ("ddpm", 1000)]
 SEEDS, WALKS, STEPS, RANDOM = 3, 12, 5, 2
 WALKED = [("actin", "ring_visibility"), ("puncta", "density_per_um2"), ("actin", BLUR), ("puncta", BLUR)]
+CURVES, PREDICTIONS = Path(__file__).parent / "curves", ("v_prediction", "epsilon")
+"""Folder of the evaluations of the packaged training, and of one that differs in its prediction, from `curve.csv`."""
 REAL_COLUMNS = {"embeddings": "embedding", "texture": "texture"}
 """Names of the features in the page and in `curve.csv`."""
 
 
-def read_curves(files: list[str]) -> dict[str, Found]:
-    """Read the Fréchet distances of trainings from `curve.csv`, given as NAME=FILE."""
-    curves: Found = {}
-    real: Found = {}
-    for name, _, file in (each.partition("=") for each in files):
-        rows = pd.read_csv(file).dropna(subset="frechet_embedding")
-        columns = (rows[column].map("{:.3g}".format) for column in ("frechet_embedding", "frechet_texture"))
+def read_curves() -> tuple[dict[str, Found], Found]:
+    """Read the Fréchet distances of the trainings by name and step, and those of two halves of the held-out images."""
+    curves: dict[str, Found] = {}
+    for name in PREDICTIONS:
+        rows = pd.read_csv(CURVES / f"{name}.csv")
+        columns = (rows[f"frechet_{each}"].map("{:.3g}".format) for each in REAL_COLUMNS.values())
         curves[name] = dict(zip(rows["step"].astype(str), map(list, zip(*columns, strict=True)), strict=True))
-        last = rows.iloc[-1]
-        real = {name: f"{last[f'frechet_{column}_real']:.3g}" for name, column in REAL_COLUMNS.items()}
-    return {"curves": curves, "real curve": real}
+    real = {kind: f"{rows[f'frechet_{each}_real'].iloc[-1]:.3g}" for kind, each in REAL_COLUMNS.items()}
+    return curves, real
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def page(results: dict[str, Found], about: dict[str, Any]) -> str:
         for key, found in results.items()
         if key.startswith("inversion")
     ]
-    near, curves = results["nearest"], results["curves"]
+    near, (curves, real) = results["nearest"], read_curves()
     steps = sorted({int(step) for curve in curves.values() for step in curve if step != "0"})
     return PAGE.format(
         curves=table(
@@ -180,8 +181,8 @@ def page(results: dict[str, Found], about: dict[str, Any]) -> str:
                 for step in steps
             ],
         ),
-        real_embeddings=results["real curve"]["embeddings"],
-        real_texture=results["real curve"]["texture"],
+        real_embeddings=real["embeddings"],
+        real_texture=real["texture"],
         machine=machine(),
         **about,
         targets="\n".join(f"| {target} | {reached} |" for target, reached in target_rows(results)),
