@@ -115,12 +115,12 @@ def load_generator(settings: AppSettings) -> tuple[LoadedPipeline | None, dict[s
     Raises:
         UserError: If one cannot be loaded, or a direction is of another encoder.
     """
-    name, folders = settings.generator, list(settings.directions)
-    if name is None and settings.model in PACKAGED:
-        name, folders = settings.model, sorted(map(str, DIRECTIONS.iterdir()))
-    if name is None:
+    pipeline, folders = settings.generator, list(settings.directions)
+    if pipeline is None and settings.model in PACKAGED:
+        pipeline, folders = settings.model, sorted(map(str, DIRECTIONS.iterdir()))
+    if pipeline is None:
         return None, {}
-    generator = load_pipeline(name, device=settings.device)
+    generator = load_pipeline(pipeline, device=settings.device)
     directions: dict[str, Direction] = {}
     for folder in folders:
         direction = Direction.load(folder)
