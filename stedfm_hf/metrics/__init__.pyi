@@ -1,3 +1,4 @@
+from .batch_effects import BatchEffect, batch_effect, call_effects, paired_batch_effect
 from .frechet import frechet_distance
 from .label_metrics import CalibrationMetrics, ClassificationMetrics, MultiLabelMetrics, RegressionMetrics
 from .neighbours import KnnVote, nearest
@@ -10,6 +11,7 @@ from .statistics import (
 )
 
 __all__ = [
+    "BatchEffect",
     "CalibrationMetrics",
     "ClassificationMetrics",
     "KnnVote",
@@ -17,9 +19,12 @@ __all__ = [
     "RegressionMetrics",
     "SegmentationMetrics",
     "accuracy_interval",
+    "batch_effect",
     "bootstrap_interval",
+    "call_effects",
     "frechet_distance",
     "holm",
     "nearest",
+    "paired_batch_effect",
     "permutation_test",
 ]

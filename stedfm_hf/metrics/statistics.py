@@ -65,7 +65,7 @@ def bootstrap_interval(
     statistics = []
     if statistic is np.mean and values.ndim == 1:
         total, size = np.bincount(source, weights=values), np.bincount(source)
-        for chunk in _chunks(n_resamples, count):
+        for chunk in resample_chunks(n_resamples, count):
             sample = rng.integers(0, count, (chunk, count))
             statistics.append(total[sample].sum(axis=1) / size[sample].sum(axis=1))
     else:
@@ -148,9 +148,10 @@ def permutation_test(
     by_source = np.bincount(source, weights=difference)
     rng = np.random.default_rng(seed)
     permuted = [
-        np.abs((1 - 2 * rng.integers(0, 2, (chunk, count))) @ by_source) for chunk in _chunks(n_resamples, count)
+        np.abs((1 - 2 * rng.integers(0, 2, (chunk, count))) @ by_source)
+        for chunk in resample_chunks(n_resamples, count)
     ]
-    return _p_value(np.concatenate(permuted), abs(by_source.sum()), np.abs(by_source).sum())
+    return permutation_p_value(np.concatenate(permuted), abs(by_source.sum()), np.abs(by_source).sum())
 
 
 def compare_paired(first: np.ndarray, second: np.ndarray, sources: Sources | None = None) -> dict[str, float]:
@@ -221,16 +222,38 @@ def _source_numbers(values: np.ndarray, sources: Sources | None) -> tuple[np.nda
     return numbers, len(names)
 
 
-def _chunks(n_resamples: int, width: int) -> Iterator[int]:
-    """Yield sizes of chunks of resamples that fit in memory."""
+def resample_chunks(n_resamples: int, width: int) -> Iterator[int]:
+    """Yield sizes of chunks of resamples that fit in memory.
+
+    Args:
+        n_resamples: Number of resamples.
+        width: Number of values of one resample.
+
+    Raises:
+        ValueError: If `n_resamples` is below 1.
+
+    Example:
+        >>> list(resample_chunks(5, 2**21))
+        [2, 2, 1]
+    """
     if n_resamples < 1:
         raise ValueError(f"n_resamples must be 1 or more, not {n_resamples}")
     step = max(1, _CHUNK_NUMBERS // width)
     yield from (min(step, n_resamples - start) for start in range(0, n_resamples, step))
 
 
-def _p_value(permuted: np.ndarray, observed: float, scale: float) -> float:
-    """Return the fraction of permutations, with the data as one of them, that are at least as extreme as the data."""
+def permutation_p_value(permuted: np.ndarray, observed: float, scale: float) -> float:
+    """Return the fraction of permutations, with the data as one of them, that are at least as extreme as the data.
+
+    Args:
+        permuted: Statistic of each permutation (n,).
+        observed: Statistic of the data.
+        scale: Size of the values, for the rounding error within which statistics are equal.
+
+    Example:
+        >>> permutation_p_value(np.array([0.1, 0.5, 0.2]), 0.5, 1.0)
+        0.5
+    """
     # Values that are equal up to rounding are as extreme.
     extreme = int((permuted >= observed - 1e-12 * scale).sum())
     return (1 + extreme) / (1 + len(permuted))
