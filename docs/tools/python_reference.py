@@ -72,6 +72,12 @@ PAGES = (
         names=("stedfm_hf.data.official.registry.list_sets",),
     ),
     ApiPage("inference", "Inference", "Embed, classify and segment images.", package="stedfm_hf.inference"),
+    ApiPage(
+        "interpretability",
+        "Interpretability",
+        "Show what a model looks at.",
+        package="stedfm_hf.interpretability",
+    ),
     ApiPage("evaluation", "Evaluation", "Compare models with baselines.", package="stedfm_hf.evaluation"),
     ApiPage("metrics", "Metrics", "Metrics, intervals and tests.", package="stedfm_hf.metrics"),
     ApiPage(

@@ -172,7 +172,7 @@ def patch_similarity(patches: np.ndarray, row: int, col: int) -> np.ndarray:
         >>> patch_similarity(patches, 0, 0).round(3).tolist()
         [[1.0, 1.0, -1.0]]
     """
-    unit = _unit(patches.reshape(-1, patches.shape[-1]))
+    unit = unit_patches(patches.reshape(-1, patches.shape[-1]))
     return (unit @ unit[row * patches.shape[1] + col]).reshape(patches.shape[:2]).clip(-1, 1).astype(np.float32)
 
 
@@ -189,12 +189,30 @@ def best_similarity(patches: np.ndarray, others: np.ndarray) -> np.ndarray:
         (rows, cols) float32 in [-1, 1].
     """
     dim = patches.shape[-1]
-    unit = _unit(np.concatenate([patches.reshape(-1, dim), others.reshape(-1, dim)])).astype(np.float32)
+    unit = unit_patches(np.concatenate([patches.reshape(-1, dim), others.reshape(-1, dim)])).astype(np.float32)
     count = patches.shape[0] * patches.shape[1]
     left, right = unit[:count], unit[count:].T
     step = max(1, 2**24 // right.shape[1])  # 64 MiB of similarities at once
     best = [(left[start : start + step] @ right).max(axis=1) for start in range(0, count, step)]
     return np.concatenate(best).reshape(patches.shape[:2]).clip(-1, 1)
+
+
+def unit_patches(embeddings: np.ndarray) -> np.ndarray:
+    """Standardise the features of patches, and divide each patch by its norm.
+
+    Args:
+        embeddings: Embeddings (n, D) of the patches of one image, or of all images that are compared.
+
+    Returns:
+        (n, D) float64, whose products are cosine similarities; zeros for an embedding that equals the mean.
+
+    Example:
+        >>> unit_patches(np.array([[0.0, 1.0], [2.0, 1.0]])).tolist()
+        [[-1.0, 0.0], [1.0, 0.0]]
+    """
+    scaled = StandardScaler().fit_transform(embeddings.astype(np.float64))
+    norms = np.linalg.norm(scaled, axis=1, keepdims=True)
+    return scaled / np.where(norms == 0, 1.0, norms)
 
 
 def classify_image(classifier: Classifier, image: StedImage, map_folder: Path) -> pa.Table:
@@ -279,13 +297,6 @@ def one_channel(image: StedImage, channel: int) -> StedImage:
     """
     names = image.channel_names[channel : channel + 1]
     return replace(image, array=image.array[channel : channel + 1], channel_names=names)
-
-
-def _unit(embeddings: np.ndarray) -> np.ndarray:
-    """Standardise the features of embeddings (n, D) and divide each embedding by its norm; float64."""
-    scaled = StandardScaler().fit_transform(embeddings.astype(np.float64))
-    norms = np.linalg.norm(scaled, axis=1, keepdims=True)
-    return scaled / np.where(norms == 0, 1.0, norms)
 
 
 def _check_finite(values: list[np.ndarray]) -> None:

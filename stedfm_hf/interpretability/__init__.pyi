@@ -1,0 +1,23 @@
+from .attention import AGGREGATES, attention_maps, attention_rows, attentions
+from .matching import Correspondence, correspondence
+from .patch_pca import PatchPca, foreground_patches, rescale_components
+from .relevance import LogitMaps, check_exact, logit_maps, patch_logits
+from .similarity import compare_tokens, token_similarity
+
+__all__ = [
+    "AGGREGATES",
+    "Correspondence",
+    "LogitMaps",
+    "PatchPca",
+    "attention_maps",
+    "attention_rows",
+    "attentions",
+    "check_exact",
+    "compare_tokens",
+    "correspondence",
+    "foreground_patches",
+    "logit_maps",
+    "patch_logits",
+    "rescale_components",
+    "token_similarity",
+]
