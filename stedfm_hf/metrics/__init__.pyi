@@ -2,6 +2,7 @@ from .batch_effects import BatchEffect, batch_effect, call_effects, paired_batch
 from .frechet import frechet_distance
 from .label_metrics import CalibrationMetrics, ClassificationMetrics, MultiLabelMetrics, RegressionMetrics
 from .neighbours import KnnVote, nearest
+from .representation_scores import RepresentationScores, representation_scores
 from .segmentation import SegmentationMetrics
 from .statistics import (
     accuracy_interval,
@@ -17,6 +18,7 @@ __all__ = [
     "KnnVote",
     "MultiLabelMetrics",
     "RegressionMetrics",
+    "RepresentationScores",
     "SegmentationMetrics",
     "accuracy_interval",
     "batch_effect",
@@ -27,4 +29,5 @@ __all__ = [
     "nearest",
     "paired_batch_effect",
     "permutation_test",
+    "representation_scores",
 ]
