@@ -1,10 +1,16 @@
-"""`stedfm evaluate knn`, `probe`, `retrieval` and `segmentation`."""
+"""`stedfm evaluate knn`, `probe`, `retrieval`, `robustness` and `segmentation`."""
 
 from __future__ import annotations
 
 import typer
 
-from stedfm_hf.evaluation.settings import KnnSettings, MaskSettings, ProbeSettings, RetrievalSettings
+from stedfm_hf.evaluation.settings import (
+    KnnSettings,
+    MaskSettings,
+    ProbeSettings,
+    RetrievalSettings,
+    RobustnessSettings,
+)
 from stedfm_hf.runs.command_line import add_command
 
 evaluate = typer.Typer(
@@ -33,6 +39,13 @@ add_command(
     "stedfm_hf.evaluation.commands:evaluate_retrieval",
     settings=RetrievalSettings,
     example="stedfm evaluate retrieval --model demo --dataset my-crops --output my-retrieval",
+)
+add_command(
+    evaluate,
+    "robustness",
+    "stedfm_hf.evaluation.commands:evaluate_robustness",
+    settings=RobustnessSettings,
+    example="stedfm evaluate robustness --model demo --dataset my-crops --output my-robustness",
 )
 add_command(
     evaluate,

@@ -1,16 +1,18 @@
 from .baselines import intensity_histograms, log_spectra
-from .commands import evaluate_knn, evaluate_probe, evaluate_retrieval, evaluate_segmentation
+from .commands import evaluate_knn, evaluate_probe, evaluate_retrieval, evaluate_robustness, evaluate_segmentation
 from .knn import KnnResult, knn_accuracy, zscore_by
-from .results import ComparisonResult, MaskResult, RetrievalResult
+from .results import ComparisonResult, MaskResult, RetrievalResult, RobustnessResult
 
 __all__ = [
     "ComparisonResult",
     "KnnResult",
     "MaskResult",
     "RetrievalResult",
+    "RobustnessResult",
     "evaluate_knn",
     "evaluate_probe",
     "evaluate_retrieval",
+    "evaluate_robustness",
     "evaluate_segmentation",
     "intensity_histograms",
     "knn_accuracy",

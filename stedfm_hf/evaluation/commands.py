@@ -1,4 +1,4 @@
-"""Functions `evaluate_knn`, `_probe`, `_retrieval` and `_segmentation`, which compare models and baselines."""
+"""Functions `evaluate_knn`, `_probe`, `_retrieval`, `_robustness` and `_segmentation`, which compare models."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from stedfm_hf.evaluation.settings import (
     MaskSettings,
     ProbeSettings,
     RetrievalSettings,
+    RobustnessSettings,
 )
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.weights.models import ModelSource, find_model
 
 if TYPE_CHECKING:
-    from stedfm_hf.evaluation.results import ComparisonResult, MaskResult, RetrievalResult
+    from stedfm_hf.evaluation.results import ComparisonResult, MaskResult, RetrievalResult, RobustnessResult
 
 
 @takes_settings(KnnSettings)
@@ -90,6 +91,30 @@ def evaluate_retrieval(settings: RetrievalSettings) -> RetrievalResult:
     from stedfm_hf.evaluation.retrieval import run_retrieval
 
     return run_retrieval(settings, models)
+
+
+@takes_settings(RobustnessSettings)
+def evaluate_robustness(settings: RobustnessSettings) -> RobustnessResult:
+    """Evaluate models under changes of the acquisition: fewer photons, more background, a wider point spread function.
+
+    Classifiers are trained on unchanged images and applied to changed test images, from no change to strong changes
+    with units of the microscope. A model with a classification head is also evaluated with its head. Changes act on
+    the measured pixels, before they are scaled. `family_column` names columns of the data set, such as the day, whose
+    values are real batches. Images that a model was trained or selected on are excluded.
+
+    Returns:
+        All metrics. The report is in the output folder.
+
+    Raises:
+        UserError: If arguments are invalid, a column does not exist, or the folder contains other results.
+
+    Example:
+        >>> evaluate_robustness("benchmark-v1", "report", model=["demo"])  # doctest: +SKIP
+    """
+    models = _check(settings, "evaluate robustness")
+    from stedfm_hf.evaluation.robustness.protocol import run_robustness  # imports torch, which takes seconds
+
+    return run_robustness(settings, models)
 
 
 @takes_settings(MaskSettings)

@@ -85,6 +85,23 @@ class RetrievalResult(_Report):
 
 
 @dataclass(frozen=True)
+class RobustnessResult(_Report):
+    """Result of `evaluate robustness`."""
+
+    def tables(self) -> Iterator[str]:
+        """Yield the table of the tolerance of each method and family of changes."""
+        names = {each["key"]: each["name"] for each in self.record["methods"] if each["key"] != "chance"}
+        titles = {each["family"]: each["title"] for each in self.record["families"]}
+        cells = {(row["method"], row["family"]): row["text"] for row in self.record["tolerance"]}
+        ordered = {row["family"] for row in self.record["tolerance"] if row["ordered"]}
+        families = [name for name in titles if name in ordered]
+        metric = self.record["primary_metric"]
+        if families:
+            rows = [[titles[name], *(cells[key, name] for key in names)] for name in families]
+            yield text_table([f"{metric} within 0.05 up to", *names.values()], rows)
+
+
+@dataclass(frozen=True)
 class MaskResult(_Report):
     """Result of `evaluate segmentation`."""
 

@@ -1,4 +1,4 @@
-"""Settings of `evaluate knn`, `probe`, `retrieval` and `segmentation`."""
+"""Settings of `evaluate knn`, `probe`, `retrieval`, `robustness` and `segmentation`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,25 @@ RETRIEVAL_BASELINES = (
 """Baselines of `retrieval`."""
 MASK_BASELINES = ("otsu", "wavelets", "forest", "constant", "chance")
 """Baselines of `segmentation`."""
+ROBUSTNESS_BASELINES = ("untrained", "histogram", "texture", "chance")
+"""Default baselines of `robustness`."""
+FAMILIES = (
+    "photons",
+    "background",
+    "offset",
+    "psf",
+    "drift",
+    "pixel-size",
+    "gain",
+    "gamma",
+    "saturation",
+    "bleaching",
+    "rotation",
+    "flip",
+)
+"""Families of acquisition changes of `robustness`."""
+REFERENCE_FAMILIES = ("geometric", "poisson", "gaussian-noise", "gaussian-blur", "mixed")
+"""Families of `robustness --protocol reference`; `contrast` is only evaluated on request."""
 KS = (1, 5, 20)
 """Default numbers of neighbours."""
 
@@ -147,6 +166,70 @@ class RetrievalSettings(ComparisonSettings):
             raise UserError("--patches uses masks, and --target is a column of labels; leave out one of them")
         if not self.patches and (self.masks, self.classes, self.target_type) != (None, None, None):
             raise UserError("--masks, --classes and --target-type are for annotated images; add --patches")
+
+
+@settings
+class RobustnessSettings(ComparisonSettings):
+    """Evaluate models under changes of the acquisition.
+
+    Probes are trained on unchanged images, and applied to test images with fewer photons, more background, a wider
+    point spread function and other changes, each from none to strong. The report shows up to which level, in counts or
+    nm, the accuracy stays within 5 points, next to baselines. If interrupted, run the same command again to resume.
+    """
+
+    families: list[str] | None = option(
+        None,
+        choices=(*FAMILIES, *REFERENCE_FAMILIES, "contrast", "none"),
+        help=f"Families of changes: {', '.join(FAMILIES)}, or none; by default all.",
+    )
+    family_column: list[str] = option(
+        default_factory=list,
+        metavar="COLUMN",
+        help="Columns of the data set, or keys of the column metadata, whose values are real batches, such as day.",
+    )
+    protocol: str = options.protocol(
+        f"changes scaled images ({', '.join(REFERENCE_FAMILIES)}) and fits numbers by ridge regression with alpha 1"
+    )
+    classifier: str = option(
+        "probe", choices=("probe", "knn"), help="Classifier of the embeddings: a linear probe, or nearest neighbours."
+    )
+    k: int = option(5, minimum=1, help="Number of neighbours that vote, with --classifier knn.")
+    repeats: int = option(3, minimum=1, help="Number of repetitions, each with other noise and other training images.")
+    peak_counts: float | None = option(
+        None,
+        minimum=1,
+        metavar="N",
+        help="Photon counts at the brightest pixel of an image; by default whole numbers are counts, and other images "
+        "have 50.",
+    )
+    psf_fwhm_nm: float = option(
+        60.0, minimum=1, help="Full width at half maximum of the point spread function of the images, in nm."
+    )
+    pixel_size_nm: float | None = option(
+        None, minimum=0.01, help="Pixel size of images whose file has none, in nm; without it, lengths are in pixels."
+    )
+    baselines: list[str] = option(
+        default_factory=lambda: [*ROBUSTNESS_BASELINES],
+        affects_result=False,
+        choices=(*BASELINES, "none"),
+        help=f"Baselines to compare with: {', '.join(BASELINES)}, or none; by default "
+        f"{', '.join(ROBUSTNESS_BASELINES)}.",
+    )
+
+    def check(self) -> None:
+        """Refuse families of the other protocol, and nothing to do."""
+        super().check()
+        families = self.families or []
+        if "none" in families and len(families) > 1:
+            raise UserError("families: none cannot be combined with other families. Remove none, or the others")
+        if families == ["none"] and not self.family_column:
+            raise UserError("there is nothing to evaluate; set --families or --family-column")
+        known = (*REFERENCE_FAMILIES, "contrast") if self.protocol == "reference" else FAMILIES
+        if wrong := [name for name in families if name not in (*known, "none")]:
+            raise UserError(
+                f"family {wrong[0]} does not belong to the protocol {self.protocol}; choose from {', '.join(known)}, "
+                "or change --protocol"
+            )
 
 
 @settings

@@ -1,0 +1,183 @@
+"""Content of a report of `evaluate robustness`, and its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from stedfm_hf.evaluation.report.shared import UNKNOWN_SOURCES, MethodInfo, MethodSummaries
+from stedfm_hf.evaluation.robustness.curves import Curve, tolerance
+from stedfm_hf.evaluation.robustness.families import Family
+from stedfm_hf.images import StedImage
+from stedfm_hf.labels.labelled import LabelledImages
+from stedfm_hf.labels.splits import Splits, limitations_of
+
+FILES = ("accuracy.parquet", "tolerance.parquet", "figures")
+"""Files of the report, except `results.json` and `report.html`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Robustness(MethodSummaries):
+    """Results of `evaluate robustness`.
+
+    Attributes:
+        command: Name of the command.
+        splits: Training, validation and test images.
+        training: Sentences on the images that the models were trained on.
+        methods: Models, then baselines.
+        families: Families of changes.
+        metric: Metric of the curves.
+        curves: Score of each method over the levels of each family.
+        chance: Score of a constant prediction.
+        acquisition: Sentences on what the changes assume.
+        examples: One test image at all levels, by family.
+        settings: Settings that determine the result, as JSON data.
+        failed: Reason why an image could not be read, by its image id.
+        seconds: Duration of each step, in seconds.
+    """
+
+    command: str
+    splits: Splits[LabelledImages]
+    training: Sequence[str]
+    methods: Sequence[MethodInfo]
+    families: Sequence[Family]
+    metric: str
+    curves: Sequence[Curve]
+    chance: float
+    acquisition: Sequence[str]
+    examples: Mapping[str, Sequence[StedImage]] = field(repr=False)
+    settings: Mapping[str, Any]
+    failed: Mapping[str, str]
+    seconds: Mapping[str, float]
+
+    @property
+    def test(self) -> LabelledImages:
+        """Test images."""
+        return self.splits.test
+
+    @property
+    def main(self) -> MethodInfo:
+        """Method that is reported first: the first model."""
+        return self.methods[0]
+
+    def curve(self, method: str, family: str) -> Curve:
+        """Return the curve of a method and family.
+
+        Args:
+            method: Key of the method.
+            family: Name of the family.
+        """
+        return next(each for each in self.curves if (each.method, each.family.name) == (method, family))
+
+    @cached_property
+    def accuracy(self) -> list[dict[str, Any]]:
+        """Row for each method, family and level."""
+        return [row for curve in self.curves for row in curve.rows()]
+
+    @cached_property
+    def tolerances(self) -> list[dict[str, Any]]:
+        """Row for each method and family."""
+        rows = []
+        for curve in self.curves:
+            row = tolerance(curve, self.chance)
+            rows.append(row | {"ordered": curve.family.ordered, "text": tolerance_text(row, curve.family)})
+        return rows
+
+    def tolerance(self, method: str, family: str) -> dict[str, Any]:
+        """Return the tolerance of a method and family.
+
+        Args:
+            method: Key of the method.
+            family: Name of the family.
+        """
+        return next(row for row in self.tolerances if (row["method"], row["family"]) == (method, family))
+
+    @cached_property
+    def ranking(self) -> list[dict[str, Any]]:
+        """Row for each family with the mean loss of the first method over the changed levels, from the largest.
+
+        `standardise` is whether the 95 % interval of the loss excludes 0.
+        """
+        rows = []
+        for family in self.families:
+            loss, ends = self.curve(self.main.key, family.name).mean_loss()
+            rows.append(
+                {
+                    "family": family.name,
+                    "setting": family.setting,
+                    "mean_loss": loss,
+                    "low": None if ends is None else ends[0],
+                    "high": None if ends is None else ends[1],
+                    "standardise": ends is not None and ends[0] > 0,
+                }
+            )
+        return sorted(rows, key=lambda row: -row["mean_loss"])
+
+    def notes(self) -> list[str]:
+        """Return notes on the data and on what the changes assume."""
+        notes = [self.splits.description, *self.training, *self.acquisition]
+        if all(data.sources_unknown for data in self.splits.named().values()):
+            notes.append(UNKNOWN_SOURCES)
+        return notes
+
+    def record(self) -> dict[str, Any]:
+        """Return all results as JSON data."""
+        limitations = limitations_of(self.test)
+        return {
+            "command": self.command,
+            "data": {
+                "name": self.test.name,
+                "task": self.test.task,
+                "classes": list(self.test.classes),
+                "simulated": self.test.simulated,
+                "failed": dict(self.failed),
+            },
+            "split": {"description": self.splits.description, "splits": self.splits.facts()},
+            "conclusion": {"possible": not limitations, "limitations": limitations},
+            "methods": [asdict(each) for each in self.methods],
+            "notes": self.notes(),
+            "primary_metric": self.metric,
+            "chance": self.chance,
+            "families": [
+                {
+                    "family": family.name,
+                    "title": family.title,
+                    "unit": family.unit,
+                    "levels": [family.label(level) for level in family.levels],
+                }
+                for family in self.families
+            ],
+            "accuracy": self.accuracy,
+            "tolerance": self.tolerances,
+            "ranking": self.ranking,
+            "settings": dict(self.settings),
+            "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
+        }
+
+    def tables(self) -> dict[str, pa.Table]:
+        """Return the tables of the report by file name."""
+        return {
+            "accuracy.parquet": pa.Table.from_pylist(self.accuracy),
+            "tolerance.parquet": pa.Table.from_pylist(self.tolerances),
+        }
+
+
+def tolerance_text(row: Mapping[str, Any], family: Family, end: str = "tolerance") -> str:
+    """Return a tolerance, or an end of its interval, as text.
+
+    Args:
+        row: Row of `tolerance`.
+        family: Family of the row.
+        end: "tolerance", "low" or "high".
+
+    Returns:
+        The level with its unit; "beyond" and the last level if accuracy never leaves the tolerance; or a dash.
+    """
+    beyond = row["beyond" if end == "tolerance" else f"{end}_beyond"]
+    if beyond:
+        return f"{'<' if family.decreasing else '>'} {family.label(row['last'])}"
+    return "–" if row[end] is None else f"{row[end]:.3g} {family.unit}"

@@ -1,0 +1,143 @@
+"""Runs of `evaluate robustness`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from stedfm_hf import StedFmForImageClassification, StedFmModel
+from stedfm_hf.cli import main
+from stedfm_hf.evaluation import RobustnessResult, evaluate_robustness
+from stedfm_hf.runs import UserError
+from tests.labels.labelled_data import class_folder, crop_repo
+from tests.models import tiny_config
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder, and a classifier that knows the classes in another order."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models")
+    StedFmModel(tiny_config()).save_pretrained(folder / "tiny")
+    config = tiny_config(id2label={0: "b", 1: "other", 2: "a"})
+    StedFmForImageClassification(config).save_pretrained(folder / "classifier")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return class_folder(tmp_path_factory.mktemp("data") / "set", {"a": 24, "b": 24})
+
+
+def robustness(data: Path, model: Path, output: Path, **options: Any) -> RobustnessResult:
+    given: dict[str, Any] = {
+        "baselines": ["texture", "chance"],
+        "families": ["photons", "drift", "gain", "flip"],
+        "repeats": 2,
+        "device": "cpu",
+        "cache": output.parent / "cache",
+    }
+    return evaluate_robustness(data, output, model=[str(model)], **(given | options))
+
+
+def test_results(data: Path, models: Path, tmp_path: Path) -> None:
+    result = robustness(data, models / "tiny", tmp_path / "out")
+    record = result.record
+    assert [each["key"] for each in record["methods"]] == [str(models / "tiny"), "texture", "chance"]
+    rows = {(row["method"], row["family"], row["label"]): row for row in record["accuracy"]}
+    assert rows["texture", "photons", "unchanged"]["mean"] == 1.0
+    assert rows["texture", "photons", "2 counts"]["loss_high"] >= rows["texture", "photons", "2 counts"]["loss"] > 0
+    assert rows["texture", "gain", "200 %"]["mean"] == 1.0
+    assert rows["chance", "gain", "200 %"]["loss"] == 0
+    tolerances = {(row["method"], row["family"]): row for row in record["tolerance"]}
+    photons = tolerances["texture", "photons"]
+    assert photons["unit"] == "counts" and photons["tolerance"] > 2 and "counts" in photons["text"]
+    assert tolerances["texture", "gain"]["text"] == "> 200 %"
+    assert tolerances["texture", "drift"]["unit"] == "px" and not tolerances["texture", "flip"]["ordered"]
+    assert tolerances["chance", "gain"]["reason"].endswith("above chance")
+    assert {row["family"] for row in record["ranking"]} == {"photons", "drift", "gain", "flip"}
+    assert any("pixel size of some images is unknown" in note for note in record["notes"])
+    assert any("taken as photon counts" in note for note in record["notes"])
+    table = pq.read_table(tmp_path / "out" / "accuracy.parquet")
+    assert len(table) == len(record["accuracy"]) == 3 * (6 + 6 + 3 + 3)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Tolerance" in page and "What to standardise first" in page and "excitation power" in page
+    assert "photons" in json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]["families"]
+
+
+def test_the_batch_size_changes_nothing_and_other_settings_are_refused(
+    data: Path, models: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"families": ["photons"], "repeats": 1}
+    one = robustness(data, models / "tiny", tmp_path / "one", **options).record
+    other = robustness(data, models / "tiny", tmp_path / "two", batch_size=1, cache="none", **options).record
+    assert one["accuracy"] == other["accuracy"] and one["tolerance"] == other["tolerance"]
+    assert robustness(data, models / "tiny", tmp_path / "one", **options).record == one
+    with pytest.raises(UserError, match="made with other settings"):
+        robustness(data, models / "tiny", tmp_path / "one", families=["gain"], repeats=1)
+
+
+def test_a_classifier_is_scored_with_its_head(
+    data: Path, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options: dict[str, Any] = {"families": ["gain"], "repeats": 1, "baselines": ["none"]}
+    record = robustness(data, models / "classifier", tmp_path / "out", **options).record
+    keys = [each["key"] for each in record["methods"]]
+    assert keys == [str(models / "classifier"), f"{models / 'classifier'} (head)"]
+    other = class_folder(tmp_path / "other", {"x": 12, "b": 12})
+    record = robustness(other, models / "classifier", tmp_path / "again", **options).record
+    assert len(record["methods"]) == 1
+    assert "does not know x; it predicts b, other, a" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("protocol", ["default", "reference"])
+def test_regression(models: Path, tmp_path: Path, protocol: str) -> None:
+    rows: list[tuple[str | None, str]] = [("ab"[number % 2], f"s{number}") for number in range(40)]
+    metadata = [{"nm": 40.0 * (number % 2) + 0.1 * number} for number in range(40)]
+    repo = crop_repo(tmp_path / "set", {"train": rows}, metadata)
+    families = ["gaussian-noise"] if protocol == "reference" else ["gain"]
+    record = robustness(
+        repo, models / "tiny", tmp_path / "out", target="nm", families=families, repeats=1, protocol=protocol
+    ).record
+    assert record["primary_metric"] == ("pearson_r" if protocol == "reference" else "r2")
+    texture = next(row for row in record["accuracy"] if row["method"] == "texture")
+    assert texture["mean"] > 0.8 and texture["low"] < texture["mean"]
+
+
+def test_nearest_neighbours(data: Path, models: Path, tmp_path: Path) -> None:
+    record = robustness(data, models / "tiny", tmp_path / "out", families=["gain"], classifier="knn", k=3).record
+    texture = next(row for row in record["accuracy"] if row["method"] == "texture")
+    assert texture["mean"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--families", "mixed"], "family mixed does not belong to the protocol default"),
+        (["--families", "none"], "there is nothing to evaluate"),
+        (["--families", "none", "gain"], "none cannot be combined with other families"),
+        (["--protocol", "reference", "--families", "psf"], "does not belong to the protocol reference"),
+        (["--peak-counts", "0"], "peak_counts is 0"),
+    ],
+)
+def test_wrong_arguments(words: list[str], message: str, data: Path, tmp_path: Path, capsys: Any) -> None:
+    line = ["evaluate", "robustness", "--model", "demo", "--dataset", str(data), "--output", str(tmp_path / "out")]
+    assert main([*line, *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_seeds_of_the_training_samples_differ() -> None:
+    from stedfm_hf.evaluation.robustness.probes import training_sample
+    from tests.labels.labelled_data import arrays
+
+    data = arrays(10, "ab", per_source=2)
+    samples = [training_sample(data, seed) for seed in range(3)]
+    assert all(len(sample) == 16 for sample in samples)  # one source image of two crops less in each class
+    assert len({tuple(sample.tolist()) for sample in samples}) > 1
+    assert all(np.array_equal(training_sample(data, seed), sample) for seed, sample in enumerate(samples))
