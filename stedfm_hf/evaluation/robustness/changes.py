@@ -53,7 +53,7 @@ def detector_offset(counts: Counts, level: float) -> np.ndarray:
 
 
 def depletion(counts: Counts, level: float) -> np.ndarray:
-    """Widen the point spread function, as less depletion power does, and count the photons again.
+    """Blur as a wider point spread function of less depletion power does, and count the photons again.
 
     Widths of Gaussians add in quadrature: the extra blur has a full width of sqrt(level² - current²). Blur alone would
     average the shot noise away, which no microscope does; the blurred counts are therefore means of Poisson numbers.
@@ -131,7 +131,7 @@ def saturation(counts: Counts, level: float) -> np.ndarray:
 
 
 def bleaching(counts: Counts, level: float) -> np.ndarray:
-    """Lose photons exponentially from the first to the last row of a frame.
+    """Reduce the photons exponentially from the first to the last row of a frame.
 
     Args:
         counts: Image in counts.
