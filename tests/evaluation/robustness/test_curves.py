@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from stedfm_hf.labels.labelled.images import from_arrays
 FAMILIES = {each.name: each for each in default_families(Calibration())}
 
 
-def labelled(labels: list[object], per_source: int = 2) -> LabelledImages:
+def labelled(labels: Sequence[object], per_source: int = 2) -> LabelledImages:
     sources = [f"s{number // per_source}" for number in range(len(labels))]
     return from_arrays("d", [np.full((4, 4), number) for number in range(len(labels))], labels, sources=sources)
 
