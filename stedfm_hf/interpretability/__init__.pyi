@@ -1,8 +1,10 @@
 from .attention import AGGREGATES, attention_maps, attention_rows, attentions
 from .matching import Correspondence, correspondence
+from .patch_clusters import cluster_margins
 from .patch_pca import PatchPca, foreground_patches, rescale_components
 from .relevance import LogitMaps, check_exact, logit_maps, patch_logits
 from .similarity import compare_tokens, token_similarity
+from .zero_shot import mass_mask, zero_shot_mask
 
 __all__ = [
     "AGGREGATES",
@@ -13,11 +15,14 @@ __all__ = [
     "attention_rows",
     "attentions",
     "check_exact",
+    "cluster_margins",
     "compare_tokens",
     "correspondence",
     "foreground_patches",
     "logit_maps",
+    "mass_mask",
     "patch_logits",
     "rescale_components",
     "token_similarity",
+    "zero_shot_mask",
 ]
