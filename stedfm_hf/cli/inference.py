@@ -1,4 +1,4 @@
-"""`stedfm embed`, `classify`, `segment` and `app`."""
+"""`stedfm embed`, `classify`, `segment`, `explain` and `app`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import typer
 
 from stedfm_hf.app.settings import AppSettings
 from stedfm_hf.inference.settings import ClassifySettings, EmbedSettings, SegmentSettings
+from stedfm_hf.interpretability.settings import ExplainSettings
 from stedfm_hf.runs.command_line import add_command
 
 
@@ -31,6 +32,13 @@ def add_inference(app: typer.Typer) -> None:
         "stedfm_hf.inference.segmentation:segment",
         settings=SegmentSettings,
         example="stedfm segment images/ --model ./my-segmenter --output segmented",
+    )
+    add_command(
+        app,
+        "explain",
+        "stedfm_hf.interpretability.explanation:explain",
+        settings=ExplainSettings,
+        example="stedfm explain images/ --model ./my-classifier --output explained",
     )
     add_command(
         app, "app", "stedfm_hf.app.application:launch_app", settings=AppSettings, example="stedfm app --port 7860"

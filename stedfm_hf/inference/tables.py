@@ -114,11 +114,18 @@ class Parts(Protocol):
 
 
 class TableParts:
-    """Table that is written in parts next to its target and combined at the end."""
+    """Table that is written in parts next to its target and combined at the end.
 
-    def __init__(self, output: Output, schema: pa.Schema) -> None:
+    Args:
+        output: Output of the command.
+        schema: Columns of the table.
+        target: File of the table; by default the output itself.
+    """
+
+    def __init__(self, output: Output, schema: pa.Schema, target: Path | None = None) -> None:
         self.output, self.manifest, self.schema = output, output.manifest, schema
-        self.store = PartStore(output.path.with_name(parts_name(output.path)))
+        self.target = output.path if target is None else target
+        self.store = PartStore(self.target.with_name(parts_name(self.target)))
         self.manifest.items |= self.store.items()
         for item in self.manifest.failures():
             del self.manifest.items[item]  # to be tried again
@@ -132,7 +139,7 @@ class TableParts:
 
         The last rows of an item replace earlier ones.
         """
-        target = self.output.path
+        target = self.target
         if self.store.names() or not target.exists():
             with atomic_path(target) as temporary:
                 if target.suffix.lower() == ".csv":
@@ -149,9 +156,9 @@ class TableParts:
     def _tables(self) -> Iterator[pa.Table]:
         """Yield the rows of the target and of every part, without replaced rows."""
         last = {item: part.name for part in self.store for item in part.items}
-        if self.output.path.exists():
+        if self.target.exists():
             done = {item for item, status in self.manifest.items.items() if status.state == "done"}
-            yield _rows_of(read_table(self.output.path, self.schema), done - last.keys())
+            yield _rows_of(read_table(self.target, self.schema), done - last.keys())
         for part in self.store:
             table = part.table().cast(self.schema)
             yield _rows_of(table, [item for item in part.items if last[item] == part.name])

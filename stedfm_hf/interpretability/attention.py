@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -94,7 +94,7 @@ def attention_maps(
     rows = attention_rows(model, pixel_values, query=query)
     _, blocks, heads, _ = rows.shape
     if aggregate == "reference":
-        return _reference_maps(_as_maps(rows.mean(dim=2), grid), pixel_values.shape[2:])
+        return reference_maps(_as_maps(rows.mean(dim=2), grid), pixel_values.shape[2:])
     if aggregate == "last":
         block = blocks - 1
     if block is not None:
@@ -261,8 +261,19 @@ def _tapped(
         yield mixed
 
 
-def _reference_maps(maps: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    """Return the sum over blocks (B, blocks, rows, cols) of maps at the size of the image, each scaled to [0, 1]."""
+def reference_maps(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Sum the attention maps of all blocks, resized to the image and each scaled to [0, 1].
+
+    Args:
+        maps: Attention of the class token to the patches, mean over heads (B, blocks, rows, cols).
+        size: Height and width of the image, in pixels.
+
+    Returns:
+        (B, height, width); a constant map is 0.
+
+    Source:
+        Reference protocol.
+    """
     total = torch.zeros(len(maps), *size)
     for number in range(maps.shape[1]):  # one block at a time: maps at the size of the image are large
         each = functional.interpolate(maps[:, number : number + 1], size=tuple(size), mode="bilinear")[:, 0]

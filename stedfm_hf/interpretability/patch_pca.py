@@ -36,6 +36,7 @@ class PatchPca:
         components: Components (n, D), orthonormal, by decreasing variance.
         explained_variance_ratio: Fraction of the variance of each component (n,).
         minimum: Smallest value of each component over the fitted tokens (n,), which background patches get.
+        limits: First and 99th percentile of each component over the fitted tokens (2, n), the ends of its colours.
         mode: One of `MODES`.
         model: Name of the encoder.
         weights_sha256: SHA-256 of the weights of the model, or None if unknown.
@@ -52,6 +53,7 @@ class PatchPca:
     components: np.ndarray
     explained_variance_ratio: np.ndarray
     minimum: np.ndarray
+    limits: np.ndarray
     mode: str = "none"
     model: str = ""
     weights_sha256: str | None = None
@@ -107,11 +109,13 @@ class PatchPca:
         """Fit components to tokens (n, D)."""
         with np.errstate(invalid="ignore"):  # equal tokens have no variance to take a fraction of
             fitted = PCA(n_components, random_state=0).fit(kept)
+        values = fitted.transform(kept)
         return cls(
             fitted.mean_,
             fitted.components_,
             np.nan_to_num(fitted.explained_variance_ratio_),
-            fitted.transform(kept).min(axis=0),
+            values.min(axis=0),
+            np.percentile(values, (1, 99), axis=0),
             mode,
             *(
                 ("", None, None)
@@ -145,6 +149,19 @@ class PatchPca:
         if self.mode == "pca":
             values[values[..., 0] < 0] = np.nan
         return values.astype(np.float32)
+
+    def scale(self, values: np.ndarray) -> np.ndarray:
+        """Scale components to [0, 1] in the same way for all images, to show three of them as red, green and blue.
+
+        Args:
+            values: Components (rows, cols, n) of an image; NaN is blank.
+
+        Returns:
+            (rows, cols, n) float32: 0 and 1 are the `limits` of each component, values beyond them are clipped; blank
+            patches are NaN. To use the whole range in each image, see `rescale_components`.
+        """
+        low, high = self.limits
+        return np.asarray(((values - low) / np.where(high > low, high - low, 1)).clip(0, 1), np.float32)
 
     def check_encoder(self, encoder: Loaded) -> None:
         """Refuse an encoder whose tokens the components were not fitted to.
@@ -209,8 +226,8 @@ class PatchPca:
         try:
             arrays = load_file(path / ARRAYS)
             facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
-            mean, components, ratio, minimum = (arrays[name] for name in _ARRAYS)
-            found = cls(mean, components, ratio, minimum, **{name: facts[name] for name in _FACTS})
+            mean, components, ratio, minimum, limits = (arrays[name] for name in _ARRAYS)
+            found = cls(mean, components, ratio, minimum, limits, **{name: facts[name] for name in _FACTS})
             if found.components.shape != (len(found.minimum), len(found.mean)) or found.mode not in MODES:
                 raise ValueError("arrays or mode do not fit together")
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -218,7 +235,7 @@ class PatchPca:
         return found
 
 
-_ARRAYS = ("mean", "components", "explained_variance_ratio", "minimum")
+_ARRAYS = ("mean", "components", "explained_variance_ratio", "minimum", "limits")
 _FACTS = ("mode", "model", "weights_sha256", "encoder_fingerprint")
 
 

@@ -29,6 +29,15 @@ from stedfm_hf.generation.measures import MEASURES
 from stedfm_hf.inference.field_task import field_schema, object_schema
 from stedfm_hf.inference.predictions import prediction_schema
 from stedfm_hf.inference.tables import OF_IMAGE, OF_MODEL, embedding_schema
+from stedfm_hf.interpretability.explainers import (
+    AttentionExplainer,
+    CorrespondenceExplainer,
+    LogitExplainer,
+    PcaExplainer,
+    SimilarityExplainer,
+)
+from stedfm_hf.interpretability.settings import METHODS
+from stedfm_hf.interpretability.writing import explanation_schema
 from stedfm_hf.labels.annotated import from_arrays
 from stedfm_hf.runs import Manifest
 from stedfm_hf.training.curve import FinetuneRow
@@ -87,6 +96,12 @@ def test_columns_of_segment() -> None:
     segmenter: Any = SimpleNamespace(classes=["<class>"], object_classes={0: "<class>"})
     assert documented("segment", "fields.parquet") == set(field_schema(segmenter).names) - SHARED
     assert documented("segment", "objects.parquet") == set(object_schema(1).names) - {"model", "weights_sha256"}
+
+
+def test_columns_of_explain() -> None:
+    explainers = (LogitExplainer, AttentionExplainer, PcaExplainer, SimilarityExplainer, CorrespondenceExplainer)
+    names = {name for each in explainers for name in explanation_schema(each).names}
+    assert documented("explain") - (set(METHODS) - names) == names - SHARED
 
 
 def test_columns_of_generated_images() -> None:

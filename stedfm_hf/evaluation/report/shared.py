@@ -33,13 +33,13 @@ class MethodInfo:
     Attributes:
         key: Identifier in commands and tables.
         name: Name in the report.
-        kind: "model", "zero-shot" or "baseline".
+        kind: "model" or "baseline".
         weights_sha256: SHA-256 checksum of the weights; None without weights.
     """
 
     key: str
     name: str
-    kind: Literal["model", "zero-shot", "baseline"]
+    kind: Literal["model", "baseline"]
     weights_sha256: str | None
 
 
