@@ -121,6 +121,7 @@ def evaluate_robustness(settings: RobustnessSettings) -> RobustnessResult:
 def evaluate_segmentation(settings: MaskSettings) -> MaskResult:
     """Evaluate the masks of models and baselines on annotated images.
 
+    `zero_shot` adds the foreground masks of encoders without training (`stedfm_hf.interpretability.zero_shot_mask`).
     The output folder contains `metrics.json`, `per_image.parquet` (a row for each method, image and class),
     `report.html`, `figures/` and `manifest.json`. If interrupted, the same call resumes.
 
@@ -137,9 +138,10 @@ def evaluate_segmentation(settings: MaskSettings) -> MaskResult:
     check_dataset(settings.dataset)
     check_output(settings.output, "evaluate segmentation", is_folder=True, overwrite=settings.overwrite)
     models = [find_model(model, head="ForSemanticSegmentation") for model in settings.model]
+    encoders = [find_model(model) for model in settings.zero_shot]
     from stedfm_hf.evaluation.segmentation.protocol import run_segmentation  # imports torch, which takes seconds
 
-    return run_segmentation(settings, models)
+    return run_segmentation(settings, models, encoders)
 
 
 def _check(settings: ComparisonSettings, command: str) -> list[ModelSource]:

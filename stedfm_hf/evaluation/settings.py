@@ -245,6 +245,13 @@ class MaskSettings:
         affects_result=False, metavar="DIR", help="Folder to write; report.html shows the results."
     )
     model: list[str] = option(default_factory=list, affects_result=False, help="Folders or Hub ids of models.")
+    zero_shot: list[str] = option(
+        default_factory=list,
+        affects_result=False,
+        metavar="MODEL",
+        help="Folders or Hub ids of encoders, or `demo`: scores the foreground masks that they give without training, "
+        "from clusters of patches and from attention.",
+    )
     split: str | None = option(
         None,
         affects_result=False,
@@ -288,9 +295,10 @@ class MaskSettings:
             raise UserError(
                 "--folds cross-validates baselines only, because models are not trained; leave out --folds or --model"
             )
-        if not self.model and self.baselines == ["none"]:
-            raise UserError("there is nothing to score; set --model or --baselines")
-        if not self.model and self.folds is None:
+        if not self.model and not self.zero_shot and self.baselines == ["none"]:
+            raise UserError("there is nothing to score; set --model, --zero-shot or --baselines")
+        if not self.model and not self.zero_shot and self.folds is None:
             raise UserError(
-                "there is no model to evaluate; set --model, or cross-validate the baselines with --folds 5"
+                "there is no model to evaluate; set --model or --zero-shot, or cross-validate the baselines with "
+                "--folds 5"
             )

@@ -33,13 +33,13 @@ class MethodInfo:
     Attributes:
         key: Identifier in commands and tables.
         name: Name in the report.
-        kind: "model" or "baseline".
+        kind: "model", "zero-shot" or "baseline".
         weights_sha256: SHA-256 checksum of the weights; None without weights.
     """
 
     key: str
     name: str
-    kind: Literal["model", "baseline"]
+    kind: Literal["model", "zero-shot", "baseline"]
     weights_sha256: str | None
 
 

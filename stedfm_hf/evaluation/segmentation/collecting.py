@@ -43,7 +43,7 @@ def collect_results(
 
     Args:
         splits: Training and test images.
-        methods: Models, then baselines.
+        methods: Models, zero-shot masks, then baselines.
         cache: Scores of all images.
         scorer: Scorer of the scores.
         kept: Whether each test image was scored for all methods (n,) bool.
@@ -57,7 +57,7 @@ def collect_results(
     scores = {each.key: cache.of(each.key, test.image_ids.tolist()) for each in methods}
     # Baselines are fitted on train; validation is not used.
     used = {"train": splits.train, "test": test} if len(splits.train) else {"test": test}
-    models = [each.key for each in methods if each.kind == "model"]
+    models = [each.key for each in methods if each.kind != "baseline"]
     return SegmentationEvaluation(
         test=test,
         split=splits.test_split,
@@ -173,7 +173,7 @@ def _examples(
             method.name: predicted_pixels(
                 method.maps(whole, index),
                 threshold=scorer.effective_threshold,
-                exclusive=whole.target_type == "single_label",
+                exclusive=method.predicts_exclusive(whole),
             )[planes]
             for method in shown
         }
@@ -196,7 +196,7 @@ def _shown_methods(
     methods: Sequence[Method], scores: Mapping[str, Sequence[ScoredImage]], test: AnnotatedImages
 ) -> list[Method]:
     """Return at most two models and the best baseline, or the three best baselines without models."""
-    models = [each for each in methods if each.kind == "model"]
+    models = [each for each in methods if each.kind != "baseline"]
     others = [each for each in methods if each.kind == "baseline" and each.key not in ("constant", "chance")]
     means = {each.key: image_means(scores[each.key], test.background) for each in others}
     ranked = sorted(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,6 +15,8 @@ from stedfm_hf.evaluation.segmentation.baselines import Baseline
 from stedfm_hf.evaluation.segmentation.fitting import CrossValidatedBaseline, fit_baselines
 from stedfm_hf.images import StedImage
 from stedfm_hf.inference.fields import fields_of, probability_bands
+from stedfm_hf.inference.loading import Loaded
+from stedfm_hf.inference.one_image import one_channel
 from stedfm_hf.inference.segmenter import Segmenter, load_segmenter
 from stedfm_hf.inference.stepwise import scaling_of
 from stedfm_hf.labels.annotated import AnnotatedImages
@@ -146,16 +148,27 @@ class Method(ABC):
     Attributes:
         key: Identifier in commands and tables.
         name: Name in the report.
-        kind: "model" or "baseline".
+        kind: "model", "zero-shot" (mask of an encoder that is not trained to segment) or "baseline".
         weights_sha256: SHA-256 checksum of the weights; None without weights.
         note: Note for the report; may be empty.
+        one_foreground: Whether every class gets the same foreground mask. Classes may then overlap, even if those of
+            the data are exclusive.
     """
 
     key: str
     name: str
-    kind: Literal["model", "baseline"]
+    kind: Literal["model", "zero-shot", "baseline"]
     weights_sha256: str | None = None
     note: str = ""
+    one_foreground: bool = False
+
+    def predicts_exclusive(self, data: AnnotatedImages) -> bool:
+        """Return whether each pixel belongs to its most probable class.
+
+        Args:
+            data: Annotated images.
+        """
+        return data.target_type == "single_label" and not self.one_foreground
 
     def order(self, data: AnnotatedImages) -> Sequence[int]:
         """Return the numbers of the images in the most efficient order.
@@ -204,7 +217,8 @@ class ModelMethod(Method):
     def maps(self, data: AnnotatedImages, number: int) -> np.ndarray:
         """Segment the image in blended tiles."""
         config = self.segmenter.model.config
-        (field_of_view,) = fields_of(self._checked(data.stored(number)), self.segmenter, self.scaling)
+        image = with_channels_of(self.segmenter, data.stored(number))
+        (field_of_view,) = fields_of(image, self.segmenter, self.scaling)
         bands = probability_bands(
             self.segmenter,
             field_of_view,
@@ -223,21 +237,28 @@ class ModelMethod(Method):
         Raises:
             UserError: If the model needs another number of channels.
         """
-        self._checked(data.stored(0))
+        with_channels_of(self.segmenter, data.stored(0))
 
-    def _checked(self, image: StedImage) -> StedImage:
-        """Return the image, or the channel that the processor selects."""
-        channel, num_channels = self.segmenter.processor.channel, self.segmenter.model.config.num_channels
-        if channel is not None and num_channels == 1 and 0 <= channel < len(image.array):
-            name = image.channel_names[channel]
-            image = replace(image, array=image.array[channel : channel + 1], channel_names=(name,))
-        if len(image.array) != num_channels:
-            raise UserError(
-                f"{Path(image.source).name}: has {len(image.array)} channels, but {self.name} needs "
-                f"{num_channels}. Select "
-                "one with --channel, or choose another model"
-            )
-        return image
+
+def with_channels_of(loaded: Loaded, image: StedImage) -> StedImage:
+    """Return an image, or the channel of it that the processor of a model selects.
+
+    Args:
+        loaded: Model.
+        image: Image.
+
+    Raises:
+        UserError: If the model needs another number of channels.
+    """
+    channel, num_channels = loaded.processor.channel, loaded.model.config.num_channels
+    if channel is not None and num_channels == 1 and 0 <= channel < len(image.array):
+        image = one_channel(image, channel)
+    if len(image.array) != num_channels:
+        raise UserError(
+            f"{Path(image.source).name}: has {len(image.array)} channels, but {loaded.name} needs {num_channels}. "
+            "Select one with --channel, or choose another model"
+        )
+    return image
 
 
 @dataclass(eq=False, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +24,10 @@ from stedfm_hf.evaluation.segmentation.methods import (
     BaselineMethod,
     CrossValidatedMethod,
     Method,
-    ModelMethod,
     load_models,
 )
 from stedfm_hf.evaluation.segmentation.scores import PARTS, ScoreCache, Scorer, check_scorer
+from stedfm_hf.evaluation.segmentation.zero_shot import load_zero_shot
 from stedfm_hf.evaluation.settings import MaskSettings
 from stedfm_hf.evaluation.splits import exclude_training_images, select_split
 from stedfm_hf.labels.annotated import AnnotatedImages, parse_classes, read_annotated
@@ -36,27 +37,32 @@ from stedfm_hf.runs.output import Output, open_output
 from stedfm_hf.weights.models import ModelSource
 
 
-def run_segmentation(settings: MaskSettings, sources: Sequence[ModelSource]) -> MaskResult:
+def run_segmentation(
+    settings: MaskSettings, sources: Sequence[ModelSource], encoders: Sequence[ModelSource] = ()
+) -> MaskResult:
     """Run `evaluate segmentation`; see `stedfm_hf.evaluation.evaluate_segmentation`.
 
     Args:
         settings: Settings of the command.
         sources: Models to evaluate.
+        encoders: Encoders whose zero-shot masks to evaluate.
     """
     scorer = Scorer(
         settings.threshold, "reference" if settings.protocol == "reference" else "default", settings.min_area_px
     )
     splits = read_splits(settings)
     check_scorer(scorer, splits.test)
-    models = load_models(
-        sources,
-        splits.test,
-        device=settings.device,
-        precision=settings.precision,
-        batch_size=settings.batch_size,
-    )
+    loading: dict[str, Any] = {
+        "device": settings.device,
+        "precision": settings.precision,
+        "batch_size": settings.batch_size,
+    }
+    trained = load_models(sources, splits.test, **loading)
+    zero_shot = load_zero_shot(encoders, splits.test, protocol=scorer.protocol, **loading)
+    models: list[Method] = [*trained, *zero_shot]
     names = baseline_names(settings)
-    named = {each.key: source.given for each, source in zip(models, sources, strict=True)}
+    named = {each.key: source.given for each, source in zip(trained, sources, strict=True)}
+    named |= {each.given: each.given for each in encoders if each.given not in named.values()}
     keep, training = exclude_training_images(named, splits.test)
     excluded = splits.test.image_ids[~keep].tolist()
     splits = splits.take({"test": keep})
@@ -100,7 +106,7 @@ def _run(
     output: Output,
     settings: MaskSettings,
     splits: Splits[AnnotatedImages],
-    models: Sequence[ModelMethod],
+    models: Sequence[Method],
     scorer: Scorer,
     notes: Sequence[str],
 ) -> None:
@@ -149,7 +155,10 @@ def _run(
         manifest.done(image_id)
     write_segmentation_report(evaluation, output.path)
     cache.store.remove()
-    print_note(f"{counted(len(models), 'model')} and {counted(len(methods) - len(models), 'baseline')} scored")
+    kinds = [each.kind for each in methods]
+    zero_shot = [counted(kinds.count("zero-shot"), "zero-shot method")] if "zero-shot" in kinds else []
+    first = ", ".join([counted(kinds.count("model"), "model"), *zero_shot])
+    print_note(f"{first} and {counted(kinds.count('baseline'), 'baseline')} scored")
 
 
 def read_splits(settings: MaskSettings) -> Splits[AnnotatedImages]:
@@ -258,7 +267,8 @@ def _score_all(
                     if image_id in failed:
                         continue
                     try:
-                        cache.add(scorer(data, number, method.maps(data, number), method.key))
+                        maps, exclusive = method.maps(data, number), method.predicts_exclusive(data)
+                        cache.add(scorer(data, number, maps, method.key, exclusive=exclusive))
                     except (ValueError, OSError, MemoryError) as error:
                         failed.add(image_id)
                         manifest.failed(image_id, f"{method.name}: {str(error) or type(error).__name__}")

@@ -81,7 +81,9 @@ class Scorer:
             return self.threshold
         return REFERENCE_THRESHOLD if self.protocol == "reference" else THRESHOLD
 
-    def __call__(self, data: AnnotatedImages, number: int, maps: np.ndarray, method: str) -> ScoredImage:
+    def __call__(
+        self, data: AnnotatedImages, number: int, maps: np.ndarray, method: str, *, exclusive: bool | None = None
+    ) -> ScoredImage:
         """Score the maps of an image.
 
         Args:
@@ -89,11 +91,12 @@ class Scorer:
             number: Number of the image.
             maps: Probability maps (L, H, W).
             method: Key of the method.
+            exclusive: Whether each pixel belongs to its most probable class; None means that of single-label masks.
 
         Raises:
             UserError: If the maps do not match the annotation.
         """
-        exclusive = data.target_type == "single_label"
+        exclusive = data.target_type == "single_label" if exclusive is None else exclusive
         planes, inside = target_masks(data, number)
         pixels = score_image(
             maps, planes, inside, threshold=self.threshold, exclusive=exclusive, protocol=self.protocol

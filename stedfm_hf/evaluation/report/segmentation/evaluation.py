@@ -51,7 +51,7 @@ class SegmentationEvaluation:
         split: Name of the scored split.
         split_description: Description of the splits, in sentences.
         splits: Numbers of images, source images and pixels, by split.
-        methods: Models, then baselines.
+        methods: Models, zero-shot masks, then baselines.
         scores: Scores of all images in the order of `test`, by key of the method.
         scorer: Scoring protocol.
         threshold: Probability above which a pixel is predicted.
@@ -124,7 +124,7 @@ class SegmentationEvaluation:
     def main_method(self) -> MethodInfo:
         """Method reported first: the first model, or the best baseline without models."""
         first, best = self.methods[0], self.best_baseline()
-        if first.kind == "model" or best is None:
+        if first.kind != "baseline" or best is None:
             return first
         return next(each for each in self.methods if each.key == best)
 

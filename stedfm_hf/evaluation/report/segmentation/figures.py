@@ -73,7 +73,7 @@ def _scores(evaluation: SegmentationEvaluation) -> Figure:
     for column, (each_axes, metric) in enumerate(zip(axes, metrics, strict=True)):
         for number, each in enumerate(evaluation.methods):
             row = evaluation.row(each.key, metric)
-            colour = label_colours(["model"])["model"] if each.kind == "model" else MUTED
+            colour = label_colours(["model"])["model"] if each.kind != "baseline" else MUTED
             values = image_means(evaluation.scores[each.key], evaluation.test.background, metric)
             values = values[np.isfinite(values)][:MAX_POINTS]
             # A fixed jitter, so that the figure is reproducible.
@@ -93,7 +93,7 @@ def _scores(evaluation: SegmentationEvaluation) -> Figure:
     for label, each in zip(axes[0].get_yticklabels(), evaluation.methods, strict=True):
         label.set_color(INK)
         label.set_parse_math(False)
-        label.set_fontweight("bold" if each.kind == "model" else "normal")
+        label.set_fontweight("bold" if each.kind != "baseline" else "normal")
     return figure
 
 
@@ -102,13 +102,13 @@ def _classes(evaluation: SegmentationEvaluation) -> Figure:
     classes, methods = evaluation.shown_classes, evaluation.methods
     figure = Figure(figsize=(7.2, max(1.6, 0.13 * len(classes) * len(methods) + 0.25 * len(classes) + 0.7)))
     axes = figure.add_subplot()
-    models = [each.key for each in methods if each.kind == "model"]
+    models = [each.key for each in methods if each.kind != "baseline"]
     colours = label_colours([*models, *(each.key for each in methods if each.kind == "baseline")])
     for number, each in enumerate(methods):
         shift = 0.72 * ((number + 0.5) / len(methods) - 0.5)
         rows = [evaluation.row(each.key, PRIMARY, name) for name in classes]
         known = [position for position, row in enumerate(rows) if row["mean"] is not None]
-        model = each.kind == "model"
+        model = each.kind != "baseline"
         line: dict[str, Any] = {"color": colours[each.key], "zorder": 3 if model else 2}
         for position in known:
             low, high = rows[position]["low"], rows[position]["high"]

@@ -91,10 +91,10 @@ def summary(evaluation: SegmentationEvaluation) -> list[str]:
     lines = limitation_sentences(evaluation.limitations, simulated=evaluation.test.simulated)
     first, best = evaluation.main_method, evaluation.best_baseline()
     lines.append(f"{first.name} reaches a mean IoU of {_with_interval(evaluation.row(first.key, PRIMARY))}.")
-    if first.kind == "model" and best is not None:
+    if first.kind != "baseline" and best is not None:
         mean = _number(evaluation.row(best, PRIMARY)["mean"])
         lines.append(f"The best baseline, {evaluation.name(best)}, reaches {mean}.")
-    if not evaluation.limitations and first.kind == "model":
+    if not evaluation.limitations and first.kind != "baseline":
         compared = [
             row
             for row in evaluation.comparisons
@@ -209,7 +209,7 @@ def _comparisons(evaluation: SegmentationEvaluation) -> Section:
     return comparison_section(
         evaluation.comparisons,
         first=evaluation.methods[0].name,
-        single_model=sum(each.kind == "model" for each in evaluation.methods) == 1,
+        single_model=sum(each.kind != "baseline" for each in evaluation.methods) == 1,
         noun="methods",
         name=evaluation.name,
         header=("difference of IoU", "95 % CI", "images"),
@@ -344,8 +344,31 @@ def _method(evaluation: SegmentationEvaluation) -> Section:
             "that overlap "
             "by a quarter, and blended."
         )
+    if any(each.kind == "zero-shot" for each in evaluation.methods):
+        text.append(_zero_shot(evaluation))
     text += [*baseline_descriptions(evaluation.methods, _BASELINES), _protocol(evaluation)]
     return method_section(text, evaluation.methods, "method")
+
+
+def _zero_shot(evaluation: SegmentationEvaluation) -> str:
+    """Describe the zero-shot masks."""
+    attention = (
+        "the smallest set of pixels with 60 % of the attention of the class token, each block scaled to [0, 1]"
+        if evaluation.scorer.protocol == "reference"
+        else "pixels above Otsu's threshold of the attention of the class token, mean over blocks and heads"
+    )
+    several = (
+        " Here, the IoU of a class is low even if the mask contains all of its pixels, because the mask also contains "
+        "the other classes. Join the classes (--classes) to compare foreground with background."
+        if len(evaluation.shown_classes) > 1
+        else ""
+    )
+    return (
+        "Zero-shot masks use neither annotations nor training images. Patch clusters: k-means of the patch tokens of "
+        "an image; clusters are foreground if their mean intensity is above Otsu's threshold. Attention: "
+        f"{attention}. Both are interpolated from patches to pixels. Every class is scored with the same foreground "
+        f"mask.{several}"
+    )
 
 
 def _protocol(evaluation: SegmentationEvaluation) -> str:
