@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 
 import gradio as gr
 
@@ -33,13 +34,16 @@ def build_page(page: Page) -> gr.Blocks:
                 first = add_image_panel(page, "image", with_range=True)
             with gr.Column(scale=3, min_width=320), gr.Tabs():
                 for title, add_tab in TABS.items():
-                    with gr.Tab(title):
+                    page.tab = title
+                    with gr.Tab(title) as tab:
                         add_tab(page)
+                    tab.select(_noting(page, title), api_visibility="private", show_progress="hidden", queue=False)
         for panel in (first, *page.panels):
             panel.connect()
 
         def begin(visit: Visit) -> Updates:
             page.models.prepare_index(page.visits.is_closing)
+            visit.tab = next(iter(TABS))
             return first.open_example(visit, next(iter(page.examples)))
 
         def leave(request: gr.Request) -> None:
@@ -48,3 +52,12 @@ def build_page(page: Page) -> gr.Blocks:
         page.on([blocks.load], begin, [], [*first.outputs, *page.results["image"]], first.message)
         blocks.unload(leave)
     return blocks
+
+
+def _noting(page: Page, title: str) -> Callable[[gr.Request], None]:
+    """Return the function that notes that a visitor has opened a tab."""
+
+    def note(request: gr.Request) -> None:
+        page.visits.of(str(request.session_hash)).tab = title
+
+    return note

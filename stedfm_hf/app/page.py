@@ -36,6 +36,7 @@ class Page:
         models: Models.
         examples: Files of the example images by name.
         view: Picture of the visitor's image; set when it is added.
+        tab: Title of the tab that is being added.
         panels: Parts of tabs that open images, whose events are connected last.
         results: Parts of the page that are hidden when the visitor opens another image, by the slot of that image.
     """
@@ -45,6 +46,7 @@ class Page:
     models: Models
     examples: dict[str, Path]
     view: Any = None
+    tab: str | None = None
     panels: list[Any] = field(default_factory=list)
     results: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
 
@@ -78,6 +80,7 @@ class Page:
         computes: bool = False,
         shows: Any = None,
         empties: Any = None,
+        in_open_tab: bool = False,
     ) -> Any:
         """Call a function at events of the page; an error becomes one sentence in the message.
 
@@ -91,10 +94,15 @@ class Page:
             computes: Whether a model runs: such calls wait for each other, and their time is limited.
             shows: Part of the page with the result, which is hidden by an error.
             empties: Component whose value is removed in any case.
+            in_open_tab: Whether the function is called only while the tab that is being added is open; for events of
+                components outside of it.
         """
+        tab = self.tab
 
         def handle(request: gr.Request, *values: Any) -> Updates:
             visit = self.visits.of(str(request.session_hash))
+            if in_open_tab and visit.tab not in (None, tab):
+                return dict(gr.skip())
             emptied = {} if empties is None else {empties: None}
             hidden = emptied if shows is None else emptied | {shows: gr.Column(visible=False)}
             try:
@@ -152,6 +160,24 @@ def opened(visit: Visit, slot: str = "image") -> OpenedImage:
         )
     assert isinstance(image, OpenedImage)
     return image
+
+
+def position_in(image: OpenedImage, row: float | None, column: float | None) -> tuple[int, int]:
+    """Return a position in an image as whole pixels.
+
+    Args:
+        image: Image.
+        row: Row in pixels; None is 0.
+        column: Column in pixels; None is 0.
+
+    Raises:
+        UserError: If it is outside of the image.
+    """
+    height, width = image.plane.shape
+    y, x = int(row or 0), int(column or 0)
+    if not (0 <= y < height and 0 <= x < width):
+        raise UserError(f"row {y}, column {x} is outside of the image of {height} × {width} pixels; choose another")
+    return y, x
 
 
 def picture(title: str, alt_text: str, **settings: Any) -> Any:

@@ -180,6 +180,7 @@ def write_picture(
     *,
     colour_map: str = "gray",
     hidden: np.ndarray | None = None,
+    over: np.ndarray | None = None,
     marked: tuple[float, float, float, float] | None = None,
 ) -> Zoom:
     """Write a picture of an image as an 8-bit PNG with a scale bar.
@@ -191,6 +192,7 @@ def write_picture(
         pixel_width_nm: Width of a pixel in nm; None leaves out the scale bar.
         colour_map: Name of a matplotlib colour map.
         hidden: Pixels (H, W) bool that are shown in one colour.
+        over: Red, green, blue and opacity (H, W, 4) uint8 that are shown over the image.
         marked: Rectangle to mark: top, left, height and width, in pixels of the image.
 
     Returns:
@@ -207,6 +209,10 @@ def write_picture(
     picture = colours[to_8bit(shown(plane), limits)]
     if hidden is not None:
         picture[shown(hidden) > 0.5] = (58, 76, 102)
+    if over is not None:
+        *layers, opacity = (shown(over[..., each]) for each in range(4))
+        picture = picture + (np.dstack(layers) - picture) * opacity[..., None] / 255
+        picture = picture.round().clip(0, 255).astype(np.uint8)
     height, width = picture.shape[:2]
     with style():
         figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)

@@ -34,6 +34,7 @@ class Visit:
     Attributes:
         folder: Folder of its files; its name cannot be guessed.
         images: Opened images by slot.
+        tab: Title of the open tab; None before it is known.
         has_left: Whether the visit has ended.
         last_used: Time of the last request, in seconds of `time.monotonic`.
     """
@@ -42,6 +43,7 @@ class Visit:
         self.folder = parent / f"visit-{secrets.token_hex(16)}"
         self.folder.mkdir()
         self.images: dict[str, Any] = {}
+        self.tab: str | None = None
         self.has_left = False
         self.last_used = time.monotonic()
         self._release = release

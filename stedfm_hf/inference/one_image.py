@@ -118,11 +118,29 @@ class Patches:
 
     def at_pixels(self, values: np.ndarray) -> np.ndarray:
         """Return values of patches (rows, cols) at every pixel of the file (H, W)."""
-        rows, cols = (
-            np.minimum((np.arange(length) / size).astype(np.int64), count - 1)
-            for length, size, count in zip(self.shape, self.size_px, values.shape, strict=True)
-        )
-        return values[rows[:, None], cols]
+        return at_pixels(values, self.shape, self.size_px)
+
+
+def at_pixels(values: np.ndarray, shape: tuple[int, int], size_px: tuple[float, float]) -> np.ndarray:
+    """Return values of patches at every pixel of an image.
+
+    Args:
+        values: Values (rows, cols, ...).
+        shape: Height and width of the image, in pixels of the file.
+        size_px: Height and width of a patch, in pixels of the file.
+
+    Returns:
+        (H, W, ...).
+
+    Example:
+        >>> at_pixels(np.array([[1, 2]]), (2, 5), (3.0, 3.0)).tolist()
+        [[1, 1, 1, 2, 2], [1, 1, 1, 2, 2]]
+    """
+    rows, cols = (
+        np.minimum((np.arange(length) / size).astype(np.int64), count - 1)
+        for length, size, count in zip(shape, size_px, values.shape[:2], strict=True)
+    )
+    return values[rows[:, None], cols]
 
 
 def embed_patches(

@@ -76,17 +76,8 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
 
 def _show_map(axes: Axes, found: Explanation, scale: float, shape: tuple[int, int]) -> ScalarMappable | None:
     """Show a map, or its red, green and blue, on an image of `shape`; return the colours of a map."""
-    colours = None
-    if found.colours is not None:
-        known = np.isfinite(found.colours).all(axis=2)
-        shown = np.dstack([np.where(known[..., None], found.colours, 0), known])
-    else:
-        norm, colour_map = colours_of(found)
-        values = norm(np.ma.masked_invalid(found.values[0]))
-        shown = colour_map(values)
-        strength = np.abs(2 * values - 1) if is_diverging(found) else values
-        shown[..., 3] = OPACITY * np.ma.filled(strength, 0.0).clip(0, 1)
-        colours = ScalarMappable(norm, colour_map)
+    shown = map_colours(found)
+    colours = ScalarMappable(*colours_of(found)) if found.colours is None else None
     height, width = shape
     rows, cols = shown.shape[:2]
     extent = (-0.5, cols * found.cell * scale - 0.5, rows * found.cell * scale - 0.5, -0.5)
@@ -97,6 +88,27 @@ def _show_map(axes: Axes, found: Explanation, scale: float, shape: tuple[int, in
         row, col = peak_of(found.values[0]) if found.query is None else found.query
         _outline(axes, row, col, max(found.cell * scale, SMALLEST), "white" if found.query is None else QUERY)
     return colours
+
+
+def map_colours(found: Explanation) -> np.ndarray:
+    """Return the colours that show the map of an explanation over its image.
+
+    Args:
+        found: Explanation.
+
+    Returns:
+        Red, green, blue and opacity (rows, cols, 4) in [0, 1]. Large values are opaque, small ones and NaN clear; where
+        0 is the middle of the colours, values near it are clear.
+    """
+    if found.colours is not None:
+        known = np.isfinite(found.colours).all(axis=2)
+        return np.dstack([np.where(known[..., None], found.colours, 0), known])
+    norm, colour_map = colours_of(found)
+    values = norm(np.ma.masked_invalid(found.values[0]))
+    shown: np.ndarray = colour_map(values)
+    strength = np.abs(2 * values - 1) if is_diverging(found) else values
+    shown[..., 3] = OPACITY * np.ma.filled(strength, 0.0).clip(0, 1)
+    return shown
 
 
 def is_diverging(found: Explanation) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from stedfm_hf.app.page import Page
 from stedfm_hf.app.tabs.classify import add_classify
 from stedfm_hf.app.tabs.compare import add_compare
+from stedfm_hf.app.tabs.explain import add_explain
 from stedfm_hf.app.tabs.generate import add_generate
 from stedfm_hf.app.tabs.groups import add_groups
 from stedfm_hf.app.tabs.reconstruct import add_reconstruct
@@ -16,6 +17,7 @@ TABS: dict[str, Callable[[Page], None]] = {
     "Find similar": add_similar,
     "Classify": add_classify,
     "Segment": add_segment,
+    "Explain": add_explain,
     "Compare two images": add_compare,
     "Groups": add_groups,
     "Generate": add_generate,

@@ -9,11 +9,10 @@ import gradio as gr
 import pyarrow.parquet as pq
 
 from stedfm_hf.app.index import Index
-from stedfm_hf.app.page import Page, Updates, cells, downloads, listed, opened, picture, write_map
+from stedfm_hf.app.page import Page, Updates, cells, downloads, listed, opened, picture, position_in, write_map
 from stedfm_hf.app.viewing import automatic_limits, write_picture, zoom_of
 from stedfm_hf.app.visits import Visit
 from stedfm_hf.inference.one_image import embed_image, embed_patches, patch_similarity
-from stedfm_hf.runs import UserError
 
 MAP_RANGE = (-0.2, 1.0)
 """Similarities shown as black and bright."""
@@ -80,12 +79,7 @@ def add_similar(page: Page) -> None:
     def show_map(visit: Visit, row_number: float | None, column_number: float | None) -> Updates:
         """Compute the similarity of all patches to the one at a position, and write it as TIFF."""
         image = opened(visit)
-        height, width = image.plane.shape
-        y, x = int(row_number or 0), int(column_number or 0)
-        if not (0 <= y < height and 0 <= x < width):
-            raise UserError(
-                f"row {y}, column {x} is outside of the image of {height} × {width} pixels; choose another"
-            )
+        y, x = position_in(image, row_number, column_number)
         patches = embed_patches(encoder, image.for_model(channels))
         place, (patch_height, patch_width) = patches.patch_at(y, x), patches.size_px
         similarity = patch_similarity(patches.embeddings, *place)
@@ -118,7 +112,7 @@ def add_similar(page: Page) -> None:
     outputs = [row, column, clicked, similarity_map, summary, map_files]
     page.on([map_button.click], show_map, [row, column], outputs, map_message, computes=True, shows=map_result)
     for each in (page.view, clicked):
-        page.on([each.select], select, [], outputs, map_message, computes=True, shows=map_result)
+        page.on([each.select], select, [], outputs, map_message, computes=True, shows=map_result, in_open_tab=True)
 
 
 def _thumbnails(index: Index, found: Any, rows: list[int], folder: Path) -> list[tuple[str, str]]:
