@@ -25,6 +25,7 @@ from stedfm_hf.interpretability.explainers import (
 )
 from stedfm_hf.interpretability.fields import Tiles, tiles_of
 from stedfm_hf.interpretability.figures import limits_of, map_colours, write_figure
+from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.runs import UserError
 
 EVIDENCE, ATTENTION, COLOURS = "Evidence for a class", "Attention", "Patch colours"
@@ -112,7 +113,7 @@ def add_explain(page: Page) -> None:
             query = position_in(image, y, x) if source == PATCH else None
             explained = _attention(loaded, tiles, fact, pixels, blocks_name, query)
         else:
-            explained = _colours(cast(Encoder, loaded), tiles, fact, pixels, only_structures)
+            explained = _colours(loaded, tiles, fact, pixels, only_structures)
         if not np.isfinite(explained.found.values).any():
             raise UserError("the map is not finite; start the app with --precision float32")
         with visit.new_folder("explain") as folder:
@@ -205,12 +206,14 @@ def _attention(
     )
 
 
-def _colours(encoder: Encoder, tiles: Tiles, fact: Fact, pixels: np.ndarray, only_structures: bool) -> Explained:
+def _colours(loaded: Loaded, tiles: Tiles, fact: Fact, pixels: np.ndarray, only_structures: bool) -> Explained:
     """Map the principal components of the patches, fitted to the image alone.
 
     Raises:
         UserError: If there are fewer than three patches.
     """
+    model = cast(StedFmModel, loaded.model.base_model)
+    encoder = Encoder(model, loaded.processor, loaded.name, loaded.weights_sha256)
     tokens = patch_tokens(encoder, tiles, pixels).transpose(1, 2, 0)
     foreground = np.ones(tokens.shape[:2], bool)
     if only_structures:
