@@ -16,8 +16,8 @@ SERVER = "Server"
 class AppSettings:
     """Serve the models as an app in the browser.
 
-    Visitors drop an image file to reconstruct it, find similar images, classify, segment and compare it, see what an
-    attribute looks like, and see the groups of a folder. The app makes no request to another host. The files of a
+    Visitors drop an image file to reconstruct it, find similar images, classify, segment and compare it, see what a
+    model looks at and what an attribute looks like, and see the groups of a folder. The app makes no request to another host. The files of a
     visitor are deleted when the visit ends.
     """
 

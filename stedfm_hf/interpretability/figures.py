@@ -97,8 +97,8 @@ def map_colours(found: Explanation) -> np.ndarray:
         found: Explanation.
 
     Returns:
-        Red, green, blue and opacity (rows, cols, 4) in [0, 1]. Large values are opaque, small ones and NaN clear; where
-        0 is the middle of the colours, values near it are clear.
+        Red, green, blue and opacity (rows, cols, 4) in [0, 1]. Large values are opaque, small ones and NaN are clear;
+        where 0 is the middle of the colours, values near it are clear.
     """
     if found.colours is not None:
         known = np.isfinite(found.colours).all(axis=2)

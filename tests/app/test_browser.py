@@ -172,6 +172,16 @@ def test_every_tab_gives_what_the_library_computes(visitor: Visitor, folder: Pat
     overlay = visitor.download("cell.tif.overlay1.png", tmp_path)
     assert overlay.read_bytes() == (tmp_path / "segmented" / "cell.tif.overlay1.png").read_bytes()
 
+    visitor.go_to("Explain")
+    visitor.press("Explain")
+    visitor.page.wait_for_selector("#explained img")
+    before = visitor.source_of("#explained img")
+    assert "sum to the" in visitor.page.locator("#explain-summary").inner_text()
+    visitor.page.locator("#image-view img").click(position={"x": 100, "y": 120})
+    visitor.wait_for_another("#explained img", before)
+    assert "Attention of the marked patch" in visitor.page.locator("#explain-summary").inner_text()
+    assert tifffile.imread(visitor.download(".map.tif", tmp_path)).shape == (19, 17)
+
     visitor.go_to("Compare two images")
     visitor.upload(folder / "fibres.png", "second")
     visitor.press("Compare")

@@ -167,15 +167,15 @@ def _evidence(
     most = limits_of(found)[1]
     what = "value" if classifier.model.config.target_type == "regression" else "logit"
     total = (
-        f"all patches sum to the {what}."
+        f"All patches sum to the {what}."
         if found.columns["exact"]
-        else f"the image is larger than the crops of the model, and all patches sum to the mean {what} of its tiles."
+        else f"The image is larger than the crops of the model: all patches sum to the blended {what} of its tiles."
     )
     return Explained(
         found,
         LogitExplainer.unit,
         f"{found.columns['label']}: {what} {found.columns['logit']:+.3g}. Red patches increase the {what}, blue ones "
-        f"decrease it, by at most {most:.2g} (full colour); {total} Tokens mix while they pass through the model: a "
+        f"decrease it, by at most {most:.2g} (full colour). {total} Tokens mix while they pass through the model: a "
         "patch also holds information of others, and the map does not show what would happen without it.",
     )
 
