@@ -17,8 +17,8 @@ class AppSettings:
     """Serve the models as an app in the browser.
 
     Visitors drop an image file to reconstruct it, find similar images, classify, segment and compare it, see what a
-    model looks at and what an attribute looks like, and see the groups of a folder. The app makes no request to another host. The files of a
-    visitor are deleted when the visit ends.
+    model looks at and what an attribute looks like, and see the groups of a folder. The app makes no request to
+    another host. The files of a visitor are deleted when the visit ends.
     """
 
     model: str | Path = option(
