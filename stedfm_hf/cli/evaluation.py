@@ -1,4 +1,4 @@
-"""`stedfm evaluate knn`, `probe`, `retrieval`, `robustness` and `segmentation`."""
+"""`stedfm evaluate knn`, `probe`, `retrieval`, `robustness`, `segmentation` and `weights`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from stedfm_hf.evaluation.settings import (
     ProbeSettings,
     RetrievalSettings,
     RobustnessSettings,
+    WeightsSettings,
 )
 from stedfm_hf.runs.command_line import add_command
 
@@ -53,4 +54,11 @@ add_command(
     "stedfm_hf.evaluation.commands:evaluate_segmentation",
     settings=MaskSettings,
     example="stedfm evaluate segmentation --model my-segmenter --dataset annotated/ --output my-masks",
+)
+add_command(
+    evaluate,
+    "weights",
+    "stedfm_hf.evaluation.commands:evaluate_weights",
+    settings=WeightsSettings,
+    example="stedfm evaluate weights --model demo my-encoder --output my-weights",
 )

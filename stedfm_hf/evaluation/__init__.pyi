@@ -1,7 +1,14 @@
 from .baselines import intensity_histograms, log_spectra
-from .commands import evaluate_knn, evaluate_probe, evaluate_retrieval, evaluate_robustness, evaluate_segmentation
+from .commands import (
+    evaluate_knn,
+    evaluate_probe,
+    evaluate_retrieval,
+    evaluate_robustness,
+    evaluate_segmentation,
+    evaluate_weights,
+)
 from .knn import KnnResult, knn_accuracy, zscore_by
-from .results import ComparisonResult, MaskResult, RetrievalResult, RobustnessResult
+from .results import ComparisonResult, MaskResult, RetrievalResult, RobustnessResult, WeightsResult
 
 __all__ = [
     "ComparisonResult",
@@ -9,11 +16,13 @@ __all__ = [
     "MaskResult",
     "RetrievalResult",
     "RobustnessResult",
+    "WeightsResult",
     "evaluate_knn",
     "evaluate_probe",
     "evaluate_retrieval",
     "evaluate_robustness",
     "evaluate_segmentation",
+    "evaluate_weights",
     "intensity_histograms",
     "knn_accuracy",
     "log_spectra",

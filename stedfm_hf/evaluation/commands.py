@@ -1,4 +1,4 @@
-"""Functions `evaluate_knn`, `_probe`, `_retrieval`, `_robustness` and `_segmentation`, which compare models."""
+"""Functions `evaluate_knn`, `_probe`, `_retrieval`, `_robustness`, `_segmentation` and `_weights`: compare models."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from stedfm_hf.evaluation.settings import (
     ProbeSettings,
     RetrievalSettings,
     RobustnessSettings,
+    WeightsSettings,
 )
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.weights.models import ModelSource, find_model
 
 if TYPE_CHECKING:
-    from stedfm_hf.evaluation.results import ComparisonResult, MaskResult, RetrievalResult, RobustnessResult
+    from stedfm_hf.evaluation.results import (
+        ComparisonResult,
+        MaskResult,
+        RetrievalResult,
+        RobustnessResult,
+        WeightsResult,
+    )
 
 
 @takes_settings(KnnSettings)
@@ -142,6 +149,33 @@ def evaluate_segmentation(settings: MaskSettings) -> MaskResult:
     from stedfm_hf.evaluation.segmentation.protocol import run_segmentation  # imports torch, which takes seconds
 
     return run_segmentation(settings, models, encoders)
+
+
+@takes_settings(WeightsSettings)
+def evaluate_weights(settings: WeightsSettings) -> WeightsResult:
+    """Compare the weights of models, tensor by tensor.
+
+    Tensors of the encoders with the same name and shape are compared. The Wasserstein distance compares the
+    distributions of their values and ignores positions: it is 0 for permuted weights, and small for networks that were
+    initialised in the same way. The cosine distance compares them position by position.
+    The output folder contains `results.json`, `distances.parquet` (a row for each pair and tensor), `report.html`,
+    `figures/` and `manifest.json`.
+
+    Returns:
+        All metrics. The report is in the output folder.
+
+    Raises:
+        UserError: If arguments are invalid, a model has no safetensors weights, no tensor can be compared, or the
+            folder contains other results.
+
+    Example:
+        >>> evaluate_weights(["my-encoder", "my-finetuned"], "report")  # doctest: +SKIP
+    """
+    check_output(settings.output, "evaluate weights", is_folder=True, overwrite=settings.overwrite)
+    models = [find_model(model) for model in settings.model]
+    from stedfm_hf.evaluation.weights import run_weights  # imports torch, which takes seconds
+
+    return run_weights(settings, models)
 
 
 def _check(settings: ComparisonSettings, command: str) -> list[ModelSource]:

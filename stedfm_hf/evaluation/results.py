@@ -9,6 +9,7 @@ from typing import Any
 
 from stedfm_hf.labels.annotated.stored import BACKGROUND
 from stedfm_hf.metrics.summary import ALL
+from stedfm_hf.metrics.weight_distances import METRICS
 from stedfm_hf.runs import print_note
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.wording import text_table
@@ -120,6 +121,35 @@ class MaskResult(_Report):
         """Format one table with a row for each method."""
         rows = [[each["name"], *(cells[each["key"], name] for name in columns)] for each in self.record["methods"]]
         return text_table([title, *columns], rows)
+
+
+@dataclass(frozen=True)
+class WeightsResult(OutputResult):
+    """Result of `evaluate weights`.
+
+    Attributes:
+        record: All metrics, as in the JSON file of the output folder.
+    """
+
+    record: dict[str, Any] = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all metrics."""
+        return {"report": str(self.output / "report.html"), **self.record}
+
+    def summary(self) -> str:
+        """Return a table with a row for each pair of models, and the path of the report."""
+        rows = [
+            [f"{each['first']} – {each['second']}", str(each["tensors"])]
+            + [
+                "–" if each[name] is None else f"{each[name][key]:.4f}"
+                for name in METRICS
+                for key in ("mean", "area_below_curve")
+            ]
+            for each in self.record["pairs"]
+        ]
+        header = ["pair", "tensors", *(f"{name}{word}" for name in METRICS for word in ("", ", area"))]
+        return "\n".join([text_table(header, rows), str(self.output / "report.html")])
 
 
 def _mean(row: dict[str, Any], with_interval: bool) -> str:

@@ -1,4 +1,4 @@
-"""Settings of `evaluate knn`, `probe`, `retrieval`, `robustness` and `segmentation`."""
+"""Settings of `evaluate knn`, `probe`, `retrieval`, `robustness`, `segmentation` and `weights`."""
 
 from __future__ import annotations
 
@@ -302,3 +302,36 @@ class MaskSettings:
                 "there is no model to evaluate; set --model or --zero-shot, or cross-validate the baselines with "
                 "--folds 5"
             )
+
+
+@settings
+class WeightsSettings:
+    """Compare the weights of models, tensor by tensor.
+
+    Tensors with the same name and shape are compared: the Wasserstein distance between the distributions of their
+    values, which ignores positions, and the cosine distance. Heads are left out. No image is needed.
+    """
+
+    model: list[str] = option(
+        affects_result=False, metavar="MODEL", help="Two or more folders or Hub ids of models, or `demo`."
+    )
+    output: str | Path = option(
+        affects_result=False, metavar="DIR", help="Folder to write; report.html shows the results."
+    )
+    baselines: list[str] = option(
+        default_factory=lambda: ["untrained"],
+        choices=("untrained", "none"),
+        help="Network to compare with: untrained (the architecture of the first model with random weights), or none; "
+        "by default untrained.",
+    )
+    seed: int = options.seed("the weights of the untrained network")
+    overwrite: bool = options.overwrite()
+
+    def check(self) -> None:
+        """Refuse a comparison of fewer than two networks."""
+        if "none" in self.baselines and len(self.baselines) > 1:
+            raise UserError("baselines: none cannot be combined with other baselines. Remove none, or the others")
+        if len(self.model) + (self.baselines != ["none"]) < 2:
+            raise UserError("there is nothing to compare with; name another --model, or use --baselines untrained")
+        if doubled := [name for name in self.model if self.model.count(name) > 1]:
+            raise UserError(f"model {doubled[0]} is named twice; name every model once")

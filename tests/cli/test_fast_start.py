@@ -149,6 +149,9 @@ MISTAKES = [
     ("evaluate retrieval --dataset . --model demo --output out --classes a b", "add --patches"),
     ("evaluate retrieval --patches --dataset missing --model demo --output out", "missing"),
     ("evaluate segmentation --dataset missing --model demo --output out", "missing"),
+    ("evaluate weights --model demo --baselines none --output out", "nothing to compare with"),
+    ("evaluate weights --model demo nowhere --output out", "model nowhere: no such folder"),
+    ("evaluate weights --model demo --output occupied", "holds other files"),
 ]
 
 

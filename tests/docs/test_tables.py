@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
@@ -21,8 +22,11 @@ from stedfm_hf.discovery.groups.enrichment import Enrichment
 from stedfm_hf.discovery.search.images import IMAGE_SCHEMA
 from stedfm_hf.discovery.search.places import PLACE_SCHEMA
 from stedfm_hf.evaluation.morphology import MORPHOLOGY
+from stedfm_hf.evaluation.report.shared import MethodInfo
+from stedfm_hf.evaluation.report.weights import WeightsReport
 from stedfm_hf.evaluation.scoring import METRICS
 from stedfm_hf.evaluation.segmentation.scores import Scorer, scores_to_table
+from stedfm_hf.evaluation.weights import SCHEMA
 from stedfm_hf.generation.direction import Direction
 from stedfm_hf.generation.measured import DRIFT, MeasuredWalks, summarise, write_changes
 from stedfm_hf.generation.measures import MEASURES
@@ -164,6 +168,15 @@ def test_keys_of_the_results_of_evaluations() -> None:
     record = evaluation(arrays(10)).record()
     keys = set(record) | set(record["summary"][0]) | set(record["comparisons"][0])
     assert documented("evaluate knn and probe", "results.json") == keys - set(METRICS["classes"])
+
+
+def test_columns_and_keys_of_weights() -> None:
+    assert documented("evaluate weights", "distances.parquet") == set(SCHEMA.names)
+    row = dict.fromkeys(SCHEMA.names) | {"first": "a", "second": "b", "values": 1, "wasserstein": 0.0, "cosine": 0.0}
+    methods = [MethodInfo(name, name, "model", None) for name in "ab"]
+    record = WeightsReport(methods, pa.Table.from_pylist([row], SCHEMA), 0, 0.0).record()
+    keys = documented("evaluate weights", "results.json (evaluate weights)")
+    assert keys == set(record) | set(record["pairs"][0])
 
 
 def test_columns_of_finetuning() -> None:
