@@ -262,7 +262,7 @@ def _number(pair: dict[str, Any], metric: str, name: str = "mean") -> str:
 def _pairs(summary: Sequence[dict[str, Any]]) -> Table:
     """Return the table with a row for each pair."""
     header = ["pair", "tensors", "values"]
-    header += [f"{_TITLES[metric]}{what}" for metric in METRICS for what in ("", ", largest", ", area")]
+    header += [name for metric in METRICS for name in (_TITLES[metric].removesuffix(" distance"), "largest", "area")]
     rows = [
         [
             nonbreaking(f"{each['first']} – {each['second']}"),
