@@ -142,9 +142,9 @@ class WeightsResult(OutputResult):
         rows = [
             [f"{each['first']} – {each['second']}", str(each["tensors"])]
             + [
-                "–" if each[name] is None else f"{each[name][key]:.4f}"
+                "–" if each[name] is None else format(each[name][key], digits)
                 for name in METRICS
-                for key in ("mean", "area_below_curve")
+                for key, digits in (("mean", ".3g"), ("area_below_curve", ".4f"))
             ]
             for each in self.record["pairs"]
         ]

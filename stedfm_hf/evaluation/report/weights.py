@@ -256,7 +256,9 @@ def _lead(summary: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 def _number(pair: dict[str, Any], metric: str, name: str = "mean") -> str:
     """Format a metric of a pair."""
-    return NONE if pair[metric] is None else f"{pair[metric][name]:.4f}"
+    if pair[metric] is None:
+        return NONE
+    return f"{pair[metric][name]:.4f}" if name == "area_below_curve" else f"{pair[metric][name]:.3g}"
 
 
 def _pairs(summary: Sequence[dict[str, Any]]) -> Table:
