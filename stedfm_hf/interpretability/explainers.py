@@ -239,7 +239,7 @@ class AttentionExplainer:
 
 @dataclass(frozen=True)
 class SimilarityExplainer:
-    """Cosine similarity of the patch tokens of two models.
+    """Difference between the patch tokens of two models: 1 minus their cosine similarity.
 
     Attributes:
         encoder: First model.
@@ -254,7 +254,7 @@ class SimilarityExplainer:
         ("mean_similarity", pa.float64()),
         ("min_similarity", pa.float64()),
     )
-    unit: ClassVar[str] = "cosine similarity"
+    unit: ClassVar[str] = "1 - cosine similarity"
 
     def check(self) -> None:
         """Refuse models whose tokens cannot be compared."""
@@ -262,10 +262,12 @@ class SimilarityExplainer:
 
     def __call__(self, fact: Fact, pixels: np.ndarray) -> Explanation:
         """Explain an image (C, H, W)."""
-        maps = self.tiles.blend(self._similarity, pixels).astype(np.float32)
-        columns = {"mean_similarity": float(maps.mean()), "min_similarity": float(maps.min())}
-        title = f"similarity of the tokens: mean {maps.mean():.2f}"
-        return Explanation(maps, ("similarity",), self.tiles.patch_size, columns, title, (0.0, 1.0))
+        similarity = self.tiles.blend(self._similarity, pixels)
+        columns = {"mean_similarity": float(similarity.mean()), "min_similarity": float(similarity.min())}
+        title = f"difference of the tokens: mean similarity {similarity.mean():.2f}"
+        values = (1 - similarity).astype(np.float32)
+        limits = (0.0, max(float(values.max()), 1e-3))  # of a model and itself, rounding is not shown as a difference
+        return Explanation(values, ("difference",), self.tiles.patch_size, columns, title, limits)
 
     def _similarity(self, batch: torch.Tensor) -> torch.Tensor:
         rows, cols = self.tiles.grid(batch.shape)

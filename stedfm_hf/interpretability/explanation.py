@@ -30,7 +30,7 @@ def explain(settings: ExplainSettings) -> ExplainResult:
       `classify` computes; in a larger one it is blended evidence of the tiles.
     - `attention`: attention of the class token, or of the patch at `query`, to the patches.
     - `pca`: three principal components of the patch tokens, fitted to all images together.
-    - `similarity`: cosine similarity of the patch tokens of two models.
+    - `similarity`: 1 minus the cosine similarity of the patch tokens of two models.
     - `correspondence`: most similar patch in `reference_image` for each patch.
 
     Files of image `n` of a file: `<path>.map<n>.tif` (float32, one value per patch, with pixel size, for ImageJ) and

@@ -39,9 +39,9 @@ _ABOUT = {
         "images.",
     ),
     "similarity": (
-        "Similarity of the tokens of two models",
-        "The map shows the cosine similarity of the tokens of both models at each position. The models see dark "
-        "patches differently, for example because one was fine-tuned.",
+        "Difference between the tokens of two models",
+        "The map shows 1 minus the cosine similarity of the tokens of both models at each position. The models see "
+        "bright patches most differently, for example because one was fine-tuned.",
     ),
     "correspondence": (
         "Corresponding patches in two images",

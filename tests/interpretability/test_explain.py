@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from stedfm_hf.cli import main
 from stedfm_hf.images import read_image
 from stedfm_hf.inference import classify
 from stedfm_hf.interpretability import explain
+from stedfm_hf.interpretability.writing import ExplanationWriter
 from stedfm_hf.runs import UserError
 from tests.models import tiny_config
 
@@ -191,6 +193,7 @@ def test_a_model_is_similar_to_itself(models: Path, images: Path, tmp_path: Path
     same = run(images, models / "encoder", tmp_path / "same", method="similarity", compare_with=models / "encoder")
     other = run(images, models / "encoder", tmp_path / "other", method="similarity", compare_with=models / "other")
     np.testing.assert_allclose(same["min_similarity"], 1, atol=1e-6)
+    np.testing.assert_allclose(1 - other["min_similarity"], other["peak_value"], atol=1e-6)
     assert (other["mean_similarity"] < 0.9).all()
 
 
@@ -230,6 +233,41 @@ def test_failed_files_are_listed_and_a_second_run_resumes(
     assert (tmp_path / "out" / "0.tif.map1.tif").stat().st_mtime_ns == before
     assert main([*words, "--device", "cpu", "--label", "rings"]) == 2
     assert main([*words, "--device", "cpu", "--label", "rings", "--overwrite"]) == 0
+
+
+def test_an_interrupted_run_resumes(
+    models: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explained: list[str] = []
+    once = ExplanationWriter.__call__
+
+    def interrupt(writer: ExplanationWriter, fact: Any, pixels: np.ndarray) -> Any:
+        explained.append(fact["path"])
+        if len(explained) == 3:
+            raise KeyboardInterrupt
+        return once(writer, fact, pixels)
+
+    monkeypatch.setattr("stedfm_hf.inference.stepwise.CHUNK", 1)
+    monkeypatch.setattr(ExplanationWriter, "__call__", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(images, models / "classifier", tmp_path / "out")
+    assert not (tmp_path / "out" / "report.html").exists()
+    frame = run(images, models / "classifier", tmp_path / "out")
+    assert explained == ["0.tif", "1.tif", "2.tif", "2.tif"] and len(frame) == 3
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_maps_of_resampled_images_have_the_pixel_size_of_the_file(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "classifier", tmp_path / "model")
+    config = tmp_path / "model" / "preprocessor_config.json"
+    settings = json.loads(config.read_text(encoding="utf-8")) | {"target_pixel_size_nm": 25}
+    config.write_text(json.dumps(settings), encoding="utf-8")
+    put(tmp_path / "a.tif", (16, 32))
+    frame = run(tmp_path / "a.tif", tmp_path / "model", tmp_path / "out")
+    image = read_image(tmp_path / "out" / frame["map_file"][0])
+    assert image.array.shape == (1, 4, 8) and image.pixel_size_nm == pytest.approx((200, 200))
+    row, col = np.unravel_index(image.array[0].argmax(), (4, 8))
+    assert (frame["peak_y_px"][0], frame["peak_x_px"][0]) == (4 * row, 4 * col)
 
 
 @pytest.mark.parametrize(
