@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import matplotlib
@@ -13,14 +14,14 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from stedfm_hf.inference.overlay import thumbnail
 from stedfm_hf.inference.stepwise import Fact
 from stedfm_hf.interpretability.explainers import Explanation
-from stedfm_hf.modeling.image_processing_stedfm import resample
 from stedfm_hf.reports.figures import FIGURE_DPI, IMAGE_MAP, PALETTE, show_image, style
 from stedfm_hf.runs import atomic_path
 
-THUMBNAIL = 640
-"""Larger dimension of an image in a figure, in pixels."""
+MOST_PIXELS = 800
+"""Largest dimension of an image in a figure, in pixels."""
 PAIRS = 12
 """Number of corresponding patches in a figure."""
 SMALLEST = 8
@@ -46,14 +47,14 @@ def write_figure(path: Path, fact: Fact, pixels: np.ndarray, found: Explanation,
     height, width = pixels.shape[1:]
     aspect = min(max(height / width, 0.25), 4.0)
     size = fact["pixel_size_nm"]
-    image = thumbnail(pixels)
+    image = _small(pixels)
     with style():
         figure = Figure(figsize=(7.4, 3.1 * aspect + 0.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         show_image(left, image, colour_map="gray", pixel_size_nm=size and size[1] * fact["width"] / image.shape[1])
         left.set_title(f"{fact['path']}, {fact['channel']}"[-44:], parse_math=False)
         if found.reference is not None and found.pairs is not None:
-            shown = thumbnail(found.reference)
+            shown = _small(found.reference)
             show_image(right, shown, colour_map="gray")
             pairs = distinct_pairs(found.pairs, found.values.shape[1:])
             _mark_pairs(left, pairs[:, :2], found.cell * image.shape[0] / height)
@@ -68,10 +69,11 @@ def write_figure(path: Path, fact: Fact, pixels: np.ndarray, found: Explanation,
             figure.savefig(temporary, dpi=FIGURE_DPI, metadata={"Software": None})
 
 
-def thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """Return the first channel of an image (C, H, W), (h, w) with at most `THUMBNAIL` pixels in each direction."""
-    factor = min(1.0, THUMBNAIL / max(pixels.shape[1:]))
-    return resample(np.asarray(pixels[:1]), (factor, factor))[0]
+def _small(pixels: np.ndarray) -> np.ndarray:
+    """Return the first channel of an image (C, H, W), read in bands, with at most `MOST_PIXELS` in each direction."""
+    height, width = pixels.shape[1:]
+    factor = math.ceil(max(height, width) / MOST_PIXELS)
+    return thumbnail(lambda top, bottom: pixels[:, top:bottom][0], (height, width), factor)
 
 
 def _show_map(axes: Axes, found: Explanation, scale: float, shape: tuple[int, int]) -> ScalarMappable | None:
