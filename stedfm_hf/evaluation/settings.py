@@ -187,6 +187,13 @@ class RobustnessSettings(ComparisonSettings):
         metavar="COLUMN",
         help="Columns of the data set, or keys of the column metadata, whose values are real batches, such as day.",
     )
+    annotations: str | Path | None = option(
+        None,
+        affects_result=False,
+        metavar="TABLE",
+        help="CSV or Parquet table with the columns of --family-column and a column path: files of a folder, or "
+        "source image ids of a data set.",
+    )
     protocol: str = options.protocol(
         f"changes scaled images ({', '.join(REFERENCE_FAMILIES)}) and fits numbers by ridge regression with alpha 1"
     )

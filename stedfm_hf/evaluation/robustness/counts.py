@@ -11,7 +11,7 @@ from stedfm_hf.images import StedImage
 from stedfm_hf.modeling.image_processing_stedfm import fit_intensity_range
 
 PEAK_COUNTS = 50.0
-"""Counts at the brightest pixel that are assumed for images whose pixels are not whole numbers."""
+"""Counts at the brightest pixel that are assumed for images whose pixels are not counts."""
 PSF_FWHM_NM = 60.0
 """Assumed full width at half maximum of the point spread function of the unchanged images, in nm."""
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
@@ -24,8 +24,7 @@ class Calibration:
     """Facts about an acquisition that image files do not contain.
 
     Attributes:
-        peak_counts: Photon counts at the brightest pixel of every unchanged image; None takes whole numbers as counts,
-            and assumes `PEAK_COUNTS` at the brightest pixel of other images.
+        peak_counts: Photon counts at the brightest pixel of every unchanged image; None takes pixel values as counts.
         psf_fwhm: Full width at half maximum of the point spread function of the unchanged images, in `unit`.
         unit: Unit of lengths: "nm", or "px" (pixels of the unchanged image) if pixel sizes are unknown.
         pixel_size_nm: Pixel size of images whose file has none, in nm; None if unknown.
@@ -88,10 +87,7 @@ def to_counts(image: StedImage, calibration: Calibration, rng: np.random.Generat
     values = np.nan_to_num(image.array.astype(np.float64), posinf=0.0, neginf=0.0)
     range_of = np.array([image.intensity_range]) if image.intensity_range else fit_intensity_range(image.array)
     peak = np.maximum(np.broadcast_to(range_of[:, 1], len(values)), 1e-12).reshape(-1, 1, 1)
-    if calibration.peak_counts is None and np.issubdtype(image.array.dtype, np.integer):
-        factor = np.ones_like(peak)
-    else:
-        factor = (calibration.peak_counts or PEAK_COUNTS) / peak
+    factor = np.ones_like(peak) if calibration.peak_counts is None else calibration.peak_counts / peak
     counts = Counts(values * factor, peak * factor, calibration.pixel_size(image), calibration.psf_fwhm, rng)
     return counts, factor
 

@@ -92,8 +92,10 @@ def change_images(
     return replace(data, reader=reader, fingerprint=sha256_of(data.fingerprint, key.encode()))
 
 
+UNCHANGED = ("unchanged", 0.0)
+"""Name and level of the unchanged images."""
 LevelFeatures = dict[tuple[str, float, int], np.ndarray]
-"""Features (n, d) by family, level and seed."""
+"""Features (n, d) by family, level and seed; also those of `UNCHANGED`."""
 
 
 def changed_features(
@@ -123,6 +125,7 @@ def changed_features(
     unscaled = isinstance(extractor, EncoderExtractor) and extractor.encoder.processor.normalization == "none"
     found: LevelFeatures = {}
     first = _features(data, extractor, cache) if unchanged is None else unchanged
+    found |= {(*UNCHANGED, seed): first for seed in seeds}
     for family in families:
         for level in family.levels:
             for seed in seeds:

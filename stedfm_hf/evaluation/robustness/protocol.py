@@ -13,37 +13,38 @@ from stedfm_hf.evaluation.extractors import Extractor
 from stedfm_hf.evaluation.features import features_folder
 from stedfm_hf.evaluation.protocol import ComparedFeatures, compare_features, read_splits
 from stedfm_hf.evaluation.report.robustness import FILES, Robustness, write_robustness_report
+from stedfm_hf.evaluation.report.robustness.evaluation import Measured
 from stedfm_hf.evaluation.report.shared import MethodInfo
 from stedfm_hf.evaluation.results import RobustnessResult
-from stedfm_hf.evaluation.robustness.counts import PEAK_COUNTS, Calibration
-from stedfm_hf.evaluation.robustness.curves import Curve, score_curve
-from stedfm_hf.evaluation.robustness.families import NOMINAL_PIXEL_NM, Family, default_families
-from stedfm_hf.evaluation.robustness.heads import load_heads
-from stedfm_hf.evaluation.robustness.images import LevelFeatures, changed_features
+from stedfm_hf.evaluation.robustness.acquisition import Acquisition, read_acquisition
+from stedfm_hf.evaluation.robustness.batches import (
+    Pooled,
+    batch_accuracy,
+    leave_one_batch_out,
+    pool_splits,
+    read_batches,
+)
+from stedfm_hf.evaluation.robustness.curves import score_curve
+from stedfm_hf.evaluation.robustness.effects import (
+    called_rows,
+    change_effects,
+    change_scores,
+    column_effect,
+    comparable,
+    readout,
+    score_row,
+)
+from stedfm_hf.evaluation.robustness.heads import HeadExtractor, load_heads
+from stedfm_hf.evaluation.robustness.images import UNCHANGED, LevelFeatures, changed_features
 from stedfm_hf.evaluation.robustness.probes import Predictions, constant_predictions, predict_levels
-from stedfm_hf.evaluation.robustness.reference import reference_families
 from stedfm_hf.evaluation.settings import RobustnessSettings
-from stedfm_hf.images import StedImage
 from stedfm_hf.inference.loading import choose_device
 from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.labels.splits import Splits
-from stedfm_hf.runs import UserError
+from stedfm_hf.labels.training_sources import read_training_sources
+from stedfm_hf.metrics import BatchEffect
+from stedfm_hf.runs import UserError, print_note
 from stedfm_hf.weights.models import ModelSource
-
-
-@dataclass(frozen=True, eq=False)
-class Acquisition:
-    """What is known about the acquisition of the images.
-
-    Attributes:
-        calibration: Facts that the changes use.
-        families: Families of changes.
-        notes: Sentences on what was assumed.
-    """
-
-    calibration: Calibration
-    families: Sequence[Family]
-    notes: Sequence[str]
 
 
 def run_robustness(settings: RobustnessSettings, models: Sequence[ModelSource]) -> RobustnessResult:
@@ -56,17 +57,20 @@ def run_robustness(settings: RobustnessSettings, models: Sequence[ModelSource]) 
     splits = read_splits(settings)
     if settings.classifier == "knn" and splits.test.task != "classes":
         raise UserError(f"{splits.test.name}: --classifier knn needs one class for each image; leave it out")
+    columns = {column: read_batches(settings, splits, column) for column in settings.family_column}
     acquisition = read_acquisition(settings, splits.test)
 
     def write(compared: ComparedFeatures, folder: Path) -> str:
         """Evaluate the features and write the report."""
-        report = evaluate(compared, settings, models, acquisition)
+        report = evaluate(compared, settings, models, acquisition, columns)
         write_robustness_report(report, folder)
         return f"{len(acquisition.families)} families of changes, {len(report.methods)} models and baselines"
 
     resolved = {
         "families": {family.name: [family.label(level) for level in family.levels] for family in acquisition.families},
+        "peak_counts": acquisition.calibration.peak_counts,
         "unit_of_lengths": acquisition.calibration.unit,
+        "batches": {column: sorted(set(batches.values())) for column, batches in columns.items()},
     }
     output, record = compare_features("evaluate robustness", settings, models, splits, resolved, write, FILES)
     result = RobustnessResult(output.path, output.manifest, record)
@@ -74,78 +78,8 @@ def run_robustness(settings: RobustnessSettings, models: Sequence[ModelSource]) 
     return result
 
 
-def read_acquisition(settings: RobustnessSettings, test: LabelledImages) -> Acquisition:
-    """Find pixel sizes and brightness of the test images, and choose the levels of the changes.
-
-    Args:
-        settings: Settings of the command.
-        test: Test images.
-    """
-    images = list(_readable(test))
-    sizes = [image.pixel_size_nm or settings.pixel_size_nm for image in images]
-    known = [float(np.mean(size)) for size in sizes if size is not None]
-    unit = "nm" if images and len(known) == len(images) else "px"
-    fwhm = settings.psf_fwhm_nm / (1.0 if unit == "nm" else NOMINAL_PIXEL_NM)
-    calibration = Calibration(settings.peak_counts, fwhm, unit, settings.pixel_size_nm)
-    if settings.families == ["none"]:
-        return Acquisition(calibration, [], [])
-    if settings.protocol == "reference":
-        note = (
-            "Changes of the reference protocol act on scaled images, not on photon counts; their levels have no unit "
-            "of the microscope."
-        )
-        return Acquisition(calibration, reference_families(settings.families), [note])
-    pixel_size = float(np.median(known)) if unit == "nm" else NOMINAL_PIXEL_NM
-    families = default_families(calibration, pixel_size=pixel_size, names=settings.families)
-    return Acquisition(calibration, families, _notes(settings, images, calibration, pixel_size))
-
-
-def _readable(test: LabelledImages) -> list[StedImage]:
-    """Read the images that can be read; the others are reported when features are computed."""
-    found = []
-    for number in range(len(test)):
-        try:
-            image = test.stored(number)
-        except (ValueError, OSError):
-            continue
-        found.append(image)
-    return found
-
-
-def _notes(
-    settings: RobustnessSettings, images: Sequence[StedImage], calibration: Calibration, pixel_size: float
-) -> list[str]:
-    """Return sentences on what the changes assume."""
-    if calibration.unit == "px":
-        notes = [
-            "The pixel size of some images is unknown: lengths are in pixels (px) of the unchanged images. "
-            f"{NOMINAL_PIXEL_NM:g} nm became 1 px. Set --pixel-size-nm for levels in nm."
-        ]
-    else:
-        notes = [f"The median pixel size is {pixel_size:g} nm."]
-    notes.append(
-        f"The point spread function of the unchanged images is assumed to have a full width at half maximum of "
-        f"{calibration.psf_fwhm:g} {calibration.unit} (--psf-fwhm-nm)."
-    )
-    whole = all(np.issubdtype(image.array.dtype, np.integer) for image in images)
-    if calibration.peak_counts is not None:
-        notes.append(f"The brightest pixels are taken as {calibration.peak_counts:g} photon counts.")
-    elif whole and images:
-        peaks = [float(np.percentile(image.array, 99.9)) for image in images]
-        notes.append(
-            f"Pixel values are taken as photon counts: the brightest pixels have {np.median(peaks):.3g} counts "
-            f"(median; {min(peaks):.3g} to {max(peaks):.3g}). If pixel values are not counts, set --peak-counts."
-        )
-    else:
-        notes.append(
-            f"Pixel values are not whole numbers: {PEAK_COUNTS:g} photon counts at the brightest pixels are assumed "
-            "(--peak-counts)."
-        )
-    return notes
-
-
 @dataclass(frozen=True, eq=False)
-class Evaluated:
+class _Evaluated:
     """Features and predictions of one method at all levels.
 
     Attributes:
@@ -162,6 +96,7 @@ def evaluate(
     settings: RobustnessSettings,
     models: Sequence[ModelSource],
     acquisition: Acquisition,
+    columns: Mapping[str, Mapping[str, str]],
 ) -> Robustness:
     """Compute features of changed images, predict, and collect the results.
 
@@ -170,49 +105,31 @@ def evaluate(
         settings: Settings of the command.
         models: Models.
         acquisition: Families of changes.
+        columns: Batch by image id, for each column of real batches.
     """
     began = time.monotonic()
-    splits, families = compared.splits, acquisition.families
+    splits, families, seeds = compared.splits, acquisition.families, list(range(settings.repeats))
     heads = load_heads(
         models, splits.train, device=settings.device, precision=settings.precision, batch_size=settings.batch_size
     )
-    extractors = [*_models(compared.extractors), *heads, *_baselines(compared.extractors)]
-    seeds = list(range(settings.repeats))
-    cache = features_folder() if settings.cache == "auto" else settings.cache
-    found: dict[str, Evaluated] = {}
-    for extractor in extractors:
-        features: Mapping[str, np.ndarray] = compared.features.get(extractor.key, {})
-        changed = changed_features(
-            splits.test,
-            extractor,
-            families,
-            unchanged=features.get("test"),
-            calibration=acquisition.calibration,
-            seeds=seeds,
-            cache=None if cache is None else Path(cache),
-        )
-        predictions = predict_levels(
-            splits,
-            features,
-            changed,
-            extractor,
-            classifier=settings.classifier,
-            k=settings.k,
-            reference=settings.protocol == "reference",
-            device="cuda" if choose_device(settings.device).type == "cuda" else "cpu",
-        )
-        found[extractor.key] = Evaluated(changed, predictions)
-    methods = [_method(each) for each in extractors]
+    extractors = [
+        *(each for each in compared.extractors if each.kind == "model"),
+        *heads,
+        *(each for each in compared.extractors if each.kind == "baseline"),
+    ]
+    found = {each.key: _predict(each, compared, settings, acquisition, seeds) for each in extractors}
+    methods = [MethodInfo(each.key, each.name, each.kind, each.identity.get("weights")) for each in extractors]
     if any(each.key == "chance" for each in compared.methods):
         first = next(iter(found.values())).changed
-        found["chance"] = Evaluated({}, constant_predictions(splits, first))
+        found["chance"] = _Evaluated({}, constant_predictions(splits, first))
         methods.append(MethodInfo("chance", "Chance", "baseline", None))
     metric = primary_metric(splits, settings.protocol)
-    curves = [
-        score_curve(key, family, each.predictions, splits.test, seeds, metric)
-        for key, each in found.items()
-        for family in families
-    ]
+    measured = Measured()
+    print_note("measuring effects on embeddings")
+    for extractor in extractors:
+        if not isinstance(extractor, HeadExtractor):
+            _measure_changes(measured, extractor, compared, found[extractor.key].changed, settings, acquisition)
+    _measure_batches(measured, columns, models, compared, extractors, found, seeds)
     return Robustness(
         command=compared.command,
         splits=splits,
@@ -220,26 +137,103 @@ def evaluate(
         methods=methods,
         families=families,
         metric=metric,
-        curves=curves,
+        curves=[
+            score_curve(key, family, each.predictions, splits.test, seeds, metric)
+            for key, each in found.items()
+            for family in families
+        ],
         chance=chance_level(splits, metric),
+        measured=measured,
         acquisition=acquisition.notes,
-        examples=example_images(splits.test, acquisition),
+        examples=acquisition.examples(splits.test),
         settings=compared.settings,
         failed=compared.failed,
         seconds={"feature_extraction": compared.seconds, "evaluation": time.monotonic() - began},
     )
 
 
-def _models(extractors: Sequence[Extractor]) -> list[Extractor]:
-    return [each for each in extractors if each.kind == "model"]
+def _predict(
+    extractor: Extractor,
+    compared: ComparedFeatures,
+    settings: RobustnessSettings,
+    acquisition: Acquisition,
+    seeds: Sequence[int],
+) -> _Evaluated:
+    """Compute the features of changed images, and predict their labels."""
+    features: Mapping[str, np.ndarray] = compared.features.get(extractor.key, {})
+    cache = features_folder() if settings.cache == "auto" else settings.cache
+    changed = changed_features(
+        compared.splits.test,
+        extractor,
+        acquisition.families,
+        unchanged=features.get("test"),
+        calibration=acquisition.calibration,
+        seeds=seeds,
+        cache=None if cache is None else Path(cache),
+    )
+    predictions = predict_levels(
+        compared.splits,
+        features,
+        changed,
+        extractor,
+        classifier=settings.classifier,
+        k=settings.k,
+        reference=settings.protocol == "reference",
+        # The search needs double precision, which Apple GPUs do not support.
+        device="cuda" if choose_device(settings.device).type == "cuda" else "cpu",
+    )
+    return _Evaluated(changed, predictions)
 
 
-def _baselines(extractors: Sequence[Extractor]) -> list[Extractor]:
-    return [each for each in extractors if each.kind == "baseline"]
+def _measure_changes(
+    measured: Measured,
+    extractor: Extractor,
+    compared: ComparedFeatures,
+    changed: LevelFeatures,
+    settings: RobustnessSettings,
+    acquisition: Acquisition,
+) -> None:
+    """Add effect sizes, scores and readout of the changes on the embeddings of one method."""
+    test, families, train = compared.splits.test, acquisition.families, compared.features[extractor.key]["train"]
+    measured.effects += change_effects(extractor.key, extractor, train, changed, families, test, 0)
+    measured.readout += readout(extractor.key, extractor, changed, families, test, 0)
+    if test.task == "classes":
+        reference = settings.protocol == "reference"
+        measured.scores += change_scores(
+            extractor.key, extractor, train, changed, families, test, 0, reference=reference
+        )
 
 
-def _method(extractor: Extractor) -> MethodInfo:
-    return MethodInfo(extractor.key, extractor.name, extractor.kind, extractor.identity.get("weights"))
+def _measure_batches(
+    measured: Measured,
+    columns: Mapping[str, Mapping[str, str]],
+    models: Sequence[ModelSource],
+    compared: ComparedFeatures,
+    extractors: Sequence[Extractor],
+    found: Mapping[str, _Evaluated],
+    seeds: Sequence[int],
+) -> None:
+    """Add effects, scores and accuracies of real batches."""
+    splits = compared.splits
+    used = [record for model in models if (record := read_training_sources(model.location)) is not None]
+    pools: dict[str, Pooled] = {column: pool_splits(splits, batches, used) for column, batches in columns.items()}
+    for extractor in extractors:
+        effects: dict[str, BatchEffect] = {}
+        for column, pooled in pools.items():
+            batch_of = columns[column]
+            batches = np.array([batch_of.get(image_id, "") for image_id in splits.test.image_ids.tolist()])
+            predictions = [found[extractor.key].predictions[*UNCHANGED, seed] for seed in seeds]
+            measured.batches += batch_accuracy(extractor.key, column, splits.test, batches, predictions)
+            if isinstance(extractor, HeadExtractor):
+                continue
+            features = compared.features[extractor.key]
+            values = pooled.features(features)
+            (distances,) = comparable(features["train"], extractor, values)
+            effects[column], scores = column_effect(distances, pooled.data, pooled.batches)
+            if scores is not None:
+                measured.column_scores.append(score_row(extractor.key, column, scores))
+            measured.new_batches += leave_one_batch_out(extractor.key, column, pooled, values, extractor)
+        measured.column_effects += called_rows(extractor.key, effects)
 
 
 def primary_metric(splits: Splits[LabelledImages], protocol: str) -> str:
@@ -266,23 +260,3 @@ def chance_level(splits: Splits[LabelledImages], metric: str) -> float:
         return 0.0
     constant = constant_predictions(splits, {("", 0.0, 0): np.empty(0)})["", 0.0, 0]
     return float((constant == splits.test.labels).mean())
-
-
-def example_images(test: LabelledImages, acquisition: Acquisition) -> dict[str, list[StedImage]]:
-    """Return one test image at all levels of each family.
-
-    Args:
-        test: Test images; the first is shown.
-        acquisition: Families of changes.
-    """
-    image, image_id = test.stored(0), str(test.image_ids[0])
-    return {
-        family.name: [
-            family.apply(image, level, calibration=acquisition.calibration, image_id=image_id)
-            for level in family.levels
-        ]
-        for family in acquisition.families
-    }
-
-
-__all__ = ["Curve", "evaluate", "read_acquisition", "run_robustness"]

@@ -168,7 +168,8 @@ def test_lengths_are_in_pixels_without_a_pixel_size() -> None:
 def test_images_that_are_not_counts_have_assumed_counts() -> None:
     image = sted(np.random.default_rng(0).random((128, 128), dtype=np.float32))
     peak = float(fit_intensity_range(image.array)[0, 1])
-    pixels = changed("photons", image, 5.0)
+    assumed = Calibration(peak_counts=PEAK_COUNTS)
+    pixels = family("photons").apply(image, 5.0, calibration=assumed).array
     assert pixels.mean() == pytest.approx(0.5 * 5.0 / PEAK_COUNTS, rel=0.02)
     counts = pixels / peak * PEAK_COUNTS
     np.testing.assert_allclose(counts, np.round(counts), atol=1e-3)

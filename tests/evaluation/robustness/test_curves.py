@@ -12,6 +12,7 @@ from sklearn.metrics import r2_score
 from stedfm_hf.evaluation.robustness.counts import Calibration
 from stedfm_hf.evaluation.robustness.curves import crossing, score_curve, tolerance
 from stedfm_hf.evaluation.robustness.families import default_families
+from stedfm_hf.evaluation.robustness.probes import Predictions
 from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.labels.labelled.images import from_arrays
 
@@ -23,9 +24,9 @@ def labelled(labels: Sequence[object], per_source: int = 2) -> LabelledImages:
     return from_arrays("d", [np.full((4, 4), number) for number in range(len(labels))], labels, sources=sources)
 
 
-def predictions(name: str, labels: np.ndarray, correct: list[float], seeds: int = 2) -> dict:
+def predictions(name: str, labels: np.ndarray, correct: list[float], seeds: int = 2) -> Predictions:
     """Predictions of which this fraction is correct at each level, evenly over the images."""
-    found = {}
+    found: Predictions = {}
     for level, fraction in zip(FAMILIES[name].levels, correct, strict=True):
         rank = np.argsort(np.argsort((np.arange(len(labels)) * 0.618034) % 1))
         wrong = rank >= round(fraction * len(labels))

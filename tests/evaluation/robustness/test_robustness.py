@@ -46,8 +46,10 @@ def robustness(data: Path, model: Path, output: Path, **options: Any) -> Robustn
     return evaluate_robustness(data, output, model=[str(model)], **(given | options))
 
 
-def test_results(data: Path, models: Path, tmp_path: Path) -> None:
-    result = robustness(data, models / "tiny", tmp_path / "out")
+def test_results(models: Path, tmp_path: Path) -> None:
+    rows_of = [("ab"[number % 2], f"s{number}") for number in range(50)]
+    repo = crop_repo(tmp_path / "set", {"train": rows_of[:26], "test": rows_of[26:]})
+    result = robustness(repo, models / "tiny", tmp_path / "out", families=["photons", "pixel-size", "gain", "flip"])
     record = result.record
     assert [each["key"] for each in record["methods"]] == [str(models / "tiny"), "texture", "chance"]
     rows = {(row["method"], row["family"], row["label"]): row for row in record["accuracy"]}
@@ -59,11 +61,18 @@ def test_results(data: Path, models: Path, tmp_path: Path) -> None:
     photons = tolerances["texture", "photons"]
     assert photons["unit"] == "counts" and photons["tolerance"] > 2 and "counts" in photons["text"]
     assert tolerances["texture", "gain"]["text"] == "> 200 %"
-    assert tolerances["texture", "drift"]["unit"] == "px" and not tolerances["texture", "flip"]["ordered"]
+    assert tolerances["texture", "pixel-size"]["unit"] == "nm" and not tolerances["texture", "flip"]["ordered"]
     assert tolerances["chance", "gain"]["reason"].endswith("above chance")
-    assert {row["family"] for row in record["ranking"]} == {"photons", "drift", "gain", "flip"}
-    assert any("pixel size of some images is unknown" in note for note in record["notes"])
+    assert {row["family"] for row in record["ranking"]} == {"photons", "pixel-size", "gain", "flip"}
+    assert any("median pixel size is" in note for note in record["notes"])
     assert any("taken as photon counts" in note for note in record["notes"])
+    effects = {(row["method"], row["family"], row["label"]): row for row in record["effects"]}
+    assert effects["texture", "photons", "2 counts"]["called"] and not effects["texture", "gain", "50 %"]["called"]
+    assert effects["texture", "photons", "2 counts"]["size"] > 1
+    readout = {(row["method"], row["family"]): row for row in record["readout"]}
+    assert readout["texture", "photons"]["pearson_r"] > 0.8 and readout["texture", "gain"]["pearson_r"] < 0.5
+    scores = {(row["method"], row["family"]): row for row in record["scores"]}
+    assert scores["texture", "gain"]["silhouette_batch"] > scores["texture", "photons"]["silhouette_batch"]
     table = pq.read_table(tmp_path / "out" / "accuracy.parquet")
     assert len(table) == len(record["accuracy"]) == 3 * (6 + 6 + 3 + 3)
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
@@ -76,6 +85,7 @@ def test_the_batch_size_changes_nothing_and_other_settings_are_refused(
 ) -> None:
     options: dict[str, Any] = {"families": ["photons"], "repeats": 1}
     one = robustness(data, models / "tiny", tmp_path / "one", **options).record
+    assert any("pixel size of some images is unknown" in note for note in one["notes"])
     other = robustness(data, models / "tiny", tmp_path / "two", batch_size=1, cache="none", **options).record
     assert one["accuracy"] == other["accuracy"] and one["tolerance"] == other["tolerance"]
     assert robustness(data, models / "tiny", tmp_path / "one", **options).record == one
@@ -108,6 +118,42 @@ def test_regression(models: Path, tmp_path: Path, protocol: str) -> None:
     assert record["primary_metric"] == ("pearson_r" if protocol == "reference" else "r2")
     texture = next(row for row in record["accuracy"] if row["method"] == "texture")
     assert texture["mean"] > 0.8 and texture["low"] < texture["mean"]
+
+
+def test_real_batches_of_a_data_set(models: Path, tmp_path: Path) -> None:
+    rows: list[tuple[str | None, str]] = [("ab"[number % 2], f"s{number}") for number in range(48)]
+    metadata = [{"day": ["Monday", "Tuesday"][number % 4 > 1], "one": "same", "x": number} for number in range(48)]
+    repo = crop_repo(tmp_path / "set", {"train": rows[:24], "test": rows[24:]}, metadata)
+    options: dict[str, Any] = {"families": ["none"], "repeats": 1}
+    record = robustness(repo, models / "tiny", tmp_path / "out", family_column=["day"], **options).record
+    assert record["families"] == record["accuracy"] == record["effects"] == []
+    effects = {row["method"]: row for row in record["column_effects"]}
+    assert not effects["texture"]["called"] and effects["texture"]["p_value"] > 0.01
+    by_batch = {(row["method"], row["batch"]): row for row in record["batches"]}
+    assert sum(row["images"] for key, row in by_batch.items() if key[0] == "texture") == 24
+    new = {(row["method"], row["batch"]): row for row in record["new_batches"]}
+    assert new["texture", "Monday"]["new_batch"] == new["texture", "Monday"]["known_batch"] == 1.0
+    assert new["texture", "Monday"]["images"] == 24
+    assert {row["method"] for row in record["column_scores"]} == {str(models / "tiny"), "texture"}
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Real batches: day" in page and "New batches: day" in page
+    for column, message in (("one", "the same value for all"), ("nothing", "has no target 'nothing'")):
+        with pytest.raises(UserError, match=message):
+            robustness(repo, models / "tiny", tmp_path / "other", family_column=[column], **options)
+
+
+def test_real_batches_of_a_folder_come_from_a_table(data: Path, models: Path, tmp_path: Path) -> None:
+    table = tmp_path / "days.csv"
+    lines = [f"{name}/{n:03d}.tif,{['Monday', 'Tuesday'][n % 2]},{n % 3}" for name in "ab" for n in range(24)]
+    table.write_text("\n".join(["path,day,laser", *lines]), encoding="utf-8")
+    options: dict[str, Any] = {"families": ["none"], "repeats": 1, "baselines": ["none"]}
+    with pytest.raises(UserError, match=r"without a column day\. Give a table"):
+        robustness(data, models / "tiny", tmp_path / "out", family_column=["day"], **options)
+    record = robustness(
+        data, models / "tiny", tmp_path / "out", family_column=["day", "laser"], annotations=table, **options
+    ).record
+    assert {row["family"] for row in record["column_effects"]} == {"day", "laser"}
+    assert {row["batch"] for row in record["new_batches"] if row["column"] == "laser"} == {"0", "1", "2"}
 
 
 def test_nearest_neighbours(data: Path, models: Path, tmp_path: Path) -> None:

@@ -16,8 +16,45 @@ from stedfm_hf.images import StedImage
 from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.labels.splits import Splits, limitations_of
 
-FILES = ("accuracy.parquet", "tolerance.parquet", "figures")
+FILES = (
+    "accuracy.parquet",
+    "tolerance.parquet",
+    "effects.parquet",
+    "scores.parquet",
+    "readout.parquet",
+    "batches.parquet",
+    "new_batches.parquet",
+    "figures",
+)
 """Files of the report, except `results.json` and `report.html`."""
+
+
+@dataclass(eq=False)
+class Measured:
+    """Rows on the embeddings and on real batches.
+
+    Attributes:
+        effects: Rows of `change_effects`.
+        scores: Rows of `change_scores`.
+        readout: Rows of `readout`.
+        column_effects: Effect of each column of real batches.
+        column_scores: Representation scores of each column.
+        batches: Rows of `batch_accuracy`.
+        new_batches: Rows of `leave_one_batch_out`.
+    """
+
+    effects: list[dict[str, Any]] = field(default_factory=list)
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    readout: list[dict[str, Any]] = field(default_factory=list)
+    column_effects: list[dict[str, Any]] = field(default_factory=list)
+    column_scores: list[dict[str, Any]] = field(default_factory=list)
+    batches: list[dict[str, Any]] = field(default_factory=list)
+    new_batches: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns of real batches."""
+        return list(dict.fromkeys(row["column"] for row in self.batches))
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +70,7 @@ class Robustness(MethodSummaries):
         metric: Metric of the curves.
         curves: Score of each method over the levels of each family.
         chance: Score of a constant prediction.
+        measured: Rows on the embeddings and on real batches.
         acquisition: Sentences on what the changes assume.
         examples: One test image at all levels, by family.
         settings: Settings that determine the result, as JSON data.
@@ -48,6 +86,7 @@ class Robustness(MethodSummaries):
     metric: str
     curves: Sequence[Curve]
     chance: float
+    measured: Measured
     acquisition: Sequence[str]
     examples: Mapping[str, Sequence[StedImage]] = field(repr=False)
     settings: Mapping[str, Any]
@@ -154,16 +193,24 @@ class Robustness(MethodSummaries):
             "accuracy": self.accuracy,
             "tolerance": self.tolerances,
             "ranking": self.ranking,
+            **asdict(self.measured),
             "settings": dict(self.settings),
             "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
         }
 
     def tables(self) -> dict[str, pa.Table]:
         """Return the tables of the report by file name."""
-        return {
-            "accuracy.parquet": pa.Table.from_pylist(self.accuracy),
-            "tolerance.parquet": pa.Table.from_pylist(self.tolerances),
+        measured = self.measured
+        rows = {
+            "accuracy": self.accuracy,
+            "tolerance": self.tolerances,
+            "effects": [*measured.effects, *measured.column_effects],
+            "scores": [*measured.scores, *measured.column_scores],
+            "readout": measured.readout,
+            "batches": measured.batches,
+            "new_batches": measured.new_batches,
         }
+        return {f"{name}.parquet": pa.Table.from_pylist(each) for name, each in rows.items() if each}
 
 
 def tolerance_text(row: Mapping[str, Any], family: Family, end: str = "tolerance") -> str:

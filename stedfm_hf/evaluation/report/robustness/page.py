@@ -8,6 +8,12 @@ from pathlib import Path
 from stedfm_hf.evaluation.report.page import BASELINE_SENTENCES
 from stedfm_hf.evaluation.report.robustness.evaluation import Robustness, tolerance_text
 from stedfm_hf.evaluation.report.robustness.figures import plot_curves, plot_examples
+from stedfm_hf.evaluation.report.robustness.sections import (
+    batch_sections,
+    effect_section,
+    readout_section,
+    score_section,
+)
 from stedfm_hf.evaluation.report.shared import (
     NONE,
     PAGE,
@@ -56,6 +62,12 @@ def _write_page(report: Robustness, figures: Mapping[str, Path], path: Path) -> 
     sections = [Section("Data", [*report.notes(), *[SIMULATED] * report.test.simulated])]
     if report.families:
         sections += [_tolerances(report), _ranking(report), _curves(report, figures), _examples(report, figures)]
+        sections.append(effect_section(report))
+        if report.measured.scores:
+            sections.append(score_section(report))
+        if any(family.ordered for family in report.families):
+            sections.append(readout_section(report))
+    sections += batch_sections(report)
     descriptions = baseline_descriptions(report.methods, BASELINE_SENTENCES)
     sections.append(method_section([_protocol(report), *descriptions], report.methods, "method"))
     sections += failed_section("Images that could not be read", report.failed)
