@@ -74,7 +74,7 @@ def score_section(report: Robustness) -> Section:
     """
     titles = {family.name: family.title for family in report.families}
     text = [
-        "The levels of a family are the batches. Batch scores are 1 if the levels are mixed, biology scores if classes "
+        "The levels of a family are the batches. Batch scores are 1 if levels are mixed, biology scores if classes "
         "are apart; overall is 0.4 times the batch score plus 0.6 times the biology score. A score that is undefined "
         "is missing, and so are its means."
     ]
