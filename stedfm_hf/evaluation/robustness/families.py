@@ -35,6 +35,7 @@ class Family:
         setting: What to keep constant at the microscope.
         unit: Unit of the levels.
         levels: Levels; the first changes nothing.
+        definition: Description of the change, in a sentence.
         change: Function from counts and a level to changed counts.
         random: Whether the change depends on the random seed.
         names: Names of levels without an order; empty if levels are numbers.
@@ -48,6 +49,7 @@ class Family:
     setting: str
     unit: str
     levels: tuple[float, ...]
+    definition: str
     change: Callable[[Counts, float], np.ndarray]
     random: bool = False
     names: tuple[str, ...] = ()
@@ -168,6 +170,8 @@ def default_families(
             "excitation power and dwell time",
             "counts",
             (math.inf, 50.0, 20.0, 10.0, 5.0, 2.0),
+            "Photons are removed at random until the brightest pixels (99.9 percentile) have this number of counts. An "
+            "image with fewer counts is not changed.",
             changes.photon_budget,
             random=True,
             decreasing=True,
@@ -179,6 +183,7 @@ def default_families(
             "labelling, filters and stray light",
             "counts",
             (0.0, 1.0, 3.0, 10.0, 30.0, 100.0),
+            "Poisson-distributed counts with this mean are added to each pixel.",
             changes.background,
             random=True,
         ),
@@ -188,6 +193,7 @@ def default_families(
             "offset of the detector",
             "counts",
             (0.0, 10.0, 100.0),
+            "A constant is added to each pixel.",
             changes.detector_offset,
         ),
         Family(
@@ -196,6 +202,8 @@ def default_families(
             "depletion power and alignment",
             unit,
             (fwhm, *widths),
+            "The image is blurred until the full width at half maximum of the PSF has this value (widths add in "
+            "quadrature), and photons are counted again, with Poisson noise.",
             changes.depletion,
             random=True,
         ),
@@ -205,16 +213,26 @@ def default_families(
             "stage drift and duration of a frame",
             unit,
             (0.0, *(each * per_nm for each in _DRIFT_NM)),
+            "Rows move to the left or to the right, by whole pixels: not at the top, by this distance at the bottom.",
             changes.drift,
             random=True,
         ),
-        Family("pixel-size", "Pixel size", "pixel size", unit, steps, changes.larger_pixels),
+        Family(
+            "pixel-size",
+            "Pixel size",
+            "pixel size",
+            unit,
+            steps,
+            "Fewer of the measured pixels are kept, as by a scan with larger steps and the same dwell time.",
+            changes.larger_pixels,
+        ),
         Family(
             "gain",
             "Gain",
             "gain of the detector",
             "%",
             (0.0, 50.0, 200.0),
+            "Pixels are multiplied; 50 % is a factor of 1.5.",
             changes.gain,
             expected_gain=lambda counts, level: 1 + level / 100,
         ),
@@ -224,6 +242,7 @@ def default_families(
             "linearity of the detector, and export without contrast curves",
             "%",
             (0.0, 25.0, 50.0, 100.0, 200.0),
+            "Intensities relative to the brightest pixels are raised to a power; 50 % is an exponent of 1.5.",
             changes.gamma,
         ),
         Family(
@@ -232,6 +251,7 @@ def default_families(
             "gain and excitation power below saturation",
             "%",
             (0.0, 1.0, 3.0, 10.0, 30.0),
+            "The brightest pixels, of this fraction of all, are clipped.",
             changes.saturation,
         ),
         Family(
@@ -240,6 +260,8 @@ def default_families(
             "bleaching: dose and line order of a frame",
             "%",
             (0.0, 25.0, 50.0, 75.0, 90.0),
+            "Photons are removed at random: none in the first row, exponentially more in each row, and this fraction in the "
+            "last row.",
             changes.bleaching,
             random=True,
         ),
@@ -249,6 +271,7 @@ def default_families(
             "orientation of the sample",
             "degrees",
             (0.0, 90.0, 180.0, 270.0),
+            "The image is rotated.",
             changes.rotation,
             names=("unchanged", "90°", "180°", "270°"),
         ),
@@ -258,6 +281,7 @@ def default_families(
             "orientation of the scan axes",
             "",
             (0.0, 1.0, 2.0),
+            "The image is mirrored.",
             changes.flip,
             names=("unchanged", "left and right", "top and bottom"),
         ),

@@ -68,6 +68,8 @@ def _write_page(report: Robustness, figures: Mapping[str, Path], path: Path) -> 
         if any(family.ordered for family in report.families):
             sections.append(readout_section(report))
     sections += batch_sections(report)
+    if report.families:
+        sections.append(_definitions(report))
     descriptions = baseline_descriptions(report.methods, BASELINE_SENTENCES)
     sections.append(method_section([_protocol(report), *descriptions], report.methods, "method"))
     sections += failed_section("Images that could not be read", report.failed)
@@ -226,6 +228,11 @@ def _examples(report: Robustness, figures: Mapping[str, Path]) -> Section:
     ]
     text = ["One test image at all levels, scaled as for the models (0.1 and 99.9 percentile)."]
     return Section("Changed images", text, shown)
+
+
+def _definitions(report: Robustness) -> Section:
+    """Return the section that defines the changes."""
+    return Section("The changes", [f"{family.title}: {family.definition}" for family in report.families])
 
 
 def _protocol(report: Robustness) -> str:
