@@ -17,7 +17,7 @@ import pytest
 from stedfm_hf.cli import main
 from stedfm_hf.data.settings import BuildSettings, SimulateSettings
 from stedfm_hf.evaluation.segmentation.forest import PixelForest
-from stedfm_hf.evaluation.settings import ProbeSettings
+from stedfm_hf.evaluation.settings import ProbeSettings, RobustnessSettings
 from stedfm_hf.generation.settings import AttributeWalkSettings, GenerateSettings
 from stedfm_hf.training.finetuning.settings import ClassificationSettings, SegmentationSettings
 from stedfm_hf.training.generation.settings import GenerationSettings
@@ -42,6 +42,7 @@ SHORTER: dict[type, dict[str, Any]] = {
     GenerateSettings: {"num_inference_steps": 2, "number": 1, "device": "cpu"},
     AttributeWalkSettings: {"num_inference_steps": 2, "device": "cpu"},
     ProbeSettings: {"repeats": 1},
+    RobustnessSettings: {"repeats": 1, "baselines": ["histogram"]},
     BuildSettings: {"workers": 1},
 }
 SCRIPTS = {

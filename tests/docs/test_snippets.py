@@ -51,6 +51,7 @@ SLOW = {
     "docs/how-to/show-an-attribute.md",
     "docs/how-to/simulate.md",
     "docs/how-to/train-on-a-cluster.md",
+    "docs/how-to/trust-on-my-microscope.md",
 }
 # Data sets on the Hub that pages may use: a server on this machine has them.
 HUB = {"my-lab/my-crops": "my-crops", "lab/other-crops": "my-crops"}

@@ -170,8 +170,8 @@ def default_families(
             "excitation power and dwell time",
             "counts",
             (math.inf, 50.0, 20.0, 10.0, 5.0, 2.0),
-            "Photons are removed at random until the brightest pixels (99.9 percentile) have this number of counts. An "
-            "image with fewer counts is not changed.",
+            "Photons are removed at random until the brightest pixels (99.9 percentile) have this number of counts. "
+            "An image with fewer counts is not changed.",
             changes.photon_budget,
             random=True,
             decreasing=True,
@@ -213,7 +213,8 @@ def default_families(
             "stage drift and duration of a frame",
             unit,
             (0.0, *(each * per_nm for each in _DRIFT_NM)),
-            "Rows move to the left or to the right, by whole pixels: not at the top, by this distance at the bottom.",
+            "Rows move to the left or to the right by whole pixels: from none at the top to this distance at the "
+            "bottom.",
             changes.drift,
             random=True,
         ),
@@ -260,8 +261,8 @@ def default_families(
             "bleaching: dose and line order of a frame",
             "%",
             (0.0, 25.0, 50.0, 75.0, 90.0),
-            "Photons are removed at random: none in the first row, exponentially more in each row, and this fraction in the "
-            "last row.",
+            "Photons are removed at random: none in the first row, exponentially more in each row, and this fraction "
+            "in the last row.",
             changes.bleaching,
             random=True,
         ),
