@@ -251,7 +251,7 @@ def default_families(
             "Saturated pixels",
             "gain and excitation power below saturation",
             "%",
-            (0.0, 1.0, 3.0, 10.0, 30.0),
+            (0.0, 0.3, 1.0, 3.0, 10.0),
             "The brightest pixels, of this fraction of all, are clipped.",
             changes.saturation,
         ),

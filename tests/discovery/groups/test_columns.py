@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from stedfm_hf.labels.annotations import read_annotations
 from stedfm_hf.discovery.groups.items import folder_columns
 from stedfm_hf.discovery.groups.maps import pca_map, umap_map
 from stedfm_hf.discovery.groups.morphology import image_features
 from stedfm_hf.discovery.index import index, open_index
+from stedfm_hf.labels.annotations import read_annotations
 from stedfm_hf.runs import UserError
 from tests.discovery.helpers import write_images, write_model
 

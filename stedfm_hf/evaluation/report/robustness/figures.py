@@ -55,7 +55,7 @@ def plot_curves(report: Robustness) -> Figure:
         handles,
         labels,
         loc="lower center",
-        bbox_to_anchor=(0.5, 1 - 0.3 / (2.45 * rows + 0.5)),
+        bbox_to_anchor=(0.5, 0.88 + 0.34 / (2.45 * rows + 0.5)),  # above the titles of the first row
         ncols=min(3, len(labels)),
         fontsize=8.5,
     )

@@ -12,7 +12,7 @@ from stedfm_hf.evaluation.report.robustness.sections import (
     batch_sections,
     effect_section,
     readout_section,
-    score_section,
+    score_sections,
 )
 from stedfm_hf.evaluation.report.shared import (
     NONE,
@@ -30,7 +30,7 @@ from stedfm_hf.evaluation.report.shared import (
 )
 from stedfm_hf.labels.splits import limitations_of
 from stedfm_hf.reports import ReportFigure, Section, Table, save_figure, style, write_page
-from stedfm_hf.runs import write_json
+from stedfm_hf.runs import counted, write_json
 
 _NAMES = {"accuracy": "accuracy", "label_accuracy": "label accuracy", "r2": "R²", "pearson_r": "Pearson r"}
 
@@ -64,7 +64,7 @@ def _write_page(report: Robustness, figures: Mapping[str, Path], path: Path) -> 
         sections += [_tolerances(report), _ranking(report), _curves(report, figures), _examples(report, figures)]
         sections.append(effect_section(report))
         if report.measured.scores:
-            sections.append(score_section(report))
+            sections += score_sections(report)
         if any(family.ordered for family in report.families):
             sections.append(readout_section(report))
     sections += batch_sections(report)
@@ -131,7 +131,7 @@ def summary(report: Robustness) -> list[str]:
         titles = {family.name: family.title for family in report.families}
         names = ", ".join(f"{row['setting']} (change: {titles[row['family']]})" for row in ranked[:3])
         lines.append(f"Standardise first: {names}.")
-    elif not ranked:
+    elif not ranked and not limitations:
         lines.append("No family of changes lowers it by a mean loss whose interval excludes 0.")
     return lines
 
@@ -192,7 +192,7 @@ def _curves(report: Robustness, figures: Mapping[str, Path]) -> Section:
     """Return the section with the curves."""
     caption = (
         f"Band: 95 % interval of {report.main.name} over source images. Dashed line: tolerated loss. Mean over "
-        f"{report.settings['repeats']} repetitions with other noise and other training images."
+        f"{counted(report.settings['repeats'], 'repetition')} with other noise and other training images."
     )
     figure = ReportFigure.from_png(
         figures["curves"], f"{_NAMES[report.metric]} over the levels of each change", caption

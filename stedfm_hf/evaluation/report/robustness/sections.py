@@ -13,20 +13,24 @@ from stedfm_hf.reports import Section, Table
 from stedfm_hf.runs import counted
 
 SCORE_NAMES = {
-    "graph_connectivity": "graph connectivity",
+    "graph_connectivity": "graph",
     "kbet": "kBET",
-    "lisi_batch": "LISI batch",
-    "silhouette_batch": "silhouette batch",
-    "lisi_label": "LISI label",
+    "lisi_batch": "LISI b.",
+    "silhouette_batch": "silh. b.",
+    "lisi_label": "LISI c.",
     "ari": "ARI",
     "nmi": "NMI",
-    "silhouette_label": "silhouette label",
+    "silhouette_label": "silh. c.",
     "map": "mAP",
     "batch": "batch",
     "biology": "biology",
     "overall": "overall",
 }
 """Names of the representation scores in reports."""
+_SHORT = (
+    "graph: connectivity of the classes; b.: of batches; c.: of classes; LISI: local inverse Simpson index; silh.: "
+    "silhouette; ARI and NMI: k-means clusters compared with classes; mAP: without replicates."
+)
 _SIZE = (
     "The size of an effect is the length of the displacement of the mean embedding, divided by the standard deviation "
     "of the source images within a class. With size 1, images move as far as those of a class are from their mean. An "
@@ -66,28 +70,30 @@ def effect_section(report: Robustness) -> Section:
     return Section("Effects on embeddings", text, table=Table(header, rows, _reasons(report.measured.effects)))
 
 
-def score_section(report: Robustness) -> Section:
-    """Return the section with the representation scores of the first method.
+def score_sections(report: Robustness) -> list[Section]:
+    """Return the sections with the representation scores of the first method, and the overall scores of all.
 
     Args:
         report: Results.
     """
     titles = {family.name: family.title for family in report.families}
+    rows_of = _by_method(report.measured.scores)
+    rows = rows_of[report.main.key]
     text = [
         "The levels of a family are the batches. Batch scores are 1 if levels are mixed, biology scores if classes "
         "are apart; overall is 0.4 times the batch score plus 0.6 times the biology score. A score that is undefined "
         "is missing, and so are its means."
     ]
-    rows = [row for row in report.measured.scores if row["method"] == report.main.key]
-    overall = [
-        (report.name(method), *(number(row["overall"]) for row in found))
-        for method, found in _by_method(report.measured.scores).items()
+    caption = f"Scores of {report.main.name}. {_SHORT} {_reasons(rows)}".strip()
+    header = ("overall score", *(nonbreaking(report.name(method)) for method in rows_of))
+    compared = [
+        (titles[name], *(number(found[place]["overall"]) for found in rows_of.values()))
+        for place, name in enumerate(row["family"] for row in rows)
     ]
-    compared = "; ".join(f"{name} {' / '.join(values)}" for name, *values in overall)
-    caption = f"Scores of {report.main.name}. Overall score of all methods, in the order of the rows: {compared}."
-    return Section(
-        "Representation scores", text, table=_score_table(rows, titles, f"{caption} {_reasons(rows)}".strip())
-    )
+    return [
+        Section("Representation scores", text, table=_score_table(rows, titles, caption)),
+        Section("Overall scores of all methods", table=Table(header, compared)),
+    ]
 
 
 def readout_section(report: Robustness) -> Section:
@@ -105,8 +111,11 @@ def readout_section(report: Robustness) -> Section:
             for found in rows_of.values()
         ]
         unit = each["unit"]
-        error = f"{number(each['mae'], 1)} ({number(each['mae_low'], 1)} to {number(each['mae_high'], 1)}) {unit}"
-        rows.append((titles[each["family"]], *cells, error, f"{number(each['mae_mean'], 1)} {unit}"))
+        error, mean = NONE, NONE
+        if each["reason"] is None:
+            error = f"{number(each['mae'], 1)} ({number(each['mae_low'], 1)} to {number(each['mae_high'], 1)}) {unit}"
+            mean = f"{number(each['mae_mean'], 1)} {unit}"
+        rows.append((titles[each["family"]], *cells, error, mean))
     text = [
         "The level is predicted from the embedding by ridge regression, cross-validated over source images. If it is "
         "predicted well, embeddings hold the setting of the microscope, and a classifier may learn it instead of the "
@@ -114,11 +123,15 @@ def readout_section(report: Robustness) -> Section:
     ]
     header = (
         "change",
-        *(f"Pearson r, {nonbreaking(report.name(method))}" for method in rows_of),
-        f"mean absolute error, {report.main.name}",
-        "error of the mean level",
+        *(nonbreaking(report.name(method)) for method in rows_of),
+        "error",
+        "error of the mean",
     )
-    return Section("Is the setting visible in embeddings?", text, table=Table(header, rows))
+    caption = (
+        f"Pearson's r of predicted and true levels. Error: mean absolute error of {report.main.name}, with its 95 % "
+        f"interval over source images; error of the mean: that of the mean level. {_reasons(report.measured.readout)}"
+    ).strip()
+    return Section("Is the setting visible in embeddings?", text, table=Table(header, rows, caption))
 
 
 def batch_sections(report: Robustness) -> list[Section]:
@@ -212,6 +225,8 @@ def _effect(row: Mapping[str, Any], *, with_interval: bool) -> str:
 def _not_called(rows_of: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Return a sentence on the mark of called effects."""
     count = sum(row["called"] for rows in rows_of.values() for row in rows)
+    if not count:
+        return "No effect is called."
     return f"An asterisk marks the {counted(count, 'effect')} that {'is' if count == 1 else 'are'} called."
 
 
