@@ -167,7 +167,7 @@ def crossing(positions: Sequence[float], values: np.ndarray, loss: float = LOSS)
         before the crossing is undefined.
 
     Example:
-        >>> crossing([0, 10, 20], np.array([[0.9, 0.9, 0.8], [0.9, 0.88, 0.87]])).tolist()
+        >>> crossing([0, 10, 20], np.array([[0.9, 0.9, 0.8], [0.9, 0.88, 0.87]])).round(3).tolist()
         [15.0, inf]
     """
     places = np.asarray(positions, float)
