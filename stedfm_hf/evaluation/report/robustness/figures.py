@@ -27,7 +27,9 @@ def short_label(family: Family, level: float) -> str:
         family: Family.
         level: One of its levels.
     """
-    if family.names or (family.decreasing and level == family.identity):
+    if level == family.identity and (family.names or family.decreasing):
+        return "none"
+    if family.names:
         return family.label(level).replace(" and ", "/")
     return f"{level:.3g}"
 
