@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stedfm_hf.labels.annotations import read_annotations
 from stedfm_hf.discovery.groups.morphology import image_features
 from stedfm_hf.discovery.index.opened import Index
 from stedfm_hf.evaluation.morphology import MORPHOLOGY
+from stedfm_hf.labels.annotations import read_annotations
 from stedfm_hf.runs import UserError
 
 FOLDER = "folder"
