@@ -42,10 +42,11 @@ from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.reports.figures import show_image, style
 from stedfm_hf.runs import atomic_path
 from tests.benchmarks.generation_page import RANDOM, SEEDS, SOLVERS, STEPS, WALKED, WALKS, Found, page
+from tests.benchmarks.generation_readout import Readout
 from tests.data.simulation.test_attributes import ring_power
 
-HELD_OUT, FITTED = 900_000, 800_000
-"""First index of the simulated images that no training has seen, and of those that directions are fitted to."""
+HELD_OUT, OTHER, FITTED = 900_000, 910_000, 800_000
+"""First indices of two sets of simulated images that no training has seen, and of those for fitting directions."""
 BATCH = 16
 
 
@@ -84,13 +85,31 @@ class Bench:
     @cached_property
     def other(self) -> np.ndarray:
         """Other held-out images, whose embeddings are the conditions."""
-        return both(HELD_OUT + 10_000, self.images)
+        return both(OTHER, self.images)
+
+    @cached_property
+    def other_limits(self) -> np.ndarray:
+        """Counts that 0 and 1 stand for in each of them (images, 2)."""
+        indices = range(OTHER, OTHER + self.images // len(ATTRIBUTES))
+        made = [simulate_attributes(each, seed=0, index=index).image for each in ATTRIBUTES for index in indices]
+        return np.array([np.percentile(image, (0.1, 99.9)) for image in made])
 
     @cached_property
     def fitted(self) -> dict[str, tuple[np.ndarray, list[dict[str, float]], np.ndarray]]:
         """Images, attributes and embeddings of each structure, to fit directions to."""
         made = {structure: crops(structure, FITTED, 500) for structure in ATTRIBUTES}
         return {name: (images, known, self.embed(images)) for name, (images, known) in made.items()}
+
+    @cached_property
+    def readouts(self) -> dict[str, dict[str, Readout]]:
+        """Regression of each attribute of each structure."""
+        found = {}
+        for structure in ATTRIBUTES:
+            images, known = crops(structure, FITTED, 1500)
+            found[structure] = {
+                name: Readout.fit(images, np.array([each[name] for each in known])) for name in known[0]
+            }
+        return found
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Embed images in batches."""
@@ -138,17 +157,29 @@ def real_halves(bench: Bench) -> Found:
 
 
 def discriminate(bench: Bench) -> Found:
-    """Return the accuracy of classifiers that tell generated from held-out images."""
+    """Return the accuracy of classifiers that tell generated from held-out images, as generated and as counts."""
     made = bench.generate("ddim", 50, bench.embed(bench.other))
-    images = np.concatenate([made, bench.real])
     labels = np.repeat([1, 0], [len(made), len(bench.real)])
-    features = {"embeddings": bench.embed(images), "texture features": texture_features(list(images))}
     found = {}
-    for name, values in features.items():
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
-        found[name] = float((cross_val_predict(model, values, labels, cv=5) == labels).mean())
-    found["convolutional network"] = small_network_accuracy(images, labels)
+    for suffix, generated in (("", made), (", as counts", as_counts(made, bench.other_limits))):
+        images = np.concatenate([generated, bench.real])
+        features = {"embeddings": bench.embed(images), "texture features": texture_features(list(images))}
+        for name, values in features.items():
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+            found[name + suffix] = float((cross_val_predict(model, values, labels, cv=5) == labels).mean())
+        found[f"convolutional network{suffix}"] = small_network_accuracy(images, labels)
     return found
+
+
+def as_counts(images: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Round images to whole counts, which real images have.
+
+    Args:
+        images: Scaled images (n, H, W).
+        limits: Counts that 0 and 1 stand for (n, 2).
+    """
+    low, range_ = limits[:, :1, None], np.diff(limits)[:, :, None]
+    return np.asarray(np.clip((np.round(images * range_ + low) - low) / range_, 0, 1), np.float32)
 
 
 def small_network_accuracy(images: np.ndarray, labels: np.ndarray) -> float:
@@ -308,6 +339,31 @@ def any_direction(bench: Bench, structure: str, name: str, seed: int) -> Found:
     return {str(number): _series(run(random_direction=number).images) for number in range(RANDOM)}
 
 
+def read_walk(bench: Bench, structure: str, name: str, seed: int) -> Found:
+    """Return the changes of attributes along a walk by regression, and those if only this attribute changes."""
+    walks, readouts = AttributeWalks.of(bench, structure, name, seed), bench.readouts[structure]
+    start = start_walks(bench.pipeline, walks.start, num_inference_steps=20, seed=seed)
+    where = (bench.pipeline, walks.start, walks.direction, walks.distances)
+    images = walk_images(*where, num_inference_steps=20, seed=seed, start=start).images
+    low, high = (alone(structure, name, value) for value in np.percentile(walks.values, (5, 95)).tolist())
+    return {
+        "correlation": {each: readout.correlation for each, readout in readouts.items()},
+        "walk": {each: readout.change(images[:, 0], images[:, -1]) for each, readout in readouts.items()},
+        "alone": {each: readout.change(low, high) for each, readout in readouts.items()},
+        "alone, measured": {
+            each: float(np.mean([measure(last) - measure(first) for first, last in zip(low, high, strict=True)]))
+            for each, measure in MEASURED.items()
+        },
+    }
+
+
+def alone(structure: str, name: str, value: float) -> np.ndarray:
+    """Simulate the same 100 scaled crops (100, 64, 64) with any value of one attribute."""
+    processor, given = StedFmImageProcessor(), {name: value}
+    made = [simulate_attributes(structure, seed=0, index=HELD_OUT + each, **given) for each in range(100)]
+    return np.stack([processor.prepare(each.image)[0] for each in made])
+
+
 def _series(images: np.ndarray) -> Found:
     """Return the mean of each measured attribute at each step."""
     return {
@@ -333,6 +389,11 @@ def parts(bench: Bench) -> dict[str, Callable[[], Found]]:
         for seed in range(SEEDS)
         for structure, name in WALKED
     }
+    found |= {
+        f"read {structure} {name} {seed}": partial(read_walk, bench, structure, name, seed)
+        for seed in range(SEEDS)
+        for structure, name in WALKED
+    }
     found |= {"classifier": partial(discriminate, bench), "nearest": partial(nearest, bench)}
     found |= {f"solver {name} {steps}": partial(solver, bench, name, steps) for name, steps in SOLVERS}
     return found
@@ -351,7 +412,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pipeline", help="folder, Hub id or `demo`")
     parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=6000, help="training steps of the pipeline, for the page")
+    parser.add_argument("--steps", type=int, default=12000, help="training steps of the pipeline, for the page")
+    parser.add_argument("--hours", type=float, default=2.7, help="training time of the pipeline, for the page")
     parser.add_argument("--batch", type=int, default=16, help="crops in a training step, for the page")
     parser.add_argument("--results", type=Path, default=Path("build/generation.json"))
     parser.add_argument("--only", default="", help="measure only parts whose name starts like this")
@@ -379,6 +441,7 @@ def main() -> None:
             "minutes": 40 * pflop * 100 / 60,
             "parameters": sum(each.numel() for each in bench.pipeline.unet.parameters()) / 1e6,
             "steps": arguments.steps,
+            "hours": arguments.hours,
             "batch": arguments.batch,
             "images": arguments.images,
             "batch_size": BATCH,
