@@ -138,7 +138,7 @@ class WeightsResult(OutputResult):
         return {"report": str(self.output / "report.html"), **self.record}
 
     def summary(self) -> str:
-        """Return a table with a row for each pair of models, and the path of the report."""
+        """Return a table with a row for each pair of models, the pairs without result, and the path of the report."""
         rows = [
             [f"{each['first']} – {each['second']}", str(each["tensors"])]
             + [
@@ -149,7 +149,12 @@ class WeightsResult(OutputResult):
             for each in self.record["pairs"]
         ]
         header = ["pair", "tensors", *(f"{name}{word}" for name in METRICS for word in ("", ", area"))]
-        return "\n".join([text_table(header, rows), str(self.output / "report.html")])
+        failed = [
+            f"{each['first']} – {each['second']}: not compared, no tensor has the same name and shape"
+            for each in self.record["pairs"]
+            if not each["tensors"]
+        ]
+        return "\n".join([text_table(header, rows), *failed, str(self.output / "report.html")])
 
 
 def _mean(row: dict[str, Any], with_interval: bool) -> str:

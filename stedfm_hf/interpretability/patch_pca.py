@@ -220,8 +220,8 @@ class PatchPca:
         path = Path(folder)
         if missing := [name for name in (ARRAYS, FACTS) if not (path / name).is_file()]:
             raise UserError(
-                f"{folder}: holds no components of patches ({' and '.join(missing)} missing); give a folder that "
-                "PatchPca.save wrote"
+                f"{folder}: holds no components of patches ({' and '.join(missing)} missing); give the output of "
+                "stedfm explain --method pca, or a folder that PatchPca.save wrote"
             )
         try:
             arrays = load_file(path / ARRAYS)

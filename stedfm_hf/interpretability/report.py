@@ -85,7 +85,8 @@ def write_report(folder: Path, manifest: Manifest, table: pa.Table, explainer: E
         counts = Counter(row["label"] for row in rows)
         facts["classes shown"] = ", ".join(f"{name} {count}" for name, count in counts.most_common(4))
     sections = [_figures(folder, rows, method), Section("How to read the maps", _notes(manifest, rows, method))]
-    sections.append(Section("Images", table=_table(rows, [name for name, _ in explainer.columns])))
+    if rows:
+        sections.append(Section("Images", table=_table(rows, [name for name, _ in explainer.columns])))
     if failures:
         text = [f"{path}: {reason}" for path, reason in failures.items()]
         sections.append(Section("Files that could not be explained", text))
@@ -135,17 +136,17 @@ def _notes(manifest: Manifest, rows: list[dict[str, Any]], method: str) -> list[
         if exact:
             notes.append(
                 f"In {exact} of {counted(len(rows), 'image')}, which fit into one tile, the map sums to the logit "
-                "that `stedfm classify` computes."
+                "that stedfm classify computes."
             )
         if exact < len(rows):
             size, overlap = settings["tile_size"], settings["tile_overlap"]
             notes.append(
                 f"{counted(len(rows) - exact, 'image')} larger than {size} pixels: processed in tiles that overlap by "
                 f"{overlap} pixels. Their maps are blended evidence of the tiles. Its sum is close to the logit of "
-                "`stedfm classify`, which uses tiles without overlap, but not equal to it."
+                "stedfm classify, which uses tiles without overlap, but not equal to it."
             )
     else:
-        notes += [_how(settings, method), *_tiles(settings, method)]
+        notes += [_how(manifest, method), *_tiles(settings, method)]
     per = "pixel" if settings["protocol"] == REFERENCE else "patch"
     notes.append(
         f"A map has one value per {per}. Positions are top left corners in pixels of the file. The pixel size of the "
@@ -168,8 +169,9 @@ def _tiles(settings: dict[str, Any], method: str) -> list[str]:
     ]
 
 
-def _how(settings: dict[str, Any], method: str) -> str:
-    """Describe the settings of a method in a sentence."""
+def _how(manifest: Manifest, method: str) -> str:
+    """Describe the settings of a method."""
+    settings, options = manifest.settings, manifest.options
     if method == "attention" and settings["protocol"] == REFERENCE:
         return (
             "Reference protocol: attention of the class token, mean over heads, resized to the image and scaled to "
@@ -185,8 +187,14 @@ def _how(settings: dict[str, Any], method: str) -> str:
         patches = "patches above the threshold of Otsu" if settings["foreground"] == "otsu" else "all patches"
         return f"Components of {patches}. The TIFF files hold the components, NaN in background."
     if method == "similarity":
-        return "The table holds the mean and the smallest similarity of each image."
-    return "The TIFF files hold the similarity, the position of the nearest patch in pixels, and whether it is mutual."
+        return (
+            f"The model {manifest.model} is compared with {options['compare_with']}. The table holds the mean and the "
+            "smallest similarity of each image."
+        )
+    return (
+        f"The reference image, on the right, is {options['reference_image']}. The TIFF files hold the "
+        "similarity, the position of the nearest patch in pixels, and whether it is mutual."
+    )
 
 
 def _table(rows: list[dict[str, Any]], columns: list[str]) -> Table:

@@ -118,8 +118,6 @@ class ExplainSettings:
             raise UserError("--aggregate combines the blocks; remove it, or --block")
         if self.aggregate in ("rollout", "gradient") and self.head is not None:
             raise UserError(f"--aggregate {self.aggregate} combines the heads; remove it, or --head")
-        if self.method == "attention" and self.label is not None and self.aggregate != "gradient":
-            raise UserError("--label needs --aggregate gradient: other attention does not depend on the class")
 
 
 def check_method(settings: ExplainSettings, method: str) -> None:
@@ -140,6 +138,11 @@ def check_method(settings: ExplainSettings, method: str) -> None:
     if needed is not None and getattr(settings, needed) is None:
         what = "MODEL" if needed == "compare_with" else "FILE"
         raise UserError(f"the method {method} needs {_flag(needed)} {what}")
+    if method == "attention" and settings.label is not None and settings.aggregate != "gradient":
+        raise UserError(
+            "--label needs --aggregate gradient or --method logit, and a classifier: other attention does not depend "
+            "on the class"
+        )
 
 
 def _given(settings: ExplainSettings, names: Sequence[str] | dict[str, Any]) -> list[str]:

@@ -184,6 +184,12 @@ def _classifier(world: World, path: Path) -> None:
     world.run("finetune", "classification", "--model", _encoder(world), "--dataset", "images/", "--output", path.name)
 
 
+def _finetuned(world: World, path: Path) -> None:
+    world.part("images")
+    words = ("--mode", "last-blocks", "--blocks", "2", "--output", path.name)
+    world.run("finetune", "classification", "--model", "demo", "--dataset", "images/", *words)
+
+
 def _segmenter(world: World, path: Path) -> None:
     world.part("annotated")
     classes = ("--classes", "rings", "fibres")
@@ -249,6 +255,7 @@ PARTS: dict[str, Callable[[World, Path], None]] = {
     "small-crops": _small_crops,
     "stedfm-vit-small": _small,
     "my-classifier": _classifier,
+    "my-finetuned": _finetuned,
     "my-segmenter": _segmenter,
     "my-pipeline": _pipeline,
     "run": _pretrained,

@@ -118,6 +118,8 @@ def test_the_command_line_prints_the_pairs(encoder: str, tmp_path: Path, capsys:
     words[4] = other
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["pairs"][0]["tensors"] > 10
+    assert main([*words[:5], "demo", *words[5:], "--overwrite"]) == 1
+    assert "demo (packaged): not compared, no tensor has the same name and shape" in capsys.readouterr().out
 
 
 def test_different_shapes_missing_tensors_and_values_that_are_not_finite_are_listed(

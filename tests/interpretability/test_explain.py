@@ -195,6 +195,7 @@ def test_a_model_is_similar_to_itself(models: Path, images: Path, tmp_path: Path
     np.testing.assert_allclose(same["min_similarity"], 1, atol=1e-6)
     np.testing.assert_allclose(1 - other["min_similarity"], other["peak_value"], atol=1e-6)
     assert (other["mean_similarity"] < 0.9).all()
+    assert "is compared with" in (tmp_path / "other" / "report.html").read_text(encoding="utf-8")
 
 
 def test_an_image_corresponds_to_itself(models: Path, images: Path, tmp_path: Path) -> None:
@@ -205,6 +206,7 @@ def test_an_image_corresponds_to_itself(models: Path, images: Path, tmp_path: Pa
     np.testing.assert_array_equal(y[:, 0], np.arange(10) * 8)
     np.testing.assert_array_equal(x[0], np.arange(7) * 8)
     assert mutual.all() and frame["mutual_patches"].tolist()[2] == 70
+    assert "The reference image, on the right, is" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_more_than_one_series_and_channel(models: Path, tmp_path: Path) -> None:
@@ -309,6 +311,8 @@ def test_models_without_exact_logit_maps(models: Path, images: Path, tmp_path: P
     assert set(frame["method"]) == {"attention"}
     with pytest.raises(UserError, match="averages the patch tokens"):
         run(images, models / "token", tmp_path / "bad", method="logit")
+    with pytest.raises(UserError, match="--label needs --aggregate gradient"):  # also if the model decides the method
+        run(images, models / "encoder", tmp_path / "bad", label="rings")
     with pytest.raises(UserError, match="choose one with --label"):
         run(images, models / "values", tmp_path / "bad")
     with pytest.raises(UserError, match="has no classifier"):
