@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,7 +100,22 @@ class RobustnessResult(_Report):
         metric = self.record["primary_metric"]
         if families:
             rows = [[titles[name], *(cells[key, name] for key in names)] for name in families]
-            yield text_table([f"{metric} within 0.05 up to", *names.values()], rows)
+            loss = "5 points" if "accuracy" in metric else "0.05"
+            yield text_table([f"{metric.replace('_', ' ')} within {loss} up to", *names.values()], rows)
+        if effects := self.record["column_effects"]:
+            by_column: dict[str, dict[str, str]] = {}
+            for row in effects:
+                by_column.setdefault(row["family"], {})[row["method"]] = _effect(row)
+            measured = list(dict.fromkeys(row["method"] for row in effects))
+            lines = [[column, *(found[key] for key in measured)] for column, found in by_column.items()]
+            yield text_table(["effect on embeddings (* called)", *(names[key] for key in measured)], lines)
+
+
+def _effect(row: Mapping[str, Any]) -> str:
+    """Format the size of an effect with its interval."""
+    if row["size"] is None or math.isnan(row["size"]):
+        return "–"
+    return f"{row['size']:.2f}{'*' if row['called'] else ''} ({row['low']:.2f} to {row['high']:.2f})"
 
 
 @dataclass(frozen=True)

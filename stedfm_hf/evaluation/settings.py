@@ -231,6 +231,8 @@ class RobustnessSettings(ComparisonSettings):
             raise UserError("families: none cannot be combined with other families. Remove none, or the others")
         if families == ["none"] and not self.family_column:
             raise UserError("there is nothing to evaluate; set --families or --family-column")
+        if self.annotations and not self.family_column:
+            raise UserError("annotations are only read with --family-column; name the columns of the table there")
         known = (*REFERENCE_FAMILIES, "contrast") if self.protocol == "reference" else FAMILIES
         if wrong := [name for name in families if name not in (*known, "none")]:
             raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +20,8 @@ from stedfm_hf.evaluation.settings import RobustnessSettings
 from stedfm_hf.labels.annotations import read_annotations
 from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.labels.labelled.reading import is_class_folder, read_repository
-from stedfm_hf.labels.splits import Splits
-from stedfm_hf.metrics.statistics import bootstrap_interval, compare_paired
+from stedfm_hf.labels.splits import FEW_PER_CLASS, Splits
+from stedfm_hf.metrics.statistics import bootstrap_interval, compare_paired, holm
 from stedfm_hf.runs import UserError
 
 MAX_BATCHES = 50
@@ -161,20 +162,22 @@ def batch_accuracy(
 
     Returns:
         A row for each batch with test images: numbers of images and source images, mean score (accuracy, or the
-        negative squared error of a regression) and its interval over source images.
+        negative squared error of a regression) and its interval over source images; None with fewer than five.
     """
     scores = np.mean([image_scores(test.task, test.labels, each) for each in predictions], axis=0)
     rows = []
     for name in sorted({*batches.tolist()} - {""}):
         inside = batches == name
-        low, high = bootstrap_interval(scores[inside], test.sources[inside])
+        sources = len(set(test.sources[inside].tolist()))
+        few = sources < FEW_PER_CLASS  # their resamples are no measure of uncertainty
+        low, high = (None, None) if few else bootstrap_interval(scores[inside], test.sources[inside])
         rows.append(
             {
                 "method": method,
                 "column": column,
                 "batch": name,
                 "images": int(inside.sum()),
-                "sources": len(set(test.sources[inside].tolist())),
+                "sources": sources,
                 "score": float(scores[inside].mean()),
                 "low": low,
                 "high": high,
@@ -188,8 +191,8 @@ def leave_one_batch_out(
 ) -> list[dict[str, Any]]:
     """Classify the images of each batch by a probe trained on all other batches, and by one trained on all batches.
 
-    The second probe is cross-validated over source images: it knows other images of the same batch. The difference is
-    the loss in a new batch.
+    The second probe is cross-validated over source images: it knows other images of the same batch. It has as many
+    training images of each class as the first, so that the difference is the loss in a new batch.
 
     Args:
         method: Key of the method.
@@ -200,9 +203,8 @@ def leave_one_batch_out(
 
     Returns:
         A row for each batch: `new_batch` and `known_batch` (mean scores), `difference` with its interval and p-value
-        over source images; None with a `reason` where it cannot be measured.
+        over source images, and `p_holm`, corrected for the batches; None with a `reason` where it cannot be measured.
     """
-    known = _cross_validated(pooled, features, extractor)
     rows: list[dict[str, Any]] = []
     for name in sorted(set(pooled.batches.tolist())):
         inside = (pooled.batches == name) & pooled.fresh
@@ -212,33 +214,62 @@ def leave_one_batch_out(
         reason = None
         if not inside.any():
             reason = "a model was trained on all images of this batch"
-        elif known is None:
-            reason = f"there are fewer than {FOLDS} source images"
+        elif len(set(pooled.data.sources[inside].tolist())) < FOLDS:
+            reason = f"fewer than {FOLDS} source images"
         elif not others.any():
             reason = "all source images occur in this batch"
         elif pooled.data.task == "classes" and len(set(pooled.data.labels[others].tolist())) < 2:
             reason = "the other batches have fewer than two classes"
-        if reason is not None or known is None:
-            missing = ("new_batch", "known_batch", "difference", "low", "high", "p")
+        if reason is not None:
+            missing = ("new_batch", "known_batch", "difference", "low", "high", "p", "p_holm")
             rows.append(row | dict.fromkeys(missing) | {"reason": reason})
             continue
-        predicted = _predict(pooled.data, features, extractor, np.flatnonzero(others), np.flatnonzero(inside))
-        new = image_scores(pooled.data.task, pooled.data.labels[inside], predicted)
-        compared = compare_paired(new, known[inside], pooled.data.sources[inside])
-        scores = {"new_batch": float(new.mean()), "known_batch": float(known[inside].mean())}
+        train, test = np.flatnonzero(others), np.flatnonzero(inside)
+        predicted = _predict(pooled.data, features, extractor, train, test)
+        new = image_scores(pooled.data.task, pooled.data.labels[test], predicted)
+        known = _known_batch(pooled.data, features, extractor, train, test)
+        compared = compare_paired(new, known, pooled.data.sources[test])
+        scores = {"new_batch": float(new.mean()), "known_batch": float(known.mean())}
         rows.append(row | scores | compared | {"reason": None})
+    measured = [row for row in rows if row["reason"] is None]
+    for row, corrected in zip(measured, holm([row["p"] for row in measured]), strict=True):
+        row["p_holm"] = float(corrected)
     return rows
 
 
-def _cross_validated(pooled: Pooled, features: np.ndarray, extractor: Extractor) -> np.ndarray | None:
-    """Return the score of each image, predicted from other source images of all batches; None with few sources."""
-    data = pooled.data
-    if data.source_count < FOLDS:
-        return None
-    scores = np.empty(len(data))
-    for fit, rest in GroupKFold(FOLDS).split(features, groups=data.sources):
-        scores[rest] = image_scores(data.task, data.labels[rest], _predict(data, features, extractor, fit, rest))
+def _known_batch(
+    data: LabelledImages, features: np.ndarray, extractor: Extractor, train: np.ndarray, test: np.ndarray
+) -> np.ndarray:
+    """Return the score of each test image, predicted from other sources of all batches, as many images as `train`."""
+    scores = np.empty(len(test))
+    rng = np.random.default_rng(0)
+    for _, fold in GroupKFold(FOLDS).split(test, groups=data.sources[test]):
+        rest = test[fold]
+        pool = np.flatnonzero(~np.isin(data.sources, data.sources[rest]))
+        fit = matching_sample(data, pool, train, rng)
+        scores[fold] = image_scores(data.task, data.labels[rest], _predict(data, features, extractor, fit, rest))
     return scores
+
+
+def matching_sample(data: LabelledImages, pool: np.ndarray, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Choose as many images of each class from a pool as there are in another sample, by whole sources where possible.
+
+    Args:
+        data: Images.
+        pool: Numbers of the images to choose from.
+        train: Numbers of the images of the other sample.
+        rng: Random numbers.
+
+    Returns:
+        Numbers of the chosen images.
+    """
+    order = {source: place for place, source in enumerate(rng.permutation(np.unique(data.sources[pool])).tolist())}
+    shuffled = np.array(sorted(pool.tolist(), key=lambda row: order[data.sources[row]]))
+    if data.task != "classes":
+        return shuffled[: len(train)]
+    labels = data.labels[shuffled]
+    counts = Counter(data.labels[train].tolist())
+    return np.concatenate([shuffled[labels == label][:count] for label, count in counts.items()])
 
 
 def _predict(

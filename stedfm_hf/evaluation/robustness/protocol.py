@@ -64,7 +64,8 @@ def run_robustness(settings: RobustnessSettings, models: Sequence[ModelSource]) 
         """Evaluate the features and write the report."""
         report = evaluate(compared, settings, models, acquisition, columns)
         write_robustness_report(report, folder)
-        return f"{len(acquisition.families)} families of changes, {len(report.methods)} models and baselines"
+        tested = [*(family.name for family in acquisition.families), *columns]
+        return f"{', '.join(tested)}: {len(report.methods)} models and baselines"
 
     resolved = {
         "families": {family.name: [family.label(level) for level in family.levels] for family in acquisition.families},

@@ -263,7 +263,7 @@ def _read_crops(files: SplitFiles, target: str) -> Rows:
         entries = [each.get(target) for each in metadata]
         if all(entry is None for entry in entries):
             available = sorted({*features, *(key for each in metadata for key in each)})
-            raise UserError(f"{files.repo}: has no target {target!r}; choose from {', '.join(available)}")
+            raise UserError(f"{files.repo}: has no column or metadata {target!r}; choose from {', '.join(available)}")
     image_ids = [f"{files.split}/{row}" for row in range(files.rows)]
     sources = table.column("source").to_pylist()
     return Rows(

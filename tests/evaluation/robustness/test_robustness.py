@@ -124,7 +124,8 @@ def test_real_batches_of_a_data_set(models: Path, tmp_path: Path) -> None:
     metadata = [{"day": ["Monday", "Tuesday"][number % 4 > 1], "one": "same", "x": number} for number in range(48)]
     repo = crop_repo(tmp_path / "set", {"train": rows[:24], "test": rows[24:]}, metadata)
     options: dict[str, Any] = {"families": ["none"], "repeats": 1}
-    record = robustness(repo, models / "tiny", tmp_path / "out", family_column=["day"], **options).record
+    result = robustness(repo, models / "tiny", tmp_path / "out", family_column=["day"], **options)
+    record = result.record
     assert record["families"] == record["accuracy"] == record["effects"] == []
     effects = {row["method"]: row for row in record["column_effects"]}
     assert not effects["texture"]["called"] and effects["texture"]["p_value"] > 0.01
@@ -132,11 +133,13 @@ def test_real_batches_of_a_data_set(models: Path, tmp_path: Path) -> None:
     assert sum(row["images"] for key, row in by_batch.items() if key[0] == "texture") == 24
     new = {(row["method"], row["batch"]): row for row in record["new_batches"]}
     assert new["texture", "Monday"]["new_batch"] == new["texture", "Monday"]["known_batch"] == 1.0
-    assert new["texture", "Monday"]["images"] == 24
+    assert new["texture", "Monday"]["images"] == 24 and new["texture", "Monday"]["p_holm"] == 1.0
     assert {row["method"] for row in record["column_scores"]} == {str(models / "tiny"), "texture"}
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Real batches: day" in page and "New batches: day" in page
-    for column, message in (("one", "the same value for all"), ("nothing", "has no target 'nothing'")):
+    assert "In 48 source images of all splits, no effect of day on embeddings is shown" in page
+    assert result.summary().startswith("effect on embeddings (* called)")
+    for column, message in (("one", "the same value for all"), ("nothing", "has no column or metadata 'nothing'")):
         with pytest.raises(UserError, match=message):
             robustness(repo, models / "tiny", tmp_path / "other", family_column=[column], **options)
 
@@ -166,6 +169,7 @@ def test_nearest_neighbours(data: Path, models: Path, tmp_path: Path) -> None:
     [
         (["--families", "mixed"], "family mixed does not belong to the protocol default"),
         (["--families", "none"], "there is nothing to evaluate"),
+        (["--annotations", "days.csv"], "annotations are only read with --family-column"),
         (["--families", "none", "gain"], "none cannot be combined with other families"),
         (["--protocol", "reference", "--families", "psf"], "does not belong to the protocol reference"),
         (["--peak-counts", "0"], "peak_counts is 0"),
@@ -186,3 +190,29 @@ def test_seeds_of_the_training_samples_differ() -> None:
     assert all(len(sample) == 16 for sample in samples)  # one source image of two crops less in each class
     assert len({tuple(sample.tolist()) for sample in samples}) > 1
     assert all(np.array_equal(training_sample(data, seed), sample) for seed, sample in enumerate(samples))
+
+
+def test_a_known_batch_has_as_many_training_images_of_each_class() -> None:
+    from stedfm_hf.evaluation.robustness.batches import matching_sample
+    from tests.labels.labelled_data import arrays
+
+    data = arrays(20, "ab", per_source=2)
+    train = np.concatenate([np.flatnonzero(data.labels == 0)[:7], np.flatnonzero(data.labels == 1)[:4]])
+    pool = np.arange(4, len(data))
+    sample = matching_sample(data, pool, train, np.random.default_rng(0))
+    assert np.bincount(data.labels[sample]).tolist() == [7, 4]
+    assert np.isin(sample, pool).all() and len(set(sample.tolist())) == 11
+    assert len(set(data.sources[sample].tolist())) <= 7  # whole sources
+
+
+def test_few_source_images_have_no_interval_and_no_cost(data: Path, models: Path, tmp_path: Path) -> None:
+    table = tmp_path / "days.csv"
+    lines = [f"{name}/{n:03d}.tif,{'Monday' if n > 1 else 'Tuesday'}" for name in "ab" for n in range(24)]
+    table.write_text("\n".join(["path,day", *lines]), encoding="utf-8")
+    options: dict[str, Any] = {"families": ["none"], "repeats": 1, "baselines": ["none"]}
+    record = robustness(
+        data, models / "tiny", tmp_path / "out", family_column=["day"], annotations=table, **options
+    ).record
+    new = {row["batch"]: row for row in record["new_batches"]}
+    assert new["Tuesday"]["reason"] == "fewer than 5 source images" and new["Tuesday"]["p_holm"] is None
+    assert all(row["low"] is None for row in record["batches"] if row["sources"] < 5)

@@ -149,7 +149,7 @@ def test_a_run_is_not_mixed_with_another(full: Path, encoder: Path, crops: Path,
     ("words", "error"),
     [
         ("--labels_per_class 500", r"cannot sample 500 images per class, because dots has \d+"),
-        ("--target nothing", "has no target 'nothing'"),
+        ("--target nothing", "has no column or metadata 'nothing'"),
         ("--train_split trian", "no split 'trian'"),
         ("--test_split tset", "no split 'tset'"),
         ("--metric-for-best-model r2", "--metric-for-best-model r2: not a metric of this task"),

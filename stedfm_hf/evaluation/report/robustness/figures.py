@@ -28,7 +28,7 @@ def short_label(family: Family, level: float) -> str:
         level: One of its levels.
     """
     if level == family.identity and (family.names or family.decreasing):
-        return "none"
+        return "all" if family.decreasing else "none"
     if family.names:
         return family.label(level).replace(" and ", "/")
     return f"{level:.3g}"
@@ -41,7 +41,7 @@ def plot_curves(report: Robustness) -> Figure:
         report: Results.
     """
     count = len(report.families)
-    columns = min(_COLUMNS, count)
+    columns = 2 if count == 4 else min(_COLUMNS, count)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(2.75 * columns + 0.6, 2.45 * rows + 0.5))
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True, gridspec_kw={"hspace": 0.62, "wspace": 0.1})

@@ -11,6 +11,7 @@ from stedfm_hf.evaluation.report.robustness.figures import plot_curves, plot_exa
 from stedfm_hf.evaluation.report.robustness.sections import (
     batch_sections,
     effect_section,
+    number,
     readout_section,
     score_sections,
 )
@@ -118,7 +119,7 @@ def summary(report: Robustness) -> list[str]:
     limitations = limitations_of(report.test)
     lines = limitation_sentences(limitations, simulated=report.test.simulated)
     if not report.families:
-        return lines
+        return [*lines, *_batch_sentences(report)]
     first = report.main
     value = float(report.curve(first.key, report.families[0].name).means[0])
     ends = report.curve(first.key, report.families[0].name).rows()[0]
@@ -133,6 +134,24 @@ def summary(report: Robustness) -> list[str]:
         lines.append(f"Standardise first: {names}.")
     elif not ranked and not limitations:
         lines.append("No family of changes lowers it by a mean loss whose interval excludes 0.")
+    return [*lines, *_batch_sentences(report)]
+
+
+def _batch_sentences(report: Robustness) -> list[str]:
+    """Return a sentence on the effect of each column of real batches on the embeddings of the first method."""
+    lines = []
+    for row in report.measured.column_effects:
+        if row["method"] != report.main.key or row["size"] != row["size"]:
+            continue
+        size = f"{number(row['size'])} (95\u00a0% interval {number(row['low'])} to {number(row['high'])})"
+        where = f"In {counted(row['sources'], 'source image')} of all splits"
+        if row["called"]:
+            lines.append(
+                f"{where}, {row['family']} moves the embeddings of {report.main.name} by {size} standard deviations "
+                "of a class."
+            )
+        else:
+            lines.append(f"{where}, no effect of {row['family']} on embeddings is shown: size {size}.")
     return lines
 
 
@@ -201,16 +220,16 @@ def _curves(report: Robustness, figures: Mapping[str, Path]) -> Section:
     rows = []
     for family in report.families:
         by_method = {each.key: report.curve(each.key, family.name).rows() for each in report.methods}
-        for number, level in enumerate(family.levels):
+        for place, level in enumerate(family.levels):
             cells = []
             for key in by_method:
-                row = by_method[key][number]
+                row = by_method[key][place]
                 sd = row["sd"]
                 text = score(report, row["mean"])
                 if sd is not None and "accuracy" in report.metric:
                     text = f"{text} ± {100 * float(sd):.1f}"
                 cells.append(text)
-            rows.append((family.title if number == 0 else "", family.label(level), *cells))
+            rows.append((family.title if place == 0 else "", family.label(level), *cells))
     title = _NAMES[report.metric]
     return Section(
         f"{title[0].upper()}{title[1:]} at each level",

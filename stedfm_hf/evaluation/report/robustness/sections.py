@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stedfm_hf.evaluation.report.robustness.evaluation import Robustness
+from stedfm_hf.evaluation.report.shared import LEVEL as SIGNIFICANT
 from stedfm_hf.evaluation.report.shared import NONE, nonbreaking
+from stedfm_hf.labels.splits import FEW_PER_CLASS
 from stedfm_hf.metrics.batch_effects import LEVEL
 from stedfm_hf.metrics.representation_scores import BATCH_SCORES, BIOLOGY_SCORES
 from stedfm_hf.reports import Section, Table
@@ -35,6 +37,12 @@ _SIZE = (
     "The size of an effect is the length of the displacement of the mean embedding, divided by the standard deviation "
     "of the source images within a class. With size 1, images move as far as those of a class are from their mean. An "
     f"effect is called if its p-value is below {LEVEL}, corrected by Holm's method for all rows of the method."
+)
+
+
+_MIXED = (
+    "Batch scores are 1 if batches are mixed, biology scores if classes are apart; overall is 0.4 times the batch "
+    "score plus 0.6 times the biology score. A score that is undefined is missing, and so are its means."
 )
 
 
@@ -79,11 +87,7 @@ def score_sections(report: Robustness) -> list[Section]:
     titles = {family.name: family.title for family in report.families}
     rows_of = _by_method(report.measured.scores)
     rows = rows_of[report.main.key]
-    text = [
-        "The levels of a family are the batches. Batch scores are 1 if levels are mixed, biology scores if classes "
-        "are apart; overall is 0.4 times the batch score plus 0.6 times the biology score. A score that is undefined "
-        "is missing, and so are its means."
-    ]
+    text = [f"The levels of a family are the batches. {_MIXED}"]
     caption = f"Scores of {report.main.name}. {_SHORT} {_reasons(rows)}".strip()
     header = ("overall score", *(nonbreaking(report.name(method)) for method in rows_of))
     compared = [
@@ -135,7 +139,7 @@ def readout_section(report: Robustness) -> Section:
 
 
 def batch_sections(report: Robustness) -> list[Section]:
-    """Return the sections on real batches, two for each column.
+    """Return the sections on real batches, for each column.
 
     Args:
         report: Results.
@@ -150,25 +154,44 @@ def batch_sections(report: Robustness) -> list[Section]:
             for method, found in rows_of.items():
                 row = next(row for row in found if row["batch"] == each["batch"])
                 text = _score(report, row["score"])
-                if method == report.main.key:
-                    text += f" ({_score(report, row['low'])} to {_score(report, row['high'])})"
+                if method == report.main.key and row["low"] is not None:
+                    low, high = (_score(report, row[end]).removesuffix("\u00a0%") for end in ("low", "high"))
+                    text += f" ({low} to {high})"
                 cells.append(text)
             rows.append((each["batch"], f"{each['images']} ({each['sources']})", *cells))
         header = (column, "test images (sources)", *(nonbreaking(report.name(method)) for method in rows_of))
-        sizes = "; ".join(f"{report.name(row['method'])} {_effect(row, with_interval=True)}" for row in effects)
-        called = [report.name(row["method"]) for row in effects if row["called"]]
-        verdict = f"An effect is called for {', '.join(called)}." if called else "No effect is called."
-        lines = [_SIZE, f"Size of the effect of {column}, within classes: {sizes}. {verdict}"]
-        lines += [reason for reason in [_reasons(effects)] if reason]
-        caption = "Scores of the predictions for unchanged test images, in each batch."
-        sections.append(Section(f"Real batches: {column}", lines, table=Table(header, rows, caption)))
+        sections.append(_column_effects(report, column, effects))
+        lines = [
+            "Scores of the predictions for unchanged test images, with the 95 % interval over source images of "
+            f"{report.main.name} if there are at least {FEW_PER_CLASS}. Batches also differ by their images: an "
+            "effect on accuracy is measured in the next section."
+        ]
+        sections.append(Section(f"Test images of each batch: {column}", lines, table=Table(header, rows)))
         sections.append(_new_batches(report, column))
         scores = [row for row in report.measured.column_scores if row["family"] == column]
         if scores:
             names = {row["method"]: report.name(row["method"]) for row in scores}
-            table = _score_table(scores, names, _reasons(scores), key="method")
-            sections.append(Section(f"Representation scores of {column}", table=table))
+            table = _score_table(scores, names, f"{_SHORT} {_reasons(scores)}".strip(), key="method")
+            sections.append(Section(f"Representation scores: {column}", [_MIXED], table=table))
     return sections
+
+
+def _column_effects(report: Robustness, column: str, effects: Sequence[Mapping[str, Any]]) -> Section:
+    """Return the section with the effect of a column on the embeddings of each method."""
+    rows = [
+        (
+            report.name(row["method"]),
+            number(row["size"]),
+            f"{number(row['low'])} to {number(row['high'])}",
+            number(row["corrected_p"], 4),
+            "yes" if row["called"] else "no",
+        )
+        for row in effects
+    ]
+    count = effects[0]["sources"]
+    lines = [_SIZE, f"Images of all splits are compared ({counted(count, 'source image')}), within classes."]
+    header = ("method", "size", "95 % CI", "corrected p", "called")
+    return Section(f"Real batches: {column}", lines, table=Table(header, rows, _reasons(effects)))
 
 
 def _new_batches(report: Robustness, column: str) -> Section:
@@ -180,19 +203,31 @@ def _new_batches(report: Robustness, column: str) -> Section:
             name = nonbreaking(report.name(method)) if number_of == 0 else ""
             if row["reason"]:
                 reasons.append(f"{row['batch']}: {row['reason']}")
-                rows.append((name, row["batch"], str(row["images"]), NONE, NONE, NONE, NONE))
+                rows.append((name, row["batch"], str(row["images"]), *[NONE] * 6))
                 continue
             difference = f"{_points(report, row['difference'])}"
             ends = f"{_points(report, row['low'])} to {_points(report, row['high'])}"
             scores = (_score(report, row["new_batch"]), _score(report, row["known_batch"]))
-            rows.append((name, row["batch"], str(row["images"]), *scores, difference, ends))
+            verdict = (number(row["p_holm"], 3), "yes" if row["p_holm"] < SIGNIFICANT else "no")
+            rows.append((name, row["batch"], str(row["images"]), *scores, difference, ends, *verdict))
     text = [
-        "New batch: a probe is trained on the images of all other batches. Known batch: it is trained on images of "
-        "all batches, cross-validated over source images. The difference is what a new batch costs; it includes the "
-        "effect of fewer training images. If the interval contains 0, a difference is not shown."
+        "New batch: a probe is trained on the images of all other batches. Known batch: it is trained on as many "
+        "images of each class from all batches, cross-validated over source images. The difference is what a new "
+        "batch costs. It is significant if the p-value of a paired permutation test over source images, corrected by "
+        f"Holm's method for all batches of a method, is below {SIGNIFICANT}."
     ]
     unit = ", points" if "accuracy" in report.metric else ""
-    header = ("method", column, "images", "new batch", "known batch", f"difference{unit}", "95 % CI")
+    header = (
+        "method",
+        column,
+        "images",
+        "new batch",
+        "known batch",
+        f"difference{unit}",
+        "95 % CI",
+        "corrected p",
+        "significant",
+    )
     return Section(f"New batches: {column}", text, table=Table(header, rows, "; ".join(dict.fromkeys(reasons))))
 
 
