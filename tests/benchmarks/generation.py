@@ -359,7 +359,8 @@ def read_walk(bench: Bench, structure: str, name: str, seed: int) -> Found:
 
 def alone(structure: str, name: str, value: float) -> np.ndarray:
     """Simulate the same 100 scaled crops (100, 64, 64) with any value of one attribute."""
-    processor, given = StedFmImageProcessor(), {name: value}
+    given: dict[str, Any] = {name: value}
+    processor = StedFmImageProcessor()
     made = [simulate_attributes(structure, seed=0, index=HELD_OUT + each, **given) for each in range(100)]
     return np.stack([processor.prepare(each.image)[0] for each in made])
 
