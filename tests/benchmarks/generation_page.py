@@ -277,8 +277,8 @@ Fréchet distances of samples to held-out images during the training, for two pr
 recipe. `epsilon` was stopped early. `v_prediction` was trained in two stages: the learning rate of the recipe for
 6,000 steps, which falls to 0, and then that of a training of 12,000 steps from its middle on. The distance between two
 halves of the held-out images is {real_embeddings} in embeddings and {real_texture} in texture and morphology features.
-One of the latter is the entropy of the grey levels,
-of which generated images have any number, so that distance cannot become small.
+One of the latter is the entropy of the grey levels, of which generated images have any number, so that distance cannot
+become small.
 
 {curves}
 

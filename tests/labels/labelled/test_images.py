@@ -120,7 +120,7 @@ def test_targets_of_a_regression_are_read_from_the_metadata(tmp_path: Path) -> N
     repo = crop_repo(tmp_path / "cells", {"train": rows}, metadata)
     data = read_labelled(repo, target="resolution_nm")["train"]
     assert data.task == "regression" and data.labels.tolist() == [40.0, 41.0, 42.0] and data.classes == ()
-    with pytest.raises(UserError, match="no target 'resolution'; choose from .*resolution_nm"):
+    with pytest.raises(UserError, match="no column or metadata 'resolution'; choose from .*resolution_nm"):
         read_labelled(repo, target="resolution")
 
 
