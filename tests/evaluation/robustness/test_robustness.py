@@ -85,7 +85,7 @@ def test_the_batch_size_changes_nothing_and_other_settings_are_refused(
 ) -> None:
     options: dict[str, Any] = {"families": ["photons"], "repeats": 1}
     one = robustness(data, models / "tiny", tmp_path / "one", **options).record
-    other = robustness(data, models / "tiny", tmp_path / "two", batch_size=1, cache="none", **options).record
+    other = robustness(data, models / "tiny", tmp_path / "two", batch_size=1, cache=None, **options).record
     assert one["accuracy"] == other["accuracy"] and one["tolerance"] == other["tolerance"]
     assert robustness(data, models / "tiny", tmp_path / "one", **options).record == one
     with pytest.raises(UserError, match="made with other settings"):
