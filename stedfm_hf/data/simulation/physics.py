@@ -10,7 +10,8 @@ import numpy as np
 from stedfm_hf.data.simulation.structures import STRUCTURES
 from stedfm_hf.runs.errors import UserError
 
-_SIGMA_PER_FWHM = 1.0 / np.sqrt(8.0 * np.log(2.0))
+SIGMA_PER_FWHM = 1.0 / np.sqrt(8.0 * np.log(2.0))
+"""Standard deviation of a Gaussian with full width at half maximum 1."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class SimulationSettings:
             >>> round(SimulationSettings(pixel_size_nm=20.0).sigma(47.1), 3)
             1.0
         """
-        return float(fwhm_nm * _SIGMA_PER_FWHM / self.pixel_size_nm)
+        return float(fwhm_nm * SIGMA_PER_FWHM / self.pixel_size_nm)
 
     def effective_fwhm_nm(self, fwhm_nm: float, depletion: float) -> float:
         """Compute the full width at half maximum of the point spread function at a depletion power, in nm.

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from stedfm_hf.evaluation.robustness.counts import FWHM_PER_SIGMA, Counts, thin
+from stedfm_hf.data.simulation.physics import SIGMA_PER_FWHM
+from stedfm_hf.evaluation.robustness.counts import Counts, thin
 
 
 def photon_fraction(counts: Counts, level: float) -> np.ndarray:
@@ -62,7 +63,7 @@ def depletion(counts: Counts, level: float) -> np.ndarray:
         counts: Image in counts.
         level: Full width at half maximum of the point spread function, in the unit of the pixel size.
     """
-    sigma = np.sqrt(max(level**2 - counts.psf_fwhm**2, 0.0)) / FWHM_PER_SIGMA
+    sigma = np.sqrt(max(level**2 - counts.psf_fwhm**2, 0.0)) * SIGMA_PER_FWHM
     blurred = gaussian_filter(counts.values, (0.0, sigma / counts.pixel_size[0], sigma / counts.pixel_size[1]))
     return counts.rng.poisson(np.maximum(blurred, 0.0)).astype(np.float64)
 

@@ -14,8 +14,6 @@ PEAK_COUNTS = 50.0
 """Counts at the brightest pixel that are assumed for images whose pixels are not counts."""
 PSF_FWHM_NM = 60.0
 """Assumed full width at half maximum of the point spread function of the unchanged images, in nm."""
-FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
-"""Full width at half maximum of a Gaussian with standard deviation 1."""
 _LEAST_CONTRAST = 0.25
 
 

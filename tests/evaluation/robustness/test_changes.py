@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from stedfm_hf.evaluation.robustness.counts import FWHM_PER_SIGMA, PEAK_COUNTS, Calibration
+from stedfm_hf.data.simulation.physics import SIGMA_PER_FWHM
+from stedfm_hf.evaluation.robustness.counts import PEAK_COUNTS, Calibration
 from stedfm_hf.evaluation.robustness.families import Family, default_families
 from stedfm_hf.evaluation.robustness.images import change_images
 from stedfm_hf.evaluation.robustness.reference import reference_families
@@ -117,10 +118,10 @@ def test_background_offset_and_gain() -> None:
 def test_the_point_spread_function_has_the_requested_width() -> None:
     point = np.zeros((65, 65))
     point[32, 32] = 1e8
-    current = gaussian_filter(point, 60.0 / 20.0 / FWHM_PER_SIGMA)
+    current = gaussian_filter(point, 60.0 / 20.0 * SIGMA_PER_FWHM)
     profile = changed("psf", sted(np.round(current).astype(np.int64)), 200.0).sum(axis=0)
     offsets = (np.arange(65) - 32) * 20.0
-    width = math.sqrt(float((profile * offsets**2).sum() / profile.sum())) * FWHM_PER_SIGMA
+    width = math.sqrt(float((profile * offsets**2).sum() / profile.sum())) / SIGMA_PER_FWHM
     assert width == pytest.approx(200.0, rel=0.02)
     flat = changed("psf", noise(50.0), 200.0)
     assert flat.var() == pytest.approx(50.0, rel=0.08)  # shot noise is not averaged away
