@@ -123,7 +123,7 @@ filaments and rings. Bright structures on a dark background need no encoder. Ano
 
 Measured on {machine}.
 
-<!-- not run: takes hours -->
+<!-- not run: takes minutes -->
 ```bash
 {commands}
 ```

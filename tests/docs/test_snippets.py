@@ -29,8 +29,8 @@ REASONS = {
     "needs the server of the block above": 1,
     "needs torchvision and the scripts of transformers": 1,
     "serves until it is stopped": 3,
-    "takes hours": 3,
-    "takes minutes": 2,
+    "takes hours": 2,
+    "takes minutes": 3,
 }
 # Pages that take more than a few seconds; tests/cli/test_documented_commands.py checks their commands quickly.
 SLOW = {

@@ -227,4 +227,4 @@ def test_gradient_maps_need_a_classifier_in_evaluation_mode() -> None:
 
 def test_a_model_without_attention_is_refused() -> None:
     with pytest.raises(UserError, match="load the model with the backend torch"):
-        attention_maps(torch.nn.Linear(1, 1), pixels(1))  # type: ignore[arg-type]  # on purpose
+        attention_maps(torch.nn.Linear(1, 1), pixels(1))  # type: ignore[arg-type]  # another class than a STED-FM model: it is refused

@@ -127,6 +127,7 @@ def test_training_mode_is_refused(part: str) -> None:
 
 def test_a_head_that_is_not_linear_is_refused() -> None:
     model: StedFmForImageClassification = classifier()
-    model.classifier = nn.Sequential(nn.Linear(32, 8), nn.ReLU(), nn.Linear(8, 3))  # type: ignore[assignment]  # wrong
+    head = nn.Sequential(nn.Linear(32, 8), nn.ReLU(), nn.Linear(8, 3))
+    model.classifier = head  # type: ignore[assignment]  # another class than the head of the model: it is refused
     with pytest.raises(UserError, match="the head is a Sequential"):
         logit_maps(model.eval(), pixels(1))
