@@ -7,6 +7,7 @@ from typing import Any
 
 from stedfm_hf.exports.backends import check_backend
 from stedfm_hf.runs import UserError, options
+from stedfm_hf.runs.dask_cluster import check_cluster
 from stedfm_hf.runs.settings import argument, option, settings
 
 SEARCHES = ("auto", "exact", "approximate")
@@ -80,7 +81,8 @@ class IndexSettings:
     normalization: str | None = options.normalization()
     intensity_range: tuple[float, float] | None = options.intensity_range()
     precision: str = options.precision(backends=True)
-    device: str = options.device()
+    device: str = options.devices()
+    cluster: str | None = options.cluster()
     backend: str = options.backend()
     tile_size: str | int | None = options.tile_size()
     batch_size: int = options.batch_size(32)
@@ -92,6 +94,7 @@ class IndexSettings:
         if not self.inputs and not self.remove:
             raise UserError("INPUT is missing: give images, a data set or a table, or remove items with --remove")
         check_backend(self.backend, self.precision, self.device)
+        check_cluster(self.cluster)
 
 
 @settings

@@ -43,7 +43,7 @@ def check_backend(backend: str, precision: str = "float32", device: str = "auto"
             raise UserError("precision int8 needs the backend onnx; add --backend onnx")
         return
     check_export_precision(backend, precision)
-    if device not in ("auto", "cpu"):
+    if not set(device.split(",")) <= {"auto", "cpu"}:
         raise UserError(f"the backend {backend} runs on the CPU; remove --device {device}, or use --backend torch")
     check_libraries(backend)
 

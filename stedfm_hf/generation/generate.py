@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from stedfm_hf.generation.image_files import Stack
     from stedfm_hf.generation.loading import LoadedPipeline
-    from stedfm_hf.inference.stepwise import Fact
+    from stedfm_hf.inference.preparation import Fact
 
 COMMAND, TABLE = "generate", "generated.parquet"
 REFERENCE_STEPS = 1000

@@ -16,8 +16,10 @@ from stedfm_hf.data.sources import Source
 from stedfm_hf.generation.loading import LoadedPipeline
 from stedfm_hf.generation.settings import AttributeWalkSettings, GenerateSettings
 from stedfm_hf.inference.maps import write_map_tiff
+from stedfm_hf.inference.preparation import Fact, Preparation
 from stedfm_hf.inference.resuming import remove_maps
-from stedfm_hf.inference.stepwise import Fact, Preparation, open_table, process_sources, scaling_of, table_of
+from stedfm_hf.inference.source_batches import SourceBatch
+from stedfm_hf.inference.stepwise import open_table, process_sources, scaling_of, table_of
 from stedfm_hf.inference.tables import OF_IMAGE, OF_MODEL, TableParts, TableResult, read_table
 from stedfm_hf.reports.figures import middle
 from stedfm_hf.runs import UserError
@@ -86,16 +88,16 @@ def make_images(
     with open_table(
         folder / table, command, settings, loaded.encoder, {**scaling, **resolved}, skipped, remove_items=remove
     ) as output:
-        process_sources(
-            TableParts(output, schema),
-            sources,
+        parts = TableParts(output, schema)
+        batch = SourceBatch(
+            parts.store,
             Preparation(loaded.encoder, settings.series, channel, scaling),
             _no_arrays,
             partial(_table, schema=schema, loaded=loaded),
-            workers=1,
+            threads=1,
             annotate=_Writer(folder, make, loaded.size_px),
-            remove_results=remove,
         )
+        process_sources(parts, sources, batch, remove_results=remove)
     return TableResult(folder / table, output.manifest, read_table(folder / table, schema))
 
 

@@ -39,5 +39,5 @@ class Measurer:
             return values
         scaling = {"normalization": "none", "pixel_size_nm": pixel_size_nm}
         ready = [self.classifier.processor.prepare(np.asarray(image, np.float32), **scaling) for image in images]
-        predictions = list(predict(self.classifier.model, ready, tile_size="auto", batch_size=16))
+        predictions = list(predict(self.classifier, ready, tile_size="auto", batch_size=16))
         return np.column_stack([values, np.stack(predictions)])

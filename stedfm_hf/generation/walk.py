@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stedfm_hf.generation.image_files import Stack
     from stedfm_hf.generation.loading import LoadedPipeline
     from stedfm_hf.generation.walks import Noise, Start, Walk
-    from stedfm_hf.inference.stepwise import Fact
+    from stedfm_hf.inference.preparation import Fact
 
 COMMAND = "attribute walk"
 WALKS, REPORT = "walks.parquet", "report.html"

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedfm_hf.data.sources import check_separate, find_sources
+from stedfm_hf.inference.devices import devices_of
 from stedfm_hf.inference.settings import ClassifySettings
 from stedfm_hf.runs import UserError
+from stedfm_hf.runs.executors import open_workers
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.weights.models import find_model
@@ -80,8 +82,10 @@ def _classify(settings: ClassifySettings) -> TableResult:
     # Errors up to here are reported at once: these modules import torch, which takes seconds.
     from stedfm_hf.inference.loading import load_classifier
     from stedfm_hf.inference.predictions import predict, prediction_columns, prediction_schema, prediction_table
+    from stedfm_hf.inference.preparation import Preparation
     from stedfm_hf.inference.resuming import remove_maps
-    from stedfm_hf.inference.stepwise import Preparation, check_tile_size, open_table, process_sources, scaling_of
+    from stedfm_hf.inference.source_batches import SourceBatch
+    from stedfm_hf.inference.stepwise import check_tile_size, open_table, process_sources, scaling_of
     from stedfm_hf.inference.tables import TRAINED_ON, TableParts, TableResult, read_table
     from stedfm_hf.labels.training_sources import read_training_sources
 
@@ -104,19 +108,22 @@ def _classify(settings: ClassifySettings) -> TableResult:
         "map_stride": None if map_writer is None else map_writer.stride,
     }
     remove_results = None if folder is None else partial(remove_maps, folder, kinds=["map"])
-    with open_table(
-        target, "classify", settings, classifier, resolved, skipped, {TRAINED_ON: trained_on}, remove_results
-    ) as output:
-        process_sources(
-            TableParts(output, schema),
-            sources,
+    with (
+        open_table(
+            target, "classify", settings, classifier, resolved, skipped, {TRAINED_ON: trained_on}, remove_results
+        ) as output,
+        open_workers(settings.cluster, devices=devices_of(settings.device, settings.backend)) as workers,
+    ):
+        parts = TableParts(output, schema)
+        batch = SourceBatch(
+            parts.store,
             Preparation(classifier, settings.series, channel, scaling),
-            partial(predict, classifier.model, tile_size=settings.tile_size, batch_size=settings.batch_size),
-            lambda results: prediction_table(results, schema, classifier, columns),
-            workers=settings.workers,
+            partial(predict, classifier, tile_size=settings.tile_size, batch_size=settings.batch_size),
+            partial(prediction_table, schema=schema, classifier=classifier, columns=columns),
+            settings.workers,
             annotate=map_writer,
-            remove_results=remove_results,
         )
+        process_sources(parts, sources, batch, workers=workers, remove_results=remove_results)
     return TableResult(target, output.manifest, read_table(target, schema))
 
 
@@ -134,6 +141,6 @@ def _map_writer(folder: Path, settings: ClassifySettings, classifier: Classifier
     except OSError as error:
         raise UserError(f"maps {folder}: the folder cannot be made ({error.strerror}); choose another") from error
     # A tile of a map has the crop size of the model: `tile_size` of the settings does not apply.
-    predict_tiles = partial(predict, classifier.model, tile_size=None, batch_size=settings.batch_size)
+    predict_tiles = partial(predict, classifier, tile_size=None, batch_size=settings.batch_size)
     limits = None if classifier.model.config.target_type == "regression" else (0.0, 1.0)
     return MapWriter(folder, predict_tiles, names, tile_size, stride, limits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stedfm_hf.data.sources import Source, find_sources
+from stedfm_hf.inference.devices import devices_of
 from stedfm_hf.inference.settings import EmbedSettings
+from stedfm_hf.runs.executors import open_workers
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.weights.models import find_model
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from stedfm_hf.inference.loading import Encoder
-    from stedfm_hf.inference.stepwise import Fact
+    from stedfm_hf.inference.preparation import Fact
     from stedfm_hf.inference.tables import Parts, TableResult
 
 
@@ -84,7 +86,7 @@ def _embed(settings: EmbedSettings) -> TableResult:
             encoder,
             settings,
             scaling,
-            lambda results: _embedding_table(encoder, schema, patches, results),
+            partial(_embedding_table, encoder, schema, patches),
         )
     return TableResult(target, output.manifest, read_table(target, schema))
 
@@ -123,27 +125,33 @@ def embed_sources(
         settings: Settings of the embedding.
         scaling: Result of `embedding_scaling`.
         tabulate: Function that makes the rows of images from their facts and embeddings: (D,), or (rows, cols, D) with
-            the pooling `patch`.
+            the pooling `patch`. Another process must be able to unpickle it.
     """
-    from stedfm_hf.inference.stepwise import Preparation, process_sources
-    from stedfm_hf.modeling.tiling_stedfm import encode_images
+    from stedfm_hf.inference.preparation import Preparation
+    from stedfm_hf.inference.source_batches import SourceBatch
+    from stedfm_hf.inference.stepwise import process_sources
 
     options = dict(scaling)
     channel = options.pop("channel")
-    process_sources(
-        parts,
-        sources,
-        Preparation(encoder, settings.series, channel, options),
-        partial(
-            encode_images,
-            encoder.model,
-            pooling=settings.pooling,
-            tile_size=settings.tile_size,
-            batch_size=settings.batch_size,
-        ),
-        tabulate,
-        workers=settings.workers,
+    compute = partial(
+        _encode,
+        encoder,
+        pooling=settings.pooling,
+        tile_size=settings.tile_size,
+        batch_size=settings.batch_size,
     )
+    prepare = Preparation(encoder, settings.series, channel, options)
+    with open_workers(settings.cluster, devices=devices_of(settings.device, settings.backend)) as workers:
+        process_sources(
+            parts, sources, SourceBatch(parts.store, prepare, compute, tabulate, settings.workers), workers=workers
+        )
+
+
+def _encode(encoder: Encoder, images: Iterable[np.ndarray], **options: Any) -> Iterator[np.ndarray]:
+    """Embed images. The encoder is an argument and not its network, which cannot travel to another process."""
+    from stedfm_hf.modeling.tiling_stedfm import encode_images
+
+    return encode_images(encoder.model, images, **options)
 
 
 def _embedding_table(

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from stedfm_hf.data.sources import Source
 from stedfm_hf.runs import FileStamp, atomic_path, counted
 from stedfm_hf.runs.output import Output
 from stedfm_hf.runs.parts import Part, PartStore
@@ -65,6 +66,26 @@ class SegmentResult(OutputResult):
         }
 
 
+@dataclass(frozen=True)
+class FieldParts:
+    """Parts of the fields that are done, one for each field.
+
+    Attributes:
+        store: Store of the parts.
+    """
+
+    store: PartStore
+
+    def has(self, path: str, number: int) -> bool:
+        """Return whether field `number` of the file `path` is done."""
+        return self.store.path(f"{path}.{number}").exists()
+
+    def add(self, source: Source, number: int, field: Mapping[str, Any], objects: pa.Table) -> None:
+        """Record a finished field: its row in the table of fields, and its objects."""
+        notes = {"path": source.path, "number": number, "row": dict(field), "stamp": source.stamp}
+        self.store.write(f"{source.path}.{number}", objects, {}, notes)
+
+
 class FieldRecords:
     """Tables of fields and objects, stored in one part per field until they are combined.
 
@@ -74,6 +95,7 @@ class FieldRecords:
         objects: Columns of the table of objects.
 
     Attributes:
+        parts: Parts of the fields.
         begun: Stamps of the files with parts of an interrupted run, if they are known.
     """
 
@@ -81,6 +103,7 @@ class FieldRecords:
         self.output, self.manifest = output, output.manifest
         self._schemas = {output.path / FIELDS: fields, output.path / OBJECTS: objects}
         self._store = PartStore(output.path / PARTS)
+        self.parts = FieldParts(self._store)
         for leftover in output.path.rglob(".*.tmp.*"):  # of a run that was killed: as large as the field it was at
             leftover.unlink(missing_ok=True)
         stamps = {part.notes["path"]: part.notes["stamp"] for part in self._store}
@@ -92,15 +115,6 @@ class FieldRecords:
         if time.monotonic() - self._saved > _SAVE_EVERY:
             self.output.save()
             self._saved = time.monotonic()
-
-    def has(self, path: str, number: int) -> bool:
-        """Return whether field `number` of the file `path` is done."""
-        return self._store.path(f"{path}.{number}").exists()
-
-    def add(self, path: str, number: int, field: Mapping[str, Any], objects: pa.Table) -> None:
-        """Record a finished field: its row in the table of fields, and its objects."""
-        notes = {"path": path, "number": number, "row": dict(field), "stamp": self.manifest.stamps.get(path)}
-        self._store.write(f"{path}.{number}", objects, {}, notes)
 
     def remove_results(self, paths: Collection[str]) -> None:
         """Remove the parts and rows of some files."""

@@ -17,7 +17,7 @@ from stedfm_hf.inference.objects import Components, Hulls
 from stedfm_hf.inference.overlay import write_overlay
 from stedfm_hf.inference.plane_files import Planes, new_planes
 from stedfm_hf.inference.segmenter import Segmenter
-from stedfm_hf.inference.stepwise import LARGE
+from stedfm_hf.inference.source_batches import LARGE
 from stedfm_hf.inference.tables import OF_IMAGE, OF_MODEL
 from stedfm_hf.inference.zarr_planes import ZarrPlanes
 from stedfm_hf.runs import Progress
@@ -90,6 +90,7 @@ class FieldTask:
         probabilities: Type of the probability maps, `"float32"`, `"uint8"` or None.
         overlay: Whether an overlay is written.
         suffix: Suffix of the files of masks and maps, which decides their format (see `new_planes`).
+        shows_rows: Whether the rows of a large field show progress.
     """
 
     segmenter: Segmenter
@@ -102,6 +103,7 @@ class FieldTask:
     probabilities: str | None
     overlay: bool
     suffix: str = ".tif"
+    shows_rows: bool = True
 
     def __call__(self, field: Field, path: str, number: int) -> tuple[dict[str, Any], pa.Table]:
         """Segment field `number` (from 1) of a file, and return its row and its table of objects."""
@@ -113,7 +115,7 @@ class FieldTask:
         with ExitStack() as stack:
             labels = stack.enter_context(self._open_labels(path, number, field, about))
             maps = stack.enter_context(self._open_maps(path, number, field, about))
-            progress = stack.enter_context(_rows_progress(field, path))
+            progress = stack.enter_context(_rows_progress(field, path if self.shows_rows else None))
             for top, band in probability_bands(
                 self.segmenter,
                 field,
@@ -290,7 +292,7 @@ class FieldTask:
         return pa.concat_tables(tables).combine_chunks()
 
 
-def _rows_progress(field: Field, path: str) -> Any:
-    if field.shape[0] * field.shape[1] < LARGE:
+def _rows_progress(field: Field, path: str | None) -> Any:
+    if path is None or field.shape[0] * field.shape[1] < LARGE:
         return nullcontext()
     return Progress(field.shape[0], description=path, unit="rows")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,11 +28,39 @@ from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification, Ste
 from stedfm_hf.runs import UserError, sha256_file
 from stedfm_hf.runs.options import DEVICES
 from stedfm_hf.runs.quiet import quiet_transformers
+from stedfm_hf.runs.worker_process import device_or, worker_number
 from stedfm_hf.weights.damage import explained, refuse_missing
 from stedfm_hf.weights.models import HEADS, ModelSource, check_head, find_model
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Network = TypeVar("Network", bound=StedFmPreTrainedModel)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a model is loaded, so that worker processes load it themselves.
+
+    Attributes:
+        function: Function that loads it, such as `load_encoder`.
+        source: Location of the model.
+        device: Device; the process may have its own (`runs.worker_process`).
+        precision: Precision.
+        backend: Library that computes it.
+    """
+
+    function: Callable[..., Loaded]
+    source: ModelSource
+    device: str
+    precision: str
+    backend: str = "torch"
+
+
+@lru_cache(maxsize=2)
+def _load_once(loading: Loading) -> Loaded:
+    """Load a model, or return the one that this process has loaded before."""
+    return loading.function(
+        loading.source, device=loading.device, precision=loading.precision, backend=loading.backend
+    )
 
 
 @dataclass(frozen=True)
@@ -43,12 +73,20 @@ class Loaded:
         processor: Image processor of its folder.
         name: Hub id or name of the folder; for a packaged encoder the id with a note on its training data.
         weights_sha256: SHA-256 of `model.safetensors` in the folder.
+        loading: How another process loads it; None if it cannot.
     """
 
     model: StedFmPreTrainedModel
     processor: StedFmImageProcessor
     name: str
     weights_sha256: str
+    loading: Loading | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle how the model is loaded instead of its weights."""
+        if self.loading is None:
+            raise TypeError(f"the model {self.name} is in memory only; another process cannot load it")
+        return _load_once, (replace(self.loading, precision=self.precision),)
 
     @property
     def precision(self) -> str:
@@ -111,18 +149,19 @@ def load_encoder(
     Raises:
         UserError: If the model, the device, the precision or the backend is not available.
     """
-    if backend != "torch":
-        return Encoder(**load_exported(find_model(model), "encoder", backend, device, precision))
-    target_device, dtype = _device_and_dtype(device, precision)
     source = find_model(model)
+    loading = Loading(load_encoder, source, device, precision, backend)
+    if backend != "torch":
+        return Encoder(**load_exported(source, "encoder", backend, device, precision), loading=loading)
+    target_device, dtype = _device_and_dtype(device, precision)
     refuse_export(source)
     advice = "give a folder written by `stedfm convert`, a Hub id or demo"
     with explained(source.given, source.location, advice):
-        network, loading = AutoModel.from_pretrained(source.location, dtype=dtype, output_loading_info=True)
+        network, report = AutoModel.from_pretrained(source.location, dtype=dtype, output_loading_info=True)
         facts = _facts(source)
-    refuse_missing(source.given, loading["missing_keys"], advice)
+    refuse_missing(source.given, report["missing_keys"], advice)
     _check_model_class(source, network, StedFmModel, facts)
-    return Encoder(network.to(target_device).eval(), **facts)
+    return Encoder(network.to(target_device).eval(), **facts, loading=loading)
 
 
 def load_classifier(
@@ -140,17 +179,18 @@ def load_classifier(
         UserError: If the model, the device, the precision or the backend is not available, or the model has no
             classification head.
     """
+    source = find_model(model, head="ForImageClassification")
+    loading = Loading(load_classifier, source, device, precision, backend)
     if backend != "torch":
-        source = find_model(model, head="ForImageClassification")
-        return Classifier(**load_exported(source, "classifier", backend, device, precision))
+        return Classifier(**load_exported(source, "classifier", backend, device, precision), loading=loading)
     network, facts = load_headed(
-        model,
+        source,
         StedFmForImageClassification,
         AutoModelForImageClassification,
         device=device,
         precision=precision,
     )
-    return Classifier(network, **facts)
+    return Classifier(network, **facts, loading=loading)
 
 
 @quiet_transformers()
@@ -231,15 +271,18 @@ def _check_model_class(
 
 
 def choose_device(device: str) -> torch.device:
-    """Resolve `"auto"` and check that the device is available."""
+    """Resolve `"auto"` and check that the device is available; of several devices, take the first."""
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    device = device_or(device).partition(",")[0]
     if device == "auto":
-        return torch.device(next((name for name in ("cuda", "mps") if available[name]), "cpu"))
+        device = next((name for name in ("cuda", "mps") if available[name]), "cpu")
     kind = device.partition(":")[0]
     if kind not in available:
         raise UserError(f"device {device!r} is unknown; choose {', '.join(DEVICES)}")
     if not available[kind]:
         raise UserError(f"device {device!r} is not available here; use --device cpu, or see `stedfm doctor`")
+    if device == "cuda" and (number := worker_number()) is not None:
+        device = f"cuda:{number % torch.cuda.device_count()}"  # the workers of a machine share its GPUs
     return torch.device(device)
 
 

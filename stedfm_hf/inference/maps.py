@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 from matplotlib.figure import Figure
 
-from stedfm_hf.inference.stepwise import Fact
+from stedfm_hf.inference.preparation import Fact
 from stedfm_hf.modeling.image_processing_stedfm import resample
 from stedfm_hf.reports.figures import FIGURE_DPI, show_image, style
 from stedfm_hf.runs import atomic_path

@@ -18,9 +18,10 @@ from stedfm_hf.inference.fields import fields_of
 from stedfm_hf.inference.loading import Classifier, Encoder, Loaded
 from stedfm_hf.inference.maps import MapWriter
 from stedfm_hf.inference.predictions import predict, prediction_columns, prediction_schema, prediction_table
+from stedfm_hf.inference.preparation import Fact, Preparation
 from stedfm_hf.inference.segmenter import Segmenter
 from stedfm_hf.inference.segmenting import checked_probabilities, checked_threshold, checked_tiles
-from stedfm_hf.inference.stepwise import Fact, Preparation, scaling_of, table_of
+from stedfm_hf.inference.stepwise import scaling_of, table_of
 from stedfm_hf.inference.tables import embedding_schema
 from stedfm_hf.modeling.tiling_stedfm import encode_images
 from stedfm_hf.runs import FileStamp
@@ -246,7 +247,7 @@ def classify_image(classifier: Classifier, image: StedImage, map_folder: Path) -
     """
     prepared, columns = prepare_image(classifier, image), prediction_columns(classifier)
     config = classifier.model.config
-    run = partial(predict, classifier.model, batch_size=BATCH_SIZE)
+    run = partial(predict, classifier, batch_size=BATCH_SIZE)
     values = list(run((pixels for _, pixels in prepared), tile_size="auto"))
     _check_finite(values)
     write_map = MapWriter(

@@ -10,9 +10,9 @@ import pyarrow as pa
 import torch
 
 from stedfm_hf.inference.loading import Classifier, names_of
-from stedfm_hf.inference.stepwise import Fact, table_of
+from stedfm_hf.inference.preparation import Fact
+from stedfm_hf.inference.stepwise import table_of
 from stedfm_hf.inference.tables import OF_IMAGE, OF_MODEL
-from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 from stedfm_hf.modeling.tiling_stedfm import encode_images
 
 
@@ -23,12 +23,13 @@ def prediction_columns(classifier: Classifier) -> dict[str, str]:
 
 
 def predict(
-    model: StedFmForImageClassification, images: Iterable[np.ndarray], *, tile_size: int | str | None, batch_size: int
+    classifier: Classifier, images: Iterable[np.ndarray], *, tile_size: int | str | None, batch_size: int
 ) -> Iterator[np.ndarray]:
     """Predict the probabilities of each image, or the values of a regression, (C,) float32.
 
     The head is applied to one image at a time, so that rounding does not depend on the other images.
     """
+    model = classifier.model
     kind = model.config.target_type
     for vector in encode_images(
         model, images, pooling=model.config.pooling, tile_size=tile_size, batch_size=batch_size

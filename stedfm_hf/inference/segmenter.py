@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import AutoModelForSemanticSegmentation
 
-from stedfm_hf.inference.loading import Loaded, load_exported, load_headed, names_of
+from stedfm_hf.inference.loading import Loaded, Loading, load_exported, load_headed, names_of
 from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
 from stedfm_hf.weights.models import ModelSource, find_model
 
@@ -66,14 +66,15 @@ def load_segmenter(
         >>> load_segmenter(folder, device="cpu").object_classes
         {1: 'rings'}
     """
+    source = find_model(model, head="ForSemanticSegmentation")
+    loading = Loading(load_segmenter, source, device, precision, backend)
     if backend != "torch":
-        source = find_model(model, head="ForSemanticSegmentation")
-        return Segmenter(**load_exported(source, "segmenter", backend, device, precision))
+        return Segmenter(**load_exported(source, "segmenter", backend, device, precision), loading=loading)
     network, facts = load_headed(
-        model,
+        source,
         StedFmForSemanticSegmentation,
         AutoModelForSemanticSegmentation,
         device=device,
         precision=precision,
     )
-    return Segmenter(network, **facts)
+    return Segmenter(network, **facts, loading=loading)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from stedfm_hf.data.sources import Source
+from stedfm_hf.data.sources import Source, chunks
+from stedfm_hf.inference.devices import devices_of
+from stedfm_hf.inference.field_batches import FieldBatch
 from stedfm_hf.inference.field_records import FIELDS, OBJECTS, PARTS, FieldRecords, SegmentResult
 from stedfm_hf.inference.field_task import KINDS, SUFFIXES, FieldTask, field_schema, object_schema
-from stedfm_hf.inference.fields import Field, read_fields
 from stedfm_hf.inference.resuming import remove_maps, unfinished
 from stedfm_hf.inference.segmenter import Segmenter
 from stedfm_hf.inference.settings import SegmentSettings
 from stedfm_hf.inference.stepwise import scaling_of
 from stedfm_hf.modeling.blending_stedfm import default_tile_overlap
-from stedfm_hf.runs import Progress, UserError, print_note, some_of
+from stedfm_hf.runs import Progress, UserError, print_note
+from stedfm_hf.runs.attempts import BATCH_ATTEMPTS
+from stedfm_hf.runs.executors import Workers, open_workers, run_items
 from stedfm_hf.runs.notes import ItemNotes
 from stedfm_hf.runs.output import open_output
+
+BATCH, BATCH_BYTES = 16, 2**26
+"""Largest number of files, and of bytes of several files, that a worker segments in one call."""
 
 
 def segment_fields(
@@ -77,20 +83,15 @@ def segment_fields(
         remaining = unfinished(output.manifest, sources, remove_results, begun=records.begun)
         if remaining and output.finished:
             output.reopen()
-        file_notes = ItemNotes()
         try:
-            with Progress(len(sources), description="segment", done=len(sources) - len(remaining)) as progress:
-                for source in remaining:
-                    fields = read_fields(source, segmenter, settings.series, channel, scaling)
-                    _segment_source(source, fields, task, records, progress, file_notes)
-                    progress.update()
-                    records.save_at_times()
+            with open_workers(settings.cluster, devices=devices_of(settings.device, settings.backend)) as workers:
+                batch = FieldBatch(records.parts, task, settings.series, channel, scaling, survives=workers.elsewhere)
+                _segment_sources(remaining, len(sources), batch, records, workers)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"the GPU does not have enough memory for {settings.batch_size} tiles of {tile_size} pixels; "
                 "lower --batch-size"
             ) from error
-        file_notes.print()
         records.finish([source.path for source in sources])
     result = SegmentResult(folder, output.manifest)
     if result.fields and not sum(result.objects.values()):
@@ -104,43 +105,27 @@ def segment_fields(
     return result
 
 
-def _segment_source(
-    source: Source,
-    fields: Iterable[Field],
-    task: FieldTask,
-    records: FieldRecords,
-    progress: Progress,
-    file_notes: ItemNotes,
+def _segment_sources(
+    remaining: Sequence[Source], total: int, batch: FieldBatch, records: FieldRecords, workers: Workers
 ) -> None:
-    """Segment the fields of a source that are not done yet, and record the status of the source.
+    """Segment the sources that are not done yet, and record and report the status of each.
 
-    A ValueError or MemoryError fails this source only, and is printed. Fields without signal are segmented with a
-    warning.
+    In this process the manifest is saved between any two sources, elsewhere between batches.
     """
-    manifest, number = records.manifest, 0
-    without_signal: dict[str, list[int]] = {}
-    read_with: dict[str, None] = {}
-    try:
-        for field in fields:
-            number += 1
-            read_with |= dict.fromkeys(field.notes)
-            if why := field.no_signal():
-                without_signal.setdefault(why, []).append(number)
-            if not records.has(source.path, number):
-                records.add(source.path, number, *task(field, source.path, number))
-    except (ValueError, MemoryError) as error:
-        manifest.failed(source.path, str(error) or type(error).__name__)
-        # Readers name the file in their own way; it is named here by the path of the tables.
-        reason = (manifest.items[source.path].reason or "").rpartition(f"{Path(source.path).name}: ")[2]
-        progress.note(f"stedfm: error: {source.path}: {reason}")
-    else:
-        notes = [] if number == 1 else [f"{number} fields"]
-        for why, numbers in without_signal.items():
-            where = "" if number == 1 else f" in field{'' if len(numbers) == 1 else 's'} {some_of(numbers)}"
-            notes.append(f"no signal{where} ({why})")
-            progress.note(f"stedfm: {source.path}: {notes[-1]}")
-        file_notes.add(source.path, read_with)
-        manifest.done(source.path, "; ".join(filter(None, [", ".join(notes), *read_with])) or None)
+    notes = ItemNotes()
+    with Progress(total, description="segment", done=total - len(remaining)) as progress:
+        shown = None if workers.elsewhere else progress
+        calls = ((chunk, shown) for chunk in chunks(remaining, BATCH if workers.elsewhere else 1, BATCH_BYTES))
+        for done in run_items(batch, calls, workers=workers, attempts=BATCH_ATTEMPTS):
+            for path, status in done.statuses.items():
+                records.manifest.record(path, status)
+                notes.add(path, done.notes.get(path, ()))
+            for message in done.messages:
+                progress.note(message)
+            if shown is None:
+                progress.update(len(done.statuses))
+            records.save_at_times()
+    notes.print()
 
 
 def checked_tiles(segmenter: Segmenter, tile_size: int | None, tile_overlap: int | None) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stedfm_hf.exports.backends import check_backend
 from stedfm_hf.runs import UserError, options
+from stedfm_hf.runs.dask_cluster import check_cluster
 from stedfm_hf.runs.settings import option, settings
 
 POOLINGS = ("avg", "token", "patch")
@@ -28,7 +29,8 @@ class EmbedSettings:
         help="Pooling of the tokens: avg (mean of the patches), token (class token) or patch (one row per patch).",
     )
     precision: str = options.precision(backends=True)
-    device: str = options.device()
+    device: str = options.devices()
+    cluster: str | None = options.cluster()
     backend: str = options.backend()
     tile_size: str | int | None = options.tile_size()
     batch_size: int = options.batch_size(32)
@@ -43,6 +45,7 @@ class EmbedSettings:
         """Refuse a table of an unknown format, and a backend that cannot run."""
         options.check_table(self.output)
         check_backend(self.backend, self.precision, self.device)
+        check_cluster(self.cluster)
 
 
 @settings
@@ -63,7 +66,8 @@ class ClassifySettings:
         None, minimum=1, help="Size of a cell of the map, in pixels; by default half the crop size of the model."
     )
     precision: str = options.precision(backends=True)
-    device: str = options.device()
+    device: str = options.devices()
+    cluster: str | None = options.cluster()
     backend: str = options.backend()
     tile_size: str | int | None = options.tile_size()
     batch_size: int = options.batch_size(32)
@@ -78,6 +82,7 @@ class ClassifySettings:
         """Refuse a table of an unknown format, a stride without a folder of maps, and a backend that cannot run."""
         options.check_table(self.output)
         check_backend(self.backend, self.precision, self.device)
+        check_cluster(self.cluster)
         if self.maps is None and self.map_stride is not None:
             raise UserError("--map-stride needs --maps; give both")
 
@@ -118,7 +123,8 @@ class SegmentSettings:
     )
     overlay: bool = option(True, help="Write a PNG of every field with the classes in colour.")
     precision: str = options.precision(backends=True)
-    device: str = options.device()
+    device: str = options.devices()
+    cluster: str | None = options.cluster()
     backend: str = options.backend()
     series: str | int | None = option(
         None,
@@ -135,3 +141,4 @@ class SegmentSettings:
     def check(self) -> None:
         """Refuse a backend that cannot run."""
         check_backend(self.backend, self.precision, self.device)
+        check_cluster(self.cluster)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -101,16 +101,15 @@ class Parts(Protocol):
     Attributes:
         output: Output of the command.
         manifest: Manifest of the output.
+        store: Parts with the rows.
     """
 
     output: Output
     manifest: Manifest
+    store: PartStore
 
-    def add(self, table: pa.Table, items: Iterable[str]) -> None:
-        """Write the rows of some items, whose status is in the manifest."""
-
-    def finish(self) -> None:
-        """Combine the rows when all items are done."""
+    def finish(self, order: Sequence[str]) -> None:
+        """Combine the rows when all items are done, in the order of the items."""
 
 
 class TableParts:
@@ -130,36 +129,35 @@ class TableParts:
         for item in self.manifest.failures():
             del self.manifest.items[item]  # to be tried again
 
-    def add(self, table: pa.Table, items: Iterable[str]) -> None:
-        """Write the rows of some items, whose status is in the manifest."""
-        self.store.write(self.store.next_name(), table, {item: self.manifest.items[item] for item in items})
-
-    def finish(self) -> None:
+    def finish(self, order: Sequence[str]) -> None:
         """Append the parts to the rows of the target, and remove the parts.
 
         The last rows of an item replace earlier ones.
+
+        Args:
+            order: Items in the order of their rows.
         """
         target = self.target
         if self.store.names() or not target.exists():
             with atomic_path(target) as temporary:
                 if target.suffix.lower() == ".csv":
-                    table = pa.concat_tables([self.schema.empty_table(), *self._tables()])
+                    table = pa.concat_tables([self.schema.empty_table(), *self._tables(order)])
                     pyarrow.csv.write_csv(_flatten(table), temporary)
                 else:
                     with pq.ParquetWriter(temporary, self.schema, compression="zstd") as writer:
-                        for table in self._tables():
+                        for table in self._tables(order):
                             writer.write_table(table)
         if self.store.folder.exists():
             self.output.save()  # before the parts go, which say what is done
             self.store.remove()
 
-    def _tables(self) -> Iterator[pa.Table]:
+    def _tables(self, order: Sequence[str]) -> Iterator[pa.Table]:
         """Yield the rows of the target and of every part, without replaced rows."""
         last = {item: part.name for part in self.store for item in part.items}
         if self.target.exists():
             done = {item for item, status in self.manifest.items.items() if status.state == "done"}
             yield _rows_of(read_table(self.target, self.schema), done - last.keys())
-        for part in self.store:
+        for part in self.store.in_order(order):
             table = part.table().cast(self.schema)
             yield _rows_of(table, [item for item in part.items if last[item] == part.name])
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from stedfm_hf.data.sources import Source
 from stedfm_hf.inference.loading import Classifier, Encoder, Loaded, load_encoder, names_of
-from stedfm_hf.inference.stepwise import Preparation
+from stedfm_hf.inference.preparation import Preparation
 from stedfm_hf.interpretability.components import components_in, fit_components
 from stedfm_hf.interpretability.explainers import (
     AttentionExplainer,

@@ -9,7 +9,7 @@ import numpy as np
 
 from stedfm_hf.data.sources import Source
 from stedfm_hf.inference.loading import Encoder
-from stedfm_hf.inference.stepwise import Preparation
+from stedfm_hf.inference.preparation import Preparation
 from stedfm_hf.interpretability.explainers import patch_tokens
 from stedfm_hf.interpretability.fields import Tiles
 from stedfm_hf.interpretability.patch_pca import ARRAYS, FACTS, PatchPca, foreground_patches

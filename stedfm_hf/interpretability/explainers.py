@@ -11,7 +11,7 @@ import torch
 
 from stedfm_hf.inference.loading import Classifier, Encoder, Loaded, names_of
 from stedfm_hf.inference.predictions import predict
-from stedfm_hf.inference.stepwise import Fact
+from stedfm_hf.inference.preparation import Fact
 from stedfm_hf.interpretability.attention import attention_maps, attention_rows, reference_maps
 from stedfm_hf.interpretability.fields import Tiles
 from stedfm_hf.interpretability.matching import correspondence

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from stedfm_hf.inference.loading import Loaded, load_classifier, load_encoder
+from stedfm_hf.inference.preparation import Preparation
 from stedfm_hf.inference.resuming import remove_maps
-from stedfm_hf.inference.stepwise import Preparation, process_sources, scaling_of, table_of
+from stedfm_hf.inference.source_batches import SourceBatch
+from stedfm_hf.inference.stepwise import process_sources, scaling_of, table_of
 from stedfm_hf.inference.tables import TableParts, parts_name, read_table
 from stedfm_hf.interpretability.building import Given, build_explainer
 from stedfm_hf.interpretability.components import COMPONENTS
@@ -57,16 +59,16 @@ def explain_sources(given: Given) -> ExplainResult:
         if isinstance(explainer, PcaExplainer):
             explainer.pca.save(folder)
         try:
-            process_sources(
-                TableParts(output, schema, target),
-                given.sources,
+            parts = TableParts(output, schema, target)
+            batch = SourceBatch(
+                parts.store,
                 prepare,
                 _nothing,
                 lambda results: table_of([fact for fact, _ in results], schema, loaded, {}),
-                workers=settings.workers,
+                settings.workers,
                 annotate=ExplanationWriter(folder, explainer, given.method),
-                remove_results=remove_results,
             )
+            process_sources(parts, given.sources, batch, remove_results=remove_results)
         except torch.OutOfMemoryError as error:
             raise UserError("the GPU does not have enough memory; lower --batch-size or --tile-size") from error
         table = read_table(target, schema)

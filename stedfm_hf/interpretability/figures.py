@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from stedfm_hf.inference.overlay import thumbnail
-from stedfm_hf.inference.stepwise import Fact
+from stedfm_hf.inference.preparation import Fact
 from stedfm_hf.interpretability.explainers import Explanation
 from stedfm_hf.reports.figures import FIGURE_DPI, IMAGE_MAP, PALETTE, show_image, style
 from stedfm_hf.runs import atomic_path

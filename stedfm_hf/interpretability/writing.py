@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from stedfm_hf.inference.maps import write_map_tiff
-from stedfm_hf.inference.stepwise import Fact
+from stedfm_hf.inference.preparation import Fact
 from stedfm_hf.inference.tables import OF_IMAGE, OF_MODEL
 from stedfm_hf.interpretability.explainers import Explainer, Explanation
 from stedfm_hf.interpretability.figures import limits_of, peak_of, write_figure

@@ -52,6 +52,19 @@ class ItemStatus:
         return asdict(self) if self.stamp else {"state": self.state, "reason": self.reason}
 
 
+def status_of(
+    state: Literal["done", "failed", "skipped"], reason: str | None = None, stamp: FileStamp | None = None
+) -> ItemStatus:
+    """Return the status of an item with its reason or note on one line, and the stamp of its file.
+
+    Example:
+        >>> status_of("failed", "the  file is empty").reason
+        'the file is empty'
+    """
+    size, modified = stamp or (None, None)
+    return ItemStatus(state, None if reason is None else _one_line(reason), size, modified)
+
+
 @dataclass
 class Manifest:
     """Settings of a run and the status of every item, written as JSON next to the output.
@@ -104,18 +117,22 @@ class Manifest:
 
     def done(self, item: str, note: str | None = None) -> None:
         """Record that an item is done, optionally with a note."""
-        stamp = self.stamps.get(item, (None, None))
-        self._record(item, ItemStatus("done", None if note is None else _one_line(note), *stamp))
+        self.record(item, status_of("done", note, self.stamps.get(item)))
 
     def failed(self, item: str, message: str | BaseException) -> None:
         """Record that an item failed, with its error on one line."""
-        self._record(item, ItemStatus("failed", _one_line(str(message))))
+        self.record(item, status_of("failed", str(message)))
 
     def skipped(self, item: str, reason: str) -> None:
         """Record that an item was skipped on purpose, with the reason."""
-        self._record(item, ItemStatus("skipped", _one_line(reason)))
+        self.record(item, status_of("skipped", reason))
 
-    def _record(self, item: str, status: ItemStatus) -> None:
+    def record(self, item: str, status: ItemStatus) -> None:
+        """Record the status of an item.
+
+        Raises:
+            ValueError: If the item is an absolute path.
+        """
         if _is_absolute(item):
             raise ValueError(f"{item}: items are recorded relative to the input they were found under")
         self.items[item] = status

@@ -90,6 +90,29 @@ def device() -> Any:
     )
 
 
+def devices() -> Any:
+    """Define the option for the devices of a command that may use several."""
+    return option(
+        "auto",
+        affects_result=False,
+        choices=DEVICES,
+        pattern=r"(cpu|cuda|mps)(:\d+)?(,(cpu|cuda|mps)(:\d+)?)*",
+        group=COMPUTATION,
+        help="Device of the model; auto uses all GPUs if there are any, cuda:0,cuda:2 those, one process for each.",
+    )
+
+
+def cluster() -> Any:
+    """Define the option for the cluster that does the work."""
+    return option(
+        None,
+        affects_result=False,
+        metavar="local:N|tcp://HOST:PORT|FILE.yaml",
+        group=COMPUTATION,
+        help="Dask cluster that does the work: N processes, a running scheduler, or jobs of a batch system.",
+    )
+
+
 def precision(
     default: str = "float32", auto: str = "where the hardware computes it fast", *, backends: bool = False
 ) -> Any:

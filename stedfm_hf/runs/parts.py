@@ -6,9 +6,10 @@ A part is written under a temporary name and renamed when it is complete, so tha
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,21 @@ class PartStore:
         """Return the path of a part."""
         return self.folder / f"{name}.parquet"
 
+    def new_names(self) -> Iterator[str]:
+        """Yield names that sort after those of the numbered parts that exist now."""
+        numbers = [int(name.removeprefix("part-")) for name in self.names() if name.startswith("part-")]
+        return (f"part-{number:06d}" for number in count(max(numbers, default=-1) + 1))
+
     def next_name(self) -> str:
         """Return a name that sorts after those of the numbered parts."""
-        numbers = [int(name.removeprefix("part-")) for name in self.names() if name.startswith("part-")]
-        return f"part-{max(numbers, default=-1) + 1:06d}"
+        return next(self.new_names())
+
+    def in_order(self, items: Sequence[str]) -> list[Part]:
+        """Return the parts in the order of their first items; parts of other items come first."""
+        place = {item: number for number, item in enumerate(items)}
+        return sorted(
+            self, key=lambda part: (min((place.get(item, -1) for item in part.items), default=-1), part.name)
+        )
 
     def read(self, name: str) -> Part:
         """Read the item status and notes of a part; its rows are read on demand."""

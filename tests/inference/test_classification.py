@@ -26,7 +26,7 @@ from stedfm_hf.cli import main
 from stedfm_hf.images import read_image
 from stedfm_hf.inference import classify, load_classifier
 from stedfm_hf.inference.maps import tile_map
-from stedfm_hf.inference.stepwise import Preparation
+from stedfm_hf.inference.preparation import Preparation
 from stedfm_hf.runs import Manifest, UserError
 from tests.models import tiny_config
 
@@ -265,7 +265,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
     folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stedfm_hf.inference.stepwise.CHUNK", 2)
-    monkeypatch.setattr("stedfm_hf.inference.stepwise.AHEAD", (1, 2**20))
+    monkeypatch.setattr("stedfm_hf.inference.source_batches.AHEAD", (1, 2**20))
     classify(images, model=folder, output=tmp_path / "whole.parquet", maps=tmp_path / "maps", device="cpu")
     read, left = Preparation.__call__, itertools.count(3, -1)
 

@@ -18,7 +18,7 @@ from PIL import Image
 from stedfm_hf import StedFmForPreTraining, StedFmImageProcessor, StedFmModel, adapt_channels
 from stedfm_hf.cli import main
 from stedfm_hf.inference import embed
-from stedfm_hf.inference.stepwise import Preparation
+from stedfm_hf.inference.preparation import Preparation
 from stedfm_hf.modeling.tiling_stedfm import encode_images
 from stedfm_hf.runs import Manifest, UserError, manifest_path
 from stedfm_hf.runs.parts import PartStore
@@ -195,7 +195,7 @@ def killed_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setattr(Preparation, "__call__", stop)
 
     monkeypatch.setattr("stedfm_hf.inference.stepwise.CHUNK", chunk)
-    monkeypatch.setattr("stedfm_hf.inference.stepwise.AHEAD", (1, 2**20))
+    monkeypatch.setattr("stedfm_hf.inference.source_batches.AHEAD", (1, 2**20))
     yield arm
     monkeypatch.undo()
 

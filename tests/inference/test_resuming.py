@@ -15,7 +15,7 @@ import torch
 from stedfm_hf import StedFmForImageClassification, StedFmForSemanticSegmentation, StedFmModel
 from stedfm_hf.inference import classify, embed, segment
 from stedfm_hf.inference.field_task import FieldTask
-from stedfm_hf.inference.stepwise import Preparation
+from stedfm_hf.inference.preparation import Preparation
 from stedfm_hf.runs import ItemStatus, Manifest
 from tests.models import tiny_config
 
@@ -148,7 +148,7 @@ def test_a_replaced_file_is_embedded_anew(
 ) -> None:
     model, output = models / "embed", tmp_path / f"emb.{suffix}"
     monkeypatch.setattr("stedfm_hf.inference.stepwise.CHUNK", 2)
-    monkeypatch.setattr("stedfm_hf.inference.stepwise.AHEAD", (1, 2**20))
+    monkeypatch.setattr("stedfm_hf.inference.source_batches.AHEAD", (1, 2**20))
     if stopped:
         with monkeypatch.context() as patch:
             counting(patch, Preparation, stop_at=2)

@@ -14,7 +14,7 @@ from stedfm_hf.app.visits import Visit
 from stedfm_hf.inference.loading import Classifier, Encoder, Loaded, names_of
 from stedfm_hf.inference.maps import write_map_tiff
 from stedfm_hf.inference.one_image import BATCH_SIZE, at_pixels, prepare_image
-from stedfm_hf.inference.stepwise import Fact
+from stedfm_hf.inference.preparation import Fact
 from stedfm_hf.interpretability import PatchPca, check_exact, foreground_patches
 from stedfm_hf.interpretability.explainers import (
     AttentionExplainer,

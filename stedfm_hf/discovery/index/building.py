@@ -151,7 +151,7 @@ def add_images(settings: IndexSettings, found: tuple[list[Source], dict[str, int
     ) as output:
         state, removed = _begin(output, by_embed.pooling, config.hidden_size, settings)
         parts = _parts(output, state, datasets)
-        table = ItemTable(target, sources, by_embed.pooling, config.patch_size, settings.source_pattern)
+        table = ItemTable(target, by_embed.pooling, config.patch_size, settings.source_pattern)
         embed_sources(parts, sources, encoder, by_embed, scaling, table)
         state = _commit(target, parts.state, parts.next_state, settings.search)
     return _result(output.path, output.manifest, state, removed)
@@ -303,6 +303,7 @@ def _embed_settings(settings: IndexSettings) -> EmbedSettings:
         pooling="patch" if settings.patches else "avg",
         precision=settings.precision,
         device=settings.device,
+        cluster=settings.cluster,
         backend=settings.backend,
         tile_size=settings.tile_size,
         batch_size=settings.batch_size,

@@ -26,7 +26,7 @@ from stedfm_hf.discovery.index.layout import (
     next_segment,
     open_segment,
 )
-from stedfm_hf.inference.stepwise import Fact
+from stedfm_hf.inference.preparation import Fact
 from stedfm_hf.labels.labelled.reading import source_of
 from stedfm_hf.runs import ItemStatus, UserError
 from stedfm_hf.runs.output import Output
@@ -52,41 +52,41 @@ class SegmentParts:
         added = {path: status for path, status in self.store.items().items() if status.state == "done"}
         self.manifest.items = live_items(output.path, state) | added
 
-    def add(self, table: pa.Table, items: Iterable[str]) -> None:
-        """Write the rows of some items, whose status is in the manifest."""
-        self.store.write(self.store.next_name(), table, {item: self.manifest.items[item] for item in items})
-
-    def finish(self) -> None:
+    def finish(self, order: Sequence[str]) -> None:
         """Make a segment of the parts, and set `next_state`; the current state of the index is not changed.
 
         The last rows of an item replace earlier ones. Rows of items that are not done any more are removed.
+
+        Args:
+            order: Items in the order of their rows.
         """
         items = self.manifest.items
         last = {item: part.name for part in self.store for item in part.items if items[item].state == "done"}
         gone = {path for path in live_items(self.output.path, self.state) if items[path].state != "done"}
         segments = self.state.segments
         if last:
-            self._write_segment(last)
+            self._write_segment(last, order)
             segments = (*segments, self.name)
         if last or gone:
             removed = with_removed(self.output.path, self.state, gone | last.keys())
             self.next_state = self.state.next(segments=segments, removed=removed)
 
-    def _write_segment(self, last: Mapping[str, str]) -> None:
+    def _write_segment(self, last: Mapping[str, str], order: Sequence[str]) -> None:
         """Write a segment with the items of the parts.
 
         Args:
             last: Name of the part that holds the last rows of each item.
+            order: Items in the order of their rows.
         """
         folder = self.output.path / SEGMENTS / self.name
         shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
         folder.mkdir(parents=True)
-        tables = [rows.drop_columns(["embeddings"]) for rows in self._rows(last)]
+        tables = [rows.drop_columns(["embeddings"]) for rows in self._rows(last, order)]
         items = pa.concat_tables([ITEM_SCHEMA.empty_table(), *tables])
         count = int((np.asarray(items["rows"]) * np.asarray(items["cols"])).sum())
         dtype = DTYPES[self.state.pooling]
         with new_embeddings(folder / EMBEDDINGS, count, self.state.dim, dtype) as file:
-            for rows in self._rows(last):
+            for rows in self._rows(last, order):
                 for values in rows["embeddings"]:
                     file.write(values.as_buffer())
             file.flush()
@@ -94,9 +94,9 @@ class SegmentParts:
         statuses = {item: self.manifest.items[item] for item in sorted(last)}
         PartStore(folder).write(ITEMS, items, statuses, {DATASETS: self.datasets})
 
-    def _rows(self, last: Mapping[str, str]) -> Iterator[pa.Table]:
+    def _rows(self, last: Mapping[str, str], order: Sequence[str]) -> Iterator[pa.Table]:
         """Yield the rows of the parts, one row group at a time, without replaced rows."""
-        for part in self.store:
+        for part in self.store.in_order(order):
             for rows in part.row_groups():
                 kept = [last.get(path) == part.name for path in rows["path"].to_pylist()]
                 yield rows.filter(pa.array(kept, pa.bool_()))
@@ -143,17 +143,13 @@ class ItemTable:
 
     Args:
         folder: Folder of the index.
-        sources: All sources.
         pooling: Pooling of the embeddings.
         patch_size: Size of a patch, in pixels of the input of the model.
         source_pattern: Pattern of the source image in a path, or None.
     """
 
-    def __init__(
-        self, folder: Path, sources: Iterable[Source], pooling: str, patch_size: int, source_pattern: str | None
-    ) -> None:
+    def __init__(self, folder: Path, pooling: str, patch_size: int, source_pattern: str | None) -> None:
         self.folder, self.pooling, self.patch_size, self.source_pattern = folder, pooling, patch_size, source_pattern
-        self.sources = {source.path: source for source in sources}
         self._contents: dict[str, str] = {}
 
     def __call__(self, results: list[tuple[Fact, np.ndarray]]) -> pa.Table:
@@ -163,7 +159,7 @@ class ItemTable:
     def _item(self, fact: Fact, values: np.ndarray) -> Fact:
         """Return the columns of an image."""
         rows, cols = values.shape[:2] if self.pooling == "patch" else (1, 1)
-        source = self.sources[fact["path"]]
+        source: Source = fact["origin"]
         if source.path not in self._contents:  # a file with many series is read once
             self._contents = {source.path: source.source_id()}
         content = self._contents[source.path]

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from stedfm_hf.data.sources import ImageFile, Source
 from stedfm_hf.discovery.index.layout import DTYPES
 from stedfm_hf.discovery.index.segments import SegmentParts, item_table, relative_to
+from stedfm_hf.inference.preparation import Fact
 from stedfm_hf.inference.resuming import unfinished
-from stedfm_hf.inference.stepwise import CHUNK, Fact
+from stedfm_hf.inference.stepwise import CHUNK
 from stedfm_hf.inference.tables import OF_IMAGE
 from stedfm_hf.labels.labelled.reading import source_of
 from stedfm_hf.runs import FileStamp, Manifest, Progress, UserError, counted, manifest_path, print_note
@@ -160,7 +161,7 @@ def add_table(
     _flush(parts, table, waiting, rows, bad)
     if total := sum(bad.values()):
         print_note(f"note: {table.path}: {counted(total, 'row')} with values that are not finite, skipped")
-    parts.finish()
+    parts.finish([record.path for record in records])
 
 
 def _flush(
@@ -175,7 +176,8 @@ def _flush(
             parts.manifest.skipped(path, str(note))
     done = [path for path in paths if parts.manifest.items[path].state == "done"]
     if done:
-        parts.add(item_table([fact for path in done for fact in rows.pop(path)], table.pooling), done)
+        added = item_table([fact for path in done for fact in rows.pop(path)], table.pooling)
+        parts.store.write(parts.store.next_name(), added, {path: parts.manifest.items[path] for path in done})
 
 
 def _origin(parts: SegmentParts, source: Source | None, path: str, pattern: str | None) -> Fact:

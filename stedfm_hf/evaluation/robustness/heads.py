@@ -36,7 +36,7 @@ class HeadExtractor(Extractor):
         """Yield the predictions (d,) of each image; the last of several is the largest of all other classes."""
         prepared = (self.classifier.processor.prepare(image) for image in images)
         others = [n for n in range(self.classifier.model.config.num_labels) if n not in self.columns]
-        for outputs in predict(self.classifier.model, prepared, tile_size="auto", batch_size=self.batch_size):
+        for outputs in predict(self.classifier, prepared, tile_size="auto", batch_size=self.batch_size):
             rest = outputs[others].max() if others else 0.0
             yield np.append(outputs[list(self.columns)], np.float32(rest))
 

@@ -1,0 +1,238 @@
+"""Dask clusters: processes of this machine, a running scheduler, or jobs of a batch system (extra `cluster`)."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stedfm_hf.runs.errors import UserError
+from stedfm_hf.runs.executors import Workers
+from stedfm_hf.runs.progress import print_note
+from stedfm_hf.runs.wording import nearest
+from stedfm_hf.runs.worker_process import use_number
+
+T = TypeVar("T")
+ADDRESS = re.compile(r"(tcp|tls)://[^\s/]+:\d+")
+LOCAL = re.compile(r"local:([1-9]\d*)")
+BATCH_SYSTEMS = {
+    "slurm": "SLURMCluster",
+    "pbs": "PBSCluster",
+    "lsf": "LSFCluster",
+    "sge": "SGECluster",
+    "oar": "OARCluster",
+    "htcondor": "HTCondorCluster",
+    "moab": "MoabCluster",
+}
+"""Classes of dask-jobqueue by the name of the batch system in the YAML file."""
+_COUNTED_FOR = 1.0  # seconds for which the number of workers is not asked again
+
+
+def check_cluster(cluster: str | None) -> None:
+    """Refuse a text that does not name a cluster; None names this machine.
+
+    Raises:
+        UserError: If it is neither `local:N` nor an address nor a YAML file.
+
+    Example:
+        >>> check_cluster("local:4")
+    """
+    if cluster is None or LOCAL.fullmatch(cluster) or ADDRESS.fullmatch(cluster):
+        return
+    if not cluster.endswith((".yaml", ".yml")):
+        raise UserError(f"cluster {cluster!r} is unknown; give local:4, tcp://HOST:8786 or a file such as slurm.yaml")
+    if not Path(cluster).is_file():
+        raise UserError(f"cluster {cluster}: no such file; check the path")
+
+
+@contextmanager
+def open_cluster(cluster: str) -> Iterator[Workers]:
+    """Open a Dask cluster, and end what was started for it.
+
+    Args:
+        cluster: `local:N` starts N processes on this machine; `tcp://HOST:PORT` uses a running scheduler; a YAML file
+            names a batch system and the resources of its jobs (see docs/how-to/cluster.md).
+
+    Yields:
+        Workers for `run_items`.
+
+    Raises:
+        UserError: If the extra is missing, the file is wrong, or the scheduler cannot be reached.
+    """
+    check_cluster(cluster)
+    try:
+        import distributed
+    except ImportError as error:
+        raise UserError('a cluster needs Dask; install it with pip install "stedfm-hf[cluster]"') from error
+    # What matters of its messages is reported here in one sentence.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    local = LOCAL.fullmatch(cluster)
+    if ADDRESS.fullmatch(cluster):
+        started: Any = None
+        address: Any = cluster
+    elif local:
+        started = address = distributed.LocalCluster(
+            n_workers=int(local[1]),
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        )
+    else:
+        started = address = _open_jobs(Path(cluster))
+    try:
+        try:
+            client = distributed.Client(address, timeout=20)
+        except (OSError, TimeoutError) as error:
+            raise UserError(
+                f"cluster {cluster}: no scheduler answers there ({error}); start one with `dask scheduler`"
+            ) from error
+        with client:
+            workers = DaskWorkers(client, cluster)
+            if client.dashboard_link:
+                print_note(f"cluster {cluster}: dashboard {client.dashboard_link}")
+            yield workers
+    finally:
+        if started is not None:
+            started.close()
+
+
+class DaskWorkers(Workers):
+    """Executor on a Dask cluster, to which workers may be added at any time.
+
+    Args:
+        client: Client of the cluster.
+        name: Name of the cluster in messages.
+    """
+
+    advice = "with more memory for each worker"
+
+    def __init__(self, client: Any, name: str) -> None:
+        from distributed.scheduler import KilledWorker
+
+        self.lost = (KilledWorker, WorkerDiskFull)
+        self.ended = f"the cluster {name} has ended; run the same command again to resume"
+        self._client, self._full = client, set[str]()
+        self._executor = client.get_executor(pure=False)
+        self._counted, self._count = 0.0, 1
+
+    @property
+    def count(self) -> int:
+        """Number of workers now, at least one: calls wait for the first."""
+        if time.monotonic() - self._counted > _COUNTED_FOR:
+            with suppress(OSError, TimeoutError):
+                self._count = max(1, len(self._client.nthreads()))
+            self._counted = time.monotonic()
+        return self._count
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Submit a call."""
+        call = _RemoteCall(fn, os.getcwd(), metadata.version("stedfm-hf"))
+        if self._full:
+            kwargs["workers"] = self._with_space()
+        future: Future[T] = self._executor.submit(call, *args, **kwargs)
+        return future
+
+    def exclude(self, error: BaseException) -> None:
+        """Make the next calls on workers whose disk is not full."""
+        if isinstance(error, WorkerDiskFull):
+            self._full.add(error.address)
+            if not self._with_space():
+                raise OSError(errno.ENOSPC, "No space left on device") from error
+            print_note(f"{error}; other workers go on")
+
+    def _with_space(self) -> list[str]:
+        return sorted(set(self._client.nthreads()) - self._full)
+
+
+class WorkerDiskFull(Exception):
+    """The disk of a worker is full.
+
+    Args:
+        address: Address of the worker.
+    """
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"the disk of the worker {address} is full")
+        self.address = address
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return WorkerDiskFull, (self.address,)
+
+
+@dataclass(frozen=True)
+class _RemoteCall:
+    """Call of a function on a worker, in the working folder and with the version of the caller."""
+
+    function: Callable[..., Any]
+    folder: str
+    version: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if (found := metadata.version("stedfm-hf")) != self.version:
+            raise UserError(f"a worker has stedfm-hf {found}, and this is {self.version}; install the same version")
+        try:
+            if os.getcwd() != self.folder:
+                os.chdir(self.folder)
+        except OSError as error:
+            raise UserError(
+                f"a worker cannot open the folder {self.folder}; start the command in a folder of the shared storage"
+            ) from error
+        use_number(_worker_number())
+        try:
+            return self.function(*args, **kwargs)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                from distributed import get_worker
+
+                raise WorkerDiskFull(get_worker().address) from error
+            raise
+
+
+def _worker_number() -> int:
+    """Return the number at the end of the name of this worker, by which the workers of a machine share its GPUs."""
+    from distributed import get_worker
+
+    found = re.search(r"\d+$", str(get_worker().name))
+    return int(found[0]) if found else 0
+
+
+def _open_jobs(path: Path) -> Any:
+    """Start jobs of a batch system, whose number is kept: an ended job is replaced.
+
+    Raises:
+        UserError: If the file is wrong.
+    """
+    import yaml
+
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cluster {path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(given, Mapping) or not {"system", "jobs"} <= set(given):
+        raise UserError(f"cluster {path}: needs the keys `system` (such as slurm) and `jobs` (their number)")
+    options = dict(given)
+    system, jobs = str(options.pop("system")), options.pop("jobs")
+    if system not in BATCH_SYSTEMS:
+        raise UserError(
+            f"cluster {path}: the system {system!r} is unknown"
+            f"{nearest(system, BATCH_SYSTEMS) or '; choose ' + ', '.join(BATCH_SYSTEMS)}"
+        )
+    if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
+        raise UserError(f"cluster {path}: jobs is {jobs!r}; it must be a number of at least 1")
+    import dask_jobqueue
+
+    try:
+        cluster = getattr(dask_jobqueue, BATCH_SYSTEMS[system])(**options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"cluster {path}: {' '.join(str(error).split())}") from error
+    cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
+    return cluster
