@@ -156,6 +156,7 @@ class BuildSettings:
     keep_names: bool = option(False, help="Keep file names in the data; by default each file gets a code.")
     keep_metadata: bool = option(False, help="Keep all metadata of the files, including text that may name people.")
     workers: int | None = options.workers("processes")
+    cluster: str | None = options.cluster()
     overwrite: bool = options.overwrite()
 
     @property
@@ -317,6 +318,7 @@ class SimulateSettings:
         None, help="Smallest fraction of bright pixels; emptier images are simulated again; by default 0.04."
     )
     workers: int | None = options.workers("processes")
+    cluster: str | None = options.cluster()
     overwrite: bool = options.overwrite()
 
     @property

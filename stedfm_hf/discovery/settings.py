@@ -7,7 +7,6 @@ from typing import Any
 
 from stedfm_hf.exports.backends import check_backend
 from stedfm_hf.runs import UserError, options
-from stedfm_hf.runs.dask_cluster import check_cluster
 from stedfm_hf.runs.settings import argument, option, settings
 
 SEARCHES = ("auto", "exact", "approximate")
@@ -94,7 +93,6 @@ class IndexSettings:
         if not self.inputs and not self.remove:
             raise UserError("INPUT is missing: give images, a data set or a table, or remove items with --remove")
         check_backend(self.backend, self.precision, self.device)
-        check_cluster(self.cluster)
 
 
 @settings

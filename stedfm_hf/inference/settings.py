@@ -6,7 +6,6 @@ from pathlib import Path
 
 from stedfm_hf.exports.backends import check_backend
 from stedfm_hf.runs import UserError, options
-from stedfm_hf.runs.dask_cluster import check_cluster
 from stedfm_hf.runs.settings import option, settings
 
 POOLINGS = ("avg", "token", "patch")
@@ -45,7 +44,6 @@ class EmbedSettings:
         """Refuse a table of an unknown format, and a backend that cannot run."""
         options.check_table(self.output)
         check_backend(self.backend, self.precision, self.device)
-        check_cluster(self.cluster)
 
 
 @settings
@@ -82,7 +80,6 @@ class ClassifySettings:
         """Refuse a table of an unknown format, a stride without a folder of maps, and a backend that cannot run."""
         options.check_table(self.output)
         check_backend(self.backend, self.precision, self.device)
-        check_cluster(self.cluster)
         if self.maps is None and self.map_stride is not None:
             raise UserError("--map-stride needs --maps; give both")
 
@@ -141,4 +138,3 @@ class SegmentSettings:
     def check(self) -> None:
         """Refuse a backend that cannot run."""
         check_backend(self.backend, self.precision, self.device)
-        check_cluster(self.cluster)

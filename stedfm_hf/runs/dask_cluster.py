@@ -37,8 +37,8 @@ BATCH_SYSTEMS = {
 _COUNTED_FOR = 1.0  # seconds for which the number of workers is not asked again
 
 
-def check_cluster(cluster: str | None) -> None:
-    """Refuse a text that does not name a cluster; None names this machine.
+def check_cluster(cluster: str) -> None:
+    """Refuse a text that does not name a cluster.
 
     Raises:
         UserError: If it is neither `local:N` nor an address nor a YAML file.
@@ -46,7 +46,7 @@ def check_cluster(cluster: str | None) -> None:
     Example:
         >>> check_cluster("local:4")
     """
-    if cluster is None or LOCAL.fullmatch(cluster) or ADDRESS.fullmatch(cluster):
+    if LOCAL.fullmatch(cluster) or ADDRESS.fullmatch(cluster):
         return
     if not cluster.endswith((".yaml", ".yml")):
         raise UserError(f"cluster {cluster!r} is unknown; give local:4, tcp://HOST:8786 or a file such as slurm.yaml")

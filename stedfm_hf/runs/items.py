@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
 from typing import Any, TypeVar, cast
 
-from stedfm_hf.runs.executors import run_items
+from stedfm_hf.runs.executors import Workers, run_items
 from stedfm_hf.runs.output import Output
 from stedfm_hf.runs.progress import Progress
 
@@ -22,8 +21,7 @@ def process_items(
     *,
     keep: Callable[[str, T], str | None] | None = None,
     unit: str = "images",
-    workers: int = 1,
-    executor: Executor | None = None,
+    workers: int | Workers = 1,
 ) -> None:
     """Process the items that are not done yet, and record the status of each.
 
@@ -33,15 +31,14 @@ def process_items(
         function: Module-level function. If it raises a ValueError, OSError or MemoryError, the item has failed.
         keep: Function called in this process with an item and its result before the item is done; returns a note.
         unit: Plural name of the items.
-        workers: Number of processes.
-        executor: Executor to use instead of processes (see `run_items`).
+        workers: Workers, or a number of processes (see `run_items`).
     """
     manifest = output.manifest
     remaining = {item: arguments for item, arguments in items.items() if item not in manifest.items}
     calls = ((function, item, arguments) for item, arguments in remaining.items())
     saved = time.monotonic()
     with Progress(len(items), description=manifest.command, unit=unit, done=len(items) - len(remaining)) as progress:
-        for item, result, error in run_items(_attempt, calls, workers=workers, executor=executor):
+        for item, result, error in run_items(_attempt, calls, workers=workers):
             if error is None:
                 manifest.done(item, None if keep is None else keep(item, cast(T, result)))
             else:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from stedfm_hf.runs.dask_cluster import check_cluster
 from stedfm_hf.runs.errors import UserError
 from stedfm_hf.runs.settings import argument, option
 
@@ -108,6 +109,7 @@ def cluster() -> Any:
         None,
         affects_result=False,
         metavar="local:N|tcp://HOST:PORT|FILE.yaml",
+        check=check_cluster,
         group=COMPUTATION,
         help="Dask cluster that does the work: N processes, a running scheduler, or jobs of a batch system.",
     )

@@ -46,6 +46,7 @@ class Option:
         maximum: Largest allowed number.
         cli_default: Default of the command line, if it differs from that of the function.
         parse: Function that converts the text of the command line; by default the type of the field.
+        check: Function that refuses a value with a UserError.
     """
 
     help: str
@@ -62,6 +63,7 @@ class Option:
     maximum: float | None = None
     cli_default: Any = None
     parse: Callable[[str], Any] | None = None
+    check: Callable[[Any], None] | None = None
 
 
 def option(default: Any = MISSING, *, default_factory: Any = MISSING, help: str, **facts: Any) -> Any:
@@ -139,6 +141,8 @@ def check_value(name: str, value: Any, known: Option) -> None:
             raise UserError(f"{name} {each!r} is unknown{near or f'; choose {_or(known.choices)}'}")
         if isinstance(each, int | float) and not isinstance(each, bool):
             _check_range(name, each, known)
+        if known.check is not None:
+            known.check(each)
 
 
 def _check_range(name: str, number: float, known: Option) -> None:

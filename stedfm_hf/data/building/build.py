@@ -33,7 +33,8 @@ from stedfm_hf.images.mask_names import (
     pair_masks,
 )
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, manifest_path, print_note, sha256_file
-from stedfm_hf.runs.executors import cores, run_items
+from stedfm_hf.runs.attempts import BATCH_ATTEMPTS
+from stedfm_hf.runs.executors import cores, open_workers, run_items
 from stedfm_hf.runs.notes import ItemNotes
 from stedfm_hf.runs.options import REFERENCE
 from stedfm_hf.runs.output import check_output
@@ -265,12 +266,15 @@ def _stage(staging: Staging, inputs: _Inputs, rules: ReadingRules, settings: Bui
     staging.remove(part.name for part in staging if not _is_current(part, parts.get(part.name, ())))
     present = set(staging.names())
     to_write = {name: files for name, files in parts.items() if name not in present}
-    write = partial(write_part, masked=settings.masks is not None)
-    calls = ((staging, name, files, rules) for name, files in to_write.items())
-    workers = settings.workers or max(1, min(cores(), len(to_write) // _PARTS_PER_PROCESS))
+    processes = settings.workers or max(1, min(cores(), len(to_write) // _PARTS_PER_PROCESS))
     total, files_to_read = len(inputs.files), sum(map(len, to_write.values()))
-    with Progress(total, description="build", unit="files", done=total - files_to_read) as progress:
-        for statuses in run_items(write, calls, workers=min(workers, len(to_write))):
+    with (
+        open_workers(settings.cluster, processes=min(processes, len(to_write))) as workers,
+        Progress(total, description="build", unit="files", done=total - files_to_read) as progress,
+    ):
+        write = partial(write_part, masked=settings.masks is not None, survives=workers.elsewhere)
+        calls = ((staging, name, files, rules) for name, files in to_write.items())
+        for statuses in run_items(write, calls, workers=workers, attempts=BATCH_ATTEMPTS):
             for path, status in statuses.items():
                 if status.state == "failed":
                     progress.note(f"stedfm: error: {path}: {status.reason}")

@@ -20,6 +20,7 @@ from stedfm_hf.data.repository.layout import STORED_DTYPES, Crop, Scaling
 from stedfm_hf.data.splits import file_id
 from stedfm_hf.images import ImageReadError, SeriesInfo, StedImage, read_series
 from stedfm_hf.runs import ItemStatus, Manifest
+from stedfm_hf.runs.attempts import DEADLY, attempt
 from stedfm_hf.runs.files import file_stamp
 
 CROPS_PER_BATCH = 64
@@ -135,7 +136,13 @@ class FileReport:
 
 
 def write_part(
-    staging: Staging, name: str, files: Sequence[InputFile], rules: ReadingRules, *, masked: bool = False
+    staging: Staging,
+    name: str,
+    files: Sequence[InputFile],
+    rules: ReadingRules,
+    *,
+    masked: bool = False,
+    survives: bool = False,
 ) -> dict[str, ItemStatus]:
     """Read files and write their crops as a part.
 
@@ -145,11 +152,31 @@ def write_part(
         files: Files of the part.
         rules: Rules for reading them.
         masked: Whether masks are expected, so that files without one are counted.
+        survives: Whether the attempts are recorded, so that files that kill their worker are found.
 
     Returns:
         Status of each file by path.
     """
-    failed: dict[str, str] = {}
+
+    def try_alone(file: InputFile) -> None:
+        trial = f".{name}"  # a hidden file is not a part
+        _write_readable(staging, trial, [file], rules, masked, {})
+        staging.remove([trial])
+
+    by_path = {each.path: each for each in files}
+    with attempt(by_path, staging.folder if survives else None, try_alone) as given_up:
+        return _write_readable(staging, name, files, rules, masked, dict.fromkeys(given_up, DEADLY))
+
+
+def _write_readable(
+    staging: Staging,
+    name: str,
+    files: Sequence[InputFile],
+    rules: ReadingRules,
+    masked: bool,
+    failed: dict[str, str],
+) -> dict[str, ItemStatus]:
+    """Write a part without the files in `failed`, and without those that fail."""
     while True:
         # If a file fails after some of its crops were written, the part is written again without the file.
         try:

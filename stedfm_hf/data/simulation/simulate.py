@@ -17,7 +17,7 @@ from stedfm_hf.data.simulation.benchmark_v1 import Preset, find_preset
 from stedfm_hf.data.simulation.physics import SimulationSettings, class_id, sort_structures
 from stedfm_hf.data.simulation.structures import STRUCTURES
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, write_json
-from stedfm_hf.runs.executors import cores, run_items
+from stedfm_hf.runs.executors import cores, open_workers, run_items
 from stedfm_hf.runs.output import Output, open_output
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
@@ -176,9 +176,12 @@ def _run(
     named_parts = [(part_name(number), part) for number, part in enumerate(parts)]
     to_write = [(name, part) for name, part in named_parts if name not in done]
     fields = sum(len(part) for _, part in to_write)
-    workers = settings.workers or max(1, min(cores(), fields // FIELDS_PER_PROCESS[settings.engine]))
-    with Progress(len(jobs), description="simulate", done=len(jobs) - fields) as progress:
-        for count in run_items(write, to_write, workers=min(workers, max(len(to_write), 1))):
+    processes = settings.workers or max(1, min(cores(), fields // FIELDS_PER_PROCESS[settings.engine]))
+    with (
+        open_workers(settings.cluster, processes=min(processes, max(len(to_write), 1))) as workers,
+        Progress(len(jobs), description="simulate", done=len(jobs) - fields) as progress,
+    ):
+        for count in run_items(write, to_write, workers=workers):
             progress.update(count)
 
 
