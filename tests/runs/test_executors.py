@@ -23,5 +23,5 @@ def test_calls_are_done_until_one_raises(workers: int) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills a process the POSIX way")
 def test_a_killed_process_is_reported_on_one_line() -> None:
-    with pytest.raises(UserError, match=r"a worker process was killed.*run the same command again to resume"):
+    with pytest.raises(UserError, match=r"a worker process was killed 3 times.*run the same command again to resume"):
         list(run_items(signal.raise_signal, [(signal.SIGKILL,)] * 2, workers=2))
