@@ -34,6 +34,8 @@ BATCH_SYSTEMS = {
     "moab": "MoabCluster",
 }
 """Classes of dask-jobqueue by the name of the batch system in the YAML file."""
+TIMEOUT = 20
+"""Time in which a scheduler must answer, in seconds."""
 _COUNTED_FOR = 1.0  # seconds for which the number of workers is not asked again
 
 
@@ -90,7 +92,7 @@ def open_cluster(cluster: str) -> Iterator[Workers]:
         started = address = _open_jobs(Path(cluster))
     try:
         try:
-            client = distributed.Client(address, timeout=20)
+            client = distributed.Client(address, timeout=TIMEOUT)
         except (OSError, TimeoutError) as error:
             raise UserError(
                 f"cluster {cluster}: no scheduler answers there ({error}); start one with `dask scheduler`"
