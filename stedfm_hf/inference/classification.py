@@ -12,9 +12,9 @@ from stedfm_hf.data.sources import check_separate, find_sources
 from stedfm_hf.inference.devices import devices_of
 from stedfm_hf.inference.settings import ClassifySettings
 from stedfm_hf.runs import UserError
-from stedfm_hf.runs.executors import open_workers
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.runs.workers import open_workers
 from stedfm_hf.weights.models import find_model
 
 if TYPE_CHECKING:

@@ -83,7 +83,7 @@ class Loaded:
     loading: Loading | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle how the model is loaded instead of its weights."""
+        """Return how another process loads the model, instead of its weights."""
         if self.loading is None:
             raise TypeError(f"the model {self.name} is in memory only; another process cannot load it")
         return _load_once, (replace(self.loading, precision=self.precision),)

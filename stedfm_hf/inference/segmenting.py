@@ -20,9 +20,10 @@ from stedfm_hf.inference.stepwise import scaling_of
 from stedfm_hf.modeling.blending_stedfm import default_tile_overlap
 from stedfm_hf.runs import Progress, UserError, print_note
 from stedfm_hf.runs.attempts import BATCH_ATTEMPTS
-from stedfm_hf.runs.executors import Workers, open_workers, run_items
+from stedfm_hf.runs.executors import Workers, run_items
 from stedfm_hf.runs.notes import ItemNotes
 from stedfm_hf.runs.output import open_output
+from stedfm_hf.runs.workers import open_workers
 
 BATCH, BATCH_BYTES = 16, 2**26
 """Largest number of files, and of bytes of several files, that a worker segments in one call."""

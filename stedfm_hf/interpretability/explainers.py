@@ -18,7 +18,6 @@ from stedfm_hf.interpretability.matching import correspondence
 from stedfm_hf.interpretability.patch_pca import PatchPca, foreground_patches
 from stedfm_hf.interpretability.relevance import check_exact, logit_maps
 from stedfm_hf.interpretability.similarity import token_similarity
-from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 from stedfm_hf.modeling.tiling_stedfm import patch_coverage
 
 
@@ -224,8 +223,8 @@ class AttentionExplainer:
         """Return the class whose gradient weights the attention."""
         if self.label is not None:
             return self.label
-        model = cast(StedFmForImageClassification, self.loaded.model)
-        (values,) = predict(model, [pixels], tile_size=self.tiles.tile_size, batch_size=self.tiles.batch_size)
+        classifier = cast(Classifier, self.loaded)
+        (values,) = predict(classifier, [pixels], tile_size=self.tiles.tile_size, batch_size=self.tiles.batch_size)
         return int(values.argmax())
 
     def _title(self, label: int | None = None) -> str:

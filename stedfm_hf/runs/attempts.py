@@ -22,7 +22,7 @@ BATCH_ATTEMPTS = 13
 
 @contextmanager
 def attempt(items: Mapping[str, T], folder: Path | None, try_alone: Callable[[T], Any]) -> Iterator[frozenset[str]]:
-    """Begin an attempt at a batch of items, and find those that kill their worker.
+    """Find the items of a batch that kill their worker, and record this attempt at the batch.
 
     The first attempt takes all items. After one that killed its worker, every item is tried alone; an item that kills
     its worker a third time is given up. At the end, also after an error, the record is removed.

@@ -117,27 +117,16 @@ def cores() -> int:
 
 
 @contextmanager
-def open_workers(cluster: str | None = None, *, processes: int = 1, devices: Sequence[str] = ()) -> Iterator[Workers]:
-    """Open the workers of a command.
+def open_processes(count: int, devices: Sequence[str] = ()) -> Iterator[Workers]:
+    """Open processes of this machine; with one, calls are made in this process.
 
     Args:
-        cluster: Dask cluster (`stedfm_hf.runs.dask_cluster.open_cluster`); None uses this machine.
-        processes: Number of processes on this machine; with one, calls are made in this process.
-        devices: Devices of this machine; with more than one, each gets a process.
+        count: Number of processes.
+        devices: Device of each process; empty if they use none.
 
     Yields:
         Workers for `run_items`. Calls that have not begun are cancelled at the end.
-
-    Raises:
-        UserError: If the cluster cannot be reached.
     """
-    if cluster is not None:
-        from stedfm_hf.runs.dask_cluster import open_cluster
-
-        with open_cluster(cluster) as workers:
-            yield workers
-        return
-    count = max(processes, len(devices))
     workers = InThisProcess() if count < 2 else ProcessWorkers(count, devices)
     try:
         yield workers
@@ -168,7 +157,8 @@ def run_items(
     Args:
         function: Module-level function, or another object that another process can unpickle.
         calls: Arguments of each call; consumed as workers become free.
-        workers: Workers (`open_workers`), or a number of processes to open; with one, calls are made in this process.
+        workers: Workers (`stedfm_hf.runs.workers`), or a number of processes to open; with one, calls are made in
+            this process.
         attempts: Number of attempts at a call whose worker is killed each time.
 
     Raises:
@@ -180,7 +170,7 @@ def run_items(
         [1, 2]
     """
     if isinstance(workers, int):
-        with open_workers(processes=workers) as opened:
+        with open_processes(workers) as opened:
             yield from run_items(function, calls, workers=opened, attempts=attempts)
         return
     remaining, again = iter(calls), deque[_Call]()

@@ -7,7 +7,7 @@ _number: int | None = None
 
 
 def use_device(device: str) -> None:
-    """Set the device that this process computes on, whatever the caller of its functions uses."""
+    """Set the device of this process, which replaces that of its caller."""
     global _device
     _device = device
 

@@ -13,7 +13,7 @@ import tifffile
 
 from stedfm_hf import StedFmConfig, StedFmForImageClassification, StedFmForSemanticSegmentation
 from stedfm_hf.images import ImageReadError, read_image, regions
-from stedfm_hf.inference import classify, embed, segment, stepwise
+from stedfm_hf.inference import classify, embed, segment, source_batches
 
 TINY = {
     "image_size": 32,
@@ -41,7 +41,7 @@ def images(tmp_path: Path) -> Path:
 def by_region(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(regions, "LARGE_BYTES", 1)
     monkeypatch.setattr(regions, "_BLOCK_BYTES", 3000)
-    monkeypatch.setattr(stepwise, "LARGE", 1)
+    monkeypatch.setattr(source_batches, "LARGE", 1)
 
 
 def test_tables_are_equal(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +127,6 @@ def test_rows_of_a_large_image_show_progress(
     options: dict[str, Any] = {"model": tmp_path / "model", "output": tmp_path / "e.parquet", "device": "cpu"}
     embed(images / "c.npy", **options)
     assert "rows" not in capsys.readouterr().err
-    monkeypatch.setattr(stepwise, "LARGE", 1)
+    monkeypatch.setattr(source_batches, "LARGE", 1)
     embed(images / "c.npy", overwrite=True, **options)
     assert "c.npy: 33/33 rows" in capsys.readouterr().err

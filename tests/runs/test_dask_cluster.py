@@ -151,7 +151,7 @@ def kill_at_one_file() -> None:
     Preparation.__call__ = deadly  # type: ignore[method-assign]  # in the worker process only
 
 
-class DeadlyFile(distributed.WorkerPlugin):
+class DeadlyFile(distributed.WorkerPlugin):  # type: ignore[name-defined]  # the module is imported by a function
     """Makes one file deadly in every worker, also in restarted ones."""
 
     def setup(self, worker: Any) -> None:

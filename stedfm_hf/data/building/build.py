@@ -34,12 +34,13 @@ from stedfm_hf.images.mask_names import (
 )
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, manifest_path, print_note, sha256_file
 from stedfm_hf.runs.attempts import BATCH_ATTEMPTS
-from stedfm_hf.runs.executors import cores, open_workers, run_items
+from stedfm_hf.runs.executors import cores, run_items
 from stedfm_hf.runs.notes import ItemNotes
 from stedfm_hf.runs.options import REFERENCE
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.parts import Part
 from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.runs.workers import open_workers
 
 if TYPE_CHECKING:
     from stedfm_hf.data.publishing.card import CardFacts

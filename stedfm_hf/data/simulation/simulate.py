@@ -17,10 +17,11 @@ from stedfm_hf.data.simulation.benchmark_v1 import Preset, find_preset
 from stedfm_hf.data.simulation.physics import SimulationSettings, class_id, sort_structures
 from stedfm_hf.data.simulation.structures import STRUCTURES
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, write_json
-from stedfm_hf.runs.executors import cores, open_workers, run_items
+from stedfm_hf.runs.executors import cores, run_items
 from stedfm_hf.runs.output import Output, open_output
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.runs.workers import open_workers
 
 if TYPE_CHECKING:
     from stedfm_hf.data.publishing.card import CardFacts
