@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -47,6 +48,21 @@ class Part:
         with pq.ParquetFile(self.path) as file:
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group, use_threads=False).replace_schema_metadata(None)
+
+    def selected(self, rows: np.ndarray) -> Iterator[pa.Table]:
+        """Read some rows, one row group at a time; row groups without any of them are not read.
+
+        Args:
+            rows: Whether to read each row, (n,) bool.
+        """
+        with pq.ParquetFile(self.path) as file:
+            start = 0
+            for group in range(file.num_row_groups):
+                end = start + file.metadata.row_group(group).num_rows
+                if (wanted := rows[start:end]).any():
+                    table = file.read_row_group(group, use_threads=False).replace_schema_metadata(None)
+                    yield table if wanted.all() else table.filter(pa.array(wanted))
+                start = end
 
 
 @dataclass

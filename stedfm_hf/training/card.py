@@ -13,7 +13,8 @@ import torch
 from huggingface_hub import DatasetCard
 
 from stedfm_hf.cards import PretrainedCardFacts, TrainingData, render_pretrained_card
-from stedfm_hf.data.repository.files import SplitFiles
+from stedfm_hf.data.repository.files import SplitFiles, is_remote_folder
+from stedfm_hf.data.repository.remote import RemoteFiles
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.runs import atomic_path
 from stedfm_hf.training.curve import CURVE_FILE, CurveRow
@@ -126,7 +127,7 @@ def describe_data(files: SplitFiles) -> TrainingData:
     Args:
         files: Files of the training split.
     """
-    on_hub = not Path(files.repo).exists()
+    on_hub = not Path(files.repo).exists() and not is_remote_folder(files.repo)
     return TrainingData(name_of(files.repo), files.rows, _is_simulated(files, on_hub), on_hub)
 
 
@@ -148,7 +149,7 @@ def name_of(location: str) -> str:
     """Return the Hub id without its revision, or the name of a folder.
 
     Args:
-        location: Hub id, `hf://` path or folder.
+        location: Hub id, URL or folder.
 
     Example:
         >>> name_of("hf://datasets/lab/crops@v1")
@@ -156,13 +157,17 @@ def name_of(location: str) -> str:
     """
     if Path(location).exists():
         return Path(location).resolve().name
+    if is_remote_folder(location):
+        return location.rstrip("/").rpartition("/")[2]
     return location.removeprefix(_HUB).rstrip("/").partition("@")[0]
 
 
 def _is_simulated(files: SplitFiles, on_hub: bool) -> bool | None:
     """Return whether the tags of the dataset card declare simulated images; None without a card of this package."""
     try:
-        if on_hub:
+        if is_remote_folder(files.repo):
+            card = DatasetCard(RemoteFiles(files.repo).read(f"{files.repo.rstrip('/')}/{CARD_FILE}").decode())
+        elif on_hub:
             card = DatasetCard.load(name_of(files.repo), token=files.token)
         else:
             card = DatasetCard.load(Path(files.repo) / CARD_FILE)

@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader, Dataset
 from stedfm_hf.data import STRUCTURES as STRUCTURE_FUNCTIONS
 from stedfm_hf.data import SimulationSettings, simulate_field, simulate_image, stream, to_unit_range
 from stedfm_hf.data.repository.layout import INDEX_FILE, Crop, Scaling, crop_features, crops_to_table
-from stedfm_hf.data.repository.shards import SplitWriter
+from stedfm_hf.data.settings import ROWS_PER_SHARD
 from tests.benchmarks.timing import machine, own_peak, peak_memory, spread, table, take_turns
-from tests.data.repos import CARD
+from tests.data.repos import CARD, write_split
 
 BATCH = 256
 READ = 4096
@@ -53,7 +53,8 @@ def simulated(count: int) -> Iterator[np.ndarray]:
 def write_repository(folder: Path, count: int) -> None:
     """The crops as `build` would write them."""
     schema = crop_features().arrow_schema
-    with SplitWriter(folder, "train", count, schema, seed=0) as writer:
+
+    def tables() -> Iterator[pa.Table]:
         waiting: list[Crop] = []
         for number, pixels in enumerate(simulated(count)):
             scaling = Scaling(1.0, 60.0, applied=True, quantiles=(0.001, 0.999))
@@ -61,9 +62,11 @@ def write_repository(folder: Path, count: int) -> None:
             if len(waiting) == 512 or number == count - 1:
                 rows = crops_to_table(waiting)
                 at = rows.schema.get_field_index("label")
-                writer.add(rows.set_column(at, "label", pa.nulls(len(waiting), pa.int64())).cast(schema))
+                yield rows.set_column(at, "label", pa.nulls(len(waiting), pa.int64())).cast(schema)
                 waiting = []
-    index = {"train": [{"file": shard.file, "row_groups": list(shard.row_groups)} for shard in writer.shards]}
+
+    shards = write_split(folder, tables(), count, ROWS_PER_SHARD)
+    index = {"train": [{"file": shard.file, "row_groups": list(shard.row_groups)} for shard in shards]}
     (folder / INDEX_FILE).write_text(json.dumps({"format": 1, "splits": index}), encoding="utf-8")
     (folder / "README.md").write_text(CARD.format(version=count), encoding="utf-8")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stedfm_hf.data.repository.layout import INDEX_FILE, Crop, Scaling, crop_features, crops_to_table, shard_name
+from stedfm_hf.data.repository.shards import Shard, WindowWriter, windows
 
 CARD = """---
 configs:
@@ -62,3 +63,20 @@ def write_crops(folder: Path, shards: Sequence[Sequence[Crop]], *, group: int = 
     if index:
         (folder / INDEX_FILE).write_text(json.dumps({"format": 1, "splits": {"train": record}}), encoding="utf-8")
     return folder
+
+
+def write_split(
+    folder: Path, tables: Iterable[pa.Table], rows: int, rows_per_shard: int, *, seed: int = 0
+) -> list[Shard]:
+    """Write `rows` rows of tables as the shards of the split `train`, and return the shards."""
+    shards, waiting, tables = list[Shard](), None, iter(tables)
+    for window in windows("train", rows, rows_per_shard):
+        needed = window.rows
+        waiting = next(tables) if waiting is None else waiting
+        with WindowWriter(folder, window, waiting.schema, seed=seed) as writer:
+            while needed:
+                waiting = waiting if waiting.num_rows else next(tables)
+                writer.add(waiting.slice(0, needed))
+                needed, waiting = needed - min(needed, waiting.num_rows), waiting.slice(needed)
+        shards += writer.shards
+    return shards

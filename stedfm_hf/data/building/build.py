@@ -117,6 +117,8 @@ def build(settings: BuildSettings) -> DatasetSummary:
             fractions=settings.split_fractions,
             seed=settings.seed,
             rows_per_shard=settings.rows_per_shard,
+            processes=settings.workers or cores(),
+            cluster=settings.cluster,
         )
 
 

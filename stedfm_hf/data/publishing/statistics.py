@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import torch
 from PIL import Image
 
+from stedfm_hf.data.publishing.bounded_counts import FractionCounts, SourceCounts
 from stedfm_hf.data.repository.decoding import UNLABELLED, decode, to_unit_range
 from stedfm_hf.data.repository.layout import SPLITS
 
@@ -21,7 +22,6 @@ LEVELS = 256
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """Quantiles of the fraction of foreground."""
 _PIXELS_AT_ONCE = 8_000_000
-_EXAMPLES = 5
 _KIND = ("height", "width", "dtype")
 _FORMAT = 1
 
@@ -33,9 +33,11 @@ class Statistics:
 
     Args:
         labels: Names of the classes.
+        sources: Source images that were counted before; None counts none.
 
     Attributes:
         planes: Whether the rows have the columns of masks with planes and of regions.
+        sources: Source images of each split.
 
     Example:
         >>> from stedfm_hf.data.repository.layout import Crop, Scaling, crop_features, crops_to_table
@@ -47,14 +49,13 @@ class Statistics:
         (2, 1, 0.2)
     """
 
-    def __init__(self, labels: Sequence[str]) -> None:
+    def __init__(self, labels: Sequence[str], sources: SourceCounts | None = None) -> None:
         self.labels = tuple(labels)
         self._groups: defaultdict[tuple[str, str | None], _Intensities] = defaultdict(_Intensities)
-        self._sources: defaultdict[str, set[str]] = defaultdict(set)
-        self._shared: set[str] = set()
+        self.sources = SourceCounts() if sources is None else sources
         self._kinds: Counter[tuple[int, int, str]] = Counter()
         self._pixel_sizes: Counter[tuple[float, float]] = Counter()
-        self._foreground: list[np.ndarray] = []
+        self._foreground = FractionCounts()
         self._memory: Counter[str] = Counter()
         self._masks = self._scaled = self._regions = 0
         self._planes: Counter[tuple[str, ...]] = Counter()
@@ -77,9 +78,9 @@ class Statistics:
             self.planes = True
             self._planes.update(map(tuple, table["mask_planes"].drop_null().to_pylist()))
             self._regions += table.num_rows - table["region"].null_count
-        self._add_sources(split, table["source"])
+        self.sources.add(split, table["source"].unique().drop_null().to_pylist())
         self._add_pixel_sizes(table["pixel_size_nm"])
-        self._foreground.append(table["foreground_fraction"].drop_null().to_numpy())
+        self._foreground.add(table["foreground_fraction"].drop_null().to_numpy())
         for count in table["scaling"].value_counts().to_pylist():
             self._scaled += count["counts"] * bool(json.loads(count["values"] or "{}").get("applied"))
         for kind, rows in _by_kind(table):
@@ -87,14 +88,6 @@ class Statistics:
             step = max(1, _PIXELS_AT_ONCE // max(1, kind[0] * kind[1]))
             for start in range(0, rows.num_rows, step):
                 self._add_pixels(split, rows.slice(start, step))
-
-    def _add_sources(self, split: str, column: pa.ChunkedArray) -> None:
-        """Add the ids of source images of a split, and collect those that are also in another split."""
-        new = set(column.unique().to_pylist()) - self._sources[split]
-        for other, sources in self._sources.items():
-            if other != split:
-                self._shared |= new & sources
-        self._sources[split] |= new
 
     def _add_pixel_sizes(self, column: pa.ChunkedArray) -> None:
         """Count the pixel sizes (y, x), rounded to four digits; unknown ones are not counted."""
@@ -119,6 +112,31 @@ class Statistics:
             for limits in crop_ranges.unique(dim=0):
                 values, counts = _count_values(_select(crops, (crop_ranges == limits).all(dim=1)))
                 group.add_counts(counts, to_unit_range(values[:, None, None], limits).flatten())
+
+    def record(self) -> dict[str, Any]:
+        """Return everything but the sources as plain data, which `merge` adds to other statistics."""
+        return {
+            "groups": [[split, label, group.record()] for (split, label), group in self._groups.items()],
+            "kinds": [[*kind, count] for kind, count in self._kinds.items()],
+            "pixel_sizes": [[*pair, count] for pair, count in self._pixel_sizes.items()],
+            "planes": [[list(names), count] for names, count in self._planes.items()],
+            "foreground": self._foreground.record(),
+            "memory": dict(self._memory),
+            "counts": [self._masks, self._scaled, self._regions, int(self.planes)],
+        }
+
+    def merge(self, record: Mapping[str, Any]) -> None:
+        """Add the statistics of other rows, as returned by `record`."""
+        for split, label, group in record["groups"]:
+            self._groups[split, label] += _Intensities.of_record(group)
+        self._kinds.update({(h, w, dtype): count for h, w, dtype, count in record["kinds"]})
+        self._pixel_sizes.update({(y, x): count for y, x, count in record["pixel_sizes"]})
+        self._planes.update({tuple(names): count for names, count in record["planes"]})
+        self._foreground.merge(record["foreground"])
+        self._memory.update(record["memory"])
+        masks, scaled, regions, planes = record["counts"]
+        self._masks, self._scaled, self._regions = self._masks + masks, self._scaled + scaled, self._regions + regions
+        self.planes = self.planes or bool(planes)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -151,26 +169,21 @@ class Statistics:
         """
         labels, splits = self._sum_by(1), self._sum_by(0)
         total = sum(splits.values(), _Intensities())
-        foreground = np.concatenate(self._foreground) if self._foreground else np.empty(0, np.float32)
-        bounds = np.quantile(foreground, QUANTILES) if len(foreground) else []
+        bounds = self._foreground.quantiles(QUANTILES)
         return {
             "format": _FORMAT,
             "crops": total.crops,
             "splits": {
                 split: {
                     **splits[split].summary(),
-                    "sources": len(self._sources[split]),
+                    "sources": self.sources.count(split),
                     "labels": {name: self._crops(split, name) for name in self.labels},
                 }
                 for split in self.splits
             },
             "labels": {name: labels.get(name, _Intensities()).summary() for name in self.labels},
             "unlabelled": labels[None].crops if None in labels else 0,
-            "sources": {
-                "total": len(set().union(*self._sources.values())),
-                "shared_between_splits": len(self._shared),
-                "examples": sorted(self._shared)[:_EXAMPLES],
-            },
+            "sources": self.sources.to_json(),
             "intensity": {
                 "mean": total.summary()["mean"],
                 "sd": total.summary()["sd"],
@@ -184,9 +197,7 @@ class Statistics:
             "mask_planes": [{"names": list(names), "crops": n} for names, n in self._planes.most_common()],
             "with_region": self._regions,
             "scaled": self._scaled,
-            "foreground_fraction": {
-                f"{q:g}": round(float(value), 4) for q, value in zip(QUANTILES, bounds, strict=False)
-            }
+            "foreground_fraction": {f"{q:g}": round(value, 4) for q, value in zip(QUANTILES, bounds, strict=False)}
             or None,
             "pixel_bytes": sum(h * w * np.dtype(dtype).itemsize * n for (h, w, dtype), n in self._kinds.items()),
         }
@@ -235,6 +246,18 @@ class _Intensities:
         self._sum += float(unit.sum(dtype=torch.float64))
         self._squares += float(unit.square().sum(dtype=torch.float64))
         self.levels += _count_bytes(unit.mul(LEVELS - 1).round_().to(torch.uint8))
+
+    def record(self) -> list[Any]:
+        """Return plain data, from which `of_record` makes equal sums."""
+        return [self.crops, self.levels.tolist(), self._sum, self._squares]
+
+    @classmethod
+    def of_record(cls, record: Sequence[Any]) -> _Intensities:
+        """Return the sums of a record."""
+        result = cls()
+        result.crops, result._sum, result._squares = record[0], record[2], record[3]
+        result.levels = np.array(record[1], np.int64)
+        return result
 
     def summary(self) -> dict[str, Any]:
         """Return the number of crops, and mean and standard deviation of their pixels."""

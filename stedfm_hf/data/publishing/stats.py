@@ -8,14 +8,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from stedfm_hf.data.repository.files import (
-    ShardReader,
-    SplitFiles,
-    check_repository_name,
-    find_split,
-    find_split_names,
-)
+from stedfm_hf.data.repository.files import SplitFiles, check_repository_name, find_split, find_split_names
 from stedfm_hf.data.repository.layout import CROP_COLUMNS
+from stedfm_hf.data.repository.shard_reader import ShardReader
 from stedfm_hf.data.settings import StatsSettings
 from stedfm_hf.runs import Progress, print_note, read_json, write_json
 from stedfm_hf.runs.output import check_output, open_output
@@ -111,8 +106,7 @@ def _measure(splits: Sequence[SplitFiles], output: Path | None = None) -> Datase
         for files in splits:
             reader = ShardReader(files, columns)
             for number, shard in enumerate(files.shards):
-                for groups in _split_into_reads(shard.row_groups):
-                    table = reader.read(number, groups)
+                for table in reader.read_in_steps(number, list(_split_into_steps(shard.row_groups))):
                     statistics.add(files.split, table)
                     preview.add(files.split, table)
                     progress.update(table.num_rows)
@@ -123,8 +117,8 @@ def _measure(splits: Sequence[SplitFiles], output: Path | None = None) -> Datase
     return DatasetStats(record, output)
 
 
-def _split_into_reads(row_groups: Sequence[int]) -> Iterator[list[int]]:
-    """Yield the numbers of consecutive row groups that are read at once, with some hundred rows."""
+def _split_into_steps(row_groups: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the numbers of consecutive row groups that are decoded at once, with some hundred rows."""
     numbers: list[int] = []
     rows = 0
     for number, count in enumerate(row_groups):

@@ -1,8 +1,8 @@
 """Writing of the rows of a split into shards of equal size, in random order.
 
-Rows arrive in the order of their sources, and each is written to a random shard, so that a reader mixes crops of
-different images well with few open shards. At most `OPEN_SHARDS` shards are open at once, with one row group of each
-in memory.
+Rows arrive in the order of their sources, and each is written to a random shard of a window of `OPEN_SHARDS` shards,
+so that a reader mixes crops of different images well with few open shards. Windows depend only on the rows and the
+seed, so that several processes can write them. One row group of each shard of a window is in memory.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stedfm_hf.data.repository.layout import shard_name
-from stedfm_hf.data.settings import ROWS_PER_SHARD
 
 GROUPS_PER_SHARD = 64
 """Target number of row groups of a shard; larger shards have more groups of `ROWS_PER_GROUP` rows."""
 ROWS_PER_GROUP = 16
 """Largest number of rows of a row group, the unit of reading; small groups split well among many ranks."""
 OPEN_SHARDS = 64
-"""Number of shards that are open at once while a split is written."""
+"""Number of shards of a window, which are open at once while they are written."""
 WITHOUT_DICTIONARY = frozenset({"pixels", "mask", "region"})
 """Columns without repeated values, for which a Parquet dictionary would only cost time."""
 
@@ -63,19 +62,64 @@ def shard_sizes(rows: int, rows_per_shard: int) -> list[int]:
     return [rows // count + (number < rows % count) for number in range(count)] if count else []
 
 
-class SplitWriter:
-    """Writer of one split, used as a context manager.
+@dataclass(frozen=True)
+class Window:
+    """Consecutive shards of a split among which rows are distributed at random; windows are independent of each other.
+
+    Attributes:
+        split: Name of the split.
+        number: Number of the window in the split.
+        first_row: Number of its first row in the split, in the order in which rows are written.
+        names: Paths of its shards in the data set.
+        sizes: Number of rows of each shard.
+    """
+
+    split: str
+    number: int
+    first_row: int
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return sum(self.sizes)
+
+
+def windows(split: str, rows: int, rows_per_shard: int, open_shards: int = OPEN_SHARDS) -> list[Window]:
+    """Divide a split into windows.
+
+    Args:
+        split: Name of the split.
+        rows: Number of rows of the split.
+        rows_per_shard: Largest number of rows of a shard.
+        open_shards: Largest number of shards of a window.
+
+    Example:
+        >>> [(each.first_row, each.sizes) for each in windows("train", 10, 4, open_shards=2)]
+        [(0, (4, 3)), (7, (3,))]
+    """
+    sizes = shard_sizes(rows, rows_per_shard)
+    found, first_row = list[Window](), 0
+    for first in range(0, len(sizes), open_shards):
+        numbers = range(first, min(first + open_shards, len(sizes)))
+        names = tuple(shard_name(split, number, len(sizes)) for number in numbers)
+        found.append(Window(split, len(found), first_row, names, tuple(sizes[number] for number in numbers)))
+        first_row += found[-1].rows
+    return found
+
+
+class WindowWriter:
+    """Writer of the shards of a window, used as a context manager.
 
     Shards are written to hidden temporary files, which get their names when the block ends without an error, and are
     removed after an error.
 
     Args:
         folder: Folder of the data set.
-        split: Name of the split.
-        rows: Number of rows that will be added.
+        window: Shards to write.
         schema: Schema of the rows, with the features that the `datasets` library reads.
         seed: Random seed of the order of the rows.
-        rows_per_shard: Largest number of rows of a shard.
 
     Raises:
         ValueError: Another number of rows was added.
@@ -84,72 +128,51 @@ class SplitWriter:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> table = pa.table({"x": range(10)})
-        >>> with SplitWriter(folder, "train", 10, table.schema, seed=0, rows_per_shard=4) as writer:
+        >>> (window,) = windows("train", 10, 4)
+        >>> with WindowWriter(folder, window, table.schema, seed=0) as writer:
         ...     writer.add(table)
         >>> [shard.rows for shard in writer.shards], sorted(path.name for path in folder.glob("data/*"))[0]
         ([4, 3, 3], 'train-00000-of-00003.parquet')
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        split: str,
-        rows: int,
-        schema: pa.Schema,
-        *,
-        seed: int,
-        rows_per_shard: int = ROWS_PER_SHARD,
-    ) -> None:
-        self.folder, self.schema = folder, schema
-        self._sizes = shard_sizes(rows, rows_per_shard)
-        self._names = [shard_name(split, number, len(self._sizes)) for number in range(len(self._sizes))]
-        self._token = secrets.token_hex(4)
-        self._rng = np.random.default_rng(np.random.SeedSequence([seed, *split.encode()]))
-        self._open: list[_ShardFile] = []
-        self._finished: list[_ShardFile] = []
-        self._targets = np.empty(0, np.intp)  # open shard of each of the next rows
-        self._added, self._rows = 0, rows
+    def __init__(self, folder: Path, window: Window, schema: pa.Schema, *, seed: int) -> None:
+        self.window = window
+        token = secrets.token_hex(4)
+        self._files = [
+            _ShardFile(folder, name, size, schema, token)
+            for name, size in zip(window.names, window.sizes, strict=True)
+        ]
+        entropy, spawn_key = [seed, *window.split.encode()], (window.number,) if window.number else ()
+        rng = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=spawn_key))
+        # Shard of each of the next rows.
+        self._targets = rng.permutation(np.repeat(np.arange(len(self._files)), window.sizes))
+        self._added = 0
 
     @property
     def shards(self) -> list[Shard]:
         """Written shards, in the order of their names."""
-        return [Shard(file.name, tuple(file.groups)) for file in self._finished]
+        return [Shard(file.name, tuple(file.groups)) for file in self._files]
 
     def add(self, table: pa.Table) -> None:
-        """Write the next rows to random shards; open shards are closed, and the next ones opened, when they are full.
+        """Write the next rows to random shards.
 
         Raises:
-            ValueError: More rows are added than were announced.
+            ValueError: More rows are added than the window has.
         """
+        targets = self._targets[self._added : self._added + table.num_rows]
         self._added += table.num_rows
-        if self._added > self._rows:
-            raise ValueError(f"{self._added} rows were added to a split of {self._rows}")
-        while table.num_rows:
-            if not len(self._targets):
-                self._open_shards()
-            now, table = table.slice(0, len(self._targets)), table.slice(len(self._targets))
-            shards, self._targets = self._targets[: now.num_rows], self._targets[now.num_rows :]
-            # Group the rows by their shard, to add them to each shard at once.
-            order = np.argsort(shards, kind="stable")
-            targets, starts = np.unique(shards[order], return_index=True)
-            for target, rows in zip(targets, np.split(order, starts[1:]), strict=True):
-                self._open[target].add(now.take(rows))
-            if not len(self._targets):
-                self._close_shards()
+        if self._added > self.window.rows:
+            raise ValueError(self._other_number())
+        if not len(targets):
+            return
+        # Group the rows by their shard, to add them to each shard at once.
+        order = np.argsort(targets, kind="stable")
+        shards, starts = np.unique(targets[order], return_index=True)
+        for shard, rows in zip(shards, np.split(order, starts[1:]), strict=True):
+            self._files[shard].add(table.take(rows))
 
-    def _open_shards(self) -> None:
-        """Open the next shards, and choose a shard at random for each of their rows."""
-        first = len(self._finished)
-        for size, name in zip(self._sizes[first : first + OPEN_SHARDS], self._names[first:], strict=False):
-            self._open.append(_ShardFile(self.folder, name, size, self.schema, self._token))
-        shard_of_row = np.repeat(np.arange(len(self._open)), [file.size for file in self._open])
-        self._targets = self._rng.permutation(shard_of_row)
-
-    def _close_shards(self) -> None:
-        for file in self._open:
-            file.close()
-        self._finished += self._open
-        self._open = []
+    def _other_number(self) -> str:
+        return f"{self._added} rows were added to a window of {self.window.rows}"
 
     def __enter__(self) -> Self:
         return self
@@ -157,14 +180,17 @@ class SplitWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is None and self._added != self._rows:
-            error = ValueError(f"{self._added} rows were added to a split of {self._rows}")
-        for file in self._open if error else []:
-            file.discard()
-        for file in self._finished:
-            file.remove() if error else file.rename()
-        if error and kind is None:
-            raise error
+        try:
+            if error is None and self._added != self.window.rows:
+                raise ValueError(self._other_number())
+            if error is None:
+                for file in self._files:
+                    file.close()
+                for file in self._files:
+                    file.rename()
+        finally:
+            for file in self._files:
+                file.discard()
 
 
 class _ShardFile:
@@ -208,14 +234,11 @@ class _ShardFile:
         del self._writer  # frees the footer, of which a million crops have many
 
     def discard(self) -> None:
-        """Close and remove the temporary file after an error; a second error is ignored."""
+        """Close and remove the temporary file, unless it was renamed; a second error is ignored."""
         try:
             self._writer.close()
         except (OSError, AttributeError):  # the disk is still full, or the file is closed already
             pass
-        self.remove()
-
-    def remove(self) -> None:
         self.temporary.unlink(missing_ok=True)
 
     def rename(self) -> None:

@@ -117,7 +117,7 @@ def simulate(settings: SimulateSettings) -> SimulationResult:
         elif not output.finished:
             staging = Staging(output.path)
             _run(partial(write_part, output.path, recipe), jobs, staging.names(), settings)
-            _assemble(staging, output, _card(recipe, names, output.manifest, mask_names), names)
+            _assemble(staging, output, _card(recipe, names, output.manifest, mask_names), names, settings)
     return SimulationResult(output.path, output.manifest, len(jobs))
 
 
@@ -186,7 +186,9 @@ def _run(
             progress.update(count)
 
 
-def _assemble(staging: Staging, output: Output, card: CardFacts, names: Sequence[str]) -> None:
+def _assemble(
+    staging: Staging, output: Output, card: CardFacts, names: Sequence[str], settings: SimulateSettings
+) -> None:
     """Assemble the parts into a data set."""
     from stedfm_hf.data.assembly.assemble import assemble
 
@@ -198,6 +200,8 @@ def _assemble(staging: Staging, output: Output, card: CardFacts, names: Sequence
         card=card,
         seed=output.manifest.settings["seed"],
         labels=names if labelled else None,
+        processes=settings.workers or cores(),
+        cluster=settings.cluster,
     )
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
 
 from stedfm_hf.data.repository.decoding import view_pixels
-from stedfm_hf.data.repository.files import ShardReader
+from stedfm_hf.data.repository.shard_reader import ShardReader
 from stedfm_hf.data.streaming.order import Rows
 from stedfm_hf.runs.errors import UserError
 
 ROWS_AT_ONCE = 128
-"""Number of rows of one read: enough to outweigh the cost of a task, few enough to split a block among threads."""
+"""Number of rows of one step: enough to outweigh the cost of a task, few enough to split a block among threads."""
+Step = tuple[int, np.ndarray]
+"""Index of a row group in a block, and the numbers in the split of this and the next row groups."""
 PIXEL_COLUMNS = ("pixels", "height", "width", "dtype")
 """Columns that are needed to decode pixels."""
 
@@ -78,10 +81,7 @@ class BlockReader:
 
     def __init__(self, reader: ShardReader, threads: int) -> None:
         self.reader = reader
-        shards = reader.files.shards
-        self._shard_of_group = np.repeat(np.arange(len(shards)), [len(shard.row_groups) for shard in shards])
-        self._first_group = np.cumsum([0, *(len(shard.row_groups) for shard in shards)])
-        self._rows_of_group = np.concatenate([np.asarray(shard.row_groups, np.int64) for shard in shards])
+        self._groups = reader.files.groups
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="stedfm-stream") if threads else None
         self._started: dict[int, tuple[Block, list[Future[None]]]] = {}
 
@@ -96,14 +96,19 @@ class BlockReader:
             number: Number of the block.
             groups: Sorted numbers of the row groups to read.
         """
-        block = Block(groups, self._rows_of_group[groups])
-        reads = self._split_into_reads(groups)
+        lengths = self._groups.rows(groups)
+        block = Block(groups, lengths)
+        steps_of_block = list(_split_into_steps(groups, lengths, self._groups.shard_of(groups)))
+        if self.reader.is_remote:  # one read for all steps of a shard
+            reads = [list(steps) for _, steps in groupby(steps_of_block, lambda step: self._shard_of(step[1]))]
+        else:
+            reads = [[step] for step in steps_of_block]
         if self._pool is None:
-            for first, part in reads:
-                self._load(block, first, part)
+            for steps in reads:
+                self._load(block, steps)
             self._started[number] = block, []
         else:
-            self._started[number] = block, [self._pool.submit(self._load, block, first, part) for first, part in reads]
+            self._started[number] = block, [self._pool.submit(self._load, block, steps) for steps in reads]
 
     def get(self, number: int) -> Block:
         """Wait for a started block, and return it."""
@@ -124,29 +129,37 @@ class BlockReader:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._started.clear()
 
-    def _split_into_reads(self, groups: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
-        """Yield the row groups of each read: consecutive ones of one shard, with about `ROWS_AT_ONCE` rows.
+    def _shard_of(self, groups: np.ndarray) -> int:
+        """Return the number of the shard of row groups of one shard."""
+        return int(self._groups.shard_of(groups[:1])[0])
 
-        Each read has the index in `groups` of its first row group, and the numbers of its row groups in the split.
-        """
-        start, rows = 0, 0
-        for end, group in enumerate(groups):
-            new_shard = end > start and self._shard_of_group[group] != self._shard_of_group[groups[start]]
-            if end > start and (new_shard or rows >= ROWS_AT_ONCE):
-                yield start, groups[start:end]
-                start, rows = end, 0
-            rows += int(self._rows_of_group[group])
-        if len(groups):
-            yield start, groups[start:]
+    def _load(self, block: Block, steps: Sequence[Step]) -> None:
+        """Read row groups of one shard into a block."""
+        shard = self._shard_of(steps[0][1])
+        numbers = [(groups - self._groups.first_group[shard]).tolist() for _, groups in steps]
+        for (first, _), table in zip(steps, self.reader.read_in_steps(shard, numbers), strict=True):
+            try:
+                block.fill(first, to_arrays(table))
+            except UserError as error:
+                raise UserError(f"{self.reader.files.shards[shard].file}: {error}") from error
 
-    def _load(self, block: Block, first: int, groups: np.ndarray) -> None:
-        """Read row groups of one shard into a block, from the row group with the index `first` in the block on."""
-        shard = int(self._shard_of_group[groups[0]])
-        table = self.reader.read(shard, (groups - self._first_group[shard]).tolist())
-        try:
-            block.fill(first, to_arrays(table))
-        except UserError as error:
-            raise UserError(f"{self.reader.files.shards[shard].file}: {error}") from error
+
+def _split_into_steps(groups: np.ndarray, lengths: np.ndarray, shards: np.ndarray) -> Iterator[Step]:
+    """Yield consecutive row groups of one shard that are decoded at once, with about `ROWS_AT_ONCE` rows.
+
+    Args:
+        groups: Sorted numbers of row groups, (n,).
+        lengths: Number of rows of each row group, (n,).
+        shards: Number of the shard of each row group, (n,).
+    """
+    start, rows = 0, 0
+    for end in range(len(groups)):
+        if end > start and (shards[end] != shards[start] or rows >= ROWS_AT_ONCE):
+            yield start, groups[start:end]
+            start, rows = end, 0
+        rows += int(lengths[end])
+    if len(groups):
+        yield start, groups[start:]
 
 
 def to_arrays(table: pa.Table) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from stedfm_hf.data.repository.row_groups import RowGroups
 from stedfm_hf.data.repository.shards import Shard
 
 GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
@@ -86,12 +87,9 @@ class EpochOrder:
         if open_shards < 1:
             raise ValueError(f"open_shards must be 1 or more, not {open_shards}")
         self.seed, self.epoch, self.open_shards = seed, epoch, open_shards
-        groups = [np.asarray(shard.row_groups, np.int64) for shard in shards]
-        self._groups_of_shard = np.cumsum([0, *(len(each) for each in groups)])
-        self._group_rows = np.concatenate(groups) if groups else np.empty(0, np.int64)
-        self._first_row = np.cumsum([0, *self._group_rows])
+        self._groups = RowGroups(shards)
         self._shards = self._rng(_SHARDS).permutation(len(shards))
-        rows = np.array([shard.rows for shard in shards], np.int64)[self._shards]
+        rows = np.diff(self._groups.first_row)[self._shards]
         blocks = np.add.reduceat(rows, np.arange(0, len(rows), open_shards)) if len(rows) else rows
         self._block_start = np.cumsum([0, *blocks])
         self._block = lru_cache(maxsize=64)(self._make_block)
@@ -131,16 +129,14 @@ class EpochOrder:
         """
         rng = self._rng(_BLOCK, number)
         shards = self._shards[number * self.open_shards : (number + 1) * self.open_shards]
-        spans = zip(self._groups_of_shard[shards], self._groups_of_shard[shards + 1], strict=True)
-        groups = np.concatenate([np.arange(*span) for span in spans])
-        lengths = self._group_rows[groups]
-        group_of_lane = np.repeat(groups, lengths)
+        groups, lengths, first_rows = self._groups.of_shards(shards)
+        first_row_of_lane, group_of_lane = np.repeat(first_rows, lengths), np.repeat(groups, lengths)
         offset_of_lane = np.concatenate([rng.permutation(length) for length in lengths])
         count = len(group_of_lane)
         step = _coprime_near(GOLDEN * count, count)
         lane = (int(rng.integers(count)) + step * np.arange(count, dtype=np.int64)) % count
         group, offset = group_of_lane[lane], offset_of_lane[lane]
-        return Rows(self._first_row[group] + offset, group, offset, (lane + 0.5) / count, np.full(count, number))
+        return Rows(first_row_of_lane[lane] + offset, group, offset, (lane + 0.5) / count, np.full(count, number))
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch, *key]))

@@ -18,8 +18,9 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from stedfm_hf.data.repository.decoding import stack_masks, stack_regions
-from stedfm_hf.data.repository.files import ShardReader, SplitFiles, find_split
+from stedfm_hf.data.repository.files import SplitFiles, find_split
 from stedfm_hf.data.repository.layout import CROP_COLUMNS
+from stedfm_hf.data.repository.shard_reader import ShardReader
 from stedfm_hf.data.streaming.blocks import PIXEL_COLUMNS, BlockReader
 from stedfm_hf.data.streaming.order import Batching, EpochOrder, Rows
 from stedfm_hf.data.streaming.prefetch import PREFETCHED, prefetch
@@ -383,8 +384,7 @@ class CropStream(IterableDataset[Batch]):
         """
         blocks = range(min(2, self._order.blocks))
         numbers = range(self.batching.batches_from(0))
-        lengths = np.concatenate([np.asarray(shard.row_groups, np.int64) for shard in self.files.shards])
-        read = sum(int(lengths[self._groups_to_read(0, numbers, block)].sum()) for block in blocks)
+        read = sum(int(self.files.groups.rows(self._groups_to_read(0, numbers, block)).sum()) for block in blocks)
         rows = sum(np.subtract(*self._order.block_span(block)[::-1]) for block in blocks)
         return float(read * self.batching.world_size / rows)
 

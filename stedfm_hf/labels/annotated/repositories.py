@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from stedfm_hf.data.dataset_rows import DatasetRow, pixels_id
-from stedfm_hf.data.repository.files import ShardReader, SplitFiles, find_split, find_split_names
+from stedfm_hf.data.repository.files import SplitFiles, find_split, find_split_names
 from stedfm_hf.data.repository.layout import crop_features
 from stedfm_hf.data.repository.planes import read_planes, read_region
+from stedfm_hf.data.repository.shard_reader import ShardReader
 from stedfm_hf.images import ImageReadError, StedImage
 from stedfm_hf.labels.annotated.annotation_files import check_shape, drop_equal_planes
 from stedfm_hf.labels.annotated.stored import (

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from stedfm_hf.data.dataset_rows import DatasetRow, dataset_rows, pixels_id
 from stedfm_hf.data.repository.decoding import decode
-from stedfm_hf.data.repository.files import ShardReader, SplitFiles, find_split, find_split_names
+from stedfm_hf.data.repository.files import SplitFiles, find_split, find_split_names
 from stedfm_hf.data.repository.layout import crop_features
+from stedfm_hf.data.repository.shard_reader import ShardReader
 from stedfm_hf.data.sources import is_dataset_folder
 from stedfm_hf.data.splits import file_id
 from stedfm_hf.images import FoundImage, StedImage, find_images, read_image

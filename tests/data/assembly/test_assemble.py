@@ -10,16 +10,20 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from stedfm_hf.data.assembly import assemble as assembly
 from stedfm_hf.data.assembly.assemble import assemble
 from stedfm_hf.data.assembly.output import DatasetSummary, open_dataset, read_summary
+from stedfm_hf.data.assembly.plan import WindowRows
 from stedfm_hf.data.assembly.staging import StagedImage, Staging, part_name
+from stedfm_hf.data.assembly.write_window import write_window
 from stedfm_hf.data.publishing.card import CardFacts
 from stedfm_hf.data.repository.layout import Crop, Scaling
 from stedfm_hf.data.repository.mask_names import read_mask_names
+from stedfm_hf.data.repository.shards import OPEN_SHARDS, WindowWriter
 from stedfm_hf.data.settings import ImportSetSettings
 from stedfm_hf.data.splits import SplitFractions, split_of
 from stedfm_hf.runs import ItemStatus, Manifest, UserError
@@ -130,14 +134,61 @@ def test_bytes_are_a_function_of_parts_and_seed(tmp_path: Path) -> None:
     assert len([name for name in one if name.startswith("data/train")]) == -(-5 * train // 10)
 
 
-def test_an_interrupted_assembly_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_assembly_keeps_complete_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [image(f"{number}", rows=20) for number in range(20)]
+    whole, output = tmp_path / "whole", tmp_path / "out"
+    options: dict[str, Any] = {"rows_per_shard": 2, "seed": 5}
+    run(stage(whole, images[:9], images[9:]), whole, **options)
+    staging = stage(output, images[:9], images[9:])
+    calls = list[WindowRows]()
+
+    def writing(staging: Staging, folder: Path, rows: WindowRows, **options: Any) -> int:
+        if len(calls) == 2:
+            WindowWriter(folder, rows.window, pa.schema({"x": pa.int64()}), seed=0)  # as if it was killed in between
+            raise OSError(28, "No space left on device")
+        calls.append(rows)
+        return write_window(staging, folder, rows, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(assembly, "write_window", writing)
+        with pytest.raises(OSError, match="No space left"):
+            run(staging, output, **options)
+        assert sorted(path.name for path in output.iterdir()) == [".assembled", ".staging"]
+        assert len(calls) == 2 and len(list(output.glob(".assembled/data/train*"))) == 2 * OPEN_SHARDS
+        calls.clear()
+        with pytest.raises(OSError, match="No space left"):
+            run(staging, output, **options)
+    assert len(calls) == 2
+    run(staging, output, **options)
+    assert contents(output) == contents(whole)
+
+
+def test_an_interrupted_assembly_with_other_settings_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     staging = stage(tmp_path, [image("a"), image("b")])
     with monkeypatch.context() as patch:
         patch.setattr(assembly, "write_card", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space left"):
             run(staging, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".staging"]
     assert run(staging, tmp_path, fractions=SplitFractions(0, 0)).crops == {"train": 4}
+    assert sorted(path.name for path in tmp_path.glob("data/*")) == ["train-00000-of-00001.parquet"]
+
+
+@pytest.mark.slow
+def test_processes_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assembly, "ROWS_PER_PROCESS", 1)
+    images = [image(f"{number}", rows=20, label="ab"[number % 2]) for number in range(20)]
+    for workers in (1, 2):
+        output = tmp_path / f"{workers}"
+        run(stage(output, images[:9], images[9:]), output, rows_per_shard=2, processes=workers)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    """Return the bytes of all files of a data set."""
+    files = (path for path in output.rglob("*") if path.is_file() and ".staging" not in path.parts)
+    return {path.relative_to(output).as_posix(): path.read_bytes() for path in files}
 
 
 def test_the_index_lists_the_content_of_the_data_set(tmp_path: Path) -> None:

@@ -129,8 +129,7 @@ def test_a_full_disk_is_reported_and_the_run_resumes_later(tmp_path: Path, monke
             ):
                 make(folder, tmp_path / "out")
         left = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
-        assert not any("tmp" in name for name in left)
-        assert set(left) <= {"manifest.json", *(f"part-{n:06d}.parquet" for n in range(3))}
+        assert left and not any("tmp" in name for name in left)
     make(folder, tmp_path / "out")
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
 

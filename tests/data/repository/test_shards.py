@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stedfm_hf.data.repository import shards
-from stedfm_hf.data.repository.shards import SplitWriter, shard_sizes
+from stedfm_hf.data.repository.shards import Shard, WindowWriter, shard_sizes, windows
+from tests.data.repos import write_split
 
 
 def rows(start: int, count: int) -> pa.Table:
@@ -31,27 +31,30 @@ def test_every_row_is_in_one_shard(
     tmp_path_factory: pytest.TempPathFactory, chunks: list[int], most: int, open_shards: int
 ) -> None:
     folder, total = tmp_path_factory.mktemp("split"), sum(chunks)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "OPEN_SHARDS", open_shards)
-        with SplitWriter(folder, "train", total, rows(0, 0).schema, seed=1, rows_per_shard=most) as writer:
-            for number, count in enumerate(chunks):
-                writer.add(rows(sum(chunks[:number]), count))
+    shards, start = list[Shard](), 0
+    for window in windows("train", total, most, open_shards):
+        assert window.first_row == start
+        with WindowWriter(folder, window, rows(0, 0).schema, seed=1) as writer:
+            for count in chunks:  # of each window, as many rows as it has
+                writer.add(rows(start, min(count, window.first_row + window.rows - start)))
+                start = min(start + count, window.first_row + window.rows)
+            writer.add(rows(start, window.first_row + window.rows - start))
+        start = window.first_row + window.rows
+        shards += writer.shards
     found = []
-    for shard in writer.shards:
+    for shard in shards:
         file = pq.ParquetFile(folder / shard.file)
         assert shard.row_groups == tuple(file.metadata.row_group(k).num_rows for k in range(file.num_row_groups))
         found += file.read()["x"].to_pylist()
     assert sorted(found) == list(range(total))
-    assert sorted(path.name for path in folder.rglob("*.parquet")) == sorted(Path(s.file).name for s in writer.shards)
+    assert sorted(path.name for path in folder.rglob("*.parquet")) == sorted(Path(s.file).name for s in shards)
 
 
 def test_the_seed_spreads_neighbouring_rows_over_the_shards(tmp_path: Path) -> None:
     def written(name: str, seed: int) -> list[list[int]]:
         folder = tmp_path / name
-        with SplitWriter(folder, "train", 4000, rows(0, 0).schema, seed=seed, rows_per_shard=500) as writer:
-            for start in range(0, 4000, 100):
-                writer.add(rows(start, 100))
-        return [pq.read_table(folder / shard.file)["x"].to_pylist() for shard in writer.shards]
+        shards = write_split(folder, (rows(start, 100) for start in range(0, 4000, 100)), 4000, 500, seed=seed)
+        return [pq.read_table(folder / shard.file)["x"].to_pylist() for shard in shards]
 
     one = written("one", 0)
     assert all(len({row // 100 for row in shard}) == 40 for shard in one)
@@ -61,15 +64,15 @@ def test_the_seed_spreads_neighbouring_rows_over_the_shards(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("added", [3, 12])
 def test_another_number_of_rows_is_refused_and_leaves_no_file(tmp_path: Path, added: int) -> None:
-    with pytest.raises(ValueError, match=f"{added} rows were added to a split of 10"):
-        with SplitWriter(tmp_path, "train", 10, rows(0, 0).schema, seed=0, rows_per_shard=4) as writer:
+    with pytest.raises(ValueError, match=f"{added} rows were added to a window of 10"):
+        with WindowWriter(tmp_path, windows("train", 10, 4)[0], rows(0, 0).schema, seed=0) as writer:
             writer.add(rows(0, added))
     assert list(tmp_path.rglob("*.parquet")) == []
 
 
 def test_an_error_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no room"):
-        with SplitWriter(tmp_path, "train", 10, rows(0, 0).schema, seed=0, rows_per_shard=4) as writer:
+        with WindowWriter(tmp_path, windows("train", 10, 4)[0], rows(0, 0).schema, seed=0) as writer:
             writer.add(rows(0, 9))
             raise OSError("no room")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
