@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests docs/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-backends bench-busy bench-clustering bench-data bench-generation bench-interpretability bench-phenotype bench-retrieval bench-search bench-segmentation bench-start clean
+.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-backends bench-busy bench-clustering bench-data bench-generation bench-interpretability bench-phenotype bench-retrieval bench-search bench-segmentation bench-shards bench-start clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -102,6 +102,9 @@ bench-generation: $(INSTALLED) ## Measure the packaged pipeline and write docs/b
 
 bench-interpretability: $(INSTALLED) ## Delete patches and look for a planted grid with maps; write docs/benchmarks/interpretability.md
 	"$(BIN)/python" -m tests.benchmarks.interpretability
+
+bench-shards: $(INSTALLED) ## Measure a data set of 10,000 shards and write docs/benchmarks/shards.md
+	"$(BIN)/python" -m tests.benchmarks.shards
 
 bench-start: $(INSTALLED) ## Measure how fast help and errors are answered and write docs/benchmarks/start.md
 	"$(BIN)/python" -m tests.benchmarks.start

@@ -1,4 +1,7 @@
-"""`python -m tests.benchmarks.shards`: data sets of 10,000 shards; writes docs/benchmarks/shards.md."""
+"""`python -m tests.benchmarks.shards`: data sets of 10,000 shards; writes docs/benchmarks/shards.md.
+
+The results of the cases are kept in a JSON file: an interrupted benchmark resumes.
+"""
 
 from __future__ import annotations
 
@@ -203,6 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("docs/benchmarks/shards.md"))
     parser.add_argument("--repo", type=Path, help="data set of an earlier run; default: write a new one")
+    parser.add_argument("--results", type=Path, default=Path("shards.json"), help="file of the results: resumes")
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:
@@ -212,7 +216,12 @@ def main() -> None:
         repo = arguments.repo or Path(place) / "tiny"
         if not repo.exists():
             write_tiny_shards(repo, SHARDS, rows=ROWS)
-        text = page({name: run(name, repo) for name in CASES})
+        found = json.loads(arguments.results.read_text(encoding="utf-8")) if arguments.results.exists() else {}
+        for name in CASES:
+            if name not in found:
+                found[name] = run(name, repo)
+                arguments.results.write_text(json.dumps(found), encoding="utf-8")
+        text = page({name: found[name] for name in CASES})
     print(text)
     arguments.output.write_text(text, encoding="utf-8")
 

@@ -71,7 +71,7 @@ def assemble(
         labels: Names of the classes in their order; None uses the labels that occur, sorted.
         rows_per_shard: Largest number of crops in a shard.
         processes: Largest number of processes that write shards.
-        cluster: Dask cluster to use instead of processes; see `open_workers`. Small data sets are written in this process.
+        cluster: Dask cluster to use instead of processes, see `open_workers`; small data sets need none.
 
     Returns:
         Number of crops and source images in each split, and notes.
