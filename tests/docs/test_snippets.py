@@ -22,7 +22,7 @@ REASONS = {
     "installs packages": 3,
     "logs in to the Hub": 2,
     "needs a clone of the repository": 1,
-    "needs a cluster": 3,
+    "needs a cluster": 4,
     "needs a GPU": 2,
     "needs an Inference Endpoint": 1,
     "needs Docker and the network": 1,
