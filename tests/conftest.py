@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -48,6 +49,7 @@ settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 from tests.figures import plotted_figures, sketch_figures  # noqa: E402 (after the environment is set)
+from tests.object_store import ACCESS_KEY, SECRET_KEY, Bucket, ObjectServer, serve_objects  # noqa: E402
 
 sketch_figures()
 
@@ -63,6 +65,47 @@ def _figures(request: pytest.FixtureRequest) -> Iterator[None]:
     """Sketch figures, except in tests marked `figures`."""
     with plotted_figures() if request.node.get_closest_marker("figures") else nullcontext():
         yield
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[ObjectServer]:
+    """Start an S3 server on this machine."""
+    pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    with serve_objects() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
+    """Make an empty bucket, and set the environment for it; attempts are repeated without waiting."""
+    import s3fs
+
+    values = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_DEFAULT_REGION": "us-east-1"}
+    files = {"AWS_CONFIG_FILE": str(tmp_path / "none"), "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none")}
+    for name, value in {**values, **files, "AWS_ENDPOINT_URL": object_server.url}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("stedfm_hf.runs.storage.PAUSE", 0.0)
+    s3fs.S3FileSystem.clear_instance_cache()  # a file system keeps the environment in which it was made
+    system = s3fs.S3FileSystem(endpoint_url=object_server.direct, skip_instance_cache=True, use_listings_cache=False)
+    name = f"bucket-{secrets.token_hex(4)}"
+    system.mkdir(name)
+    yield Bucket(name, object_server, system)
+    object_server.cut_downloads = object_server.cut_uploads = 0
+    object_server.check_credentials(False)
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    """Empty the file system `memory://`, and return its URL."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    pytest.importorskip("upath")
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+    yield "memory://store"
+    MemoryFileSystem.store.clear()
 
 
 _LOOPBACK = ("127.", "::1", "localhost")

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from stedfm_hf.data.repository.decoding import decode
-from stedfm_hf.data.repository.files import check_folder_name
+from stedfm_hf.data.repository.files import check_folder_name, find_split, find_split_names
 from stedfm_hf.data.repository.layout import crop_features
 from stedfm_hf.images import StedImage
 from stedfm_hf.runs import UserError
+from stedfm_hf.runs.storage import is_remote, protocol_of
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,13 @@ def dataset_rows(name: str) -> Iterator[DatasetRow | CropRow]:
 
     check_folder_name(name)
     try:
-        # For the folder `.`, the library finds no name.
-        splits = datasets.load_dataset(str(Path(name).absolute()) if Path(name).is_dir() else name)
+        if is_remote(name) and protocol_of(name) != "hf":
+            splits = datasets.load_dataset("parquet", data_files=_urls(name))
+        else:
+            # For the folder `.`, the library finds no name.
+            splits = datasets.load_dataset(str(Path(name).absolute()) if Path(name).is_dir() else name)
+    except UserError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{name}: not an image or folder, and cannot be loaded as a data set ({reason})") from error
@@ -154,3 +160,8 @@ def dataset_rows(name: str) -> Iterator[DatasetRow | CropRow]:
 
         column = "image" if "image" in columns else columns[0]
         yield from (DatasetRow(rows, index, column, f"{split}/{index}") for index in range(len(rows)))
+
+
+def _urls(name: str) -> dict[str, list[str]]:
+    """Return the URLs of the shards of each split of a data set in an object store."""
+    return {split: [shard.file for shard in find_split(name, split).shards] for split in find_split_names(name)}

@@ -30,8 +30,8 @@ LABEL_KEY = "protein-id"
 """Entry of the metadata in the official archives that is the class."""
 
 
-def _dataset_folder() -> Any:
-    return option(affects_result=False, metavar="DIR", help="Folder of the data set to write.")
+def _dataset_folder(*, storage: bool = False) -> Any:
+    return option(affects_result=False, metavar="DIR", storage=storage, help="Folder of the data set to write.")
 
 
 def _named_count(text: str) -> tuple[str, int]:
@@ -69,7 +69,9 @@ class StatsSettings:
     The command reads the data set once. Data sets on the Hub are streamed, not stored.
     """
 
-    dataset: str | Path = argument(help="Folder of a data set, or Hub id, optionally with `@revision`.")
+    dataset: str | Path = argument(
+        storage=True, help="Folder of a data set, also in an object store, or Hub id, optionally with `@revision`."
+    )
     output: Path | None = option(
         None,
         affects_result=False,
@@ -106,9 +108,10 @@ class BuildSettings:
         affects_result=False,
         multiple=True,
         metavar="INPUT",
-        help="Image files, folders (searched recursively) and globs.",
+        storage=True,
+        help="Image files, folders (searched recursively) and globs; also URLs of object stores, and of files.",
     )
-    output: str | Path = _dataset_folder()
+    output: str | Path = _dataset_folder(storage=True)
     crop_size: int = option(224, minimum=1, help="Height and width of a crop, in pixels.")
     stride: int | None = option(
         None, minimum=1, help="Distance between neighbouring crops, in pixels; by default the crop size."

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from stedfm_hf.data.splits import file_id
 from stedfm_hf.runs import FileStamp, UserError, file_stamp, print_note
+from stedfm_hf.runs.storage import as_list, as_path, is_remote, protocol_of, storage_errors
 
 if TYPE_CHECKING:
     from stedfm_hf.images import StedImage
@@ -120,7 +121,7 @@ def find_sources(
     Raises:
         UserError: An input does not exist or holds no image.
     """
-    inputs = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    inputs = as_list(inputs)
     sources: list[Source] = []
     skipped: dict[str, int] = {}
     files = [each for each in inputs if not is_dataset(each)]
@@ -148,7 +149,10 @@ def find_sources(
 
 def is_dataset(name: str | os.PathLike[str]) -> bool:
     """Return whether an input is a folder with a data set, or is not a path and looks like a Hub id."""
-    path = Path(name)
+    path = as_path(name)
+    if is_remote(path):
+        with storage_errors(path):
+            return protocol_of(path) not in ("http", "https") and is_dataset_folder(path)
     if path.is_dir():
         return is_dataset_folder(path)
     looks_like_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(name)) is not None
@@ -196,7 +200,8 @@ def _has_pixels(file: Path) -> bool:
     from stedfm_hf.data.repository.layout import staged_schema
 
     try:
-        schema = pq.read_schema(file)
+        with file.open("rb") as handle:
+            schema = pq.read_schema(handle)
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     except (OSError, pa.ArrowException, ValueError, AttributeError):
         return False
@@ -218,10 +223,10 @@ def check_dataset(name: str | os.PathLike[str]) -> None:
         Traceback (most recent call last):
         stedfm_hf.runs.errors.UserError: dataset nowhere: no such folder; check the path (a Hub id is OWNER/NAME)
     """
-    path = Path(name)
+    path = as_path(name)
     if path.is_file():
         raise UserError(f"dataset {name}: is a file; give the folder that contains it")
-    text = os.fspath(name).removeprefix("hf://datasets/")
+    text = str(name).removeprefix("hf://datasets/")
     is_id = "/" in text and not text.startswith((".", "/", "~")) and not path.parent.is_dir()
     if not path.is_dir() and not is_id:
         raise UserError(f"dataset {name}: no such folder; check the path (a Hub id is OWNER/NAME)")
@@ -267,9 +272,14 @@ def check_separate(option: str, folder: Path, sources: Iterable[Source]) -> None
     Raises:
         UserError: The folder is a file, or contains input files.
     """
+    if is_remote(folder):
+        below = f"{str(folder).rstrip('/')}/"
+        if any(str(source.file).startswith(below) for source in sources if isinstance(source, ImageFile)):
+            raise UserError(f"{option} {folder}: contains input images; choose a folder without them")
+        return
     resolved = folder.resolve()
     if resolved.exists() and not resolved.is_dir():
         raise UserError(f"{option} {folder}: is a file; give a folder")
-    files = [source.file.resolve() for source in sources if isinstance(source, ImageFile)]
+    files = [each.file.resolve() for each in sources if isinstance(each, ImageFile) and not is_remote(each.file)]
     if any(file.is_relative_to(resolved) for file in files):
         raise UserError(f"{option} {folder}: contains input images; choose a folder without them")

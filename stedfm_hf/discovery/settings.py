@@ -8,6 +8,7 @@ from typing import Any
 from stedfm_hf.exports.backends import check_backend
 from stedfm_hf.runs import UserError, options
 from stedfm_hf.runs.settings import argument, option, settings
+from stedfm_hf.runs.storage import as_path
 
 SEARCHES = ("auto", "exact", "approximate")
 EXCLUDED = ("none", "source", "condition")
@@ -24,7 +25,7 @@ def is_index(folder: str | Path) -> bool:
         >>> is_index("/nowhere")
         False
     """
-    return Path(folder, STATE).is_file() and Path(folder, "segments").is_dir()
+    return (as_path(folder) / STATE).is_file() and (as_path(folder) / "segments").is_dir()
 
 
 def _images() -> Any:
@@ -33,6 +34,7 @@ def _images() -> Any:
         affects_result=False,
         metavar="DIR",
         group=options.INPUT,
+        storage=True,
         help="Folder or data set of the images, if the index was made of a table or the images were moved.",
     )
 
@@ -50,11 +52,16 @@ class IndexSettings:
         affects_result=False,
         multiple=True,
         metavar="INPUT",
+        storage=True,
         help="Image files, folders (searched recursively), globs, folders or Hub ids of data sets, or one table of "
         "`stedfm embed`.",
     )
     output: str | Path = option(
-        Path("index"), affects_result=False, metavar="DIR", help="Folder of the index; an existing index is extended."
+        Path("index"),
+        affects_result=False,
+        metavar="DIR",
+        storage=True,
+        help="Folder of the index; an existing index is extended.",
     )
     patches: bool = option(
         False, affects_result=False, help="Index every patch, to search for places in images, not only whole images."
@@ -103,12 +110,15 @@ class SearchSettings:
     query itself is never a result.
     """
 
-    index: str | Path = argument(metavar="INDEX", help="Folder of `stedfm index`.")
+    index: str | Path = argument(metavar="INDEX", storage=True, help="Folder of `stedfm index`.")
     query: str | Path | None = argument(
-        None, metavar="QUERY", help="Image file, or path of an item of the index; may be left out with --like."
+        None,
+        metavar="QUERY",
+        storage=True,
+        help="Image file, or path of an item of the index; may be left out with --like.",
     )
     output: str | Path = option(
-        Path("similar"), affects_result=False, metavar="DIR", help="Folder of the results to write."
+        Path("similar"), affects_result=False, metavar="DIR", storage=True, help="Folder of the results to write."
     )
     box: tuple[float, float, float, float] | None = option(
         None, metavar="X Y WIDTH HEIGHT", help="Region of the query to search for: a box in pixels, from the top left."
@@ -122,12 +132,14 @@ class SearchSettings:
         default_factory=list,
         multiple=True,
         metavar="EXAMPLE",
+        storage=True,
         help="More examples: image files or paths of the index, each with a box if needed: PATH@X,Y,WIDTH,HEIGHT.",
     )
     unlike: list[str] = option(
         default_factory=list,
         multiple=True,
         metavar="EXAMPLE",
+        storage=True,
         help="Counter-examples, given like the examples. With two examples, a linear model separates both.",
     )
     exclude: str = option(

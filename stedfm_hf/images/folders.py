@@ -10,11 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ..runs.errors import UserError
 from ..runs.manifest import is_result
+from ..runs.storage import as_list, as_path, is_remote, name_of, real_path
 from ..runs.wording import counted, escaped
 from .formats import is_image_folder, readable_suffixes
+from .remote import is_remote_folder, remote_files, split_remote_glob
 
 _RESULT = re.compile(
     r"(.+)\.(?:labels|objects|probabilities|overlay|map)\d+\.(?:(?:ome\.)?tif|ome\.zarr|png)", re.DOTALL
@@ -96,18 +99,16 @@ def find_images(
         >>> [image.path for image in found.images], found.skipped
         (['a.tif', 'b.tif'], {'.txt': 1})
     """
-    if isinstance(inputs, (str, os.PathLike)):
-        inputs = [inputs]
     images, skipped, readable = dict[str, FoundImage](), Counter[str](), readable_suffixes()
     left_out, results = dict[str, FoundImage](), dict[str, Path]()
     any_input = False
-    for one in inputs:
+    for one in as_list(inputs):
         any_input = True
-        candidates, folders, is_file = _candidates(Path(one))
-        found = [each for each in candidates if is_file or suffix_of(each.file) in readable or each.file.is_dir()]
-        suffixes = Counter(suffix_of(each.file) for each in candidates if not each.file.is_dir())
+        candidates, folders, is_file = _candidates(as_path(one))
+        found = [each for each in candidates if is_file or _is_readable(each.file, readable)]
+        suffixes = Counter(suffix_of(each.file) for each in candidates if each not in set(found))
         unreadable = {} if is_file else {suffix: n for suffix, n in suffixes.items() if suffix not in readable}
-        if not candidates and not folders and not Path(one).exists():
+        if not candidates and not folders and not as_path(one).exists():
             raise UserError(f"{one}: no file matches the pattern; check it, or give a folder")
         if not found:
             others = ", ".join(
@@ -118,13 +119,13 @@ def find_images(
                 problem += f" and results of stedfm ({', '.join(map(str, folders[:3]))})"
             raise UserError(f"{one}: {problem}; give image files or a folder of them ({' '.join(readable)})")
         skipped.update(unreadable)
-        results.update({os.path.realpath(each): each for each in folders})
+        results.update({real_path(each): each for each in folders})
         if not is_file and (images_only := [each for each in found if not is_result_file(each.file.name)]):
-            results.update({os.path.realpath(each.file): each.file for each in found if each not in set(images_only)})
+            results.update({real_path(each.file): each.file for each in found if each not in set(images_only)})
             found = images_only
         excluded = leave_out(found) if leave_out and not is_file else ()
         for each in found:
-            (left_out if each in excluded else images).setdefault(os.path.realpath(each.file), each)
+            (left_out if each in excluded else images).setdefault(real_path(each.file), each)
     if not any_input:
         raise UserError("no input; give image files, folders or globs")
     return FoundImages(
@@ -142,7 +143,12 @@ def suffix_of(file: str | os.PathLike[str]) -> str:
         >>> suffix_of("a.TIF "), suffix_of("a.ome.tif")
         ('.tif', '.tif')
     """
-    return os.path.splitext(os.fspath(file).rstrip())[1].lower()
+    return os.path.splitext(str(file).rstrip())[1].lower()
+
+
+def _is_readable(file: Path, readable: Collection[str]) -> bool:
+    """Return whether a file has one of the suffixes that can be read, or is a folder that is an image."""
+    return suffix_of(file) in readable or (not is_remote(file) and file.is_dir())
 
 
 def is_result_file(name: str) -> bool:
@@ -172,9 +178,10 @@ def _candidates(one: Path) -> tuple[list[FoundImage], list[Path], bool]:
     Raises:
         UserError: The input does not exist, or a folder cannot be listed.
     """
-    base, pattern = _split_glob(one)
-    if not pattern and (not base.is_dir() or is_image_folder(base)):
-        return [FoundImage(base, escaped(base.name))], [], True
+    base, pattern = split_remote_glob(one) if is_remote(one) else _split_glob(one)
+    is_folder = is_remote_folder(base) if is_remote(base) else base.is_dir()
+    if not pattern and (not is_folder or is_image_folder(base)):
+        return [FoundImage(base, escaped(name_of(base)))], [], True
     folders: list[Path] = []
     found = walk_files(base, None if not pattern or "**" in pattern else len(pattern), folders)
     if pattern:
@@ -242,6 +249,9 @@ def walk_files(folder: Path, depth: int | None = None, results: list[Path] | Non
     Raises:
         UserError: A folder cannot be listed.
     """
+    if is_remote(folder):
+        yield from (FoundImage(file, escaped(name)) for file, name in remote_files(folder, depth, results))
+        return
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: the folder cannot be listed ({error.strerror}); change its access rights")
@@ -282,10 +292,10 @@ def _with_unique_paths(images: list[FoundImage]) -> list[FoundImage]:
     """
     groups = defaultdict[str, list[Path]](list)
     for each in images:
-        groups[each.path].append(Path(os.path.abspath(each.file)))
+        groups[each.path].append(_absolute(each.file))
     # Drives of Windows have no folder in common: their files keep the whole path.
     common = {
-        path: os.path.commonpath(files) if len({file.drive for file in files}) == 1 else None
+        path: os.path.commonpath(files) if len({file.anchor for file in files}) == 1 else None
         for path, files in groups.items()
         if len(files) > 1
     }
@@ -293,9 +303,14 @@ def _with_unique_paths(images: list[FoundImage]) -> list[FoundImage]:
     for each in images:
         path = each.path
         if path in common:
-            whole, folder = Path(os.path.abspath(each.file)), common[path]
+            whole, folder = _absolute(each.file), common[path]
             path = escaped(whole.relative_to(folder).as_posix() if folder else whole.as_posix())
             path = escaped(whole.as_posix()) if path in taken else path
             taken.add(path)
         result.append(FoundImage(each.file, path))
     return result
+
+
+def _absolute(file: Path) -> Path:
+    """Return the absolute path; of a remote file, the bucket and key as a local path, which only names the file."""
+    return Path("/", *urlsplit(str(file))[1:3]) if is_remote(file) else Path(os.path.abspath(file))

@@ -13,6 +13,7 @@ from ..modeling.io_stedfm import (
     read_image,
     read_series,
     readable_suffixes,
+    register_opener,
     register_path_reader,
     register_reader,
 )
@@ -22,6 +23,7 @@ from .lsm import read_lsm
 from .nikon import read_nikon
 from .olympus import OIB, read_olympus
 from .ome_zarr import MEMBERS, read_ome_zarr
+from .remote import open_remote
 from .zeiss import read_zeiss
 
 ALL_SERIES = "all"
@@ -34,6 +36,7 @@ register_path_reader((".lif", ".lof", ".xlif"), read_leica, magic=(b"\x70\x00\x0
 register_path_reader((".czi",), read_zeiss, magic=(b"ZISRAWFILE\0",))
 register_path_reader((".nd2",), read_nikon, magic=(b"\xda\xce\xbe\x0a", b"\0\0\0\x0cjP  "))
 register_path_reader((".oib", ".oif"), read_olympus, magic=(OIB,))
+register_opener(open_remote)
 register_path_reader((".zarr",), read_ome_zarr, members=MEMBERS)
 
 __all__ = [

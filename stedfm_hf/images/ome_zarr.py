@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from ..modeling.io_types_stedfm import ImageReadError, LazySeries, check_dtype, make_info, one_line, unit_in_nm
+from ..runs.storage import is_remote, system_of
+from .remote import image_errors
 from .stacks import Stack, image_axes, import_reader, list_parts, list_planes, number
 
 MEMBERS = ("zarr.json", ".zgroup", ".zarray")
@@ -54,7 +56,12 @@ class _Image:
 
 
 def read_ome_zarr(path: Path, closing: ExitStack) -> list[LazySeries]:
-    """List the planes of an OME-Zarr folder (a reader for `register_path_reader`)."""
+    """List the planes of an OME-Zarr folder, also in an object store (a reader for `register_path_reader`)."""
+    with image_errors(path):
+        return _list_planes(path)
+
+
+def _list_planes(path: Path) -> list[LazySeries]:
     if not path.is_dir():
         raise ImageReadError("is a file, not the folder of an OME-Zarr image; unpack it, or export it again")
     if not any((path / name).is_file() for name in MEMBERS):
@@ -183,7 +190,7 @@ def _list_image(image: _Image, path: Path, zarr: Any) -> list[LazySeries]:
         raise ImageReadError("names no array (datasets); export it again")
     folder = _inside(image.folder, levels[0]["path"])
     _check_codecs(folder)
-    array = zarr.open_array(os.fspath(folder), mode="r")
+    array = zarr.open_array(_store(folder, zarr), mode="r")
     shape, dtype = tuple(int(length) for length in array.shape), np.dtype(array.dtype)
     check_dtype(dtype)
     names, units, kinds = _axes(image.multiscale.get("axes"), shape)
@@ -209,7 +216,8 @@ def _list_image(image: _Image, path: Path, zarr: Any) -> list[LazySeries]:
     def read(position: Mapping[str, int], down: range, across: range) -> np.ndarray:
         ranges = {rows: slice(down.start, down.stop), columns: slice(across.start, across.stop)}
         index = tuple(ranges.get(name, position.get(name, slice(None))) for name in names)
-        found = np.asarray(array[index])
+        with image_errors(folder):
+            found = np.asarray(array[index])
         if channel is None:
             found = found[None]
         else:  # behind or between the axes of the image
@@ -286,13 +294,26 @@ def _channel_names(omero: Mapping[str, Any], count: int) -> list[str]:
 def _stored(folder: Path) -> tuple[int, int, int]:
     """Return the size of the chunks of an array in bytes, their number, and the size of the largest."""
     size = count = largest = 0
+    for name, one in _files(folder):
+        if name not in ("zarr.json", ".zarray", ".zattrs"):
+            size, count, largest = size + one, count + 1, max(largest, one)
+    return size, count, largest
+
+
+def _files(folder: Path) -> Iterator[tuple[str, int]]:
+    """Yield the name and size in bytes of every file in a folder."""
+    if is_remote(folder):
+        system, root = system_of(folder)
+        yield from ((name.rpartition("/")[2], each["size"]) for name, each in system.find(root, detail=True).items())
+        return
     for here, folders, files in os.walk(folder):
         folders.sort()
-        for name in files:
-            if name not in ("zarr.json", ".zarray", ".zattrs"):
-                one = os.stat(os.path.join(here, name)).st_size
-                size, count, largest = size + one, count + 1, max(largest, one)
-    return size, count, largest
+        yield from ((name, os.stat(os.path.join(here, name)).st_size) for name in files)
+
+
+def _store(folder: Path, zarr: Any) -> Any:
+    """Return what zarr opens: a local folder, or a store whose chunks are read when they are needed."""
+    return zarr.storage.FsspecStore.from_url(str(folder), read_only=True) if is_remote(folder) else os.fspath(folder)
 
 
 def _check_codecs(folder: Path) -> None:

@@ -122,7 +122,7 @@ def read_large(
             if size >= LARGE_BYTES and by_region:
                 yield _image_of_rows(path, number, found[number], channel)
             else:
-                yield decode_series(found[number], os.fspath(path), channel)
+                yield decode_series(found[number], str(path), channel)
 
 
 def _image_of_rows(
@@ -140,7 +140,7 @@ def _image_of_rows(
         info.pixel_size_nm,
         tuple(info.channel_names[k] for k in kept),
         stored.metadata,
-        os.fspath(path),
+        str(path),
         info.name,
     )
 

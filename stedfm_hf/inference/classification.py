@@ -14,6 +14,7 @@ from stedfm_hf.inference.settings import ClassifySettings
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.runs.storage import as_path
 from stedfm_hf.runs.workers import open_workers
 from stedfm_hf.weights.models import find_model
 
@@ -71,7 +72,7 @@ def _classify(settings: ClassifySettings) -> TableResult:
     Raises:
         UserError: For wrong arguments, no input images, or an output made with other settings.
     """
-    target = Path(str(settings.output))
+    target = as_path(str(settings.output))
     sources, skipped = find_sources(settings.inputs)
     check_output(target, "classify", is_folder=False, overwrite=settings.overwrite)
     folder = None if settings.maps is None else Path(settings.maps)

@@ -16,6 +16,7 @@ from stedfm_hf.inference.devices import devices_of
 from stedfm_hf.inference.settings import EmbedSettings
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.runs.storage import as_path
 from stedfm_hf.runs.workers import open_workers
 from stedfm_hf.weights.models import find_model
 
@@ -65,7 +66,7 @@ def embed(settings: EmbedSettings) -> TableResult:
 
 def _embed(settings: EmbedSettings) -> TableResult:
     """Check the settings, then load the model and write the table of embeddings to `settings.output`."""
-    target = Path(str(settings.output))
+    target = as_path(str(settings.output))
     sources, skipped = find_sources(settings.inputs)
     check_output(target, "embed", is_folder=False, overwrite=settings.overwrite)
     source = find_model(settings.model)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from stedfm_hf.data.sources import Source
 from stedfm_hf.runs import FileStamp, atomic_path, counted
+from stedfm_hf.runs.copies import local_copy
 from stedfm_hf.runs.output import Output
 from stedfm_hf.runs.parts import Part, PartStore
 from stedfm_hf.runs.result import OutputResult
@@ -31,7 +32,8 @@ class SegmentResult(OutputResult):
 
     @cached_property
     def _table(self) -> pa.Table:
-        return pq.read_table(self.output / FIELDS)
+        with local_copy(self.output / FIELDS) as file:
+            return pq.read_table(file)
 
     @property
     def fields(self) -> int:
@@ -136,7 +138,8 @@ class FieldRecords:
         for table, schema in self._schemas.items():
             with atomic_path(table) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
                 if table.exists():
-                    before = pq.read_table(table).cast(schema)
+                    with local_copy(table) as file:
+                        before = pq.read_table(file).cast(schema)
                     writer.write_table(before.filter(pc.is_in(before["path"], old)))
                 for rows in _new_rows(table, parts, schema):
                     writer.write_table(rows)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from stedfm_hf.data.sources import Source
 from stedfm_hf.runs import FileStamp, Manifest, counted, some_of
+from stedfm_hf.runs.files import remove_path
 
 
 def unfinished(
@@ -63,10 +63,7 @@ def remove_maps(folder: Path, paths: Iterable[str], kinds: Iterable[str]) -> Non
     for place in {image.parent for image in images if image.parent.is_dir()}:
         for file in list(place.iterdir()):
             if (match := pattern.fullmatch(file.name)) and place / match[1] in images:
-                if file.is_dir():
-                    shutil.rmtree(file)
-                else:
-                    file.unlink()
+                remove_path(file)
 
 
 def _say(text: str) -> None:

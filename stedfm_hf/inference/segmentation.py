@@ -10,6 +10,7 @@ from stedfm_hf.inference.settings import SegmentSettings
 from stedfm_hf.inference.zarr_planes import import_zarr
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.runs.storage import as_path
 from stedfm_hf.weights.models import find_model
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def segment(settings: SegmentSettings) -> SegmentResult:
         >>> sorted(file.name for file in (folder / "out").glob("cell*.tif"))
         ['cell.npy.labels1.tif', 'cell.npy.objects1.tif', 'cell.npy.probabilities1.tif']
     """
-    folder = Path(settings.output)
+    folder: Path = as_path(settings.output)
     sources, skipped = find_sources(settings.inputs)
     check_separate("output", folder, sources)
     check_output(folder, "segment", is_folder=True, overwrite=settings.overwrite)

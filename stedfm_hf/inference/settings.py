@@ -94,7 +94,7 @@ class SegmentSettings:
 
     inputs: options.Inputs = options.inputs()
     output: str | Path = option(
-        affects_result=False, cli_default=Path("segmented"), metavar="DIR", help="Folder to write."
+        affects_result=False, cli_default=Path("segmented"), metavar="DIR", storage=True, help="Folder to write."
     )
     model: str | Path = option(affects_result=False, help="Folder of `stedfm finetune segmentation`, or Hub id.")
     threshold: float | None = option(

@@ -15,6 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from stedfm_hf.runs import Manifest, atomic_path, counted
+from stedfm_hf.runs.copies import local_copy
 from stedfm_hf.runs.output import Output
 from stedfm_hf.runs.parts import PartStore
 from stedfm_hf.runs.result import OutputResult
@@ -173,8 +174,10 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
         options = pyarrow.csv.ConvertOptions(
             column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False
         )
-        return _unflatten(pyarrow.csv.read_csv(path, convert_options=options), schema)
-    return pq.read_table(path).cast(schema)
+        with local_copy(path) as file:
+            return _unflatten(pyarrow.csv.read_csv(file, convert_options=options), schema)
+    with local_copy(path) as file:
+        return pq.read_table(file).cast(schema)
 
 
 def _flatten(table: pa.Table) -> pa.Table:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from stedfm_hf.runs import UserError
+from stedfm_hf.runs.files import move_path, remove_path
+from stedfm_hf.runs.storage import is_remote
 
 _CHUNK = 512
 _MICROMETRE = "micrometer"
@@ -68,8 +70,11 @@ def new_zarr_planes(
     The arguments are those of `new_planes`.
     """
     zarr = import_zarr()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.", dir=path.parent))
+    near = None  # a remote image is made on this machine, and then uploaded
+    if not is_remote(path):
+        near = path.parent
+        near.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.", dir=near))
     try:
         chunks = (1, min(_CHUNK, shape[1]), min(_CHUNK, shape[2]))
         separator = {"name": "v2", "separator": "/"}
@@ -82,10 +87,9 @@ def new_zarr_planes(
         (temporary / ".zattrs").write_text(
             json.dumps(attributes, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
         )
-        if path.exists():
-            shutil.rmtree(path)
+        remove_path(path)
         os.chmod(temporary, 0o755)
-        os.replace(temporary, path)
+        move_path(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

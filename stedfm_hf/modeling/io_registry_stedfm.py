@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from .io_types_stedfm import ImageReadError, LazySeries
 
+Opener = Callable[[Any, ExitStack], Path | None]
 Reader = Callable[[IO[bytes]], list[LazySeries]]
 PathReader = Callable[[Path, ExitStack], list[LazySeries]]
 
@@ -41,6 +42,7 @@ class Format:
         return folder.suffix.lower() in self.suffixes or any((folder / name).is_file() for name in self.members)
 
 
+_OPENERS: list[Opener] = []
 _FORMATS: list[Format] = []
 """Formats; the last one that was added comes first."""
 
@@ -80,8 +82,44 @@ def is_image_folder(path: str | os.PathLike[str]) -> bool:
         >>> is_image_folder(".")
         False
     """
-    folder = Path(path)
+    folder = _path(path)
     return folder.is_dir() and any(each.is_folder(folder) for each in _FORMATS)
+
+
+def names_image_folder(name: str, files: Collection[str]) -> bool:
+    """Return whether a folder with this name and these files is an image, without access to it.
+
+    Example:
+        >>> names_image_folder("cells", ["notes.txt"])
+        False
+    """
+    suffix = os.path.splitext(name)[1].lower()
+    return any(
+        each.members and (suffix in each.suffixes or not set(each.members).isdisjoint(files)) for each in _FORMATS
+    )
+
+
+def register_opener(opener: Opener) -> None:
+    """Add a function that makes images of another storage than the disk readable.
+
+    Args:
+        opener: Function that gets a path and an `ExitStack`, and returns a local path, or another object with the
+            methods of `pathlib.Path` that the reader takes; None for paths that it does not know.
+    """
+    _OPENERS.insert(0, opener)
+
+
+def opened_path(path: Any, closing: ExitStack) -> Path:
+    """Return the path from which a reader reads an image; see `register_opener`."""
+    for opener in _OPENERS:
+        if (found := opener(path, closing)) is not None:
+            return found
+    return Path(path)
+
+
+def _path(path: Any) -> Path:
+    """Return a path; objects that have the methods of `pathlib.Path`, such as `upath.UPath`, are kept."""
+    return Path(path) if isinstance(path, str | os.PathLike) else path
 
 
 def readable_suffixes() -> tuple[str, ...]:

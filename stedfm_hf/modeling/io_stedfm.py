@@ -27,7 +27,10 @@ from .io_registry_stedfm import (
     Reader,
     format_of,
     is_image_folder,
+    names_image_folder,
+    opened_path,
     readable_suffixes,
+    register_opener,
     register_path_reader,
     register_reader,
 )
@@ -67,11 +70,13 @@ __all__ = [
     "describe_series",
     "is_image_folder",
     "list_series",
+    "names_image_folder",
     "open_image",
     "open_series",
     "read_image",
     "read_series",
     "readable_suffixes",
+    "register_opener",
     "register_path_reader",
     "register_reader",
 ]
@@ -133,7 +138,7 @@ def read_image(
     with open_series(path) as all_series:
         names = [each.info.name for each in all_series]
         chosen = all_series[choose_name("series", names, series, all_series[0].metadata)]
-        return decode_series(chosen, os.fspath(path), channel)
+        return decode_series(chosen, str(path), channel)
 
 
 @contextmanager
@@ -175,7 +180,7 @@ def open_image(
         if channel is not None:
             k = choose_name("channel", info.channel_names, channel)
             info, kept = replace(info, channel_names=info.channel_names[k : k + 1]), kept[k : k + 1]
-        yield OpenImage(stored, info, kept, os.fspath(path))
+        yield OpenImage(stored, info, kept, str(path))
 
 
 def _distinct_colours(stored: LazySeries) -> tuple[SeriesInfo, list[int]]:
@@ -234,7 +239,7 @@ def read_series(
     with open_series(path) as all_series:
         for each in all_series:
             if wanted is None or wanted(each.info):
-                yield decode_series(each, os.fspath(path), channel)
+                yield decode_series(each, str(path), channel)
 
 
 def decode_series(chosen: LazySeries, source: str, channel: str | int | None) -> StedImage:
@@ -262,9 +267,9 @@ def open_series(path: str | os.PathLike[str]) -> Iterator[list[LazySeries]]:
 
     Every error inside the block, of a library too, becomes an ImageReadError on one line with the path and a fix.
     """
-    file = Path(path)
     try:
         with ExitStack() as closing:
+            file: Path = opened_path(path, closing)
             found = format_of(file).reader(file, closing)
             if not found:
                 raise ImageReadError("holds no image; export it again")

@@ -17,6 +17,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
 
 from stedfm_hf.runs.files import atomic_path
+from stedfm_hf.runs.storage import as_path
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D3A9B", "#7A7A7A")
 """Colours after Okabe and Ito, ordered so that the first four differ most; without black and yellow."""
@@ -232,7 +233,7 @@ def save_figure(figure: Figure, folder: str | Path, name: str) -> Path:
     Returns:
         Path of the PNG.
     """
-    png = Path(folder) / f"{name}.png"
+    png = as_path(folder) / f"{name}.png"
     for path in (png, png.with_suffix(".svg")):
         # Without date and version, so that the same figure gives the same file.
         metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}

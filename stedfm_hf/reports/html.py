@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from stedfm_hf.reports.figures import FIGURE_DPI, png_uri
 from stedfm_hf.runs.files import atomic_path
+from stedfm_hf.runs.storage import as_path
 
 
 @dataclass(frozen=True)
@@ -128,4 +129,4 @@ def write_page(
     page = render_page(title=title, lead=lead, facts=facts, sections=sections, footer=footer)
     with atomic_path(path) as temporary:
         temporary.write_bytes(page.encode("utf-8", "backslashreplace"))  # names of files are not always Unicode
-    return Path(path)
+    return as_path(path)

@@ -21,7 +21,9 @@ from stedfm_hf.runs import options
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
 from stedfm_hf.runs.progress import print_note
 from stedfm_hf.runs.result import Result
+from stedfm_hf.runs.secret_detection import without_secrets
 from stedfm_hf.runs.settings import option_of, types_of
+from stedfm_hf.runs.storage import as_path
 from stedfm_hf.runs.threads import limit_spinning
 from stedfm_hf.runs.wording import nearest
 
@@ -132,7 +134,13 @@ def make_settings(kind: type, values: dict[str, Any]) -> Any:
     for each in fields(kind):
         if each.name not in values and _is_required(each):
             raise UserError(f"{flag_of(each)} is missing: {option_of(each).help}")
-    return kind(**values)
+    hints = types_of(kind)
+    paths = {name: as_path(text) for name, text in values.items() if _is_path(hints[name]) and isinstance(text, str)}
+    return kind(**values | paths)
+
+
+def _is_path(hint: Any) -> bool:
+    return _without_none(hint) is Path
 
 
 def call(function: str, settings: Any) -> Any:
@@ -156,7 +164,7 @@ def finish(result: Result, as_json: bool) -> None:
     if as_json:
         print_json(result.to_json())
     elif text := result.summary():
-        print(text)
+        print(without_secrets(text))
     raise typer.Exit(result.exit_status)
 
 
@@ -214,7 +222,7 @@ def one_line(error: BaseException) -> str:
 
 def print_json(value: Any) -> None:
     """Print plain data as JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(without_secrets(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def flag_of(of_field: Field[Any]) -> str:
@@ -317,7 +325,7 @@ def _parameter(of_field: Field[Any], hint: Any) -> Parameter:
         flags = [f"{flags[0]}/--no-{flags[0][2:]}", *flags[1:]] if default else flags
     else:
         annotation = annotation | None
-    by_type = _METAVARS.get(Path if Path in get_args(hint) else kind)
+    by_type = _METAVARS.get(Path if Path in (hint, *get_args(hint)) else kind)
     metavar = option.metavar or ("|".join(option.choices) if 0 < len(option.choices) < 6 else by_type)
     text = option.help + (" [required]" if required else "")
     info = typer.Option(
@@ -349,9 +357,9 @@ def _plain_type(hint: Any, is_text: bool) -> Any:
     hint = _without_none(hint)
     if get_origin(hint) is list:
         return _plain_type(get_args(hint)[0], False)
-    if get_origin(hint) is tuple or hint in (bool, *_METAVARS):
+    if get_origin(hint) is tuple or (hint in (bool, *_METAVARS) and hint is not Path):
         return hint
-    return str  # also of a path or text: a URL is not a path
+    return str  # also of a path: `make_settings` converts it, because a URL is not a local path
 
 
 _JSON = Parameter(

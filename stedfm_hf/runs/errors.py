@@ -1,5 +1,7 @@
 """The error that a user can fix, and the exit status of every command."""
 
+from stedfm_hf.runs.secret_detection import without_secrets
+
 EXIT_DONE = 0
 """All items are done."""
 EXIT_ITEMS_FAILED = 1
@@ -22,3 +24,6 @@ class UserError(ValueError):
         ...     print(f"stedfm: error: {error}")
         stedfm: error: --pooling 'max' is unknown; choose avg, token or patch
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))

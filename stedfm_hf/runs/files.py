@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stedfm_hf.runs.copies import local_copy
 from stedfm_hf.runs.errors import UserError
+from stedfm_hf.runs.storage import as_path, is_remote, remove, stamp_of, storage_errors, upload, uploaded
 
 
 class FileStamp(NamedTuple):
@@ -38,6 +40,12 @@ def file_stamp(path: str | os.PathLike[str]) -> FileStamp | None:
         >>> file_stamp("/nowhere") is None
         True
     """
+    if is_remote(path):
+        try:
+            stamp = stamp_of(as_path(path))
+        except UserError:
+            stamp = None  # reading the file raises the error
+        return None if stamp is None else FileStamp(*stamp)
     try:
         found = [os.stat(path)]
         if stat.S_ISDIR(found[0].st_mode):
@@ -53,7 +61,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     If the block raises or is interrupted, the temporary file is removed and an existing `path` is kept unchanged.
     Missing parent folders are made. The temporary name keeps the suffix, because many writers choose their format by
-    it. The new file has the permissions of the file it replaces. A symbolic link is followed, not replaced.
+    it. The new file has the permissions of the file it replaces. A symbolic link is followed, not replaced. For a
+    remote path, the temporary file is local, and is uploaded in one step.
 
     Args:
         path: File to write.
@@ -72,6 +81,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         >>> target.read_text(encoding="utf-8")
         'complete'
     """
+    if is_remote(path):
+        with uploaded(as_path(path)) as temporary:
+            yield temporary
+        return
     target = Path(os.path.realpath(path))
     if os.path.isdir(target):
         raise UserError(f"{path}: is a folder; name a file to write")
@@ -151,10 +164,42 @@ def remove_path(path: str | os.PathLike[str]) -> None:
     Example:
         >>> remove_path("/nowhere")
     """
-    if os.path.isdir(path) and not os.path.islink(path):
+    if is_remote(path):
+        remove(as_path(path))
+    elif os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
     else:
         Path(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder(output: Path, name: str) -> Iterator[Path]:
+    """Yield a folder for incomplete results: in an output folder, or a local one for a remote output.
+
+    It is removed when the block ends without an error. After an error, one in the output is kept, to be resumed.
+
+    Args:
+        output: Folder of the output.
+        name: Name of the folder in it.
+    """
+    if is_remote(output):
+        with tempfile.TemporaryDirectory(prefix="stedfm-") as work:
+            yield Path(work)
+        return
+    yield output / name
+    remove_path(output / name)
+
+
+def move_path(path: Path, target: Path) -> None:
+    """Move a local file or folder to a path that does not exist: a new name on the disk, or an upload.
+
+    Raises:
+        UserError: If an upload fails.
+    """
+    if is_remote(target):
+        upload(path, target)
+    else:
+        path.rename(target)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -180,14 +225,17 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         UserError: If the file is missing or is not JSON; the message names it.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        with storage_errors(path):
+            return json.loads(as_path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"{path}: is not valid JSON ({error}); delete it or restore it from a copy") from error
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    with open(path, "rb") as handle:
+    with local_copy(as_path(path)) as file, file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

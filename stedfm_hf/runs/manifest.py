@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_ITEMS_FAILED, UserError
 from stedfm_hf.runs.files import FileStamp, read_json, write_json
+from stedfm_hf.runs.secret_detection import without_secrets
+from stedfm_hf.runs.storage import as_path, is_remote
 from stedfm_hf.runs.wording import escaped
 
 MANIFEST_FORMAT = 1
@@ -269,7 +271,7 @@ def manifest_path(output: str | os.PathLike[str], *, folder: bool | None = None)
         >>> manifest_path("emb.parquet").name, manifest_path("results").as_posix()
         ('emb.parquet.manifest.json', 'results/manifest.json')
     """
-    path = Path(output)
+    path = as_path(output)
     if folder is None:
         folder = path.is_dir() or not path.suffix
     return path / "manifest.json" if folder else path.with_name(path.name + ".manifest.json")
@@ -321,6 +323,8 @@ def portable(value: Any) -> Any:
         return [portable(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
+    if is_remote(value):
+        value = str(value)
     if value is None or isinstance(value, bool | int | float):
         return value
     text = str(value)
@@ -348,7 +352,7 @@ def _one_line(text: str) -> str:
     for folder in (str(Path.cwd()), str(Path.home())):
         if len(folder) > 3:
             line = line.replace(folder + os.sep, "")
-    return escaped(_FOLDERS.sub("", line))
+    return escaped(without_secrets(_FOLDERS.sub("", line)))
 
 
 def _now() -> str:

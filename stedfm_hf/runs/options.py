@@ -10,6 +10,7 @@ from typing import Any
 from stedfm_hf.runs.dask_cluster import check_cluster
 from stedfm_hf.runs.errors import UserError
 from stedfm_hf.runs.settings import argument, option
+from stedfm_hf.runs.storage import as_path
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
@@ -38,7 +39,9 @@ def inputs() -> Any:
         affects_result=False,
         multiple=True,
         metavar="INPUT",
-        help="Image files, folders (searched recursively), globs, folders or Hub ids of data sets.",
+        storage=True,
+        help="Image files, folders (searched recursively), globs, folders or Hub ids of data sets; also URLs of "
+        "object stores, and of files on the web.",
     )
 
 
@@ -54,6 +57,7 @@ def table(by_default: str) -> Any:
         None,
         affects_result=False,
         cli_default=Path(by_default),
+        storage=True,
         help="Table to write, *.parquet or *.csv; in Python, None only returns it.",
     )
 
@@ -64,7 +68,7 @@ def check_table(output: str | os.PathLike[str] | None) -> None:
     Raises:
         UserError: If the suffix is not that of a table.
     """
-    if output is not None and Path(output).suffix.lower() not in TABLES:
+    if output is not None and as_path(output).suffix.lower() not in TABLES:
         raise UserError(f"{output}: the table must be named {' or '.join(f'*{suffix}' for suffix in TABLES)}")
 
 

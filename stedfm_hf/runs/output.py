@@ -14,6 +14,7 @@ from stedfm_hf.runs.files import remove_path
 from stedfm_hf.runs.manifest import Manifest, manifest_path
 from stedfm_hf.runs.progress import print_note
 from stedfm_hf.runs.settings import execution_settings, result_settings
+from stedfm_hf.runs.storage import as_path, check_writable, is_remote, real_path, storage_errors
 
 
 @dataclass
@@ -126,7 +127,7 @@ def open_output(
         weights_sha256=weights_sha256,
         seed=seed,
     )
-    output = Output(Path(path), manifest, manifest_path(path, folder=is_folder), writes=writes)
+    output = Output(as_path(path), manifest, manifest_path(path, folder=is_folder), writes=writes)
     output.has_overwrite = hasattr(settings, "overwrite")
     folder = output.path if is_folder else output.path.parent
     check_output(path, command, is_folder=is_folder, overwrite=overwrite)
@@ -162,20 +163,28 @@ def check_output(path: str | os.PathLike[str], command: str, *, is_folder: bool,
     Raises:
         UserError: If the path is of the wrong kind, or holds files of something else.
     """
-    found, record = Path(path), manifest_path(path, folder=is_folder)
+    found = as_path(path)
+    check_writable(found)
+    with storage_errors(found):
+        _check_output(found, command, is_folder, overwrite)
+
+
+def _check_output(path: Path, command: str, is_folder: bool, overwrite: bool) -> None:
+    """Refuse a path of the wrong kind, or with files of something else; see `check_output`."""
+    record = manifest_path(path, folder=is_folder)
     try:
-        os.path.realpath(path).encode()
+        real_path(path).encode()
     except UnicodeEncodeError as error:  # pyarrow writes to no such path
         raise UserError(f"{path}: the path is not UTF-8 text; choose another output") from error
-    if found.exists() and found.is_dir() != is_folder:
+    if path.exists() and path.is_dir() != is_folder:
         raise UserError(f"{path}: is a {'file; name a folder' if is_folder else 'folder; name a file'}")
     if record.exists():
         old = Manifest.load(record)
         if old.command != command:
             raise UserError(f"{path}: was made by `stedfm {old.command}`; choose another output")
-    elif is_folder and found.exists() and (foreign := [each.name for each in found.iterdir() if each.name[0] != "."]):
+    elif is_folder and path.exists() and (foreign := [each.name for each in path.iterdir() if each.name[0] != "."]):
         raise UserError(f"{path}: holds other files, such as {min(foreign)}; choose a new folder")
-    elif not is_folder and found.exists() and not overwrite:
+    elif not is_folder and path.exists() and not overwrite:
         raise UserError(f"{path}: exists without {record.name}; choose another output, or replace it with --overwrite")
 
 
@@ -219,6 +228,8 @@ def _remove(output: Output, paths: Sequence[Path], remove_items: Callable[[Colle
 
 
 def _make_folder(folder: Path) -> None:
+    if is_remote(folder):
+        return  # object stores have no folders, only names with slashes
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):

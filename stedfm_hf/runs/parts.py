@@ -17,8 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stedfm_hf.runs.copies import local_copy
 from stedfm_hf.runs.files import atomic_path, remove_path
 from stedfm_hf.runs.manifest import ItemStatus
+from stedfm_hf.runs.storage import storage_errors
 
 _KEY = b"stedfm_part"
 
@@ -41,11 +43,12 @@ class Part:
 
     def table(self) -> pa.Table:
         """Read all rows."""
-        return pq.read_table(self.path).replace_schema_metadata(None)
+        with local_copy(self.path) as file:
+            return pq.read_table(file).replace_schema_metadata(None)
 
     def row_groups(self) -> Iterator[pa.Table]:
         """Read the rows, one row group at a time."""
-        with pq.ParquetFile(self.path) as file:
+        with local_copy(self.path) as copy, pq.ParquetFile(copy) as file:
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group, use_threads=False).replace_schema_metadata(None)
 
@@ -55,7 +58,7 @@ class Part:
         Args:
             rows: Whether to read each row, (n,) bool.
         """
-        with pq.ParquetFile(self.path) as file:
+        with local_copy(self.path) as copy, pq.ParquetFile(copy) as file:
             start = 0
             for group in range(file.num_row_groups):
                 end = start + file.metadata.row_group(group).num_rows
@@ -109,7 +112,8 @@ class PartStore:
 
     def names(self) -> list[str]:
         """Return the names of the parts, sorted."""
-        files = (path for path in self.folder.rglob("*.parquet") if not path.name.startswith("."))
+        with storage_errors(self.folder):
+            files = [path for path in self.folder.rglob("*.parquet") if not path.name.startswith(".")]
         return sorted(path.relative_to(self.folder).as_posix().removesuffix(".parquet") for path in files)
 
     def path(self, name: str) -> Path:
@@ -135,7 +139,8 @@ class PartStore:
     def read(self, name: str) -> Part:
         """Read the item status and notes of a part; its rows are read on demand."""
         path = self.path(name)
-        record = json.loads(pq.read_metadata(path).metadata[_KEY])
+        with storage_errors(path), path.open("rb") as file:
+            record = json.loads(pq.read_metadata(file).metadata[_KEY])
         items = {item: ItemStatus(**status) for item, status in record["items"].items()}
         return Part(name, path, items, record["notes"])
 

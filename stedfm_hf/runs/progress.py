@@ -10,12 +10,13 @@ from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
+from stedfm_hf.runs.secret_detection import without_secrets
 from stedfm_hf.runs.wording import escaped
 
 
 def print_note(text: str) -> None:
     """Print a line on standard error; standard output is for the result."""
-    print(f"stedfm: {escaped(text)}", file=sys.stderr, flush=True)
+    print(f"stedfm: {escaped(without_secrets(text))}", file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -83,7 +84,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
-        text = escaped(text)
+        text = escaped(without_secrets(text))
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:

@@ -11,6 +11,7 @@ from typing import Any, Union, get_args, get_origin
 
 from stedfm_hf.runs.errors import UserError
 from stedfm_hf.runs.files import atomic_path
+from stedfm_hf.runs.storage import as_path
 from stedfm_hf.runs.wording import nearest
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -117,7 +118,7 @@ def _fit(value: Any, hint: Any) -> Any:
     if get_origin(hint) is list and isinstance(value, list):
         return [_fit(item, get_args(hint)[0]) for item in value]
     if hint is Path and isinstance(value, str):
-        return Path(value)
+        return as_path(value)
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:
             return float(value)

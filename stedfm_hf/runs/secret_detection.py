@@ -17,6 +17,9 @@ _SECRETS = {
     "a key of AWS": re.compile(_START + rb"A[KS]IA[0-9A-Z]{16}(?![0-9A-Z])"),
     "a private key": re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
 }
+_URL = re.compile(r"([a-z][a-z0-9+.-]*://)(?:[^\s/@'\"]*@)?([^\s?'\"]*)", re.IGNORECASE)
+_QUERY = re.compile(r"(https?://[^\s?'\"]+\?)[^\s'\"]*[^\s'\".,:;)]", re.IGNORECASE)
+"""User and password of a URL, and its query, which may hold a signature or token."""
 _BLOCK = 2**24
 _LONGEST = 4096
 """Length of the overlap of two blocks, in bytes: longer than any secret."""
@@ -34,12 +37,16 @@ def secrets_in_text(text: str) -> list[str]:
 
 
 def without_secrets(text: str) -> str:
-    """Replace the secrets in a text by `[secret]`, so that the text can be printed.
+    """Remove the secrets in a text, so that it can be printed: tokens, keys, and users and queries of URLs.
 
     Example:
         >>> without_secrets("hf_" + "a" * 34 + " in /home/ada")
         '[secret] in /home/ada'
+        >>> without_secrets("https://ada:password@example.org/a.tif?signature=1: no such file")
+        'https://example.org/a.tif?[secret]: no such file'
     """
+    if "://" in text:
+        text = _QUERY.sub(r"\1[secret]", _URL.sub(r"\1\2", text))
     content = text.encode("utf-8", errors="surrogateescape")
     for pattern in _SECRETS.values():
         content = pattern.sub(b"[secret]", content)

@@ -18,6 +18,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ParamSpec, TypeVar, dataclass_transform, get_type_hints
 
 from stedfm_hf.runs.errors import UserError
+from stedfm_hf.runs.storage import STORES, as_path, is_remote, protocol_of
 from stedfm_hf.runs.wording import nearest
 
 T = TypeVar("T")
@@ -47,6 +48,8 @@ class Option:
         cli_default: Default of the command line, if it differs from that of the function.
         parse: Function that converts the text of the command line; by default the type of the field.
         check: Function that refuses a value with a UserError.
+        storage: Whether the path may be in an object store; a URL becomes a path when the settings are made. URLs of
+            stores are refused for other options.
     """
 
     help: str
@@ -64,6 +67,7 @@ class Option:
     cli_default: Any = None
     parse: Callable[[str], Any] | None = None
     check: Callable[[Any], None] | None = None
+    storage: bool = False
 
 
 def option(default: Any = MISSING, *, default_factory: Any = MISSING, help: str, **facts: Any) -> Any:
@@ -111,7 +115,10 @@ def settings(kind: type[T]) -> type[T]:
 
     def check_all(self: Any) -> None:
         for each in fields(self):
-            check_value(each.name, getattr(self, each.name), option_of(each))
+            value, known = getattr(self, each.name), option_of(each)
+            if (located := _located(each.name, value, known)) is not value:
+                object.__setattr__(self, each.name, located)  # the class is frozen, and this is its construction
+            check_value(each.name, located, known)
         check = getattr(self, "check", None)
         if check is not None:
             check()
@@ -143,6 +150,23 @@ def check_value(name: str, value: Any, known: Option) -> None:
             _check_range(name, each, known)
         if known.check is not None:
             known.check(each)
+
+
+def _located(name: str, value: Any, known: Option) -> Any:
+    """Convert a URL, or those in a list, to paths.
+
+    Raises:
+        UserError: If the option takes no path in an object store.
+    """
+    if isinstance(value, list | tuple):
+        return type(value)(_located(name, each, known) for each in value) if any(map(is_remote, value)) else value
+    if not is_remote(value):
+        return value
+    if known.storage:
+        return as_path(value)
+    if protocol_of(value) not in STORES:  # an address of weights or of a scheduler, or a data set of the Hub
+        return value
+    raise UserError(f"{name} {value}: must be on this machine, not in a store; copy it, and give the local path")
 
 
 def _check_range(name: str, number: float, known: Option) -> None:

@@ -184,7 +184,9 @@ class StreamedSettings(TrainingSettings):
 
     dataset: list[str] = option(
         affects_result=False,
-        help="Folders or Hub ids of data sets (OWNER/NAME or hf:// paths); each batch mixes crops of all of them.",
+        storage=True,
+        help="Folders, also in an object store, or Hub ids of data sets (OWNER/NAME or hf:// paths); each batch mixes "
+        "crops of all of them.",
     )
     _: KW_ONLY
     dataset_weights: list[float] | None = option(
@@ -197,6 +199,7 @@ class StreamedSettings(TrainingSettings):
     validation_dataset: list[str] = option(
         default_factory=list,
         affects_result=False,
+        storage=True,
         group=options.INPUT,
         help="Data sets of the held-out evaluation; by default those of the training.",
     )

@@ -21,6 +21,7 @@ REASONS = {
     "CI runs these targets": 1,
     "installs packages": 3,
     "logs in to the Hub": 2,
+    "needs a bucket": 1,
     "needs a clone of the repository": 1,
     "needs a cluster": 4,
     "needs a GPU": 2,

@@ -32,8 +32,9 @@ from stedfm_hf.runs import (
     write_json,
 )
 from stedfm_hf.runs.executors import run_items
-from stedfm_hf.runs.files import remove_path
+from stedfm_hf.runs.files import move_path, remove_path, scratch_folder
 from stedfm_hf.runs.parts import PartStore
+from stedfm_hf.runs.storage import is_remote
 from stedfm_hf.runs.workers import open_workers
 
 _LAYOUT = "layout.json"
@@ -89,14 +90,15 @@ def assemble(
             f"{output}: no crop is left of {counted(len(manifest.items), 'input')} ({frequent}); change the settings; "
             f"{record} lists all inputs"
         )
-    temporary = output / ASSEMBLED
-    windows = _write_shards(staging, temporary, plan, seed, rows_per_shard, processes, cluster)
-    statistics = _write_results(windows, temporary, plan, card, seed)
-    for name in RESULTS:
-        remove_path(output / name)
-        if (temporary / name).exists():
-            (temporary / name).rename(output / name)
-    remove_path(temporary)
+    if is_remote(output):
+        cluster = None  # the shards are written in a folder of this machine, and then uploaded
+    with scratch_folder(output, ASSEMBLED) as temporary:
+        windows = _write_shards(staging, temporary, plan, seed, rows_per_shard, processes, cluster)
+        statistics = _write_results(windows, temporary, plan, card, seed)
+        for name in RESULTS:
+            remove_path(output / name)
+            if (temporary / name).exists():
+                move_path(temporary / name, output / name)
     notes = _missing_splits_and_labels(plan, fractions, statistics)
     for note in notes:
         print_note(f"note: {note}")

@@ -40,6 +40,7 @@ from stedfm_hf.runs.options import REFERENCE
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.parts import Part
 from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.runs.storage import as_path, is_remote, protocol_of, real_path
 from stedfm_hf.runs.workers import open_workers
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def build(settings: BuildSettings) -> DatasetSummary:
         >>> summary.labels, sum(summary.crops.values())
         (('actin', 'tubulin'), 16)
     """
-    output, rules = Path(settings.output), _rules(settings)
+    output, rules = as_path(settings.output), _rules(settings)
     check_output(output, COMMAND, is_folder=True, overwrite=settings.overwrite)
     inputs = _find_inputs(settings)
     digest = _digest(inputs.files)
@@ -172,7 +173,7 @@ def _find_inputs(settings: BuildSettings) -> _Inputs:
     Raises:
         UserError: No image is left, no mask matches an image, or the labels cannot be read.
     """
-    output, labels, masks = Path(settings.output), settings.labels, settings.masks
+    output, labels, masks = as_path(settings.output), settings.labels, settings.masks
     inputs, found = _Inputs(), find_images(settings.inputs, leave_out=find_masks if masks is None else None)
     inputs.notes["skipped_files"] = found.skipped
     if results := found.describe_results():
@@ -181,9 +182,9 @@ def _find_inputs(settings: BuildSettings) -> _Inputs:
         inputs.notes["skipped_masks"] = len(found.left_out)
         print_note(f"{describe_masks(found.left_out)}, and to use masks as masks, give their folder with --masks")
     # Figures and previews of data sets, such as an earlier output, are not inputs.
-    folders = {folder for each in found.images for folder in Path(os.path.realpath(each.file)).parents}
-    datasets = {Path(os.path.realpath(output)), *filter(_is_repository, folders)}
-    images = [each for each in found.images if datasets.isdisjoint(Path(os.path.realpath(each.file)).parents)]
+    folders = {folder for each in found.images for folder in as_path(real_path(each.file)).parents}
+    datasets = {as_path(real_path(output)), *filter(_is_repository, folders)}
+    images = [each for each in found.images if datasets.isdisjoint(as_path(real_path(each.file)).parents)]
     if others := len(found.images) - len(images):
         inputs.notes["skipped_dataset_images"] = others
         print_note(f"note: skipped {counted(others, 'image')} in the folders of data sets")
@@ -241,6 +242,8 @@ def _report_masks(images: Sequence[FoundImage]) -> None:
 
 
 def _is_repository(folder: Path) -> bool:
+    if protocol_of(folder) in ("http", "https"):
+        return False  # a web server lists no folders
     return (folder / INDEX_FILE).is_file() and (folder / "data").is_dir()
 
 
@@ -325,7 +328,7 @@ def _card(output: Path, manifest: Manifest) -> CardFacts:
             "cannot be compared."
         )
     return CardFacts(
-        title=output.resolve().name,
+        title=output.name if is_remote(output) else output.resolve().name,
         command=f"stedfm {COMMAND}",
         settings=given,
         limitations=tuple(limitations),

@@ -22,6 +22,7 @@ from stedfm_hf.images import ImageReadError, SeriesInfo, StedImage, read_series
 from stedfm_hf.runs import ItemStatus, Manifest
 from stedfm_hf.runs.attempts import DEADLY, attempt
 from stedfm_hf.runs.files import file_stamp
+from stedfm_hf.runs.storage import is_remote
 
 CROPS_PER_BATCH = 64
 """Largest number of crops in memory."""
@@ -73,15 +74,12 @@ class InputFile:
 
     def stamp(self) -> list[int]:
         """Return size and modification time of the file and its masks, to detect changes; zeros if one is missing."""
-        numbers = []
+        numbers: list[int] = []
         for file in (self.file, *self.masks):
-            try:
-                state = file.stat()
-            except OSError:  # reading raises the error
-                numbers += [0, 0]
-            else:
-                folder = file_stamp(file) if file.is_dir() else None
-                numbers += folder or [state.st_size, state.st_mtime_ns]
+            # Nanoseconds tell changes of a local file apart that seconds do not; a store has seconds.
+            is_file = not is_remote(file) and file.is_file()
+            stamp = (file.stat().st_size, file.stat().st_mtime_ns) if is_file else file_stamp(file)
+            numbers += stamp or [0, 0]  # reading raises the error
         return numbers
 
 

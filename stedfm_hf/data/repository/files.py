@@ -28,6 +28,7 @@ from stedfm_hf.data.repository.remote import RemoteFiles
 from stedfm_hf.data.repository.row_groups import RowGroups
 from stedfm_hf.data.repository.shards import GROUPS_PER_SHARD, Shard
 from stedfm_hf.runs.errors import UserError
+from stedfm_hf.runs.storage import as_path, check_bucket
 
 _HUB_ID = re.compile(rf"({HUB})?[\w-][\w.-]*/[\w.-]+/?(@.+)?")
 _FOOTERS_AT_ONCE = 16
@@ -95,7 +96,7 @@ def find_split(repo: str | os.PathLike[str], split: str, *, token: str | None = 
     if not any(shard.rows for shard in shards):
         raise UserError(f"{repo}: split {split!r} is empty; choose another split")
     labels, columns = _labels_and_columns(shards[0].file, token)
-    return SplitFiles(os.fspath(repo), split, shards, labels, token, columns)
+    return SplitFiles(str(repo), split, shards, labels, token, columns)
 
 
 def find_split_names(repo: str | os.PathLike[str], *, token: str | None = None) -> tuple[str, ...]:
@@ -114,7 +115,7 @@ def check_repository_name(repo: str | os.PathLike[str]) -> None:
     Raises:
         UserError: The name is neither a folder with Parquet files nor a URL or Hub id.
     """
-    name = os.fspath(repo)
+    name = str(repo)
     folder = Path(name)
     if folder.is_dir():
         if not any(folder.rglob("*.parquet")):
@@ -129,7 +130,7 @@ def check_repository_name(repo: str | os.PathLike[str]) -> None:
 
 def is_remote_folder(repo: str | os.PathLike[str]) -> bool:
     """Return whether a data set is a folder in another file system than that of this machine or the Hub."""
-    return "://" in os.fspath(repo) and not os.fspath(repo).startswith(HUB)
+    return "://" in str(repo) and not str(repo).startswith(HUB)
 
 
 def check_folder_name(repo: str | os.PathLike[str]) -> None:
@@ -141,7 +142,7 @@ def check_folder_name(repo: str | os.PathLike[str]) -> None:
     Raises:
         UserError: The path holds `*`, `?` or `[`.
     """
-    folder = Path(repo)
+    folder = Path(str(repo))
     if folder.is_dir() and (signs := [sign for sign in "*?[" if sign in str(folder.absolute())]):
         raise UserError(f"{repo}: the path of a data set must not contain {' or '.join(signs)}; rename the folder")
 
@@ -155,6 +156,7 @@ def _data_files(repo: str | os.PathLike[str], token: str | None) -> dict[str, li
         UserError: There is no such data set, the library cannot load it, or a file is not a Parquet file.
     """
     if is_remote_folder(repo):
+        check_bucket(as_path(repo))
         raise UserError(
             f"{repo}: has no readable {INDEX_FILE}, or it does not list the files of the folder `data`; check the "
             "access, and give a data set that `stedfm data build` wrote"
@@ -162,9 +164,9 @@ def _data_files(repo: str | os.PathLike[str], token: str | None) -> dict[str, li
     check_folder_name(repo)
     import datasets  # takes a second to import
 
-    name, _, revision = os.fspath(repo).removeprefix(HUB).rstrip("/").partition("@")
-    if Path(repo).is_dir():
-        name, revision = str(Path(repo).absolute()), ""
+    name, _, revision = str(repo).removeprefix(HUB).rstrip("/").partition("@")
+    if Path(str(repo)).is_dir():
+        name, revision = str(Path(str(repo)).absolute()), ""
     try:
         configs = datasets.get_dataset_config_names(name, revision=revision or None, token=token)
         config = CONFIG if CONFIG in configs else next(each for each in configs if each != PREVIEW)

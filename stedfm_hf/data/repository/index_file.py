@@ -31,12 +31,12 @@ def indexed_shards(repo: str | os.PathLike[str], *, token: str | None = None) ->
         it lists other files than the folder `data` holds.
     """
     try:
-        if Path(repo).is_dir():
-            root = str(Path(repo).absolute())
+        if Path(str(repo)).is_dir():
+            root = str(Path(str(repo)).absolute())
             text = Path(root, INDEX_FILE).read_bytes()
             present = {entry.name for entry in os.scandir(Path(root, "data"))}
         else:
-            root = _remote_root(os.fspath(repo), token)
+            root = _remote_root(str(repo), token)
             files = RemoteFiles(root, token)
             text, present = files.read(f"{root}/{INDEX_FILE}"), files.names(f"{root}/data")
         splits = {

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,12 @@ from stedfm_hf.data.sources import Source, find_sources, is_dataset
 from stedfm_hf.discovery.settings import STATE, IndexSettings
 from stedfm_hf.inference.settings import EmbedSettings
 from stedfm_hf.runs import Manifest, UserError, counted, manifest_path
+from stedfm_hf.runs.copies import working_copy
+from stedfm_hf.runs.dask_cluster import LOCAL
 from stedfm_hf.runs.output import Output, check_output, open_output
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.runs.storage import as_list, as_path, is_remote
 from stedfm_hf.weights.models import find_model
 
 if TYPE_CHECKING:
@@ -89,22 +91,35 @@ def index(settings: IndexSettings) -> IndexResult:
         >>> result.items, result.search
         (1, 'exact (1 embedding)')
     """
-    target = Path(settings.output)
-    check_output(target, COMMAND, is_folder=True, overwrite=settings.overwrite)
+    folder = as_path(settings.output)
+    check_output(folder, COMMAND, is_folder=True, overwrite=settings.overwrite)
+    if is_remote(folder) and settings.cluster is not None and not LOCAL.fullmatch(settings.cluster):
+        raise UserError(
+            f"output {folder}: an index in a store is made in a folder of this machine, which a cluster does not see; "
+            "leave out --cluster, or write the index to a shared folder"
+        )
+    # An index is memory-mapped, so that one in an object store is changed as a copy, which then replaces it.
+    with working_copy(folder, last=[STATE, "manifest.json"]) as target:
+        result = _index(replace(settings, output=target), target)
+    return replace(result, output=folder)
+
+
+def _index(settings: IndexSettings, target: Path) -> IndexResult:
+    """Add to an index on this machine, or remove items from it."""
     inputs = _inputs(settings)
     if not inputs:
         return _remove(target, settings)
     if tables := [
-        each for each in inputs if Path(each).suffix.lower() in (".parquet", ".csv") and Path(each).is_file()
+        each for each in inputs if as_path(each).suffix.lower() in (".parquet", ".csv") and as_path(each).is_file()
     ]:
         if len(inputs) > 1:
             raise UserError(f"{tables[0]}: a table cannot be combined with other inputs; index one after the other")
-        return _index_table(target, settings, Path(tables[0]))
+        return _index_table(target, settings, as_path(tables[0]))
     return _index_images(settings)
 
 
 def _inputs(settings: IndexSettings) -> list[Any]:
-    return [settings.inputs] if isinstance(settings.inputs, str | os.PathLike) else list(settings.inputs)
+    return as_list(settings.inputs)
 
 
 def _index_images(settings: IndexSettings) -> IndexResult:
@@ -138,7 +153,9 @@ def add_images(settings: IndexSettings, found: tuple[list[Source], dict[str, int
     by_embed = _embed_settings(settings)
     scaling = embedding_scaling(encoder, by_embed)
     datasets = [
-        relative_to(target, Path(each)) if Path(each).is_dir() else str(each) for each in inputs if is_dataset(each)
+        relative_to(target, as_path(each)) if as_path(each).is_dir() else str(each)
+        for each in inputs
+        if is_dataset(each)
     ]
     config = encoder.model.config
     with _open(

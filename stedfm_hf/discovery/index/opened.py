@@ -29,6 +29,7 @@ from stedfm_hf.images import StedImage
 from stedfm_hf.inference.one_image import one_channel
 from stedfm_hf.runs import Manifest, UserError, manifest_path
 from stedfm_hf.runs.files import file_stamp
+from stedfm_hf.runs.storage import as_path, is_remote
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,13 +167,13 @@ class Index:
     def source(self, item: dict[str, Any]) -> Source | None:
         """Return the file or data set row of an item, or None if it is not found."""
         if self.images is not None and not is_dataset(self.images):
-            root = Path(self.images)
+            root = as_path(self.images)
             file = root if root.is_file() else root / item["path"]
         elif self.images is None and item["file"] is not None:
-            file = self.folder / item["file"]
+            file = as_path(item["file"]) if is_remote(item["file"]) else self.folder / item["file"]
         else:
             return self._rows_of_datasets.get(item["path"])
-        return ImageFile(file, item["path"], None) if file.exists() else None
+        return ImageFile(file, item["path"], None) if file_stamp(file) is not None else None
 
     @cached_property
     def _rows_of_datasets(self) -> dict[str, Source]:
@@ -240,4 +241,6 @@ def open_index(folder: str | Path, images: str | Path | None = None) -> Index:
 
 def _found(folder: Path, name: str) -> str | None:
     """Return the folder of a data set that is recorded relative to the index, or its Hub id."""
+    if is_remote(name):
+        return name
     return str(folder / name) if (folder / name).exists() else name if is_dataset(name) else None

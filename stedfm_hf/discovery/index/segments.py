@@ -29,8 +29,10 @@ from stedfm_hf.discovery.index.layout import (
 from stedfm_hf.inference.preparation import Fact
 from stedfm_hf.labels.labelled.reading import source_of
 from stedfm_hf.runs import ItemStatus, UserError
+from stedfm_hf.runs.manifest import portable
 from stedfm_hf.runs.output import Output
 from stedfm_hf.runs.parts import PartStore
+from stedfm_hf.runs.storage import is_remote
 
 
 class SegmentParts:
@@ -195,7 +197,9 @@ def item_table(rows: Sequence[Fact], pooling: str) -> pa.Table:
 
 
 def relative_to(folder: Path, path: Path) -> str:
-    """Return a path relative to a folder, so that both can be moved together; absolute on another drive."""
+    """Return a path relative to a folder, so that both can be moved together; absolute on another drive or a URL."""
+    if is_remote(path):
+        return str(portable(path))
     try:
         return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
     except ValueError:

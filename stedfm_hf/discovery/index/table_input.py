@@ -20,6 +20,8 @@ from stedfm_hf.inference.stepwise import CHUNK
 from stedfm_hf.inference.tables import OF_IMAGE
 from stedfm_hf.labels.labelled.reading import source_of
 from stedfm_hf.runs import FileStamp, Manifest, Progress, UserError, counted, manifest_path, print_note
+from stedfm_hf.runs.copies import local_copy
+from stedfm_hf.runs.storage import as_path, storage_errors
 
 BATCH = 8192
 """Rows of a table that are read at once."""
@@ -53,7 +55,7 @@ class EmbeddingTable:
         names = [name for name, _ in OF_IMAGE]
         more = ["row", "col", "y_px", "x_px"] if self.pooling == "patch" else []
         waiting: list[pa.Table] = []
-        with pq.ParquetFile(self.path) as file:
+        with local_copy(self.path) as copy, pq.ParquetFile(copy) as file:
             for batch in file.iter_batches(BATCH, columns=[*names, *more, "embedding", "weights_sha256"]):
                 table = pa.Table.from_batches([batch])
                 if set(table["weights_sha256"].to_pylist()) - {self.manifest.weights_sha256}:
@@ -97,7 +99,7 @@ def open_table_input(path: str | Path) -> EmbeddingTable:
     Raises:
         UserError: If the file is not such a table, its manifest is missing, or it cannot be indexed.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.suffix.lower() != ".parquet":
         raise UserError(f"{path}: write the table as *.parquet to index it")
     record = manifest_path(path, folder=False)
@@ -105,7 +107,8 @@ def open_table_input(path: str | Path) -> EmbeddingTable:
         raise UserError(f"{path}: has no {record.name}, which says how it was made; copy it next to the table")
     manifest = Manifest.load(record)
     try:
-        schema = pq.read_schema(path)
+        with storage_errors(path), path.open("rb") as handle:
+            schema = pq.read_schema(handle)
         dim = schema.field("embedding").type.list_size
     except (OSError, pa.ArrowException, KeyError, AttributeError) as error:
         raise UserError(f"{path}: is not a table of `stedfm embed`; embed the images again") from error

@@ -18,6 +18,7 @@ from stedfm_hf.inference.loading import Encoder, load_encoder
 from stedfm_hf.inference.one_image import embed_patches
 from stedfm_hf.labels.labelled.reading import source_of
 from stedfm_hf.runs import UserError, counted, file_stamp, some_of
+from stedfm_hf.runs.storage import as_path, is_remote
 
 SCALING = ("normalization", "percentiles", "intensity_range", "target_pixel_size_nm")
 """Settings of an index that scale the intensities of an image."""
@@ -95,8 +96,8 @@ class ExampleReader:
         """
         path, own_box = split_box(given) if box is None and mask is None else (given, None)
         box = own_box if box is None else box
-        if Path(path).exists():
-            return self._of_file(given, Path(path), box, mask)
+        if (file := as_path(path)).exists():
+            return self._of_file(given, file, box, mask)
         numbers = [number for number, each in enumerate(self.paths) if each == path]
         return self._of_item(given, path, self._chosen(path, numbers), box, mask)
 
@@ -171,7 +172,7 @@ class ExampleReader:
             source_id = source_of(file.as_posix(), pattern, content)
         except UserError:
             source_id = content
-        example = _example(given, region, is_whole, tokens, size, (), source_id, file.resolve().parent.name, image)
+        example = _example(given, region, is_whole, tokens, size, (), source_id, _folder_name(file), image)
         return _with_items(example, self._same(example, file))
 
     def _same(self, example: Example, file: Path) -> list[int]:
@@ -246,6 +247,10 @@ class ExampleReader:
         except ValueError as error:
             raise ImageReadError(f"{image.source}: {error}") from error
         return patches.embeddings, patches.size_px
+
+
+def _folder_name(file: Path) -> str:
+    return file.parent.name if is_remote(file) else file.resolve().parent.name
 
 
 def _region(box: tuple[float, float, float, float] | None, mask: Any, shape: tuple[int, int], name: str) -> Region:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedfm_hf.discovery.index.layout import read_state
 from stedfm_hf.discovery.settings import SearchSettings
 from stedfm_hf.runs import atomic_path, counted
+from stedfm_hf.runs.copies import local_copy, working_copy
 from stedfm_hf.runs.output import Output, check_output, open_output
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.runs.storage import as_path
 from stedfm_hf.runs.wording import text_table
 
 if TYPE_CHECKING:
@@ -81,10 +83,16 @@ def search(settings: SearchSettings) -> SearchResult:
         >>> sorted(found.table["path"].to_pylist())
         ['b.npy', 'c.npy']
     """
-    target = Path(settings.output)
+    target = as_path(settings.output)
     check_output(target, "search", is_folder=True, overwrite=settings.overwrite)
-    read_state(Path(settings.index))
+    # An index is memory-mapped, so that one in an object store is copied first.
+    with working_copy(as_path(settings.index), writes=False) as folder:
+        read_state(folder)
+        return _search_index(replace(settings, index=folder), target)
 
+
+def _search_index(settings: SearchSettings, target: Path) -> SearchResult:
+    """Search an index on this machine, and write the results to `target`."""
     # Errors up to here are reported at once: these modules import torch, which takes seconds.
     import pyarrow.parquet as pq
 
@@ -108,14 +116,15 @@ def search(settings: SearchSettings) -> SearchResult:
             output.report_finished()
         else:
             reader = ExampleReader(index, settings)
-            likes = [*reader.query(), *map(reader.read, settings.like)]
-            unlikes = [reader.read(each) for each in settings.unlike]
+            likes = [*reader.query(), *map(reader.read, map(str, settings.like))]
+            unlikes = [reader.read(str(each)) for each in settings.unlike]
             table = _search(index, likes, unlikes, settings, output)
             with atomic_path(target / RESULTS) as temporary:
                 pq.write_table(table, temporary, compression="zstd")
             for each in (*likes, *unlikes):
                 output.manifest.done(Path(each.name).name)
-    return SearchResult(target, output.manifest, pq.read_table(target / RESULTS), noun)
+    with local_copy(target / RESULTS) as file:
+        return SearchResult(target, output.manifest, pq.read_table(file), noun)
 
 
 def _search(
