@@ -22,7 +22,7 @@ from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED
 from stedfm_hf.runs.progress import print_note
 from stedfm_hf.runs.result import Result
 from stedfm_hf.runs.secret_detection import without_secrets
-from stedfm_hf.runs.settings import option_of, types_of
+from stedfm_hf.runs.settings import Option, option_of, types_of
 from stedfm_hf.runs.storage import as_path
 from stedfm_hf.runs.threads import limit_spinning
 from stedfm_hf.runs.wording import nearest
@@ -98,7 +98,7 @@ def add_command(
             from stedfm_hf.runs.recipes import load_recipe
 
             parsed |= load_recipe(recipe, hints, packaged=recipes)
-        parsed |= {name: _parse(by_name[name], value) for name, value in given.items()}
+        parsed |= given
         if extra is not None:
             parsed[extra] = parsed.get(extra, {}) | _extra_options(context.args, [*by_name])
         finish(call(function, make_settings(settings, parsed)), as_json)
@@ -243,10 +243,15 @@ def _command_class(settings: type) -> type[TyperCommand]:
     lists = [each for each in named if option_of(each).multiple or get_origin(_without_none(hints[each.name])) is list]
     positional = any(option_of(each).positional for each in fields(settings))
     flags = {flag for each in lists for flag in (option_of(each).flags or (flag_of(each),))}
+    pairs = {
+        flag_of(each): option_of(each) for each in named if _without_none(hints[each.name]) == tuple[float, float]
+    }
 
     class Command(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             words = [_hyphenated(word) for word in args]
+            for flag, option in pairs.items():
+                _check_pair(words, flag, option)
             return super().parse_args(ctx, _repeat_flags(words, flags, numbers_only=positional))
 
         def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -292,6 +297,21 @@ def _repeat_flags(words: Sequence[str], flags: Collection[str], *, numbers_only:
                 repeated.append(flag)
         repeated.append(word)
     return repeated
+
+
+def _check_pair(words: Sequence[str], flag: str, option: Option) -> None:
+    """Refuse an option of two numbers that has one or none.
+
+    Raises:
+        UserError: One of the two words after the flag is not a number.
+    """
+    if flag not in words:
+        return
+    start = words.index(flag) + 1
+    values = [word for word in words[start : start + 2] if _is_number(word)]
+    if len(values) < 2:
+        given = f"only {values[0]}" if values else "none"
+        raise UserError(f"{flag} takes two numbers, {flag} {option.metavar or 'LOW HIGH'}, but {given} is given")
 
 
 def _is_number(word: str) -> bool:
@@ -382,13 +402,6 @@ def _recipe_parameter(recipes: Path | None) -> Parameter:
 def _is_default(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is None or source.name == "DEFAULT"
-
-
-def _parse(of_field: Field[Any], value: Any) -> Any:
-    parse = option_of(of_field).parse
-    if parse is None:
-        return value
-    return [parse(each) for each in value] if isinstance(value, list | tuple) else parse(value)
 
 
 def _extra_options(words: Sequence[str], known: Sequence[str]) -> dict[str, list[str]]:

@@ -46,7 +46,8 @@ class Option:
         minimum: Smallest allowed number.
         maximum: Largest allowed number.
         cli_default: Default of the command line, if it differs from that of the function.
-        parse: Function that converts the text of the command line; by default the type of the field.
+        parse: Function that converts a text of the command line, a recipe or Python; by default, the command line
+            converts it to the type of the field.
         check: Function that refuses a value with a UserError.
         storage: Whether the path may be in an object store; a URL becomes a path when the settings are made. URLs of
             stores are refused for other options.
@@ -92,9 +93,9 @@ def argument(default: Any = MISSING, *, help: str, **facts: Any) -> Any:
 
 @dataclass_transform(frozen_default=True)
 def settings(kind: type[T]) -> type[T]:
-    """Turn a class into the settings of a command: a frozen dataclass that checks its values.
+    """Turn a class into the settings of a command: a frozen dataclass that converts and checks its values.
 
-    After the fields are checked, a method `check` of the class may refuse combinations of values.
+    After the fields are converted and checked, a method `check` of the class may refuse combinations of values.
 
     Raises:
         UserError: If an object is made with a value that its field does not allow.
@@ -115,10 +116,11 @@ def settings(kind: type[T]) -> type[T]:
 
     def check_all(self: Any) -> None:
         for each in fields(self):
-            value, known = getattr(self, each.name), option_of(each)
-            if (located := _located(each.name, value, known)) is not value:
-                object.__setattr__(self, each.name, located)  # the class is frozen, and this is its construction
-            check_value(each.name, located, known)
+            known, given = option_of(each), getattr(self, each.name)
+            value = _located(each.name, _parsed(given, known), known)
+            if value is not given:
+                object.__setattr__(self, each.name, value)  # the class is frozen, and this is its construction
+            check_value(each.name, value, known)
         check = getattr(self, "check", None)
         if check is not None:
             check()
@@ -132,6 +134,16 @@ def option_of(of_field: dataclasses.Field[Any]) -> Option:
     """Return the option of a field."""
     found: Option = of_field.metadata[_KEY]
     return found
+
+
+def _parsed(value: Any, known: Option) -> Any:
+    """Convert a text, or the texts in a list, with the function of the option; other values are not changed."""
+    parse = known.parse
+    if parse is None:
+        return value
+    if isinstance(value, list):
+        return [parse(each) if isinstance(each, str) else each for each in value]
+    return parse(value) if isinstance(value, str) else value
 
 
 def check_value(name: str, value: Any, known: Option) -> None:

@@ -98,6 +98,16 @@ def test_wrong_arguments_end_with_2_and_a_line_on_standard_error(words: list[str
     assert out == "" and "rror: " in err and "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [(["--query", "3"], "only 3"), (["--query", "3", "--model", "demo"], "only 3"), (["--query"], "none")],
+)
+def test_one_number_where_two_are_needed_is_named(words: list[str], given: str, capsys: Captured) -> None:
+    assert main(["explain", "a.tif", *words]) == 2
+    expected = f"stedfm: error: --query takes two numbers, --query Y X, but {given} is given\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_info_is_a_table(image: Path, capsys: Captured) -> None:
     assert main(["info", str(image)]) == 0
     head, row = capsys.readouterr().out.splitlines()
