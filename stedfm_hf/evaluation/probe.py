@@ -75,6 +75,61 @@ def fit_predict(
     return next(_predictions(train, labels, query, task, classes, (C,)))
 
 
+def fit_layer(
+    train: np.ndarray, labels: np.ndarray, *, task: Task, classes: int, C: float, balanced: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a linear probe, and return it as a linear layer.
+
+    Args:
+        train: Training features (n, d).
+        labels: Labels of the training images; see `fit_predict`.
+        task: Type of the labels: "classes", "multilabel" or "regression".
+        classes: Number of classes; not used for a regression.
+        C: Inverse strength of the L2 penalty, as in scikit-learn.
+        balanced: Whether to give all classes equal weight.
+
+    Returns:
+        Weights (L, d) and biases (L,), with L = `classes`, or 1 for a regression. The outputs are logits, or numbers.
+        A class without training images has one logit for all images: the lowest of the training images.
+
+    Example:
+        >>> features = np.array([[-1.0], [-0.9], [0.9], [1.0]])
+        >>> weight, bias = fit_layer(features, np.array([0, 0, 1, 1]), task="classes", classes=2, C=10.0)
+        >>> (features @ weight.T + bias).argmax(axis=1).tolist()
+        [0, 0, 1, 1]
+    """
+    if task == "regression":
+        ridge = Ridge(alpha=1 / C).fit(train, labels)
+        return ridge.coef_[None], np.array([ridge.intercept_])
+    if task == "multilabel":
+        rows = [_binary_row(train, labels[:, number], C, balanced) for number in range(classes)]
+        return np.stack([row[:-1] for row in rows]), np.array([row[-1] for row in rows])
+    weight, bias = np.zeros((classes, train.shape[1])), np.zeros(classes)
+    present = np.unique(labels)
+    if len(present) == 2:  # one row of coefficients, for the difference of the logits
+        row = _binary_row(train, labels == present[1], C, balanced) / 2
+        weight[present], bias[present] = np.stack([-row[:-1], row[:-1]]), [-row[-1], row[-1]]
+    elif len(present) > 2:
+        model = _logistic_regression(balanced, C).fit(train, labels)
+        weight[present], bias[present] = model.coef_, model.intercept_
+    absent = np.setdiff1d(np.arange(classes), present)
+    bias[absent] = (train @ weight[present].T + bias[present]).min()
+    return weight, bias
+
+
+def _binary_row(train: np.ndarray, labels: np.ndarray, C: float, balanced: bool) -> np.ndarray:
+    """Return the coefficients and the intercept (d + 1,) of a logistic regression of two classes."""
+    if len(np.unique(labels)) == 2:
+        model = _logistic_regression(balanced, C).fit(train, labels)
+        return np.append(model.coef_[0], model.intercept_)
+    count = labels.sum()
+    return np.append(np.zeros(train.shape[1]), np.log((count + 0.5) / (len(labels) - count + 0.5)))
+
+
+def _logistic_regression(balanced: bool, C: float) -> LogisticRegression:
+    return LogisticRegression(C=C, max_iter=_ITERATIONS, class_weight="balanced" if balanced else None)
+
+
 def _predictions(
     train: np.ndarray,
     labels: np.ndarray,

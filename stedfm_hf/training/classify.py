@@ -108,7 +108,7 @@ class ClassificationTask(Task[ClassificationSettings, LabelledImages, np.ndarray
             args=args,
             batches=Batches(samples, args),
             objective=objective,
-            training=images,
+            training=sampled,
             validation=validation,
             metric=self.metric,
             frozen=settings.mode == "linear-probe",

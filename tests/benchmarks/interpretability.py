@@ -20,12 +20,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from sklearn.linear_model import LogisticRegression
 
 from stedfm_hf import StedFmForImageClassification, StedFmImageProcessor
 from stedfm_hf.data.simulation.fields import simulate_image
 from stedfm_hf.data.simulation.physics import SimulationSettings
-from stedfm_hf.evaluation.probe import select_C
+from stedfm_hf.evaluation.probe import fit_layer, select_C
 from stedfm_hf.labels.labelled import read_labelled
 from stedfm_hf.reports.figures import show_image, style
 from stedfm_hf.runs import atomic_path
@@ -120,10 +119,7 @@ def fit_probe(images: Path, *, C: float | None) -> StedFmForImageClassification:
     scaled, selection = (features - mean) / sd, ((held_out - mean) / sd, validation.labels)
     if C is None:
         C = select_C(scaled, train.labels, train.sources, task="classes", classes=len(classes), validation=selection).C
-    found = LogisticRegression(C=C, max_iter=1000).fit(scaled, train.labels)
-    weight, bias = found.coef_, found.intercept_
-    if len(classes) == 2:  # one row of coefficients, for the difference of the logits
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    weight, bias = fit_layer(scaled, train.labels, task="classes", classes=len(classes), C=C)
     set_head(network, mean=mean, variance=sd**2 - network.batch_norm.eps, weight=weight, bias=bias)
     return network
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from stedfm_hf.evaluation.probe import C_GRID, DEFAULT_C, fit_predict, select_C
+from stedfm_hf.evaluation.probe import C_GRID, DEFAULT_C, fit_layer, fit_predict, select_C
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(60) % 3
@@ -35,6 +37,45 @@ def test_multilabel_and_regression() -> None:
     numbers = FEATURES @ np.arange(8.0)
     predicted = fit_predict(FEATURES, numbers, FEATURES, task="regression", classes=0, C=2.0)
     np.testing.assert_allclose(predicted, Ridge(alpha=0.5).fit(FEATURES, numbers).predict(FEATURES))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_layer_gives_the_probabilities_of_the_probe(classes: int) -> None:
+    labels = LABELS % classes
+    weight, bias = fit_layer(FEATURES, labels, task="classes", classes=classes, C=0.1)
+    found = softmax(FEATURES @ weight.T + bias, axis=1)
+    expected = fit_predict(FEATURES, labels, FEATURES, task="classes", classes=classes, C=0.1)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(weight.sum(axis=0), 0, atol=1e-6)  # nothing that is common to all classes
+
+
+def test_a_layer_never_predicts_a_class_without_training_images() -> None:
+    weight, bias = fit_layer(FEATURES, LABELS, task="classes", classes=4, C=1.0)
+    assert (weight[3] == 0).all() and (FEATURES @ weight[:3].T + bias[:3] >= bias[3]).all()
+    weight, bias = fit_layer(FEATURES, np.full(60, 2), task="classes", classes=3, C=1.0)
+    assert (weight == 0).all() and (bias == 0).all()
+
+
+def test_layers_of_multilabel_targets_and_numbers() -> None:
+    table = np.stack([LABELS == 0, LABELS > 0, np.ones(60)], axis=1).astype(np.int64)
+    weight, bias = fit_layer(FEATURES, table, task="multilabel", classes=3, C=10.0)
+    expected = fit_predict(FEATURES, table, FEATURES, task="multilabel", classes=3, C=10.0)
+    found = expit(FEATURES @ weight.T + bias)
+    np.testing.assert_allclose(found[:, :2], expected[:, :2], atol=1e-3)
+    assert (weight[2] == 0).all() and (found[:, 2] > 0.99).all()
+    numbers = FEATURES @ np.arange(8.0)
+    weight, bias = fit_layer(FEATURES, numbers, task="regression", classes=0, C=2.0)
+    predicted = fit_predict(FEATURES, numbers, FEATURES, task="regression", classes=0, C=2.0)
+    np.testing.assert_allclose((FEATURES @ weight.T + bias)[:, 0], predicted)
+
+
+def test_balanced_weights_are_those_of_scikit_learn() -> None:
+    rare = np.array([0] * 50 + [1] * 10)
+    weight, bias = fit_layer(FEATURES, rare, task="classes", classes=2, C=0.1, balanced=True)
+    expected = LogisticRegression(C=0.1, max_iter=1000, class_weight="balanced").fit(FEATURES, rare)
+    np.testing.assert_allclose(
+        FEATURES @ (weight[1] - weight[0]) + bias[1] - bias[0], expected.decision_function(FEATURES)
+    )
 
 
 def test_a_probe_is_deterministic() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.distributed
 
+from stedfm_hf.evaluation.probe import DEFAULT_C, fit_layer
 from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 from stedfm_hf.modeling.tiling_stedfm import encode_images
@@ -21,6 +22,8 @@ from stedfm_hf.training.preparation import rotate_and_flip
 LabelledSplit = LoadedSplit[LabelledImages, np.ndarray]
 NORMALISED_BY = 256
 """Largest number of training images for the normalisation of the head in an evaluation."""
+PROBED = 10_000
+"""Largest number of training images for the probe that the head starts from."""
 
 
 class ClassificationTrainer(FinetuneTrainer[ClassificationSettings, StedFmForImageClassification]):
@@ -33,7 +36,7 @@ class ClassificationTrainer(FinetuneTrainer[ClassificationSettings, StedFmForIma
 
     Args:
         objective: Loss of the task.
-        training: Training images (C, H, W), for the normalisation of the head.
+        training: Training images, for the normalisation and the initial weights of the head.
         validation: Images of the evaluations.
         frozen: Whether the encoder is frozen.
         kwargs: Other arguments of `FinetuneTrainer`.
@@ -43,7 +46,7 @@ class ClassificationTrainer(FinetuneTrainer[ClassificationSettings, StedFmForIma
         self,
         *,
         objective: Objective,
-        training: Sequence[np.ndarray],
+        training: LabelledSplit,
         validation: LabelledSplit,
         frozen: bool,
         **kwargs: Any,
@@ -68,16 +71,42 @@ class ClassificationTrainer(FinetuneTrainer[ClassificationSettings, StedFmForIma
         return (loss, output) if return_outputs else loss
 
     def before_first_step(self) -> None:
-        """Standardise the features of a frozen encoder."""
+        """Standardise the features of a frozen encoder, and start the head from a probe where the settings say so."""
+        if self.settings.starts_from_probe:
+            self.fit_head()
         if self.frozen:
             self.normalise_head()
 
     def normalise_head(self) -> None:
         """Set the normalisation of the head from the features of training images with the current weights."""
-        count = min(len(self.training), NORMALISED_BY)
-        chosen = np.random.default_rng(0).permutation(len(self.training))[:count]
-        features = self._features([self.training[number] for number in chosen]).astype(np.float64)
+        features = self._training_features(NORMALISED_BY)[1]
         set_head(self.network, mean=features.mean(axis=0), variance=features.var(axis=0))
+
+    def fit_head(self) -> None:
+        """Set the head to a linear probe on standardised features of training images.
+
+        Source:
+            Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", 2022; the
+            reference protocol starts from random weights.
+        """
+        numbers, features = self._training_features(PROBED)
+        mean, variance = features.mean(axis=0), features.var(axis=0)
+        data = self.training.data
+        weight, bias = fit_layer(
+            (features - mean) / np.sqrt(variance + self.network.batch_norm.eps),
+            self.objective.targets(data.labels[numbers]).numpy(),
+            task=data.task,
+            classes=len(data.classes),
+            C=DEFAULT_C,
+            balanced=self.objective.weights is not None,
+        )
+        set_head(self.network, mean=mean, variance=variance, weight=weight, bias=bias)
+
+    def _training_features(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers (n,) of at most `most` training images, and their features (n, D) float64."""
+        items = self.training.items
+        chosen = np.random.default_rng(0).permutation(len(items))[:most]
+        return chosen, self._features([items[number] for number in chosen]).astype(np.float64)
 
     def _features(self, images: Sequence[np.ndarray]) -> np.ndarray:
         return features_of(

@@ -209,6 +209,13 @@ class ClassificationSettings(FinetuneSettings):
         group=MODEL,
         help="Weights to train: head, head and last blocks, all, low-rank adapters, or all from random weights.",
     )
+    head_init: str | None = option(
+        None,
+        choices=("probe", "random"),
+        group=MODEL,
+        help="Initial weights of the head: probe (linear probe on features of the encoder) or random; by default "
+        "probe with last-blocks, full and lora, else random.",
+    )
     class_weights: str = option(
         "none",
         choices=("none", "balanced"),
@@ -222,9 +229,17 @@ class ClassificationSettings(FinetuneSettings):
     )
 
     def check(self) -> None:
-        """Refuse more than one way to sample images."""
+        """Refuse more than one way to sample images, and a probe on random features."""
         super().check()
         _check_one_sampling(self, ("labels_per_class", "label_fraction"))
+        if self.head_init == "probe" and self.mode in NEW_ENCODER:
+            raise UserError(f"--head-init probe needs a pretrained encoder; with --mode {self.mode}, use random")
+
+    @property
+    def starts_from_probe(self) -> bool:
+        """Whether the head starts from a linear probe: the given choice, or that of the mode."""
+        by_default = "probe" if self.mode in ("last-blocks", "full", "lora") else "random"
+        return (self.head_init or by_default) == "probe"
 
 
 @settings

@@ -10,15 +10,16 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from stedfm_hf.evaluation.probe import fit_predict
+from stedfm_hf.evaluation.probe import DEFAULT_C, fit_layer, fit_predict
 from stedfm_hf.labels.labelled import LabelledImages, read_labelled
 from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 from stedfm_hf.runs import UserError
 from stedfm_hf.training.classification.objective import probabilities_of
-from stedfm_hf.training.classification.trainer import features_of, logits_of, set_head
+from stedfm_hf.training.classification.trainer import ClassificationTrainer, features_of, logits_of, set_head
 from stedfm_hf.training.classify import new_network
 from stedfm_hf.training.finetuning.network import merge_adapters
 from stedfm_hf.training.finetuning.settings import ClassificationSettings
+from tests.training.classification.small_runs import run
 
 
 @pytest.fixture(scope="module")
@@ -87,15 +88,47 @@ def test_a_probe_on_cached_features_equals_one_through_the_network(encoder: Path
     scaled, asked = (vectors - mean) / spread, (queries - mean) / spread
     found = fit_predict(scaled, train.labels, asked, task="classes", classes=2, C=0.1)
     probe = LogisticRegression(C=0.1, max_iter=1000).fit(scaled, train.labels)
-    # Two classes have one row of coefficients, for the difference of the logits.
-    weight = np.concatenate([-probe.coef_, probe.coef_]) / 2
-    bias = np.concatenate([-probe.intercept_, probe.intercept_]) / 2
+    weight, bias = fit_layer(scaled, train.labels, task="classes", classes=2, C=0.1)
     variance = spread**2 - network.batch_norm.eps
     set_head(network, mean=mean, variance=variance, weight=weight, bias=bias)
     through = logits_of(network, features_of(network, [*test]))
     assert through[:, 1] - through[:, 0] == pytest.approx(probe.decision_function(asked), abs=1e-3)
     assert probabilities_of(through, "classes") == pytest.approx(found, abs=1e-3)
     assert np.ptp(found[:, 0]) > 0.1
+
+
+@pytest.mark.parametrize("words", ["--mode full", "--mode last-blocks --blocks 1", "--mode full --target size"])
+def test_the_head_starts_from_a_probe(
+    words: str, encoder: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: dict[str, np.ndarray] = {}
+
+    def start(trainer: ClassificationTrainer) -> None:
+        original(trainer)
+        items, data = trainer.training.items, trainer.training.data
+        features = features_of(trainer.network, [*items]).astype(np.float64)
+        scaled = (features - features.mean(axis=0)) / np.sqrt(features.var(axis=0) + trainer.network.batch_norm.eps)
+        labels = trainer.objective.targets(data.labels).numpy()
+        started["found"] = probabilities_of(logits_of(trainer.network, features.astype(np.float32)), data.task)
+        started["expected"] = fit_predict(
+            scaled, labels, scaled, task=data.task, classes=len(data.classes), C=DEFAULT_C
+        )
+
+    original = ClassificationTrainer.before_first_step
+    monkeypatch.setattr(ClassificationTrainer, "before_first_step", start)
+    run(encoder, crops, tmp_path / "run", f"{words} --max-steps 1 --num-evaluations 1")
+    np.testing.assert_allclose(started["found"], started["expected"], atol=1e-4)
+    assert np.ptp(started["found"]) > 0.1
+
+
+def test_modes_whose_head_starts_from_a_probe() -> None:
+    def starts(mode: str, **more: Any) -> bool:
+        return ClassificationSettings("demo", "lab/crops", output="run", mode=mode, **more).starts_from_probe
+
+    assert starts("full") and starts("last-blocks", blocks=1)
+    assert not starts("linear-probe") and not starts("from-scratch") and not starts("full", head_init="random")
+    with pytest.raises(UserError, match="--head-init probe needs a pretrained encoder"):
+        starts("from-scratch", head_init="probe")
 
 
 def test_a_folder_that_is_not_a_model_is_refused(train: LabelledImages, tmp_path: Path) -> None:

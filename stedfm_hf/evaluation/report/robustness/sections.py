@@ -12,7 +12,7 @@ from stedfm_hf.labels.splits import FEW_PER_CLASS
 from stedfm_hf.metrics.batch_effects import LEVEL
 from stedfm_hf.metrics.representation_scores import BATCH_SCORES, BIOLOGY_SCORES
 from stedfm_hf.reports import Section, Table
-from stedfm_hf.runs import counted
+from stedfm_hf.runs import counted, some_of
 
 SCORE_NAMES = {
     "graph_connectivity": "graph",
@@ -53,7 +53,7 @@ def number(value: float | None, digits: int = 2) -> str:
         value: Number, NaN or None.
         digits: Number of decimals.
     """
-    return NONE if value is None or value != value else f"{value:.{digits}f}"
+    return NONE if value is None or value != value else f"{value:z.{digits}f}"  # z: no minus sign before zero
 
 
 def effect_section(report: Robustness) -> Section:
@@ -203,18 +203,19 @@ def _new_batches(report: Robustness, column: str) -> Section:
             name = nonbreaking(report.name(method)) if number_of == 0 else ""
             if row["reason"]:
                 reasons.append(f"{row['batch']}: {row['reason']}")
-                rows.append((name, row["batch"], str(row["images"]), *[NONE] * 6))
+                rows.append((name, row["batch"], str(row["images"]), *[NONE] * 4))
                 continue
-            difference = f"{_points(report, row['difference'])}"
             ends = f"{_points(report, row['low'])} to {_points(report, row['high'])}"
             scores = (_score(report, row["new_batch"]), _score(report, row["known_batch"]))
-            verdict = (number(row["p_holm"], 3), "yes" if row["p_holm"] < SIGNIFICANT else "no")
-            rows.append((name, row["batch"], str(row["images"]), *scores, difference, ends, *verdict))
+            difference = f"{_points(report, row['difference'])} ({ends})"
+            p_value = number(row["p_holm"], 3) + ("*" if row["p_holm"] < SIGNIFICANT else "")
+            rows.append((name, row["batch"], str(row["images"]), *scores, difference, p_value))
     text = [
         "New batch: a probe is trained on the images of all other batches. Known batch: it is trained on as many "
         "images of each class from all batches, cross-validated over source images. The difference is what a new "
-        "batch costs. It is significant if the p-value of a paired permutation test over source images, corrected by "
-        f"Holm's method for all batches of a method, is below {SIGNIFICANT}."
+        "batch costs. An asterisk marks significant differences: the p-value of a paired permutation test over source "
+        f"images, corrected by Holm's method for all batches of a method, is below {SIGNIFICANT}.",
+        _cost_of_new_batches(report, rows_of[report.main.key]),
     ]
     unit = ", points" if "accuracy" in report.metric else ""
     header = (
@@ -223,12 +224,21 @@ def _new_batches(report: Robustness, column: str) -> Section:
         "images",
         "new batch",
         "known batch",
-        f"difference{unit}",
-        "95 % CI",
+        f"difference{unit} (95 % CI)",
         "corrected p",
-        "significant",
     )
     return Section(f"New batches: {column}", text, table=Table(header, rows, "; ".join(dict.fromkeys(reasons))))
+
+
+def _cost_of_new_batches(report: Robustness, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a sentence on the batches that cost the first method accuracy if it was not trained on them."""
+    measured = [row for row in rows if not row["reason"]]
+    if not measured:
+        return "The cost of a new batch cannot be measured."
+    costly = [row["batch"] for row in measured if row["p_holm"] < SIGNIFICANT and row["difference"] < 0]
+    if costly:
+        return f"New batches that significantly lower the score of {report.main.name}: {some_of(costly)}."
+    return f"No new batch significantly lowers the score of {report.main.name}."
 
 
 def _score_table(
