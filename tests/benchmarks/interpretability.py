@@ -48,8 +48,8 @@ PROBE, PENALISED = "probe", "penalised probe"
 PROBES: dict[str, float | None] = {PROBE: None, PENALISED: 0.01}
 """C of the logistic regression of each kind of probe; None selects it on the validation images."""
 MODES: dict[str, dict[str, Any]] = {
-    "two blocks": {"mode": "last-blocks", "blocks": 2, "learning_rate": 6e-4},
-    "full": {"mode": "full", "learning_rate": 6e-4},
+    "two blocks": {"mode": "last-blocks", "blocks": 2},
+    "full": {"mode": "full"},
 }
 """Options of `finetune_classification` of each kind of fine-tuned classifier."""
 STRUCTURES = ("rings", "fibres", "microtubules", "puncta")
