@@ -20,7 +20,7 @@ ONE_SPLIT = "all"
 """Name of the single split of images without splits."""
 FEW_SOURCES, FEW_PER_CLASS = 20, 5
 """Least numbers of source images in the test split, and of each of its classes, that allow conclusions."""
-_FIX = "add images, sort them into folders called train, validation and test, or use all splits of the data set"
+_FIX = "add images, or sort them into folders called train, validation and test"
 
 Images = TypeVar("Images", bound=SourcedImages[Any])
 
@@ -176,7 +176,17 @@ def _split_by_hash(name: str, whole: Images) -> Splits[Images]:
     description = f"{existing}: a hash of the id of each source image decides its split ({fractions}, on average)."
     splits = Splits(train, validation, test, description)
     _check_train(splits, whole)
-    return splits
+    missing = [_missing_classes(name, images, whole) for name, images in splits.held_out().items()]
+    return replace(splits, description=" ".join([description, *filter(None, missing)]))
+
+
+def _missing_classes(name: str, images: Images, whole: Images) -> str:
+    """Return a sentence on classes of which no image is in a split; empty if there are none."""
+    available, counts = whole.counts(), images.counts()
+    missing = [each for each, count in available.items() if count and not counts[each]]
+    if not missing:
+        return ""
+    return f"No image of {', '.join(missing)} falls into {name}, so that nothing is measured for it: {_FIX}."
 
 
 def _split_of_each(images: SourcedImages[Any]) -> np.ndarray:

@@ -100,8 +100,16 @@ def test_small_folders_without_a_validation_split_select_on_test_images() -> Non
 def test_images_that_cannot_be_split_are_an_error_with_a_solution(sources: list[str], message: str) -> None:
     data = labelled(["a", "b", "a", "b"], sources)
     for select in (False, True):
-        with pytest.raises(UserError, match=f"{message}.*add images, sort them into folders"):
+        with pytest.raises(UserError, match=f"{message}.*add images, or sort them into folders"):
             split_images({"all": data}, select=select)
+
+
+def test_a_class_without_test_images_is_named() -> None:
+    sources = ids_in("train", count=6) + ids_in("test", count=2)
+    splits = split_images({"all": labelled(list("ababccab"), sources)}, select=False)
+    assert "No image of c falls into test, so that nothing is measured for it: add images, or" in splits.description
+    splits = split_images({"all": labelled(list("abababab"), sources)}, select=False)
+    assert "falls into" not in splits.description
 
 
 def test_few_source_images_are_a_limitation() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +31,7 @@ from stedfm_hf.evaluation.segmentation.zero_shot import load_zero_shot
 from stedfm_hf.evaluation.settings import MaskSettings
 from stedfm_hf.evaluation.splits import exclude_training_images, select_split
 from stedfm_hf.labels.annotated import AnnotatedImages, parse_classes, read_annotated
-from stedfm_hf.labels.splits import Splits
+from stedfm_hf.labels.splits import ONE_SPLIT, Splits
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, print_note, read_json, some_of
 from stedfm_hf.runs.output import Output, open_output
 from stedfm_hf.weights.models import ModelSource
@@ -180,7 +180,7 @@ def read_splits(settings: MaskSettings) -> Splits[AnnotatedImages]:
         source_pattern=settings.source_pattern,
     )
     if settings.folds is None:
-        return select_split(read, settings.split)
+        return _split_of(read, settings.split)
     if settings.split is None and len(read) > 1:
         first = next(iter(read.values()))
         raise UserError(
@@ -194,6 +194,22 @@ def read_splits(settings: MaskSettings) -> Splits[AnnotatedImages]:
         "once, after fitting on the other folds."
     )
     return replace(splits, train=data.take([]), description=description)
+
+
+def _split_of(read: Mapping[str, AnnotatedImages], split: str | None) -> Splits[AnnotatedImages]:
+    """Select a split; if a data set without splits has too few images, name the options that need none.
+
+    Raises:
+        UserError: If the images cannot be split.
+    """
+    try:
+        return select_split(read, split)
+    except UserError as error:
+        if split is not None or set(read) != {ONE_SPLIT}:
+            raise
+        raise UserError(
+            f"{error}; or score every image with --folds 5, or with --split all without baselines that are trained"
+        ) from error
 
 
 def _baselines(settings: MaskSettings, splits: Splits[AnnotatedImages]) -> tuple[list[Method], list[str]]:
