@@ -130,6 +130,12 @@ def _notes(test: AnnotatedImages, methods: Sequence[Method]) -> list[str]:
             f"Every {each} is treated as a separate source image. If several {each}s are from one field of view or "
             "sample, set their sources (--source-pattern): otherwise intervals are too narrow and splits may leak."
         )
+    if any(each.kind == "zero-shot" for each in methods) and len(test.class_presence()) > 1:
+        notes.append(
+            "A zero-shot mask does not know the classes: each class is scored with the mask of all structures, so that "
+            "its IoU is low. Join the classes (--classes 1=structure 2=structure ...) to compare foreground with "
+            "background."
+        )
     if any(isinstance(each, CrossValidatedMethod) for each in methods):
         notes.append("The fits of different folds share training images. Confidence intervals do not include this.")
     return notes

@@ -357,17 +357,11 @@ def _zero_shot(evaluation: SegmentationEvaluation) -> str:
         if evaluation.scorer.protocol == "reference"
         else "pixels above Otsu's threshold of the attention of the class token, mean over blocks and heads"
     )
-    several = (
-        " Here, the IoU of a class is low even if the mask contains all of its pixels, because the mask also contains "
-        "the other classes. Join the classes (--classes) to compare foreground with background."
-        if len(evaluation.shown_classes) > 1
-        else ""
-    )
     return (
         "Zero-shot masks use neither annotations nor training images. Patch clusters: k-means of the patch tokens of "
         "an image; clusters are foreground if their mean intensity is above Otsu's threshold. Attention: "
         f"{attention}. Both are interpolated from patches to pixels. Every class is scored with the same foreground "
-        f"mask.{several}"
+        "mask."
     )
 
 
