@@ -38,13 +38,16 @@ class ExtractedFeatures:
     failed: dict[int, str]
 
 
-def compute_features(data: LabelledImages, extractor: Extractor, *, cache: Path | None = None) -> ExtractedFeatures:
+def compute_features(
+    data: LabelledImages, extractor: Extractor, *, cache: Path | None = None, images: str = ""
+) -> ExtractedFeatures:
     """Compute the features of all images, or read them from the cache.
 
     Args:
         data: Images.
         extractor: Model or baseline.
         cache: Folder of the cache, such as `features_folder`; None caches nothing.
+        images: Name of the images in progress lines.
 
     Raises:
         UserError: If no image can be read, or features are not finite.
@@ -55,7 +58,7 @@ def compute_features(data: LabelledImages, extractor: Extractor, *, cache: Path 
     path = None if cache is None else cache / f"{name}.safetensors"
     if path is not None and (cached := _read(path, len(data))) is not None:
         return cached
-    features = _compute(data, extractor)
+    features = _compute(data, extractor, images)
     if path is not None:
         metadata = {
             "failed": json.dumps({str(number): reason for number, reason in features.failed.items()}),
@@ -142,14 +145,14 @@ def _read(path: Path, count: int) -> ExtractedFeatures | None:
     return ExtractedFeatures(features, failed) if len(features) == count else None
 
 
-def _compute(data: LabelledImages, extractor: Extractor) -> ExtractedFeatures:
+def _compute(data: LabelledImages, extractor: Extractor, which: str) -> ExtractedFeatures:
     """Compute the features of all images; unreadable images get NaN and are listed with their reasons.
 
     Raises:
         UserError: If no image can be read, or a feature is not finite.
     """
     failed: dict[int, str] = {}
-    with Progress(len(data), description=extractor.name) as progress:
+    with Progress(len(data), description=f"{extractor.name}, {which}" if which else extractor.name) as progress:
 
         def images() -> Iterator[StedImage]:
             for number in range(len(data)):

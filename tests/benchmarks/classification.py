@@ -80,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _fine_tuning(mode: str, few: int) -> list[str]:
     """Words of the command after `stedfm`; DATA and WORK stand for the places."""
     words = ["finetune", "classification", "--model", "demo", "--dataset", "DATA"]
-    words += ["--output", f"WORK/{mode}-{few or 'all'}", "--mode", mode, "--seeds", *SEEDS, *SCHEDULE]
+    words += ["--output", f"WORK/{mode}-{few or 'all'}", "--mode", mode, "--head-init", "random", "--seeds", *SEEDS]
+    words += SCHEDULE
     return words + (["--labels-per-class", str(few)] if few else [])
 
 

@@ -50,6 +50,8 @@ PROBES: dict[str, float | None] = {PROBE: None, PENALISED: 0.01}
 MODES: dict[str, dict[str, Any]] = {
     "two blocks": {"mode": "last-blocks", "blocks": 2},
     "full": {"mode": "full"},
+    "two blocks, random head": {"mode": "last-blocks", "blocks": 2, "head_init": "random", "learning_rate": 6e-4},
+    "full, random head": {"mode": "full", "head_init": "random", "learning_rate": 6e-4},
 }
 """Options of `finetune_classification` of each kind of fine-tuned classifier."""
 STRUCTURES = ("rings", "fibres", "microtubules", "puncta")
@@ -78,7 +80,7 @@ class Sizes:
         return dict(zip(("train", "validation", "test"), map(range, ends, ends[1:]), strict=False))
 
 
-POINTING_MODES = (*PROBES, "full")
+POINTING_MODES = (*PROBES, "full", "full, random head")
 """Kinds of classifiers that are trained on images with the grid."""
 DELETION, POINTING = Sizes(100, 20, 25, 1920), Sizes(400, 40, 100, 960)
 

@@ -191,7 +191,8 @@ def tolerance(curve: Curve, chance: float | None) -> dict[str, Any]:
 
     Returns:
         `method`, `family`, `unit`; `tolerance`, `low` and `high` in this unit, from the weaker to the stronger change,
-        None if it is beyond the last level or undefined; `beyond`, `low_beyond` and `high_beyond`: whether it is
+        None if it is beyond the last level or undefined, and the first level if it is lost between infinity and
+        this level; `beyond`, `low_beyond` and `high_beyond`: whether it is
         beyond; `last`, the last level; and `reason`, why it is undefined, or None.
     """
     family = curve.family
@@ -223,5 +224,8 @@ def tolerance(curve: Curve, chance: float | None) -> dict[str, Any]:
     for name, position in (("tolerance", found), ("low", ends[0]), ("high", ends[1])):
         beyond = "beyond" if name == "tolerance" else f"{name}_beyond"
         row[beyond] = position == math.inf
-        row[name] = family.level_at(position) if math.isfinite(position) else None
+        if math.isfinite(position):
+            level = family.level_at(position)
+            # Between infinity and the first level, an interpolated level would say nothing.
+            row[name] = min(level, family.levels[1]) if family.decreasing else level
     return row

@@ -124,7 +124,7 @@ def changed_features(
     """
     unscaled = isinstance(extractor, EncoderExtractor) and extractor.encoder.processor.normalization == "none"
     found: LevelFeatures = {}
-    first = _features(data, extractor, cache) if unchanged is None else unchanged
+    first = _features(data, extractor, cache, "unchanged") if unchanged is None else unchanged
     found |= {(*UNCHANGED, seed): first for seed in seeds}
     for family in families:
         for level in family.levels:
@@ -133,15 +133,16 @@ def changed_features(
                     found[family.name, level, seed] = first
                 elif family.random or seed == seeds[0]:
                     changed = change_images(data, family, level, calibration=calibration, seed=seed, unscaled=unscaled)
-                    found[family.name, level, seed] = _features(changed, extractor, cache)
+                    name = f"{family.name} {family.label(level)}"
+                    found[family.name, level, seed] = _features(changed, extractor, cache, name)
                 else:
                     found[family.name, level, seed] = found[family.name, level, seeds[0]]
     return found
 
 
-def _features(data: LabelledImages, extractor: Extractor, cache: Path | None) -> np.ndarray:
+def _features(data: LabelledImages, extractor: Extractor, cache: Path | None, name: str) -> np.ndarray:
     """Compute the features of all images; refuse unreadable ones, which were excluded before."""
-    features = compute_features(data, extractor, cache=cache)
+    features = compute_features(data, extractor, cache=cache, images=name)
     if features.failed:
         number, reason = next(iter(features.failed.items()))
         raise UserError(f"{data.image_ids[number]}: {reason}. The file changed while the command ran; run it again")

@@ -132,7 +132,7 @@ def _notes(test: AnnotatedImages, methods: Sequence[Method]) -> list[str]:
         )
     if any(each.kind == "zero-shot" for each in methods) and len(test.class_presence()) > 1:
         notes.append(
-            "A zero-shot mask does not know the classes: each class is scored with the mask of all structures, so that "
+            "Zero-shot masks do not know the classes: each class is scored with the mask of all structures, so that "
             "its IoU is low. Join the classes (--classes 1=structure 2=structure ...) to compare foreground with "
             "background."
         )

@@ -222,9 +222,13 @@ def tolerance_text(row: Mapping[str, Any], family: Family, end: str = "tolerance
         end: "tolerance", "low" or "high".
 
     Returns:
-        The level with its unit; "beyond" and the last level if accuracy never leaves the tolerance; or a dash.
+        The level with its unit; "<" or ">" and the last level if accuracy never leaves the tolerance; ">" and the
+        first level if accuracy is lost at the first level below infinity; or a dash.
     """
     beyond = row["beyond" if end == "tolerance" else f"{end}_beyond"]
     if beyond:
         return f"{'<' if family.decreasing else '>'} {family.label(row['last'])}"
-    return "–" if row[end] is None else f"{row[end]:.3g} {family.unit}"
+    if row[end] is None:
+        return "–"
+    lost_at_first = family.decreasing and row[end] >= family.levels[1]
+    return f"{'> ' if lost_at_first else ''}{row[end]:.3g} {family.unit}"
