@@ -149,7 +149,6 @@ def _of_seeds(values: list[float]) -> str:
 def page(results: dict[str, Found], facts: Mapping[str, object]) -> str:
     """Write the page from the results and the sizes of the measurements."""
     deletions = runs_of(results, "deletion")
-    seeds = max(len(runs) for runs in deletions.values())
     images = len(next(iter(deletions.values()))[0]["drops"][LOGIT]["logit"])
     hits = len(next(iter(runs_of(results, "pointing").values()))[0]["hits"][LOGIT]["touches"])
     return TEXT.format(
@@ -157,7 +156,6 @@ def page(results: dict[str, Found], facts: Mapping[str, object]) -> str:
         machine=machine(),
         minutes=f"{sum(run['seconds'] for run in results.values()) / 60:.0f}",
         figure=FIGURE.name,
-        seeds=seeds,
         images=images,
         hits=hits,
         targets=table(["target", "measured", ""], target_rows(results)),
@@ -176,11 +174,12 @@ Do the maps of `stedfm explain` show what a classifier uses? Two tests on **simu
 encoder `demo`: delete the patches that a map ranks first, and look for a planted grid with its largest patch.
 
 - **Deletion**: gradient-weighted attention finds the patches that matter most, with every classifier. The logit map is
-  better than the other attention maps if the head is a probe or starts from one, which is the default of `stedfm finetune
-  classification`. It is better than chance with every classifier.
+  better than the other attention maps if the head is a probe or starts from one, which is the default of
+  `stedfm finetune classification`. It is better than chance with every classifier.
 - **Pointing**: the logit map points at the grid if the head is a probe with a strong penalty, or starts from a probe
   before all weights are trained. With a head that starts at random, gradient-weighted attention points at it, and the
   logit map does not.
+- What is said of heads that start from a probe rests on one or two seeds, and two more on which they were selected.
 - Other attention maps also point there after training on shuffled labels: they are not evidence of what is used.
 
 {targets}
@@ -193,8 +192,8 @@ show how the maps behave. They do not predict how well the maps explain a classi
 ## Deleted patches
 
 Decrease of the logit of the predicted class if 6 of 64 patches are filled with the median of the image; larger is
-better. Mean ± standard deviation (n - 1) over at most {seeds} seeds, each with {images} test images of other source
-images.
+better. Mean ± standard deviation (n - 1) over the seeds of the last row, each with {images} test images of other source
+images. Classifiers whose head starts from a probe have fewer seeds so far.
 
 {deletion_logit}
 
@@ -230,18 +229,19 @@ The same, if the centre of this patch must be inside the box:
 
 Attention maps without gradients show what stands out. With a frozen encoder, they do not depend on the head at all.
 The logit map shows where the head reads the evidence: in an encoder that is fine-tuned, this can be any patch, because
-tokens mix by attention. With a ring of 16 pixels instead of the grid (one seed, another training, a head that starts at
-random), the logit map of a fully fine-tuned classifier hit the ring in 40 % of the images, and gradient-weighted
+tokens mix by attention. With a ring of 16 pixels instead of the grid (one seed, another training, a head that starts
+at random), the logit map of a fully fine-tuned classifier hit the ring in 40 % of the images, and gradient-weighted
 attention in 89 %.
 
 ## The first weights of the head
 
 A short fine-tuning changes the weights of the head little. If they are random, the encoder learns to fit them, and the
 evidence gets to patches that they happen to read. If they are those of a linear probe, the evidence stays where the
-encoder had it. One training of each of two other seeds, on which this default and the C of the probe were selected; all
-weights are trained, with a learning rate of 6e-4:
+encoder had it. The default was selected on two other seeds. All weights are trained, with a learning rate of 6e-4.
+*Decrease*: that of the logit without the top patches of the logit map, and without those of the best attention map
+without gradients. *Hits*: images in which the largest patch of the logit map touches the grid.
 
-| first weights of the head | logit map, best attention without gradients: decrease of the logit | logit map: largest patch on the grid | accuracy, structures | accuracy, grid |
+| first weights of the head | decrease | hits | accuracy, structures | accuracy, grid |
 | --- | --- | --- | --- | --- |
 | random | 0.17, 0.23 (one seed) | 0.55 and 0.59 | 0.92 (one seed) | 0.99 and 0.99 |
 | 0 (one seed) | 0.00, 0.08 | 0.73 | 0.92 | 0.99 |
@@ -262,7 +262,7 @@ Test images keep their true labels.
 | classifiers | mean pooling and a linear head on the encoder `demo` |
 | probe | the head is a logistic regression on the frozen encoder, as in `stedfm evaluate probe` |
 | penalised probe | the same with C = 0.01, instead of the C with the smallest loss on the validation images |
-| two blocks | `stedfm finetune classification` with its defaults: the head, which starts from a probe, and the last two blocks |
+| two blocks | `stedfm finetune classification`: the head, which starts from a probe, and the last two blocks |
 | full | the same with all weights |
 | random head | the same with `--head-init random --learning-rate 6e-4` |
 | structures | `simulate_image` of {structures}; 64 x 64 pixels of 20 nm |
