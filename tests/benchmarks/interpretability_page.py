@@ -192,8 +192,8 @@ show how the maps behave. They do not predict how well the maps explain a classi
 ## Deleted patches
 
 Decrease of the logit of the predicted class if 6 of 64 patches are filled with the median of the image; larger is
-better. Mean ± standard deviation (n - 1) over the seeds of the last row, each with {images} test images of other source
-images. Classifiers whose head starts from a probe have fewer seeds so far.
+better. Mean ± standard deviation (n - 1) over the seeds of the last row, each with {images} test images of other
+source images. Classifiers whose head starts from a probe have fewer seeds so far.
 
 {deletion_logit}
 
