@@ -179,7 +179,7 @@ encoder `demo`: delete the patches that a map ranks first, and look for a plante
 - **Pointing**: the logit map points at the grid if the head is a probe with a strong penalty, or starts from a probe
   before all weights are trained. With a head that starts at random, gradient-weighted attention points at it, and the
   logit map does not.
-- What is said of heads that start from a probe rests on one or two seeds, and two more on which they were selected.
+- Results on heads that start from a probe rest on one or two seeds, and on two more on which they were selected.
 - Other attention maps also point there after training on shuffled labels: they are not evidence of what is used.
 
 {targets}
