@@ -32,12 +32,12 @@ def unfinished(
         begun: Stamps of the files that an interrupted run has processed in part.
     """
     now = {source.path: source.stamp for source in sources}
-    manifest.stamps = {path: stamp for path, stamp in now.items() if stamp is not None}
-    done = {path: status.stamp for path, status in manifest.items.items()}
+    manifest.stamps = now
+    items, parts = manifest.items, begun or {}
     changed = [
         path
-        for path, stamp in manifest.stamps.items()
-        if not {done.get(path), (begun or {}).get(path)} <= {stamp, None}
+        for path, stamp in now.items()
+        if stamp and not {items[path].stamp if path in items else None, parts.get(path)} <= {stamp, None}
     ]
     if changed:
         have, are = ("has", "is") if len(changed) == 1 else ("have", "are")

@@ -20,7 +20,7 @@ from stedfm_hf.inference.stepwise import scaling_of
 from stedfm_hf.modeling.blending_stedfm import default_tile_overlap
 from stedfm_hf.runs import Progress, UserError, print_note
 from stedfm_hf.runs.attempts import BATCH_ATTEMPTS
-from stedfm_hf.runs.executors import Workers, run_items
+from stedfm_hf.runs.executors import Workers, run_calls
 from stedfm_hf.runs.notes import ItemNotes
 from stedfm_hf.runs.output import open_output
 from stedfm_hf.runs.workers import open_workers
@@ -117,14 +117,12 @@ def _segment_sources(
     with Progress(total, description="segment", done=total - len(remaining)) as progress:
         shown = None if workers.elsewhere else progress
         calls = ((chunk, shown) for chunk in chunks(remaining, BATCH if workers.elsewhere else 1, BATCH_BYTES))
-        for done in run_items(batch, calls, workers=workers, attempts=BATCH_ATTEMPTS):
-            for path, status in done.statuses.items():
-                records.manifest.record(path, status)
-                notes.add(path, done.notes.get(path, ()))
+        for (chunk, _), done in run_calls(batch, calls, workers=workers, attempts=BATCH_ATTEMPTS):
+            done.record(records.manifest, chunk, notes)
             for message in done.messages:
                 progress.note(message)
             if shown is None:
-                progress.update(len(done.statuses))
+                progress.update(len(chunk))
             records.save_at_times()
     notes.print()
 

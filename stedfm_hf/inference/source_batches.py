@@ -17,10 +17,11 @@ import pyarrow as pa
 from stedfm_hf.data.sources import Source
 from stedfm_hf.images.regions import RowArray
 from stedfm_hf.inference.preparation import Fact, Preparation, Prepared
-from stedfm_hf.runs import ItemStatus, Progress
+from stedfm_hf.runs import ItemStatus, Manifest, Progress
 from stedfm_hf.runs.attempts import DEADLY, attempt
 from stedfm_hf.runs.manifest import status_of
-from stedfm_hf.runs.parts import PartStore
+from stedfm_hf.runs.notes import ItemNotes
+from stedfm_hf.runs.parts import PLACE, PartStore
 
 AHEAD = 64, 128 * 2**20
 """Number and size in bytes of the files that are prefetched."""
@@ -41,6 +42,17 @@ class Processed:
     statuses: dict[str, ItemStatus] = field(default_factory=dict)
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
+
+    def record(self, manifest: Manifest, sources: Sequence[Source], notes: ItemNotes) -> None:
+        """Record the status of the sources in a manifest, and collect their notes.
+
+        Paths and stamps are those of the sources, not the copies that a worker returned: a million take memory.
+        """
+        for source in sources:
+            status = self.statuses[source.path]
+            stamp = source.stamp if status.state == "done" else None
+            manifest.record(source.path, status_of(status.state, status.reason, stamp))
+            notes.add(source.path, self.notes.get(source.path, ()))
 
     def fail(self, path: str, error: str) -> None:
         """Record that a source failed, and the line to print."""
@@ -73,11 +85,14 @@ class SourceBatch:
     annotate: Callable[[Fact, np.ndarray], Fact] | None = None
     survives: bool = False
 
-    def __call__(self, name: str, sources: Sequence[Source], progress: Progress | None = None) -> Processed:
+    def __call__(
+        self, name: str, place: int, sources: Sequence[Source], progress: Progress | None = None
+    ) -> Processed:
         """Process sources.
 
         Args:
             name: Name of the part.
+            place: Number that orders the parts.
             sources: Sources.
             progress: Progress to update with every source.
         """
@@ -87,7 +102,7 @@ class SourceBatch:
             results, done = self._process([each for each in sources if each.path not in given_up], progress)
             for path in sorted(given_up):
                 done.fail(path, DEADLY)
-            self.store.write(name, self.tabulate(results), done.statuses)
+            self.store.write(name, self.tabulate(results), done.statuses, {PLACE: place})
         return done
 
     def _process(

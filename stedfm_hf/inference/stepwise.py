@@ -21,7 +21,7 @@ from stedfm_hf.inference.source_batches import SourceBatch
 from stedfm_hf.inference.tables import Parts, parts_name
 from stedfm_hf.runs import Progress, UserError
 from stedfm_hf.runs.attempts import BATCH_ATTEMPTS
-from stedfm_hf.runs.executors import InThisProcess, Workers, run_items
+from stedfm_hf.runs.executors import InThisProcess, Workers, run_calls
 from stedfm_hf.runs.notes import ItemNotes
 from stedfm_hf.runs.output import Output, open_output
 
@@ -62,22 +62,22 @@ def process_sources(
     with Progress(len(sources), description=manifest.command, done=len(sources) - len(remaining)) as progress:
         # Batches of the whole list, so that a resumed run computes the same batches as one without interruption.
         whole = chunks([each for each in sources if each.path in remaining or each.path in in_parts], CHUNK)
-        left = filter(None, ([each for each in chunk if each.path in remaining] for chunk in whole))
+        left = ((place, [each for each in chunk if each.path in remaining]) for place, chunk in enumerate(whole))
         shown = None if workers.elsewhere else progress
-        calls = ((name, chunk, shown) for name, chunk in zip(parts.store.new_names(), left, strict=False))
-        for done in run_items(batch, calls, workers=workers, attempts=BATCH_ATTEMPTS):
-            for path, status in done.statuses.items():
-                manifest.record(path, status)
-                notes.add(path, done.notes.get(path, ()))
+        names = parts.store.new_names()
+        calls = ((next(names), place, chunk, shown) for place, chunk in left if chunk)
+        for (_, _, chunk, _), done in run_calls(batch, calls, workers=workers, attempts=BATCH_ATTEMPTS):
+            done.record(manifest, chunk, notes)
             for message in done.messages:
                 progress.note(message)
             if shown is None:
-                progress.update(len(done.statuses))
+                progress.update(len(chunk))
             if hint and progress.rate and (len(sources) - progress.count) / progress.rate > LONG:
                 progress.note(hint)
                 hint = None
+    remaining.clear()
     notes.print()
-    parts.finish([source.path for source in sources])
+    parts.finish()
 
 
 def table_of(rows: list[Fact], schema: pa.Schema, loaded: Loaded, columns: dict[str, Any]) -> pa.Table:

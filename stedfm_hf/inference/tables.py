@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -109,8 +109,8 @@ class Parts(Protocol):
     manifest: Manifest
     store: PartStore
 
-    def finish(self, order: Sequence[str]) -> None:
-        """Combine the rows when all items are done, in the order of the items."""
+    def finish(self) -> None:
+        """Combine the rows when all items are done."""
 
 
 class TableParts:
@@ -130,35 +130,32 @@ class TableParts:
         for item in self.manifest.failures():
             del self.manifest.items[item]  # to be tried again
 
-    def finish(self, order: Sequence[str]) -> None:
+    def finish(self) -> None:
         """Append the parts to the rows of the target, and remove the parts.
 
         The last rows of an item replace earlier ones.
-
-        Args:
-            order: Items in the order of their rows.
         """
         target = self.target
         if self.store.names() or not target.exists():
             with atomic_path(target) as temporary:
                 if target.suffix.lower() == ".csv":
-                    table = pa.concat_tables([self.schema.empty_table(), *self._tables(order)])
+                    table = pa.concat_tables([self.schema.empty_table(), *self._tables()])
                     pyarrow.csv.write_csv(_flatten(table), temporary)
                 else:
                     with pq.ParquetWriter(temporary, self.schema, compression="zstd") as writer:
-                        for table in self._tables(order):
+                        for table in self._tables():
                             writer.write_table(table)
         if self.store.folder.exists():
             self.output.save()  # before the parts go, which say what is done
             self.store.remove()
 
-    def _tables(self, order: Sequence[str]) -> Iterator[pa.Table]:
+    def _tables(self) -> Iterator[pa.Table]:
         """Yield the rows of the target and of every part, without replaced rows."""
         last = {item: part.name for part in self.store for item in part.items}
         if self.target.exists():
             done = {item for item, status in self.manifest.items.items() if status.state == "done"}
             yield _rows_of(read_table(self.target, self.schema), done - last.keys())
-        for part in self.store.in_order(order):
+        for part in self.store.in_order():
             table = part.table().cast(self.schema)
             yield _rows_of(table, [item for item in part.items if last[item] == part.name])
 

@@ -152,7 +152,23 @@ def run_items(
     workers: int | Workers,
     attempts: int = ATTEMPTS,
 ) -> Iterator[T]:
-    """Call a function for every item, and yield the results as they come.
+    """Call a function for every item, and yield the results as they come (see `run_calls`).
+
+    Example:
+        >>> sorted(run_items(abs, [(-1,), (2,)], workers=1))
+        [1, 2]
+    """
+    return (result for _, result in run_calls(function, calls, workers=workers, attempts=attempts))
+
+
+def run_calls(
+    function: Callable[..., T],
+    calls: Iterable[tuple[Any, ...]],
+    *,
+    workers: int | Workers,
+    attempts: int = ATTEMPTS,
+) -> Iterator[tuple[tuple[Any, ...], T]]:
+    """Call a function for every item, and yield the arguments and the result of each call as they come.
 
     Args:
         function: Module-level function, or another object that another process can unpickle.
@@ -166,12 +182,12 @@ def run_items(
         Exception: If a call raises; calls that have not begun are cancelled.
 
     Example:
-        >>> sorted(run_items(abs, [(-1,), (2,)], workers=1))
-        [1, 2]
+        >>> sorted(run_calls(abs, [(-1,), (2,)], workers=1))
+        [((-1,), 1), ((2,), 2)]
     """
     if isinstance(workers, int):
         with open_processes(workers) as opened:
-            yield from run_items(function, calls, workers=opened, attempts=attempts)
+            yield from run_calls(function, calls, workers=opened, attempts=attempts)
         return
     remaining, again = iter(calls), deque[_Call]()
     waiting: dict[Future[T], _Call] = {}
@@ -204,7 +220,7 @@ def run_items(
                         ) from error
                     again.append(call.again())
                 else:
-                    yield result
+                    yield call.arguments, result
     finally:
         for future in waiting:
             future.cancel()

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -202,20 +202,33 @@ def move_path(path: Path, target: Path) -> None:
         path.rename(target)
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
+def write_json(
+    path: str | os.PathLike[str], value: Any, lines: Mapping[str, Iterable[tuple[str, Any]]] | None = None
+) -> None:
     """Write `value` as indented UTF-8 JSON, atomically.
 
     Args:
         path: File to write.
         value: Plain data: dict, list, str, int, finite float, bool or None.
+        lines: Further entries of a dict, each an object with a line for every key: a million keys are written without
+            a copy in memory.
 
     Raises:
         TypeError: If `value` holds an object that JSON cannot represent.
         ValueError: If `value` holds NaN or infinity, which JSON does not allow.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    to_line = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
     with atomic_path(path) as temporary:
-        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))  # a name that is not UTF-8 stays valid JSON
+        # A name that is not UTF-8 stays valid JSON.
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+            file.write(text if lines is None else text.removesuffix("\n}"))
+            for name, entries in (lines or {}).items():
+                file.write(f",\n  {to_line(name)}: {{")
+                for number, (key, entry) in enumerate(entries):
+                    file.write(f"{',' if number else ''}\n    {to_line(key)}: {to_line(entry)}")
+                file.write("\n  }")
+            file.write("\n" if lines is None else "\n}\n")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

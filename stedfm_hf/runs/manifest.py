@@ -8,7 +8,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -28,7 +28,7 @@ _PACKAGES = ("stedfm-hf", "torch", "transformers", "numpy")
 _FOLDERS = re.compile(r"(?<![\w.~:/\\])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\":,;]+[/\\])*(?=[^\s/\\])")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ItemStatus:
     """Status of one item.
 
@@ -51,7 +51,8 @@ class ItemStatus:
 
     def record(self) -> dict[str, Any]:
         """Return plain data to store, without an unknown stamp."""
-        return asdict(self) if self.stamp else {"state": self.state, "reason": self.reason}
+        found = {"state": self.state, "reason": self.reason}
+        return found | {"size": self.size, "modified": self.modified} if self.stamp else found
 
 
 def status_of(
@@ -113,7 +114,7 @@ class Manifest:
         self.settings = {key: portable(value) for key, value in self.settings.items()}
         self.options = {key: portable(value) for key, value in self.options.items()}
         self.model = portable(self.model)
-        self.stamps: Mapping[str, FileStamp] = {}
+        self.stamps: Mapping[str, FileStamp | None] = {}
         self._clock_began = time.monotonic()
         self._seconds_before = self.seconds
 
@@ -183,9 +184,9 @@ class Manifest:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the manifest as JSON, atomically."""
         self.seconds = self._working_seconds() if self.ended is None else self.seconds
-        items = {item: status.record() for item, status in self.items.items()}
-        values = {**asdict(self), "items": items, "counts": self.counts(), "rate": self.rate}
-        write_json(path, {"format": MANIFEST_FORMAT, **values})
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "items"}
+        about = {"format": MANIFEST_FORMAT, **values, "counts": self.counts(), "rate": self.rate}
+        write_json(path, about, {"items": ((item, status.record()) for item, status in self.items.items())})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Manifest:

@@ -6,7 +6,7 @@ A part is written under a temporary name and renamed when it is complete, so tha
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -23,6 +23,8 @@ from stedfm_hf.runs.manifest import ItemStatus
 from stedfm_hf.runs.storage import storage_errors
 
 _KEY = b"stedfm_part"
+PLACE = "place"
+"""Note with the number of a part among those that many workers write in any order."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,10 @@ class PartStore:
         """Return a name that sorts after those of the numbered parts."""
         return next(self.new_names())
 
-    def in_order(self, items: Sequence[str]) -> list[Part]:
-        """Return the parts in the order of their first items; parts of other items come first."""
-        place = {item: number for number, item in enumerate(items)}
-        return sorted(
-            self, key=lambda part: (min((place.get(item, -1) for item in part.items), default=-1), part.name)
-        )
+    def in_order(self) -> Iterator[Part]:
+        """Iterate over the parts by the number in their notes (`PLACE`), and by name among those of one number."""
+        places = {name: self.read(name).notes.get(PLACE, -1) for name in self.names()}
+        return map(self.read, sorted(places, key=lambda name: (places[name], name)))
 
     def read(self, name: str) -> Part:
         """Read the item status and notes of a part; its rows are read on demand."""

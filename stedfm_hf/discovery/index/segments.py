@@ -54,41 +54,37 @@ class SegmentParts:
         added = {path: status for path, status in self.store.items().items() if status.state == "done"}
         self.manifest.items = live_items(output.path, state) | added
 
-    def finish(self, order: Sequence[str]) -> None:
+    def finish(self) -> None:
         """Make a segment of the parts, and set `next_state`; the current state of the index is not changed.
 
         The last rows of an item replace earlier ones. Rows of items that are not done any more are removed.
-
-        Args:
-            order: Items in the order of their rows.
         """
         items = self.manifest.items
         last = {item: part.name for part in self.store for item in part.items if items[item].state == "done"}
         gone = {path for path in live_items(self.output.path, self.state) if items[path].state != "done"}
         segments = self.state.segments
         if last:
-            self._write_segment(last, order)
+            self._write_segment(last)
             segments = (*segments, self.name)
         if last or gone:
             removed = with_removed(self.output.path, self.state, gone | last.keys())
             self.next_state = self.state.next(segments=segments, removed=removed)
 
-    def _write_segment(self, last: Mapping[str, str], order: Sequence[str]) -> None:
+    def _write_segment(self, last: Mapping[str, str]) -> None:
         """Write a segment with the items of the parts.
 
         Args:
             last: Name of the part that holds the last rows of each item.
-            order: Items in the order of their rows.
         """
         folder = self.output.path / SEGMENTS / self.name
         shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
         folder.mkdir(parents=True)
-        tables = [rows.drop_columns(["embeddings"]) for rows in self._rows(last, order)]
+        tables = [rows.drop_columns(["embeddings"]) for rows in self._rows(last)]
         items = pa.concat_tables([ITEM_SCHEMA.empty_table(), *tables])
         count = int((np.asarray(items["rows"]) * np.asarray(items["cols"])).sum())
         dtype = DTYPES[self.state.pooling]
         with new_embeddings(folder / EMBEDDINGS, count, self.state.dim, dtype) as file:
-            for rows in self._rows(last, order):
+            for rows in self._rows(last):
                 for values in rows["embeddings"]:
                     file.write(values.as_buffer())
             file.flush()
@@ -96,9 +92,9 @@ class SegmentParts:
         statuses = {item: self.manifest.items[item] for item in sorted(last)}
         PartStore(folder).write(ITEMS, items, statuses, {DATASETS: self.datasets})
 
-    def _rows(self, last: Mapping[str, str], order: Sequence[str]) -> Iterator[pa.Table]:
+    def _rows(self, last: Mapping[str, str]) -> Iterator[pa.Table]:
         """Yield the rows of the parts, one row group at a time, without replaced rows."""
-        for part in self.store.in_order(order):
+        for part in self.store.in_order():
             for rows in part.row_groups():
                 kept = [last.get(path) == part.name for path in rows["path"].to_pylist()]
                 yield rows.filter(pa.array(kept, pa.bool_()))

@@ -164,7 +164,7 @@ def add_table(
     _flush(parts, table, waiting, rows, bad)
     if total := sum(bad.values()):
         print_note(f"note: {table.path}: {counted(total, 'row')} with values that are not finite, skipped")
-    parts.finish([record.path for record in records])
+    parts.finish()
 
 
 def _flush(
