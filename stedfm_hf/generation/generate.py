@@ -104,13 +104,15 @@ def scheduler_of(name: str, scheduler: Any) -> Any:
     """Return a solver with the noise schedule of another one.
 
     Args:
-        name: `ddim`, `dpm-solver++` or `ddpm`.
+        name: `ddim`, `dpm-solver++`, `sde-dpm-solver++` (with noise in every step) or `ddpm`.
         scheduler: Scheduler of diffusers.
     """
     from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-    kinds = {"ddim": DDIMScheduler, "ddpm": DDPMScheduler, "dpm-solver++": DPMSolverMultistepScheduler}
-    return kinds[name].from_config(scheduler.config)
+    if name in ("ddim", "ddpm"):
+        return {"ddim": DDIMScheduler, "ddpm": DDPMScheduler}[name].from_config(scheduler.config)
+    algorithm = "sde-dpmsolver++" if name == "sde-dpm-solver++" else "dpmsolver++"
+    return DPMSolverMultistepScheduler.from_config(scheduler.config, algorithm_type=algorithm)
 
 
 @dataclass(frozen=True)

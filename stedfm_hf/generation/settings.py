@@ -9,7 +9,7 @@ from stedfm_hf.runs import UserError, options
 from stedfm_hf.runs.settings import argument, option, settings
 
 NOISES = ("inverted", "shared", "new")
-SCHEDULERS = ("ddim", "dpm-solver++", "ddpm")
+SCHEDULERS = ("ddim", "dpm-solver++", "sde-dpm-solver++", "ddpm")
 METHODS = ("auto", "boundary", "difference", "regression", "component")
 PATTERN = "pattern"
 PATHS = (PATTERN, "normal")
@@ -115,7 +115,7 @@ class GenerateSettings:
     number: int = option(4, minimum=1, help="Number of images to generate from each image.")
     num_inference_steps: int = steps_option()
     guidance_scale: float = guidance_option()
-    scheduler: str = option("ddim", choices=SCHEDULERS, help="Solver: ddim, dpm-solver++ or ddpm.")
+    scheduler: str = option("ddim", choices=SCHEDULERS, help="Solver: ddim, dpm-solver++, sde-dpm-solver++ or ddpm.")
     protocol: str = options.protocol("takes 1,000 steps of ddpm")
     seed: int = options.seed("the noise")
     series: str | int | None = options.series()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_ITEMS_FAILED, UserError
@@ -24,6 +24,8 @@ MANIFEST_FORMAT = 1
 # First words of the commands whose folders hold results.
 _OF_RESULTS = ("segment", "evaluate", "finetune", "pretrain", "index", "search", "cluster")
 _PACKAGES = ("stedfm-hf", "torch", "transformers", "numpy")
+# Start of an absolute path of any system, or of a home folder. pathlib would keep every part of a million paths.
+_ABSOLUTE = re.compile(r"[/~]|\\\\|[A-Za-z]:[\\/]")
 # The folders of an absolute path inside a sentence; not those of a URL, nor of a relative path.
 _FOLDERS = re.compile(r"(?<![\w.~:/\\])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\":,;]+[/\\])*(?=[^\s/\\])")
 
@@ -335,7 +337,7 @@ def portable(value: Any) -> Any:
 
 
 def _is_absolute(text: str) -> bool:
-    return PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute() or text.startswith("~")
+    return _ABSOLUTE.match(text) is not None
 
 
 def _relative(text: str) -> str:

@@ -41,13 +41,13 @@ from stedfm_hf.metrics import frechet_distance
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
 from stedfm_hf.reports.figures import show_image, style
 from stedfm_hf.runs import atomic_path
-from tests.benchmarks.generation_page import RANDOM, SEEDS, SOLVERS, STEPS, WALKED, WALKS, Found, page
+from tests.benchmarks.generation_page import FAST, RANDOM, SEEDS, SOLVERS, STEPS, WALKED, WALKS, Found, page
 from tests.benchmarks.generation_readout import Readout
 from tests.data.simulation.test_attributes import ring_power
 
 HELD_OUT, OTHER, FITTED = 900_000, 910_000, 800_000
 """First indices of two sets of simulated images that no training has seen, and of those for fitting directions."""
-BATCH = 16
+BATCH, ROUNDS = 16, 3
 
 
 def crops(structure: str, first: int, count: int) -> tuple[np.ndarray, list[dict[str, float]]]:
@@ -149,6 +149,19 @@ def solver(bench: Bench, name: str, steps: int) -> Found:
     made = bench.generate(name, steps, conditions)
     seconds = (time.process_time() - began) / len(conditions)
     return {"seconds": seconds, **distances(bench, made)}
+
+
+def speed(bench: Bench) -> Found:
+    """Time the loop of the reference, 1,000 steps for one image at a time, and the fast solver, in turn."""
+    conditions = bench.embed(bench.other[:BATCH])
+    bench.generate(*FAST[:1], 5, conditions)
+    found: Found = {"loop": [], "fast": []}
+    for _ in range(ROUNDS):
+        for key, solver_name, steps, given in (("loop", "ddpm", 1000, conditions[:1]), ("fast", *FAST, conditions)):
+            began = time.process_time()
+            bench.generate(solver_name, steps, given)
+            found[key].append((time.process_time() - began) / len(given))
+    return found
 
 
 def real_halves(bench: Bench) -> Found:
@@ -396,6 +409,7 @@ def parts(bench: Bench) -> dict[str, Callable[[], Found]]:
         for structure, name in WALKED
     }
     found |= {"classifier": partial(discriminate, bench), "nearest": partial(nearest, bench)}
+    found |= {"speed": partial(speed, bench)}
     found |= {f"solver {name} {steps}": partial(solver, bench, name, steps) for name, steps in SOLVERS}
     return found
 
