@@ -159,7 +159,7 @@ def test_generated_images_repeat_and_do_not_depend_on_the_other_inputs(
     assert first.shape == (3, 32, 32) and one.table["number"].to_pylist() == [0, 1]
     solvers = [
         generate(images, tmp_path / name, model=folder, number=1, num_inference_steps=3, scheduler=name)
-        for name in ("dpm-solver++", "ddpm")
+        for name in ("dpm-solver++", "sde-dpm-solver++", "ddpm")
     ]
     assert all(each.exit_status == 0 for each in solvers)
 
