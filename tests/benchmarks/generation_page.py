@@ -298,15 +298,16 @@ and the training took {pflop:.2f} PFLOP. Ten times the steps with four times the
 ## Speed and quality by solver
 
 {images} images, each from the embedding of a held-out image, in batches of {batch_size}. The Fréchet distance to as
-many other held-out images is lower for more similar sets; with so few images it is above 0 for real images, too. The
-reference generates one image at a time: such an image takes {alone} CPU s with 1,000 steps of DDPM, next to {fast} CPU s
-with {fast_steps} steps of {fast_solver} in batches (in turn, all rounds). "Times faster" compares equal batches. With the
-same steps, another seed of the noise changes the distance: {seeds}.
-
-Without noise in the steps (`ddim`, `dpm-solver++`), more steps do not bring the embeddings closer to those of real images;
-with noise, about 150 steps are as good as 1,000.
+many other held-out images is lower for more similar sets; with so few images it is above 0 for real images, too.
 
 {solvers}
+
+"Times faster" compares equal batches. The reference generates one image at a time: such an image takes {alone} CPU s
+with 1,000 steps of DDPM, next to {fast} CPU s with {fast_steps} steps of {fast_solver} in batches (in turn, all
+rounds). With another seed of the noise, the distances of {fast_solver} are {seeds}.
+
+Without noise in the steps (`ddim`, `dpm-solver++`), more steps do not bring the embeddings closer to those of real
+images; with noise, about 150 steps are as good as 1,000.
 
 ## Walks
 
