@@ -18,9 +18,9 @@ from tests.benchmarks.timing import machine, table
 Found = dict[str, Any]
 SOLVERS = [("ddim", 5), ("ddim", 10), ("ddim", 20), ("ddim", 50), ("dpm-solver++", 10), ("dpm-solver++", 20)]
 SOLVERS += [("dpm-solver++", 50), ("dpm-solver++", 60), ("dpm-solver++", 150), ("ddim", 100)]
-SOLVERS += [("sde-dpm-solver++", 60), ("sde-dpm-solver++", 150), ("ddpm", 20), ("ddpm", 50), ("ddpm", 150)]
+SOLVERS += [("sde-dpm-solver++", 60), ("sde-dpm-solver++", 125), ("ddpm", 20), ("ddpm", 50), ("ddpm", 150)]
 SOLVERS += [("ddpm", 1000)]
-FAST = "sde-dpm-solver++", 150
+FAST = "sde-dpm-solver++", 125
 """Solver and steps that are timed next to the loop of the reference."""
 SEEDS, WALKS, STEPS, RANDOM = 3, 12, 5, 2
 WALKED = [("actin", "ring_visibility"), ("puncta", "density_per_um2"), ("actin", BLUR), ("puncta", BLUR)]
