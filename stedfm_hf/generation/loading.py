@@ -68,6 +68,7 @@ def load_pipeline(model: str | Path, *, device: str = "auto") -> LoadedPipeline:
                 else StedFmGenerationPipeline.from_pretrained(folder, dtype=torch.float32)
             )
         pipeline = pipeline.to(choose_device(device))
+        pipeline.unet.to(memory_format=torch.channels_last)  # convolutions on a CPU take a tenth less time
     except UserError:
         raise
     except Exception as error:  # damaged files make the libraries raise errors of many types

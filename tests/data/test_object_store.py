@@ -73,7 +73,7 @@ def test_an_interrupted_build_resumes(
     inputs, output = bucket.put(images, "images"), f"{bucket.url}/crops"
     from stedfm_hf.data.assembly.staging import Staging
 
-    write, written = Staging.open_crops, []
+    write, written = Staging.open_crops, list[str]()
 
     def interrupted(self: Staging, name: str) -> object:
         if len(written) == 2:

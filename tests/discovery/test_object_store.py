@@ -29,7 +29,7 @@ def images(tmp_path: Path) -> Path:
 @pytest.fixture
 def model(tmp_path: Path) -> Callable[[type], str]:
     def save(kind: type) -> str:
-        kind(tiny_config(id2label={0: "rings", 1: "fibres"})).save_pretrained(tmp_path / kind.__name__)  # type: ignore[attr-defined]
+        kind(tiny_config(id2label={0: "rings", 1: "fibres"})).save_pretrained(tmp_path / kind.__name__)
         return str(tmp_path / kind.__name__)
 
     return save

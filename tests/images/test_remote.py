@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,9 +74,9 @@ def test_ome_zarr_is_read_by_region_without_a_copy(bucket: Bucket, tmp_path: Pat
     from stedfm_hf.inference.zarr_planes import new_zarr_planes
 
     pixels = np.random.default_rng(0).integers(0, 2**16, (1, 2048, 1024)).astype(np.uint16)
-    facts = {"names": ["sted"], "limits": None, "pixel_size_nm": (20.0, 20.0), "about": {}}
+    facts: dict[str, Any] = {"names": ["sted"], "limits": None, "pixel_size_nm": (20.0, 20.0), "about": {}}
     for path in (tmp_path / "x.ome.zarr", as_path(f"{bucket.url}/x.ome.zarr")):
-        with new_zarr_planes(path, pixels.shape, pixels.dtype, **facts) as planes:  # type: ignore[arg-type]
+        with new_zarr_planes(path, pixels.shape, pixels.dtype, **facts) as planes:
             planes.write(0, pixels)
     assert bucket.files("x.ome.zarr") == {
         each.relative_to(tmp_path / "x.ome.zarr").as_posix(): each.read_bytes()
