@@ -16,6 +16,7 @@ from stedfm_hf.cli.discovery import add_discovery
 from stedfm_hf.cli.evaluation import evaluate
 from stedfm_hf.cli.generation import add_generation
 from stedfm_hf.cli.inference import add_inference
+from stedfm_hf.cli.studies import study
 from stedfm_hf.cli.training import add_training
 from stedfm_hf.demo.settings import DemoSettings
 from stedfm_hf.doctor import DoctorSettings
@@ -94,5 +95,6 @@ add_command(
 )
 app.add_typer(data)
 app.add_typer(evaluate)
+app.add_typer(study)
 add_command(app, "demo", "stedfm_hf.demo.run:demo", settings=DemoSettings, example="stedfm demo --output demo")
 add_command(app, "doctor", "stedfm_hf.doctor:check_installation", settings=DoctorSettings, example="stedfm doctor")

@@ -1,0 +1,29 @@
+"""`stedfm study`."""
+
+from __future__ import annotations
+
+import typer
+
+from stedfm_hf.runs.command_line import add_command
+from stedfm_hf.studies.settings import StudyAnalyseSettings, StudySimulateSettings
+
+study = typer.Typer(
+    name="study",
+    help="Ask people about images, and analyse their answers.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+add_command(
+    study,
+    "simulate",
+    "stedfm_hf.studies.simulate:simulate_study",
+    settings=StudySimulateSettings,
+    example="stedfm study simulate study.yaml --participants 5 10 20 --output simulated",
+)
+add_command(
+    study,
+    "analyse",
+    "stedfm_hf.studies.analyse:analyse_study",
+    settings=StudyAnalyseSettings,
+    example="stedfm study analyse study.yaml answers.parquet --output analysis",
+)
