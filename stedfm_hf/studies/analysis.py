@@ -122,7 +122,7 @@ def analyse_answers(
 
 
 def _rank_agreement(rankings: dict[str, tuple[str, ...]]) -> float:
-    positions = [np.argsort(np.argsort(order)) for order in rankings.values()]
+    positions = [np.argsort(order) for order in rankings.values()]
     taus = [kendalltau(first, second).statistic for first, second in itertools.combinations(positions, 2)]
     return float(np.mean(taus)) if taus else float("nan")
 

@@ -48,32 +48,25 @@ def agreement_figure(analysis: Analysis) -> Figure | None:
     return figure
 
 
-def confusion_figure(analysis: Analysis) -> Figure | None:
+def confusion_figures(analysis: Analysis) -> dict[str, Figure]:
     """Plot the confusion matrix of each group, normalised over the answers to each class."""
-    if not analysis.confusion:
-        return None
     classes = [shortened(each, 14) for each in analysis.study.classes]
-    size, columns = 0.5 * len(classes) + 1.4, min(3, len(analysis.confusion))
-    rows = -(-len(analysis.confusion) // columns)
-    with style():
-        figure = Figure(figsize=(size * columns, size * rows), layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False).flat
-        for axes, (group, counts) in zip(panels, analysis.confusion.items(), strict=False):
-            values = counts.to_numpy(float)
-            total = values.sum(axis=1, keepdims=True)
-            fraction = np.divide(values, total, out=np.full_like(values, np.nan), where=total > 0)
+    size, figures = 0.5 * len(classes) + 1.4, {}
+    for group, counts in analysis.confusion.items():
+        values = counts.to_numpy(float)
+        total = values.sum(axis=1, keepdims=True)
+        fraction = np.divide(values, total, out=np.full_like(values, np.nan), where=total > 0)
+        with style():
+            figures[group] = Figure(figsize=(size, size), layout="constrained")
+            axes = figures[group].subplots()
             axes.imshow(np.nan_to_num(fraction), cmap="Blues", vmin=0, vmax=1)
             for (row, column), value in np.ndenumerate(fraction):
-                text = "–" if np.isnan(value) else f"{value:.2f}"
-                axes.text(
-                    column, row, text, ha="center", va="center", fontsize=7.5, color="white" if value > 0.55 else INK
-                )
+                text, colour = "–" if np.isnan(value) else f"{value:.2f}", "white" if value > 0.55 else INK
+                axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=colour)
             axes.set_xticks(range(len(classes)), classes, rotation=40, ha="right")
             axes.set_yticks(range(len(classes)), classes)
             axes.set(title=shortened(group), xlabel="answer", ylabel="truth")
-        for axes in figure.axes[len(analysis.confusion) :]:
-            axes.set_axis_off()
-    return figure
+    return figures
 
 
 def detection_figure(analysis: Analysis) -> Figure | None:

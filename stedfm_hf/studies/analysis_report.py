@@ -36,8 +36,12 @@ def write_analysis_report(folder: Path, analysis: Analysis) -> Path:
     if analysis.strengths is not None:
         sections.append(_ranking(folder, analysis))
     if analysis.confusion:
-        caption = "Fraction of the answers to the images of each class, over all participants; all classes are shown."
-        shown = _figure(folder, figures.confusion_figure(analysis), "confusion", "Confusion matrices", caption)
+        caption = "Fraction of the answers to the images of each class, over all participants. {} answers."
+        shown = []
+        for number, (group, figure) in enumerate(figures.confusion_figures(analysis).items(), 1):
+            total = int(analysis.confusion[group].to_numpy().sum())
+            alt = f"Confusion matrix of {group}"
+            shown += _figure(folder, figure, f"confusion_{number}", alt, caption.format(total))
         sections.append(Section("Confusion", [], shown))
     if not analysis.detection.empty:
         sections.append(_detection(folder, analysis))
@@ -92,10 +96,10 @@ def _differences(analysis: Analysis) -> Section | None:
         return None
     within = "labels permuted among all scores, F statistic" if analysis.reference else "within participants"
     text = [
-        f"Permutation test over participants ({within}): p = {_p(tests.p_participants)}. "
-        f"Permutation test over stimuli: p = {_p(tests.p_stimuli)}. "
+        f"Permutation test over participants ({within}): {_p_text(tests.p_participants)}. "
+        f"Permutation test over stimuli: {_p_text(tests.p_stimuli)}. "
         f"Kruskal-Wallis test, which treats the scores of a participant as independent: "
-        f"H = {_number(tests.kruskal, 2)}, p = {_p(tests.p_kruskal)}.",
+        f"H = {_number(tests.kruskal, 2)}, {_p_text(tests.p_kruskal)}.",
         "A small p-value over participants says that other people would agree about these images. A small one over "
         "stimuli says that the result holds for other images like these. A claim about both needs both.",
     ]
@@ -198,19 +202,15 @@ def _exclusions(analysis: Analysis) -> Section:
     if kept.counts:
         reasons = "; ".join(f"{reason}: {number:,}" for reason, number in kept.counts.items())
         text.append(f"Answers that were not analysed: {reasons}.")
-    rows = [
-        [
-            str(row.participant),
-            str(row.answers),
-            str(row.analysed),
-            f"{row.completed:.0%}",
-            "" if np.isnan(row.attention) else f"{row.attention:.0%}",
-            row.excluded or "kept",
-        ]
-        for row in kept.participants.itertuples()
-    ]
-    head = ["participant", "answers", "analysed", "completed", "attention", "result"]
-    return Section("Exclusions", text, table=Table(head, rows))
+    head, rows = ["participant", "answers", "analysed", "completed"], []
+    with_attention = bool(kept.participants["attention"].notna().any())
+    for row in kept.participants.itertuples():
+        cells = [str(row.participant), str(row.answers), str(row.analysed), f"{row.completed:.0%}"]
+        if with_attention:
+            cells.append("–" if np.isnan(row.attention) else f"{row.attention:.0%}")
+        rows.append([*cells, row.excluded or "kept"])
+    head += ["attention"] * with_attention
+    return Section("Exclusions", text, table=Table([*head, "result"], rows))
 
 
 def _figure(folder: Path, figure: Figure | None, name: str, alt: str, caption: str) -> list[ReportFigure]:
@@ -222,7 +222,7 @@ def _figure(folder: Path, figure: Figure | None, name: str, alt: str, caption: s
 def _verdict(p: float) -> str:
     if np.isnan(p):
         return "This study has no test of it: it needs at least two groups or participants."
-    return f"The answers are {'evidence of it' if p < 0.05 else 'not evidence of it'} (p = {_p(p)})."
+    return f"The answers are {'evidence of it' if p < 0.05 else 'not evidence of it'} ({_p_text(p)})."
 
 
 def _number(value: float, digits: int = 3) -> str:
@@ -235,3 +235,8 @@ def _interval(low: float, high: float, digits: int = 3) -> str:
 
 def _p(value: float) -> str:
     return "–" if not np.isfinite(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _p_text(value: float) -> str:
+    text = _p(value)
+    return f"p {text}" if text[0] == "<" else f"p = {text}"

@@ -47,10 +47,19 @@ def write_power_report(
     """
     ranks = study.type == RANK
     unit = "images" if ranks else "trials"
-    png = save_figure(_figure(rows, settings.power, unit, ranks), folder / "figures", "power")
-    caption = f"Fraction of {settings.repeats} simulated studies that are significant, with its 95 % interval." + (
-        " Right: mean rank correlation of found and planted strengths." if ranks else ""
-    )
+    plots = [
+        ("power", settings.power, "Fraction of the simulated studies that are significant, with its 95 % interval.")
+    ]
+    if ranks:
+        plots.append(("rank correlation", TAU, "Mean rank correlation of found and planted strengths."))
+    shown = [
+        ReportFigure.from_png(
+            save_figure(_figure(rows, unit, name, wanted), folder / "figures", name.replace(" ", "_")),
+            f"{name.capitalize()} by number of participants",
+            f"{caption} Dashed: {wanted:g}.",
+        )
+        for name, wanted, caption in plots
+    ]
     wanted = f"a power of {settings.power:g}" + (f" and a rank correlation of {TAU:g}" if ranks else "")
     lead = (
         f"None of these sizes reaches {wanted}. Add participants or {unit}."
@@ -82,6 +91,7 @@ def write_power_report(
         lead=lead,
         facts={
             "task": study.type,
+            "simulated studies": str(settings.repeats),
             "participants": "–" if best is None else str(best.participants),
             unit: "–" if best is None else str(best.trials),
             "significance level": f"{settings.alpha:g}",
@@ -90,7 +100,7 @@ def write_power_report(
             Section(
                 "Power",
                 [assumed],
-                [ReportFigure.from_png(png, "Power by number of participants", caption)],
+                shown,
                 Table(head, table, note, None if best is None else list(rows).index(best)),
             )
         ],
@@ -98,27 +108,26 @@ def write_power_report(
     )
 
 
-def _figure(rows: Sequence[PowerRow], power: float, unit: str, with_tau: bool) -> Figure:
-    """Plot the power, and for rankings the rank correlation, against the number of participants."""
+def _figure(rows: Sequence[PowerRow], unit: str, name: str, wanted: float) -> Figure:
+    """Plot the power or the rank correlation against the number of participants, with the wanted value."""
     sizes = sorted({each.trials for each in rows})
     colours = label_colours(map(str, sizes))
     with style():
-        figure = Figure(figsize=(4.6 * (1 + with_tau), 2.9), layout="constrained")
-        panels = figure.subplots(1, 1 + with_tau, squeeze=False)[0]
+        figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+        axes = figure.subplots()
         for size in sizes:
             own = sorted((each for each in rows if each.trials == size), key=lambda each: each.participants)
             x, colour, label = [each.participants for each in own], colours[str(size)], f"{size} {unit}"
-            mean = np.array([each.power for each in own])
-            reach = np.abs(np.array([[each.low for each in own], [each.high for each in own]]) - mean)
-            panels[0].errorbar(x, mean, reach, fmt="o-", color=colour, markersize=4, capsize=3, label=label)
-            if with_tau:
-                panels[1].plot(x, [each.tau for each in own], "o-", color=colour, markersize=4)
-        for axes, line, name in zip(panels, (power, TAU), ("power", "rank correlation"), strict=False):
-            axes.axhline(line, color=INK, linewidth=0.9, linestyle="--")
-            axes.set(xlabel="participants", ylabel=name, ylim=(0, 1.02))
-            axes.set_xticks(sorted({each.participants for each in rows}))
-            axes.grid(axis="y", color=GRID, linewidth=0.6)
-        panels[0].legend(loc="lower right")
+            y = np.array([each.power if name == "power" else each.tau for each in own])
+            reach = None
+            if name == "power":
+                reach = np.abs(np.array([[each.low for each in own], [each.high for each in own]]) - y)
+            axes.errorbar(x, y, reach, fmt="o-", color=colour, markersize=4, capsize=3, label=label)
+        axes.axhline(wanted, color=INK, linewidth=0.9, linestyle="--")
+        axes.set(xlabel="participants", ylabel=name, ylim=(0, 1.02))
+        axes.set_xticks(sorted({each.participants for each in rows}))
+        axes.grid(axis="y", color=GRID, linewidth=0.6)
+        axes.legend(loc="lower right")
     return figure
 
 

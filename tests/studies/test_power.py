@@ -22,13 +22,13 @@ def test_p_values_are_uniform_without_preferences(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_few_studies_without_preferences_are_significant(kind: str) -> None:
-    p_values, _ = simulate_p_values(study(kind, 6), 8, 12, NULL, repeats=40)
+    p_values, _ = simulate_p_values(study(kind, 12), 8, 24, NULL, repeats=40)
     assert kstest(p_values, "uniform").pvalue > 0.001 and np.mean(p_values < 0.05) < 0.2
 
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_strong_preferences_are_found(kind: str) -> None:
-    found = measure_power(study(kind, 8), 8, 16, Raters(0.1, 0.1), repeats=5)
+    found = measure_power(study(kind, 12), 12, 24, Raters(0.1, 0.1), repeats=5)
     assert found.power >= 0.8 and found.low < found.power <= found.high and found.tau > 0.5
 
 

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from stedfm_hf.studies.agreement import fleiss_kappa, krippendorff_alpha, measure_agreement
+from stedfm_hf.studies.analysis import analyse_answers
 from stedfm_hf.studies.answers import frame_of
 from stedfm_hf.studies.comparisons import between_p_value, compare_groups, t_interval, within_p_value
 from stedfm_hf.studies.mixed import fit_mixed_model
@@ -151,3 +152,10 @@ def test_the_mixed_model_finds_the_planted_odds() -> None:
     assert effect.low < planted < effect.high and effect.high < 0
     assert fit_mixed_model(of, answers[answers["participant"] == "simulated-001"]) is None
     assert fit_mixed_model(study(RANK), pd.DataFrame({"stimulus": [], "participant": []})) is None
+
+
+def test_rankings_of_participants_are_compared_by_image() -> None:
+    of = study(RANK, 10, expect={"A": 60.0, "B": 0.0})
+    found = analyse_answers(of, frame_of(simulate_answers(of, 3, Raters(0.0, 20.0)).rows))
+    assert found.rank_agreement > 0.9 and found.strengths is not None
+    assert found.strengths.ranking[0] == next(iter(found.rankings.values()))[0]
