@@ -185,7 +185,7 @@ def _mixed(analysis: Analysis) -> Section | None:
         for each in found.effects
     ]
     note = (
-        f"Log odds of {found.outcome}, compared with {found.baseline}. Standard deviations of the random effects: "
+        f"Log odds of {found.event}, compared with {found.baseline}. Standard deviations of the random effects: "
         f"{found.participant_sd:.2f} (participants), {found.stimulus_sd:.2f} (stimuli). Fitted by variational Bayes, "
         "whose intervals can be too narrow."
     )

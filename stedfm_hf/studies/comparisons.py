@@ -238,6 +238,7 @@ def primary_p_value(
 
 
 def _means(scores: Scores, columns: list[np.ndarray], reference: bool) -> tuple[GroupMean, ...]:
+    """Return the mean of each group, with its interval within [0, 1] and its test against chance."""
     chance = scores.chance
     p_values = np.full(len(columns), np.nan)
     if chance is not None:
@@ -248,8 +249,8 @@ def _means(scores: Scores, columns: list[np.ndarray], reference: bool) -> tuple[
     found = []
     for group, values, p in zip(scores.groups, columns, p_values, strict=True):
         mean, sd = _mean_sd(values, 0 if reference else 1)
-        low, high = (mean - sd, mean + sd) if reference else t_interval(values)
-        found.append(GroupMean(group, len(values), mean, sd, low, high, float(p)))
+        low, high = (mean - sd, mean + sd) if reference else np.clip(t_interval(values), 0.0, 1.0)
+        found.append(GroupMean(group, len(values), mean, sd, float(low), float(high), float(p)))
     return tuple(found)
 
 

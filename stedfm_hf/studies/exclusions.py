@@ -116,7 +116,7 @@ def _completed(study: Study, participant: str, trials: pd.DataFrame) -> float:
 
 
 def replay(sorter: PairwiseSorter, trials: pd.DataFrame) -> None:
-    """Answer the comparisons of a sorter with those of a participant, until one is missing.
+    """Repeat the comparisons of a participant in a sorter, until one is missing.
 
     Args:
         sorter: Sorter to advance.

@@ -33,7 +33,7 @@ class MixedModel:
     """Logistic mixed model with crossed random effects of participants and stimuli.
 
     Attributes:
-        outcome: What the odds are of.
+        event: Event whose odds are modelled.
         baseline: First group.
         effects: Effects of the other groups.
         participant_sd: Standard deviation of the effects of participants, in log odds.
@@ -41,7 +41,7 @@ class MixedModel:
         answers: Number of answers.
     """
 
-    outcome: str
+    event: str
     baseline: str
     effects: tuple[MixedEffect, ...]
     participant_sd: float
@@ -69,9 +69,9 @@ def fit_mixed_model(study: Study, answers: pd.DataFrame) -> MixedModel | None:
     if study.type == RANK or len(study.groups) < 2 or answers["participant"].nunique() < 2 or repeats.max() < 2:
         return None
     if study.type == CHOOSE:
-        outcome, table = "being chosen", _options_as_rows(study, answers)
+        event, table = "being chosen", _options_as_rows(study, answers)
     else:
-        outcome, table = "a right answer", _answers_as_rows(study, answers)
+        event, table = "a right answer", _answers_as_rows(study, answers)
     present = [group for group in study.groups if (table["group"] == group).any()]
     if len(present) < 2 or table["y"].nunique() < 2:
         return None
@@ -93,7 +93,7 @@ def fit_mixed_model(study: Study, answers: pd.DataFrame) -> MixedModel | None:
         for group, m, e in zip(present[1:], mean[1:], error[1:], strict=True)
     )
     participant_sd, stimulus_sd = np.exp(np.asarray(fitted.vcp_mean)).tolist()
-    return MixedModel(outcome, present[0], effects, participant_sd, stimulus_sd, len(answers))
+    return MixedModel(event, present[0], effects, participant_sd, stimulus_sd, len(answers))
 
 
 def _options_as_rows(study: Study, answers: pd.DataFrame) -> pd.DataFrame:

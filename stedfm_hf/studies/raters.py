@@ -193,6 +193,7 @@ def _attended(study: Study, stimulus: Stimulus, options: tuple[str, ...], rng: n
 def _row(
     study: Study, participant: str, order: int, trial: Trial, answer: str, rng: np.random.Generator
 ) -> dict[str, Any]:
+    """Return an answer as a row of the table, with a random response time."""
     return {
         "participant": participant,
         "trial": trial.number,
