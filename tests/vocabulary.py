@@ -7,9 +7,9 @@ from pathlib import Path
 
 VERBS = frozenset(
     """
-    Add Adjust Align Analyse Append Apply Approximate Arrange Ask Assemble Assert Assign Assume Augment Average Bind Blend Blur
-    Build Cache Calculate Calibrate Call Change Check Choose Cite Classify Clean Clear Clip Clone Close Cluster Collect
-    Combine Compare Complete Compose Compute Concatenate Configure Connect Consume Control Convert Copy Correct Count
+    Add Adjust Align Analyse Append Apply Approximate Arrange Ask Assemble Assert Assign Assume Augment Average Bind
+    Blend Blur Build Cache Calculate Calibrate Call Change Check Choose Cite Classify Clean Clear Clip Clone Close
+    Cluster Collect Combine Compare Complete Compose Compute Concatenate Configure Connect Consume Control Convert Copy Correct Count
     Cover Create Crop Cut Decide Decode Decrease Deduplicate Define Delegate Delete Deliver Derive Describe Detect
     Determine Discard Display Distribute Divide Download Downscale Draft Drop Embed Emit Emulate Encode End Ensure
     Enter Estimate Evaluate Exchange Exclude Execute Exit Expand Explain Export Extend Extract Fetch Fill Filter Find

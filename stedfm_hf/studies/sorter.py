@@ -41,6 +41,11 @@ class PairwiseSorter:
         (('a', 'b', 'c'), ['b', 'a'])
     """
 
+    answers: list[str]
+    pair: Pair | None
+    _ranking: tuple[str, ...] | None
+    _steps: Generator[Pair, str, list[str]]
+
     def __init__(self, items: Sequence[str], answers: Sequence[str] = ()) -> None:
         if len(items) < 2 or len(set(items)) < len(items):
             raise UserError("a ranking needs at least two items with different names")
@@ -98,10 +103,10 @@ class PairwiseSorter:
         return cls(state["items"], state["answers"])
 
     def _restart(self) -> None:
-        self.answers: list[str] = []
-        self._ranking: tuple[str, ...] | None = None
+        self.answers = []
+        self._ranking = None
         self._steps = _merges(self.items)
-        self.pair: Pair | None = next(self._steps)
+        self.pair = next(self._steps)
 
 
 def most_comparisons(n: int) -> int:

@@ -152,6 +152,8 @@ MISTAKES = [
     ("evaluate weights --model demo --baselines none --output out", "nothing to compare with"),
     ("evaluate weights --model demo nowhere --output out", "model nowhere: no such folder"),
     ("evaluate weights --model demo --output occupied", "holds other files"),
+    ("study simulate missing.yaml", "missing.yaml: cannot be read"),
+    ("study analyse occupied/thesis.txt answers.parquet", "the file must hold lines like `key: value`"),
 ]
 
 
