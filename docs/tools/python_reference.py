@@ -119,6 +119,12 @@ PAGES = (
         package="stedfm_hf.generation",
     ),
     ApiPage(
+        "acquisition",
+        "Acquisition",
+        "Fit finders of structures, and find regions to image.",
+        package="stedfm_hf.acquisition",
+    ),
+    ApiPage(
         "app",
         "App",
         "Serve the models in the browser.",

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from stedfm_hf.cli.acquisition import add_acquisition
 from stedfm_hf.cli.data import data
 from stedfm_hf.cli.discovery import add_discovery
 from stedfm_hf.cli.evaluation import evaluate
@@ -77,6 +78,7 @@ add_command(
 )
 add_inference(app)
 add_discovery(app)
+add_acquisition(app)
 add_command(
     app,
     "publish",

@@ -164,6 +164,37 @@ def load_encoder(
     return Encoder(network.to(target_device).eval(), **facts, loading=loading)
 
 
+def load_recorded_encoder(
+    model: str | Path | None, record: str, name: str, weights_sha256: str, what: str, **how: str
+) -> Encoder:
+    """Load the encoder that an earlier result was made with, and check its weights.
+
+    Args:
+        model: Folder or Hub id of the encoder; None looks where it was.
+        record: Where the encoder was: folder, Hub id or `demo`.
+        name: Name of the encoder.
+        weights_sha256: SHA-256 of its weights.
+        what: What was made with it, for messages.
+        how: Device, precision and backend, as for `load_encoder`.
+
+    Raises:
+        UserError: If the model is not found, or has other weights.
+    """
+    given = record if model is None else model
+    try:
+        encoder = load_encoder("demo" if str(given).startswith("demo (") else given, **how)
+    except UserError as error:
+        if model is not None:
+            raise
+        raise UserError(f"{error}; the {what} was made with {name}: give this model with --model") from error
+    if encoder.weights_sha256 != weights_sha256:
+        raise UserError(
+            f"model {encoder.name}: has other weights than the model of the {what}, {name}; give that model with "
+            f"--model, or make the {what} again"
+        )
+    return encoder
+
+
 def load_classifier(
     model: str | Path | ModelSource, *, device: str = "auto", precision: str = "float32", backend: str = "torch"
 ) -> Classifier:

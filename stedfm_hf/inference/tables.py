@@ -139,8 +139,7 @@ class TableParts:
         if self.store.names() or not target.exists():
             with atomic_path(target) as temporary:
                 if target.suffix.lower() == ".csv":
-                    table = pa.concat_tables([self.schema.empty_table(), *self._tables()])
-                    pyarrow.csv.write_csv(_flatten(table), temporary)
+                    write_csv(pa.concat_tables([self.schema.empty_table(), *self._tables()]), temporary)
                 else:
                     with pq.ParquetWriter(temporary, self.schema, compression="zstd") as writer:
                         for table in self._tables():
@@ -162,6 +161,11 @@ class TableParts:
 
 def _rows_of(table: pa.Table, items: Collection[str]) -> pa.Table:
     return table.filter(pc.is_in(table["path"], pa.array(sorted(items), pa.string())))
+
+
+def write_csv(table: pa.Table, path: Path) -> None:
+    """Write a table as CSV, with lists split into one column per number, as in `pixel_size_y_nm`."""
+    pyarrow.csv.write_csv(_flatten(table), path)
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:

@@ -371,13 +371,23 @@ def patch_tokens(encoder: Encoder, tiles: Tiles, pixels: np.ndarray) -> np.ndarr
         tiles: Tiles of the image.
         pixels: Image (C, H, W), scaled.
     """
+    return tiles.blend(lambda batch: tile_tokens(encoder, tiles, batch), pixels).astype(np.float32)
 
-    @torch.inference_mode()
-    def compute(batch: torch.Tensor) -> torch.Tensor:
-        tokens = encoder.model(on_model(encoder, batch)).last_hidden_state[:, 1:].float()
-        return tokens.transpose(1, 2).unflatten(2, tiles.grid(batch.shape))
 
-    return tiles.blend(compute, pixels).astype(np.float32)
+@torch.inference_mode()
+def tile_tokens(encoder: Encoder, tiles: Tiles, batch: torch.Tensor) -> torch.Tensor:
+    """Compute the patch tokens of a batch of tiles.
+
+    Args:
+        encoder: Encoder.
+        tiles: Tiles of the image.
+        batch: Tiles (B, C, h, w) float32, scaled.
+
+    Returns:
+        Tokens (B, D, rows, cols) float32.
+    """
+    tokens = encoder.model(on_model(encoder, batch)).last_hidden_state[:, 1:].float()
+    return tokens.transpose(1, 2).unflatten(2, tiles.grid(batch.shape))
 
 
 def on_model(loaded: Loaded, batch: torch.Tensor) -> torch.Tensor:

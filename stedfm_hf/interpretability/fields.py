@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,26 +68,53 @@ class Tiles:
             >>> tiles.blend(lambda batch: torch.nn.functional.avg_pool2d(batch, 2), image)[0, :, 0].tolist()
             [0.5, 2.5, 4.5, 6.5]
         """
-        size, overlap = self.patch_size, self.tile_overlap // self.patch_size
         grid, tile = self.grid(pixels.shape), self.tile(pixels.shape)
-        axes = list(zip(grid, tile, strict=True))
-        tops, lefts = (tile_starts(length, part, min(overlap, part - 1)) for length, part in axes)
         down, across = (
-            _weights(length, part, starts) for (length, part), starts in zip(axes, (tops, lefts), strict=True)
+            dict(zip(starts, _weights(length, part, starts), strict=True))
+            for length, part, starts in zip(grid, tile, self._starts(pixels.shape), strict=True)
         )
         total: np.ndarray | None = None
-        for number, top in enumerate(tops):
-            strip = self._strip(pixels, top, tile[0])
-            for some in np.array_split(np.arange(len(lefts)), -(-len(lefts) // self.batch_size)):
-                columns = (slice(lefts[at] * size, (lefts[at] + tile[1]) * size) for at in some)
-                maps = compute(torch.stack([strip[:, :, each] for each in columns])).double().cpu().numpy()
-                if total is None:
-                    total = np.zeros((maps.shape[1], *grid))
-                for at, values in zip(some, maps, strict=True):
-                    weight = down[number][:, None] * across[at]
-                    total[:, top : top + tile[0], lefts[at] : lefts[at] + tile[1]] += weight * values
+        for top, lefts, batch in self.batches(pixels):
+            maps = compute(batch).double().cpu().numpy()
+            if total is None:
+                total = np.zeros((maps.shape[1], *grid))
+            for left, values in zip(lefts, maps, strict=True):
+                weight = down[top][:, None] * across[left]
+                total[:, top : top + tile[0], left : left + tile[1]] += weight * values
         assert total is not None
         return total
+
+    def batches(self, pixels: np.ndarray) -> Iterator[tuple[int, list[int], torch.Tensor]]:
+        """Cut an image into its overlapping tiles.
+
+        Args:
+            pixels: Image (C, H, W), scaled; rows are read when they are used.
+
+        Yields:
+            First row of patches of the tiles of a batch, first column of patches of each, and the tiles (B, C, h, w)
+            float32.
+
+        Example:
+            >>> tiles = Tiles(patch_size=2, tile_size=4, tile_overlap=2)
+            >>> [(top, lefts, tuple(batch.shape)) for top, lefts, batch in tiles.batches(np.zeros((1, 4, 8)))]
+            [(0, [0, 1, 2], (3, 1, 4, 4))]
+        """
+        size, (rows, cols) = self.patch_size, self.tile(pixels.shape)
+        tops, lefts = self._starts(pixels.shape)
+        for top in tops:
+            strip = self._strip(pixels, top, rows)
+            for first in range(0, len(lefts), self.batch_size):
+                some = lefts[first : first + self.batch_size]
+                yield top, some, torch.stack([strip[:, :, left * size : (left + cols) * size] for left in some])
+
+    def _starts(self, shape: tuple[int, ...]) -> tuple[list[int], list[int]]:
+        """Return the first row and the first column of patches of the tiles of an image (..., H, W)."""
+        overlap = self.tile_overlap // self.patch_size
+        down, across = (
+            list(tile_starts(length, part, min(overlap, part - 1)))
+            for length, part in zip(self.grid(shape), self.tile(shape), strict=True)
+        )
+        return down, across
 
     def around(self, pixels: np.ndarray, row: int, col: int) -> tuple[torch.Tensor, int, int]:
         """Cut the tile that is centred on a patch, moved inward at the border.

@@ -90,12 +90,7 @@ class ExplainSettings:
         help="Patches that pca uses: none (all), or otsu (above the threshold of Otsu); by default none.",
     )
     tile_size: str | int | None = options.tile_size()
-    tile_overlap: int | None = option(
-        None,
-        minimum=0,
-        group=options.COMPUTATION,
-        help="Overlap of neighbouring tiles, in pixels; by default half a tile.",
-    )
+    tile_overlap: int | None = options.tile_overlap()
     batch_size: int = options.batch_size(8)
     precision: str = options.precision()
     device: str = options.device()

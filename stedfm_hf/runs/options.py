@@ -83,6 +83,16 @@ def tile_size() -> Any:
     )
 
 
+def tile_overlap() -> Any:
+    """Define the option for the overlap of the tiles of large images."""
+    return option(
+        None,
+        minimum=0,
+        group=COMPUTATION,
+        help="Overlap of neighbouring tiles, in pixels; by default half a tile.",
+    )
+
+
 def device() -> Any:
     """Define the option for the device of the model."""
     return option(

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
+from stedfm_hf.acquisition.regions import REGION_SCHEMA
 from stedfm_hf.data.publishing.statistics import Statistics
 from stedfm_hf.data.repository.layout import Crop, Scaling, crop_features, crops_to_table
 from stedfm_hf.discovery.groups.differences import Difference
@@ -88,6 +89,10 @@ def test_columns_of_cluster() -> None:
 def test_columns_of_search() -> None:
     assert documented("search") >= set(PLACE_SCHEMA.names) - SHARED
     assert set(IMAGE_SCHEMA.names) < set(PLACE_SCHEMA.names)
+
+
+def test_columns_of_find() -> None:
+    assert documented("find") == set(REGION_SCHEMA.names) - SHARED
 
 
 def test_columns_of_classify() -> None:

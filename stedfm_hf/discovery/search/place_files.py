@@ -7,7 +7,7 @@ import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -29,6 +29,18 @@ COLUMNS = 6
 """Places in a row of the contact sheet."""
 OVERLAY_PIXELS = 1024
 """Largest size of the image in an overlay, in pixels."""
+
+
+class ScoredBox(Protocol):
+    """Rectangle in an image with a score, such as a `Place`."""
+
+    @property
+    def score(self) -> float:
+        """Score."""
+
+    @property
+    def box(self) -> Box:
+        """Rectangle, in pixels of the file."""
 
 
 def write_contact_sheet(path: Path, places: Sequence[Place], images: Mapping[int, StedImage | None]) -> None:
@@ -101,9 +113,9 @@ def write_overlay(
             colour_map="gray",
         )
         for rank, place in places.items():
-            _mark(left, str(rank), place.box, factor, MARK)
+            mark_box(left, str(rank), place.box, factor, MARK)
         for box in queries:
-            _mark(left, "query", box, factor, QUERY)
+            mark_box(left, "query", box, factor, QUERY)
         left.set_title(shortened(f"{item['path']}: places by rank", 60), parse_math=False)
         heat = right.imshow(values, cmap="inferno", extent=extent, interpolation="nearest")
         right.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
@@ -114,7 +126,7 @@ def write_overlay(
             figure.savefig(temporary, dpi=FIGURE_DPI, metadata={"Software": None})
 
 
-def write_rois(path: Path, places: Mapping[int, Place]) -> None:
+def write_rois(path: Path, places: Mapping[int, ScoredBox]) -> None:
     """Write places as rectangles in a ZIP file that the ROI Manager of Fiji opens.
 
     Args:
@@ -155,8 +167,16 @@ def write_points(path: Path, places: Mapping[int, Place]) -> None:
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
-def _mark(axes: Axes, text: str, box: Box, factor: int, mark: str) -> None:
-    """Plot a rectangle with a text in its corner."""
+def mark_box(axes: Axes, text: str, box: Box, factor: float, mark: str) -> None:
+    """Plot a rectangle with a text in its corner.
+
+    Args:
+        axes: Axes that show an image.
+        text: Text.
+        box: Rectangle, in pixels of the file.
+        factor: Number of pixels of the file in a pixel of the shown image.
+        mark: Colour of the rectangle.
+    """
     x, y = box.x / factor - 0.5, box.y / factor - 0.5
     for colour, line in (("black", 3.0), (mark, 1.5)):
         axes.add_patch(

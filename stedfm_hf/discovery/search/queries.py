@@ -14,7 +14,7 @@ from stedfm_hf.discovery.index.opened import Index
 from stedfm_hf.discovery.search.regions import Region, box_region, mask_region, split_box, whole
 from stedfm_hf.discovery.settings import SearchSettings
 from stedfm_hf.images import ImageReadError, StedImage
-from stedfm_hf.inference.loading import Encoder, load_encoder
+from stedfm_hf.inference.loading import Encoder, load_recorded_encoder
 from stedfm_hf.inference.one_image import embed_patches
 from stedfm_hf.labels.labelled.reading import source_of
 from stedfm_hf.runs import UserError, counted, file_stamp, some_of
@@ -109,25 +109,16 @@ class ExampleReader:
             UserError: If the model is not found, or has other weights.
         """
         made = self.index.manifest
-        given = self.settings.model or made.options.get("model") or str(made.model)
-        name = "demo" if str(given).startswith("demo (") else given
-        try:
-            encoder = load_encoder(
-                name,
-                device=self.settings.device,
-                precision=str(made.settings["precision"]),
-                backend=str(made.settings["backend"]),
-            )
-        except UserError as error:
-            if self.settings.model is not None:
-                raise
-            raise UserError(f"{error}; the index was made with {made.model}: give this model with --model") from error
-        if encoder.weights_sha256 != made.weights_sha256:
-            raise UserError(
-                f"model {encoder.name}: has other weights than the model of the index, {made.model}; give that model "
-                "with --model, or make the index again"
-            )
-        return encoder
+        return load_recorded_encoder(
+            self.settings.model,
+            str(made.options.get("model") or made.model),
+            str(made.model),
+            str(made.weights_sha256),
+            "index",
+            device=self.settings.device,
+            precision=str(made.settings["precision"]),
+            backend=str(made.settings["backend"]),
+        )
 
     def _of_item(
         self, given: str, path: str, number: int, box: tuple[float, float, float, float] | None, mask: Any

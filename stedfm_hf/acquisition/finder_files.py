@@ -1,0 +1,94 @@
+"""Folder of a finder: its arrays, and what it was fitted with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stedfm_hf.acquisition.finders import ARRAYS, FINDERS, FOREST, Finder
+from stedfm_hf.inference.loading import Encoder, load_recorded_encoder
+from stedfm_hf.runs import UserError
+from stedfm_hf.runs.files import read_json, write_json
+
+RECORD = "finder.json"
+FILES = (RECORD, ARRAYS, FOREST)
+"""Files of a finder."""
+VERSION = 1
+"""Version of the record."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredFinder:
+    """Finder with the record of its fit.
+
+    Attributes:
+        finder: Finder.
+        record: Content of `finder.json`: `method`, `classes`, `min_score`, `protocol`, `model`, `weights_sha256`,
+            `scaling`, `channel`, `validation` and counts.
+    """
+
+    finder: Finder
+    record: dict[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Write the finder into a folder."""
+        self.finder.save(folder)
+        about = {
+            "version": VERSION,
+            "method": self.finder.method,
+            "classes": list(self.finder.classes),
+            "min_score": self.finder.min_score,
+        }
+        write_json(folder / RECORD, about | self.record)
+
+    def load_encoder(self, model: str | Path | None = None, **how: str) -> Encoder:
+        """Load the encoder that the finder was fitted with.
+
+        Args:
+            model: Folder or Hub id of the encoder; None looks where it was.
+            how: Device, precision and backend, as for `stedfm_hf.inference.load_encoder`.
+
+        Raises:
+            UserError: If the encoder is not found, or has other weights.
+        """
+        record = self.record
+        return load_recorded_encoder(
+            model, record["given_model"] or record["model"], record["model"], record["weights_sha256"], "finder", **how
+        )
+
+
+def load_finder(folder: str | Path) -> StoredFinder:
+    """Read a finder.
+
+    Args:
+        folder: Folder of `stedfm finder fit`.
+
+    Raises:
+        UserError: If the folder is not that of a finder, or a file is damaged.
+    """
+    path = Path(folder)
+    record = read_record(path)
+    kind = FINDERS[record["method"]]
+    return StoredFinder(kind.load(path, tuple(record["classes"]), float(record["min_score"])), record)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read `finder.json`.
+
+    Raises:
+        UserError: If the folder is not that of a finder, or of a newer version.
+    """
+    if not folder.is_dir():
+        raise UserError(f"finder {folder}: no such folder; give the output of `stedfm finder fit`")
+    if not (folder / RECORD).is_file():
+        raise UserError(f"finder {folder}: has no {RECORD}; give the output of `stedfm finder fit`")
+    record = read_json(folder / RECORD)
+    needed = ("method", "classes", "min_score", "protocol", "model", "given_model", "weights_sha256", "scaling")
+    if not isinstance(record, dict) or record.get("version") != VERSION:
+        raise UserError(f"{folder / RECORD}: was not written by this version of stedfm-hf; fit the finder again")
+    if missing := [name for name in needed if name not in record]:
+        raise UserError(f"{folder / RECORD}: lacks {missing[0]}; fit the finder again")
+    if record["method"] not in FINDERS:
+        raise UserError(f"{folder / RECORD}: the method {record['method']!r} is unknown; fit the finder again")
+    return record

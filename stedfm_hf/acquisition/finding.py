@@ -1,0 +1,112 @@
+"""`stedfm find`: score maps of fields, and the regions to image next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stedfm_hf.acquisition.settings import FindSettings
+from stedfm_hf.data.sources import check_separate, find_sources
+from stedfm_hf.runs import UserError, counted
+from stedfm_hf.runs.output import check_output
+from stedfm_hf.runs.result import OutputResult
+from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.runs.wording import text_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TABLE, CSV = "regions.parquet", "regions.csv"
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class FindResult(OutputResult):
+    """Result of `find`: the folder with maps, regions and figures.
+
+    Attributes:
+        table: Table of the regions.
+    """
+
+    table: pa.Table
+
+    def summary(self) -> str:
+        """Return the regions with the highest scores, and where all of them are."""
+        names = ["path", "label", "score", "centre_y_px", "centre_x_px"]
+        rows = self.table.sort_by([("score", "descending")]).slice(0, _LISTED).select(names).to_pylist()
+        cells = [
+            [
+                f"{row['score']:.3f}" if name == "score" else f"{row[name]:g}" if "px" in name else row[name]
+                for name in names
+            ]
+            for row in rows
+        ]
+        first = text_table(names, cells) + "\n" if rows else ""
+        return (
+            f"{first}{self.output / TABLE}: {counted(self.table.num_rows, 'region')} in {self.describe_items('file')}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the regions as rows."""
+        return super().to_json() | {"regions": self.table.to_pylist()}
+
+
+@takes_settings(FindSettings)
+def find(settings: FindSettings) -> FindResult:
+    r"""Find structures in fields of any size, and propose the regions to image next.
+
+    Images are found and read as by `embed`, and scaled as the finder was fitted. Every patch is scored in overlapping
+    tiles, whose scores are blended. Regions are centred on the highest local maxima of the score map, one by one;
+    those too close to a higher one are suppressed.
+
+    Files of image `n` of a file: `<path>.scores<n>.tif` (float32, one plane for each class and one value per patch,
+    with pixel size, for ImageJ), `<path>.regions<n>.png` (the image with its regions, next to the maps) and, if
+    roifile is installed, `<path>.rois<n>.zip`. The folder also holds `regions.parquet`, `regions.csv` and
+    `manifest.json`. The same call resumes an interrupted run, and adds new and failed files to a finished folder.
+
+    With a finder of the reference protocol the map is the published one, with a value for every pixel: of templates,
+    raised to its 0.95 quantile, with the published regions; of a forest, the predicted class, without regions.
+
+    Returns:
+        Folder, manifest and table with a row for each region. Columns: those of the image as for `embed`; `rank` in
+        the field, from 1; `label`, the class; `score`; `y_px`, `x_px`, `height_px`, `width_px`, the top left corner
+        and the size; `centre_y_px`, `centre_x_px`; the same in µm, null without a pixel size; `peak_y_px`,
+        `peak_x_px`, the centre of the patch with the score; `stage_x_um`, `stage_y_um`, the centre on the stage, with
+        `stage`; `map_file`, `overlay_file`, `model`, `weights_sha256`. Failed files have no row and are listed by
+        `manifest.failures()`.
+
+    Raises:
+        UserError: For wrong arguments, a folder that is not a finder, no input images, or an output made with other
+            settings.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from stedfm_hf import StedFmConfig, StedFmModel
+        >>> from stedfm_hf.acquisition import fit_finder
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> StedFmModel(StedFmConfig(num_hidden_layers=1)).save_pretrained(folder / "model")
+        >>> (folder / "images").mkdir()
+        >>> np.save(folder / "images" / "cell.npy", np.random.default_rng(0).random((64, 64)))
+        >>> _ = (folder / "clicks.csv").write_text("path,y_px,x_px,class\ncell.npy,24,40,ring")
+        >>> how = {"model": folder / "model", "device": "cpu"}
+        >>> _ = fit_finder(folder / "images", folder / "finder", clicks=folder / "clicks.csv", **how)
+        >>> result = find(folder / "images", folder / "finder", folder / "found", region_size_px=16, count=1, **how)
+        >>> result.table.select(["centre_y_px", "centre_x_px"]).to_pylist()
+        [{'centre_y_px': 23.5, 'centre_x_px': 39.5}]
+    """
+    folder = Path(settings.output)
+    sources, skipped = find_sources(settings.inputs)
+    check_separate("output", folder, sources)
+    check_output(folder, "find", is_folder=True, overwrite=settings.overwrite)
+    if not Path(settings.finder).is_dir():
+        raise UserError(f"finder {settings.finder}: no such folder; give the output of `stedfm finder fit`")
+    if settings.stage is not None and not Path(settings.stage).is_file():
+        raise UserError(f"--stage {settings.stage}: no such file; check the path")
+
+    # Errors up to here are reported at once: these modules import torch, which takes seconds.
+    from stedfm_hf.acquisition.finding_run import run_find
+
+    output, table = run_find(settings, folder, sources, skipped)
+    return FindResult(folder, output.manifest, table)

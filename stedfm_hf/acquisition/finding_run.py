@@ -1,0 +1,160 @@
+"""The run of `find`: load the finder and its model, and score every image of every source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from stedfm_hf.acquisition.finder_files import FILES, StoredFinder, load_finder
+from stedfm_hf.acquisition.finders import ForestFinder
+from stedfm_hf.acquisition.finding import CSV, TABLE
+from stedfm_hf.acquisition.reference import ReferencePreparation, Windows, reference_map, reference_regions
+from stedfm_hf.acquisition.regions import REGION_SCHEMA, Region, find_regions
+from stedfm_hf.acquisition.score_maps import score_map
+from stedfm_hf.acquisition.settings import FindSettings
+from stedfm_hf.acquisition.stage import Stage
+from stedfm_hf.acquisition.writing import KINDS, FindWriter, region_table
+from stedfm_hf.data.sources import Source
+from stedfm_hf.inference.loading import Encoder
+from stedfm_hf.inference.preparation import Fact, Preparation
+from stedfm_hf.inference.resuming import remove_maps
+from stedfm_hf.inference.source_batches import SourceBatch
+from stedfm_hf.inference.stepwise import process_sources
+from stedfm_hf.inference.tables import TableParts, parts_name, read_table, write_csv
+from stedfm_hf.interpretability.fields import Tiles, tiles_of
+from stedfm_hf.runs import UserError, atomic_path, print_note, sha256_file
+from stedfm_hf.runs.options import REFERENCE
+from stedfm_hf.runs.output import Output, open_output
+
+NO_ROIFILE = 'note: ROIs for Fiji are not written, because they need roifile. Run: pip install "stedfm-hf[roi]"'
+
+
+def run_find(
+    settings: FindSettings, folder: Path, sources: Sequence[Source], skipped: Mapping[str, int]
+) -> tuple[Output, pa.Table]:
+    """Find structures in the images of the sources (see `stedfm_hf.acquisition.find`).
+
+    Args:
+        settings: Settings of the command.
+        folder: Folder to write.
+        sources: Sources of the images.
+        skipped: Number of skipped files by suffix.
+    """
+    stored = load_finder(settings.finder)
+    protocol = stored.record["protocol"]
+    if settings.protocol not in (None, protocol):
+        raise UserError(
+            f"finder {settings.finder}: was fitted with --protocol {protocol}; fit one with --protocol "
+            f"{settings.protocol}, or leave --protocol out"
+        )
+    stage = None if settings.stage is None else Stage.load(settings.stage)
+    encoder = stored.load_encoder(
+        settings.model, device=settings.device, precision=settings.precision, backend=settings.backend
+    )
+    channel = stored.record.get("channel") if settings.channel is None else settings.channel
+    writer = _writer(settings, folder, stored, encoder, stage)
+    kind = ReferencePreparation if protocol == REFERENCE else Preparation
+    prepare = kind(encoder, settings.series, channel, stored.record["scaling"])
+    remove_results, target = partial(remove_maps, folder, kinds=KINDS), folder / TABLE
+    with open_output(
+        folder,
+        "find",
+        settings,
+        results=[TABLE, CSV],
+        temporary=[parts_name(target)],
+        resolved={
+            **stored.record["scaling"],
+            "channel": channel,
+            "protocol": protocol,
+            "precision": encoder.precision,
+            "finder_sha256": _finder_sha256(Path(settings.finder)),
+            "stage_sha256": None if settings.stage is None else sha256_file(settings.stage),
+        },
+        options={"device": str(encoder.model.device), "skipped_files": dict(skipped)},
+        model=encoder.name,
+        weights_sha256=encoder.weights_sha256,
+        overwrite=settings.overwrite,
+        remove_items=remove_results,
+    ) as output:
+        try:
+            parts = TableParts(output, REGION_SCHEMA, target)
+            batch = SourceBatch(
+                parts.store,
+                prepare,
+                _nothing,
+                partial(region_table, loaded=encoder),
+                settings.workers,
+                annotate=writer,
+            )
+            process_sources(parts, sources, batch, remove_results=remove_results)
+        except torch.OutOfMemoryError as error:
+            raise UserError("the GPU does not have enough memory; lower --batch-size or --tile-size") from error
+        table = read_table(target, REGION_SCHEMA)
+        if not output.finished:
+            with atomic_path(folder / CSV) as temporary:
+                write_csv(table, temporary)
+            if not writer.rois:
+                print_note(NO_ROIFILE)
+    return output, table
+
+
+def _writer(
+    settings: FindSettings, folder: Path, stored: StoredFinder, encoder: Encoder, stage: Stage | None
+) -> FindWriter:
+    """Make the function that scores an image and writes its files."""
+    finder, config = stored.finder, encoder.model.config
+    names, rois = finder.classes, find_spec("roifile") is not None
+    limits = (0.0, 1.0) if finder.quantity == "probability" else None
+    min_score = finder.min_score if settings.min_score is None else settings.min_score
+    size = float(config.image_size) if settings.region_size_px is None else settings.region_size_px
+    if stored.record["protocol"] == REFERENCE:
+        windows = Windows(encoder, settings.batch_size)
+        quantity = finder.quantity
+        if isinstance(finder, ForestFinder):
+            names, quantity, limits = ("class",), "number of the class", (0.0, float(len(finder.classes)))
+
+        def score_reference(pixels: np.ndarray) -> np.ndarray:
+            return reference_map(finder, windows, pixels[0])
+
+        def select_reference(values: np.ndarray, fact: Fact, cell: tuple[float, float]) -> list[Region]:
+            none = isinstance(finder, ForestFinder)
+            return [] if none else reference_regions(values, round(size), settings.count)
+
+        return FindWriter(folder, finder, score_reference, select_reference, names, quantity, 1, limits, stage, rois)
+    tiles: Tiles = tiles_of(encoder, settings.tile_size, settings.tile_overlap, settings.batch_size)
+
+    def select(values: np.ndarray, fact: Fact, cell: tuple[float, float]) -> list[Region]:
+        lengths = (size, size)
+        if (in_um := settings.region_size_um) is not None:
+            if fact["pixel_size_nm"] is None:
+                raise ValueError("the file has no pixel size; give --region-size-px instead of --region-size-um")
+            lengths = (1000 * in_um / fact["pixel_size_nm"][0], 1000 * in_um / fact["pixel_size_nm"][1])
+        distance = None if settings.min_distance_px is None else (settings.min_distance_px,) * 2
+        return find_regions(
+            values,
+            cell=cell,
+            shape=(fact["height"], fact["width"]),
+            size=lengths,
+            min_score=min_score,
+            count=settings.count,
+            min_distance=distance,
+        )
+
+    score = partial(score_map, finder, encoder, tiles)
+    return FindWriter(folder, finder, score, select, names, finder.quantity, tiles.patch_size, limits, stage, rois)
+
+
+def _finder_sha256(folder: Path) -> str:
+    """Return the SHA-256 of the files of a finder."""
+    return " ".join(sha256_file(folder / name) for name in FILES if (folder / name).is_file())
+
+
+def _nothing(images: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield an empty array for each image: `FindWriter` computes everything, as it knows the facts."""
+    return (np.empty(0) for _ in images)

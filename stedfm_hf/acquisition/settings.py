@@ -1,0 +1,144 @@
+"""Settings of `finder fit` and `find`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stedfm_hf.exports.backends import check_backend
+from stedfm_hf.runs import UserError, options
+from stedfm_hf.runs.options import REFERENCE
+from stedfm_hf.runs.settings import option, settings
+
+METHODS = ("templates", "prototypes", "logistic", "forest")
+REFERENCE_METHODS = ("templates", "forest")
+"""Methods of the published code."""
+
+
+@settings
+class FitFinderSettings:
+    """Fit a finder of structures to annotated images or to clicks.
+
+    The finder is a folder, which `stedfm find --finder` applies to fields.
+    """
+
+    dataset: str | Path = option(
+        affects_result=False, help=f"{options.ANNOTATED} With --clicks: folder of images without masks."
+    )
+    output: str | Path = option(affects_result=False, metavar="DIR", help="Folder of the finder to write.")
+    method: str = option(
+        "templates",
+        choices=METHODS,
+        help="Method: templates (similarity to the most similar annotated object), prototypes (similarity to the mean "
+        "of a class, compared with the other classes and the background), logistic (logistic regression) or forest "
+        "(random forest).",
+    )
+    clicks: str | Path | None = option(
+        None,
+        affects_result=False,
+        metavar="FILE",
+        help="CSV table of clicks instead of masks, with the columns path (of the image, in --dataset), y_px, x_px "
+        "and class, which may be left out; the class background is the background.",
+    )
+    click_radius_px: float | None = option(
+        None, minimum=0.5, help="Radius of the disc that a click marks, in pixels; by default half a patch."
+    )
+    model: str | Path | None = options.model()
+    masks: str | Path | None = options.masks()
+    classes: list[str] | None = options.classes()
+    target_type: str | None = options.target_type()
+    rotations: bool = option(True, help="Also use the images rotated by 90, 180 and 270 degrees.")
+    protocol: str = options.protocol(
+        "averages the raw tokens of each template, and fits the forest to classes without a background"
+    )
+    source_pattern: str | None = options.source_pattern()
+    tile_size: str | int | None = options.tile_size()
+    tile_overlap: int | None = options.tile_overlap()
+    batch_size: int = options.batch_size(8)
+    precision: str = options.precision()
+    device: str = options.device()
+    series: str | int | None = options.series()
+    channel: str | int | None = options.channel()
+    normalization: str | None = options.normalization()
+    intensity_range: tuple[float, float] | None = options.intensity_range()
+    seed: int = options.seed("the forest, and of the patches that are used of large data sets", 42)
+    overwrite: bool = options.overwrite()
+
+    def check(self) -> None:
+        """Refuse options that exclude each other."""
+        if self.clicks is not None and (self.masks is not None or self.classes is not None):
+            raise UserError("--clicks replaces masks, and names the classes; remove --masks and --classes")
+        if self.clicks is None and self.click_radius_px is not None:
+            raise UserError("--click-radius-px needs --clicks; give both")
+        if self.protocol == REFERENCE:
+            if self.method not in REFERENCE_METHODS:
+                raise UserError(
+                    f"--protocol reference has no method {self.method}; choose {' or '.join(REFERENCE_METHODS)}"
+                )
+            if self.normalization is not None or self.intensity_range is not None:
+                raise UserError(
+                    "--protocol reference scales each image from its minimum to its maximum; remove --normalization "
+                    "and --intensity-range"
+                )
+
+
+@settings
+class FindSettings:
+    """Find structures in fields: score maps, and the regions to image next.
+
+    If interrupted, run the same command again to resume. Unreadable files are skipped and listed; the exit status is
+    then 1.
+    """
+
+    inputs: options.Inputs = options.inputs()
+    finder: str | Path = option(affects_result=False, metavar="DIR", help="Folder of `stedfm finder fit`.")
+    output: str | Path = option(
+        affects_result=False, cli_default=Path("found"), metavar="DIR", help="Folder to write."
+    )
+    count: int = option(25, minimum=1, help="Largest number of regions of a class in a field.")
+    min_score: float | None = option(
+        None, help="Smallest score of the centre of a region; by default that of the finder."
+    )
+    region_size_px: float | None = option(
+        None, minimum=1, help="Height and width of a region, in pixels; by default the crop size of the model."
+    )
+    region_size_um: float | None = option(None, minimum=0.001, help="Height and width of a region, in micrometres.")
+    min_distance_px: float | None = option(
+        None,
+        minimum=1,
+        help="Smallest distance between the centres of two regions along one of the axes, in pixels; by default the "
+        "size of a region, so that regions do not overlap.",
+    )
+    stage: str | Path | None = option(
+        None,
+        affects_result=False,
+        metavar="FILE",
+        help="JSON file with the 2 x 3 matrix that maps x and y in pixels to the stage in micrometres, or with one "
+        "matrix for each path.",
+    )
+    protocol: str | None = option(
+        None,
+        choices=options.PROTOCOLS,
+        help="Protocol to follow; reference (the authors' code) makes the published score maps. By default that of "
+        "the finder, which must agree.",
+    )
+    model: str | Path | None = option(
+        None,
+        affects_result=False,
+        help="Folder or Hub id of the model of the finder; by default where it was when the finder was fitted.",
+    )
+    tile_size: str | int | None = options.tile_size()
+    tile_overlap: int | None = options.tile_overlap()
+    batch_size: int = options.batch_size(8)
+    precision: str = options.precision(backends=True)
+    device: str = options.device()
+    backend: str = options.backend()
+    workers: int | None = options.workers("threads that read images")
+    series: str | int | None = options.series()
+    channel: str | int | None = options.channel()
+    overwrite: bool = options.overwrite()
+
+    def check(self) -> None:
+        """Refuse options that exclude each other, and a backend that cannot run."""
+        if self.region_size_px is not None and self.region_size_um is not None:
+            raise UserError("--region-size-px and --region-size-um both give the size of a region; give one of them")
+        check_backend(self.backend, self.precision, self.device)

@@ -1,0 +1,107 @@
+"""Score the images of `find`, and write their files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stedfm_hf.acquisition.figures import write_figure
+from stedfm_hf.acquisition.finders import Finder
+from stedfm_hf.acquisition.regions import REGION_SCHEMA, Region
+from stedfm_hf.acquisition.stage import Stage
+from stedfm_hf.discovery.search.place_files import write_rois
+from stedfm_hf.inference.loading import Loaded
+from stedfm_hf.inference.maps import write_map_tiff
+from stedfm_hf.inference.preparation import Fact
+from stedfm_hf.inference.stepwise import table_of
+from stedfm_hf.inference.tables import OF_IMAGE
+
+KINDS = {"scores": "tif", "regions": "png", "rois": "zip"}
+"""Kinds of files that are written for an image, with their suffixes."""
+
+
+@dataclass(frozen=True)
+class FindWriter:
+    """Function that scores an image, finds its regions and writes its files (`annotate` of `process_sources`).
+
+    Attributes:
+        folder: Folder to write `<path of the image>.scores<number>.tif`, `.regions<number>.png` and
+            `.rois<number>.zip` to.
+        finder: Finder.
+        score: Function that returns the score maps (L, rows, cols) of scaled pixels (C, H, W).
+        select: Function that returns the regions of a score map (rows, cols), from the facts of the image and the
+            size of a cell of the map in pixels of the file.
+        names: Names of the maps.
+        quantity: Quantity that the maps show.
+        cell: Size of a cell of the maps, in pixels of the input of the model.
+        limits: Values at the ends of the colours; None uses the minimum and the maximum.
+        stage: Calibration of the stage, or None.
+        rois: Whether ROIs are written.
+    """
+
+    folder: Path
+    finder: Finder
+    score: Callable[[np.ndarray], np.ndarray]
+    select: Callable[[np.ndarray, Fact, tuple[float, float]], list[Region]]
+    names: tuple[str, ...]
+    quantity: str
+    cell: int
+    limits: tuple[float, float] | None
+    stage: Stage | None
+    rois: bool
+    _counts: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, fact: Fact, pixels: np.ndarray) -> Fact:
+        """Score an image, write its files, and return its regions as `regions`, one mapping of columns for each.
+
+        Raises:
+            ValueError: If the score is not finite, or the size or the position of a region is not known.
+        """
+        self._counts[fact["path"]] += 1
+        number = self._counts[fact["path"]]
+        height, width = pixels.shape[1:]
+        cell = (self.cell * fact["height"] / height, self.cell * fact["width"] / width)
+        values = self.score(pixels)
+        if not np.isfinite(values).all():
+            raise ValueError("the score map is not finite; try --precision float32")
+        found = [
+            (name, region)
+            for name, plane in zip(self.names, values, strict=True)
+            for region in self.select(plane, fact, cell)
+        ]
+        ranked = dict(enumerate(sorted(found, key=lambda each: -each[1].score), 1))
+        files = {kind: f"{fact['path']}.{kind}{number}.{suffix}" for kind, suffix in KINDS.items()}
+        low, high = self.limits or (float(values.min()), float(values.max()))
+        limits = (low, high if high > low else low + 1.0)
+        write_map_tiff(self.folder / files["scores"], values, self.names, limits, cell, fact)
+        by_class = {
+            name: {rank: region for rank, (label, region) in ranked.items() if label == name} for name in self.names
+        }
+        about = fact | {"cell": self.cell}
+        write_figure(
+            self.folder / files["regions"], about, pixels, values, self.names, by_class, self.quantity, limits
+        )
+        if self.rois and ranked:
+            write_rois(self.folder / files["rois"], {rank: region for rank, (_, region) in ranked.items()})
+        names = {"map_file": files["scores"], "overlay_file": files["regions"]}
+        return {"regions": [self._columns(fact, rank, *each) | names for rank, each in ranked.items()]}
+
+    def _columns(self, fact: Fact, rank: int, label: str, region: Region) -> Fact:
+        """Return the columns of a region in the table."""
+        stage: Mapping[str, Any] = {"stage_x_um": None, "stage_y_um": None}
+        if self.stage is not None:
+            y, x = region.centre
+            stage = dict(zip(stage, self.stage.position_um(fact["path"], y=y, x=x), strict=True))
+        return {"rank": rank, "label": label, **region.columns(fact["pixel_size_nm"]), **stage}
+
+
+def region_table(results: list[tuple[Fact, np.ndarray]], loaded: Loaded) -> pa.Table:
+    """Return the table of the regions of some images, in the order of the images and of their ranks."""
+    rows = [{name: fact[name] for name, _ in OF_IMAGE} | each for fact, _ in results for each in fact["regions"]]
+    return table_of(rows, REGION_SCHEMA, loaded, {})

@@ -1,0 +1,34 @@
+"""`stedfm finder fit` and `find`."""
+
+from __future__ import annotations
+
+import typer
+
+from stedfm_hf.acquisition.settings import FindSettings, FitFinderSettings
+from stedfm_hf.runs.command_line import add_command
+
+finder = typer.Typer(
+    name="finder",
+    help="Fit finders of structures, for `stedfm find`.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+add_command(
+    finder,
+    "fit",
+    "stedfm_hf.acquisition.fitting:fit_finder",
+    settings=FitFinderSettings,
+    example="stedfm finder fit --dataset annotated/ --model demo --output my-finder",
+)
+
+
+def add_acquisition(app: typer.Typer) -> None:
+    """Add the commands that find structures while images are acquired."""
+    app.add_typer(finder)
+    add_command(
+        app,
+        "find",
+        "stedfm_hf.acquisition.finding:find",
+        settings=FindSettings,
+        example="stedfm find fields/ --finder my-finder --output found",
+    )
