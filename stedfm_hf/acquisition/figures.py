@@ -72,7 +72,7 @@ def write_figure(
             # The last cells reach over the border: cut where the field ends.
             axes.set(xlim=(-0.5, cols - 0.5), ylim=(rows - 0.5, -0.5), xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
-            axes.set_title(name, parse_math=False, color=colours.get(name, "black") if len(colours) > 1 else None)
+            axes.set_title(name, parse_math=False, color=colours.get(name, "black"))
             figure.colorbar(heat, ax=axes, shrink=0.85, label=quantity)
         for axes in others[shown:]:
             axes.set_axis_off()

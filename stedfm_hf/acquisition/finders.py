@@ -20,10 +20,12 @@ ARRAYS, FOREST = "finder.safetensors", "forest.skops"
 """Names of the files with the arrays and with the forest of a finder."""
 QUANTILE = 0.95
 """Quantile of the scores of patches without a class that becomes the smallest score of a region, for templates."""
-C = 0.1
+C = 0.01
 """Inverse of the regularisation of the logistic regression."""
 TREES, DEPTH = 100, 15
 """Number and largest depth of the trees of a forest. Source: reference protocol."""
+TREE = "sklearn.tree._tree.Tree"
+"""Type that skops refuses by default, because a prediction follows its node numbers unchecked: `_is_sound` does."""
 NO_SKOPS = 'a forest needs skops: pip install "stedfm-hf[forest]", or use another --method'
 
 
@@ -271,14 +273,20 @@ class ForestFinder(Finder):
 
     @classmethod
     def load(cls, folder: Path, classes: tuple[str, ...], min_score: float) -> Self:
-        """Read the forest that `save` wrote; nothing in the file is executed."""
+        """Read the forest that `save` wrote; nothing in the file is executed, and every tree is checked.
+
+        Raises:
+            UserError: If the file is missing or damaged, holds other types, or a tree has a node out of range.
+        """
         skops, file = import_skops(), folder / FOREST
         try:
-            forest = skops.load(file)
+            forest = skops.load(file, trusted=[TREE])
         except Exception as error:  # of skops, of zipfile and of json: any of them means that the file is unusable
             raise UserError(f"{file}: is not a forest of a finder ({error}); fit the finder again") from error
         if not isinstance(forest, RandomForestClassifier):
             raise UserError(f"{file}: holds a {type(forest).__name__}, not a forest; fit the finder again")
+        if not all(_is_sound(each.tree_, forest.n_features_in_) for each in forest.estimators_):
+            raise UserError(f"{file}: has a tree with a node out of range; fit the finder again")
         return cls(classes, min_score, forest)
 
 
@@ -324,6 +332,14 @@ def _arrays(finder: Finder) -> list[tuple[str, np.ndarray]]:
         for each in fields(value)
     ]
     return [*((name, value) for name, value in values if isinstance(value, np.ndarray)), *spaces]
+
+
+def _is_sound(tree: Any, features: int) -> bool:
+    """Return whether the nodes of a tree refer to later nodes and to existing features only, so that it ends."""
+    numbers, left, right = np.arange(tree.node_count), tree.children_left, tree.children_right
+    leaf = (left == -1) & (right == -1)
+    inner = (left > numbers) & (right > numbers) & (np.maximum(left, right) < tree.node_count)
+    return bool((leaf | (inner & (tree.feature >= 0) & (tree.feature < features))).all())
 
 
 def _check_classes(examples: Examples) -> None:

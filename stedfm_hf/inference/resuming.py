@@ -54,11 +54,11 @@ def unfinished(
 
 
 def remove_maps(folder: Path, paths: Iterable[str], kinds: Iterable[str]) -> None:
-    """Remove the files `<path>.<kind><n>.tif`, `.ome.tif`, `.ome.zarr` and `.png` of some sources, for any `n`.
+    """Remove the files `<path>.<kind><n>.tif`, `.ome.tif`, `.ome.zarr`, `.png` and `.zip` of some sources.
 
     Paths that lead out of the folder are ignored: they can come from a manifest that somebody else wrote.
     """
-    pattern = re.compile(rf"(.+)\.(?:{'|'.join(kinds)})\d+\.(?:(?:ome\.)?tif|ome\.zarr|png)")
+    pattern = re.compile(rf"(.+)\.(?:{'|'.join(kinds)})\d+\.(?:(?:ome\.)?tif|ome\.zarr|png|zip)")
     images = {folder / path for path in paths if not Path(path).is_absolute() and ".." not in Path(path).parts}
     for place in {image.parent for image in images if image.parent.is_dir()}:
         for file in list(place.iterdir()):

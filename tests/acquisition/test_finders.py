@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stedfm_hf.acquisition.examples import Examples, join, label_patches
-from stedfm_hf.acquisition.finders import ARRAYS, FINDERS, FOREST, Finder, TemplateFinder, unit
+from stedfm_hf.acquisition.finders import ARRAYS, FINDERS, FOREST, Finder, ForestFinder, TemplateFinder, unit
 from stedfm_hf.acquisition.validation import cross_validate
 from stedfm_hf.runs import UserError
 
@@ -49,8 +49,12 @@ def test_a_finder_scores_its_classes_and_survives_storage(method: str, tmp_path:
 
 def test_the_logistic_finder_equals_that_of_sklearn_for_one_class() -> None:
     known = examples()
-    one = Examples(("rings",), *(getattr(known.take(known.labels < 2), name) for name in ("tokens", "labels")),
-                   objects=np.ones(240, int), sources=np.zeros(240, int))
+    one = Examples(
+        ("rings",),
+        *(getattr(known.take(known.labels < 2), name) for name in ("tokens", "labels")),
+        objects=np.ones(240, int),
+        sources=np.zeros(240, int),
+    )
     scores = FINDERS["logistic"].fit(one).scores(one.tokens)[:, 0]
     assert scores[one.labels == 1].min() > 0.5 > scores[one.labels == 0].max()
 
@@ -96,6 +100,18 @@ def test_objects_have_the_patches_that_they_cover_most() -> None:
     assert labels.tolist() == [[1, -1], [0, 2]] and objects.tolist() == [[1, 0], [0, 2]]
     annotated[:, :8] = False
     assert label_patches(planes, annotated, 8)[0].tolist() == [[-1, 1], [-1, 2]]
+
+
+def test_a_forest_with_nodes_out_of_range_is_refused(tmp_path: Path) -> None:
+    finder = FINDERS["forest"].fit(examples(1))
+    assert isinstance(finder, ForestFinder)
+    tree = finder.forest.estimators_[0].tree_
+    state = tree.__getstate__()
+    state["nodes"]["left_child"][0] = 10**6
+    tree.__setstate__(state)
+    finder.save(tmp_path)
+    with pytest.raises(UserError, match="has a tree with a node out of range"):
+        ForestFinder.load(tmp_path, finder.classes, 0.5)
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:

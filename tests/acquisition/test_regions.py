@@ -19,9 +19,7 @@ from stedfm_hf.runs import UserError
 @given(seed=st.integers(0, 99), size=st.integers(1, 70), count=st.integers(1, 9))
 def test_regions_are_inside_ranked_and_do_not_overlap(seed: int, size: int, count: int) -> None:
     values = np.random.default_rng(seed).random((6, 9))
-    found = find_regions(
-        values, cell=(8, 8), shape=(45, 70), size=(size, size), min_score=0.3, count=count
-    )
+    found = find_regions(values, cell=(8, 8), shape=(45, 70), size=(size, size), min_score=0.3, count=count)
     assert found[0].score == values.max() and len(found) <= count
     assert all(each.score >= 0.3 for each in found)
     assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from stedfm_hf.acquisition.settings import FindSettings, FitFinderSettings
 from stedfm_hf.cli import main
 from stedfm_hf.data.settings import BuildSettings, SimulateSettings
 from stedfm_hf.evaluation.segmentation.forest import PixelForest
@@ -44,6 +45,8 @@ SHORTER: dict[type, dict[str, Any]] = {
     ProbeSettings: {"repeats": 1},
     RobustnessSettings: {"repeats": 1, "baselines": ["histogram"]},
     BuildSettings: {"workers": 1},
+    FitFinderSettings: {"rotations": False, "tile_overlap": 0, "device": "cpu"},
+    FindSettings: {"tile_overlap": 0, "device": "cpu"},
 }
 SCRIPTS = {
     "pretrain.py": PretrainSettings,
