@@ -1,9 +1,10 @@
 from .examples import Examples
 from .finder_files import StoredFinder, load_finder
 from .finders import Finder
-from .finding import FindResult, find
+from .finding import find
 from .fitting import FinderResult, fit_finder
 from .regions import Region, find_regions
+from .result import FindResult
 from .score_maps import score_map
 from .stage import Stage, fit_stage_matrix
 

@@ -167,7 +167,9 @@ def _read_clicks(settings: FitFinderSettings, patch_size: int) -> ClickedImages:
     for line, row in enumerate(rows, 2):
         path, name = str(row["path"]), str(row.get("class") or STRUCTURE)
         if path not in sources:
-            raise UserError(f"--clicks {file}: line {line}: no image {path} in {settings.dataset}: {some_of(sources)}")
+            raise UserError(
+                f"--clicks {file}: line {line}: no image {path} in {settings.dataset}: {some_of(list(sources))}"
+            )
         if not all(isinstance(row[each], int | float) for each in ("y_px", "x_px")):
             raise UserError(f"--clicks {file}: line {line}: y_px and x_px are not numbers; give pixels")
         number = names.setdefault(name, len(names))

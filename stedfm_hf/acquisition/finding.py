@@ -2,54 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from stedfm_hf.acquisition.result import FindResult
 from stedfm_hf.acquisition.settings import FindSettings
 from stedfm_hf.data.sources import check_separate, find_sources
-from stedfm_hf.runs import UserError, counted
+from stedfm_hf.runs import UserError
 from stedfm_hf.runs.output import check_output
-from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
-from stedfm_hf.runs.wording import text_table
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-TABLE, CSV = "regions.parquet", "regions.csv"
-_LISTED = 5
-
-
-@dataclass(frozen=True)
-class FindResult(OutputResult):
-    """Result of `find`: the folder with maps, regions and figures.
-
-    Attributes:
-        table: Table of the regions.
-    """
-
-    table: pa.Table
-
-    def summary(self) -> str:
-        """Return the regions with the highest scores, and where all of them are."""
-        names = ["path", "label", "score", "centre_y_px", "centre_x_px"]
-        rows = self.table.sort_by([("score", "descending")]).slice(0, _LISTED).select(names).to_pylist()
-        cells = [
-            [
-                f"{row['score']:.3f}" if name == "score" else f"{row[name]:g}" if "px" in name else row[name]
-                for name in names
-            ]
-            for row in rows
-        ]
-        first = text_table(names, cells) + "\n" if rows else ""
-        return (
-            f"{first}{self.output / TABLE}: {counted(self.table.num_rows, 'region')} in {self.describe_items('file')}"
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the regions as rows."""
-        return super().to_json() | {"regions": self.table.to_pylist()}
 
 
 @takes_settings(FindSettings)

@@ -13,9 +13,9 @@ import torch
 
 from stedfm_hf.acquisition.finder_files import FILES, StoredFinder, load_finder
 from stedfm_hf.acquisition.finders import ForestFinder
-from stedfm_hf.acquisition.finding import CSV, TABLE
 from stedfm_hf.acquisition.reference import ReferencePreparation, Windows, reference_map, reference_regions
 from stedfm_hf.acquisition.regions import REGION_SCHEMA, Region, find_regions
+from stedfm_hf.acquisition.result import CSV, TABLE
 from stedfm_hf.acquisition.score_maps import score_map
 from stedfm_hf.acquisition.settings import FindSettings
 from stedfm_hf.acquisition.stage import Stage
