@@ -24,7 +24,7 @@ class StoredFinder:
 
     Attributes:
         finder: Finder.
-        record: Content of `finder.json`: `method`, `classes`, `min_score`, `protocol`, `model`, `weights_sha256`,
+        record: Content of `finder.json`: `method`, `classes`, `min_scores`, `protocol`, `model`, `weights_sha256`,
             `scaling`, `channel`, `validation` and counts.
     """
 
@@ -38,7 +38,7 @@ class StoredFinder:
             "version": VERSION,
             "method": self.finder.method,
             "classes": list(self.finder.classes),
-            "min_score": self.finder.min_score,
+            "min_scores": list(self.finder.min_scores),
         }
         write_json(folder / RECORD, about | self.record)
 
@@ -70,7 +70,7 @@ def load_finder(folder: str | Path) -> StoredFinder:
     path = Path(folder)
     record = read_record(path)
     kind = FINDERS[record["method"]]
-    return StoredFinder(kind.load(path, tuple(record["classes"]), float(record["min_score"])), record)
+    return StoredFinder(kind.load(path, tuple(record["classes"]), tuple(map(float, record["min_scores"]))), record)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not (folder / RECORD).is_file():
         raise UserError(f"finder {folder}: has no {RECORD}; give the output of `stedfm finder fit`")
     record = read_json(folder / RECORD)
-    needed = ("method", "classes", "min_score", "protocol", "model", "given_model", "weights_sha256", "scaling")
+    needed = ("method", "classes", "min_scores", "protocol", "model", "given_model", "weights_sha256", "scaling")
     if not isinstance(record, dict) or record.get("version") != VERSION:
         raise UserError(f"{folder / RECORD}: was not written by this version of stedfm-hf; fit the finder again")
     if missing := [name for name in needed if name not in record]:

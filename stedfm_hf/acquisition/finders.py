@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,7 +19,7 @@ from stedfm_hf.runs import UserError, atomic_path
 ARRAYS, FOREST = "finder.safetensors", "forest.skops"
 """Names of the files with the arrays and with the forest of a finder."""
 QUANTILE = 0.95
-"""Quantile of the scores of patches without a class that becomes the smallest score of a region, for templates."""
+"""Quantile of the scores of background patches that becomes the smallest score of a region, for templates."""
 C = 0.01
 """Inverse of the regularisation of the logistic regression."""
 TREES, DEPTH = 100, 15
@@ -67,11 +67,11 @@ class Finder(ABC):
 
     Attributes:
         classes: Names of the L classes.
-        min_score: Smallest score of a region, unless another one is given.
+        min_scores: Smallest score of a region of each class, unless another one is given.
     """
 
     classes: tuple[str, ...]
-    min_score: float
+    min_scores: tuple[float, ...]
     method: ClassVar[str]
     quantity: ClassVar[str]
 
@@ -99,7 +99,7 @@ class Finder(ABC):
             save_file(arrays, temporary)
 
     @classmethod
-    def load(cls, folder: Path, classes: tuple[str, ...], min_score: float) -> Self:
+    def load(cls, folder: Path, classes: tuple[str, ...], min_scores: tuple[float, ...]) -> Self:
         """Read the files that `save` wrote.
 
         Raises:
@@ -107,14 +107,14 @@ class Finder(ABC):
         """
         found = load_arrays(folder)
         try:
-            return cls(classes, min_score, **cls._from_arrays(found))
+            return cls(classes, min_scores, **cls._from_arrays(found))
         except KeyError as error:
             raise UserError(f"{folder / ARRAYS}: lacks the array {error.args[0]}; fit the finder again") from error
 
     @classmethod
     def _from_arrays(cls, found: dict[str, np.ndarray]) -> dict[str, Any]:
         """Return the fields of the finder from the arrays of the file."""
-        names = [each.name for each in fields(cls) if each.name not in ("classes", "min_score", "space")]
+        names = [each.name for each in fields(cls) if each.name not in ("classes", "min_scores", "space")]
         values: dict[str, Any] = {name: found[name] for name in names}
         if "space" in {each.name for each in fields(cls)}:
             parts = {each.name: found.get(f"space.{each.name}") for each in fields(Space)}
@@ -147,12 +147,13 @@ class TemplateFinder(Finder):
         numbers, first = np.unique(examples.objects[examples.objects > 0], return_index=True)
         of_class = examples.labels[examples.objects > 0][first]
         vectors = np.stack([tokens[examples.objects == number].mean(axis=0) for number in numbers])
-        finder = cls(examples.classes, -1.0, unit(vectors).astype(np.float32), of_class, space)
-        others = examples.take(examples.labels <= BACKGROUND)
-        if not len(others):
+        lowest = (-1.0,) * len(examples.classes)
+        finder = cls(examples.classes, lowest, unit(vectors).astype(np.float32), of_class, space)
+        others = examples.labels == BACKGROUND
+        if not others.any():
             return finder
-        level = float(np.quantile(finder.scores(others.tokens).max(axis=1), QUANTILE))
-        return cls(examples.classes, level, finder.vectors, of_class, space)
+        levels = np.quantile(finder.scores(examples.tokens[others]), QUANTILE, axis=0)
+        return replace(finder, min_scores=tuple(map(float, levels)))
 
     def scores(self, tokens: np.ndarray) -> np.ndarray:
         """Score tokens (n, D) by their similarity to the most similar template of each class, in [-1, 1]."""
@@ -183,7 +184,7 @@ class PrototypeFinder(Finder):
         space = Space.fit(examples.tokens)
         tokens = unit(space(examples.tokens))
         means = [tokens[examples.labels == number].mean(axis=0) for number in range(len(examples.classes) + 1)]
-        return cls(examples.classes, 0.0, unit(np.stack(means)).astype(np.float32), space)
+        return cls(examples.classes, (0.0,) * len(examples.classes), unit(np.stack(means)).astype(np.float32), space)
 
     def scores(self, tokens: np.ndarray) -> np.ndarray:
         """Score tokens (n, D); above 0 where the mean of the class is the most similar one."""
@@ -225,7 +226,7 @@ class LogisticFinder(Finder):
         if len(coef) == 1:  # with two classes there is one row, the evidence for the second
             coef, intercept = np.concatenate([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
         arrays = (each.astype(np.float32) for each in (coef, intercept))
-        return cls(examples.classes, 0.5, standardiser.mean, standardiser.scale, *arrays)
+        return cls(examples.classes, (0.5,) * len(examples.classes), standardiser.mean, standardiser.scale, *arrays)
 
     def scores(self, tokens: np.ndarray) -> np.ndarray:
         """Score tokens (n, D) by the probability of each class."""
@@ -255,7 +256,7 @@ class ForestFinder(Finder):
             _check_background(examples)
         known = examples.take(examples.labels >= (BACKGROUND if background else 1))
         forest = RandomForestClassifier(TREES, max_depth=DEPTH, random_state=seed, n_jobs=1)
-        return cls(examples.classes, 0.5, forest.fit(known.tokens, known.labels))
+        return cls(examples.classes, (0.5,) * len(examples.classes), forest.fit(known.tokens, known.labels))
 
     def scores(self, tokens: np.ndarray) -> np.ndarray:
         """Score tokens (n, D) by the probability of each class."""
@@ -272,7 +273,7 @@ class ForestFinder(Finder):
             import_skops().dump(self.forest, temporary)
 
     @classmethod
-    def load(cls, folder: Path, classes: tuple[str, ...], min_score: float) -> Self:
+    def load(cls, folder: Path, classes: tuple[str, ...], min_scores: tuple[float, ...]) -> Self:
         """Read the forest that `save` wrote; nothing in the file is executed, and every tree is checked.
 
         Raises:
@@ -287,7 +288,7 @@ class ForestFinder(Finder):
             raise UserError(f"{file}: holds a {type(forest).__name__}, not a forest; fit the finder again")
         if not all(_is_sound(each.tree_, forest.n_features_in_) for each in forest.estimators_):
             raise UserError(f"{file}: has a tree with a node out of range; fit the finder again")
-        return cls(classes, min_score, forest)
+        return cls(classes, min_scores, forest)
 
 
 FINDERS: dict[str, type[Finder]] = {

@@ -111,7 +111,7 @@ def _writer(
     finder, config = stored.finder, encoder.model.config
     names, rois = finder.classes, find_spec("roifile") is not None
     limits = (0.0, 1.0) if finder.quantity == "probability" else None
-    min_score = finder.min_score if settings.min_score is None else settings.min_score
+    min_scores = dict(zip(finder.classes, finder.min_scores, strict=True))
     size = float(config.image_size) if settings.region_size_px is None else settings.region_size_px
     if stored.record["protocol"] == REFERENCE:
         windows = Windows(encoder, settings.batch_size)
@@ -122,14 +122,14 @@ def _writer(
         def score_reference(pixels: np.ndarray) -> np.ndarray:
             return reference_map(finder, windows, pixels[0])
 
-        def select_reference(values: np.ndarray, fact: Fact, cell: tuple[float, float]) -> list[Region]:
+        def select_reference(name: str, values: np.ndarray, fact: Fact, cell: tuple[float, float]) -> list[Region]:
             none = isinstance(finder, ForestFinder)
             return [] if none else reference_regions(values, round(size), settings.count)
 
         return FindWriter(folder, finder, score_reference, select_reference, names, quantity, 1, limits, stage, rois)
     tiles: Tiles = tiles_of(encoder, settings.tile_size, settings.tile_overlap, settings.batch_size)
 
-    def select(values: np.ndarray, fact: Fact, cell: tuple[float, float]) -> list[Region]:
+    def select(name: str, values: np.ndarray, fact: Fact, cell: tuple[float, float]) -> list[Region]:
         lengths = (size, size)
         if (in_um := settings.region_size_um) is not None:
             if fact["pixel_size_nm"] is None:
@@ -141,7 +141,7 @@ def _writer(
             cell=cell,
             shape=(fact["height"], fact["width"]),
             size=lengths,
-            min_score=min_score,
+            min_score=min_scores[name] if settings.min_score is None else settings.min_score,
             count=settings.count,
             min_distance=distance,
         )

@@ -200,7 +200,7 @@ def fit_reference(
         if missing := examples.missing():
             raise UserError(f"class {missing[0]}: has no object; annotate one, or leave it out with --classes")
         vectors = unit(examples.tokens).astype(np.float32)
-        return TemplateFinder(classes, -1.0, vectors, examples.labels), examples
+        return TemplateFinder(classes, (-1.0,) * len(classes), vectors, examples.labels), examples
     return ForestFinder.fit(examples, seed=seed, background=False), examples
 
 

@@ -35,8 +35,8 @@ class FindWriter:
             `.rois<number>.zip` to.
         finder: Finder.
         score: Function that returns the score maps (L, rows, cols) of scaled pixels (C, H, W).
-        select: Function that returns the regions of a score map (rows, cols), from the facts of the image and the
-            size of a cell of the map in pixels of the file.
+        select: Function that returns the regions of a class, from its name, its score map (rows, cols), the facts
+            of the image and the size of a cell of the map in pixels of the file.
         names: Names of the maps.
         quantity: Quantity that the maps show.
         cell: Size of a cell of the maps, in pixels of the input of the model.
@@ -48,7 +48,7 @@ class FindWriter:
     folder: Path
     finder: Finder
     score: Callable[[np.ndarray], np.ndarray]
-    select: Callable[[np.ndarray, Fact, tuple[float, float]], list[Region]]
+    select: Callable[[str, np.ndarray, Fact, tuple[float, float]], list[Region]]
     names: tuple[str, ...]
     quantity: str
     cell: int
@@ -73,7 +73,7 @@ class FindWriter:
         found = [
             (name, region)
             for name, plane in zip(self.names, values, strict=True)
-            for region in self.select(plane, fact, cell)
+            for region in self.select(name, plane, fact, cell)
         ]
         ranked = dict(enumerate(sorted(found, key=lambda each: -each[1].score), 1))
         files = {kind: f"{fact['path']}.{kind}{number}.{suffix}" for kind, suffix in KINDS.items()}

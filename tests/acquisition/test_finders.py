@@ -39,11 +39,11 @@ def test_a_finder_scores_its_classes_and_survives_storage(method: str, tmp_path:
     for number in (1, 2):
         inside, outside = scores[known.labels == number, number - 1], scores[known.labels == 0, number - 1]
         assert np.quantile(inside, 0.1) > np.quantile(outside, 0.9)
-    found = scores.max(axis=1) >= finder.min_score
+    found = (scores >= finder.min_scores).any(axis=1)
     assert found[known.labels > 0].mean() > 0.9 and found[known.labels == 0].mean() < 0.1
     finder.save(tmp_path)
     assert {each.name for each in tmp_path.iterdir()} == {FOREST if method == "forest" else ARRAYS}
-    again = FINDERS[method].load(tmp_path, finder.classes, finder.min_score)
+    again = FINDERS[method].load(tmp_path, finder.classes, finder.min_scores)
     assert np.array_equal(again.scores(known.tokens), scores)
 
 
@@ -62,7 +62,7 @@ def test_the_logistic_finder_equals_that_of_sklearn_for_one_class() -> None:
 def test_a_template_is_the_mean_of_an_object() -> None:
     tokens = np.eye(3, dtype=np.float32)
     vectors = unit(tokens[:2].mean(axis=0, keepdims=True))
-    finder = TemplateFinder(("rings",), -1.0, vectors, np.array([1]))
+    finder = TemplateFinder(("rings",), (-1.0,), vectors, np.array([1]))
     assert finder.scores(tokens)[:, 0] == pytest.approx([0.5**0.5, 0.5**0.5, 0.0])
 
 
@@ -111,7 +111,7 @@ def test_a_forest_with_nodes_out_of_range_is_refused(tmp_path: Path) -> None:
     tree.__setstate__(state)
     finder.save(tmp_path)
     with pytest.raises(UserError, match="has a tree with a node out of range"):
-        ForestFinder.load(tmp_path, finder.classes, 0.5)
+        ForestFinder.load(tmp_path, finder.classes, finder.min_scores)
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
@@ -119,4 +119,4 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / FOREST).write_bytes(b"damaged")
     for method in ("logistic", "forest"):
         with pytest.raises(UserError, match="fit the finder again"):
-            FINDERS[method].load(tmp_path, ("rings",), 0.5)
+            FINDERS[method].load(tmp_path, ("rings",), (0.5,))
