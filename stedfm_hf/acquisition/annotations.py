@@ -119,7 +119,7 @@ class ClickedImages:
                         f"{shape[1]} pixels; correct the table of clicks"
                     )
                 discs[number][disk((y, x), self.radius_px, shape=shape)] = True
-            annotated = discs.any(axis=0) if marks_background else np.ones(shape, bool)
+            annotated = np.asarray(discs.any(axis=0)) if marks_background else np.ones(shape, bool)
             pattern, content = self.settings.source_pattern, source.source_id()
             yield Annotated(path, source_of(path, pattern, content), image, discs[1:], annotated)
 

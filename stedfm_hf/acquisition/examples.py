@@ -80,7 +80,7 @@ def label_patches(planes: np.ndarray, annotated: np.ndarray, patch_size: int) ->
         >>> labels.tolist(), objects.tolist()
         ([[1, 1, 0, 0], [1, -1, 0, 0]], [[1, 1, 0, 0], [1, 0, 0, 0]])
     """
-    touched = block_means(planes.any(axis=0)[None], patch_size)[..., 0]
+    touched = block_means(np.asarray(planes.any(axis=0))[None], patch_size)[..., 0]
     known = block_means(annotated[None], patch_size)[..., 0] >= COVERED
     labels = np.where((touched == 0) & known, BACKGROUND, UNLABELLED)
     objects, most = np.zeros_like(labels), np.zeros(labels.shape)

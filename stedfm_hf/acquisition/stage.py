@@ -78,8 +78,8 @@ def fit_stage_matrix(pixels: np.ndarray, stage_um: np.ndarray) -> np.ndarray:
         UserError: If the positions do not determine the matrix.
 
     Example:
-        >>> fit_stage_matrix(np.array([[0, 0], [100, 0], [0, 100]]), np.array([[5, 5], [7, 6], [5, 3]])).round(3)
-        array([[ 0.02,  0.  ,  5.  ],
+        >>> fit_stage_matrix(np.array([[0, 0], [100, 0], [0, 100]]), np.array([[5, 5], [7, 6], [6, 3]])).round(3)
+        array([[ 0.02,  0.01,  5.  ],
                [ 0.01, -0.02,  5.  ]])
     """
     points, positions = np.asarray(pixels, np.float64), np.asarray(stage_um, np.float64)
