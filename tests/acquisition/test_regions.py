@@ -31,7 +31,7 @@ def test_regions_are_inside_ranked_and_do_not_overlap(seed: int, size: int, coun
 
 def test_a_smaller_distance_keeps_neighbours() -> None:
     values = np.array([[0.0, 0.9, 0.0, 0.8, 0.0]])
-    where = {"cell": (8, 8), "shape": (8, 40), "size": (8, 24), "min_score": 0.5, "count": 9}
+    where: Any = {"cell": (8, 8), "shape": (8, 40), "size": (8, 24), "min_score": 0.5, "count": 9}
     assert len(find_regions(values, **where)) == 1
     assert len(find_regions(values, min_distance=(16, 16), **where)) == 2
 
