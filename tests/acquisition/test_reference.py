@@ -51,7 +51,7 @@ def literal_templates(windows: Windows, image: np.ndarray, objects: list[np.ndar
     for number in range(4):
         plane, masks = np.rot90(image, number), [np.rot90(each, number) for each in objects]
         masks = sorted(masks, key=lambda mask: int(np.flatnonzero(mask.ravel())[0]))
-        ids = sum((k + 1) * mask for k, mask in enumerate(masks))
+        ids = np.sum([(k + 1) * mask for k, mask in enumerate(masks)], axis=0)
         for mask in masks:
             rows, cols = np.nonzero(mask)
             y, x = int(rows.mean()) - SIZE // 2, int(cols.mean()) - SIZE // 2
