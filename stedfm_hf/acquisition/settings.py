@@ -83,7 +83,7 @@ class FitFinderSettings:
 
 @settings
 class FindSettings:
-    """Find structures in fields: score maps, and the regions to image next.
+    """Find structures in fields, and the regions to image next.
 
     If interrupted, run the same command again to resume. Unreadable files are skipped and listed; the exit status is
     then 1.
