@@ -98,7 +98,9 @@ def analyse_answers(
     analysed, strengths = kept.answers, None
     if study.type == RANK:
         items = [each.id for each in study.stimuli]
-        strengths = fit_bradley_terry(items, analysed["answer"].to_list(), losers(analysed), analysed["participant"])
+        strengths = fit_bradley_terry(
+            items, analysed["answer"].to_list(), losers(analysed), analysed["participant"].to_list()
+        )
     by_image = None if strengths is None else dict(zip(strengths.items, strengths.strength.tolist(), strict=True))
     p_stimuli = stimuli_p_value(study, analysed, by_image, seed=seed)
     scores = scores_of(study, analysed, reference=reference)

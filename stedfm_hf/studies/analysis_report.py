@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -204,7 +206,8 @@ def _exclusions(analysis: Analysis) -> Section:
         text.append(f"Answers that were not analysed: {reasons}.")
     head, rows = ["participant", "answers", "analysed", "completed"], []
     with_attention = bool(kept.participants["attention"].notna().any())
-    for row in kept.participants.itertuples():
+    participants: Iterable[Any] = kept.participants.itertuples()
+    for row in participants:
         cells = [str(row.participant), str(row.answers), str(row.analysed), f"{row.completed:.0%}"]
         if with_attention:
             cells.append("–" if np.isnan(row.attention) else f"{row.attention:.0%}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +106,12 @@ def check_answers(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
     needed = ["participant", "trial", "order", "kind", "stimulus", "options", "answer", "response_s", "undone"]
     if empty := [name for name in needed if frame[name].isna().any()]:
         raise UserError(f"column {empty[0]} has empty cells")
-    frame = frame.assign(options=[tuple(each) for each in frame["options"]], undone=frame["undone"].astype(bool))
+    frame = frame.assign(options=frame["options"].map(tuple), undone=frame["undone"].astype(bool))
     frame = frame.sort_values(["participant", "order"], kind="stable", ignore_index=True)
     known = set(study.by_id) | ({""} if study.type == RANK else set())
     ids = {each.id for each in study.stimuli}
-    for row in frame.itertuples():
+    rows: Iterable[Any] = frame.itertuples()
+    for row in rows:
         where = f"participant {row.participant}, trial {row.trial}"
         if row.kind not in KINDS:
             raise UserError(f"{where}: kind {row.kind!r} is unknown; it must be {', '.join(KINDS)}")

@@ -147,7 +147,10 @@ def fitted_strengths(study: Study, answers: pd.DataFrame) -> dict[str, float]:
         answers: Analysed answers.
     """
     fitted = fit_bradley_terry(
-        [each.id for each in study.stimuli], answers["answer"].to_list(), losers(answers), answers["participant"]
+        [each.id for each in study.stimuli],
+        answers["answer"].to_list(),
+        losers(answers),
+        answers["participant"].to_list(),
     )
     return dict(zip(fitted.items, fitted.strength.tolist(), strict=True))
 

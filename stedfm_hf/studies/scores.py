@@ -67,7 +67,8 @@ def scores_of(study: Study, answers: pd.DataFrame, *, reference: bool = False) -
     if study.type == RANK:
         return _top_ten(study, answers)
     facts = answers.assign(
-        group=[study.by_id[each].group for each in answers["stimulus"]], truth=truths(study, answers["stimulus"])
+        group=[study.by_id[each].group for each in answers["stimulus"]],
+        truth=np.array(truths(study, answers["stimulus"]), dtype=object),
     )
     if study.type == CLASSIFY:
         return _recalls(study, facts, reference)

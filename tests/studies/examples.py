@@ -32,7 +32,7 @@ EXPECT = {
 
 def values(kind: str = CHOOSE, number: int = 4, **more: Any) -> dict[str, Any]:
     """Content of a study file."""
-    found = {"title": "Maps", "type": kind, "question": "Which?", "stimuli": stimuli(kind, number)}
+    found: dict[str, Any] = {"title": "Maps", "type": kind, "question": "Which?", "stimuli": stimuli(kind, number)}
     found |= {"expect": EXPECT[kind]}
     if kind == CLASSIFY:
         found["classes"] = ["x", "y", "z"]

@@ -53,7 +53,7 @@ def test_intervals_over_participants_cover_the_truth() -> None:
         pairs = zip(answers["options"], answers["answer"], strict=True)
         losers = [b if winner == a else a for (a, b), winner in pairs]
         fitted = fit_bradley_terry(
-            list(simulated.planted), answers["answer"].to_list(), losers, answers["participant"]
+            list(simulated.planted), answers["answer"].to_list(), losers, answers["participant"].to_list()
         )
         # Preferences that vary between raters shrink strengths of the population by 1 / sqrt(1 + 0.35 * 2).
         truth = np.array(list(simulated.planted.values())) / np.sqrt(1 + 0.346 * 2)

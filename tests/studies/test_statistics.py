@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -124,7 +126,8 @@ def test_confusion_has_all_classes_and_recalls_are_averaged() -> None:
     )
     (counts,) = confusion_matrices(of, answers).values()
     assert counts.shape == (5, 5) and list(counts.index) == classes
-    assert counts.loc["x", "x"] == counts.loc["x", "y"] == counts.loc["Other", "Unclassifiable"] == 1
+    cells: Any = counts.loc
+    assert cells["x", "x"] == cells["x", "y"] == cells["Other", "Unclassifiable"] == 1
     assert scores_of(of, answers).values[0, 0] == pytest.approx((0.5 + 1 + 0) / 3)
     assert scores_of(of, answers, reference=True).values[0, 0] == pytest.approx((0.5 + 1) / 2)
 
