@@ -179,7 +179,7 @@ encoder `demo`: delete the patches that a map ranks first, and look for a plante
 - **Pointing**: the logit map points at the grid if the head is a probe with a strong penalty, or starts from a probe
   before all weights are trained. With a head that starts at random, gradient-weighted attention points at it, and the
   logit map does not.
-- Results on heads that start from a probe rest on one or two seeds, and on two more on which they were selected.
+- That the head starts from a probe was decided on two other seeds.
 - Other attention maps also point there after training on shuffled labels: they are not evidence of what is used.
 
 {targets}
@@ -193,7 +193,7 @@ show how the maps behave. They do not predict how well the maps explain a classi
 
 Decrease of the logit of the predicted class if 6 of 64 patches are filled with the median of the image; larger is
 better. Mean ± standard deviation (n - 1) over the seeds of the last row, each with {images} test images of other
-source images. Classifiers whose head starts from a probe have fewer seeds so far.
+source images.
 
 {deletion_logit}
 
