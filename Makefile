@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests docs/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-backends bench-busy bench-clustering bench-data bench-generation bench-interpretability bench-phenotype bench-retrieval bench-search bench-segmentation bench-shards bench-start clean
+.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-backends bench-busy bench-cluster bench-clustering bench-data bench-generation bench-interpretability bench-phenotype bench-retrieval bench-search bench-segmentation bench-shards bench-start clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -99,6 +99,9 @@ bench-phenotype: $(INSTALLED) ## Look for planted phenotypes in embeddings and i
 
 bench-generation: $(INSTALLED) ## Measure the packaged pipeline and write docs/benchmarks/generation.md (an hour)
 	"$(BIN)/python" -m tests.benchmarks.generation demo --output docs/benchmarks/generation.md
+
+bench-cluster: $(INSTALLED) ## Measure Dask next to a process pool, and a million items, and write docs/benchmarks/cluster.md
+	"$(BIN)/python" -m tests.benchmarks.cluster
 
 bench-interpretability: $(INSTALLED) ## Delete patches and look for a planted grid with maps; write docs/benchmarks/interpretability.md
 	"$(BIN)/python" -m tests.benchmarks.interpretability
