@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import logging
 import os
 import re
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -43,7 +46,7 @@ def check_cluster(cluster: str) -> None:
     """Refuse a text that does not name a cluster.
 
     Raises:
-        UserError: If it is neither `local:N` nor an address nor a YAML file.
+        UserError: If it is neither `local:N` nor an address nor a YAML file that describes jobs.
 
     Example:
         >>> check_cluster("local:4")
@@ -54,6 +57,7 @@ def check_cluster(cluster: str) -> None:
         raise UserError(f"cluster {cluster!r} is unknown; give local:4, tcp://HOST:8786 or a file such as slurm.yaml")
     if not Path(cluster).is_file():
         raise UserError(f"cluster {cluster}: no such file; check the path")
+    _read_jobs(Path(cluster))
 
 
 @contextmanager
@@ -62,7 +66,7 @@ def open_cluster(cluster: str) -> Iterator[Workers]:
 
     Args:
         cluster: `local:N` starts N processes on this machine; `tcp://HOST:PORT` uses a running scheduler; a YAML file
-            names a batch system and the resources of its jobs (see docs/how-to/cluster.md).
+            names a batch system and the resources of its jobs (see docs/how-to/run-on-a-cluster.md).
 
     Yields:
         Workers for `run_items`.
@@ -89,7 +93,7 @@ def open_cluster(cluster: str) -> Iterator[Workers]:
             silence_logs=logging.CRITICAL,
         )
     else:
-        started = address = _open_jobs(Path(cluster))
+        started = address = _start_jobs(Path(cluster), _read_jobs(Path(cluster)))
     try:
         try:
             client = distributed.Client(address, timeout=TIMEOUT)
@@ -101,6 +105,8 @@ def open_cluster(cluster: str) -> Iterator[Workers]:
             workers = DaskWorkers(client, cluster)
             if client.dashboard_link:
                 print_note(f"cluster {cluster}: dashboard {client.dashboard_link}")
+            if not client.nthreads():
+                print_note(f"cluster {cluster}: no worker yet; the work begins with the first one")
             yield workers
     finally:
         if started is not None:
@@ -207,8 +213,17 @@ def _worker_number() -> int:
     return int(found[0]) if found else 0
 
 
-def _open_jobs(path: Path) -> Any:
-    """Start jobs of a batch system, whose number is kept: an ended job is replaced.
+@dataclass(frozen=True)
+class _Jobs:
+    """Jobs of a batch system, as a YAML file describes them."""
+
+    system: str
+    number: int
+    options: dict[str, Any]
+
+
+def _read_jobs(path: Path) -> _Jobs:
+    """Read the description of jobs.
 
     Raises:
         UserError: If the file is wrong.
@@ -230,11 +245,42 @@ def _open_jobs(path: Path) -> Any:
         )
     if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
         raise UserError(f"cluster {path}: jobs is {jobs!r}; it must be a number of at least 1")
-    import dask_jobqueue
+    return _Jobs(system, jobs, options)
 
+
+def _start_jobs(path: Path, jobs: _Jobs) -> Any:
+    """Start jobs of a batch system, whose number is kept: an ended job is replaced.
+
+    Raises:
+        UserError: If a key or its value is wrong.
+    """
+    with _kept_interrupt():
+        import dask_jobqueue
+        from dask_jobqueue.core import Job, JobQueueCluster
+
+    kind = getattr(dask_jobqueue, BATCH_SYSTEMS[jobs.system])
+    makers = (JobQueueCluster.__init__, Job.__init__, kind.job_cls.__init__)
+    known = {name for maker in makers for name in inspect.signature(maker).parameters}
+    for key in jobs.options:
+        if key not in known:
+            advice = nearest(str(key), sorted(known)) or "; the keys are those of dask-jobqueue"
+            raise UserError(f"cluster {path}: the key {key!r} is unknown{advice}")
     try:
-        cluster = getattr(dask_jobqueue, BATCH_SYSTEMS[system])(**options)
+        cluster = kind(**jobs.options)
     except (TypeError, ValueError) as error:
         raise UserError(f"cluster {path}: {' '.join(str(error).split())}") from error
-    cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
+    cluster.adapt(minimum_jobs=jobs.number, maximum_jobs=jobs.number)
     return cluster
+
+
+@contextmanager
+def _kept_interrupt() -> Iterator[None]:
+    """Keep what Ctrl-C does: importing dask_jobqueue makes it end the program with exit status 0."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

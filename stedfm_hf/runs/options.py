@@ -125,7 +125,8 @@ def cluster() -> Any:
         metavar="local:N|tcp://HOST:PORT|FILE.yaml",
         check=check_cluster,
         group=COMPUTATION,
-        help="Dask cluster that does the work: N processes, a running scheduler, or jobs of a batch system.",
+        help="Dask cluster that does the work: N processes, a running scheduler, or a file that describes jobs of "
+        "Slurm, PBS or another batch system.",
     )
 
 

@@ -107,7 +107,7 @@ def overhead(rounds: int) -> str:
             arguments = ["embed", str(images), "--model", "demo", "--output", output, "--overwrite", *WAYS[name]]
             subprocess.run([sys.executable, "-m", "stedfm_hf.cli", *arguments], check=True, capture_output=True)
 
-        rates = take_turns({name: (partial(command, name), CROPS) for name in WAYS}, rounds, warmup=1)
+        rates = take_turns({name: (partial(command, name), CROPS) for name in WAYS}, rounds, warmup=0)
     ratios = rates.ratios("process pool", "Dask")
     return (
         f"## Time of `stedfm embed`\n\n{CROPS:,} crops of {SIDE} x {SIDE}, the packaged encoder, two workers; whole "

@@ -266,7 +266,7 @@ def test_a_wrong_cluster_is_refused_at_once(cluster: str, message: str) -> None:
         ("{system: slurm}", "needs the keys"),
         ("{system: slrm, jobs: 2}", "did you mean slurm"),
         ("{system: slurm, jobs: none}", "must be a number"),
-        ("{system: slurm, jobs: 1, core: 2}", "core"),
+        ("{system: slurm, jobs: 1, waltime: 1}", "the key 'waltime' is unknown; did you mean walltime"),
         ("a: [", "cannot be read as YAML"),
     ],
 )
@@ -276,6 +276,14 @@ def test_a_wrong_cluster_file_is_refused(
     (tmp_path / "slurm.yaml").write_text(content)
     with pytest.raises(UserError, match=message):
         by_embed(images, tmp_path / "out", models, str(tmp_path / "slurm.yaml"))
+
+
+def test_jobs_leave_ctrl_c_to_the_command(images: Path, models: Path, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    (tmp_path / "slurm.yaml").write_text("{system: slurm, jobs: 1, waltime: 1}")
+    with pytest.raises(UserError):
+        by_embed(images, tmp_path / "out", models, str(tmp_path / "slurm.yaml"))
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_scheduler_that_does_not_answer_is_one_sentence(
