@@ -73,6 +73,12 @@ PAGES = (
     ),
     ApiPage("inference", "Inference", "Embed, classify and segment images.", package="stedfm_hf.inference"),
     ApiPage(
+        "studies",
+        "Studies",
+        "Analyse studies that ask people about images, and simulate them before they begin.",
+        names=("stedfm_hf.studies.simulate.simulate_study", "stedfm_hf.studies.analyse.analyse_study"),
+    ),
+    ApiPage(
         "interpretability",
         "Interpretability",
         "Show what a model looks at.",
