@@ -117,8 +117,10 @@ class Finder(ABC):
         names = [each.name for each in fields(cls) if each.name not in ("classes", "min_scores", "space")]
         values: dict[str, Any] = {name: found[name] for name in names}
         if "space" in {each.name for each in fields(cls)}:
-            parts = {each.name: found.get(f"space.{each.name}") for each in fields(Space)}
-            values["space"] = None if parts["mean"] is None else Space(**parts)  # type: ignore[arg-type] # all or none
+            parts = [each.name for each in fields(Space)]
+            values["space"] = (
+                Space(**{name: found[f"space.{name}"] for name in parts}) if "space.mean" in found else None
+            )
         return values
 
 
