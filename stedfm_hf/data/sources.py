@@ -213,7 +213,7 @@ def check_dataset(name: str | os.PathLike[str]) -> None:
     """Check that a name can be a data set, without opening it.
 
     Args:
-        name: Folder of images or of a data set, or a Hub id.
+        name: Folder of images or of a data set, Hub id or `hf://datasets/` path; the last is not checked.
 
     Raises:
         UserError: There is no such folder, or it holds no image.
@@ -223,10 +223,12 @@ def check_dataset(name: str | os.PathLike[str]) -> None:
         Traceback (most recent call last):
         stedfm_hf.runs.errors.UserError: dataset nowhere: no such folder; check the path (a Hub id is OWNER/NAME)
     """
+    if str(name).startswith("hf://datasets/"):
+        return
     path = as_path(name)
     if path.is_file():
         raise UserError(f"dataset {name}: is a file; give the folder that contains it")
-    text = str(name).removeprefix("hf://datasets/")
+    text = str(name)
     is_id = "/" in text and not text.startswith((".", "/", "~")) and not path.parent.is_dir()
     if not path.is_dir() and not is_id:
         raise UserError(f"dataset {name}: no such folder; check the path (a Hub id is OWNER/NAME)")

@@ -190,9 +190,12 @@ def test_a_data_set_is_embedded_in_its_folder_twice_and_brackets_are_named(
         assert "4 rows from 4 files" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)
     (tmp_path / "set").rename(tmp_path / "set [1]")
-    for words in (["embed", "set [1]"], ["finetune", "segmentation", "--dataset", "set [1]"]):
-        assert main([*words, "--model", str(segmenter), "--output", "x.parquet"]) == 2
-        assert "set [1]: the path of a data set must not contain [; rename the folder" in capsys.readouterr().err
+    assert main(["embed", "set [1]", "--model", str(segmenter), "--output", "x.parquet"]) == 2
+    assert "set [1]: the path of a data set must not contain [; rename the folder" in capsys.readouterr().err
+    # The index file names the shards: no pattern is matched.
+    words = ["finetune", "segmentation", "--dataset", "set [1]", "--model", str(segmenter), "--output", "x"]
+    assert main(words) == 2
+    assert "set [1]: no image has a readable mask (4 without a mask" in capsys.readouterr().err
 
 
 def test_brackets_and_dashes(segmenter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,12 +197,12 @@ def wait(*args, **kwargs):
     print("here", flush=True)
     time.sleep(60)
 if where == "parts":
-    from stedfm_hf.discovery.index.segments import SegmentParts
-    add = SegmentParts.add
-    def added(self, *args):
-        add(self, *args)
+    from stedfm_hf.runs.parts import PartStore
+    write = PartStore.write
+    def written(self, *args):
+        write(self, *args)
         wait()
-    SegmentParts.add = added
+    PartStore.write = written
 elif where == "segment":
     derived.derive = wait
 else:
