@@ -25,14 +25,15 @@ def unfinished(
     among the sources any more are kept, because an output may combine more than one input. Both are reported.
 
     Args:
-        manifest: Manifest with the items of earlier runs; changed items are removed from it, and the stamps of the
-            files to process are added.
+        manifest: Manifest with the items of earlier runs; changed items are removed from it.
         sources: All sources.
         remove_results: Function that removes the results of changed files.
         begun: Stamps of the files that an interrupted run has processed in part.
+
+    Returns:
+        The sources that the manifest does not record any more.
     """
     now = {source.path: source.stamp for source in sources}
-    manifest.stamps = now
     items, parts = manifest.items, begun or {}
     changed = [
         path

@@ -54,15 +54,16 @@ def process_sources(
     manifest = parts.manifest
     workers = InThisProcess() if workers is None else workers
     in_parts = set(parts.store.items())
-    remaining = {source.path for source in unfinished(manifest, sources, remove_results)}
+    remaining = len(unfinished(manifest, sources, remove_results))
     if remaining and parts.output.finished:
         parts.output.reopen()
     batch = replace(batch, survives=workers.elsewhere)
     notes, hint = ItemNotes(), _speed_hint(batch.prepare.loaded)
-    with Progress(len(sources), description=manifest.command, done=len(sources) - len(remaining)) as progress:
+    with Progress(len(sources), description=manifest.command, done=len(sources) - remaining) as progress:
         # Batches of the whole list, so that a resumed run computes the same batches as one without interruption.
-        whole = chunks([each for each in sources if each.path in remaining or each.path in in_parts], CHUNK)
-        left = ((place, [each for each in chunk if each.path in remaining]) for place, chunk in enumerate(whole))
+        recorded = manifest.items
+        whole = chunks([each for each in sources if each.path not in recorded or each.path in in_parts], CHUNK)
+        left = ((place, [each for each in chunk if each.path not in recorded]) for place, chunk in enumerate(whole))
         shown = None if workers.elsewhere else progress
         names = parts.store.new_names()
         calls = ((next(names), place, chunk, shown) for place, chunk in left if chunk)
@@ -75,7 +76,6 @@ def process_sources(
             if hint and progress.rate and (len(sources) - progress.count) / progress.rate > LONG:
                 progress.note(hint)
                 hint = None
-    remaining.clear()
     notes.print()
     parts.finish()
 

@@ -88,7 +88,6 @@ class Manifest:
         ended: End of the last finished run (UTC, ISO 8601); None while it runs or after an interrupt.
         seconds: Working time in seconds, summed over resumed runs.
         items: Status by item; an item is a relative path, with the series if a file has more than one.
-        stamps: Stamps of the files of items, recorded when an item is done; not saved separately.
 
     Example:
         >>> manifest = Manifest("embed", settings={"pooling": "avg"}, model="flclab/stedfm-vit-small")
@@ -116,13 +115,12 @@ class Manifest:
         self.settings = {key: portable(value) for key, value in self.settings.items()}
         self.options = {key: portable(value) for key, value in self.options.items()}
         self.model = portable(self.model)
-        self.stamps: Mapping[str, FileStamp | None] = {}
         self._clock_began = time.monotonic()
         self._seconds_before = self.seconds
 
     def done(self, item: str, note: str | None = None) -> None:
         """Record that an item is done, optionally with a note."""
-        self.record(item, status_of("done", note, self.stamps.get(item)))
+        self.record(item, status_of("done", note))
 
     def failed(self, item: str, message: str | BaseException) -> None:
         """Record that an item failed, with its error on one line."""

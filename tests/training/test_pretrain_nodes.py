@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.hub_server import environment_of, hub_server
+from tests.object_store import Bucket
 from tests.training.pretraining import (
     ROOT,
     SCRIPT,
@@ -25,22 +26,22 @@ from tests.training.pretraining import (
 )
 
 pytestmark = pytest.mark.slow
-NAMES = ["lab/crops"]
 WORDS = "--max-steps 24 --eval-steps 0"
 
 
 class Nodes:
     """Two nodes on this machine, each of which is a `torchrun` with one process.
 
+    With the variable that they get, a new node learns the address of the first one also in a second round.
+
     Args:
         words: Words of the training.
         number: Number of nodes for `--nnodes`.
         log: File that gets the lines of both.
-        environment: Environment of the processes.
     """
 
-    def __init__(self, words: list[str], number: str, log: Path, environment: dict[str, str]) -> None:
-        self.words, self.number, self.log, self.environment = words, number, log, environment
+    def __init__(self, words: list[str], number: str, log: Path) -> None:
+        self.words, self.number, self.log = words, number, log
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -55,7 +56,7 @@ class Nodes:
             return subprocess.Popen(
                 [*launcher, *rendezvous, *options, SCRIPT, *self.words],
                 cwd=ROOT,
-                env=self.environment,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
                 stdout=log,
                 stderr=log,
                 text=True,
@@ -77,9 +78,9 @@ class Nodes:
 
 
 @contextmanager
-def started(words: list[str], number: str, log: Path, environment: dict[str, str]) -> Iterator[Nodes]:
+def started(words: list[str], number: str, log: Path) -> Iterator[Nodes]:
     """Start two nodes, and kill what is left of them at the end."""
-    nodes = Nodes(words, number, log, environment)
+    nodes = Nodes(words, number, log)
     try:
         yield nodes
     finally:
@@ -103,22 +104,21 @@ def whole(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("number", ["2", "1:2"])
 def test_a_lost_node_is_replaced_or_the_other_continues_alone(
-    crops: Path, whole: Path, tmp_path: Path, number: str
+    crops: Path, whole: Path, bucket: Bucket, tmp_path: Path, number: str
 ) -> None:
     output = tmp_path / "run"
-    with hub_server(crops=crops) as hub:
-        environment = environment_of(hub, tmp_path / "cache") | {"OMP_NUM_THREADS": "1"}
-        with started(words_of(NAMES, output, WORDS), number, tmp_path / "log", environment) as nodes:
-            nodes.wait_for("step 10/24")
-            nodes.kill(1)
-            sent, hub.sent = hub.sent, 0
-            if number == "2":
-                nodes.processes[1] = nodes.start(1)
-            nodes.wait_for("resuming after step")
-            assert nodes.processes[0].wait(300) == 0
-            if number == "2":
-                assert nodes.processes[1].wait(60) == 0
-        assert sent > 0 and hub.sent > 0
+    url = bucket.put(crops, "crops")
+    with started(words_of([url], output, WORDS), number, tmp_path / "log") as nodes:
+        nodes.wait_for("step 10/24")
+        nodes.kill(1)
+        sent = bucket.server.bytes_sent
+        if number == "2":
+            nodes.processes[1] = nodes.start(1)
+        nodes.wait_for("resuming after step")
+        assert nodes.processes[0].wait(300) == 0
+        if number == "2":
+            assert nodes.processes[1].wait(60) == 0
+    assert 0 < sent < bucket.server.bytes_sent
     said = (tmp_path / "log").read_text(encoding="utf-8")
     assert said.count("2 processes x 4 crops") == (2 if number == "2" else 1)
     if number == "2":

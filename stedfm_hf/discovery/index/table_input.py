@@ -21,6 +21,7 @@ from stedfm_hf.inference.tables import OF_IMAGE
 from stedfm_hf.labels.labelled.reading import source_of
 from stedfm_hf.runs import FileStamp, Manifest, Progress, UserError, counted, manifest_path, print_note
 from stedfm_hf.runs.copies import local_copy
+from stedfm_hf.runs.manifest import status_of
 from stedfm_hf.runs.storage import as_path, storage_errors
 
 BATCH = 8192
@@ -174,7 +175,7 @@ def _flush(
     for path in paths:
         note = f"{counted(bad[path], 'row')} with values that are not finite" if bad[path] else None
         if rows[path] or note is None:
-            parts.manifest.done(path, note)
+            parts.manifest.record(path, status_of("done", note, table.manifest.items[path].stamp))
         else:
             parts.manifest.skipped(path, str(note))
     done = [path for path in paths if parts.manifest.items[path].state == "done"]
