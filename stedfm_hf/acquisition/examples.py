@@ -39,6 +39,18 @@ class Examples:
         columns = {name: getattr(self, name)[kept] for name in ("tokens", "labels", "objects", "sources")}
         return replace(self, **columns)
 
+    def part(self, most: int, rng: np.random.Generator) -> Examples:
+        """Return a random part of the patches; those of the classes are kept before those of the background.
+
+        Args:
+            most: Largest number of patches.
+            rng: Random number generator.
+        """
+        if len(self) <= most:
+            return self
+        order = np.lexsort((rng.random(len(self)), self.labels < 1))
+        return self.take(np.sort(order[:most]))
+
     def missing(self) -> list[str]:
         """Return the names of the classes without a patch."""
         return [name for number, name in enumerate(self.classes, 1) if not (self.labels == number).any()]

@@ -141,16 +141,8 @@ def _examples(
         parts.append(found)
         most = max(1, MOST_PATCHES // len(parts))
         if sum(map(len, parts)) > MOST_PATCHES:
-            parts = [_part(each, most, rng) for each in parts]
+            parts = [each.part(most, rng) for each in parts]
     return join(parts)
-
-
-def _part(examples: Examples, most: int, rng: np.random.Generator) -> Examples:
-    """Return a random part of patches; those of the classes are kept before those of the background."""
-    if len(examples) <= most:
-        return examples
-    order = np.lexsort((rng.random(len(examples)), examples.labels < 1))
-    return examples.take(np.sort(order[:most]))
 
 
 def _resized(planes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

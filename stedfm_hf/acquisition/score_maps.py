@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
 
@@ -11,6 +13,8 @@ from stedfm_hf.inference.loading import Encoder
 from stedfm_hf.interpretability.explainers import tile_tokens
 from stedfm_hf.interpretability.fields import Tiles
 
+TileTokens = tuple[int, list[int], np.ndarray]
+"""First row of patches of the tiles of a batch, first column of patches of each, and tokens (b, rows, cols, D)."""
 ROTATIONS = 4
 """Number of rotations by multiples of 90 degrees."""
 
@@ -66,14 +70,42 @@ def example_patches(
             np.ascontiguousarray(np.rot90(each, number, axes=(-2, -1))) for each in (pixels, planes, annotated)
         )
         labels, objects = label_patches(masks, known, tiles.patch_size)
-        found = []
-        for top, lefts, batch in tiles.batches(rotated):
-            tokens = np.moveaxis(tile_tokens(encoder, tiles, batch).cpu().numpy(), 1, -1)
-            for left, values in zip(lefts, tokens, strict=True):
-                rows, cols, dim = values.shape
-                window = (slice(top, top + rows), slice(left, left + cols))
-                flat = labels[window].ravel(), objects[window].ravel()
-                found.append((values.reshape(-1, dim), *flat))
-        tokens, flat_labels, flat_objects = (np.concatenate(column) for column in zip(*found, strict=True))
-        parts.append(Examples(classes, tokens, flat_labels, flat_objects, np.full(len(tokens), source)))
+        parts.append(label_tokens(embed_tiles(encoder, tiles, rotated), labels, objects, classes, source))
     return join(parts)
+
+
+def embed_tiles(encoder: Encoder, tiles: Tiles, pixels: np.ndarray) -> Iterator[TileTokens]:
+    """Embed the overlapping tiles of an image.
+
+    Args:
+        encoder: Encoder.
+        tiles: Tiles of the image.
+        pixels: Image (C, H, W), scaled.
+
+    Yields:
+        First row of patches of the tiles of a batch, first column of patches of each, and tokens (b, rows, cols, D).
+    """
+    for top, lefts, batch in tiles.batches(pixels):
+        yield top, lefts, np.moveaxis(tile_tokens(encoder, tiles, batch).cpu().numpy(), 1, -1)
+
+
+def label_tokens(
+    batches: Iterable[TileTokens], labels: np.ndarray, objects: np.ndarray, classes: tuple[str, ...], source: int
+) -> Examples:
+    """Make examples of the tokens of an image.
+
+    Args:
+        batches: Tokens of its tiles, as of `embed_tiles`.
+        labels: Labels of its patches (rows, cols), as of `label_patches`.
+        objects: Numbers of the objects of its patches (rows, cols).
+        classes: Names of the classes.
+        source: Number of the source image.
+    """
+    found = []
+    for top, lefts, tokens in batches:
+        for left, values in zip(lefts, tokens, strict=True):
+            rows, cols, dim = values.shape
+            window = (slice(top, top + rows), slice(left, left + cols))
+            found.append((values.reshape(-1, dim), labels[window].ravel(), objects[window].ravel()))
+    flat, flat_labels, flat_objects = (np.concatenate(column) for column in zip(*found, strict=True))
+    return Examples(classes, flat, flat_labels, flat_objects, np.full(len(flat), source))

@@ -1,10 +1,12 @@
-"""`stedfm finder fit` and `find`."""
+"""`stedfm finder fit`, `find` and `evaluate acquisition`."""
 
 from __future__ import annotations
 
 import typer
 
+from stedfm_hf.acquisition.loop.settings import LoopSettings
 from stedfm_hf.acquisition.settings import FindSettings, FitFinderSettings
+from stedfm_hf.cli.evaluation import evaluate
 from stedfm_hf.runs.command_line import add_command
 
 finder = typer.Typer(
@@ -19,6 +21,13 @@ add_command(
     "stedfm_hf.acquisition.fitting:fit_finder",
     settings=FitFinderSettings,
     example="stedfm finder fit --dataset annotated/ --model demo --output my-finder",
+)
+add_command(
+    evaluate,
+    "acquisition",
+    "stedfm_hf.acquisition.loop.evaluating:evaluate_acquisition",
+    settings=LoopSettings,
+    example="stedfm evaluate acquisition --model demo --output my-loop",
 )
 
 

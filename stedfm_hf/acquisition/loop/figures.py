@@ -1,0 +1,210 @@
+"""Figures of `evaluate acquisition`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Rectangle
+
+from stedfm_hf.acquisition.loop.comparison import curves, interval
+from stedfm_hf.acquisition.loop.fields import EmbeddedField
+from stedfm_hf.acquisition.loop.policies import POLICIES, Policy
+from stedfm_hf.acquisition.loop.power import PowerRow
+from stedfm_hf.acquisition.loop.running import Step
+from stedfm_hf.acquisition.loop.scenes import Scene
+from stedfm_hf.acquisition.microscope import Frame
+from stedfm_hf.reports.figures import GRID, PALETTE, label_colours, scale_bar, show_image, style
+
+COLOURS = dict(zip(POLICIES, ("#7A7A7A", "#56B4E9", "#E69F00", "#0072B2", "#009E73", "#CC79A7"), strict=True))
+HIT, MISS, TARGET = "#2FD08A", "#C9D1D9", "#FFFFFF"
+_ACQUIRED = 9
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Search for one target in one sample.
+
+    Attributes:
+        scene: Sample.
+        field: Overview.
+        target: Kind of the objects to find.
+        seed: Seed.
+        regions: Largest number of regions to show.
+        runs: Policy, steps and images of each loop.
+    """
+
+    scene: Scene
+    field: EmbeddedField
+    target: str
+    seed: int
+    regions: int
+    runs: list[tuple[Policy, list[Step], list[Frame]]]
+
+
+def plot_scene(shown: Shown) -> Figure:
+    """Plot the regions of each policy on what it looked at, and the images that the last one acquired.
+
+    Args:
+        shown: Search.
+    """
+    panels = len(shown.runs) + 2
+    columns = 4 if panels > 4 else panels
+    lines = -(-panels // columns)
+    overview = shown.field.frame
+    with style():
+        figure = Figure(figsize=(3.1 * columns, 3.35 * lines), layout="constrained")
+        first, *others = figure.subplots(lines, columns, squeeze=False).flat
+        _show_overview(first, overview)
+        scale_bar(first, overview.pixels.shape, overview.pixel_size_nm[1])
+        first.set_title(f"overview; circles: {shown.target.replace('_', ' ')}")
+        _circle(first, shown, TARGET)
+        for axes, (policy, steps, _) in zip(others, shown.runs, strict=False):
+            if policy.needs_overview:
+                show_image(axes, policy.scores(0), colour_map="gray")
+                axes.get_images()[0].set_extent(_extent(shown.field))
+                axes.set(xlim=(-0.5, overview.pixels.shape[1] - 0.5), ylim=(overview.pixels.shape[0] - 0.5, -0.5))
+            else:
+                _show_overview(axes, overview, dim=True)
+            kept = steps[: shown.regions + 1]
+            axes.set_title(f"{policy.name}: {kept[-1].found} found", color=COLOURS[policy.name])
+            _mark(axes, kept, policy.region_um, overview)
+        _show_acquired(others[len(shown.runs)], shown)
+        for axes in others[len(shown.runs) + 1 :]:
+            axes.set_axis_off()
+    return figure
+
+
+def _show_overview(axes: Axes, overview: Frame, *, dim: bool = False) -> None:
+    limits = 0.0, float(np.percentile(overview.pixels, 99.8)) * (2 if dim else 1)
+    show_image(axes, overview.pixels, limits=limits, colour_map="gray")
+
+
+def _extent(field: EmbeddedField) -> tuple[float, float, float, float]:
+    """Return where a map of patches is in the overview, in pixels."""
+    rows, cols = field.tiles.grid(field.pixels.shape)
+    down, across = field.cell
+    return -0.5, cols * across - 0.5, rows * down - 0.5, -0.5
+
+
+def _circle(axes: Axes, shown: Shown, colour: str) -> None:
+    """Circle the objects of the target."""
+    frame, scene = shown.field.frame, shown.scene
+    factor = frame.pixel_size_nm[0] / scene.pixel_size_nm
+    for number in scene.objects(shown.target):
+        y, x = (scene.centres[number - 1] + 0.5) / factor - 0.5
+        axes.add_patch(
+            Circle((x, y), 0.8 * 1000 / frame.pixel_size_nm[0], fill=False, edgecolor=colour, linewidth=1.2)
+        )
+
+
+def _mark(axes: Axes, steps: Sequence[Step], region_um: float, overview: Frame) -> None:
+    """Draw the regions with their numbers; those in which an object was found stand out."""
+    size = region_um * 1000 / overview.pixel_size_nm[0]
+    offset = overview.stage[:, 2]
+    for before, step in zip(steps, steps[1:], strict=False):
+        x, y = (
+            (at - start) * 1000 / overview.pixel_size_nm[0]
+            for at, start in zip((step.x_um, step.y_um), offset, strict=True)
+        )
+        hit = step.found > before.found
+        colour = HIT if hit else MISS
+        axes.add_patch(
+            Rectangle(
+                (x - size / 2, y - size / 2), size, size, fill=False, edgecolor=colour, linewidth=1.6 if hit else 0.8
+            )
+        )
+        axes.text(x, y, str(step.regions), color=colour, ha="center", va="center", fontsize=7.5, fontweight="bold")
+
+
+def _show_acquired(axes: Axes, shown: Shown) -> None:
+    """Show the first images that the last policy acquired."""
+    policy, steps, frames = shown.runs[-1]
+    chosen = [np.pad(frame.pixels, 2) for frame in frames[:_ACQUIRED]]
+    columns = int(np.ceil(np.sqrt(len(chosen))))
+    chosen += [np.zeros_like(chosen[0])] * (-len(chosen) % columns)
+    sheet = np.concatenate([np.hstack(chosen[at : at + columns]) for at in range(0, len(chosen), columns)])
+    show_image(axes, sheet, limits=(0, float(np.percentile(sheet, 99.5)) or 1.0))
+    scale_bar(axes, (sheet.shape[0], sheet.shape[1]), frames[0].pixel_size_nm[1])
+    axes.set_title(f"first images of {policy.name}")
+    size = chosen[0].shape[0]
+    for number, (before, step) in enumerate(zip(steps, steps[1 : 1 + min(len(frames), _ACQUIRED)], strict=False)):
+        row, col = divmod(number, columns)
+        hit = step.found > before.found
+        axes.text(
+            col * size + 4,
+            row * size + 4,
+            str(step.regions),
+            color=HIT if hit else MISS,
+            va="top",
+            fontsize=7.5,
+            fontweight="bold",
+        )
+
+
+def plot_curves(table: pa.Table, budget_mj: float, budget_s: float) -> Figure:
+    """Plot the objects found against dose and time, with the 95 % interval over seeds.
+
+    Args:
+        table: Table of curves.
+        budget_mj: Energy of the budget.
+        budget_s: Time of the budget.
+    """
+    with style():
+        figure = Figure(figsize=(8.6, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        for axes, used, most, label in (
+            (left, "energy_mj", budget_mj, "energy of the beams in mJ"),
+            (right, "seconds", budget_s, "time in s"),
+        ):
+            grid = np.linspace(0, most, 240)
+            for name, values in curves(table, used, grid).items():
+                axes.plot(grid, values.mean(axis=0), color=COLOURS[name], label=name)
+                if len(values) > 1:
+                    bounds = np.array([[each["low"], each["high"]] for each in map(interval, values.T)], np.float64)
+                    axes.fill_between(
+                        grid, bounds[:, 0].clip(0), bounds[:, 1], color=COLOURS[name], alpha=0.14, linewidth=0
+                    )
+            axes.set(xlabel=label, xlim=(0, most), ylim=(0, None))
+            axes.grid(axis="y", color=GRID, linewidth=0.6)
+        left.set_ylabel("objects of the target found")
+        left.legend(loc="upper left")
+    return figure
+
+
+def plot_power(rows: Sequence[PowerRow]) -> Figure:
+    """Plot resolution and bleaching against the power of the depletion beam: mean and range over seeds.
+
+    Args:
+        rows: Simulated images.
+    """
+    structures = label_colours(each.structure for each in rows)
+    powers = sorted({each.depletion_mw for each in rows})
+    with style():
+        figure = Figure(figsize=(8.6, 3.1), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for name, colour in structures.items():
+            own = [[each for each in rows if (each.structure, each.depletion_mw) == (name, at)] for at in powers]
+            for axes, values in (
+                (left, [[each.resolution_nm for each in some] for some in own]),
+                (right, [[100 * each.bleached for each in some] for some in own]),
+            ):
+                means = np.array([np.nanmean(each) if np.isfinite(each).any() else np.nan for each in values])
+                axes.plot(powers, means, "o-", color=colour, markersize=3.5, label=name.replace("_", " "))
+                axes.vlines(
+                    powers, [np.nanmin(each) for each in values], [np.nanmax(each) for each in values], color=colour
+                )
+            loss = [100 * float(np.mean([each.signal_loss for each in some])) for some in own]
+            right.plot(powers, loss, "x", color=colour, markersize=5)
+        left.set(ylabel="resolution in nm", ylim=(0, None))
+        right.set(ylabel="bleached by one image in %", ylim=(min(0, right.get_ylim()[0]), 100))
+        right.plot([], [], "x", color=PALETTE[-1], label="loss of confocal signal")
+        for axes in (left, right):
+            axes.set(xlabel="power of the depletion beam in mW")
+            axes.grid(axis="y", color=GRID, linewidth=0.6)
+        right.legend(loc="lower right")
+    return figure

@@ -1,0 +1,206 @@
+"""Report of `evaluate acquisition`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stedfm_hf.acquisition.loop.comparison import BASELINES
+from stedfm_hf.acquisition.loop.evaluating import REPORT
+from stedfm_hf.acquisition.loop.figures import plot_curves, plot_power
+from stedfm_hf.acquisition.loop.power import PowerRow
+from stedfm_hf.acquisition.loop.settings import LoopSettings
+from stedfm_hf.inference.loading import Encoder
+from stedfm_hf.reports.figures import save_figure
+from stedfm_hf.reports.html import ReportFigure, Section, Table, write_page
+from stedfm_hf.runs import counted
+
+ENGINE = {"pysted": "pySTED", "builtin": "Gaussian beams (the engine builtin)"}
+FOUND = (
+    "Raster and random take no overview, and use its part of the budget for more regions. Intervals are 95 % "
+    "intervals over seeds (Student's t)."
+)
+SWEEP = (
+    "One simulated STED image at each power of the depletion beam: mean and range over seeds. Resolution is the "
+    "Fourier ring correlation of two images of the same sample with independent noise. Crosses: loss of signal "
+    "between confocal images before and after, in the brightest 5 % of the pixels of a third confocal image."
+)
+LIMITATIONS = (
+    "All images are simulated; no instrument was used. Samples are sparse, flat and still. The classifiers know "
+    "the true kind of each object in an acquired image, as if an expert looked at it.",
+    "The encoder demo was trained on simulated images of the same kinds of structures (other samples, sharper "
+    "images). Compare policies here, and measure on your images before you rely on a number.",
+    "Time is that of the scans and of moving the stage. The time to compute scores is not included.",
+)
+
+
+def write_report(
+    folder: Path,
+    settings: LoopSettings,
+    engine: str,
+    encoder: Encoder,
+    table: pa.Table,
+    results: Mapping[str, Any],
+    power: Sequence[PowerRow],
+    scene: str,
+) -> Path:
+    """Write `report.html` and its figures.
+
+    Args:
+        folder: Folder to write to; `figures` holds the figure of each seed.
+        settings: Settings of the command.
+        engine: Physics.
+        encoder: Encoder.
+        table: Table of curves.
+        results: Comparison of the policies.
+        power: Resolution and bleaching.
+        scene: Name of the figure of a seed to show.
+    """
+    figures = folder / "figures"
+    compared = save_figure(plot_curves(table, results["budget_mj"], results["budget_s"]), figures, "curves")
+    swept = save_figure(plot_power(power), figures, "power")
+    rows, objects = results["policies"], results["objects"]
+    best = max(range(len(rows)), key=lambda number: rows[number]["at_dose"]["mean"])
+    target = results["targets"][0].replace("_", " ")
+    budget = counted(settings.regions, "region")
+    loops = f"{counted(len(results['targets']), 'target')} and {counted(len(results['seeds']), 'seed')}"
+    sections = [
+        Section(
+            "Structures found",
+            [
+                f"Each policy may use the energy and the time of one overview and of {budget}. {FOUND} Values are "
+                f"means over {loops}.",
+            ],
+            [
+                ReportFigure.from_png(
+                    compared,
+                    "Objects found by each policy against energy and time",
+                    "Objects found against dose and time; bands are 95 % intervals over seeds.",
+                )
+            ],
+            _policy_table(rows, objects, best),
+        ),
+        Section(
+            "Each target",
+            [f"Objects found of {objects:g} at the same dose, mean over the seeds."],
+            table=_target_table(rows, results["targets"], best),
+        ),
+        Section(
+            "One search",
+            [
+                f"The search for {target} in the sample of seed {results['seeds'][0]}. Numbers are the order of the "
+                "regions; green regions found an object. Each policy is shown on what it looks at before the first "
+                "region; raster and random look at nothing.",
+            ],
+            [
+                ReportFigure.from_png(
+                    figures / f"{scene}.png", f"Regions of each policy in the search for {target}", ""
+                )
+            ],
+        ),
+        Section(
+            "Resolution and bleaching",
+            [
+                SWEEP,
+                f"The search uses {settings.depletion_mw:g} mW in regions, and {settings.overview_depletion_mw:g} mW "
+                "in the overview.",
+            ],
+            [ReportFigure.from_png(swept, "Resolution and bleaching against the power of the depletion beam")],
+            _power_table(power),
+        ),
+        Section(
+            "Limitations",
+            LIMITATIONS,
+        ),
+    ]
+    return write_page(
+        folder / REPORT,
+        title="Simulated acquisition: which regions to image next",
+        lead=_lead(rows, best, objects),
+        facts={
+            "model": encoder.name,
+            "physics": ENGINE[engine],
+            "seeds": ", ".join(map(str, results["seeds"])),
+            "regions": str(settings.regions),
+            "budget": f"{results['budget_mj']:.3g} mJ, {results['budget_s']:.3g} s",
+            "overview": "–"
+            if results["overview_mj"] is None
+            else f"{results['overview_mj']:.3g} mJ, {results['overview_s']:.3g} s",
+        },
+        sections=sections,
+        footer="All images are simulated.",
+    )
+
+
+def _lead(rows: Sequence[Mapping[str, Any]], best: int, objects: float) -> str:
+    """Say which policy finds most, compared with the baselines."""
+    row = rows[best]
+    text = f"At the same dose, {row['policy']} finds most: {row['at_dose']['mean']:.1f} of {objects:g} objects"
+    compared = [
+        f"{row[key]['ratio']:.1f} times as many as {name}"
+        for name in BASELINES
+        if (key := f"over_{name}") in row and row[key]["ratio"] is not None
+    ]
+    return f"{text}, {' and '.join(compared)}." if compared else f"{text}."
+
+
+def _policy_table(rows: Sequence[Mapping[str, Any]], objects: float, best: int) -> Table:
+    """Tabulate the policies."""
+    head = [
+        "policy",
+        f"found of {objects:g} at the same dose",
+        "95 % interval",
+        "in the same time",
+        "times random",
+        "more than intensity",
+        "molecules bleached",
+    ]
+    cells = []
+    for row in rows:
+        ratio = row.get("over_random", {}).get("ratio")
+        more = row.get("over_intensity")
+        cells.append(
+            [
+                row["policy"],
+                f"{row['at_dose']['mean']:.2f}",
+                _range(row["at_dose"]),
+                f"{row['in_time']['mean']:.2f}",
+                "–" if ratio is None else f"{ratio:.1f}",
+                "–" if more is None else f"{more['mean']:+.2f} ({_range(more)})",
+                f"{100 * row['bleached']:.1f} %",
+            ]
+        )
+    return Table(head, cells, "In brackets: 95 % interval of the paired difference over seeds.", best)
+
+
+def _target_table(rows: Sequence[Mapping[str, Any]], targets: Sequence[str], best: int) -> Table:
+    """Tabulate the policies for each target."""
+    cells = [[row["policy"], *(f"{row['by_target'][name]:.1f}" for name in targets)] for row in rows]
+    return Table(["policy", *(name.replace("_", " ") for name in targets)], cells, "", best)
+
+
+def _power_table(power: Sequence[PowerRow]) -> Table:
+    """Tabulate the means over structures and seeds."""
+    cells = []
+    for at in sorted({each.depletion_mw for each in power}):
+        own = [each for each in power if each.depletion_mw == at]
+        known = [each.resolution_nm for each in own if np.isfinite(each.resolution_nm)]
+        cells.append(
+            [
+                f"{at:g} mW",
+                f"{np.mean(known):.0f} nm" if known else "–",
+                f"{100 * np.mean([each.bleached for each in own]):.1f} %",
+                f"{100 * np.mean([each.signal_loss for each in own]):.1f} %",
+                f"{np.mean([each.energy_mj for each in own]):.3g} mJ",
+            ]
+        )
+    head = ["depletion power", "resolution", "molecules bleached", "loss of confocal signal", "energy of the image"]
+    return Table(head, cells, "Mean over the structures and seeds.")
+
+
+def _range(values: Mapping[str, Any]) -> str:
+    return "–" if values["low"] is None else f"{values['low']:.2f} to {values['high']:.2f}"
