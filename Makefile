@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests docs/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-backends bench-busy bench-cluster bench-clustering bench-data bench-generation bench-interpretability bench-phenotype bench-retrieval bench-search bench-segmentation bench-shards bench-start clean
+.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-acquisition bench-backends bench-busy bench-cluster bench-clustering bench-data bench-generation bench-interpretability bench-phenotype bench-retrieval bench-search bench-segmentation bench-shards bench-start clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -77,6 +77,9 @@ bench: $(INSTALLED) ## Measure speed and memory and write docs/benchmarks/speed.
 
 bench-data: $(INSTALLED) ## Measure reading, building and streaming of data sets and write docs/benchmarks/data.md
 	"$(BIN)/python" -m tests.benchmarks.data
+
+bench-acquisition: $(INSTALLED) ## Compare ways to choose regions on a simulated microscope and write docs/benchmarks/acquisition.md
+	"$(BIN)/python" -m tests.benchmarks.acquisition
 
 bench-backends: $(INSTALLED) ## Measure PyTorch, onnxruntime and OpenVINO and write docs/benchmarks/backends.md
 	"$(BIN)/python" -m tests.benchmarks.backends

@@ -92,7 +92,7 @@ def test_every_dependency_has_an_exact_version_within_its_range(
     assert constraints["torch"] == "2.13.0"
 
 
-def test_all_is_the_sum_of_the_extras_that_need_no_compiler(project: dict[str, Any]) -> None:
+def test_all_is_the_sum_of_the_extras_that_need_no_compiler_or_instrument(project: dict[str, Any]) -> None:
     extras = project["optional-dependencies"]
     (everything,) = map(Requirement, extras["all"])
     assert everything.name == project["name"] and everything.extras == set(extras) - {
@@ -100,6 +100,7 @@ def test_all_is_the_sum_of_the_extras_that_need_no_compiler(project: dict[str, A
         "dev",
         "docs",
         "deepspeed",
+        "imspector",
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 VERBS = frozenset(
     """
-    Add Adjust Align Analyse Append Apply Approximate Arrange Ask Assemble Assert Assign Assume Augment Average
+    Acquire Add Adjust Align Analyse Append Apply Approximate Arrange Ask Assemble Assert Assign Assume Augment Average
     Bind Blend Blur Build Cache Calculate Calibrate Call Change Check Choose Cite Classify Clean Clear Clip Clone
     Close Cluster Collect Combine Compare Complete Compose Compute Concatenate Configure Connect Consume Control
     Convert Copy Correct Count Cover Create Crop Cut Decide Decode Decrease Deduplicate Define Delegate Delete

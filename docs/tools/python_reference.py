@@ -127,8 +127,9 @@ PAGES = (
     ApiPage(
         "acquisition",
         "Acquisition",
-        "Fit finders of structures, and find regions to image.",
+        "Fit finders of structures, find regions to image, and control or simulate a microscope.",
         package="stedfm_hf.acquisition",
+        names=("stedfm_hf.data.simulation.optics",),
     ),
     ApiPage(
         "app",

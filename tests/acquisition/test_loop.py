@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from stedfm_hf import StedFmModel
-from stedfm_hf.acquisition import SimulatedMicroscope, evaluate_acquisition, make_scene
+from stedfm_hf.acquisition import SimulatedMicroscope, evaluate_acquisition, make_scene, measure_power
 from stedfm_hf.acquisition.loop import evaluation_run
 from stedfm_hf.acquisition.loop.comparison import compare, curves
-from stedfm_hf.acquisition.loop.policies import POLICIES
+from stedfm_hf.acquisition.loop.policies import POLICIES, Raster
 from stedfm_hf.acquisition.loop.running import Budget, run_loop
 from stedfm_hf.acquisition.loop.settings import POLICY_NAMES
 from stedfm_hf.acquisition.simulated_microscope import STED, scan_dose
@@ -41,9 +41,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the scenes of the command small."""
     monkeypatch.setattr(evaluation_run, "make_scene", partial(make_scene, **SMALL))
     monkeypatch.setattr(evaluation_run, "STRUCTURES", dict.fromkeys(SMALL["kinds"]))
-    monkeypatch.setattr(
-        evaluation_run, "measure_power", partial(evaluation_run.measure_power, (0.0, 100.0), size_px=64)
-    )
+    monkeypatch.setattr(evaluation_run, "measure_power", partial(measure_power, (0.0, 100.0), size_px=64))
 
 
 def test_all_kinds_of_objects_are_equally_many_and_equally_bright() -> None:
@@ -78,7 +76,7 @@ def test_an_object_is_found_once_and_not_after_it_is_bleached() -> None:
     (row, col), wanted = scene.centres[scene.objects("rings")[0] - 1], scene.objects("rings")
     region = scan_dose(STED, 80 * 80)
 
-    class Same(POLICIES["raster"]):  # type: ignore[misc, name-defined]  # the base is chosen by its name
+    class Same(Raster):
         def choose(self, visited: Any) -> tuple[float, float]:
             return 0.02 * (col + 0.5), 0.02 * (row + 0.5)
 

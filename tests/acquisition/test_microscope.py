@@ -27,7 +27,8 @@ def sample() -> np.ndarray:
 
 
 def make(sample: np.ndarray, **options: Any) -> SimulatedMicroscope:
-    return SimulatedMicroscope(sample, **{"engine": "builtin", "seed": 0} | options)
+    values: dict[str, Any] = {"engine": "builtin", "seed": 0} | options
+    return SimulatedMicroscope(sample, **values)
 
 
 def test_a_region_shows_what_the_overview_shows_there(sample: np.ndarray) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from stedfm_hf.acquisition.loop.settings import LoopSettings
 from stedfm_hf.acquisition.settings import FindSettings, FitFinderSettings
 from stedfm_hf.cli import main
 from stedfm_hf.data.settings import BuildSettings, SimulateSettings
@@ -47,6 +48,7 @@ SHORTER: dict[type, dict[str, Any]] = {
     BuildSettings: {"workers": 1},
     FitFinderSettings: {"rotations": False, "tile_overlap": 0, "device": "cpu"},
     FindSettings: {"tile_overlap": 0, "device": "cpu"},
+    LoopSettings: {"seeds": [0], "targets": ["rings"], "regions": 1, "engine": "builtin", "device": "cpu"},
 }
 SCRIPTS = {
     "pretrain.py": PretrainSettings,

@@ -15,6 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
+from stedfm_hf.acquisition.loop.comparison import compare
+from stedfm_hf.acquisition.loop.power import PowerRow
+from stedfm_hf.acquisition.loop.running import CURVE_SCHEMA
 from stedfm_hf.acquisition.regions import REGION_SCHEMA
 from stedfm_hf.data.publishing.statistics import Statistics
 from stedfm_hf.data.repository.layout import Crop, Scaling, crop_features, crops_to_table
@@ -182,6 +185,18 @@ def test_columns_and_keys_of_weights() -> None:
     record = WeightsReport(methods, pa.Table.from_pylist([row], SCHEMA), 0, 0.0).record()
     keys = documented("evaluate weights", "results.json (evaluate weights)")
     assert keys == set(record) | set(record["pairs"][0])
+
+
+def test_columns_and_keys_of_simulated_acquisitions() -> None:
+    assert documented("evaluate acquisition", "curves.parquet") == set(CURVE_SCHEMA.names)
+    assert documented("evaluate acquisition", "power.parquet") == {field.name for field in fields(PowerRow)}
+    row = dict.fromkeys(CURVE_SCHEMA.names, 1) | {"target": "rings"}
+    table = pa.Table.from_pylist(
+        [row | {"policy": name} for name in ("random", "intensity", "template")], CURVE_SCHEMA
+    )
+    results = compare(table, 1)
+    keys = documented("evaluate acquisition", "results.json (evaluate acquisition)")
+    assert keys == set(results) | set(results["policies"][-1])
 
 
 def test_columns_of_finetuning() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stedfm_hf.acquisition.loop.settings import LoopSettings
+from stedfm_hf.acquisition.loop.settings import COMMAND, REPORT, LoopSettings
 from stedfm_hf.data.simulation.optics import default_engine
 from stedfm_hf.data.simulation.physics import check_structures
 from stedfm_hf.data.simulation.pysted_engine import check_pysted
@@ -18,9 +18,6 @@ from stedfm_hf.weights.models import find_model
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-COMMAND = "evaluate acquisition"
-CURVES, POWER, RESULTS, REPORT = "curves.parquet", "power.parquet", "results.json", "report.html"
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stedfm_hf.acquisition.loop.comparison import compare
-from stedfm_hf.acquisition.loop.evaluating import COMMAND, CURVES, POWER, REPORT, RESULTS
 from stedfm_hf.acquisition.loop.fields import embed_examples, embed_field, one_kind
 from stedfm_hf.acquisition.loop.figures import Shown, plot_scene
 from stedfm_hf.acquisition.loop.policies import POLICIES, Policy
 from stedfm_hf.acquisition.loop.power import measure_power
 from stedfm_hf.acquisition.loop.report import write_report
-from stedfm_hf.acquisition.loop.running import Budget, run_loop
+from stedfm_hf.acquisition.loop.running import CURVE_SCHEMA, Budget, run_loop
 from stedfm_hf.acquisition.loop.scenes import make_scene
-from stedfm_hf.acquisition.loop.settings import LoopSettings
+from stedfm_hf.acquisition.loop.settings import COMMAND, CURVES, POWER, REPORT, RESULTS, LoopSettings
 from stedfm_hf.acquisition.simulated_microscope import OVERVIEW, STED, SimulatedMicroscope, scan_dose
 from stedfm_hf.data.simulation.structures import STRUCTURES
 from stedfm_hf.inference.loading import Encoder, load_encoder
@@ -67,7 +66,7 @@ def run_evaluation(settings: LoopSettings, engine: str, model: ModelSource) -> t
         def keep(item: str, found: tuple[list[dict[str, Any]], Shown]) -> None:
             rows, shown = found
             save_figure(plot_scene(shown), folder / FIGURES, item)
-            store.write(item, pa.Table.from_pylist(rows), {item: ItemStatus("done")})
+            store.write(item, pa.Table.from_pylist(rows, CURVE_SCHEMA), {item: ItemStatus("done")})
 
         items = {_item(seed): (seed,) for seed in settings.seeds}
         run = partial(simulate_seed, settings, engine, encoder, targets)

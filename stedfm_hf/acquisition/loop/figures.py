@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
@@ -92,7 +93,7 @@ def _extent(field: EmbeddedField) -> tuple[float, float, float, float]:
 
 
 def _circle(axes: Axes, shown: Shown, colour: str) -> None:
-    """Circle the objects of the target."""
+    """Mark the objects of the target with circles."""
     frame, scene = shown.field.frame, shown.scene
     factor = frame.pixel_size_nm[0] / scene.pixel_size_nm
     for number in scene.objects(shown.target):
@@ -103,14 +104,13 @@ def _circle(axes: Axes, shown: Shown, colour: str) -> None:
 
 
 def _mark(axes: Axes, steps: Sequence[Step], region_um: float, overview: Frame) -> None:
-    """Draw the regions with their numbers; those in which an object was found stand out."""
-    size = region_um * 1000 / overview.pixel_size_nm[0]
-    offset = overview.stage[:, 2]
+    """Mark the regions with their numbers; those in which an object was found stand out."""
+    size_um = overview.pixel_size_nm[0] / 1000
+    size, offset = region_um / size_um, overview.stage[:, 2]
     for before, step in zip(steps, steps[1:], strict=False):
-        x, y = (
-            (at - start) * 1000 / overview.pixel_size_nm[0]
-            for at, start in zip((step.x_um, step.y_um), offset, strict=True)
-        )
+        if step.x_um is None or step.y_um is None:
+            continue
+        x, y = ((at - start) / size_um for at, start in zip((step.x_um, step.y_um), offset, strict=True))
         hit = step.found > before.found
         colour = HIT if hit else MISS
         axes.add_patch(
@@ -118,7 +118,13 @@ def _mark(axes: Axes, steps: Sequence[Step], region_um: float, overview: Frame) 
                 (x - size / 2, y - size / 2), size, size, fill=False, edgecolor=colour, linewidth=1.6 if hit else 0.8
             )
         )
-        axes.text(x, y, str(step.regions), color=colour, ha="center", va="center", fontsize=7.5, fontweight="bold")
+        _number(axes, x - size / 2 + 1, y - size / 2 + 1, step.regions, colour)
+
+
+def _number(axes: Axes, x: float, y: float, number: int, colour: str) -> None:
+    """Write the number of a region into its corner, readable on any image."""
+    text = axes.text(x, y, str(number), color=colour, va="top", fontsize=7.5, fontweight="bold")
+    text.set_path_effects([patheffects.withStroke(linewidth=1.8, foreground="black", alpha=0.85)])
 
 
 def _show_acquired(axes: Axes, shown: Shown) -> None:
@@ -135,15 +141,7 @@ def _show_acquired(axes: Axes, shown: Shown) -> None:
     for number, (before, step) in enumerate(zip(steps, steps[1 : 1 + min(len(frames), _ACQUIRED)], strict=False)):
         row, col = divmod(number, columns)
         hit = step.found > before.found
-        axes.text(
-            col * size + 4,
-            row * size + 4,
-            str(step.regions),
-            color=HIT if hit else MISS,
-            va="top",
-            fontsize=7.5,
-            fontweight="bold",
-        )
+        _number(axes, col * size + 4, row * size + 4, step.regions, HIT if hit else MISS)
 
 
 def plot_curves(table: pa.Table, budget_mj: float, budget_s: float) -> Figure:

@@ -60,7 +60,7 @@ class Policy:
         raise NotImplementedError
 
     def update(self, found: Examples) -> None:
-        """Learn from an acquired region.
+        """Use what an acquired region shows.
 
         Args:
             found: Its patches in the overview, labelled by what the acquired image shows.

@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from stedfm_hf.acquisition.loop.comparison import BASELINES
-from stedfm_hf.acquisition.loop.evaluating import REPORT
 from stedfm_hf.acquisition.loop.figures import plot_curves, plot_power
 from stedfm_hf.acquisition.loop.power import PowerRow
-from stedfm_hf.acquisition.loop.settings import LoopSettings
+from stedfm_hf.acquisition.loop.settings import REPORT, LoopSettings
 from stedfm_hf.inference.loading import Encoder
 from stedfm_hf.reports.figures import save_figure
 from stedfm_hf.reports.html import ReportFigure, Section, Table, write_page
@@ -93,8 +92,8 @@ def write_report(
             "One search",
             [
                 f"The search for {target} in the sample of seed {results['seeds'][0]}. Numbers are the order of the "
-                "regions; green regions found an object. Each policy is shown on what it looks at before the first "
-                "region; raster and random look at nothing.",
+                "regions; in green ones an object was found. Bright patches have a high score; that of classifiers is "
+                "the one after the last region.",
             ],
             [
                 ReportFigure.from_png(
@@ -137,7 +136,7 @@ def write_report(
 
 
 def _lead(rows: Sequence[Mapping[str, Any]], best: int, objects: float) -> str:
-    """Say which policy finds most, compared with the baselines."""
+    """Name the policy that finds most, and compare it with the baselines."""
     row = rows[best]
     text = f"At the same dose, {row['policy']} finds most: {row['at_dose']['mean']:.1f} of {objects:g} objects"
     compared = [
@@ -149,7 +148,7 @@ def _lead(rows: Sequence[Mapping[str, Any]], best: int, objects: float) -> str:
 
 
 def _policy_table(rows: Sequence[Mapping[str, Any]], objects: float, best: int) -> Table:
-    """Tabulate the policies."""
+    """List the policies."""
     head = [
         "policy",
         f"found of {objects:g} at the same dose",
@@ -178,13 +177,13 @@ def _policy_table(rows: Sequence[Mapping[str, Any]], objects: float, best: int) 
 
 
 def _target_table(rows: Sequence[Mapping[str, Any]], targets: Sequence[str], best: int) -> Table:
-    """Tabulate the policies for each target."""
+    """List the policies for each target."""
     cells = [[row["policy"], *(f"{row['by_target'][name]:.1f}" for name in targets)] for row in rows]
     return Table(["policy", *(name.replace("_", " ") for name in targets)], cells, "", best)
 
 
 def _power_table(power: Sequence[PowerRow]) -> Table:
-    """Tabulate the means over structures and seeds."""
+    """List the means over structures and seeds."""
     cells = []
     for at in sorted({each.depletion_mw for each in power}):
         own = [each for each in power if each.depletion_mw == at]

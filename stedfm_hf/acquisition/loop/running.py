@@ -6,12 +6,33 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from stedfm_hf.acquisition.loop.policies import Policy, Position
 from stedfm_hf.acquisition.loop.scenes import Scene
 from stedfm_hf.acquisition.microscope import Frame
 from stedfm_hf.acquisition.simulated_microscope import Dose, SimulatedMicroscope
 
+CURVE_SCHEMA = pa.schema(
+    [
+        ("seed", pa.int64()),
+        ("target", pa.string()),
+        ("policy", pa.string()),
+        ("objects", pa.int64()),
+        ("regions", pa.int64()),
+        ("x_um", pa.float64()),
+        ("y_um", pa.float64()),
+        ("found", pa.int64()),
+        ("energy_mj", pa.float64()),
+        ("photons", pa.int64()),
+        ("bleached", pa.int64()),
+        ("seconds", pa.float64()),
+        ("molecules", pa.int64()),
+        ("budget_mj", pa.float64()),
+        ("budget_s", pa.float64()),
+    ]
+)
+"""Columns of the table of curves."""
 FOUND = 0.5
 """Fraction of the molecules of an object, as it was before the first scan, that a region must contain."""
 
@@ -22,15 +43,15 @@ class Step:
 
     Attributes:
         regions: Number of regions so far; 0 before the first one.
-        x_um: x of the centre of the region on the stage, in µm.
+        x_um: x of the centre of the region on the stage, in µm; None before the first region.
         y_um: y of the centre, in µm.
         found: Number of objects of the target found so far.
         dose: Dose so far, with that of the overview.
     """
 
     regions: int
-    x_um: float
-    y_um: float
+    x_um: float | None
+    y_um: float | None
     found: int
     dose: Dose
 
@@ -84,7 +105,7 @@ def run_loop(
     initial = np.maximum(scene.counts(scene.molecules), 1)
     found: set[int] = set()
     visited: list[Position] = []
-    steps, frames = [Step(0, np.nan, np.nan, 0, microscope.dose)], list[Frame]()
+    steps, frames = [Step(0, None, None, 0, microscope.dose)], list[Frame]()
     while budget.has_room(microscope.dose, region):
         x_um, y_um = policy.choose(visited)
         visited.append((x_um, y_um))

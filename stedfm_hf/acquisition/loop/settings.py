@@ -7,6 +7,9 @@ from pathlib import Path
 from stedfm_hf.runs import options
 from stedfm_hf.runs.settings import option, settings
 
+COMMAND = "evaluate acquisition"
+CURVES, POWER, RESULTS, REPORT = "curves.parquet", "power.parquet", "results.json", "report.html"
+"""Files of the output."""
 POLICY_NAMES = ("raster", "random", "intensity", "template", "classifier", "classifier-exploring")
 """Names of the policies, baselines first."""
 SEEDS = (0, 1, 2, 3, 4)

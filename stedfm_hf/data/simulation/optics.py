@@ -21,7 +21,6 @@ import numpy as np
 from stedfm_hf.data.simulation.physics import SIGMA_PER_FWHM
 from stedfm_hf.data.simulation.pysted_engine import check_pysted
 
-ENGINES = ("pysted", "builtin")
 FWHM_NM = 220.0
 """Full width at half maximum without depletion, in nm. This and the next constants resemble pySTED."""
 SATURATION_MW = 20.0
