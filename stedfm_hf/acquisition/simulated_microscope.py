@@ -72,7 +72,7 @@ class SimulatedMicroscope:
         corner_um: x and y of the corner of the sample on the stage, in µm.
         overview_scan: Beams of overviews.
         region_scan: Beams of regions.
-        overview_step: Size of the pixels of overviews, in pixels of the sample.
+        overview_step: Size of the pixels of overviews, in pixels of the sample; the first is on the first pixel.
         background_per_s: Background counts per second.
 
     Attributes:
@@ -84,7 +84,7 @@ class SimulatedMicroscope:
         >>> microscope = SimulatedMicroscope(sample, engine="builtin", seed=1, corner_um=(100.0, 0.0))
         >>> overview = microscope.overview()
         >>> overview.pixels.shape, [round(each, 6) for each in overview.centre_um]
-        ((40, 40), [100.8, 0.8])
+        ((40, 40), [100.79, 0.79])
         >>> microscope.move_to(100.8, 0.8)
         >>> microscope.acquire(0.64, 0.32).pixels.shape, microscope.dose.bleached > 0
         ((32, 16), True)
@@ -175,8 +175,8 @@ class SimulatedMicroscope:
         self.dose += scan_dose(beams, pixels.size) + Dose(photons=int(pixels.sum()), bleached=lost)
         size = self.pixel_size_nm / 1000
         centre = (
-            self.corner_um[0] + size * (cols[0] + cols[-1] + 1) / 2,
-            self.corner_um[1] + size * (rows[0] + rows[-1] + 1) / 2,
+            self.corner_um[0] + size * float(cols[0] + cols[-1] + 1) / 2,
+            self.corner_um[1] + size * float(rows[0] + rows[-1] + 1) / 2,
         )
         return Frame(pixels.clip(0, 65535).astype(np.uint16), (self.pixel_size_nm * step,) * 2, centre)
 

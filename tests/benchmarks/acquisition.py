@@ -89,6 +89,18 @@ def verdict(results: dict[str, Any]) -> str:
     return f"met by {' and '.join(met)}" if met else "**not met**"
 
 
+def losses(results: dict[str, Any]) -> str:
+    """Name the targets of which a baseline finds as many as template or classifier, or more."""
+    rows = {row["policy"]: row["by_target"] for row in results["policies"]}
+    lost = []
+    for target in results["targets"]:
+        best = max(("raster", "random", "intensity"), key=lambda name: rows[name][target])
+        behind = [f"`{name}`" for name in ("template", "classifier") if rows[name][target] <= rows[best][target]]
+        if behind:
+            lost.append(f"{target.replace('_', ' ')} ({' and '.join(behind)}: not more than `{best}`)")
+    return f"A baseline wins for {', '.join(lost)}." if lost else "No baseline wins for any target."
+
+
 def page(found: dict[str, dict[str, Any]], folder: Path) -> str:
     """Return the page."""
     first = next(iter(found.values()))
@@ -98,8 +110,8 @@ def page(found: dict[str, dict[str, Any]], folder: Path) -> str:
         f"""## With a {name}
 
 The overview takes {results["overview_mj"]:.3g} mJ and {results["overview_s"]:.2f} s; the budget is
-{results["budget_mj"]:.3g} mJ and {results["budget_s"]:.2f} s. Required are twice as many as random and more than
-intensity, at the same dose: {verdict(results)}.
+{results["budget_mj"]:.3g} mJ and {results["budget_s"]:.2f} s. Required of `template` or `classifier` are, at the same
+dose, twice as many objects as of `random` and more than of `intensity`: {verdict(results)}.
 
 {policies(results)}
 
@@ -107,7 +119,7 @@ Each seed, at the same dose:
 
 {seeds(results)}
 
-Each target, at the same dose:
+Each target, at the same dose. {losses(results)}
 
 {targets(results)}"""
         for name, results in found.items()
@@ -115,12 +127,16 @@ Each target, at the same dose:
     count = len(first["seeds"])
     return f"""# Simulated acquisition
 
-Objects of one kind found at the same dose, of {first["objects"]:g} in each sample, mean over {count} seeds and
-{len(first["targets"])} targets: {means}. The encoder is `demo`; all images are simulated.
+Objects of one kind that policies find at the same dose, of {first["objects"]:g} in each sample, mean over {count}
+seeds and {len(first["targets"])} targets: {means}. The encoder is `demo`; all images are simulated.
 
 Measured on {machine()}, pySTED {metadata.version("pysted")}, with `python -m tests.benchmarks.acquisition`.
 
-![Objects found by each policy against energy and time, with intervals](../images/acquisition.png)
+![Objects found by each policy against the energy of the beams, with intervals](../images/acquisition.png)
+
+![A search: the regions of each policy on its scores](../images/acquisition-search.png){{ width="560" }}
+
+*The search for rings in the sample of seed {first["seeds"][0]}; in green regions an object was found.*
 
 In brackets: 95 % intervals over seeds (Student's t). A difference is paired by seed.
 
@@ -139,6 +155,7 @@ loss of signal is that between two confocal images with independent noise.
 | --- | --- |
 | command | `stedfm evaluate acquisition --model demo`, with the defaults, and with `--overview-depletion-mw 0` |
 | samples, dose and time | [What is simulated](../how-to/simulate-acquisition.md#what-is-simulated) |
+| `intensity` | each region holds an object of any kind, the same ones for all targets: {first["regions"]} objects |
 | seeds | {", ".join(map(str, first["seeds"]))}; the power of overviews was chosen with the seeds 100 to 102 |
 | encoder | `demo` was trained on other simulated images of these structures, which were sharper |
 | truth | the classifiers know the true kind of each object in an acquired image, as if an expert looked at it |
@@ -160,10 +177,9 @@ def main() -> None:
         folders.append(folder)
     assert np.isfinite([row["at_dose"]["mean"] for each in found.values() for row in each["policies"]]).all()
     given.output.write_text(page(found, folders[0]), encoding="utf-8")
-    if given.output.parent.parent == ROOT / "docs":
-        for name in ("curves", "seed-000000"):
-            target = {"curves": "acquisition", "seed-000000": "acquisition-search"}[name]
-            shutil.copy(folders[0] / "figures" / f"{name}.png", ROOT / "docs" / "images" / f"{target}.png")
+    images = ROOT / "docs" / "images"
+    for name, image in (("found_by_dose", "acquisition"), (f"seed-{given.seeds[0]:06d}", "acquisition-search")):
+        shutil.copy(folders[0] / "figures" / f"{name}.png", images / f"{image}.png")
 
 
 if __name__ == "__main__":

@@ -9,11 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stedfm_hf.acquisition.loop.power import measure_power
+from stedfm_hf.acquisition.loop.scenes import make_scene
 from stedfm_hf.acquisition.loop.settings import LoopSettings
 from stedfm_hf.acquisition.settings import FindSettings, FitFinderSettings
 from stedfm_hf.cli import main
@@ -66,6 +69,9 @@ def shortened() -> Iterator[None]:
             patch.setattr(kind, "__init__", _shorter(kind.__init__, values))  # type: ignore[misc]
         patch.setattr(SimulateSettings, "__init__", _fewer_images(SimulateSettings.__init__))
         patch.setattr("stedfm_hf.generation.measured.MOST_REAL", 4)
+        loop = "stedfm_hf.acquisition.loop.evaluation_run"
+        patch.setattr(f"{loop}.make_scene", partial(make_scene, size_um=6.4, per_kind=1))
+        patch.setattr(f"{loop}.measure_power", partial(measure_power, (0.0, 100.0), size_px=64))
         patch.setattr(PixelForest, "__init__", _shorter(PixelForest.__init__, {"n_estimators": 2}))
         yield
 

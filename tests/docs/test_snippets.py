@@ -25,6 +25,7 @@ REASONS = {
     "needs a clone of the repository": 1,
     "needs a cluster": 4,
     "needs a GPU": 2,
+    "needs a microscope": 1,
     "needs an Inference Endpoint": 1,
     "needs Docker and the network": 1,
     "needs the server of the block above": 1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +54,7 @@ def plot_scene(shown: Shown) -> Figure:
         shown: Search.
     """
     panels = len(shown.runs) + 2
-    columns = 4 if panels > 4 else panels
+    columns = 2  # so that panels stay large on a phone
     lines = -(-panels // columns)
     overview = shown.field.frame
     with style():
@@ -97,7 +97,7 @@ def _circle(axes: Axes, shown: Shown, colour: str) -> None:
     frame, scene = shown.field.frame, shown.scene
     factor = frame.pixel_size_nm[0] / scene.pixel_size_nm
     for number in scene.objects(shown.target):
-        y, x = (scene.centres[number - 1] + 0.5) / factor - 0.5
+        y, x = scene.centres[number - 1] / factor
         axes.add_patch(
             Circle((x, y), 0.8 * 1000 / frame.pixel_size_nm[0], fill=False, edgecolor=colour, linewidth=1.2)
         )
@@ -144,65 +144,88 @@ def _show_acquired(axes: Axes, shown: Shown) -> None:
         _number(axes, col * size + 4, row * size + 4, step.regions, HIT if hit else MISS)
 
 
-def plot_curves(table: pa.Table, budget_mj: float, budget_s: float) -> Figure:
-    """Plot the objects found against dose and time, with the 95 % interval over seeds.
+def plot_curve(table: pa.Table, used: str, most: float, label: str) -> Figure:
+    """Plot the objects found against dose or time, with the 95 % interval over seeds.
 
     Args:
         table: Table of curves.
-        budget_mj: Energy of the budget.
-        budget_s: Time of the budget.
+        used: Column of the dose or the time.
+        most: Largest value to show.
+        label: Name of the quantity, with its unit.
     """
+    grid = np.linspace(0, most, 240)
     with style():
-        figure = Figure(figsize=(8.6, 3.6), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
-        for axes, used, most, label in (
-            (left, "energy_mj", budget_mj, "energy of the beams in mJ"),
-            (right, "seconds", budget_s, "time in s"),
-        ):
-            grid = np.linspace(0, most, 240)
-            for name, values in curves(table, used, grid).items():
-                axes.plot(grid, values.mean(axis=0), color=COLOURS[name], label=name)
-                if len(values) > 1:
-                    bounds = np.array([[each["low"], each["high"]] for each in map(interval, values.T)], np.float64)
-                    axes.fill_between(
-                        grid, bounds[:, 0].clip(0), bounds[:, 1], color=COLOURS[name], alpha=0.14, linewidth=0
-                    )
-            axes.set(xlabel=label, xlim=(0, most), ylim=(0, None))
-            axes.grid(axis="y", color=GRID, linewidth=0.6)
-        left.set_ylabel("objects of the target found")
-        left.legend(loc="upper left")
+        figure = Figure(figsize=(5.6, 3.5), layout="constrained")
+        axes = figure.subplots()
+        for name, values in curves(table, used, grid).items():
+            axes.plot(grid, values.mean(axis=0), color=COLOURS[name], label=name)
+            if len(values) > 1:
+                bounds = np.array([[each["low"], each["high"]] for each in map(interval, values.T)], np.float64)
+                axes.fill_between(
+                    grid, bounds[:, 0].clip(0), bounds[:, 1], color=COLOURS[name], alpha=0.14, linewidth=0
+                )
+        axes.set(xlabel=label, ylabel="objects of the target found", xlim=(0, most), ylim=(0, None))
+        axes.grid(axis="y", color=GRID, linewidth=0.6)
+        axes.legend(loc="upper left")
     return figure
 
 
-def plot_power(rows: Sequence[PowerRow]) -> Figure:
-    """Plot resolution and bleaching against the power of the depletion beam: mean and range over seeds.
+def plot_resolution(rows: Sequence[PowerRow]) -> Figure:
+    """Plot resolution against the power of the depletion beam: mean and range over seeds.
 
     Args:
         rows: Simulated images.
     """
-    structures = label_colours(each.structure for each in rows)
-    powers = sorted({each.depletion_mw for each in rows})
     with style():
-        figure = Figure(figsize=(8.6, 3.1), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for name, colour in structures.items():
-            own = [[each for each in rows if (each.structure, each.depletion_mw) == (name, at)] for at in powers]
-            for axes, values in (
-                (left, [[each.resolution_nm for each in some] for some in own]),
-                (right, [[100 * each.bleached for each in some] for some in own]),
-            ):
-                means = np.array([np.nanmean(each) if np.isfinite(each).any() else np.nan for each in values])
-                axes.plot(powers, means, "o-", color=colour, markersize=3.5, label=name.replace("_", " "))
-                axes.vlines(
-                    powers, [np.nanmin(each) for each in values], [np.nanmax(each) for each in values], color=colour
-                )
-            loss = [100 * float(np.mean([each.signal_loss for each in some])) for some in own]
-            right.plot(powers, loss, "x", color=colour, markersize=5)
-        left.set(ylabel="resolution in nm", ylim=(0, None))
-        right.set(ylabel="bleached by one image in %", ylim=(min(0, right.get_ylim()[0]), 100))
-        right.plot([], [], "x", color=PALETTE[-1], label="loss of confocal signal")
-        for axes in (left, right):
-            axes.set(xlabel="power of the depletion beam in mW")
-            axes.grid(axis="y", color=GRID, linewidth=0.6)
-        right.legend(loc="lower right")
+        figure = Figure(figsize=(5.6, 3.0), layout="constrained")
+        axes = figure.subplots()
+        for name, colour in label_colours(each.structure for each in rows).items():
+            _plot_power(axes, rows, name, colour, lambda row: row.resolution_nm)
+        axes.set(ylabel="resolution in nm", ylim=(0, None))
+        _label_power(axes)
     return figure
+
+
+def plot_bleaching(rows: Sequence[PowerRow]) -> Figure:
+    """Plot bleaching against the power of the depletion beam: mean and range over seeds.
+
+    Args:
+        rows: Simulated images.
+    """
+    with style():
+        figure = Figure(figsize=(5.6, 3.0), layout="constrained")
+        axes = figure.subplots()
+        for name, colour in label_colours(each.structure for each in rows).items():
+            powers = _plot_power(axes, rows, name, colour, lambda row: 100 * row.bleached)
+            loss = [np.mean([row.signal_loss for row in _at(rows, name, power)]) for power in powers]
+            axes.plot(powers, 100 * np.array(loss), "x", color=colour, markersize=5)
+        axes.plot([], [], "x", color=PALETTE[-1], label="loss of confocal signal")
+        axes.set(ylabel="bleached by one image in %", ylim=(min(0, axes.get_ylim()[0]), 100))
+        _label_power(axes)
+    return figure
+
+
+def _at(rows: Sequence[PowerRow], structure: str, power: float) -> list[PowerRow]:
+    return [row for row in rows if (row.structure, row.depletion_mw) == (structure, power)]
+
+
+def _plot_power(
+    axes: Axes, rows: Sequence[PowerRow], structure: str, colour: str, value: Callable[[PowerRow], float]
+) -> list[float]:
+    """Plot mean and range over seeds of a value, where it is known; return the powers."""
+    powers = sorted({row.depletion_mw for row in rows})
+    known = {
+        power: [each for row in _at(rows, structure, power) if np.isfinite(each := value(row))] for power in powers
+    }
+    known = {power: values for power, values in known.items() if values}
+    axes.plot(
+        list(known), [np.mean(each) for each in known.values()], "o-", color=colour, markersize=3.5, label=structure
+    )
+    axes.vlines(list(known), [min(each) for each in known.values()], [max(each) for each in known.values()], colour)
+    return powers
+
+
+def _label_power(axes: Axes) -> None:
+    axes.set(xlabel="power of the depletion beam in mW")
+    axes.grid(axis="y", color=GRID, linewidth=0.6)
+    axes.legend()

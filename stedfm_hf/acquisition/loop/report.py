@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from stedfm_hf.acquisition.loop.comparison import BASELINES
-from stedfm_hf.acquisition.loop.figures import plot_curves, plot_power
+from stedfm_hf.acquisition.loop.figures import plot_bleaching, plot_curve, plot_resolution
 from stedfm_hf.acquisition.loop.power import PowerRow
 from stedfm_hf.acquisition.loop.settings import REPORT, LoopSettings
 from stedfm_hf.inference.loading import Encoder
@@ -23,6 +23,7 @@ FOUND = (
     "Raster and random take no overview, and use its part of the budget for more regions. Intervals are 95 % "
     "intervals over seeds (Student's t)."
 )
+NOTE = "At the same dose, unless in the same time; in brackets, 95 % intervals. Bleached: fraction of all molecules."
 SWEEP = (
     "One simulated STED image at each power of the depletion beam: mean and range over seeds. Resolution is the "
     "Fourier ring correlation of two images of the same sample with independent noise. Crosses: loss of signal "
@@ -60,8 +61,12 @@ def write_report(
         scene: Name of the figure of a seed to show.
     """
     figures = folder / "figures"
-    compared = save_figure(plot_curves(table, results["budget_mj"], results["budget_s"]), figures, "curves")
-    swept = save_figure(plot_power(power), figures, "power")
+    by_dose = save_figure(
+        plot_curve(table, "energy_mj", results["budget_mj"], "energy of the beams in mJ"), figures, "found_by_dose"
+    )
+    by_time = save_figure(plot_curve(table, "seconds", results["budget_s"], "time in s"), figures, "found_by_time")
+    resolution = save_figure(plot_resolution(power), figures, "resolution")
+    bleaching = save_figure(plot_bleaching(power), figures, "bleaching")
     rows, objects = results["policies"], results["objects"]
     best = max(range(len(rows)), key=lambda number: rows[number]["at_dose"]["mean"])
     target = results["targets"][0].replace("_", " ")
@@ -75,11 +80,12 @@ def write_report(
                 f"means over {loops}.",
             ],
             [
+                ReportFigure.from_png(by_dose, "Objects found by each policy against the energy of the beams"),
                 ReportFigure.from_png(
-                    compared,
-                    "Objects found by each policy against energy and time",
+                    by_time,
+                    "Objects found by each policy against time",
                     "Objects found against dose and time; bands are 95 % intervals over seeds.",
-                )
+                ),
             ],
             _policy_table(rows, objects, best),
         ),
@@ -108,7 +114,10 @@ def write_report(
                 f"The search uses {settings.depletion_mw:g} mW in regions, and {settings.overview_depletion_mw:g} mW "
                 "in the overview.",
             ],
-            [ReportFigure.from_png(swept, "Resolution and bleaching against the power of the depletion beam")],
+            [
+                ReportFigure.from_png(resolution, "Resolution against the power of the depletion beam"),
+                ReportFigure.from_png(bleaching, "Bleaching against the power of the depletion beam"),
+            ],
             _power_table(power),
         ),
         Section(
@@ -121,7 +130,7 @@ def write_report(
         title="Simulated acquisition: which regions to image next",
         lead=_lead(rows, best, objects),
         facts={
-            "model": encoder.name,
+            "model": encoder.name.partition(" (")[0],
             "physics": ENGINE[engine],
             "seeds": ", ".join(map(str, results["seeds"])),
             "regions": str(settings.regions),
@@ -149,15 +158,7 @@ def _lead(rows: Sequence[Mapping[str, Any]], best: int, objects: float) -> str:
 
 def _policy_table(rows: Sequence[Mapping[str, Any]], objects: float, best: int) -> Table:
     """List the policies."""
-    head = [
-        "policy",
-        f"found of {objects:g} at the same dose",
-        "95 % interval",
-        "in the same time",
-        "times random",
-        "more than intensity",
-        "molecules bleached",
-    ]
+    head = ["policy", f"found of {objects:g}", "in the same time", "times random", "more than intensity", "bleached"]
     cells = []
     for row in rows:
         ratio = row.get("over_random", {}).get("ratio")
@@ -165,15 +166,14 @@ def _policy_table(rows: Sequence[Mapping[str, Any]], objects: float, best: int) 
         cells.append(
             [
                 row["policy"],
-                f"{row['at_dose']['mean']:.2f}",
-                _range(row["at_dose"]),
+                f"{row['at_dose']['mean']:.2f} ({_range(row['at_dose'])})",
                 f"{row['in_time']['mean']:.2f}",
                 "–" if ratio is None else f"{ratio:.1f}",
                 "–" if more is None else f"{more['mean']:+.2f} ({_range(more)})",
                 f"{100 * row['bleached']:.1f} %",
             ]
         )
-    return Table(head, cells, "In brackets: 95 % interval of the paired difference over seeds.", best)
+    return Table(head, cells, NOTE, best)
 
 
 def _target_table(rows: Sequence[Mapping[str, Any]], targets: Sequence[str], best: int) -> Table:

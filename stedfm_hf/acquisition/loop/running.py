@@ -120,7 +120,7 @@ def run_loop(
             assert policy.field is not None
             overview = policy.field.frame
             step = microscope.overview_step
-            shown = _inside(frame, scene.owner.shape, microscope)[step // 2 :: step, step // 2 :: step]
+            shown = _inside(frame, scene.owner.shape, microscope)[::step, ::step]
             plane = scene.mask(target, step)
             assert shown.shape == overview.pixels.shape
             policy.update(policy.field.label(plane & shown, shown, target, 1))

@@ -62,9 +62,9 @@ class Scene:
         return weights.round().astype(np.int64)
 
     def mask(self, kind: str, step: int = 1) -> np.ndarray:
-        """Return the pixels of a kind (H / step, W / step) bool, where `step` pixels become one."""
+        """Return the pixels of a kind (H / step, W / step) bool, of an overview with this step."""
         inside = np.isin(self.owner, self.objects(kind))
-        return inside[step // 2 :: step, step // 2 :: step]
+        return inside[::step, ::step]
 
 
 def make_scene(
