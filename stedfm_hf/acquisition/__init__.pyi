@@ -1,3 +1,5 @@
+from .evaluation.command import evaluate_find
+from .evaluation.results import FindEvaluation
 from .examples import Examples
 from .finder_files import StoredFinder, load_finder
 from .finders import Finder
@@ -17,6 +19,7 @@ from .stage import Stage, fit_stage_matrix
 __all__ = [
     "Dose",
     "Examples",
+    "FindEvaluation",
     "FindResult",
     "Finder",
     "FinderResult",
@@ -31,6 +34,7 @@ __all__ = [
     "Stage",
     "StoredFinder",
     "evaluate_acquisition",
+    "evaluate_find",
     "find",
     "find_regions",
     "fit_finder",

@@ -17,6 +17,7 @@ from stedfm_hf.evaluation.segmentation.scores import target_masks
 from stedfm_hf.images import StedImage
 from stedfm_hf.labels.annotated import AnnotatedImages, parse_classes, read_annotated
 from stedfm_hf.labels.labelled.reading import source_of
+from stedfm_hf.labels.training_sources import source_ids
 from stedfm_hf.runs import UserError, sha256_file, some_of
 
 STRUCTURE, BACKGROUND_NAME = "structure", "background"
@@ -42,6 +43,24 @@ class Annotated:
     annotated: np.ndarray
 
 
+def annotated_image(data: AnnotatedImages, number: int) -> Annotated:
+    """Read an annotated image.
+
+    Args:
+        data: Annotated images.
+        number: Index of the image.
+    """
+    planes, annotated = target_masks(data, number)
+    kept = [each for each in range(len(planes)) if each != data.background]
+    name, source = str(data.image_ids[number]), str(data.sources[number])
+    return Annotated(name, source, data.stored(number), planes[kept] >= 0.5, annotated)
+
+
+def foreground_classes(data: AnnotatedImages) -> tuple[str, ...]:
+    """Return the names of the classes of annotated images, without the background."""
+    return tuple(name for number, name in enumerate(data.classes) if number != data.background)
+
+
 @dataclass(frozen=True, eq=False)
 class MaskedImages:
     """Images of a data set with masks.
@@ -55,8 +74,7 @@ class MaskedImages:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, without the background."""
-        first = self._first
-        return tuple(name for number, name in enumerate(first.classes) if number != first.background)
+        return foreground_classes(next(iter(self.splits.values())))
 
     @property
     def fingerprint(self) -> str:
@@ -65,15 +83,11 @@ class MaskedImages:
 
     def __iter__(self) -> Iterator[Annotated]:
         for data in self.splits.values():
-            for number in range(len(data)):
-                planes, annotated = target_masks(data, number)
-                kept = [each for each in range(len(planes)) if each != data.background]
-                name, source = str(data.image_ids[number]), str(data.sources[number])
-                yield Annotated(name, source, data.stored(number), planes[kept] >= 0.5, annotated)
+            yield from (annotated_image(data, number) for number in range(len(data)))
 
-    @property
-    def _first(self) -> AnnotatedImages:
-        return next(iter(self.splits.values()))
+    def source_ids(self) -> set[str]:
+        """Return the ids of the source images, and of the contents of the images."""
+        return source_ids(self.splits.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +109,12 @@ class ClickedImages:
     radius_px: float
     settings: FitFinderSettings
     fingerprint: str
+
+    def source_ids(self) -> set[str]:
+        """Return the ids of the source images, and of the contents of the images."""
+        contents = {path: self.sources[path].source_id() for path in self.clicks}
+        pattern = self.settings.source_pattern
+        return {source_of(path, pattern, content) for path, content in contents.items()} | set(contents.values())
 
     def __iter__(self) -> Iterator[Annotated]:
         """Yield the images with clicks.

@@ -58,7 +58,7 @@ def run_find(
         settings.model, device=settings.device, precision=settings.precision, backend=settings.backend
     )
     channel = stored.record.get("channel") if settings.channel is None else settings.channel
-    writer = _writer(settings, folder, stored, encoder, stage)
+    writer = find_writer(settings, folder, stored, encoder, stage)
     kind = ReferencePreparation if protocol == REFERENCE else Preparation
     prepare = kind(encoder, settings.series, channel, stored.record["scaling"])
     remove_results, target = partial(remove_maps, folder, kinds=KINDS), folder / TABLE
@@ -104,10 +104,18 @@ def run_find(
     return output, table
 
 
-def _writer(
+def find_writer(
     settings: FindSettings, folder: Path, stored: StoredFinder, encoder: Encoder, stage: Stage | None
 ) -> FindWriter:
-    """Make the function that scores an image and writes its files."""
+    """Make the function that scores an image and writes its files.
+
+    Args:
+        settings: Settings of the command.
+        folder: Folder to write.
+        stored: Finder.
+        encoder: Encoder that the finder was fitted with.
+        stage: Calibration of the stage, or None.
+    """
     finder, config = stored.finder, encoder.model.config
     names, rois = finder.classes, find_spec("roifile") is not None
     limits = (0.0, 1.0) if finder.quantity == "probability" else None

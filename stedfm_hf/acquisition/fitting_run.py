@@ -7,27 +7,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stedfm_hf.acquisition.annotations import Annotated, ClickedImages, MaskedImages, read_annotations
-from stedfm_hf.acquisition.examples import BACKGROUND, Examples, join
+from stedfm_hf.acquisition.collecting import collect_examples, one_plane, prepare_field
+from stedfm_hf.acquisition.examples import BACKGROUND
 from stedfm_hf.acquisition.finder_files import FILES, RECORD, StoredFinder, read_record
 from stedfm_hf.acquisition.finders import FINDERS, Finder, import_skops
-from stedfm_hf.acquisition.reference import Windows, fit_reference, scale
-from stedfm_hf.acquisition.score_maps import example_patches
+from stedfm_hf.acquisition.reference import Windows, fit_reference, reference_examples, scale
 from stedfm_hf.acquisition.settings import FitFinderSettings
 from stedfm_hf.acquisition.validation import cross_validate
 from stedfm_hf.inference.loading import Encoder, load_encoder
-from stedfm_hf.inference.one_image import prepare_image
 from stedfm_hf.inference.stepwise import scaling_of
 from stedfm_hf.interpretability.fields import tiles_of
-from stedfm_hf.runs import Progress, UserError
+from stedfm_hf.labels.training_sources import TRAINING_SOURCES_FILE, write_training_ids
+from stedfm_hf.runs import Progress
 from stedfm_hf.runs.options import REFERENCE
 from stedfm_hf.runs.output import Output, open_output
 from stedfm_hf.weights.models import ModelSource
-
-MOST_PATCHES = 400_000
-"""Largest number of patches that a finder is fitted to; of more, each image gives a random part."""
 
 
 def run_fit(settings: FitFinderSettings, folder: Path, model: ModelSource) -> tuple[Output, dict[str, Any]]:
@@ -49,7 +44,7 @@ def run_fit(settings: FitFinderSettings, folder: Path, model: ModelSource) -> tu
         "finder fit",
         settings,
         results=[RECORD],
-        temporary=[name for name in FILES if name != RECORD],
+        temporary=[*(name for name in FILES if name != RECORD), TRAINING_SOURCES_FILE],
         resolved=scaling | how,
         options={"device": str(encoder.model.device)},
         model=encoder.name,
@@ -61,6 +56,7 @@ def run_fit(settings: FitFinderSettings, folder: Path, model: ModelSource) -> tu
             output.report_finished()
         else:
             stored = _fit(settings, encoder, images, scaling, output)
+            write_training_ids(folder, images.source_ids())
             stored.save(folder)
     return output, read_record(folder)
 
@@ -79,13 +75,15 @@ def _fit(
     finder: Finder
     if reference:
         windows = Windows(encoder, settings.batch_size)
-        planes = ((scale(_one_plane(each)), each.planes, number) for each, number in read)
-        finder, examples = fit_reference(
-            settings.method, windows, planes, images.classes, rotations=settings.rotations, seed=settings.seed
-        )
-        validation = None
+        planes = ((scale(one_plane(each)), each.planes, number) for each, number in read)
+        examples = reference_examples(settings.method, windows, planes, images.classes, rotations=settings.rotations)
+        finder, validation = fit_reference(settings.method, examples, seed=settings.seed), None
     else:
-        examples = _examples(settings, encoder, images.classes, scaling, read)
+        tiles = tiles_of(encoder, settings.tile_size, settings.tile_overlap, settings.batch_size)
+        fields = ((prepare_field(encoder, each, scaling), number) for each, number in read)
+        examples = collect_examples(
+            encoder, tiles, fields, images.classes, rotations=settings.rotations, seed=settings.seed
+        )
         fit = partial(FINDERS[settings.method].fit, seed=settings.seed)
         finder, validation = fit(examples), cross_validate(examples, fit)
     record = {
@@ -114,47 +112,3 @@ def _read(
             yield each, names.setdefault(each.source, len(names))
             output.manifest.done(each.name)
             progress.update()
-
-
-def _examples(
-    settings: FitFinderSettings,
-    encoder: Encoder,
-    classes: tuple[str, ...],
-    scaling: Mapping[str, Any],
-    images: Iterator[tuple[Annotated, int]],
-) -> Examples:
-    """Embed the annotated images; of many, a random part of the patches of each is kept."""
-    tiles = tiles_of(encoder, settings.tile_size, settings.tile_overlap, settings.batch_size)
-    rng, parts = np.random.default_rng(settings.seed), list[Examples]()
-    for each, number in images:
-        try:
-            prepared = prepare_image(encoder, each.image, scaling)
-        except ValueError as error:
-            raise UserError(f"{each.name}: {error}") from error
-        if len(prepared) != 1:
-            raise UserError(f"{each.name}: has {len(prepared)} channels; choose one with --channel")
-        pixels = prepared[0][1]
-        masks = _resized(np.concatenate([each.planes, each.annotated[None]]), (pixels.shape[1], pixels.shape[2]))
-        found = example_patches(
-            encoder, tiles, pixels, masks[:-1], masks[-1], classes, number, rotations=settings.rotations
-        )
-        parts.append(found)
-        most = max(1, MOST_PATCHES // len(parts))
-        if sum(map(len, parts)) > MOST_PATCHES:
-            parts = [each.part(most, rng) for each in parts]
-    return join(parts)
-
-
-def _resized(planes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resize masks (L, H, W) to the shape of the input of the model, by their nearest pixels."""
-    rows, cols = (
-        ((np.arange(length) + 0.5) * old / length).astype(np.int64)
-        for length, old in zip(shape, planes.shape[1:], strict=True)
-    )
-    return planes[:, rows[:, None], cols]
-
-
-def _one_plane(each: Annotated) -> np.ndarray:
-    if len(each.image.array) != 1:
-        raise UserError(f"{each.name}: has {len(each.image.array)} channels; choose one with --channel")
-    return np.asarray(each.image.array[0])

@@ -5,7 +5,7 @@ Source: reference protocol, retrieval of structures from templates and from anno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,7 +123,7 @@ class Windows:
         return np.asarray(total[:, :height, :width] / visits[:height, :width], np.float32)
 
 
-def reference_map(finder: Finder, windows: Windows, plane: np.ndarray) -> np.ndarray:
+def reference_map(finder: Finder, windows: Windows, plane: np.ndarray, *, raised: bool = True) -> np.ndarray:
     """Return the published map of an image.
 
     Templates: the largest cosine similarity of every token to a template, averaged over windows that overlap by three
@@ -133,6 +133,7 @@ def reference_map(finder: Finder, windows: Windows, plane: np.ndarray) -> np.nda
         finder: Finder that was fitted with the reference protocol.
         windows: Windows of the encoder.
         plane: Image (H, W), scaled by `scale`.
+        raised: Whether the map of templates is raised to its quantile.
 
     Returns:
         (L, H, W) float32 for templates, (1, H, W) for a forest.
@@ -141,6 +142,8 @@ def reference_map(finder: Finder, windows: Windows, plane: np.ndarray) -> np.nda
         stride = round(windows.size * LABEL_STRIDE)
         return windows.assemble(plane, stride, lambda tokens: finder.predict(tokens)[:, None])
     values = windows.assemble(plane, round(windows.size * TEMPLATE_STRIDE), finder.scores)
+    if not raised:
+        return values
     return np.maximum(values, np.quantile(values, QUANTILE, axis=(1, 2), keepdims=True).astype(np.float32))
 
 
@@ -163,16 +166,15 @@ def reference_regions(values: np.ndarray, size: int, count: int) -> list[Region]
     ]
 
 
-def fit_reference(
+def reference_examples(
     method: str,
     windows: Windows,
-    images: Iterator[tuple[np.ndarray, np.ndarray, int]],
+    images: Iterable[tuple[np.ndarray, np.ndarray, int]],
     classes: tuple[str, ...],
     *,
     rotations: bool = True,
-    seed: int = 42,
-) -> tuple[Finder, Examples]:
-    """Fit a finder as the published code does.
+) -> Examples:
+    """Embed annotated images as the published code does.
 
     Args:
         method: `templates` or `forest`.
@@ -180,10 +182,9 @@ def fit_reference(
         images: Image (H, W), scaled by `scale`, masks of the classes (L, H, W) bool, and number of the source image.
         classes: Names of the L classes.
         rotations: Whether templates are also made of the images rotated by 90, 180 and 270 degrees.
-        seed: Random seed of the forest.
 
     Returns:
-        Finder, and the examples: one token for each template, or the harvested patches.
+        One token for each template, or the harvested patches.
     """
     find = reference_templates if method == "templates" else harvest
     parts = []
@@ -195,13 +196,26 @@ def fit_reference(
                 count = len(tokens)
                 labels, objects = np.full(count, label), np.arange(1, count + 1)
                 parts.append(Examples(classes, tokens, labels, objects, np.full(count, source)))
-    examples = join(parts)
-    if method == "templates":
-        if missing := examples.missing():
-            raise UserError(f"class {missing[0]}: has no object; annotate one, or leave it out with --classes")
-        vectors = unit(examples.tokens).astype(np.float32)
-        return TemplateFinder(classes, (-1.0,) * len(classes), vectors, examples.labels), examples
-    return ForestFinder.fit(examples, seed=seed, background=False), examples
+    return join(parts)
+
+
+def fit_reference(method: str, examples: Examples, *, seed: int = 42) -> Finder:
+    """Fit a finder as the published code does.
+
+    Args:
+        method: `templates` or `forest`.
+        examples: Annotated patches of `reference_examples`.
+        seed: Random seed of the forest.
+
+    Raises:
+        UserError: If a class has no object or patch.
+    """
+    if method != "templates":
+        return ForestFinder.fit(examples, seed=seed, background=False)
+    if missing := examples.missing():
+        raise UserError(f"class {missing[0]}: has no object; annotate one, or leave it out with --classes")
+    vectors, classes = unit(examples.tokens).astype(np.float32), examples.classes
+    return TemplateFinder(classes, (-1.0,) * len(classes), vectors, examples.labels)
 
 
 def reference_templates(windows: Windows, plane: np.ndarray, mask: np.ndarray) -> np.ndarray:

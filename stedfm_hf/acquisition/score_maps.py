@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from stedfm_hf.acquisition.examples import Examples, join, label_patches
-from stedfm_hf.acquisition.finders import Finder
 from stedfm_hf.inference.loading import Encoder
 from stedfm_hf.interpretability.explainers import tile_tokens
 from stedfm_hf.interpretability.fields import Tiles
@@ -19,7 +19,15 @@ ROTATIONS = 4
 """Number of rotations by multiples of 90 degrees."""
 
 
-def score_map(finder: Finder, encoder: Encoder, tiles: Tiles, pixels: np.ndarray) -> np.ndarray:
+class TokenScorer(Protocol):
+    """Function of tokens, such as a finder or several finders."""
+
+    def scores(self, tokens: np.ndarray) -> np.ndarray:
+        """Score tokens (n, D); (n, L) float32."""
+        ...
+
+
+def score_map(finder: TokenScorer, encoder: Encoder, tiles: Tiles, pixels: np.ndarray) -> np.ndarray:
     """Score every patch of an image; the scores of overlapping tiles are blended.
 
     Args:

@@ -1,4 +1,4 @@
-"""Settings of `finder fit` and `find`."""
+"""Settings of `finder fit`, `find` and `evaluate find`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,20 @@ from stedfm_hf.runs.settings import option, settings
 METHODS = ("templates", "prototypes", "logistic", "forest")
 REFERENCE_METHODS = ("templates", "forest")
 """Methods of the published code."""
+FIND_BASELINES = (
+    "untrained",
+    "intensity",
+    "otsu",
+    "template-matching",
+    "random-patches",
+    "chance",
+    "coarsened",
+)
+"""Baselines of `evaluate find`."""
+REFERENCE_BASELINES = ("intensity", "random-patches", "coarsened")
+"""Baselines of the published code."""
+DEFAULT_METHODS = ("templates", "prototypes", "logistic")
+"""Methods that `evaluate find` fits by default."""
 
 
 @settings
@@ -74,11 +88,7 @@ class FitFinderSettings:
                 raise UserError(
                     f"--protocol reference has no method {self.method}; choose {' or '.join(REFERENCE_METHODS)}"
                 )
-            if self.normalization is not None or self.intensity_range is not None:
-                raise UserError(
-                    "--protocol reference scales each image from its minimum to its maximum; remove --normalization "
-                    "and --intensity-range"
-                )
+            _check_reference_scaling(self.normalization, self.intensity_range)
 
 
 @settings
@@ -142,3 +152,119 @@ class FindSettings:
         if self.region_size_px is not None and self.region_size_um is not None:
             raise UserError("--region-size-px and --region-size-um both give the size of a region; give one of them")
         check_backend(self.backend, self.precision, self.device)
+
+
+@settings
+class EvaluateFindSettings:
+    """Evaluate score maps and regions of finders on annotated images.
+
+    Finders are fitted in folds of source images, so that no finder is evaluated on images it was fitted to. If
+    interrupted, run the same command again to resume.
+    """
+
+    dataset: str | Path = option(affects_result=False, help=options.ANNOTATED)
+    output: str | Path = option(
+        affects_result=False, metavar="DIR", help="Folder to write; report.html shows the results."
+    )
+    method: list[str] | None = option(
+        None,
+        choices=METHODS,
+        help="Methods of the finders to fit: templates, prototypes, logistic, forest; by default the first three, or "
+        "templates with --protocol reference, or none with --finder.",
+    )
+    finder: list[str] = option(
+        default_factory=list,
+        affects_result=False,
+        metavar="DIR",
+        help="Folders of `stedfm finder fit` to evaluate; images that they were fitted to are left out.",
+    )
+    model: list[str] | None = option(
+        None,
+        affects_result=False,
+        help="Folders or Hub ids of models that the finders are fitted with, or `demo`; by default the official small "
+        "model.",
+    )
+    baselines: list[str] | None = option(
+        None,
+        choices=(*FIND_BASELINES, "none"),
+        help=f"Baselines to compare with: {', '.join(FIND_BASELINES)}, or none; by default all, or those of the "
+        "published code with --protocol reference.",
+    )
+    folds: int | None = option(
+        None,
+        minimum=2,
+        help="Number of folds of source images; by default 5, or one per source image if there are fewer.",
+    )
+    split: str | None = option(
+        None,
+        affects_result=False,
+        help="Split to evaluate; by default test, or validation if there is no test. Of a data set without splits, "
+        "all images are evaluated.",
+    )
+    protocol: str = options.protocol(
+        "computes curves of pixels, interpolated at 100 values of recall and averaged over images"
+    )
+    region_size_px: float | None = option(
+        None, minimum=1, help="Height and width of a region, in pixels; by default four patches."
+    )
+    min_area_px: int = option(1, minimum=1, help="Area of the smallest annotated object, in pixels.")
+    rotations: bool = option(True, help="Also fit to the images rotated by 90, 180 and 270 degrees.")
+    masks: str | Path | None = options.masks()
+    classes: list[str] | None = options.classes()
+    target_type: str | None = options.target_type()
+    source_pattern: str | None = options.source_pattern()
+    tile_size: str | int | None = options.tile_size()
+    tile_overlap: int | None = options.tile_overlap()
+    batch_size: int = options.batch_size(8)
+    precision: str = options.precision()
+    device: str = options.device()
+    series: str | int | None = options.series()
+    channel: str | int | None = options.channel()
+    normalization: str | None = options.normalization()
+    intensity_range: tuple[float, float] | None = options.intensity_range()
+    seed: int = options.seed("folds, forests and baselines", 42)
+    overwrite: bool = options.overwrite()
+
+    def check(self) -> None:
+        """Refuse options that exclude each other."""
+        if self.baselines is not None and "none" in self.baselines and len(self.baselines) > 1:
+            raise UserError("baselines: none cannot be combined with other baselines. Remove none, or the others")
+        if self.finder and self.model is not None and self.method is None:
+            raise UserError("--model is the model of the finders to fit; name their --method, too")
+        if self.protocol == REFERENCE:
+            if self.finder:
+                raise UserError("--protocol reference fits its finders; remove --finder")
+            if wrong := [name for name in self.methods if name not in REFERENCE_METHODS]:
+                raise UserError(
+                    f"--protocol reference has no method {wrong[0]}; choose {' or '.join(REFERENCE_METHODS)}"
+                )
+            if wrong := [name for name in self.baseline_names if name not in REFERENCE_BASELINES]:
+                raise UserError(
+                    f"--protocol reference has no baseline {wrong[0]}; choose from {', '.join(REFERENCE_BASELINES)}"
+                )
+            _check_reference_scaling(self.normalization, self.intensity_range)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Methods of the finders to fit."""
+        if self.method is not None:
+            return tuple(dict.fromkeys(self.method))
+        if self.finder:
+            return ()
+        return ("templates",) if self.protocol == REFERENCE else DEFAULT_METHODS
+
+    @property
+    def baseline_names(self) -> tuple[str, ...]:
+        """Baselines to compare with."""
+        if self.baselines is None:
+            return REFERENCE_BASELINES if self.protocol == REFERENCE else FIND_BASELINES
+        return () if self.baselines == ["none"] else tuple(dict.fromkeys(self.baselines))
+
+
+def _check_reference_scaling(normalization: str | None, intensity_range: tuple[float, float] | None) -> None:
+    """Refuse a scaling together with the reference protocol, which has one."""
+    if normalization is not None or intensity_range is not None:
+        raise UserError(
+            "--protocol reference scales each image from its minimum to its maximum; remove --normalization and "
+            "--intensity-range"
+        )

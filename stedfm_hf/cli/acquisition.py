@@ -1,11 +1,11 @@
-"""`stedfm finder fit`, `find` and `evaluate acquisition`."""
+"""`stedfm finder fit`, `find`, `evaluate find` and `evaluate acquisition`."""
 
 from __future__ import annotations
 
 import typer
 
 from stedfm_hf.acquisition.loop.settings import LoopSettings
-from stedfm_hf.acquisition.settings import FindSettings, FitFinderSettings
+from stedfm_hf.acquisition.settings import EvaluateFindSettings, FindSettings, FitFinderSettings
 from stedfm_hf.cli.evaluation import evaluate
 from stedfm_hf.runs.command_line import add_command
 
@@ -28,6 +28,13 @@ add_command(
     "stedfm_hf.acquisition.loop.evaluating:evaluate_acquisition",
     settings=LoopSettings,
     example="stedfm evaluate acquisition --model demo --output my-loop",
+)
+add_command(
+    evaluate,
+    "find",
+    "stedfm_hf.acquisition.evaluation.command:evaluate_find",
+    settings=EvaluateFindSettings,
+    example="stedfm evaluate find --dataset annotated/ --model demo --output my-evaluation",
 )
 
 

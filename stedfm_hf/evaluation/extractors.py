@@ -393,28 +393,44 @@ def _check_reachable(name: str) -> None:
 
 
 def _untrained(first: EncoderExtractor, data: LabelledImages | AnnotatedImages, seed: int) -> EncoderExtractor:
-    """Return an untrained network with the architecture of the first model.
+    """Return an untrained network with the architecture of the first model."""
+    encoder, mean, std = untrained_encoder(first.encoder, data, seed)
+    network = encoder.model
+    identity = {key: value for key, value in first.identity.items() if key != "weights"}
+    config = {k: v for k, v in network.config.to_dict().items() if isinstance(v, int | float | str | bool | None)}
+    identity |= {"untrained": seed, "mean": mean, "std": std, "config": {**config, "_name_or_path": ""}}
+    return EncoderExtractor(
+        "untrained", "Untrained network", identity, "baseline", encoder=encoder, batch_size=first.batch_size
+    )
+
+
+def untrained_encoder(
+    first: Encoder, data: LabelledImages | AnnotatedImages, seed: int
+) -> tuple[Encoder, float, float]:
+    """Return an untrained encoder with the architecture of another one.
 
     Its input is normalised by the mean and standard deviation of a sample of the images. This is folded into the
     weights of the first layer: W (x - mean) / std + b = (W / std) x + (b - mean sum(W / std)).
+
+    Args:
+        first: Encoder of a STED-FM model.
+        data: Images.
+        seed: Random seed of the weights and of the sample.
+
+    Returns:
+        Encoder, mean and standard deviation.
     """
-    processor = first.encoder.processor
+    processor = first.processor
     numbers = np.random.default_rng(seed).permutation(len(data))[:_SAMPLE]
     pixels = np.concatenate([processor.prepare(data.stored(int(n))).ravel()[::7] for n in numbers])
     mean, std = round(float(pixels.mean()), 4), max(round(float(pixels.std()), 4), 1e-3)
     # fork_rng keeps the global generator unchanged.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = StedFmModel(first.encoder.model.config)
+        network = StedFmModel(first.model.config)
     embedding = network.embeddings.patch_embeddings
     with torch.no_grad():
         embedding.weight.div_(std)
         embedding.bias.sub_(mean * embedding.weight.sum(dim=1))
-    network = network.to(first.encoder.model.device, first.encoder.model.dtype).eval()
-    identity = {key: value for key, value in first.identity.items() if key != "weights"}
-    config = {k: v for k, v in network.config.to_dict().items() if isinstance(v, int | float | str | bool | None)}
-    identity |= {"untrained": seed, "mean": mean, "std": std, "config": {**config, "_name_or_path": ""}}
-    encoder = Encoder(network, processor, "untrained", "")
-    return EncoderExtractor(
-        "untrained", "Untrained network", identity, "baseline", encoder=encoder, batch_size=first.batch_size
-    )
+    network = network.to(first.model.device, first.model.dtype).eval()
+    return Encoder(network, processor, "untrained", ""), mean, std

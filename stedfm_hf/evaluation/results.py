@@ -17,7 +17,7 @@ from stedfm_hf.runs.wording import text_table
 
 
 @dataclass(frozen=True)
-class _Report(OutputResult, ABC):
+class ReportResult(OutputResult, ABC):
     """Result with a report.
 
     Attributes:
@@ -49,7 +49,7 @@ class _Report(OutputResult, ABC):
 
 
 @dataclass(frozen=True)
-class ComparisonResult(_Report):
+class ComparisonResult(ReportResult):
     """Result of `evaluate knn` and `evaluate probe`."""
 
     def tables(self) -> Iterator[str]:
@@ -68,7 +68,7 @@ class ComparisonResult(_Report):
 
 
 @dataclass(frozen=True)
-class RetrievalResult(_Report):
+class RetrievalResult(ReportResult):
     """Result of `evaluate retrieval`."""
 
     def tables(self) -> Iterator[str]:
@@ -77,7 +77,10 @@ class RetrievalResult(_Report):
         shown: list[list[list[str]]] = []
         for setting in dict.fromkeys(row["setting"] for row in self.record["summary"]):
             rows = [
-                [names[row["method"]], *(_mean(row[name], name == self.record["primary_metric"]) for name in metrics)]
+                [
+                    names[row["method"]],
+                    *(format_mean(row[name], name == self.record["primary_metric"]) for name in metrics),
+                ]
                 for row in self.record["summary"]
                 if row["setting"] == setting
             ]
@@ -87,7 +90,7 @@ class RetrievalResult(_Report):
 
 
 @dataclass(frozen=True)
-class RobustnessResult(_Report):
+class RobustnessResult(ReportResult):
     """Result of `evaluate robustness`."""
 
     def tables(self) -> Iterator[str]:
@@ -119,7 +122,7 @@ def _effect(row: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class MaskResult(_Report):
+class MaskResult(ReportResult):
     """Result of `evaluate segmentation`."""
 
     def tables(self) -> Iterator[str]:
@@ -127,11 +130,11 @@ class MaskResult(_Report):
         scores = self.record["summary"]
         means = {(row["method"], row["metric"]): row for row in scores if row["class"] == ALL}
         names = [name for name in dict.fromkeys(name for _, name in means) if name != "sq"]
-        yield self._table("mean", names, {key: _mean(row, key[1] == names[0]) for key, row in means.items()})
+        yield self._table("mean", names, {key: format_mean(row, key[1] == names[0]) for key, row in means.items()})
         of_class = {(row["method"], row["class"]): row for row in scores if row["metric"] == names[0]}
         classes = [name for name in dict.fromkeys(name for _, name in of_class) if name not in (ALL, BACKGROUND)]
         if len(classes) > 1:
-            yield self._table(names[0], classes, {key: _mean(row, False) for key, row in of_class.items()})
+            yield self._table(names[0], classes, {key: format_mean(row, False) for key, row in of_class.items()})
 
     def _table(self, title: str, columns: Sequence[str], cells: dict[tuple[str, str], str]) -> str:
         """Format one table with a row for each method."""
@@ -173,7 +176,7 @@ class WeightsResult(OutputResult):
         return "\n".join([text_table(header, rows), *failed, str(self.output / "report.html")])
 
 
-def _mean(row: dict[str, Any], with_interval: bool) -> str:
+def format_mean(row: dict[str, Any], with_interval: bool) -> str:
     """Format a mean, optionally with its confidence interval."""
     if row["mean"] is None:
         return "–"

@@ -57,9 +57,28 @@ def write_training_sources(
         used: Images of the training and the validation split.
         before: Record of the model that the training started from.
     """
-    ids = {identity for images in used for identity in (*_ids(images), *images.contents.tolist()) if identity}
-    hashed = {_hashed(identity) for identity in ids} | (before.ids if before else frozenset())
+    write_training_ids(folder, source_ids(used), before=before)
+
+
+def write_training_ids(folder: Path, ids: Iterable[str], *, before: TrainingSources | None = None) -> None:
+    """Write the record of a model or a finder into its folder.
+
+    Args:
+        folder: Folder of the model.
+        ids: Ids of source images and of the contents of images.
+        before: Record of the model that the training started from.
+    """
+    hashed = {_hashed(identity) for identity in ids if identity} | (before.ids if before else frozenset())
     write_json(folder / TRAINING_SOURCES_FILE, {"format": 1, "about": _ABOUT, "ids": sorted(hashed)})
+
+
+def source_ids(used: Iterable[SourcedImages[Any]]) -> set[str]:
+    """Return the ids of the source images, and of the contents of images, where they are known.
+
+    Args:
+        used: Images, for example of several splits.
+    """
+    return {identity for images in used for identity in (*_ids(images), *images.contents.tolist()) if identity}
 
 
 def read_training_sources(model: str | Path) -> TrainingSources | None:

@@ -10,7 +10,8 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -206,6 +207,40 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     corrected = np.empty_like(given)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return corrected
+
+
+def compare_methods(
+    means: Mapping[str, np.ndarray], sources: Sequence[str], models: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Compare each model with the other methods by paired permutation tests, corrected by Holm's method.
+
+    Args:
+        means: Score of each image (n,) by key of the method; NaN where undefined.
+        sources: Source image of each image (n,).
+        models: Keys of the models. Baselines are not compared with each other.
+
+    Returns:
+        One row for each pair with at least two common source images: `model`, `other`, `images` and `sources`
+        (numbers), `difference` (mean of model minus other), `low` and `high` (its 95 % confidence interval), `p`, and
+        `p_holm` (corrected).
+
+    Example:
+        >>> found = compare_methods({"a": np.ones(8), "b": np.zeros(8)}, list("stuvwxyz"), ["a"])
+        >>> found[0]["other"], found[0]["images"], found[0]["difference"]
+        ('b', 8, 1.0)
+    """
+    rows: list[dict[str, Any]] = []
+    for number, model in enumerate(models):
+        for other in [key for key in means if key not in models[: number + 1]]:
+            both = np.isfinite(means[model]) & np.isfinite(means[other])
+            shared = np.array(sources)[both]
+            if len(set(shared.tolist())) < 2:
+                continue
+            row: dict[str, Any] = {"model": model, "other": other, "images": int(both.sum())}
+            row["sources"] = len(set(shared.tolist()))
+            rows.append(row | compare_paired(means[model][both], means[other][both], shared))
+    corrected = holm([row["p"] for row in rows]).tolist() if rows else []
+    return [row | {"p_holm": p} for row, p in zip(rows, corrected, strict=True)]
 
 
 def _source_numbers(values: np.ndarray, sources: Sources | None) -> tuple[np.ndarray, int]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from stedfm_hf.metrics.mask_scores import ImageScores
 from stedfm_hf.metrics.objects import ObjectScores
 from stedfm_hf.metrics.statistics import Sources, bootstrap_interval
 from stedfm_hf.runs import UserError
@@ -20,8 +19,21 @@ _CHUNK_NUMBERS = 2**22
 """Random numbers generated at once."""
 
 
+class ClassScores(Protocol):
+    """Scores of the classes of an image."""
+
+    @property
+    def values(self) -> dict[str, np.ndarray]:
+        """Metrics of each class (L,), by name."""
+        ...
+
+    def undefined(self, name: str) -> np.ndarray:
+        """Return whether a metric is undefined for each class, (L,) bool."""
+        ...
+
+
 def summarise(
-    scores: Sequence[ImageScores] | Sequence[ObjectScores],
+    scores: Sequence[ClassScores],
     classes: Sequence[str],
     sources: Sources | None = None,
     *,

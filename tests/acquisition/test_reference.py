@@ -9,7 +9,14 @@ from skimage.feature import peak_local_max
 
 from stedfm_hf import StedFmImageProcessor, StedFmModel
 from stedfm_hf.acquisition.finders import ForestFinder, TemplateFinder
-from stedfm_hf.acquisition.reference import Windows, fit_reference, reference_map, reference_regions, scale
+from stedfm_hf.acquisition.reference import (
+    Windows,
+    fit_reference,
+    reference_examples,
+    reference_map,
+    reference_regions,
+    scale,
+)
 from stedfm_hf.inference.loading import Encoder
 from tests.models import tiny_config
 
@@ -87,7 +94,8 @@ def test_template_scores_equal_the_published_formula(windows: Windows) -> None:
     objects[0][5:16, 3:9] = True
     objects[1][30:36, 28:45] = True
     planes = (objects[0] | objects[1])[None]
-    finder, _ = fit_reference("templates", windows, iter([(scale(image), planes, 0)]), ("rings",))
+    images = [(scale(image), planes, 0)]
+    finder = fit_reference("templates", reference_examples("templates", windows, images, ("rings",)))
     assert isinstance(finder, TemplateFinder)
     templates = literal_templates(windows, normalised(image), objects)
     units = templates / np.linalg.norm(templates, axis=1, keepdims=True)
@@ -100,7 +108,9 @@ def test_template_scores_equal_the_published_formula(windows: Windows) -> None:
 def test_an_image_of_the_size_of_a_crop_is_one_template(windows: Windows) -> None:
     image, planes = field((SIZE, SIZE), 3), np.zeros((1, SIZE, SIZE), bool)
     planes[0, 2:8, 2:8] = planes[0, 20:30, 18:31] = True
-    finder, _ = fit_reference("templates", windows, iter([(scale(image), planes, 0)]), ("rings",), rotations=False)
+    images = [(scale(image), planes, 0)]
+    examples = reference_examples("templates", windows, images, ("rings",), rotations=False)
+    finder = fit_reference("templates", examples)
     assert isinstance(finder, TemplateFinder)
     means = planes[0].reshape(4, PATCH, 4, PATCH).mean(axis=(1, 3))
     expected = tokens_of(windows, normalised(image))[means > 0.5 * means.max()].mean(axis=0)
@@ -111,7 +121,8 @@ def test_a_forest_gives_the_published_map_of_classes(windows: Windows) -> None:
     pytest.importorskip("skops")
     image, planes = field((40, 56), 4), np.zeros((2, 40, 56), bool)
     planes[0, :20], planes[1, 20:] = True, True
-    finder, examples = fit_reference("forest", windows, iter([(scale(image), planes, 0)]), ("a", "b"))
+    examples = reference_examples("forest", windows, [(scale(image), planes, 0)], ("a", "b"))
+    finder = fit_reference("forest", examples)
     assert isinstance(finder, ForestFinder)
     plane, harvested = normalised(image), []
     for mask in planes:

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
+from stedfm_hf.acquisition.evaluation.results import CURVES, SUMMARY
+from stedfm_hf.acquisition.evaluation.scoring import SCHEMA as FIND_SCHEMA
 from stedfm_hf.acquisition.loop.comparison import compare
 from stedfm_hf.acquisition.loop.power import PowerRow
 from stedfm_hf.acquisition.loop.running import CURVE_SCHEMA
@@ -197,6 +199,12 @@ def test_columns_and_keys_of_simulated_acquisitions() -> None:
     results = compare(table, 1)
     keys = documented("evaluate acquisition", "results.json (evaluate acquisition)")
     assert keys == set(results) | set(results["policies"][-1])
+
+
+def test_columns_of_the_evaluation_of_finders() -> None:
+    assert documented("evaluate find", "per_image.parquet (evaluate find)") == set(FIND_SCHEMA.names)
+    assert documented("evaluate find", "curves.parquet") == set(CURVES.names)
+    assert documented("evaluate find", "summary.csv") == set(SUMMARY)
 
 
 def test_columns_of_finetuning() -> None:

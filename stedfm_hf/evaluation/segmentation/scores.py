@@ -25,7 +25,7 @@ from stedfm_hf.metrics.mask_scores import (
 from stedfm_hf.metrics.objects import OBJECT_METRICS, ObjectScores, score_objects
 from stedfm_hf.metrics.reference import REFERENCE_METRICS
 from stedfm_hf.metrics.reference import THRESHOLD as REFERENCE_THRESHOLD
-from stedfm_hf.metrics.statistics import compare_paired, holm
+from stedfm_hf.metrics.statistics import compare_methods
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.parts import PartStore
 
@@ -336,15 +336,4 @@ def compare(
         and `p_holm` (corrected).
     """
     means = {key: image_means(each, background) for key, each in scores.items()}
-    rows: list[dict[str, Any]] = []
-    for number, model in enumerate(models):
-        for other in [key for key in scores if key not in models[: number + 1]]:
-            both = np.isfinite(means[model]) & np.isfinite(means[other])
-            sources = np.array([each.source for each in scores[model]])[both]
-            if len(set(sources.tolist())) < 2:
-                continue
-            row: dict[str, Any] = {"model": model, "other": other, "images": int(both.sum())}
-            row["sources"] = len(set(sources.tolist()))
-            rows.append(row | compare_paired(means[model][both], means[other][both], sources))
-    corrected = holm([row["p"] for row in rows]).tolist() if rows else []
-    return [row | {"p_holm": p} for row, p in zip(rows, corrected, strict=True)]
+    return compare_methods(means, [each.source for each in next(iter(scores.values()), ())], models)

@@ -1,0 +1,1 @@
+"""Evaluation of finders on annotated images: `stedfm evaluate find`."""
