@@ -127,7 +127,7 @@ PAGES = (
     ApiPage(
         "acquisition",
         "Acquisition",
-        "Fit finders of structures, find regions to image, evaluate both, and control or simulate a microscope.",
+        "Fit, evaluate and serve finders of structures, find regions to image, and control or simulate a microscope.",
         package="stedfm_hf.acquisition",
         names=("stedfm_hf.data.simulation.optics",),
     ),

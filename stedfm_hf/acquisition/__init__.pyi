@@ -1,3 +1,4 @@
+from .client import Client, ServerBusyError
 from .evaluation.command import evaluate_find
 from .evaluation.results import FindEvaluation
 from .examples import Examples
@@ -13,16 +14,22 @@ from .microscope import Frame, Microscope
 from .regions import Region, find_regions
 from .result import FindResult
 from .score_maps import score_map
+from .serving.command import serve
+from .serving.messages import FieldScores, FinderInfo, FoundRegion
 from .simulated_microscope import Dose, SimulatedMicroscope
 from .stage import Stage, fit_stage_matrix
 
 __all__ = [
+    "Client",
     "Dose",
     "Examples",
+    "FieldScores",
     "FindEvaluation",
     "FindResult",
     "Finder",
+    "FinderInfo",
     "FinderResult",
+    "FoundRegion",
     "Frame",
     "ImspectorMicroscope",
     "LoopResult",
@@ -30,6 +37,7 @@ __all__ = [
     "PowerRow",
     "Region",
     "Scene",
+    "ServerBusyError",
     "SimulatedMicroscope",
     "Stage",
     "StoredFinder",
@@ -43,4 +51,5 @@ __all__ = [
     "make_scene",
     "measure_power",
     "score_map",
+    "serve",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,17 +131,49 @@ class ClickedImages:
             if others:
                 raise UserError(f"{path}: has {len(others) + 1} series; choose one with --series")
             shape = (image.array.shape[1], image.array.shape[2])
-            discs = np.zeros((len(self.classes) + 1, *shape), bool)
-            for number, y, x in clicks:
-                if not (0 <= y < shape[0] and 0 <= x < shape[1]):
-                    raise UserError(
-                        f"{path}: the click at y = {y:g}, x = {x:g} is outside of the image, which has {shape[0]} x "
-                        f"{shape[1]} pixels; correct the table of clicks"
-                    )
-                discs[number][disk((y, x), self.radius_px, shape=shape)] = True
-            annotated = np.asarray(discs.any(axis=0)) if marks_background else np.ones(shape, bool)
+            try:
+                planes, annotated = click_masks(clicks, len(self.classes), shape, self.radius_px, marks_background)
+            except ValueError as error:
+                raise UserError(f"{path}: {error}; correct the table of clicks") from error
             pattern, content = self.settings.source_pattern, source.source_id()
-            yield Annotated(path, source_of(path, pattern, content), image, discs[1:], annotated)
+            yield Annotated(path, source_of(path, pattern, content), image, planes, annotated)
+
+
+def click_masks(
+    clicks: Iterable[tuple[int, float, float]],
+    classes: int,
+    shape: tuple[int, int],
+    radius_px: float,
+    marks_background: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Plot the discs of clicks.
+
+    Args:
+        clicks: Class number (0 is the background), y and x in pixels of each click.
+        classes: Number of classes, without the background.
+        shape: Height and width of the image, in pixels.
+        radius_px: Radius of a disc, in pixels.
+        marks_background: Whether only the discs are annotated; if not, all other pixels are background.
+
+    Returns:
+        Masks of the classes (L, H, W) bool, and the pixels that are annotated (H, W) bool.
+
+    Raises:
+        ValueError: If a click is outside of the image.
+
+    Example:
+        >>> planes, annotated = click_masks([(1, 2, 2)], 1, (5, 5), 1.5, marks_background=False)
+        >>> int(planes.sum()), bool(annotated.all())
+        (9, True)
+    """
+    discs = np.zeros((classes + 1, *shape), bool)
+    for number, y, x in clicks:
+        if not (0 <= y < shape[0] and 0 <= x < shape[1]):
+            raise ValueError(
+                f"the click at y = {y:g}, x = {x:g} is outside of the image, which has {shape[0]} x {shape[1]} pixels"
+            )
+        discs[number][disk((y, x), radius_px, shape=shape)] = True
+    return discs[1:], np.asarray(discs.any(axis=0)) if marks_background else np.ones(shape, bool)
 
 
 def read_annotations(settings: FitFinderSettings, patch_size: int) -> MaskedImages | ClickedImages:

@@ -12,8 +12,10 @@ import numpy as np
 from stedfm_hf.acquisition.annotations import Annotated
 from stedfm_hf.acquisition.examples import Examples, join, label_patches
 from stedfm_hf.acquisition.score_maps import example_patches
+from stedfm_hf.images import StedImage
 from stedfm_hf.inference.loading import Encoder
 from stedfm_hf.inference.one_image import prepare_image
+from stedfm_hf.inference.preparation import Fact
 from stedfm_hf.interpretability.fields import Tiles
 from stedfm_hf.runs import UserError
 
@@ -48,6 +50,26 @@ class AnnotatedField:
         return label_patches(self.planes, self.annotated, self.patch_size)[0]
 
 
+def scale_field(encoder: Encoder, image: StedImage, scaling: Mapping[str, Any]) -> tuple[Fact, np.ndarray]:
+    """Scale an image that is one input of the encoder.
+
+    Args:
+        encoder: Encoder.
+        image: Image.
+        scaling: Scaling of intensities, as in `finder.json`.
+
+    Returns:
+        Facts about the image, and pixels (C, H, W) float32.
+
+    Raises:
+        ValueError: If the image does not fit the model, or has several channels for a model with one.
+    """
+    prepared = prepare_image(encoder, image, scaling)
+    if len(prepared) != 1:
+        raise ValueError(f"has {len(prepared)} channels; choose one with --channel")
+    return prepared[0]
+
+
 def prepare_field(encoder: Encoder, each: Annotated, scaling: Mapping[str, Any]) -> AnnotatedField:
     """Scale an annotated image for a model, and resize its masks.
 
@@ -60,12 +82,9 @@ def prepare_field(encoder: Encoder, each: Annotated, scaling: Mapping[str, Any])
         UserError: If the image does not fit the model.
     """
     try:
-        prepared = prepare_image(encoder, each.image, scaling)
+        pixels = scale_field(encoder, each.image, scaling)[1]
     except ValueError as error:
         raise UserError(f"{each.name}: {error}") from error
-    if len(prepared) != 1:
-        raise UserError(f"{each.name}: has {len(prepared)} channels; choose one with --channel")
-    pixels = prepared[0][1]
     masks = _resized(np.concatenate([each.planes, each.annotated[None]]), (pixels.shape[1], pixels.shape[2]))
     return AnnotatedField(pixels, masks[:-1], masks[-1], encoder.model.config.patch_size)
 

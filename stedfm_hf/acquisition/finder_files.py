@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stedfm_hf.acquisition.examples import BACKGROUND, Examples
 from stedfm_hf.acquisition.finders import ARRAYS, FINDERS, FOREST, Finder
 from stedfm_hf.inference.loading import Encoder, load_recorded_encoder
 from stedfm_hf.runs import UserError
@@ -56,6 +58,31 @@ class StoredFinder:
         return load_recorded_encoder(
             model, record["given_model"] or record["model"], record["model"], record["weights_sha256"], "finder", **how
         )
+
+
+def make_record(
+    encoder: Encoder, examples: Examples, protocol: str, given_model: str | Path | None, scaling: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what `finder.json` records of the model and of the patches of a finder.
+
+    Args:
+        encoder: Encoder of the patches.
+        examples: Annotated patches.
+        protocol: Protocol of the fit.
+        given_model: Folder or Hub id of the encoder as it was given.
+        scaling: Scaling of intensities.
+    """
+    return {
+        "protocol": protocol,
+        "model": encoder.name,
+        "given_model": None if given_model is None else str(given_model),
+        "weights_sha256": encoder.weights_sha256,
+        "scaling": dict(scaling),
+        "patches": {
+            name: int((examples.labels == number).sum())
+            for number, name in enumerate(("background", *examples.classes), BACKGROUND)
+        },
+    }
 
 
 def load_finder(folder: str | Path) -> StoredFinder:

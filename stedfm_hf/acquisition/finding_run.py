@@ -14,9 +14,10 @@ import torch
 from stedfm_hf.acquisition.finder_files import FILES, StoredFinder, load_finder
 from stedfm_hf.acquisition.finders import ForestFinder
 from stedfm_hf.acquisition.reference import ReferencePreparation, Windows, reference_map, reference_regions
-from stedfm_hf.acquisition.regions import REGION_SCHEMA, Region, find_regions
+from stedfm_hf.acquisition.regions import REGION_SCHEMA, Region
 from stedfm_hf.acquisition.result import CSV, TABLE
 from stedfm_hf.acquisition.score_maps import score_map
+from stedfm_hf.acquisition.selection import RegionChoice
 from stedfm_hf.acquisition.settings import FindSettings
 from stedfm_hf.acquisition.stage import Stage
 from stedfm_hf.acquisition.writing import KINDS, FindWriter, region_table
@@ -137,23 +138,9 @@ def find_writer(
         return FindWriter(folder, finder, score_reference, select_reference, names, quantity, 1, limits, stage, rois)
     tiles: Tiles = tiles_of(encoder, settings.tile_size, settings.tile_overlap, settings.batch_size)
 
-    def select(name: str, values: np.ndarray, fact: Fact, cell: tuple[float, float]) -> list[Region]:
-        lengths = (size, size)
-        if (in_um := settings.region_size_um) is not None:
-            if fact["pixel_size_nm"] is None:
-                raise ValueError("the file has no pixel size; give --region-size-px instead of --region-size-um")
-            lengths = (1000 * in_um / fact["pixel_size_nm"][0], 1000 * in_um / fact["pixel_size_nm"][1])
-        distance = None if settings.min_distance_px is None else (settings.min_distance_px,) * 2
-        return find_regions(
-            values,
-            cell=cell,
-            shape=(fact["height"], fact["width"]),
-            size=lengths,
-            min_score=min_scores[name] if settings.min_score is None else settings.min_score,
-            count=settings.count,
-            min_distance=distance,
-        )
-
+    if settings.min_score is not None:
+        min_scores = dict.fromkeys(min_scores, settings.min_score)
+    select = RegionChoice(min_scores, settings.count, size, settings.region_size_um, settings.min_distance_px)
     score = partial(score_map, finder, encoder, tiles)
     return FindWriter(folder, finder, score, select, names, finder.quantity, tiles.patch_size, limits, stage, rois)
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from stedfm_hf.acquisition.annotations import Annotated, ClickedImages, MaskedImages, read_annotations
 from stedfm_hf.acquisition.collecting import collect_examples, one_plane, prepare_field
-from stedfm_hf.acquisition.examples import BACKGROUND
-from stedfm_hf.acquisition.finder_files import FILES, RECORD, StoredFinder, read_record
+from stedfm_hf.acquisition.finder_files import FILES, RECORD, StoredFinder, make_record, read_record
 from stedfm_hf.acquisition.finders import FINDERS, Finder, import_skops
 from stedfm_hf.acquisition.reference import Windows, fit_reference, reference_examples, scale
 from stedfm_hf.acquisition.settings import FitFinderSettings
@@ -86,18 +85,11 @@ def _fit(
         )
         fit = partial(FINDERS[settings.method].fit, seed=settings.seed)
         finder, validation = fit(examples), cross_validate(examples, fit)
-    record = {
-        "protocol": settings.protocol,
-        "model": encoder.name,
-        "given_model": None if settings.model is None else str(settings.model),
-        "weights_sha256": encoder.weights_sha256,
-        "scaling": dict(scaling),
+    record = make_record(encoder, examples, settings.protocol, settings.model, scaling) | {
         "channel": settings.channel,
         "rotations": settings.rotations,
         "images": len(output.manifest.items),
         "source_images": len(names),
-        "patches": {"background": int((examples.labels == BACKGROUND).sum())}
-        | {name: int((examples.labels == number).sum()) for number, name in enumerate(images.classes, 1)},
         "validation": validation,
     }
     return StoredFinder(finder, record)

@@ -43,8 +43,8 @@ class Stage:
             raise UserError(f"--stage {file}: no such file; check the path")
         value = read_json(file)
         if isinstance(value, dict):
-            return cls({str(path): _matrix(each, f"--stage {file}: {path}") for path, each in value.items()})
-        return cls({}, _matrix(value, f"--stage {file}"))
+            return cls({str(path): check_matrix(each, f"--stage {file}: {path}") for path, each in value.items()})
+        return cls({}, check_matrix(value, f"--stage {file}"))
 
     def position_um(self, path: str, y: float, x: float) -> tuple[float, float]:
         """Return the position x and y of a pixel on the stage, in µm.
@@ -91,8 +91,19 @@ def fit_stage_matrix(pixels: np.ndarray, stage_um: np.ndarray) -> np.ndarray:
     return np.asarray(found.params[:2])
 
 
-def _matrix(value: Any, name: str) -> np.ndarray:
-    """Check a matrix (2, 3) of finite numbers that can be inverted."""
+def check_matrix(value: Any, name: str) -> np.ndarray:
+    """Check a matrix of a stage.
+
+    Args:
+        value: Rows of the matrix.
+        name: Name for the message.
+
+    Returns:
+        Matrix (2, 3) float64.
+
+    Raises:
+        UserError: If it is not an invertible 2 x 3 matrix of finite numbers.
+    """
     try:
         matrix = np.array(value, np.float64)
     except (TypeError, ValueError):

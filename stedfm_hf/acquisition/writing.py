@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,7 @@ import pyarrow as pa
 from stedfm_hf.acquisition.figures import write_figure
 from stedfm_hf.acquisition.finders import Finder
 from stedfm_hf.acquisition.regions import REGION_SCHEMA, Region
+from stedfm_hf.acquisition.selection import Select, cell_size, check_finite, ranked_regions, region_columns
 from stedfm_hf.acquisition.stage import Stage
 from stedfm_hf.discovery.search.place_files import write_rois
 from stedfm_hf.inference.loading import Loaded
@@ -35,8 +35,7 @@ class FindWriter:
             `.rois<number>.zip` to.
         finder: Finder.
         score: Function that returns the score maps (L, rows, cols) of scaled pixels (C, H, W).
-        select: Function that returns the regions of a class, from its name, its score map (rows, cols), the facts
-            of the image and the size of a cell of the map in pixels of the file.
+        select: Function that selects the regions of a class.
         names: Names of the maps.
         quantity: Quantity that the maps show.
         cell: Size of a cell of the maps, in pixels of the input of the model.
@@ -48,7 +47,7 @@ class FindWriter:
     folder: Path
     finder: Finder
     score: Callable[[np.ndarray], np.ndarray]
-    select: Callable[[str, np.ndarray, Fact, tuple[float, float]], list[Region]]
+    select: Select
     names: tuple[str, ...]
     quantity: str
     cell: int
@@ -65,17 +64,10 @@ class FindWriter:
         """
         self._counts[fact["path"]] += 1
         number = self._counts[fact["path"]]
-        height, width = pixels.shape[1:]
-        cell = (self.cell * fact["height"] / height, self.cell * fact["width"] / width)
+        cell = cell_size(fact, pixels, self.cell)
         values = self.score(pixels)
-        if not np.isfinite(values).all():
-            raise ValueError("the score map is not finite; try --precision float32")
-        found = [
-            (name, region)
-            for name, plane in zip(self.names, values, strict=True)
-            for region in self.select(name, plane, fact, cell)
-        ]
-        ranked = dict(enumerate(sorted(found, key=lambda each: -each[1].score), 1))
+        check_finite(values)
+        ranked = ranked_regions(values, self.names, self.select, fact, cell)
         files = {kind: f"{fact['path']}.{kind}{number}.{suffix}" for kind, suffix in KINDS.items()}
         low, high = self.limits or (float(values.min()), float(values.max()))
         limits = (low, high if high > low else low + 1.0)
@@ -94,11 +86,11 @@ class FindWriter:
 
     def _columns(self, fact: Fact, rank: int, label: str, region: Region) -> Fact:
         """Return the columns of a region in the table."""
-        stage: Mapping[str, Any] = {"stage_x_um": None, "stage_y_um": None}
+        position = None
         if self.stage is not None:
             y, x = region.centre
-            stage = dict(zip(stage, self.stage.position_um(fact["path"], y=y, x=x), strict=True))
-        return {"rank": rank, "label": label, **region.columns(fact["pixel_size_nm"]), **stage}
+            position = self.stage.position_um(fact["path"], y=y, x=x)
+        return region_columns(rank, label, region, fact, position)
 
 
 def region_table(results: list[tuple[Fact, np.ndarray]], loaded: Loaded) -> pa.Table:

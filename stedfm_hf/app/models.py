@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stedfm_hf.app.index import Index, load_index
-from stedfm_hf.app.limits import StoppedError, time_limit, watch
 from stedfm_hf.app.model_sources import ModelSources
 from stedfm_hf.app.settings import AppSettings
 from stedfm_hf.generation.direction import Direction
 from stedfm_hf.generation.loading import LoadedPipeline, check_direction, load_pipeline
 from stedfm_hf.inference import Classifier, Encoder, Segmenter, load_classifier, load_encoder, load_segmenter
+from stedfm_hf.inference.limits import StoppedError, time_limit, watch
 from stedfm_hf.inference.reconstruction import Autoencoder, load_autoencoder
 from stedfm_hf.runs import UserError
 from stedfm_hf.weights.models import ModelSource

@@ -14,11 +14,11 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from stedfm_hf.app.limits import time_limit
 from stedfm_hf.app.models import Models
 from stedfm_hf.app.settings import AppSettings
 from stedfm_hf.app.viewing import OpenedImage
 from stedfm_hf.app.visits import Visit, Visits, without_paths
+from stedfm_hf.inference.limits import time_limit
 from stedfm_hf.inference.one_image import Patches
 from stedfm_hf.inference.plane_files import new_planes
 from stedfm_hf.runs import UserError

@@ -1,10 +1,11 @@
-"""`stedfm finder fit`, `find`, `evaluate find` and `evaluate acquisition`."""
+"""`stedfm finder fit`, `find`, `serve`, `evaluate find` and `evaluate acquisition`."""
 
 from __future__ import annotations
 
 import typer
 
 from stedfm_hf.acquisition.loop.settings import LoopSettings
+from stedfm_hf.acquisition.serving.settings import ServeSettings
 from stedfm_hf.acquisition.settings import EvaluateFindSettings, FindSettings, FitFinderSettings
 from stedfm_hf.cli.evaluation import evaluate
 from stedfm_hf.runs.command_line import add_command
@@ -47,4 +48,11 @@ def add_acquisition(app: typer.Typer) -> None:
         "stedfm_hf.acquisition.finding:find",
         settings=FindSettings,
         example="stedfm find fields/ --finder my-finder --output found",
+    )
+    add_command(
+        app,
+        "serve",
+        "stedfm_hf.acquisition.serving.command:serve",
+        settings=ServeSettings,
+        example="stedfm serve --model ./stedfm-vit-small --state finders",
     )

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from stedfm_hf.inference.limits import check_time
 from stedfm_hf.inference.loading import Classifier, Encoder, Loaded, names_of
 from stedfm_hf.inference.predictions import predict
 from stedfm_hf.inference.preparation import Fact
@@ -385,7 +386,11 @@ def tile_tokens(encoder: Encoder, tiles: Tiles, batch: torch.Tensor) -> torch.Te
 
     Returns:
         Tokens (B, D, rows, cols) float32.
+
+    Raises:
+        StoppedError: After the limit of `stedfm_hf.inference.limits.time_limit`.
     """
+    check_time()  # also with backends whose models `watch` cannot hook
     tokens = encoder.model(on_model(encoder, batch)).last_hidden_state[:, 1:].float()
     return tokens.transpose(1, 2).unflatten(2, tiles.grid(batch.shape))
 

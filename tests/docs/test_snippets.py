@@ -28,9 +28,9 @@ REASONS = {
     "needs a microscope": 1,
     "needs an Inference Endpoint": 1,
     "needs Docker and the network": 1,
-    "needs the server of the block above": 1,
+    "needs the server of the block above": 4,
     "needs torchvision and the scripts of transformers": 1,
-    "serves until it is stopped": 3,
+    "serves until it is stopped": 6,
     "takes hours": 2,
     "takes minutes": 3,
 }

@@ -48,6 +48,13 @@ def time_limit(seconds: float, has_left: Callable[[], bool] = lambda: False) -> 
         _check.reset(token)
 
 
+def check_time() -> None:
+    """Raise a StoppedError if the block of `time_limit` that calls this has ended."""
+    check = _check.get()
+    if check is not None:
+        check()
+
+
 def watch(network: nn.Module) -> None:
     """Make the forward passes of a network obey `time_limit`.
 
@@ -56,8 +63,6 @@ def watch(network: nn.Module) -> None:
     """
 
     def before_forward(module: nn.Module, inputs: Any) -> None:
-        check = _check.get()
-        if check is not None:
-            check()
+        check_time()
 
     network.register_forward_pre_hook(before_forward)

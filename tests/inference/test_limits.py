@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stedfm_hf.app.limits import StoppedError, time_limit, watch
+from stedfm_hf.inference.limits import StoppedError, time_limit, watch
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.modeling.tiling_stedfm import encode_images

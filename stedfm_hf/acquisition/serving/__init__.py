@@ -1,0 +1,1 @@
+"""Serve finders over HTTP, next to the microscope."""

@@ -1,0 +1,99 @@
+"""Settings of `serve`."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+from stedfm_hf.exports.backends import check_backend
+from stedfm_hf.runs import UserError, options
+from stedfm_hf.runs.settings import option, settings
+
+SERVER = "Server"
+"""Heading of the help for the server and its limits."""
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only programs on this computer reach an address.
+
+    Example:
+        >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+        (True, True, False)
+    """
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@settings
+class ServeSettings:
+    """Serve finders of structures to programs that control a microscope, over HTTP.
+
+    A client sends annotated images and gets a finder. Then it sends fields, and gets score maps or the regions to
+    image next. Finders are kept on disk. Programs on this computer need no token; another address needs one.
+    """
+
+    model: str | Path | None = options.model()
+    state: str | Path = option(
+        Path("finders"), affects_result=False, metavar="DIR", help="Folder of the finders of all clients."
+    )
+    share: str | Path | None = option(
+        None,
+        affects_result=False,
+        metavar="DIR",
+        help="Folder from which the server reads images by their path, for clients on this computer.",
+    )
+    tokens: str | Path | None = option(
+        None,
+        affects_result=False,
+        metavar="FILE",
+        help="Text file with the token of one client in each line; or set STEDFM_TOKENS (several: separated by "
+        "commas).",
+    )
+    host: str = option(
+        "127.0.0.1",
+        affects_result=False,
+        group=SERVER,
+        help="Address to listen at; any but this computer's needs tokens.",
+    )
+    port: int = option(
+        8321, affects_result=False, minimum=0, maximum=65535, group=SERVER, help="Port; 0 selects a free one."
+    )
+    max_mb: float = option(
+        64.0,
+        affects_result=False,
+        minimum=0.001,
+        group=SERVER,
+        help="Size of the largest request, in MB (10^6 bytes).",
+    )
+    max_megapixels: float = option(
+        20.0, affects_result=False, minimum=0.0001, group=SERVER, help="Size of the largest image, in million pixels."
+    )
+    max_seconds: float = option(
+        120.0, affects_result=False, minimum=0.01, group=SERVER, help="Time after which a computation is stopped."
+    )
+    max_waiting: int = option(
+        8, affects_result=False, minimum=0, group=SERVER, help="Number of requests that may wait; more are refused."
+    )
+    max_per_client: int = option(
+        4, affects_result=False, minimum=1, group=SERVER, help="Number of requests of one client at the same time."
+    )
+    max_finders: int = option(
+        32, affects_result=False, minimum=1, group=SERVER, help="Number of finders of one client."
+    )
+    max_images: int = option(
+        32, affects_result=False, minimum=1, group=SERVER, help="Number of annotated images of one finder."
+    )
+    tile_size: str | int | None = options.tile_size()
+    tile_overlap: int | None = options.tile_overlap()
+    batch_size: int = options.batch_size(8)
+    precision: str = options.precision(backends=True)
+    device: str = options.device()
+    backend: str = options.backend()
+
+    def check(self) -> None:
+        """Refuse a backend that cannot run, and a shared folder that does not exist."""
+        check_backend(self.backend, self.precision, self.device)
+        if self.share is not None and not Path(self.share).is_dir():
+            raise UserError(f"--share {self.share}: no such folder; check the path")
