@@ -250,6 +250,7 @@ class Client:
         return _finder(self._request("POST", path, data=values, files=files or {"image": ("", b"")}).json())
 
     def _upload(self, image: Image) -> _Upload:
+        """Return the bytes of an image, or its path in the shared folder."""
         if isinstance(image, np.ndarray):
             return _Upload(_npy(image), None)
         file = Path(image)

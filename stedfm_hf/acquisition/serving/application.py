@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import metadata
 from pathlib import Path
 
 from fastapi import FastAPI
 
-import stedfm_hf
 from stedfm_hf.acquisition.serving.engine import Engine
 from stedfm_hf.acquisition.serving.errors import add_error_handlers
 from stedfm_hf.acquisition.serving.gate import Admission, Gate
@@ -53,7 +53,7 @@ def make_app(settings: ServeSettings) -> FastAPI:
     app = FastAPI(
         title="stedfm serve",
         description="Finders of structures, score maps, and the regions of a field to image next.",
-        version=stedfm_hf.__version__,
+        version=metadata.version("stedfm-hf"),
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,

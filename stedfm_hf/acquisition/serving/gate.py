@@ -89,7 +89,7 @@ class Gate:
     metrics: Metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request pass, or answer it with an error."""
+        """Forward a request to the app, or respond with an error."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -112,6 +112,11 @@ class Gate:
             self.metrics.add(route, status, time.perf_counter() - began)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check a request, and forward it with the id of its client.
+
+        Raises:
+            RequestError: If it is refused.
+        """
         headers, path = Headers(scope=scope), scope["path"]
         self._check_origin(headers)
         client = self._client(headers, path)

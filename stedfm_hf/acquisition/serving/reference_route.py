@@ -43,7 +43,7 @@ SCHEMA: dict[str, Any] = {
 
 
 def process(windows: Windows, body: bytes, max_pixels: float) -> dict[str, Any]:
-    """Answer a request of a client of the published server.
+    """Respond to a request of a client of the published server.
 
     Args:
         windows: Windows of the encoder.

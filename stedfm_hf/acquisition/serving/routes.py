@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib import metadata
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -10,7 +11,6 @@ from fastapi import APIRouter, Depends, File, Form, Query, Request, Response, Up
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import Field
 
-import stedfm_hf
 from stedfm_hf.acquisition.serving.answers import chosen_type, score_response
 from stedfm_hf.acquisition.serving.engine import Wanted
 from stedfm_hf.acquisition.serving.errors import RequestError
@@ -90,7 +90,7 @@ SentMarks = Annotated[SentAnnotation, Depends(_sent_annotation)]
 @router.get("/health")
 async def health() -> dict[str, str]:
     """Return whether the server is ready."""
-    return {"status": "ready", "version": stedfm_hf.__version__}
+    return {"status": "ready", "version": metadata.version("stedfm-hf")}
 
 
 @router.get("/docs", include_in_schema=False)
@@ -114,7 +114,7 @@ async def models(server: ServerPart) -> list[dict[str, Any]]:
 
 
 @router.get("/metrics")
-async def metrics(server: ServerPart) -> dict[str, Any]:
+async def measured(server: ServerPart) -> dict[str, Any]:
     """Return counts and times of requests."""
     uptime = round(time.monotonic() - server.began, 3)
     return {"uptime_s": uptime, "working": server.admission.count, "requests": server.metrics.to_json()}
@@ -205,5 +205,5 @@ async def regions(
 
 @router.post("/process", openapi_extra={"requestBody": {"content": {JSON: {"schema": SCHEMA}}}})
 async def process(request: Request, server: ServerPart) -> JSONResponse:
-    """Answer a client of the published server."""
+    """Respond to a client of the published server."""
     return JSONResponse(await server.work.run(server.process, await request.body()))

@@ -153,7 +153,7 @@ class Server:
         return self.engine.regions(self.store.load(client, finder), self._image(image), wanted)
 
     def process(self, body: bytes) -> dict[str, Any]:
-        """Answer a request of a client of the published server.
+        """Respond to a request of a client of the published server.
 
         Args:
             body: JSON object of the request.
