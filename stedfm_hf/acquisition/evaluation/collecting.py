@@ -61,7 +61,7 @@ def collect_report(
     compared = {key: each for key, each in means.items() if key not in NOT_COMPARED}
     report = FindReport(
         data=data,
-        split_description=splits.description,
+        split_description=splits.description.replace(" are searched.", " are scored."),
         folds=work.folds,
         classes=classes,
         levels=work.scorer.levels,

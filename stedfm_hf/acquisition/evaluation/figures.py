@@ -25,13 +25,14 @@ from stedfm_hf.reports.figures import (
     style,
 )
 
-TITLES = {"patches": "patches", "pixels": "pixels", "regions": "regions"}
 MAX_POINTS = 400
 """Largest number of images to plot for each method."""
 _GREYS = ("#3A3F45", "#616E7C", "#8A94A0", "#A9B1BA", "#C3C9CF")
 """Colours of baselines."""
 _LINES = ("-", "--", "-.", ":")
 _MAP_TITLES = 30
+_TICKS = ((0, 0.25, 0.5, 0.75, 1), ("0", "", "0.5", "", "1"))
+"""Ticks of an axis from 0 to 1, and their labels, which do not collide with those of the next panel."""
 
 
 def plot_figures(report: FindReport, folder: Path) -> dict[str, Path]:
@@ -83,7 +84,8 @@ def _scores(report: FindReport) -> Figure:
             if row["low"] is not None:
                 each_axes.plot([row["low"], row["high"]], [number, number], color=colour, lw=2.4, zorder=2)
             each_axes.plot(row["mean"], number, "o", color=colour, ms=6.5, mec="white", mew=1.0, zorder=3)
-        each_axes.set(xlim=(-0.02, 1.02), ylim=(count - 0.5, -0.5), xlabel=f"average precision of {level}")
+        each_axes.set(xlim=(-0.02, 1.02), ylim=(count - 0.5, -0.5), xlabel="average precision", title=level)
+        each_axes.set_xticks(*_TICKS)
         each_axes.set_yticks(range(count), [shortened(each.name, 36) for each in report.methods], fontsize=8.5)
         each_axes.tick_params(axis="y", length=0, labelleft=column == 0)
         each_axes.grid(axis="x", color=GRID, lw=0.7)
@@ -122,8 +124,9 @@ def _curves(report: FindReport) -> Figure:
         for column, (axes, level) in enumerate(zip(axes_row, report.levels, strict=True)):
             _plot_curves(axes, report, level, name)
             axes.set(xlim=(0, 1.02), ylim=(0, 1.04))
+            axes.set_xticks(*_TICKS)
             if line == 0:
-                axes.set_title(TITLES[level])
+                axes.set_title(level)
             if line == rows - 1:
                 axes.set_xlabel("recall")
             if column == 0:
@@ -160,6 +163,7 @@ def _difference(report: FindReport) -> Figure:
             axes.plot(recall, precision - base, label=shortened(each.name, 40), **line_styles(report)[each.key])
         axes.axhline(0, color=MUTED, lw=0.8)
         axes.set(xlim=(0, 1.02), xlabel="recall")
+        axes.set_xticks(*_TICKS)
         axes.set_title(shortened(name, 24), parse_math=False)
         axes.grid(color=GRID, lw=0.7)
         axes.set_axisbelow(True)

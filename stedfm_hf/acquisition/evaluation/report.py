@@ -61,13 +61,14 @@ _BASELINES = {
     "random-patches": "Random patches of the foreground: patches in random order, those with more than 10 % of Otsu's "
     "foreground first; the mean of 10 repeats.",
     "chance": "Chance: patches in random order; the mean of 10 repeats.",
-    "coarsened": "Annotation in patches: 1 for every patch that the class touches. It uses the annotation of the "
-    "image and shows the best that a map of patches can reach.",
+    "coarsened": "Annotation in patches: the fraction of each patch that the class covers. It uses the annotation of "
+    "the image; no map of patches ranks pixels better.",
 }
-_PERMUTED = (
-    "Random patches of the foreground: the annotated patches, permuted among those with more than 10 % of Otsu's "
-    "foreground; the mean of 10 repeats."
-)
+_REFERENCE_BASELINES = {
+    "random-patches": "Random patches of the foreground: the annotated patches, permuted among those with more than "
+    "10 % of Otsu's foreground; the mean of 10 repeats.",
+    "coarsened": "Annotation in patches: 1 for every patch that the class touches. It uses the annotation of the image.",
+}
 
 
 def write_find_report(report: FindReport, folder: Path) -> None:
@@ -160,6 +161,7 @@ def _data(report: FindReport) -> Section:
     text = [
         f"Finders are fitted in {report.folds} folds of source images: every image is scored by finders that were "
         "fitted to images of other sources.",
+        report.split_description,
         *report.all_notes(),
         *([SIMULATED] if report.data.simulated else []),
     ]
@@ -297,7 +299,7 @@ def _pooled(report: FindReport) -> Section:
 
 def _methods(report: FindReport) -> Section:
     """Return the last section: protocol, baselines and weights."""
-    described = _BASELINES | ({"random-patches": _PERMUTED} if report.reference else {})
+    described = _BASELINES | (_REFERENCE_BASELINES if report.reference else {})
     text: Sequence[str] = [
         *(
             [_REFERENCE]

@@ -137,8 +137,7 @@ class FindReport:
 
     def all_notes(self) -> list[str]:
         """Return notes on the data, in sentences."""
-        notes = [self.split_description.replace(" are searched.", " are scored."), *self.notes]
-        return notes + ([UNKNOWN_SOURCES] if self.data.sources_unknown else [])
+        return [*self.notes, *([UNKNOWN_SOURCES] if self.data.sources_unknown else [])]
 
     def record(self) -> dict[str, Any]:
         """Return all results as JSON data."""
@@ -155,6 +154,7 @@ class FindReport:
                 "facts": list(self.facts),
             },
             "protocol": self.settings.get("protocol"),
+            "split": self.split_description,
             "folds": self.folds,
             "region_size_px": self.region_size,
             "levels": list(self.levels),
