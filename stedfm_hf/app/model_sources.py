@@ -37,6 +37,8 @@ def find_models(settings: AppSettings) -> ModelSources:
     index = settings.index
     if index is not None and not Path(index).exists() and not is_dataset(index):
         raise UserError(f"index {index}: no such file or folder; give a folder of images or a table of `stedfm embed`")
+    if missing := next((folder for folder in settings.finder if not Path(folder).is_dir()), None):
+        raise UserError(f"finder {missing}: no such folder; give the output of `stedfm finder fit`")
     if settings.groups is not None:
         _check_groups(Path(settings.groups))
     if settings.generator is not None:

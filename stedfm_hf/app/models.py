@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stedfm_hf.acquisition import StoredFinder, load_finder
 from stedfm_hf.app.index import Index, load_index
 from stedfm_hf.app.model_sources import ModelSources
 from stedfm_hf.app.settings import AppSettings
@@ -32,6 +33,7 @@ class Models:
         segmenter: Segmenter, or None.
         generator: Generation pipeline, or None.
         directions: Directions of attributes by name.
+        finders: Finders with their encoders, by name.
     """
 
     encoder: Encoder
@@ -40,6 +42,7 @@ class Models:
     segmenter: Segmenter | None
     generator: LoadedPipeline | None
     directions: dict[str, Direction]
+    finders: dict[str, tuple[StoredFinder, Encoder]]
     _settings: AppSettings
     _work: Path
     _index: Index | None = None
@@ -103,10 +106,35 @@ def load_models(settings: AppSettings, sources: ModelSources, work: Path) -> Mod
         if loaded is not None:
             watch(loaded.model.base_model.encoder)
     generator, directions = load_generator(settings)
-    models = Models(encoder, autoencoder, classifier, segmenter, generator, directions, settings, work)
+    finders = load_finders(settings, encoder)
+    models = Models(encoder, autoencoder, classifier, segmenter, generator, directions, finders, settings, work)
     if settings.index is not None:
         models.index  # noqa: B018 -- errors of the index are reported at the start
     return models
+
+
+def load_finders(settings: AppSettings, encoder: Encoder) -> dict[str, tuple[StoredFinder, Encoder]]:
+    """Load the finders of the settings and their encoders.
+
+    Args:
+        settings: Settings of the app.
+        encoder: Encoder of the app, which finders of the same weights share.
+
+    Raises:
+        UserError: If a finder or its model does not exist or does not fit.
+    """
+    found: dict[str, tuple[StoredFinder, Encoder]] = {}
+    for folder in settings.finder:
+        stored, name = load_finder(folder), Path(folder).resolve().name
+        if name in found:
+            raise UserError(f"finder {folder}: another finder has the same name; rename one of the folders")
+        if stored.record["weights_sha256"] == encoder.weights_sha256:
+            found[name] = stored, encoder
+            continue
+        other = stored.load_encoder(device=settings.device, precision=settings.precision)
+        watch(other.model.base_model.encoder)
+        found[name] = stored, other
+    return found
 
 
 def load_generator(settings: AppSettings) -> tuple[LoadedPipeline | None, dict[str, Direction]]:

@@ -16,9 +16,9 @@ SERVER = "Server"
 class AppSettings:
     """Serve the models as an app in the browser.
 
-    Visitors drop an image file to reconstruct it, find similar images, classify, segment and compare it, see what a
-    model looks at and what an attribute looks like, and see the groups of a folder. The app makes no request to
-    another host. The files of a visitor are deleted when the visit ends.
+    Visitors drop an image file to reconstruct it, find similar images and structures, classify, segment and compare
+    it, see what a model looks at and what an attribute looks like, and see the groups of a folder. The app makes no
+    request to another host. The files of a visitor are deleted when the visit ends.
     """
 
     model: str | Path = option(
@@ -45,6 +45,12 @@ class AppSettings:
         affects_result=False,
         metavar="DIR",
         help="Folder or data set of the images that the table or index was made of.",
+    )
+    finder: list[str] = option(
+        default_factory=list,
+        affects_result=False,
+        metavar="DIR",
+        help="Folders of `stedfm finder fit`, which `Find structures` applies.",
     )
     groups: str | Path | None = option(
         None, affects_result=False, metavar="DIR", help="Folder of `stedfm cluster`, whose tree `Groups` shows."

@@ -6,12 +6,14 @@ The display range decides only how pixels are shown: models always get the pixel
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib import patheffects
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -182,6 +184,7 @@ def write_picture(
     hidden: np.ndarray | None = None,
     over: np.ndarray | None = None,
     marked: tuple[float, float, float, float] | None = None,
+    boxes: Mapping[str, tuple[float, float, float, float]] | None = None,
 ) -> Zoom:
     """Write a picture of an image as an 8-bit PNG with a scale bar.
 
@@ -194,6 +197,7 @@ def write_picture(
         hidden: Pixels (H, W) bool that are shown in one colour.
         over: Red, green, blue and opacity (H, W, 4) uint8 that are shown over the image.
         marked: Rectangle to mark: top, left, height and width, in pixels of the image.
+        boxes: Other rectangles, by the text in their corner.
 
     Returns:
         How the image is shown.
@@ -222,15 +226,22 @@ def write_picture(
         scale = zoom.enlarged / zoom.factor
         if pixel_width_nm is not None:
             scale_bar(axes, (height, width), pixel_width_nm / scale)
+        for text, box in (boxes or {}).items():
+            _mark(axes, box, scale, "#39C0FF", text)
         if marked is not None:
-            top, left, rows, columns = (side * scale for side in marked)
-            for colour, line in (("black", 4.0), ("#FFB000", 2.0)):
-                axes.add_patch(
-                    Rectangle((left - 0.5, top - 0.5), columns, rows, fill=False, edgecolor=colour, linewidth=line)
-                )
+            _mark(axes, marked, scale, "#FFB000")
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=_DPI, metadata={"Software": None})
     return zoom
+
+
+def _mark(axes: Axes, box: tuple[float, float, float, float], scale: float, colour: str, text: str = "") -> None:
+    """Plot a rectangle in pixels of the image, with a text in its corner."""
+    top, left, rows, columns = (length * scale for length in box)
+    for edge, line in (("black", 4.0), (colour, 2.0)):
+        axes.add_patch(Rectangle((left - 0.5, top - 0.5), columns, rows, fill=False, edgecolor=edge, linewidth=line))
+    outline = [patheffects.withStroke(linewidth=3.0, foreground="black")]
+    axes.text(left + 5, top + 5, text, color=colour, fontsize=11, fontweight="bold", va="top", path_effects=outline)
 
 
 def _colours(name: str) -> np.ndarray:

@@ -67,7 +67,8 @@ _BASELINES = {
 _REFERENCE_BASELINES = {
     "random-patches": "Random patches of the foreground: the annotated patches, permuted among those with more than "
     "10 % of Otsu's foreground; the mean of 10 repeats.",
-    "coarsened": "Annotation in patches: 1 for every patch that the class touches. It uses the annotation of the image.",
+    "coarsened": "Annotation in patches: 1 for every patch that the class touches. It uses the annotation of the "
+    "image.",
 }
 
 

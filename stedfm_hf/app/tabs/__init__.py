@@ -6,6 +6,7 @@ from stedfm_hf.app.page import Page
 from stedfm_hf.app.tabs.classify import add_classify
 from stedfm_hf.app.tabs.compare import add_compare
 from stedfm_hf.app.tabs.explain import add_explain
+from stedfm_hf.app.tabs.find import add_find
 from stedfm_hf.app.tabs.generate import add_generate
 from stedfm_hf.app.tabs.groups import add_groups
 from stedfm_hf.app.tabs.reconstruct import add_reconstruct
@@ -15,6 +16,7 @@ from stedfm_hf.app.tabs.similar import add_similar
 TABS: dict[str, Callable[[Page], None]] = {
     "Reconstruct": add_reconstruct,
     "Find similar": add_similar,
+    "Find structures": add_find,
     "Classify": add_classify,
     "Segment": add_segment,
     "Explain": add_explain,
