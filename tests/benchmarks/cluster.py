@@ -119,7 +119,7 @@ def overhead(rounds: int) -> str:
                 for name in WAYS
             ],
         )
-        + f"\nTime with Dask, as a multiple of that of the pool: {' '.join(f'{ratio:.3f}' for ratio in ratios)} "
+        + f"\n\nTime with Dask, as a multiple of that of the pool: {' '.join(f'{ratio:.3f}' for ratio in ratios)} "
         "(target: at most 1.15).\n"
     )
 
@@ -130,7 +130,7 @@ def memory() -> str:
     return (
         "## Memory of client and scheduler\n\nItems that need no work, in batches of 64, two workers. One process "
         "holds the client, the scheduler, the list of items and the record of each (target: below 1,024 MB for a "
-        "million).\n\n" + table(["items", "peak memory, MB"], found)
+        "million).\n\n" + table(["items", "peak memory, MB"], found) + "\n"
     )
 
 
