@@ -32,6 +32,7 @@ REASONS = {
     "needs torchvision and the scripts of transformers": 1,
     "serves until it is stopped": 6,
     "takes hours": 2,
+    "tests run it with a server": 1,
     "takes minutes": 3,
 }
 # Pages that take more than a few seconds; tests/cli/test_documented_commands.py checks their commands quickly.
