@@ -75,8 +75,12 @@ PAGES = (
     ApiPage(
         "studies",
         "Studies",
-        "Analyse studies that ask people about images, and simulate them before they begin.",
-        names=("stedfm_hf.studies.simulate.simulate_study", "stedfm_hf.studies.analyse.analyse_study"),
+        "Build studies that ask people about images, simulate them before they begin, and analyse the answers.",
+        names=(
+            "stedfm_hf.studies.build.build_study",
+            "stedfm_hf.studies.simulate.simulate_study",
+            "stedfm_hf.studies.analyse.analyse_study",
+        ),
     ),
     ApiPage(
         "interpretability",

@@ -5,13 +5,20 @@ from __future__ import annotations
 import typer
 
 from stedfm_hf.runs.command_line import add_command
-from stedfm_hf.studies.settings import StudyAnalyseSettings, StudySimulateSettings
+from stedfm_hf.studies.settings import StudyAnalyseSettings, StudyBuildSettings, StudySimulateSettings
 
 study = typer.Typer(
     name="study",
     help="Ask people about images, and analyse their answers.",
     no_args_is_help=True,
     rich_markup_mode=None,
+)
+add_command(
+    study,
+    "build",
+    "stedfm_hf.studies.build:build_study",
+    settings=StudyBuildSettings,
+    example="stedfm study build --type choose --images cells STED=maps-sted ImageNet=maps-imagenet --output study",
 )
 add_command(
     study,

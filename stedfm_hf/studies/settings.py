@@ -1,16 +1,68 @@
-"""Settings of `stedfm study analyse` and `stedfm study simulate`."""
+"""Settings of the commands `stedfm study`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from stedfm_hf.runs import options
+from stedfm_hf.runs import UserError, options
 from stedfm_hf.runs.settings import argument, option, settings
+from stedfm_hf.studies.study import CLASSIFY, RANK, REAL_OR_GENERATED, TYPES
 
 
 def _study() -> Any:
     return argument(affects_result=False, metavar="STUDY", help="Study file (YAML).")
+
+
+@settings
+class StudyBuildSettings:
+    """Make a study file and its images from the results of other commands.
+
+    A source is a folder that explain, generate, attribute walk or search wrote, or a folder of images. Its group is
+    what the study compares, such as the model. Missing pictures are errors.
+    """
+
+    sources: list[str] = argument(
+        affects_result=False,
+        metavar="GROUP=FOLDER",
+        help="Group and folder of its pictures, such as STED=maps-sted; a folder alone is a group of its name.",
+    )
+    output: str | Path = option(
+        affects_result=False, metavar="DIR", cli_default=Path("study"), help="Folder to write."
+    )
+    type: str = option(choices=TYPES, help="Task: choose, classify, real-or-generated or rank; see the study file.")
+    images: str | Path | None = option(
+        None,
+        affects_result=False,
+        metavar="DIR",
+        help="Folder of the image files that were explained or searched; generated images hold their originals.",
+    )
+    example: str | Path | None = option(
+        None,
+        affects_result=False,
+        metavar="FILE",
+        help="Image with which rank compares the others.",
+    )
+    classes: list[str] = option(
+        default_factory=list, metavar="NAME", help="Answers of classify; by default the first folders of the images."
+    )
+    paired: bool = option(False, help="Show the original next to each generated image, for real-or-generated.")
+    max_images: int | None = option(
+        None, minimum=1, help="Number of images that are used, selected at random; by default all."
+    )
+    per_image: int | None = option(
+        None, minimum=1, help="Number of pictures of each image that are used, such as generated ones; by default all."
+    )
+    title: str = option("Image study", help="Title for participants and reports.")
+    question: str | None = option(None, help="Question above every trial; by default that of the task.")
+    seed: int = options.seed("the images that are used, and the order of trials")
+    overwrite: bool = options.overwrite()
+
+    def check(self) -> None:
+        """Refuse options that do not fit the task."""
+        for name, task in (("classes", CLASSIFY), ("example", RANK), ("paired", REAL_OR_GENERATED)):
+            if getattr(self, name) and self.type != task:
+                raise UserError(f"--{name} belongs to {task}, not to {self.type}; leave it out")
 
 
 @settings
