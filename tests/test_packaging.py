@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "stedfm_hf"
 HARMFUL = ("torchvision", "timm", "lightly")
-DATA_SUFFIXES = {".pyi", ".yaml", ".json", ".sbatch", ".jinja", ".html", ".md", ".safetensors"}
+DATA_SUFFIXES = {".pyi", ".yaml", ".json", ".sbatch", ".jinja", ".html", ".css", ".js", ".md", ".safetensors"}
 
 
 @pytest.fixture(scope="module")

@@ -75,10 +75,13 @@ PAGES = (
     ApiPage(
         "studies",
         "Studies",
-        "Build studies that ask people about images, simulate them before they begin, and analyse the answers.",
+        "Build, simulate and serve studies that ask people about images, and analyse the answers.",
         names=(
             "stedfm_hf.studies.build.build_study",
             "stedfm_hf.studies.simulate.simulate_study",
+            "stedfm_hf.studies.serving.serve.serve_study",
+            "stedfm_hf.studies.serving.invite.invite_participants",
+            "stedfm_hf.studies.serving.export.export_answers",
             "stedfm_hf.studies.analyse.analyse_study",
         ),
     ),

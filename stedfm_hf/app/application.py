@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -16,6 +13,7 @@ from stedfm_hf.app.settings import AppSettings
 from stedfm_hf.runs import UserError, print_note
 from stedfm_hf.runs.result import Result
 from stedfm_hf.runs.settings import takes_settings
+from stedfm_hf.runs.stop_signals import stop_signals
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -56,7 +54,7 @@ def launch_app(settings: AppSettings) -> AppResult:
     """
     _require_gradio()
     blocks, close = assemble(settings)
-    with _stop_signals() as stopped:
+    with stop_signals() as stopped:
         try:
             _, address, _ = blocks.launch(prevent_thread_lock=True, **launch_options(settings))
             print_note(f"the app is at {address} (stop it with Ctrl-C)")
@@ -155,21 +153,6 @@ def launch_options(settings: AppSettings) -> dict[str, Any]:
         "quiet": True,
         "show_error": False,
     }
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C and SIGTERM set, in place of ending the process."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _free_port(host: str) -> int:

@@ -12,8 +12,9 @@ import gradio as gr
 import numpy as np
 
 from stedfm_hf.app.page import Page, Updates, cells, opened, picture
-from stedfm_hf.app.viewing import OpenedImage, automatic_limits, open_image, write_picture
+from stedfm_hf.app.viewing import OpenedImage, open_image, write_picture
 from stedfm_hf.app.visits import Visit
+from stedfm_hf.reports.figures import automatic_limits
 from stedfm_hf.runs import UserError
 
 

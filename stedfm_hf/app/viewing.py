@@ -21,7 +21,7 @@ from stedfm_hf.data.sources import ImageFile
 from stedfm_hf.images import SeriesInfo, StedImage, list_series, read_image
 from stedfm_hf.inference.one_image import one_channel
 from stedfm_hf.inference.overlay import thumbnail
-from stedfm_hf.reports.figures import display_limits, scale_bar, style
+from stedfm_hf.reports.figures import automatic_limits, scale_bar, style, to_8bit
 from stedfm_hf.runs import UserError, atomic_path
 
 LARGEST, SMALLEST = 1024, 512
@@ -120,28 +120,6 @@ def open_image(
         image = read_image(file, series=series)
     opened = OpenedImage(file, found, series, image, channel if channel < len(image.array) else 0, (0.0, 1.0))
     return replace(opened, limits=automatic_limits(opened.plane))
-
-
-def automatic_limits(plane: np.ndarray) -> tuple[float, float]:
-    """Return the default display range: minimum and 99.8th percentile of the finite pixels."""
-    finite = plane[np.isfinite(plane)]
-    return display_limits(finite) if finite.size else (0.0, 1.0)
-
-
-def to_8bit(plane: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """Convert intensities (H, W) to the grey levels that are shown; a pixel that is not finite is black.
-
-    Args:
-        plane: Intensities.
-        limits: Intensities shown as black (0) and white (255).
-
-    Example:
-        >>> to_8bit(np.array([[0, 500, 1000, 2000]], np.uint16), (0, 1000)).tolist()
-        [[0, 128, 255, 255]]
-    """
-    low, high = limits
-    scaled = (np.nan_to_num(plane.astype(np.float32), nan=low) - low) / max(high - low, 1e-12)
-    return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import typer
 
 from stedfm_hf.runs.command_line import add_command
-from stedfm_hf.studies.settings import StudyAnalyseSettings, StudyBuildSettings, StudySimulateSettings
+from stedfm_hf.studies.settings import (
+    StudyAnalyseSettings,
+    StudyBuildSettings,
+    StudyExportSettings,
+    StudyInviteSettings,
+    StudyServeSettings,
+    StudySimulateSettings,
+)
 
 study = typer.Typer(
     name="study",
@@ -26,6 +33,27 @@ add_command(
     "stedfm_hf.studies.simulate:simulate_study",
     settings=StudySimulateSettings,
     example="stedfm study simulate study.yaml --participants 5 10 20 --output simulated",
+)
+add_command(
+    study,
+    "serve",
+    "stedfm_hf.studies.serving.serve:serve_study",
+    settings=StudyServeSettings,
+    example="stedfm study serve study.yaml --answers answers.sqlite",
+)
+add_command(
+    study,
+    "invite",
+    "stedfm_hf.studies.serving.invite:invite_participants",
+    settings=StudyInviteSettings,
+    example="stedfm study invite answers.sqlite --participants 10",
+)
+add_command(
+    study,
+    "export",
+    "stedfm_hf.studies.serving.export:export_answers",
+    settings=StudyExportSettings,
+    example="stedfm study export answers.sqlite --output answers.parquet",
 )
 add_command(
     study,

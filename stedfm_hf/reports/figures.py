@@ -86,6 +86,28 @@ def display_limits(image: np.ndarray) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
+def automatic_limits(plane: np.ndarray) -> tuple[float, float]:
+    """Return the default display range: minimum and 99.8th percentile of the finite pixels."""
+    finite = plane[np.isfinite(plane)]
+    return display_limits(finite) if finite.size else (0.0, 1.0)
+
+
+def to_8bit(plane: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Convert intensities (H, W) to the grey levels that are shown; a pixel that is not finite is black.
+
+    Args:
+        plane: Intensities.
+        limits: Intensities shown as black (0) and white (255).
+
+    Example:
+        >>> to_8bit(np.array([[0, 500, 1000, 2000]], np.uint16), (0, 1000)).tolist()
+        [[0, 128, 255, 255]]
+    """
+    low, high = limits
+    scaled = (np.nan_to_num(plane.astype(np.float32), nan=low) - low) / max(high - low, 1e-12)
+    return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+
+
 def show_image(
     axes: Axes,
     image: np.ndarray,

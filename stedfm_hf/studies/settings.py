@@ -4,14 +4,48 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from stedfm_hf.runs import UserError, options
 from stedfm_hf.runs.settings import argument, option, settings
 from stedfm_hf.studies.study import CLASSIFY, RANK, REAL_OR_GENERATED, TYPES
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""Addresses at which only programs on this computer reach a server."""
+
 
 def _study() -> Any:
     return argument(affects_result=False, metavar="STUDY", help="Study file (YAML).")
+
+
+def _address(more: str) -> Any:
+    return option(
+        None,
+        affects_result=False,
+        metavar="URL",
+        parse=parse_address,
+        help=f"Address that participants open, such as https://study.example.org{more}.",
+    )
+
+
+def parse_address(text: str) -> str:
+    """Return the address of a server without a final slash.
+
+    Raises:
+        UserError: If it is not `http://HOST` or `https://HOST`, perhaps with a port.
+
+    Example:
+        >>> parse_address("https://study.example.org/")
+        'https://study.example.org'
+    """
+    try:
+        parts = urlsplit(text)
+        is_valid = parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/")
+        if is_valid and not (parts.query or parts.fragment or parts.username) and parts.port != 0:
+            return text.rstrip("/")
+    except ValueError:
+        pass
+    raise UserError(f"address {text!r} is not http://HOST or https://HOST, such as https://study.example.org")
 
 
 @settings
@@ -118,4 +152,76 @@ class StudySimulateSettings:
     image_sd: float = option(0.5, minimum=0, help="Standard deviation of the effects of images, in log odds.")
     null: bool = option(False, help="Simulate raters without any preference, to test the analysis.")
     seed: int = options.seed("the raters and the permutations")
+    overwrite: bool = options.overwrite()
+
+
+@settings
+class StudyServeSettings:
+    """Serve a study as web pages, on which people take part.
+
+    Participants need no account: each has a private link, by which they also come back after a pause. Each answer is
+    stored before the next trial is shown. The command prints the link of a page for you, on which you invite
+    participants, see their progress and download the answers.
+    """
+
+    study: str | Path = _study()
+    answers: Path = option(
+        Path("answers.sqlite"),
+        affects_result=False,
+        metavar="FILE",
+        help="File of the answers (SQLite), on a local disk; made if it does not exist, continued if it does.",
+    )
+    images: Path | None = option(
+        None,
+        affects_result=False,
+        metavar="DIR|URL",
+        storage=True,
+        help="Folder, or data set repository such as hf://datasets/my-lab/my-stimuli, of the images; by default that "
+        "of the study file.",
+    )
+    open: bool = option(
+        False, affects_result=False, help="Offer an open link, by which everybody who has it can take part."
+    )
+    max_participants: int = option(
+        500, affects_result=False, minimum=1, help="Number of participants up to which the open link admits new ones."
+    )
+    host: str = option("127.0.0.1", affects_result=False, help="Address to listen at; 0.0.0.0 admits other computers.")
+    port: int = option(8330, affects_result=False, minimum=0, maximum=65535, help="Port; 0 selects a free one.")
+    address: str | None = _address("; needed unless they use this computer")
+
+    def check(self) -> None:
+        """Refuse to serve other computers without knowing the address that they open."""
+        if self.host not in LOOPBACK and self.address is None:
+            raise UserError(f"--host {self.host} needs --address, the address that participants open")
+
+
+@settings
+class StudyInviteSettings:
+    """Make private links for new participants of a study that is or was served.
+
+    Each link is for one person. Keep the output: the links are not stored.
+    """
+
+    answers: str | Path = argument(affects_result=False, metavar="ANSWERS", help="File of the answers (SQLite).")
+    participants: int = option(1, affects_result=False, minimum=1, maximum=10_000, help="Number of links.")
+    address: str | None = _address("; by default that of the server")
+
+
+@settings
+class StudyExportSettings:
+    """Write the answers of a served study as a table for `stedfm study analyse`.
+
+    The server may be running.
+    """
+
+    answers: str | Path = argument(affects_result=False, metavar="ANSWERS", help="File of the answers (SQLite).")
+    output: Path = option(
+        Path("answers.parquet"), affects_result=False, metavar="FILE", help="Table to write (Parquet)."
+    )
+    push_to_hub: str | None = option(
+        None,
+        affects_result=False,
+        metavar="OWNER/NAME",
+        help="Private data set repository on the Hub that receives the table and the study file, too.",
+    )
     overwrite: bool = options.overwrite()

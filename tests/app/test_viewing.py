@@ -9,8 +9,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from stedfm_hf.app.viewing import automatic_limits, open_image, to_8bit, write_picture, zoom_of
+from stedfm_hf.app.viewing import open_image, write_picture, zoom_of
 from stedfm_hf.images import ImageReadError
+from stedfm_hf.reports.figures import automatic_limits, to_8bit
 from stedfm_hf.runs import UserError
 
 

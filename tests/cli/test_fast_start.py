@@ -180,6 +180,10 @@ MISTAKES = [
     ("evaluate weights --model demo nowhere --output out", "model nowhere: no such folder"),
     ("evaluate weights --model demo --output occupied", "holds other files"),
     ("study simulate missing.yaml", "missing.yaml: cannot be read"),
+    ("study serve missing.yaml", "missing.yaml: cannot be read"),
+    ("study serve missing.yaml --host 0.0.0.0", "needs --address"),
+    ("study invite missing.sqlite", "missing.sqlite: no such file"),
+    ("study export image.npy", "is not a file of answers"),
     ("study analyse occupied/thesis.txt answers.parquet", "the file must hold lines like `key: value`"),
 ]
 

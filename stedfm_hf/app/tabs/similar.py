@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 
 from stedfm_hf.app.index import Index
 from stedfm_hf.app.page import Page, Updates, cells, downloads, listed, opened, picture, position_in, write_map
-from stedfm_hf.app.viewing import automatic_limits, write_picture, zoom_of
+from stedfm_hf.app.viewing import write_picture, zoom_of
 from stedfm_hf.app.visits import Visit
 from stedfm_hf.inference.one_image import embed_image, embed_patches, patch_similarity
+from stedfm_hf.reports.figures import automatic_limits
 
 MAP_RANGE = (-0.2, 1.0)
 """Similarities shown as black and bright."""

@@ -1,0 +1,73 @@
+"""Page of the organiser: progress of the participants, new links, and the table of answers."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fastapi import HTTPException
+from starlette.responses import Response
+
+from stedfm_hf.studies.answers import SCHEMA
+from stedfm_hf.studies.serving.context import Context, private_link
+from stedfm_hf.studies.serving.export import answer_rows
+from stedfm_hf.studies.serving.pages import list_participants, render
+from stedfm_hf.studies.serving.participant import Form
+from stedfm_hf.studies.serving.security import whole_number
+from stedfm_hf.studies.serving.tokens import is_token
+
+_MOST_LINKS = 100
+
+
+class OrganiserRoutes:
+    """Handlers of the organiser's page.
+
+    Args:
+        context: What the pages need.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def show(self, token: str) -> Response:
+        """Show the progress of the participants."""
+        return self._page(token, [])
+
+    def invite(self, token: str, form: Form) -> Response:
+        """Make new private links and show them, once."""
+        self._check(token)
+        number = whole_number(form, "participants", _MOST_LINKS)
+        with self._context.store.writing() as transaction:
+            tokens = transaction.invite(number)
+        return self._page(token, [private_link(self._context.address, each) for each in tokens])
+
+    def download(self, token: str) -> Response:
+        """Send the table of answers."""
+        self._check(token)
+        with self._context.store.reading() as transaction:
+            rows = answer_rows(transaction)
+        content = BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), content, compression="zstd")
+        headers = {"Content-Disposition": 'attachment; filename="answers.parquet"'}
+        return Response(content.getvalue(), media_type="application/vnd.apache.parquet", headers=headers)
+
+    def _page(self, token: str, links: list[str]) -> Response:
+        """Return the page, with new links."""
+        self._check(token)
+        with self._context.store.reading() as transaction:
+            participants = list_participants(self._context.study, transaction)
+        return render(
+            "organiser",
+            study=self._context.study,
+            path=f"/organiser/{self._context.organiser}",
+            participants=participants,
+            answers=sum(each.done for each in participants),
+            links=links,
+            open_link=self._context.open_link,
+            most_links=_MOST_LINKS,
+        )
+
+    def _check(self, token: str) -> None:
+        if not is_token(token, self._context.organiser):
+            raise HTTPException(404)

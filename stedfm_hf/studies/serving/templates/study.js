@@ -1,0 +1,55 @@
+// Keyboard, response time, and no answer by the second click of a double click. The pages work without this script.
+"use strict";
+const GUARD_MS = 250;
+const form = document.querySelector("form.answer");
+const keys = new Map([...document.querySelectorAll("[data-key]")].map((each) => [each.dataset.key.toUpperCase(), each]));
+const pictures = [...document.querySelectorAll(".pictures .option")];
+if (pictures.length === 2) {
+  keys.set("ARROWLEFT", pictures[0]).set("ARROWRIGHT", pictures[1]);
+}
+let shownAt = Infinity;
+let isSent = false;
+
+const isReady = () => performance.now() - shownAt > GUARD_MS;
+
+Promise.allSettled([...document.images].map((each) => each.decode())).then(() =>
+  requestAnimationFrame(() => {
+    shownAt = performance.now();
+  }),
+);
+
+document.addEventListener("submit", (event) => {
+  const isAnswer = event.target === form;
+  if (isSent || (isAnswer && !isReady())) {
+    event.preventDefault();
+    return;
+  }
+  isSent = true;
+  // If the connection is lost, the participant can try again.
+  setTimeout(() => {
+    isSent = false;
+  }, 3000);
+  if (isAnswer) {
+    form.elements.seconds.value = ((performance.now() - shownAt) / 1000).toFixed(3);
+  }
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) {
+    return;
+  }
+  // Digits by their position: some keyboards need the shift key for them.
+  const digit = /^(?:Digit|Numpad)([0-9])$/.exec(event.code);
+  const found = keys.get(digit ? digit[1] : event.key.toUpperCase());
+  if (found) {
+    event.preventDefault();
+    found.click();
+  }
+});
+
+// A page that the browser kept is out of date.
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) {
+    location.reload();
+  }
+});
