@@ -35,7 +35,7 @@ _ENVIRONMENT = Environment(
 
 @dataclass(frozen=True)
 class Shown:
-    """Option of a trial as it is shown.
+    """Option of a trial, for the page.
 
     Attributes:
         key: Key of the keyboard, or "".
