@@ -24,7 +24,7 @@ def client_of(token: str) -> str:
 
     Example:
         >>> client_of("an example of a token")
-        'a1b9f8b0e1b0'
+        '02c5bdb273cc0db0e98444ee1d1e2af9504caf66'
     """
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 

@@ -198,6 +198,7 @@ def list_participants(study: Study, transaction: Transaction) -> list[Status]:
 
 
 def _status(study: Study, name: str, started: datetime | None, history: Sequence[Answer]) -> Status:
+    """Return the progress of a participant from the history of the answers."""
     progress = progress_of(study, name, history)
     times = [each.response_s for each in history if not each.undone and each.kind != PRACTICE]
     return Status(
