@@ -28,7 +28,7 @@ def is_loopback(host: str) -> bool:
 
 @settings
 class ServeSettings:
-    """Serve finders of structures to programs that control a microscope, over HTTP.
+    """Serve finders of structures to the program of a microscope.
 
     A client sends annotated images and gets a finder. Then it sends fields, and gets score maps or the regions to
     image next. Finders are kept on disk. Programs on this computer need no token; another address needs one.
