@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -18,7 +17,7 @@ import yaml
 
 pytest.importorskip("playwright")
 
-from playwright.sync_api import Browser, Page  # noqa: E402
+from playwright.sync_api import Browser, Locator, Page  # noqa: E402
 from playwright.sync_api import Error as BrowserError  # noqa: E402
 
 from docs.tools.check_site import find_chromium  # noqa: E402
@@ -93,13 +92,20 @@ class Window:
         return True
 
 
+def ready(page: Page) -> Locator:
+    """Options of a trial, when the pause is over in which a double click is ignored."""
+    page.locator("form.is-ready").wait_for()
+    return page.locator("form.is-ready .option")
+
+
 def click_first(page: Page) -> None:
     """Answer with the mouse."""
-    page.locator(".option").first.click()
+    ready(page).first.click()
 
 
 def press_key(page: Page) -> None:
     """Answer with the keyboard, where the confidence is asked, too."""
+    ready(page)
     page.keyboard.press("b")
     if page.locator(".confidence").count():
         page.keyboard.press("4")
@@ -108,7 +114,7 @@ def press_key(page: Page) -> None:
 @pytest.mark.parametrize("kind", [CHOOSE, CLASSIFY, REAL_OR_GENERATED, RANK])
 def test_five_people_at_once_finish_a_study(browser: Browser, tmp_path: Path, kind: str) -> None:
     more: dict[str, Any] = {"confidence": True} if kind == REAL_OR_GENERATED else {}
-    number = 2 if kind in (CHOOSE, RANK) else 1
+    number = 2 if kind == RANK else 1
     more |= {"practice": []} if kind == RANK else {}
     context = make_context(served_study(kind, number, **more), tmp_path)
     people = [Participant(context) for _ in range(5)]
@@ -118,7 +124,6 @@ def test_five_people_at_once_finish_a_study(browser: Browser, tmp_path: Path, ki
             window.start()
         working = windows
         while working:
-            working[0].page.wait_for_timeout(300)  # the pause in which a double click is ignored
             working = [
                 each
                 for number, each in enumerate(working)
@@ -146,7 +151,7 @@ def test_reload_back_double_click_and_two_tabs_are_safe(browser: Browser, tmp_pa
         page = window.page
 
         def shown() -> list[str]:
-            page.wait_for_timeout(300)
+            ready(page)
             return [str(each.get_attribute("src")) for each in page.locator("img").all()]
 
         first = shown()
@@ -156,7 +161,7 @@ def test_reload_back_double_click_and_two_tabs_are_safe(browser: Browser, tmp_pa
         second = shown()
         assert second != first and len(history(context)) == 1
         other = window.open()
-        other.wait_for_timeout(300)
+        ready(other)
         page.locator(".option").nth(1).click()
         third = shown()
         other.locator(".option").first.click()  # the same trial, in a tab that is out of date
@@ -188,7 +193,7 @@ def test_a_lost_connection_loses_no_answer(browser: Browser, tmp_path: Path) -> 
     with running(context) as served:
         window = Window(browser, served, who.path)
         window.start()
-        window.page.wait_for_timeout(300)
+        ready(window.page)
         window.context.set_offline(True)
         window.page.locator(".option").first.click()
         window.page.wait_for_timeout(300)
@@ -197,15 +202,14 @@ def test_a_lost_connection_loses_no_answer(browser: Browser, tmp_path: Path) -> 
         window.page.goto(window.address)
         # The request arrives, and the response is lost.
         window.context.route("**/answer", lambda route: (route.fetch(max_redirects=0), route.abort()))
-        window.page.wait_for_timeout(300)
-        window.page.locator(".option").first.click()
+        click_first(window.page)
         window.page.wait_for_timeout(500)
         window.context.unroute("**/answer")
         assert len(history(context)) == 1
         window.page.goto(window.address)
         assert "2 of 3" in window.page.content()
         while window.step(click_first):
-            window.page.wait_for_timeout(300)
+            pass
         window.context.close()
     assert [each.trial for each in history(context)] == [0, 1, 2]
 
@@ -218,13 +222,16 @@ def test_pages_work_without_scripts_and_fit_a_phone(browser: Browser, tmp_path: 
         window = Window(browser, served, who.path, java_script_enabled=False, **phone)
         window.start()
         page = window.page
-        for _ in range(5):  # a practice trial, its feedback and three trials
-            page.wait_for_timeout(300)
-            page.locator(".continue button, button.option").first.tap()
+        page.locator("button.option").first.tap()
+        page.locator(".continue button").tap()
+        for number in (1, 2, 3):
+            page.get_by_text(f"{number} of 3").wait_for()
+            page.locator("button.option").first.tap()
         page.get_by_role("heading", name="Thank you").wait_for()
         window.context.close()
         plain = Window(browser, served, Participant(context).path, **phone)
         plain.start()
+        ready(plain.page)
         assert plain.page.evaluate("document.documentElement.scrollWidth") <= 390
         plain.context.close()
     assert len(history(context)) == 4
@@ -254,9 +261,9 @@ def test_a_killed_server_loses_at_most_the_answer_in_flight(browser: Browser, tm
         page.get_by_role("button", name="Take part").click()
         private = page.url
         page.get_by_role("button", name="I agree, start").click()
-        for _ in range(2):
-            page.wait_for_timeout(300)
-            page.locator(".option").first.click()
+        for number in (1, 2):
+            page.get_by_text(f"{number} of 4").wait_for()
+            click_first(page)
         page.get_by_text("3 of 4").wait_for()
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -265,10 +272,9 @@ def test_a_killed_server_loses_at_most_the_answer_in_flight(browser: Browser, tm
         process, again = serve()
         assert again == link
         page.goto(private)
-        assert re.search("3 of 4", page.content())
-        for _ in range(2):
-            page.wait_for_timeout(300)
-            page.locator(".option").first.click()
+        for number in (3, 4):
+            page.get_by_text(f"{number} of 4").wait_for()
+            click_first(page)
         page.get_by_role("heading", name="Thank you").wait_for()
     finally:
         process.send_signal(signal.SIGTERM)

@@ -10,17 +10,16 @@ if (pictures.length === 2) {
 let shownAt = Infinity;
 let isSent = false;
 
-const isReady = () => performance.now() - shownAt > GUARD_MS;
-
 Promise.allSettled([...document.images].map((each) => each.decode())).then(() =>
   requestAnimationFrame(() => {
     shownAt = performance.now();
+    setTimeout(() => form.classList.add("is-ready"), GUARD_MS);
   }),
 );
 
 document.addEventListener("submit", (event) => {
   const isAnswer = event.target === form;
-  if (isSent || (isAnswer && !isReady())) {
+  if (isSent || (isAnswer && !form.classList.contains("is-ready"))) {
     event.preventDefault();
     return;
   }
