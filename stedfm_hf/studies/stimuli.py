@@ -50,13 +50,18 @@ def make_stimuli(
     if kind == CHOOSE:
         return _choose(groups, images)
     if kind == CLASSIFY:
+        if len(set(classes)) < 2:
+            raise UserError("classify needs at least two answers; name them with --classes")
         return [
             StimulusPictures(each, group=group, truth=_known(class_of(each.image), classes))
             for group, pictures in groups.items()
             for each in pictures
         ]
     if kind == RANK:
-        return [StimulusPictures(each, group=group) for group, pictures in groups.items() for each in pictures]
+        ranked = [StimulusPictures(each, group=group) for group, pictures in groups.items() for each in pictures]
+        if len(ranked) < 2:
+            raise UserError("rank compares images; give at least two")
+        return ranked
     return _paired(groups) if paired else _single(groups)
 
 

@@ -104,6 +104,8 @@ def test_search_results_are_ranked(place: Path, tmp_path: Path, capsys: pytest.C
         (("A={}/maps0", "--type", "real-or-generated"), "A: holds no generated images"),
         (("A={}/nothing", "--type", "classify"), "nothing: no such folder"),
         (("A={}/found", "--type", "rank"), "the images that the search found are needed"),
+        (("A={}/images/rings", "--type", "classify"), "classify needs at least two answers"),
+        (("A={}/images/rings", "--type", "rank"), "rank compares images; give at least two"),
         (("={}/found", "--type", "rank"), "is not GROUP=FOLDER"),
         (("A={}/images", "--type", "rank", "--paired"), "--paired belongs to real-or-generated, not to rank"),
     ],

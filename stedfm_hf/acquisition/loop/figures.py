@@ -14,7 +14,7 @@ from matplotlib.patches import Circle, Rectangle
 
 from stedfm_hf.acquisition.loop.comparison import curves, interval
 from stedfm_hf.acquisition.loop.fields import EmbeddedField
-from stedfm_hf.acquisition.loop.policies import POLICIES, Policy
+from stedfm_hf.acquisition.loop.policies import POLICIES, Policy, ScoredPolicy
 from stedfm_hf.acquisition.loop.power import PowerRow
 from stedfm_hf.acquisition.loop.running import Step
 from stedfm_hf.acquisition.loop.scenes import Scene
@@ -65,7 +65,7 @@ def plot_scene(shown: Shown) -> Figure:
         first.set_title(f"overview; circles: {shown.target.replace('_', ' ')}")
         _circle(first, shown, TARGET)
         for axes, (policy, steps, _) in zip(others, shown.runs, strict=False):
-            if policy.needs_overview:
+            if isinstance(policy, ScoredPolicy):
                 show_image(axes, policy.scores(0), colour_map="gray")
                 axes.get_images()[0].set_extent(_extent(shown.field))
                 axes.set(xlim=(-0.5, overview.pixels.shape[1] - 0.5), ylim=(overview.pixels.shape[0] - 0.5, -0.5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -22,7 +23,7 @@ Position = tuple[float, float]
 
 
 @dataclass(eq=False)
-class Policy:
+class Policy(ABC):
     """Rule that chooses the next region.
 
     Attributes:
@@ -40,30 +41,13 @@ class Policy:
     examples: Examples | None = None
     name: ClassVar[str]
     needs_overview: ClassVar[bool] = True
-    learns: ClassVar[bool] = False
 
+    @abstractmethod
     def choose(self, visited: Sequence[Position]) -> Position:
         """Return the centre of the next region.
 
         Args:
             visited: Centres of the regions so far.
-        """
-        scores = self.scores(len(visited))
-        return self.best(scores, visited) or self.random_position(visited)
-
-    def scores(self, number: int) -> np.ndarray:
-        """Return the score of every patch of the overview (rows, cols).
-
-        Args:
-            number: Number of regions so far.
-        """
-        raise NotImplementedError
-
-    def update(self, found: Examples) -> None:
-        """Use what an acquired region shows.
-
-        Args:
-            found: Its patches in the overview, labelled by what the acquired image shows.
         """
 
     def best(self, scores: np.ndarray, visited: Sequence[Position]) -> Position | None:
@@ -119,7 +103,24 @@ class Random(Policy):
         return self.random_position(visited)
 
 
-class Intensity(Policy):
+class ScoredPolicy(Policy):
+    """Regions at the maxima of a score map; at random where all maxima overlap earlier regions."""
+
+    def choose(self, visited: Sequence[Position]) -> Position:
+        """Return the highest maximum."""
+        scores = self.scores(len(visited))
+        return self.best(scores, visited) or self.random_position(visited)
+
+    @abstractmethod
+    def scores(self, number: int) -> np.ndarray:
+        """Return the score of every patch of the overview (rows, cols).
+
+        Args:
+            number: Number of regions so far.
+        """
+
+
+class Intensity(ScoredPolicy):
     """The brightest patches of the overview."""
 
     name = "intensity"
@@ -131,7 +132,7 @@ class Intensity(Policy):
 
 
 @dataclass(eq=False)
-class Template(Policy):
+class Template(ScoredPolicy):
     """The patches that are most similar to an annotated object of the target."""
 
     name = "template"
@@ -146,10 +147,10 @@ class Template(Policy):
 
 
 @dataclass(eq=False)
-class Classifier(Policy):
+class Classifier(ScoredPolicy):
     """The patches with the highest probability; the classifier is fitted again after every region."""
 
-    name, learns = "classifier", True
+    name = "classifier"
     _learned: list[Examples] = field(default_factory=list, init=False)
     _scores: np.ndarray | None = field(default=None, init=False)
 

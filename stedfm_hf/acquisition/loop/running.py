@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stedfm_hf.acquisition.loop.policies import Policy, Position
+from stedfm_hf.acquisition.loop.policies import Classifier, Policy, Position
 from stedfm_hf.acquisition.loop.scenes import Scene
 from stedfm_hf.acquisition.microscope import Frame
 from stedfm_hf.acquisition.simulated_microscope import Dose, SimulatedMicroscope
@@ -116,7 +116,7 @@ def run_loop(
         inside = scene.counts(np.where(_inside(frame, scene.owner.shape, microscope), before, 0))
         found |= {number for number in wanted.tolist() if inside[number] >= FOUND * initial[number]}
         steps.append(Step(len(visited), x_um, y_um, len(found), microscope.dose))
-        if policy.learns:
+        if isinstance(policy, Classifier):
             assert policy.field is not None
             overview = policy.field.frame
             step = microscope.overview_step
