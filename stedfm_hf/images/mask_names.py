@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-import numpy as np
-
+from ..modeling.npy_stedfm import read_npy_header
 from ..runs.errors import UserError
 from ..runs.wording import counted, some_of
 from .folders import FoundImage, composed, find_images, is_result_file, suffix_of, walk_files
@@ -262,9 +261,7 @@ def is_pickled(file: Path) -> bool:
     """Return whether an `.npy` file holds Python objects, such as `a_seg.npy` of Cellpose; reads its header only."""
     try:
         with file.open("rb") as stream:
-            version = np.lib.format.read_magic(stream)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            return bool(read(stream)[2].hasobject)
+            return bool(read_npy_header(stream)[2].hasobject)
     except Exception:  # NumPy parses the header as Python, and a damaged one raises any error of the parser
         return False
 

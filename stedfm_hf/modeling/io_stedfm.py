@@ -50,6 +50,7 @@ from .io_types_stedfm import (
     read_exactly,
     unique_names,
 )
+from .npy_stedfm import read_npy_header
 
 try:
     from PIL.BmpImagePlugin import BmpImageFile
@@ -319,14 +320,12 @@ def _array_series(
 ) -> LazySeries:
     """List the array of an `.npy` stream: (H, W), (C, H, W), or (H, W, C) as of `channel_axis`."""
 
-    def header() -> tuple[IO[bytes], tuple[int, ...], bool, np.dtype[Any]]:
+    def at_array() -> IO[bytes]:
         stream = open_stream()
-        version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            return stream, *np.lib.format.read_array_header_1_0(stream)
-        return stream, *np.lib.format.read_array_header_2_0(stream)
+        read_npy_header(stream)
+        return stream
 
-    _, shape, fortran, dtype = header()
+    shape, fortran, dtype = read_npy_header(open_stream())
     check_dtype(dtype)
     if len(shape) not in (2, 3):
         raise ImageReadError(f"is an array of shape {shape}; save it as (height, width) or (channels, height, width)")
@@ -336,7 +335,7 @@ def _array_series(
     info = make_info(name, channels_first, dtype, None, colours, stored=stored, packed=packed)
 
     def load() -> np.ndarray:
-        stream = header()[0]
+        stream = at_array()
         pixels = read_exactly(stream, math.prod(shape) * dtype.itemsize).view(dtype)
         stream.read(1)  # the end of a member of an archive: here its checksum is compared
         array = pixels.reshape(shape[::-1]).T if fortran else pixels.reshape(shape)
@@ -344,7 +343,7 @@ def _array_series(
 
     def load_region(rows: range, columns: range) -> np.ndarray:
         """Read rows of the array, which lie together in the file."""
-        stream = header()[0]
+        stream = at_array()
         start = stream.tell()
         channels, height, width = channels_first
         inner = channels if last else 1

@@ -88,12 +88,10 @@ def _zip_contains_pickle(file: IO[bytes], depth: int) -> bool:
 
 def _has_objects(file: IO[bytes]) -> bool:
     """Return whether a NumPy array holds Python objects, which are stored as a pickle."""
-    from numpy.lib import format
+    from stedfm_hf.modeling.npy_stedfm import read_npy_header
 
     try:
-        version = format.read_magic(file)
-        read = format.read_array_header_1_0 if version == (1, 0) else format.read_array_header_2_0
-        return bool(read(file)[2].hasobject)
+        return bool(read_npy_header(file)[2].hasobject)
     except ValueError:  # a damaged header
         return False
 

@@ -27,6 +27,7 @@ from stedfm_hf.data.repository.layout import STORED_DTYPES, Crop, Scaling
 from stedfm_hf.data.settings import LABEL_KEY
 from stedfm_hf.modeling.io_tiff_stedfm import read_tiff
 from stedfm_hf.modeling.io_types_stedfm import pixel_size, unit_in_nm
+from stedfm_hf.modeling.npy_stedfm import read_npy_header
 from stedfm_hf.runs.closed_pickle import ClosedUnpickler
 
 QUANTILES = (0.001, 0.999)
@@ -221,10 +222,7 @@ def _npy_header(content: bytes) -> tuple[int, tuple[int, ...], bool, np.dtype[An
 
 @lru_cache(maxsize=64)
 def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    stream = io.BytesIO(header)
-    if np.lib.format.read_magic(stream) == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    return np.lib.format.read_array_header_2_0(stream)
+    return read_npy_header(io.BytesIO(header))
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from stedfm_hf.data.archives.members import printable
+from stedfm_hf.modeling.npy_stedfm import read_npy_header
 from stedfm_hf.runs.closed_pickle import ClosedUnpickler
 
 MAX_ARRAY_BYTES = 2**26
@@ -59,9 +60,7 @@ def _decode(name: str, content: bytes) -> Any:
         ValueError: The number of bytes does not match the shape, or a pickle is too large or not plain data.
     """
     stream = io.BytesIO(content)
-    is_version_1 = np.lib.format.read_magic(stream) == (1, 0)
-    read_header = np.lib.format.read_array_header_1_0 if is_version_1 else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(stream)
+    shape, _, dtype = read_npy_header(stream)
     if not dtype.hasobject:
         if math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
             raise ValueError(
