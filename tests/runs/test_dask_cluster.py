@@ -26,10 +26,11 @@ from stedfm_hf.discovery.index import index
 from stedfm_hf.inference import embed, segment
 from stedfm_hf.inference.preparation import Preparation
 from stedfm_hf.runs import UserError
-from stedfm_hf.runs.dask_cluster import check_cluster
+from stedfm_hf.runs.dask_cluster import check_cluster, open_cluster
 from stedfm_hf.runs.parts import PartStore
 from tests.models import tiny_config
 
+dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes the POSIX way")
 WITH_TIMES = ("manifest.json", "README.md")
@@ -259,6 +260,11 @@ def test_a_wrong_cluster_is_refused_at_once(cluster: str, message: str) -> None:
         check_cluster(cluster)
 
 
+def test_workers_of_this_machine_are_not_profiled() -> None:
+    with open_cluster("local:1") as workers:
+        assert workers.submit(dask.config.get, "distributed.worker.profile.enabled").result() is False
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -267,6 +273,7 @@ def test_a_wrong_cluster_is_refused_at_once(cluster: str, message: str) -> None:
         ("{system: slrm, jobs: 2}", "did you mean slurm"),
         ("{system: slurm, jobs: none}", "must be a number"),
         ("{system: slurm, jobs: 1, waltime: 1}", "the key 'waltime' is unknown; did you mean walltime"),
+        ("{system: slurm, jobs: 1, job_script_prologue: module load cuda}", "must be a list of lines"),
         ("a: [", "cannot be read as YAML"),
     ],
 )
