@@ -22,7 +22,7 @@ class Work:
 
     def __init__(self, max_seconds: float) -> None:
         self._max_seconds = max_seconds
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="stedfm-serve")
+        self._thread: ThreadPoolExecutor | None = None
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Wait for the turn of a function, and return its result.
@@ -40,8 +40,17 @@ class Work:
             with time_limit(self._max_seconds):
                 return function(*args, **kwargs)
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, compute)
+        return await asyncio.get_running_loop().run_in_executor(self.thread, compute)
+
+    @property
+    def thread(self) -> ThreadPoolExecutor:
+        """The thread, which starts with the first computation."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="stedfm-serve")
+        return self._thread
 
     def close(self) -> None:
-        """End the thread after the computation that it does."""
-        self._thread.shutdown(cancel_futures=True)
+        """End the thread after the computation that it does; the next computation starts another one."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+            self._thread = None

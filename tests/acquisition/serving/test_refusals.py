@@ -237,7 +237,7 @@ def test_a_full_queue_and_a_slow_computation_are_refused(model: Path, tmp_path: 
             going.set()
             busy.wait(30)
 
-        parts(http).work._thread.submit(keep_busy)
+        parts(http).work.thread.submit(keep_busy)
         going.wait(30)
         found: list[Any] = []
         threads = [

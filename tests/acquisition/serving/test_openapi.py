@@ -1,0 +1,79 @@
+"""No request makes the server fail: those of its OpenAPI description, and files with random changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from stedfm_hf.acquisition import Client
+from tests.acquisition.serving.serving_world import field, mask, npy, tiff
+
+schemathesis = pytest.importorskip("schemathesis")
+
+FILES = [npy(field(0)), tiff(field(0)), tiff(field(0), compression="zlib"), tiff(field(0), tile=(32, 32))]
+
+
+@pytest.fixture(scope="package")
+def described(server: TestClient) -> Any:
+    """Requests of the OpenAPI description."""
+    return schemathesis.openapi.from_asgi("/openapi.json", server.app)
+
+
+@pytest.fixture(scope="package")
+def known(server: TestClient) -> tuple[str, str]:
+    """The token of a client, and the id of its finder."""
+    client = Client(http=server)
+    finder = client.create_finder(field(0), mask=mask(0), rotations=False)
+    return str(client.token), finder.id
+
+
+schema = schemathesis.pytest.from_fixture("described")
+
+
+@schema.parametrize()
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
+def test_described_requests_never_fail(case: Any, known: tuple[str, str]) -> None:
+    token, finder = known
+    if "finder" in (case.query or {}):
+        case.query["finder"] = finder
+    response = case.call(headers={"Authorization": f"Bearer {token}"})
+    assert response.status_code < 500 or response.status_code == 503, response.text
+    if response.status_code >= 400:
+        assert list(response.json()) == ["error"]
+
+
+@given(
+    file=st.sampled_from(FILES),
+    changes=st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=4)), max_size=4),
+    end=st.integers(0, 12_000),
+)
+@settings(max_examples=60)
+def test_changed_files_never_fail(
+    file: bytes, changes: list[tuple[int, bytes]], end: int, server: TestClient, known: tuple[str, str]
+) -> None:
+    token, finder = known
+    body = bytearray(file)
+    for at, content in changes:
+        body[at : at + len(content)] = content
+    response = server.post(
+        "/regions",
+        params={"finder": finder, "count": 2},
+        content=bytes(body[:end]),
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    assert response.status_code in (200, 400, 413, 415)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 80), (3, 3), (33, 7)])
+@pytest.mark.parametrize("value", [0, np.nan, np.inf, 65535, 1e300])
+def test_small_constant_and_infinite_images_have_finite_scores(
+    shape: tuple[int, int], value: float, server: TestClient, known: tuple[str, str]
+) -> None:
+    client = Client(http=server, token=known[0])
+    assert np.isfinite(client.score(np.full(shape, value), known[1]).values).all()
+    assert len(client.regions(np.full(shape, value), known[1], min_score=-1, count=1)) == 1
