@@ -84,7 +84,7 @@ class ImageReader:
             with tifffile.TiffFile(file) as tif:
                 count = len(tif.pages)
                 pages = [tif.pages[number].aspage() for number in range(min(count, MOST_PAGES))]
-                largest = max(math.prod(each.chunks) for each in pages)
+                largest = max(math.prod(map(int, each.chunks)) for each in pages)
                 compressed = any(int(each.compression) != 1 for each in pages)
         except Exception:  # tifffile raises errors of many types for damaged files, which `open_series` explains
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,8 @@ from tests.acquisition.serving.serving_world import field, mask, npy, tiff
 
 schemathesis = pytest.importorskip("schemathesis")
 
+HOST = {"Host": "127.0.0.1"}
 FILES = [npy(field(0)), tiff(field(0)), tiff(field(0), compression="zlib"), tiff(field(0), tile=(32, 32))]
-
-
-@pytest.fixture(scope="package")
-def described(server: TestClient) -> Any:
-    """Requests of the OpenAPI description."""
-    return schemathesis.openapi.from_asgi("/openapi.json", server.app)
 
 
 @pytest.fixture(scope="package")
@@ -32,19 +28,25 @@ def known(server: TestClient) -> tuple[str, str]:
     return str(client.token), finder.id
 
 
-schema = schemathesis.pytest.from_fixture("described")
-
-
-@schema.parametrize()
-@settings(max_examples=10, suppress_health_check=list(HealthCheck))
-def test_described_requests_never_fail(case: Any, known: tuple[str, str]) -> None:
+def test_described_requests_never_fail(server: TestClient, known: tuple[str, str]) -> None:
     token, finder = known
-    if "finder" in (case.query or {}):
-        case.query["finder"] = finder
-    response = case.call(headers={"Authorization": f"Bearer {token}"})
-    assert response.status_code < 500 or response.status_code == 503, response.text
-    if response.status_code >= 400:
-        assert list(response.json()) == ["error"]
+    schema = schemathesis.openapi.from_asgi("/openapi.json", server.app, headers=HOST)
+    operations = [found.ok() for found in schema.get_all_operations()]
+    statuses: dict[str, set[int]] = defaultdict(set)
+
+    def never_fails(case: Any) -> None:
+        if "finder" in (case.query or {}):
+            case.query["finder"] = finder
+        response = case.call(headers={"Authorization": f"Bearer {token}", **HOST})
+        statuses[case.operation.label].add(response.status_code)
+        assert response.status_code < 500, (case.operation.label, response.text)
+        if response.status_code >= 400:
+            assert list(response.json()) == ["error"]
+
+    for operation in operations:
+        how = settings(max_examples=20, suppress_health_check=list(HealthCheck))
+        how(given(case=operation.as_strategy())(never_fails))()
+    assert len(statuses) == len(operations) == 12 and statuses["GET /health"] == {200}
 
 
 @given(
@@ -52,7 +54,7 @@ def test_described_requests_never_fail(case: Any, known: tuple[str, str]) -> Non
     changes=st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=4)), max_size=4),
     end=st.integers(0, 12_000),
 )
-@settings(max_examples=60)
+@settings(max_examples=300)
 def test_changed_files_never_fail(
     file: bytes, changes: list[tuple[int, bytes]], end: int, server: TestClient, known: tuple[str, str]
 ) -> None:
