@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests docs/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-acquisition bench-backends bench-busy bench-cluster bench-clustering bench-data bench-generation bench-interpretability bench-phenotype bench-retrieval bench-search bench-segmentation bench-shards bench-start clean
+.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-acquisition bench-backends bench-busy bench-cluster bench-clustering bench-data bench-generation bench-interpretability bench-phenotype bench-retrieval bench-search bench-segmentation bench-serving bench-shards bench-start clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -108,6 +108,9 @@ bench-cluster: $(INSTALLED) ## Measure Dask next to a process pool, and a millio
 
 bench-interpretability: $(INSTALLED) ## Delete patches and look for a planted grid with maps; write docs/benchmarks/interpretability.md
 	"$(BIN)/python" -m tests.benchmarks.interpretability
+
+bench-serving: $(INSTALLED) ## Measure requests to `stedfm serve` next to library calls and write docs/benchmarks/serving.md
+	"$(BIN)/python" -m tests.benchmarks.serving latency
 
 bench-shards: $(INSTALLED) ## Measure a data set of 10,000 shards and write docs/benchmarks/shards.md
 	"$(BIN)/python" -m tests.benchmarks.shards

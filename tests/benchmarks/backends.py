@@ -26,7 +26,7 @@ from stedfm_hf.exports.onnx_format import export_onnx
 from stedfm_hf.exports.openvino_format import export_openvino
 from stedfm_hf.exports.runtime_models import FILES, load_runtime_model
 from stedfm_hf.inference import embed
-from tests.benchmarks.timing import machine, spread, table, take_turns
+from tests.benchmarks.timing import instruction_sets, machine, spread, table, take_turns
 
 BATCH = 8
 SIZE = 224
@@ -48,17 +48,6 @@ BACKENDS = {
     "openvino": ("float32", "bfloat16"),
 }
 """Precisions of each backend whose accuracy is measured."""
-FLAGS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "avx512_fp16",
-    "avx_vnni",
-    "amx_tile",
-    "amx_int8",
-    "amx_bf16",
-)
 Network = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -189,16 +178,6 @@ def _cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (first * second).sum(1) / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1)
 
 
-def flags() -> str:
-    """Return the instruction sets of the CPU that matter for matrix products."""
-    path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return "unknown"
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(("flags", "Features"))]
-    known = set(lines[0].split(":", 1)[1].split()) if lines else set()
-    return " ".join(flag for flag in FLAGS if flag in known) or "none of those that are listed"
-
-
 def main() -> None:
     """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -213,7 +192,7 @@ def main() -> None:
     text = PAGE.format(
         sentence=sentence,
         machine=f"{machine()}, {versions}",
-        flags=flags(),
+        flags=instruction_sets(),
         load=load,
         batch=BATCH,
         size=SIZE,

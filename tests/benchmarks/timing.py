@@ -19,6 +19,17 @@ import torch
 import transformers
 
 MATMUL = (4096, 4096, 2048)
+FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "avx_vnni",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,16 @@ def machine() -> str:
         f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}, "
         f"NumPy {np.__version__}"
     )
+
+
+def instruction_sets() -> str:
+    """The instruction sets of the CPU that matter for matrix products."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return "unknown"
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(("flags", "Features"))]
+    known = set(lines[0].split(":", 1)[1].split()) if lines else set()
+    return " ".join(flag for flag in FLAGS if flag in known) or "none of those that are listed"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
