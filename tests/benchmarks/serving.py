@@ -278,8 +278,8 @@ are mostly those between two computations.
 vit-small with random weights and a finder of one template; a 16-bit field of {2 * SIZE**2 / 1e6:.1f} MB, sent as
 `.npy` over the loopback address. Tiles of 224 pixels at a distance of 224 or 112 pixels (`--tile-overlap 0` and the
 default). A request and the same call in Python take turns, on the same model in the same process. "It adds" is the
-median of their differences. The last value above is what a request with `demo` adds, divided by the fastest request of each
-distance. p99 of few rounds is close to the slowest one.
+median of their differences. The last value above is what a request with `demo` adds, divided by the fastest request
+of each distance. p99 of few rounds is close to the slowest one.
 
 `python -m tests.benchmarks.serving soak --minutes 30` sends requests at a fixed rate to a server on the loopback
 address, makes and deletes finders, and prints the memory of the server and the number of lost finders.
