@@ -21,6 +21,7 @@ from PIL import Image
 from stedfm_hf import StedFmForImageClassification, StedFmForSemanticSegmentation
 from stedfm_hf.app import visits as visits_module
 from stedfm_hf.app.settings import AppSettings
+from stedfm_hf.app.tabs.find import parse_places
 from stedfm_hf.app.visits import Visits
 from stedfm_hf.data import simulate_image
 from stedfm_hf.discovery.cluster import cluster
@@ -188,6 +189,28 @@ def test_every_tab_gives_what_the_library_computes(visitor: Visitor, folder: Pat
     both = pq.read_table(visitor.download("embeddings.parquet", tmp_path))
     assert both["path"].to_pylist() == ["cell.tif", "fibres.png"]
     assert both.slice(1).equals(embed(folder / "fibres.png", model="demo", device="cpu").table)
+
+
+def test_structures_like_the_clicked_ones_are_found(visitor: Visitor, folder: Path, tmp_path: Path) -> None:
+    visitor.upload(folder / "cell.tif")
+    visitor.go_to("Find structures")
+    visitor.page.locator("#find-count input").fill("3")
+    visitor.page.locator("#image-view img").click(position={"x": 100, "y": 120})
+    visitor.page.wait_for_selector("#find-regions img")
+    (first,) = parse_places(visitor.page.locator("#find-places textarea").input_value())
+    before = visitor.source_of("#find-regions img")
+    visitor.page.locator("#find-regions img").click(position={"x": 200, "y": 60})
+    visitor.wait_for_another("#find-regions img", before)
+    places = parse_places(visitor.page.locator("#find-places textarea").input_value())
+    assert places[0] == first and len(places) == 2
+    assert "Templates: the patches at 2 places" in visitor.page.locator("#find-summary").inner_text()
+    regions = pq.read_table(visitor.download(".regions.parquet", tmp_path)).to_pylist()
+    assert 1 <= len(regions) <= 3 and [each["rank"] for each in regions] == list(range(1, len(regions) + 1))
+    assert tifffile.imread(visitor.download(".scores1.tif", tmp_path)).shape[-2:] == (19, 17)
+    visitor.press("Clear places")
+    visitor.page.wait_for_selector("#find-regions img", state="hidden")
+    visitor.press("Find structures")
+    assert "no place is clicked" in visitor.alert()
 
 
 def test_the_tree_of_groups_is_walked_through_and_downloaded(visitor: Visitor, folder: Path, tmp_path: Path) -> None:

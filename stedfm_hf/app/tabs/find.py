@@ -152,11 +152,11 @@ def add_find(page: Page) -> None:
         return {places_box: gr.Row(visible=chosen == CLICKED)}
 
     def clear_places(_: Visit) -> Updates:
-        return {places: ""} | page.hide_results("image")
+        return {places: "", result: gr.Column(visible=False)}
 
     inputs, results = [choice, places, size, count], [shown, score_map, summary, table, files]
     page.on([choice.change], show_places, [choice], [places_box], message)
-    page.on([clear.click], clear_places, [], [places, *page.results["image"]], message)
+    page.on([clear.click], clear_places, [], [places, result], message)
     page.on([button.click], run, inputs, results, message, computes=True, shows=result)
     changed = [choice, places, places_box, *results]
     for each in (page.view, shown):
