@@ -244,7 +244,10 @@ def _report_masks(images: Sequence[FoundImage]) -> None:
 def _is_repository(folder: Path) -> bool:
     if protocol_of(folder) in ("http", "https"):
         return False  # a web server lists no folders
-    return (folder / INDEX_FILE).is_file() and (folder / "data").is_dir()
+    try:
+        return (folder / INDEX_FILE).is_file() and (folder / "data").is_dir()
+    except ValueError:  # above the repositories of the Hub
+        return False
 
 
 def _labels_setting(labels: str | Path | None) -> str | None:
