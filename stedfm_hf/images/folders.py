@@ -106,7 +106,7 @@ def find_images(
         any_input = True
         candidates, folders, is_file = _candidates(as_path(one))
         found = [each for each in candidates if is_file or _is_readable(each.file, readable)]
-        suffixes = Counter(suffix_of(each.file) for each in candidates if each not in set(found))
+        suffixes = Counter(suffix_of(each.file) for each in set(candidates).difference(found))
         unreadable = {} if is_file else {suffix: n for suffix, n in suffixes.items() if suffix not in readable}
         if not candidates and not folders and not as_path(one).exists():
             raise UserError(f"{one}: no file matches the pattern; check it, or give a folder")
@@ -121,7 +121,7 @@ def find_images(
         skipped.update(unreadable)
         results.update({real_path(each): each for each in folders})
         if not is_file and (images_only := [each for each in found if not is_result_file(each.file.name)]):
-            results.update({real_path(each.file): each.file for each in found if each not in set(images_only)})
+            results.update({real_path(each.file): each.file for each in found if is_result_file(each.file.name)})
             found = images_only
         excluded = leave_out(found) if leave_out and not is_file else ()
         for each in found:

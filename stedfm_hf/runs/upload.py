@@ -100,9 +100,10 @@ def upload(
         commit = str(api.repo_info(hub_id, repo_type=repo_type).sha)
         if tag is not None:
             _check_tag(api, hub_id, repo_type, tag, commit if not (changed or removed) else None)
+        new = set(changed)
         for number, part in enumerate(parts):
             is_last = number == len(parts) - 1
-            wanted = [name for name in part.names if name in set(changed)]
+            wanted = [name for name in part.names if name in new]
             if not wanted and not (is_last and removed):
                 continue
             commit = api.upload_folder(

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from stedfm_hf.images import find_images
+from stedfm_hf.images.folders import FoundImage
+from stedfm_hf.images.mask_names import find_masks
 from stedfm_hf.runs.errors import UserError
 
 
@@ -33,6 +35,15 @@ def test_a_folder_is_walked_and_others_are_counted(folder: Path) -> None:
     assert [image.path for image in found.images] == ["a.TIFF", "b.tif", "sub/a.npy", "sub/deep/c.msr"]
     assert all((folder / image.path).samefile(image.file) for image in found.images)
     assert found.skipped == {"": 1, ".txt": 1}
+
+
+def test_the_work_is_proportional_to_the_number_of_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(300):
+        (folder / f"{number}.tif").write_bytes(b"x")
+    hashed, hash_of = [], FoundImage.__hash__
+    monkeypatch.setattr(FoundImage, "__hash__", lambda self: hashed.append(self) or hash_of(self))
+    find_images(folder, leave_out=find_masks)
+    assert len(hashed) < 20 * 300
 
 
 @pytest.mark.parametrize(
