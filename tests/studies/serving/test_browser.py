@@ -26,7 +26,7 @@ from stedfm_hf.studies.serving.context import Context  # noqa: E402
 from stedfm_hf.studies.serving.store import Store, kept  # noqa: E402
 from stedfm_hf.studies.study import CHOOSE, CLASSIFY, RANK, REAL_OR_GENERATED, parse_study  # noqa: E402
 from tests.app.browsers import chromium  # noqa: E402
-from tests.studies.examples import values  # noqa: E402
+from tests.studies.examples import stimuli, values  # noqa: E402
 from tests.studies.serving.served import (  # noqa: E402
     Participant,
     history,
@@ -283,3 +283,45 @@ def test_a_killed_server_loses_at_most_the_answer_in_flight(browser: Browser, tm
     with Store(tmp_path / "answers.sqlite").reading() as transaction:
         assert [each.trial for each in transaction.history()] == [0, 1, 2, 3]
     assert process.returncode == 0
+
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+DESKTOP = {"viewport": {"width": 1280, "height": 800}}
+BUTTONS = "[...document.querySelectorAll('main :is(button, label, a)')].map((each) => each.getBoundingClientRect())"
+IMAGES = "[...document.images].map((each) => Math.min(each.clientWidth, each.clientHeight))"
+"""Smallest of width and height of each image, in pixels."""
+
+
+def three_maps() -> dict[str, Any]:
+    """Three maps to choose from, and their image."""
+    shown = [each | {"image": "cell.png"} for each in stimuli(CHOOSE, 1, "ABC")]
+    return {"stimuli": shown, "attention": [], "expect": {}}
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        (CHOOSE, three_maps()),
+        (CLASSIFY, {"classes": ["x", "y", "z", "Other", "Unclassifiable"]}),
+        (REAL_OR_GENERATED, {}),
+        (RANK, {}),
+    ],
+    ids=["choose", "classify", "real-or-generated", "rank"],
+)
+def test_all_buttons_are_within_the_window(
+    browser: Browser, tmp_path: Path, kind: str, more: dict[str, Any], size: dict[str, Any]
+) -> None:
+    of = served_study(kind, 1, practice=[], confidence=True, question="Which image shows it best?", **more)
+    context = make_context(of, tmp_path)
+    with running(context) as served:
+        window = Window(browser, served, Participant(context).path, **size)
+        window.start()
+        ready(window.page)
+        width, height = size["viewport"].values()
+        boxes = window.page.evaluate(BUTTONS)
+        assert len(boxes) > 6 and all(
+            0 <= box["left"] <= box["right"] <= width and 0 <= box["top"] <= box["bottom"] <= height for box in boxes
+        )
+        assert min(window.page.evaluate(IMAGES)) >= 100
+        window.context.close()
