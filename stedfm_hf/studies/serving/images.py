@@ -14,7 +14,7 @@ from stedfm_hf.reports.figures import automatic_limits, to_8bit
 from stedfm_hf.runs import Progress, UserError, some_of
 from stedfm_hf.runs.copies import local_copy
 from stedfm_hf.runs.files import sha256_file
-from stedfm_hf.runs.storage import as_path
+from stedfm_hf.runs.storage import as_path, is_remote
 from stedfm_hf.studies.serving.sessions import all_images
 from stedfm_hf.studies.study import Study
 
@@ -56,6 +56,12 @@ def prepare_images(
             except (OSError, ValueError) as error:
                 problems.append(f"{path}: {_reason(error, str(source))}")
             progress.update()
+    if len(problems) == len(paths) and is_remote(folder):
+        reason = problems[0].rpartition(": ")[2]
+        raise UserError(
+            f"{folder}: no image can be read ({reason}); check the address and, if it is private, the credentials "
+            "(HF_TOKEN for hf://)"
+        )
     if problems:
         raise UserError(f"images cannot be shown: {some_of(problems)}; correct the study file or add the images")
     return files, hashes

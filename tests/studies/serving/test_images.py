@@ -9,9 +9,10 @@ import tifffile
 from PIL import Image, PngImagePlugin
 
 from stedfm_hf.reports.figures import display_limits, to_8bit
-from stedfm_hf.runs import UserError
+from stedfm_hf.runs import UserError, sha256_file
 from stedfm_hf.studies.serving.images import LARGEST, encode, prepare_images
 from stedfm_hf.studies.study import CHOOSE
+from tests.hub_server import hub_server, use_hub
 from tests.studies.serving.served import served_study, write_images
 
 
@@ -87,3 +88,24 @@ def test_images_of_a_remote_folder(tmp_path: Path, memory: str) -> None:
     (UPath(memory) / "A/0.png").unlink()
     with pytest.raises(UserError, match="A/0.png: "):
         prepare_images(of, memory, tmp_path / "out")
+
+
+def test_images_of_a_repository_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = served_study(CHOOSE, 1)
+    write_images(of, tmp_path / "images")
+    (tmp_path / "out").mkdir()
+    with hub_server() as hub:
+        use_hub(hub, monkeypatch)
+        repository = hub.add("dataset", "lab/stimuli", tmp_path / "images", private=True)
+        files, hashes = prepare_images(of, "hf://datasets/lab/stimuli", tmp_path / "out")
+        for path, file in files.items():
+            assert file.read_bytes() == encode(tmp_path / "images" / path)
+            assert hashes[path] == sha256_file(tmp_path / "images" / path)
+        repository.commit("Remove an image", {each: repository.files[each] for each in files if each != "A/0.png"})
+        use_hub(hub, monkeypatch)  # forgets the listings
+        with pytest.raises(UserError, match=r"images cannot be shown: A/0.png: no such file or folder;"):
+            prepare_images(of, "hf://datasets/lab/stimuli", tmp_path / "out")
+        use_hub(hub, monkeypatch, token=None)
+        for name in ("lab/stimuli", "lab/nothing"):
+            with pytest.raises(UserError, match=f"{name}: no image can be read .*HF_TOKEN"):
+                prepare_images(of, f"hf://datasets/{name}", tmp_path / "out")
