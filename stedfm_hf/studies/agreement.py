@@ -9,6 +9,9 @@ import pandas as pd
 
 from stedfm_hf.metrics.statistics import bootstrap_interval
 
+SHUFFLES = 200
+"""Number of shuffles of the answers that show agreement by chance."""
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -21,6 +24,9 @@ class Agreement:
         alpha_low: Lower bound of the 95 % bootstrap interval of alpha over stimuli.
         alpha_high: Upper bound.
         stimuli: Number of stimuli with two answers or more.
+        majority: Fraction of the answers to each of these stimuli that are its most frequent answer, in descending
+            order.
+        majority_by_chance: The same if all answers are shuffled between the stimuli; mean over shuffles.
         distinct: Number of different answers to each of these stimuli, in ascending order.
     """
 
@@ -30,6 +36,8 @@ class Agreement:
     alpha_low: float
     alpha_high: float
     stimuli: int
+    majority: tuple[float, ...]
+    majority_by_chance: tuple[float, ...]
     distinct: tuple[int, ...]
 
 
@@ -53,7 +61,17 @@ def measure_agreement(answers: pd.DataFrame) -> Agreement | None:
     if np.isfinite(alpha) and len(several) > 1:
         low, high = bootstrap_interval(several, statistic=krippendorff_alpha)
     distinct = np.sort((several > 0).sum(axis=1)).tolist()
-    return Agreement(fleiss_kappa(complete), len(complete), alpha, low, high, len(several), tuple(distinct))
+    return Agreement(
+        fleiss_kappa(complete),
+        len(complete),
+        alpha,
+        low,
+        high,
+        len(several),
+        tuple(_majority(several).tolist()),
+        tuple(_majority_by_chance(several).tolist()),
+        tuple(distinct),
+    )
 
 
 def fleiss_kappa(counts: np.ndarray) -> float:
@@ -96,3 +114,21 @@ def krippendorff_alpha(counts: np.ndarray) -> float:
         return float("nan")
     observed = ((raters**2 - (counts**2).sum(axis=1)) / (raters - 1)).sum()
     return float(1 - (n - 1) * observed / expected)
+
+
+def _majority(counts: np.ndarray) -> np.ndarray:
+    """Return the fraction of the most frequent answer to each stimulus, in descending order."""
+    return np.sort(counts.max(axis=1) / counts.sum(axis=1))[::-1]
+
+
+def _majority_by_chance(counts: np.ndarray) -> np.ndarray:
+    """Return the mean of `_majority` over shuffles of all answers between the stimuli."""
+    numbers = counts.astype(int)
+    stimulus = np.repeat(np.arange(len(numbers)), numbers.sum(axis=1))
+    answer = np.repeat(np.arange(numbers.shape[1]), numbers.sum(axis=0))
+    rng, total = np.random.default_rng(0), np.zeros(len(numbers))
+    for _ in range(SHUFFLES):
+        shuffled = np.zeros_like(counts)
+        np.add.at(shuffled, (stimulus, rng.permutation(answer)), 1)
+        total += _majority(shuffled)
+    return total / SHUFFLES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from stedfm_hf.reports.figures import GRID, INK, MUTED, PALETTE, label_colours, shortened, style
 from stedfm_hf.studies.analysis import Analysis
@@ -34,16 +35,29 @@ def scores_figure(analysis: Analysis) -> Figure:
 
 
 def agreement_figure(analysis: Analysis) -> Figure | None:
-    """Plot how many different answers each stimulus received, from the fewest to the most."""
-    if analysis.agreement is None or not analysis.agreement.distinct:
+    """Plot the fraction of the most frequent answer to each stimulus, or the number of different answers.
+
+    The published figure shows the number of different answers, which says little with two answers to choose from.
+    """
+    found = analysis.agreement
+    if found is None:
         return None
-    distinct = analysis.agreement.distinct
     with style():
-        figure = Figure(figsize=(4.6, 2.4), layout="constrained")
+        figure = Figure(figsize=(4.6, 2.6), layout="constrained")
         axes = figure.subplots()
-        axes.step(np.arange(len(distinct) + 1), [*distinct, distinct[-1]], where="post", color=PALETTE[0])
-        axes.set(xlabel="stimuli, sorted", ylabel="different answers", ylim=(0, max(distinct) + 0.5))
-        axes.set_yticks(range(max(distinct) + 1))
+        at = np.arange(len(found.majority) + 1)
+        axes.set(xlabel="stimuli, sorted", xlim=(0, at[-1]))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if analysis.reference:
+            axes.step(at, [*found.distinct, found.distinct[-1]], where="post", color=PALETTE[0])
+            axes.set(ylabel="different answers", ylim=(0, max(found.distinct) + 0.5))
+            axes.set_yticks(range(max(found.distinct) + 1))
+        else:
+            curves = (found.majority_by_chance, MUTED, "--", "by chance"), (found.majority, PALETTE[0], "-", "found")
+            for values, colour, line, label in curves:
+                axes.step(at, [*values, values[-1]], line, where="post", color=colour, label=label)
+            axes.set(ylabel="most frequent answer", ylim=(0, 1.05))
+            axes.legend(loc="lower left")
         axes.grid(axis="y", color=GRID, linewidth=0.6)
     return figure
 

@@ -44,7 +44,7 @@ def write_analysis_report(folder: Path, analysis: Analysis) -> Path:
             total = int(analysis.confusion[group].to_numpy().sum())
             alt = f"Confusion matrix of {group}"
             shown += _figure(folder, figure, f"confusion_{number}", alt, caption.format(total))
-        sections.append(Section("Confusion", [], shown))
+        sections.append(Section("Confusion matrices", [], shown))
     if not analysis.detection.empty:
         sections.append(_detection(folder, analysis))
     if analysis.agreement is not None:
@@ -86,7 +86,8 @@ def _scores(folder: Path, analysis: Analysis) -> Section:
     ]
     note = "p (chance): paired permutation test over participants, corrected by Holm's method." if with_chance else ""
     if analysis.study.type == RANK:
-        note = f"Only the {len(analysis.rankings)} participants who finished the ranking count."
+        kept = len(analysis.kept.participants) - analysis.kept.excluded
+        note = f"{len(analysis.rankings)} of {kept} participants finished the ranking; the others are not counted."
     title = scores.name[0].upper() + scores.name[1:]
     return Section(title, [], shown, Table(head + ["p (chance)"] * with_chance, rows, note))
 
@@ -96,12 +97,12 @@ def _differences(analysis: Analysis) -> Section | None:
     tests = analysis.tests
     if len(tests.means) < 2:
         return None
-    within = "labels permuted among all scores, F statistic" if analysis.reference else "within participants"
+    within = "labels permuted among all scores, F statistic" if analysis.reference else "permuted within participants"
+    ranked = "scores treated as independent" if analysis.reference else "ranks permuted within participants"
     text = [
-        f"Permutation test over participants ({within}): {_p_text(tests.p_participants)}. "
+        f"Permutation test over participants: {_p_text(tests.p_participants)} ({within}). "
         f"Permutation test over stimuli: {_p_text(tests.p_stimuli)}. "
-        f"Kruskal-Wallis test, which treats the scores of a participant as independent: "
-        f"H = {_number(tests.kruskal, 2)}, {_p_text(tests.p_kruskal)}.",
+        f"Kruskal-Wallis test: H = {_number(tests.kruskal, 2)}, {_p_text(tests.p_kruskal)} ({ranked}).",
         "A small p-value over participants says that other people would agree about these images. A small one over "
         "stimuli says that the result holds for other images like these. A claim about both needs both.",
     ]
@@ -119,7 +120,8 @@ def _differences(analysis: Analysis) -> Section | None:
     note = (
         "P-values are not corrected, as in the published analysis."
         if analysis.reference
-        else "Permutation tests are paired by participant. P-values of each column are corrected by Holm's method."
+        else "Scores (permutation) and their ranks (Mann-Whitney) are permuted within participants. P-values of each "
+        "column are corrected by Holm's method."
     )
     if not rows:
         return Section("Differences between groups", [*text, "Pairs were not compared."])
@@ -169,11 +171,16 @@ def _agreement(folder: Path, analysis: Analysis) -> Section:
     if np.isfinite(found.alpha_low):
         alpha += f" (95 % interval {found.alpha_low:.2f} to {found.alpha_high:.2f}, over {found.stimuli} stimuli)"
     text = [
-        f"{alpha}; Fleiss' kappa is {_number(found.fleiss, 2)}, over the {found.fleiss_stimuli} stimuli that most "
-        "participants answered. 1 is perfect agreement, 0 agreement by chance."
+        f"{alpha}; Fleiss' kappa is {_number(found.fleiss, 2)}, over the {found.fleiss_stimuli} stimuli with "
+        "the most answers. 1 is perfect agreement, 0 agreement by chance."
     ]
-    caption = "Number of different answers to each stimulus: 1 where all participants agree."
-    shown = _figure(folder, figures.agreement_figure(analysis), "agreement", "Different answers", caption)
+    caption = (
+        "Number of different answers to each stimulus: 1 where all participants agree."
+        if analysis.reference
+        else "Fraction of the participants who gave the most frequent answer to each stimulus: 1 where all agree. "
+        "Dashed: the same after all answers were shuffled between the stimuli."
+    )
+    shown = _figure(folder, figures.agreement_figure(analysis), "agreement", "Agreement by stimulus", caption)
     return Section("Agreement", text, shown)
 
 
@@ -186,11 +193,14 @@ def _mixed(analysis: Analysis) -> Section | None:
         [each.group, f"{each.log_odds:+.2f}", _interval(each.low, each.high, 2), f"{np.exp(each.log_odds):.2f}"]
         for each in found.effects
     ]
-    note = (
-        f"Log odds of {found.event}, compared with {found.baseline}. Standard deviations of the random effects: "
-        f"{found.participant_sd:.2f} (participants), {found.stimulus_sd:.2f} (stimuli). Fitted by variational Bayes, "
-        "whose intervals can be too narrow."
-    )
+    deviations = {
+        "participants": found.participant_sd,
+        "preferences of participants for groups": found.preference_sd,
+        "stimuli": found.stimulus_sd,
+    }
+    stated = ", ".join(f"{value:.2f} ({name})" for name, value in deviations.items() if np.isfinite(value))
+    compared = "" if analysis.study.type == CHOOSE else f", compared with {found.baseline}"
+    note = f"Log odds of {found.event}{compared}. Standard deviations of the random effects: {stated}."
     text = ["The model takes into account that the same participants answered about the same stimuli."]
     head = ["group", "log odds", "95 % interval", "odds ratio"]
     return Section("Mixed model", text, table=Table(head, rows, note))
@@ -242,4 +252,4 @@ def _p(value: float) -> str:
 
 def _p_text(value: float) -> str:
     text = _p(value)
-    return f"p {text}" if text[0] == "<" else f"p = {text}"
+    return (f"p {text}" if text[0] == "<" else f"p = {text}").replace(" ", "\N{NO-BREAK SPACE}")

@@ -53,7 +53,8 @@ class Pairwise:
         low: Lower bound of its 95 % confidence interval (Student's t of paired differences).
         high: Upper bound.
         p: P-value of the permutation test: paired, or of independent samples for the reference protocol.
-        p_mann_whitney: P-value of the Mann-Whitney test, which treats the scores as independent.
+        p_mann_whitney: P-value of the statistic of the Mann-Whitney test, permuted within participants; for the
+            reference protocol that of independent samples.
     """
 
     first: str
@@ -73,8 +74,10 @@ class GroupTests:
         means: Mean score of each group.
         p_participants: P-value of the permutation test of all groups: labels are permuted within each participant, or
             for the reference protocol among all scores (F statistic).
-        kruskal: Statistic of the Kruskal-Wallis test, which treats the scores as independent.
-        p_kruskal: P-value of this test.
+        kruskal: Statistic of the Kruskal-Wallis test, of the participants with a score of every group; for the
+            reference protocol of all scores.
+        p_kruskal: P-value of this statistic, permuted within participants; for the reference protocol that of
+            independent samples.
         p_stimuli: P-value of the permutation test with stimuli as the units: small if the difference also holds for
             other stimuli like these.
         pairs: Comparisons of two groups; for the reference protocol only if `p_kruskal` is below 0.05.
@@ -109,11 +112,15 @@ def compare_groups(
         The tests; values that are not defined are NaN.
     """
     columns = [column[np.isfinite(column)] for column in scores.values.T]
-    kruskal, p_kruskal = _kruskal(columns)
     if reference:
+        kruskal, p_kruskal = _kruskal(columns)
         p = _pooled_p_value(columns, n_resamples, seed)
     else:
-        p = within_p_value(scores.values, n_resamples=n_resamples, seed=seed)
+        complete = scores.values[np.isfinite(scores.values).all(axis=1)]
+        kruskal, _ = _kruskal(list(complete.T))
+        # Scores of a participant are not independent: fractions of choices sum to 1.
+        p_kruskal = within_p_value(_ranks(complete), n_resamples=n_resamples, seed=seed)
+        p = within_p_value(complete, n_resamples=n_resamples, seed=seed)
     pairs: list[Pairwise] = []
     if not reference or p_kruskal < LEVEL:
         pairs = _pairs(scores, columns, reference, n_resamples, seed)
@@ -258,15 +265,18 @@ def _pairs(scores: Scores, columns: list[np.ndarray], reference: bool, n_resampl
     """Compare all pairs of groups that have scores."""
     found, numbers = [], [number for number, values in enumerate(columns) if len(values) > 1]
     for first, second in itertools.combinations(numbers, 2):
-        difference = scores.values[:, first] - scores.values[:, second]
-        difference = difference[np.isfinite(difference)]
+        both = scores.values[:, [first, second]]
+        both = both[np.isfinite(both).all(axis=1)]
+        difference = both[:, 0] - both[:, 1]
         if reference:
             p = _pooled_p_value([columns[first], columns[second]], n_resamples, seed)
-        elif len(difference):
-            p = permutation_test(difference, np.zeros_like(difference), n_resamples=n_resamples, seed=seed)
+            p_ranks = float(stats.mannwhitneyu(columns[first], columns[second]).pvalue)
+        elif len(both):
+            p, p_ranks = (
+                permutation_test(*values.T, n_resamples=n_resamples, seed=seed) for values in (both, _ranks(both))
+            )
         else:
             continue
-        p_ranks = float(stats.mannwhitneyu(columns[first], columns[second]).pvalue)
         low, high = t_interval(difference)
         mean = float(difference.mean()) if len(difference) else float("nan")
         found.append((scores.groups[first], scores.groups[second], mean, low, high, p, p_ranks))
@@ -304,6 +314,11 @@ def _kruskal(columns: list[np.ndarray]) -> tuple[float, float]:
         return float("nan"), float("nan")
     found = stats.kruskal(*known)
     return float(found.statistic), float(found.pvalue)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return the ranks of values of any shape among all of them."""
+    return stats.rankdata(values).reshape(values.shape)
 
 
 def _pooled_p_value(columns: list[np.ndarray], n_resamples: int, seed: int) -> float:

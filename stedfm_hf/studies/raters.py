@@ -12,7 +12,7 @@ from scipy.special import expit, logit, softmax
 from stedfm_hf.runs.errors import UserError
 from stedfm_hf.studies.answers import ATTENTION, TRIAL
 from stedfm_hf.studies.plan import Trial, plan_trials, sides, start_sorter
-from stedfm_hf.studies.study import CHOOSE, RANK, REAL, REAL_OR_GENERATED, Stimulus, Study
+from stedfm_hf.studies.study import CHOOSE, CLASSIFY, RANK, REAL, REAL_OR_GENERATED, Stimulus, Study
 
 ATTENTIVE = 0.97
 """Probability of a right answer in an attention trial."""
@@ -27,7 +27,8 @@ class Raters:
     Attributes:
         rater_sd: Standard deviation of the preferences of raters around those of the study file, in log odds.
         image_sd: Standard deviation of the effects of images, in log odds.
-        null: Whether raters have no preference and images do not differ.
+        null: Whether raters have no preference and images do not differ: groups have the mean of their expectations,
+            and if the main question is whether answers are better than chance, raters guess.
     """
 
     rater_sd: float = 0.5
@@ -136,11 +137,12 @@ class _Preferences:
 
     def __init__(self, study: Study, raters: Raters, rng: np.random.Generator) -> None:
         self.study = study
-        chance = 1 / (len(study.groups) if study.type == CHOOSE else 2)
+        chance = 1 / len(study.answers)
         expect = dict(study.expect) or dict.fromkeys(study.groups, chance)
+        self.guess = raters.null and study.type == CLASSIFY and len(study.groups) == 1
         if raters.null:
-            mean = 0.5 if study.type == REAL_OR_GENERATED else sum(expect.values()) / len(expect)
-            expect = dict.fromkeys(study.groups, mean)
+            is_chance = self.guess or study.type == REAL_OR_GENERATED
+            expect = dict.fromkeys(study.groups, chance if is_chance else sum(expect.values()) / len(expect))
         self.planted = expect
         values = np.array([expect[group] for group in study.groups])
         self.log_odds = np.log(values) if study.type == CHOOSE else logit(values)
@@ -153,7 +155,7 @@ class _Preferences:
         if self.study.type == CHOOSE:
             return str(rng.choice(self.study.groups, p=softmax(log_odds)))
         truth = REAL if self.study.is_paired else stimulus.truth
-        if truth is None:
+        if truth is None or self.guess:
             return str(rng.choice(options))
         known = stimulus.group in self.study.groups
         right = expit(log_odds[self.study.groups.index(stimulus.group)] if known else log_odds.mean())

@@ -44,6 +44,26 @@ def test_strengths_and_errors_are_those_of_a_logistic_regression() -> None:
     assert fitted.wins.sum() == 300 and fitted.comparisons.sum() == 600
 
 
+def test_strengths_of_the_worked_example() -> None:
+    """Agresti, Categorical data analysis, 2002, section 10.6: baseball, 1987; strengths compared with Baltimore."""
+    teams = ["Milwaukee", "Detroit", "Toronto", "New York", "Boston", "Cleveland", "Baltimore"]
+    won = np.array(
+        [
+            [0, 7, 9, 7, 7, 9, 11],
+            [6, 0, 7, 5, 11, 9, 9],
+            [4, 6, 0, 7, 7, 8, 12],
+            [6, 8, 6, 0, 6, 7, 10],
+            [6, 2, 6, 7, 0, 7, 12],
+            [4, 4, 5, 6, 6, 0, 6],
+            [2, 4, 1, 3, 1, 7, 0],
+        ]
+    )
+    games = [(teams[a], teams[b]) for (a, b), number in np.ndenumerate(won) for _ in range(number)]
+    fitted = fit_bradley_terry(teams, *zip(*games, strict=True), prior_sd=INFINITE)
+    published = [1.58, 1.44, 1.29, 1.25, 1.11, 0.68, 0.0]
+    np.testing.assert_allclose(fitted.strength - fitted.strength[-1], published, atol=0.006)
+
+
 def test_intervals_over_participants_cover_the_truth() -> None:
     """Raters differ: intervals that ignore it would be too narrow."""
     of, inside, total = study(RANK, 4), 0, 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+from statsmodels.stats.multitest import multipletests
 
 from stedfm_hf.studies.agreement import fleiss_kappa, krippendorff_alpha, measure_agreement
 from stedfm_hf.studies.analysis import analyse_answers
@@ -55,15 +58,14 @@ def test_agreement_without_variation_is_undefined() -> None:
     assert found.distinct == (1,) and measure_agreement(same[:1]) is None
 
 
-def test_rank_tests_are_those_of_scipy_with_corrected_pairs() -> None:
-    values = np.random.default_rng(0).random((8, 3)) + np.array([0.0, 0.2, 0.4])
+def test_the_published_rank_tests_are_those_of_scipy() -> None:
+    values = np.random.default_rng(0).random((8, 3)) + np.array([0.0, 0.4, 0.8])
     found = compare_groups(scores(values, 0.5), n_resamples=200)
-    assert (found.kruskal, found.p_kruskal) == pytest.approx(tuple(stats.kruskal(*values.T)))
-    raw = [stats.mannwhitneyu(values[:, a], values[:, b]).pvalue for a, b in ((0, 1), (0, 2), (1, 2))]
-    assert min(each.p_mann_whitney for each in found.pairs) == pytest.approx(3 * min(raw))
     reference = compare_groups(scores(values, 0.5), reference=True, n_resamples=200)
-    if found.p_kruskal < 0.05:
-        assert [each.p_mann_whitney for each in reference.pairs] == pytest.approx(raw)
+    assert (reference.kruskal, reference.p_kruskal) == pytest.approx(tuple(stats.kruskal(*values.T)))
+    assert found.kruskal == reference.kruskal and reference.p_kruskal < 0.05
+    raw = [stats.mannwhitneyu(values[:, a], values[:, b]).pvalue for a, b in ((0, 1), (0, 2), (1, 2))]
+    assert [each.p_mann_whitney for each in reference.pairs] == pytest.approx(raw)
     interval = stats.ttest_1samp(values[:, 0], 0).confidence_interval()
     assert t_interval(values[:, 0]) == pytest.approx((interval.low, interval.high))
     mean = reference.means[0]
@@ -91,6 +93,116 @@ def test_permutation_tests_are_those_of_scipy() -> None:
         alternative="greater",
     )
     assert within_p_value(paired) == pytest.approx(exact.pvalue, abs=0.02)
+
+
+def test_permutation_tests_of_three_groups_and_of_chance_are_those_of_scipy() -> None:
+    values = np.random.default_rng(3).random((6, 3)) + np.array([0.0, 0.15, 0.3])
+    found = compare_groups(scores(values, 0.5))
+
+    def exact(samples: tuple[np.ndarray, ...], statistic: Any) -> float:
+        """P-value of permutations within participants, or of signs for one sample."""
+        return float(
+            stats.permutation_test(
+                samples,
+                statistic,
+                permutation_type="samples",
+                alternative="greater",
+                vectorized=False,
+                n_resamples=1999,
+                rng=0,
+            ).pvalue
+        )
+
+    columns = tuple(values.T)
+    assert found.p_participants == pytest.approx(exact(columns, lambda *each: np.var(np.mean(each, axis=1))), abs=0.03)
+    assert found.p_kruskal == pytest.approx(exact(columns, lambda *each: stats.kruskal(*each).statistic), abs=0.03)
+    chance = [exact((column - 0.5,), lambda each: abs(each.mean())) for column in columns]
+    corrected = multipletests(chance, method="holm")[1]
+    assert [each.p_chance for each in found.means] == pytest.approx(corrected, abs=0.03)
+    assert [each.sd for each in found.means] == pytest.approx(values.std(axis=0, ddof=1))
+    pairs = list(itertools.combinations(columns, 2))
+    middle = 6 * 6 / 2
+    ranked = [exact(each, lambda a, b: abs(stats.mannwhitneyu(a, b).statistic - middle)) for each in pairs]
+    means = [exact(each, lambda a, b: abs((a - b).mean())) for each in pairs]
+    assert [each.p for each in found.pairs] == pytest.approx(multipletests(means, method="holm")[1], abs=0.03)
+    corrected = multipletests(ranked, method="holm")[1]
+    assert [each.p_mann_whitney for each in found.pairs] == pytest.approx(corrected, abs=0.04)
+    intervals = [stats.ttest_rel(*each).confidence_interval() for each in pairs]
+    assert [(each.low, each.high) for each in found.pairs] == [pytest.approx(tuple(each)) for each in intervals]
+
+
+def test_the_interval_of_alpha_is_that_of_scipy() -> None:
+    rng = np.random.default_rng(4)
+    answers = frame_of(
+        [
+            row(f"p{person}", number, f"c{number}", str(rng.choice(["A", "B"], p=[0.8, 0.2])), ("A", "B"))
+            for person in range(5)
+            for number in range(20)
+        ]
+    )
+    found = measure_agreement(answers)
+    counts = pd.crosstab(answers["stimulus"], answers["answer"]).to_numpy(float)
+    other = stats.bootstrap(
+        (np.arange(20),),
+        lambda rows: krippendorff_alpha(counts[rows]),
+        method="percentile",
+        vectorized=False,
+        n_resamples=2000,
+        rng=5,
+    ).confidence_interval
+    assert found is not None
+    assert (found.alpha_low, found.alpha_high) == pytest.approx((other.low, other.high), abs=0.04)
+    assert found.fleiss == pytest.approx(fleiss_kappa(counts))
+
+
+def test_agreement_by_stimulus_is_compared_with_shuffled_answers() -> None:
+    answers = {"c0": "AAAA", "c1": "AABB", "c2": "BBBB"}
+    rows = [row(f"p{i}", 0, name, each, ("A", "B")) for name, given in answers.items() for i, each in enumerate(given)]
+    found = measure_agreement(frame_of(rows))
+    assert found is not None and found.majority == (1.0, 1.0, 0.5)
+    # Six answers A and six B: the exact expectation of the mean over three stimuli of four answers.
+    hypergeometric = stats.hypergeom(12, 6, 4)
+    expected = sum(hypergeometric.pmf(k) * max(k, 4 - k) / 4 for k in range(5))
+    assert np.mean(found.majority_by_chance) == pytest.approx(expected, abs=0.02)
+
+
+def test_d_prime_of_the_worked_example() -> None:
+    """Macmillan and Creelman, 2005, chapter 1: hits 20 of 25, false alarms 10 of 25; d' 1.095, criterion -0.294."""
+    single, times = single_images(), 100  # the correction for few trials vanishes with many
+    rows = [
+        row("p", 0, name, each, single.answers)
+        for name, given in (
+            ("A0", ["generated"] * 20 * times + ["real"] * 5 * times),
+            ("r0", ["generated"] * 10 * times + ["real"] * 15 * times),
+        )
+        for each in given
+    ]
+    (found,) = detection(single, frame_of(rows)).itertuples()
+    assert (found.d_prime, found.criterion) == pytest.approx((1.095, -0.294), abs=2e-3)
+
+
+def test_confusion_and_recall_are_those_of_scikit_learn() -> None:
+    of = study(CLASSIFY, 12)
+    answers = frame_of(simulate_answers(of, 1).rows)
+    truth = np.array([str(of.by_id[each].truth) for each in answers["stimulus"]])
+    group = np.array([of.by_id[each].group for each in answers["stimulus"]])
+    found = scores_of(of, answers)
+    for number, name in enumerate(of.groups):
+        own = group == name
+        given = answers["answer"].to_numpy()[own]
+        counts = confusion_matrix(truth[own], given, labels=list(of.classes))
+        np.testing.assert_array_equal(confusion_matrices(of, answers)[name].to_numpy(), counts)
+        assert found.values[0, number] == pytest.approx(balanced_accuracy_score(truth[own], given))
+
+
+def test_rankings_are_compared_by_kendalls_tau() -> None:
+    of = study(RANK, 6)
+    found = analyse_answers(of, frame_of(simulate_answers(of, 3).rows))
+    positions = pd.DataFrame(
+        {name: {item: at for at, item in enumerate(order)} for name, order in found.rankings.items()}
+    )
+    taus = positions.corr(method="kendall").to_numpy()[np.triu_indices(3, 1)]
+    assert found.rank_agreement == pytest.approx(taus.mean())
 
 
 def test_d_prime_of_pairs_and_single_images() -> None:
@@ -153,8 +265,41 @@ def test_the_mixed_model_finds_the_planted_odds() -> None:
     planted = np.log(0.6 / 0.4) - np.log(0.9 / 0.1)
     (effect,) = found.effects
     assert effect.low < planted < effect.high and effect.high < 0
+    assert found.participant_sd > 0 and found.preference_sd > 0 and found.stimulus_sd > 0
     assert fit_mixed_model(of, answers[answers["participant"] == "simulated-001"]) is None
     assert fit_mixed_model(study(RANK), pd.DataFrame({"stimulus": [], "participant": []})) is None
+
+
+@pytest.mark.slow
+def test_intervals_of_the_mixed_model_contain_the_planted_difference() -> None:
+    """Raters and images differ. Intervals that ignore it contain the difference in half of the studies."""
+    of, inside = study(CHOOSE, 20, expect={"A": 0.6, "B": 0.4}), 0
+    for seed in range(20):
+        found = fit_mixed_model(of, frame_of(simulate_answers(of, 8, seed=seed).rows))
+        assert found is not None and np.isnan(found.participant_sd)
+        inside += found.effects[0].low < np.log(0.4 / 0.6) < found.effects[0].high
+    assert inside >= 17
+
+
+def test_the_mixed_model_of_single_images_compares_the_generators() -> None:
+    of = single_images()
+    answers = frame_of(simulate_answers(of, 4).rows)
+    found = fit_mixed_model(of, answers)
+    assert found is not None and [each.group for each in found.effects] == ["B"]
+    assert found == fit_mixed_model(of, answers)
+
+
+def test_errors_of_the_mixed_model_are_those_of_a_logistic_regression_without_random_effects() -> None:
+    """Raters and images do not differ: their fitted standard deviations are small, and the errors nearly the same."""
+    of = study(CHOOSE, 40, expect={"A": 0.7, "B": 0.3})
+    answers = frame_of(simulate_answers(of, 20, Raters(0.0, 0.0)).rows)
+    found = fit_mixed_model(of, answers)
+    assert found is not None
+    (effect,) = found.effects
+    fraction = float((answers["answer"] == "B").mean())
+    assert effect.log_odds == pytest.approx(np.log(fraction / (1 - fraction)), abs=0.1)
+    error = 1 / np.sqrt(len(answers) * fraction * (1 - fraction))
+    assert error < (effect.high - effect.low) / 2 / 1.96 < 2 * error
 
 
 def test_rankings_of_participants_are_compared_by_image() -> None:
