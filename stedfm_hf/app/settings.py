@@ -8,9 +8,6 @@ from stedfm_hf.discovery.settings import is_index
 from stedfm_hf.runs import UserError, options
 from stedfm_hf.runs.settings import option, settings
 
-SERVER = "Server"
-"""Heading of the help for the server and its limits."""
-
 
 @settings
 class AppSettings:
@@ -67,32 +64,30 @@ class AppSettings:
         metavar="DIR",
         help="Folders of `stedfm attribute fit`, along which `Generate` walks.",
     )
-    host: str = option(
-        "127.0.0.1", affects_result=False, group=SERVER, help="Address to listen at; 0.0.0.0 admits other computers."
-    )
-    port: int = option(
-        7860, affects_result=False, minimum=0, maximum=65535, group=SERVER, help="Port; 0 selects a free one."
-    )
+    host: str = options.host("0.0.0.0 admits other computers")
+    port: int = options.port(7860)
     max_file_mb: float = option(
-        200.0, affects_result=False, minimum=0.01, group=SERVER, help="Size of the largest file, in MB (10^6 bytes)."
+        200.0,
+        affects_result=False,
+        minimum=0.01,
+        group=options.SERVER,
+        help="Size of the largest file, in MB (10^6 bytes).",
     )
-    max_megapixels: float = option(
-        20.0, affects_result=False, minimum=0.01, group=SERVER, help="Size of the largest image, in million pixels."
-    )
-    max_seconds: float = option(
-        120.0, affects_result=False, minimum=0.1, group=SERVER, help="Time after which a computation is stopped."
-    )
+    max_megapixels: float = options.max_megapixels()
+    max_seconds: float = options.max_seconds()
     max_parallel: int = option(
-        3, affects_result=False, minimum=1, group=SERVER, help="Number of computations that run at the same time."
+        3,
+        affects_result=False,
+        minimum=1,
+        group=options.SERVER,
+        help="Number of computations that run at the same time.",
     )
-    max_waiting: int = option(
-        16, affects_result=False, minimum=1, group=SERVER, help="Number of requests that may wait; more are refused."
-    )
+    max_waiting: int = options.max_waiting(16, minimum=1)
     visit_minutes: float = option(
         60.0,
         affects_result=False,
         minimum=0.01,
-        group=SERVER,
+        group=options.SERVER,
         help="Time without activity after which the files of a visitor are deleted, in minutes.",
     )
     device: str = options.device()

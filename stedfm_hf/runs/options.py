@@ -28,6 +28,7 @@ PROTOCOLS = ("default", REFERENCE)
 INPUT = "Input"
 COMPUTATION = "Computation"
 GENERAL = "General"
+SERVER = "Server"
 """Headings of the help under which shared options are listed."""
 Inputs = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 """A file, folder, glob or data set, or a list of them."""
@@ -152,6 +153,43 @@ def backend() -> Any:
         group=COMPUTATION,
         help="Library that computes the model: torch, or on the CPU onnx (onnxruntime) or openvino, for which the "
         "model is exported into the cache once.",
+    )
+
+
+def host(advice: str) -> Any:
+    """Define the option for the address of a server."""
+    return option("127.0.0.1", affects_result=False, group=SERVER, help=f"Address to listen at; {advice}.")
+
+
+def port(default: int) -> Any:
+    """Define the option for the port of a server."""
+    return option(
+        default, affects_result=False, minimum=0, maximum=65535, group=SERVER, help="Port; 0 selects a free one."
+    )
+
+
+def max_megapixels() -> Any:
+    """Define the option for the largest image that a server takes."""
+    return option(
+        20.0, affects_result=False, minimum=0.0001, group=SERVER, help="Size of the largest image, in million pixels."
+    )
+
+
+def max_seconds() -> Any:
+    """Define the option for the longest computation of a server."""
+    return option(
+        120.0, affects_result=False, minimum=0.01, group=SERVER, help="Time after which a computation is stopped."
+    )
+
+
+def max_waiting(default: int, minimum: int = 0) -> Any:
+    """Define the option for the length of the queue of a server."""
+    return option(
+        default,
+        affects_result=False,
+        minimum=minimum,
+        group=SERVER,
+        help="Number of requests that may wait; more are refused.",
     )
 
 

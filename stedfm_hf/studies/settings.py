@@ -7,11 +7,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stedfm_hf.runs import UserError, options
+from stedfm_hf.runs.addresses import is_loopback
 from stedfm_hf.runs.settings import argument, option, settings
 from stedfm_hf.studies.study import CLASSIFY, RANK, REAL_OR_GENERATED, TYPES
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-"""Addresses at which only programs on this computer reach a server."""
 
 
 def _study() -> Any:
@@ -185,13 +183,13 @@ class StudyServeSettings:
     max_participants: int = option(
         500, affects_result=False, minimum=1, help="Number of participants up to which the open link admits new ones."
     )
-    host: str = option("127.0.0.1", affects_result=False, help="Address to listen at; 0.0.0.0 admits other computers.")
-    port: int = option(8330, affects_result=False, minimum=0, maximum=65535, help="Port; 0 selects a free one.")
+    host: str = options.host("0.0.0.0 admits other computers")
+    port: int = options.port(8330)
     address: str | None = _address("; needed unless they use this computer")
 
     def check(self) -> None:
         """Refuse to serve other computers without knowing the address that they open."""
-        if self.host not in LOOPBACK and self.address is None:
+        if not is_loopback(self.host) and self.address is None:
             raise UserError(f"--host {self.host} needs --address, the address that participants open")
 
 

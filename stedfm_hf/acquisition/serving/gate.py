@@ -15,8 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stedfm_hf.acquisition.serving.errors import RequestError, error_response
 from stedfm_hf.acquisition.serving.metrics import Metrics
-from stedfm_hf.acquisition.serving.settings import ServeSettings, is_loopback
+from stedfm_hf.acquisition.serving.settings import ServeSettings
 from stedfm_hf.acquisition.serving.tokens import Tokens, client_of
+from stedfm_hf.runs.addresses import is_loopback
 
 OPEN = ("/health", "/docs", "/openapi.json")
 """Routes that need no token."""

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 
 from stedfm_hf.exports.backends import check_backend
 from stedfm_hf.runs import UserError, options
 from stedfm_hf.runs.settings import option, settings
-
-SERVER = "Server"
-"""Heading of the help for the server and its limits."""
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only programs on this computer reach an address.
-
-    Example:
-        >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
-        (True, True, False)
-    """
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @settings
@@ -51,39 +34,30 @@ class ServeSettings:
         help="Text file with the token of one client in each line; or set STEDFM_TOKENS (several: separated by "
         "commas).",
     )
-    host: str = option(
-        "127.0.0.1",
-        affects_result=False,
-        group=SERVER,
-        help="Address to listen at; any but this computer's needs tokens.",
-    )
-    port: int = option(
-        8321, affects_result=False, minimum=0, maximum=65535, group=SERVER, help="Port; 0 selects a free one."
-    )
+    host: str = options.host("any but this computer's needs tokens")
+    port: int = options.port(8321)
     max_mb: float = option(
         64.0,
         affects_result=False,
         minimum=0.001,
-        group=SERVER,
+        group=options.SERVER,
         help="Size of the largest request, in MB (10^6 bytes).",
     )
-    max_megapixels: float = option(
-        20.0, affects_result=False, minimum=0.0001, group=SERVER, help="Size of the largest image, in million pixels."
-    )
-    max_seconds: float = option(
-        120.0, affects_result=False, minimum=0.01, group=SERVER, help="Time after which a computation is stopped."
-    )
-    max_waiting: int = option(
-        8, affects_result=False, minimum=0, group=SERVER, help="Number of requests that may wait; more are refused."
-    )
+    max_megapixels: float = options.max_megapixels()
+    max_seconds: float = options.max_seconds()
+    max_waiting: int = options.max_waiting(8)
     max_per_client: int = option(
-        4, affects_result=False, minimum=1, group=SERVER, help="Number of requests of one client at the same time."
+        4,
+        affects_result=False,
+        minimum=1,
+        group=options.SERVER,
+        help="Number of requests of one client at the same time.",
     )
     max_finders: int = option(
-        32, affects_result=False, minimum=1, group=SERVER, help="Number of finders of one client."
+        32, affects_result=False, minimum=1, group=options.SERVER, help="Number of finders of one client."
     )
     max_images: int = option(
-        32, affects_result=False, minimum=1, group=SERVER, help="Number of annotated images of one finder."
+        32, affects_result=False, minimum=1, group=options.SERVER, help="Number of annotated images of one finder."
     )
     tile_size: str | int | None = options.tile_size()
     tile_overlap: int | None = options.tile_overlap()

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stedfm_hf.acquisition.serving.settings import ServeSettings, is_loopback
+from stedfm_hf.acquisition.serving.settings import ServeSettings
 from stedfm_hf.runs import UserError
+from stedfm_hf.runs.addresses import is_loopback
 
 SHORTEST = 16
 """Smallest number of characters of a token."""
