@@ -41,6 +41,8 @@ SMALL, SMALL_ROUNDS = "demo", 40
 """Case with a small encoder, which shows what a request adds more exactly than one that computes for seconds."""
 MATMUL = "matmul"
 """Highest rate of plain matrix products in float32, in FLOP/s."""
+SOAK = "soak"
+"""Sentence on the memory and the finders of a server that answers for a long time."""
 CASES = ("torch:float32", "torch:bfloat16", "onnx:float32", "onnx:int8", "openvino:float32", "openvino:bfloat16")
 REQUIRED_S, REQUIRED_ADDED = 2.5, 0.05
 PAGE = Path("docs/benchmarks/serving.md")
@@ -158,7 +160,7 @@ def added_seconds(case: dict[str, Any]) -> float:
 def page(found: dict[str, Any], least: str) -> str:
     """The page of all cases."""
     small, fastest, rows = found[SMALL], dict.fromkeys(STRIDES, (float("inf"), "")), []
-    cases = [found[name] for name in found if name not in (SMALL, MATMUL)]
+    cases = [found[name] for name in found if name not in (SMALL, MATMUL, SOAK)]
     for case in sorted(cases, key=lambda each: (each["device"], -each["stride"], each["backend"])):
         request, library = (np.array(case["seconds"][name]) for name in ("request", "library"))
         p50, p99 = np.quantile(request, [0.5, 0.99])
@@ -175,6 +177,7 @@ def page(found: dict[str, Any], least: str) -> str:
         flags=instruction_sets(),
         rows=table(head, rows),
         least=least,
+        soak=found.get(SOAK, ""),
         fastest="{:.2f} s with {}".format(*fastest[STRIDES[1]]),
         added=f"{1000 * added:.0f} ms",
         rounds=len(small["seconds"]["request"]),
@@ -223,10 +226,15 @@ def _soak(arguments: argparse.Namespace, process: subprocess.Popen[str]) -> None
         time.sleep(max(0.0, wait))
     third = max(1, len(memory) // 3)
     middle, last = np.mean(memory[third : 2 * third] or memory), np.mean(memory[-third:])
-    print(
-        f"{number} rounds at {arguments.rate:g}/s ({late} late), memory {memory[0]:.1f} MB at the start, "
-        f"{middle:.1f} MB in the middle third, {last:.1f} MB in the last third, {lost} finders lost"
+    numbers = arguments.output.with_suffix(".json")
+    found = json.loads(numbers.read_text(encoding="utf-8"))
+    found[SOAK] = (
+        f"In {arguments.minutes:g} minutes with requests for {arguments.rate:g} field per second ({number} in all, "
+        f"{late} late),\nthe server had {memory[0]:.0f} MB at the start, "
+        f"{middle:.1f} MB in the middle third and {last:.1f} MB in the last third of\nthe time, and lost {lost} finders."
     )
+    numbers.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(found[SOAK])
 
 
 def resident_mb(pid: int) -> float:
@@ -242,14 +250,15 @@ def main() -> None:
     first = parts.add_parser("latency")
     first.add_argument("--cases", nargs="*", default=list(CASES), choices=CASES, help="backend:precision")
     first.add_argument("--strides", nargs="+", type=int, default=list(STRIDES), choices=STRIDES)
-    first.add_argument("--rounds", type=int, default=100, help="requests of each case")
+    first.add_argument("--rounds", type=int, default=6, help="requests of each case")
     first.add_argument("--device", default="cpu")
-    first.add_argument("--output", type=Path, default=PAGE)
     first.set_defaults(run=latency)
     second = parts.add_parser("soak")
     second.add_argument("--minutes", type=float, default=30.0)
     second.add_argument("--rate", type=float, default=1.0, help="rounds of requests per second")
     second.set_defaults(run=soak)
+    for part in (first, second):
+        part.add_argument("--output", type=Path, default=PAGE)
     arguments = parser.parse_args()
     arguments.run(arguments)
 
@@ -281,8 +290,12 @@ default). A request and the same call in Python take turns, on the same model in
 median of their differences. The last value above is what a request with `demo` adds, divided by the fastest request
 of each distance. p99 of few rounds is close to the slowest one.
 
+## A long run
+
+{{soak}}
+
 `python -m tests.benchmarks.serving soak --minutes 30` sends requests at a fixed rate to a server on the loopback
-address, makes and deletes finders, and prints the memory of the server and the number of lost finders.
+address, makes and deletes finders, and looks at the memory of the server and at its finders twice a minute.
 """
 
 
