@@ -231,7 +231,8 @@ def _soak(arguments: argparse.Namespace, process: subprocess.Popen[str]) -> None
     found[SOAK] = (
         f"In {arguments.minutes:g} minutes with requests for {arguments.rate:g} field per second ({number} in all, "
         f"{late} late),\nthe server had {memory[0]:.0f} MB at the start, "
-        f"{middle:.1f} MB in the middle third and {last:.1f} MB in the last third of\nthe time, and lost {lost} finders."
+        f"{middle:.1f} MB in the middle third and {last:.1f} MB in the last third of\nthe time, "
+        f"and lost {lost} finders."
     )
     numbers.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(found[SOAK])
