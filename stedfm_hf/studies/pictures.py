@@ -117,7 +117,7 @@ def read_pictures(folder: str | Path, images: Images | None) -> list[Picture]:
     path = Path(folder)
     if not path.is_dir():
         raise UserError(
-            f"{path}: no such folder; give results of explain, generate, attribute walk or search, or images"
+            f"{folder}: no such folder; give results of explain, generate, attribute walk or search, or images"
         )
     for table, (command, read) in _READERS.items():
         record = path / "manifest.json" if command in ("explain", "search") else manifest_path(path / table)

@@ -66,14 +66,14 @@ def make_stimuli(
 
 
 def class_of(image: ImageName) -> str | None:
-    """Return the first folder of the path of an image, or None.
+    """Return the first folder of the path of an image file, or None; the row `train/0` of a data set has no folder.
 
     Example:
-        >>> class_of(("rings/a.tif", "image", "0")), class_of(("a.tif", "image", "0"))
-        ('rings', None)
+        >>> [class_of((path, "image", "0")) for path in ("rings/a.tif", "a.tif", "train/0")]
+        ['rings', None, None]
     """
-    parts = PurePosixPath(image[0]).parts
-    return parts[0] if len(parts) > 1 else None
+    path = PurePosixPath(image[0])
+    return path.parts[0] if len(path.parts) > 1 and path.suffix else None
 
 
 def _known(name: str | None, classes: Sequence[str]) -> str | None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from stedfm_hf import StedFmModel
 from stedfm_hf.cli import main
+from stedfm_hf.data.simulation.simulate import simulate
 from stedfm_hf.discovery.index import index
 from stedfm_hf.discovery.search import search
 from stedfm_hf.generation import generate
@@ -92,6 +93,15 @@ def test_search_results_are_ranked(place: Path, tmp_path: Path, capsys: pytest.C
     study = read_study(tmp_path / "study" / "study.yaml")
     assert study.type == RANK and study.groups == ("A", "B") and len(study.stimuli) == 4
     assert (tmp_path / "study" / str(study.example)).is_file()
+
+
+def test_images_of_a_data_set_are_shown_and_its_splits_are_not_answers(tmp_path: Path) -> None:
+    simulate(tmp_path / "set", structures=["rings"], splits={"train": 2, "test": 1}, format="dataset", workers=1)
+    assert build(tmp_path, tmp_path / "ranked", "A={}/set", "--type", "rank") == 0
+    assert len(read_study(tmp_path / "ranked" / "study.yaml").stimuli) == 3
+    words = ("A={}/set", "--type", "classify", "--classes", "train", "--classes", "test")
+    assert build(tmp_path, tmp_path / "named", *words) == 0
+    assert not any(each.truth for each in read_study(tmp_path / "named" / "study.yaml").stimuli)
 
 
 @pytest.mark.parametrize(
