@@ -7,7 +7,9 @@ from pathlib import Path
 from stedfm_hf.acquisition.result import FindResult
 from stedfm_hf.acquisition.settings import FindSettings
 from stedfm_hf.data.sources import check_separate, find_sources
+from stedfm_hf.inference.devices import IMPORTS
 from stedfm_hf.runs import UserError
+from stedfm_hf.runs.dask_cluster import open_cluster
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import takes_settings
 
@@ -65,8 +67,9 @@ def find(settings: FindSettings) -> FindResult:
     if settings.stage is not None and not Path(settings.stage).is_file():
         raise UserError(f"--stage {settings.stage}: no such file; check the path")
 
-    # Errors up to here are reported at once: these modules import torch, which takes seconds.
-    from stedfm_hf.acquisition.finding_run import run_find
+    with open_cluster(settings.cluster, IMPORTS) as cluster:
+        # Errors up to here are reported at once: these modules import torch, which takes seconds.
+        from stedfm_hf.acquisition.finding_run import run_find
 
-    output, table = run_find(settings, folder, sources, skipped)
+        output, table = run_find(settings, folder, sources, skipped, cluster)
     return FindResult(folder, output.manifest, table)

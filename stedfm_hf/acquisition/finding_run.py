@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from stedfm_hf.acquisition.finder_files import FILES, StoredFinder, load_finder
-from stedfm_hf.acquisition.finders import ForestFinder
+from stedfm_hf.acquisition.finders import Finder, ForestFinder
 from stedfm_hf.acquisition.reference import ReferencePreparation, Windows, reference_map, reference_regions
 from stedfm_hf.acquisition.regions import REGION_SCHEMA, Region
 from stedfm_hf.acquisition.result import CSV, TABLE
@@ -22,6 +22,7 @@ from stedfm_hf.acquisition.settings import FindSettings
 from stedfm_hf.acquisition.stage import Stage
 from stedfm_hf.acquisition.writing import KINDS, FindWriter, region_table
 from stedfm_hf.data.sources import Source
+from stedfm_hf.inference.devices import devices_of
 from stedfm_hf.inference.loading import Encoder
 from stedfm_hf.inference.preparation import Fact, Preparation
 from stedfm_hf.inference.resuming import remove_maps
@@ -30,14 +31,20 @@ from stedfm_hf.inference.stepwise import process_sources
 from stedfm_hf.inference.tables import TableParts, parts_name, read_table, write_csv
 from stedfm_hf.interpretability.fields import Tiles, tiles_of
 from stedfm_hf.runs import UserError, atomic_path, print_note, sha256_file
+from stedfm_hf.runs.executors import Workers
 from stedfm_hf.runs.options import REFERENCE
 from stedfm_hf.runs.output import Output, open_output
+from stedfm_hf.runs.workers import open_workers
 
 NO_ROIFILE = 'note: ROIs for Fiji are not written, because they need roifile. Run: pip install "stedfm-hf[roi]"'
 
 
 def run_find(
-    settings: FindSettings, folder: Path, sources: Sequence[Source], skipped: Mapping[str, int]
+    settings: FindSettings,
+    folder: Path,
+    sources: Sequence[Source],
+    skipped: Mapping[str, int],
+    cluster: Workers | None = None,
 ) -> tuple[Output, pa.Table]:
     """Find structures in the images of the sources (see `stedfm_hf.acquisition.find`).
 
@@ -46,6 +53,7 @@ def run_find(
         folder: Folder to write.
         sources: Sources of the images.
         skipped: Number of skipped files by suffix.
+        cluster: Open cluster that scores them; None uses the devices of this machine.
     """
     stored = load_finder(settings.finder)
     protocol = stored.record["protocol"]
@@ -93,7 +101,8 @@ def run_find(
                 settings.workers,
                 annotate=writer,
             )
-            process_sources(parts, sources, batch, remove_results=remove_results)
+            with open_workers(cluster, devices=devices_of(settings.device, settings.backend)) as workers:
+                process_sources(parts, sources, batch, workers=workers, remove_results=remove_results)
         except torch.OutOfMemoryError as error:
             raise UserError("the GPU does not have enough memory; lower --batch-size or --tile-size") from error
         table = read_table(target, REGION_SCHEMA)
@@ -127,15 +136,18 @@ def find_writer(
         quantity = finder.quantity
         if isinstance(finder, ForestFinder):
             names, quantity, limits = ("class",), "number of the class", (0.0, float(len(finder.classes)))
-
-        def score_reference(pixels: np.ndarray) -> np.ndarray:
-            return reference_map(finder, windows, pixels[0])
-
-        def select_reference(name: str, values: np.ndarray, fact: Fact, cell: tuple[float, float]) -> list[Region]:
-            none = isinstance(finder, ForestFinder)
-            return [] if none else reference_regions(values, round(size), settings.count)
-
-        return FindWriter(folder, finder, score_reference, select_reference, names, quantity, 1, limits, stage, rois)
+        return FindWriter(
+            folder,
+            finder,
+            partial(_score_reference, finder, windows),
+            partial(_select_reference, finder, round(size), settings.count),
+            names,
+            quantity,
+            1,
+            limits,
+            stage,
+            rois,
+        )
     tiles: Tiles = tiles_of(encoder, settings.tile_size, settings.tile_overlap, settings.batch_size)
 
     if settings.min_score is not None:
@@ -143,6 +155,18 @@ def find_writer(
     select = RegionChoice(min_scores, settings.count, size, settings.region_size_um, settings.min_distance_px)
     score = partial(score_map, finder, encoder, tiles)
     return FindWriter(folder, finder, score, select, names, finder.quantity, tiles.patch_size, limits, stage, rois)
+
+
+def _score_reference(finder: Finder, windows: Windows, pixels: np.ndarray) -> np.ndarray:
+    """Return the published map of scaled pixels (1, H, W)."""
+    return reference_map(finder, windows, pixels[0])
+
+
+def _select_reference(
+    finder: Finder, size: int, count: int, name: str, values: np.ndarray, fact: Fact, cell: tuple[float, float]
+) -> list[Region]:
+    """Select the published regions of a class (`Select`); a forest has none."""
+    return [] if isinstance(finder, ForestFinder) else reference_regions(values, size, count)
 
 
 def _finder_sha256(folder: Path) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +53,6 @@ class FindWriter:
     limits: tuple[float, float] | None
     stage: Stage | None
     rois: bool
-    _counts: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, fact: Fact, pixels: np.ndarray) -> Fact:
         """Score an image, write its files, and return its regions as `regions`, one mapping of columns for each.
@@ -62,13 +60,11 @@ class FindWriter:
         Raises:
             ValueError: If the score is not finite, or the size or the position of a region is not known.
         """
-        self._counts[fact["path"]] += 1
-        number = self._counts[fact["path"]]
         cell = cell_size(fact, pixels, self.cell)
         values = self.score(pixels)
         check_finite(values)
         ranked = ranked_regions(values, self.names, self.select, fact, cell)
-        files = {kind: f"{fact['path']}.{kind}{number}.{suffix}" for kind, suffix in KINDS.items()}
+        files = {kind: f"{fact['path']}.{kind}{fact['image_number']}.{suffix}" for kind, suffix in KINDS.items()}
         low, high = self.limits or (float(values.min()), float(values.max()))
         limits = (low, high if high > low else low + 1.0)
         write_map_tiff(self.folder / files["scores"], values, self.names, limits, cell, fact)

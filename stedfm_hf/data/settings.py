@@ -215,6 +215,7 @@ class ImportArchiveSettings:
     limit: int | None = option(None, minimum=1, help="Number of archive members to read; by default all.")
     keep_metadata: bool = option(False, help="Keep all metadata, including names of people, paths and file names.")
     rows_per_shard: int = _rows_per_shard()
+    cluster: str | None = options.cluster()
     overwrite: bool = options.overwrite()
 
     @property

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -128,6 +129,7 @@ class VisionExtractor(Extractor):
         size_px: Height and width of the input, in pixels.
         mean: Mean of each input channel.
         std: Standard deviation of each input channel.
+        location: Folder or Hub id of the model, and its device, as they were given.
         batch_size: Number of images in a forward pass.
     """
 
@@ -135,7 +137,12 @@ class VisionExtractor(Extractor):
     size_px: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    location: tuple[str, str]
     batch_size: int = 32
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how another process loads the model, instead of its weights."""
+        return _load_vision_once, (*self.location, self.key, self.name, self.batch_size)
 
     @torch.inference_mode()
     def extract(self, images: Iterable[StedImage]) -> Iterator[np.ndarray]:
@@ -355,8 +362,24 @@ def _load_vision(model: str, name: str, device: str, batch_size: int) -> VisionE
     network = network.to(choose_device(device)).eval()
     title = Path(name).resolve().name if Path(name).exists() else name
     return VisionExtractor(
-        model, title, identity, model=network, size_px=size, mean=mean, std=std, batch_size=batch_size
+        model,
+        title,
+        identity,
+        model=network,
+        size_px=size,
+        mean=mean,
+        std=std,
+        location=(model, device),
+        batch_size=batch_size,
     )
+
+
+@lru_cache(maxsize=2)
+def _load_vision_once(model: str, device: str, key: str, name: str, batch_size: int) -> VisionExtractor:
+    """Load a vision model, or return the one that this process has loaded before."""
+    extractor = _load_vision(model, name, device, batch_size)
+    extractor.key, extractor.name = key, name
+    return extractor
 
 
 def _imagenet(device: str, batch_size: int) -> VisionExtractor | None:
@@ -424,6 +447,22 @@ def untrained_encoder(
     numbers = np.random.default_rng(seed).permutation(len(data))[:_SAMPLE]
     pixels = np.concatenate([processor.prepare(data.stored(int(n))).ravel()[::7] for n in numbers])
     mean, std = round(float(pixels.mean()), 4), max(round(float(pixels.std()), 4), 1e-3)
+    return _make_untrained(first, mean, std, seed), mean, std
+
+
+@dataclass(frozen=True)
+class _UntrainedEncoder(Encoder):
+    """Untrained encoder, which another process makes itself from `made_from`, the arguments of `_make_untrained`."""
+
+    made_from: tuple[Any, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how another process makes the model, instead of its weights."""
+        return _make_untrained, self.made_from
+
+
+def _make_untrained(first: Encoder, mean: float, std: float, seed: int) -> Encoder:
+    """Return an untrained encoder for images of a mean and a standard deviation; see `untrained_encoder`."""
     # fork_rng keeps the global generator unchanged.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -433,4 +472,4 @@ def untrained_encoder(
         embedding.weight.div_(std)
         embedding.bias.sub_(mean * embedding.weight.sum(dim=1))
     network = network.to(first.model.device, first.model.dtype).eval()
-    return Encoder(network, processor, "untrained", ""), mean, std
+    return _UntrainedEncoder(network, first.processor, "untrained", "", made_from=(first, mean, std, seed))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,15 @@ from stedfm_hf.evaluation.extractors import Extractor
 from stedfm_hf.evaluation.knn import zscore_by
 from stedfm_hf.images import StedImage
 from stedfm_hf.labels.labelled import LabelledImages
+from stedfm_hf.labels.labelled.reading import ReadImage
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import Progress, UserError, atomic_path
 from stedfm_hf.runs.download import cache_folder
+from stedfm_hf.runs.executors import Workers, run_calls
+from stedfm_hf.runs.workers import open_workers
 
+BATCH = 256
+"""Largest number of images whose features are computed in one call."""
 FEATURES_VERSION = 2
 """Version of the cached files. Increase it when the features of the same images change."""
 
@@ -39,7 +45,12 @@ class ExtractedFeatures:
 
 
 def compute_features(
-    data: LabelledImages, extractor: Extractor, *, cache: Path | None = None, images: str = ""
+    data: LabelledImages,
+    extractor: Extractor,
+    *,
+    cache: Path | None = None,
+    images: str = "",
+    cluster: Workers | None = None,
 ) -> ExtractedFeatures:
     """Compute the features of all images, or read them from the cache.
 
@@ -48,6 +59,7 @@ def compute_features(
         extractor: Model or baseline.
         cache: Folder of the cache, such as `features_folder`; None caches nothing.
         images: Name of the images in progress lines.
+        cluster: Open cluster that computes them; None computes them in this process.
 
     Raises:
         UserError: If no image can be read, or features are not finite.
@@ -58,7 +70,7 @@ def compute_features(
     path = None if cache is None else cache / f"{name}.safetensors"
     if path is not None and (cached := _read(path, len(data))) is not None:
         return cached
-    features = _compute(data, extractor, images)
+    features = _compute(data, extractor, images, cluster)
     if path is not None:
         metadata = {
             "failed": json.dumps({str(number): reason for number, reason in features.failed.items()}),
@@ -75,7 +87,7 @@ SplitFeatures = Mapping[str, np.ndarray]
 
 
 def compute_split_features(
-    splits: Splits[LabelledImages], extractor: Extractor, cache: Path | None
+    splits: Splits[LabelledImages], extractor: Extractor, cache: Path | None, cluster: Workers | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Compute the features of all splits.
 
@@ -83,6 +95,7 @@ def compute_split_features(
         splits: Images of each split.
         extractor: Model or baseline.
         cache: Folder of the cache; None caches nothing.
+        cluster: Open cluster that computes them; None computes them in this process.
 
     Returns:
         Features (n, d) of each split, and the reason why an image could not be read, by its image id.
@@ -90,7 +103,9 @@ def compute_split_features(
     named, failed = splits.named(), dict[str, str]()
     images = {data.fingerprint: data for data in named.values()}
     # Splits with the same images, as in leave-one-out, are computed once.
-    by_fingerprint = {key: compute_features(data, extractor, cache=cache) for key, data in images.items()}
+    by_fingerprint = {
+        key: compute_features(data, extractor, cache=cache, cluster=cluster) for key, data in images.items()
+    }
     for key, features in by_fingerprint.items():
         failed |= {str(images[key].image_ids[number]): reason for number, reason in features.failed.items()}
     return {name: by_fingerprint[data.fingerprint].values for name, data in named.items()}, failed
@@ -145,24 +160,26 @@ def _read(path: Path, count: int) -> ExtractedFeatures | None:
     return ExtractedFeatures(features, failed) if len(features) == count else None
 
 
-def _compute(data: LabelledImages, extractor: Extractor, which: str) -> ExtractedFeatures:
+def _compute(data: LabelledImages, extractor: Extractor, which: str, cluster: Workers | None) -> ExtractedFeatures:
     """Compute the features of all images; unreadable images get NaN and are listed with their reasons.
 
     Raises:
         UserError: If no image can be read, or a feature is not finite.
     """
     failed: dict[int, str] = {}
-    with Progress(len(data), description=f"{extractor.name}, {which}" if which else extractor.name) as progress:
-
-        def images() -> Iterator[StedImage]:
-            for number in range(len(data)):
-                progress.update()
-                try:
-                    yield data.stored(number)
-                except (ValueError, OSError) as error:
-                    failed[number] = " ".join(str(error).split())
-
-        rows = list(extractor.extract(images()))
+    found: dict[int, list[np.ndarray]] = {}
+    description = f"{extractor.name}, {which}" if which else extractor.name
+    with open_workers(cluster) as workers, Progress(len(data), description=description) as progress:
+        shown = None if workers.elsewhere else progress
+        calls = ((first, data.rows[first : first + BATCH].tolist(), shown) for first in range(0, len(data), BATCH))
+        extract = partial(_extract, data.reader, extractor)
+        for (first, batch, _), (features, errors) in run_calls(extract, calls, workers=workers):
+            found[first] = features
+            failed |= errors
+            if shown is None:
+                progress.update(len(batch))
+    failed = dict(sorted(failed.items()))
+    rows = [row for first in sorted(found) for row in found[first]]
     if not rows:
         first = next((f". First error: {data.image_ids[number]}: {reason}" for number, reason in failed.items()), "")
         raise UserError(f"{data.name}: none of {len(data)} images can be used{first}")
@@ -171,9 +188,38 @@ def _compute(data: LabelledImages, extractor: Extractor, which: str) -> Extracte
         raise UserError(
             f"{extractor.name}: the features of {data.name} are not finite. Check the weights of the model"
         )
-    features = np.full((len(data), readable.shape[1]), np.nan, np.float32)
-    features[[number for number in range(len(data)) if number not in failed]] = readable
-    return ExtractedFeatures(features, failed)
+    values = np.full((len(data), readable.shape[1]), np.nan, np.float32)
+    values[[number for number in range(len(data)) if number not in failed]] = readable
+    return ExtractedFeatures(values, failed)
+
+
+def _extract(
+    reader: ReadImage, extractor: Extractor, first: int, rows: Sequence[int], progress: Progress | None
+) -> tuple[list[np.ndarray], dict[int, str]]:
+    """Compute the features of a batch of images.
+
+    Args:
+        reader: Function that reads the image of a row.
+        extractor: Model or baseline.
+        first: Number of the first image.
+        rows: Row of each image.
+        progress: Progress to update with every image.
+
+    Returns:
+        Features (d,) of each readable image, and the reason why another one cannot be read, by its number.
+    """
+    failed: dict[int, str] = {}
+
+    def images() -> Iterator[StedImage]:
+        for number, row in enumerate(rows, first):
+            if progress is not None:
+                progress.update()
+            try:
+                yield reader(row)
+            except (ValueError, OSError) as error:
+                failed[number] = " ".join(str(error).split())
+
+    return list(extractor.extract(images())), failed
 
 
 def prepare_for_probe(train: np.ndarray, extractor: Extractor, *others: np.ndarray) -> tuple[np.ndarray, ...]:

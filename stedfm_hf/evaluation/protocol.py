@@ -20,10 +20,13 @@ from stedfm_hf.evaluation.scoring import Run, compare, summarise
 from stedfm_hf.evaluation.settings import ComparisonSettings, KnnSettings, ProbeSettings
 from stedfm_hf.evaluation.splits import evaluation_splits, exclude_training_images, leave_one_out
 from stedfm_hf.evaluation.trials import ALL, knn_runs, probe_runs
+from stedfm_hf.inference.devices import IMPORTS
 from stedfm_hf.inference.loading import choose_device
 from stedfm_hf.labels.labelled import LabelledImages, read_labelled, sample_per_class
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import UserError, print_note, read_json
+from stedfm_hf.runs.dask_cluster import open_cluster
+from stedfm_hf.runs.executors import Workers
 from stedfm_hf.runs.output import Output, open_output
 from stedfm_hf.weights.models import ModelSource
 
@@ -140,6 +143,7 @@ class ComparedFeatures:
         settings: Settings that determine the result, as JSON data.
         failed: Reason why an image could not be read, by its image id.
         seconds: Duration of the extraction, in seconds.
+        cluster: Open cluster that computes more features; None computes them in this process.
     """
 
     command: str
@@ -151,6 +155,7 @@ class ComparedFeatures:
     settings: Mapping[str, Any]
     failed: Mapping[str, str]
     seconds: float
+    cluster: Workers | None = None
 
     @property
     def models(self) -> list[str]:
@@ -231,40 +236,41 @@ def compare_features(
         The output folder, and the content of `results.json`.
     """
     baselines = () if settings.baselines == ["none"] else tuple(settings.baselines)
-    extractors = load_extractors(
-        sources,
-        baselines,
-        data=splits.train,
-        device=settings.device,
-        precision=settings.precision,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-    )
-    models = {each.key: each.key for each in extractors if each.kind == "model"}
-    keep, notes = exclude_training_images(models, splits.test, min_classes=2 * (splits.test.task != "regression"))
-    tested = splits.take({"test": keep})
-    with open_output(
-        settings.output,
-        command,
-        settings,
-        results=(RESULTS, PAGE),
-        temporary=files,
-        resolved={
-            "data": splits.train.name,
-            "data_checksums": {name: data.fingerprint for name, data in tested.named().items()},
-            "models": {each.key: each.identity.get("weights") for each in extractors},
-            "chance": "chance" in baselines,
-            **resolved,
-        },
-        model=", ".join(each.name for each in extractors if each.kind == "model"),
-        weights_sha256=extractors[0].identity.get("weights"),
-        seed=settings.seed,
-        overwrite=settings.overwrite,
-    ) as output:
-        if output.finished:
-            output.report_finished()
-        else:
-            _run(output, settings, splits, keep, notes, extractors, baselines, write)
+    with open_cluster(settings.cluster, IMPORTS) as cluster:
+        extractors = load_extractors(
+            sources,
+            baselines,
+            data=splits.train,
+            device=settings.device,
+            precision=settings.precision,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+        )
+        models = {each.key: each.key for each in extractors if each.kind == "model"}
+        keep, notes = exclude_training_images(models, splits.test, min_classes=2 * (splits.test.task != "regression"))
+        tested = splits.take({"test": keep})
+        with open_output(
+            settings.output,
+            command,
+            settings,
+            results=(RESULTS, PAGE),
+            temporary=files,
+            resolved={
+                "data": splits.train.name,
+                "data_checksums": {name: data.fingerprint for name, data in tested.named().items()},
+                "models": {each.key: each.identity.get("weights") for each in extractors},
+                "chance": "chance" in baselines,
+                **resolved,
+            },
+            model=", ".join(each.name for each in extractors if each.kind == "model"),
+            weights_sha256=extractors[0].identity.get("weights"),
+            seed=settings.seed,
+            overwrite=settings.overwrite,
+        ) as output:
+            if output.finished:
+                output.report_finished()
+            else:
+                _run(output, settings, splits, keep, notes, extractors, baselines, write, cluster)
     return output, dict(read_json(output.path / RESULTS))
 
 
@@ -277,6 +283,7 @@ def _run(
     extractors: Sequence[Extractor],
     baselines: Sequence[str],
     write: Write,
+    cluster: Workers | None,
 ) -> None:
     """Extract the features, evaluate all methods, and write the report and the status of each image into `output`.
 
@@ -291,7 +298,7 @@ def _run(
     cache = features_folder() if settings.cache == "auto" else settings.cache
     for extractor in extractors:
         features[extractor.key], unusable = compute_split_features(
-            splits, extractor, None if cache is None else Path(cache)
+            splits, extractor, None if cache is None else Path(cache), cluster
         )
         failed = unusable | failed
     for image_id, reason in failed.items():
@@ -314,6 +321,7 @@ def _run(
         settings=json.loads(json.dumps(manifest.settings)),
         failed=manifest.failures(),
         seconds=extracted - began,
+        cluster=cluster,
     )
     for data in splits.named().values():
         for image_id in data.image_ids.tolist():

@@ -75,6 +75,7 @@ class ComparisonSettings:
     source_pattern: str | None = options.source_pattern()
     seed: int = options.seed("the weights of the untrained network")
     device: str = options.device()
+    cluster: str | None = options.cluster()
     precision: str = options.precision()
     batch_size: int = options.batch_size(32, "images")
     cache: str | Path | None = options.cache()
@@ -166,6 +167,8 @@ class RetrievalSettings(ComparisonSettings):
             raise UserError("--patches uses masks, and --target is a column of labels; leave out one of them")
         if not self.patches and (self.masks, self.classes, self.target_type) != (None, None, None):
             raise UserError("--masks, --classes and --target-type are for annotated images; add --patches")
+        if self.patches and self.cluster is not None:
+            raise UserError("--patches embeds the images in one process; leave out --cluster")
 
 
 @settings

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,7 +107,6 @@ class _Writer:
     folder: Path
     make: Make
     size_px: int
-    counts: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, fact: Fact, pixels: np.ndarray) -> Fact:
         height, width = pixels.shape[1:]
@@ -117,13 +115,11 @@ class _Writer:
                 f"is {height} x {width} pixels, smaller than the {self.size_px} x {self.size_px} pixels of the "
                 "network; give larger images"
             )
-        self.counts[fact["path"]] += 1
-        number = self.counts[fact["path"]]
         crop = middle(np.asarray(pixels[0], np.float32), self.size_px)
         cell = fact["height"] / height, fact["width"] / width
         rows: list[Fact] = []
         for stack in self.make(fact, crop):
-            name = f"{fact['path']}.{stack.kind}{number}.tif"
+            name = f"{fact['path']}.{stack.kind}{fact['image_number']}.tif"
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_map_tiff(self.folder / name, stack.images, stack.names, (0.0, 1.0), cell, fact)
             rows += [dict(row) | {"file": name} for row in stack.rows]

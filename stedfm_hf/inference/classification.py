@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stedfm_hf.data.sources import check_separate, find_sources
-from stedfm_hf.inference.devices import devices_of
+from stedfm_hf.data.sources import Source, check_separate, find_sources
+from stedfm_hf.inference.devices import IMPORTS, devices_of
 from stedfm_hf.inference.settings import ClassifySettings
 from stedfm_hf.runs import UserError
+from stedfm_hf.runs.dask_cluster import open_cluster
+from stedfm_hf.runs.executors import Workers
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.runs.storage import as_path
 from stedfm_hf.runs.workers import open_workers
-from stedfm_hf.weights.models import find_model
+from stedfm_hf.weights.models import ModelSource, find_model
 
 if TYPE_CHECKING:
     from stedfm_hf.inference.loading import Classifier
@@ -67,7 +70,7 @@ def classify(settings: ClassifySettings) -> TableResult:
 
 
 def _classify(settings: ClassifySettings) -> TableResult:
-    """Check the settings, then load the model and write the table of predictions and, if requested, the maps.
+    """Check the settings, open the cluster, and write the table of predictions and, if requested, the maps.
 
     Raises:
         UserError: For wrong arguments, no input images, or an output made with other settings.
@@ -75,11 +78,22 @@ def _classify(settings: ClassifySettings) -> TableResult:
     target = as_path(str(settings.output))
     sources, skipped = find_sources(settings.inputs)
     check_output(target, "classify", is_folder=False, overwrite=settings.overwrite)
-    folder = None if settings.maps is None else Path(settings.maps)
-    if folder is not None:
-        check_separate("maps", folder, sources)
+    if settings.maps is not None:
+        check_separate("maps", Path(settings.maps), sources)
     source = find_model(settings.model, head="ForImageClassification")
+    with open_cluster(settings.cluster, IMPORTS) as cluster:
+        return _write_table(settings, target, sources, skipped, source, cluster)
 
+
+def _write_table(
+    settings: ClassifySettings,
+    target: Path,
+    sources: Sequence[Source],
+    skipped: Mapping[str, int],
+    source: ModelSource,
+    cluster: Workers | None,
+) -> TableResult:
+    """Load the model, classify the sources, and write the table and the maps."""
     # Errors up to here are reported at once: these modules import torch, which takes seconds.
     from stedfm_hf.inference.loading import load_classifier
     from stedfm_hf.inference.predictions import predict, prediction_columns, prediction_schema, prediction_table
@@ -90,6 +104,7 @@ def _classify(settings: ClassifySettings) -> TableResult:
     from stedfm_hf.inference.tables import TRAINED_ON, TableParts, TableResult, read_table
     from stedfm_hf.labels.training_sources import read_training_sources
 
+    folder = None if settings.maps is None else Path(settings.maps)
     classifier = load_classifier(
         source, device=settings.device, precision=settings.precision, backend=settings.backend
     )
@@ -113,7 +128,7 @@ def _classify(settings: ClassifySettings) -> TableResult:
         open_table(
             target, "classify", settings, classifier, resolved, skipped, {TRAINED_ON: trained_on}, remove_results
         ) as output,
-        open_workers(settings.cluster, devices=devices_of(settings.device, settings.backend)) as workers,
+        open_workers(cluster, devices=devices_of(settings.device, settings.backend)) as workers,
     ):
         parts = TableParts(output, schema)
         batch = SourceBatch(

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stedfm_hf.data.sources import Source, find_sources
-from stedfm_hf.inference.devices import devices_of
+from stedfm_hf.inference.devices import IMPORTS, devices_of
 from stedfm_hf.inference.settings import EmbedSettings
+from stedfm_hf.runs.dask_cluster import open_cluster
+from stedfm_hf.runs.executors import Workers
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.runs.storage import as_path
 from stedfm_hf.runs.workers import open_workers
-from stedfm_hf.weights.models import find_model
+from stedfm_hf.weights.models import ModelSource, find_model
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,12 +67,24 @@ def embed(settings: EmbedSettings) -> TableResult:
 
 
 def _embed(settings: EmbedSettings) -> TableResult:
-    """Check the settings, then load the model and write the table of embeddings to `settings.output`."""
+    """Check the settings, open the cluster, and write the table of embeddings to `settings.output`."""
     target = as_path(str(settings.output))
     sources, skipped = find_sources(settings.inputs)
     check_output(target, "embed", is_folder=False, overwrite=settings.overwrite)
     source = find_model(settings.model)
+    with open_cluster(settings.cluster, IMPORTS) as cluster:
+        return _write_table(settings, target, sources, skipped, source, cluster)
 
+
+def _write_table(
+    settings: EmbedSettings,
+    target: Path,
+    sources: Sequence[Source],
+    skipped: Mapping[str, int],
+    source: ModelSource,
+    cluster: Workers | None,
+) -> TableResult:
+    """Load the model, embed the sources, and write the table."""
     # Errors up to here are reported at once: these modules import torch, which takes seconds.
     from stedfm_hf.inference.loading import load_encoder
     from stedfm_hf.inference.stepwise import open_table
@@ -88,6 +102,7 @@ def _embed(settings: EmbedSettings) -> TableResult:
             settings,
             scaling,
             partial(_embedding_table, encoder, schema, patches),
+            cluster,
         )
     return TableResult(target, output.manifest, read_table(target, schema))
 
@@ -116,6 +131,7 @@ def embed_sources(
     settings: EmbedSettings,
     scaling: Mapping[str, Any],
     tabulate: Callable[[list[tuple[Fact, np.ndarray]]], pa.Table],
+    cluster: Workers | None = None,
 ) -> None:
     """Embed the sources that are not done yet, in steps that survive an interrupt.
 
@@ -127,6 +143,7 @@ def embed_sources(
         scaling: Result of `embedding_scaling`.
         tabulate: Function that makes the rows of images from their facts and embeddings: (D,), or (rows, cols, D) with
             the pooling `patch`. Another process must be able to unpickle it.
+        cluster: Open cluster that embeds them; None uses the devices of this machine.
     """
     from stedfm_hf.inference.preparation import Preparation
     from stedfm_hf.inference.source_batches import SourceBatch
@@ -142,7 +159,7 @@ def embed_sources(
         batch_size=settings.batch_size,
     )
     prepare = Preparation(encoder, settings.series, channel, options)
-    with open_workers(settings.cluster, devices=devices_of(settings.device, settings.backend)) as workers:
+    with open_workers(cluster, devices=devices_of(settings.device, settings.backend)) as workers:
         process_sources(
             parts, sources, SourceBatch(parts.store, prepare, compute, tabulate, settings.workers), workers=workers
         )

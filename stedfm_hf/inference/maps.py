@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,11 +44,9 @@ class MapWriter:
     tile_size: int
     stride: int
     limits: tuple[float, float] | None
-    _counts: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, fact: Fact, pixels: np.ndarray) -> Fact:
         """Write the map of one image, and return its file name for the row, or None."""
-        self._counts[fact["path"]] += 1
         if max(pixels.shape[1:]) <= self.tile_size:
             return {"map": None}
         values = tile_map(self.compute, pixels, self.tile_size, self.stride)
@@ -57,7 +54,7 @@ class MapWriter:
             raise ValueError("the map is not finite; try --precision float32")
         low, high = self.limits or (float(values.min()), float(values.max()))
         limits = (low, high) if low < high else (low, low + 1.0)
-        name = f"{fact['path']}.map{self._counts[fact['path']]}"
+        name = f"{fact['path']}.map{fact['image_number']}"
         write_map_tiff(self.folder / f"{name}.tif", values, self.names, limits, self._cell(fact, pixels), fact)
         _write_png(self.folder / f"{name}.png", pixels, values, self.names, limits, self.stride, fact)
         return {"map": f"{name}.tif"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +17,8 @@ from stedfm_hf.inference.loading import Loaded
 from stedfm_hf.modeling.image_processing_stedfm import apply_intensity_range, fit_scaling
 
 Fact = dict[str, Any]
-"""Facts about an image for its rows: path, series, channel, ...; `size` is the size of the input of the model."""
+"""Facts about an image for its rows: path, series, channel, ...; `image_number` counts the images of its file from 1,
+and `size` is the size of the input of the model."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Preparation:
         Models with one channel get each channel as a separate image (1, H, W); others need images with their number of
         channels.
         """
-        channels = self.loaded.model.config.num_channels
+        channels, numbers = self.loaded.model.config.num_channels, count(1)
         while images:
             image = images.pop(0)  # the pixels of the file are freed as soon as they are scaled
             scaled = self._scaled(image)
@@ -66,10 +68,10 @@ class Preparation:
                 "pixel_size_nm": list(image.pixel_size_nm) if image.pixel_size_nm else None,
             }
             if channels == 1:
-                for number, name in enumerate(image.channel_names):
-                    yield facts | {"channel": name}, scaled[number : number + 1]
+                for channel, name in enumerate(image.channel_names):
+                    yield facts | {"channel": name, "image_number": next(numbers)}, scaled[channel : channel + 1]
             elif len(scaled) == channels:
-                yield facts | {"channel": "+".join(image.channel_names)}, scaled
+                yield facts | {"channel": "+".join(image.channel_names), "image_number": next(numbers)}, scaled
             else:
                 raise ValueError(f"has {len(scaled)} channels, and the model takes {channels}")
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedfm_hf.data.sources import check_separate, find_sources
+from stedfm_hf.inference.devices import IMPORTS
 from stedfm_hf.inference.settings import SegmentSettings
 from stedfm_hf.inference.zarr_planes import import_zarr
+from stedfm_hf.runs.dask_cluster import open_cluster
 from stedfm_hf.runs.output import check_output
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.runs.storage import as_path
@@ -63,9 +65,12 @@ def segment(settings: SegmentSettings) -> SegmentResult:
         import_zarr()
     source = find_model(settings.model, head="ForSemanticSegmentation")
 
-    # Errors up to here are reported at once: these modules import torch, which takes seconds.
-    from stedfm_hf.inference.segmenter import load_segmenter
-    from stedfm_hf.inference.segmenting import segment_fields
+    with open_cluster(settings.cluster, IMPORTS) as cluster:
+        # Errors up to here are reported at once: these modules import torch, which takes seconds.
+        from stedfm_hf.inference.segmenter import load_segmenter
+        from stedfm_hf.inference.segmenting import segment_fields
 
-    segmenter = load_segmenter(source, device=settings.device, precision=settings.precision, backend=settings.backend)
-    return segment_fields(settings, folder, sources, skipped, segmenter)
+        segmenter = load_segmenter(
+            source, device=settings.device, precision=settings.precision, backend=settings.backend
+        )
+        return segment_fields(settings, folder, sources, skipped, segmenter, cluster)

@@ -35,8 +35,9 @@ def segment_fields(
     sources: Sequence[Source],
     skipped: Mapping[str, int],
     segmenter: Segmenter,
+    cluster: Workers | None = None,
 ) -> SegmentResult:
-    """Segment the fields of some sources (see `stedfm_hf.inference.segment`)."""
+    """Segment the fields of some sources (see `stedfm_hf.inference.segment`), on an open cluster if there is one."""
     tile_size, tile_overlap = checked_tiles(segmenter, settings.tile_size, settings.tile_overlap)
     scaling = scaling_of(segmenter, settings.normalization, settings.intensity_range)
     channel = segmenter.processor.channel if settings.channel is None else settings.channel
@@ -85,7 +86,7 @@ def segment_fields(
         if remaining and output.finished:
             output.reopen()
         try:
-            with open_workers(settings.cluster, devices=devices_of(settings.device, settings.backend)) as workers:
+            with open_workers(cluster, devices=devices_of(settings.device, settings.backend)) as workers:
                 batch = FieldBatch(records.parts, task, settings.series, channel, scaling, survives=workers.elsewhere)
                 _segment_sources(remaining, len(sources), batch, records, workers)
         except torch.OutOfMemoryError as error:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +42,6 @@ class ExplanationWriter:
     folder: Path
     explainer: Explainer
     method: str
-    _counts: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, fact: Fact, pixels: np.ndarray) -> Fact:
         """Explain an image, write its files, and return the columns of its row.
@@ -51,12 +49,10 @@ class ExplanationWriter:
         Raises:
             ValueError: If the image cannot be explained, or no value of the map is finite.
         """
-        self._counts[fact["path"]] += 1
-        number = self._counts[fact["path"]]
         found = self.explainer(fact, pixels)
         if not np.isfinite(found.values).any():
             raise ValueError("the map is not finite; try --precision float32")
-        names = {kind: f"{fact['path']}.{kind}{number}.{suffix}" for kind, suffix in KINDS.items()}
+        names = {kind: f"{fact['path']}.{kind}{fact['image_number']}.{suffix}" for kind, suffix in KINDS.items()}
         cell = self._cell(fact, pixels, found)
         write_map_tiff(self.folder / names["map"], found.values, found.names, limits_of(found), cell, fact)
         write_figure(self.folder / names["overlay"], fact, pixels, found, self.explainer.unit)

@@ -10,19 +10,19 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from stedfm_hf.runs.errors import UserError
 from stedfm_hf.runs.executors import Workers
 from stedfm_hf.runs.progress import print_note
 from stedfm_hf.runs.wording import nearest
-from stedfm_hf.runs.worker_process import use_number
 
 T = TypeVar("T")
 ADDRESS = re.compile(r"(tcp|tls)://[^\s/]+:\d+")
@@ -64,19 +64,31 @@ def check_cluster(cluster: str) -> None:
 
 
 @contextmanager
-def open_cluster(cluster: str) -> Iterator[Workers]:
+def open_cluster(cluster: str | None, imports: Sequence[str] = ()) -> Iterator[Workers | None]:
     """Open a Dask cluster, and end what was started for it.
+
+    A command opens it before its output, so that a scheduler that cannot be reached leaves no output, and before it
+    loads a model: its workers start meanwhile.
 
     Args:
         cluster: `local:N` starts N processes on this machine; `tcp://HOST:PORT` uses a running scheduler; a YAML file
-            names a batch system and the resources of its jobs (see docs/how-to/run-on-a-cluster.md).
+            names a batch system and the resources of its jobs (see docs/how-to/run-on-a-cluster.md). None opens none.
+        imports: Modules that the processes of this machine import when they start.
 
     Yields:
-        Workers for `run_items`.
+        Workers for `open_workers`, or None.
 
     Raises:
         UserError: If the extra is missing, the file is wrong, or the scheduler cannot be reached.
+
+    Example:
+        >>> with open_cluster(None) as opened:
+        ...     opened is None
+        True
     """
+    if cluster is None:
+        yield None
+        return
     check_cluster(cluster)
     try:
         import dask
@@ -90,13 +102,17 @@ def open_cluster(cluster: str) -> Iterator[Workers]:
         started: Any = None
         address: Any = cluster
     elif local:
-        with dask.config.set({"distributed.worker.profile.enabled": False}):
-            started = address = distributed.LocalCluster(
-                n_workers=int(local[1]),
-                threads_per_worker=1,
-                dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
-            )
+        # Not only while the cluster is made: its workers start later, because only `scale` does not wait for them.
+        dask.config.set({"distributed.worker.profile.enabled": False})
+        started = address = distributed.LocalCluster(
+            n_workers=0,
+            threads_per_worker=1,
+            memory_limit=1 / int(local[1]),
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+            preload=list(imports),
+        )
+        started.scale(int(local[1]))
     else:
         started = address = _start_jobs(Path(cluster), _read_jobs(Path(cluster)))
     try:
@@ -110,9 +126,12 @@ def open_cluster(cluster: str) -> Iterator[Workers]:
             workers = DaskWorkers(client, cluster)
             if client.dashboard_link:
                 print_note(f"cluster {cluster}: dashboard {client.dashboard_link}")
-            if not client.nthreads():
+            if local is None and not client.nthreads():
                 print_note(f"cluster {cluster}: no worker yet; the work begins with the first one")
-            yield workers
+            try:
+                yield workers
+            finally:
+                workers.shutdown()
     finally:
         if started is not None:
             started.close()
@@ -120,6 +139,8 @@ def open_cluster(cluster: str) -> Iterator[Workers]:
 
 class DaskWorkers(Workers):
     """Executor on a Dask cluster, to which workers may be added at any time.
+
+    The function of the calls travels to each worker once, and only the arguments with each call.
 
     Args:
         client: Client of the cluster.
@@ -131,11 +152,16 @@ class DaskWorkers(Workers):
     def __init__(self, client: Any, name: str) -> None:
         from distributed.scheduler import KilledWorker
 
+        from stedfm_hf.runs.dask_worker import WorkerDiskFull
+
         self.lost = (KilledWorker, WorkerDiskFull)
         self.ended = f"the cluster {name} has ended; run the same command again to resume"
         self._client, self._full = client, set[str]()
         self._executor = client.get_executor(pure=False)
         self._counted, self._count = 0.0, 1
+        self._function: Callable[..., Any] | None = None
+        self._shared = ""
+        self._version = metadata.version("stedfm-hf")
 
     @property
     def count(self) -> int:
@@ -148,14 +174,21 @@ class DaskWorkers(Workers):
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Submit a call."""
-        call = _RemoteCall(fn, os.getcwd(), metadata.version("stedfm-hf"))
+        from stedfm_hf.runs.dask_worker import call_shared
+
+        if fn is not self._function:
+            self._share(fn)
         if self._full:
             kwargs["workers"] = self._with_space()
-        future: Future[T] = self._executor.submit(call, *args, **kwargs)
+        future: Future[T] = self._executor.submit(
+            call_shared, self._shared, os.getcwd(), self._version, *args, **kwargs
+        )
         return future
 
     def exclude(self, error: BaseException) -> None:
         """Make the next calls on workers whose disk is not full."""
+        from stedfm_hf.runs.dask_worker import WorkerDiskFull
+
         if isinstance(error, WorkerDiskFull):
             self._full.add(error.address)
             if not self._with_space():
@@ -165,57 +198,21 @@ class DaskWorkers(Workers):
     def _with_space(self) -> list[str]:
         return sorted(set(self._client.nthreads()) - self._full)
 
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Remove the function from the workers."""
+        if self._function is not None and self._client.status == "running":
+            with suppress(OSError, ValueError):  # of a worker that dies, and of a scheduler that was restarted
+                self._client.unregister_worker_plugin(self._shared)
+        self._function = None
 
-class WorkerDiskFull(Exception):
-    """The disk of a worker is full.
+    def _share(self, function: Callable[..., Any]) -> None:
+        """Send a function to all workers, in place of the last one."""
+        from stedfm_hf.runs.dask_worker import SharedFunction
 
-    Args:
-        address: Address of the worker.
-    """
-
-    def __init__(self, address: str) -> None:
-        super().__init__(f"the disk of the worker {address} is full")
-        self.address = address
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return WorkerDiskFull, (self.address,)
-
-
-@dataclass(frozen=True)
-class _RemoteCall:
-    """Call of a function on a worker, in the working folder and with the version of the caller."""
-
-    function: Callable[..., Any]
-    folder: str
-    version: str
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if (found := metadata.version("stedfm-hf")) != self.version:
-            raise UserError(f"a worker has stedfm-hf {found}, and this is {self.version}; install the same version")
-        try:
-            if os.getcwd() != self.folder:
-                os.chdir(self.folder)
-        except OSError as error:
-            raise UserError(
-                f"a worker cannot open the folder {self.folder}; start the command in a folder of the shared storage"
-            ) from error
-        use_number(_worker_number())
-        try:
-            return self.function(*args, **kwargs)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                from distributed import get_worker
-
-                raise WorkerDiskFull(get_worker().address) from error
-            raise
-
-
-def _worker_number() -> int:
-    """Return the number at the end of the name of this worker, by which the workers of a machine share its GPUs."""
-    from distributed import get_worker
-
-    found = re.search(r"\d+$", str(get_worker().name))
-    return int(found[0]) if found else 0
+        self.shutdown()
+        self._function, self._shared = function, f"stedfm-{uuid4().hex}"
+        with suppress(OSError):  # of a worker that dies: its successor gets the function when it starts
+            self._client.register_plugin(SharedFunction(function), self._shared)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from stedfm_hf.runs.worker_process import use_device
 T = TypeVar("T")
 ATTEMPTS = 3
 """Number of attempts at a call whose worker is killed each time."""
+_PATIENCE = 1.0  # seconds after which the number of workers is asked again
 
 
 class Workers(Executor):
@@ -205,7 +206,9 @@ def run_calls(
                 waiting[workers.submit(function, *call.arguments)] = call
             if not waiting:
                 return
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+            # Not for ever, so that workers that join get calls before the first result.
+            patience = _PATIENCE if workers.elsewhere else None
+            for future in wait(waiting, patience, FIRST_COMPLETED).done:
                 call = waiting.pop(future)
                 try:
                     result = future.result()

@@ -1,29 +1,25 @@
-"""Open the workers that the options of a command name: this process, processes of this machine, or a Dask cluster."""
+"""Choose the workers of a command: an open Dask cluster, processes of this machine, or this process."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
-from stedfm_hf.runs.dask_cluster import open_cluster
 from stedfm_hf.runs.executors import Workers, open_processes
 
 
 def open_workers(
-    cluster: str | None = None, *, processes: int = 1, devices: Sequence[str] = ()
+    cluster: Workers | None = None, *, processes: int = 1, devices: Sequence[str] = ()
 ) -> AbstractContextManager[Workers]:
     """Open the workers of a command.
 
     Args:
-        cluster: Dask cluster (see `open_cluster`); None uses this machine.
+        cluster: Open Dask cluster (`open_cluster`), which stays open; None uses this machine.
         processes: Number of processes on this machine; with one, calls are made in this process.
         devices: Devices of this machine; with more than one, each gets a process.
 
     Returns:
-        Context that yields workers for `run_items`, and ends them.
-
-    Raises:
-        UserError: If the cluster cannot be reached.
+        Context that yields workers for `run_items`.
 
     Example:
         >>> with open_workers() as workers:
@@ -31,5 +27,5 @@ def open_workers(
         1
     """
     if cluster is not None:
-        return open_cluster(cluster)
+        return nullcontext(cluster)
     return open_processes(max(processes, len(devices)), devices if len(devices) > 1 else ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from PIL import Image
 
 from stedfm_hf import StedFmModel
 from stedfm_hf.acquisition import Stage, find, fit_finder, load_finder
+from stedfm_hf.acquisition.finding_run import find_writer
+from stedfm_hf.acquisition.settings import FindSettings
 from stedfm_hf.cli import main
 from stedfm_hf.runs import UserError
+from stedfm_hf.runs.options import REFERENCE
 from tests.models import tiny_config
 
 SHAPE = (64, 80)
@@ -111,6 +115,19 @@ def test_a_finished_folder_takes_new_files(world: Path, tmp_path: Path) -> None:
     assert whole.table.equals(both.table)
     with pytest.raises(UserError, match="count"):
         find(images, **options, count=1)
+
+
+@pytest.mark.parametrize(
+    ("method", "protocol"), [("templates", "default"), ("forest", "default"), ("forest", REFERENCE)]
+)
+def test_another_process_can_score(method: str, protocol: str, world: Path, tmp_path: Path) -> None:
+    finder = fitted(world, tmp_path / "finder", method=method, protocol=protocol)
+    stored = load_finder(finder)
+    encoder = stored.load_encoder(world / "model", device="cpu")
+    settings = FindSettings([], finder, output=tmp_path / "found")
+    writer = find_writer(settings, tmp_path / "found", stored, encoder, Stage({}, np.array(STAGE)))
+    pixels = np.random.default_rng(0).random((1, *SHAPE), np.float32)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(writer)).score(pixels), writer.score(pixels))
 
 
 def test_the_reference_protocol_writes_maps_of_pixels(world: Path, tmp_path: Path) -> None:

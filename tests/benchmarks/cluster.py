@@ -25,9 +25,9 @@ from stedfm_hf.inference.source_batches import Processed, SourceBatch
 from stedfm_hf.inference.stepwise import process_sources
 from stedfm_hf.inference.tables import TableParts, parts_name
 from stedfm_hf.runs import FileStamp, Progress
+from stedfm_hf.runs.dask_cluster import open_cluster
 from stedfm_hf.runs.manifest import status_of
 from stedfm_hf.runs.output import open_output
-from stedfm_hf.runs.workers import open_workers
 from tests.benchmarks.timing import machine, own_peak, peak_memory, table, take_turns
 
 CROPS, SIDE, ROUNDS = 5000, 64, 3
@@ -82,7 +82,7 @@ def run_nothing(count: int) -> None:
             open_output(
                 target, "embed", results=[target.name], temporary=[parts_name(target)], is_folder=False
             ) as output,
-            open_workers("local:2") as workers,
+            open_cluster("local:2") as workers,
         ):
             parts = TableParts(output, SCHEMA)
             batch = NothingBatch(parts.store, Preparation(encoder, None, None, {}), nothing, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import httpx2
@@ -129,6 +130,20 @@ def test_any_vision_model_of_transformers_can_be_compared(model: str, tmp_path: 
     data = arrays(2, size=48)
     found = load_extractors([model, str(tmp_path / "vit")], (), data=data, device="cpu")
     assert compute_features(data, found[1]).values.shape == (6, 16) and found[1].name == "vit"
+
+
+def test_another_process_computes_the_same_features(model: str, tmp_path: Path) -> None:
+    ViTModel(
+        ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32)
+    ).save_pretrained(tmp_path / "vit")
+    data = read_labelled(class_folder(tmp_path / "set", {"a": 2, "b": 1}, size=72))["all"]
+    names = ("untrained", "histogram", "morphology")
+    for extractor in load_extractors([model, str(tmp_path / "vit")], names, data=data, device="cpu"):
+        content = pickle.dumps((data.reader, extractor))
+        reader, other = pickle.loads(content)
+        assert len(content) < 10_000, "only names travel"
+        found = list(other.extract(reader(int(row)) for row in data.rows))
+        np.testing.assert_array_equal(np.stack(found).astype(np.float32), compute_features(data, extractor).values)
 
 
 def test_available_and_unavailable_baselines(model: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,15 +19,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
-from stedfm_hf import StedFmForSemanticSegmentation, StedFmModel
-from stedfm_hf.data import build
+from stedfm_hf import StedFmForImageClassification, StedFmForSemanticSegmentation, StedFmModel
+from stedfm_hf.acquisition import find, fit_finder
+from stedfm_hf.data import build, simulate
+from stedfm_hf.data.archives.import_archive import import_archive
 from stedfm_hf.discovery.index import index
-from stedfm_hf.inference import embed, segment
+from stedfm_hf.evaluation import evaluate_knn
+from stedfm_hf.inference import classify, embed, segment
 from stedfm_hf.inference.preparation import Preparation
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.dask_cluster import check_cluster, open_cluster
 from stedfm_hf.runs.parts import PartStore
+from tests.data.archives.fabricated import scraped, write_tar
+from tests.figures import plotted_figures
+from tests.labels.labelled_data import class_folder
 from tests.models import tiny_config
 
 dask = pytest.importorskip("dask")
@@ -56,12 +63,17 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
     root = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     StedFmModel(tiny_config()).save_pretrained(root / "encoder")
     masks = tiny_config(decoder="linear", target_type="multi_label", id2label={0: "actin", 1: "tubulin"})
     StedFmForSemanticSegmentation(masks).save_pretrained(root / "segmenter")
+    StedFmForImageClassification(tiny_config(id2label={0: "actin", 1: "tubulin"})).save_pretrained(root / "classifier")
+    (root / "clicks.csv").write_text("path,y_px,x_px,class\n00.npy,20,20,spot\n01.npy,20,30,spot\n")
+    fit_finder(images, root / "finder", clicks=root / "clicks.csv", model=root / "encoder", device="cpu")
+    write_tar(root / "crops.tar", [scraped(number) for number in range(24)])
+    class_folder(root / "set", {"actin": 8, "tubulin": 8}, size=40)
     return root
 
 
@@ -70,6 +82,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stedfm_hf.inference.stepwise.CHUNK", 3)
     monkeypatch.setattr("stedfm_hf.inference.segmenting.BATCH", 3)
     monkeypatch.setattr("stedfm_hf.data.building.build.FILES_PER_PART", 3)
+    monkeypatch.setattr("stedfm_hf.data.assembly.assemble.ROWS_PER_PROCESS", 1)
 
 
 Command = Callable[[Path, Path, Path, str | None], Any]
@@ -91,20 +104,71 @@ def by_build(images: Path, output: Path, models: Path, cluster: str | None = Non
     return build(images, output, crop_size=32, workers=1, cluster=cluster)
 
 
+def by_simulate(images: Path, output: Path, models: Path, cluster: str | None = None) -> Any:
+    return simulate(output, structures=["rings"], per_structure=1, workers=1, cluster=cluster)
+
+
+def some(images: Path) -> list[Path]:
+    """Return few of the images, because each is plotted."""
+    return [images / f"{number:02d}.npy" for number in (0, 1, 2, 12, 13)]
+
+
+def by_classify(images: Path, output: Path, models: Path, cluster: str | None = None) -> Any:
+    target: dict[str, Any] = {"output": output / "classes.parquet", "maps": output / "maps"}
+    with plotted_figures():  # as the workers do
+        return classify(some(images), model=models / "classifier", **target, device="cpu", cluster=cluster)
+
+
+def by_find(images: Path, output: Path, models: Path, cluster: str | None = None) -> Any:
+    finder = models / "finder"
+    with plotted_figures():  # as the workers do
+        return find(some(images), finder, output, region_size_px=16, count=2, device="cpu", cluster=cluster)
+
+
+def by_evaluate(images: Path, output: Path, models: Path, cluster: str | None = None) -> Any:
+    names, cache = ["untrained", "histogram"], output.parent / f"{output.name}-features"
+    model = [str(models / "encoder")]
+    return evaluate_knn(
+        models / "set", output, model=model, baselines=names, k=[1], cache=cache, device="cpu", cluster=cluster
+    )
+
+
+def by_import(images: Path, output: Path, models: Path, cluster: str | None = None) -> Any:
+    return import_archive(models / "crops.tar", output, rows_per_shard=8, cluster=cluster)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     files = (file for file in folder.rglob("*") if file.is_file() and not file.name.endswith(WITH_TIMES))
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
-@pytest.mark.parametrize("command", [by_embed, by_segment, by_index, by_build])
+COMMANDS = [by_embed, by_classify, by_segment, by_index, by_build, by_simulate, by_find, by_import, by_evaluate]
+
+
+@pytest.mark.parametrize("command", COMMANDS[:-1])
 def test_results_are_those_of_one_process(
     command: Command, images: Path, models: Path, cluster: Any, tmp_path: Path
 ) -> None:
     alone = command(images, tmp_path / "alone", models, None)
+    before = cluster.scheduler.transition_counter
     together = command(images, tmp_path / "together", models, cluster.scheduler_address)
+    assert cluster.scheduler.transition_counter > before  # the workers had work
     assert contents(tmp_path / "together") == contents(tmp_path / "alone")
     assert together.manifest.items == alone.manifest.items
-    assert together.manifest.items["12.npy"].state in ("failed", "skipped")
+    assert command in (by_import, by_simulate) or together.manifest.items["12.npy"].state in ("failed", "skipped")
+
+
+def test_an_evaluation_computes_the_features_of_one_process(
+    images: Path, models: Path, cluster: Any, tmp_path: Path
+) -> None:
+    alone = by_evaluate(images, tmp_path / "alone", models, None)
+    together = by_evaluate(images, tmp_path / "together", models, cluster.scheduler_address)
+    assert together.record["summary"] == alone.record["summary"]
+    caches = [sorted((tmp_path / f"{name}-features").iterdir()) for name in ("alone", "together")]
+    assert len(caches[0]) >= 3  # of three methods
+    for one, other in zip(*caches, strict=True):
+        assert one.name == other.name
+        np.testing.assert_array_equal(load_file(one)["features"], load_file(other)["features"])
 
 
 @pytest.mark.slow
@@ -293,9 +357,11 @@ def test_jobs_leave_ctrl_c_to_the_command(images: Path, models: Path, tmp_path: 
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_scheduler_that_does_not_answer_is_one_sentence(
-    images: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_scheduler_that_does_not_answer_leaves_no_output(
+    command: Command, images: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stedfm_hf.runs.dask_cluster.TIMEOUT", 1)
-    with pytest.raises(UserError, match=r"cluster tcp://127.0.0.1:9: no scheduler answers there"):
-        by_embed(images, tmp_path / "out", models, "tcp://127.0.0.1:9")
+    monkeypatch.setattr("stedfm_hf.runs.dask_cluster.TIMEOUT", 0.2)
+    with pytest.raises(UserError, match=r"cluster tcp://127.0.0.1:1: no scheduler answers there"):
+        command(images, tmp_path / "out", models, "tcp://127.0.0.1:1")
+    assert not (tmp_path / "out").exists()

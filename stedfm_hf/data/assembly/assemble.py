@@ -31,7 +31,7 @@ from stedfm_hf.runs import (
     some_of,
     write_json,
 )
-from stedfm_hf.runs.executors import run_items
+from stedfm_hf.runs.executors import Workers, run_items
 from stedfm_hf.runs.files import move_path, remove_path, scratch_folder
 from stedfm_hf.runs.parts import PartStore
 from stedfm_hf.runs.storage import is_remote
@@ -53,7 +53,7 @@ def assemble(
     labels: Sequence[str] | None = None,
     rows_per_shard: int = ROWS_PER_SHARD,
     processes: int = 1,
-    cluster: str | None = None,
+    cluster: Workers | None = None,
 ) -> DatasetSummary:
     """Write a data set from all staged parts.
 
@@ -72,7 +72,7 @@ def assemble(
         labels: Names of the classes in their order; None uses the labels that occur, sorted.
         rows_per_shard: Largest number of crops in a shard.
         processes: Largest number of processes that write shards.
-        cluster: Dask cluster to use instead of processes, see `open_workers`; small data sets need none.
+        cluster: Open cluster to use instead of processes; small data sets need none.
 
     Returns:
         Number of crops and source images in each split, and notes.
@@ -112,7 +112,7 @@ def _write_shards(
     seed: int,
     rows_per_shard: int,
     processes: int,
-    cluster: str | None,
+    cluster: Workers | None,
 ) -> list[Window]:
     """Write the windows that are not complete, and return all windows; their records are in the folder.
 

@@ -34,7 +34,8 @@ from stedfm_hf.images.mask_names import (
 )
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, manifest_path, print_note, sha256_file
 from stedfm_hf.runs.attempts import BATCH_ATTEMPTS
-from stedfm_hf.runs.executors import cores, run_items
+from stedfm_hf.runs.dask_cluster import open_cluster
+from stedfm_hf.runs.executors import Workers, cores, run_items
 from stedfm_hf.runs.notes import ItemNotes
 from stedfm_hf.runs.options import REFERENCE
 from stedfm_hf.runs.output import check_output
@@ -96,13 +97,16 @@ def build(settings: BuildSettings) -> DatasetSummary:
         "labels": _labels_setting(settings.labels),
         "masks": settings.masks is not None,
     }
-    with open_dataset(
-        output, COMMAND, settings, resolved=resolved, options={"inputs": digest, **inputs.notes}
-    ) as opened:
+    with (
+        open_cluster(settings.cluster) as cluster,
+        open_dataset(
+            output, COMMAND, settings, resolved=resolved, options={"inputs": digest, **inputs.notes}
+        ) as opened,
+    ):
         if opened.finished:
             return read_summary(output, opened.manifest)
         staging, manifest = Staging(output), opened.manifest
-        missing = _stage(staging, inputs, rules, settings)
+        missing = _stage(staging, inputs, rules, settings, cluster)
         for path, reason in inputs.skipped.items():
             manifest.skipped(path, reason)
         for name, count in missing.items():
@@ -119,7 +123,7 @@ def build(settings: BuildSettings) -> DatasetSummary:
             seed=settings.seed,
             rows_per_shard=settings.rows_per_shard,
             processes=settings.workers or cores(),
-            cluster=settings.cluster,
+            cluster=cluster,
         )
 
 
@@ -262,7 +266,9 @@ def _digest(files: Sequence[InputFile]) -> str:
     return sha256(json.dumps([[each.path, *each.stamp()] for each in files]).encode()).hexdigest()
 
 
-def _stage(staging: Staging, inputs: _Inputs, rules: ReadingRules, settings: BuildSettings) -> Counter[str]:
+def _stage(
+    staging: Staging, inputs: _Inputs, rules: ReadingRules, settings: BuildSettings, cluster: Workers | None
+) -> Counter[str]:
     """Read all files that are not in a part on disk yet, in one or more processes, and write their crops as parts.
 
     Parts on disk whose files changed or failed are removed and written again. Reasons of failed files, and
@@ -278,7 +284,7 @@ def _stage(staging: Staging, inputs: _Inputs, rules: ReadingRules, settings: Bui
     processes = settings.workers or max(1, min(cores(), len(to_write) // _PARTS_PER_PROCESS))
     total, files_to_read = len(inputs.files), sum(map(len, to_write.values()))
     with (
-        open_workers(settings.cluster, processes=min(processes, len(to_write))) as workers,
+        open_workers(cluster, processes=min(processes, len(to_write))) as workers,
         Progress(total, description="build", unit="files", done=total - files_to_read) as progress,
     ):
         write = partial(write_part, masked=settings.masks is not None, survives=workers.elsewhere)

@@ -17,7 +17,8 @@ from stedfm_hf.data.simulation.benchmark_v1 import Preset, find_preset
 from stedfm_hf.data.simulation.physics import SimulationSettings, class_id, sort_structures
 from stedfm_hf.data.simulation.structures import STRUCTURES
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, write_json
-from stedfm_hf.runs.executors import cores, run_items
+from stedfm_hf.runs.dask_cluster import open_cluster
+from stedfm_hf.runs.executors import Workers, cores, run_items
 from stedfm_hf.runs.output import Output, open_output
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
@@ -100,7 +101,11 @@ def simulate(settings: SimulateSettings) -> SimulationResult:
         "mixed": settings.mixed,
         **asdict(physics),
     }
-    with disk_errors(Path(settings.output)), _open(settings, resolved) as output:
+    with (
+        open_cluster(settings.cluster) as cluster,
+        disk_errors(Path(settings.output)),
+        _open(settings, resolved) as output,
+    ):
         # This module imports scipy, tifffile and torch.
         from stedfm_hf.data.simulation.jobs import Recipe, list_jobs, tiff_paths, write_part, write_tiffs
 
@@ -110,14 +115,15 @@ def simulate(settings: SimulateSettings) -> SimulationResult:
         if settings.format == "tiff":
             files = (path for job in jobs for path in tiff_paths(output.path, recipe, job).values())
             if not output.finished or not all(path.exists() for path in files):
-                _run(partial(write_tiffs, output.path, recipe), jobs, (), settings)
+                _run(partial(write_tiffs, output.path, recipe), jobs, (), settings, cluster)
                 write_json(output.path / INDEX_FILE, {"mask_names": {str(n): each for n, each in mask_names.items()}})
                 for job in jobs:
                     output.manifest.done(job.item)
         elif not output.finished:
             staging = Staging(output.path)
-            _run(partial(write_part, output.path, recipe), jobs, staging.names(), settings)
-            _assemble(staging, output, _card(recipe, names, output.manifest, mask_names), names, settings)
+            _run(partial(write_part, output.path, recipe), jobs, staging.names(), settings, cluster)
+            card = _card(recipe, names, output.manifest, mask_names)
+            _assemble(staging, output, card, names, settings, cluster)
     return SimulationResult(output.path, output.manifest, len(jobs))
 
 
@@ -163,7 +169,11 @@ def _open(settings: SimulateSettings, resolved: Mapping[str, Any]) -> AbstractCo
 
 
 def _run(
-    write: Callable[[str, Sequence[Job]], int], jobs: Sequence[Job], done: Sequence[str], settings: SimulateSettings
+    write: Callable[[str, Sequence[Job]], int],
+    jobs: Sequence[Job],
+    done: Sequence[str],
+    settings: SimulateSettings,
+    cluster: Workers | None,
 ) -> None:
     """Simulate the fields of all parts that are not done yet, in one or more processes.
 
@@ -172,6 +182,7 @@ def _run(
         jobs: All fields of the set.
         done: Names of the parts that an earlier run completed.
         settings: Settings of the command, for the number of processes.
+        cluster: Open cluster that simulates them instead, or None.
     """
     parts = [jobs[start : start + PER_PART] for start in range(0, len(jobs), PER_PART)]
     named_parts = [(part_name(number), part) for number, part in enumerate(parts)]
@@ -179,7 +190,7 @@ def _run(
     fields = sum(len(part) for _, part in to_write)
     processes = settings.workers or max(1, min(cores(), fields // FIELDS_PER_PROCESS[settings.engine]))
     with (
-        open_workers(settings.cluster, processes=min(processes, max(len(to_write), 1))) as workers,
+        open_workers(cluster, processes=min(processes, max(len(to_write), 1))) as workers,
         Progress(len(jobs), description="simulate", done=len(jobs) - fields) as progress,
     ):
         for count in run_items(write, to_write, workers=workers):
@@ -187,7 +198,12 @@ def _run(
 
 
 def _assemble(
-    staging: Staging, output: Output, card: CardFacts, names: Sequence[str], settings: SimulateSettings
+    staging: Staging,
+    output: Output,
+    card: CardFacts,
+    names: Sequence[str],
+    settings: SimulateSettings,
+    cluster: Workers | None,
 ) -> None:
     """Assemble the parts into a data set."""
     from stedfm_hf.data.assembly.assemble import assemble
@@ -201,7 +217,7 @@ def _assemble(
         seed=output.manifest.settings["seed"],
         labels=names if labelled else None,
         processes=settings.workers or cores(),
-        cluster=settings.cluster,
+        cluster=cluster,
     )
 
 

@@ -14,10 +14,12 @@ from filelock import FileLock, Timeout
 
 from stedfm_hf.data.sources import Source, find_sources, is_dataset
 from stedfm_hf.discovery.settings import STATE, IndexSettings
+from stedfm_hf.inference.devices import IMPORTS
 from stedfm_hf.inference.settings import EmbedSettings
 from stedfm_hf.runs import Manifest, UserError, counted, manifest_path
 from stedfm_hf.runs.copies import working_copy
-from stedfm_hf.runs.dask_cluster import LOCAL
+from stedfm_hf.runs.dask_cluster import LOCAL, open_cluster
+from stedfm_hf.runs.executors import Workers
 from stedfm_hf.runs.output import Output, check_output, open_output
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
@@ -127,20 +129,27 @@ def _index_images(settings: IndexSettings) -> IndexResult:
     found = find_sources(_inputs(settings))
     source = find_model(settings.model)
 
-    # Errors up to here are reported at once: this module imports torch, which takes seconds.
-    from stedfm_hf.inference.loading import load_encoder
+    with open_cluster(settings.cluster, IMPORTS) as cluster:
+        # Errors up to here are reported at once: this module imports torch, which takes seconds.
+        from stedfm_hf.inference.loading import load_encoder
 
-    encoder = load_encoder(source, device=settings.device, precision=settings.precision, backend=settings.backend)
-    return add_images(settings, found, encoder)
+        encoder = load_encoder(source, device=settings.device, precision=settings.precision, backend=settings.backend)
+        return add_images(settings, found, encoder, cluster)
 
 
-def add_images(settings: IndexSettings, found: tuple[list[Source], dict[str, int]], encoder: Encoder) -> IndexResult:
+def add_images(
+    settings: IndexSettings,
+    found: tuple[list[Source], dict[str, int]],
+    encoder: Encoder,
+    cluster: Workers | None = None,
+) -> IndexResult:
     """Embed images with a loaded encoder and add them to an index.
 
     Args:
         settings: Settings of `index`; those of the model are not used.
         found: Image sources and skipped files of the inputs (`find_sources`).
         encoder: Encoder.
+        cluster: Open cluster that embeds them; None uses the devices of this machine.
 
     Raises:
         UserError: If the index holds embeddings of another model or other settings, or the disk is full.
@@ -169,7 +178,7 @@ def add_images(settings: IndexSettings, found: tuple[list[Source], dict[str, int
         state, removed = _begin(output, by_embed.pooling, config.hidden_size, settings)
         parts = _parts(output, state, datasets)
         table = ItemTable(target, by_embed.pooling, config.patch_size, settings.source_pattern)
-        embed_sources(parts, sources, encoder, by_embed, scaling, table)
+        embed_sources(parts, sources, encoder, by_embed, scaling, table, cluster)
         state = _commit(target, parts.state, parts.next_state, settings.search)
     return _result(output.path, output.manifest, state, removed)
 
@@ -320,7 +329,6 @@ def _embed_settings(settings: IndexSettings) -> EmbedSettings:
         pooling="patch" if settings.patches else "avg",
         precision=settings.precision,
         device=settings.device,
-        cluster=settings.cluster,
         backend=settings.backend,
         tile_size=settings.tile_size,
         batch_size=settings.batch_size,

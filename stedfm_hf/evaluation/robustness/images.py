@@ -17,6 +17,7 @@ from stedfm_hf.labels.labelled import LabelledImages
 from stedfm_hf.labels.labelled.reading import ReadImage
 from stedfm_hf.labels.sourced import sha256_of
 from stedfm_hf.runs import UserError
+from stedfm_hf.runs.executors import Workers
 
 CHANGES_VERSION = 1
 """Version of the changes, part of the key of cached features. Increase it when a level changes pixels differently."""
@@ -107,6 +108,7 @@ def changed_features(
     calibration: Calibration,
     seeds: Sequence[int],
     cache: Path | None,
+    cluster: Workers | None = None,
 ) -> LevelFeatures:
     """Compute the features of the images at all levels of all families.
 
@@ -118,13 +120,14 @@ def changed_features(
         calibration: Facts about the acquisition.
         seeds: Random seeds. Changes that are not random are computed once.
         cache: Folder of cached features; None caches nothing.
+        cluster: Open cluster that computes them; None computes them in this process.
 
     Raises:
         UserError: If an image cannot be read.
     """
     unscaled = isinstance(extractor, EncoderExtractor) and extractor.encoder.processor.normalization == "none"
     found: LevelFeatures = {}
-    first = _features(data, extractor, cache, "unchanged") if unchanged is None else unchanged
+    first = _features(data, extractor, cache, "unchanged", cluster) if unchanged is None else unchanged
     found |= {(*UNCHANGED, seed): first for seed in seeds}
     for family in families:
         for level in family.levels:
@@ -134,15 +137,17 @@ def changed_features(
                 elif family.random or seed == seeds[0]:
                     changed = change_images(data, family, level, calibration=calibration, seed=seed, unscaled=unscaled)
                     name = f"{family.name} {family.label(level)}"
-                    found[family.name, level, seed] = _features(changed, extractor, cache, name)
+                    found[family.name, level, seed] = _features(changed, extractor, cache, name, cluster)
                 else:
                     found[family.name, level, seed] = found[family.name, level, seeds[0]]
     return found
 
 
-def _features(data: LabelledImages, extractor: Extractor, cache: Path | None, name: str) -> np.ndarray:
+def _features(
+    data: LabelledImages, extractor: Extractor, cache: Path | None, name: str, cluster: Workers | None
+) -> np.ndarray:
     """Compute the features of all images; refuse unreadable ones, which were excluded before."""
-    features = compute_features(data, extractor, cache=cache, images=name)
+    features = compute_features(data, extractor, cache=cache, images=name, cluster=cluster)
     if features.failed:
         number, reason = next(iter(features.failed.items()))
         raise UserError(f"{data.image_ids[number]}: {reason}. The file changed while the command ran; run it again")

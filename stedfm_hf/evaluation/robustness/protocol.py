@@ -171,6 +171,7 @@ def _predict(
         calibration=acquisition.calibration,
         seeds=seeds,
         cache=None if cache is None else Path(cache),
+        cluster=compared.cluster,
     )
     predictions = predict_levels(
         compared.splits,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -49,6 +50,13 @@ def test_names_of_all_families() -> None:
     assert tuple(each.name for each in reference_families()) == REFERENCE_FAMILIES
     with pytest.raises(UserError, match="family 'mixed' is unknown; choose from photons, background"):
         default_families(NM, names=["mixed"])
+
+
+@pytest.mark.parametrize("each", [*default_families(NM), *reference_families()], ids=lambda each: each.name)
+def test_another_process_changes_images_equally(each: Family) -> None:
+    data = change_images(arrays(2), each, each.levels[-1], calibration=PX)
+    again = pickle.loads(pickle.dumps(data.reader))
+    np.testing.assert_array_equal(again(int(data.rows[1])).array, data.stored(1).array)
 
 
 @pytest.mark.parametrize("each", [*default_families(NM), *reference_families()], ids=lambda each: each.name)
