@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -55,6 +54,7 @@ def test_names_of_all_families() -> None:
 @pytest.mark.parametrize("each", [*default_families(NM), *reference_families()], ids=lambda each: each.name)
 def test_another_process_changes_images_equally(each: Family) -> None:
     data = change_images(arrays(2), each, each.levels[-1], calibration=PX)
+    pickle = pytest.importorskip("distributed.protocol.pickle")
     again = pickle.loads(pickle.dumps(data.reader))
     np.testing.assert_array_equal(again(int(data.rows[1])).array, data.stored(1).array)
 
