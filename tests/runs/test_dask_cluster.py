@@ -326,7 +326,10 @@ def test_a_wrong_cluster_is_refused_at_once(cluster: str, message: str) -> None:
 
 def test_workers_of_this_machine_are_not_profiled() -> None:
     with open_cluster("local:1") as workers:
-        assert workers.submit(dask.config.get, "distributed.worker.profile.enabled").result() is False
+        assert (
+            workers is not None
+            and workers.submit(dask.config.get, "distributed.worker.profile.enabled").result() is False
+        )
 
 
 @pytest.mark.parametrize(
