@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests docs/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-acquisition bench-backends bench-busy bench-cluster bench-clustering bench-data bench-generation bench-interpretability bench-phenotype bench-retrieval bench-search bench-segmentation bench-serving bench-shards bench-start clean
+.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-acquisition bench-backends bench-busy bench-cluster bench-clustering bench-data bench-generation bench-interpretability bench-phenotype bench-retrieval bench-search bench-segmentation bench-serving bench-shards bench-start bench-studies clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -117,6 +117,9 @@ bench-shards: $(INSTALLED) ## Measure a data set of 10,000 shards and write docs
 
 bench-start: $(INSTALLED) ## Measure how fast help and errors are answered and write docs/benchmarks/start.md
 	"$(BIN)/python" -m tests.benchmarks.start
+
+bench-studies: $(INSTALLED) ## Measure errors and power of analyses of studies and write docs/benchmarks/studies.md
+	"$(BIN)/python" -m tests.benchmarks.studies --output docs/benchmarks/studies.md
 
 # Compared with, and no dependency of ours: it has a folder of its own beside the environment.
 MONAI := build/monai

@@ -21,7 +21,7 @@ from stedfm_hf.studies.study import RANK, Study
 PERMUTATIONS = 999
 """Number of permutations of each simulated study."""
 TAU = 0.95
-"""Rank correlation with the planted order that the recommended size of a ranking reaches."""
+"""Rank correlation with the planted order from which an order counts as recovered."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class PowerRow:
         high: Upper bound.
         tau: Mean of Kendall's rank correlation of found and planted preferences; NaN for one group.
         studies: Number of simulated studies.
+        recovered: Fraction of the simulated studies whose rank correlation is at least `TAU`; NaN for one group.
     """
 
     participants: int
@@ -45,6 +46,7 @@ class PowerRow:
     high: float
     tau: float
     studies: int
+    recovered: float = float("nan")
 
 
 def measure_power(
@@ -77,8 +79,10 @@ def measure_power(
     if len(known):
         power = float((known <= alpha).mean())
         low, high = accuracy_interval(known <= alpha)
-    tau = float(np.nanmean(taus)) if np.isfinite(taus).any() else float("nan")
-    return PowerRow(participants, trials, power, low, high, tau, repeats)
+    tau, recovered = (float("nan"),) * 2
+    if len(ordered := taus[np.isfinite(taus)]):
+        tau, recovered = float(ordered.mean()), float((ordered >= TAU).mean())
+    return PowerRow(participants, trials, power, low, high, tau, repeats, recovered)
 
 
 def simulate_p_values(
@@ -107,13 +111,13 @@ def simulate_p_values(
     return p_values, taus
 
 
-def recommend(rows: Iterable[PowerRow], power: float, tau: float | None = None) -> PowerRow | None:
+def recommend(rows: Iterable[PowerRow], power: float, *, order: bool = False) -> PowerRow | None:
     """Return the size with the fewest trials in total that reaches a power, or None.
 
     Args:
         rows: Power of each size. Sizes without a defined power need no power.
         power: Power to reach.
-        tau: Rank correlation of found and planted preferences to reach as well; None for any.
+        order: Whether this fraction of the studies must recover the planted order as well.
 
     Example:
         >>> small = PowerRow(5, 20, 0.6, 0.5, 0.7, 1.0, 100)
@@ -121,7 +125,7 @@ def recommend(rows: Iterable[PowerRow], power: float, tau: float | None = None) 
         >>> recommend([small, large], 0.8).participants
         10
     """
-    reached = [each for each in rows if not each.power < power and (tau is None or each.tau >= tau)]
+    reached = [each for each in rows if not each.power < power and (not order or each.recovered >= power)]
     return min(reached, key=lambda each: (each.participants * each.trials, each.participants), default=None)
 
 

@@ -60,14 +60,16 @@ def write_power_report(
         )
         for name, wanted, caption in plots
     ]
-    wanted = f"a power of {settings.power:g}" + (f" and a rank correlation of {TAU:g}" if ranks else "")
+    wanted = f"a power of {settings.power:g}"
+    if ranks and not settings.null:
+        wanted += f", and a rank correlation of {TAU:g} in {settings.power:.0%} of the studies"
     lead = (
         f"None of these sizes reaches {wanted}. Add participants or {unit}."
         if best is None
         else f"{best.participants} participants with {best.trials} {unit} each reach {wanted}."
     )
     expected = ", ".join(f"{name} {value:g}" for name, value in study.expect.items()) or "none"
-    head = ["participants", unit, "power", "95 % interval", "rank correlation"]
+    head = ["participants", unit, "power", "95 % interval", "rank correlation", "order recovered"]
     table = [
         [
             str(each.participants),
@@ -75,10 +77,14 @@ def write_power_report(
             _number(each.power),
             f"{each.low:.2f} to {each.high:.2f}" if np.isfinite(each.low) else "–",
             _number(each.tau),
+            _number(each.recovered),
         ]
         for each in rows
     ]
-    note = "The rank correlation (Kendall) compares found and planted preferences; mean over the simulated studies."
+    note = (
+        "Rank correlation (Kendall) of found and planted preferences: mean over the simulated studies, and fraction "
+        f"of them in which it is at least {TAU:g}."
+    )
     assumed = (
         "Simulated raters have no preference: about the fraction alpha of the studies should be significant."
         if settings.null

@@ -43,10 +43,13 @@ class StudySimulateResult(OutputResult):
                 f"{row.power:.2f}",
                 f"{row.low:.2f} to {row.high:.2f}",
                 f"{row.tau:.2f}",
+                f"{row.recovered:.2f}",
             )
             for row in self.rows
         ]
-        table = text_table(["participants", "trials", "power", "95 % interval", "rank correlation"], cells)
+        table = text_table(
+            ["participants", "trials", "power", "95 % interval", "rank correlation", "order recovered"], cells
+        )
         best = self.recommended
         advice = (
             "no size is enough: try more with --participants or --trials"
@@ -88,7 +91,7 @@ def simulate_study(settings: StudySimulateSettings) -> StudySimulateResult:
     check_output(settings.output, COMMAND, is_folder=True, overwrite=settings.overwrite)
 
     from stedfm_hf.studies.answers import write_answers
-    from stedfm_hf.studies.power import TAU, measure_power, recommend
+    from stedfm_hf.studies.power import measure_power, recommend
     from stedfm_hf.studies.power_report import read_power, write_power, write_power_report
     from stedfm_hf.studies.raters import Raters, simulate_answers
 
@@ -109,7 +112,7 @@ def simulate_study(settings: StudySimulateSettings) -> StudySimulateResult:
         else:
             rows = _measure(study, settings, raters, measure_power)
             write_power(output.path / POWER, rows)
-        best = recommend(rows, settings.power, TAU if study.type == RANK and not settings.null else None)
+        best = recommend(rows, settings.power, order=study.type == RANK and not settings.null)
         if not output.finished:
             number = max(settings.participants) if best is None else best.participants
             write_answers(output.path / ANSWERS, simulate_answers(study, number, raters, seed=settings.seed).rows)

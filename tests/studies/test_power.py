@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import kstest
 
 from stedfm_hf.runs import UserError
-from stedfm_hf.studies.power import measure_power, simulate_p_values
+from stedfm_hf.studies.power import PowerRow, measure_power, recommend, simulate_p_values
 from stedfm_hf.studies.raters import Raters, resized, simulate_answers
 from stedfm_hf.studies.study import CLASSIFY, RANK, TYPES
 from tests.studies.examples import study
@@ -50,3 +50,12 @@ def test_the_same_seed_gives_the_same_answers() -> None:
 def test_an_expectation_is_needed() -> None:
     with pytest.raises(UserError, match="expect is missing"):
         simulate_answers(study(expect={}), 2)
+
+
+def test_a_recommended_ranking_recovers_the_order_in_most_studies() -> None:
+    rows = [PowerRow(size, 50, 1.0, 1.0, 1.0, 0.96, 10, recovered) for size, recovered in ((10, 0.6), (20, 0.8))]
+    best = recommend(rows, 0.8, order=True)
+    assert best is not None and best.participants == 20 and recommend(rows[:1], 0.8, order=True) is None
+    assert recommend(rows, 0.8) == rows[0]
+    found = measure_power(study(RANK, 4), 10, 8, Raters(0.1, 2.0), repeats=4)
+    assert 0 <= found.recovered <= 1
