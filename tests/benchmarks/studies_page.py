@@ -129,8 +129,9 @@ def _tests(found: Found) -> dict[tuple[str, str], dict[str, Any]]:
 
 def _levels_text(tests: dict[tuple[str, str], dict[str, Any]], uniform: list[float], below: int) -> str:
     return f"""Valid p-values are not too small: at most 5 % are 0.05 or less, here between about 3 and 7 % by chance.
-They are uniform only without ties. Scores are fractions of few trials, so that many permutations are exactly as extreme
-as the data. The analysis counts them all, so that the Kolmogorov-Smirnov test (KS) sees steps in the reported p-values.
+They are uniform only without ties. Scores are fractions of few trials, so that many permutations are exactly as
+extreme as the data. The analysis counts them all, so that the Kolmogorov-Smirnov test (KS) sees steps in the reported
+p-values.
 
 With ties counted at random, p-values must be uniform: {below} of {len(uniform)} such KS tests have p < 0.05, and the
 smallest p is {min(uniform):.3f}; {LEVEL * len(uniform):.0f} are expected by chance, and {1 / len(uniform):.3f} for the
