@@ -62,9 +62,9 @@ def write_power_report(
     ]
     wanted = f"a power of {settings.power:g}"
     if ranks and not settings.null:
-        wanted += f", and a rank correlation of {TAU:g} in {settings.power:.0%} of the studies"
+        wanted += f", and a rank correlation of {TAU:g} in {100 * settings.power:g} % of the studies"
     lead = (
-        f"None of these sizes reaches {wanted}. Add participants or {unit}."
+        f"None of these sizes reaches {wanted}. Add participants{'' if ranks else ' or trials'}."
         if best is None
         else f"{best.participants} participants with {best.trials} {unit} each reach {wanted}."
     )
