@@ -7,7 +7,6 @@ from pathlib import Path
 from stedfm_hf.acquisition.result import FindResult
 from stedfm_hf.acquisition.settings import FindSettings
 from stedfm_hf.data.sources import check_separate, find_sources
-from stedfm_hf.inference.devices import IMPORTS
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.dask_cluster import open_cluster
 from stedfm_hf.runs.output import check_output
@@ -67,7 +66,7 @@ def find(settings: FindSettings) -> FindResult:
     if settings.stage is not None and not Path(settings.stage).is_file():
         raise UserError(f"--stage {settings.stage}: no such file; check the path")
 
-    with open_cluster(settings.cluster, IMPORTS) as cluster:
+    with open_cluster(settings.cluster) as cluster:
         # Errors up to here are reported at once: these modules import torch, which takes seconds.
         from stedfm_hf.acquisition.finding_run import run_find
 

@@ -20,7 +20,6 @@ from stedfm_hf.evaluation.scoring import Run, compare, summarise
 from stedfm_hf.evaluation.settings import ComparisonSettings, KnnSettings, ProbeSettings
 from stedfm_hf.evaluation.splits import evaluation_splits, exclude_training_images, leave_one_out
 from stedfm_hf.evaluation.trials import ALL, knn_runs, probe_runs
-from stedfm_hf.inference.devices import IMPORTS
 from stedfm_hf.inference.loading import choose_device
 from stedfm_hf.labels.labelled import LabelledImages, read_labelled, sample_per_class
 from stedfm_hf.labels.splits import Splits
@@ -236,7 +235,7 @@ def compare_features(
         The output folder, and the content of `results.json`.
     """
     baselines = () if settings.baselines == ["none"] else tuple(settings.baselines)
-    with open_cluster(settings.cluster, IMPORTS) as cluster:
+    with open_cluster(settings.cluster) as cluster:
         extractors = load_extractors(
             sources,
             baselines,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedfm_hf.data.sources import Source, check_separate, find_sources
-from stedfm_hf.inference.devices import IMPORTS, devices_of
+from stedfm_hf.inference.devices import devices_of
 from stedfm_hf.inference.settings import ClassifySettings
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.dask_cluster import open_cluster
@@ -81,7 +81,7 @@ def _classify(settings: ClassifySettings) -> TableResult:
     if settings.maps is not None:
         check_separate("maps", Path(settings.maps), sources)
     source = find_model(settings.model, head="ForImageClassification")
-    with open_cluster(settings.cluster, IMPORTS) as cluster:
+    with open_cluster(settings.cluster) as cluster:
         return _write_table(settings, target, sources, skipped, source, cluster)
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-IMPORTS = ("stedfm_hf.inference.source_batches", "stedfm_hf.inference.loading")
-"""Modules that every worker of a command with a model needs; importing them takes seconds."""
-
 
 def devices_of(device: str, backend: str = "torch") -> list[str]:
     """Return the devices that an option names.

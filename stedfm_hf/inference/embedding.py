@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stedfm_hf.data.sources import Source, find_sources
-from stedfm_hf.inference.devices import IMPORTS, devices_of
+from stedfm_hf.inference.devices import devices_of
 from stedfm_hf.inference.settings import EmbedSettings
 from stedfm_hf.runs.dask_cluster import open_cluster
 from stedfm_hf.runs.executors import Workers
@@ -72,7 +72,7 @@ def _embed(settings: EmbedSettings) -> TableResult:
     sources, skipped = find_sources(settings.inputs)
     check_output(target, "embed", is_folder=False, overwrite=settings.overwrite)
     source = find_model(settings.model)
-    with open_cluster(settings.cluster, IMPORTS) as cluster:
+    with open_cluster(settings.cluster) as cluster:
         return _write_table(settings, target, sources, skipped, source, cluster)
 
 

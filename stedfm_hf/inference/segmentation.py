@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stedfm_hf.data.sources import check_separate, find_sources
-from stedfm_hf.inference.devices import IMPORTS
 from stedfm_hf.inference.settings import SegmentSettings
 from stedfm_hf.inference.zarr_planes import import_zarr
 from stedfm_hf.runs.dask_cluster import open_cluster
@@ -65,7 +64,7 @@ def segment(settings: SegmentSettings) -> SegmentResult:
         import_zarr()
     source = find_model(settings.model, head="ForSemanticSegmentation")
 
-    with open_cluster(settings.cluster, IMPORTS) as cluster:
+    with open_cluster(settings.cluster) as cluster:
         # Errors up to here are reported at once: these modules import torch, which takes seconds.
         from stedfm_hf.inference.segmenter import load_segmenter
         from stedfm_hf.inference.segmenting import segment_fields

@@ -10,7 +10,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ def check_cluster(cluster: str) -> None:
 
 
 @contextmanager
-def open_cluster(cluster: str | None, imports: Sequence[str] = ()) -> Iterator[Workers | None]:
+def open_cluster(cluster: str | None) -> Iterator[Workers | None]:
     """Open a Dask cluster, and end what was started for it.
 
     A command opens it before its output, so that a scheduler that cannot be reached leaves no output, and before it
@@ -73,7 +73,6 @@ def open_cluster(cluster: str | None, imports: Sequence[str] = ()) -> Iterator[W
     Args:
         cluster: `local:N` starts N processes on this machine; `tcp://HOST:PORT` uses a running scheduler; a YAML file
             names a batch system and the resources of its jobs (see docs/how-to/run-on-a-cluster.md). None opens none.
-        imports: Modules that the processes of this machine import when they start.
 
     Yields:
         Workers for `open_workers`, or None.
@@ -110,7 +109,6 @@ def open_cluster(cluster: str | None, imports: Sequence[str] = ()) -> Iterator[W
             memory_limit=1 / int(local[1]),
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
-            preload=list(imports),
         )
         started.scale(int(local[1]))
     else:

@@ -14,7 +14,6 @@ from filelock import FileLock, Timeout
 
 from stedfm_hf.data.sources import Source, find_sources, is_dataset
 from stedfm_hf.discovery.settings import STATE, IndexSettings
-from stedfm_hf.inference.devices import IMPORTS
 from stedfm_hf.inference.settings import EmbedSettings
 from stedfm_hf.runs import Manifest, UserError, counted, manifest_path
 from stedfm_hf.runs.copies import working_copy
@@ -129,7 +128,7 @@ def _index_images(settings: IndexSettings) -> IndexResult:
     found = find_sources(_inputs(settings))
     source = find_model(settings.model)
 
-    with open_cluster(settings.cluster, IMPORTS) as cluster:
+    with open_cluster(settings.cluster) as cluster:
         # Errors up to here are reported at once: this module imports torch, which takes seconds.
         from stedfm_hf.inference.loading import load_encoder
 
