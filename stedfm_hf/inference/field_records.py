@@ -106,11 +106,15 @@ class FieldRecords:
         self._schemas = {output.path / FIELDS: fields, output.path / OBJECTS: objects}
         self._store = PartStore(output.path / PARTS)
         self.parts = FieldParts(self._store)
-        for leftover in output.path.rglob(".*.tmp.*"):  # of a run that was killed: as large as the field it was at
-            leftover.unlink(missing_ok=True)
+        self._remove_leftovers()
         stamps = {part.notes["path"]: part.notes["stamp"] for part in self._store}
         self.begun = {path: FileStamp(*stamp) for path, stamp in stamps.items() if stamp}
         self._saved = time.monotonic()
+
+    def _remove_leftovers(self) -> None:
+        """Remove the files that a killed run or worker was writing, which are as large as its field."""
+        for leftover in self.output.path.rglob(".*.tmp.*"):
+            leftover.unlink(missing_ok=True)
 
     def save_at_times(self) -> None:
         """Write the manifest every few seconds."""
@@ -131,6 +135,7 @@ class FieldRecords:
             (part for part in self._store if part.notes["path"] in done),
             key=lambda part: (place.get(part.notes["path"], len(place)), part.notes["path"], part.notes["number"]),
         )
+        self._remove_leftovers()
         if self.output.finished:
             return
         # Rows of the new parts are there already where the run was interrupted between the two tables.
