@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stedfm_hf.acquisition.regions import Region
-from stedfm_hf.discovery.search.place_files import mark_box
+from stedfm_hf.discovery.search.place_files import CORNERS, mark_box
 from stedfm_hf.inference.overlay import thumbnail
 from stedfm_hf.inference.preparation import Fact
 from stedfm_hf.reports.figures import FIGURE_DPI, label_colours, shortened, show_image, style
@@ -20,6 +22,8 @@ MOST_PIXELS = 1024
 """Largest dimension of the field in the figure, in pixels."""
 MOST_MAPS = 5
 """Largest number of score maps in the figure; the TIFF holds all."""
+MOST_REGIONS = 10
+"""Largest number of regions of each class in the figure; the table holds all."""
 
 
 def write_figure(
@@ -59,10 +63,10 @@ def write_figure(
         panels = figure.subplots(lines, columns, squeeze=False)
         first, *others = panels.flat
         show_image(first, image, colour_map="gray", pixel_size_nm=size and size[1] * fact["width"] / image.shape[1])
-        first.set_title(shortened(f"{fact['path']}: regions by rank", 56), parse_math=False)
-        for name, found in regions.items():
-            for rank, region in found.items():
-                mark_box(first, str(rank), region.box, scale, colours[name])
+        best = f"best {MOST_REGIONS} " if max(map(len, regions.values()), default=0) > MOST_REGIONS else ""
+        each = " of each class" if best and len(regions) > 1 else ""
+        first.set_title(f"{shortened(fact['path'], 56)}\n{best}regions{each} by rank", parse_math=False)
+        mark_regions(first, regions, scale)
         extent = (-0.5, values.shape[2] - 0.5, values.shape[1] - 0.5, -0.5)
         cols, rows = _cells(values.shape[2], width, fact), _cells(values.shape[1], height, fact)
         for axes, name, plane in zip(others, names, values, strict=False):
@@ -78,6 +82,19 @@ def write_figure(
             axes.set_axis_off()
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=FIGURE_DPI, metadata={"Software": None})
+
+
+def mark_regions(axes: Axes, regions: Mapping[str, Mapping[int, Region]], factor: float) -> None:
+    """Mark the best regions of each class with their ranks; each class has its own colour and corner for the rank.
+
+    Args:
+        axes: Axes that show an image.
+        regions: Regions of each class by rank, the best first.
+        factor: Number of pixels of the file in a pixel of the shown image.
+    """
+    for number, (name, colour) in enumerate(label_colours(regions).items()):
+        for rank, region in islice(regions[name].items(), MOST_REGIONS):
+            mark_box(axes, str(rank), region.box, factor, colour, corner=CORNERS[number % len(CORNERS)])
 
 
 def _cells(count: int, length: int, fact: Fact) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -235,6 +236,18 @@ def middle(image: np.ndarray, size: int) -> np.ndarray:
 def shortened(text: str, most: int = 28) -> str:
     """Shorten a text to at most `most` characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def wrapped(text: str, width: int, lines: int = 2) -> str:
+    """Wrap a text at spaces into lines of at most `width` characters, and shorten what does not fit.
+
+    Example:
+        >>> print(wrapped("Logistic regression (untrained)", 24))
+        Logistic regression
+        (untrained)
+    """
+    parts = textwrap.wrap(text, width) or [""]
+    return "\n".join([*parts[: lines - 1], shortened(" ".join(parts[lines - 1 :]), width)][: len(parts)])
 
 
 def legend(axes: Axes, colours: Mapping[str, str], **options: Any) -> None:

@@ -10,9 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.colors import same_color
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
-from stedfm_hf.acquisition.regions import find_regions
+from stedfm_hf.acquisition.figures import MOST_REGIONS, mark_regions
+from stedfm_hf.acquisition.regions import Region, find_regions
 from stedfm_hf.acquisition.stage import Stage, fit_stage_matrix
+from stedfm_hf.discovery.search.regions import Box
+from stedfm_hf.reports.figures import label_colours, show_image
 from stedfm_hf.runs import UserError
 
 
@@ -69,3 +75,21 @@ def test_positions_on_a_line_give_no_matrix() -> None:
     line = np.array([[0, 0], [1, 1], [2, 2]])
     with pytest.raises(UserError, match="not on one line"):
         fit_stage_matrix(line, line)
+
+
+def test_the_figure_marks_the_best_regions_of_each_class() -> None:
+    boxes = [Box(24 * (number // 4), 24 * (number % 4) - 4, 20, 20) for number in range(16)]
+    regions = {
+        name: {2 * number + first: Region(1.0, box, (0.0, 0.0)) for number, box in enumerate(boxes)}
+        for first, name in enumerate(("rings", "fibres"), 1)
+    }
+    axes = Figure().subplots()
+    show_image(axes, np.zeros((96, 96)))
+    mark_regions(axes, regions, 1.0)
+    for name, colour in label_colours(regions).items():
+        marked = [patch for patch in axes.patches if same_color(patch.get_edgecolor(), colour)]
+        assert len(marked) == MOST_REGIONS, name
+    ranks = {text.get_text(): text for text in axes.texts if isinstance(text, Annotation)}
+    assert set(ranks) == {str(rank) for rank in range(1, 2 * MOST_REGIONS + 1)}
+    assert ranks["1"].xy == (-0.5, -0.5)  # the rectangle starts to the left of the image
+    assert ranks["2"].xy == (15.5, 19.5)

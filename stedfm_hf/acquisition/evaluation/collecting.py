@@ -136,7 +136,8 @@ def _examples(
 ) -> list[Example]:
     """Return the best, median and worst image of the best model, with its map and that of the best baseline.
 
-    The maps are computed again, because only scores are stored.
+    Images are ranked by their mean over classes; the class that is shown is the one that lowers it most. The maps are
+    computed again, because only scores are stored.
     """
     data, main, other = report.data, report.best("model"), report.best("baseline", without=("chance", *NOT_COMPARED))
     if main is None:
@@ -150,7 +151,7 @@ def _examples(
         number = number_of[str(data.image_ids[index])]
         rows = [row for row in scored[main][index] if row["level"] == work.scorer.levels[0]]
         rows = [row for row in rows if row["average_precision"] is not None]
-        row = max(rows, key=lambda each: each["objects"] or each["positive_fraction"] or 0)
+        row = min(rows, key=lambda each: each["average_precision"])
         label = work.classes.index(row["class"])
         maps, field = {}, None
         regions: list[ShownRegion] = []
@@ -175,7 +176,8 @@ def _examples(
                 image_id=str(data.image_ids[index]),
                 title=titles[index],
                 class_name=row["class"],
-                average_precision=row["average_precision"],
+                mean_precision=float(means[main][index]),
+                class_precision=row["average_precision"],
                 image=np.asarray(field.pixels.mean(axis=0)),
                 truth=field.planes[label],
                 maps=maps,

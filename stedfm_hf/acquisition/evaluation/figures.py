@@ -23,6 +23,7 @@ from stedfm_hf.reports.figures import (
     shortened,
     show_image,
     style,
+    wrapped,
 )
 
 MAX_POINTS = 400
@@ -195,11 +196,11 @@ def _examples(report: FindReport) -> Figure:
     """Plot each example image with its annotation and regions, and its score maps."""
     examples: Sequence[Example] = report.examples
     keys = list(examples[0].maps)
-    panel, columns = 2.5, 1 + len(keys)
+    panel, columns, several = 2.5, 1 + len(keys), len(report.classes) > 1
     heights = [panel * min(max(each.image.shape[0] / each.image.shape[1], 0.3), 3.0) for each in examples]
-    figure = Figure(figsize=(panel * columns, sum(heights) + 0.24 * len(examples)))
+    figure = Figure(figsize=(panel * columns, sum(heights) + 0.4 * len(examples)))
     grid = figure.subplots(
-        len(examples), columns, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.14, "height_ratios": heights}
+        len(examples), columns, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.2, "height_ratios": heights}
     )
     for row, each in zip(grid, examples, strict=True):
         first, *others = row
@@ -218,14 +219,18 @@ def _examples(report: FindReport) -> Figure:
                 Rectangle((box.x - 0.5, box.y - 0.5), box.width, box.height, fill=False, ec=colour, lw=1.3)
             )
             first.text(box.x + 3, box.y + 3, str(number), color=colour, fontsize=7, va="top", fontweight="bold")
-        first.set_ylabel(f"{each.title}\nAP {each.average_precision:.2f}", fontsize=9, parse_math=False)
-        first.set_title(shortened(f"{each.image_id}: {each.class_name}", _MAP_TITLES), fontsize=8.5, parse_math=False)
+        mean = "mean AP" if several else "AP"
+        first.set_ylabel(f"{each.title}\n{mean} {each.mean_precision:.2f}", fontsize=9, parse_math=False)
+        about = f"AP {each.class_precision:.2f} of {each.class_name}" if several else each.class_name
+        first.set_title(
+            f"{shortened(each.image_id, _MAP_TITLES)}\n{shortened(about, _MAP_TITLES)}", fontsize=8.5, parse_math=False
+        )
         for axes, key in zip(others, keys, strict=True):
             values = each.maps[key]
             low, high = float(values.min()), float(values.max())
             show_image(axes, values, limits=(low, high if high > low else low + 1.0))
             _outline(axes, each.truth, "#39C0FF")
-            axes.set_title(shortened(report.name(key), _MAP_TITLES), fontsize=8.5, parse_math=False)
+            axes.set_title(wrapped(report.name(key), _MAP_TITLES), fontsize=8.5, parse_math=False)
     return figure
 
 

@@ -234,11 +234,16 @@ def _curves(report: FindReport, figures: Mapping[str, Path]) -> Section:
 
 def _examples(report: FindReport, figure: Path) -> Section:
     """Return the section with example images."""
-    names = ", ".join(f"{each.title}: {each.image_id} ({each.class_name})" for each in report.examples)
+    several = len(report.classes) > 1
+    names = "; ".join(
+        f"{each.title}: {each.image_id} ({'mean AP' if several else 'AP'} {each.mean_precision:.2f}"
+        f"{f', {each.class_name} {each.class_precision:.2f}' if several else ''})"
+        for each in report.examples
+    )
     shown = [report.name(key) for key in report.examples[0].maps]
     text = [
-        f"Images with the best, median and worst average precision of {shown[0]}, selected by this rule only, and the "
-        "class that covers most of each."
+        f"Images with the best, median and worst average precision (AP) of {shown[0]}, selected by this rule only."
+        + (" Images are ranked by the mean over their classes; the class with the lowest AP is shown." * several)
     ]
     caption = f"{names}. Blue outlines: annotation. Score maps from their minimum (dark) to their maximum (bright)."
     if any(each.regions for each in report.examples):

@@ -45,8 +45,9 @@ class Example:
     Attributes:
         image_id: Image id.
         title: Title of the row, such as "best".
-        class_name: Name of the class that is shown.
-        average_precision: Average precision of the first method for this class.
+        class_name: Name of the class that is shown, that with the lowest average precision.
+        mean_precision: Average precision of the first method, mean over the classes of the image.
+        class_precision: Average precision of the first method for the class that is shown.
         image: Scaled image (H, W).
         truth: Mask of the class (H, W) bool.
         maps: Score maps (H, W) by key of the method.
@@ -57,7 +58,8 @@ class Example:
     image_id: str
     title: str
     class_name: str
-    average_precision: float
+    mean_precision: float
+    class_precision: float
     image: np.ndarray
     truth: np.ndarray
     maps: Mapping[str, np.ndarray]

@@ -29,6 +29,8 @@ COLUMNS = 6
 """Places in a row of the contact sheet."""
 OVERLAY_PIXELS = 1024
 """Largest size of the image in an overlay, in pixels."""
+CORNERS = (("top", "left"), ("bottom", "right"), ("top", "right"), ("bottom", "left"))
+"""Corners of a rectangle for its text."""
 
 
 class ScoredBox(Protocol):
@@ -167,8 +169,10 @@ def write_points(path: Path, places: Mapping[int, Place]) -> None:
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
-def mark_box(axes: Axes, text: str, box: Box, factor: float, mark: str) -> None:
-    """Plot a rectangle with a text in its corner.
+def mark_box(
+    axes: Axes, text: str, box: Box, factor: float, mark: str, *, corner: tuple[str, str] = CORNERS[0]
+) -> None:
+    """Plot a rectangle with a text in a corner of its visible part.
 
     Args:
         axes: Axes that show an image.
@@ -176,21 +180,32 @@ def mark_box(axes: Axes, text: str, box: Box, factor: float, mark: str) -> None:
         box: Rectangle, in pixels of the file.
         factor: Number of pixels of the file in a pixel of the shown image.
         mark: Colour of the rectangle.
+        corner: Corner of the text, one of `CORNERS`.
     """
     x, y = box.x / factor - 0.5, box.y / factor - 0.5
+    vertical, horizontal = corner
+    right, bottom = horizontal == "right", vertical == "bottom"
+    # A label may be larger than the rectangle: it is not clipped, and starts inside the image.
+    at_x = _inside(x + right * box.width / factor, axes.get_xlim())
+    at_y = _inside(y + bottom * box.height / factor, axes.get_ylim())
     for colour, line in (("black", 3.0), (mark, 1.5)):
         axes.add_patch(
             Rectangle((x, y), box.width / factor, box.height / factor, fill=False, edgecolor=colour, linewidth=line)
         )
     axes.annotate(
         text,
-        (x, y),
-        xytext=(2, -2),
+        (at_x, at_y),
+        xytext=(-2 if right else 2, 2 if bottom else -2),
         textcoords="offset points",
-        va="top",
+        ha=horizontal,
+        va=vertical,
         fontsize=8,
         fontweight="bold",
         color="black",
         bbox={"boxstyle": "square,pad=0.12", "facecolor": mark, "edgecolor": "none"},
-        clip_on=True,
     )
+
+
+def _inside(value: float, ends: tuple[float, float]) -> float:
+    """Return the position between the ends of an axis that is closest to a value."""
+    return min(max(value, min(ends)), max(ends))

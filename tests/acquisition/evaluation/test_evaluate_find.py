@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,21 @@ def test_the_page_reports_the_means(result: tuple[Path, dict[str, Any]]) -> None
         and row["method"] in ("templates", "logistic")
     )
     assert f"{best:.3f}" in page
+    per_image = pd.read_parquet(output / "per_image.parquet").query("level == 'patches'")
+    means = {
+        method: rows.groupby("image_id")["average_precision"].mean()
+        for method, rows in per_image.groupby("method")
+        if method in ("templates", "logistic")
+    }
+    (examples,) = re.findall(r"best: .*? Blue outlines", page)
+    shown = re.findall(r"(\S+): (\S+) \(mean AP (\S+), (\S+) (\S+)\)", examples)
+    assert [title for title, *_ in shown] == ["best", "median", "worst"]
+    assert any(
+        [float(mean) for _, _, mean, *_ in shown] == [round(each[image], 2) for _, image, *_ in shown]
+        and shown[-1][2] == f"{each.min():.2f}"
+        for each in means.values()
+    )
+    assert all(name in ("squares", "lines") and float(ap) <= float(mean) for *_, mean, name, ap in shown)
     assert {path.name for path in (output / "figures").iterdir()} >= {"scores.png", "curves.png", "examples.svg"}
 
 
