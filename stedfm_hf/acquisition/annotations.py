@@ -110,6 +110,11 @@ class ClickedImages:
     settings: FitFinderSettings
     fingerprint: str
 
+    @property
+    def marks_background(self) -> bool:
+        """Whether the background was clicked; if not, all pixels without a click count as background."""
+        return any(number == 0 for clicks in self.clicks.values() for number, *_ in clicks)
+
     def source_ids(self) -> set[str]:
         """Return the ids of the source images, and of the contents of the images."""
         contents = {path: self.sources[path].source_id() for path in self.clicks}
@@ -117,11 +122,8 @@ class ClickedImages:
         return {source_of(path, pattern, content) for path, content in contents.items()} | set(contents.values())
 
     def __iter__(self) -> Iterator[Annotated]:
-        """Yield the images with clicks.
-
-        Without clicks of the background, all other pixels of the images count as background.
-        """
-        marks_background = any(number == 0 for clicks in self.clicks.values() for number, *_ in clicks)
+        """Yield the images with clicks."""
+        marks = self.marks_background
         for path, clicks in self.clicks.items():
             source = self.sources[path]
             try:
@@ -132,7 +134,7 @@ class ClickedImages:
                 raise UserError(f"{path}: has {len(others) + 1} series; choose one with --series")
             shape = (image.array.shape[1], image.array.shape[2])
             try:
-                planes, annotated = click_masks(clicks, len(self.classes), shape, self.radius_px, marks_background)
+                planes, annotated = click_masks(clicks, len(self.classes), shape, self.radius_px, marks)
             except ValueError as error:
                 raise UserError(f"{path}: {error}; correct the table of clicks") from error
             pattern, content = self.settings.source_pattern, source.source_id()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +55,8 @@ class Client:
     Args:
         url: Address of the server.
         token: Token of the client; None uses STEDFM_TOKEN, or asks a server without tokens for one.
-        share: Folder that the server was started with (`--share`), if it runs on this computer: files below it are not
-            sent, and the server reads them.
+        share: Folder that the server was started with (`--share`), if it runs on this computer: the server reads files
+            below it, which are not sent. Other files, also behind links, are refused.
         timeout_s: Time to wait for an answer, in seconds.
         http: HTTP client to use instead of a new one, with its time limit, such as `TestClient` of Starlette.
 
@@ -81,11 +82,18 @@ class Client:
         timeout_s: float = 120.0,
         http: httpx2.Client | None = None,
     ) -> None:
-        self.token = token or os.environ.get(VARIABLE) or None
-        self._url, self._share, self._timeout_s = url.rstrip("/"), share, timeout_s
+        self._token = token or os.environ.get(VARIABLE) or None
+        self._url, self._share, self._timeout_s = _address(url), share, timeout_s
         # Requests to this computer do not pass a proxy.
         self._http = httpx2.Client(trust_env=False, timeout=timeout_s) if http is None else http
         self._owned = http is None
+
+    @property
+    def token(self) -> str:
+        """Token; a client without one asks the server for it."""
+        if self._token is None:
+            self._token = str(self._request("POST", "/clients", with_token=False).json()["token"])
+        return self._token
 
     def __enter__(self) -> Self:
         return self
@@ -129,6 +137,9 @@ class Client:
             method: `templates`, `prototypes`, `logistic` or `forest`.
             click_radius_px: Radius of the disc that a click marks, in pixels; by default half a patch.
             rotations: Whether the image is also used rotated by 90, 180 and 270 degrees.
+
+        Returns:
+            Finder. Its warning, if it has one, is also a Python warning.
         """
         fields = {"method": method, "classes": list(classes or []), "rotations": str(rotations).lower()}
         return self._annotate("/finders", image, mask, clicks, click_radius_px, fields)
@@ -219,7 +230,7 @@ class Client:
             "region_size_um": region_size_um,
             "min_distance_px": min_distance_px,
             "pixel_size_nm": None if pixel_size_nm is None else np.ravel(pixel_size_nm).tolist(),
-            "stage": None if stage is None else np.ravel(stage).tolist(),
+            "stage": None if stage is None else _stage(stage),
         }
         params = {name: value for name, value in given.items() if value is not None}
         found = self._request("POST", "/regions", params=params, content=upload.body)
@@ -247,7 +258,10 @@ class Client:
         if mask is not None:
             files["mask"] = ("mask", _npy(mask), NPY)
         # Without a file, the form would be sent in another encoding.
-        return _finder(self._request("POST", path, data=values, files=files or {"image": ("", b"")}).json())
+        found = _finder(self._request("POST", path, data=values, files=files or {"image": ("", b"")}).json())
+        if found.warning is not None:
+            warnings.warn(found.warning, stacklevel=3)
+        return found
 
     def _upload(self, image: Image) -> _Upload:
         """Return the bytes of an image, or its path in the shared folder."""
@@ -256,8 +270,11 @@ class Client:
         file = Path(image)
         if self._share is not None:
             root, real = os.path.realpath(self._share), os.path.realpath(file)
-            if os.path.commonpath([root, real]) == root:
-                return _Upload(b"", Path(real).relative_to(root).as_posix())
+            if not Path(real).is_relative_to(root):
+                raise UserError(
+                    f"{file}: is not below the shared folder {self._share}; move it there, or leave share out"
+                )
+            return _Upload(b"", Path(real).relative_to(root).as_posix())
         try:
             return _Upload(file.read_bytes(), None)
         except OSError as error:
@@ -272,8 +289,6 @@ class Client:
         """
         headers = parts.pop("headers", {})
         if with_token:
-            if self.token is None:
-                self.token = self._request("POST", "/clients", with_token=False).json()["token"]
             headers = {**headers, "Authorization": f"Bearer {self.token}"}
         try:
             found = self._http.request(method, self._url + path, headers=headers, **parts)
@@ -294,6 +309,24 @@ class Client:
 
 def _id(finder: FinderInfo | str) -> str:
     return finder if isinstance(finder, str) else finder.id
+
+
+def _stage(stage: np.ndarray) -> list[float]:
+    """Return the six numbers of the matrix of a stage, row by row."""
+    if np.shape(stage) != (2, 3):
+        raise UserError(f"stage: has the shape {np.shape(stage)}; give a matrix of 2 x 3, as of fit_stage_matrix")
+    return [float(each) for each in np.ravel(stage)]
+
+
+def _address(url: str) -> str:
+    """Return the address of a server without a slash at its end.
+
+    Raises:
+        UserError: If it is not an address.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise UserError(f"{url}: is not an address of a server; write http:// before it, as in {URL}")
+    return url.rstrip("/")
 
 
 def _finder(values: Mapping[str, Any]) -> FinderInfo:

@@ -8,6 +8,7 @@ import numpy as np
 from skimage import measure
 
 from stedfm_hf.evaluation.patches import COVERED, block_means
+from stedfm_hf.runs import UserError
 
 BACKGROUND, UNLABELLED = 0, -1
 """Labels of patches without a class: annotated as background, and not annotated."""
@@ -40,7 +41,9 @@ class Examples:
         return replace(self, **columns)
 
     def part(self, most: int, rng: np.random.Generator) -> Examples:
-        """Return a random part of the patches; those of the classes are kept before those of the background.
+        """Return a random part of the patches.
+
+        Patches of the classes are kept first, up to half of the part, then those of the background, then the others.
 
         Args:
             most: Largest number of patches.
@@ -48,8 +51,23 @@ class Examples:
         """
         if len(self) <= most:
             return self
-        order = np.lexsort((rng.random(len(self)), self.labels < 1))
+        order = np.lexsort((rng.random(len(self)), -np.minimum(self.labels, 1)))
+        shown, known = int((self.labels > BACKGROUND).sum()), int((self.labels >= BACKGROUND).sum())
+        first = min(shown, most // 2)  # without this limit, many patches of the classes would leave no background
+        order = np.concatenate([order[:first], order[shown:known], order[first:shown], order[known:]])
         return self.take(np.sort(order[:most]))
+
+    def needs_background(self) -> None:
+        """Refuse clicks of the background that mark no patch.
+
+        Raises:
+            UserError: If no patch is background.
+        """
+        if not (self.labels == BACKGROUND).any():
+            raise UserError(
+                "no patch is background, because all patches at the clicks of the class background touch a structure; "
+                "click the background further away from the structures"
+            )
 
     def missing(self) -> list[str]:
         """Return the names of the classes without a patch."""
@@ -75,7 +93,9 @@ def label_patches(planes: np.ndarray, annotated: np.ndarray, patch_size: int) ->
     """Assign a class and an object to the patches of an image.
 
     A patch belongs to an object (a connected component of a class) if the object covers it at least half as much as
-    the patch that it covers most. Patches that no class touches are background. The others are not annotated.
+    the patch that it covers most. Patches that no class touches are background if at least half of their pixels, or
+    half as much as in the patch with the most pixels of the same annotated area, are annotated: so a click of the
+    background marks a patch wherever it is. The others are not annotated.
 
     Args:
         planes: Masks of the classes (L, H, W) bool.
@@ -92,9 +112,11 @@ def label_patches(planes: np.ndarray, annotated: np.ndarray, patch_size: int) ->
         >>> labels.tolist(), objects.tolist()
         ([[1, 1, 0, 0], [1, -1, 0, 0]], [[1, 1, 0, 0], [1, 0, 0, 0]])
     """
-    touched = block_means(np.asarray(planes.any(axis=0))[None], patch_size)[..., 0]
-    known = block_means(annotated[None], patch_size)[..., 0] >= COVERED
-    labels = np.where((touched == 0) & known, BACKGROUND, UNLABELLED)
+    shown = np.asarray(planes.any(axis=0))
+    touched = block_means(shown[None], patch_size)[..., 0]
+    known = block_means(annotated[None], patch_size)[..., 0]
+    is_background = (touched == 0) & ((known >= COVERED) | _mostly_annotated(annotated & ~shown, known, patch_size))
+    labels = np.where(is_background, BACKGROUND, UNLABELLED)
     objects, most = np.zeros_like(labels), np.zeros(labels.shape)
     count = 0
     for number, plane in enumerate(planes & annotated, 1):
@@ -113,3 +135,24 @@ def label_patches(planes: np.ndarray, annotated: np.ndarray, patch_size: int) ->
         labels.flat[where], objects.flat[where], most.flat[where] = number, pairs[0][order] + count, covered[order]
         count += int(components.max())
     return labels, objects
+
+
+def _mostly_annotated(background: np.ndarray, known: np.ndarray, patch_size: int) -> np.ndarray:
+    """Return which patches are annotated at least half as much as another one of the same area of background.
+
+    Args:
+        background: Pixels that were annotated as background (H, W) bool.
+        known: Fraction of each patch that was annotated (rows, cols).
+        patch_size: Size of a patch, in pixels.
+    """
+    found = np.zeros(known.shape, bool)
+    if not ((known > 0) & (known < COVERED)).any():
+        return found
+    areas = measure.label(background)
+    rows, cols = np.nonzero(areas)
+    patches = rows // patch_size, cols // patch_size
+    largest = np.zeros(areas.max() + 1)
+    np.maximum.at(largest, areas[rows, cols], known[patches])
+    kept = known[patches] >= largest[areas[rows, cols]] / 2
+    found[patches[0][kept], patches[1][kept]] = True
+    return found

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from stedfm_hf.acquisition.examples import BACKGROUND, Examples
-from stedfm_hf.acquisition.finders import ARRAYS, FINDERS, FOREST, Finder
+from stedfm_hf.acquisition.finders import ARRAYS, FINDERS, FOREST, LOWEST, Finder, TemplateFinder
 from stedfm_hf.inference.loading import Encoder, load_recorded_encoder
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.files import read_json, write_json
+from stedfm_hf.runs.options import REFERENCE
 
 RECORD = "finder.json"
 FILES = (RECORD, ARRAYS, FOREST)
 """Files of a finder."""
 VERSION = 1
 """Version of the record."""
+ACCEPTS_ALL = (
+    "no patch is background, so that the finder accepts every patch; annotate an image that also shows background, or "
+    "give a smallest score"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +38,12 @@ class StoredFinder:
     finder: Finder
     record: dict[str, Any]
 
+    @property
+    def warning(self) -> str | None:
+        """Sentence about a finder that accepts every patch, because no patch is background; or None."""
+        accepts_all = isinstance(self.finder, TemplateFinder) and LOWEST in self.finder.min_scores
+        return ACCEPTS_ALL if accepts_all and self.record["protocol"] != REFERENCE else None
+
     def save(self, folder: Path) -> None:
         """Write the finder into a folder."""
         self.finder.save(folder)
@@ -41,6 +52,7 @@ class StoredFinder:
             "method": self.finder.method,
             "classes": list(self.finder.classes),
             "min_scores": list(self.finder.min_scores),
+            "warning": self.warning,
         }
         write_json(folder / RECORD, about | self.record)
 

@@ -26,6 +26,8 @@ TREES, DEPTH = 100, 15
 """Number and largest depth of the trees of a forest. Source: reference protocol."""
 TREE = "sklearn.tree._tree.Tree"
 """Type that skops refuses by default, because a prediction follows its node numbers unchecked: `_is_sound` does."""
+LOWEST = -1.0
+"""Smallest cosine similarity: the smallest score of a finder that was fitted without background."""
 NO_SKOPS = 'a forest needs skops: pip install "stedfm-hf[forest]", or use another --method'
 
 
@@ -149,7 +151,7 @@ class TemplateFinder(Finder):
         numbers, first = np.unique(examples.objects[examples.objects > 0], return_index=True)
         of_class = examples.labels[examples.objects > 0][first]
         vectors = np.stack([tokens[examples.objects == number].mean(axis=0) for number in numbers])
-        lowest = (-1.0,) * len(examples.classes)
+        lowest = (LOWEST,) * len(examples.classes)
         finder = cls(examples.classes, lowest, unit(vectors).astype(np.float32), of_class, space)
         others = examples.labels == BACKGROUND
         if not others.any():
@@ -347,12 +349,12 @@ def _is_sound(tree: Any, features: int) -> bool:
 
 def _check_classes(examples: Examples) -> None:
     if missing := examples.missing():
-        raise UserError(f"class {missing[0]}: covers no patch; annotate it, or leave it out with --classes")
+        raise UserError(f"class {missing[0]}: covers no patch; annotate it, or leave it out of the classes")
 
 
 def _check_background(examples: Examples) -> None:
     if not (examples.labels == BACKGROUND).any():
         raise UserError(
             "no patch is background; annotate images that also show background, add clicks of the class background, "
-            "or use --method templates"
+            "or use the method templates"
         )

@@ -40,6 +40,8 @@ class FinderResult(OutputResult):
                 for name, value in found["average_precision"].items()
             )
             lines.append(f"average precision in images that were left out: {values}")
+        if (warning := record.get("warning")) is not None:
+            lines.append(f"warning: {warning}")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:

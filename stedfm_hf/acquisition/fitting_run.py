@@ -83,6 +83,8 @@ def _fit(
         examples = collect_examples(
             encoder, tiles, fields, images.classes, rotations=settings.rotations, seed=settings.seed
         )
+        if isinstance(images, ClickedImages) and images.marks_background:
+            examples.needs_background()
         fit = partial(FINDERS[settings.method].fit, seed=settings.seed)
         finder, validation = fit(examples), cross_validate(examples, fit)
     record = make_record(encoder, examples, settings.protocol, settings.model, scaling) | {

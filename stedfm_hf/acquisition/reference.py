@@ -14,7 +14,7 @@ from skimage import measure
 from skimage.feature import peak_local_max
 
 from stedfm_hf.acquisition.examples import Examples, join
-from stedfm_hf.acquisition.finders import QUANTILE, Finder, ForestFinder, TemplateFinder, unit
+from stedfm_hf.acquisition.finders import LOWEST, QUANTILE, Finder, ForestFinder, TemplateFinder, unit
 from stedfm_hf.acquisition.regions import Region
 from stedfm_hf.acquisition.score_maps import ROTATIONS
 from stedfm_hf.discovery.search.regions import Box
@@ -215,7 +215,7 @@ def fit_reference(method: str, examples: Examples, *, seed: int = 42) -> Finder:
     if missing := examples.missing():
         raise UserError(f"class {missing[0]}: has no object; annotate one, or leave it out with --classes")
     vectors, classes = unit(examples.tokens).astype(np.float32), examples.classes
-    return TemplateFinder(classes, (-1.0,) * len(classes), vectors, examples.labels)
+    return TemplateFinder(classes, (LOWEST,) * len(classes), vectors, examples.labels)
 
 
 def reference_templates(windows: Windows, plane: np.ndarray, mask: np.ndarray) -> np.ndarray:

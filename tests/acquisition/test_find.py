@@ -105,6 +105,25 @@ def test_the_files_of_a_field_agree_with_each_other(world: Path, tmp_path: Path)
             image.verify()
 
 
+def test_a_click_of_the_background_counts_wherever_it_is(world: Path, tmp_path: Path) -> None:
+    table = tmp_path / "clicks.csv"
+    head = "path,y_px,x_px,class\n0.tif,20,28,spot\n"
+    table.write_text(f"{head}0.tif,40,40,background\n")
+    record = load_finder(fitted(world, tmp_path / "finder", clicks=table)).record
+    assert record["patches"]["background"] > 0 and record["min_scores"][0] > -1 and record["warning"] is None
+    table.write_text(f"{head}0.tif,20,29,background\n")
+    with pytest.raises(UserError, match="click the background further away"):
+        fitted(world, tmp_path / "touching", clicks=table)
+
+
+def test_a_finder_without_background_warns(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "clicks.csv").write_text("path,y_px,x_px,class\n0.tif,32,40,spot\n")
+    options = ["--output", str(tmp_path / "finder"), "--model", str(world / "model"), "--device", "cpu"]
+    options += ["--clicks", str(tmp_path / "clicks.csv"), "--click-radius-px", "60"]
+    assert main(["finder", "fit", "--dataset", str(world / "annotated" / "images"), *options]) == 0
+    assert "warning: no patch is background, so that the finder accepts every patch" in capsys.readouterr().out
+
+
 def test_a_finished_folder_takes_new_files(world: Path, tmp_path: Path) -> None:
     finder, images = fitted(world, tmp_path / "finder"), world / "annotated" / "images"
     options: dict[str, Any] = {"finder": finder, "output": tmp_path / "found", "device": "cpu", "region_size_px": 16}

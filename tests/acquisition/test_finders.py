@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stedfm_hf.acquisition.annotations import click_masks
 from stedfm_hf.acquisition.examples import Examples, join, label_patches
 from stedfm_hf.acquisition.finders import ARRAYS, FINDERS, FOREST, Finder, ForestFinder, TemplateFinder, unit
 from stedfm_hf.acquisition.validation import cross_validate
@@ -96,6 +97,30 @@ def test_objects_have_the_patches_that_they_cover_most() -> None:
     assert labels.tolist() == [[1, -1], [0, 2]] and objects.tolist() == [[1, 0], [0, 2]]
     annotated[:, :8] = False
     assert label_patches(planes, annotated, 8)[0].tolist() == [[-1, 1], [-1, 2]]
+
+
+@pytest.mark.parametrize("corner", [(32, 32), (33, 31), (36, 36), (32, 36)])
+@pytest.mark.parametrize("shape", [(64, 80), (61, 75)])
+def test_a_click_of_the_background_marks_its_patch_wherever_it_is(
+    corner: tuple[int, int], shape: tuple[int, int]
+) -> None:
+    planes, annotated = click_masks([(1, 12, 12), (0, *corner)], 1, shape, 4, marks_background=True)
+    for number in range(4):
+        rotated, known = np.rot90(planes, number, axes=(1, 2)), np.rot90(annotated, number)
+        labels, _ = label_patches(rotated, known, 8)
+        clicked = np.zeros(shape, bool)
+        clicked[corner] = True
+        ((y, x),) = np.argwhere(np.rot90(clicked, number))
+        assert labels[y // 8, x // 8] == 0 and 1 <= (labels == 0).sum() <= 4 and (labels == 1).any()
+
+
+def test_a_part_keeps_the_background_next_to_many_patches_of_a_class() -> None:
+    labels = np.repeat([1, 0, -1], [900, 50, 50])
+    columns = np.zeros((1000, 3), np.float32), labels, np.zeros(1000, np.int64), np.zeros(1000, np.int64)
+    part = Examples(("rings",), *columns).part(100, np.random.default_rng(0))
+    assert [int((part.labels == number).sum()) for number in (1, 0, -1)] == [50, 50, 0]
+    few = Examples(("rings",), *columns).take(labels < 1).part(80, np.random.default_rng(0))
+    assert [int((few.labels == number).sum()) for number in (0, -1)] == [50, 30]
 
 
 def test_a_forest_with_nodes_out_of_range_is_refused(tmp_path: Path) -> None:

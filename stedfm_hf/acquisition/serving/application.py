@@ -20,13 +20,15 @@ from stedfm_hf.acquisition.serving.settings import ServeSettings
 from stedfm_hf.acquisition.serving.store import Store
 from stedfm_hf.acquisition.serving.tokens import Tokens
 from stedfm_hf.acquisition.serving.work import Work
+from stedfm_hf.weights.models import ModelSource
 
 
-def make_app(settings: ServeSettings) -> FastAPI:
+def make_app(settings: ServeSettings, model: ModelSource | None = None) -> FastAPI:
     """Load the model and the finders, and make the app of a server.
 
     Args:
         settings: Settings of the server.
+        model: Model that was found; None finds that of the settings.
 
     Raises:
         UserError: If a token is wrong or missing, the model is not available, or the state cannot be written.
@@ -37,7 +39,7 @@ def make_app(settings: ServeSettings) -> FastAPI:
     server = Server(
         settings,
         tokens,
-        Engine.load(settings),
+        Engine.load(settings, model),
         store,
         Work(settings.max_seconds),
         ImageReader(int(1e6 * settings.max_mb), 1e6 * settings.max_megapixels, share),

@@ -55,7 +55,8 @@ def serve(settings: ServeSettings) -> ServeResult:
         if find_spec(name) is None:
             raise UserError(f'the server needs {name}, which is not installed; pip install "stedfm-hf[serve]"')
     Tokens.load(settings)
-    find_model(settings.model)
+    model = find_model(settings.model)
+    print_note("loading the model")
 
     # Errors up to here are reported at once: these modules import FastAPI and torch, which takes seconds.
     import uvicorn
@@ -64,7 +65,7 @@ def serve(settings: ServeSettings) -> ServeResult:
 
     with _listen(settings.host, settings.port) as listening:
         config = uvicorn.Config(
-            make_app(settings),
+            make_app(settings, model),
             log_level="warning",
             access_log=False,
             server_header=False,

@@ -25,6 +25,7 @@ from stedfm_hf.inference.loading import Encoder, load_encoder
 from stedfm_hf.inference.preparation import Fact
 from stedfm_hf.inference.stepwise import scaling_of
 from stedfm_hf.interpretability.fields import Tiles, tiles_of
+from stedfm_hf.weights.models import ModelSource
 
 MOST_PER_IMAGE, MOST_PATCHES = 20_000, 100_000
 """Largest number of patches that are kept of one image, and that a finder is fitted to."""
@@ -45,6 +46,11 @@ class Annotation:
     mask: np.ndarray | None
     clicks: Sequence[Click]
     radius_px: float | None
+
+    @property
+    def marks_background(self) -> bool:
+        """Whether the background was clicked; if not, all pixels without a click or a class are background."""
+        return any(name == BACKGROUND_NAME for *_, name in self.clicks)
 
     def class_names(self, given: Sequence[str]) -> tuple[str, ...]:
         """Return the names of the classes: the given ones, or those of the clicks in their order.
@@ -78,11 +84,10 @@ class Annotation:
         numbers = {BACKGROUND_NAME: 0} | {name: number for number, name in enumerate(classes, 1)}
         if unknown := [name for *_, name in self.clicks if name not in numbers]:
             raise RequestError(422, f"the class {unknown[0][:100]!r} of a click is not a class of the finder")
-        marks_background = any(name == BACKGROUND_NAME for *_, name in self.clicks)
         radius = patch_size / 2 if self.radius_px is None else self.radius_px
         found = [(numbers[name], y, x) for y, x, name in self.clicks]
         try:
-            return click_masks(found, len(classes), shape, radius, marks_background)
+            return click_masks(found, len(classes), shape, radius, self.marks_background)
         except ValueError as error:
             raise RequestError(422, f"{error}; correct the clicks") from error
 
@@ -125,17 +130,18 @@ class Engine:
     settings: ServeSettings
 
     @classmethod
-    def load(cls, settings: ServeSettings) -> Engine:
+    def load(cls, settings: ServeSettings, model: ModelSource | None = None) -> Engine:
         """Load the model.
 
         Args:
             settings: Settings of the server.
+            model: Model that was found; None finds that of the settings.
 
         Raises:
             UserError: If the model or the backend is not available.
         """
         encoder = load_encoder(
-            settings.model, device=settings.device, precision=settings.precision, backend=settings.backend
+            model or settings.model, device=settings.device, precision=settings.precision, backend=settings.backend
         )
         tiles = tiles_of(encoder, settings.tile_size, settings.tile_overlap, settings.batch_size)
         return cls(encoder, tiles, scaling_of(encoder, None, None), settings)
@@ -176,6 +182,8 @@ class Engine:
         )
         how: dict[str, Any] = {"rotations": rotations, "seed": SEED}
         found = collect_examples(self.encoder, self.tiles, [(field, source)], classes, **how)
+        if annotation.marks_background:
+            found.needs_background()
         return found.part(MOST_PER_IMAGE, np.random.default_rng(SEED))
 
     def fit(self, method: str, parts: list[Examples], *, rotations: bool) -> StoredFinder:
@@ -264,7 +272,9 @@ def _mask_planes(mask: np.ndarray, classes: tuple[str, ...], shape: tuple[int, i
     if len(mask) == len(classes) and len(classes) > 1:
         return mask > 0
     if len(mask) != 1 or mask.max() > len(classes):
+        found = f"has {len(mask)} planes" if len(mask) != 1 else f"holds the numbers 0 to {mask.max()}"
+        there = "there is one class" if len(classes) == 1 else f"there are {len(classes)} classes"
         raise RequestError(
-            422, f"the mask does not fit {len(classes)} classes; send the numbers 0 to {len(classes)}, or a plane each"
+            422, f"the mask {found}, but {there}; name them with classes=[...] when you create the finder"
         )
     return np.stack([mask[0] == number for number in range(1, len(classes) + 1)])

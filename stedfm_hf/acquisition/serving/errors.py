@@ -64,7 +64,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(StoppedError)
     async def stopped(request: Request, error: StoppedError) -> JSONResponse:
-        return error_response(503, str(error), {"Retry-After": str(RETRY_AFTER_S)})
+        # The same request would take as long again: it is too large, and must not be repeated.
+        return error_response(413, f"{error}, or raise --max-seconds")
 
     for kind in (UserError, ImageReadError):
 

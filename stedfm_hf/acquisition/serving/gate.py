@@ -17,6 +17,7 @@ from stedfm_hf.acquisition.serving.errors import RequestError, error_response
 from stedfm_hf.acquisition.serving.metrics import Metrics
 from stedfm_hf.acquisition.serving.settings import ServeSettings
 from stedfm_hf.acquisition.serving.tokens import Tokens, client_of
+from stedfm_hf.runs import counted
 from stedfm_hf.runs.addresses import is_loopback
 
 OPEN = ("/health", "/docs", "/openapi.json")
@@ -57,10 +58,12 @@ class Admission:
         """
         if self._clients[client] >= self.most_of_client:
             raise RequestError(
-                429, f"{self.most_of_client} requests of this client are not answered yet; wait for one"
+                429, f"this client waits for {counted(self.most_of_client, 'answer')}; try again after one of them"
             )
         if self.count >= self.most:
-            raise RequestError(503, f"{self.count} requests work or wait; try again later")
+            raise RequestError(
+                503, f"{counted(self.count, 'request')} of all clients are computed or wait; try again later"
+            )
         self._clients[client] += 1
         try:
             yield

@@ -9,17 +9,21 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import tifffile
 
 from stedfm_hf.acquisition.serving.errors import RequestError
 from stedfm_hf.images import StedImage
 from stedfm_hf.modeling.io_stedfm import ImageReadError, decode_series, open_series
+from stedfm_hf.runs import counted
 
 SIGNATURES = {b"\x93NUMPY": ".npy", b"II*\0": ".tif", b"MM\0*": ".tif", b"II+\0": ".tif", b"MM\0+": ".tif"}
 """First bytes of the files that are read, and the suffix of each."""
 MOST_PAGES = 64
 """Largest number of pages of a TIFF."""
 PixelSize = tuple[float, float] | None
+FORM = (b"--", b"image=")
+"""First bytes of forms, which clients send in place of a file."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,10 @@ class ImageReader:
         name = "the image" if path is None else "the file of the path"
         if not body:
             raise RequestError(400, "the request has no image; send the bytes of a .npy or TIFF file, or a path")
+        if body.startswith(FORM):
+            raise RequestError(
+                415, f"{name} arrived in a form; send the bytes of the file, not a form (curl --data-binary @FILE)"
+            )
         suffix = next((each for start, each in SIGNATURES.items() if body.startswith(start)), None)
         if suffix is None:
             raise RequestError(415, f"{name} is neither a .npy nor a TIFF file; save it as one of them")
@@ -100,8 +108,8 @@ class ImageReader:
         if count > self.max_pixels:
             raise RequestError(
                 413,
-                f"{name} has {count} pixels, more than {self.max_pixels:g}; send a part of it, or raise "
-                "--max-megapixels",
+                f"{name} has {millions(count)} pixels, more than {millions(self.max_pixels)}; send a part of it, or "
+                "raise --max-megapixels",
             )
 
     def _shared(self, path: str) -> bytes:
@@ -127,3 +135,35 @@ class ImageReader:
         if len(body) > self.max_bytes:
             raise RequestError(413, f"the shared file is larger than {self.max_bytes / 1e6:g} MB; send a part of it")
         return body
+
+
+def check_pixels(image: StedImage, channels: int) -> None:
+    """Refuse an image that does not have the channels of a model, or whose pixels are not all finite.
+
+    Args:
+        image: Image of a request.
+        channels: Number of channels of the model.
+
+    Raises:
+        RequestError: If it is refused.
+    """
+    if (found := len(image.array)) != channels:
+        shape = "(height, width)" if channels == 1 else f"({channels}, height, width)"
+        raise RequestError(
+            400,
+            f"the image has {counted(found, 'channel')}, and the model takes {channels}; send an array of shape "
+            f"{shape}",
+        )
+    if image.array.dtype.kind == "f" and not (finite := np.isfinite(image.array)).all():
+        wrong = counted(int((~finite).sum()), "pixel")
+        raise RequestError(400, f"the image has {wrong} of NaN or infinity; replace them by numbers, such as 0")
+
+
+def millions(count: float) -> str:
+    """Return a number in millions for a message.
+
+    Example:
+        >>> millions(21_160_000), millions(2e7)
+        ('21.16 million', '20 million')
+    """
+    return f"{count / 1e6:.4g} million"

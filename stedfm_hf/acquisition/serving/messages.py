@@ -26,6 +26,7 @@ class FinderInfo:
         quantity: Quantity that the scores are.
         images: Number of annotated images.
         patches: Number of annotated patches of the background and of each class.
+        warning: Sentence about a finder that accepts every patch, or None.
     """
 
     id: str
@@ -35,6 +36,7 @@ class FinderInfo:
     quantity: str
     images: int
     patches: dict[str, int]
+    warning: str | None = None
 
 
 @dataclass(frozen=True)

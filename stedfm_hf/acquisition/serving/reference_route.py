@@ -16,6 +16,7 @@ from sklearn.model_selection import train_test_split
 from stedfm_hf.acquisition.finders import DEPTH, TREES
 from stedfm_hf.acquisition.reference import LABEL_STRIDE, Windows, harvest, scale
 from stedfm_hf.acquisition.serving.errors import RequestError
+from stedfm_hf.acquisition.serving.images import millions
 
 SEED = 42
 TEST_FRACTION = 0.2
@@ -108,7 +109,8 @@ def _array(value: Any, name: str, dims: tuple[int, ...]) -> np.ndarray:
 def _image(request: Mapping[str, Any], max_pixels: float) -> np.ndarray:
     image = _array(request.get("image"), "image", (2,))
     if image.size > max_pixels:
-        raise RequestError(413, f"image: has {image.size} pixels, more than {max_pixels:g}; send a part of it")
+        found, most = millions(image.size), millions(max_pixels)
+        raise RequestError(413, f"image: has {found} pixels, more than {most}; send a part of it")
     return image
 
 

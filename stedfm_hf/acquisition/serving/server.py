@@ -13,7 +13,7 @@ from stedfm_hf.acquisition.reference import Windows
 from stedfm_hf.acquisition.serving.engine import Annotation, Click, Engine, Wanted
 from stedfm_hf.acquisition.serving.errors import RequestError
 from stedfm_hf.acquisition.serving.gate import Admission
-from stedfm_hf.acquisition.serving.images import ImageReader, PixelSize
+from stedfm_hf.acquisition.serving.images import ImageReader, PixelSize, check_pixels
 from stedfm_hf.acquisition.serving.messages import FieldScores, FinderInfo, FoundRegion
 from stedfm_hf.acquisition.serving.metrics import Metrics
 from stedfm_hf.acquisition.serving.reference_route import process
@@ -21,7 +21,9 @@ from stedfm_hf.acquisition.serving.settings import ServeSettings
 from stedfm_hf.acquisition.serving.store import About, Store
 from stedfm_hf.acquisition.serving.tokens import Tokens
 from stedfm_hf.acquisition.serving.work import Work
+from stedfm_hf.images import StedImage
 from stedfm_hf.inference.preparation import Fact
+from stedfm_hf.runs import counted
 
 MOST_CLICKS = 1000
 
@@ -102,7 +104,7 @@ class Server:
             rotations: Whether images are also used rotated.
         """
         if self.store.count(client) >= self.settings.max_finders:
-            raise RequestError(409, f"the client has {self.settings.max_finders} finders; delete one")
+            raise RequestError(409, f"the client has {counted(self.settings.max_finders, 'finder')}; delete one")
         known = self._annotation(annotation)
         about = About(method, known.class_names(classes), rotations)
         examples = self.engine.patches(self._image(image), known, about.classes, 0, rotations=rotations)
@@ -120,7 +122,8 @@ class Server:
         """
         about, earlier = self.store.about(client, finder), self.store.examples(client, finder)
         if len(earlier) >= self.settings.max_images:
-            raise RequestError(409, f"the finder has {self.settings.max_images} annotated images; make another finder")
+            found = counted(self.settings.max_images, "annotated image")
+            raise RequestError(409, f"the finder has {found}; make another finder")
         if self.store.load(client, finder).record["weights_sha256"] != self.engine.encoder.weights_sha256:
             raise RequestError(409, "the finder was fitted with another model; make another finder")
         known = self._annotation(annotation)
@@ -161,8 +164,10 @@ class Server:
         windows = Windows(self.engine.encoder, self.settings.batch_size)
         return process(windows, body, self.reader.max_pixels)
 
-    def _image(self, sent: SentImage) -> Any:
-        return self.reader.read(sent.body, sent.path, sent.pixel_size_nm)
+    def _image(self, sent: SentImage) -> StedImage:
+        image = self.reader.read(sent.body, sent.path, sent.pixel_size_nm)
+        check_pixels(image, self.engine.encoder.model.config.num_channels)
+        return image
 
     def _annotation(self, sent: SentAnnotation) -> Annotation:
         mask = self.reader.read(sent.mask).array if sent.mask else None

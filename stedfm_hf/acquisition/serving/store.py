@@ -83,7 +83,7 @@ class Store:
         """
         if sum(1 for _ in self._clients.iterdir()) >= MOST_CLIENTS:
             raise RequestError(
-                429, f"the server has {MOST_CLIENTS} clients; keep the token of a client and send it again"
+                409, f"the server has {MOST_CLIENTS:,} clients; keep the token of a client and send it again"
             )
         token = secrets.token_urlsafe(32)
         (self._clients / client_of(token)).mkdir()
@@ -112,7 +112,7 @@ class Store:
             fit = self._fit(self._folder(client, finder))
             stored = self._load(fit)
         found, record = stored.finder, stored.record
-        numbers = found.classes, found.min_scores, found.quantity, _number(fit), record["patches"]
+        numbers = found.classes, found.min_scores, found.quantity, _number(fit), record["patches"], stored.warning
         return FinderInfo(finder, found.method, *numbers)
 
     def load(self, client: str, finder: str) -> StoredFinder:

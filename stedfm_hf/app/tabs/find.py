@@ -126,6 +126,8 @@ def add_find(page: Page) -> None:
         )
         if clicks:
             caption += f" Templates: the patches at {counted(len(clicks), 'place')}; all other patches are background."
+        if (warning := stored.warning) is not None:
+            caption += f" Warning: {warning}."
         if not rows:
             caption += " No patch reaches the smallest score of the finder."
         return {

@@ -76,6 +76,20 @@ def test_the_server_computes_what_the_commands_compute(model: Path, client: Clie
     assert (found[0].stage_x_um, found[0].stage_y_um) == where
 
 
+@pytest.mark.parametrize("corner", [(40, 40), (44, 44), (39, 43)])
+def test_a_click_of_the_background_counts_wherever_it_is(corner: tuple[int, int], client: Client) -> None:
+    finder = client.create_finder(field(0), clicks=[(*SPOTS[0], "spot"), (*corner, "background")])
+    assert finder.patches["background"] > 0 and finder.min_scores[0] > -1 and finder.warning is None
+
+
+def test_a_finder_without_background_is_refused_or_warns(client: Client) -> None:
+    with pytest.raises(UserError, match="click the background further away"):
+        client.create_finder(field(0), clicks=[(*SPOTS[0], "spot"), (20, 29, "background")])
+    with pytest.warns(UserWarning, match="accepts every patch"):
+        finder = client.create_finder(field(0), mask=np.ones(SHAPE, np.uint8))
+    assert finder.min_scores == (-1.0,) and client.finders() == [finder]
+
+
 def test_files_of_the_shared_folder_are_not_sent(server: TestClient) -> None:
     share = Path(str(parts(server).settings.share))
     (share / "day").mkdir(exist_ok=True)
@@ -104,7 +118,9 @@ def test_several_classes_in_planes_and_numbers_agree(client: Client) -> None:
         ({}, "must have a mask or clicks"),
         ({"mask": mask(0), "clicks": [(1, 2)]}, "must have a mask or clicks"),
         ({"mask": mask(0)[:3]}, "the mask has 3 x 80 pixels, and the image 64 x 80"),
-        ({"mask": mask(0) * 2}, "does not fit 1 classes"),
+        ({"mask": mask(0) * 2}, r"the mask holds the numbers 0 to 2, but there is one class; name them with classes="),
+        ({"mask": mask(0) * 3, "classes": ["a", "b"]}, "holds the numbers 0 to 3, but there are 2 classes"),
+        ({"mask": np.stack([mask(0)] * 2)}, "the mask has 2 planes, but there is one class"),
         ({"mask": mask(0) * 0.5}, "holds numbers that are not classes"),
         ({"clicks": [(1, 999)]}, "the click at y = 1, x = 999 is outside of the image"),
         ({"clicks": [(1, 2, "a")], "classes": ["b"]}, "the class 'a' of a click is not a class"),
@@ -119,6 +135,53 @@ def test_wrong_annotations_are_refused(arguments: dict[str, Any], message: str, 
     with pytest.raises(UserError, match=message):
         client.create_finder(field(0), **arguments)
     assert client.finders() == []
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.full(SHAPE, np.nan), "the image has 5,120 pixels of NaN or infinity; replace them"),
+        (np.where(mask(0) > 0, np.inf, 1).astype(np.float32), "the image has 64 pixels of NaN or infinity"),
+        (np.zeros((3, *SHAPE)), r"has 3 channels, and the model takes 1; send an array of shape \(height, width\)"),
+        (np.random.default_rng(0).random((*SHAPE, 3)), "has 3 channels, and the model takes 1"),
+    ],
+)
+def test_images_that_the_model_cannot_score_are_refused(image: np.ndarray, message: str, client: Client) -> None:
+    finder = client.create_finder(field(0), mask=mask(0), rotations=False)
+    for act in (
+        lambda: client.regions(image, finder),
+        lambda: client.score(image, finder),
+        lambda: client.create_finder(image, mask=mask(0)),
+    ):
+        with pytest.raises(UserError, match=message):
+            act()
+
+
+def test_a_client_has_a_token_at_once(server: TestClient) -> None:
+    client = Client(http=server)
+    assert len(client.token) >= 16 and Client(http=server, token=client.token).finders() == []
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8321", "localhost", "", "ftp://microscope"])
+def test_an_address_needs_http(url: str) -> None:
+    with pytest.raises(UserError, match="is not an address of a server; write http:// before it"):
+        Client(url)
+
+
+@pytest.mark.parametrize("stage", [np.eye(3), np.zeros(6), np.eye(2)])
+def test_a_stage_is_a_matrix_of_2_by_3(stage: np.ndarray, client: Client) -> None:
+    with pytest.raises(UserError, match="give a matrix of 2 x 3"):
+        client.regions(field(0), "finder", stage=stage)
+
+
+def test_files_outside_of_the_shared_folder_are_not_sent(server: TestClient, tmp_path: Path) -> None:
+    (tmp_path / "share").mkdir()
+    (tmp_path / "secret.npy").write_bytes(npy(field(0)))
+    (tmp_path / "share" / "link.npy").symlink_to(tmp_path / "secret.npy")
+    client = Client(http=server, share=tmp_path / "share")
+    for file in (tmp_path / "secret.npy", tmp_path / "share" / "link.npy"):
+        with pytest.raises(UserError, match="is not below the shared folder"):
+            client.create_finder(file, mask=mask(0))
 
 
 def test_unreachable_servers_and_wrong_answers_are_one_sentence(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def known(server: TestClient) -> tuple[str, str]:
     """The token of a client, and the id of its finder."""
     client = Client(http=server)
     finder = client.create_finder(field(0), mask=mask(0), rotations=False)
-    return str(client.token), finder.id
+    return client.token, finder.id
 
 
 def test_described_requests_never_fail(server: TestClient, known: tuple[str, str]) -> None:
@@ -72,8 +72,8 @@ def test_changed_files_never_fail(
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 80), (3, 3), (33, 7)])
-@pytest.mark.parametrize("value", [0, np.nan, np.inf, 65535, 1e300])
-def test_small_constant_and_infinite_images_have_finite_scores(
+@pytest.mark.parametrize("value", [0, 65535, 1e300])
+def test_small_and_constant_images_have_finite_scores(
     shape: tuple[int, int], value: float, server: TestClient, known: tuple[str, str]
 ) -> None:
     client = Client(http=server, token=known[0])

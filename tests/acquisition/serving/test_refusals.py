@@ -17,6 +17,7 @@ import tifffile
 from starlette.testclient import TestClient
 
 from stedfm_hf.acquisition import Client, ServerBusyError
+from stedfm_hf.acquisition.serving.command import serve
 from stedfm_hf.acquisition.serving.settings import ServeSettings
 from stedfm_hf.acquisition.serving.tokens import Tokens
 from stedfm_hf.runs import UserError
@@ -66,6 +67,7 @@ def header(shape: tuple[int, ...]) -> bytes:
         (b"", 400, "the request has no image"),
         (pickle.dumps({"a": 1}), 415, "neither a .npy nor a TIFF file"),
         (npy(np.array([{"a": 1}], object), allow_pickle=True), 400, "pickled Python objects, which are never loaded"),
+        (b"--boundary\r\nContent-Disposition: form-data", 415, "send the bytes of the file, not a form"),
         (b"PK\x03\x04" + bytes(100), 415, "neither a .npy nor a TIFF file"),
         (b"\x93NUMPY" + bytes(100), 400, "damaged or truncated"),
         (npy(np.zeros((2, 3, 4, 5))), 400, "is an array of shape"),
@@ -74,11 +76,11 @@ def header(shape: tuple[int, ...]) -> bytes:
         (npy(np.array([["a"]])), 400, "are not supported"),
         (header((60000, 60000)), 400, "declares 7200000000 bytes"),
         (npy(np.zeros((2, 64, 80), np.uint16)), 400, "has 2 channels"),
-        (npy(np.zeros((1200, 1200), np.uint8)), 413, "has 1440000 pixels, more than 1e+06"),
+        (npy(np.zeros((1200, 1200), np.uint8)), 413, "has 1.44 million pixels, more than 1 million"),
         (b"II*\0" + bytes(60), 400, "damaged or truncated"),
         (tiff(np.zeros((3, 64, 80), np.uint16), photometric="minisblack"), 400, "holds 3 planes"),
-        (tiff(np.zeros((1200, 1200), np.uint8), compression="zlib"), 413, "pixels, more than 1e+06"),
-        (tiff(np.zeros((16, 16), np.uint8), tile=(4096, 4096), compression="zlib"), 413, "has 16777216 pixels"),
+        (tiff(np.zeros((1200, 1200), np.uint8), compression="zlib"), 413, "pixels, more than 1 million"),
+        (tiff(np.zeros((16, 16), np.uint8), tile=(4096, 4096), compression="zlib"), 413, "has 16.78 million pixels"),
         (tiff(np.zeros((70, 4, 4), np.uint8), photometric="minisblack"), 413, "has 70 pages, more than 64"),
     ],
 )
@@ -249,10 +251,10 @@ def test_a_full_queue_and_a_slow_computation_are_refused(model: Path, tmp_path: 
                 thread.start()
                 while parts(http).admission.count < number:
                     pass
-            with pytest.raises(ServerBusyError, match="of this client are not answered yet") as refused:
+            with pytest.raises(ServerBusyError, match="this client waits for 1 answer;") as refused:
                 first.score(field(1), finders[0])
             assert refused.value.retry_after_s > 0
-            with pytest.raises(ServerBusyError, match="2 requests work or wait"):
+            with pytest.raises(ServerBusyError, match="2 requests of all clients are computed or wait"):
                 third.score(field(1), finders[2])
         finally:
             busy.set()
@@ -260,8 +262,9 @@ def test_a_full_queue_and_a_slow_computation_are_refused(model: Path, tmp_path: 
                 thread.join(30)
         assert len(found) == 2 and parts(http).admission.count == 0
         parts(http).work._max_seconds = -1.0
-        with pytest.raises(ServerBusyError, match="took more than"):
+        with pytest.raises(UserError, match="took more than .* or raise --max-seconds") as stopped:
             first.score(field(1), finders[0])
+        assert not isinstance(stopped.value, ServerBusyError)  # the same request would be stopped again
 
 
 def test_score_maps_have_the_type_that_is_accepted(server: TestClient, finder: tuple[Client, str]) -> None:
@@ -278,3 +281,12 @@ def test_score_maps_have_the_type_that_is_accepted(server: TestClient, finder: t
     assert kinds["application/json"].json()["cell_px"] == [8.0, 8.0]
     assert kinds["image/tiff"].headers["content-type"] == "image/tiff" and kinds["image/tiff"].content[:2] == b"II"
     assert kinds["application/x-npy"].headers["x-classes"] == '["structure"]'
+
+
+def test_the_server_reports_its_start_once(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: None)
+    serve(model="demo", state=tmp_path, port=0, device="cpu")
+    notes = capsys.readouterr().err.splitlines()
+    assert [note.split(":")[1].split()[0] for note in notes] == ["demo", "loading", "the"]
