@@ -17,20 +17,18 @@ REGION_UM = 1.6
 def acquire_structures(client: Client, microscope: Microscope, finder: FinderInfo, count: int, folder: Path) -> None:
     """Take an overview, and acquire the regions with the highest scores."""
     overview = microscope.overview()
+    size, stage = overview.pixel_size_nm, overview.stage
     regions = client.regions(
-        overview.pixels,
-        finder,
-        count=count,
-        region_size_um=REGION_UM,
-        pixel_size_nm=overview.pixel_size_nm,
-        stage=overview.stage,
+        overview.pixels, finder, count=count, region_size_um=REGION_UM, pixel_size_nm=size, stage=stage
     )
     folder.mkdir(parents=True, exist_ok=True)
     for region in regions:
         assert region.stage_x_um is not None and region.stage_y_um is not None
         microscope.move_to(region.stage_x_um, region.stage_y_um)
         frame = microscope.acquire(REGION_UM, REGION_UM)
-        tifffile.imwrite(folder / f"region_{region.rank:02d}.tif", frame.pixels)
+        y, x = (1e7 / each for each in frame.pixel_size_nm)
+        file = folder / f"region_{region.rank:02d}.tif"
+        tifffile.imwrite(file, frame.pixels, resolution=(x, y), resolutionunit="CENTIMETER")
         print(f"{region.rank}: score {region.score:.2f} at {region.stage_x_um:.2f} µm, {region.stage_y_um:.2f} µm")
 
 
@@ -52,6 +50,7 @@ def main(client: Client | None = None, arguments: list[str] | None = None) -> No
         annotated, clicks = simulated_microscope(seed=1)
         finder = server.create_finder(annotated.overview().pixels, clicks=clicks)
         acquire_structures(server, simulated_microscope(seed=2)[0], finder, given.count, given.output)
+        server.delete_finder(finder)  # or keep it, and server.token for the next Client
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from stedfm_hf import StedFmModel
 from stedfm_hf.acquisition import Client
 from stedfm_hf.acquisition.serving.application import make_app
 from stedfm_hf.acquisition.serving.settings import ServeSettings
+from stedfm_hf.images import read_image
 from tests.models import tiny_config
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "examples" / "acquire.py"
@@ -29,6 +30,8 @@ def test_the_example_acquires_what_the_server_finds(tmp_path: Path, capsys: pyte
         main(Client(http=http), ["--output", str(tmp_path / "images"), "--count", "2"])
     files = sorted((tmp_path / "images").iterdir())
     assert [file.name for file in files] == ["region_01.tif", "region_02.tif"]
+    assert [read_image(file).pixel_size_nm for file in files] == [pytest.approx((20, 20))] * 2
+    assert not list((tmp_path / "state" / "clients").glob("*/*"))
     images = [tifffile.imread(file) for file in files]
     assert images[0].shape == (80, 80) and all(image.max() > 5 for image in images)
     assert capsys.readouterr().out.count("µm") == 4

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 
+from stedfm_hf.acquisition.serving.description import describe_answers
 from stedfm_hf.acquisition.serving.engine import Engine
 from stedfm_hf.acquisition.serving.errors import add_error_handlers
 from stedfm_hf.acquisition.serving.gate import Admission, Gate
@@ -21,6 +23,22 @@ from stedfm_hf.acquisition.serving.store import Store
 from stedfm_hf.acquisition.serving.tokens import Tokens
 from stedfm_hf.acquisition.serving.work import Work
 from stedfm_hf.weights.models import ModelSource
+
+ABOUT = (
+    "Finders of structures, score maps, and the regions of a field to image next. Requests need the header "
+    "`Authorization: Bearer TOKEN`, except for `GET /health` and this description. On a server without tokens, "
+    "`POST /clients` gives one; on others, ask the operator."
+)
+
+
+class _App(FastAPI):
+    """App whose OpenAPI description also describes the fields of answers."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI description."""
+        if self.openapi_schema is None:
+            self.openapi_schema = describe_answers(super().openapi())
+        return self.openapi_schema
 
 
 def make_app(settings: ServeSettings, model: ModelSource | None = None) -> FastAPI:
@@ -52,9 +70,9 @@ def make_app(settings: ServeSettings, model: ModelSource | None = None) -> FastA
         yield
         server.work.close()
 
-    app = FastAPI(
+    app = _App(
         title="stedfm serve",
-        description="Finders of structures, score maps, and the regions of a field to image next.",
+        description=ABOUT,
         version=metadata.version("stedfm-hf"),
         docs_url=None,
         redoc_url=None,

@@ -7,11 +7,13 @@ from importlib import metadata
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Depends, File, Form, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import Field
 
 from stedfm_hf.acquisition.serving.answers import chosen_type, score_response
+from stedfm_hf.acquisition.serving.description import errors, form_fields, query_names
 from stedfm_hf.acquisition.serving.engine import Wanted
 from stedfm_hf.acquisition.serving.errors import RequestError
 from stedfm_hf.acquisition.serving.messages import JSON, NPY, TIFF, FinderInfo, FoundRegion
@@ -24,10 +26,47 @@ Method = Literal["templates", "prototypes", "logistic", "forest"]
 Length = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 Number = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-IMAGE_BODY = {"requestBody": {"content": {NPY: _BINARY, TIFF: _BINARY, "application/octet-stream": _BINARY}}}
+_FILE = "Bytes of a `.npy` or TIFF file, in place of `path`."
+_TYPES = {NPY: _BINARY, TIFF: _BINARY, "application/octet-stream": _BINARY}
+IMAGE_BODY = {"requestBody": {"description": _FILE, "content": _TYPES}}
 """Description of a body that is the file of an image."""
+MAPS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Score maps.", "content": {JSON: {}, NPY: _BINARY, TIFF: _BINARY}}
+}
+"""Description of an answer with score maps."""
+_PROCESS_BODY = {
+    "requestBody": {
+        "description": "JSON object of a client of the published server.",
+        "content": {JSON: {"schema": SCHEMA}},
+    }
+}
+COMPUTES = errors(404, 408, 409, 415, 429, 503)
+"""Errors of routes that compute with an image."""
+MOST = 1e12
+"""Largest number of the matrix of a stage."""
+bearer = HTTPBearer(auto_error=False, description="Token of a client: `POST /clients`, or ask the operator.")
+"""Description of the token, which the gate has checked."""
 
-router = APIRouter()
+
+async def _known(request: Request) -> None:
+    """Refuse query parameters and fields of forms that the route does not have.
+
+    Raises:
+        RequestError: If there is one.
+    """
+    openapi = request.app.openapi()
+    route = openapi["paths"].get(request.scope["route"].path, {}).get(request.method.lower(), {})
+    fields = form_fields(openapi, route)
+    given = [(list(request.query_params), query_names(route), "parameter")]
+    if fields:
+        given.append((list(await request.form()), set(fields), "field"))
+    for sent, known, kind in given:
+        if unknown := [name for name in sent if name not in known]:
+            names = ", ".join(sorted(known)) or "none"
+            raise RequestError(422, f"the {kind} {unknown[0][:100]!r} is unknown; the route has: {names}")
+
+
+router = APIRouter(dependencies=[Depends(_known)], responses=errors(400, 403, 413, 422))
 
 
 async def _server(request: Request) -> Server:
@@ -35,7 +74,11 @@ async def _server(request: Request) -> Server:
     return server
 
 
-async def _client(request: Request) -> str:
+async def _token(token: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
+    """Describe that a route needs a token."""
+
+
+async def _client(request: Request, token: Annotated[None, Depends(_token)]) -> str:
     return str(request.state.client)
 
 
@@ -83,6 +126,7 @@ async def _sent_file(
 ServerPart = Annotated[Server, Depends(_server)]
 ClientId = Annotated[str, Depends(_client)]
 FinderId = Annotated[str, Query(description="Id of the finder.")]
+FinderPath = Annotated[str, Path(description="Id of the finder.")]
 Sent = Annotated[SentImage, Depends(_sent)]
 SentMarks = Annotated[SentAnnotation, Depends(_sent_annotation)]
 
@@ -99,7 +143,7 @@ async def docs(request: Request) -> HTMLResponse:
     return HTMLResponse(routes_page(request.app.openapi()))
 
 
-@router.post("/clients", status_code=201)
+@router.post("/clients", status_code=201, responses=errors(401, 409))
 async def new_client(server: ServerPart) -> dict[str, str]:
     """Make a client, and return its token."""
     if server.tokens.values:
@@ -107,32 +151,32 @@ async def new_client(server: ServerPart) -> dict[str, str]:
     return {"token": server.store.new_client()}
 
 
-@router.get("/models")
+@router.get("/models", dependencies=[Depends(_token)], responses=errors(401))
 async def models(server: ServerPart) -> list[dict[str, Any]]:
     """List the model of the server."""
     return [server.engine.about()]
 
 
-@router.get("/metrics")
+@router.get("/metrics", dependencies=[Depends(_token)], responses=errors(401))
 async def measured(server: ServerPart) -> dict[str, Any]:
     """Return counts and times of requests."""
     uptime = round(time.monotonic() - server.began, 3)
     return {"uptime_s": uptime, "working": server.admission.count, "requests": server.metrics.to_json()}
 
 
-@router.get("/finders")
+@router.get("/finders", responses=errors(401, 409))
 def finders(server: ServerPart, client: ClientId) -> list[FinderInfo]:
     """List the finders of the client."""
     return server.store.finders(client)
 
 
-@router.get("/finders/{finder}")
-def finder(finder: str, server: ServerPart, client: ClientId) -> FinderInfo:
+@router.get("/finders/{finder}", responses=errors(401, 404, 409))
+def finder(finder: FinderPath, server: ServerPart, client: ClientId) -> FinderInfo:
     """Describe a finder."""
     return server.store.info(client, finder)
 
 
-@router.post("/finders", status_code=201)
+@router.post("/finders", status_code=201, responses=errors(401) | COMPUTES)
 async def create(
     server: ServerPart,
     client: ClientId,
@@ -148,9 +192,9 @@ async def create(
     return await server.work.run(server.create, client, image, annotation, method, classes or [], rotations)
 
 
-@router.post("/finders/{finder}/annotations")
+@router.post("/finders/{finder}/annotations", responses=errors(401) | COMPUTES)
 async def annotate(
-    finder: str,
+    finder: FinderPath,
     server: ServerPart,
     client: ClientId,
     image: Annotated[SentImage, Depends(_sent_file)],
@@ -160,13 +204,13 @@ async def annotate(
     return await server.work.run(server.annotate, client, finder, image, annotation)
 
 
-@router.delete("/finders/{finder}", status_code=204)
-async def delete(finder: str, server: ServerPart, client: ClientId) -> None:
+@router.delete("/finders/{finder}", status_code=204, responses=errors(401, 404, 429, 503))
+async def delete(finder: FinderPath, server: ServerPart, client: ClientId) -> None:
     """Delete a finder."""
     await server.work.run(server.store.delete, client, finder)
 
 
-@router.post("/score", openapi_extra=IMAGE_BODY)
+@router.post("/score", openapi_extra=IMAGE_BODY, responses=MAPS | errors(401, 406) | COMPUTES)
 async def score(request: Request, finder: FinderId, server: ServerPart, client: ClientId, image: Sent) -> Response:
     """Compute the score maps of a field.
 
@@ -177,7 +221,7 @@ async def score(request: Request, finder: FinderId, server: ServerPart, client: 
     return score_response(maps, fact, content_type)
 
 
-@router.post("/regions", openapi_extra=IMAGE_BODY)
+@router.post("/regions", openapi_extra=IMAGE_BODY, responses=errors(401) | COMPUTES)
 async def regions(
     finder: FinderId,
     server: ServerPart,
@@ -191,19 +235,44 @@ async def regions(
         Length | None, Query(description="Smallest distance of two regions, in pixels.")
     ] = None,
     stage: Annotated[
-        list[Number] | None,
-        Query(min_length=6, max_length=6, description="Matrix of the stage, row by row, as for `stedfm find`."),
+        list[str] | None,
+        Query(description="Matrix of 2 x 3 of the stage, as for `stedfm find`: six numbers, row by row."),
     ] = None,
 ) -> list[FoundRegion]:
     """Find the regions of a field to image next."""
     if region_size_px is not None and region_size_um is not None:
         raise RequestError(422, "region_size_px and region_size_um both give the size of a region; send one of them")
-    matrix = None if stage is None else check_matrix(np.reshape(stage, (2, 3)), "stage")
+    matrix = None if stage is None else parse_matrix(stage)
     wanted = Wanted(count, min_score, region_size_px, region_size_um, min_distance_px, matrix)
     return await server.work.run(server.regions, client, finder, image, wanted)
 
 
-@router.post("/process", openapi_extra={"requestBody": {"content": {JSON: {"schema": SCHEMA}}}})
+@router.post("/process", openapi_extra=_PROCESS_BODY, responses=errors(401, 408, 429, 503))
 async def process(request: Request, server: ServerPart) -> JSONResponse:
     """Respond to a client of the published server."""
     return JSONResponse(await server.work.run(server.process, await request.body()))
+
+
+def parse_matrix(texts: list[str]) -> np.ndarray:
+    """Convert the parameters of a matrix of the stage to the matrix (2, 3) float64.
+
+    Args:
+        texts: Six numbers, row by row: separated by commas, or one in each text.
+
+    Raises:
+        RequestError: If there are not six numbers.
+        UserError: If the matrix is not invertible.
+
+    Example:
+        >>> parse_matrix(["0.02,0,1000", "0,0.02,500"]).tolist()
+        [[0.02, 0.0, 1000.0], [0.0, 0.02, 500.0]]
+    """
+    try:
+        numbers = [float(each) for each in ",".join(texts).split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 6 or not all(abs(each) <= MOST for each in numbers):
+        raise RequestError(
+            422, "stage: is not a matrix of 2 x 3; send six numbers, row by row and separated by commas"
+        )
+    return check_matrix(np.reshape(numbers, (2, 3)), "stage")

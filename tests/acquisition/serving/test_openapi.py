@@ -32,6 +32,11 @@ def test_described_requests_never_fail(server: TestClient, known: tuple[str, str
     token, finder = known
     schema = schemathesis.openapi.from_asgi("/openapi.json", server.app, headers=HOST)
     operations = [found.ok() for found in schema.get_all_operations()]
+    described = {
+        f"{method.upper()} {path}": set(route["responses"])
+        for path, methods in server.get("/openapi.json").json()["paths"].items()
+        for method, route in methods.items()
+    }
     statuses: dict[str, set[int]] = defaultdict(set)
 
     def never_fails(case: Any) -> None:
@@ -39,9 +44,9 @@ def test_described_requests_never_fail(server: TestClient, known: tuple[str, str
             case.query["finder"] = finder
         response = case.call(headers={"Authorization": f"Bearer {token}", **HOST})
         statuses[case.operation.label].add(response.status_code)
-        assert response.status_code < 500, (case.operation.label, response.text)
+        assert str(response.status_code) in described[case.operation.label], (case.operation.label, response.text)
         if response.status_code >= 400:
-            assert list(response.json()) == ["error"]
+            assert response.status_code < 500 and list(response.json()) == ["error"]
 
     for operation in operations:
         how = settings(max_examples=20, suppress_health_check=list(HealthCheck))
@@ -79,3 +84,45 @@ def test_small_and_constant_images_have_finite_scores(
     client = Client(http=server, token=known[0])
     assert np.isfinite(client.score(np.full(shape, value), known[1]).values).all()
     assert len(client.regions(np.full(shape, value), known[1], min_score=-1, count=1)) == 1
+
+
+def test_everything_is_described(server: TestClient) -> None:
+    openapi = server.get("/openapi.json").json()
+    assert openapi["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    schemas = openapi["components"]["schemas"]
+    assert "HTTPValidationError" not in schemas and set(schemas["ErrorAnswer"]["properties"]) == {"error"}
+    for name, schema in schemas.items():
+        assert all(each.get("description") for each in schema["properties"].values()), name
+    for path, methods in openapi["paths"].items():
+        for method, route in methods.items():
+            assert all(each.get("description") for each in route.get("parameters", ())), (method, path)
+            assert {"400", "403", "413", "422"} <= set(route["responses"])
+            is_open = path in ("/health", "/clients", "/process")
+            assert bool(route.get("security")) != is_open and (("401" in route["responses"]) == (path != "/health"))
+    page = server.get("/docs").text
+    for text in ("click_radius_px", "min_scores", "stage_x_um", "Authorization: Bearer TOKEN", "Id of the finder."):
+        assert text in page
+    assert "`" not in page
+
+
+def test_unknown_parameters_are_refused(server: TestClient, known: tuple[str, str]) -> None:
+    headers = {"Authorization": f"Bearer {known[0]}"}
+    params: dict[str, Any] = {"finder": known[1], "cuont": 2}
+    response = server.post("/regions", params=params, content=npy(field(0)), headers=headers)
+    assert response.status_code == 422 and "the parameter 'cuont' is unknown" in response.json()["error"]
+    files = {"image": ("image", npy(field(0)))}
+    response = server.post("/finders", data={"clicks": "[[4, 4]]", "methd": "x"}, files=files, headers=headers)
+    assert response.status_code == 422 and "the field 'methd' is unknown" in response.json()["error"]
+
+
+def test_a_stage_is_six_numbers(server: TestClient, known: tuple[str, str]) -> None:
+    headers = {"Authorization": f"Bearer {known[0]}"}
+
+    def stage_x(stage: Any) -> Any:
+        params: dict[str, Any] = {"finder": known[1], "count": 1, "min_score": -1, "stage": stage}
+        response = server.post("/regions", params=params, content=npy(field(0)), headers=headers).json()
+        return response[0]["stage_x_um"] if isinstance(response, list) else response["error"]
+
+    assert stage_x("0.02,0,1000,0,0.02,500") == stage_x(["0.02", 0, 1000, 0, "0.02", 500]) > 1000
+    assert "stage: is not a matrix of 2 x 3; send six numbers" in stage_x("1,2,3")
+    assert "stage: is not an invertible 2 x 3 matrix" in stage_x("0,0,0,0,0,0")
