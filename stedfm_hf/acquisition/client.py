@@ -28,7 +28,7 @@ Clicks = Sequence[tuple[float, float] | tuple[float, float, str]]
 
 
 class ServerBusyError(UserError):
-    """Server that refuses a request, because too many wait or it took too long.
+    """Server that refuses a request, because too many wait.
 
     Attributes:
         retry_after_s: Time after which the request may be repeated, in seconds.
