@@ -19,7 +19,8 @@ _TEMPLATE = """<!doctype html>
 <title>{{ title }}</title>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 50em; padding: 0 1em; }
-code, td { overflow-wrap: anywhere; }
+code { overflow-wrap: anywhere; }
+h2 { font-size: 1.2em; }
 table { border-collapse: collapse; width: 100%; }
 td, th { border-bottom: 1px solid #ccc; padding: .3em .6em .3em 0; text-align: left; vertical-align: top; }
 td:first-child { min-width: 6em; }
