@@ -141,19 +141,28 @@ def show_image(
         scale_bar(axes, (image.shape[0], image.shape[1]), pixel_size_nm)
 
 
-def scale_bar(axes: Axes, shape: tuple[int, int], pixel_size_nm: float) -> None:
+def scale_bar(axes: Axes, shape: tuple[int, int], pixel_size_nm: float, *, avoid: np.ndarray | None = None) -> None:
     """Add a scale bar of a round length, about a quarter of the width, with its length in µm.
 
     Args:
         axes: Axes that show an image of `shape`.
         shape: Height and width of the image, in pixels.
         pixel_size_nm: Size of a pixel, in nm.
+        avoid: Points (n, 2) to avoid, as x and y in pixels: the bar is in the corner farthest from them, by default
+            at the bottom right.
     """
     height, width = shape
     fitting = [length for length in _SCALE_BARS_UM if length * 1000.0 / pixel_size_nm <= 0.4 * width]
     length = fitting[-1] if fitting else _SCALE_BARS_UM[0]
     pixels = length * 1000.0 / pixel_size_nm
-    right, bottom = 0.94 * width - 0.5, 0.93 * height - 0.5
+    corners = [
+        (right, bottom) for bottom in (0.93 * height, 0.12 * height) for right in (0.94 * width, 0.06 * width + pixels)
+    ]
+    corner = 0
+    if avoid is not None and len(avoid):
+        middles = np.array(corners) - (pixels / 2, 0.04 * height)
+        corner = int(np.linalg.norm(middles[:, None] - avoid, axis=2).min(axis=1).argmax())
+    right, bottom = (at - 0.5 for at in corners[corner])
     thickness = 0.022 * height
     axes.add_patch(Rectangle((right - pixels, bottom - thickness), pixels, thickness, color="white", lw=0))
     points = axes.get_window_extent().transformed(axes.figure.dpi_scale_trans.inverted()).height * 72

@@ -18,6 +18,7 @@ from stedfm_hf.acquisition import SimulatedMicroscope, evaluate_acquisition, mak
 from stedfm_hf.acquisition.loop import evaluation_run
 from stedfm_hf.acquisition.loop.comparison import compare, curves
 from stedfm_hf.acquisition.loop.policies import POLICIES, Raster
+from stedfm_hf.acquisition.loop.report import _lead
 from stedfm_hf.acquisition.loop.running import Budget, run_loop
 from stedfm_hf.acquisition.loop.settings import POLICY_NAMES
 from stedfm_hf.acquisition.simulated_microscope import STED, scan_dose
@@ -138,6 +139,7 @@ def test_the_command_compares_all_policies_and_resumes(
     assert set(json.loads((tmp_path / "whole" / "results.json").read_text())["targets"]) == {"puncta"}
     page = (tmp_path / "whole" / "report.html").read_text()
     assert "classifier-exploring" in page and "http" not in page.replace("http://www.w3.org", "")
+    assert "No conclusion" not in page and "bands are 95 % intervals" in page and "<dd>2 (5, 6)</dd>" in page
     assert not (tmp_path / "whole" / "parts").exists()
 
     simulate_seed = evaluation_run.simulate_seed
@@ -162,6 +164,24 @@ def test_the_command_compares_all_policies_and_resumes(
     words = ["--output", str(tmp_path / "whole"), "--model", str(model), "--engine", "builtin", "--regions", "3"]
     words += ["--targets", "puncta", "--seeds", "5", "6", "--device", "cpu"]
     assert main(["evaluate", "acquisition", *words]) == 0 and done == [6]
+
+
+def test_the_report_of_one_seed_draws_no_conclusion(model: Path, small: None, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"regions": 2, "targets": ["puncta"], "policies": ["raster", "random"], "seeds": [5]}
+    evaluate_acquisition(tmp_path / "out", model=model, engine="builtin", device="cpu", **options)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "No conclusion can be drawn: there is only one seed" in page and "<dd>1 (5)</dd>" in page
+    assert "95 % interval" not in page and "(–)" not in page
+
+
+def test_the_lead_names_all_policies_that_found_most() -> None:
+    def lead(**found: float) -> str:
+        policies = [{"policy": name, "at_dose": {"mean": mean}} for name, mean in found.items()]
+        return _lead({"policies": policies, "objects": 7.0})
+
+    assert lead(raster=0, random=0) == "At the same dose, no policy found an object."
+    assert lead(raster=1, random=2) == "At the same dose, random found most: 2.0 of 7 objects."
+    assert lead(raster=2, random=2, template=2).startswith("At the same dose, raster, random and template found most")
 
 
 @pytest.mark.parametrize(

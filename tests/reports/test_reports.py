@@ -51,6 +51,15 @@ def test_scale_bars_are_round_and_as_long_as_they_say(
     assert axes.patches[0].get_width() == pytest.approx(pixels)  # type: ignore[attr-defined]
 
 
+def test_a_scale_bar_avoids_points() -> None:
+    for points, right, bottom in (([[90, 90]], False, False), ([[90, 90], [10, 10], [90, 10]], False, True)):
+        axes = Figure().subplots()
+        scale_bar(axes, (100, 100), 20.0, avoid=np.array(points))
+        (bar,) = axes.patches
+        y, x = bar.get_y(), bar.get_x()  # type: ignore[attr-defined]
+        assert (x > 50, y > 50) == (right, bottom)
+
+
 def test_the_style_is_left_without_a_change_to_other_settings() -> None:
     with matplotlib.rc_context():
         matplotlib.rcParams["font.size"], matplotlib.rcParams["interactive"] = 12.0, False
@@ -131,6 +140,18 @@ def test_a_page_is_one_file_that_fetches_nothing_and_escapes_everything(tmp_path
     assert '<tr class="strong"><td>network</td>' in page
     assert "µm &amp; more" in page
     assert not list(tmp_path.glob(".*"))
+
+
+def test_large_figures_and_tables_scroll_on_a_small_screen(tmp_path: Path) -> None:
+    large, small = (ReportFigure(png_uri(b"x"), "curves", width=width) for width in (740, 300))
+    table = Table(["a"], [["b"]])
+
+    def page(section: Section) -> str:
+        return write_page(tmp_path / "page.html", title="", lead="", facts={}, sections=[section]).read_text("utf-8")
+
+    assert page(Section("s", figures=[large, small])).count("Scroll sideways to see the whole figure.") == 1
+    assert "Scroll sideways" not in page(Section("s", figures=[large], grid=True))
+    assert '<div class="wide" tabindex="0" role="region" aria-label="Table: s">' in page(Section("s", table=table))
 
 
 def test_a_page_without_pictures_tables_and_facts_is_whole(tmp_path: Path) -> None:

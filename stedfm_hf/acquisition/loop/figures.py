@@ -19,11 +19,12 @@ from stedfm_hf.acquisition.loop.power import PowerRow
 from stedfm_hf.acquisition.loop.running import Step
 from stedfm_hf.acquisition.loop.scenes import Scene
 from stedfm_hf.acquisition.microscope import Frame
-from stedfm_hf.reports.figures import GRID, PALETTE, label_colours, scale_bar, show_image, style
+from stedfm_hf.reports.figures import GRID, MUTED, PALETTE, label_colours, scale_bar, show_image, style
 
 COLOURS = dict(zip(POLICIES, ("#7A7A7A", "#56B4E9", "#E69F00", "#0072B2", "#009E73", "#CC79A7"), strict=True))
 HIT, MISS, TARGET = "#2FD08A", "#C9D1D9", "#FFFFFF"
 _ACQUIRED = 9
+_WIDEST = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +62,9 @@ def plot_scene(shown: Shown) -> Figure:
         figure = Figure(figsize=(3.1 * columns, 3.35 * lines), layout="constrained")
         first, *others = figure.subplots(lines, columns, squeeze=False).flat
         _show_overview(first, overview)
-        scale_bar(first, overview.pixels.shape, overview.pixel_size_nm[1])
+        circles = _circle(first, shown, TARGET)
+        scale_bar(first, overview.pixels.shape, overview.pixel_size_nm[1], avoid=circles)
         first.set_title(f"overview; circles: {shown.target.replace('_', ' ')}")
-        _circle(first, shown, TARGET)
         for axes, (policy, steps, _) in zip(others, shown.runs, strict=False):
             if isinstance(policy, ScoredPolicy):
                 show_image(axes, policy.scores(0), colour_map="gray")
@@ -92,15 +93,16 @@ def _extent(field: EmbeddedField) -> tuple[float, float, float, float]:
     return -0.5, cols * across - 0.5, rows * down - 0.5, -0.5
 
 
-def _circle(axes: Axes, shown: Shown, colour: str) -> None:
-    """Mark the objects of the target with circles."""
+def _circle(axes: Axes, shown: Shown, colour: str) -> np.ndarray:
+    """Mark the objects of the target with circles, and return their centres (n, 2) as x and y, in pixels."""
     frame, scene = shown.field.frame, shown.scene
     factor = frame.pixel_size_nm[0] / scene.pixel_size_nm
-    for number in scene.objects(shown.target):
-        y, x = scene.centres[number - 1] / factor
+    centres = [scene.centres[number - 1][::-1] / factor for number in scene.objects(shown.target)]
+    for x, y in centres:
         axes.add_patch(
             Circle((x, y), 0.8 * 1000 / frame.pixel_size_nm[0], fill=False, edgecolor=colour, linewidth=1.2)
         )
+    return np.reshape(centres, (-1, 2))
 
 
 def _mark(axes: Axes, steps: Sequence[Step], region_um: float, overview: Frame) -> None:
@@ -157,14 +159,19 @@ def plot_curve(table: pa.Table, used: str, most: float, label: str) -> Figure:
     with style():
         figure = Figure(figsize=(5.6, 3.5), layout="constrained")
         axes = figure.subplots()
-        for name, values in curves(table, used, grid).items():
-            axes.plot(grid, values.mean(axis=0), color=COLOURS[name], label=name)
+        found = curves(table, used, grid)
+        # Curves of policies that find equally many lie on each other: the wider ones below stay visible.
+        for (name, values), width in zip(found.items(), np.linspace(_WIDEST, 1.2, len(found)), strict=True):
+            mean = values.mean(axis=0)
+            axes.plot(grid, mean, color=COLOURS[name], label=name, linewidth=width, marker="o", markevery=[-1])
             if len(values) > 1:
                 bounds = np.array([[each["low"], each["high"]] for each in map(interval, values.T)], np.float64)
                 axes.fill_between(
                     grid, bounds[:, 0].clip(0), bounds[:, 1], color=COLOURS[name], alpha=0.14, linewidth=0
                 )
-        axes.set(xlabel=label, ylabel="objects of the target found", xlim=(0, most), ylim=(0, None))
+        axes.set(xlabel=label, ylabel="objects of the target found", xlim=(0, 1.04 * most))
+        axes.set_ylim(-0.04 * axes.get_ylim()[1])  # lines at 0 are not cut
+        axes.axvline(most, color=MUTED, linewidth=0.9, linestyle=":")
         axes.grid(axis="y", color=GRID, linewidth=0.6)
         axes.legend(loc="upper left")
     return figure

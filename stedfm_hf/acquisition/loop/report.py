@@ -13,17 +13,16 @@ from stedfm_hf.acquisition.loop.comparison import BASELINES
 from stedfm_hf.acquisition.loop.figures import plot_bleaching, plot_curve, plot_resolution
 from stedfm_hf.acquisition.loop.power import PowerRow
 from stedfm_hf.acquisition.loop.settings import REPORT, LoopSettings
+from stedfm_hf.evaluation.report.shared import limitation_sentences
 from stedfm_hf.inference.loading import Encoder
 from stedfm_hf.reports.figures import save_figure
 from stedfm_hf.reports.html import ReportFigure, Section, Table, write_page
 from stedfm_hf.runs import counted
 
 ENGINE = {"pysted": "pySTED", "builtin": "Gaussian beams (the engine builtin)"}
-FOUND = (
-    "Raster and random take no overview, and use its part of the budget for more regions. Intervals are 95 % "
-    "intervals over seeds (Student's t)."
-)
-NOTE = "At the same dose, unless in the same time; in brackets, 95 % intervals. Bleached: fraction of all molecules."
+FOUND = "Raster and random take no overview, and use its part of the budget for more regions."
+INTERVALS = "Intervals are 95 % intervals over seeds (Student's t)."
+ONE_SEED = "there is only one seed, so no interval"
 SWEEP = (
     "One simulated STED image at each power of the depletion beam: mean and range over seeds. Resolution is the "
     "Fourier ring correlation of two images of the same sample with independent noise. Crosses: loss of signal "
@@ -69,6 +68,8 @@ def write_report(
     bleaching = save_figure(plot_bleaching(power), figures, "bleaching")
     rows, objects = results["policies"], results["objects"]
     best = max(range(len(rows)), key=lambda number: rows[number]["at_dose"]["mean"])
+    several = len(results["seeds"]) > 1
+    bands = "; bands are 95 % intervals over seeds" if several else ""
     target = results["targets"][0].replace("_", " ")
     budget = counted(settings.regions, "region")
     loops = f"{counted(len(results['targets']), 'target')} and {counted(len(results['seeds']), 'seed')}"
@@ -77,14 +78,15 @@ def write_report(
             "Structures found",
             [
                 f"Each policy may use the energy and the time of one overview and of {budget}. {FOUND} Values are "
-                f"means over {loops}.",
+                f"means over {loops}.{f' {INTERVALS}' if several else ''}",
             ],
             [
                 ReportFigure.from_png(by_dose, "Objects found by each policy against the energy of the beams"),
                 ReportFigure.from_png(
                     by_time,
                     "Objects found by each policy against time",
-                    "Objects found against dose and time; bands are 95 % intervals over seeds.",
+                    f"Objects found against dose and time{bands}. Dotted: the budget. Lines of the first policies are "
+                    "wider, so that equal ones stay visible.",
                 ),
             ],
             _policy_table(rows, objects, best),
@@ -128,11 +130,11 @@ def write_report(
     return write_page(
         folder / REPORT,
         title="Simulated acquisition: which regions to image next",
-        lead=_lead(rows, best, objects),
+        lead=" ".join([*limitation_sentences([] if several else [ONE_SEED], simulated=True), _lead(results)]),
         facts={
             "model": encoder.name.partition(" (")[0],
             "physics": ENGINE[engine],
-            "seeds": ", ".join(map(str, results["seeds"])),
+            "seeds": f"{len(results['seeds'])} ({', '.join(map(str, results['seeds']))})",
             "regions": str(settings.regions),
             "budget": f"{results['budget_mj']:.3g} mJ, {results['budget_s']:.3g} s",
             "overview": "–"
@@ -144,10 +146,18 @@ def write_report(
     )
 
 
-def _lead(rows: Sequence[Mapping[str, Any]], best: int, objects: float) -> str:
-    """Name the policy that finds most, and compare it with the baselines."""
-    row = rows[best]
-    text = f"At the same dose, {row['policy']} finds most: {row['at_dose']['mean']:.1f} of {objects:g} objects"
+def _lead(results: Mapping[str, Any]) -> str:
+    """Name the policies that found most, and compare one of them with the baselines."""
+    rows = results["policies"]
+    found = [each["at_dose"]["mean"] for each in rows]
+    first = [each["policy"] for each in rows if each["at_dose"]["mean"] == max(found)]
+    row = rows[found.index(max(found))]
+    if not max(found):
+        return "At the same dose, no policy found an object."
+    names = " and ".join([name for name in (", ".join(first[:-1]), first[-1]) if name])
+    text = f"At the same dose, {names} found most: {max(found):.1f} of {results['objects']:g} objects"
+    if len(first) > 1:
+        return f"{text} each."
     compared = [
         f"{row[key]['ratio']:.1f} times as many as {name}"
         for name in BASELINES
@@ -166,14 +176,16 @@ def _policy_table(rows: Sequence[Mapping[str, Any]], objects: float, best: int) 
         cells.append(
             [
                 row["policy"],
-                f"{row['at_dose']['mean']:.2f} ({_range(row['at_dose'])})",
+                f"{row['at_dose']['mean']:.2f}{_range(row['at_dose'])}",
                 f"{row['in_time']['mean']:.2f}",
                 "–" if ratio is None else f"{ratio:.1f}",
-                "–" if more is None else f"{more['mean']:+.2f} ({_range(more)})",
+                "–" if more is None else f"{more['mean']:+.2f}{_range(more)}",
                 f"{100 * row['bleached']:.1f} %",
             ]
         )
-    return Table(head, cells, NOTE, best)
+    brackets = "; in brackets, 95 % intervals" if any("(" in cell[1] for cell in cells) else ""
+    note = f"At the same dose, unless in the same time{brackets}. Bleached: fraction of all molecules."
+    return Table(head, cells, note, best)
 
 
 def _target_table(rows: Sequence[Mapping[str, Any]], targets: Sequence[str], best: int) -> Table:
@@ -202,4 +214,5 @@ def _power_table(power: Sequence[PowerRow]) -> Table:
 
 
 def _range(values: Mapping[str, Any]) -> str:
-    return "–" if values["low"] is None else f"{values['low']:.2f} to {values['high']:.2f}"
+    """Return the interval in brackets; nothing for a single seed."""
+    return "" if values["low"] is None else f" ({values['low']:.2f} to {values['high']:.2f})"
