@@ -100,8 +100,14 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breaking"] = _breaking
     template = environment.get_template("page.html")
     return template.render(title=title, lead=lead, facts=facts, sections=sections, footer=footer)
+
+
+def _breaking(text: str) -> str:
+    """Return a text whose spaces and hyphens may break a line: the page breaks names on small screens only."""
+    return text.replace("\u00a0", " ").replace("\u2011", "-")
 
 
 def write_page(

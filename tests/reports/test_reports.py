@@ -14,7 +14,7 @@ from PIL import Image
 
 from stedfm_hf.reports import ReportFigure, Section, Table, label_colours, png_uri, save_figure, show_image, style
 from stedfm_hf.reports.figures import PALETTE, display_limits, middle, scale_bar, scatter_images
-from stedfm_hf.reports.html import write_page
+from stedfm_hf.reports.html import render_page, write_page
 
 
 def _figure() -> Figure:
@@ -152,6 +152,12 @@ def test_large_figures_and_tables_scroll_on_a_small_screen(tmp_path: Path) -> No
     assert page(Section("s", figures=[large, small])).count("Scroll sideways to see the whole figure.") == 1
     assert "Scroll sideways" not in page(Section("s", figures=[large], grid=True))
     assert '<div class="wide" tabindex="0" role="region" aria-label="Table: s">' in page(Section("s", table=table))
+
+
+def test_names_break_on_a_small_screen_only() -> None:
+    table = Table(["method"], [["raw\u00a0k\u2011NN"], ["chance"]])
+    page = render_page(title="", lead="", facts={}, sections=[Section("s", table=table)])
+    assert '<td class="name">raw k-NN</td>' in page and "<td>chance</td>" in page
 
 
 def test_a_page_without_pictures_tables_and_facts_is_whole(tmp_path: Path) -> None:
