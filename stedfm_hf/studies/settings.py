@@ -202,7 +202,7 @@ class StudyInviteSettings:
 
     answers: str | Path = argument(affects_result=False, metavar="ANSWERS", help="File of the answers (SQLite).")
     participants: int = option(1, affects_result=False, minimum=1, maximum=10_000, help="Number of links.")
-    address: str | None = _address("; by default that of the server")
+    address: str | None = _address("; by default that of the running server")
 
 
 @settings

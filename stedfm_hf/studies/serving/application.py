@@ -67,7 +67,10 @@ def _refuse(request: Request, error: Exception) -> Response:
     """Return the page for a request that cannot be answered."""
     status = getattr(error, "status_code", 404)
     if status in (404, 405):
-        return message("No such page", "Studies are opened by a private link. Please check yours.", status)
+        text = "Studies are opened by a private link. Please check yours."
+        if request.url.path.startswith("/organiser"):
+            text = "The link of the organiser is new at every start of the server; its terminal shows the present one."
+        return message("No such page", text, status)
     return message("This did not work", str(getattr(error, "detail", "")), status, _back(request))
 
 

@@ -60,7 +60,7 @@ def serve_study(settings: StudyServeSettings) -> StudyServeResult:
 
     Raises:
         UserError: If the study file is not valid, images are missing, FastAPI is not installed, the file of answers
-            belongs to another study, or the port is not free.
+            belongs to another study or to another running server, or the port is not free.
 
     Example:
         >>> serve_study("study.yaml", answers="answers.sqlite")  # doctest: +SKIP
@@ -72,21 +72,23 @@ def serve_study(settings: StudyServeSettings) -> StudyServeResult:
     from stedfm_hf.studies.serving.application import create_app
     from stedfm_hf.studies.serving.context import Context
     from stedfm_hf.studies.serving.images import prepare_images
+    from stedfm_hf.studies.serving.running import only_server
     from stedfm_hf.studies.serving.store import create_store
 
     with tempfile.TemporaryDirectory(prefix="stedfm-study-") as folder, _listen(settings) as listening:
         address = settings.address or _address_of(listening)
         source = Path(settings.study).parent if settings.images is None else settings.images
         files, hashes = prepare_images(study, source, Path(folder))
-        store = create_store(settings.answers, study, hashes, address)
-        context = Context(study, store, files, address, settings.open, settings.max_participants)
-        with stop_signals() as stopped, run_server(create_app(context), listening) as thread:
-            print_note(f"for you: {context.organiser_link}")
-            if context.open_link is not None:
-                print_note(f"for participants: {context.open_link}")
-            print_note("stop with Ctrl-C")
-            while thread.is_alive() and not stopped.wait(0.5):
-                pass
+        with only_server(settings.answers):
+            store = create_store(settings.answers, study, hashes, address)
+            context = Context(study, store, files, address, settings.open, settings.max_participants)
+            with stop_signals() as stopped, run_server(create_app(context), listening) as thread:
+                print_note(f"for you: {context.organiser_link}")
+                if context.open_link is not None:
+                    print_note(f"for participants: {context.open_link}")
+                print_note("stop with Ctrl-C")
+                while thread.is_alive() and not stopped.wait(0.5):
+                    pass
     with store.reading() as transaction:
         kept = [each.participant for each in transaction.history() if not each.undone]
     return StudyServeResult(address, Path(settings.answers), len(kept), len(set(kept)))

@@ -325,3 +325,24 @@ def test_all_buttons_are_within_the_window(
         )
         assert min(window.page.evaluate(IMAGES)) >= 100
         window.context.close()
+
+
+def test_a_confidence_without_an_answer_says_what_is_missing(browser: Browser, tmp_path: Path) -> None:
+    of = served_study(REAL_OR_GENERATED, 2, practice=[], confidence=True)
+    context = make_context(of, tmp_path)
+    with running(context) as served:
+        window = Window(browser, served, Participant(context).path, **DESKTOP)
+        window.start()
+        page = window.page
+        ready(page)
+        pause = page.get_by_role("link", name="Pause").bounding_box()
+        page.keyboard.press("4")
+        page.get_by_text("Choose A or B first.").wait_for()
+        page.keyboard.press("b")
+        page.get_by_text("How confident are you?").wait_for()
+        page.keyboard.press("4")
+        page.get_by_role("button", name="Undo the last answer").wait_for()
+        after = page.get_by_role("link", name="Pause").bounding_box()
+        assert pause and after and pause["x"] == after["x"]
+        assert window.problems == []
+        window.context.close()

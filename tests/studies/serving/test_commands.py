@@ -16,6 +16,8 @@ import yaml
 from stedfm_hf.cli import main
 from stedfm_hf.runs import UserError
 from stedfm_hf.studies.answers import read_answers
+from stedfm_hf.studies.serving.running import is_served, only_server
+from stedfm_hf.studies.serving.store import Store
 from stedfm_hf.studies.settings import StudyServeSettings, parse_address
 from stedfm_hf.studies.study import CHOOSE, CLASSIFY, parse_study
 from tests.hub_server import hub_server, use_hub
@@ -70,7 +72,15 @@ def test_a_study_is_served_and_exported(
     assert last == "stopped; answers.sqlite holds 0 answers of 0 participants"
     assert all(each.startswith(notes[0][9:30]) and "/p/" in each for each in links.split())
     assert main(["study", "invite", "answers.sqlite", "--address", "https://study.example.org/", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["links"][0].startswith("https://study.example.org/p/")
+    out, err = capsys.readouterr()
+    assert json.loads(out)["links"][0].startswith("https://study.example.org/p/")
+    assert "no server is running: the links work while `stedfm study serve` runs at https://study.example.org" in err
+    with Store("answers.sqlite").reading() as transaction:
+        invited = transaction.participants()
+    assert main(["study", "invite", "answers.sqlite"]) == 2
+    assert "no server is running, so the address of the links is not known" in capsys.readouterr().err
+    with Store("answers.sqlite").reading() as transaction:
+        assert transaction.participants() == invited
     assert main(["study", "export", "answers.sqlite"]) == 2
     assert "holds no answers yet" in capsys.readouterr().err
 
@@ -94,6 +104,18 @@ def test_problems_are_reported_before_the_server_starts(
     monkeypatch.setattr("stedfm_hf.studies.serving.serve.find_spec", lambda name: None)
     assert main(["study", "serve", "study.yaml"]) == 2
     assert 'pip install "stedfm-hf[serve]"' in capsys.readouterr().err
+
+
+def test_a_file_of_answers_has_one_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study_file(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with only_server(tmp_path / "new" / "answers.sqlite"):
+        assert is_served("new/answers.sqlite") and not is_served("other.sqlite")
+        assert main(["study", "serve", "study.yaml", "--answers", "new/answers.sqlite", "--port", "0"]) == 2
+    assert "new/answers.sqlite: another server is using this file; stop that server" in capsys.readouterr().err
+    assert not is_served("new/answers.sqlite") and not Path("new/answers.sqlite").exists()
 
 
 def test_addresses_are_checked() -> None:

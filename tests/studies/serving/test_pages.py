@@ -130,7 +130,7 @@ def test_confidence_is_asked(tmp_path: Path) -> None:
     context = make_context(served_study(CHOOSE, confidence=True), tmp_path)
     who = Participant(context)
     page = who.start()
-    assert "How confident are you?" in page
+    assert "How confident are you?" in page and "Choose A or B first." in page
     for confidence in ("", "0", "6"):
         form = fields(page) | {"choice": "0", "confidence": confidence}
         assert who.client.post(f"{who.path}/answer", data=form).status_code == 400
@@ -235,9 +235,20 @@ def test_the_organiser_invites_and_downloads(tmp_path: Path) -> None:
     assert "1 of 1 invited participants have started, 0 are done. 0 answers" in page
     who.finish()
     assert "1 are done" in who.client.get(context.organiser_link).text
-    made = who.client.post(f"{context.organiser_link}/invite", data={"participants": "3"}).text
-    links = re.findall(r"http://127.0.0.1:8330/p/([\w-]{32})", made)
+    made = who.client.post(f"{context.organiser_link}/invite", data={"participants": "3"})
+    links = re.findall(r"http://127.0.0.1:8330/p/([\w-]{32})", made.text)
     assert len(links) == 3 and all(who.client.get(f"/p/{each}").status_code == 200 for each in links)
-    assert "of 4 invited" in made and "New links" not in who.client.get(context.organiser_link).text
+    assert "of 4 invited" in made.text and str(made.url) == context.organiser_link  # a reload makes no more links
+    again = who.client.post(f"{context.organiser_link}/invite", data={"participants": "1"}).text
+    assert "of 5 invited" in again and all(each in again for each in links)
+    assert "New links" not in client(context).get(context.organiser_link).text  # after the next start
     table = who.client.get(f"{context.organiser_link}/answers.parquet")
     assert table.content[:4] == b"PAR1" and who.token.encode() not in table.content
+
+
+def test_a_wrong_link_says_what_to_do(tmp_path: Path) -> None:
+    context = make_context(served_study(CHOOSE), tmp_path)
+    pages = client(context)
+    assert "opened by a private link" in pages.get("/p/wrong").text
+    page = pages.get("/organiser/wrong")
+    assert page.status_code == 404 and "is new at every start of the server; its terminal shows" in page.text

@@ -33,6 +33,25 @@ document.addEventListener("submit", (event) => {
   }
 });
 
+// The message of the browser would point at a radio button that is not visible.
+const legend = document.querySelector(".confidence legend");
+if (legend) {
+  const question = legend.textContent;
+  form.addEventListener(
+    "invalid",
+    (event) => {
+      event.preventDefault();
+      legend.textContent = legend.dataset.missing;
+      legend.classList.add("is-missing");
+    },
+    true,
+  );
+  form.addEventListener("change", () => {
+    legend.textContent = question;
+    legend.classList.remove("is-missing");
+  });
+}
+
 document.addEventListener("keydown", (event) => {
   if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) {
     return;
