@@ -95,14 +95,16 @@ def _find(recipe: str, packaged: Path | None) -> Path:
 
 def _read(path: Path) -> dict[Any, Any]:
     """Read the values of a recipe; a UserError says why a file cannot be read or is not a mapping."""
-    import yaml
+    from stedfm_hf.runs.yaml_text import load_yaml
 
     try:
         text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        values = json.loads(text) if path.suffix == ".json" else load_yaml(text)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, yaml.YAMLError) as error:
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: is not valid {path.suffix[1:].upper()} ({reason}); correct it there") from error
     if not isinstance(values, dict):

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 COMMAND = "study build"
 STUDY, STIMULI, IMAGES = "study.yaml", "stimuli.parquet", "images"
-REMARK = "# Add practice and attention trials, exclusion rules and what you expect."
 QUESTIONS = {
     CHOOSE: "Which picture follows the structure best?",
     CLASSIFY: "Which structure is this?",

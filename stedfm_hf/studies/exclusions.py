@@ -92,7 +92,7 @@ def _judge(study: Study, participant: str, rows: pd.DataFrame) -> dict[str, obje
     excluded = ""
     if rules.min_completed is not None and completed < rules.min_completed:
         excluded = f"completed {completed:.0%} of the trials, fewer than {rules.min_completed:.0%}"
-    elif rules.min_attention is not None and not attention >= rules.min_attention:
+    elif rules.min_attention is not None and attention < rules.min_attention:  # never true without attention trials
         excluded = f"{sum(right)} of {len(right)} attention trials right, fewer than {rules.min_attention:.0%}"
     elif rules.max_fast is not None and fast > rules.max_fast:
         excluded = f"{fast:.0%} of the answers faster than {rules.min_response_s:g} s"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stedfm_hf.runs import Progress, UserError, sha256_file
+from stedfm_hf.runs import Progress, UserError, counted, print_note, sha256_file, some_of
 from stedfm_hf.runs.output import check_output, open_output
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.studies.settings import StudySimulateSettings
-from stedfm_hf.studies.study import RANK, Study, read_study
+from stedfm_hf.studies.study import RANK, Study, all_images, read_study
 
 if TYPE_CHECKING:
     from stedfm_hf.studies.power import PowerRow
@@ -89,6 +90,7 @@ def simulate_study(settings: StudySimulateSettings) -> StudySimulateResult:
             f"({', '.join(study.groups)}), or use --null"
         )
     check_output(settings.output, COMMAND, is_folder=True, overwrite=settings.overwrite)
+    _note_missing_images(study, Path(settings.study).parent)
 
     from stedfm_hf.studies.answers import write_answers
     from stedfm_hf.studies.power import measure_power, recommend
@@ -118,6 +120,17 @@ def simulate_study(settings: StudySimulateSettings) -> StudySimulateResult:
             write_answers(output.path / ANSWERS, simulate_answers(study, number, raters, seed=settings.seed).rows)
             write_power_report(output.path, study, settings, rows, best)
     return StudySimulateResult(output.path, output.manifest, tuple(rows), best)
+
+
+def _note_missing_images(study: Study, folder: Path) -> None:
+    """Print a note if only some images exist next to the study file: a plan may come before all of its images."""
+    local = [path for path in all_images(study) if "://" not in path]
+    missing = [path for path in local if not (folder / path).is_file()]
+    if 0 < len(missing) < len(local):
+        print_note(
+            f"note: {len(missing)} of {counted(len(local), 'image')} are missing ({some_of(missing)}); the simulation "
+            "does not need them, but `stedfm study serve` does"
+        )
 
 
 def _measure(study: Study, settings: StudySimulateSettings, raters: Any, measure: Any) -> list[PowerRow]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stedfm_hf.runs.errors import UserError
-from stedfm_hf.runs.wording import nearest
+from stedfm_hf.runs.wording import nearest, some_of
 
 CHOOSE, CLASSIFY, REAL_OR_GENERATED, RANK = "choose", "classify", "real-or-generated", "rank"
 TYPES = (CHOOSE, CLASSIFY, REAL_OR_GENERATED, RANK)
@@ -46,7 +47,8 @@ class Exclusions:
         min_response_s: Answers that are faster are excluded, in seconds.
         max_response_s: Answers that are slower are excluded, in seconds.
         max_fast: Participants with a larger fraction of answers below `min_response_s` are excluded, in [0, 1].
-        min_attention: Participants with a smaller fraction of right answers in attention trials are excluded.
+        min_attention: Participants with a smaller fraction of right answers in attention trials are excluded, but not
+            those who stopped before the first one; `min_completed` judges these.
         min_completed: Participants who answered a smaller fraction of their trials are excluded.
     """
 
@@ -122,6 +124,13 @@ class Study:
         return {each.id: each for each in (*self.stimuli, *self.practice, *self.attention)}
 
 
+def all_images(study: Study) -> list[str]:
+    """Return the paths of all images of a study, each once, in the order of the study file."""
+    stimuli = (*study.stimuli, *study.practice, *study.attention)
+    paths = [study.example, *(path for each in stimuli for path in (each.image, *each.options.values()))]
+    return list(dict.fromkeys(path for path in paths if path is not None))
+
+
 def read_study(path: str | os.PathLike[str]) -> Study:
     """Read and check a study file.
 
@@ -132,19 +141,19 @@ def read_study(path: str | os.PathLike[str]) -> Study:
         The study.
 
     Raises:
-        UserError: If the file cannot be read, a key is unknown, missing or of a wrong type, or values contradict each
-            other. The message names the key.
+        UserError: If the file cannot be read, a key is unknown, missing, repeated or of a wrong type, or values
+            contradict each other. The message names the key.
     """
-    import yaml
+    from stedfm_hf.runs.yaml_text import load_yaml
 
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a study file") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: is not valid YAML ({' '.join(str(error).split())}); correct it there") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is not UTF-8 text ({error}); give a study file") from error
     try:
-        return parse_study(values)
+        return parse_study(load_yaml(text))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -172,7 +181,7 @@ def parse_study(values: Any) -> Study:
             given[name] = _text(given[name], name)
     if given["type"] not in TYPES:
         near = nearest(str(given["type"]), TYPES)
-        raise UserError(f"type {given['type']!r} is unknown{near or '; choose ' + ', '.join(TYPES)}")
+        raise UserError(f"type {given['type']!r} is unknown{near or '; it must be one of: ' + ', '.join(TYPES)}")
     for name in ("stimuli", "practice", "attention"):
         if name in given:
             given[name] = _stimuli(given[name], name)
@@ -216,6 +225,8 @@ def _check(study: Study) -> None:
         raise UserError(
             f"trials is {study.trials}, but there are {len(study.stimuli)} stimuli; lower it or add stimuli"
         )
+    if study.type == CHOOSE:
+        _check_same_options(study)
     for each in (*study.stimuli, *study.practice, *study.attention):
         _check_stimulus(study, each, attention=each in study.attention)
     if study.type == REAL_OR_GENERATED and not study.is_paired and len({each.truth for each in study.stimuli}) < 2:
@@ -226,6 +237,18 @@ def _check(study: Study) -> None:
         raise UserError("exclude: min_attention needs attention trials; list them under attention")
     if study.expect:
         _check_expectation(study)
+
+
+def _check_same_options(study: Study) -> None:
+    """Refuse stimuli with options of different groups, and name the one that differs from most of the others."""
+    usual, _ = Counter(frozenset(each.options) for each in study.stimuli).most_common(1)[0]
+    model = next(each for each in study.stimuli if set(each.options) == usual)
+    for each in study.stimuli:
+        if set(each.options) != usual:
+            raise UserError(
+                f"stimulus {each.id}: options are {', '.join(each.options) or 'missing'}, but those of {model.id} are "
+                f"{', '.join(model.options) or 'missing'}; give an image of each group"
+            )
 
 
 def _check_stimulus(study: Study, each: Stimulus, *, attention: bool) -> None:
@@ -266,11 +289,17 @@ def _need_image(each: Stimulus) -> None:
 
 
 def _check_expectation(study: Study) -> None:
-    """Refuse expectations of other groups, and probabilities that are none."""
-    if set(study.expect) != set(study.groups):
-        raise UserError(f"expect must give one number for each group: {', '.join(study.groups)}")
-    if study.type != RANK and not all(0 < each < 1 for each in study.expect.values()):
-        raise UserError("expect: probabilities must lie between 0 and 1")
+    """Refuse expectations of other groups, and numbers that are not probabilities."""
+    groups = ", ".join(study.groups)
+    if missing := [each for each in study.groups if each not in study.expect]:
+        raise UserError(f"expect: {some_of(missing)} is missing; give one number for each group: {groups}")
+    if foreign := [each for each in study.expect if each not in study.groups]:
+        raise UserError(f"expect: {some_of(foreign)} is not a group that is compared; these are: {groups}")
+    for name, value in study.expect.items():
+        if study.type != RANK and not 0 < value < 1:
+            raise UserError(
+                f"expect: {name} is {value:g}; a probability must lie between 0 and 1, such as 0.8 for 80 %"
+            )
     if study.type == CHOOSE and abs(sum(study.expect.values()) - 1) > 0.01:
         raise UserError(f"expect: the probabilities sum to {sum(study.expect.values()):g}; they must sum to 1")
 

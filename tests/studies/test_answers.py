@@ -92,6 +92,12 @@ def test_every_exclusion_is_counted() -> None:
     assert "completed 50% of the trials" in reasons["gone"]
 
 
+def test_a_participant_who_saw_no_attention_trial_is_kept() -> None:
+    of = strict(min_attention=0.5)
+    kept = apply_exclusions(check_answers(frame_of([row("stopped", 0, "c0", "A", AB)]), of), of)
+    assert kept.excluded == 0 and len(kept.answers) == 1
+
+
 def test_nothing_left_is_an_error() -> None:
     of = strict(min_response_s=5)
     with pytest.raises(UserError, match="no answer is left .*too fast: 1"):

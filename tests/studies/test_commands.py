@@ -40,6 +40,27 @@ def test_a_simulated_study_is_analysed(
     assert main(analyse) == 2 and "study_sha256" in capsys.readouterr().err
 
 
+def test_missing_images_are_noted_if_others_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(values(number=2)))
+    words = [
+        "study",
+        "simulate",
+        str(path),
+        "--output",
+        str(tmp_path / "out"),
+        "--participants",
+        "2",
+        "--repeats",
+        "1",
+    ]
+    assert main(words) == 0 and "missing" not in capsys.readouterr().err
+    (tmp_path / "A").mkdir()
+    (tmp_path / "A" / "0.png").touch()
+    assert main([*words, "--overwrite"]) == 0
+    assert "note: 3 of 4 images are missing (B/0.png, A/1.png, B/1.png)" in capsys.readouterr().err
+
+
 def test_power_is_recommended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(values(number=12, expect={"A": 0.9, "B": 0.1})))

@@ -145,6 +145,7 @@ def test_a_number_that_yaml_takes_for_a_text_is_a_number(
         ("ema_decay: [0.9]", "mine.yaml: ema_decay is [0.9], but must be a number or null"),
         ("- seed", "mine.yaml: is not a recipe"),
         ("", "mine.yaml: is not a recipe"),
+        ("seed: 1\nseed: 2", "mine.yaml: line 2: the key seed appears twice (first on line 1)"),
         ("seed: [1", "mine.yaml: is not valid YAML"),
     ],
 )

@@ -15,8 +15,7 @@ from stedfm_hf.runs import Progress, UserError, some_of
 from stedfm_hf.runs.copies import local_copy
 from stedfm_hf.runs.files import sha256_file
 from stedfm_hf.runs.storage import as_path, is_remote
-from stedfm_hf.studies.serving.sessions import all_images
-from stedfm_hf.studies.study import Study
+from stedfm_hf.studies.study import Study, all_images
 
 LARGEST = 2048
 """Largest height or width of a shown image, in pixels; larger images are averaged."""
@@ -100,7 +99,9 @@ def _unchanged(path: Path) -> Image.Image | None:
                     return picture.convert("RGB")
                 layer = picture.convert("RGBA")
         except (UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ImageReadError("is not a PNG or JPEG file") from error
+            raise ImageReadError(
+                "is named like a PNG or JPEG image, but holds something else (TIFF files work, too)"
+            ) from error
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 

@@ -126,10 +126,3 @@ def images_of(study: Study, trial: Trial) -> tuple[str | None, tuple[str | None,
     stimulus = study.by_id[trial.stimulus]
     image = stimulus.image if stimulus.image is not None or study.type != RANK else study.example
     return image, tuple(stimulus.options.get(each) for each in trial.options)
-
-
-def all_images(study: Study) -> list[str]:
-    """Return the paths of all images of a study, each once, in the order of the study file."""
-    stimuli = (*study.stimuli, *study.practice, *study.attention)
-    paths = [study.example, *(path for each in stimuli for path in (each.image, *each.options.values()))]
-    return list(dict.fromkeys(path for path in paths if path is not None))

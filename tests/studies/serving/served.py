@@ -19,9 +19,8 @@ from stedfm_hf.studies.serving.application import create_app
 from stedfm_hf.studies.serving.context import Context
 from stedfm_hf.studies.serving.images import prepare_images
 from stedfm_hf.studies.serving.serve import run_server
-from stedfm_hf.studies.serving.sessions import all_images
 from stedfm_hf.studies.serving.store import Answer, create_store
-from stedfm_hf.studies.study import CHOOSE, CLASSIFY, RANK, REAL_OR_GENERATED, Study
+from stedfm_hf.studies.study import CHOOSE, CLASSIFY, RANK, REAL_OR_GENERATED, Study, all_images
 from tests.studies.examples import study
 
 ADDRESS = "http://127.0.0.1:8330"

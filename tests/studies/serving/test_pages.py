@@ -9,9 +9,8 @@ import pytest
 from stedfm_hf.studies.answers import check_answers, frame_of
 from stedfm_hf.studies.plan import next_trial
 from stedfm_hf.studies.serving.export import answer_rows
-from stedfm_hf.studies.serving.sessions import all_images
 from stedfm_hf.studies.serving.store import kept
-from stedfm_hf.studies.study import CHOOSE, CLASSIFY, RANK, REAL_OR_GENERATED
+from stedfm_hf.studies.study import CHOOSE, CLASSIFY, RANK, REAL_OR_GENERATED, all_images
 from tests.studies.examples import single_images
 from tests.studies.serving.served import (
     KINDS,
