@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from stedfm_hf.runs import UserError, counted, options, read_json, sha256_file, write_json
+from stedfm_hf.runs import (
+    Manifest,
+    UserError,
+    counted,
+    manifest_path,
+    options,
+    print_note,
+    read_json,
+    sha256_file,
+    write_json,
+)
 from stedfm_hf.runs.output import check_output, open_output
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.studies.settings import StudyAnalyseSettings
-from stedfm_hf.studies.study import read_study
+from stedfm_hf.studies.study import changed_note, read_study
 
 COMMAND = "study analyse"
 RESULTS, SCORES, PARTICIPANTS, REPORT = "results.json", "scores.parquet", "participants.parquet", "report.html"
@@ -33,11 +44,13 @@ class StudyAnalyseResult(OutputResult):
     def summary(self) -> str:
         """Return the scores of the groups and the main test."""
         found = self.results
-        excluded = f", {found['participants_excluded']} excluded" if found["participants_excluded"] else ""
+        everyone, excluded = found["participants"], found["participants_excluded"]
         lines = [
-            f"{self.output}: {counted(found['answers'], 'answer')} of "
-            f"{counted(found['participants'], 'participant')}{excluded}"
+            f"{self.output}: {counted(found['answers'], 'answer')} of {counted(everyone - excluded, 'participant')}"
+            + (f"; {excluded} of {everyone} excluded" if excluded else "")
         ]
+        if others := found["answers_not_analysed"]:
+            lines.append("not analysed: " + "; ".join(f"{reason}: {number:,}" for reason, number in others.items()))
         chance = "" if found["chance"] is None else f" (chance {found['chance']:.3g})"
         lines.append(f"{found['score']}{chance}:")
         for each in found["means"]:
@@ -81,10 +94,14 @@ def analyse_study(settings: StudyAnalyseSettings) -> StudyAnalyseResult:
     from stedfm_hf.studies.analysis import analyse_answers
     from stedfm_hf.studies.analysis_report import write_analysis_report
     from stedfm_hf.studies.analysis_tables import write_tables
-    from stedfm_hf.studies.answers import read_answers
+    from stedfm_hf.studies.answers import changed_keys, read_answers
 
     answers = read_answers(settings.answers, study)
+    if changed := changed_keys(settings.answers, study):
+        print_note(f"note: {changed_note(changed)}")
     hashes = {"study": sha256_file(settings.study), "answers": sha256_file(settings.answers)}
+    if not settings.overwrite:
+        _check_unchanged(Path(settings.output), hashes)
     with open_output(
         settings.output,
         COMMAND,
@@ -104,9 +121,23 @@ def analyse_study(settings: StudyAnalyseSettings) -> StudyAnalyseResult:
                 reference=settings.protocol == options.REFERENCE,
                 mixed_model=settings.mixed_model,
                 seed=settings.seed,
+                changed=changed,
             )
             write_tables(output.path, analysis)
             write_analysis_report(output.path, analysis)
             write_json(output.path / RESULTS, analysis.to_json())
         results = read_json(output.path / RESULTS)
     return StudyAnalyseResult(output.path, output.manifest, results)
+
+
+def _check_unchanged(output: Path, hashes: Mapping[str, str]) -> None:
+    """Refuse an earlier analysis of another study file or of other answers, such as those before the last export."""
+    record = manifest_path(output, folder=True)
+    if not ((output / RESULTS).exists() and record.exists()):
+        return
+    old = Manifest.load(record).settings
+    names = {"study": "study file", "answers": "answers"}
+    if changed := [names[name] for name, value in hashes.items() if old.get(f"{name}_sha256") != value]:
+        raise UserError(
+            f"{output}: the {' and the '.join(changed)} changed since this analysis; replace it with --overwrite"
+        )

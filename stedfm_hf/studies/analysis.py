@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,7 @@ class Analysis:
         detection: d' by participant and group, for `real-or-generated`.
         strengths: Bradley-Terry model, for `rank`.
         rankings: Finished ranking of each participant, for `rank`.
+        changed: Keys of the study file that differ from the study that was served.
         rank_agreement: Mean of Kendall's rank correlation between participants, for `rank`; NaN for one participant.
     """
 
@@ -53,12 +55,14 @@ class Analysis:
     strengths: BradleyTerry | None
     rankings: dict[str, tuple[str, ...]]
     rank_agreement: float
+    changed: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the results as plain data; undefined values are None."""
         found = {
             "title": self.study.title,
             "type": self.study.type,
+            "changed_since_served": list(self.changed),
             "protocol": "reference" if self.reference else "default",
             "participants": len(self.kept.participants),
             "participants_excluded": self.kept.excluded,
@@ -77,7 +81,13 @@ class Analysis:
 
 
 def analyse_answers(
-    study: Study, answers: pd.DataFrame, *, reference: bool = False, mixed_model: bool = True, seed: int = 0
+    study: Study,
+    answers: pd.DataFrame,
+    *,
+    reference: bool = False,
+    mixed_model: bool = True,
+    seed: int = 0,
+    changed: Sequence[str] = (),
 ) -> Analysis:
     """Analyse the answers of a study.
 
@@ -87,6 +97,7 @@ def analyse_answers(
         reference: Whether to use the definitions of the published code.
         mixed_model: Whether to fit a mixed model.
         seed: Random seed of the permutations.
+        changed: Keys of the study file that differ from the study that was served, for the report.
 
     Returns:
         The analysis.
@@ -120,6 +131,7 @@ def analyse_answers(
         strengths,
         rankings,
         _rank_agreement(rankings),
+        tuple(changed),
     )
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from stedfm_hf.reports.figures import save_figure
 from stedfm_hf.reports.html import ReportFigure, Section, Table, write_page
 from stedfm_hf.studies import analysis_figures as figures
 from stedfm_hf.studies.analysis import Analysis
-from stedfm_hf.studies.study import CHOOSE, CLASSIFY, RANK, REAL_OR_GENERATED
+from stedfm_hf.studies.study import CHOOSE, CLASSIFY, RANK, REAL_OR_GENERATED, Study, all_images, changed_note
 
 QUESTIONS = {
     CHOOSE: "Do participants prefer a group?",
@@ -56,17 +58,32 @@ def write_analysis_report(folder: Path, analysis: Analysis) -> Path:
     return write_page(
         folder / "report.html",
         title=study.title,
-        lead=f"{question} {_verdict(analysis.p)}",
+        lead=f"Question to the participants: “{study.question}” {question} {_verdict(analysis.p)}",
         facts={
             "participants": str(len(kept.participants) - kept.excluded),
             "answers": f"{len(kept.answers):,}",
+            "images": f"{_images(study):,}",
+            "dates": _dates(kept.answers["answered_at"]),
             "excluded participants": str(kept.excluded),
             "p-value": _p(analysis.p),
         },
         sections=[each for each in sections if each is not None],
-        footer=f"Question of the study: {study.question} "
-        + ("Protocol: reference (definitions of the published analysis)." if analysis.reference else ""),
+        footer="Protocol: reference (definitions of the published analysis)." if analysis.reference else "",
     )
+
+
+def _images(study: Study) -> int:
+    """Count the images of the stimuli, without those of practice and attention trials."""
+    return len(all_images(replace(study, practice=(), attention=(), example=None)))
+
+
+def _dates(answered_at: pd.Series) -> str:
+    """Return the first and the last day on which answers were given; simulated answers have no times."""
+    known = pd.to_datetime(answered_at.dropna(), utc=True)
+    if known.empty:
+        return "simulated"
+    first, last = known.min().date(), known.max().date()
+    return f"{first}" if first == last else f"{first} to {last}"
 
 
 def _scores(folder: Path, analysis: Analysis) -> Section:
@@ -88,6 +105,8 @@ def _scores(folder: Path, analysis: Analysis) -> Section:
     if analysis.study.type == RANK:
         kept = len(analysis.kept.participants) - analysis.kept.excluded
         note = f"{len(analysis.rankings)} of {kept} participants finished the ranking; the others are not counted."
+    if not reference and any(each.participants and not np.isfinite(each.low) for each in analysis.tests.means):
+        note += " Groups with fewer than three participants, or with equal scores, have no interval."
     title = scores.name[0].upper() + scores.name[1:]
     return Section(title, [], shown, Table(head + ["p (chance)"] * with_chance, rows, note))
 
@@ -109,7 +128,7 @@ def _differences(analysis: Analysis) -> Section | None:
     head = ["pair", "difference", "95 % interval", "p (permutation)", "p (Mann-Whitney)"]
     rows = [
         [
-            f"{each.first} - {each.second}",
+            f"{each.first} minus {each.second}",
             f"{each.difference:+.3f}",
             _interval(each.low, each.high),
             _p(each.p),
@@ -211,6 +230,8 @@ def _exclusions(analysis: Analysis) -> Section:
     kept, rules = analysis.kept, analysis.study.exclude
     stated = [f"{name} {value:g}" for name, value in vars(rules).items() if value is not None]
     text = [f"Rules of the study file: {', '.join(stated)}." if stated else "The study file states no rules."]
+    if analysis.changed:
+        text.append(f"Note: {changed_note(analysis.changed)}.")
     if kept.counts:
         reasons = "; ".join(f"{reason}: {number:,}" for reason, number in kept.counts.items())
         text.append(f"Answers that were not analysed: {reasons}.")

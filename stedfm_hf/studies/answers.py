@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +16,7 @@ import pyarrow.parquet as pq
 from stedfm_hf.runs.errors import UserError
 from stedfm_hf.runs.files import atomic_path
 from stedfm_hf.runs.wording import some_of
-from stedfm_hf.studies.study import RANK, Study
+from stedfm_hf.studies.study import RANK, Study, parse_study
 
 TRIAL, PRACTICE, ATTENTION = "trial", "practice", "attention"
 KINDS = (TRIAL, PRACTICE, ATTENTION)
@@ -34,17 +36,50 @@ SCHEMA = pa.schema(
     ],
 )
 """Columns of the table of answers."""
+_SERVED = b"stedfm_study"
+"""Key of the study that was served, as JSON, in the metadata of the table."""
 
 
-def write_answers(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
+def answers_table(rows: Sequence[Mapping[str, Any]], served: str | None = None) -> pa.Table:
+    """Return answers as a table for Parquet; see `write_answers`."""
+    schema = SCHEMA if served is None else SCHEMA.with_metadata({_SERVED: served})
+    return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def write_answers(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], served: str | None = None) -> None:
     """Write answers as Parquet.
 
     Args:
         path: File to write.
         rows: One mapping per answer, with the columns of `SCHEMA`; `confidence` and `answered_at` may be missing.
+        served: Study that was served, as JSON; None if the answers are not of a server.
     """
     with atomic_path(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), temporary, compression="zstd")
+        pq.write_table(answers_table(rows, served), temporary, compression="zstd")
+
+
+def changed_keys(path: str | os.PathLike[str], study: Study) -> list[str]:
+    """Return the keys of a study file that differ from those of the study that was served.
+
+    Args:
+        path: Table of answers, as Parquet.
+        study: Study of the study file.
+
+    Returns:
+        Names of the keys; empty if nothing changed, or if the table does not hold the study that was served.
+
+    Raises:
+        UserError: If the table holds a study that cannot be read.
+    """
+    text = (pq.read_schema(path).metadata or {}).get(_SERVED)
+    if text is None:
+        return []
+    try:
+        served = parse_study(json.loads(text))
+    except ValueError as error:
+        raise UserError(f"{path}: the study in its metadata cannot be read ({error}); export it again") from error
+    names = [each.name for each in dataclasses.fields(Study)]
+    return [name for name in names if getattr(served, name) != getattr(study, name)]
 
 
 def read_answers(path: str | os.PathLike[str], study: Study) -> pd.DataFrame:

@@ -28,7 +28,8 @@ class GroupMean:
         participants: Number of participants with a score.
         mean: Mean over participants.
         sd: Standard deviation over participants (n - 1; n for the reference protocol).
-        low: Lower bound: 95 % confidence interval of the mean (Student's t), or mean - sd for the reference protocol.
+        low: Lower bound: 95 % confidence interval of the mean (Student's t; NaN with fewer than three participants or
+            equal scores), or mean - sd for the reference protocol.
         high: Upper bound.
         p_chance: P-value of the difference from chance, corrected by Holm's method; NaN without a chance level.
     """
@@ -277,9 +278,9 @@ def _pairs(scores: Scores, columns: list[np.ndarray], reference: bool, n_resampl
             )
         else:
             continue
-        low, high = t_interval(difference)
+        low, high = np.clip(t_interval(difference), -1.0, 1.0)  # scores are fractions
         mean = float(difference.mean()) if len(difference) else float("nan")
-        found.append((scores.groups[first], scores.groups[second], mean, low, high, p, p_ranks))
+        found.append((scores.groups[first], scores.groups[second], mean, float(low), float(high), p, p_ranks))
     if not found:
         return []
     corrected = np.array([row[5:] for row in found], float)
@@ -289,13 +290,15 @@ def _pairs(scores: Scores, columns: list[np.ndarray], reference: bool, n_resampl
 
 
 def t_interval(values: np.ndarray) -> tuple[float, float]:
-    """Compute the 95 % confidence interval of a mean by Student's t; NaN with fewer than two values.
+    """Compute the 95 % confidence interval of a mean by Student's t.
+
+    It is NaN with fewer than three values, and with equal values, whose variance says nothing about that of others.
 
     Example:
         >>> [round(each, 3) for each in t_interval(np.array([1.0, 2.0, 3.0]))]
         [-0.484, 4.484]
     """
-    if len(values) < 2:
+    if len(values) < 3 or np.ptp(values) < 1e-9:
         return float("nan"), float("nan")
     error = values.std(ddof=1) / np.sqrt(len(values))
     half = float(stats.t.ppf(0.975, len(values) - 1) * error)

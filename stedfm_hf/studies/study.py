@@ -131,6 +131,16 @@ def all_images(study: Study) -> list[str]:
     return list(dict.fromkeys(path for path in paths if path is not None))
 
 
+def changed_note(keys: Sequence[str]) -> str:
+    """Return a sentence about the keys of a study file that differ from those of the study that was served.
+
+    Example:
+        >>> changed_note(["question", "exclude"])
+        'question, exclude: changed in the study file since the study was served; say so with the results'
+    """
+    return f"{', '.join(keys)}: changed in the study file since the study was served; say so with the results"
+
+
 def read_study(path: str | os.PathLike[str]) -> Study:
     """Read and check a study file.
 

@@ -72,6 +72,13 @@ def test_the_published_rank_tests_are_those_of_scipy() -> None:
     assert (mean.low, mean.high) == pytest.approx((mean.mean - values[:, 0].std(), mean.mean + values[:, 0].std()))
 
 
+def test_intervals_are_left_out_or_clipped_where_they_would_be_wrong() -> None:
+    nowhere = [np.array([0.2, 0.4]), np.full(5, 1 / 3)]
+    assert np.isnan([t_interval(each) for each in nowhere]).all()
+    pair = compare_groups(scores(np.array([[1, 0], [1, 0], [0, 1], [1, 0.0]]), 0.5), n_resamples=50).pairs[0]
+    assert pair.difference == 0.5 and pair.high == 1 and -1 <= pair.low < 0
+
+
 def test_permutation_tests_are_those_of_scipy() -> None:
     rng = np.random.default_rng(1)
     values, labels = rng.random(9) + np.repeat([0, 0.3, 0.6], 3), np.repeat([0, 1, 2], 3)

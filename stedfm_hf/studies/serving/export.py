@@ -26,19 +26,23 @@ class StudyExportResult(Result):
 
     Attributes:
         output: Table that was written.
-        answers: Number of rows, with those that were undone.
+        answers: Number of answers that were not undone.
+        undone: Number of answers that were undone, which are rows of the table, too.
         participants: Number of participants who answered.
         url: URL of the data set on the Hub, or None.
     """
 
     output: Path
     answers: int
+    undone: int
     participants: int
     url: str | None
 
     def summary(self) -> str:
         """Return one line, and the URL."""
         size = f"{counted(self.answers, 'answer')} of {counted(self.participants, 'participant')}"
+        if self.undone:
+            size = f"{counted(self.answers + self.undone, 'row')}: {size}, and {self.undone:,} undone"
         return f"{self.output}: {size}" + ("" if self.url is None else f"\npublished: {self.url} (private)")
 
     def to_json(self) -> dict[str, Any]:
@@ -72,7 +76,7 @@ def export_store(settings: StudyExportSettings, api: Any = None) -> StudyExportR
     """
     store, output = Store(settings.answers), Path(settings.output)
     if output.exists() and not settings.overwrite:
-        raise UserError(f"{output}: exists; choose another --output, or give --overwrite")
+        raise UserError(f"{output}: exists; choose another --output, or replace it with --overwrite")
     if settings.push_to_hub is not None:
         check_hub_id(settings.push_to_hub, "dataset")
         api = authorized_api(settings.push_to_hub) if api is None else api
@@ -80,9 +84,10 @@ def export_store(settings: StudyExportSettings, api: Any = None) -> StudyExportR
         rows = answer_rows(transaction)
     if not rows:
         raise UserError(f"{settings.answers}: holds no answers yet")
-    write_answers(output, rows)
+    write_answers(output, rows, store.facts()["study"])
     url = None if settings.push_to_hub is None else _push(store, rows, settings.push_to_hub, api).url
-    return StudyExportResult(output, len(rows), len({each["participant"] for each in rows}), url)
+    undone = sum(each["undone"] for each in rows)
+    return StudyExportResult(output, len(rows) - undone, undone, len({each["participant"] for each in rows}), url)
 
 
 def answer_rows(transaction: Transaction) -> list[dict[str, Any]]:
@@ -105,8 +110,9 @@ def _push(store: Store, rows: list[dict[str, Any]], hub_id: str, api: Any) -> Up
     title = " ".join(store.study().title.split())
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
-        write_answers(folder / _TABLE, rows)
-        (folder / _STUDY).write_text(store.facts()["study"], encoding="utf-8")
+        study = store.facts()["study"]
+        write_answers(folder / _TABLE, rows, study)
+        (folder / _STUDY).write_text(study, encoding="utf-8")
         (folder / _CARD).write_text(
             f"# Answers of a study\n\n{title}\n\n`{_TABLE}` holds one row per answer, `{_STUDY}` the study file.\n",
             encoding="utf-8",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from io import BytesIO
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from fastapi import HTTPException
 from starlette.responses import RedirectResponse, Response
 
-from stedfm_hf.studies.answers import SCHEMA
+from stedfm_hf.studies.answers import answers_table
 from stedfm_hf.studies.serving.context import Context, private_link
 from stedfm_hf.studies.serving.export import answer_rows
 from stedfm_hf.studies.serving.pages import list_participants, render
@@ -63,7 +62,7 @@ class OrganiserRoutes:
         with self._context.store.reading() as transaction:
             rows = answer_rows(transaction)
         content = BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), content, compression="zstd")
+        pq.write_table(answers_table(rows, self._context.store.facts()["study"]), content, compression="zstd")
         headers = {"Content-Disposition": 'attachment; filename="answers.parquet"'}
         return Response(content.getvalue(), media_type="application/vnd.apache.parquet", headers=headers)
 

@@ -148,6 +148,7 @@ def test_answers_are_exported_and_pushed_to_a_private_repository(
         assert made.private and {"answers.parquet", "study.json", "README.md"} <= set(made.files)
         who.post("undo", trial=7, attempt=0)
         assert main([*export, "--overwrite", "--push-to-hub", "my-lab/my-answers"]) == 0
+    assert "answers.parquet: 16 rows: 15 answers of 2 participants, and 1 undone\n" in capsys.readouterr().out
     assert pq.read_table("answers.parquet")["undone"].to_pylist().count(True) == 1
 
 
@@ -163,4 +164,13 @@ def test_an_exported_study_is_analysed(
     monkeypatch.chdir(tmp_path)
     assert main(["study", "export", "answers.sqlite"]) == 0
     assert main(["study", "analyse", "study.yaml", "answers.parquet", "--no-mixed-model"]) == 0
-    assert "12 answers of 3 participants" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "12 answers of 3 participants\n" in told.out and "changed" not in told.err
+    (tmp_path / "study.yaml").write_text(
+        yaml.safe_dump(values(CHOOSE, question="Another?", exclude={"min_response_s": 0}))
+    )
+    assert main(["study", "analyse", "study.yaml", "answers.parquet", "--no-mixed-model", "--overwrite"]) == 0
+    note = "question, exclude: changed in the study file since the study was served"
+    assert f"note: {note}" in capsys.readouterr().err
+    page = (tmp_path / "analysis" / "report.html").read_text(encoding="utf-8")
+    assert note in page and "Question to the participants: “Another?”" in page
