@@ -10,7 +10,10 @@
 #
 # You need no GPU. On two CPU cores everything takes about two minutes. Lines that start with `!`
 # are commands: in a terminal, type them without the `!`. The other lines are Python. The server and
-# the analysis need two extras: `pip install "stedfm-hf[serve,studies]"`.
+# the analysis need two extras: `pip install ".[serve,studies]"` in a clone of the repository.
+#
+# Run this page as a notebook (`pip install jupyterlab`). In plain Python, leave out the lines with
+# `Image` and open the PNG files that they name.
 #
 # ## 1. The images
 #
@@ -24,8 +27,9 @@
 # !stedfm data simulate --structures rings fibres puncta mitochondria --per-structure 1 --first-index 1000 --photons 500 500 --no-masks --output easy
 
 # %% alt="One simulated field of each of four structures: above the STED image, below the confocal image"
-import io
+import atexit
 import re
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -135,14 +139,17 @@ Image("plan/figures/power.png", width=520)
 # `stedfm study serve study/study.yaml --port 0`. On this page it runs in the background, and what it
 # prints goes into a file:
 
-# %% language="bash"
-# stedfm study serve study/study.yaml --port 0 > server.txt 2>&1 &
-# echo $! > server.pid
-# until grep -q "Ctrl-C" server.txt || ! kill -0 $!; do sleep 0.2; done
-# cat server.txt
+# %%
+log = Path("server.txt")
+with log.open("w") as file:
+    server = subprocess.Popen("stedfm study serve study/study.yaml --port 0".split(), stdout=file, stderr=file)
+atexit.register(server.terminate)  # also if a cell below fails
+while "Ctrl-C" not in log.read_text() and server.poll() is None:
+    time.sleep(0.2)
+print(log.read_text())
 
 # %% [markdown]
-# The first line is your page: progress, new links and the answers to download. Keep it to yourself;
+# The line `for you` is your page: progress, new links and the answers to download. Keep it to yourself;
 # it is new at every start. `--port 0` takes any free port. For a real study choose a fixed one, such
 # as `--port 8330`, because the links of the participants contain it.
 #
@@ -210,15 +217,20 @@ with ThreadPoolExecutor(len(links)) as people:
     list(people.map(take_part, range(len(links)), links))
 
 # %% [markdown]
-# Export the answers whenever you like, also while the server runs. Then stop it: Ctrl-C in its
-# terminal, or `kill`. If it stops by accident, start it again with the same port: participants
-# continue where they were.
+# Export the answers whenever you like, also while the server runs. `--overwrite` replaces an earlier
+# export, and the analysis of one.
 
-# %% language="bash"
-# stedfm study export answers.sqlite
-# kill $(cat server.pid)
-# while kill -0 $(cat server.pid) 2> /dev/null; do sleep 0.2; done
-# tail -n 1 server.txt
+# %%
+# !stedfm study export answers.sqlite
+
+# %% [markdown]
+# Then stop the server, in a terminal with Ctrl-C. If it stops by accident, start it again with the
+# same port: participants continue where they were.
+
+# %%
+server.terminate()
+server.wait()
+print(log.read_text().splitlines()[-1])
 
 # %% [markdown]
 # The table has one row for each answer: who (a random number), what was shown, what was answered,
@@ -301,6 +313,8 @@ Image("analysis/figures/confusion_2.png", width=380)
 #   without names. Say in `consent` what happens with the answers.
 # - **Try it yourself.** Invite yourself once, on a phone and on a computer, and delete
 #   `answers.sqlite` afterwards. Once there are answers, the server refuses a changed study file.
+# - **Ask for a computer** if details matter: on a phone, three pictures to choose from are only about
+#   100 CSS pixels wide.
 # - **Keep `answers.sqlite` on a local disk**, and export from time to time: the table is a backup.
 # - **Images of the same cell are not independent.** Here, everyone sees each field twice, once with
 #   each resolution, and may remember it. `trials: 24` shows a random half of the images to each
