@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from stedfm_hf.data.sources import Source
 from stedfm_hf.runs import FileStamp, atomic_path, counted
 from stedfm_hf.runs.copies import local_copy
+from stedfm_hf.runs.files import remove_leftovers
 from stedfm_hf.runs.output import Output
 from stedfm_hf.runs.parts import Part, PartStore
 from stedfm_hf.runs.result import OutputResult
@@ -106,15 +107,10 @@ class FieldRecords:
         self._schemas = {output.path / FIELDS: fields, output.path / OBJECTS: objects}
         self._store = PartStore(output.path / PARTS)
         self.parts = FieldParts(self._store)
-        self._remove_leftovers()
+        remove_leftovers(output.path)  # each is as large as its field
         stamps = {part.notes["path"]: part.notes["stamp"] for part in self._store}
         self.begun = {path: FileStamp(*stamp) for path, stamp in stamps.items() if stamp}
         self._saved = time.monotonic()
-
-    def _remove_leftovers(self) -> None:
-        """Remove the files that a killed run or worker was writing, which are as large as its field."""
-        for leftover in self.output.path.rglob(".*.tmp.*"):
-            leftover.unlink(missing_ok=True)
 
     def save_at_times(self) -> None:
         """Write the manifest every few seconds."""
@@ -135,7 +131,7 @@ class FieldRecords:
             (part for part in self._store if part.notes["path"] in done),
             key=lambda part: (place.get(part.notes["path"], len(place)), part.notes["path"], part.notes["number"]),
         )
-        self._remove_leftovers()
+        remove_leftovers(self.output.path)
         if self.output.finished:
             return
         # Rows of the new parts are there already where the run was interrupted between the two tables.

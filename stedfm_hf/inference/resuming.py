@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stedfm_hf.data.sources import Source
 from stedfm_hf.runs import FileStamp, Manifest, counted, some_of
-from stedfm_hf.runs.files import remove_path
+from stedfm_hf.runs.files import remove_leftovers, remove_path
 
 
 def unfinished(
@@ -57,6 +57,7 @@ def unfinished(
 def remove_maps(folder: Path, paths: Iterable[str], kinds: Iterable[str]) -> None:
     """Remove the files `<path>.<kind><n>.tif`, `.ome.tif`, `.ome.zarr`, `.png` and `.zip` of some sources.
 
+    Files that a killed process was writing are removed, too, of all sources.
     Paths that lead out of the folder are ignored: they can come from a manifest that somebody else wrote.
     """
     pattern = re.compile(rf"(.+)\.(?:{'|'.join(kinds)})\d+\.(?:(?:ome\.)?tif|ome\.zarr|png|zip)")
@@ -65,6 +66,7 @@ def remove_maps(folder: Path, paths: Iterable[str], kinds: Iterable[str]) -> Non
         for file in list(place.iterdir()):
             if (match := pattern.fullmatch(file.name)) and place / match[1] in images:
                 remove_path(file)
+    remove_leftovers(folder)
 
 
 def _say(text: str) -> None:

@@ -49,7 +49,7 @@ def process_sources(
         sources: All sources.
         batch: Function that processes a batch of sources.
         workers: Workers to call it on; None calls it in this process.
-        remove_results: Function that removes the files of sources that have changed.
+        remove_results: Function that removes the files of sources that have changed, and those of killed processes.
     """
     manifest = parts.manifest
     workers = InThisProcess() if workers is None else workers
@@ -77,6 +77,8 @@ def process_sources(
                 progress.note(hint)
                 hint = None
     notes.print()
+    if remove_results is not None:
+        remove_results(())  # what workers that were killed have left
     parts.finish()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -17,6 +18,8 @@ from typing import Any, NamedTuple
 from stedfm_hf.runs.copies import local_copy
 from stedfm_hf.runs.errors import UserError
 from stedfm_hf.runs.storage import as_path, is_remote, remove, stamp_of, storage_errors, upload, uploaded
+
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.tmp\..+")  # names of `atomic_path`
 
 
 class FileStamp(NamedTuple):
@@ -103,6 +106,25 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of `atomic_path` in a folder and below it, which a killed process was writing.
+
+    Args:
+        folder: Folder to which no process writes now.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / ".map.0123abcd.tmp.tif").touch()
+        >>> remove_leftovers(folder)
+        >>> list(folder.iterdir())
+        []
+    """
+    for leftover in folder.rglob(".*.tmp.*"):
+        if _LEFTOVER.fullmatch(leftover.name):
+            leftover.unlink(missing_ok=True)
 
 
 @contextmanager

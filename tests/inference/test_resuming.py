@@ -181,6 +181,16 @@ def test_a_replaced_file_is_classified_anew_with_its_maps(models: Path, images: 
     assert len(list((tmp_path / "maps").iterdir())) == 14
 
 
+def test_what_a_killed_process_was_writing_is_removed(models: Path, images: Path, tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for name in (".a.npz.map1.0123abcd.tmp.tif", ".notes.tmp.txt", "a.tif"):
+        (maps / name).touch()
+    classify(images, model=models / "classify", output=tmp_path / "t.csv", maps=maps)
+    assert not (maps / ".a.npz.map1.0123abcd.tmp.tif").exists()
+    assert (maps / ".notes.tmp.txt").exists() and (maps / "a.tif").exists()
+
+
 def test_a_manifest_without_stamps_is_accepted_and_nothing_counts_as_changed(
     models: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
