@@ -28,7 +28,7 @@ REASONS = {
     "needs a microscope": 1,
     "needs an Inference Endpoint": 1,
     "needs Docker and the network": 1,
-    "needs the server of the block above": 5,
+    "needs the server of the block above": 6,
     "needs torchvision and the scripts of transformers": 1,
     "serves until it is stopped": 7,
     "takes hours": 2,
