@@ -25,6 +25,7 @@ from stedfm_hf.hub.export_settings import ExportSettings
 from stedfm_hf.hub.publish_settings import PublishSettings
 from stedfm_hf.info.settings import InfoSettings
 from stedfm_hf.runs.command_line import CommandGroup, add_command, run_app
+from stedfm_hf.runs.memory import keep_freed_memory
 from stedfm_hf.runs.threads import limit_spinning
 from stedfm_hf.weights.settings import ConvertSettings
 
@@ -47,6 +48,7 @@ def main(args: list[str] | None = None) -> int:
         args: Words after `stedfm`; by default those of the process.
     """
     limit_spinning()
+    keep_freed_memory()
     return run_app(app, args)
 
 

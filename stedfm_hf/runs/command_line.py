@@ -19,6 +19,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from stedfm_hf.runs import options
 from stedfm_hf.runs.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_ITEMS_FAILED, EXIT_USAGE, UserError
+from stedfm_hf.runs.memory import keep_freed_memory
 from stedfm_hf.runs.progress import print_note
 from stedfm_hf.runs.result import Result
 from stedfm_hf.runs.secret_detection import without_secrets
@@ -208,6 +209,7 @@ def run_script(name: str, function: str, *, settings: type, recipes: Path | None
         recipes: As for `add_command`.
     """
     limit_spinning()
+    keep_freed_memory()
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     add_command(app, name, function, settings=settings, example=f"torchrun {sys.argv[0]} ...", recipes=recipes)
     if int(os.environ.get("RANK", "0")):

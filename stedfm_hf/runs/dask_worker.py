@@ -14,6 +14,7 @@ from distributed import WorkerPlugin, get_worker
 from distributed.protocol.pickle import dumps, loads
 
 from stedfm_hf.runs.errors import UserError
+from stedfm_hf.runs.memory import keep_freed_memory
 from stedfm_hf.runs.worker_process import use_number
 
 
@@ -27,6 +28,10 @@ class SharedFunction(WorkerPlugin):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._content = dumps(function)
+
+    def setup(self, worker: Any) -> None:
+        """Prepare a worker."""
+        keep_freed_memory()
 
     @cached_property
     def function(self) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
 from stedfm_hf.runs.errors import UserError
+from stedfm_hf.runs.memory import keep_freed_memory
 from stedfm_hf.runs.worker_process import use_device
 
 T = TypeVar("T")
@@ -233,6 +234,7 @@ def _begin(devices: Any) -> None:
     """Take a device, ignore Ctrl-C, which the parent handles, and end when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
     if devices is not None:
         use_device(devices.get())
 
