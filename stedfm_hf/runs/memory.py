@@ -11,7 +11,7 @@ _MIB = 2**20
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep up to 64 MiB of freed memory, and reuse it for blocks of up to 32 MiB.
+    """Keep up to 64 MiB of freed memory in this process, and reuse it for blocks of up to 32 MiB.
 
     A network frees and takes the same large blocks for every batch. By default, the C library of Linux gives many of
     them back to the system, and the workers of Dask give back all: the system then has to clear every page anew (see

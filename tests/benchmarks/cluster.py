@@ -28,6 +28,7 @@ from stedfm_hf.inference.tables import TableParts, parts_name
 from stedfm_hf.runs import FileStamp, Progress
 from stedfm_hf.runs.dask_cluster import open_cluster
 from stedfm_hf.runs.manifest import status_of
+from stedfm_hf.runs.memory import keep_freed_memory
 from stedfm_hf.runs.output import open_output
 from tests.benchmarks.timing import machine, own_peak, peak_memory, table, take_turns
 
@@ -75,6 +76,7 @@ def nothing(images: object) -> list[np.ndarray]:
 
 def run_nothing(count: int) -> None:
     """Record items that need no work, as `embed` does."""
+    keep_freed_memory()
     encoder = load_encoder("demo", device="cpu")
     sources = [Nothing(f"2026-11/plate_{number // 1000:04d}/cell_{number:07d}.tif") for number in range(count)]
     with tempfile.TemporaryDirectory() as folder:
