@@ -14,7 +14,7 @@ def keep_freed_memory() -> None:
     """Keep up to 64 MiB of freed memory in this process, and reuse it for blocks of up to 32 MiB.
 
     A network frees and takes the same large blocks for every batch. By default, the C library of Linux gives many of
-    them back to the system, and the workers of Dask give back all: the system then has to clear every page anew (see
+    them back to the system, and the workers of Dask give back all: the system then has to clear every page again (see
     docs/benchmarks/cluster.md). Without effect where the C library is not that of GNU. Entry points and workers call
     this; importing the package does not.
 
