@@ -228,12 +228,14 @@ def _read_jobs(path: Path) -> _Jobs:
     Raises:
         UserError: If the file is wrong.
     """
-    import yaml
+    from stedfm_hf.runs.yaml_text import load_yaml
 
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"cluster {path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+        given = load_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cluster {path}: cannot be read ({error})") from error
+    except UserError as error:
+        raise UserError(f"cluster {path}: {error}") from error
     if not isinstance(given, Mapping) or not {"system", "jobs"} <= set(given):
         raise UserError(f"cluster {path}: needs the keys `system` (such as slurm) and `jobs` (their number)")
     options = dict(given)

@@ -341,7 +341,8 @@ def test_workers_of_this_machine_are_not_profiled() -> None:
         ("{system: slurm, jobs: none}", "must be a number"),
         ("{system: slurm, jobs: 1, waltime: 1}", "the key 'waltime' is unknown; did you mean walltime"),
         ("{system: slurm, jobs: 1, job_script_prologue: module load cuda}", "must be a list of lines"),
-        ("a: [", "cannot be read as YAML"),
+        ("a: [", "is not valid YAML"),
+        ("system: slurm\njobs: 2\njobs: 4", "line 3: the key jobs appears twice"),
     ],
 )
 def test_a_wrong_cluster_file_is_refused(
