@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import TrainingArguments
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import IntervalStrategy
 
+from stedfm_hf.runs import UserError
 from stedfm_hf.training.batches import EndlessBatches
-from stedfm_hf.training.resumable_trainer import Checkpointable, ResumableTrainer
+from stedfm_hf.training.resumable_trainer import ResumableTrainer
+from stedfm_hf.training.time_limit import TimeLimit
 
 if TYPE_CHECKING:
+    from stedfm_hf.training.averaging import WeightAverage
+    from stedfm_hf.training.callbacks import MonitorCallback
     from stedfm_hf.training.settings import StreamedSettings
-    from stedfm_hf.training.time_limit import TimeLimit
 
 
 class StreamedTrainer(ResumableTrainer):
@@ -28,9 +32,9 @@ class StreamedTrainer(ResumableTrainer):
         model: Network to train.
         args: Arguments of the run; `max_steps` must be set.
         batches: Training batches.
+        preparation: Preparation of the batches.
         held_out: Held-out evaluation; None for no evaluation.
-        time_limit: Time limit; None for no limit.
-        checkpointed: Callbacks that are saved in every checkpoint, in addition to the model and the time limit.
+        average: Moving average of the weights, saved with every checkpoint; None for no average.
         kwargs: Other arguments of `ResumableTrainer`.
     """
 
@@ -43,27 +47,40 @@ class StreamedTrainer(ResumableTrainer):
         model: torch.nn.Module,
         args: TrainingArguments,
         batches: EndlessBatches,
+        preparation: Any,
         held_out: Any = None,
-        time_limit: TimeLimit | None = None,
-        checkpointed: Sequence[Checkpointable] = (),
+        average: WeightAverage | None = None,
         **kwargs: Any,
     ) -> None:
         if held_out is None:
             args.eval_strategy = IntervalStrategy.NO
-        if time_limit is not None:
-            checkpointed = [*checkpointed, time_limit]
+        limit = TimeLimit(settings.max_seconds, settings.warmup_ratio) if settings.max_seconds else None
+        checkpointed = [each for each in (average, limit) if each is not None]
         # The library requires a data set for evaluation, but `evaluate` is overridden.
         super().__init__(
             model=model, args=args, batches=batches, checkpointed=checkpointed, eval_dataset=held_out, **kwargs
         )
-        self.streamed_settings, self.batches, self.time_limit = settings, batches, time_limit
-        self.has_evaluation, self._evaluated_at = held_out is not None, -1
+        self.settings, self.batches, self.preparation = settings, batches, preparation
+        self.held_out, self.average, self.time_limit, self._evaluated_at = held_out, average, limit, -1
         for callback in checkpointed:
             self.add_callback(callback)
+        if average is not None and (self.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
+            raise UserError("--ema-decay needs all weights in every process; use it without ZeRO-3 and FSDP")
 
     @abstractmethod
     def held_out_metrics(self) -> dict[str, float]:
         """Evaluate on the held-out crops, and return the metrics with the prefix `eval_`."""
+
+    def train_with(self, monitor: MonitorCallback, report: Callable[[str], None]) -> None:
+        """Train to the end, and record the training curve.
+
+        Args:
+            monitor: Callback that records the curve.
+            report: Function that prints a progress line.
+        """
+        # First, because the callbacks of --report-to log the speed that it measures.
+        self.callback_handler.callbacks.insert(0, monitor)
+        self.train_to_end(report)
 
     def rate_of_step(self) -> Callable[[int], float] | None:
         """Return a learning-rate schedule, as a fraction of the peak; None for that of the arguments."""
@@ -77,7 +94,7 @@ class StreamedTrainer(ResumableTrainer):
     @property
     def samples(self) -> int:
         """Number of samples seen so far, of all processes together."""
-        return self.state.global_step * self.streamed_settings.effective_batch_size
+        return self.state.global_step * self.settings.effective_batch_size
 
     @property
     def epoch(self) -> float:
@@ -102,7 +119,7 @@ class StreamedTrainer(ResumableTrainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Evaluate on the held-out crops, and log the metrics."""
-        if not self.has_evaluation:
+        if self.held_out is None:
             return {}
         self._evaluated_at = self.state.global_step
         metrics = self.held_out_metrics()
@@ -130,9 +147,9 @@ class StreamedTrainer(ResumableTrainer):
         self._evaluated_at = self.state.global_step
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        self.args.eval_on_start = self.has_evaluation and kwargs.get("resume_from_checkpoint") is None
+        self.args.eval_on_start = self.held_out is not None and kwargs.get("resume_from_checkpoint") is None
         result = super()._inner_training_loop(*args, **kwargs)
-        if self.has_evaluation and self._evaluated_at != self.state.global_step:
+        if self.held_out is not None and self._evaluated_at != self.state.global_step:
             self.evaluate()
         return result
 

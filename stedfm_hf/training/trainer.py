@@ -7,13 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from transformers import TrainingArguments
-from transformers.integrations import is_deepspeed_zero3_enabled
 
 from stedfm_hf.modeling.modeling_stedfm_mae import StedFmForPreTraining
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.batches import EndlessBatches
-from stedfm_hf.training.preparation import Preparation
 from stedfm_hf.training.streamed_trainer import StreamedTrainer
 
 if TYPE_CHECKING:
@@ -23,53 +19,17 @@ if TYPE_CHECKING:
     from stedfm_hf.training.averaging import EncoderAverage
     from stedfm_hf.training.held_out_evaluation import HeldOutEvaluator
     from stedfm_hf.training.settings import PretrainSettings
-    from stedfm_hf.training.time_limit import TimeLimit
 
 REFERENCE_HALF_PERIOD = 20
 """Half period of the oscillating learning rate of the reference protocol, in epochs."""
 
 
 class PretrainingTrainer(StreamedTrainer):
-    """Trainer of `StedFmForPreTraining` on the batches of `EndlessBatches`.
+    """Trainer of `StedFmForPreTraining` on the batches of `EndlessBatches` (see `StreamedTrainer`)."""
 
-    Args:
-        settings: Settings of the pretraining.
-        model: Masked autoencoder.
-        args: Arguments of the run; `max_steps` must be set.
-        batches: Training batches.
-        preparation: Preprocessing of the batches.
-        held_out: Held-out evaluation; None for no evaluation.
-        average: Moving average of the weights, saved with every checkpoint; None for no average.
-        time_limit: Time limit; None for no limit.
-        kwargs: Other arguments of `StreamedTrainer`.
-    """
-
-    def __init__(
-        self,
-        *,
-        settings: PretrainSettings,
-        model: StedFmForPreTraining,
-        args: TrainingArguments,
-        batches: EndlessBatches,
-        preparation: Preparation,
-        held_out: HeldOutEvaluator | None = None,
-        average: EncoderAverage | None = None,
-        time_limit: TimeLimit | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            settings=settings,
-            model=model,
-            args=args,
-            batches=batches,
-            held_out=held_out,
-            time_limit=time_limit,
-            checkpointed=[] if average is None else [average],
-            **kwargs,
-        )
-        self.settings, self.preparation, self.held_out, self.average = settings, preparation, held_out, average
-        if average is not None and (self.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
-            raise UserError("--ema-decay needs all weights in every process; use it without ZeRO-3 and FSDP")
+    settings: PretrainSettings
+    held_out: HeldOutEvaluator | None
+    average: EncoderAverage | None
 
     # ------------------------------------------------------------------------------------- training step
 

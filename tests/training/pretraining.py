@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 from stedfm_hf.runs import write_json
 from stedfm_hf.training.checkpoints import checkpoint_folder
 from stedfm_hf.training.curve import Curve
-from stedfm_hf.training.pretrain import PretrainResult, pretrain
+from stedfm_hf.training.pretrain import pretrain
 from stedfm_hf.training.settings import RECIPES, PretrainSettings
+from stedfm_hf.training.streamed_run import PretrainResult
 from tests.command_words import settings_from
 from tests.data.assembled import noisy_crop, write_repo
 

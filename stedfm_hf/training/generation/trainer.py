@@ -7,67 +7,30 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors.torch import load_file
-from transformers import TrainingArguments
 
 from stedfm_hf.modeling.unet_stedfm import StedFmUNet
 from stedfm_hf.runs import UserError
-from stedfm_hf.training.batches import EndlessBatches
 from stedfm_hf.training.generation.conditions import Condition
 from stedfm_hf.training.generation.network import DenoisingNetwork
-from stedfm_hf.training.generation.preparation import GenerationPreparation
 from stedfm_hf.training.streamed_trainer import StreamedTrainer
 
 if TYPE_CHECKING:
-    from stedfm_hf.training.averaging import WeightAverage
     from stedfm_hf.training.generation.evaluation import GenerationEvaluator
-    from stedfm_hf.training.generation.settings import GenerationSettings
-    from stedfm_hf.training.time_limit import TimeLimit
 
 
 class GenerationTrainer(StreamedTrainer):
     """Trainer of `StedFmUNet` on the batches of `EndlessBatches`.
 
     Args:
-        settings: Settings of the training.
-        model: Network with its objective.
-        args: Arguments of the run; `max_steps` must be set.
-        batches: Training batches, with the columns of the condition.
-        preparation: Preparation of the batches.
-        condition: Condition of the images.
-        held_out: Held-out evaluation; None for no evaluation.
-        average: Moving average of the weights of the U-Net; None for no average.
-        time_limit: Time limit; None for no limit.
-        kwargs: Other arguments of `StreamedTrainer`.
+        condition: Condition of the images, whose columns the batches have.
+        kwargs: Arguments of `StreamedTrainer`.
     """
 
-    def __init__(
-        self,
-        *,
-        settings: GenerationSettings,
-        model: DenoisingNetwork,
-        args: TrainingArguments,
-        batches: EndlessBatches,
-        preparation: GenerationPreparation,
-        condition: Condition,
-        held_out: GenerationEvaluator | None = None,
-        average: WeightAverage | None = None,
-        time_limit: TimeLimit | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            settings=settings,
-            model=model,
-            args=args,
-            batches=batches,
-            held_out=held_out,
-            time_limit=time_limit,
-            checkpointed=[] if average is None else [average],
-            **kwargs,
-        )
-        self.settings, self.preparation, self.condition = settings, preparation, condition
-        self.held_out, self.average = held_out, average
-        if average is not None and self.is_fsdp_enabled:
-            raise UserError("--ema-decay needs all weights in every process; use it without FSDP")
+    held_out: GenerationEvaluator | None
+
+    def __init__(self, *, condition: Condition, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.condition = condition
 
     @property
     def network(self) -> DenoisingNetwork:

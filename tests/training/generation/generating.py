@@ -10,7 +10,7 @@ from stedfm_hf.training.curve import CURVE_FILE, CurveFile
 from stedfm_hf.training.generate import pretrain_generation
 from stedfm_hf.training.generation.curve import GenerationRow
 from stedfm_hf.training.generation.settings import RECIPES, GenerationSettings
-from stedfm_hf.training.pretrain import PretrainResult
+from stedfm_hf.training.streamed_run import PretrainResult
 from tests.command_words import settings_from
 
 SHORT = (
