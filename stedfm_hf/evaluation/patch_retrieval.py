@@ -22,9 +22,9 @@ from stedfm_hf.evaluation.rankings import (
     summarise_rankings,
 )
 from stedfm_hf.evaluation.report import MethodInfo
+from stedfm_hf.evaluation.report.files import PAGE, RESULTS
 from stedfm_hf.evaluation.report.page import BASELINE_SENTENCES
 from stedfm_hf.evaluation.report.retrieval import FILES, RetrievalReport, write_retrieval_report
-from stedfm_hf.evaluation.report.shared import PAGE, RESULTS
 from stedfm_hf.evaluation.results import RetrievalResult
 from stedfm_hf.evaluation.settings import PATCH_BASELINES, RetrievalSettings
 from stedfm_hf.evaluation.splits import exclude_training_images, searched_split
@@ -236,7 +236,7 @@ def _run(
     report = RetrievalReport(
         command=manifest.command,
         splits=splits,
-        training=notes,
+        data_notes=notes,
         methods=methods,
         queries=queries,
         rankings=rankings,

@@ -14,7 +14,7 @@ import numpy as np
 from stedfm_hf.evaluation.extractors import Extractor, load_extractors
 from stedfm_hf.evaluation.features import SplitFeatures, compute_split_features, exclude_images, features_folder
 from stedfm_hf.evaluation.report import Evaluation, MethodInfo, write_report
-from stedfm_hf.evaluation.report.shared import OTHER_FILES, PAGE, RESULTS
+from stedfm_hf.evaluation.report.files import OTHER_FILES, PAGE, RESULTS
 from stedfm_hf.evaluation.results import ComparisonResult
 from stedfm_hf.evaluation.scoring import Run, compare, summarise
 from stedfm_hf.evaluation.settings import ComparisonSettings, KnnSettings, ProbeSettings
@@ -193,7 +193,7 @@ def _evaluate(
         evaluation = Evaluation(
             command=compared.command,
             splits=compared.splits,
-            training=compared.training,
+            data_notes=compared.training,
             methods=compared.methods,
             runs=runs,
             summary=summarise(test, runs, population=compared.settings.get("protocol") == "reference"),

@@ -65,7 +65,7 @@ def _write(compared: ComparedFeatures, folder: Path) -> str:
     report = RetrievalReport(
         command=compared.command,
         splits=compared.splits,
-        training=compared.training,
+        data_notes=compared.training,
         methods=compared.methods,
         queries=queries,
         rankings=rankings,

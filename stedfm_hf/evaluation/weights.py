@@ -15,7 +15,8 @@ import torch
 from safetensors import safe_open
 from transformers.utils import cached_file
 
-from stedfm_hf.evaluation.report.shared import PAGE, RESULTS, MethodInfo
+from stedfm_hf.evaluation.report.content import MethodInfo
+from stedfm_hf.evaluation.report.files import PAGE, RESULTS
 from stedfm_hf.evaluation.report.weights import FILES, WeightsReport, write_weights_report
 from stedfm_hf.evaluation.results import WeightsResult
 from stedfm_hf.evaluation.settings import WeightsSettings

@@ -28,7 +28,7 @@ from stedfm_hf.discovery.groups.enrichment import Enrichment
 from stedfm_hf.discovery.search.images import IMAGE_SCHEMA
 from stedfm_hf.discovery.search.places import PLACE_SCHEMA
 from stedfm_hf.evaluation.morphology import MORPHOLOGY
-from stedfm_hf.evaluation.report.shared import MethodInfo
+from stedfm_hf.evaluation.report.content import MethodInfo
 from stedfm_hf.evaluation.report.weights import WeightsReport
 from stedfm_hf.evaluation.scoring import METRICS
 from stedfm_hf.evaluation.segmentation.scores import Scorer, scores_to_table

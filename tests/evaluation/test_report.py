@@ -47,7 +47,7 @@ def evaluation(data: LabelledImages, *, accuracy: float = 0.9, command: str = "e
     return Evaluation(
         command=command,
         splits=splits,
-        training=["It is unknown which images good was trained on."],
+        data_notes=["It is unknown which images good was trained on."],
         methods=[
             MethodInfo("good", "A <good> model", "model", "abc"),
             MethodInfo("guess", "Guess", "baseline", None),

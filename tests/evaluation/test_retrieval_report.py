@@ -29,7 +29,7 @@ def retrieval_report(per_class: int = 30, *, per_source: int = 2) -> RetrievalRe
     return RetrievalReport(
         command="evaluate retrieval",
         splits=Splits(data, data.take([]), data, "All images are queries.", "all", leave_one_out=True),
-        training=["It is unknown which images good was trained on."],
+        data_notes=["It is unknown which images good was trained on."],
         methods=[
             MethodInfo("good", "A <good> model", "model", "abc"),
             MethodInfo("guess", "Guess", "baseline", None),

@@ -139,7 +139,8 @@ def _examples(
     Images are ranked by their mean over classes; the class that is shown is the one that lowers it most. The maps are
     computed again, because only scores are stored.
     """
-    data, main, other = report.data, report.best("model"), report.best("baseline", without=("chance", *NOT_COMPARED))
+    data, level = report.data, report.levels[0]
+    main, other = report.best("model", level), report.best("baseline", level, without=("chance", *NOT_COMPARED))
     if main is None:
         return []
     order = np.argsort(-means[main], kind="stable")[: int(np.isfinite(means[main]).sum())].tolist()

@@ -19,7 +19,7 @@ from stedfm_hf.acquisition.finder_files import StoredFinder, load_finder
 from stedfm_hf.acquisition.finders import FINDERS, Finder, ForestFinder
 from stedfm_hf.acquisition.reference import Windows, fit_reference, reference_examples, reference_map, scale
 from stedfm_hf.acquisition.score_maps import score_map
-from stedfm_hf.evaluation.report.shared import MethodInfo
+from stedfm_hf.evaluation.report.content import MethodInfo
 from stedfm_hf.inference.loading import Encoder
 from stedfm_hf.interpretability.fields import Tiles
 from stedfm_hf.runs import UserError

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from stedfm_hf.acquisition.evaluation.figures import plot_figures
 from stedfm_hf.acquisition.evaluation.results import CURVES, SUMMARY, FindReport
-from stedfm_hf.evaluation.report.shared import (
-    LEVEL,
-    NONE,
-    PAGE,
-    RESULTS,
-    SIMULATED,
-    baseline_descriptions,
-    comparison_section,
-    failed_section,
-    finite,
-    limitation_sentences,
-    method_section,
-    nonbreaking,
-    page_facts,
-    verdicts,
-    write_table,
-)
+from stedfm_hf.evaluation.report import sentences
+from stedfm_hf.evaluation.report.cells import NONE, decimals, difference_cells, interval, nonbreaking, with_interval
+from stedfm_hf.evaluation.report.files import PAGE, RESULTS, finite, write_table
+from stedfm_hf.evaluation.report.sections import comparison_section, failed_section, method_section, write_report_page
 from stedfm_hf.inference.tables import write_csv
-from stedfm_hf.reports import ReportFigure, Section, Table, write_page
+from stedfm_hf.reports import ReportFigure, Section, Table
 from stedfm_hf.runs import atomic_path, counted, some_of, write_json
 
 SUMMARY_FILE, PER_IMAGE, CURVES_FILE = "summary.csv", "per_image.parquet", "curves.parquet"
@@ -102,59 +88,40 @@ def _write_page(report: FindReport, figures: Mapping[str, Path], path: Path) -> 
         sections.append(_pooled(report))
     sections.append(_methods(report))
     sections += failed_section("Excluded images", report.failed)
-    facts = {"scored": {"images": len(report.data), "sources": report.data.source_count}}
-    write_page(
+    write_report_page(
         path,
-        title=f"Finding structures: {report.data.name}{' (simulated images)' if report.data.simulated else ''}",
-        lead=" ".join(_lead(report)),
-        facts=page_facts(
-            facts,
-            report.data,
-            classes=str(len(report.classes)),
-            folds=str(report.folds),
-            protocol=str(report.settings.get("protocol")),
-        ),
+        command="evaluate find",
+        title="Finding structures",
+        lead=_lead(report),
+        test=report.data,
+        splits={"scored": {"images": len(report.data), "sources": report.data.source_count}},
+        facts={
+            "classes": str(len(report.classes)),
+            "folds": str(report.folds),
+            "protocol": str(report.settings.get("protocol")),
+        },
         sections=sections,
-        footer="Made by stedfm evaluate find (package stedfm-hf). This page is self-contained. The folder also holds "
-        "the figures as PNG and SVG (figures), all metrics (results.json, summary.csv), the average precision of each "
-        "image (per_image.parquet) and the curves (curves.parquet).",
+        files="the figures as PNG and SVG (figures), all metrics (results.json, summary.csv), the average precision "
+        "of each image (per_image.parquet) and the curves (curves.parquet)",
     )
 
 
 def _lead(report: FindReport) -> list[str]:
     """Return the main results as sentences."""
-    lines, level = limitation_sentences(report.limitations, simulated=report.data.simulated), report.levels[0]
-    first, best = report.best("model"), report.best("baseline", without=GUESSING)
+    lines, level = sentences.limitations(report.limitations, simulated=report.data.simulated), report.levels[0]
+    first, best = report.best("model", level), report.best("baseline", level, without=GUESSING)
     if first is not None:
-        row = report.row(first, level)
-        interval = (
-            ""
-            if row["low"] is None
-            else f" (95\u00a0% confidence interval {_number(row['low'])} to {_number(row['high'])})"
-        )
-        lines.append(
-            f"The best finder is {report.name(first)}: its average precision of {level} is {_number(row['mean'])}"
-            f"{interval}."
-        )
+        precision = with_interval(report.row(first, level))
+        lines.append(f"The best finder is {report.name(first)}: its average precision of {level} is {precision}.")
     if best is not None:
-        lines.append(f"The best baseline, {report.name(best)}, reaches {_number(report.row(best, level)['mean'])}.")
+        lines.append(f"The best baseline, {report.name(best)}, reaches {decimals(report.row(best, level)['mean'])}.")
     if "chance" in [each.key for each in report.methods]:
-        lines.append(f"Chance is {_number(report.row('chance', level)['mean'])}.")
+        lines.append(f"Chance is {decimals(report.row('chance', level)['mean'])}.")
     if not report.limitations and first is not None:
         compared = [row for row in report.comparisons if row["model"] == first and row["other"] not in GUESSING]
-        if words := verdicts(compared, report.name):
+        if words := sentences.verdicts(compared, report.name):
             lines.append(f"On the same images, {report.name(first)} is {words}.")
     return lines
-
-
-def _number(value: float | None) -> str:
-    """Format a metric."""
-    return NONE if value is None else f"{value:.3f}"
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    """Format a confidence interval."""
-    return NONE if row["low"] is None else f"{_number(row['low'])} to {_number(row['high'])}"
 
 
 def _data(report: FindReport) -> Section:
@@ -164,7 +131,7 @@ def _data(report: FindReport) -> Section:
         "fitted to images of other sources.",
         report.split_description,
         *report.all_notes(),
-        *([SIMULATED] if report.data.simulated else []),
+        *([sentences.SIMULATED] if report.data.simulated else []),
     ]
     if report.data.without_mask:
         text.append(f"Images without a mask are excluded: {some_of(report.data.without_mask)}.")
@@ -194,15 +161,15 @@ def _scores(report: FindReport, figure: Path) -> Section:
     rows = []
     for each in report.methods:
         found = [report.row(each.key, level) for level in report.levels]
-        cells = [_number(found[0]["mean"]), _interval(found[0]), *(_number(row["mean"]) for row in found[1:])]
+        cells = [decimals(found[0]["mean"]), interval(found[0]), *(decimals(row["mean"]) for row in found[1:])]
         rows.append((nonbreaking(each.name), *cells))
-    best = report.best("model")
+    best = report.best("model", report.levels[0])
     strong = None if best is None else [each.key for each in report.methods].index(best)
     header = ("method", report.levels[0], "95 % CI", *report.levels[1:])
     caption = (
         "Average precision, the area below the precision-recall curve: mean over the images that show the class, then "
-        "over classes. CI: 95 % confidence interval of the mean, from a bootstrap over source images. Overlapping "
-        "intervals do not show that two methods are equal: see the pairwise comparisons."
+        "over classes. CI: 95 % confidence interval of the mean, from a bootstrap over source images. "
+        f"{sentences.OVERLAPPING}"
     )
     shown = ReportFigure.from_png(
         figure,
@@ -257,24 +224,13 @@ def _examples(report: FindReport, figure: Path) -> Section:
 
 def _comparisons(report: FindReport) -> Section:
     """Return the section of the pairwise comparisons."""
-    models = [each for each in report.methods if each.kind == "model"]
+    tested = f"of the average precision of {report.levels[0]}, mean over the classes of an image, on the same images"
     return comparison_section(
         report.comparisons,
-        first=models[0].name,
-        single_model=len(models) == 1,
-        noun="methods",
-        name=report.name,
+        report.methods,
         header=("difference", "95 % CI", "images"),
-        cells=lambda each: (
-            f"{each['difference']:+.3f}",
-            f"{each['low']:+.3f} to {each['high']:+.3f}",
-            str(each["images"]),
-        ),
-        text=f"Paired permutation tests of the average precision of {report.levels[0]}, mean over the classes of an "
-        "image, on the same images: p is the fraction of 10,000 random permutations, which swap two methods on whole "
-        "source images, with a difference at least as large (two-sided). P-values are corrected for all tests of this "
-        f"page by Holm's method; differences with a corrected p below {LEVEL} are significant. A result that is not "
-        "significant does not show that two methods are equal.",
+        cells=lambda each: (*difference_cells(each), str(each["images"])),
+        text=f"{sentences.permutation_tests(tested, 'two methods')} {sentences.NOT_SIGNIFICANT}",
         limited=bool(report.limitations),
     )
 
@@ -283,7 +239,7 @@ def _classes(report: FindReport) -> Section:
     """Return the section with the average precision of each class."""
     level = report.levels[0]
     rows = [
-        (nonbreaking(each.name), *(_number(report.row(each.key, level, name)["mean"]) for name in report.classes))
+        (nonbreaking(each.name), *(decimals(report.row(each.key, level, name)["mean"]) for name in report.classes))
         for each in report.methods
     ]
     caption = f"Average precision of {level}, mean over the images that show the class."
@@ -294,7 +250,7 @@ def _pooled(report: FindReport) -> Section:
     """Return the section with the average precision over all images together."""
     value = {(row["method"], row["level"], row["class"]): row["average_precision"] for row in report.pooled}
     pairs = list(dict.fromkeys((row["level"], row["class"]) for row in report.pooled))
-    rows = [(nonbreaking(each.name), *(_number(value[each.key, *pair]) for pair in pairs)) for each in report.methods]
+    rows = [(nonbreaking(each.name), *(decimals(value[each.key, *pair]) for pair in pairs)) for each in report.methods]
     header = ("method", *(f"{level}: {name}" for level, name in pairs))
     text = [
         "Patches and regions of all images in one ranking. False positives in images without the class count here, "
@@ -312,7 +268,7 @@ def _methods(report: FindReport) -> Section:
             if report.reference
             else [_PROTOCOL[level].format(size=report.region_size) for level in report.levels]
         ),
-        *baseline_descriptions(report.methods, described),
+        *sentences.baselines(report.methods, described),
     ]
     if any(each.key.endswith("(untrained)") for each in report.methods):
         text = [

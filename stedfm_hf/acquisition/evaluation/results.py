@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from stedfm_hf.discovery.search.regions import Box
-from stedfm_hf.evaluation.report.shared import UNKNOWN_SOURCES, MethodInfo
+from stedfm_hf.evaluation.report.content import UNKNOWN_SOURCES, ClassSummaries, MethodInfo
 from stedfm_hf.evaluation.results import ReportResult, format_mean
 from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.metrics.summary import ALL
@@ -68,7 +68,7 @@ class Example:
 
 
 @dataclass(frozen=True, eq=False)
-class FindReport:
+class FindReport(ClassSummaries):
     """Results of `evaluate find`.
 
     Attributes:
@@ -117,25 +117,6 @@ class FindReport:
     def reference(self) -> bool:
         """Whether the protocol is that of the published code."""
         return self.settings.get("protocol") == "reference"
-
-    def name(self, key: str) -> str:
-        """Return the name of a method."""
-        return next(each.name for each in self.methods if each.key == key)
-
-    def row(self, method: str, level: str, each_class: str = ALL) -> dict[str, Any]:
-        """Return the summary of a method, by default the mean over classes."""
-        key = (method, level, each_class)
-        return next(row for row in self.summary if (row["method"], row["metric"], row["class"]) == key)
-
-    def best(self, kind: str, *, without: Sequence[str] = ()) -> str | None:
-        """Return the key of the method of a kind with the highest mean; None if there is none."""
-        means = {
-            each.key: self.row(each.key, self.levels[0])["mean"]
-            for each in self.methods
-            if each.kind == kind and each.key not in without
-        }
-        known = {key: mean for key, mean in means.items() if mean is not None}
-        return max(known, key=lambda key: known[key]) if known else None
 
     def all_notes(self) -> list[str]:
         """Return notes on the data, in sentences."""

@@ -19,7 +19,7 @@ from stedfm_hf.acquisition.evaluation.scoring import PARTS, ScoreCache, Scorer
 from stedfm_hf.acquisition.evaluation.work import Work, load_groups, methods_of
 from stedfm_hf.acquisition.finders import import_skops
 from stedfm_hf.acquisition.settings import EvaluateFindSettings
-from stedfm_hf.evaluation.report.shared import PAGE, RESULTS
+from stedfm_hf.evaluation.report.files import PAGE, RESULTS
 from stedfm_hf.evaluation.splits import exclude_training_images, searched_split
 from stedfm_hf.labels.annotated import AnnotatedImages, parse_classes, read_annotated
 from stedfm_hf.labels.splits import Splits

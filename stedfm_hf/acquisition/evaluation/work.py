@@ -14,7 +14,7 @@ from stedfm_hf.acquisition.evaluation.maps import Baseline, Maps
 from stedfm_hf.acquisition.evaluation.scoring import Scorer
 from stedfm_hf.acquisition.settings import EvaluateFindSettings
 from stedfm_hf.evaluation.extractors import untrained_encoder
-from stedfm_hf.evaluation.report.shared import MethodInfo
+from stedfm_hf.evaluation.report.content import MethodInfo
 from stedfm_hf.inference.loading import Encoder, load_encoder
 from stedfm_hf.inference.stepwise import scaling_of
 from stedfm_hf.interpretability.fields import tiles_of

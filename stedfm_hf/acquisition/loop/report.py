@@ -13,7 +13,7 @@ from stedfm_hf.acquisition.loop.comparison import BASELINES
 from stedfm_hf.acquisition.loop.figures import plot_bleaching, plot_curve, plot_resolution
 from stedfm_hf.acquisition.loop.power import PowerRow
 from stedfm_hf.acquisition.loop.settings import REPORT, LoopSettings
-from stedfm_hf.evaluation.report.shared import limitation_sentences
+from stedfm_hf.evaluation.report import sentences
 from stedfm_hf.inference.loading import Encoder
 from stedfm_hf.reports.figures import save_figure
 from stedfm_hf.reports.html import ReportFigure, Section, Table, write_page
@@ -130,7 +130,7 @@ def write_report(
     return write_page(
         folder / REPORT,
         title="Simulated acquisition: which regions to image next",
-        lead=" ".join([*limitation_sentences([] if several else [ONE_SEED], simulated=True), _lead(results)]),
+        lead=" ".join([*sentences.limitations([] if several else [ONE_SEED], simulated=True), _lead(results)]),
         facts={
             "model": encoder.name.partition(" (")[0],
             "physics": ENGINE[engine],

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from stedfm_hf.evaluation.report.shared import UNKNOWN_SOURCES, MethodInfo, MethodSummaries
+from stedfm_hf.evaluation.report.content import ComparisonReport, SettingSummaries
 from stedfm_hf.evaluation.scoring import METRICS, PRIMARY, Run
 from stedfm_hf.labels.labelled import LabelledImages
-from stedfm_hf.labels.splits import Splits, limitations_of
 
 
 def short_setting(setting: str) -> str:
@@ -30,38 +29,19 @@ def short_setting(setting: str) -> str:
     return f"{number}, weighted" if weighted.startswith("weighted") else number if number.isdecimal() else setting
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation(MethodSummaries):
-    """Results of `evaluate knn` or `evaluate probe`.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Evaluation(SettingSummaries, ComparisonReport[LabelledImages]):
+    """Results of `evaluate knn` or `evaluate probe`; see `ComparisonReport` for the other fields.
 
     Attributes:
-        command: "evaluate probe" or "evaluate knn".
-        splits: Training, validation and test images.
-        training: Sentences on the images that the models were trained on.
-        methods: Models, then baselines.
         runs: All runs.
         summary: Rows of `summarise`.
         comparisons: Rows of `compare`.
-        settings: Settings that determine the result, as JSON data.
-        failed: Reason why an image could not be read, by its image id.
-        seconds: Duration of each step, in seconds.
     """
 
-    command: str
-    splits: Splits[LabelledImages]
-    training: Sequence[str]
-    methods: Sequence[MethodInfo]
     runs: Sequence[Run]
     summary: Sequence[dict[str, Any]]
     comparisons: Sequence[dict[str, Any]]
-    settings: Mapping[str, Any]
-    failed: Mapping[str, str]
-    seconds: Mapping[str, float]
-
-    @property
-    def test(self) -> LabelledImages:
-        """Test images."""
-        return self.splits.test
 
     @property
     def unlabelled(self) -> int:
@@ -96,9 +76,7 @@ class Evaluation(MethodSummaries):
 
     def notes(self) -> list[str]:
         """Return notes on the protocol and its limitations, one or two sentences each."""
-        notes = [self.splits.description, *self.training]
-        if all(data.sources_unknown for data in self.splits.named().values()):
-            notes.append(UNKNOWN_SOURCES)
+        notes = super().notes()
         if too_large := self.too_large_ks():
             counts = self.splits.train.counts()
             label = min(counts, key=lambda name: counts[name])
@@ -110,28 +88,21 @@ class Evaluation(MethodSummaries):
             )
         return notes
 
-    def record(self) -> dict[str, Any]:
-        """Return all results as JSON data."""
-        limitations = limitations_of(self.test)
+    def data_record(self) -> dict[str, Any]:
+        """Return facts on the images as JSON data."""
         return {
-            "command": self.command,
-            "data": {
-                "name": self.test.name,
-                "task": self.test.task,
-                "classes": list(self.test.classes),
-                "simulated": self.test.simulated,
-                "unlabelled_images": self.unlabelled,
-                "failed": dict(self.failed),
-            },
-            "split": {"description": self.splits.description, "splits": self.splits.facts()},
-            "conclusion": {"possible": not limitations, "limitations": limitations},
-            "methods": [asdict(each) for each in self.methods],
-            "notes": self.notes(),
+            "task": self.test.task,
+            "classes": list(self.test.classes),
+            "simulated": self.test.simulated,
+            "unlabelled_images": self.unlabelled,
+        }
+
+    def results(self) -> dict[str, Any]:
+        """Return the metrics as JSON data."""
+        return {
             "primary_metric": self.primary,
             "summary": list(self.summary),
             "comparisons": list(self.comparisons),
-            "settings": dict(self.settings),
-            "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
         }
 
     def results_table(self) -> pa.Table:

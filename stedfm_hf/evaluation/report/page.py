@@ -7,27 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from stedfm_hf.evaluation.probe import C_GRID
+from stedfm_hf.evaluation.report import sentences
+from stedfm_hf.evaluation.report.cells import NONE, nonbreaking
 from stedfm_hf.evaluation.report.evaluation import Evaluation, short_setting
 from stedfm_hf.evaluation.report.figures import METRIC_NAMES, MIN_PREDICTIONS, plot_figures
-from stedfm_hf.evaluation.report.shared import (
-    LEVEL,
-    NONE,
-    PAGE,
-    RESULTS,
-    SIMULATED,
-    baseline_descriptions,
-    comparison_section,
-    failed_section,
-    finite,
-    limitation_sentences,
-    method_section,
-    nonbreaking,
-    page_facts,
-    verdicts,
-    write_table,
-)
+from stedfm_hf.evaluation.report.files import PAGE, RESULTS, finite, write_table
+from stedfm_hf.evaluation.report.sections import comparison_section, failed_section, method_section, write_report_page
 from stedfm_hf.labels.splits import limitations_of
-from stedfm_hf.reports import ReportFigure, Section, Table, write_page
+from stedfm_hf.reports import ReportFigure, Section, Table
 from stedfm_hf.runs import counted, write_json
 
 IN_TABLE = {
@@ -55,17 +42,8 @@ BASELINE_SENTENCES = {
 """Description of each baseline, by key."""
 
 
-def write_report_page(evaluation: Evaluation, figures: Mapping[str, Path], path: Path) -> Path:
-    """Write the HTML page.
-
-    Args:
-        evaluation: Results.
-        figures: PNG file of each figure, by name.
-        path: File to write.
-
-    Returns:
-        The path.
-    """
+def _write_page(evaluation: Evaluation, figures: Mapping[str, Path], path: Path) -> None:
+    """Write the HTML page."""
     sections = [_data(evaluation), _scores(evaluation, figures)]
     if evaluation.comparisons:
         sections.append(_comparisons(evaluation))
@@ -74,18 +52,17 @@ def write_report_page(evaluation: Evaluation, figures: Mapping[str, Path], path:
         sections.append(_calibration(evaluation, figures))
     sections.append(_method(evaluation))
     sections += failed_section("Images that could not be read", evaluation.failed)
-    title = "Linear probe" if evaluation.command == "evaluate probe" else "k-nearest neighbours"
-    simulated = " (simulated images)" if evaluation.test.simulated else ""
-    classes = {"classes": str(len(evaluation.test.classes))} if evaluation.test.classes else {}
-    return write_page(
+    write_report_page(
         path,
-        title=f"{title}: {evaluation.test.name}{simulated}",
-        lead=" ".join(summary(evaluation)),
-        facts=page_facts(evaluation.splits.facts(), evaluation.test, **classes),
+        command=evaluation.command,
+        title="Linear probe" if evaluation.command == "evaluate probe" else "k-nearest neighbours",
+        lead=summary(evaluation),
+        test=evaluation.test,
+        splits=evaluation.splits.facts(),
+        facts={"classes": str(len(evaluation.test.classes))} if evaluation.test.classes else {},
         sections=sections,
-        footer=f"Made by stedfm {evaluation.command} (package stedfm-hf). This page is self-contained. The "
-        "folder also holds the figures as PNG and SVG (figures), all metrics (results.json, results.parquet) and all "
-        "predictions (predictions.parquet).",
+        files="the figures as PNG and SVG (figures), all metrics (results.json, results.parquet) and all predictions "
+        "(predictions.parquet)",
     )
 
 
@@ -96,18 +73,13 @@ def summary(evaluation: Evaluation) -> list[str]:
         evaluation: Results.
     """
     limitations = limitations_of(evaluation.test)
-    lines = limitation_sentences(limitations, simulated=evaluation.test.simulated)
+    lines = sentences.limitations(limitations, simulated=evaluation.test.simulated)
     first, setting = evaluation.methods[0], evaluation.main_setting
     row = evaluation.row(first.key, setting)
     lines.append(f"{first.name} reaches {_with_interval(evaluation, row)}{_setting_words(evaluation, setting)}.")
-    if not limitations:
-        compared = [
-            each
-            for each in evaluation.comparisons
-            if (each["model"], each["setting"]) == (first.key, setting) and each["other"] != "chance"
-        ]
-        if words := verdicts(compared, evaluation.name):
-            lines.append(f"It is {words}.")
+    compared = evaluation.comparisons_of(first.key, setting)
+    if not limitations and (words := sentences.verdicts(compared, evaluation.name)):
+        lines.append(f"It is {words}.")
     return lines
 
 
@@ -154,7 +126,7 @@ def _data(evaluation: Evaluation) -> Section:
     names = list(splits.named())
     description, *notes = evaluation.notes()
     checked = "" if splits.leave_one_out else " No source image is in two splits."
-    text = [description + checked, *notes, *[SIMULATED] * evaluation.test.simulated]
+    text = [description + checked, *notes, *[sentences.SIMULATED] * evaluation.test.simulated]
     if evaluation.unlabelled:
         text.append(f"{counted(evaluation.unlabelled, 'image')} without a label excluded.")
     if evaluation.failed:
@@ -205,8 +177,7 @@ def _scores(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section:
     caption = (
         f"{repeats}CI: 95 % confidence interval of the {METRIC_NAMES[evaluation.primary]} over the source images "
         "of the "
-        f"test split. {sampling}Overlapping intervals do not show that two methods are equal: see the pairwise "
-        "comparisons."
+        f"test split. {sampling}{sentences.OVERLAPPING}"
     )
     figure = ReportFigure.from_png(
         figures[name],
@@ -230,10 +201,7 @@ def _comparisons(evaluation: Evaluation) -> Section:
 
     return comparison_section(
         evaluation.comparisons,
-        first=evaluation.methods[0].name,
-        single_model=sum(each.kind == "model" for each in evaluation.methods) == 1,
-        noun="methods",
-        name=evaluation.name,
+        evaluation.methods,
         header=(
             ("labelled images" if regression else "labels per class") if probe else "k",
             "decrease of squared error" if regression else "difference, points",
@@ -245,11 +213,7 @@ def _comparisons(evaluation: Evaluation) -> Section:
             f"{number(each['low'])} to {number(each['high'])}",
         ),
         text=("" if regression else "Differences are in percentage points. ")
-        + "Paired permutation tests on the same test images: p is the fraction of 10,000 random permutations, "
-        "which swap the scores of the two methods on whole source images, with a difference at least as large "
-        "(two-sided). "
-        "P-values are corrected for all tests of this page by Holm's method; differences with a corrected p below "
-        f"{LEVEL} are significant. A result that is not significant does not show that two methods are equal.",
+        + f"{sentences.permutation_tests('on the same test images')} {sentences.NOT_SIGNIFICANT}",
         limited=bool(limitations_of(evaluation.test)),
     )
 
@@ -317,7 +281,7 @@ def _calibration(evaluation: Evaluation, figures: Mapping[str, Path]) -> Section
 
 def _method(evaluation: Evaluation) -> Section:
     """Return the section on the protocol."""
-    text = [_protocol(evaluation), *baseline_descriptions(evaluation.methods, BASELINE_SENTENCES)]
+    text = [_protocol(evaluation), *sentences.baselines(evaluation.methods, BASELINE_SENTENCES)]
     if all(each.key != "imagenet" for each in evaluation.methods):
         text.append(
             "There is no comparison with a ViT-S trained on photographs: it was not available or not requested."
@@ -371,5 +335,5 @@ def write_report(evaluation: Evaluation, folder: Path) -> None:
     write_table(evaluation.results_table(), folder / "results.parquet")
     write_table(evaluation.predictions_table(), folder / "predictions.parquet")
     figures = plot_figures(evaluation, folder / "figures")
-    write_report_page(evaluation, figures, folder / PAGE)
+    _write_page(evaluation, figures, folder / PAGE)
     write_json(folder / RESULTS, finite(evaluation.record()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +22,13 @@ from stedfm_hf.evaluation.rankings import (
     Rankings,
     names_of,
 )
-from stedfm_hf.evaluation.report.shared import (
-    LEVEL,
-    NONE,
-    PAGE,
-    RESULTS,
-    SIMULATED,
-    UNKNOWN_SOURCES,
-    MethodInfo,
-    MethodSummaries,
-    baseline_descriptions,
-    comparison_section,
-    failed_section,
-    finite,
-    limitation_sentences,
-    method_section,
-    nonbreaking,
-    page_facts,
-    verdicts,
-    write_table,
-)
-from stedfm_hf.labels.sourced import SourcedImages
-from stedfm_hf.labels.splits import Splits, limitations_of
-from stedfm_hf.reports import ReportFigure, Section, Table, label_colours, save_figure, style, write_page
+from stedfm_hf.evaluation.report import sentences
+from stedfm_hf.evaluation.report.cells import decimals, difference_cells, interval, nonbreaking, with_interval
+from stedfm_hf.evaluation.report.content import ComparisonReport, SettingSummaries
+from stedfm_hf.evaluation.report.files import PAGE, RESULTS, finite, write_table
+from stedfm_hf.evaluation.report.sections import comparison_section, failed_section, method_section, write_report_page
+from stedfm_hf.labels.splits import limitations_of
+from stedfm_hf.reports import ReportFigure, Section, Table, label_colours, save_figure, style
 from stedfm_hf.reports.figures import GRID, MUTED
 from stedfm_hf.runs import write_json
 
@@ -78,15 +62,11 @@ def metric_title(name: str) -> str:
     return known.get(name) or name.replace("_at_", "@").replace("map", "mAP")
 
 
-@dataclass(frozen=True, eq=False)
-class RetrievalReport(MethodSummaries):
-    """Results of `evaluate retrieval`.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RetrievalReport(SettingSummaries, ComparisonReport[Any]):
+    """Results of `evaluate retrieval`; train and test are the searched images. See `ComparisonReport`.
 
     Attributes:
-        command: Name of the command.
-        splits: Searched images, as train and as test.
-        training: Sentences on the images that the models were trained on.
-        methods: Models, then baselines.
         queries: Queries.
         rankings: Rankings of all methods.
         primary: Metric with tests.
@@ -94,15 +74,8 @@ class RetrievalReport(MethodSummaries):
         comparisons: Rows of `compare_rankings`.
         protocol: Sentences on the protocol.
         baselines: Description of each baseline, by key.
-        settings: Settings that determine the result, as JSON data.
-        failed: Reason why an image could not be read, by its image id.
-        seconds: Duration of each step, in seconds.
     """
 
-    command: str
-    splits: Splits[Any]
-    training: Sequence[str]
-    methods: Sequence[MethodInfo]
     queries: Queries
     rankings: Rankings
     primary: str
@@ -110,15 +83,6 @@ class RetrievalReport(MethodSummaries):
     comparisons: Sequence[dict[str, Any]]
     protocol: Sequence[str]
     baselines: Mapping[str, str]
-    settings: Mapping[str, Any]
-    failed: Mapping[str, str]
-    seconds: Mapping[str, float]
-
-    @property
-    def test(self) -> SourcedImages[Any]:
-        """Searched images."""
-        images: SourcedImages[Any] = self.splits.test
-        return images
 
     @property
     def metrics(self) -> list[str]:
@@ -144,9 +108,7 @@ class RetrievalReport(MethodSummaries):
 
     def notes(self) -> list[str]:
         """Return notes on the protocol and its limitations, one or two sentences each."""
-        notes = [self.splits.description, *self.training]
-        if self.test.sources_unknown:
-            notes.append(UNKNOWN_SOURCES)
+        notes = super().notes()
         for row in self.summary:
             if row["method"] == self.methods[0].key and row["without_relevant"]:
                 notes.append(
@@ -155,28 +117,21 @@ class RetrievalReport(MethodSummaries):
                 )
         return notes
 
-    def record(self) -> dict[str, Any]:
-        """Return all results as JSON data."""
-        limitations = limitations_of(self.test)
+    def data_record(self) -> dict[str, Any]:
+        """Return facts on the images as JSON data."""
         return {
-            "command": self.command,
-            "data": {
-                "name": self.test.name,
-                "classes": list(self.queries.classes),
-                "queries": len(self.queries),
-                "simulated": self.test.simulated,
-                "failed": dict(self.failed),
-            },
-            "split": {"description": self.splits.description, "splits": self.splits.facts()},
-            "conclusion": {"possible": not limitations, "limitations": limitations},
-            "methods": [asdict(each) for each in self.methods],
-            "notes": self.notes(),
+            "classes": list(self.queries.classes),
+            "queries": len(self.queries),
+            "simulated": self.test.simulated,
+        }
+
+    def results(self) -> dict[str, Any]:
+        """Return the metrics as JSON data."""
+        return {
             "primary_metric": self.primary,
             "metrics": self.metrics,
             "summary": list(self.summary),
             "comparisons": list(self.comparisons),
-            "settings": dict(self.settings),
-            "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
         }
 
     def results_table(self) -> pa.Table:
@@ -257,53 +212,44 @@ def _figure(report: RetrievalReport) -> Figure:
 
 def _write_page(report: RetrievalReport, figure: Path, path: Path) -> None:
     """Write the HTML page."""
-    simulated = " (simulated images)" if report.test.simulated else ""
     sections = [_data(report), *_scores(report, figure), *_comparisons(report)]
-    descriptions = baseline_descriptions(report.methods, report.baselines)
+    descriptions = sentences.baselines(report.methods, report.baselines)
     sections.append(method_section([*report.protocol, *descriptions], report.methods, "method"))
     sections += failed_section("Images that could not be read", report.failed)
-    write_page(
+    write_report_page(
         path,
-        title=f"Retrieval: {report.test.name}{simulated}",
-        lead=" ".join(_lead(report)),
-        facts=page_facts(
-            {"searched": report.splits.facts()["test"]},
-            report.test,
-            queries=f"{len(report.queries):,}",
-            classes=str(len(report.queries.classes)),
-        ),
+        command=report.command,
+        title="Retrieval",
+        lead=_lead(report),
+        test=report.test,
+        splits={"searched": report.splits.facts()["test"]},
+        facts={"queries": f"{len(report.queries):,}", "classes": str(len(report.queries.classes))},
         sections=sections,
-        footer=f"Made by stedfm {report.command} (package stedfm-hf). This page is self-contained. The folder also "
-        "holds the figure as PNG and SVG (figures), all metrics (results.json, results.parquet) and the metrics of "
-        "each query (queries.parquet).",
+        files="the figure as PNG and SVG (figures), all metrics (results.json, results.parquet) and the metrics of "
+        "each query (queries.parquet)",
     )
 
 
 def _lead(report: RetrievalReport) -> list[str]:
     """Return the main results as sentences."""
     limitations = limitations_of(report.test)
-    lines = limitation_sentences(limitations, simulated=report.test.simulated)
+    lines = sentences.limitations(limitations, simulated=report.test.simulated)
     first, setting = report.methods[0], report.order[0]
     row = report.row(first.key, setting)[report.primary]
     title = metric_title(report.primary)
     if row["mean"] is None:
         lines.append("No query has a value, because no ranked item is of its class.")
         return lines
-    interval = f"(95\u00a0% confidence interval {row['low']:.3f} to {row['high']:.3f})"
-    lines.append(f"{first.name} reaches {title} {row['mean']:.3f} {interval}.")
-    compared = [
-        each
-        for each in report.comparisons
-        if (each["model"], each["setting"]) == (first.key, setting) and each["other"] != "chance"
-    ]
-    if not limitations and (words := verdicts(compared, report.name)):
+    lines.append(f"{first.name} reaches {title} {with_interval(row)}.")
+    compared = report.comparisons_of(first.key, setting)
+    if not limitations and (words := sentences.verdicts(compared, report.name)):
         lines.append(f"It is {words}.")
     return lines
 
 
 def _data(report: RetrievalReport) -> Section:
     """Return the section on the images."""
-    text = [*report.notes(), *[SIMULATED] * report.test.simulated]
+    text = [*report.notes(), *[sentences.SIMULATED] * report.test.simulated]
     counts = np.bincount(report.queries.labels, minlength=len(report.queries.classes))
     rows = [(name, f"{count:,}") for name, count in zip(report.queries.classes, counts.tolist(), strict=True)]
     return Section("Data", text, table=Table(("class", "queries"), rows))
@@ -324,20 +270,20 @@ def _scores(report: RetrievalReport, figure: Path) -> list[Section]:
         for each in report.methods:
             row = report.row(each.key, setting)
             ends = row[report.primary]
-            interval = NONE if ends["mean"] is None else f"{ends['low']:.3f} to {ends['high']:.3f}"
-            means = (_number(row[name]["mean"]) for name in others)
-            rows.append((nonbreaking(each.name), _number(ends["mean"]), interval, _number(ends["macro"]), *means))
+            means = (decimals(row[name]["mean"]) for name in others)
+            rows.append(
+                (nonbreaking(each.name), decimals(ends["mean"]), interval(ends), decimals(ends["macro"]), *means)
+            )
         caption = (
             f"Means over queries, and the mean {title} over classes. CI: 95 % confidence interval of the mean over "
-            "queries; the units are source images. Overlapping "
-            "intervals do not show that two methods are equal: see the pairwise comparisons."
+            f"queries; the units are source images. {sentences.OVERLAPPING}"
         )
         alt = f"{title} of all models and baselines, with confidence intervals"
         figures = [ReportFigure.from_png(figure, alt)] if number == 0 else []
         table = Table(header, rows, caption, strong=0)
         sections.append(Section(f"Ranked: {setting}", [SETTINGS[setting]], figures, table))
     rows = [
-        (nonbreaking(each.name), *map(_number, report.row(each.key, report.order[0])["per_class"].values()))
+        (nonbreaking(each.name), *map(decimals, report.row(each.key, report.order[0])["per_class"].values()))
         for each in report.methods
     ]
     caption = f"{title}, mean over the queries of a class; ranked: {report.order[0]}."
@@ -349,30 +295,15 @@ def _comparisons(report: RetrievalReport) -> list[Section]:
     """Return the section of the pairwise comparisons, if there are any."""
     if not report.comparisons:
         return []
+    tests = sentences.permutation_tests("on the same queries", "the values of the two methods")
     return [
         comparison_section(
             report.comparisons,
-            first=report.methods[0].name,
-            single_model=sum(each.kind == "model" for each in report.methods) == 1,
-            noun="methods",
-            name=report.name,
+            report.methods,
             header=("ranked", f"difference of {metric_title(report.primary)}", "95 % CI"),
-            cells=lambda each: (
-                each["setting"],
-                f"{each['difference']:+.3f}",
-                f"{each['low']:+.3f} to {each['high']:+.3f}",
-            ),
-            text="Paired permutation tests on the same queries: p is the fraction of 10,000 random permutations, "
-            "which swap the values of the two methods on whole source images, with a difference at least as large "
-            "(two-sided). P-values are corrected for all tests of this page by Holm's method; differences with a "
-            f"corrected p below {LEVEL} are significant. Rankings of one data set share the ranked images, which the "
-            "test does not take into account. A result that is not significant does not show that two methods are "
-            "equal.",
+            cells=lambda each: (each["setting"], *difference_cells(each)),
+            text=f"{tests} Rankings of one data set share the ranked images, which the test does not take into "
+            f"account. {sentences.NOT_SIGNIFICANT}",
             limited=bool(limitations_of(report.test)),
         )
     ]
-
-
-def _number(value: float | None) -> str:
-    """Format a metric."""
-    return NONE if value is None else f"{value:.3f}"

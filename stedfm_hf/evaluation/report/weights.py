@@ -13,16 +13,10 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stedfm_hf.evaluation.report.shared import (
-    NONE,
-    PAGE,
-    RESULTS,
-    MethodInfo,
-    finite,
-    method_section,
-    nonbreaking,
-    write_table,
-)
+from stedfm_hf.evaluation.report.cells import NONE, nonbreaking
+from stedfm_hf.evaluation.report.content import MethodInfo
+from stedfm_hf.evaluation.report.files import PAGE, RESULTS, finite, write_table
+from stedfm_hf.evaluation.report.sections import footer, method_section
 from stedfm_hf.metrics.weight_distances import METRICS, area_below_curve, depth
 from stedfm_hf.reports import ReportFigure, Section, Table, write_page
 from stedfm_hf.reports.figures import GRID, label_colours, save_figure, shortened, style
@@ -231,9 +225,11 @@ def _write_page(report: WeightsReport, layers: Path, curves: Path, path: Path) -
         lead=" ".join(_lead(summary)),
         facts={"models": str(len(report.methods)), "pairs": str(len(summary))},
         sections=sections,
-        footer="Made by stedfm evaluate weights (package stedfm-hf). This page is self-contained. The folder also "
-        "holds the figures as PNG and SVG (figures), all metrics (results.json) and the distances of each tensor "
-        "(distances.parquet).",
+        footer=footer(
+            "evaluate weights",
+            "the figures as PNG and SVG (figures), all metrics (results.json) and the distances of each tensor "
+            "(distances.parquet)",
+        ),
     )
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from stedfm_hf.evaluation.extractors import Extractor
 from stedfm_hf.evaluation.features import features_folder
 from stedfm_hf.evaluation.protocol import ComparedFeatures, compare_features, read_splits
+from stedfm_hf.evaluation.report.content import MethodInfo
 from stedfm_hf.evaluation.report.robustness import FILES, Robustness, write_robustness_report
 from stedfm_hf.evaluation.report.robustness.evaluation import Measured
-from stedfm_hf.evaluation.report.shared import MethodInfo
 from stedfm_hf.evaluation.results import RobustnessResult
 from stedfm_hf.evaluation.robustness.acquisition import Acquisition, read_acquisition
 from stedfm_hf.evaluation.robustness.batches import (
@@ -134,7 +134,7 @@ def evaluate(
     return Robustness(
         command=compared.command,
         splits=splits,
-        training=compared.training,
+        data_notes=[*compared.training, *acquisition.notes],
         methods=methods,
         families=families,
         metric=metric,
@@ -145,7 +145,6 @@ def evaluate(
         ],
         chance=chance_level(splits, metric),
         measured=measured,
-        acquisition=acquisition.notes,
         examples=acquisition.examples(splits.test),
         settings=compared.settings,
         failed=compared.failed,

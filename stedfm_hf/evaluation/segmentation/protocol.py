@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from stedfm_hf.evaluation.report.files import PAGE
 from stedfm_hf.evaluation.report.segmentation import PER_IMAGE, RESULTS, write_segmentation_report
-from stedfm_hf.evaluation.report.shared import PAGE
 from stedfm_hf.evaluation.results import MaskResult
 from stedfm_hf.evaluation.segmentation.collecting import collect_results
 from stedfm_hf.evaluation.segmentation.fitting import (

@@ -9,12 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from stedfm_hf.evaluation.report.shared import UNKNOWN_SOURCES, MethodInfo, MethodSummaries
+from stedfm_hf.evaluation.report.content import ComparisonReport, MethodInfo, Methods
 from stedfm_hf.evaluation.robustness.curves import Curve, tolerance
 from stedfm_hf.evaluation.robustness.families import Family
 from stedfm_hf.images import StedImage
 from stedfm_hf.labels.labelled import LabelledImages
-from stedfm_hf.labels.splits import Splits, limitations_of
 
 FILES = (
     "accuracy.parquet",
@@ -57,46 +56,25 @@ class Measured:
         return list(dict.fromkeys(row["column"] for row in self.batches))
 
 
-@dataclass(frozen=True, eq=False)
-class Robustness(MethodSummaries):
-    """Results of `evaluate robustness`.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Robustness(Methods, ComparisonReport[LabelledImages]):
+    """Results of `evaluate robustness`; see `ComparisonReport` for the other fields.
 
     Attributes:
-        command: Name of the command.
-        splits: Training, validation and test images.
-        training: Sentences on the images that the models were trained on.
-        methods: Models, then baselines.
         families: Families of changes.
         metric: Metric of the curves.
         curves: Score of each method over the levels of each family.
         chance: Score of a constant prediction.
         measured: Rows on the embeddings and on real batches.
-        acquisition: Sentences on what the changes assume.
         examples: One test image at all levels, by family.
-        settings: Settings that determine the result, as JSON data.
-        failed: Reason why an image could not be read, by its image id.
-        seconds: Duration of each step, in seconds.
     """
 
-    command: str
-    splits: Splits[LabelledImages]
-    training: Sequence[str]
-    methods: Sequence[MethodInfo]
     families: Sequence[Family]
     metric: str
     curves: Sequence[Curve]
     chance: float
     measured: Measured
-    acquisition: Sequence[str]
     examples: Mapping[str, Sequence[StedImage]] = field(repr=False)
-    settings: Mapping[str, Any]
-    failed: Mapping[str, str]
-    seconds: Mapping[str, float]
-
-    @property
-    def test(self) -> LabelledImages:
-        """Test images."""
-        return self.splits.test
 
     @property
     def main(self) -> MethodInfo:
@@ -156,29 +134,13 @@ class Robustness(MethodSummaries):
             )
         return sorted(rows, key=lambda row: -row["mean_loss"])
 
-    def notes(self) -> list[str]:
-        """Return notes on the data and on what the changes assume."""
-        notes = [self.splits.description, *self.training, *self.acquisition]
-        if all(data.sources_unknown for data in self.splits.named().values()):
-            notes.append(UNKNOWN_SOURCES)
-        return notes
+    def data_record(self) -> dict[str, Any]:
+        """Return facts on the images as JSON data."""
+        return {"task": self.test.task, "classes": list(self.test.classes), "simulated": self.test.simulated}
 
-    def record(self) -> dict[str, Any]:
-        """Return all results as JSON data."""
-        limitations = limitations_of(self.test)
+    def results(self) -> dict[str, Any]:
+        """Return the metrics as JSON data."""
         return {
-            "command": self.command,
-            "data": {
-                "name": self.test.name,
-                "task": self.test.task,
-                "classes": list(self.test.classes),
-                "simulated": self.test.simulated,
-                "failed": dict(self.failed),
-            },
-            "split": {"description": self.splits.description, "splits": self.splits.facts()},
-            "conclusion": {"possible": not limitations, "limitations": limitations},
-            "methods": [asdict(each) for each in self.methods],
-            "notes": self.notes(),
             "primary_metric": self.metric,
             "chance": self.chance,
             "families": [
@@ -194,8 +156,6 @@ class Robustness(MethodSummaries):
             "tolerance": self.tolerances,
             "ranking": self.ranking,
             **asdict(self.measured),
-            "settings": dict(self.settings),
-            "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
         }
 
     def tables(self) -> dict[str, pa.Table]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from stedfm_hf.evaluation.report import sentences
+from stedfm_hf.evaluation.report.cells import NONE, nonbreaking
+from stedfm_hf.evaluation.report.files import PAGE, RESULTS, finite, write_table
 from stedfm_hf.evaluation.report.page import BASELINE_SENTENCES
 from stedfm_hf.evaluation.report.robustness.evaluation import Robustness, tolerance_text
 from stedfm_hf.evaluation.report.robustness.figures import plot_curves, plot_examples
@@ -15,22 +18,9 @@ from stedfm_hf.evaluation.report.robustness.sections import (
     readout_section,
     score_sections,
 )
-from stedfm_hf.evaluation.report.shared import (
-    NONE,
-    PAGE,
-    RESULTS,
-    SIMULATED,
-    baseline_descriptions,
-    failed_section,
-    finite,
-    limitation_sentences,
-    method_section,
-    nonbreaking,
-    page_facts,
-    write_table,
-)
+from stedfm_hf.evaluation.report.sections import failed_section, method_section, write_report_page
 from stedfm_hf.labels.splits import limitations_of
-from stedfm_hf.reports import ReportFigure, Section, Table, save_figure, style, write_page
+from stedfm_hf.reports import ReportFigure, Section, Table, save_figure, style
 from stedfm_hf.runs import counted, write_json
 
 _NAMES = {"accuracy": "accuracy", "label_accuracy": "label accuracy", "r2": "R²", "pearson_r": "Pearson r"}
@@ -59,8 +49,7 @@ def write_robustness_report(report: Robustness, folder: Path) -> None:
 
 def _write_page(report: Robustness, figures: Mapping[str, Path], path: Path) -> None:
     """Write the HTML page."""
-    simulated = " (simulated images)" if report.test.simulated else ""
-    sections = [Section("Data", [*report.notes(), *[SIMULATED] * report.test.simulated])]
+    sections = [Section("Data", [*report.notes(), *[sentences.SIMULATED] * report.test.simulated])]
     if report.families:
         sections += [_tolerances(report), _ranking(report), _curves(report, figures), _examples(report, figures)]
         sections.append(effect_section(report))
@@ -71,18 +60,19 @@ def _write_page(report: Robustness, figures: Mapping[str, Path], path: Path) -> 
     sections += batch_sections(report)
     if report.families:
         sections.append(_definitions(report))
-    descriptions = baseline_descriptions(report.methods, BASELINE_SENTENCES)
+    descriptions = sentences.baselines(report.methods, BASELINE_SENTENCES)
     sections.append(method_section([_protocol(report), *descriptions], report.methods, "method"))
     sections += failed_section("Images that could not be read", report.failed)
-    classes = {"classes": str(len(report.test.classes))} if report.test.classes else {}
-    write_page(
+    write_report_page(
         path,
-        title=f"Robustness: {report.test.name}{simulated}",
-        lead=" ".join(summary(report)),
-        facts=page_facts(report.splits.facts(), report.test, **classes),
+        command=report.command,
+        title="Robustness",
+        lead=summary(report),
+        test=report.test,
+        splits=report.splits.facts(),
+        facts={"classes": str(len(report.test.classes))} if report.test.classes else {},
         sections=sections,
-        footer=f"Made by stedfm {report.command} (package stedfm-hf). This page is self-contained. The folder also "
-        "holds the figures as PNG and SVG (figures), all metrics (results.json) and the tables as Parquet files.",
+        files="the figures as PNG and SVG (figures), all metrics (results.json) and the tables as Parquet files",
     )
 
 
@@ -117,7 +107,7 @@ def summary(report: Robustness) -> list[str]:
         report: Results.
     """
     limitations = limitations_of(report.test)
-    lines = limitation_sentences(limitations, simulated=report.test.simulated)
+    lines = sentences.limitations(limitations, simulated=report.test.simulated)
     if not report.families:
         return [*lines, *_batch_sentences(report)]
     first = report.main

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stedfm_hf.evaluation.report.cells import NONE, nonbreaking
 from stedfm_hf.evaluation.report.robustness.evaluation import Robustness
-from stedfm_hf.evaluation.report.shared import LEVEL as SIGNIFICANT
-from stedfm_hf.evaluation.report.shared import NONE, nonbreaking
+from stedfm_hf.evaluation.report.sentences import LEVEL as SIGNIFICANT
 from stedfm_hf.labels.splits import FEW_PER_CLASS
 from stedfm_hf.metrics.batch_effects import LEVEL
 from stedfm_hf.metrics.representation_scores import BATCH_SCORES, BIOLOGY_SCORES

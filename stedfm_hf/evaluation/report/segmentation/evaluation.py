@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from stedfm_hf.evaluation.report.shared import MethodInfo
+from stedfm_hf.evaluation.report.content import ClassSummaries, MethodInfo
 from stedfm_hf.evaluation.segmentation.scores import ScoredImage, Scorer
 from stedfm_hf.labels.annotated import AnnotatedImages
-from stedfm_hf.metrics.summary import ALL
 
 PRIMARY = "iou"
 """Metric reported first, by which methods are compared."""
@@ -43,7 +42,7 @@ class Example:
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentationEvaluation:
+class SegmentationEvaluation(ClassSummaries):
     """Results of `evaluate segmentation`.
 
     Attributes:
@@ -101,25 +100,6 @@ class SegmentationEvaluation:
         """Names of the metrics, in the order of the tables."""
         return list(dict.fromkeys(row["metric"] for row in self.summary))
 
-    def name(self, key: str) -> str:
-        """Return the name of a method.
-
-        Args:
-            key: Key of the method.
-        """
-        return next(each.name for each in self.methods if each.key == key)
-
-    def row(self, method: str, metric: str, each_class: str = ALL) -> dict[str, Any]:
-        """Return the summary of a metric and class for a method.
-
-        Args:
-            method: Key of the method.
-            metric: Name of the metric.
-            each_class: Name of the class; by default the mean over classes.
-        """
-        key = (method, metric, each_class)
-        return next(row for row in self.summary if (row["method"], row["metric"], row["class"]) == key)
-
     @property
     def main_method(self) -> MethodInfo:
         """Method reported first: the first model, or the best baseline without models."""
@@ -130,13 +110,7 @@ class SegmentationEvaluation:
 
     def best_baseline(self) -> str | None:
         """Return the key of the baseline with the highest mean, except guessing; None if there is none."""
-        means = {
-            each.key: self.row(each.key, PRIMARY)["mean"]
-            for each in self.methods
-            if each.kind == "baseline" and each.key not in ("constant", "chance")
-        }
-        known = {key: mean for key, mean in means.items() if mean is not None}
-        return max(known, key=lambda key: known[key]) if known else None
+        return self.best("baseline", PRIMARY, without=("constant", "chance"))
 
     def record(self) -> dict[str, Any]:
         """Return all results as JSON data."""

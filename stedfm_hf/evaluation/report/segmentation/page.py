@@ -6,26 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stedfm_hf.evaluation.report import sentences
+from stedfm_hf.evaluation.report.cells import decimals, difference_cells, interval, nonbreaking, with_interval
+from stedfm_hf.evaluation.report.files import PAGE, finite, write_table
+from stedfm_hf.evaluation.report.sections import comparison_section, failed_section, method_section, write_report_page
 from stedfm_hf.evaluation.report.segmentation.evaluation import PRIMARY, SegmentationEvaluation
 from stedfm_hf.evaluation.report.segmentation.figures import MAX_SIZE_PX, METRIC_NAMES, plot_figures
-from stedfm_hf.evaluation.report.shared import (
-    LEVEL,
-    NONE,
-    PAGE,
-    SIMULATED,
-    baseline_descriptions,
-    comparison_section,
-    failed_section,
-    finite,
-    limitation_sentences,
-    method_section,
-    nonbreaking,
-    page_facts,
-    verdicts,
-    write_table,
-)
 from stedfm_hf.evaluation.segmentation.scores import scores_to_table
-from stedfm_hf.reports import ReportFigure, Section, Table, write_page
+from stedfm_hf.reports import ReportFigure, Section, Table
 from stedfm_hf.runs import counted, some_of, write_json
 
 RESULTS, PER_IMAGE = "metrics.json", "per_image.parquet"
@@ -42,17 +30,8 @@ _BASELINES = {
 }
 
 
-def write_report_page(evaluation: SegmentationEvaluation, figures: Mapping[str, Path], path: Path) -> Path:
-    """Write the HTML page.
-
-    Args:
-        evaluation: Results.
-        figures: PNG file of each figure, by name.
-        path: File to write.
-
-    Returns:
-        The path.
-    """
+def _write_page(evaluation: SegmentationEvaluation, figures: Mapping[str, Path], path: Path) -> None:
+    """Write the HTML page."""
     sections = [_data(evaluation), _scores(evaluation, figures)]
     if evaluation.comparisons:
         sections.append(_comparisons(evaluation))
@@ -63,22 +42,17 @@ def write_report_page(evaluation: SegmentationEvaluation, figures: Mapping[str, 
         sections.append(_objects(evaluation))
     sections.append(_method(evaluation))
     sections += failed_section("Excluded images", evaluation.failed)
-    simulated = " (simulated images)" if evaluation.test.simulated else ""
-    return write_page(
+    write_report_page(
         path,
-        title=f"Segmentation: {evaluation.test.name}{simulated}",
-        lead=" ".join(summary(evaluation)),
-        facts=page_facts(
-            evaluation.splits,
-            evaluation.test,
-            classes=str(len(evaluation.shown_classes)),
-            protocol=evaluation.scorer.protocol,
-        ),
+        command=evaluation.command,
+        title="Segmentation",
+        lead=summary(evaluation),
+        test=evaluation.test,
+        splits=evaluation.splits,
+        facts={"classes": str(len(evaluation.shown_classes)), "protocol": evaluation.scorer.protocol},
         sections=sections,
-        footer=f"Made by stedfm {evaluation.command} (package stedfm-hf). This page is self-contained. The "
-        "folder also holds the figures as PNG and SVG (figures), all metrics (metrics.json) and the scores of "
-        "each image "
-        "(per_image.parquet).",
+        files="the figures as PNG and SVG (figures), all metrics (metrics.json) and the scores of each image "
+        "(per_image.parquet)",
     )
 
 
@@ -88,11 +62,11 @@ def summary(evaluation: SegmentationEvaluation) -> list[str]:
     Args:
         evaluation: Results.
     """
-    lines = limitation_sentences(evaluation.limitations, simulated=evaluation.test.simulated)
+    lines = sentences.limitations(evaluation.limitations, simulated=evaluation.test.simulated)
     first, best = evaluation.main_method, evaluation.best_baseline()
-    lines.append(f"{first.name} reaches a mean IoU of {_with_interval(evaluation.row(first.key, PRIMARY))}.")
+    lines.append(f"{first.name} reaches a mean IoU of {with_interval(evaluation.row(first.key, PRIMARY))}.")
     if first.kind != "baseline" and best is not None:
-        mean = _number(evaluation.row(best, PRIMARY)["mean"])
+        mean = decimals(evaluation.row(best, PRIMARY)["mean"])
         lines.append(f"The best baseline, {evaluation.name(best)}, reaches {mean}.")
     if not evaluation.limitations and first.kind != "baseline":
         compared = [
@@ -100,34 +74,16 @@ def summary(evaluation: SegmentationEvaluation) -> list[str]:
             for row in evaluation.comparisons
             if row["model"] == first.key and row["other"] not in ("constant", "chance")
         ]
-        if words := verdicts(compared, evaluation.name):
+        if words := sentences.verdicts(compared, evaluation.name):
             lines.append(f"On the same images, {first.name} is {words}.")
     return lines
-
-
-def _with_interval(row: Mapping[str, Any]) -> str:
-    """Format a mean with its confidence interval."""
-    text = _number(row["mean"])
-    if row["low"] is None:
-        return text
-    return f"{text} (95\u00a0% confidence interval {_number(row['low'])} to {_number(row['high'])})"
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    """Format a confidence interval."""
-    return NONE if row["low"] is None else f"{_number(row['low'])} to {_number(row['high'])}"
-
-
-def _number(value: float | None) -> str:
-    """Format a metric."""
-    return NONE if value is None else f"{value:.3f}"
 
 
 def _data(evaluation: SegmentationEvaluation) -> Section:
     """Return the section on the images."""
     test = evaluation.test
     text = [f"{evaluation.split_description} No source image is in two splits.", *evaluation.notes]
-    text += [SIMULATED] * test.simulated
+    text += [sentences.SIMULATED] * test.simulated
     if evaluation.warnings:
         text.append("Warning: " + ". ".join(evaluation.warnings) + ".")
     if test.without_mask:
@@ -167,7 +123,7 @@ def _scores(evaluation: SegmentationEvaluation, figures: Mapping[str, Path]) -> 
         cells = [
             cell
             for name in names
-            for cell in ([_number(found[name]["mean"])] + ([_interval(found[name])] if name == PRIMARY else []))
+            for cell in ([decimals(found[name]["mean"])] + ([interval(found[name])] if name == PRIMARY else []))
         ]
         rows.append((nonbreaking(each.name), *cells))
     header = (
@@ -177,10 +133,9 @@ def _scores(evaluation: SegmentationEvaluation, figures: Mapping[str, Path]) -> 
     over = "over classes" + (f" (without {', '.join(excluded)})" if excluded else "")
     caption = (
         f"Means over images, then {over}. IoU: intersection over union; AUPR: average precision, the area under the "
-        "precision-recall curve; AUROC: area under the ROC curve; PQ: panoptic quality. CI: 95 % confidence "
-        "interval of "
-        "the mean, from a bootstrap over source images, without the variation between training runs. Overlapping "
-        "intervals do not show that two methods are equal: see the pairwise comparisons. " + _undefined(evaluation)
+        "precision-recall curve; AUROC: area under the ROC curve; PQ: panoptic quality. CI: 95 % confidence interval "
+        "of the mean, from a bootstrap over source images, without the variation between training runs. "
+        f"{sentences.OVERLAPPING} {_undefined(evaluation)}"
     )
     report_figure = ReportFigure.from_png(
         figures["scores"],
@@ -206,24 +161,13 @@ def _undefined(evaluation: SegmentationEvaluation) -> str:
 
 def _comparisons(evaluation: SegmentationEvaluation) -> Section:
     """Return the section of the pairwise comparisons."""
+    tests = sentences.permutation_tests("on the same images, by their mean IoU over classes")
     return comparison_section(
         evaluation.comparisons,
-        first=evaluation.methods[0].name,
-        single_model=sum(each.kind != "baseline" for each in evaluation.methods) == 1,
-        noun="methods",
-        name=evaluation.name,
+        evaluation.methods,
         header=("difference of IoU", "95 % CI", "images"),
-        cells=lambda each: (
-            f"{each['difference']:+.3f}",
-            f"{each['low']:+.3f} to {each['high']:+.3f}",
-            str(each["images"]),
-        ),
-        text="Paired permutation tests on the same images, by their mean IoU over classes: p is the fraction of "
-        "10,000 "
-        "random permutations, which swap the scores of the two methods on whole source images, with a difference at "
-        "least as large (two-sided). P-values are corrected for all tests of this page by Holm's method; differences "
-        f"with a corrected p below {LEVEL} are significant. A result that is not significant does not show that two "
-        "methods are equal. Images without a defined IoU of both methods are excluded.",
+        cells=lambda each: (*difference_cells(each), str(each["images"])),
+        text=f"{tests} {sentences.NOT_SIGNIFICANT} Images without a defined IoU of both methods are excluded.",
         limited=bool(evaluation.limitations),
     )
 
@@ -261,9 +205,9 @@ def _classes(evaluation: SegmentationEvaluation, figures: Mapping[str, Path]) ->
             rows.append(
                 (
                     f"{each_class}: {nonbreaking(each.name)}",
-                    *(_number(found[name]["mean"]) for name in names[:1]),
-                    _interval(primary),
-                    *(_number(found[name]["mean"]) for name in names[1:]),
+                    *(decimals(found[name]["mean"]) for name in names[:1]),
+                    interval(primary),
+                    *(decimals(found[name]["mean"]) for name in names[1:]),
                     str(primary["images"]),
                     str(primary["undefined"]),
                 )
@@ -308,10 +252,10 @@ def _objects(evaluation: SegmentationEvaluation) -> Section:
             rows.append(
                 (
                     f"{each_class}: {nonbreaking(each.name)}" if has_classes else nonbreaking(each.name),
-                    _number(counts["value"]),
-                    _interval(counts),
-                    _number(found["pq"]["value"]),
-                    _number(found["sq"]["value"]),
+                    decimals(counts["value"]),
+                    interval(counts),
+                    decimals(found["pq"]["value"]),
+                    decimals(found["sq"]["value"]),
                     *(f"{counts[name]:,}" for name in ("true_positives", "false_negatives", "false_positives")),
                 )
             )
@@ -346,7 +290,7 @@ def _method(evaluation: SegmentationEvaluation) -> Section:
         )
     if any(each.kind == "zero-shot" for each in evaluation.methods):
         text.append(_zero_shot(evaluation))
-    text += [*baseline_descriptions(evaluation.methods, _BASELINES), _protocol(evaluation)]
+    text += [*sentences.baselines(evaluation.methods, _BASELINES), _protocol(evaluation)]
     return method_section(text, evaluation.methods, "method")
 
 
@@ -398,5 +342,5 @@ def write_segmentation_report(evaluation: SegmentationEvaluation, folder: Path) 
     scores = [each for method_scores in evaluation.scores.values() for each in method_scores]
     write_table(scores_to_table(scores, evaluation.test.classes), folder / PER_IMAGE)
     figures = plot_figures(evaluation, folder / "figures")
-    write_report_page(evaluation, figures, folder / PAGE)
+    _write_page(evaluation, figures, folder / PAGE)
     write_json(folder / RESULTS, finite(evaluation.record()))
