@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stedfm_hf.evaluation.extractors import EncoderExtractor, Extractor, load_extractors
+from stedfm_hf.evaluation.extractors import EncoderExtractor, Extractor
 from stedfm_hf.evaluation.features import prepare_for_search
 from stedfm_hf.evaluation.patches import Patches, patch_features, patches_of, sample_queries
+from stedfm_hf.evaluation.protocol import extractors_of, methods_of
 from stedfm_hf.evaluation.rankings import (
     NOT_TOUCHING,
     OTHER_IMAGES,
@@ -21,8 +22,8 @@ from stedfm_hf.evaluation.rankings import (
     reference_values,
     summarise_rankings,
 )
-from stedfm_hf.evaluation.report import MethodInfo
-from stedfm_hf.evaluation.report.files import PAGE, RESULTS
+from stedfm_hf.evaluation.report.content import CHANCE, MethodInfo
+from stedfm_hf.evaluation.report.files import RESULTS, open_report
 from stedfm_hf.evaluation.report.page import BASELINE_SENTENCES
 from stedfm_hf.evaluation.report.retrieval import FILES, RetrievalReport, write_retrieval_report
 from stedfm_hf.evaluation.results import RetrievalResult
@@ -33,7 +34,8 @@ from stedfm_hf.labels.annotated import AnnotatedImages, parse_classes, read_anno
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.metrics.ranking import Ranking, retrieval_scores
 from stedfm_hf.runs import Manifest, Progress, UserError, print_note, read_json
-from stedfm_hf.runs.output import Output, open_output
+from stedfm_hf.runs.failures import record_failures
+from stedfm_hf.runs.output import Output
 from stedfm_hf.weights.models import ModelSource
 
 PROTOCOL = (
@@ -131,42 +133,25 @@ def run_patch_retrieval(settings: RetrievalSettings, models: Sequence[ModelSourc
     )
     splits = searched_split(read, settings.split)
     baselines = [name for name in settings.baselines if name in PATCH_BASELINES]
-    extractors = load_extractors(
-        models,
-        baselines,
-        data=splits.test,
-        device=settings.device,
-        precision=settings.precision,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-    )
+    extractors = extractors_of(settings, models, baselines, splits.test)
+    methods = methods_of(extractors, baselines)
     size = _patch_size(extractors)
     named = {each.key: each.key for each in extractors if each.kind == "model"}
     keep, notes = exclude_training_images(named, splits.test)
     splits = splits.take({"train": keep, "test": keep})
-    with open_output(
-        settings.output,
-        "evaluate retrieval",
-        settings,
-        results=(RESULTS, PAGE),
-        temporary=FILES,
-        resolved={
-            "data": splits.test.name,
-            "data_checksums": {"test": splits.test.fingerprint},
-            "classes": list(splits.test.classes),
-            "patch_size": size,
-            "models": {each.key: each.identity.get("weights") for each in extractors},
-            "chance": "chance" in baselines,
-        },
-        model=", ".join(each.name for each in extractors if each.kind == "model"),
-        weights_sha256=extractors[0].identity.get("weights"),
-        seed=settings.seed,
-        overwrite=settings.overwrite,
-    ) as output:
+    resolved = {
+        "data": splits.test.name,
+        "data_checksums": {"test": splits.test.fingerprint},
+        "classes": list(splits.test.classes),
+        "patch_size": size,
+        "models": {each.key: each.identity.get("weights") for each in extractors},
+        "chance": CHANCE in methods,
+    }
+    with open_report("evaluate retrieval", settings, methods, files=FILES, resolved=resolved) as output:
         if output.finished:
             output.report_finished()
         else:
-            _run(output, settings, splits, extractors, "chance" in baselines, size, notes)
+            _run(output, settings, splits, extractors, methods, size, notes)
     result = RetrievalResult(output.path, output.manifest, dict(read_json(output.path / RESULTS)))
     result.print_notes()
     return result
@@ -195,7 +180,7 @@ def _run(
     settings: RetrievalSettings,
     splits: Splits[AnnotatedImages],
     extractors: Sequence[Extractor],
-    chance: bool,
+    methods: Sequence[MethodInfo],
     size: int,
     notes: Sequence[str],
 ) -> None:
@@ -219,7 +204,6 @@ def _run(
     search = _Search(data, patches, numbers, labels, classes, reference)
     print_note(f"{data.name}: {len(patches):,} patches of {size} pixels, {len(numbers):,} queries")
     rankings: dict[tuple[str, str], Ranking] = {}
-    methods = [MethodInfo(each.key, each.name, each.kind, each.identity.get("weights")) for each in extractors]
     seconds = 0.0
     for extractor in extractors:
         start = time.monotonic()
@@ -227,10 +211,9 @@ def _run(
         seconds += time.monotonic() - start
         (prepared,) = prepare_for_search(features, extractor, zscore=settings.zscore)
         rankings |= {(extractor.key, setting): found for setting, found in search.rank(prepared, settings.k).items()}
-    if chance:
-        methods.append(MethodInfo("chance", "Chance", "baseline", None))
+    if CHANCE in methods:
         equal = np.ones((len(patches), 1))
-        rankings |= {("chance", setting): found for setting, found in search.rank(equal, settings.k).items()}
+        rankings |= {(CHANCE.key, setting): found for setting, found in search.rank(equal, settings.k).items()}
     queries, primary = search.queries(), "auroc" if reference else "aupr"
     models = [each.key for each in methods if each.kind == "model"]
     report = RetrievalReport(
@@ -287,9 +270,7 @@ def _readable(splits: Splits[AnnotatedImages], manifest: Manifest) -> Splits[Ann
             data.stored(number)
         except (ValueError, OSError) as error:
             failed[image_id] = " ".join(str(error).split())
-    for image_id, reason in failed.items():
-        print_note(f"error: {image_id}: {reason}")
-        manifest.failed(image_id, reason)
+    record_failures(failed, manifest)
     kept = ~np.isin(data.image_ids, list(failed))
     if not kept.any():
         raise UserError(f"{data.name}: none of {len(data)} images can be read. Check the files")

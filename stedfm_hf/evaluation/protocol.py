@@ -14,19 +14,22 @@ import numpy as np
 from stedfm_hf.evaluation.extractors import Extractor, load_extractors
 from stedfm_hf.evaluation.features import SplitFeatures, compute_split_features, exclude_images, features_folder
 from stedfm_hf.evaluation.report import Evaluation, MethodInfo, write_report
-from stedfm_hf.evaluation.report.files import OTHER_FILES, PAGE, RESULTS
+from stedfm_hf.evaluation.report.content import CHANCE
+from stedfm_hf.evaluation.report.files import OTHER_FILES, RESULTS, open_report
 from stedfm_hf.evaluation.results import ComparisonResult
 from stedfm_hf.evaluation.scoring import Run, compare, summarise
 from stedfm_hf.evaluation.settings import ComparisonSettings, KnnSettings, ProbeSettings
 from stedfm_hf.evaluation.splits import evaluation_splits, exclude_training_images, leave_one_out
 from stedfm_hf.evaluation.trials import ALL, knn_runs, probe_runs
 from stedfm_hf.inference.loading import choose_device
+from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.labels.labelled import LabelledImages, read_labelled, sample_per_class
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import UserError, print_note, read_json
 from stedfm_hf.runs.dask_cluster import open_cluster
 from stedfm_hf.runs.executors import Workers
-from stedfm_hf.runs.output import Output, open_output
+from stedfm_hf.runs.failures import record_failures
+from stedfm_hf.runs.output import Output
 from stedfm_hf.weights.models import ModelSource
 
 DEFAULT_COUNTS = (10, 25, 50, 100)
@@ -236,41 +239,60 @@ def compare_features(
     """
     baselines = () if settings.baselines == ["none"] else tuple(settings.baselines)
     with open_cluster(settings.cluster) as cluster:
-        extractors = load_extractors(
-            sources,
-            baselines,
-            data=splits.train,
-            device=settings.device,
-            precision=settings.precision,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-        )
+        extractors = extractors_of(settings, sources, baselines, splits.train)
+        methods = methods_of(extractors, baselines)
         models = {each.key: each.key for each in extractors if each.kind == "model"}
         keep, notes = exclude_training_images(models, splits.test, min_classes=2 * (splits.test.task != "regression"))
         tested = splits.take({"test": keep})
-        with open_output(
-            settings.output,
-            command,
-            settings,
-            results=(RESULTS, PAGE),
-            temporary=files,
-            resolved={
-                "data": splits.train.name,
-                "data_checksums": {name: data.fingerprint for name, data in tested.named().items()},
-                "models": {each.key: each.identity.get("weights") for each in extractors},
-                "chance": "chance" in baselines,
-                **resolved,
-            },
-            model=", ".join(each.name for each in extractors if each.kind == "model"),
-            weights_sha256=extractors[0].identity.get("weights"),
-            seed=settings.seed,
-            overwrite=settings.overwrite,
-        ) as output:
+        known = {
+            "data": splits.train.name,
+            "data_checksums": {name: data.fingerprint for name, data in tested.named().items()},
+            "models": {each.key: each.identity.get("weights") for each in extractors},
+            "chance": CHANCE in methods,
+            **resolved,
+        }
+        with open_report(command, settings, methods, files=files, resolved=known) as output:
             if output.finished:
                 output.report_finished()
             else:
-                _run(output, settings, splits, keep, notes, extractors, baselines, write, cluster)
+                _run(output, settings, splits, keep, notes, extractors, methods, write, cluster)
     return output, dict(read_json(output.path / RESULTS))
+
+
+def extractors_of(
+    settings: ComparisonSettings,
+    sources: Sequence[ModelSource],
+    baselines: Sequence[str],
+    data: LabelledImages | AnnotatedImages,
+) -> list[Extractor]:
+    """Load the models, then the baselines except chance.
+
+    Args:
+        settings: Settings of the command.
+        sources: Models to evaluate.
+        baselines: Names of the baselines.
+        data: Images whose mean and standard deviation normalise the input of the untrained network.
+    """
+    return load_extractors(
+        sources,
+        baselines,
+        data=data,
+        device=settings.device,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+    )
+
+
+def methods_of(extractors: Sequence[Extractor], baselines: Sequence[str]) -> list[MethodInfo]:
+    """Return the models and baselines, with chance if it is one of the baselines.
+
+    Args:
+        extractors: Models, then baselines, except chance.
+        baselines: Names of the baselines.
+    """
+    methods = [MethodInfo(each.key, each.name, each.kind, each.identity.get("weights")) for each in extractors]
+    return [*methods, CHANCE] if CHANCE.key in baselines else methods
 
 
 def _run(
@@ -280,7 +302,7 @@ def _run(
     keep: np.ndarray,
     notes: list[str],
     extractors: Sequence[Extractor],
-    baselines: Sequence[str],
+    methods: Sequence[MethodInfo],
     write: Write,
     cluster: Workers | None,
 ) -> None:
@@ -300,16 +322,11 @@ def _run(
             splits, extractor, None if cache is None else Path(cache), cluster
         )
         failed = unusable | failed
-    for image_id, reason in failed.items():
-        print_note(f"error: {image_id}: {reason}")
-        manifest.failed(image_id, reason)
+    record_failures(failed, manifest)
     extracted = time.monotonic()
     for image_id in splits.test.image_ids[~keep].tolist():
         manifest.skipped(image_id, "a model was trained or selected on its source image")
     splits, usable = exclude_images(splits, features, keep)
-    methods = [MethodInfo(each.key, each.name, each.kind, each.identity.get("weights")) for each in extractors]
-    if "chance" in baselines:
-        methods.append(MethodInfo("chance", "Chance", "baseline", None))
     compared = ComparedFeatures(
         command=manifest.command,
         splits=splits,

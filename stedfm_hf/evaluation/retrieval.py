@@ -11,6 +11,7 @@ import numpy as np
 from stedfm_hf.evaluation.features import prepare_for_search
 from stedfm_hf.evaluation.protocol import ComparedFeatures, compare_features
 from stedfm_hf.evaluation.rankings import Queries, compare_rankings, rank_images, summarise_rankings
+from stedfm_hf.evaluation.report.content import CHANCE
 from stedfm_hf.evaluation.report.page import BASELINE_SENTENCES
 from stedfm_hf.evaluation.report.retrieval import FILES, RetrievalReport, write_retrieval_report
 from stedfm_hf.evaluation.results import RetrievalResult
@@ -90,6 +91,6 @@ def _features(compared: ComparedFeatures) -> dict[str, np.ndarray]:
         _, found[extractor.key] = prepare_for_search(
             by_split["train"], extractor, by_split["test"], zscore=bool(compared.settings["zscore"])
         )
-    if any(each.key == "chance" for each in compared.methods):
-        found["chance"] = np.ones((len(compared.splits.test), 1))
+    if CHANCE in compared.methods:
+        found[CHANCE.key] = np.ones((len(compared.splits.test), 1))
     return found

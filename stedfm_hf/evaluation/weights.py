@@ -16,7 +16,7 @@ from safetensors import safe_open
 from transformers.utils import cached_file
 
 from stedfm_hf.evaluation.report.content import MethodInfo
-from stedfm_hf.evaluation.report.files import PAGE, RESULTS
+from stedfm_hf.evaluation.report.files import RESULTS, open_report
 from stedfm_hf.evaluation.report.weights import FILES, WeightsReport, write_weights_report
 from stedfm_hf.evaluation.results import WeightsResult
 from stedfm_hf.evaluation.settings import WeightsSettings
@@ -28,7 +28,6 @@ from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.files import read_json
 from stedfm_hf.runs.manifest import Manifest
-from stedfm_hf.runs.output import open_output
 from stedfm_hf.runs.progress import Progress
 from stedfm_hf.runs.quiet import quiet_transformers
 from stedfm_hf.weights.damage import INDEX, explained
@@ -73,18 +72,9 @@ def run_weights(settings: WeightsSettings, models: Sequence[ModelSource]) -> Wei
     compared = _with_unique_names([stored_weights(model) for model in models])
     if settings.baselines != ["none"]:
         compared.append(untrained_weights(compared[0], settings.seed))
-    with open_output(
-        settings.output,
-        "evaluate weights",
-        settings,
-        results=(RESULTS, PAGE),
-        temporary=FILES,
-        resolved={"models": {each.info.key: each.info.weights_sha256 for each in compared}},
-        model=", ".join(each.info.name for each in compared if each.info.kind == "model"),
-        weights_sha256=compared[0].info.weights_sha256,
-        seed=settings.seed,
-        overwrite=settings.overwrite,
-    ) as output:
+    methods = [each.info for each in compared]
+    resolved = {"models": {each.key: each.weights_sha256 for each in methods}}
+    with open_report("evaluate weights", settings, methods, files=FILES, resolved=resolved) as output:
         if output.finished:
             output.report_finished()
         else:
@@ -92,7 +82,7 @@ def run_weights(settings: WeightsSettings, models: Sequence[ModelSource]) -> Wei
             began = time.monotonic()
             table = compare_weights(compared)
             _record(table, compared, output.manifest)
-            report = WeightsReport([each.info for each in compared], table, settings.seed, time.monotonic() - began)
+            report = WeightsReport(methods, table, settings.seed, time.monotonic() - began)
             write_weights_report(report, output.path)
     return WeightsResult(output.path, output.manifest, dict(read_json(output.path / RESULTS)))
 

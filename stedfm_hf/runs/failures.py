@@ -1,9 +1,10 @@
-"""Report items that failed, of commands that need all of them before they write a result."""
+"""Report items that failed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from stedfm_hf.runs.manifest import Manifest
 from stedfm_hf.runs.progress import print_note
 from stedfm_hf.runs.wording import counted
 
@@ -12,7 +13,7 @@ MOST_PRINTED = 10
 
 
 def print_failed(failed: Mapping[str, str]) -> None:
-    """Print why items failed, one line for each of the first ones.
+    """Print why the first items failed, one line each, for commands that need all items.
 
     Args:
         failed: Reason by item.
@@ -21,3 +22,15 @@ def print_failed(failed: Mapping[str, str]) -> None:
         print_note(f"error: {name}: {failed[name]}")
     if len(failed) > MOST_PRINTED:
         print_note(f"error: {counted(len(failed) - MOST_PRINTED, 'item')} more failed; the manifest lists them")
+
+
+def record_failures(failed: Mapping[str, str], manifest: Manifest) -> None:
+    """Print all failed items, and record them.
+
+    Args:
+        failed: Reason why an item failed, by its name.
+        manifest: Manifest of the output.
+    """
+    for name, reason in failed.items():
+        print_note(f"error: {name}: {reason}")
+        manifest.failed(name, reason)

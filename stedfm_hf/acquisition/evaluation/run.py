@@ -24,6 +24,7 @@ from stedfm_hf.evaluation.splits import exclude_training_images, searched_split
 from stedfm_hf.labels.annotated import AnnotatedImages, parse_classes, read_annotated
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import Progress, UserError, counted, print_note, read_json
+from stedfm_hf.runs.failures import record_failures
 from stedfm_hf.runs.files import remove_path
 from stedfm_hf.runs.options import REFERENCE
 from stedfm_hf.runs.output import Output, open_output
@@ -124,9 +125,7 @@ def _run(
         UserError: If no image can be scored.
     """
     data, manifest, began = work.data, work.manifest, time.monotonic()
-    for image_id, reason in data.failed.items():
-        print_note(f"error: {image_id}: {reason}")
-        manifest.failed(image_id, reason)
+    record_failures(data.failed, manifest)
     print_note(
         f"{data.name}: {counted(len(data), 'annotated image')} of {counted(data.source_count, 'source')} to score"
     )

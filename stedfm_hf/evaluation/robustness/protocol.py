@@ -11,8 +11,8 @@ import numpy as np
 
 from stedfm_hf.evaluation.extractors import Extractor
 from stedfm_hf.evaluation.features import features_folder
-from stedfm_hf.evaluation.protocol import ComparedFeatures, compare_features, read_splits
-from stedfm_hf.evaluation.report.content import MethodInfo
+from stedfm_hf.evaluation.protocol import ComparedFeatures, compare_features, methods_of, read_splits
+from stedfm_hf.evaluation.report.content import CHANCE
 from stedfm_hf.evaluation.report.robustness import FILES, Robustness, write_robustness_report
 from stedfm_hf.evaluation.report.robustness.evaluation import Measured
 from stedfm_hf.evaluation.results import RobustnessResult
@@ -119,11 +119,10 @@ def evaluate(
         *(each for each in compared.extractors if each.kind == "baseline"),
     ]
     found = {each.key: _predict(each, compared, settings, acquisition, seeds) for each in extractors}
-    methods = [MethodInfo(each.key, each.name, each.kind, each.identity.get("weights")) for each in extractors]
-    if any(each.key == "chance" for each in compared.methods):
+    methods = methods_of(extractors, [each.key for each in compared.methods])
+    if CHANCE in methods:
         first = next(iter(found.values())).changed
-        found["chance"] = _Evaluated({}, constant_predictions(splits, first))
-        methods.append(MethodInfo("chance", "Chance", "baseline", None))
+        found[CHANCE.key] = _Evaluated({}, constant_predictions(splits, first))
     metric = primary_metric(splits, settings.protocol)
     measured = Measured()
     print_note("measuring effects on embeddings")

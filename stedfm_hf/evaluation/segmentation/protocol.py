@@ -33,6 +33,7 @@ from stedfm_hf.evaluation.splits import exclude_training_images, select_split
 from stedfm_hf.labels.annotated import AnnotatedImages, parse_classes, read_annotated
 from stedfm_hf.labels.splits import ONE_SPLIT, Splits
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, print_note, read_json, some_of
+from stedfm_hf.runs.failures import record_failures
 from stedfm_hf.runs.output import Output, open_output
 from stedfm_hf.weights.models import ModelSource
 
@@ -119,9 +120,7 @@ def _run(
         UserError: If no image can be scored.
     """
     test, manifest, began = splits.test, output.manifest, time.monotonic()
-    for image_id, reason in test.failed.items():
-        print_note(f"error: {image_id}: {reason}")
-        manifest.failed(image_id, reason)
+    record_failures(test.failed, manifest)
     without_mask = test.without_mask
     skipped = (
         f"; skipped {counted(len(without_mask), 'image')} without a mask: {some_of(without_mask)}"
