@@ -6,8 +6,9 @@ Baselines are fitted on the training images and predict the maps of one image at
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence, Sized
-from typing import Protocol, Self
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from skimage.filters import threshold_otsu
@@ -18,47 +19,22 @@ Regions = Sequence[np.ndarray | None]
 """Mask of the annotated pixels of each image (H, W) bool; None if all pixels are annotated."""
 
 
-class Baseline(Protocol):
-    """Segmentation method that is fitted on annotated images.
+class Baseline(ABC):
+    """Segmentation method that is fitted on annotated images; by default to the frequency of each class only.
 
     Classes are exclusive in single-label masks: a pixel then belongs to its most probable class, as in
     `score_image(..., exclusive=True)`.
 
     Attributes:
         name: Name in reports.
+        frequencies: Frequency of each class among the annotated pixels (L,), after fitting.
     """
 
     name: str
-
-    def fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions | None = None) -> Self:
-        """Fit the baseline.
-
-        Args:
-            images: Scaled images (C, H, W) in [0, 1].
-            targets: Masks of all classes (L, H, W) of each image.
-            regions: Masks of the annotated pixels; None if all pixels are annotated.
-
-        Returns:
-            The fitted baseline.
-        """
-        ...
-
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        """Predict the maps of all classes (L, H, W) float32 in [0, 1].
-
-        Args:
-            image: Scaled image (C, H, W) in [0, 1].
-        """
-        ...
-
-
-class _FrequencyBaseline:
-    """Baseline that is fitted to the frequency of each class only."""
-
     frequencies: np.ndarray = np.zeros(0)
 
     def fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions | None = None) -> Self:
-        """Compute the frequency of each class.
+        """Fit the baseline.
 
         Args:
             images: Scaled images (C, H, W) in [0, 1].
@@ -72,10 +48,34 @@ class _FrequencyBaseline:
             UserError: If there are no annotated images or pixels.
         """
         self.frequencies = class_frequencies(targets, regions)
+        self._fit(images, targets, [None] * len(images) if regions is None else regions)
         return self
 
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """Predict the maps of all classes.
 
-class Constant(_FrequencyBaseline):
+        Args:
+            image: Scaled image (C, H, W) in [0, 1].
+
+        Returns:
+            Maps (L, H, W) float32 in [0, 1].
+
+        Raises:
+            UserError: If the baseline is not fitted.
+        """
+        if not len(self.frequencies):
+            raise UserError("this baseline is not fitted; call fit(images, targets) first")
+        return self._predict(image)
+
+    def _fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions) -> None:  # noqa: B027
+        """Fit more than the frequencies, which is all that the simplest baselines need."""
+
+    @abstractmethod
+    def _predict(self, image: np.ndarray) -> np.ndarray:
+        """Predict the maps after fitting."""
+
+
+class Constant(Baseline):
     """Constant prediction: every class or, for exclusive classes, the most frequent class.
 
     Its IoU is the fraction of true pixels, which is high for dense masks.
@@ -94,21 +94,13 @@ class Constant(_FrequencyBaseline):
     def __init__(self, *, exclusive: bool = False) -> None:
         self.exclusive = exclusive
 
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        """Predict 1 for each class in the training images; for exclusive classes, their frequencies.
-
-        Args:
-            image: Scaled image (C, H, W) in [0, 1].
-
-        Returns:
-            Maps (L, H, W) float32 in [0, 1].
-        """
-        check_fitted(self.frequencies)
+    def _predict(self, image: np.ndarray) -> np.ndarray:
+        """Predict 1 for each class in the training images; for exclusive classes, their frequencies."""
         values = self.frequencies if self.exclusive else self.frequencies > 0
         return np.broadcast_to(values[:, None, None], (len(values), *image.shape[1:])).astype(np.float32)
 
 
-class Otsu(_FrequencyBaseline):
+class Otsu(Baseline):
     """Otsu's threshold: pixels above it belong to every class.
 
     For exclusive classes, bright pixels belong to the most frequent class, and other pixels to the background.
@@ -129,16 +121,8 @@ class Otsu(_FrequencyBaseline):
     def __init__(self, *, exclusive: bool = False, background: int = 0, channel: int = 0) -> None:
         self.exclusive, self.background, self.channel = exclusive, background, channel
 
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        """Predict the bright pixels for each class.
-
-        Args:
-            image: Scaled image (C, H, W) in [0, 1].
-
-        Returns:
-            Maps (L, H, W) float32 in [0, 1].
-        """
-        check_fitted(self.frequencies)
+    def _predict(self, image: np.ndarray) -> np.ndarray:
+        """Predict the bright pixels for each class."""
         plane = select_channel(image, self.channel)
         bright = np.broadcast_to(plane > threshold_otsu(plane), (len(self.frequencies), *plane.shape))
         return combine_classes(bright, self.frequencies, self.background if self.exclusive else None)
@@ -224,13 +208,7 @@ def combine_classes(masks: np.ndarray, frequencies: np.ndarray, background: int 
     return maps.astype(np.float32)
 
 
-def check_fitted(learned: Sized) -> None:
-    """Raise a UserError if a baseline is not fitted."""
-    if not len(learned):
-        raise UserError("this baseline is not fitted; call fit(images, targets) first")
-
-
-class Chance(_FrequencyBaseline):
+class Chance(Baseline):
     """Random pixels, as frequent in each class as in the training images.
 
     For a class with frequency p, the expected IoU is p / (2 - p), the AUPR p, and the AUROC 0.5.
@@ -252,16 +230,8 @@ class Chance(_FrequencyBaseline):
     def __init__(self, *, exclusive: bool = False, seed: int = 0) -> None:
         self.exclusive, self.seed = exclusive, seed
 
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        """Predict random maps: 0 or 1 for exclusive classes, otherwise values that are 0.5 or more in a fraction p.
-
-        Args:
-            image: Scaled image (C, H, W) in [0, 1].
-
-        Returns:
-            Maps (L, H, W) float32 in [0, 1].
-        """
-        check_fitted(self.frequencies)
+    def _predict(self, image: np.ndarray) -> np.ndarray:
+        """Predict random maps: 0 or 1 for exclusive classes, otherwise values that are 0.5 or more in a fraction p."""
         rng = np.random.default_rng([self.seed, zlib.crc32(np.ascontiguousarray(image).tobytes())])
         shape = (image.shape[-2], image.shape[-1])
         if self.exclusive:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 from skimage.feature import multiscale_basic_features
 from sklearn.ensemble import RandomForestClassifier
 
-from stedfm_hf.evaluation.segmentation.baselines import Regions, check_fitted, class_frequencies, region_pixels
+from stedfm_hf.evaluation.segmentation.baselines import Baseline, Regions, region_pixels
 from stedfm_hf.runs import UserError
 
 SIGMA_MIN, SIGMA_MAX = 0.5, 8.0
@@ -41,7 +40,7 @@ def pixel_features(image: np.ndarray) -> np.ndarray:
     )
 
 
-class PixelForest:
+class PixelForest(Baseline):
     """Random forest on the features of single pixels, without a network.
 
     The training pixels are sampled uniformly from all annotated pixels, so that probabilities follow class
@@ -74,31 +73,12 @@ class PixelForest:
         seed: int = 0,
     ) -> None:
         self.exclusive, self.n_pixels, self.seed = exclusive, n_pixels, seed
-        self.options = {
-            "n_estimators": n_estimators,
-            "min_samples_leaf": min_samples_leaf,
-            "random_state": seed,
-            "n_jobs": 1,
-        }
-        self.forest: RandomForestClassifier | None = None
-        self.classes = 0
+        self.forest = RandomForestClassifier(
+            n_estimators=n_estimators, min_samples_leaf=min_samples_leaf, random_state=seed, n_jobs=1
+        )
 
-    def fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions | None = None) -> Self:
-        """Fit the forest on a random sample of annotated pixels.
-
-        Args:
-            images: Scaled images (C, H, W) in [0, 1].
-            targets: Masks of all classes (L, H, W) of each image.
-            regions: Masks of the annotated pixels; None if all pixels are annotated.
-
-        Returns:
-            The fitted baseline.
-
-        Raises:
-            UserError: If there are no annotated images or pixels.
-        """
-        self.classes = len(class_frequencies(targets, regions))
-        regions = regions or [None] * len(images)
+    def _fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions) -> None:
+        """Fit the forest on a random sample of annotated pixels."""
         sizes = [region_pixels(target, region).shape[1] for target, region in zip(targets, regions, strict=True)]
         sample = self._sample(sizes)
         features, truth = [], []
@@ -113,23 +93,13 @@ class PixelForest:
         targets_to_fit = labels.argmax(axis=1) if self.exclusive else labels.astype(np.int64)
         if targets_to_fit.ndim == 2 and targets_to_fit.shape[1] == 1:
             targets_to_fit = targets_to_fit[:, 0]
-        self.forest = RandomForestClassifier(**self.options).fit(np.concatenate(features), targets_to_fit)
-        return self
+        self.forest.fit(np.concatenate(features), targets_to_fit)
 
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        """Predict the probability of each class for each pixel.
-
-        Args:
-            image: Scaled image (C, H, W) in [0, 1].
-
-        Returns:
-            Maps (L, H, W) float32 in [0, 1].
-        """
-        check_fitted([] if self.forest is None else [self.forest])
-        assert self.forest is not None
+    def _predict(self, image: np.ndarray) -> np.ndarray:
+        """Predict the probability of each class for each pixel."""
         features = pixel_features(image)
         probabilities = self.forest.predict_proba(features.reshape(-1, features.shape[-1]))
-        maps = np.zeros((self.classes, features.shape[0] * features.shape[1]), np.float32)
+        maps = np.zeros((len(self.frequencies), features.shape[0] * features.shape[1]), np.float32)
         if self.exclusive:  # classes without sampled pixels have no column, and probability 0
             maps[self.forest.classes_] = probabilities.T
         else:
@@ -138,7 +108,7 @@ class PixelForest:
             values = self.forest.classes_ if multilabel else [self.forest.classes_]
             for plane, each, class_values in zip(maps, by_class, values, strict=True):
                 plane[:] = each[:, class_values == 1].sum(axis=1)
-        return maps.reshape(self.classes, *features.shape[:2])
+        return maps.reshape(len(maps), *features.shape[:2])
 
     def _sample(self, sizes: Sequence[int]) -> list[np.ndarray]:
         """Sample at most `n_pixels` pixels of all images together, and return their sorted numbers in each image.

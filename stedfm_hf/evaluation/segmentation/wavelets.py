@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 from scipy.ndimage import correlate1d
 from scipy.stats import median_abs_deviation
 
 from stedfm_hf.evaluation.segmentation.baselines import (
+    Baseline,
     Regions,
-    check_fitted,
-    class_frequencies,
     combine_classes,
     region_pixels,
     select_channel,
@@ -59,7 +57,7 @@ def wavelet_planes(plane: np.ndarray, scales: int) -> np.ndarray:
     return np.stack(planes)
 
 
-class WaveletSpots:
+class WaveletSpots(Baseline):
     """Bright spots at several wavelet scales.
 
     A pixel belongs to a spot if its coefficients at all selected scales exceed a threshold, in standard deviations of
@@ -97,26 +95,11 @@ class WaveletSpots:
         self.choices = list(itertools.product([tuple(each) for each in scales], thresholds))
         self.settings: list[tuple[tuple[int, ...], float]] = []
         """Scales and threshold of each class, after fitting."""
-        self.frequencies = np.zeros(0)
 
-    def fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions | None = None) -> Self:
-        """Select scales and threshold of each class.
-
-        Args:
-            images: Scaled images (C, H, W) in [0, 1].
-            targets: Masks of all classes (L, H, W) of each image.
-            regions: Masks of the annotated pixels; None if all pixels are annotated.
-
-        Returns:
-            The fitted baseline.
-
-        Raises:
-            UserError: If there are no annotated images or pixels.
-        """
-        self.frequencies = class_frequencies(targets, regions)
+    def _fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions) -> None:
+        """Select scales and threshold of each class."""
         scores = np.zeros((len(images), len(self.choices), len(self.frequencies)))
-        for number, (image, target) in enumerate(zip(images, targets, strict=True)):
-            region = None if regions is None else regions[number]
+        for number, (image, target, region) in enumerate(zip(images, targets, regions, strict=True)):
             planes, truth = self._planes(image), region_pixels(target, region) > 0.5
             for choice, (scales, threshold) in enumerate(self.choices):
                 predicted = region_pixels(_spots(planes, scales, threshold)[None], region)
@@ -125,18 +108,9 @@ class WaveletSpots:
         defined = ~np.isnan(scores)
         means = np.where(defined, scores, 0.0).sum(axis=0) / np.maximum(defined.sum(axis=0), 1)
         self.settings = [self.choices[choice] for choice in means.argmax(axis=0)]
-        return self
 
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        """Predict the spots of each class.
-
-        Args:
-            image: Scaled image (C, H, W) in [0, 1].
-
-        Returns:
-            Maps (L, H, W) float32 in [0, 1].
-        """
-        check_fitted(self.settings)
+    def _predict(self, image: np.ndarray) -> np.ndarray:
+        """Predict the spots of each class."""
         planes = self._planes(image)
         found = np.stack([_spots(planes, scales, threshold) for scales, threshold in self.settings])
         return combine_classes(found, self.frequencies, self.background if self.exclusive else None)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Self
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stedfm_hf.evaluation.segmentation import Chance, Otsu, Scorer, assign_folds, make_baselines
+from stedfm_hf.evaluation.segmentation import Baseline, Chance, Otsu, Scorer, assign_folds, make_baselines
 from stedfm_hf.evaluation.segmentation.fitting import CrossValidatedBaseline, untrained_baselines
 from stedfm_hf.evaluation.segmentation.scores import scores_from_table, scores_to_table
 from stedfm_hf.evaluation.splits import select_split
@@ -36,16 +35,15 @@ def squares(count: int, per_source: int = 1, classes: Sequence[str] | None = Non
     return from_arrays("squares", images, masks, classes=classes, sources=sources)
 
 
-class Memory:
+class Memory(Baseline):
     """Baseline that is perfect on training images and predicts background otherwise."""
 
     name = "memory"
 
-    def fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: object = None) -> Self:
+    def _fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: object) -> None:
         self.known = {image.tobytes(): np.asarray(target) for image, target in zip(images, targets, strict=True)}
-        return self
 
-    def predict(self, image: np.ndarray) -> np.ndarray:
+    def _predict(self, image: np.ndarray) -> np.ndarray:
         background = np.zeros((2, *image.shape[1:]))
         background[0] = 1
         return self.known.get(image.tobytes(), background)
