@@ -38,6 +38,10 @@ class ReportResult(OutputResult, ABC):
     def tables(self) -> Iterator[str]:
         """Yield the tables of metrics."""
 
+
+class EvaluationResult(ReportResult):
+    """Result with a report on the images of a data set."""
+
     def print_notes(self) -> None:
         """Print the notes and limitations of the report on standard error."""
         for note in (*self.record.get("warnings", ()), *self.record["notes"]):
@@ -49,7 +53,7 @@ class ReportResult(OutputResult, ABC):
 
 
 @dataclass(frozen=True)
-class ComparisonResult(ReportResult):
+class ComparisonResult(EvaluationResult):
     """Result of `evaluate knn` and `evaluate probe`."""
 
     def tables(self) -> Iterator[str]:
@@ -68,7 +72,7 @@ class ComparisonResult(ReportResult):
 
 
 @dataclass(frozen=True)
-class RetrievalResult(ReportResult):
+class RetrievalResult(EvaluationResult):
     """Result of `evaluate retrieval`."""
 
     def tables(self) -> Iterator[str]:
@@ -90,7 +94,7 @@ class RetrievalResult(ReportResult):
 
 
 @dataclass(frozen=True)
-class RobustnessResult(ReportResult):
+class RobustnessResult(EvaluationResult):
     """Result of `evaluate robustness`."""
 
     def tables(self) -> Iterator[str]:
@@ -122,7 +126,7 @@ def _effect(row: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class MaskResult(ReportResult):
+class MaskResult(EvaluationResult):
     """Result of `evaluate segmentation`."""
 
     def tables(self) -> Iterator[str]:
@@ -143,21 +147,11 @@ class MaskResult(ReportResult):
 
 
 @dataclass(frozen=True)
-class WeightsResult(OutputResult):
-    """Result of `evaluate weights`.
+class WeightsResult(ReportResult):
+    """Result of `evaluate weights`."""
 
-    Attributes:
-        record: All metrics, as in the JSON file of the output folder.
-    """
-
-    record: dict[str, Any] = field(repr=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all metrics."""
-        return {"report": str(self.output / "report.html"), **self.record}
-
-    def summary(self) -> str:
-        """Return a table with a row for each pair of models, the pairs without result, and the path of the report."""
+    def tables(self) -> Iterator[str]:
+        """Yield a table with a row for each pair of models, and a line for each pair without result."""
         rows = [
             [f"{each['first']} – {each['second']}", str(each["tensors"])]
             + [
@@ -168,12 +162,10 @@ class WeightsResult(OutputResult):
             for each in self.record["pairs"]
         ]
         header = ["pair", "tensors", *(f"{name}{word}" for name in METRICS for word in ("", ", area"))]
-        failed = [
-            f"{each['first']} – {each['second']}: not compared, no tensor has the same name and shape"
-            for each in self.record["pairs"]
-            if not each["tensors"]
-        ]
-        return "\n".join([text_table(header, rows), *failed, str(self.output / "report.html")])
+        yield text_table(header, rows)
+        for each in self.record["pairs"]:
+            if not each["tensors"]:
+                yield f"{each['first']} – {each['second']}: not compared, no tensor has the same name and shape"
 
 
 def format_mean(row: dict[str, Any], with_interval: bool) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from stedfm_hf.discovery.search.regions import Box
 from stedfm_hf.evaluation.report.content import UNKNOWN_SOURCES, ClassSummaries, MethodInfo
-from stedfm_hf.evaluation.results import ReportResult, format_mean
+from stedfm_hf.evaluation.results import EvaluationResult, format_mean
 from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.metrics.summary import ALL
 from stedfm_hf.runs.wording import text_table
@@ -153,7 +153,7 @@ class FindReport(ClassSummaries):
 
 
 @dataclass(frozen=True)
-class FindEvaluation(ReportResult):
+class FindEvaluation(EvaluationResult):
     """Result of `evaluate find`."""
 
     def tables(self) -> Iterator[str]:

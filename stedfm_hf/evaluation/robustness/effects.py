@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -53,40 +53,65 @@ def one_class_per_source(data: LabelledImages) -> np.ndarray | None:
     return data.labels if len(pairs) == data.source_count else None
 
 
-def change_effects(
-    method: str,
-    extractor: Extractor,
-    train: np.ndarray,
-    changed: LevelFeatures,
-    families: Sequence[Family],
-    test: LabelledImages,
-    seed: int,
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True, eq=False)
+class ChangedImages:
+    """Embeddings of the same test images at all levels of the changes, by one method.
+
+    Attributes:
+        extractor: Model or baseline.
+        train: Features of the unchanged training images (n, d).
+        features: Features of the test images at all levels.
+        families: Families of changes.
+        test: Test images.
+        seed: Random seed of the changes to use.
+    """
+
+    extractor: Extractor
+    train: np.ndarray
+    features: LevelFeatures
+    families: Sequence[Family]
+    test: LabelledImages
+    seed: int
+
+    def at(self, family: Family, level: float) -> np.ndarray:
+        """Return the features (n, d) at a level.
+
+        Args:
+            family: Family of changes.
+            level: Level of the family.
+        """
+        return self.features[family.name, level, self.seed]
+
+    def comparable(self, family: Family) -> tuple[np.ndarray, ...]:
+        """Return the features at all levels of a family; see `comparable`.
+
+        Args:
+            family: Family of changes.
+        """
+        return comparable(self.train, self.extractor, *(self.at(family, level) for level in family.levels))
+
+
+def change_effects(changed: ChangedImages) -> list[dict[str, Any]]:
     """Measure how far each change moves the embeddings of the same images.
 
     P-values of all levels of all families are corrected together by Holm's method.
 
     Args:
-        method: Key of the method.
-        extractor: Model or baseline.
-        train: Features of the unchanged training images (n, d).
-        changed: Features of the test images at all levels.
-        families: Families of changes.
-        test: Test images.
-        seed: Random seed of the changes to use.
+        changed: Embeddings at all levels.
 
     Returns:
         A row for each changed level; see `effect_row`.
     """
-    labels, found = one_class_per_source(test), dict[tuple[str, float], BatchEffect]()
-    for family in families:
-        arrays = comparable(train, extractor, *(changed[family.name, level, seed] for level in family.levels))
+    test, found = changed.test, dict[tuple[str, float], BatchEffect]()
+    labels = one_class_per_source(test)
+    for family in changed.families:
+        arrays = changed.comparable(family)
         for level, values in zip(family.levels[1:], arrays[1:], strict=True):
             found[family.name, level] = paired_batch_effect(arrays[0], values, sources=test.sources, labels=labels)
     called = call_effects({repr(key): effect for key, effect in found.items()})
-    by_name = {family.name: family for family in families}
+    by_name = {family.name: family for family in changed.families}
     return [
-        effect_row(method, name, called[repr((name, level))])
+        effect_row(changed.extractor.key, name, called[repr((name, level))])
         | {"level": level, "label": by_name[name].label(level), "unit": by_name[name].unit}
         for name, level in found
     ]
@@ -109,35 +134,19 @@ def effect_row(method: str, family: str, effect: BatchEffect) -> dict[str, Any]:
     }
 
 
-def change_scores(
-    method: str,
-    extractor: Extractor,
-    train: np.ndarray,
-    changed: LevelFeatures,
-    families: Sequence[Family],
-    test: LabelledImages,
-    seed: int,
-    *,
-    reference: bool,
-) -> list[dict[str, Any]]:
+def change_scores(changed: ChangedImages, *, reference: bool) -> list[dict[str, Any]]:
     """Compute the representation scores of each family: the levels are the batches.
 
     Args:
-        method: Key of the method.
-        extractor: Model or baseline.
-        train: Features of the unchanged training images (n, d).
-        changed: Features of the test images at all levels.
-        families: Families of changes.
-        test: Test images, with one class each.
-        seed: Random seed of the changes to use.
+        changed: Embeddings at all levels, of test images with one class each.
         reference: Whether mAP is that of the reference protocol.
 
     Returns:
         A row for each family; see `score_row`.
     """
-    rows = []
-    for family in families:
-        arrays = comparable(train, extractor, *(changed[family.name, level, seed] for level in family.levels))
+    rows, test = [], changed.test
+    for family in changed.families:
+        arrays = changed.comparable(family)
         scores = representation_scores(
             np.concatenate(arrays),
             np.tile(test.labels, len(arrays)),
@@ -145,7 +154,7 @@ def change_scores(
             sources=np.tile(test.sources, len(arrays)),
             reference=reference,
         )
-        rows.append(score_row(method, family.name, scores))
+        rows.append(score_row(changed.extractor.key, family.name, scores))
     return rows
 
 
@@ -168,37 +177,26 @@ def score_row(method: str, family: str, scores: RepresentationScores) -> dict[st
     }
 
 
-def readout(
-    method: str,
-    extractor: Extractor,
-    changed: LevelFeatures,
-    families: Sequence[Family],
-    test: LabelledImages,
-    seed: int,
-) -> list[dict[str, Any]]:
+def readout(changed: ChangedImages) -> list[dict[str, Any]]:
     """Predict the level of each family from the embedding by ridge regression, cross-validated over source images.
 
     Args:
-        method: Key of the method.
-        extractor: Model or baseline.
-        changed: Features of the test images at all levels.
-        families: Families of changes; those without an order are left out.
-        test: Test images.
-        seed: Random seed of the changes to use.
+        changed: Embeddings at all levels.
 
     Returns:
-        A row for each family: Pearson's r, the mean absolute error `mae` in the unit of the family with its interval
-        over source images, and `mae_mean`, that of the mean level; NaN with a `reason` if there are too few sources.
+        A row for each ordered family: Pearson's r, the mean absolute error `mae` in the unit of the family with its
+        interval over source images, and `mae_mean`, that of the mean level; NaN with a `reason` if there are too few
+        sources.
     """
-    rows = []
-    for family in families:
+    rows, test, extractor = [], changed.test, changed.extractor
+    for family in changed.families:
         levels = [level for level in family.levels if math.isfinite(level)]
         if not family.ordered:
             continue
-        row: dict[str, Any] = {"method": method, "family": family.name, "unit": family.unit, "reason": None}
+        row: dict[str, Any] = {"method": extractor.key, "family": family.name, "unit": family.unit, "reason": None}
         truth = np.repeat(np.array(levels), len(test))
         sources = np.tile(test.sources, len(levels))
-        features = np.concatenate([changed[family.name, level, seed] for level in levels])
+        features = np.concatenate([changed.at(family, level) for level in levels])
         if test.source_count < FOLDS:
             missing = dict.fromkeys(("pearson_r", "mae", "mae_low", "mae_high", "mae_mean"), math.nan)
             rows.append(row | missing | {"reason": f"fewer than {FOLDS} source images"})

@@ -26,6 +26,7 @@ from stedfm_hf.evaluation.robustness.batches import (
 )
 from stedfm_hf.evaluation.robustness.curves import score_curve
 from stedfm_hf.evaluation.robustness.effects import (
+    ChangedImages,
     called_rows,
     change_effects,
     change_scores,
@@ -194,14 +195,12 @@ def _measure_changes(
     acquisition: Acquisition,
 ) -> None:
     """Add effect sizes, scores and readout of the changes on the embeddings of one method."""
-    test, families, train = compared.splits.test, acquisition.families, compared.features[extractor.key]["train"]
-    measured.effects += change_effects(extractor.key, extractor, train, changed, families, test, 0)
-    measured.readout += readout(extractor.key, extractor, changed, families, test, 0)
+    test, train = compared.splits.test, compared.features[extractor.key]["train"]
+    images = ChangedImages(extractor, train, changed, acquisition.families, test, seed=0)
+    measured.effects += change_effects(images)
+    measured.readout += readout(images)
     if test.task == "classes":
-        reference = settings.protocol == "reference"
-        measured.scores += change_scores(
-            extractor.key, extractor, train, changed, families, test, 0, reference=reference
-        )
+        measured.scores += change_scores(images, reference=settings.protocol == "reference")
 
 
 def _measure_batches(
