@@ -15,8 +15,9 @@ from stedfm_hf.acquisition.settings import FitFinderSettings
 from stedfm_hf.data.sources import Source, find_sources
 from stedfm_hf.evaluation.segmentation.scores import target_masks
 from stedfm_hf.images import StedImage
-from stedfm_hf.labels.annotated import AnnotatedImages, parse_classes, read_annotated
+from stedfm_hf.labels.annotated import AnnotatedImages
 from stedfm_hf.labels.labelled.reading import source_of
+from stedfm_hf.labels.reading import read_annotated_images
 from stedfm_hf.labels.training_sources import source_ids
 from stedfm_hf.runs import UserError, sha256_file, some_of
 
@@ -190,15 +191,7 @@ def read_annotations(settings: FitFinderSettings, patch_size: int) -> MaskedImag
     """
     if settings.clicks is not None:
         return _read_clicks(settings, patch_size)
-    splits = read_annotated(
-        settings.dataset,
-        masks=settings.masks,
-        classes=parse_classes(settings.classes),
-        target_type=settings.target_type,
-        series=settings.series,
-        channel=settings.channel,
-        source_pattern=settings.source_pattern,
-    )
+    splits = read_annotated_images(settings)
     return MaskedImages(splits)
 
 

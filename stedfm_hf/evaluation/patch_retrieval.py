@@ -30,7 +30,8 @@ from stedfm_hf.evaluation.results import RetrievalResult
 from stedfm_hf.evaluation.settings import PATCH_BASELINES, RetrievalSettings
 from stedfm_hf.evaluation.splits import exclude_training_images, searched_split
 from stedfm_hf.images import StedImage
-from stedfm_hf.labels.annotated import AnnotatedImages, parse_classes, read_annotated
+from stedfm_hf.labels.annotated import AnnotatedImages
+from stedfm_hf.labels.reading import read_annotated_images
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.metrics.ranking import Ranking, retrieval_scores
 from stedfm_hf.runs import Manifest, Progress, UserError, print_note, read_json
@@ -122,15 +123,7 @@ def run_patch_retrieval(settings: RetrievalSettings, models: Sequence[ModelSourc
         settings: Settings of the command.
         models: Models to evaluate.
     """
-    read = read_annotated(
-        settings.dataset,
-        masks=settings.masks,
-        classes=parse_classes(settings.classes),
-        target_type=settings.target_type,
-        series=settings.series,
-        channel=settings.channel,
-        source_pattern=settings.source_pattern,
-    )
+    read = read_annotated_images(settings)
     splits = searched_split(read, settings.split)
     baselines = [name for name in settings.baselines if name in PATCH_BASELINES]
     extractors = extractors_of(settings, models, baselines, splits.test)

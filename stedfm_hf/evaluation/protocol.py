@@ -23,7 +23,8 @@ from stedfm_hf.evaluation.splits import evaluation_splits, exclude_training_imag
 from stedfm_hf.evaluation.trials import ALL, knn_runs, probe_runs
 from stedfm_hf.inference.loading import choose_device
 from stedfm_hf.labels.annotated import AnnotatedImages
-from stedfm_hf.labels.labelled import LabelledImages, read_labelled, sample_per_class
+from stedfm_hf.labels.labelled import LabelledImages, sample_per_class
+from stedfm_hf.labels.reading import read_labelled_images
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import UserError, print_note, read_json
 from stedfm_hf.runs.dask_cluster import open_cluster
@@ -100,14 +101,7 @@ def read_splits(settings: ComparisonSettings) -> Splits[LabelledImages]:
     Raises:
         UserError: If the images cannot be read or split.
     """
-    read = read_labelled(
-        settings.dataset,
-        settings.split,
-        target=settings.target,
-        series=settings.series,
-        channel=settings.channel,
-        source_pattern=settings.source_pattern,
-    )
+    read = read_labelled_images(settings, settings.split)
     one_split = isinstance(settings, KnnSettings) and settings.leave_one_out
     return leave_one_out(read) if one_split else evaluation_splits(read)
 

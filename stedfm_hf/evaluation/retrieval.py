@@ -17,7 +17,7 @@ from stedfm_hf.evaluation.report.retrieval import FILES, RetrievalReport, write_
 from stedfm_hf.evaluation.results import RetrievalResult
 from stedfm_hf.evaluation.settings import RetrievalSettings
 from stedfm_hf.evaluation.splits import searched_split
-from stedfm_hf.labels.labelled import read_labelled
+from stedfm_hf.labels.reading import read_labelled_images
 from stedfm_hf.metrics.ranking import Ranking
 from stedfm_hf.runs import UserError
 from stedfm_hf.weights.models import ModelSource
@@ -37,13 +37,7 @@ def run_retrieval(settings: RetrievalSettings, models: Sequence[ModelSource]) ->
         settings: Settings of the command.
         models: Models to evaluate.
     """
-    read = read_labelled(
-        settings.dataset,
-        target=settings.target,
-        series=settings.series,
-        channel=settings.channel,
-        source_pattern=settings.source_pattern,
-    )
+    read = read_labelled_images(settings)
     splits = searched_split(read, settings.split)
     if splits.test.task != "classes":
         raise UserError(f"{splits.test.name}: evaluate retrieval needs one class for each image; set --target")

@@ -17,7 +17,8 @@ from stedfm_hf.generation.names import find_pipeline, is_pipeline
 from stedfm_hf.generation.settings import AttributeFitSettings
 from stedfm_hf.images import StedImage
 from stedfm_hf.inference.loading import load_encoder
-from stedfm_hf.labels.labelled import LabelledImages, read_labelled
+from stedfm_hf.labels.labelled import LabelledImages
+from stedfm_hf.labels.reading import read_labelled_images
 from stedfm_hf.labels.sourced import sha256_of
 from stedfm_hf.modeling.conditioning_stedfm import fingerprint
 from stedfm_hf.modeling.image_processing_stedfm import StedFmImageProcessor
@@ -149,14 +150,7 @@ def embed_labelled(settings: AttributeFitSettings) -> EmbeddedImages:
     source = None if is_pipeline(settings.model) else find_model(settings.model)
     if source is None:
         find_pipeline(str(settings.model))
-    splits = read_labelled(
-        settings.dataset,
-        settings.split,
-        target=settings.target,
-        series=settings.series,
-        channel=settings.channel,
-        source_pattern=settings.source_pattern,
-    )
+    splits = read_labelled_images(settings, settings.split)
     if source is not None:
         encoder = load_encoder(source, device=settings.device)
         shown, name, size = source.given, encoder.name, _common_size(splits.values(), encoder.processor)

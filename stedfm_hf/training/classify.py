@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from stedfm_hf.labels.labelled import LabelledImages, read_labelled, sample_fraction, sample_per_class
+from stedfm_hf.labels.labelled import LabelledImages, sample_fraction, sample_per_class
+from stedfm_hf.labels.reading import read_labelled_images
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.modeling.modeling_stedfm import StedFmForImageClassification
 from stedfm_hf.runs import atomic_path, counted
@@ -174,13 +175,7 @@ def read_splits(settings: ClassificationSettings) -> Splits[LabelledImages]:
         UserError: The data set does not have a named split, has a source image in two splits, or has no training
             image of a class.
     """
-    read = read_labelled(
-        settings.dataset,
-        target=settings.target,
-        series=settings.series,
-        channel=settings.channel,
-        source_pattern=settings.source_pattern,
-    )
+    read = read_labelled_images(settings)
     return splits_for_training(read, settings)
 
 

@@ -23,13 +23,12 @@ import pyarrow.parquet as pq
 from stedfm_hf.labels.annotated import (
     AnnotatedImages,
     class_warnings,
-    parse_classes,
-    read_annotated,
     sample_fraction,
     sample_per_class,
 )
 from stedfm_hf.labels.annotated.sampling import shuffled
 from stedfm_hf.labels.annotated.stored import BACKGROUND
+from stedfm_hf.labels.reading import read_annotated_images
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.modeling.modeling_stedfm import StedFmModel
 from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
@@ -208,15 +207,7 @@ def read_splits(settings: SegmentationSettings, *, image_size: int) -> Splits[An
         UserError: The data set does not have a named split, has a source image in two splits, or has no training
             image of a class.
     """
-    read = read_annotated(
-        settings.dataset,
-        masks=settings.masks,
-        classes=parse_classes(settings.classes),
-        target_type=settings.target_type,
-        series=settings.series,
-        channel=settings.channel,
-        source_pattern=settings.source_pattern,
-    )
+    read = read_annotated_images(settings)
     splits = splits_for_training(read, settings)
     if without_mask := [image_id for each in read.values() for image_id in each.without_mask]:
         description = (

@@ -21,7 +21,8 @@ from stedfm_hf.acquisition.finders import import_skops
 from stedfm_hf.acquisition.settings import EvaluateFindSettings
 from stedfm_hf.evaluation.report.files import PAGE, RESULTS
 from stedfm_hf.evaluation.splits import exclude_training_images, searched_split
-from stedfm_hf.labels.annotated import AnnotatedImages, parse_classes, read_annotated
+from stedfm_hf.labels.annotated import AnnotatedImages
+from stedfm_hf.labels.reading import read_annotated_images
 from stedfm_hf.labels.splits import Splits
 from stedfm_hf.runs import Progress, UserError, counted, print_note, read_json
 from stedfm_hf.runs.failures import record_failures
@@ -43,15 +44,7 @@ def run_evaluation(settings: EvaluateFindSettings, models: Sequence[ModelSource]
     """
     if "forest" in settings.methods:
         import_skops()  # a missing package is reported before the images are embedded
-    read = read_annotated(
-        settings.dataset,
-        masks=settings.masks,
-        classes=parse_classes(settings.classes),
-        target_type=settings.target_type,
-        series=settings.series,
-        channel=settings.channel,
-        source_pattern=settings.source_pattern,
-    )
+    read = read_annotated_images(settings)
     splits = searched_split(read, settings.split)
     classes = foreground_classes(splits.test)
     groups = load_groups(settings, models, splits.test, classes)

@@ -30,7 +30,8 @@ from stedfm_hf.evaluation.segmentation.scores import PARTS, ScoreCache, Scorer, 
 from stedfm_hf.evaluation.segmentation.zero_shot import load_zero_shot
 from stedfm_hf.evaluation.settings import MaskSettings
 from stedfm_hf.evaluation.splits import exclude_training_images, select_split
-from stedfm_hf.labels.annotated import AnnotatedImages, parse_classes, read_annotated
+from stedfm_hf.labels.annotated import AnnotatedImages
+from stedfm_hf.labels.reading import read_annotated_images
 from stedfm_hf.labels.splits import ONE_SPLIT, Splits
 from stedfm_hf.runs import Manifest, Progress, UserError, counted, print_note, read_json, some_of
 from stedfm_hf.runs.failures import record_failures
@@ -169,15 +170,7 @@ def read_splits(settings: MaskSettings) -> Splits[AnnotatedImages]:
     Raises:
         UserError: If the images cannot be read or split.
     """
-    read = read_annotated(
-        settings.dataset,
-        masks=settings.masks,
-        classes=parse_classes(settings.classes),
-        target_type=settings.target_type,
-        series=settings.series,
-        channel=settings.channel,
-        source_pattern=settings.source_pattern,
-    )
+    read = read_annotated_images(settings)
     if settings.folds is None:
         return _split_of(read, settings.split)
     if settings.split is None and len(read) > 1:

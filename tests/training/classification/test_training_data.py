@@ -27,7 +27,7 @@ def settings_of(**options: Any) -> ClassificationSettings:
 
 
 def read(monkeypatch: pytest.MonkeyPatch, splits: dict[str, LabelledImages], **words: Any) -> Splits[LabelledImages]:
-    monkeypatch.setattr(classify, "read_labelled", lambda *_, **__: splits)
+    monkeypatch.setattr(classify, "read_labelled_images", lambda *_, **__: splits)
     return read_splits(settings_of(**words))
 
 
