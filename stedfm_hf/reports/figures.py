@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,25 @@ def scale_bar(axes: Axes, shape: tuple[int, int], pixel_size_nm: float, *, avoid
         fontweight="bold",
     )
     text.set_path_effects([patheffects.withStroke(linewidth=2.0, foreground="black", alpha=0.8)])
+
+
+def plot_outline(
+    axes: Axes, mask: np.ndarray, colour: str, linewidth: float, effects: Sequence[patheffects.AbstractPathEffect] = ()
+) -> None:
+    """Plot the outlines of a mask (H, W) over its image.
+
+    Args:
+        axes: Axes of the image.
+        mask: Pixels to outline (H, W) bool.
+        colour: Colour of the lines.
+        linewidth: Width of the lines, in points.
+        effects: Effects of the lines, such as a dark edge.
+    """
+    padded = np.pad(mask.astype(np.float32), 1)  # closes outlines at the border of the image
+    if padded.any():
+        rows, columns = (np.arange(length) - 1 for length in padded.shape)
+        lines = axes.contour(columns, rows, padded, levels=[0.5], colors=[colour], linewidths=linewidth)
+        lines.set_path_effects(list(effects))
 
 
 def scatter_images(

@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from stedfm_hf.acquisition.evaluation.results import Example, FindReport
+from stedfm_hf.evaluation.report.score_figure import emphasise_models, plot_scores
 from stedfm_hf.reports.figures import (
     GRID,
-    INK,
     MUTED,
     display_limits,
     label_colours,
+    plot_outline,
     save_figure,
     shortened,
     show_image,
@@ -26,8 +27,6 @@ from stedfm_hf.reports.figures import (
     wrapped,
 )
 
-MAX_POINTS = 400
-"""Largest number of images to plot for each method."""
 _GREYS = ("#3A3F45", "#616E7C", "#8A94A0", "#A9B1BA", "#C3C9CF")
 """Colours of baselines."""
 _LINES = ("-", "--", "-.", ":")
@@ -72,30 +71,17 @@ def _scores(report: FindReport) -> Figure:
     figure = Figure(figsize=(7.6, 0.32 * count + 0.9))
     (axes,) = figure.subplots(1, len(levels), squeeze=False, sharey=True, gridspec_kw={"wspace": 0.08})
     values = _image_means(report)
-    colours = line_styles(report)
+    styles = line_styles(report)
+    colours = [styles[each.key]["color"] if each.kind == "model" else MUTED for each in report.methods]
     for column, (each_axes, level) in enumerate(zip(axes, levels, strict=True)):
-        for number, each in enumerate(report.methods):
-            row, colour = report.row(each.key, level), colours[each.key]["color"] if each.kind == "model" else MUTED
-            points = values[each.key, level][:MAX_POINTS]
-            # A fixed jitter, so that the figure is reproducible.
-            jitter = 0.3 * (((np.arange(len(points)) * 0.618) % 1) - 0.5)
-            each_axes.plot(points, number + jitter, ".", color=colour, ms=4.5, alpha=0.4, mew=0, zorder=1)
-            if row["mean"] is None:
-                continue
-            if row["low"] is not None:
-                each_axes.plot([row["low"], row["high"]], [number, number], color=colour, lw=2.4, zorder=2)
-            each_axes.plot(row["mean"], number, "o", color=colour, ms=6.5, mec="white", mew=1.0, zorder=3)
-        each_axes.set(xlim=(-0.02, 1.02), ylim=(count - 0.5, -0.5), xlabel="average precision", title=level)
+        rows = [report.row(each.key, level) for each in report.methods]
+        points = [values[each.key, level] for each in report.methods]
+        plot_scores(each_axes, rows, points, colours, size=6.5, alpha=0.4)
+        each_axes.set(xlabel="average precision", title=level)
         each_axes.set_xticks(*_TICKS)
         each_axes.set_yticks(range(count), [shortened(each.name, 36) for each in report.methods], fontsize=8.5)
-        each_axes.tick_params(axis="y", length=0, labelleft=column == 0)
-        each_axes.grid(axis="x", color=GRID, lw=0.7)
-        each_axes.set_axisbelow(True)
-        each_axes.spines["left"].set_visible(False)
-    for label, each in zip(axes[0].get_yticklabels(), report.methods, strict=True):
-        label.set_color(INK)
-        label.set_parse_math(False)
-        label.set_fontweight("bold" if each.kind == "model" else "normal")
+        each_axes.tick_params(axis="y", labelleft=column == 0)
+    emphasise_models(axes[0], report.methods)
     return figure
 
 
@@ -235,10 +221,7 @@ def _examples(report: FindReport) -> Figure:
 
 
 def _outline(axes: Axes, mask: np.ndarray, colour: str) -> None:
-    """Plot the outlines of a mask; padding closes those at the border."""
+    """Plot the outlines of a mask, and show its pixels only."""
+    plot_outline(axes, mask, colour, 0.8)
     height, width = mask.shape
-    padded = np.pad(mask.astype(np.float32), 1)
-    if padded.any():
-        rows, cols = np.arange(height + 2) - 1, np.arange(width + 2) - 1
-        axes.contour(cols, rows, padded, levels=[0.5], colors=[colour], linewidths=0.8)
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))

@@ -120,21 +120,21 @@ class ComparisonReport(ABC, Generic[Images]):
 
     Attributes:
         command: Name of the command.
-        splits: Training, validation and test images.
-        data_notes: Sentences on the images that the models were trained on, and on what is assumed of the test images.
-        methods: Models, then baselines.
         settings: Settings that determine the result, as JSON data.
         failed: Reason why an image could not be read, by its image id.
         seconds: Duration of each step, in seconds.
+        splits: Training, validation and test images.
+        data_notes: Sentences on the images that the models were trained on, and on what is assumed of the test images.
+        methods: Models, then baselines.
     """
 
     command: str
-    splits: Splits[Images]
-    data_notes: Sequence[str]
-    methods: Sequence[MethodInfo]
     settings: Mapping[str, Any]
     failed: Mapping[str, str]
     seconds: Mapping[str, float]
+    splits: Splits[Images]
+    data_notes: Sequence[str]
+    methods: Sequence[MethodInfo]
 
     @property
     def test(self) -> Images:

@@ -14,14 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import ndimage
 
+from stedfm_hf.evaluation.report.score_figure import emphasise_models, plot_scores
 from stedfm_hf.evaluation.report.segmentation.evaluation import PRIMARY, Example, SegmentationEvaluation
 from stedfm_hf.evaluation.segmentation.scores import image_means
 from stedfm_hf.reports.figures import (
     GRID,
-    INK,
     MUTED,
     display_limits,
     label_colours,
+    plot_outline,
     save_figure,
     shortened,
     show_image,
@@ -40,8 +41,6 @@ METRIC_NAMES = {
     "sq": "SQ of objects",
 }
 """Names of the metrics in reports."""
-MAX_POINTS = 400
-"""Largest number of images to plot for each method."""
 _MARKS = "osD^vP*X"
 
 
@@ -70,30 +69,19 @@ def _scores(evaluation: SegmentationEvaluation) -> Figure:
     count = len(evaluation.methods)
     figure = Figure(figsize=(7.2, 0.42 * count + 0.9))
     (axes,) = figure.subplots(1, len(metrics), squeeze=False, sharey=True, gridspec_kw={"wspace": 0.08})
+    model = label_colours(["model"])["model"]
+    colours = [model if each.kind != "baseline" else MUTED for each in evaluation.methods]
     for column, (each_axes, metric) in enumerate(zip(axes, metrics, strict=True)):
-        for number, each in enumerate(evaluation.methods):
-            row = evaluation.row(each.key, metric)
-            colour = label_colours(["model"])["model"] if each.kind != "baseline" else MUTED
-            values = image_means(evaluation.scores[each.key], evaluation.test.background, metric)
-            values = values[np.isfinite(values)][:MAX_POINTS]
-            # A fixed jitter, so that the figure is reproducible.
-            jitter = 0.3 * (((np.arange(len(values)) * 0.618) % 1) - 0.5)
-            each_axes.plot(values, number + jitter, ".", color=colour, ms=4.5, alpha=0.45, mew=0, zorder=1)
-            if row["mean"] is None:
-                continue
-            if row["low"] is not None:
-                each_axes.plot([row["low"], row["high"]], [number, number], color=colour, lw=2.4, zorder=2)
-            each_axes.plot(row["mean"], number, "o", color=colour, ms=7, mec="white", mew=1.0, zorder=3)
-        each_axes.set(xlim=(-0.02, 1.02), ylim=(count - 0.5, -0.5), xlabel=METRIC_NAMES[metric])
+        rows = [evaluation.row(each.key, metric) for each in evaluation.methods]
+        means = [
+            image_means(evaluation.scores[each.key], evaluation.test.background, metric) for each in evaluation.methods
+        ]
+        values = [each[np.isfinite(each)] for each in means]
+        plot_scores(each_axes, rows, values, colours, size=7, alpha=0.45)
+        each_axes.set_xlabel(METRIC_NAMES[metric])
         each_axes.set_yticks(range(count), [shortened(each.name) for each in evaluation.methods], fontsize=9)
-        each_axes.tick_params(axis="y", length=0, labelleft=column == 0)
-        each_axes.grid(axis="x", color=GRID, lw=0.7)
-        each_axes.set_axisbelow(True)
-        each_axes.spines["left"].set_visible(False)
-    for label, each in zip(axes[0].get_yticklabels(), evaluation.methods, strict=True):
-        label.set_color(INK)
-        label.set_parse_math(False)
-        label.set_fontweight("bold" if each.kind != "baseline" else "normal")
+        each_axes.tick_params(axis="y", labelleft=column == 0)
+    emphasise_models(axes[0], evaluation.methods)
     return figure
 
 
@@ -256,12 +244,7 @@ def _outline(axes: Axes, planes: np.ndarray, region: np.ndarray | None) -> None:
         patheffects.withStroke(linewidth=1.9, foreground="black", alpha=0.55)
     ]
     for number, plane in enumerate(planes):
-        # Padding closes outlines at the border of the image.
-        padded = np.pad(plane.astype(np.float32), 1)
-        if padded.any():
-            rows, columns = (np.arange(length) - 1 for length in padded.shape)
-            lines = axes.contour(columns, rows, padded, levels=[0.5], colors=[colour_of(number)], linewidths=0.9)
-            lines.set_path_effects(dark)
+        plot_outline(axes, plane, colour_of(number), 0.9, dark)
     height, width = planes.shape[1:]
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     if region is not None and not region.all():
