@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import DatasetCard
+from transformers import TrainingArguments
 
 from stedfm_hf.cards import PretrainedCardFacts, TrainingData, render_pretrained_card
 from stedfm_hf.data.repository.files import SplitFiles, is_remote_folder
@@ -143,6 +144,15 @@ def describe_machine(processes: int, device: torch.device) -> str:
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
     many = f", {processes} processes" if processes > 1 else ""
     return f"CPU ({name}, {os.cpu_count()} cores{many})" if device.type == "cpu" else f"{device.type} ({name})"
+
+
+def precision_of(arguments: TrainingArguments) -> str:
+    """Return the floating-point type of a training.
+
+    Args:
+        arguments: Training arguments.
+    """
+    return "bfloat16" if arguments.bf16 else "float16" if arguments.fp16 else "float32"
 
 
 def name_of(location: str) -> str:

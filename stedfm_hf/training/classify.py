@@ -35,6 +35,7 @@ from stedfm_hf.training.finetuning.card import count_parameters
 from stedfm_hf.training.finetuning.data import Batches, CachedItems, splits_for_training
 from stedfm_hf.training.finetuning.network import choose_trained, load_weights, network_config, standardise_by
 from stedfm_hf.training.finetuning.settings import ClassificationSettings
+from stedfm_hf.training.finetuning.summary import reported_split
 from stedfm_hf.training.finetuning.task import FinetuneResult, Run, Task
 from stedfm_hf.training.network import isolated_rng
 
@@ -132,7 +133,7 @@ class ClassificationTask(Task[ClassificationSettings, LabelledImages, np.ndarray
             for name, each in held_out.items()
         }
         if self.writes:
-            shown = "test" if "test" in held_out else "validation"
+            shown = reported_split(held_out)
             save_result_figures(
                 run.folder,
                 classes=data.classes,
@@ -149,7 +150,7 @@ class ClassificationTask(Task[ClassificationSettings, LabelledImages, np.ndarray
         """Return sizes, classes and the recall of each class for the model card."""
         network = StedFmForImageClassification.from_pretrained(self.settings.folder)
         train = self.splits.train
-        recall = best["test" if "test" in best else "validation"].get("recall_per_class") or ()
+        recall = best[reported_split(best)].get("recall_per_class") or ()
         return {
             "parameters": {
                 "encoder": count_parameters(network.stedfm),

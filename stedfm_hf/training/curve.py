@@ -21,27 +21,30 @@ CURVE_FILE = "curve.csv"
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Position of a row of the curve.
+    """Columns of every training curve; values that were not measured are None.
 
     Attributes:
         step: Number of optimiser steps so far.
         epoch: Number of epochs so far.
         samples: Number of samples seen so far, of all processes together.
+        loss: Mean training loss since the previous row.
+        learning_rate: Learning rate of the last step.
+        grad_norm: Gradient norm of the last step, before clipping.
     """
 
     step: int
     epoch: float
     samples: int
+    loss: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
 
 
 @dataclass(frozen=True)
 class CurveRow(CurvePoint):
-    """Row of the curve of a pretraining; values that were not measured are None.
+    """Row of the curve of a pretraining (see `CurvePoint`).
 
     Attributes:
-        loss: Mean training loss since the previous row.
-        learning_rate: Learning rate of the last step.
-        grad_norm: Gradient norm of the last step, before clipping.
         held_out_loss: Loss on held-out crops with fixed masks.
         constant_loss: Loss of the best constant prediction on the held-out crops.
         psnr: Peak signal-to-noise ratio of the masked pixels of held-out crops, in dB.
@@ -49,9 +52,6 @@ class CurveRow(CurvePoint):
         images_per_second: Crops per second of all processes together, without evaluations and checkpoints.
     """
 
-    loss: float | None = None
-    learning_rate: float | None = None
-    grad_norm: float | None = None
     held_out_loss: float | None = None
     constant_loss: float | None = None
     psnr: float | None = None
@@ -61,20 +61,14 @@ class CurveRow(CurvePoint):
 
 @dataclass(frozen=True)
 class FinetuneRow(CurvePoint):
-    """Row of the curve of a fine-tuning; values that were not measured are None.
+    """Row of the curve of a fine-tuning (see `CurvePoint`).
 
     Attributes:
-        loss: Mean training loss since the previous row.
-        learning_rate: Learning rate of the last step.
-        grad_norm: Gradient norm of the last step, before clipping.
         validation_loss: Unweighted loss on the validation images.
         validation_metric: Validation metric that selects the best model.
         images_per_second: Images per second of all processes together, without evaluations and checkpoints.
     """
 
-    loss: float | None = None
-    learning_rate: float | None = None
-    grad_norm: float | None = None
     validation_loss: float | None = None
     validation_metric: float | None = None
     images_per_second: float | None = None
@@ -90,7 +84,7 @@ class CurveFile(Generic[Row]):
 
     Args:
         path: CSV file; created with the first row.
-        kind: Dataclass of the rows; its fields, except those of `CurvePoint`, are numbers or None.
+        kind: Dataclass of the rows; its fields, except `step`, `epoch` and `samples`, are numbers or None.
     """
 
     def __init__(self, path: str | os.PathLike[str], kind: type[Row]) -> None:

@@ -25,7 +25,7 @@ from stedfm_hf.runs.settings import takes_settings
 from stedfm_hf.training.averaging import EncoderAverage
 from stedfm_hf.training.batches import EndlessBatches
 from stedfm_hf.training.callbacks import MonitorCallback
-from stedfm_hf.training.card import describe_machine, write_card
+from stedfm_hf.training.card import describe_machine, precision_of, write_card
 from stedfm_hf.training.curve import CURVE_FILE, Curve
 from stedfm_hf.training.figures import save_figures
 from stedfm_hf.training.held_out_evaluation import find_held_out_crops
@@ -141,6 +141,6 @@ def _finish(run: StreamedRun[PretrainSettings], trainer: PretrainingTrainer, cur
         name=settings.hub_model_id if settings.push_to_hub else None,
         licence=settings.licence,
         machine=describe_machine(arguments.world_size, arguments.device),
-        precision="bfloat16" if arguments.bf16 else "float16" if arguments.fp16 else "float32",
+        precision=precision_of(arguments),
         held_out_crops=None if trainer.held_out is None else len(trainer.held_out),
     )

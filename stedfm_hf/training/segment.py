@@ -40,6 +40,7 @@ from stedfm_hf.training.finetuning.card import count_parameters
 from stedfm_hf.training.finetuning.data import Batches, CachedItems, splits_for_training
 from stedfm_hf.training.finetuning.network import choose_trained, load_weights, network_config, standardise_by
 from stedfm_hf.training.finetuning.settings import NEW_ENCODER, SegmentationSettings
+from stedfm_hf.training.finetuning.summary import reported_split
 from stedfm_hf.training.finetuning.task import FinetuneResult, Run, Task
 from stedfm_hf.training.network import isolated_rng
 from stedfm_hf.training.segmentation.data import (
@@ -161,7 +162,7 @@ class SegmentationTask(Task[SegmentationSettings, AnnotatedImages, Annotated]):
         scored = {name: trainer.score_split(each, areas=True)[0] for name, each in held_out.items()}
         if not self.writes:
             return {}
-        shown = "test" if "test" in held_out else "validation"
+        shown = reported_split(held_out)
         if examples := choose_examples(trainer, held_out[shown], scored[shown]):
             save_overlays(run.folder / FIGURES, EXAMPLES, examples, data)
         write_scores(run.folder / SCORES_FILE, held_out, scored)
@@ -179,7 +180,7 @@ class SegmentationTask(Task[SegmentationSettings, AnnotatedImages, Annotated]):
         """Return sizes, classes and the IoU of each class for the model card."""
         network = StedFmForSemanticSegmentation.from_pretrained(self.settings.folder)
         train = self.splits.train
-        ious = dict(zip(train.classes, best["test" if "test" in best else "validation"]["iou_per_class"], strict=True))
+        ious = dict(zip(train.classes, best[reported_split(best)]["iou_per_class"], strict=True))
         return {
             "parameters": {
                 "encoder": count_parameters(network.stedfm),

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from stedfm_hf.cards.finetuned import FinetunedCardFacts, render_finetuned_card
 from stedfm_hf.labels.training_sources import TRAINING_SOURCES_FILE
 from stedfm_hf.runs import atomic_path
-from stedfm_hf.training.card import CARD_FILE, describe_machine
+from stedfm_hf.training.card import CARD_FILE, describe_machine, precision_of
 from stedfm_hf.training.curve import CURVE_FILE
 from stedfm_hf.training.figures import CURVE, FIGURES
 from stedfm_hf.training.finetuning.data import LoadedSplit
 from stedfm_hf.training.finetuning.network import name_of_model
 from stedfm_hf.training.finetuning.settings import NEW_ENCODER
-from stedfm_hf.training.finetuning.summary import METRICS_FILE
+from stedfm_hf.training.finetuning.summary import METRICS_FILE, reported_split
 from stedfm_hf.weights.packaged import PACKAGED
 
 if TYPE_CHECKING:
@@ -97,10 +97,10 @@ def write_card(
         best_step=best["best_step"],
         steps=best["steps"],
         metrics={split: _table(summary[split], best[split]) for split in ("validation", "test") if split in summary},
-        reported_split="test" if "test" in best else "validation",
+        reported_split=reported_split(best),
         settings={name: shown[name] for name in _SETTINGS if shown.get(name) is not None},
         machine=describe_machine(arguments.world_size, arguments.device),
-        precision="bfloat16" if arguments.bf16 else "float16" if arguments.fp16 else "float32",
+        precision=precision_of(arguments),
         figures={name: path for name, path in figures.items() if (settings.folder / path).exists()},
         files={name: what for name, what in files.items() if (settings.folder / name).exists()},
         **about,

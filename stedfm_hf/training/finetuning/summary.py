@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,15 @@ def write_summary(
     return summary
 
 
+def reported_split(splits: Container[str]) -> str:
+    """Return the split whose metrics are reported: `test`, or `validation` without a test split.
+
+    Args:
+        splits: Names of the splits, or a mapping with their values.
+    """
+    return "test" if "test" in splits else "validation"
+
+
 def describe(summary: Mapping[str, Any], folder: Path, headline: Sequence[str]) -> str:
     """Return the text for the terminal: one line of metrics, and one for each limitation or recommendation.
 
@@ -117,7 +126,7 @@ def describe(summary: Mapping[str, Any], folder: Path, headline: Sequence[str]) 
         folder: Output folder.
         headline: Metrics to show, where they have a value.
     """
-    split = "test" if "test" in summary else "validation"
+    split = reported_split(summary)
     metrics, metric = summary[split], summary["metric_for_best_model"]
     shown = [] if metric in metrics["mean"] else [f"{metric} is undefined"]
     for name in dict.fromkeys((metric, *headline)):

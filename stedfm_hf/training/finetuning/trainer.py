@@ -12,8 +12,7 @@ import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
-from stedfm_hf.training.callbacks import MonitorCallback, TrainingDiverged
-from stedfm_hf.training.checkpoints import newest_complete
+from stedfm_hf.training.callbacks import MonitorCallback
 from stedfm_hf.training.curve import CurveFile, FinetuneRow
 from stedfm_hf.training.finetuning.best_weights import BestWeights, best_evaluation, evaluations_of, is_past_patience
 from stedfm_hf.training.finetuning.data import Batches
@@ -183,10 +182,6 @@ class FinetuneMonitorCallback(MonitorCallback):
         found = logs.get(f"eval_{self.metric}")
         return FinetuneRow(**common, validation_loss=logs.get("eval_loss"), validation_metric=found)
 
-    def _diverged(self, args: TrainingArguments, state: TrainerState, what: str) -> TrainingDiverged:
-        good = newest_complete(Path(str(args.output_dir)), lambda line: None)
-        checkpoint = "" if good is None else f" The last good checkpoint is {good}."
-        return TrainingDiverged(
-            f"step {state.global_step}: {what}; training stopped.{checkpoint} Train again with another --output and a "
-            "lower --learning-rate."
-        )
+    def _advice(self, good: Path | None) -> str:
+        checkpoint = "" if good is None else f"The last good checkpoint is {good}. "
+        return f"{checkpoint}Train again with another --output and a lower --learning-rate."

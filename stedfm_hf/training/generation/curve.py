@@ -12,12 +12,9 @@ from stedfm_hf.training.curve import CurvePoint
 
 @dataclass(frozen=True)
 class GenerationRow(CurvePoint):
-    """Row of the curve of a diffusion model; values that were not measured are None.
+    """Row of the curve of a diffusion model (see `CurvePoint`).
 
     Attributes:
-        loss: Mean training loss since the previous row.
-        learning_rate: Learning rate of the last step.
-        grad_norm: Gradient norm of the last step, before clipping.
         held_out_loss: Loss of the averaged weights on held-out crops.
         constant_loss: Loss of the best constant prediction on the held-out crops.
         frechet_embedding: Fréchet distance of samples and held-out crops in the embeddings of the encoder.
@@ -27,9 +24,6 @@ class GenerationRow(CurvePoint):
         images_per_second: Crops per second of all processes together, without evaluations and checkpoints.
     """
 
-    loss: float | None = None
-    learning_rate: float | None = None
-    grad_norm: float | None = None
     held_out_loss: float | None = None
     constant_loss: float | None = None
     frechet_embedding: float | None = None
