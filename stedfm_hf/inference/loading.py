@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from transformers import (
@@ -16,6 +16,7 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForPreTraining,
     AutoModelForSemanticSegmentation,
 )
 from transformers.utils import cached_file
@@ -33,7 +34,12 @@ from stedfm_hf.weights.damage import explained, refuse_missing
 from stedfm_hf.weights.models import HEADS, ModelSource, check_head, find_model
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-Network = TypeVar("Network", bound=StedFmPreTrainedModel)
+AUTO_CLASSES: dict[Kind, Any] = {
+    "pretraining": AutoModelForPreTraining,
+    "classifier": AutoModelForImageClassification,
+    "segmenter": AutoModelForSemanticSegmentation,
+}
+"""Auto class of transformers that loads a model with a head, by kind."""
 
 
 @dataclass(frozen=True)
@@ -212,37 +218,27 @@ def load_classifier(
     """
     source = find_model(model, head="ForImageClassification")
     loading = Loading(load_classifier, source, device, precision, backend)
-    if backend != "torch":
-        return Classifier(**load_exported(source, "classifier", backend, device, precision), loading=loading)
-    network, facts = load_headed(
-        source,
-        StedFmForImageClassification,
-        AutoModelForImageClassification,
-        device=device,
-        precision=precision,
-    )
-    return Classifier(network, **facts, loading=loading)
+    return Classifier(**load_headed(source, "classifier", device, precision, backend), loading=loading)
 
 
 @quiet_transformers()
 def load_headed(
-    model: str | Path | ModelSource, kind: type[Network], auto: Any, *, device: str, precision: str
-) -> tuple[Network, dict[str, Any]]:
-    """Load a model with a head from a folder or Hub repository; refuse a model without the head.
+    model: str | Path | ModelSource, kind: Kind, device: str, precision: str, backend: str = "torch"
+) -> dict[str, Any]:
+    """Return the attributes of `Loaded` of a model with a head; refuse a model without the head.
 
     Args:
         model: Folder or Hub id.
-        kind: Class of the model.
-        auto: Auto class of transformers that loads it.
+        kind: Kind of the model, a key of `AUTO_CLASSES`.
         device: As for `load_encoder`.
         precision: As for `load_encoder`.
-
-    Returns:
-        Model on its device in evaluation mode, and the other attributes of `Loaded`.
+        backend: As for `load_encoder`.
     """
-    target_device, dtype = _device_and_dtype(device, precision)
-    head = kind.__name__[kind.__name__.index("For") :]
+    head = CLASSES[kind].__name__.removeprefix("StedFm")
     source = find_model(model, head=head)
+    if backend != "torch":
+        return load_exported(source, kind, backend, device, precision)
+    target_device, dtype = _device_and_dtype(device, precision)
     refuse_export(source)
     advice = f"give a folder written by `{HEADS[head][1]}` or a Hub id"
     # Checked first, for transformers would initialise a head at random and print a page about it.
@@ -250,11 +246,11 @@ def load_headed(
         architectures = list(AutoConfig.from_pretrained(source.location).architectures or [])
     check_head(source.name, architectures, head)
     with explained(source.given, source.location, advice):
-        network, loading = auto.from_pretrained(source.location, dtype=dtype, output_loading_info=True)
+        network, loading = AUTO_CLASSES[kind].from_pretrained(source.location, dtype=dtype, output_loading_info=True)
         facts = _facts(source)
     refuse_missing(source.given, loading["missing_keys"], advice)
-    _check_model_class(source, network, kind, facts)
-    return network.to(target_device).eval(), facts
+    _check_model_class(source, network, CLASSES[kind], facts)
+    return {"model": network.to(target_device).eval(), **facts}
 
 
 def load_exported(source: ModelSource, kind: Kind, backend: str, device: str, precision: str) -> dict[str, Any]:
@@ -271,8 +267,8 @@ def load_exported(source: ModelSource, kind: Kind, backend: str, device: str, pr
     def load_torch(source: ModelSource) -> StedFmPreTrainedModel:
         if kind == "encoder":
             return load_encoder(source, device="cpu").model
-        auto = AutoModelForImageClassification if kind == "classifier" else AutoModelForSemanticSegmentation
-        return load_headed(source, CLASSES[kind], auto, device="cpu", precision="float32")[0]
+        network: StedFmPreTrainedModel = load_headed(source, kind, "cpu", "float32")["model"]
+        return network
 
     request = Request(source, kind, backend, precision, device)
     return request.load(weights_sha256, load_torch, has_fast_bfloat16(torch.device("cpu")))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForPreTraining
 
 from stedfm_hf.images import StedImage
 from stedfm_hf.inference.loading import Loaded, load_headed
@@ -39,10 +38,7 @@ def load_autoencoder(
     Raises:
         UserError: If the model, the device or the precision is not available, or the model has no decoder of pixels.
     """
-    network, facts = load_headed(
-        model, StedFmForPreTraining, AutoModelForPreTraining, device=device, precision=precision
-    )
-    return Autoencoder(network, **facts)
+    return Autoencoder(**load_headed(model, "pretraining", device, precision))
 
 
 @torch.inference_mode()

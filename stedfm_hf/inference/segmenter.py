@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoModelForSemanticSegmentation
-
-from stedfm_hf.inference.loading import Loaded, Loading, load_exported, load_headed, names_of
+from stedfm_hf.inference.loading import Loaded, Loading, load_headed, names_of
 from stedfm_hf.modeling.modeling_stedfm_segmentation import StedFmForSemanticSegmentation
 from stedfm_hf.weights.models import ModelSource, find_model
 
@@ -68,13 +66,4 @@ def load_segmenter(
     """
     source = find_model(model, head="ForSemanticSegmentation")
     loading = Loading(load_segmenter, source, device, precision, backend)
-    if backend != "torch":
-        return Segmenter(**load_exported(source, "segmenter", backend, device, precision), loading=loading)
-    network, facts = load_headed(
-        source,
-        StedFmForSemanticSegmentation,
-        AutoModelForSemanticSegmentation,
-        device=device,
-        precision=precision,
-    )
-    return Segmenter(network, **facts, loading=loading)
+    return Segmenter(**load_headed(source, "segmenter", device, precision, backend), loading=loading)
