@@ -50,13 +50,11 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
         if (split := split_in(name)) is None:
             planned.skipped[name] = "the file name contains no split (training, validation, testing)"
             continue
-        try:
+        with planned.reading(name):
             file = open_hdf5(files, name)
-            items = [item for group in members(file) for item in _items_of_group(file, name, group, split, legacy)]
-        except (ValueError, KeyError, OSError, RuntimeError) as error:
-            planned.failed[name] = f"cannot be read ({error}); download it again"
-            continue
-        planned.items += items
+            planned.items += [
+                item for group in members(file) for item in _items_of_group(file, name, group, split, legacy)
+            ]
     require_items(files.identity["name"], len(planned.items), planned.failed, "training_*.hdf5 and the like")
     return planned
 

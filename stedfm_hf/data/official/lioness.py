@@ -83,13 +83,9 @@ def _plan_slices(
     planned: Plan, name: str, split: str, open_volume: Callable[[], Sequence[SliceReader]], legacy: bool
 ) -> None:
     """Add an item for each slice of a volume to the plan; a volume that cannot be opened is added to its failures."""
-    try:
-        slices = open_volume()
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
-        planned.failed[name] = f"cannot be read ({error}); download it again"
-        return
-    for number, each in enumerate(slices):
-        planned.items.append(Item(f"{name}#{number}", name, split, None, partial(_read, each, legacy)))
+    with planned.reading(name):
+        for number, each in enumerate(open_volume()):
+            planned.items.append(Item(f"{name}#{number}", name, split, None, partial(_read, each, legacy)))
 
 
 def _file_name(name: str) -> str:

@@ -42,20 +42,16 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     """
     planned = Plan(CLASSES)
     for name in hdf5_names(files):
-        try:
+        with planned.reading(name):
             file = open_hdf5(files, name)
             file_plan = Plan(CLASSES)  # merged below, so that a damaged file adds no image
             for label in CLASSES:
                 _plan_class(member(file, label), label, name, file_plan)
-        except (ValueError, KeyError, OSError, RuntimeError) as error:
-            planned.failed[name] = f"cannot be read ({error}); download it again"
-            continue
-        planned.items += file_plan.items
-        planned.skipped |= file_plan.skipped
+            planned.items += file_plan.items
+            planned.skipped |= file_plan.skipped
     planned.require_classes(files.identity["name"])
     if not planned.items:
-        failures = "; ".join(f"{name}: {reason}" for name, reason in planned.failed.items())
-        raise UserError(f"{files.identity['name']}: no image can be read ({failures})")
+        raise UserError(f"{files.identity['name']}: no image can be read ({planned.failures})")
     if any(item.split is None for item in planned.items):
         planned.notes.append(HASHED_SPLITS)
     return planned

@@ -13,7 +13,8 @@ from __future__ import annotations
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,6 +82,30 @@ class Plan:
     failed: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     mask_names: Mapping[int, str] = field(default_factory=dict)
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[None]:
+        """Record a file as failed if the block cannot read it.
+
+        Args:
+            name: Name of the file.
+
+        Example:
+            >>> plan = Plan(())
+            >>> with plan.reading("a.h5"):
+            ...     raise OSError("file is truncated")
+            >>> plan.failed
+            {'a.h5': 'cannot be read (file is truncated); download it again'}
+        """
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
+            self.failed[name] = f"cannot be read ({error}); download it again"
+
+    @property
+    def failures(self) -> str:
+        """Reasons of all failed files in one line."""
+        return "; ".join(f"{name}: {reason}" for name, reason in self.failed.items())
 
     def require_classes(self, where: str) -> None:
         """Raise an error if a class has no image, unless a file failed.

@@ -42,22 +42,18 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
     """
     planned = Plan(())
     for name in hdf5_names(files):
-        try:
+        with planned.reading(name):
             file = open_hdf5(files, name)
             pixels = images(file, "data")
-            targets = values(file, "labels", len(pixels)).astype(float).tolist()
-        except (ValueError, KeyError, OSError, RuntimeError) as error:
-            planned.failed[name] = f"cannot be read ({error}); download it again"
-            continue
-        for row, target in enumerate(targets):
-            item = f"{name}#{row}"
-            if math.isfinite(target):
-                planned.items.append(Item(item, item, split_in(name), None, partial(_read, pixels, row, target)))
-            else:
-                planned.skipped[item] = "the target is NaN or infinite: the estimator did not converge"
+            for row, target in enumerate(values(file, "labels", len(pixels)).astype(float).tolist()):
+                item = f"{name}#{row}"
+                if math.isfinite(target):
+                    planned.items.append(Item(item, item, split_in(name), None, partial(_read, pixels, row, target)))
+                else:
+                    planned.skipped[item] = "the target is NaN or infinite: the estimator did not converge"
     if not planned.items:
-        failures = "; ".join(f"{name}: {reason}" for name, reason in planned.failed.items())
-        raise UserError(f"{files.identity['name']}: no crop with a target ({failures or 'all targets are NaN'})")
+        reason = planned.failures or "all targets are NaN"
+        raise UserError(f"{files.identity['name']}: no crop with a target ({reason})")
     if any(item.split is None for item in planned.items):
         planned.notes.append(HASHED_SPLITS)
     return planned

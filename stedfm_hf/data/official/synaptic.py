@@ -75,15 +75,13 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool, task: str = "seman
         if (split := split_in(name)) is None:
             planned.skipped[name] = "the file name contains no split (train, valid, test)"
             continue
-        try:
+        with planned.reading(name):
             file = SynapticFile(open_hdf5(files, name))
             if task == "multidomain" and all(
                 each.clicks is None for annotations in file.annotations.values() for each in annotations
             ):
                 raise ValueError("the metadata of its crops have no clicks")
             planned.items += list(_items(file, name, split, task, legacy))
-        except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
-            planned.failed[name] = f"cannot be read ({error}); download it again"
     require_items(files.identity["name"], len(planned.items), planned.failed, "train_*.hdf5 and the like")
     return planned
 

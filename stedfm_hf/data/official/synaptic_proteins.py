@@ -44,22 +44,18 @@ def plan(files: SourceFiles, *, legacy: bool, keep_all: bool) -> Plan:
         if (split := split_in(name)) is None:
             planned.skipped[name] = "the file name contains no split (train, valid, test)"
             continue
-        try:
+        with planned.reading(name):
             file = open_hdf5(files, name)
             pixels = images(file, "images")
             proteins = values(file, "proteins", len(pixels)).tolist()
             conditions = values(file, "conditions", len(pixels)).tolist()
-        except (ValueError, KeyError, OSError, RuntimeError) as error:
-            planned.failed[name] = f"cannot be read ({error}); download it again"
-            continue
-        for row, (protein, condition) in enumerate(zip(proteins, conditions, strict=True)):
-            read = partial(_read, pixels, row, condition)
-            planned.items.append(Item(f"{name}#{row}", f"{name}#{row}", split, str(protein), read))
+            for row, (protein, condition) in enumerate(zip(proteins, conditions, strict=True)):
+                read = partial(_read, pixels, row, condition)
+                planned.items.append(Item(f"{name}#{row}", f"{name}#{row}", split, str(protein), read))
     if not planned.items:
-        failures = "; ".join(f"{name}: {reason}" for name, reason in planned.failed.items())
         raise UserError(
             f"{files.identity['name']}: no image in train_*.hdf5, valid_*.hdf5 or test_*.hdf5 "
-            f"({failures or 'no such file'}). "
+            f"({planned.failures or 'no such file'}). "
             "Pass the authors' folder or one of these files."
         )
     return replace(planned, classes=tuple(sorted({item.label for item in planned.items if item.label is not None})))
