@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from stedfm_hf.exports.backends import check_backend
@@ -84,10 +85,7 @@ class FitFinderSettings:
         if self.clicks is None and self.click_radius_px is not None:
             raise UserError("--click-radius-px needs --clicks; give both")
         if self.protocol == REFERENCE:
-            if self.method not in REFERENCE_METHODS:
-                raise UserError(
-                    f"--protocol reference has no method {self.method}; choose {' or '.join(REFERENCE_METHODS)}"
-                )
+            _check_reference_methods([self.method])
             _check_reference_scaling(self.normalization, self.intensity_range)
 
 
@@ -235,10 +233,7 @@ class EvaluateFindSettings:
         if self.protocol == REFERENCE:
             if self.finder:
                 raise UserError("--protocol reference fits its finders; remove --finder")
-            if wrong := [name for name in self.methods if name not in REFERENCE_METHODS]:
-                raise UserError(
-                    f"--protocol reference has no method {wrong[0]}; choose {' or '.join(REFERENCE_METHODS)}"
-                )
+            _check_reference_methods(self.methods)
             if wrong := [name for name in self.baseline_names if name not in REFERENCE_BASELINES]:
                 raise UserError(
                     f"--protocol reference has no baseline {wrong[0]}; choose from {', '.join(REFERENCE_BASELINES)}"
@@ -260,6 +255,12 @@ class EvaluateFindSettings:
         if self.baselines is None:
             return REFERENCE_BASELINES if self.protocol == REFERENCE else FIND_BASELINES
         return () if self.baselines == ["none"] else tuple(dict.fromkeys(self.baselines))
+
+
+def _check_reference_methods(methods: Iterable[str]) -> None:
+    """Refuse a method that the reference protocol does not have."""
+    if wrong := [name for name in methods if name not in REFERENCE_METHODS]:
+        raise UserError(f"--protocol reference has no method {wrong[0]}; choose {' or '.join(REFERENCE_METHODS)}")
 
 
 def _check_reference_scaling(normalization: str | None, intensity_range: tuple[float, float] | None) -> None:
