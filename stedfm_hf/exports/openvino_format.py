@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stedfm_hf.exports.comparing import Comparison
 from stedfm_hf.exports.onnx_format import compare_session, exported_kind, write_graph, write_settings
-from stedfm_hf.exports.runtimes import METADATA, OPENVINO_FILE, OpenVinoSession, import_extra
+from stedfm_hf.exports.runtimes import METADATA, OPENVINO_FILE, OpenVinoSession, import_extra, openvino_core
 from stedfm_hf.modeling.modeling_stedfm import StedFmPreTrainedModel
 
 
@@ -33,7 +33,7 @@ def export_openvino(
     with tempfile.TemporaryDirectory(prefix="stedfm-export-") as work:
         path = Path(work, "model.onnx")
         write_graph(model, path, {})
-        found = openvino.Core().read_model(path)
+        found = openvino_core().read_model(path)
         facts = {"weights_sha256": weights_sha256, "precision": precision, "kind": exported_kind(model)}
         for name, value in facts.items():
             found.set_rt_info(value, [METADATA, name])

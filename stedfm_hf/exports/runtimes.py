@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,6 +42,19 @@ def import_extra(name: str, extra: str) -> Any:
     except ImportError as error:
         library = name.partition(".")[0]
         raise UserError(f'{library} is not installed; pip install "stedfm-hf[{extra}]"') from error
+
+
+@cache
+def openvino_core() -> Any:
+    """Return the core of OpenVINO, which lives until the process ends.
+
+    When the last core is removed in another thread than the one that loaded the first model, OpenVINO leaves that
+    thread without a stack for its signal handlers: the next signal, such as Ctrl-C, crashes the process.
+
+    Raises:
+        UserError: If OpenVINO is not installed.
+    """
+    return import_extra("openvino", "openvino").Core()
 
 
 class Session(Protocol):
@@ -96,8 +110,7 @@ class OpenVinoSession:
     """
 
     def __init__(self, path: Path) -> None:
-        openvino = import_extra("openvino", "openvino")
-        core = openvino.Core()
+        core = openvino_core()
         model = core.read_model(path)
         self.facts = {name: value.astype(str) for name, value in model.get_rt_info(METADATA).astype(dict).items()}
         settings = {
