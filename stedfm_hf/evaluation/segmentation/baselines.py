@@ -67,8 +67,10 @@ class Baseline(ABC):
             raise UserError("this baseline is not fitted; call fit(images, targets) first")
         return self._predict(image)
 
-    def _fit(self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions) -> None:  # noqa: B027
-        """Fit more than the frequencies, which is all that the simplest baselines need."""
+    def _fit(  # noqa: B027 -- the simplest baselines need only the frequencies
+        self, images: Sequence[np.ndarray], targets: Sequence[np.ndarray], regions: Regions
+    ) -> None:
+        """Fit what a baseline needs in addition to the frequencies."""
 
     @abstractmethod
     def _predict(self, image: np.ndarray) -> np.ndarray:
