@@ -15,7 +15,7 @@ from typing import Any, Self
 import httpx2
 import numpy as np
 
-from stedfm_hf.acquisition.serving.messages import NPY, FieldScores, FinderInfo, FoundRegion
+from stedfm_hf.acquisition.serving.messages import NPY, REMARK_HEADER, FieldScores, FinderInfo, FoundRegion
 from stedfm_hf.runs import UserError
 
 URL = "http://127.0.0.1:8321"
@@ -208,6 +208,8 @@ class Client:
     ) -> list[FoundRegion]:
         """Find the regions of a field to image next, the highest score first.
 
+        If there are none, a Python warning says why.
+
         Args:
             image: Field.
             finder: Finder, or its id.
@@ -234,6 +236,8 @@ class Client:
         }
         params = {name: value for name, value in given.items() if value is not None}
         found = self._request("POST", "/regions", params=params, content=upload.body)
+        if (remark := found.headers.get(REMARK_HEADER)) is not None:
+            warnings.warn(json.loads(remark), stacklevel=2)
         return [FoundRegion(**each) for each in found.json()]
 
     def _annotate(

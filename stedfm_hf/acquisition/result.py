@@ -27,7 +27,7 @@ class FindResult(OutputResult):
     table: pa.Table
 
     def summary(self) -> str:
-        """Return the regions with the highest scores, and where all of them are."""
+        """Return the regions with the highest scores, or why there are none, and where the results are."""
         names = ["path", "label", "score", "centre_y_px", "centre_x_px"]
         rows = self.table.sort_by([("score", "descending")]).slice(0, _LISTED).select(names).to_pylist()
         cells = [
@@ -37,10 +37,15 @@ class FindResult(OutputResult):
             ]
             for row in rows
         ]
-        first = text_table(names, cells) + "\n" if rows else ""
+        first = text_table(names, cells) + "\n" if rows else self._why_none()
         return (
             f"{first}{self.output / TABLE}: {counted(self.table.num_rows, 'region')} in {self.describe_items('file')}"
         )
+
+    def _why_none(self) -> str:
+        """Return why the first files have no region."""
+        reasons = [(name, item.reason) for name, item in self.manifest.items.items() if item.state == "done"]
+        return "".join(f"{name}: {reason}\n" for name, reason in reasons[:_LISTED] if reason)
 
     def to_json(self) -> dict[str, Any]:
         """Return the regions as rows."""

@@ -55,6 +55,27 @@ class RegionChoice:
             min_distance=None if self.min_distance_px is None else (self.min_distance_px,) * 2,
         )
 
+    def why_none(self, values: np.ndarray, names: Sequence[str]) -> str:
+        """Return why a field has no region, by the class whose highest score is nearest to its smallest one.
+
+        Args:
+            values: Score maps (L, rows, cols).
+            names: Names of the maps.
+
+        Returns:
+            Sentence without a full stop.
+
+        Example:
+            >>> RegionChoice({"rings": 0.5}, 10, 64).why_none(np.array([[[0.25, 0.31]]]), ["rings"])
+            'no score reaches the smallest score of a region, which is 0.5 for rings; the highest is 0.31'
+        """
+        highest = dict(zip(names, values.max(axis=(1, 2)).tolist(), strict=True))
+        name = max(names, key=lambda each: highest[each] - self.min_scores[each])
+        return (
+            f"no score reaches the smallest score of a region, which is {self.min_scores[name]:.4g} for {name}; the "
+            f"highest is {highest[name]:.4g}"
+        )
+
 
 def cell_size(fact: Fact, pixels: np.ndarray, cell: int) -> tuple[float, float]:
     """Return the height and width of a cell of a map in pixels of the file.

@@ -12,7 +12,14 @@ import pyarrow as pa
 from stedfm_hf.acquisition.figures import write_figure
 from stedfm_hf.acquisition.finders import Finder
 from stedfm_hf.acquisition.regions import REGION_SCHEMA, Region
-from stedfm_hf.acquisition.selection import Select, cell_size, check_finite, ranked_regions, region_columns
+from stedfm_hf.acquisition.selection import (
+    RegionChoice,
+    Select,
+    cell_size,
+    check_finite,
+    ranked_regions,
+    region_columns,
+)
 from stedfm_hf.acquisition.stage import Stage
 from stedfm_hf.discovery.search.place_files import write_rois
 from stedfm_hf.inference.loading import Loaded
@@ -57,6 +64,8 @@ class FindWriter:
     def __call__(self, fact: Fact, pixels: np.ndarray) -> Fact:
         """Score an image, write its files, and return its regions as `regions`, one mapping of columns for each.
 
+        Without regions, `remark` says why, unless the regions are those of the reference.
+
         Raises:
             ValueError: If the score is not finite, or the size or the position of a region is not known.
         """
@@ -78,7 +87,10 @@ class FindWriter:
         if self.rois and ranked:
             write_rois(self.folder / files["rois"], {rank: region for rank, (_, region) in ranked.items()})
         names = {"map_file": files["scores"], "overlay_file": files["regions"]}
-        return {"regions": [self._columns(fact, rank, *each) | names for rank, each in ranked.items()]}
+        found: Fact = {"regions": [self._columns(fact, rank, *each) | names for rank, each in ranked.items()]}
+        if not ranked and isinstance(self.select, RegionChoice):
+            found["remark"] = self.select.why_none(values, self.names)
+        return found
 
     def _columns(self, fact: Fact, rank: int, label: str, region: Region) -> Fact:
         """Return the columns of a region in the table."""

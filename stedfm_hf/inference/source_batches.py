@@ -72,8 +72,8 @@ class SourceBatch:
         compute: Function that returns one array for every prepared image, in their order.
         tabulate: Function that makes the table of images and arrays.
         threads: Number of threads that read; None for one per core, at most 8.
-        annotate: Function called with every prepared image before it is computed; returns more facts for its rows. If
-            it raises a ValueError, the source has failed.
+        annotate: Function called with every prepared image before it is computed; returns more facts for its rows, and
+            optionally a `remark` for the status of its source. If it raises a ValueError, the source has failed.
         survives: Whether the attempts at a batch are recorded, so that sources that kill their worker are found.
     """
 
@@ -134,9 +134,13 @@ class SourceBatch:
         for fact, value in zip(facts, values, strict=True):
             if not np.isfinite(value).all():
                 errors[fact["path"]] = "the result is not finite; try --precision float32"
+        remarks: dict[str, list[str]] = {source.path: list(done.notes.get(source.path, ())) for source in sources}
+        for fact in facts:
+            if "remark" in fact:
+                remarks[fact["path"]].append(fact["remark"])
         for source in sources:
             if (error := errors[source.path]) is None:
-                note = "; ".join(dict.fromkeys(done.notes[source.path])) or None
+                note = "; ".join(dict.fromkeys(remarks[source.path])) or None
                 done.statuses[source.path] = status_of("done", note, source.stamp)
             else:
                 done.fail(source.path, error)

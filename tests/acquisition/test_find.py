@@ -191,6 +191,15 @@ def test_a_changed_model_or_record_is_refused(world: Path, tmp_path: Path) -> No
         find(images, world / "model", tmp_path / "found", device="cpu")
 
 
+def test_a_field_without_regions_says_why(world: Path, tmp_path: Path) -> None:
+    finder = fitted(world, tmp_path / "finder")
+    result = find(world / "annotated" / "images" / "0.tif", finder, tmp_path / "found", device="cpu", min_score=7.5)
+    highest = float(tifffile.imread(tmp_path / "found" / "0.tif.scores1.tif").max())
+    why = f"no score reaches the smallest score of a region, which is 7.5 for spot; the highest is {highest:.4g}"
+    assert result.table.num_rows == 0 and result.manifest.items["0.tif"].reason == why
+    assert result.summary().startswith(f"0.tif: {why}\n") and result.exit_status == 0
+
+
 def test_a_size_in_micrometres_needs_the_pixel_size(world: Path, tmp_path: Path) -> None:
     finder = fitted(world, tmp_path / "finder")
     np.save(tmp_path / "plain.npy", np.random.default_rng(0).poisson(3, SHAPE))

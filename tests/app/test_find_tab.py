@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,12 +46,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         device="cpu",
         batch_size=32,
     )
+    shutil.copytree(made / "my-finder", made / "strict")
+    record = json.loads((made / "strict" / "finder.json").read_text())
+    (made / "strict" / "finder.json").write_text(json.dumps(record | {"min_scores": [7.5]}))
     return made
 
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Iterator[RecordedPage]:
-    made = make_page(folder / "work", model=str(folder / "model"), finder=[str(folder / "my-finder")])
+    made = make_page(
+        folder / "work", model=str(folder / "model"), finder=[str(folder / each) for each in ("my-finder", "strict")]
+    )
     yield made
     made.visits.close()
 
@@ -75,6 +82,13 @@ def test_regions_are_those_of_the_command(page: RecordedPage, folder: Path, tmp_
     assert Path(shown["find-regions"]).is_relative_to(visit.folder)
     assert f"{len(expected)} region" in shown["find-summary"]
     assert ("Templates: the patches at 2 places" in shown["find-summary"]) == (chosen == CLICKED)
+
+
+def test_an_image_without_regions_says_why(page: RecordedPage, folder: Path) -> None:
+    shown = page.press("Find structures", page.open(folder / "images" / "cell.tif"), "strict", PLACES, 16, 3)
+    assert "0 regions" in shown["find-summary"]
+    why = "No score reaches the smallest score of a region, which is 7.5 for structure; the highest is "
+    assert why in shown["find-summary"]
 
 
 @pytest.mark.parametrize(

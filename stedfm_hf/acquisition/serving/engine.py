@@ -229,13 +229,16 @@ class Engine:
             raise RequestError(400, f"the image: {error}") from error
         return fact, FieldScores(values, stored.finder.classes, cell_size(fact, pixels, self.tiles.patch_size))
 
-    def regions(self, stored: StoredFinder, image: StedImage, wanted: Wanted) -> list[FoundRegion]:
+    def regions(self, stored: StoredFinder, image: StedImage, wanted: Wanted) -> tuple[list[FoundRegion], str | None]:
         """Find the regions of a field to image next.
 
         Args:
             stored: Finder.
             image: Field.
             wanted: Regions that the client wants.
+
+        Returns:
+            Regions, and why there are none.
 
         Raises:
             RequestError: If the finder is of another model, the image does not fit the model, or the size of a region
@@ -256,7 +259,7 @@ class Engine:
             y, x = region.centre
             position = None if stage is None else stage.position_um("", y=y, x=x)
             found.append(FoundRegion(**region_columns(rank, label, region, fact, position)))
-        return found
+        return found, None if found else choice.why_none(maps.values, maps.classes)
 
 
 def _mask_planes(mask: np.ndarray, classes: tuple[str, ...], shape: tuple[int, int]) -> np.ndarray:

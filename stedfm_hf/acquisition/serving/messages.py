@@ -12,6 +12,8 @@ NPY, TIFF, JSON = "application/x-npy", "image/tiff", "application/json"
 """Types of content of images and of score maps."""
 CLASSES_HEADER, CELL_HEADER = "X-Classes", "X-Cell-Px"
 """Headers of a score map as `.npy`: names of the classes as JSON, and height and width of a cell in pixels."""
+REMARK_HEADER = "X-Remark"
+"""Header of an empty list of regions: why no region was found, as JSON."""
 
 
 @dataclass(frozen=True)

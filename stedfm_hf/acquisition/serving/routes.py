@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from importlib import metadata
 from typing import Annotated, Any, Literal
@@ -16,7 +17,7 @@ from stedfm_hf.acquisition.serving.answers import chosen_type, score_response
 from stedfm_hf.acquisition.serving.description import errors, form_fields, query_names
 from stedfm_hf.acquisition.serving.engine import Wanted
 from stedfm_hf.acquisition.serving.errors import RequestError
-from stedfm_hf.acquisition.serving.messages import JSON, NPY, TIFF, FinderInfo, FoundRegion
+from stedfm_hf.acquisition.serving.messages import JSON, NPY, REMARK_HEADER, TIFF, FinderInfo, FoundRegion
 from stedfm_hf.acquisition.serving.page import routes_page
 from stedfm_hf.acquisition.serving.reference_route import SCHEMA
 from stedfm_hf.acquisition.serving.server import SentAnnotation, SentImage, Server
@@ -34,6 +35,17 @@ MAPS: dict[int | str, dict[str, Any]] = {
     200: {"description": "Score maps.", "content": {JSON: {}, NPY: _BINARY, TIFF: _BINARY}}
 }
 """Description of an answer with score maps."""
+REGIONS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "headers": {
+            REMARK_HEADER: {
+                "description": "Why the list is empty, as a JSON string; only of an empty list.",
+                "schema": {"type": "string"},
+            }
+        }
+    }
+}
+"""Description of an answer with regions."""
 _PROCESS_BODY = {
     "requestBody": {
         "description": "JSON object of a client of the published server.",
@@ -221,8 +233,9 @@ async def score(request: Request, finder: FinderId, server: ServerPart, client: 
     return score_response(maps, fact, content_type)
 
 
-@router.post("/regions", openapi_extra=IMAGE_BODY, responses=errors(401) | COMPUTES)
+@router.post("/regions", openapi_extra=IMAGE_BODY, responses=REGIONS | errors(401) | COMPUTES)
 async def regions(
+    response: Response,
     finder: FinderId,
     server: ServerPart,
     client: ClientId,
@@ -239,12 +252,18 @@ async def regions(
         Query(description="Matrix of 2 x 3 of the stage, as for `stedfm find`: six numbers, row by row."),
     ] = None,
 ) -> list[FoundRegion]:
-    """Find the regions of a field to image next."""
+    """Find the regions of a field to image next.
+
+    An empty list comes with the header X-Remark, which says why.
+    """
     if region_size_px is not None and region_size_um is not None:
         raise RequestError(422, "region_size_px and region_size_um both give the size of a region; send one of them")
     matrix = None if stage is None else parse_matrix(stage)
     wanted = Wanted(count, min_score, region_size_px, region_size_um, min_distance_px, matrix)
-    return await server.work.run(server.regions, client, finder, image, wanted)
+    found, remark = await server.work.run(server.regions, client, finder, image, wanted)
+    if remark is not None:
+        response.headers[REMARK_HEADER] = json.dumps(remark)
+    return found
 
 
 @router.post("/process", openapi_extra=_PROCESS_BODY, responses=errors(401, 408, 429, 503))

@@ -144,7 +144,9 @@ class Server:
         """
         return self.engine.score(self.store.load(client, finder), self._image(image))
 
-    def regions(self, client: str, finder: str, image: SentImage, wanted: Wanted) -> list[FoundRegion]:
+    def regions(
+        self, client: str, finder: str, image: SentImage, wanted: Wanted
+    ) -> tuple[list[FoundRegion], str | None]:
         """Find the regions of a field to image next.
 
         Args:
@@ -152,6 +154,9 @@ class Server:
             finder: Id of the finder.
             image: Field.
             wanted: Regions that the client wants.
+
+        Returns:
+            Regions, and why there are none.
         """
         return self.engine.regions(self.store.load(client, finder), self._image(image), wanted)
 

@@ -108,7 +108,8 @@ def add_find(page: Page) -> None:
                 batch_size=BATCH_SIZE,
             )
             writer = find_writer(settings, folder, stored, loaded, None)
-            found = region_table([(fact | writer(fact, pixels), np.empty(0))], loaded)
+            written = fact | writer(fact, pixels)
+            found = region_table([(written, np.empty(0))], loaded)
             name = Path(image.name).stem
             pq.write_table(found, folder / f"{name}.regions.parquet")
             write_csv(found, folder / f"{name}.regions.csv")
@@ -119,7 +120,7 @@ def add_find(page: Page) -> None:
             low, high = _show(image, found, tiff, view, heat)
         tables = (folder / f"{name}.regions.csv", folder / f"{name}.regions.parquet")
         rows = found.select(list(COLUMNS)).to_pylist()
-        kept = [each for each in COLUMNS if rows and rows[0][each] is not None]
+        kept = [each for each in COLUMNS if not rows or rows[0][each] is not None]
         caption = (
             f"{counted(len(rows), 'region')}. {stored.finder.quantity.capitalize()} of the best class from {low:.2f} "
             f"(black) to {high:.2f} (bright)."
@@ -128,8 +129,9 @@ def add_find(page: Page) -> None:
             caption += f" Templates: the patches at {counted(len(clicks), 'place')}; all other patches are background."
         if (warning := stored.warning) is not None:
             caption += f" Warning: {warning}."
-        if not rows:
-            caption += " No patch reaches the smallest score of the finder."
+        if "remark" in written:
+            remark = written["remark"]
+            caption += f" {remark[0].upper()}{remark[1:]}."
         return {
             shown: str(view),
             score_map: str(heat),

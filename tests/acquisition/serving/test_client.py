@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,14 @@ def test_the_server_computes_what_the_commands_compute(model: Path, client: Clie
     assert sent == found
     where = Stage({}, stage).position_um("", y=found[0].centre_y_px, x=found[0].centre_x_px)
     assert (found[0].stage_x_um, found[0].stage_y_um) == where
+
+
+def test_a_warning_says_why_no_region_was_found(client: Client) -> None:
+    finder = client.create_finder(field(0), mask=mask(0), classes=["Körner"])
+    highest = client.score(field(1), finder).values.max()
+    why = f"no score reaches the smallest score of a region, which is 7.5 for Körner; the highest is {highest:.4g}"
+    with pytest.warns(UserWarning, match=f"^{re.escape(why)}$"):
+        assert client.regions(field(1), finder, min_score=7.5) == []
 
 
 @pytest.mark.parametrize("corner", [(40, 40), (44, 44), (39, 43)])
