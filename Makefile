@@ -100,7 +100,7 @@ bench-search: $(INSTALLED) ## Measure searches of indexes and write docs/benchma
 bench-phenotype: $(INSTALLED) ## Look for planted phenotypes in embeddings and images and write docs/benchmarks/phenotype.md
 	"$(BIN)/python" -m tests.benchmarks.phenotype --output docs/benchmarks/phenotype.md
 
-bench-generation: $(INSTALLED) ## Measure the packaged pipeline and write docs/benchmarks/generation.md (an hour)
+bench-generation: $(INSTALLED) ## Measure the packaged pipeline and write docs/benchmarks/generation.md (two hours)
 	"$(BIN)/python" -m tests.benchmarks.generation demo --output docs/benchmarks/generation.md
 
 bench-cluster: $(INSTALLED) ## Measure Dask next to a process pool, and a million items, and write docs/benchmarks/cluster.md

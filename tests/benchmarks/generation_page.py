@@ -281,8 +281,7 @@ visibility, and puncta of varying density, both with a point spread function of 
 wide; the condition is the embedding of the packaged encoder `demo`. The network has {parameters:.1f} million
 parameters and was trained for {steps:,} steps of {batch} crops: {hours:.1f} hours on one CPU core.
 
-Measured on {machine}, with `python -m tests.benchmarks.generation PIPELINE`. Other programs used the machine at the
-same time.
+Measured on {machine}, with `make bench-generation`. Other programs used the machine at the same time.
 
 | target | reached |
 | --- | --- |
@@ -294,10 +293,12 @@ same time.
 
 ## Training
 
-Fréchet distances of samples to held-out images during the training, for two predictions of the network with the same
-recipe. `epsilon` was stopped early. `v_prediction` was trained in two stages: the learning rate of the recipe for
-6,000 steps, which falls to 0, and then that of a training of 12,000 steps from its middle on. The distance between two
-halves of the held-out images is {real_embeddings} in embeddings and {real_texture} in texture and morphology features.
+Fréchet distances of samples to held-out images during two trainings on 2026-11-29 with version 0.1.0, which differ in
+the prediction of the network. `v_prediction` is the packaged pipeline. It was trained in two stages: the learning rate
+of the recipe for 6,000 steps, which falls to 0, and then that of a training of 12,000 steps from its middle on.
+`epsilon` was stopped early. `make bench-generation` does not train. `python -m stedfm_hf.training.demo_generation
+WORK` trains 12,000 steps in one stage, and writes such values to `WORK/run/curve.csv`. The distance between two halves
+of the held-out images is {real_embeddings} in embeddings and {real_texture} in texture and morphology features.
 One of the latter is the entropy of the grey levels, of which generated images have any number, so that distance cannot
 become small.
 

@@ -128,20 +128,21 @@ Measured on {machine}.
 {commands}
 ```
 """
-SPOTS = """
-## Real spots
+SPOTS_TITLE = "\n## Real spots\n"
+SPOTS = f"""{SPOTS_TITLE}
+`spot_segmentation`: {{images}} pairs of real images and masks of 224 x 224 pixels. **Ten images allow no conclusion.**
 
-`spot_segmentation`: {images} pairs of real images and masks of 224 x 224 pixels. **Ten images allow no conclusion.**
-
-{table}
+{{table}}
 
 Each image is a separate source image. In 5-fold cross-validation every image is segmented once, by a network
 that has seen none of its fold. One other fold selects the weights, and three are for training. Intervals are 95 %
 over images. The authors published a mean IoU of 0.83 for one of their networks on such images. It was not measured on
 these ten.
 
-`stedfm finetune segmentation --model demo {schedule}` in each fold, seed 42; the
+`stedfm finetune segmentation --model demo {{schedule}}` in each fold, seed 42; the
 baselines: `stedfm evaluate segmentation --dataset SPOTS --folds 5`.
+
+Measured on {{machine}}, with `python -m tests.benchmarks.segmenters SCENES WORK --spots SPOTS --only-spots`.
 """
 
 
@@ -151,8 +152,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("scenes", type=Path, help="benchmark-v1-scenes, made by `stedfm data simulate`")
     parser.add_argument("work", type=Path, help="folder of the runs")
     parser.add_argument("--spots", type=Path, help="folder of real pairs, a_image.tif and a_mask.tif")
+    parser.add_argument(
+        "--only-spots", action="store_true", help="measure the section on --spots only, and replace it"
+    )
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args(argv)
+    if arguments.only_spots:
+        before = arguments.page.read_text(encoding="utf-8").partition(SPOTS_TITLE)[0]
+        arguments.page.write_text(before + _spots(arguments.spots, arguments.work), encoding="utf-8")
+        return
     places = {"SCENES": arguments.scenes, "WORK": arguments.work}
     done = {case: _run(_fine_tuning(*case), places) for case in CASES}
     long = {case: _run(_fine_tuning(*case, MORE_STEPS), places) for case in LONG_CASES}
@@ -353,7 +361,7 @@ def _spots(folder: Path, work: Path) -> str:
         rows.append([f"upernet, {MODES[mode]}", *figures])
     rows += _methods(baselines)
     schedule = " ".join(["--max-steps", str(STEPS), *SCHEDULE])
-    return SPOTS.format(images=len(data), table=table(["", *SCORE_HEADS], rows), schedule=schedule)
+    return SPOTS.format(images=len(data), table=table(["", *SCORE_HEADS], rows), schedule=schedule, machine=machine())
 
 
 def _lay_out(data: AnnotatedImages, folder: Path, fold: np.ndarray, number: int, output: Path) -> None:
