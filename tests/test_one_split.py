@@ -28,7 +28,6 @@ from tests.training.classification import small_runs
 from tests.training.finetuning.small import write_encoder
 from tests.training.segmentation import small_segmentations
 
-SEEDS = range(20)
 PATTERN = r"cell\d+"
 REPORT = Path("unused")
 
@@ -97,11 +96,12 @@ def scored(root: Path, masks: bool, pattern: str | None, seed: int) -> list[Spli
     return [protocol.read_splits(ProbeSettings(root, REPORT, seed=seed, source_pattern=pattern))]
 
 
+@pytest.mark.parametrize("seeds", [range(4), pytest.param(range(4, 20), marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("masks", "pattern"), [(False, None), (False, PATTERN), (True, None)])
 def test_no_command_tests_on_what_another_trains_or_selects_on(
-    masks: bool, pattern: str | None, tmp_path: Path
+    masks: bool, pattern: str | None, seeds: range, tmp_path: Path
 ) -> None:
-    for seed in SEEDS:
+    for seed in seeds:
         folder = Folder(tmp_path / str(seed), seed, masks)
         folder.add(40)
         used, asked = set[str](), set[str]()

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,24 @@ def test_no_script_in_training_hides_an_installed_package() -> None:
     assert names.isdisjoint(sys.stdlib_module_names)
 
 
+def test_no_module_imports_torchvision_or_its_users_when_it_is_imported() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in _run_at_import(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not {name.partition(".")[0] for name in names}.intersection(HARMFUL), path
+
+
+def _run_at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node outside of functions."""
+    yield node
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        for each in ast.iter_child_nodes(node):
+            yield from _run_at_import(each)
+
+
+@pytest.mark.slow
 def test_every_module_is_imported_without_torchvision() -> None:
     code = f"""
 import importlib, pkgutil, sys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,16 @@ from stedfm_hf import StedFmForSemanticSegmentation, StedFmImageProcessor, StedF
 from stedfm_hf.cards.checks import card_problems
 from stedfm_hf.exports.bioimageio_format import PACKAGE_FILE, export_bioimageio
 from stedfm_hf.runs import UserError
-from tests.exports.exported_models import trained
+from tests.exports.exported_models import shared_graphs, trained
 
 pytest.importorskip("bioimageio.core")
 pytest.importorskip("onnxscript")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shared_graphs() -> Iterator[None]:
+    with shared_graphs():
+        yield
 
 
 def segmenter(**changes: Any) -> Any:
@@ -81,7 +88,8 @@ def test_what_cannot_be_expressed_is_refused_by_name(tmp_path: Path) -> None:
         export(segmenter(), tmp_path / "none", StedFmImageProcessor(patch_size=8, normalization="none"))
 
 
-def test_an_unknown_licence_is_left_out(tmp_path: Path) -> None:
+def test_an_unknown_licence_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stedfm_hf.exports.bioimageio_format._check", lambda core, path: None)  # it runs the model
     export(segmenter(decoder="linear"), tmp_path / "out", licence="other")
     with zipfile.ZipFile(tmp_path / "out" / PACKAGE_FILE) as archive:
         assert yaml.safe_load(archive.read("rdf.yaml")).get("license") is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,13 @@ from stedfm_hf.hub.export import export
 from stedfm_hf.inference import load_classifier, load_encoder, load_segmenter
 from stedfm_hf.runs import UserError
 from tests.docs.blocks import read_blocks
-from tests.exports.exported_models import trained
+from tests.exports.exported_models import shared_graphs, trained
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shared_graphs() -> Iterator[None]:
+    with shared_graphs():
+        yield
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from datasets import load_dataset
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
-from transformers import AutoModel, Trainer, TrainingArguments
+from transformers import AutoImageProcessor, AutoModel, Trainer, TrainingArguments
 
 from stedfm_hf import (
     StedFmForImageClassification,
@@ -29,8 +30,10 @@ from stedfm_hf import (
 )
 from stedfm_hf.cards.finetuned import render_finetuned_card
 from stedfm_hf.cli import main
+from stedfm_hf.data import stream
 from stedfm_hf.hub.endpoint import ENDPOINT_FILES
 from stedfm_hf.hub.export import export
+from stedfm_hf.hub.loading_check import check_loading
 from stedfm_hf.hub.publish import publish
 from stedfm_hf.modeling.card_stedfm import CARD
 from stedfm_hf.runs import UserError, counted
@@ -95,12 +98,27 @@ with torch.no_grad():
 """
 
 
-def test_a_published_model_loads_by_its_id_with_and_without_the_package(hub: Hub, model: Path, tmp_path: Path) -> None:
+def tokens_of(model: Any) -> torch.Tensor:
+    """Return the tokens that a model computes from the image of `READ`."""
+    with torch.no_grad():
+        tokens: torch.Tensor = model.eval()(pixels()).last_hidden_state
+    return tokens
+
+
+def test_a_published_model_is_complete_and_loads_by_its_id(hub: Hub, model: Path, quick: None, tmp_path: Path) -> None:
     published = publish(model, ID, tag="v1")
     stored = hub.model(ID)
     assert published.url == f"{hub.url}/{ID}" and stored.private and stored.tags == {"v1": stored.commits[-1].oid}
     wanted = {path.name for path in model.iterdir()} | {file.name for file in ENDPOINT_FILES}
     assert set(stored.files) - {".gitattributes"} == wanted
+    loaded = AutoModel.from_pretrained(ID, cache_dir=tmp_path)
+    AutoImageProcessor.from_pretrained(ID, cache_dir=tmp_path)
+    assert torch.equal(tokens_of(loaded), tokens_of(AutoModel.from_pretrained(model)))
+
+
+@pytest.mark.slow
+def test_a_published_model_loads_by_its_id_with_and_without_the_package(hub: Hub, model: Path, tmp_path: Path) -> None:
+    publish(model, ID)
     for how in ("with", "without"):
         output = tmp_path / f"{how}.safetensors"
         run = subprocess.run(
@@ -111,31 +129,18 @@ def test_a_published_model_loads_by_its_id_with_and_without_the_package(hub: Hub
             text=True,
         )
         assert run.returncode == 0, run.stderr
-        with torch.no_grad():
-            expected = AutoModel.from_pretrained(model).eval()(pixels()).last_hidden_state
-        assert torch.equal(load_file(output)["tokens"], expected)
+        assert torch.equal(load_file(output)["tokens"], tokens_of(AutoModel.from_pretrained(model)))
 
 
-READ_DATA = """
-import json, sys
-from datasets import load_dataset
-from stedfm_hf.data import stream
-rows = [row["source"] for row in load_dataset("lab/crops", split="train", streaming=True)]
-batches = stream("lab/crops", "train", batch_size=4, rank=0, world_size=1, seed=0)
-print("FOUND", json.dumps([len(rows), sum(len(batch["pixels"]) for batch in batches)]))
-"""
-
-
-def test_a_published_data_set_is_streamed_from_the_hub(hub: Hub, tmp_path: Path) -> None:
+def test_a_published_data_set_is_streamed_from_the_hub(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEDFM_CACHE", str(tmp_path / "cache"))
     write_repo(tmp_path / "crops", labelled_crops(24))
     publish(tmp_path / "crops", "lab/crops", licence="cc0-1.0")
-    environment = environment_of(hub, tmp_path / "cache")
-    run = subprocess.run(
-        [sys.executable, "-c", READ_DATA], env=environment, cwd=tmp_path, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-    streamed, batched = json.loads(run.stdout.partition("FOUND")[2])
-    assert 0 < batched <= streamed < 24
+    rows = list(load_dataset("lab/crops", split="train", streaming=True))
+    batches = stream("lab/crops", "train", batch_size=4, rank=0, world_size=1, seed=0)
+    assert 0 < sum(len(batch["pixels"]) for batch in batches) <= len(rows) < 24
 
 
 def test_the_same_content_makes_no_second_commit(hub: Hub, model: Path, quick: None) -> None:
@@ -287,6 +292,24 @@ def test_a_licence_is_written_into_the_card(hub: Hub, model: Path, quick: None) 
         publish(model, ID, licence="mitt")
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("print('OUTPUTS', json.dumps({'logits': 1}))", []),
+        ("print('OUTPUTS', json.dumps({'logits': sys.argv[2]}))", ["returns other values without stedfm-hf (logits)"]),
+        ("import stedfm_hf; print('OUTPUTS {}')", ["the model does not load without stedfm-hf"]),
+        ("1 / 0", ["does not load with stedfm-hf (ZeroDivisionError", "does not load without stedfm-hf"]),
+    ],
+)
+def test_differences_between_interpreters_are_found(
+    code: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stedfm_hf.hub.loading_check._LOAD", f"import json, sys\n{code}")
+    findings = check_loading(tmp_path)
+    assert len(findings) == len(words)
+    assert all(each in str(finding) for each, finding in zip(words, findings, strict=True))
+
+
 @pytest.mark.slow
 def test_code_of_another_version_is_found(model: Path) -> None:
     code = model / "layers_stedfm.py"
@@ -319,7 +342,7 @@ def test_a_data_set_and_a_space_are_published(hub: Hub, tmp_path: Path) -> None:
     assert publish(space, "lab/app").url == f"{hub.url}/spaces/lab/app"
 
 
-@pytest.mark.parametrize("format", ["transformers", "onnx"])
+@pytest.mark.parametrize("format", ["transformers", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_an_export_is_published(hub: Hub, tmp_path: Path, format: str) -> None:
     write_model(tmp_path / "classifier", StedFmForImageClassification)
     export(tmp_path / "classifier", format, tmp_path / "exported")

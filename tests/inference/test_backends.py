@@ -16,7 +16,7 @@ from stedfm_hf.cli import main
 from stedfm_hf.exports.folders import write_export
 from stedfm_hf.inference import classify, embed, load_classifier, load_encoder, load_segmenter, segment
 from stedfm_hf.runs import UserError
-from tests.exports.exported_models import trained
+from tests.exports.exported_models import shared_graphs, trained
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STEDFM_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+        with shared_graphs():
+            yield
 
 
 def columns(table: Any, prefix: str) -> np.ndarray:

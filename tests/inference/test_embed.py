@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import errno
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from stedfm_hf.inference import embed
 from stedfm_hf.inference.preparation import Preparation
 from stedfm_hf.modeling.tiling_stedfm import encode_images
 from stedfm_hf.runs import Manifest, UserError, manifest_path
+from stedfm_hf.runs.executors import InThisProcess, Workers
 from stedfm_hf.runs.parts import PartStore
 from tests.models import tiny_config
 
@@ -73,6 +75,23 @@ def test_one_row_per_image(folder: Path, model: StedFmModel, images: Path, tmp_p
     record = Manifest.load(tmp_path / "emb.parquet.manifest.json")
     assert record.counts()["done"] == 7 and record.settings["pooling"] == "avg" and record.ended is not None
     assert sorted(p.name for p in tmp_path.glob("emb*")) == ["emb.parquet", "emb.parquet.manifest.json"]
+
+
+def test_two_devices_share_the_images(
+    folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes do so in tests/runs/test_dask_cluster.py."""
+    opened = []
+
+    def open_here(count: int, devices: Sequence[str]) -> AbstractContextManager[Workers]:
+        opened.append((count, *devices))
+        return nullcontext(InThisProcess())
+
+    embed(images, model=folder, output=tmp_path / "one.parquet", device="cpu")
+    monkeypatch.setattr("stedfm_hf.runs.workers.open_processes", open_here)
+    embed(images, model=folder, output=tmp_path / "two.parquet", device="cpu,cpu")
+    assert opened == [(2, "cpu", "cpu")]
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
 
 
 def test_series_and_channels_have_rows_of_their_own(folder: Path, model: StedFmModel, tmp_path: Path) -> None:

@@ -111,20 +111,29 @@ def test_a_folder_loads_without_the_package(folder: Path, tmp_path: Path) -> Non
     np.testing.assert_allclose(generate(StedFmGenerationPipeline.from_pretrained(again)), expected, atol=ROUNDING)
 
 
-def test_a_repository_loads_with_and_without_the_package(
+def test_a_repository_loads_with_the_package(
     folder: Path, tmp_path: Path, loopback: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = tmp_path / "images.npy"
     with hub_server() as hub:
         hub.add("model", "my-lab/generator", folder)
         use_hub(hub, monkeypatch)
-        loaded = StedFmGenerationPipeline.from_pretrained("my-lab/generator", cache_dir=tmp_path / "with")
-        environment = environment_of(hub, tmp_path / "cache")
+        loaded = StedFmGenerationPipeline.from_pretrained("my-lab/generator", cache_dir=tmp_path)
+    assert not list(tmp_path.rglob("*.py"))
+    expected = generate(StedFmGenerationPipeline.from_pretrained(folder))
+    np.testing.assert_allclose(generate(loaded), expected, atol=ROUNDING)
+
+
+@pytest.mark.slow
+def test_a_repository_loads_without_the_package(folder: Path, tmp_path: Path) -> None:
+    result = tmp_path / "images.npy"
+    with hub_server() as hub:
+        hub.add("model", "my-lab/generator", folder)
         arguments = [sys.executable, "-c", WITHOUT_PACKAGE, "my-lab/generator", str(tmp_path / "again"), str(result)]
+        environment = environment_of(hub, tmp_path / "cache")
         done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert not list((tmp_path / "with").rglob("*.py"))
-    np.testing.assert_allclose(np.load(result), generate(loaded), atol=ROUNDING)
+    expected = generate(StedFmGenerationPipeline.from_pretrained(folder))
+    np.testing.assert_allclose(np.load(result), expected, atol=ROUNDING)
 
 
 def test_code_is_not_run_without_being_trusted(folder: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-# The slow ones are themselves half imported when they import transformers, and registration needs all of both.
+# The last ones are themselves half imported when they import transformers, and registration needs all of both.
 BEGINNINGS = [
     "import stedfm_hf",
-    "import transformers, stedfm_hf",
+    pytest.param("import transformers, stedfm_hf", marks=pytest.mark.slow),
     pytest.param("import stedfm_hf.modeling.configuration_stedfm", marks=pytest.mark.slow),
     pytest.param("import stedfm_hf.modeling.pipeline_stedfm", marks=pytest.mark.slow),
 ]

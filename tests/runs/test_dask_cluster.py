@@ -1,4 +1,7 @@
-"""Commands on a Dask cluster write the same bytes as in one process, whatever happens to the workers."""
+"""Commands on a Dask cluster write the same bytes as in one process, whatever happens to the workers.
+
+The slow ones have faster relatives in `test_dask_workers.py`.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +49,11 @@ WITH_TIMES = ("manifest.json", "README.md")
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
-    ) as started:
-        yield started
+    with (
+        dask.config.set({"distributed.worker.profile.enabled": False}),  # as commands do
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as two,
+    ):
+        yield two
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +149,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 COMMANDS = [by_embed, by_classify, by_segment, by_index, by_build, by_simulate, by_find, by_import, by_evaluate]
 
 
-@pytest.mark.parametrize("command", COMMANDS[:-1])
+# Workers plot every figure, and import what plots: the others go the same way to them.
+PLOTTING = [pytest.param(command, marks=pytest.mark.slow) for command in (by_classify, by_find)]
+
+
+@pytest.mark.parametrize("command", [by_embed, by_segment, by_index, by_build, by_simulate, by_import, *PLOTTING])
 def test_results_are_those_of_one_process(
     command: Command, images: Path, models: Path, cluster: Any, tmp_path: Path
 ) -> None:
@@ -158,6 +166,7 @@ def test_results_are_those_of_one_process(
     assert command in (by_import, by_simulate) or together.manifest.items["12.npy"].state in ("failed", "skipped")
 
 
+@pytest.mark.slow
 def test_an_evaluation_computes_the_features_of_one_process(
     images: Path, models: Path, cluster: Any, tmp_path: Path
 ) -> None:
@@ -224,6 +233,7 @@ class DeadlyFile(distributed.WorkerPlugin):  # type: ignore[name-defined]  # the
         kill_at_one_file()
 
 
+@pytest.mark.slow
 def test_a_file_that_kills_its_worker_fails_and_the_others_are_done(
     images: Path, models: Path, tmp_path: Path
 ) -> None:
@@ -245,6 +255,7 @@ def fill_disk() -> None:
     PartStore.write = full  # type: ignore[method-assign]  # in the worker process only
 
 
+@pytest.mark.slow
 def test_a_worker_with_a_full_disk_is_not_used(
     images: Path, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -264,6 +275,7 @@ def test_a_worker_with_a_full_disk_is_not_used(
             by_embed(images, tmp_path / "none", models, half_full.scheduler_address)
 
 
+@pytest.mark.slow
 def test_a_dead_scheduler_is_one_sentence_and_the_same_command_resumes(
     images: Path, models: Path, cluster: Any, tmp_path: Path
 ) -> None:
@@ -304,6 +316,7 @@ def test_a_dead_scheduler_is_one_sentence_and_the_same_command_resumes(
     assert contents(tmp_path / "together") == contents(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_two_devices_of_one_machine_give_the_same_bytes(images: Path, models: Path, tmp_path: Path) -> None:
     embed(images, output=tmp_path / "two" / "e.parquet", model=models / "encoder", device="cpu,cpu")
     embed(images, output=tmp_path / "one" / "e.parquet", model=models / "encoder", device="cpu")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import time
 
 import pytest
 
 from stedfm_hf.runs import UserError
 from stedfm_hf.runs.executors import run_items
+from stedfm_hf.runs.worker_process import device_or
+from stedfm_hf.runs.workers import open_workers
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -25,3 +29,14 @@ def test_calls_are_done_until_one_raises(workers: int) -> None:
 def test_a_killed_process_is_reported_on_one_line() -> None:
     with pytest.raises(UserError, match=r"a worker process was killed 3 times.*run the same command again to resume"):
         list(run_items(signal.raise_signal, [(signal.SIGKILL,)] * 2, workers=2))
+
+
+def process_and_device(number: int) -> tuple[int, str]:
+    time.sleep(0.1)  # so that both processes get calls
+    return os.getpid(), device_or("none")
+
+
+def test_each_device_has_a_process() -> None:
+    with open_workers(devices=["cuda:0", "cuda:1"]) as workers:
+        found = set(run_items(process_and_device, [(number,) for number in range(8)], workers=workers))
+    assert sorted(device for _, device in found) == ["cuda:0", "cuda:1"]
