@@ -6,10 +6,13 @@ that a user can fix are printed on one line; `STEDFM_DEBUG=1` shows the tracebac
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from stedfm_hf.cli.acquisition import add_acquisition
 from stedfm_hf.cli.data import data
@@ -49,7 +52,13 @@ def main(args: list[str] | None = None) -> int:
     """
     limit_spinning()
     keep_freed_memory()
-    return run_app(app, args)
+    return run_app(_command(), args)
+
+
+@cache
+def _command() -> Callable[..., Any]:
+    """Build all commands once in a process, which takes most of the time of a short command."""
+    return get_command(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -218,6 +218,7 @@ def test_a_console_that_cannot_show_a_letter_does_not_end_the_command(tmp_path: 
     assert "zelle_\\xb5.npy" in run.stdout
 
 
+@pytest.mark.slow
 def test_doctor_works_when_torchvision_breaks_transformers(tmp_path: Path) -> None:
     """The very case it is for: that STED-FM cannot be registered with transformers must not end it."""
     info = tmp_path / "torchvision-0.29.2.dist-info"

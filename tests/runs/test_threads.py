@@ -45,6 +45,7 @@ def seen_by_torch(words: list[str], folder: Path, **chosen: str) -> str:
     np.save(folder / IMAGE, np.zeros((8, 8), np.uint8))
     environment = {name: value for name, value in os.environ.items() if name not in SETTINGS} | chosen
     environment["PYTHONPATH"] = os.pathsep.join([str(folder), str(ROOT)])
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # plugins take seconds to import
     run = subprocess.run(
         [sys.executable, *words], env=environment, cwd=folder, capture_output=True, text=True, timeout=120
     )
