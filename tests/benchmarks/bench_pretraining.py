@@ -31,7 +31,7 @@ from stedfm_hf.training.batches import EndlessBatches, MixedSplit
 from stedfm_hf.training.preparation import Preparation
 from tests.benchmarks.counting import step_operations
 from tests.benchmarks.data import write_repository
-from tests.benchmarks.timing import machine, matmul, own_peak, peak_memory, spread, table, take_turns
+from tests.benchmarks.timing import machine, matmul, own_peak, peak_memory, spread, table, take_turns, write_page
 
 CROPS = 8192
 CPU_BATCHES = {"64-p8": (64, 256), "small": (32,)}
@@ -304,7 +304,7 @@ def main() -> None:
     if RANK == 0:
         text = page(rows, crops) + "\n"
         print(text)
-        arguments.output.write_text(text, encoding="utf-8")
+        write_page(arguments.output, text)
         record = json.dumps({"machine": machine(), "rows": rows}, indent=1)
         arguments.output.with_suffix(".json").write_text(record + "\n", encoding="utf-8")
     if WORLD > 1:

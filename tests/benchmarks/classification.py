@@ -37,7 +37,7 @@ features that need no network. {leads}
 Accuracy on the {test} test images, mean ± standard deviation (n − 1). The encoder `demo` was trained on simulated
 images only, so this page shows that fine-tuning works. It does not predict accuracy on images from a microscope.
 
-Measured on {machine}, with `python -m tests.benchmarks.classification`.
+Measured on {machine}, with `python -m tests.benchmarks.classification DATA WORK`.
 
 ## How it was measured
 

@@ -30,7 +30,7 @@ from stedfm_hf.runs.dask_cluster import open_cluster
 from stedfm_hf.runs.manifest import status_of
 from stedfm_hf.runs.memory import keep_freed_memory
 from stedfm_hf.runs.output import open_output
-from tests.benchmarks.timing import machine, own_peak, peak_memory, table, take_turns
+from tests.benchmarks.timing import machine, own_peak, peak_memory, table, take_turns, write_page
 
 CROPS, SIDE, ROUNDS = 5000, 64, 5
 ITEMS = (100_000, 1_000_000)
@@ -144,29 +144,8 @@ def main() -> None:
         print(own_peak())
         return
     introduction = f"# Work on a cluster\n\nMeasured on {machine()}, with `make bench-cluster`.\n"
-    parts = [introduction, memory(), overhead(ROUNDS), FREED]
-    PAGE.write_text("\n".join(parts), encoding="utf-8")
-
-
-FREED = """\
-Dask needs a few seconds more until the first batch, because it has to be imported and started three times. The longer
-the work is, the less this weighs.
-
-## Freed memory
-
-Commands and workers keep freed memory (`stedfm_hf.runs.memory`). This table was measured once, on 2026-11-30 with
-version 0.1.0, before and after they did; `make bench-cluster` does not measure it again. The same crops, two rounds:
-
-| | time, s | of it in the operating system, CPU s |
-| --- | --- | --- |
-| one process | 41.8 39.9 | 10.7 10.7 |
-| one process, keeping freed memory | 33.7 39.5 | 2.4 2.7 |
-| process pool | 45.7 47.4 | 10.8 11.7 |
-| process pool, keeping freed memory | 45.0 41.0 | 4.2 3.7 |
-| Dask | 60.2 53.6 | 26.7 23.8 |
-| Dask, keeping freed memory | 48.1 40.8 | 5.9 5.3 |
-"""
-"""End of the page, which no command measures."""
+    parts = [introduction, memory(), overhead(ROUNDS)]
+    write_page(PAGE, "\n".join(parts))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import datasets
@@ -26,7 +27,7 @@ from stedfm_hf.data import STRUCTURES as STRUCTURE_FUNCTIONS
 from stedfm_hf.data import SimulationSettings, simulate_field, simulate_image, stream, to_unit_range
 from stedfm_hf.data.repository.layout import INDEX_FILE, Crop, Scaling, crop_features, crops_to_table
 from stedfm_hf.data.settings import ROWS_PER_SHARD
-from tests.benchmarks.timing import machine, own_peak, peak_memory, spread, table, take_turns
+from tests.benchmarks.timing import machine, own_peak, peak_memory, spread, table, take_turns, write_page
 from tests.data.repos import CARD, write_split
 
 BATCH = 256
@@ -188,6 +189,8 @@ def reading(rounds: int) -> str:
     ]
     return (
         f"## Reading {READ} crops of 224 x 224, 8 bit\n\n"
+        f"`stream` with two threads reads {median(rates.ratios('stream, 2 threads', 'tar')):.1f} times as many crops "
+        "per second as the reference's way, a tar of pickled `.npz` files.\n\n"
         f"One process, shuffled batches of {BATCH}, from a local disk whose files are in the cache of the system. "
         "Opening the data set is included.\n\n" + table(["", "crops/s", "x tar", "kB per crop"], rows)
     )
@@ -361,7 +364,7 @@ def main() -> None:
     text = "\n\n".join([INTRODUCTION.format(machine=machine()), *pages, METHOD]) + "\n"
     print(text)
     if not arguments.only:
-        arguments.output.write_text(text, encoding="utf-8")
+        write_page(arguments.output, text)
 
 
 INTRODUCTION = """# Data sets

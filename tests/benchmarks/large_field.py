@@ -98,14 +98,17 @@ def threshold(
 def large(rounds: int, side: int = SIDE) -> str:
     """Peak memory of the command on a field of every type and format."""
     del rounds
+    rows = [[f"{dtype}, {kind}", *_measure(side, dtype, kind)] for dtype, kind in CASES]
+    most = max(float(peak.strip("*")) for _, peak, *_ in rows)
     return (
         f"## `stedfm segment` of a field of {side:,} x {side:,}\n\n"
+        f"The command needs at most {most:.0f} MB.\n\n"
         "The whole command in a separate process: reading, scaling, tiles, blending, all files that are written by "
         "default, and the table of objects. The network is a stub that costs nothing; the memory of a real network "
         f"for a batch is added to these numbers. The limit is {LIMIT_GB} GiB ({LIMIT_GB * 1024} MB).\n\n"
         + table(
             ["field", "peak MB", "GB read", "GB written", "objects", "minutes, with the stub"],
-            [[f"{dtype}, {kind}", *_measure(side, dtype, kind)] for dtype, kind in CASES],
+            rows,
         )
     )
 

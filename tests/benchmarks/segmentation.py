@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.benchmarks.decoders import decoders
 from tests.benchmarks.fields import fields, monai
 from tests.benchmarks.large_field import large
-from tests.benchmarks.timing import machine
+from tests.benchmarks.timing import machine, write_page
 
 INTRODUCTION = """# Whole fields
 
@@ -40,7 +40,7 @@ def main() -> None:
     text = "\n\n".join([INTRODUCTION.format(machine=machine()), *pages, METHOD]) + "\n"
     print(text)
     if not arguments.only:
-        arguments.output.write_text(text, encoding="utf-8")
+        write_page(arguments.output, text)
 
 
 if __name__ == "__main__":

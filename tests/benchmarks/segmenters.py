@@ -68,7 +68,7 @@ scratch and with classical methods.
 
 {leads}
 
-Measured on {machine}, with `python -m tests.benchmarks.segmenters`.
+Measured on {machine}, with `python -m tests.benchmarks.segmenters SCENES WORK --spots SPOTS`.
 
 ## Simulated scenes
 

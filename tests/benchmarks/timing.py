@@ -19,6 +19,8 @@ import torch
 import transformers
 
 MATMUL = (4096, 4096, 2048)
+NOTES = "\n## Notes\n"
+"""Title of the last section of a page, which is written by hand."""
 FLAGS = (
     "avx2",
     "avx512f",
@@ -117,6 +119,13 @@ def instruction_sets() -> str:
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(("flags", "Features"))]
     known = set(lines[0].split(":", 1)[1].split()) if lines else set()
     return " ".join(flag for flag in FLAGS if flag in known) or "none of those that are listed"
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page, and keep the notes at the end of the page that is there, which no benchmark measures."""
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    _, title, notes = old.partition(NOTES)
+    path.write_text(text.rstrip("\n") + "\n" + title + notes, encoding="utf-8")
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
