@@ -163,8 +163,7 @@ def _macro_interval(queries: Queries, values: np.ndarray) -> list[float] | None:
     defined = np.isfinite(values)
     if not defined.any():
         return None
-    rows = np.stack([values, queries.labels], axis=1)[defined]
-    return list(bootstrap_interval(rows, queries.sources[defined], statistic=_macro))
+    return list(bootstrap_interval(values[defined], queries.sources[defined], classes=queries.labels[defined]))
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -28,6 +28,7 @@ def bootstrap_interval(
     sources: Sources | None = None,
     *,
     statistic: Callable[[np.ndarray], float] = np.mean,
+    classes: np.ndarray | None = None,
     n_resamples: int = 2000,
     seed: int = 0,
     confidence_level: float = 0.95,
@@ -40,6 +41,8 @@ def bootstrap_interval(
         sources: Source image of each item (n,); None treats every item as a separate source.
         statistic: Function from rows (m, ...) to a float. It receives all rows of the resampled sources. Resamples for
             which it returns NaN are ignored.
+        classes: Class number of each item (n,) int, to compute the mean over the means of the classes, which is much
+            faster than an equal `statistic`; None computes `statistic`.
         n_resamples: Number of bootstrap resamples.
         seed: Random seed of the resamples.
         confidence_level: Fraction of the resamples inside the interval, in (0, 1).
@@ -64,7 +67,16 @@ def bootstrap_interval(
     percentiles = [50.0 - 50.0 * confidence_level, 50.0 + 50.0 * confidence_level]
     rng = np.random.default_rng(seed)
     statistics = []
-    if statistic is np.mean and values.ndim == 1:
+    if classes is not None:
+        width = int(classes.max()) + 1
+        cells = source * width + classes
+        total, size = (np.bincount(cells, each, count * width).reshape(count, width) for each in (values, None))
+        for chunk in resample_chunks(n_resamples, count):
+            sample = rng.integers(0, count, (chunk, count)) + count * np.arange(chunk)[:, None]
+            times = np.bincount(sample.ravel(), minlength=chunk * count).reshape(chunk, count)
+            sizes = np.ma.masked_equal(times @ size, 0)
+            statistics.append(np.asarray((times @ total / sizes).mean(axis=1)))
+    elif statistic is np.mean and values.ndim == 1:
         total, size = np.bincount(source, weights=values), np.bincount(source)
         for chunk in resample_chunks(n_resamples, count):
             sample = rng.integers(0, count, (chunk, count))

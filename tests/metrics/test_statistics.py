@@ -74,6 +74,20 @@ def test_a_statistic_of_several_columns_receives_the_resampled_rows() -> None:
     assert 0.6 < low < balanced_accuracy(pairs) < high < 0.95
 
 
+def test_the_mean_of_the_means_of_classes_equals_that_statistic() -> None:
+    """One class occurs in two sources only, so that some resamples lack it."""
+    rng = np.random.default_rng(0)
+    values, sources, classes = rng.random(60), np.arange(60) // 6, rng.integers(0, 3, 60)
+    classes[12:] %= 2
+
+    def mean_of_means(rows: np.ndarray) -> float:
+        return float(np.mean([rows[rows[:, 1] == each, 0].mean() for each in np.unique(rows[:, 1])]))
+
+    found = bootstrap_interval(values, sources, classes=classes, n_resamples=200)
+    pairs = np.stack([values, classes], axis=1)
+    assert found == pytest.approx(bootstrap_interval(pairs, sources, statistic=mean_of_means, n_resamples=200))
+
+
 def test_resamples_in_which_the_statistic_is_undefined_are_ignored() -> None:
     """Recall of a class that occurs in one source only."""
     pairs = np.array([[0, 0], [0, 0], [1, 1]])

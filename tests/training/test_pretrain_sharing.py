@@ -14,7 +14,7 @@ from stedfm_hf.training.preparation import Preparation
 from tests.training.pretraining import as_stopped, assert_same_losses, launch, run, words_of, write_blobs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*ranks reads", "ignore:.*each epoch drops")
-TWENTY = "--max_steps 20 --eval-steps 8 --save_steps 8 --save_total_limit 3"
+TWELVE = "--max_steps 12 --eval-steps 8 --save_steps 8 --save_total_limit 3"
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,9 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty steps of one process with eight crops at a time."""
+    """Twelve steps of one process with eight crops at a time."""
     output = tmp_path_factory.mktemp("runs") / "whole"
-    run(crops, output, TWENTY)
+    run(crops, output, TWELVE)
     return output
 
 
@@ -34,12 +34,12 @@ def whole(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shared(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same of two processes with four crops each."""
     output = tmp_path_factory.mktemp("runs") / "shared"
-    assert "2 processes x 4 crops x 1 accumulation step" in launch(words_of(crops, output, TWENTY))
+    assert "2 processes x 4 crops x 1 accumulation step" in launch(words_of(crops, output, TWELVE))
     return output
 
 
 def test_accumulated_batches_give_the_same_losses(crops: Path, whole: Path, tmp_path: Path) -> None:
-    run(crops, tmp_path / "run", f"{TWENTY} --per_device_train_batch_size 4")
+    run(crops, tmp_path / "run", f"{TWELVE} --per_device_train_batch_size 4")
     assert_same_losses(tmp_path / "run", whole)
 
 
@@ -50,8 +50,8 @@ def test_two_processes_give_the_same_losses(whole: Path, shared: Path) -> None:
 @pytest.mark.slow
 def test_what_one_process_began_two_go_on_with(crops: Path, whole: Path, tmp_path: Path) -> None:
     output = as_stopped(whole, tmp_path / "run", 8)
-    said = launch(words_of(crops, output, TWENTY))
-    assert "2 processes" in said and "step 10/20" in said and "step 8/20" not in said
+    said = launch(words_of(crops, output, TWELVE))
+    assert "2 processes" in said and "step 10/12" in said and "step 8/12" not in said
     assert_same_losses(output, whole)
 
 
@@ -59,9 +59,9 @@ def test_what_two_processes_began_one_goes_on_with(
     crops: Path, whole: Path, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = as_stopped(shared, tmp_path / "run", 8)
-    run(crops, output, TWENTY)
+    run(crops, output, TWELVE)
     said = capsys.readouterr().err
-    assert "1 process " in said and "step 10/20" in said and "step 8/20" not in said
+    assert "1 process " in said and "step 10/12" in said and "step 8/12" not in said
     assert_same_losses(output, whole)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,18 @@ import torch
 from stedfm_hf import StedFmForImageClassification, StedFmModel
 from stedfm_hf.cli import main
 from stedfm_hf.evaluation import RobustnessResult, evaluate_robustness
+from stedfm_hf.evaluation.probe import select_C
 from stedfm_hf.runs import UserError
 from tests.labels.labelled_data import class_folder, crop_repo
 from tests.models import tiny_config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_values_of_C() -> Iterator[None]:
+    """Select the penalty of the probes from two values: tests/evaluation/test_probe.py selects from all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(select_C.__kwdefaults__, "C_grid", (1e-2, 1.0))
+        yield
 
 
 @pytest.fixture(scope="module")

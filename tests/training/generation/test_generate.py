@@ -109,6 +109,7 @@ def test_accumulated_batches_give_the_same_losses(crops: Path, whole: Path, tmp_
     assert_same_losses(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_losses(crops: Path, whole: Path, tmp_path: Path) -> None:
     said = launch(words_of(crops, tmp_path / "run"), script=SCRIPT)
     assert "2 processes x 4 crops x 1 accumulation step" in said

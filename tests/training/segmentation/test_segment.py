@@ -59,21 +59,23 @@ class Stopped(Exception):
     pass
 
 
+FOUR = "--decoder upernet --max_steps 4 --num-evaluations 2"
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(encoder: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run with batch norms."""
     output = tmp_path_factory.mktemp("runs") / "uninterrupted"
-    run(encoder, scenes, output, "--decoder unetr")
+    run(encoder, scenes, output, FOUR)
     return output
 
 
-@pytest.mark.parametrize("step", [5, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_stopped_run_ends_as_the_uninterrupted_one_to_the_bit(
     encoder: Path, scenes: Path, uninterrupted: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stedfm_hf.training.finetuning import trainer
 
-    words = "--decoder unetr"
     with monkeypatch.context() as patch:
         real = trainer.FinetuneMonitorCallback.on_step_end
 
@@ -84,8 +86,8 @@ def test_a_stopped_run_ends_as_the_uninterrupted_one_to_the_bit(
 
         patch.setattr(trainer.FinetuneMonitorCallback, "on_step_end", stop)
         with pytest.raises(Stopped):
-            run(encoder, scenes, tmp_path / "run", words)
-    run(encoder, scenes, tmp_path / "run", words)
+            run(encoder, scenes, tmp_path / "run", FOUR)
+    run(encoder, scenes, tmp_path / "run", FOUR)
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
@@ -93,10 +95,9 @@ def test_a_stopped_run_ends_as_the_uninterrupted_one_to_the_bit(
 def test_a_killed_run_ends_with_the_same_metrics(
     encoder: Path, scenes: Path, uninterrupted: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = "--decoder unetr"
-    kill_at(SCRIPT, words_of(encoder, scenes, tmp_path / "run", words), "stedfm: step 4/8  validation")
+    kill_at(SCRIPT, words_of(encoder, scenes, tmp_path / "run", FOUR), "stedfm: step 2/4  validation")
     assert not (run_folder(tmp_path / "run", 42) / METRICS_FILE).exists()
-    run(encoder, scenes, tmp_path / "run", words)
+    run(encoder, scenes, tmp_path / "run", FOUR)
     assert_same_run(tmp_path / "run", uninterrupted)
     assert "resuming after step" in capfd.readouterr().err
 
@@ -165,11 +166,11 @@ def test_overlapping_classes_with_names(encoder: Path, tmp_path: Path) -> None:
 
 
 def test_few_images_get_as_many_steps_as_many_and_large_ones_several_crops(encoder: Path, tmp_path: Path) -> None:
-    data = write_scenes(tmp_path / "data", shape=(64, 96))  # six crops of 32 pixels each
+    data = write_scenes(tmp_path / "data", shape=(32, 96))  # three crops of 32 pixels each
     words = "--max_steps -1 --num_train_epochs 2 --num-evaluations 1"
     whole = run(encoder, data, tmp_path / "all", words).metrics["runs"][0]
     few = run(encoder, data, tmp_path / "few", f"{words} --label_count 2").metrics["runs"][0]
-    assert whole["images_seen"] == few["images_seen"] == 2 * 6 * 10 and few["training_images"] == 2
+    assert whole["images_seen"] == few["images_seen"] == 2 * 3 * 10 and few["training_images"] == 2
 
 
 @pytest.mark.parametrize(
