@@ -14,6 +14,8 @@ import pytest
 import tifffile
 
 from stedfm_hf import StedFmForImageClassification, StedFmForSemanticSegmentation, StedFmModel
+from stedfm_hf.app import examples
+from stedfm_hf.app.tabs import generate
 from stedfm_hf.data import simulate_image
 from stedfm_hf.discovery.cluster import cluster
 from stedfm_hf.discovery.index import index
@@ -27,6 +29,20 @@ from stedfm_hf.runs import UserError
 from tests.app.pages import RecordedPage, make_page
 from tests.generation_models import tiny_pipeline, tiny_unet
 from tests.models import tiny_config
+
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Simulate fewer and smaller images, and denoise in fewer steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(examples, "EXAMPLES", {name: (made, 64) for name, (made, _) in examples.EXAMPLES.items()})
+        patch.setattr(examples, "INDEX_SIZE", 64)
+        patch.setattr(examples, "INDEX_COUNT", 3)
+        patch.setattr(generate, "DENOISING_STEPS", STEPS)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +233,7 @@ def test_generate(folder: Path) -> None:
         planes[:1],
         direction,
         np.linspace(-1.8, 1.8, 7),
-        num_inference_steps=25,
+        num_inference_steps=STEPS,
     )
     assert planes.shape == (8, 32, 32)
     np.testing.assert_allclose(planes[1:], expected.images[0], atol=1e-4)
