@@ -4,6 +4,8 @@ from functools import partial
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
 
 from stedfm_hf.generation.direction import Direction
 from stedfm_hf.generation.fitting import (
@@ -92,6 +94,19 @@ def test_held_out_scores_tell_an_attribute_from_chance() -> None:
     of_source = np.random.default_rng(0).permutation(N // 3) % 2
     noise = cross_validate(fit_boundary, X, np.repeat(of_source, 3), sources, is_class=True)
     assert noise is not None and not noise.above_chance
+
+
+def test_scores_equal_those_of_scikit_learn_and_scipy() -> None:
+    distances, values = np.random.default_rng(0).integers(0, 9, (2, 40)).astype(float)  # with ties
+    classes, sources = (values > 4).astype(int), np.arange(40)
+
+    def fit(*_: np.ndarray) -> Direction:
+        return Direction(np.ones(1))
+
+    score = cross_validate(fit, distances[:, None], values, sources, is_class=False)
+    assert score is not None and score.value == pytest.approx(spearmanr(values, distances).statistic)
+    score = cross_validate(fit, distances[:, None], classes, sources, is_class=True)
+    assert score is not None and score.value == pytest.approx(roc_auc_score(classes, distances))
 
 
 def test_scores_are_of_other_source_images() -> None:

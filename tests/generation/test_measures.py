@@ -109,7 +109,6 @@ def test_real_images_that_are_too_small_are_named(tmp_path: Path) -> None:
         measure_real(read_real(replace(settings, classes=["other"])), 32)
 
 
-@pytest.mark.figures
 def test_the_legend_covers_no_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frame = pd.DataFrame(
         {
@@ -130,6 +129,7 @@ def test_the_legend_covers_no_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     def save(figure: Figure, folder: Path, name: str) -> Path:
         plotted.append(figure)
+        figure.draw_without_rendering()  # lays it out
         return save_figure(figure, folder, name)
 
     monkeypatch.setattr("stedfm_hf.generation.measure_report.save_figure", save)
