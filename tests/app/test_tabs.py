@@ -30,7 +30,6 @@ from tests.app.pages import RecordedPage, make_page
 from tests.generation_models import tiny_pipeline, tiny_unet
 from tests.models import tiny_config
 
-
 STEPS = 4
 
 

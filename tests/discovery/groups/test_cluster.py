@@ -86,7 +86,10 @@ def test_noise_is_one_leaf_with_its_evidence(noise: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "words"), [({"partition": 3}, "not significant"), ({"protocol": "reference"}, "not a test")]
 )
-def test_descriptions_are_marked_everywhere(noise: Path, tmp_path: Path, options: dict[str, Any], words: str) -> None:
+def test_descriptions_are_marked_everywhere(
+    noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], words: str
+) -> None:
+    monkeypatch.setattr("stedfm_hf.discovery.clustering.reference.RESAMPLES", 5)
     result = cluster(noise, output=tmp_path / "groups", **options)
     assert words in result.summary() and words in (tmp_path / "groups/report.html").read_text(encoding="utf-8")
     for name in ("memberships", "nodes"):

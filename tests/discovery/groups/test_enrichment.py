@@ -43,7 +43,8 @@ def test_no_enrichment_where_conditions_are_random() -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         condition = rng.permutation(np.repeat(["a", "b", "c"], 20))
-        tests = enrichments(tree_of(crops(rng.integers(0, 3, 60))), crops(condition), crops(np.arange(60).astype(str)))
+        tree, sources = tree_of(crops(rng.integers(0, 3, 60))), crops(np.arange(60).astype(str))
+        tests = enrichments(tree, crops(condition), sources, resamples=999)
         found += any(each.p_corrected < 0.05 for each in tests)
     assert found <= 3
 

@@ -25,6 +25,7 @@ from tests.models import tiny_config
 def two_values_of_C() -> Iterator[None]:
     """Select the penalty of the probes from two values: tests/evaluation/test_probe.py selects from all."""
     with pytest.MonkeyPatch.context() as patch:
+        assert select_C.__kwdefaults__ is not None
         patch.setitem(select_C.__kwdefaults__, "C_grid", (1e-2, 1.0))
         yield
 
