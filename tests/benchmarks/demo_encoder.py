@@ -60,7 +60,7 @@ METHOD = """## How this was measured
 - `make demo-encoder` trains the encoder again. In one trial, stopped and resumed halfway on a CPU of the same kind,
   the weights were equal bit for bit.
 
-Written by `python -m tests.benchmarks.demo_encoder` on: {machine}."""
+Written by `python -m tests.benchmarks.demo_encoder --benchmark DATA --runs RUN RUN` on: {machine}."""
 NOTE = """Accuracy on the test images: mean ± standard deviation over seeds. Differences are in percentage
 points; in brackets, they are divided by the larger of the two standard deviations. Neighbours and regression of the
 single seeds of the recipe, the packaged one first: {each_seed}."""
