@@ -12,4 +12,4 @@ from .modeling.late_registration import register_late
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-register_late()
+register_late(formats=f"{__name__}.images.formats")

@@ -133,7 +133,7 @@ class SearchSettings:
         multiple=True,
         metavar="EXAMPLE",
         storage=True,
-        help="More examples: image files or paths of the index, each with a box if needed: PATH@X,Y,WIDTH,HEIGHT.",
+        help="More examples: image files or names of the results, each with a box if needed: NAME@X,Y,WIDTH,HEIGHT.",
     )
     unlike: list[str] = option(
         default_factory=list,

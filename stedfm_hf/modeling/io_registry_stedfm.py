@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
@@ -45,6 +46,8 @@ class Format:
 _OPENERS: list[Opener] = []
 _FORMATS: list[Format] = []
 """Formats; the last one that was added comes first."""
+_MODULES: list[str] = []
+"""Modules that register formats and are not imported yet."""
 
 
 def register_reader(suffixes: Iterable[str], reader: Reader, *, magic: Iterable[bytes] = ()) -> None:
@@ -75,6 +78,21 @@ def register_path_reader(
     _FORMATS.insert(0, Format(frozenset(each.lower() for each in suffixes), reader, tuple(magic), tuple(members)))
 
 
+def register_formats(module: str) -> None:
+    """Add the formats that a module registers when it is imported; it is imported when a format is first looked for.
+
+    Args:
+        module: Full name of the module.
+    """
+    _MODULES.append(module)
+
+
+def _formats() -> list[Format]:
+    while _MODULES:
+        importlib.import_module(_MODULES.pop())
+    return _FORMATS
+
+
 def is_image_folder(path: str | os.PathLike[str]) -> bool:
     """Return whether a folder is an image, such as an OME-Zarr, by its suffix or the files in it.
 
@@ -83,7 +101,7 @@ def is_image_folder(path: str | os.PathLike[str]) -> bool:
         False
     """
     folder = _path(path)
-    return folder.is_dir() and any(each.is_folder(folder) for each in _FORMATS)
+    return folder.is_dir() and any(each.is_folder(folder) for each in _formats())
 
 
 def names_image_folder(name: str, files: Collection[str]) -> bool:
@@ -95,7 +113,7 @@ def names_image_folder(name: str, files: Collection[str]) -> bool:
     """
     suffix = os.path.splitext(name)[1].lower()
     return any(
-        each.members and (suffix in each.suffixes or not set(each.members).isdisjoint(files)) for each in _FORMATS
+        each.members and (suffix in each.suffixes or not set(each.members).isdisjoint(files)) for each in _formats()
     )
 
 
@@ -129,7 +147,7 @@ def readable_suffixes() -> tuple[str, ...]:
         >>> ".tif" in readable_suffixes()
         True
     """
-    return tuple(sorted({suffix for each in _FORMATS for suffix in each.suffixes}))
+    return tuple(sorted({suffix for each in _formats() for suffix in each.suffixes}))
 
 
 def format_of(file: Path) -> Format:
@@ -140,7 +158,7 @@ def format_of(file: Path) -> Format:
     """
     suffix = file.suffix.lower()
     if file.is_dir():
-        for each in _FORMATS:
+        for each in _formats():
             if each.is_folder(file):
                 return each
         raise ImageReadError("is a folder; name the files in it, or use a command that takes folders")
@@ -150,8 +168,8 @@ def format_of(file: Path) -> Format:
         head = handle.read(16)
     if not head:
         raise ImageReadError("the file is empty (0 bytes); copy or export it again")
-    by_content = [each for each in _FORMATS if head.startswith(each.magic)]
-    by_suffix = [each for each in by_content or _FORMATS if suffix in each.suffixes]
+    by_content = [each for each in _formats() if head.startswith(each.magic)]
+    by_suffix = [each for each in by_content or _formats() if suffix in each.suffixes]
     # Formats that share their first bytes, such as TIFF and LSM: the most general one was added first.
     for each in (*by_suffix, *reversed(by_content)):
         return each

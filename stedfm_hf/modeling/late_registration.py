@@ -11,17 +11,22 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 
-def register_late() -> None:
-    """Import `registration` now if transformers is imported, or else when it is imported."""
+def register_late(formats: str) -> None:
+    """Import `registration` now if transformers is imported, or else when it is imported.
+
+    Args:
+        formats: Module of further image formats, which pipelines and processors read from then on.
+    """
     if "transformers" in sys.modules:
-        _register()
+        _register(formats)
     else:
-        sys.meta_path.insert(0, _Watch())
+        sys.meta_path.insert(0, _Watch(formats))
 
 
-def _register() -> None:
+def _register(formats: str) -> None:
     try:
         importlib.import_module(".registration", __package__)
+        importlib.import_module(".io_registry_stedfm", __package__).register_formats(formats)
     except Exception as error:
         # Part of transformers cannot be imported (a torchvision that does not fit the torch does that). What does not
         # need it still works, `stedfm doctor` above all, which says what is wrong.
@@ -35,8 +40,8 @@ class _Watch(MetaPathFinder):
     imported ones.
     """
 
-    def __init__(self) -> None:
-        self.running = 0
+    def __init__(self, formats: str) -> None:
+        self.formats, self.running = formats, 0
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None, /
@@ -56,7 +61,7 @@ class _Watch(MetaPathFinder):
     def after_a_module(self) -> None:
         if self.running == 0 and "transformers" in sys.modules:
             sys.meta_path.remove(self)
-            _register()
+            _register(self.formats)
 
 
 class _WatchedLoader(Loader):

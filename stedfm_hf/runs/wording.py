@@ -13,10 +13,10 @@ def counted(number: int, noun: str) -> str:
     """Return a number with its noun.
 
     Example:
-        >>> counted(1, "image"), counted(1200, "image")
-        ('1 image', '1,200 images')
+        >>> counted(1, "image"), counted(1200, "image"), counted(2, "series")
+        ('1 image', '1,200 images', '2 series')
     """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 or noun.endswith('series') else 's'}"
 
 
 def some_of(names: Sequence[object], most: int = 3) -> str:

@@ -65,7 +65,9 @@ def new_network(settings: PretrainSettings, *, mean: float, std: float) -> StedF
     """
     if settings.init_from is not None:
         with explained(settings.init_from, settings.init_from, ADVICE):
-            network, loading = StedFmForPreTraining.from_pretrained(settings.init_from, output_loading_info=True)
+            network, loading = StedFmForPreTraining.from_pretrained(
+                settings.init_from, dtype=torch.float32, output_loading_info=True
+            )
         refuse_missing(settings.init_from, (n for n in loading["missing_keys"] if n.startswith("stedfm.")), ADVICE)
         return network
     config = network_config(settings)

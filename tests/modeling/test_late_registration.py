@@ -24,6 +24,8 @@ from transformers.pipelines import PIPELINE_REGISTRY
 config = AutoConfig.for_model("stedfm", num_hidden_layers=1)
 assert type(AutoModel.from_config(config)) is stedfm_hf.StedFmModel
 assert "stedfm-feature-extraction" in PIPELINE_REGISTRY.get_supported_tasks()
+from stedfm_hf.modeling.io_registry_stedfm import readable_suffixes
+assert ".msr" in readable_suffixes()  # pipelines and processors read the files of instruments
 """
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", code]

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 import torch
 from safetensors import safe_open
+from transformers import AutoModel
 
 from stedfm_hf.cli import main
 from stedfm_hf.data.simulation.attributes import simulate_attributes
@@ -41,6 +42,13 @@ def test_it_is_found_by_its_id_and_is_what_the_issue_allows(image: Path) -> None
     folder = packaged_folder("demo")
     assert folder is not None and sum(file.stat().st_size for file in folder.iterdir()) <= 4_000_000
     assert dtypes_in(folder / "model.safetensors") == {torch.float16}
+
+
+def test_auto_classes_load_it_in_single_precision() -> None:
+    folder = packaged_folder("demo")
+    assert folder is not None
+    model = AutoModel.from_pretrained(folder)
+    assert {each.dtype for each in model.parameters()} == {torch.float32}
 
 
 def test_it_says_everywhere_that_its_images_were_simulated(image: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from stedfm_hf.discovery.groups.figures import OTHERS, category_colours, grouped
 from stedfm_hf.discovery.groups.items import Items
 from stedfm_hf.discovery.groups.layout import node_positions
 from stedfm_hf.discovery.groups.tables import mean_of_known
+from stedfm_hf.discovery.index.naming import item_name
 from stedfm_hf.discovery.search.thumbnails import thumbnail_uri
 from stedfm_hf.runs import Progress, atomic_path, counted
 from stedfm_hf.runs.manifest import versions
@@ -247,13 +248,10 @@ def _evidence(node: Node, tree: Tree) -> dict[str, Any]:
 def _images(items: Items, rows: Sequence[int]) -> dict[str, dict[str, str]]:
     """Return the thumbnails of some items with their names."""
     found = {}
-    table = items.index.items
-    paths, channels = table["path"].to_pylist(), table["channel"].to_pylist()
-    several = len(set(channels)) > 1
     with Progress(len(rows), description="thumbnails", unit="images") as progress:
         for row in rows:
             image = items.index.read(row)
-            name = f"{paths[row]}, channel {channels[row]}" if several else paths[row]
+            name = item_name(items.index.item(row))
             found[str(row)] = {"uri": thumbnail_uri(image), "name": name if image else f"{name}: file not found"}
             progress.update()
     return found

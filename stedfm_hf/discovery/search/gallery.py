@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stedfm_hf.discovery.index.naming import item_name
 from stedfm_hf.discovery.index.opened import Index
 from stedfm_hf.discovery.search.queries import Example
 from stedfm_hf.discovery.search.regions import Box
@@ -89,12 +90,10 @@ def result_figure(record: Mapping[str, Any], image: StedImage | None, box: Box |
         margin_y, margin_x = box.height, box.width
         crop = Box(box.y - margin_y, box.x - margin_x, box.height + 2 * margin_y, box.width + 2 * margin_x)
     position = f"@{box}" if box is not None else ""
-    parts = [f"{rank}.  {record['score']:.3f}   {record['path']}{position}"]
-    parts += [str(record["series"])] if record["series"] != "image" else []
-    parts += [f"channel {record['channel']}"] if record["channel"] != "0" else []
+    caption = f"{rank}.  {record['score']:.3f}   {item_name(record)}{position}"
     missing = "" if image is not None else ": file not found"
     alt = f"Result {rank}, {record['path']}{position}, score {record['score']:.3f}{missing}"
-    return ReportFigure(thumbnail_uri(image, box=box, crop=crop), alt, ", ".join(parts) + missing, SIZE_PX)
+    return ReportFigure(thumbnail_uri(image, box=box, crop=crop), alt, caption + missing, SIZE_PX)
 
 
 def _figure(example: Example) -> ReportFigure:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from stedfm_hf.data.sources import ImageFile
+from stedfm_hf.discovery.index.naming import item_name
 from stedfm_hf.discovery.index.opened import Index
 from stedfm_hf.discovery.search.regions import Region, box_region, mask_region, split_box, whole
 from stedfm_hf.discovery.settings import SearchSettings
@@ -87,7 +88,8 @@ class ExampleReader:
         """Read an example.
 
         Args:
-            given: Image file or path of an item of the index, optionally with a box: `PATH@X,Y,WIDTH,HEIGHT`.
+            given: Image file, or path or name of an item of the index (`PATH, SERIES, channel CHANNEL`, as pages show
+                it), optionally with a box: `PATH@X,Y,WIDTH,HEIGHT`.
             box: Left edge, top edge, width and height of the region, in pixels.
             mask: File with the region.
 
@@ -99,7 +101,8 @@ class ExampleReader:
         if (file := as_path(path)).exists():
             return self._of_file(given, file, box, mask)
         numbers = [number for number, each in enumerate(self.paths) if each == path]
-        return self._of_item(given, path, self._chosen(path, numbers), box, mask)
+        number = self._named(path) if not numbers else None
+        return self._of_item(given, path, self._chosen(path, numbers) if number is None else number, box, mask)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -182,6 +185,11 @@ class ExampleReader:
         """Return the items that are the same series and channel of equal files."""
         key = [self.index.item(number)[name] for name in ("series", "channel")]
         return [k for k in numbers if [self.index.item(k)[name] for name in ("series", "channel")] == key]
+
+    def _named(self, name: str) -> int | None:
+        """Return the item with a name that has a series or channel, or None."""
+        near = (number for number, path in enumerate(self.paths) if name.startswith(f"{path}, "))
+        return next((number for number in near if item_name(self.index.item(number)) == name), None)
 
     def _chosen(self, name: str, numbers: list[int]) -> int:
         """Return the item of the chosen series and channel.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stedfm_hf.discovery.index.layout import read_state
+from stedfm_hf.discovery.index.naming import item_name
 from stedfm_hf.discovery.settings import SearchSettings
 from stedfm_hf.runs import atomic_path, counted
 from stedfm_hf.runs.copies import local_copy, working_copy
@@ -44,14 +46,20 @@ class SearchResult(OutputResult):
     def summary(self) -> str:
         """Return the first results, and where all of them are."""
         names = ["rank", "score", "path", *[name for name in ("x_px", "y_px") if name in self.table.column_names]]
-        rows = self.table.slice(0, _LISTED).select(names).to_pylist()
-        cells = [[f"{row[name]:.3f}" if name == "score" else f"{row[name]}" for name in names] for row in rows]
+        rows = self.table.slice(0, _LISTED).to_pylist()
+        cells = [[_cell(row, name) for name in names] for row in rows]
         first = text_table(names, cells) + "\n" if rows else ""
         return f"{first}{self.output / GALLERY}: {counted(len(self.table), self.noun)}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the results as rows."""
         return super().to_json() | {"results": self.table.to_pylist()}
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    if name == "path":
+        return item_name(row)
+    return f"{row[name]:.3f}" if name == "score" else f"{row[name]}"
 
 
 @takes_settings(SearchSettings)

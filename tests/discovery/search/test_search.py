@@ -207,6 +207,24 @@ def test_a_query_that_does_not_fit_is_refused(world: Path, tmp_path: Path) -> No
         search(world / "index", stack, output=tmp_path / "5", series=0, device="cpu")
 
 
+def test_results_of_one_file_have_different_names_that_are_examples(world: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((3, 16, 16))
+    np.savez(tmp_path / "stack.npz", first=images[0], second=images[1])
+    np.save(tmp_path / "single.npy", images[2])
+    options: dict[str, Any] = {"model": world / "model", "device": "cpu"}
+    index([tmp_path / "stack.npz", tmp_path / "single.npy"], output=tmp_path / "index", **options)
+    result = search(tmp_path / "index", "single.npy", output=tmp_path / "1", **options)
+    summary = result.summary()
+    page = (tmp_path / "1" / "gallery.html").read_text(encoding="utf-8")
+    for name in ("stack.npz, first", "stack.npz, second"):
+        assert name in summary and name in page
+    table = search(tmp_path / "index", like=["stack.npz, second"], output=tmp_path / "2", **options).table
+    assert {(row["path"], row["series"]) for row in table.to_pylist()} == {
+        ("stack.npz", "first"),
+        ("single.npy", "image"),
+    }
+
+
 def test_a_search_of_another_state_of_the_index_is_another_search(tmp_path: Path) -> None:
     table_index(tmp_path / "index", clusters(9, 8))
     search(tmp_path / "index", "1.tif", output=tmp_path / "out")
