@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := stedfm_hf tests docs/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-serve bench bench-acquisition bench-backends bench-busy bench-cluster bench-clustering bench-data bench-generation bench-interpretability bench-phenotype bench-retrieval bench-search bench-segmentation bench-serving bench-shards bench-start bench-studies clean
+.PHONY: help install cards demo demo-encoder test test-all test-minimum test-thorough release-check quality format docs docs-check docs-draft docs-serve bench bench-acquisition bench-backends bench-busy bench-cluster bench-clustering bench-data bench-generation bench-interpretability bench-phenotype bench-retrieval bench-search bench-segmentation bench-serving bench-shards bench-start bench-studies clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -64,6 +64,11 @@ docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(INSTALLED) ## Run the tutorials that changed and build the documentation site in site/, offline
 	"$(BIN)/python" -m docs.tools.tutorials
 	"$(BIN)/python" -m mkdocs build --strict
+
+docs-draft: export NO_MKDOCS_2_WARNING = 1
+docs-draft: export STEDFM_DOCS_DRAFT = 1
+docs-draft: $(INSTALLED) ## Build the site without running the tutorials, whose pages then have no results (a minute)
+	"$(BIN)/python" -m mkdocs build --strict --site-dir build/site-draft
 
 docs-check: docs ## Build the site and open every page in Chromium, wide and at phone width (needs chromium; SCREENSHOTS=DIR)
 	"$(BIN)/python" -m docs.tools.check_site $(if $(SCREENSHOTS),--screenshots "$(SCREENSHOTS)")

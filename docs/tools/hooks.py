@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Literal
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -11,7 +12,7 @@ from mkdocs.structure.files import File, Files
 from docs.tools.cli_reference import cli_pages
 from docs.tools.public_names import docstring_problems, load_package
 from docs.tools.python_reference import python_pages
-from docs.tools.tutorials import build_page, find_tutorials
+from docs.tools.tutorials import build_page, draft_page, find_tutorials
 
 # MkDocs counts the warnings of its own loggers: with `strict`, they end the build.
 log = logging.getLogger("mkdocs.plugins.docs")
@@ -31,7 +32,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         log.warning(problem)
     for path, text in {**cli_pages(package), **python_pages(package)}.items():
         files.append(File.generated(config, path, content=text))
+    draft = bool(os.environ.get("STEDFM_DOCS_DRAFT"))
     for script in find_tutorials():
-        for name, content in build_page(script, any_package=_serving).files.items():
+        page = draft_page(script) if draft else build_page(script, any_package=_serving)
+        for name, content in page.files.items():
             files.append(File.generated(config, f"tutorials/{name}", content=content))
     return files

@@ -100,6 +100,15 @@ def build_page(
     return page
 
 
+def draft_page(script: Path) -> Page:
+    """Return the page of a tutorial without running it: text and code, no results.
+
+    Args:
+        script: Script in jupytext's percent format.
+    """
+    return render(script.stem, tidy(jupytext.read(script, fmt="py:percent")))
+
+
 def run(script: Path, folder: Path) -> Any:
     """Run a script as a notebook in an empty folder and return the notebook with its outputs.
 

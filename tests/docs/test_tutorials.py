@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from nbclient.exceptions import CellExecutionError
 
-from docs.tools.tutorials import Page, build_page, hash_files
+from docs.tools.tutorials import Page, build_page, draft_page, hash_files
 
 SCRIPT = """\
 # %% [markdown]
@@ -74,6 +74,14 @@ def test_a_tutorial_runs_again_only_after_a_change(page: Page, folder: Path) -> 
     script = folder / "count-rings.py"
     assert build_page(script, package=folder / "package", cache=folder / "cache", any_package=True) == page
     assert build(folder).files.keys() == page.files.keys() and not marker.exists()
+
+
+def test_a_draft_has_the_text_and_code_without_results(page: Page, folder: Path) -> None:
+    draft = draft_page(folder / "count-rings.py")
+    text = draft.files["count-rings.md"].decode()
+    assert draft.files.keys() == {"count-rings.md", "count-rings.ipynb"}
+    assert text.startswith("# Count rings") and "```bash\necho from bash\n```" in text
+    assert "```text" not in text and "```text" in page.files["count-rings.md"].decode()
 
 
 def test_a_tutorial_that_raises_fails_and_leaves_no_page(folder: Path) -> None:
