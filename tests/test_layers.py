@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import networkx
@@ -62,6 +63,19 @@ def imported(tree: ast.AST, module: list[str], is_package: bool) -> Iterator[tup
             yield from ((node, [*base, alias.name]) for alias in node.names)
 
 
+@cache
+def imports(path: Path) -> list[tuple[int, list[str], bool]]:
+    """Line and full name of every import of a file, and whether only type checkers see it."""
+    tree, module, is_package = parse(path)
+    hidden = {
+        id(statement)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for statement in node.body
+    }
+    return [(node.lineno, name, id(node) in hidden) for node, name in imported(tree, module, is_package)]
+
+
 def parse(path: Path) -> tuple[ast.Module, list[str], bool]:
     parts = list(path.relative_to(ROOT).with_suffix("").parts)
     is_package = parts[-1] == "__init__"
@@ -69,15 +83,15 @@ def parse(path: Path) -> tuple[ast.Module, list[str], bool]:
 
 
 def wrong_imports(path: Path) -> list[str]:
-    tree, module, is_package = parse(path)
-    if len(module) == 1:  # the package itself shows names of several layers
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts[1:] == ("__init__",):  # the package itself shows names of several layers
         return []
-    package, wrong = module[1], []
-    for node, name in imported(tree, module, is_package):
+    package, wrong = parts[1], []
+    for line, name, _ in imports(path):
         if name[0] == "stedfm_hf":
             other = name[1] if len(name) > 1 else ""
             if other != package and LAYER.get(other, len(LAYERS)) >= LAYER[package]:
-                wrong.append(f"line {node.lineno}: {'.'.join(name)}")
+                wrong.append(f"line {line}: {'.'.join(name)}")
     return wrong
 
 
@@ -110,15 +124,8 @@ def file_of(name: list[str]) -> Path | None:
 def test_no_file_imports_itself_through_others() -> None:
     graph = networkx.DiGraph()
     for path in FILES:
-        tree, module, is_package = parse(path)
-        hidden = {
-            id(statement)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-            for statement in node.body
-        }
-        for node, name in imported(tree, module, is_package):
-            other = file_of(name) if name[0] == "stedfm_hf" and id(node) not in hidden else None
+        for _, name, hidden in imports(path):
+            other = file_of(name) if name[0] == "stedfm_hf" and not hidden else None
             if other is not None and other != path:
                 graph.add_edge(path, other)
     found = [each for each in networkx.strongly_connected_components(graph) if len(each) > 1]

@@ -26,9 +26,15 @@ def found_in(text: str) -> list[str]:
     return [f"{match.group()!r}: {line.strip()}" for line in text.splitlines() if (match := WORDS.search(line))]
 
 
-def prose(module: Path) -> Iterator[tuple[int, str]]:
+@pytest.fixture(scope="module", params=MODULES, ids=[path.relative_to(ROOT).as_posix() for path in MODULES])
+def tree(request: pytest.FixtureRequest) -> ast.Module:
+    """Return a module, parsed once for all tests."""
+    return ast.parse(request.param.read_text(encoding="utf-8"))
+
+
+def prose(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Yield the docstrings and messages of a module with their line numbers; a message has at least three words."""
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             text = node.value
         elif isinstance(node, ast.JoinedStr):
@@ -39,9 +45,8 @@ def prose(module: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, text
 
 
-@pytest.mark.parametrize("module", MODULES, ids=[path.relative_to(ROOT).as_posix() for path in MODULES])
-def test_docstrings_and_messages_keep_to_the_glossary(module: Path) -> None:
-    assert not [f"{line}: {each}" for line, text in prose(module) for each in found_in(text)]
+def test_docstrings_and_messages_keep_to_the_glossary(tree: ast.Module) -> None:
+    assert not [f"{line}: {each}" for line, text in prose(tree) for each in found_in(text)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[path.relative_to(ROOT).as_posix() for path in PAGES])
@@ -58,10 +63,9 @@ def test_help_keeps_to_the_glossary(words: tuple[str, ...], capsys: pytest.Captu
     assert summary.split()[0] in VERBS, summary
 
 
-@pytest.mark.parametrize("module", MODULES, ids=[path.relative_to(ROOT).as_posix() for path in MODULES])
-def test_functions_are_summarised_with_an_imperative_verb(module: Path) -> None:
+def test_functions_are_summarised_with_an_imperative_verb(tree: ast.Module) -> None:
     wrong = []
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or any(
             "property" in ast.unparse(each) for each in node.decorator_list
         ):
@@ -93,9 +97,7 @@ def functions_without_docstring(tree: ast.Module) -> Iterator[ast.FunctionDef | 
                 yield node
 
 
-@pytest.mark.parametrize("module", MODULES, ids=[path.relative_to(ROOT).as_posix() for path in MODULES])
-def test_long_functions_have_a_docstring(module: Path) -> None:
-    tree = ast.parse(module.read_text(encoding="utf-8"))
+def test_long_functions_have_a_docstring(tree: ast.Module) -> None:
     assert not [f"{node.lineno}: {node.name}" for node in functions_without_docstring(tree)]
 
 

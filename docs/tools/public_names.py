@@ -9,6 +9,7 @@ import ast
 import logging
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import griffe
@@ -18,6 +19,7 @@ EXTENSION = ROOT / "docs" / "tools" / "griffe_settings.py"
 _LOGGER = "griffe"
 
 
+@cache
 def load_package(name: str = "stedfm_hf", folder: Path = ROOT) -> griffe.Module:
     """Read a package without importing it.
 

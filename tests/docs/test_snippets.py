@@ -39,6 +39,7 @@ REASONS = {
 SLOW = {
     "README.md",
     "docs/index.md",
+    "docs/how-to/app.md",
     "docs/how-to/build-a-dataset.md",
     "docs/how-to/cluster.md",
     "docs/how-to/compare-weights.md",

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -195,6 +196,21 @@ print("RESULT", json.dumps(handler(json.load(open(sys.argv[2])))))
 """
 
 
+def test_the_handler_works_where_the_package_cannot_be_imported(
+    folders: dict[str, Path], handlers: dict[str, EndpointHandler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = Path(module.__file__).read_text(encoding="utf-8")
+    without = ModuleType("handler_without_package")
+    with monkeypatch.context() as patch:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "stedfm_hf"]:
+            patch.setitem(sys.modules, name, None)
+        exec(compile(code, "handler.py", "exec"), without.__dict__)
+    assert module.installed is not None and without.installed is None
+    data = request(tiff(counts()))
+    assert without.EndpointHandler(str(folders["classifier"]))(data) == handlers["classifier"](data)
+
+
+@pytest.mark.slow
 def test_the_handler_needs_no_package(
     folders: dict[str, Path], handlers: dict[str, EndpointHandler], tmp_path: Path
 ) -> None:

@@ -134,7 +134,7 @@ class DenoisingUNet(StedFmUNet):
         return UNet2DOutput(epsilon if self.prediction_type == "epsilon" else signal * epsilon - noise * clean)
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", pytest.param("v_prediction", marks=pytest.mark.slow)])
 def test_an_inverted_image_comes_back(prediction_type: str) -> None:
     unet = DenoisingUNet(**tiny_unet().config)
     unet.prediction_type = prediction_type

@@ -58,7 +58,13 @@ def test_an_image_of_upernet_does_not_see_its_neighbours_in_the_batch() -> None:
     torch.testing.assert_close(alone, together, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name.endswith(("64-p8", "large")) else pytest.param(name, marks=pytest.mark.slow)
+        for name in ARCHITECTURES
+    ],
+)
 def test_upernet_costs_no_more_than_the_encoder(name: str) -> None:
     config = StedFmConfig(**ARCHITECTURES[name], num_labels=4)
     with torch.device("meta"):

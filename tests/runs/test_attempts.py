@@ -35,7 +35,7 @@ def batch(names: list[str], deadly: Sequence[str], folder: Path) -> list[str]:
     return sorted(given_up)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.sets(st.sampled_from(NAMES), max_size=5))
 def test_every_deadly_item_is_given_up_after_three_deaths_and_no_other(deadly: set[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from tests import parity
 TIMESTEPS = torch.tensor([7, 731])
 
 
+@cache
 def checkpoint(conditioning: str, encoder: bool = True) -> dict[str, torch.Tensor]:
     """The `state_dict` that the reference's training saves."""
     state = {f"model.{key}": tensor for key, tensor in parity.unet_state_dict(conditioning).items()}
@@ -120,9 +122,8 @@ def test_a_model_for_classes(tmp_path: Path) -> None:
 def test_overwriting_replaces_a_conversion(tmp_path: Path) -> None:
     output = tmp_path / "generator"
     convert(write(tmp_path / "one.pth", checkpoint("class", encoder=False)), output)
-    state = checkpoint("class", encoder=False)
-    state["model.final_conv.bias"] = torch.tensor([5.0])
-    two = write(tmp_path / "two.pth", state)
+    bias = {"model.final_conv.bias": torch.tensor([5.0])}
+    two = write(tmp_path / "two.pth", checkpoint("class", encoder=False) | bias)
     with pytest.raises(UserError):
         convert(two, output)
     convert(two, output, overwrite=True)
