@@ -45,3 +45,21 @@ def kill_at(script: str, words: Sequence[str], line: str) -> None:
                 break
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
+
+
+def statuses_without_torch(lines: Sequence[str]) -> tuple[list[int], str, str]:
+    """Run commands in one new interpreter, which must import no large library for them.
+
+    Returns:
+        Exit status of each command, all errors, and all that was printed.
+    """
+    code = (
+        "import sys; from stedfm_hf.cli import main\n"
+        "for line in sys.argv[1:]:\n"
+        "    status = main(line.split())\n"
+        "    print('ended', status, sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, *lines], capture_output=True, text=True, timeout=60)
+    found = [line.split(maxsplit=2)[1:] for line in ended.stdout.splitlines() if line.startswith("ended")]
+    assert len(found) == len(lines) and all(imported == "[]" for _, imported in found), (found, ended.stderr)
+    return [int(status) for status, _ in found], ended.stderr, ended.stdout

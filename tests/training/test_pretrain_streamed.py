@@ -97,8 +97,10 @@ def hub(loopback: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def test_a_finished_folder_goes_to_the_hub_without_checkpoints(
-    hub: Hub, data: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    hub: Hub, data: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Two interpreters load the model to check it, which tests/hub/test_publish.py tests.
+    monkeypatch.setattr("stedfm_hf.hub.kinds.check_loading", lambda folder: [])
     output = tmp_path / "run"
     words = words_of(data[0], output, "--max_steps 4 --push_to_hub --hub_model_id lab/m --licence mit")
     hub.refuses = True

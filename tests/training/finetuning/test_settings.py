@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from stedfm_hf.runs import UserError
 from stedfm_hf.runs.recipes import write_recipe
 from stedfm_hf.training.finetuning.settings import ClassificationSettings, FinetuneSettings, SegmentationSettings
 from tests.command_words import settings_from
+from tests.training.launching import statuses_without_torch
 
 KINDS: dict[str, type[FinetuneSettings]] = {
     "classification": ClassificationSettings,
@@ -103,14 +102,6 @@ def test_wrong_options_are_reported(task: str, words: str, error: str) -> None:
 
 def test_help_and_wrong_options_import_neither_torch_nor_transformers() -> None:
     lines = ["--help", "--dataset lab/a --output x", "--model nowhere --dataset lab/a --output x"]
-    code = (
-        "import sys; from stedfm_hf.cli import main\n"
-        "for line in sys.argv[1:]:\n"
-        "    status = main(['finetune', *line.split()])\n"
-        "    print('ended', status, sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
-    )
-    command = [sys.executable, "-c", code, *(f"{task} {line}" for line in lines for task in KINDS)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    statuses = [line for line in ended.stdout.splitlines() if line.startswith("ended")]
-    assert statuses == ["ended 0 []"] * 2 + ["ended 2 []"] * 4, ended.stderr
-    assert ended.stderr.count("\n") == 4 and "--adafactor" not in ended.stdout
+    commands = [f"finetune {task} {line}" for line in lines for task in KINDS]
+    statuses, errors, printed = statuses_without_torch(commands)
+    assert statuses == [0, 0, 2, 2, 2, 2] and errors.count("\n") == 4 and "--adafactor" not in printed
