@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from stedfm_hf.data.assembly.output import DatasetSummary
 from stedfm_hf.data.official.import_set import import_set
+from tests.data.assembled import empty_sheets
 from tests.data.official.fabricated import (
     DL_SIM,
     PROTOCOLS,
@@ -43,8 +46,19 @@ def write_set(root: Path) -> Path:
     return root
 
 
-def test_classes_positions_and_values(tmp_path: Path) -> None:
-    summary = import_set("dl-sim", write_set(tmp_path / "set"), tmp_path / "repo")
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("dl-sim") / "set")
+
+
+@pytest.fixture(scope="module")
+def corrected(root: Path) -> DatasetSummary:
+    with empty_sheets():
+        return import_set("dl-sim", root, root.parent / "corrected")
+
+
+def test_classes_positions_and_values(corrected: DatasetSummary) -> None:
+    summary = corrected
     assert summary.labels == DL_SIM
     # The first column has 24 of 224 columns with half of their pixels bright: less than a tenth.
     wanted = {(y, x) for y in (0, 168, 336) for x in (168, 336)}
@@ -59,13 +73,14 @@ def test_classes_positions_and_values(tmp_path: Path) -> None:
     assert not shared_sources(summary)
 
 
-def test_the_reference_protocol_repeats_crops_at_the_border(tmp_path: Path) -> None:
-    summary = import_set("dl-sim", write_set(tmp_path / "set"), tmp_path / "repo", protocol="reference")
+def test_the_reference_protocol_repeats_crops_at_the_border(
+    root: Path, corrected: DatasetSummary, tmp_path: Path
+) -> None:
+    summary = import_set("dl-sim", root, tmp_path / "repo", protocol="reference")
     rows = by_source(summary)["factin/testing/HER_2.tif"]
     places = sorted((row["y"], row["x"]) for row in rows)
     assert places == sorted((y, x) for y in (0, 168, 336, 336) for x in (168, 336, 336))
-    corrected = by_source(import_set("dl-sim", tmp_path / "set", tmp_path / "corrected"))["factin/testing/HER_2.tif"]
-    assert {(row["y"], row["x"]) for row in corrected} == set(places)
+    assert {(row["y"], row["x"]) for row in by_source(corrected)["factin/testing/HER_2.tif"]} == set(places)
     whole = minmax(field(21))
     for row in rows:
         np.testing.assert_allclose(unit(row), whole[row["y"] : row["y"] + 224, row["x"] : row["x"] + 224], atol=1e-6)
@@ -82,8 +97,8 @@ def test_without_lists_the_folder_testing_is_the_test_set(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_small_and_flat_images(tmp_path: Path, legacy: bool) -> None:
-    root = write_set(tmp_path / "set")
+def test_small_and_flat_images(root: Path, tmp_path: Path, legacy: bool) -> None:
+    root = shutil.copytree(root, tmp_path / "set")
     write_tiff(root / "adhesion/training/HER_0.tif", random_image(1, 100, 300))
     write_tiff(root / "factin/training/HER_0.tif", np.full((300, 300), 4, np.uint16))
     summary = import_set("dl-sim", root, tmp_path / "repo", protocol=PROTOCOLS[legacy])

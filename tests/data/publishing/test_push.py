@@ -26,10 +26,16 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield hub
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built") / "repo"
+    write_repo(folder, labelled_crops(24))
+    return folder
+
+
 @pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    write_repo(tmp_path / "repo", labelled_crops(24))
-    return tmp_path / "repo"
+def repo(built: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(built, tmp_path / "repo")
 
 
 def test_everything_but_the_manifest_is_uploaded_privately_the_card_last(hub: Hub, repo: Path) -> None:

@@ -16,6 +16,7 @@ from stedfm_hf.data.publishing.stats import dataset_stats
 from stedfm_hf.data.repository.layout import Crop, Scaling
 from stedfm_hf.runs import UserError
 from tests.data.assembled import as_table, labelled_crops, noisy_crop, write_repo
+from tests.figures import plotted_figures
 
 
 def unit(crop: Crop) -> np.ndarray:
@@ -110,11 +111,11 @@ def test_nan_pixels_count_as_zero() -> None:
     assert statistics.to_json()["intensity"]["mean"] == pytest.approx(1.5 / 4)
 
 
-@pytest.mark.figures
 def test_the_statistics_of_a_data_set_are_those_of_its_build(tmp_path: Path) -> None:
     crops = labelled_crops(24)
     write_repo(tmp_path / "repo", crops)
-    record = dataset_stats(tmp_path / "repo", output=tmp_path / "out").record
+    with plotted_figures():
+        record = dataset_stats(tmp_path / "repo", output=tmp_path / "out").record
     statistics = Statistics(["puncta", "rings"])
     statistics.add("train", as_table(crops, ["puncta", "rings"]))
     expected = statistics.to_json()
