@@ -22,7 +22,7 @@ def _case(seed: int, levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @given(seed=st.integers(0, 10_000), levels=st.sampled_from([1, 2, 5, 10_000]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_every_query_equals_scikit_learn(seed: int, levels: int) -> None:
     similarity, relevant, candidates = _case(seed, levels)
     found = score_rankings(similarity, relevant, candidates)
