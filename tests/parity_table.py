@@ -26,8 +26,8 @@ Computed on {date} with torch {torch}, transformers {transformers}, Python {pyth
 END = """## How it was computed
 
 Both networks have the same stand-in weights: each tensor is a fixed function of its name in the reference's
-checkpoints. They get the same random images and masks. The table shows the largest difference; *rel.* is relative. Another CPU or
-another number of threads rounds differently, and gives other values of the same size.
+checkpoints. They get the same random images and masks. The table shows the largest difference; *rel.* is relative.
+Another CPU or another number of threads rounds differently, and gives other values of the same size.
 `tests/modeling/test_parity.py` checks the same comparisons against bounds: 1e-5 absolute for tokens, predictions and
 logits, 1e-6 relative for the loss, 1e-4 relative for gradient norms."""
 
