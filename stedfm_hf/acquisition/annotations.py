@@ -199,7 +199,9 @@ def _read_clicks(settings: FitFinderSettings, patch_size: int) -> ClickedImages:
     """Read the table of clicks, and find its images."""
     file = Path(str(settings.clicks))
     try:
-        rows = pyarrow.csv.read_csv(file).to_pylist()
+        # Spreadsheets of some languages separate columns by semicolons.
+        separator = ";" if b";" in file.read_bytes().partition(b"\n")[0] else ","
+        rows = pyarrow.csv.read_csv(file, parse_options=pyarrow.csv.ParseOptions(delimiter=separator)).to_pylist()
     except FileNotFoundError as error:
         raise UserError(f"--clicks {file}: no such file; check the path") from error
     except (OSError, pa.ArrowInvalid) as error:

@@ -120,7 +120,7 @@ class Client:
         self,
         image: Image,
         *,
-        mask: np.ndarray | None = None,
+        mask: Image | None = None,
         clicks: Clicks | None = None,
         classes: Sequence[str] | None = None,
         method: str = "templates",
@@ -131,7 +131,8 @@ class Client:
 
         Args:
             image: Image.
-            mask: Numbers of the classes (H, W), 0 is the background; or one plane for each class (L, H, W).
+            mask: Numbers of the classes (H, W), 0 is the background; or one plane for each class (L, H, W). An array,
+                or a `.npy` or TIFF file.
             clicks: Clicks in place of a mask; without one of the class `background`, all else is background.
             classes: Names of the classes; by default `structure`, or those of the clicks in their order.
             method: `templates`, `prototypes`, `logistic` or `forest`.
@@ -149,7 +150,7 @@ class Client:
         finder: FinderInfo | str,
         image: Image,
         *,
-        mask: np.ndarray | None = None,
+        mask: Image | None = None,
         clicks: Clicks | None = None,
         click_radius_px: float | None = None,
     ) -> FinderInfo:
@@ -244,7 +245,7 @@ class Client:
         self,
         path: str,
         image: Image,
-        mask: np.ndarray | None,
+        mask: Image | None,
         clicks: Clicks | None,
         radius_px: float | None,
         fields: Mapping[str, Any],
@@ -253,14 +254,14 @@ class Client:
         upload = self._upload(image)
         values = dict(fields)
         if clicks is not None:
-            values["clicks"] = json.dumps([[float(y), float(x), *name] for y, x, *name in clicks])
+            values["clicks"] = json.dumps(_clicks(clicks))
         if radius_px is not None:
             values["click_radius_px"] = str(radius_px)
         if upload.path is not None:
             values["path"] = upload.path
         files = {} if upload.path is not None else {"image": ("image", upload.body, NPY)}
         if mask is not None:
-            files["mask"] = ("mask", _npy(mask), NPY)
+            files["mask"] = ("mask", _content(mask), NPY)
         # Without a file, the form would be sent in another encoding.
         found = _finder(self._request("POST", path, data=values, files=files or {"image": ("", b"")}).json())
         if found.warning is not None:
@@ -269,20 +270,15 @@ class Client:
 
     def _upload(self, image: Image) -> _Upload:
         """Return the bytes of an image, or its path in the shared folder."""
-        if isinstance(image, np.ndarray):
-            return _Upload(_npy(image), None)
-        file = Path(image)
-        if self._share is not None:
+        if self._share is not None and isinstance(image, str | Path):
+            file = Path(image)
             root, real = os.path.realpath(self._share), os.path.realpath(file)
             if not Path(real).is_relative_to(root):
                 raise UserError(
                     f"{file}: is not below the shared folder {self._share}; move it there, or leave share out"
                 )
             return _Upload(b"", Path(real).relative_to(root).as_posix())
-        try:
-            return _Upload(file.read_bytes(), None)
-        except OSError as error:
-            raise UserError(f"{file}: cannot be read ({error.strerror}); check the path") from error
+        return _Upload(_content(image), None)
 
     def _request(self, method: str, path: str, *, with_token: bool = True, **parts: Any) -> httpx2.Response:
         """Send a request, and return its answer.
@@ -296,10 +292,11 @@ class Client:
             headers = {**headers, "Authorization": f"Bearer {self.token}"}
         try:
             found = self._http.request(method, self._url + path, headers=headers, **parts)
-        except httpx2.TimeoutException as error:
-            raise UserError(f"{self._url}: no answer within {self._timeout_s:g} s; raise timeout_s") from error
+        # The messages have the reasons; the tracebacks of the library would bury them.
+        except httpx2.TimeoutException:
+            raise UserError(f"{self._url}: no answer within {self._timeout_s:g} s; raise timeout_s") from None
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise UserError(f"{self._url}: cannot be reached ({error}); start `stedfm serve`, or check url") from error
+            raise UserError(f"{self._url}: cannot be reached ({error}); start `stedfm serve`, or check url") from None
         if found.is_success:
             return found
         try:
@@ -336,6 +333,34 @@ def _address(url: str) -> str:
 def _finder(values: Mapping[str, Any]) -> FinderInfo:
     lists = {name: tuple(values[name]) for name in ("classes", "min_scores")}
     return FinderInfo(**{**values, **lists})
+
+
+def _clicks(clicks: Clicks) -> list[list[Any]]:
+    """Return clicks as lists.
+
+    Raises:
+        UserError: If they have another form.
+    """
+    try:
+        return [[float(y), float(x), *name] for y, x, *name in clicks]
+    except (TypeError, ValueError):
+        raise UserError("clicks: is not a list of (y, x) or (y, x, class); write [(442, 72)] for one click") from None
+
+
+def _content(image: Image) -> bytes:
+    """Return the bytes of an array or a file.
+
+    Raises:
+        UserError: If it is neither, or cannot be read.
+    """
+    if isinstance(image, np.ndarray):
+        return _npy(image)
+    try:
+        return Path(image).read_bytes()
+    except TypeError:
+        raise UserError(f"a {type(image).__name__} is not an image; give a NumPy array or a path") from None
+    except OSError as error:
+        raise UserError(f"{image}: cannot be read ({error.strerror}); check the path") from error
 
 
 def _npy(array: np.ndarray) -> bytes:

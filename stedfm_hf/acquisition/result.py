@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stedfm_hf.discovery.index.naming import item_name
 from stedfm_hf.runs import counted
 from stedfm_hf.runs.result import OutputResult
 from stedfm_hf.runs.wording import text_table
@@ -29,12 +30,9 @@ class FindResult(OutputResult):
     def summary(self) -> str:
         """Return the regions with the highest scores, or why there are none, and where the results are."""
         names = ["path", "label", "score", "centre_y_px", "centre_x_px"]
-        rows = self.table.sort_by([("score", "descending")]).slice(0, _LISTED).select(names).to_pylist()
+        rows = self.table.sort_by([("score", "descending")]).slice(0, _LISTED).to_pylist()
         cells = [
-            [
-                f"{row['score']:.3f}" if name == "score" else f"{row[name]:g}" if "px" in name else row[name]
-                for name in names
-            ]
+            [item_name(row), row["label"], f"{row['score']:.3f}", *(f"{row[name]:g}" for name in names[3:])]
             for row in rows
         ]
         first = text_table(names, cells) + "\n" if rows else self._why_none()

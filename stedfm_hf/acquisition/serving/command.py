@@ -56,14 +56,15 @@ def serve(settings: ServeSettings) -> ServeResult:
             raise UserError(f'the server needs {name}, which is not installed; pip install "stedfm-hf[serve]"')
     Tokens.load(settings)
     model = find_model(settings.model)
-    print_note("loading the model")
-
-    # Errors up to here are reported at once: these modules import FastAPI and torch, which takes seconds.
-    import uvicorn
-
-    from stedfm_hf.acquisition.serving.application import make_app
 
     with _listen(settings.host, settings.port) as listening:
+        print_note("loading the model")
+
+        # Errors up to here are reported at once: these modules import FastAPI and torch, which takes seconds.
+        import uvicorn
+
+        from stedfm_hf.acquisition.serving.application import make_app
+
         config = uvicorn.Config(
             make_app(settings, model),
             log_level="warning",

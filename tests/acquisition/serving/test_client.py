@@ -131,6 +131,8 @@ def test_several_classes_in_planes_and_numbers_agree(client: Client) -> None:
         ({"mask": mask(0) * 3, "classes": ["a", "b"]}, "holds the numbers 0 to 3, but there are 2 classes"),
         ({"mask": np.stack([mask(0)] * 2)}, "the mask has 2 planes, but there is one class"),
         ({"mask": mask(0) * 0.5}, "holds numbers that are not classes"),
+        ({"clicks": (1, 2)}, r"clicks: is not a list of \(y, x\)"),
+        ({"mask": [[0, 1]]}, "a list is not an image; give a NumPy array or a path"),
         ({"clicks": [(1, 999)]}, "the click at y = 1, x = 999 is outside of the image"),
         ({"clicks": [(1, 2, "a")], "classes": ["b"]}, "the class 'a' of a click is not a class"),
         ({"clicks": [(1, 2)], "classes": ["structure", "b"]}, "class b: covers no patch"),
@@ -181,6 +183,12 @@ def test_an_address_needs_http(url: str) -> None:
 def test_a_stage_is_a_matrix_of_2_by_3(stage: np.ndarray, client: Client) -> None:
     with pytest.raises(UserError, match="give a matrix of 2 x 3"):
         client.regions(field(0), "finder", stage=stage)
+
+
+def test_masks_may_be_files(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "mask.tif").write_bytes(tiff(mask(0)))
+    from_file = client.create_finder(field(0), mask=tmp_path / "mask.tif")
+    assert from_file.patches == client.create_finder(field(0), mask=mask(0)).patches
 
 
 def test_files_outside_of_the_shared_folder_are_not_sent(server: TestClient, tmp_path: Path) -> None:
