@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trained(StedFmForImageClassification, num_hidden_layers=1, id2label={0: "rings", 1: "fibres"}).save_pretrained(
         root / "classifier"
     )
-    names = {0: "background", 1: "rings"}
+    names = {0: "background", 1: "rings", 2: "puncta"}  # as in tests/exports/test_bioimageio_format.py
     settings: dict[str, Any] = {"num_hidden_layers": 1, "decoder": "linear"}
     trained(StedFmForSemanticSegmentation, id2label=names, **settings).save_pretrained(root / "segmenter")
     return root
