@@ -28,7 +28,6 @@ def write_images(folder: Path, count: int = 3) -> Path:
     return folder
 
 
-@pytest.mark.figures
 def test_the_demo_runs_from_simulation_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "demo"
     words = f"demo --output {output} --max-seconds 1 --per-structure 10 --device cpu --seed 1"
@@ -49,6 +48,7 @@ def test_the_demo_runs_from_simulation_to_report(tmp_path: Path, capsys: pytest.
         assert Manifest.load(output / folder / "manifest.json").command == command
 
 
+@pytest.mark.figures
 def test_ones_own_images_and_weights_without_labels(tmp_path: Path) -> None:
     images = write_images(tmp_path / "mine")
     (images / "broken.tif").write_bytes(b"no tiff")

@@ -39,7 +39,7 @@ def table(bucket: Bucket, name: str) -> pa.Table:
     return pq.read_table(pa.BufferReader(bucket.system.cat_file(f"{bucket.name}/{name}")))
 
 
-@pytest.mark.parametrize("command", ["embed", "classify"])
+@pytest.mark.parametrize("command", ["embed", pytest.param("classify", marks=pytest.mark.slow)])
 def test_a_table_in_a_bucket_equals_the_local_one_and_resumes(
     bucket: Bucket, images: Path, tmp_path: Path, model: Callable[[type], str], command: str
 ) -> None:

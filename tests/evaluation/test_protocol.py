@@ -49,9 +49,13 @@ def knn(data: Path, model: str, report: Path, **options: Any) -> ComparisonResul
     return evaluate_knn(data, report, model=[model], **given)
 
 
-def test_results_of_a_probe(folder: Path, model: str, tmp_path: Path) -> None:
-    result = probe(folder, model, tmp_path / "out")
-    record = result.record
+@pytest.fixture(scope="module")
+def probed(folder: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> ComparisonResult:
+    return probe(folder, model, tmp_path_factory.mktemp("probed") / "out")
+
+
+def test_results_of_a_probe(folder: Path, model: str, probed: ComparisonResult) -> None:
+    result, record = probed, probed.record
     assert [each["key"] for each in record["methods"]] == [model, *CHEAP]
     best = next(row for row in record["summary"] if (row["method"], row["setting"]) == ("texture", "all"))
     assert best["accuracy"]["mean"] == 1.0 and best["accuracy"]["sd"] is None
@@ -67,18 +71,18 @@ def test_results_of_a_probe(folder: Path, model: str, tmp_path: Path) -> None:
     assert all(row["p"] <= row["p_holm"] <= 1 for row in record["comparisons"])
     assert result.manifest.counts()["done"] == 48 and result.manifest.exit_status == 0
 
-    results = pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
+    results = pq.read_table(result.output / "results.parquet").to_pylist()
     assert len(results) == 4 * (2 + 1)  # methods; two samples of two labels and one run with all labels
     assert {(row["setting"], row["train_images"]) for row in results} == {("2", 4), ("all", train)}
-    predictions = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
+    predictions = pq.read_table(result.output / "predictions.parquet").to_pylist()
     assert len(predictions) == 12 * test
     assert predictions[0].keys() >= {"image_id", "source", "label", "prediction", "probabilities"}
     accuracy = np.mean([row["label"] == row["prediction"] for row in predictions[:test]])
     assert accuracy == pytest.approx(results[0]["accuracy"])
 
 
-def test_results_are_reproducible(folder: Path, model: str, tmp_path: Path) -> None:
-    one, other = (probe(folder, model, tmp_path / name).record for name in ("one", "other"))
+def test_results_are_reproducible(folder: Path, model: str, probed: ComparisonResult, tmp_path: Path) -> None:
+    one, other = probed.record, probe(folder, model, tmp_path / "other").record
     assert one["summary"] == other["summary"] and one["comparisons"] == other["comparisons"]
 
 

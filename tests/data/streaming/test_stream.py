@@ -338,7 +338,7 @@ def test_an_index_of_other_files_is_ignored(tmp_path: Path) -> None:
     assert sorted(valid_rows(list(stream(folder, batch_size=2)))) == list(range(8))
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_worker_processes_that_live_on_follow_the_main_process(repo: Path, context: str) -> None:
     settings: dict[str, Any] = {"batch_size": 4, "seed": 0, "workers": 0, "drop_last": False}
 

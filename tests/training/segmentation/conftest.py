@@ -24,5 +24,5 @@ def full(encoder: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) 
     """A finished run of two seeds, all weights trained."""
     output = tmp_path_factory.mktemp("runs") / "full"
     with plotted_figures():
-        run(encoder, scenes, output, "--seeds 42 43 --max_steps 40 --learning_rate 5e-3")
+        run(encoder, scenes, output, "--seeds 42 43 --max_steps 40 --num-evaluations 2 --learning_rate 5e-3")
     return output
