@@ -60,18 +60,18 @@ class Stopped(Exception):
     pass
 
 
-FOUR = "--decoder upernet --max_steps 4 --num-evaluations 2"
+SIX = "--decoder upernet --max_steps 6 --num-evaluations 3"
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(encoder: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run with batch norms."""
     output = tmp_path_factory.mktemp("runs") / "uninterrupted"
-    run(encoder, scenes, output, FOUR)
+    run(encoder, scenes, output, SIX)
     return output
 
 
-@pytest.mark.parametrize("step", [3, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [3, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_stopped_run_ends_as_the_uninterrupted_one_to_the_bit(
     encoder: Path, scenes: Path, uninterrupted: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,8 +87,8 @@ def test_a_stopped_run_ends_as_the_uninterrupted_one_to_the_bit(
 
         patch.setattr(trainer.FinetuneMonitorCallback, "on_step_end", stop)
         with pytest.raises(Stopped):
-            run(encoder, scenes, tmp_path / "run", FOUR)
-    run(encoder, scenes, tmp_path / "run", FOUR)
+            run(encoder, scenes, tmp_path / "run", SIX)
+    run(encoder, scenes, tmp_path / "run", SIX)
     assert_same_run(tmp_path / "run", uninterrupted)
 
 
@@ -96,9 +96,9 @@ def test_a_stopped_run_ends_as_the_uninterrupted_one_to_the_bit(
 def test_a_killed_run_ends_with_the_same_metrics(
     encoder: Path, scenes: Path, uninterrupted: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    kill_at(SCRIPT, words_of(encoder, scenes, tmp_path / "run", FOUR), "stedfm: step 2/4  validation")
+    kill_at(SCRIPT, words_of(encoder, scenes, tmp_path / "run", SIX), "stedfm: step 4/6  validation")
     assert not (run_folder(tmp_path / "run", 42) / METRICS_FILE).exists()
-    run(encoder, scenes, tmp_path / "run", FOUR)
+    run(encoder, scenes, tmp_path / "run", SIX)
     assert_same_run(tmp_path / "run", uninterrupted)
     assert "resuming after step" in capfd.readouterr().err
 
