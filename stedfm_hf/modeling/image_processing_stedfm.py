@@ -328,6 +328,8 @@ class StedFmImageProcessor(PilBackend):
         """
         settings = self._settings(kwargs)
         prepared = [self._prepare(image, settings) for image in self._flatten(images)]
+        if not prepared:
+            raise ValueError("there is no image; pass one or more")
         sizes = [(image.shape[1], image.shape[2]) for image in prepared]
         if settings["do_pad"]:
             prepared = [pad_to_multiple(image, settings["patch_size"]) for image in prepared]
@@ -445,6 +447,8 @@ class StedFmImageProcessor(PilBackend):
         elif isinstance(image, torch.Tensor):
             image = image.detach().cpu()
             image = image.float() if image.dtype in (torch.bfloat16, torch.float16) else image
+        if image is None:
+            raise ValueError("an image is None; pass an array, a tensor, a PIL image or a path")
         array = np.asarray(image)
         if array.dtype == bool:
             array = array.astype(np.uint8)

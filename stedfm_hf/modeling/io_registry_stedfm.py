@@ -129,6 +129,7 @@ def register_opener(opener: Opener) -> None:
 
 def opened_path(path: Any, closing: ExitStack) -> Path:
     """Return the path from which a reader reads an image; see `register_opener`."""
+    _formats()  # their module may add openers, too
     for opener in _OPENERS:
         if (found := opener(path, closing)) is not None:
             return found

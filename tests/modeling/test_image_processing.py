@@ -240,6 +240,12 @@ def test_mistakes_are_named(image: np.ndarray, settings: dict[str, Any], message
         StedFmImageProcessor()(image, **settings)
 
 
+@pytest.mark.parametrize(("images", "message"), [([], "there is no image"), ([None], "an image is None")])
+def test_missing_images_are_refused(images: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        StedFmImageProcessor()(images, return_tensors="pt")
+
+
 def test_an_unknown_normalization_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="normalization must be one of"):
         StedFmImageProcessor(normalization="best")

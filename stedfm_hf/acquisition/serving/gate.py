@@ -20,7 +20,7 @@ from stedfm_hf.acquisition.serving.tokens import Tokens, client_of
 from stedfm_hf.runs import counted
 from stedfm_hf.runs.addresses import is_loopback
 
-OPEN = ("/health", "/docs", "/openapi.json")
+OPEN = ("/", "/health", "/docs", "/openapi.json")
 """Routes that need no token."""
 OPEN_WITHOUT_TOKENS = ("/clients", "/process")
 """Routes that need no token on a server without tokens: to get one, and for clients of the reference."""

@@ -149,6 +149,7 @@ async def health() -> dict[str, str]:
     return {"status": "ready", "version": metadata.version("stedfm-hf")}
 
 
+@router.get("/", include_in_schema=False)
 @router.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> HTMLResponse:
     """Return a page with all routes."""

@@ -220,6 +220,7 @@ def test_a_server_lists_its_model_routes_and_metrics(server: TestClient, client:
     (about,) = client.models()
     assert about["patch_size"] == 8 and about["backend"] == "torch" and about["device"] == "cpu"
     page = server.get("/docs").text
+    assert server.get("/").text == page  # the address that the command prints
     assert "POST /regions" in page and "http://" not in page and "https://" not in page
     metrics = server.get("/metrics", headers={"Authorization": f"Bearer {client.token}"}).json()
     assert metrics["working"] == 0 and metrics["requests"]["GET /health"]["status"]["200"] >= 1
