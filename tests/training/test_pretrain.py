@@ -150,17 +150,18 @@ def test_an_interrupted_run_is_not_resumed_with_other_settings(crops: Path, unbr
 def test_the_average_is_resumed(crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from stedfm_hf.training.callbacks import MonitorCallback
 
-    run(crops, tmp_path / "whole", "--ema_decay 0.9")
+    words = "--ema_decay 0.9 --max_steps 6 --save_steps 2 --eval_steps 6"
+    run(crops, tmp_path / "whole", words)
     with monkeypatch.context() as patch:
 
         def stop(self: MonitorCallback, args: Any, state: Any, *_: Any, **__: Any) -> None:
-            if state.global_step == 7:
+            if state.global_step == 3:
                 raise Stopped
 
         patch.setattr(MonitorCallback, "on_step_end", stop)
         with pytest.raises(Stopped):
-            run(crops, tmp_path / "run", "--ema_decay 0.9")
-    run(crops, tmp_path / "run", "--ema_decay 0.9")
+            run(crops, tmp_path / "run", words)
+    run(crops, tmp_path / "run", words)
     weights, wanted = (load_file(tmp_path / name / "average" / "model.safetensors") for name in ("run", "whole"))
     assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
     final = load_file(tmp_path / "whole" / "model.safetensors")

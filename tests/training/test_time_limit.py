@@ -52,7 +52,7 @@ def test_a_run_ends_when_its_time_is_used(tmp_path: Path, monkeypatch: pytest.Mo
 
     crops = write_blobs(tmp_path / "crops")
     output = tmp_path / "run"
-    words = "--max_steps -1 --max-seconds 1.5"
+    words = "--max_steps -1 --max-seconds 0.6"
 
     class Stopped(Exception):
         pass
@@ -68,5 +68,5 @@ def test_a_run_ends_when_its_time_is_used(tmp_path: Path, monkeypatch: pytest.Mo
     result = run(crops, output, words)
     assert result.steps == steps >= 1 and run(crops, output, words).steps == steps
     record = Manifest.load(output / "manifest.json")
-    assert record.options["steps"] == steps and record.settings["max_seconds"] == 1.5
+    assert record.options["steps"] == steps and record.settings["max_seconds"] == 0.6
     assert AutoModel.from_pretrained(output).config.hidden_size == 128
