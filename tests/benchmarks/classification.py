@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from stedfm_hf.runs import read_json
-from tests.benchmarks.timing import machine, table
+from tests.benchmarks.timing import machine, table, write_page
 
 PAGE = Path("docs/benchmarks/classification.md")
 MODES = {
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     report = arguments.work / "probe"
     _run(_probe(), arguments.data, arguments.work)
-    arguments.page.write_text(_page(done, pq.read_table(report / "results.parquet").to_pylist()), encoding="utf-8")
+    write_page(arguments.page, _page(done, pq.read_table(report / "results.parquet").to_pylist()))
     print(arguments.page)
 
 
