@@ -41,8 +41,8 @@ def bootstrap_interval(
         sources: Source image of each item (n,); None treats every item as a separate source.
         statistic: Function from rows (m, ...) to a float. It receives all rows of the resampled sources. Resamples for
             which it returns NaN are ignored.
-        classes: Class number of each item (n,) int, to compute the mean over the means of the classes, which is much
-            faster than an equal `statistic`; None computes `statistic`.
+        classes: Class number of each item (n,) int: the mean is then that over the means of the classes. Only for
+            the mean of one value for each item.
         n_resamples: Number of bootstrap resamples.
         seed: Random seed of the resamples.
         confidence_level: Fraction of the resamples inside the interval, in (0, 1).
@@ -67,20 +67,17 @@ def bootstrap_interval(
     percentiles = [50.0 - 50.0 * confidence_level, 50.0 + 50.0 * confidence_level]
     rng = np.random.default_rng(seed)
     statistics = []
-    if classes is not None:
+    if statistic is np.mean and values.ndim == 1:
+        classes = np.zeros(len(values), int) if classes is None else classes
         width = int(classes.max()) + 1
-        cells = source * width + classes
-        total, size = (np.bincount(cells, each, count * width).reshape(count, width) for each in (values, None))
+        cells, each = source * width + classes, np.ones(len(values))
+        total, size = (np.bincount(cells, what, count * width).reshape(count, width) for what in (values, each))
         for chunk in resample_chunks(n_resamples, count):
             sample = rng.integers(0, count, (chunk, count)) + count * np.arange(chunk)[:, None]
             times = np.bincount(sample.ravel(), minlength=chunk * count).reshape(chunk, count)
-            sizes = np.ma.masked_equal(times @ size, 0)
-            statistics.append(np.asarray((times @ total / sizes).mean(axis=1)))
-    elif statistic is np.mean and values.ndim == 1:
-        total, size = np.bincount(source, weights=values), np.bincount(source)
-        for chunk in resample_chunks(n_resamples, count):
-            sample = rng.integers(0, count, (chunk, count))
-            statistics.append(total[sample].sum(axis=1) / size[sample].sum(axis=1))
+            # A class that is in no resampled source is left out.
+            means = times @ total / np.ma.masked_equal(times @ size, 0)
+            statistics.append(np.asarray(means.mean(axis=1)))
     else:
         rows = np.split(np.argsort(source, kind="stable"), np.cumsum(np.bincount(source))[:-1])
         for _ in range(n_resamples):
