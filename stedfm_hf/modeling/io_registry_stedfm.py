@@ -47,7 +47,7 @@ _OPENERS: list[Opener] = []
 _FORMATS: list[Format] = []
 """Formats; the last one that was added comes first."""
 _MODULES: list[str] = []
-"""Modules that register formats and are not imported yet."""
+"""Modules that register formats when they are imported."""
 
 
 def register_reader(suffixes: Iterable[str], reader: Reader, *, magic: Iterable[bytes] = ()) -> None:
@@ -88,8 +88,8 @@ def register_formats(module: str) -> None:
 
 
 def _formats() -> list[Format]:
-    while _MODULES:
-        importlib.import_module(_MODULES.pop())
+    for module in _MODULES:
+        importlib.import_module(module)  # waits for another thread that imports it
     return _FORMATS
 
 
